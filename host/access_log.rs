@@ -1,0 +1,104 @@
+//! The access log: one JSON line per request on stdout, written by a thread of its own.
+//!
+//! Requests append to a bounded buffer and never wait for the disk or a slow reader; what does not fit is
+//! dropped and counted.
+
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use std::io::Write;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime};
+
+/// Bytes that may wait for the writer: about ten thousand lines.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
+
+/// How long a line may wait.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+pub struct AccessLog {
+    buffer: Arc<Mutex<Vec<u8>>>,
+    dropped: prometheus::IntCounter,
+}
+
+pub struct Entry<'a> {
+    pub id: &'a str,
+    pub protocol: &'static str,
+    pub model: Option<&'a str>,
+    pub version: Option<&'a str>,
+    pub executor: Option<&'a str>,
+    pub generation: u64,
+    pub status: u16,
+    pub error: Option<&'a Error>,
+    pub elapsed: Duration,
+    pub queue_wait: Duration,
+    pub service: Duration,
+}
+
+impl AccessLog {
+    pub fn start(metrics: &Metrics) -> Result<Self> {
+        let buffer = Arc::new(Mutex::new(Vec::new()));
+        let weak = Arc::downgrade(&buffer);
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_out(&weak))
+            .map_err(|error| Error::failed(format!("cannot start the access log's thread: {error}")))?;
+        let dropped = metrics.access_log_dropped.with_label_values::<&str>(&[]);
+        Ok(AccessLog { buffer, dropped })
+    }
+
+    pub fn write(&self, entry: &Entry<'_>) {
+        let mut buffer = self.buffer.lock().expect("invariant: no panic under the lock");
+        if buffer.len() >= BUFFER_BYTES_MAX {
+            self.dropped.inc();
+            return;
+        }
+        entry.append_to(&mut buffer);
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        flush(&self.buffer);
+    }
+}
+
+fn write_out(buffer: &Weak<Mutex<Vec<u8>>>) {
+    while let Some(buffer) = buffer.upgrade() {
+        flush(&buffer);
+        drop(buffer);
+        std::thread::sleep(FLUSH_EVERY);
+    }
+}
+
+fn flush(buffer: &Mutex<Vec<u8>>) {
+    let lines = std::mem::take(&mut *buffer.lock().expect("invariant: no panic under the lock"));
+    if !lines.is_empty() {
+        // A closed stdout is no reason to stop serving.
+        let _ = std::io::stdout().lock().write_all(&lines);
+    }
+}
+
+impl Entry<'_> {
+    fn append_to(&self, line: &mut Vec<u8>) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let put = |line: &mut Vec<u8>, key: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                let _ = write!(line, ",\"{key}\":");
+                serde_json::to_writer(line, value).expect("invariant: writing to memory");
+            }
+        };
+        let _ = write!(line, "{{\"ts\":{}.{:03}", now.as_secs(), now.subsec_millis());
+        put(line, "id", Some(self.id));
+        put(line, "protocol", Some(self.protocol));
+        put(line, "model", self.model);
+        put(line, "version", self.version);
+        put(line, "executor", self.executor);
+        let _ = write!(line, ",\"generation\":{},\"status\":{}", self.generation, self.status);
+        put(line, "kind", self.error.map(|error| error.kind().as_str()));
+        put(line, "plugin", self.error.and_then(Error::plugin_name));
+        put(line, "error", self.error.map(Error::message));
+        let ms = |duration: Duration| duration.as_micros() as f64 / 1e3;
+        let (total, queue, service) = (ms(self.elapsed), ms(self.queue_wait), ms(self.service));
+        let _ = writeln!(line, ",\"ms\":{total},\"queue_ms\":{queue},\"service_ms\":{service}}}");
+    }
+}

@@ -1,0 +1,188 @@
+//! The running host: reads the manifest, starts everything in order, serves, and stops in order.
+
+use crate::access_log::AccessLog;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::plugin::Engine;
+use crate::policy::files::Files;
+use crate::policy::plan::Unplanned;
+use crate::policy::reload::FirstPlan;
+use crate::policy::settings::Settings;
+use crate::policy::{LastGood, Loader, Policy, Reloader};
+use crate::router::Router;
+use crate::server::Listener;
+use crate::server::admin::Admin;
+use crate::server::plain::Public;
+use crate::shutdown::{Readiness, Signals};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What the command line says.
+pub struct Options {
+    pub manifest: PathBuf,
+    /// Instead of the manifest's addresses.
+    pub http: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    /// Start with the last good copy if the files are bad.
+    pub fallback: bool,
+    /// Where that copy is kept.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Serves until a signal ends it. True if every request was finished.
+pub fn serve(options: &Options) -> Result<bool> {
+    let started = Instant::now();
+    let path = absolute(&options.manifest)?;
+    let last_good = match (options.fallback, &options.state_dir) {
+        (false, _) => None,
+        (true, Some(folder)) => Some(LastGood::new(folder.clone())),
+        (true, None) => LastGood::default_folder(&path).map(LastGood::new),
+    };
+    let files = Files::default();
+    let first = FirstPlan::read(&path, &files, last_good.as_ref()).map_err(unplanned)?;
+    let mut settings = first.plan.settings.clone();
+    settings.http = options.http.unwrap_or(settings.http);
+    settings.admin = options.admin.unwrap_or(settings.admin);
+    let runtime = runtime(&settings)?;
+
+    // Bound before anything is loaded: an address in use is known at once.
+    let http = runtime.block_on(Listener::bind("http", settings.http))?;
+    let admin = runtime.block_on(Listener::bind("admin", settings.admin))?;
+    let metrics = Arc::new(Metrics::new());
+    let loader = loader(&settings, &metrics, runtime.handle())?;
+    let reloader = Arc::new(Reloader::start(path.clone(), files, first, loader, last_good)?);
+    let access_log = settings.access_log.then(|| AccessLog::start(&metrics)).transpose()?;
+    let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), access_log, settings.limits));
+    let readiness = Arc::new(Readiness::default());
+
+    announce(&reloader.live().snapshot(), &path, http.address(), admin.address(), started.elapsed());
+    let public = Arc::new(Public {
+        router: Arc::clone(&router),
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+    });
+    let operator = Arc::new(Admin { router: Arc::clone(&router), metrics: Arc::clone(&metrics), reloader });
+    let serving = Serving { settings, metrics, router, readiness };
+    let drained = runtime.block_on(serving.run(http, public, admin, operator))?;
+    // Workers that still run are not waited for: they were named.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(drained)
+}
+
+/// A manifest's faults as an error, shown with their lines.
+pub fn unplanned(unplanned: Unplanned) -> Error {
+    match unplanned {
+        Unplanned::Faulty(diagnostics) => Error::invalid(diagnostics.to_string()),
+        Unplanned::Pending(files) => {
+            Error::unavailable(format!("pinned files are not there yet: {}", files.join("; ")))
+        }
+    }
+}
+
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| Error::invalid(format!("cannot make {} absolute: {error}", path.display())))
+}
+
+/// The runtime for connections. Nothing else runs there.
+pub fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.io_threads)
+        .thread_name("io")
+        .on_thread_start(crate::config::never_preempt)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed(format!("cannot start the I/O threads: {error}")))
+}
+
+/// The plugin engine and what else loading needs.
+pub fn loader(
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Loader> {
+    Ok(Loader {
+        engine: Engine::new(settings.engine.clone())?,
+        metrics: Arc::clone(metrics),
+        runtime: runtime.clone(),
+        library: settings.onnxruntime.clone(),
+    })
+}
+
+struct Serving {
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    router: Arc<Router>,
+    readiness: Arc<Readiness>,
+}
+
+impl Serving {
+    async fn run(
+        self,
+        http: Listener,
+        public: Arc<Public>,
+        admin: Listener,
+        operator: Arc<Admin>,
+    ) -> Result<bool> {
+        let mut signals =
+            Signals::new().map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
+        let (stop_http, stopped_http) = watch::channel(false);
+        let (stop_admin, stopped_admin) = watch::channel(false);
+        let limits = self.settings.limits;
+        let public = tokio::spawn(http.serve(public, limits, Arc::clone(&self.metrics), stopped_http));
+        let operator = tokio::spawn(admin.serve(operator, limits, Arc::clone(&self.metrics), stopped_admin));
+
+        let signal = signals.next().await;
+        self.readiness.drain();
+        let (delay, grace) = (self.settings.drain_delay, self.settings.drain_timeout);
+        tracing::info!(signal, delay_ms = delay.as_millis() as u64, "draining");
+        let drain = async {
+            tokio::time::sleep(delay).await;
+            let _ = stop_http.send(true);
+            tokio::time::timeout(grace, public).await.is_ok()
+        };
+        let drained = tokio::select! {
+            drained = drain => drained,
+            signal = signals.next() => {
+                tracing::warn!(signal, "a second signal: stopping at once");
+                false
+            }
+        };
+        let _ = stop_admin.send(true);
+        if drained {
+            tracing::info!("drained");
+            let _ = tokio::time::timeout(Duration::from_millis(100), operator).await;
+        } else {
+            let policy = self.router.policy();
+            let running: Vec<String> =
+                policy.content.executors.values().flat_map(|executor| executor.running()).collect();
+            tracing::warn!(running = running.join(", "), "stopped with requests still running");
+        }
+        Ok(drained)
+    }
+}
+
+/// The first line is for programs, the rest for a person.
+fn announce(policy: &Policy, manifest: &Path, http: SocketAddr, admin: SocketAddr, took: Duration) {
+    println!("listening http={http} admin={admin}");
+    println!("hostler {} serves {} ({} ms)", env!("CARGO_PKG_VERSION"), manifest.display(), took.as_millis());
+    for route in policy.content.models().flat_map(|(_, model)| model.versions.values()) {
+        let transformer = match &route.transformer {
+            Some(transformer) => format!(", transformer {}", transformer.name()),
+            None => String::new(),
+        };
+        println!("  {} on {}{transformer}", route.name, route.executor.name());
+    }
+    let folder = manifest.parent().unwrap_or(Path::new("."));
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = folder.strip_prefix(&here).unwrap_or(folder).join("request.json");
+    if folder.join("request.json").is_file() {
+        println!("try: curl -s http://{http}/predict -d @{}", shown.display());
+    } else {
+        println!("try: curl -s http://{http}/models");
+    }
+    println!("policy: curl -s http://{admin}/admin/policy");
+}

@@ -1,0 +1,237 @@
+//! The commands that do not serve: check, diff, predict, wit.
+
+use crate::app;
+use crate::config::PluginLimits;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::plugin::{CONTRACT_VERSION, Engine, Grant, Plugin, Role};
+use crate::policy::files::{Files, hex_digest};
+use crate::policy::plan::{ModelName, Plan};
+use crate::policy::{Caller, Content, Description, Loader};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `hostler check FILE`
+pub fn check(file: &Path, resolve: Option<&str>, quick: bool) -> Result<bool> {
+    if file.extension().is_some_and(|extension| extension == "wasm") {
+        return check_plugin(file);
+    }
+    let files = Files::default();
+    let plan = Plan::read(&app::absolute(file)?, &files).map_err(app::unplanned)?;
+    if let Some(model) = resolve {
+        println!("{}", describe_route(&plan, model)?);
+    }
+    let summary =
+        format!("{} models, {} plugins, digest {}", plan.models.len(), plan.plugins.len(), plan.digest);
+    if !quick {
+        let loaded = Loaded::new(plan, &files)?;
+        drop(loaded);
+    }
+    println!("{}: ok ({summary})", file.display());
+    Ok(true)
+}
+
+/// Everything of a manifest, loaded and checked, without listeners.
+struct Loaded {
+    content: Content,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Loaded {
+    fn new(plan: Plan, files: &Files) -> Result<Self> {
+        let runtime = app::runtime(&plan.settings)?;
+        let loader: Loader = app::loader(&plan.settings, &Arc::new(Metrics::new()), runtime.handle())?;
+        let content = loader.load(plan, files, &[], &mut Default::default())?;
+        Ok(Loaded { content, runtime })
+    }
+}
+
+fn describe_route(plan: &Plan, model: &str) -> Result<String> {
+    let (name, version) = match model.split_once(':') {
+        Some((name, version)) => (name, Some(version)),
+        None => (model, None),
+    };
+    let line = |name: &ModelName| {
+        let model = &plan.models[name];
+        let transformer = model.transformer.as_ref().map(|plugin| format!(", transformer {plugin}"));
+        format!("{name} -> executor {}{}", model.executor, transformer.unwrap_or_default())
+    };
+    let versions: Vec<&ModelName> = plan.models.keys().filter(|known| *known.name == *name).collect();
+    let wanted = versions.iter().find(|known| version == Some(&known.version));
+    match (wanted, version, plan.routing.get(name)) {
+        (Some(known), ..) => Ok(line(known)),
+        (None, None, Some(routing)) => {
+            let total: u64 = routing.weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+            let share = |(version, weight): &(Arc<str>, u32)| {
+                let known = ModelName { name: name.into(), version: Arc::clone(version) };
+                format!("{:5.1} % {}", f64::from(*weight) * 100.0 / total.max(1) as f64, line(&known))
+            };
+            Ok(routing.weights.iter().map(share).collect::<Vec<_>>().join("\n"))
+        }
+        (None, None, None) if versions.len() == 1 => Ok(line(versions[0])),
+        _ => {
+            let known: Vec<String> = plan.models.keys().map(ToString::to_string).collect();
+            let hint = crate::error::did_you_mean(model, known.iter().map(String::as_str));
+            Err(Error::not_found(format!("no model \"{model}\"{hint}; models: {}", known.join(", "))))
+        }
+    }
+}
+
+/// What a component is, needs and costs.
+fn check_plugin(file: &Path) -> Result<bool> {
+    let wasm = std::fs::read(file)
+        .map_err(|error| Error::not_found(format!("cannot read {}: {error}", file.display())))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::failed(format!("cannot start a runtime: {error}")))?;
+    let engine = Engine::new(Default::default())?;
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let grant = Grant {
+        name: name.into(),
+        limits: PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() },
+        config: Default::default(),
+        assets: Default::default(),
+    };
+    let plugin = Plugin::load(&engine, grant, &wasm)?;
+    let anatomy = plugin.anatomy();
+    println!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm));
+    println!("contract: hostler:plugin@{CONTRACT_VERSION}");
+    if anatomy.roles.is_empty() {
+        println!("roles: none; it exports {}", anatomy.exports.join(", "));
+        println!(
+            "a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION} or …/model@{CONTRACT_VERSION}"
+        );
+        return Ok(false);
+    }
+    let roles: Vec<&str> = anatomy.roles.iter().map(|role: &Role| role.as_str()).collect();
+    println!("roles: {}", roles.join(", "));
+    println!("imports:");
+    anatomy.imports.iter().for_each(|import| println!("  {import}"));
+    // As loading a manifest does: links each role and asks it for its metadata.
+    let metrics = Metrics::new();
+    for role in &anatomy.roles {
+        match role {
+            Role::Transformer => drop(runtime.block_on(plugin.transformer(&metrics))?),
+            Role::Model => drop(runtime.block_on(plugin.model(&metrics))?),
+        }
+    }
+    // The first instances fill the pool; what a request pays is what comes after.
+    runtime.block_on(plugin.fresh_instance_cost(10))?;
+    let cost = runtime.block_on(plugin.fresh_instance_cost(200))?;
+    println!("fresh instance: {:.1} us", cost.as_secs_f64() * 1e6);
+    Ok(true)
+}
+
+/// `hostler diff FILE`: prints what a reload would change in what is served.
+pub fn diff(manifest: &Path, admin: Option<SocketAddr>) -> Result<bool> {
+    let files = Files::default();
+    let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
+    let address = admin.unwrap_or(plan.settings.admin);
+    let body = get(address, "/admin/policy")?;
+    #[derive(serde::Deserialize)]
+    struct Running {
+        generation: u64,
+        digest: String,
+        description: Description,
+    }
+    let running: Running = serde_json::from_slice(&body)
+        .map_err(|error| Error::unavailable(format!("{address} did not answer as a Hostler: {error}")))?;
+    let changes = crate::policy::diff(&running.description, &plan.description);
+    println!(
+        "running: generation {}, digest {}; {}: digest {}",
+        running.generation,
+        running.digest,
+        manifest.display(),
+        plan.digest
+    );
+    changes.iter().for_each(|change| println!("  {change}"));
+    if changes.is_empty() {
+        println!("  no change");
+    }
+    Ok(true)
+}
+
+/// One GET over HTTP/1.0 to the admin listener: the connection's end is the body's.
+fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
+    let read = || {
+        let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = read().map_err(|error: std::io::Error| {
+        Error::unavailable(format!(
+            "no Hostler answers on {address}: {error}; name its admin address with --admin"
+        ))
+    })?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |end| end + 4);
+    Ok(answer[end..].to_vec())
+}
+
+/// `hostler predict REQUEST`: prints the result.
+pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
+    let text = if request == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(request)
+    };
+    let text =
+        text.map_err(|error| Error::not_found(format!("cannot read {}: {error}", request.display())))?;
+    // The fields of POST /predict.
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Request {
+        model: String,
+        version: Option<Version>,
+        data: Box<serde_json::value::RawValue>,
+        parameters: Option<serde_json::Map<String, serde_json::Value>>,
+        timeout_ms: Option<std::num::NonZeroU64>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(untagged, expecting = "version must be a string or a whole number")]
+    enum Version {
+        Text(String),
+        Number(u64),
+    }
+    let asked: Request = serde_json::from_str(&text)
+        .map_err(|error| Error::invalid(format!("{} is not a request: {error}", request.display())))?;
+    let version = asked.version.map(|version| match version {
+        Version::Text(text) => text,
+        Version::Number(number) => number.to_string(),
+    });
+    let files = Files::default();
+    let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
+    let Loaded { content, runtime } = Loaded::new(plan, &files)?;
+    let caller = Caller { request_id: "predict", header: &|_| None };
+    let route = Arc::clone(content.resolve(&asked.model, version.as_deref(), &caller)?);
+    let asked_time = asked.timeout_ms.map(|ms| Duration::from_millis(ms.get()));
+    let limits = &content.plan.settings.limits;
+    let timeout = asked_time.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
+    let parameters = asked.parameters.unwrap_or_default();
+    let result = runtime.block_on(route.sample(&asked.data, &parameters, timeout.min(limits.max_timeout)))?;
+    println!("{}", String::from_utf8_lossy(&result));
+    Ok(true)
+}
+
+/// `hostler wit FOLDER`
+pub fn write_contract(folder: &Path) -> Result<bool> {
+    const FILES: [(&str, &str); 3] = [
+        ("hostler.wit", include_str!("../wit/hostler.wit")),
+        ("deps/logging/logging.wit", include_str!("../wit/deps/logging/logging.wit")),
+        ("deps/config/store.wit", include_str!("../wit/deps/config/store.wit")),
+    ];
+    for (name, text) in FILES {
+        let path = folder.join(name);
+        let parent = path.parent().expect("invariant: below the folder");
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| Error::unavailable(format!("cannot write {}: {error}", path.display())))?;
+        println!("{}", path.display());
+    }
+    Ok(true)
+}

@@ -1,0 +1,127 @@
+//! Settings that more than one layer reads, with every default written once, beside its field.
+//!
+//! The manifest's own shape is `policy::manifest`; these are the values that come out of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Cores that this process may use (cgroup limits counted in).
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// How a plugin's instances live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Instances {
+    /// A new one for each call.
+    Fresh,
+    /// A pool; an instance serves many calls, one at a time.
+    Reused,
+}
+
+/// What one plugin may use.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PluginLimits {
+    pub instances: Instances,
+    /// Linear memory of one instance.
+    pub memory_bytes: usize,
+    /// Time of one call into the plugin.
+    pub timeout: Duration,
+    /// Bytes that one call may hand to the host: tensors, answers, notes, together.
+    pub result_bytes: usize,
+    /// Tensors and other handles alive in one instance.
+    pub handles: usize,
+    /// Bytes of log that one call may write; the rest is dropped and counted.
+    pub log_bytes: usize,
+    /// Calls that a reused instance serves before it is replaced.
+    pub calls_max: u64,
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        PluginLimits {
+            instances: Instances::Fresh,
+            memory_bytes: 64 << 20,
+            timeout: Duration::from_secs(10),
+            result_bytes: 64 << 20,
+            handles: 4096,
+            log_bytes: 16 << 10,
+            // A guest that leaks slowly starts anew before it matters.
+            calls_max: 100_000,
+        }
+    }
+}
+
+/// The plugin engine. Fixed for the life of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Plugin instances that may be alive at once, over all plugins and generations.
+    pub instances: u32,
+    /// The most memory that a plugin's `memory_mb` may ask for.
+    pub memory_bytes_max: usize,
+    /// Compiled plugins are kept here; none: not at all.
+    pub cache_dir: Option<PathBuf>,
+    pub cache_bytes_max: u64,
+    /// Threads that compile plugins.
+    pub compile_threads: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig {
+            instances: 256,
+            memory_bytes_max: 1 << 30,
+            cache_dir: default_cache_dir().map(|dir| dir.join("components")),
+            cache_bytes_max: 1 << 30,
+            // Half of the cores: a reload must leave room for the requests.
+            compile_threads: (cores() / 2).max(1),
+        }
+    }
+}
+
+/// `$HOSTLER_CACHE`, or `hostler` in the user's cache folder.
+pub fn default_cache_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("HOSTLER_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("hostler")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache/hostler")))
+}
+
+/// Sets the priority of the calling thread: `nice` 0 to 19. I/O comes before computing, computing before
+/// loading. Needs no privilege to go down; threads that it starts begin where it is and cannot go up.
+pub fn lower_priority(nice: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        tracing::debug!(%error, "cannot lower the priority of a thread");
+    }
+}
+
+/// Runs `work` on a thread that yields to everything else, and waits for it. The calling thread keeps its
+/// own priority, and with it the threads that it starts.
+pub fn at_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    const LOADER_NICE: i32 = 10;
+    std::thread::scope(|scope| {
+        let loader = std::thread::Builder::new().name("load".into()).spawn_scoped(scope, || {
+            lower_priority(LOADER_NICE);
+            work()
+        });
+        match loader.expect("invariant: a process that cannot start a thread cannot load either").join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Makes the calling thread one that does not interrupt another when it wakes (`SCHED_BATCH`). For threads
+/// that wake for each packet: where all cores compute, they take their turn within milliseconds, handle all
+/// that has come in meanwhile at once, and spare two context switches per request.
+pub fn never_preempt() {
+    #[cfg(target_os = "linux")]
+    {
+        let parameters = libc::sched_param { sched_priority: 0 };
+        // SAFETY: changes the policy of the calling thread only; the parameters live through the call.
+        if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) } != 0 {
+            let error = std::io::Error::last_os_error();
+            tracing::debug!(%error, "cannot change the scheduling of a thread");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The one error type. A kind, a message for the caller, and what was at fault.
+//!
+//! The message is for whoever sent the request or wrote the manifest. `source` is for the log only: a
+//! guest's backtrace, a library's chain of causes. Each protocol maps the kind to a status in one place.
+
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in the words of the plugin contract (`wit/hostler.wit`, `error-kind`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    InvalidInput,
+    NotFound,
+    Unsupported,
+    TooLarge,
+    Overloaded,
+    Unavailable,
+    Deadline,
+    Cancelled,
+    Failed,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 9] = [
+        Kind::InvalidInput,
+        Kind::NotFound,
+        Kind::Unsupported,
+        Kind::TooLarge,
+        Kind::Overloaded,
+        Kind::Unavailable,
+        Kind::Deadline,
+        Kind::Cancelled,
+        Kind::Failed,
+    ];
+
+    /// The name in answers, metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::InvalidInput => "invalid_input",
+            Kind::NotFound => "not_found",
+            Kind::Unsupported => "unsupported",
+            Kind::TooLarge => "too_large",
+            Kind::Overloaded => "overloaded",
+            Kind::Unavailable => "unavailable",
+            Kind::Deadline => "deadline",
+            Kind::Cancelled => "cancelled",
+            Kind::Failed => "failed",
+        }
+    }
+}
+
+/// Bytes of a message: room for a manifest with fifty faults, but not to echo a whole request into a log.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of a name that is shown or compared.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Boxed, so that a `Result` stays small on the paths where nothing goes wrong.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: Kind,
+    message: String,
+    field: Option<String>,
+    model: Option<String>,
+    plugin: Option<String>,
+    source: Option<String>,
+}
+
+macro_rules! constructors {
+    ($($name:ident => $kind:ident),* $(,)?) => {
+        $(pub fn $name(message: impl Into<String>) -> Self {
+            Self::new(Kind::$kind, message)
+        })*
+    };
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner {
+            kind,
+            message: cut(message.into(), MESSAGE_BYTES_MAX),
+            field: None,
+            model: None,
+            plugin: None,
+            source: None,
+        }))
+    }
+
+    constructors! {
+        invalid => InvalidInput,
+        not_found => NotFound,
+        unsupported => Unsupported,
+        too_large => TooLarge,
+        overloaded => Overloaded,
+        unavailable => Unavailable,
+        deadline => Deadline,
+        cancelled => Cancelled,
+        failed => Failed,
+    }
+
+    /// The input field at fault.
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.0.field.get_or_insert(cut(field.into(), NAME_BYTES_MAX));
+        self
+    }
+
+    /// The plugin at fault. The first one named stays: it is the nearest to the cause.
+    pub fn plugin(mut self, plugin: impl Into<String>) -> Self {
+        self.0.plugin.get_or_insert(plugin.into());
+        self
+    }
+
+    /// The model that was asked. The first one named stays.
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.0.model.get_or_insert(model.into());
+        self
+    }
+
+    /// Detail for the log, never for the caller.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.0.source.get_or_insert(source.into());
+        self
+    }
+
+    /// Says what was attempted: `model "a:1": …`.
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub fn field_name(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
+
+    pub fn model_name(&self) -> Option<&str> {
+        self.0.model.as_deref()
+    }
+
+    pub fn plugin_name(&self) -> Option<&str> {
+        self.0.plugin.as_deref()
+    }
+
+    pub fn detail(&self) -> Option<&str> {
+        self.0.source.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.kind.as_str(), self.0.message)?;
+        if let Some(field) = &self.0.field {
+            write!(f, " (field {field})")?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, "\n{source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+    text
+}
+
+/// The nearest of `known` to `name`, for a hint: "did you mean".
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The comparison takes the product of the lengths, and a request can be one long name.
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let close =
+        |candidate: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase());
+    let (distance, best) = known
+        .into_iter()
+        .map(|candidate| (close(candidate), candidate))
+        .min_by_key(|(distance, _)| *distance)?;
+    // A third of the letters may be wrong.
+    (distance <= 1 + name.chars().count() / 3).then_some(best)
+}
+
+/// ` (did you mean "x"?)`, or nothing.
+pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, known).map_or_else(String::new, |best| format!(" (did you mean \"{best}\"?)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_typos_and_refuses_strangers() {
+        let known = ["bankchurn", "echo"];
+        assert_eq!(nearest("bankchrun", known), Some("bankchurn"));
+        assert_eq!(nearest("Echo", known), Some("echo"));
+        assert_eq!(nearest("translator", known), None);
+    }
+}

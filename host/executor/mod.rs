@@ -1,0 +1,194 @@
+//! Executors: named places that run models.
+//!
+//! An executor loads models into callables and admits calls: each gets a place at once or is refused as
+//! Overloaded. One worker runs preprocess, callable and postprocess of a call.
+
+mod onnx;
+mod pool;
+pub mod runtime;
+mod session;
+mod thread_pool;
+
+pub use onnx::OnnxExecutor;
+pub use pool::PoolConfig;
+pub use session::{Device, SessionConfig};
+pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
+
+use crate::error::Result;
+use crate::plugin::{Transformer, Visit};
+use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Tensor};
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A named place that runs models.
+pub trait Executor: Send + Sync {
+    fn name(&self) -> &str;
+
+    /// The word for its kind in the manifest.
+    fn kind(&self) -> &'static str;
+
+    /// Makes a model ready to run here, or says why it cannot run here and what would. Called by loader
+    /// threads; may block for seconds.
+    fn load(&self, source: &Source) -> Result<Arc<dyn Callable>>;
+
+    /// Admits one call or refuses it, at once. Never blocks; called on I/O threads.
+    fn submit(&self, call: Call) -> Result<Responses>;
+
+    /// Admits all calls as one unit, or none. The answers are in the order of the calls.
+    fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>>;
+
+    fn status(&self) -> Status;
+
+    /// Ids of the calls that are running now, for a shutdown that names them.
+    fn running(&self) -> Vec<String>;
+}
+
+/// Where a model comes from.
+pub enum Source {
+    /// An ONNX file, with the bytes that were read (and hashed) from it. With external data the runtime
+    /// reads the file again, beside its data.
+    Onnx { path: PathBuf, bytes: bytes::Bytes, external_data: bool },
+    /// A plugin in the role `model`.
+    Plugin(Arc<crate::plugin::PluginModel>),
+}
+
+/// A model ready to run: inputs to a stream of 0..n responses.
+pub trait Callable: Send + Sync {
+    fn metadata(&self) -> &Metadata;
+
+    /// Runs once. Returns the last response; earlier ones go to `sink`. A model that gives exactly one
+    /// response returns it and never touches the sink. Polled on a worker; may block it. Ends early when
+    /// the call is cancelled, as soon as it can.
+    fn call<'a>(
+        &'a self,
+        context: &'a Arc<Context>,
+        inputs: Vec<Tensor>,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>>;
+}
+
+/// One request, complete: what to run, on what.
+pub struct Call {
+    pub context: Arc<Context>,
+    pub input: Payload,
+    pub transformer: Option<Arc<Transformer>>,
+    pub callable: Arc<dyn Callable>,
+}
+
+/// Where a callable sends all responses but its last.
+pub struct Sink {
+    sender: Sender,
+    context: Arc<Context>,
+    visit: Option<Visit>,
+    queue_wait: Duration,
+    started: Instant,
+}
+
+impl Sink {
+    fn new(sender: Sender, call: &Call, queue_wait: Duration) -> Self {
+        let context = Arc::clone(&call.context);
+        let visit = call.transformer.as_ref().map(Transformer::visit);
+        Sink { sender, context, visit, queue_wait, started: Instant::now() }
+    }
+
+    /// Sends one response of several. Waits while the caller is behind; fails once it has left.
+    pub async fn send(&mut self, outputs: Vec<Tensor>) -> Result<()> {
+        let response = self.respond(outputs).await?;
+        self.sender.send(response).await
+    }
+
+    async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
+        let payload = match &mut self.visit {
+            Some(visit) => visit.postprocess(&self.context, outputs).await?,
+            None => Payload::Tensors(outputs),
+        };
+        Ok(Response { payload, queue_wait: self.queue_wait, service: self.started.elapsed() })
+    }
+
+    /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.
+    fn finish(mut self, last: Result<Option<Response>>) {
+        self.visit = None;
+        self.sender.finish(last);
+    }
+}
+
+impl Call {
+    /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls it.
+    async fn run(self, sink: &mut Sink) -> Result<Option<Response>> {
+        let Call { context, input, callable, .. } = self;
+        context.check()?;
+        let inputs = match (&mut sink.visit, input) {
+            (Some(visit), input) => {
+                let inputs = visit.preprocess(&context, input).await?;
+                crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
+                    // The tensors are the plugin's making, so the fault is not the caller's.
+                    crate::error::Error::failed(error.message().to_owned())
+                        .context(format!("plugin \"{}\": preprocess", visit.name()))
+                        .plugin(&**visit.name())
+                })?;
+                inputs
+            }
+            (None, Payload::Tensors(inputs)) => inputs,
+            (None, _) => {
+                return Err(crate::error::Error::invalid(
+                    "this model has no transformer, so it takes tensors only",
+                ));
+            }
+        };
+        context.check()?;
+        match callable.call(&context, inputs, sink).await? {
+            Some(outputs) => {
+                context.check()?;
+                sink.respond(outputs).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// What an executor is doing now.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    pub workers: usize,
+    pub busy: usize,
+    /// Calls admitted and not ended.
+    pub inflight: usize,
+    /// Busy workers whose call is past its deadline.
+    pub overdue: usize,
+    /// Admissions that wait. A batch is one.
+    pub queue_length: usize,
+    pub queue_capacity: usize,
+}
+
+/// Sets the gauges of an executor. Called when they are read, so that they cannot drift.
+pub fn export_gauges(executor: &dyn Executor, metrics: &crate::metrics::Metrics) {
+    let (status, label) = (executor.status(), [executor.name()]);
+    metrics.executor_workers.with_label_values(&label).set(status.workers as i64);
+    metrics.executor_busy.with_label_values(&label).set(status.busy as i64);
+    metrics.executor_inflight.with_label_values(&label).set(status.inflight as i64);
+    metrics.executor_queue_length.with_label_values(&label).set(status.queue_length as i64);
+    metrics.executor_queue_capacity.with_label_values(&label).set(status.queue_capacity as i64);
+}
+
+/// Runs one call on the calling thread, outside of any queue: checks before a swap, `hostler predict`.
+/// Needs a tokio runtime with threads of its own around it: one of them watches the deadline.
+pub async fn run_alone(call: Call) -> Result<Response> {
+    let context = Arc::clone(&call.context);
+    let watch = tokio::spawn(async move {
+        if let Some(deadline) = context.deadline {
+            tokio::time::sleep_until(deadline.into()).await;
+            context.cancellation.expire();
+        }
+    });
+    let (sender, responses) = crate::predict::channel(Arc::clone(&call.context), 1024);
+    let mut sink = Sink::new(sender, &call, Duration::ZERO);
+    let last = call.run(&mut sink).await;
+    watch.abort();
+    sink.finish(last);
+    responses.one().await
+}

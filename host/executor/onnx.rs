@@ -1,0 +1,74 @@
+//! The `onnx` executor: workers that run ONNX models on its device.
+
+use super::pool::{PoolConfig, WorkerPool};
+use super::session::{OnnxModel, SessionConfig};
+use super::{Call, Callable, Executor, Source, Status};
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::predict::Responses;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub struct OnnxExecutor {
+    pool: WorkerPool,
+    sessions: SessionConfig,
+    library: Option<PathBuf>,
+}
+
+impl OnnxExecutor {
+    pub const KIND: &'static str = "onnx";
+
+    /// `library` is where the manifest says that ONNX Runtime is.
+    pub fn start(
+        name: &str,
+        pool: PoolConfig,
+        sessions: SessionConfig,
+        library: Option<PathBuf>,
+        runtime: &tokio::runtime::Handle,
+        metrics: &Metrics,
+    ) -> Result<Self> {
+        Ok(OnnxExecutor { pool: WorkerPool::start(name, pool, runtime, metrics)?, sessions, library })
+    }
+}
+
+impl Executor for OnnxExecutor {
+    fn name(&self) -> &str {
+        self.pool.name()
+    }
+
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
+        match source {
+            Source::Onnx { path, bytes, external_data } => {
+                let environment = super::runtime::environment(self.library.as_deref())?;
+                let model = OnnxModel::load(&environment, path, bytes, *external_data, self.sessions)?;
+                Ok(Arc::new(model))
+            }
+            Source::Plugin(plugin) => Err(Error::invalid(format!(
+                "executor \"{}\" is of kind onnx and runs ONNX files, but the model is the plugin \"{}\"; name \
+                 an executor of kind thread-pool, such as \"cpu\"",
+                self.name(),
+                plugin.name()
+            ))),
+        }
+    }
+
+    fn submit(&self, call: Call) -> Result<Responses> {
+        self.pool.submit(call)
+    }
+
+    fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
+        self.pool.submit_batch(calls)
+    }
+
+    fn status(&self) -> Status {
+        self.pool.status()
+    }
+
+    fn running(&self) -> Vec<String> {
+        self.pool.running()
+    }
+}

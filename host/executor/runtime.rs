@@ -1,0 +1,69 @@
+//! The ONNX Runtime library: found, loaded once, and explained when it is not there.
+
+use crate::error::{Error, Result};
+use ort::environment::Environment;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// The release whose interface this host is built for; newer ones work too.
+const VERSION_WANTED: &str = "1.31";
+
+const MEND: &str = "install it with `python3 -m pip install onnxruntime==1.31.1`, or run `cargo xtask ort`, and \
+    name the file libonnxruntime.so under [server] onnxruntime or in ORT_DYLIB_PATH";
+
+/// The process has one environment; it is made when the first model needs it.
+static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+
+/// The environment, from the library at `configured`, `ORT_DYLIB_PATH`, the cache of `cargo xtask ort`, or
+/// the system's library path, in this order. The first success holds for the life of the process.
+pub fn environment(configured: Option<&Path>) -> Result<Environment> {
+    let mut environment = ENVIRONMENT.lock().expect("invariant: no panic under the lock");
+    if let Some(environment) = &*environment {
+        return Ok(environment.clone());
+    }
+    let path = find(configured)?;
+    let builder = ort::init_from(&path).map_err(|error| {
+        Error::unavailable(format!(
+            "cannot load ONNX Runtime {VERSION_WANTED} from {}: {error}; {MEND}",
+            path.display()
+        ))
+    })?;
+    let built = builder.with_name("hostler").with_telemetry(false).build().map_err(|error| {
+        Error::unavailable(format!("cannot start ONNX Runtime from {}: {error}; {MEND}", path.display()))
+    })?;
+    // What goes wrong in a run comes back as that run's error; a run stopped at its deadline is no news.
+    built.set_log_level(ort::logging::LogLevel::Fatal);
+    tracing::info!(path = %path.display(), "ONNX Runtime loaded");
+    Ok(environment.insert(built).clone())
+}
+
+fn find(configured: Option<&Path>) -> Result<PathBuf> {
+    let from_environment =
+        std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+    for (path, origin) in
+        [(configured.map(Path::to_owned), "[server] onnxruntime"), (from_environment, "ORT_DYLIB_PATH")]
+    {
+        match path {
+            Some(path) if path.is_file() => return Ok(path),
+            Some(path) => {
+                let path = path.display();
+                return Err(Error::unavailable(format!("{origin} names {path}, which is no file; {MEND}")));
+            }
+            None => {}
+        }
+    }
+    // Without a path the loader searches the system: LD_LIBRARY_PATH, ld.so.cache.
+    Ok(cached().unwrap_or_else(|| "libonnxruntime.so".into()))
+}
+
+/// The newest library that `cargo xtask ort` has put into the cache.
+fn cached() -> Option<PathBuf> {
+    let versions = std::fs::read_dir(crate::config::default_cache_dir()?.join("onnxruntime")).ok()?;
+    let libraries = versions.flatten().filter_map(|version| {
+        let name = version.file_name().to_str()?.to_owned();
+        let library = version.path().join(format!("libonnxruntime.so.{name}"));
+        let order: Vec<u32> = name.split('.').map_while(|part| part.parse().ok()).collect();
+        library.is_file().then_some((order, library))
+    });
+    libraries.max().map(|(_, library)| library)
+}

@@ -1,0 +1,117 @@
+//! The `thread-pool` executor: workers that run plugins, and ONNX models on the CPU.
+
+use super::pool::{PoolConfig, WorkerPool};
+use super::session::{Device, OnnxModel, SessionConfig};
+use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status};
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::plugin::PluginModel;
+use crate::predict::{Context, Metadata, Responses, Tensor};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub struct ThreadPoolExecutor {
+    pool: WorkerPool,
+    sessions: SessionConfig,
+    library: Option<PathBuf>,
+}
+
+impl ThreadPoolExecutor {
+    pub const KIND: &'static str = "thread-pool";
+
+    /// A thread pool has no device: ONNX models run on the CPU.
+    pub fn start(
+        name: &str,
+        pool: PoolConfig,
+        sessions: SessionConfig,
+        library: Option<PathBuf>,
+        runtime: &tokio::runtime::Handle,
+        metrics: &Metrics,
+    ) -> Result<Self> {
+        let sessions = SessionConfig { device: Device::Cpu, ..sessions };
+        Ok(ThreadPoolExecutor { pool: WorkerPool::start(name, pool, runtime, metrics)?, sessions, library })
+    }
+}
+
+impl Executor for ThreadPoolExecutor {
+    fn name(&self) -> &str {
+        self.pool.name()
+    }
+
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
+        Ok(match source {
+            Source::Onnx { path, bytes, external_data } => {
+                let environment = super::runtime::environment(self.library.as_deref())?;
+                Arc::new(OnnxModel::load(&environment, path, bytes, *external_data, self.sessions)?)
+            }
+            Source::Plugin(plugin) => Arc::new(PluginCallable(Arc::clone(plugin))),
+        })
+    }
+
+    fn submit(&self, call: Call) -> Result<Responses> {
+        self.pool.submit(call)
+    }
+
+    fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
+        self.pool.submit_batch(calls)
+    }
+
+    fn status(&self) -> Status {
+        self.pool.status()
+    }
+
+    fn running(&self) -> Vec<String> {
+        self.pool.running()
+    }
+}
+
+/// A plugin in the role `model`, as a callable.
+pub struct PluginCallable(pub Arc<PluginModel>);
+
+impl Callable for PluginCallable {
+    fn metadata(&self) -> &Metadata {
+        self.0.metadata()
+    }
+
+    fn call<'a>(
+        &'a self,
+        context: &'a Arc<Context>,
+        inputs: Vec<Tensor>,
+        _sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
+        Box::pin(async move {
+            let outputs = self.0.predict(context, inputs).await?;
+            self.check_outputs(&outputs)?;
+            Ok(Some(outputs))
+        })
+    }
+}
+
+impl PluginCallable {
+    /// A plugin keeps to the outputs that it has announced.
+    fn check_outputs(&self, outputs: &[Tensor]) -> Result<()> {
+        let specs = &self.metadata().outputs;
+        let fits = |tensor: &Tensor| {
+            specs.iter().any(|spec| {
+                *spec.name == *tensor.name()
+                    && spec.datatype == tensor.datatype()
+                    && crate::predict::fits(&spec.shape, tensor.shape())
+            })
+        };
+        match outputs.iter().find(|tensor| !fits(tensor)) {
+            None => Ok(()),
+            Some(tensor) => Err(Error::failed(format!(
+                "plugin \"{}\" gave the output \"{}\" ({} {}), which its metadata does not announce",
+                self.0.name(),
+                tensor.name(),
+                tensor.datatype().as_str(),
+                crate::predict::format_shape(tensor.shape())
+            ))
+            .plugin(&**self.0.name())),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Hostler: a native inference host.
+//!
+//! The host owns thread pools and ONNX Runtime sessions; sandboxed WebAssembly components do pre- and
+//! postprocessing; a policy names them all and is swapped, live, when a file changes.
+//!
+//! # The map
+//!
+//! Each layer names only those below it; `tests/architecture.rs` holds that.
+//!
+//! | layer | what it is |
+//! |---|---|
+//! | `main`, [`cli`] | the command line; the commands that do not serve |
+//! | [`app`] | starts everything in order, serves, stops in order |
+//! | [`server`] | listeners and protocols: bytes to [`predict`] types and back, error kind to status |
+//! | [`router`] | a request's way, once for all protocols: resolve, deadline, submit, account |
+//! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, `load` the only place that knows concrete executors; [`access_log`] beside it |
+//! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions |
+//! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call |
+//! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
+//! | [`error`] | the one error type |
+//!
+//! # A request
+//!
+//! `server` decodes, `router` takes the policy snapshot once and resolves the route, the route's executor
+//! admits the call or refuses it at once. One worker thread runs preprocess, model and postprocess; its
+//! answer wakes the connection's task, `server` encodes. I/O threads do nothing else; workers run at a
+//! lower priority; a reload builds beside the running policy at the lowest and swaps it in one step.
+//!
+//! # Invariants
+//!
+//! - A request uses one policy from its first byte to its last.
+//! - Admission never blocks: a place in a bounded queue, or `Overloaded`.
+//! - A deadline is answered when it passes, whatever the work does; the work is stopped as soon as it can.
+//! - A guest that does not return cleanly loses its instance, and nobody else is hurt.
+//! - A failed reload changes nothing but the record of it.
+
+pub mod access_log;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod executor;
+pub mod metrics;
+pub mod plugin;
+pub mod policy;
+pub mod predict;
+pub mod router;
+pub mod server;
+pub mod shutdown;

@@ -1,0 +1,122 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use hostler::{app, cli};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A native inference host: ONNX models and WebAssembly plugins, swapped live.
+#[derive(Parser)]
+#[command(version, after_help = "Docs: README.md. Log level: HOSTLER_LOG=debug (as in RUST_LOG).")]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Serve what a manifest says, and follow its files.
+    Serve(Serve),
+    /// Check a manifest (loads everything, serves nothing) or a plugin; exit code 0 if all is well.
+    Check(Check),
+    /// Say what a manifest would change in a running host.
+    Diff(Diff),
+    /// Run one request through a manifest's model, without a server.
+    Predict(Predict),
+    /// Write the plugin contract (WIT) into a folder.
+    Wit {
+        /// Made if it does not exist.
+        #[arg(default_value = "wit")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Serve {
+    /// What to serve; its paths are relative to its folder.
+    #[arg(default_value = "hostler.toml")]
+    manifest: PathBuf,
+    /// Public listener, instead of the manifest's; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// Admin listener, instead of the manifest's.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// If the files are bad at start, serve the copy of the last good ones.
+    #[arg(long, value_name = "WHAT", value_parser = ["last-good"])]
+    fallback: Option<String>,
+    /// Where the last good copy is kept.
+    #[arg(long, value_name = "DIR", requires = "fallback")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Check {
+    /// A manifest, or a plugin (.wasm).
+    #[arg(default_value = "hostler.toml")]
+    file: PathBuf,
+    /// Print where requests for this model go: `echo` or `echo:v1`.
+    #[arg(long, value_name = "MODEL")]
+    resolve: Option<String>,
+    /// Read the manifest and its files only: compile no plugin, load no model, run no checks.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Args)]
+struct Diff {
+    /// The manifest to compare.
+    #[arg(default_value = "hostler.toml")]
+    manifest: PathBuf,
+    /// Admin address of the running host, instead of the manifest's.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+}
+
+#[derive(Args)]
+struct Predict {
+    /// The request, as for POST /predict; `-` reads standard input.
+    request: PathBuf,
+    /// The manifest with the model.
+    #[arg(long, default_value = "hostler.toml", value_name = "FILE")]
+    manifest: PathBuf,
+}
+
+fn main() -> ExitCode {
+    // ONNX Runtime's own builds send usage data to their maker unless this says no, before it is loaded.
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    let command = Command::parse();
+    init_log();
+    let outcome = match command.action {
+        Action::Serve(Serve { manifest, http, admin, fallback, state_dir }) => {
+            app::serve(&app::Options { manifest, http, admin, fallback: fallback.is_some(), state_dir })
+        }
+        Action::Check(Check { file, resolve, quick }) => cli::check(&file, resolve.as_deref(), quick),
+        Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
+        Action::Predict(Predict { request, manifest }) => cli::predict(&manifest, &request),
+        Action::Wit { folder } => cli::write_contract(&folder),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{}", error.message().trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The log goes to stderr; stdout is for answers and the access log.
+fn init_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("HOSTLER_LOG").unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if std::env::var_os("HOSTLER_LOG_FORMAT").is_some_and(|format| format == "json") {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}

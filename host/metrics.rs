@@ -1,0 +1,169 @@
+//! Every metric of the host, in one place, for Prometheus.
+//!
+//! Labels are names from the policy, never from a request; what is unknown counts as `_unknown`.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Seconds; a small model takes tens of microseconds, a large one seconds.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0,
+];
+
+/// Label value for models that no policy knows.
+pub const UNKNOWN: &str = "_unknown";
+
+pub struct Metrics {
+    registry: Registry,
+    pub requests: IntCounterVec,
+    pub request_duration: HistogramVec,
+    pub errors: IntCounterVec,
+    pub executor_workers: IntGaugeVec,
+    pub executor_busy: IntGaugeVec,
+    pub executor_inflight: IntGaugeVec,
+    pub executor_queue_length: IntGaugeVec,
+    pub executor_queue_capacity: IntGaugeVec,
+    pub executor_queue_wait: HistogramVec,
+    pub executor_timeouts: IntCounterVec,
+    pub executor_overloaded: IntCounterVec,
+    pub executor_overdue: IntCounterVec,
+    pub plugin_calls: IntCounterVec,
+    pub plugin_traps: IntCounterVec,
+    pub plugin_instantiate: Histogram,
+    pub plugin_instances: IntGaugeVec,
+    pub reloads: IntCounterVec,
+    pub policy_generation: IntGauge,
+    pub policy_stale: IntGauge,
+    pub connections: IntGauge,
+    pub access_log_dropped: IntCounterVec,
+    uptime: Gauge,
+    started: std::time::Instant,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec());
+            register(&registry, HistogramVec::new(options, labels))
+        };
+        let build_info: GaugeVec = register(
+            &registry,
+            GaugeVec::new(Opts::new("hostler_build_info", "1, with the build in its labels."), &["version"]),
+        );
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let instantiate =
+            HistogramOpts::new("hostler_plugin_instantiate_seconds", "Time to make a plugin instance.")
+                .buckets(LATENCY_BUCKETS.to_vec());
+        let executor = ["executor"];
+        Metrics {
+            requests: counter(
+                "hostler_requests_total",
+                "Requests answered, by model, version and HTTP status code.",
+                &["model", "version", "code"],
+            ),
+            request_duration: histogram(
+                "hostler_request_duration_seconds",
+                "Time from the decoded request to its answer.",
+                &["model", "version"],
+            ),
+            errors: counter("hostler_errors_total", "Requests that failed, by kind of error.", &["kind"]),
+            executor_workers: gauges("hostler_executor_workers", "Workers of an executor.", &executor),
+            executor_busy: gauges("hostler_executor_busy", "Workers that run a call now.", &executor),
+            executor_inflight: gauges(
+                "hostler_executor_inflight",
+                "Calls admitted and not ended: queued or running.",
+                &executor,
+            ),
+            executor_queue_length: gauges(
+                "hostler_executor_queue_length",
+                "Admissions that wait for a worker.",
+                &executor,
+            ),
+            executor_queue_capacity: gauges(
+                "hostler_executor_queue_capacity",
+                "Admissions that may wait for a worker.",
+                &executor,
+            ),
+            executor_queue_wait: histogram(
+                "hostler_executor_queue_wait_seconds",
+                "Time from admission to a worker.",
+                &executor,
+            ),
+            executor_timeouts: counter(
+                "hostler_executor_timeouts_total",
+                "Calls that ended by their deadline.",
+                &executor,
+            ),
+            executor_overloaded: counter(
+                "hostler_executor_overloaded_total",
+                "Calls refused because the queue was full.",
+                &executor,
+            ),
+            executor_overdue: counter(
+                "hostler_executor_overdue_total",
+                "Calls that held a worker for more than 10 ms past their deadline.",
+                &executor,
+            ),
+            plugin_calls: counter("hostler_plugin_calls_total", "Calls into a plugin.", &["plugin"]),
+            plugin_traps: counter(
+                "hostler_plugin_traps_total",
+                "Plugin instances discarded after a trap, an overrun or a cancelled wait.",
+                &["plugin"],
+            ),
+            plugin_instantiate: register(&registry, Histogram::with_opts(instantiate)),
+            plugin_instances: gauges("hostler_plugin_instances", "Plugin instances alive.", &["plugin"]),
+            reloads: counter("hostler_reloads_total", "Reloads, by outcome.", &["outcome"]),
+            policy_generation: gauge("hostler_policy_generation", "The number of the running policy."),
+            policy_stale: gauge(
+                "hostler_policy_stale",
+                "1 while the files hold something that was refused and an older policy serves.",
+            ),
+            connections: gauge("hostler_http_connections", "Open HTTP connections."),
+            access_log_dropped: counter(
+                "hostler_access_log_dropped_total",
+                "Access log lines dropped because the writer was behind.",
+                &[],
+            ),
+            uptime: register(
+                &registry,
+                Gauge::new("hostler_uptime_seconds", "Seconds since the process started."),
+            ),
+            started: std::time::Instant::now(),
+            registry,
+        }
+    }
+
+    /// The text exposition format.
+    pub fn render(&self) -> String {
+        self.uptime.set(self.started.elapsed().as_secs_f64());
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("invariant: names and labels were checked when registered")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: prometheus::Result<C>,
+) -> C {
+    let collector = collector.expect("invariant: metric names are constants");
+    registry.register(Box::new(collector.clone())).expect("invariant: each metric is registered once");
+    collector
+}

@@ -1,0 +1,274 @@
+//! The wasmtime engine that runs plugins, its clock, and the compiling of components.
+//!
+//! One engine for the life of the process. Its pool of instance slots is shared by all plugins, old and
+//! new; none free is Overloaded, never a wait.
+
+use super::cache::Cache;
+use super::state::State;
+use crate::config::EngineConfig;
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// Elements of one wasm table; CPython's has about 10,000.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
+
+/// How often guests are asked whether their time is over. Deadlines are kept to within this.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Bytes of a slot that are cleared by hand when an instance ends. Giving pages back to the kernel instead
+/// interrupts every other core; a Rust guest with a stack of 64 KiB stays below this.
+const KEEP_RESIDENT_BYTES: usize = 512 << 10;
+
+/// A plugin's native stack. Guests have half of it, host calls the rest.
+const STACK_BYTES: usize = 2 << 20;
+
+pub struct Engine {
+    pub(super) wasmtime: wasmtime::Engine,
+    pub(super) linker: Linker<State>,
+    /// Interfaces that plugins may import.
+    pub(super) given: BTreeSet<String>,
+    pub(super) config: EngineConfig,
+    cache: Option<Cache>,
+    compilers: rayon::ThreadPool,
+    ticker: Arc<Ticker>,
+    /// Where instances wait for their next call.
+    idle: Mutex<Vec<Weak<dyn Reclaim>>>,
+}
+
+/// Something that keeps instances in case they are needed.
+pub(super) trait Reclaim: Send + Sync {
+    /// Drops one of them; false if there is none.
+    fn give_up_one(&self) -> bool;
+}
+
+impl Engine {
+    /// Reserves the pool. Fails where the machine does not give enough address space.
+    pub fn new(config: EngineConfig) -> Result<Arc<Self>> {
+        let failed = |error: wasmtime::Error| {
+            Error::failed(format!("cannot start the plugin engine: {error:#}")).source(format!("{error:?}"))
+        };
+        let wasmtime = wasmtime::Engine::new(&wasmtime_config(&config)).map_err(failed)?;
+        let linker = linker(&wasmtime).map_err(failed)?;
+        let compilers = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.compile_threads)
+            .thread_name(|index| format!("compile-{index}"))
+            .start_handler(|_| crate::config::lower_priority(10))
+            .build()
+            .map_err(|error| Error::failed(format!("cannot start compile threads: {error}")))?;
+        let cache = config.cache_dir.clone().map(|dir| Cache::new(dir, config.cache_bytes_max));
+        let ticker = Ticker::start(&wasmtime)?;
+        let given = super::inspect::given_interfaces();
+        Ok(Arc::new(Engine {
+            wasmtime,
+            linker,
+            given,
+            config,
+            cache,
+            compilers,
+            ticker,
+            idle: Mutex::default(),
+        }))
+    }
+
+    /// Compiles a component, or takes it from the cache. Blocks; runs on low-priority threads.
+    pub(super) fn compile(&self, wasm: &[u8]) -> Result<Component> {
+        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(&self.wasmtime, wasm)) {
+            return Ok(component);
+        }
+        let component = self.compilers.install(|| Component::new(&self.wasmtime, wasm)).map_err(|error| {
+            Error::invalid(format!("not a component that this host can run: {}", error.root_cause()))
+                .source(format!("{error:?}"))
+        })?;
+        if let Some(cache) = &self.cache {
+            cache.store(&self.wasmtime, wasm, &component);
+        }
+        Ok(component)
+    }
+
+    pub(super) fn register_idle(&self, idle: Weak<dyn Reclaim>) {
+        let mut all = self.idle.lock().expect("invariant: no panic under the lock");
+        all.retain(|idle| idle.strong_count() > 0);
+        all.push(idle);
+    }
+
+    /// Frees a slot that an idle instance holds, of whatever plugin; the oldest plugins first.
+    pub(super) fn reclaim_idle(&self) -> bool {
+        let all = self.idle.lock().expect("invariant: no panic under the lock").clone();
+        all.iter().filter_map(Weak::upgrade).any(|idle| idle.give_up_one())
+    }
+
+    /// The most memory that one instance can have here.
+    pub fn memory_bytes_max(&self) -> usize {
+        self.config.memory_bytes_max
+    }
+
+    /// Keeps the clock ticking for as long as the guard lives.
+    pub(super) fn tick(&self) -> Ticking<'_> {
+        self.ticker.active.fetch_add(1, Ordering::SeqCst);
+        self.ticker.wake();
+        Ticking(&self.ticker)
+    }
+}
+
+fn wasmtime_config(config: &EngineConfig) -> wasmtime::Config {
+    let instances = config.instances;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_stacks(instances)
+        // A component is made of several core instances: the program, its adapters, shims.
+        .total_core_instances(instances.saturating_mul(8))
+        .total_memories(instances.saturating_mul(2))
+        .total_tables(instances.saturating_mul(4))
+        .max_core_instances_per_component(200)
+        .max_memories_per_component(8)
+        .max_tables_per_component(32)
+        .max_memory_size(config.memory_bytes_max)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_unused_warm_slots(instances.min(64))
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(64 << 10)
+        .async_stack_keep_resident(64 << 10)
+        .pagemap_scan(Enabled::Auto);
+    let mut wasmtime = wasmtime::Config::new();
+    wasmtime
+        // Plugins of this engine are synchronous: a call costs a quarter without the machinery for tasks.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .parallel_compilation(true)
+        .async_stack_size(STACK_BYTES)
+        .max_wasm_stack(STACK_BYTES / 2)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    wasmtime
+}
+
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    use super::bindings::{assets, logging, store, types};
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    assets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    store::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// Advances the engine's epoch on an OS thread of its own, so that a busy runtime cannot stop the clock.
+/// Sleeps when no guest has run for a while.
+struct Ticker {
+    started: Instant,
+    /// Calls into guests that are going on.
+    active: AtomicUsize,
+    /// Milliseconds since `started` at the begin of the last one.
+    last_call_ms: AtomicU64,
+    parked: AtomicBool,
+    thread: std::thread::Thread,
+}
+
+/// A call into a guest; the clock ticks.
+pub(super) struct Ticking<'a>(&'a Ticker);
+
+impl Drop for Ticking<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Ticking goes on for this long after the last call: waking a thread for each costs more than to let it tick.
+const TICKER_IDLE_MS: u64 = 200;
+
+impl Ticker {
+    fn start(engine: &wasmtime::Engine) -> Result<Arc<Self>> {
+        let engine = engine.weak();
+        let (sender, receiver) = std::sync::mpsc::channel::<Weak<Ticker>>();
+        let handle = std::thread::Builder::new()
+            .name("ticker".into())
+            .spawn(move || {
+                let Ok(ticker) = receiver.recv() else { return };
+                while let (Some(ticker), Some(engine)) = (ticker.upgrade(), engine.upgrade()) {
+                    engine.increment_epoch();
+                    drop(engine);
+                    if ticker.idle() {
+                        ticker.parked.store(true, Ordering::SeqCst);
+                        // Asked again after the flag is up: a call in between sees the flag or is seen here.
+                        if ticker.idle() {
+                            drop(ticker);
+                            std::thread::park_timeout(Duration::from_secs(1));
+                            continue;
+                        }
+                        ticker.parked.store(false, Ordering::SeqCst);
+                    }
+                    drop(ticker);
+                    std::thread::sleep(TICK);
+                }
+            })
+            .map_err(|error| Error::failed(format!("cannot start the ticker thread: {error}")))?;
+        let ticker = Arc::new(Ticker {
+            started: Instant::now(),
+            active: AtomicUsize::new(0),
+            last_call_ms: AtomicU64::new(0),
+            parked: AtomicBool::new(false),
+            thread: handle.thread().clone(),
+        });
+        sender.send(Arc::downgrade(&ticker)).expect("invariant: the thread waits for its ticker");
+        Ok(ticker)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn idle(&self) -> bool {
+        self.active.load(Ordering::SeqCst) == 0
+            && self.now_ms().saturating_sub(self.last_call_ms.load(Ordering::SeqCst)) > TICKER_IDLE_MS
+    }
+
+    fn wake(&self) {
+        self.last_call_ms.store(self.now_ms(), Ordering::SeqCst);
+        if self.parked.swap(false, Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.thread.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ticker_ticks_parks_and_wakes() {
+        let config = EngineConfig { instances: 1, cache_dir: None, ..EngineConfig::default() };
+        let engine = Engine::new(config).unwrap();
+        let mut store = wasmtime::Store::new(&engine.wasmtime, ());
+        let wasm = wat::parse_str("(module (func (export \"f\") (loop (br 0))))").unwrap();
+        let module = wasmtime::Module::new(&engine.wasmtime, wasm).unwrap();
+        let mut run = || {
+            store.set_epoch_deadline(2 * TICKER_IDLE_MS);
+            let _ticking = engine.tick();
+            let future = async {
+                let instance = wasmtime::Instance::new_async(&mut store, &module, &[]).await?;
+                let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
+                f.call_async(&mut store, ()).await
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(future).unwrap_err()
+        };
+        assert_eq!(*run().downcast_ref::<wasmtime::Trap>().unwrap(), wasmtime::Trap::Interrupt);
+        while !engine.ticker.parked.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        assert_eq!(*run().downcast_ref::<wasmtime::Trap>().unwrap(), wasmtime::Trap::Interrupt);
+    }
+}

@@ -1,0 +1,256 @@
+//! What plugins may call: tensors, the request, assets, configuration, logging.
+
+use super::bindings::{assets, logging, store, types};
+use super::state::State;
+use crate::error::{Error, Kind};
+use crate::predict::{Context, Datatype, Parameter, Tensor};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Instant;
+use wasmtime::component::Resource;
+
+/// The request of the call in progress. There is one at a time, so the handle carries nothing.
+pub struct Request;
+
+/// Bytes of one note at most; the contract says so.
+const NOTE_BYTES_MAX: usize = 1 << 20;
+
+type Trappable<T> = wasmtime::Result<T>;
+
+impl types::Host for State {}
+
+impl types::HostTensor for State {
+    fn create(
+        &mut self,
+        name: String,
+        datatype: types::Datatype,
+        shape: Vec<i64>,
+        data: Vec<u8>,
+    ) -> Trappable<Result<Resource<Tensor>, types::Error>> {
+        self.spend(name.len() + data.len())?;
+        Ok(match Tensor::new(name, datatype.into(), shape.into(), data.into()) {
+            Ok(tensor) => Ok(self.table.push(tensor)?),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    fn name(&mut self, tensor: Resource<Tensor>) -> Trappable<String> {
+        Ok(self.table.get(&tensor)?.name().to_owned())
+    }
+
+    fn datatype(&mut self, tensor: Resource<Tensor>) -> Trappable<types::Datatype> {
+        Ok(self.table.get(&tensor)?.datatype().into())
+    }
+
+    fn shape(&mut self, tensor: Resource<Tensor>) -> Trappable<Vec<i64>> {
+        Ok(self.table.get(&tensor)?.shape().to_vec())
+    }
+
+    fn byte_length(&mut self, tensor: Resource<Tensor>) -> Trappable<u64> {
+        Ok(self.table.get(&tensor)?.data().len() as u64)
+    }
+
+    fn read(&mut self, tensor: Resource<Tensor>, offset: u64, length: u64) -> Trappable<Vec<u8>> {
+        Ok(range(self.table.get(&tensor)?.data(), offset, length).to_vec())
+    }
+
+    fn renamed(&mut self, tensor: Resource<Tensor>, name: String) -> Trappable<Resource<Tensor>> {
+        // The bytes are shared, the name is not.
+        self.spend(name.len())?;
+        let renamed = self.table.get(&tensor)?.renamed(name);
+        Ok(self.table.push(renamed)?)
+    }
+
+    fn reshaped(
+        &mut self,
+        tensor: Resource<Tensor>,
+        shape: Vec<i64>,
+    ) -> Trappable<Result<Resource<Tensor>, types::Error>> {
+        Ok(match self.table.get(&tensor)?.reshaped(shape.into()) {
+            Ok(tensor) => Ok(self.table.push(tensor)?),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    fn drop(&mut self, tensor: Resource<Tensor>) -> Trappable<()> {
+        self.table.delete(tensor)?;
+        Ok(())
+    }
+}
+
+impl State {
+    fn context(&mut self) -> Trappable<&Arc<Context>> {
+        Ok(&self.call()?.context)
+    }
+}
+
+impl types::HostRequest for State {
+    fn id(&mut self, _: Resource<Request>) -> Trappable<String> {
+        Ok(self.context()?.id.to_string())
+    }
+
+    fn model(&mut self, _: Resource<Request>) -> Trappable<String> {
+        Ok(self.context()?.model.to_string())
+    }
+
+    fn version(&mut self, _: Resource<Request>) -> Trappable<String> {
+        Ok(self.context()?.version.to_string())
+    }
+
+    fn time_left(&mut self, _: Resource<Request>) -> Trappable<Option<u64>> {
+        Ok(Some(self.call()?.deadline.saturating_duration_since(Instant::now()).as_millis() as u64))
+    }
+
+    fn cancelled(&mut self, _: Resource<Request>) -> Trappable<bool> {
+        Ok(self.context()?.cancellation.is_cancelled())
+    }
+
+    fn parameter(&mut self, _: Resource<Request>, name: String) -> Trappable<Option<types::Parameter>> {
+        Ok(self.context()?.parameter(&name).map(Into::into))
+    }
+
+    fn parameter_names(&mut self, _: Resource<Request>) -> Trappable<Vec<String>> {
+        Ok(self.context()?.parameters.iter().map(|(name, _)| name.clone()).collect())
+    }
+
+    fn note(&mut self, _: Resource<Request>) -> Trappable<Vec<u8>> {
+        Ok(self.context()?.note().to_vec())
+    }
+
+    fn set_note(&mut self, _: Resource<Request>, data: Vec<u8>) -> Trappable<()> {
+        if data.len() > NOTE_BYTES_MAX {
+            wasmtime::bail!("set a note of {} bytes; at most {NOTE_BYTES_MAX} are allowed", data.len());
+        }
+        self.context()?.set_note(data.into());
+        Ok(())
+    }
+
+    fn drop(&mut self, _: Resource<Request>) -> Trappable<()> {
+        Ok(())
+    }
+}
+
+impl assets::Host for State {
+    fn names(&mut self) -> Trappable<Vec<String>> {
+        Ok(self.grant.assets.keys().cloned().collect())
+    }
+
+    fn size(&mut self, name: String) -> Trappable<Result<u64, types::Error>> {
+        Ok(self.asset(&name).map(|data| data.len() as u64))
+    }
+
+    fn read(&mut self, name: String, offset: u64, length: u64) -> Trappable<Result<Vec<u8>, types::Error>> {
+        Ok(self.asset(&name).map(|data| range(&data, offset, length).to_vec()))
+    }
+}
+
+impl State {
+    fn asset(&self, name: &str) -> Result<Bytes, types::Error> {
+        self.grant.assets.get(name).cloned().ok_or_else(|| {
+            let known = self.grant.assets.keys().map(String::as_str);
+            let hint = crate::error::did_you_mean(name, known);
+            let plugin = &self.grant.name;
+            Error::not_found(format!("no asset \"{name}\"{hint}; name it under [plugins.{plugin}.assets]"))
+                .into()
+        })
+    }
+}
+
+impl store::Host for State {
+    fn get(&mut self, key: String) -> Trappable<Result<Option<String>, store::Error>> {
+        Ok(Ok(self.grant.config.get(&key).cloned()))
+    }
+
+    fn get_all(&mut self) -> Trappable<Result<Vec<(String, String)>, store::Error>> {
+        Ok(Ok(self.grant.config.clone().into_iter().collect()))
+    }
+}
+
+impl logging::Host for State {
+    fn log(&mut self, level: logging::Level, context: String, message: String) -> Trappable<()> {
+        if !self.log.spend(context.len() + message.len()) {
+            return Ok(());
+        }
+        let (plugin, request) = (&*self.grant.name, self.log.request());
+        let request = request.as_deref();
+        // Each line with its plugin and request: a message cannot pass for somebody else's.
+        for line in message.lines() {
+            match level {
+                logging::Level::Trace => tracing::trace!(plugin, request, context, "{line}"),
+                logging::Level::Debug => tracing::debug!(plugin, request, context, "{line}"),
+                logging::Level::Info => tracing::info!(plugin, request, context, "{line}"),
+                logging::Level::Warn => tracing::warn!(plugin, request, context, "{line}"),
+                logging::Level::Error | logging::Level::Critical => {
+                    tracing::error!(plugin, request, context, "{line}");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `length` bytes from `offset`, as far as there are any.
+fn range(data: &Bytes, offset: u64, length: u64) -> Bytes {
+    let end = data.len() as u64;
+    let from = offset.min(end);
+    let to = from.saturating_add(length).min(end);
+    data.slice(from as usize..to as usize)
+}
+
+macro_rules! same_cases {
+    ($ours:ty, $theirs:ty, [$($case:ident),* $(,)?]) => {
+        impl From<$ours> for $theirs {
+            fn from(value: $ours) -> Self {
+                match value { $(<$ours>::$case => <$theirs>::$case,)* }
+            }
+        }
+
+        impl From<$theirs> for $ours {
+            fn from(value: $theirs) -> Self {
+                match value { $(<$theirs>::$case => <$ours>::$case,)* }
+            }
+        }
+    };
+}
+
+same_cases!(
+    Datatype,
+    types::Datatype,
+    [Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64, Bytes,]
+);
+same_cases!(
+    Kind,
+    types::ErrorKind,
+    [InvalidInput, NotFound, Unsupported, TooLarge, Overloaded, Unavailable, Deadline, Cancelled, Failed,]
+);
+
+impl From<Error> for types::Error {
+    fn from(error: Error) -> Self {
+        types::Error {
+            kind: error.kind().into(),
+            message: error.message().to_owned(),
+            field: error.field_name().map(str::to_owned),
+        }
+    }
+}
+
+impl From<types::Error> for Error {
+    fn from(error: types::Error) -> Self {
+        let mapped = Error::new(error.kind.into(), error.message);
+        match error.field {
+            Some(field) => mapped.field(field),
+            None => mapped,
+        }
+    }
+}
+
+impl From<&Parameter> for types::Parameter {
+    fn from(parameter: &Parameter) -> Self {
+        match parameter {
+            Parameter::Boolean(value) => types::Parameter::Boolean(*value),
+            Parameter::Integer(value) => types::Parameter::Integer(*value),
+            Parameter::Number(value) => types::Parameter::Number(*value),
+            Parameter::Text(value) => types::Parameter::Text(value.clone()),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What a component has and needs, read from its type: roles, imports, the contract's version.
+
+use super::engine::Engine;
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::fmt;
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+/// The version of `wit/hostler.wit`.
+pub const CONTRACT_VERSION: &str = "0.1.0";
+
+const PACKAGE: &str = "hostler:plugin/";
+
+/// What a plugin can be, by the interface that it exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    Transformer,
+    Model,
+}
+
+impl Role {
+    pub const ALL: [Role; 2] = [Role::Transformer, Role::Model];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Transformer => "transformer",
+            Role::Model => "model",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The type of a component, as far as a reader wants to know.
+#[derive(Clone, Debug)]
+pub struct Anatomy {
+    pub roles: Vec<Role>,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+}
+
+impl Anatomy {
+    pub(super) fn of(engine: &Engine, component: &Component) -> Self {
+        let ty = component.component_type();
+        let names = |items: &mut dyn Iterator<Item = &str>| items.map(str::to_owned).collect::<Vec<_>>();
+        let imports = names(&mut ty.imports(&engine.wasmtime).map(|(name, _)| name));
+        let exports = names(&mut ty.exports(&engine.wasmtime).map(|(name, _)| name));
+        let has = |role: &Role| {
+            let wanted = format!("{PACKAGE}{role}@");
+            exports.iter().any(|export| export.strip_prefix(&wanted).is_some_and(compatible))
+        };
+        Anatomy { roles: Role::ALL.into_iter().filter(has).collect(), imports, exports }
+    }
+
+    /// Refuses what this host cannot run, with the versions or the imports that do not fit.
+    pub(super) fn check(&self, engine: &Engine, component: &Component) -> Result<()> {
+        for name in self.imports.iter().chain(&self.exports) {
+            let Some((interface, version)) = name.strip_prefix(PACKAGE).and_then(|name| name.split_once('@'))
+            else {
+                continue;
+            };
+            if !compatible(version) {
+                return Err(Error::unsupported(format!(
+                    "built against {PACKAGE}{interface}@{version}, but this host has {CONTRACT_VERSION}; \
+                     build it again with the contract that `hostler wit` writes"
+                )));
+            }
+        }
+        let missing = self.missing_imports(engine, component);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let network = missing.iter().any(|name| name.starts_with("wasi:http"));
+        Err(Error::unsupported(format!(
+            "imports what this host does not give: {}{}",
+            missing.join(", "),
+            if network { " (plugins have no network)" } else { "" }
+        )))
+    }
+
+    fn missing_imports(&self, engine: &Engine, component: &Component) -> Vec<String> {
+        let given = &engine.given;
+        let ty = component.component_type();
+        ty.imports(&engine.wasmtime)
+            .filter(|(name, item)| match item.ty {
+                // Types are not code: they come with the interfaces that use them.
+                ComponentItem::Type(_) => false,
+                _ => !given.contains(&without_patch(name)),
+            })
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+
+    /// Says what a component without the wanted role has instead.
+    pub(super) fn lacks(&self, role: Role) -> Error {
+        let has = if self.roles.is_empty() {
+            let exports =
+                if self.exports.is_empty() { "nothing".to_owned() } else { self.exports.join(", ") };
+            format!("it has none of Hostler's roles (it exports {exports})")
+        } else {
+            let roles: Vec<_> = self.roles.iter().map(|role| role.as_str()).collect();
+            format!("its role is {}", roles.join(" and "))
+        };
+        Error::invalid(format!(
+            "needs the role {role} (export {PACKAGE}{role}@{CONTRACT_VERSION}), but {has}"
+        ))
+    }
+}
+
+/// Whether a plugin of this version of the contract runs on this host: 0.1.x on 0.1.y.
+fn compatible(version: &str) -> bool {
+    without_patch(&format!("@{version}")) == without_patch(&format!("@{CONTRACT_VERSION}"))
+}
+
+/// `wasi:io/poll@0.2.6` and `@0.2.0` are the same interface to a linker, as far as names go.
+fn without_patch(name: &str) -> String {
+    match name.rsplit_once('@') {
+        Some((_, version)) if version.contains('-') => name.to_owned(),
+        Some((interface, version)) => {
+            let mut parts = version.split('.');
+            let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            format!("{interface}@{major}.{minor}")
+        }
+        None => name.to_owned(),
+    }
+}
+
+/// The interfaces that plugins may import, in the form that `missing_imports` compares.
+pub(super) fn given_interfaces() -> BTreeSet<String> {
+    let ours = ["types", "assets"].map(|name| format!("{PACKAGE}{name}@{CONTRACT_VERSION}"));
+    let drafts = ["wasi:logging/logging@0.1.0-draft", "wasi:config/store@0.2.0-rc.1"].map(str::to_owned);
+    let wasi = [
+        "cli/environment",
+        "cli/exit",
+        "cli/stderr",
+        "cli/stdin",
+        "cli/stdout",
+        "cli/terminal-input",
+        "cli/terminal-output",
+        "cli/terminal-stderr",
+        "cli/terminal-stdin",
+        "cli/terminal-stdout",
+        "clocks/monotonic-clock",
+        "clocks/wall-clock",
+        "filesystem/preopens",
+        "filesystem/types",
+        "io/error",
+        "io/poll",
+        "io/streams",
+        "random/insecure",
+        "random/insecure-seed",
+        "random/random",
+        "sockets/instance-network",
+        "sockets/ip-name-lookup",
+        "sockets/network",
+        "sockets/tcp",
+        "sockets/tcp-create-socket",
+        "sockets/udp",
+        "sockets/udp-create-socket",
+    ]
+    .map(|name| format!("wasi:{name}@0.2.0"));
+    ours.iter().chain(&drafts).chain(&wasi).map(|name| without_patch(name)).collect()
+}

@@ -1,0 +1,290 @@
+//! Instances of a plugin in one role: made fresh for a call or taken from a pool, called under a deadline,
+//! discarded after anything but a clean return.
+
+use super::engine::{Engine, Reclaim};
+use super::state::{Grant, OverBudget, State};
+use crate::config::Instances;
+use crate::error::{Error, Kind, Result};
+use crate::predict::Context;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
+
+/// A role linked and ready to be instantiated: what `bindgen!` generates for a world, behind one name.
+pub(super) trait RolePre: Send + Sync + 'static {
+    type Exports: Send + 'static;
+
+    fn instantiate(
+        &self,
+        store: &mut Store<State>,
+    ) -> impl Future<Output = wasmtime::Result<Self::Exports>> + Send;
+}
+
+/// All instances of a plugin in one role.
+pub(super) struct Pool<P: RolePre> {
+    engine: Arc<Engine>,
+    grant: Arc<Grant>,
+    pre: P,
+    idle: Arc<Idle<P::Exports>>,
+    metrics: PluginMetrics,
+}
+
+/// Reused instances that wait for their next call.
+struct Idle<E>(Mutex<Vec<Live<E>>>);
+
+impl<E> Idle<E> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Live<E>>> {
+        self.0.lock().expect("invariant: no panic under the lock")
+    }
+}
+
+impl<E: Send> Reclaim for Idle<E> {
+    fn give_up_one(&self) -> bool {
+        let given_up = self.lock().pop();
+        given_up.is_some()
+    }
+}
+
+/// Prepared counters: no look-up by label on the way of a request.
+pub(super) struct PluginMetrics {
+    pub calls: prometheus::IntCounter,
+    pub traps: prometheus::IntCounter,
+    pub instantiate: prometheus::Histogram,
+    pub instances: prometheus::IntGauge,
+}
+
+pub(super) struct Live<E> {
+    pub store: Store<State>,
+    pub exports: E,
+    calls: u64,
+    _alive: Alive,
+}
+
+impl<E> Live<E> {
+    fn begin(&mut self, context: &Arc<Context>, deadline: Instant) {
+        self.calls += 1;
+        self.store.data_mut().begin(Arc::clone(context), deadline);
+        self.store.set_epoch_deadline(1);
+    }
+
+    fn end(&mut self) {
+        let state = self.store.data_mut();
+        state.log.end();
+        state.call = None;
+    }
+}
+
+/// Counts an instance for as long as it lives.
+struct Alive(prometheus::IntGauge);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What a guest call gives: its result, or why it could not return.
+type Outcome<R> = wasmtime::Result<R>;
+
+impl<P: RolePre> Pool<P> {
+    pub fn new(engine: Arc<Engine>, grant: Arc<Grant>, pre: P, metrics: PluginMetrics) -> Self {
+        let idle = Arc::new(Idle(Mutex::default()));
+        if grant.limits.instances == Instances::Reused {
+            let weak = Arc::downgrade(&idle);
+            engine.register_idle(weak);
+        }
+        Pool { engine, grant, pre, idle, metrics }
+    }
+
+    /// Calls into an instance: the one in `held`, or another, which is in `held` afterwards. After anything
+    /// but a clean return `held` is empty. `call` gets the store with the call's context set.
+    pub async fn call<R>(
+        &self,
+        held: &mut Option<Live<P::Exports>>,
+        context: &Arc<Context>,
+        call: impl AsyncFnOnce(&mut Live<P::Exports>) -> Outcome<R>,
+    ) -> Result<R> {
+        context.check()?;
+        let now = Instant::now();
+        let own = now + self.grant.limits.timeout;
+        let deadline = context.deadline.map_or(own, |deadline| deadline.min(own));
+        let _ticking = self.engine.tick();
+        let _entered = context.enter(Arc::clone(&self.grant.name));
+        self.metrics.calls.inc();
+        let work = async {
+            let live = match held {
+                Some(live) => live,
+                None => held.insert(self.obtain(context, deadline).await?),
+            };
+            live.begin(context, deadline);
+            call(live).await
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = work => outcome,
+            () = context.cancellation.cancelled() => Err(Trap::Interrupt.into()),
+            () = tokio::time::sleep_until(deadline.into()) => Err(Trap::Interrupt.into()),
+        };
+        match outcome {
+            Ok(result) => {
+                if let Some(live) = held {
+                    live.end();
+                }
+                Ok(result)
+            }
+            Err(error) => {
+                let broken = held.take();
+                if !error.is::<wasmtime::PoolConcurrencyLimitError>() {
+                    self.metrics.traps.inc();
+                }
+                let state = broken.as_ref().map(|live| live.store.data());
+                Err(self.explain(error, state, context, now))
+            }
+        }
+    }
+
+    /// One call; its instance goes back at once.
+    pub async fn call_once<R>(
+        &self,
+        context: &Arc<Context>,
+        call: impl AsyncFnOnce(&mut Live<P::Exports>) -> Outcome<R>,
+    ) -> Result<R> {
+        let mut held = None;
+        let result = self.call(&mut held, context, call).await;
+        if let Some(live) = held {
+            self.give_back(live);
+        }
+        result
+    }
+
+    async fn obtain(&self, context: &Arc<Context>, deadline: Instant) -> Outcome<Live<P::Exports>> {
+        let idle = match self.grant.limits.instances {
+            Instances::Fresh => None,
+            Instances::Reused => self.idle.lock().pop(),
+        };
+        match idle {
+            Some(live) => Ok(live),
+            None => self.instantiate(context, deadline).await,
+        }
+    }
+
+    async fn instantiate(&self, context: &Arc<Context>, deadline: Instant) -> Outcome<Live<P::Exports>> {
+        let started = Instant::now();
+        let (store, exports) = loop {
+            let mut store = new_store(&self.engine, &self.grant, context, deadline);
+            match self.pre.instantiate(&mut store).await {
+                Ok(exports) => break (store, exports),
+                // An instance that only waits for its next call makes room for one that has work.
+                Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
+                    drop(store);
+                    if !self.engine.reclaim_idle() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        self.metrics.instantiate.observe(started.elapsed().as_secs_f64());
+        self.metrics.instances.inc();
+        Ok(Live { store, exports, calls: 0, _alive: Alive(self.metrics.instances.clone()) })
+    }
+
+    /// Back to the pool, if it is worth keeping.
+    pub fn give_back(&self, mut live: Live<P::Exports>) {
+        let limits = &self.grant.limits;
+        let kept = limits.instances == Instances::Reused
+            && live.calls < limits.calls_max
+            // A guest that leaks handles is replaced before it runs into its limit.
+            && live.store.data_mut().table.iter_mut().count() < limits.handles / 2;
+        if kept {
+            self.idle.lock().push(live);
+        }
+    }
+
+    /// Why a call did not return, for the caller; with backtrace and last words, for the log.
+    fn explain(
+        &self,
+        error: wasmtime::Error,
+        state: Option<&State>,
+        context: &Context,
+        started: Instant,
+    ) -> Error {
+        let last_words = state.map(|state| state.log.end()).unwrap_or_default();
+        let name = &self.grant.name;
+        let limits = &self.grant.limits;
+        let refused_memory = state.is_some_and(|state| state.memory_refused);
+        let trap = error.downcast_ref::<Trap>().copied();
+        let answered = context.cancellation.is_cancelled();
+        let explained = if trap == Some(Trap::Interrupt) {
+            match context.check() {
+                Err(error) => error,
+                Ok(()) => Error::deadline(format!(
+                    "plugin \"{name}\" was stopped after {} ms: its timeout_ms is {}",
+                    started.elapsed().as_millis(),
+                    limits.timeout.as_millis()
+                )),
+            }
+        } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            Error::overloaded(format!(
+                "plugin \"{name}\": all {} plugin instances of the host are in use",
+                self.engine.config.instances
+            ))
+        } else if let Some(over) = error.downcast_ref::<OverBudget>() {
+            Error::failed(format!("plugin \"{name}\" {over}; see result_mb"))
+        } else if error.root_cause().to_string().contains("fuel allocated for hostcalls") {
+            let limit_bytes = limits.result_bytes;
+            Error::failed(format!("plugin \"{name}\" {}; see result_mb", OverBudget { limit_bytes }))
+        } else if let Some(wasmtime_wasi::I32Exit(code)) = error.downcast_ref() {
+            Error::failed(format!("plugin \"{name}\" exited with code {code} in the middle of a call"))
+        } else if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+            let handles = limits.handles;
+            Error::failed(format!("plugin \"{name}\" holds more than its {handles} handles; see handles"))
+        } else if refused_memory {
+            let mb = limits.memory_bytes >> 20;
+            Error::failed(format!("plugin \"{name}\" wanted more than its {mb} MB of memory; see memory_mb"))
+        } else {
+            let cause = match trap {
+                Some(Trap::UnreachableCodeReached) => "panicked or aborted".to_owned(),
+                Some(Trap::StackOverflow) => "recursed too deep".to_owned(),
+                Some(trap) => format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")),
+                None => format!("failed: {}", error.root_cause()),
+            };
+            Error::failed(format!("plugin \"{name}\" {cause}"))
+        };
+        let explained = explained.plugin(&**name).source(format!("{last_words}{error:?}"));
+        if answered && explained.kind() == Kind::Deadline {
+            // The caller was answered at the deadline; nobody else will say where the guest was.
+            let (request, detail) = (&*context.id, explained.detail());
+            tracing::info!(request, plugin = &**name, detail, "{explained}");
+        }
+        explained
+    }
+}
+
+/// A store with all limits set, ready for one call.
+pub(super) fn new_store(
+    engine: &Engine,
+    grant: &Arc<Grant>,
+    context: &Arc<Context>,
+    deadline: Instant,
+) -> Store<State> {
+    let mut state = State::new(Arc::clone(grant));
+    state.begin(Arc::clone(context), deadline);
+    let mut store = Store::new(&engine.wasmtime, state);
+    store.limiter(|state| state);
+    store.set_hostcall_fuel(grant.limits.result_bytes);
+    store.epoch_deadline_callback(go_on);
+    store.set_epoch_deadline(1);
+    store
+}
+
+/// Asked at each tick of the epoch while a guest runs.
+fn go_on(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
+    let live = store
+        .data()
+        .call
+        .as_ref()
+        .is_some_and(|call| Instant::now() < call.deadline && !call.context.cancellation.is_cancelled());
+    Ok(if live { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt })
+}

@@ -1,0 +1,346 @@
+//! Plugins: WebAssembly components that the host loads, limits and calls.
+//!
+//! A plugin has one or more roles. Each call has a deadline and a budget; a guest that traps, overruns or
+//! waits too long loses its instance and fails one request. Nothing here knows a policy or a protocol.
+
+mod bindings;
+mod cache;
+mod engine;
+mod host_calls;
+mod inspect;
+mod instance;
+mod log;
+mod state;
+
+pub use engine::Engine;
+pub use inspect::{Anatomy, CONTRACT_VERSION, Role};
+pub use state::Grant;
+
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::predict::{Context, JsonText, Metadata, Payload, Tensor, TensorSpec};
+use bindings::{model::ModelPlugin, transformer::TransformerPlugin, types};
+use instance::{Live, PluginMetrics, Pool, RolePre};
+use state::State;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wasmtime::Store;
+use wasmtime::component::Resource;
+
+type TransformerPre = bindings::transformer::TransformerPluginPre<State>;
+type ModelPre = bindings::model::ModelPluginPre<State>;
+
+impl RolePre for TransformerPre {
+    type Exports = TransformerPlugin;
+
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<TransformerPlugin> {
+        self.instantiate_async(store).await
+    }
+}
+
+impl RolePre for ModelPre {
+    type Exports = ModelPlugin;
+
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<ModelPlugin> {
+        self.instantiate_async(store).await
+    }
+}
+
+/// A plugin that pre- and postprocesses for models.
+pub struct Transformer {
+    pool: Pool<TransformerPre>,
+    name: Arc<str>,
+    metadata: Option<Metadata>,
+}
+
+/// A plugin that is a model.
+pub struct PluginModel {
+    pool: Pool<ModelPre>,
+    name: Arc<str>,
+    metadata: Metadata,
+}
+
+/// A compiled and linked component, not yet in a role.
+pub struct Plugin {
+    engine: Arc<Engine>,
+    grant: Arc<Grant>,
+    component: wasmtime::component::Component,
+    anatomy: Anatomy,
+}
+
+impl Plugin {
+    /// Compiles and checks a component. Blocks for as long as compiling takes.
+    pub fn load(engine: &Arc<Engine>, grant: Grant, wasm: &[u8]) -> Result<Self> {
+        let named = |error: Error| {
+            let name = &grant.name;
+            error.context(format!("plugin \"{name}\"")).plugin(&**name)
+        };
+        let memory_max = engine.config.memory_bytes_max;
+        if grant.limits.memory_bytes > memory_max {
+            return Err(named(Error::invalid(format!(
+                "memory_mb is {}, but the engine's slots have {} MB; raise plugin_memory_mb_max under [server]",
+                grant.limits.memory_bytes >> 20,
+                memory_max >> 20
+            ))));
+        }
+        not_a_component(wasm).map_or(Ok(()), Err).map_err(named)?;
+        let component = engine.compile(wasm).map_err(named)?;
+        let anatomy = Anatomy::of(engine, &component);
+        anatomy.check(engine, &component).map_err(named)?;
+        Ok(Plugin { engine: Arc::clone(engine), grant: Arc::new(grant), component, anatomy })
+    }
+
+    pub fn anatomy(&self) -> &Anatomy {
+        &self.anatomy
+    }
+
+    /// Links the role `transformer` and asks it for its metadata. Needs a tokio runtime around it.
+    pub async fn transformer(&self, metrics: &Metrics) -> Result<Transformer> {
+        let pool = self.pool(Role::Transformer, metrics, TransformerPre::new)?;
+        let metadata = pool
+            .call_once(&self.load_context(), async |live| {
+                live.exports.hostler_plugin_transformer().call_metadata(&mut live.store).await
+            })
+            .await
+            .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
+        let metadata = metadata.map(Metadata::from);
+        Ok(Transformer { pool, name: Arc::clone(&self.grant.name), metadata })
+    }
+
+    /// Links the role `model` and asks it for its metadata. Needs a tokio runtime around it.
+    pub async fn model(&self, metrics: &Metrics) -> Result<PluginModel> {
+        let pool = self.pool(Role::Model, metrics, ModelPre::new)?;
+        let metadata = pool
+            .call_once(&self.load_context(), async |live| {
+                live.exports.hostler_plugin_model().call_metadata(&mut live.store).await
+            })
+            .await
+            .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
+        Ok(PluginModel { pool, name: Arc::clone(&self.grant.name), metadata: metadata.into() })
+    }
+
+    /// The mean time to make and drop an instance. Measured over `rounds`.
+    pub async fn fresh_instance_cost(&self, rounds: u32) -> Result<Duration> {
+        let failed = |error: wasmtime::Error| {
+            let name = &self.grant.name;
+            Error::failed(format!("plugin \"{name}\": cannot make an instance: {}", error.root_cause()))
+                .source(format!("{error:?}"))
+        };
+        let pre = self.engine.linker.instantiate_pre(&self.component).map_err(failed)?;
+        let context = self.load_context();
+        let started = Instant::now();
+        for _ in 0..rounds {
+            let _ticking = self.engine.tick();
+            let deadline = Instant::now() + self.grant.limits.timeout;
+            let mut store = instance::new_store(&self.engine, &self.grant, &context, deadline);
+            pre.instantiate_async(&mut store).await.map_err(failed)?;
+        }
+        Ok(started.elapsed() / rounds)
+    }
+
+    fn pool<P: RolePre>(
+        &self,
+        role: Role,
+        metrics: &Metrics,
+        link: impl FnOnce(wasmtime::component::InstancePre<State>) -> wasmtime::Result<P>,
+    ) -> Result<Pool<P>> {
+        let name = &self.grant.name;
+        if !self.anatomy.roles.contains(&role) {
+            let lacks = self.anatomy.lacks(role);
+            return Err(lacks.context(format!("plugin \"{name}\"")).plugin(&**name));
+        }
+        let pre = self.engine.linker.instantiate_pre(&self.component).and_then(link).map_err(|error| {
+            Error::unsupported(format!(
+                "plugin \"{name}\": does not fit the contract {CONTRACT_VERSION}: {}",
+                error.root_cause()
+            ))
+            .plugin(&**name)
+            .source(format!("{error:?}"))
+        })?;
+        let label = [&**name];
+        let metrics = PluginMetrics {
+            calls: metrics.plugin_calls.with_label_values(&label),
+            traps: metrics.plugin_traps.with_label_values(&label),
+            instantiate: metrics.plugin_instantiate.clone(),
+            instances: metrics.plugin_instances.with_label_values(&label),
+        };
+        Ok(Pool::new(Arc::clone(&self.engine), Arc::clone(&self.grant), pre, metrics))
+    }
+
+    /// The context of calls that no request has caused.
+    fn load_context(&self) -> Arc<Context> {
+        Arc::new(Context::new("load".into(), "".into(), "".into(), None))
+    }
+}
+
+impl Transformer {
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What callers see as inputs and outputs, if not the model's own.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// For the calls of one request.
+    pub fn visit(self: &Arc<Self>) -> Visit {
+        Visit { transformer: Arc::clone(self), held: None }
+    }
+}
+
+/// One request's use of a transformer. It keeps the instance that preprocessed for the postprocessing: half
+/// the instances, as isolated between requests as two. Plugins may not count on it.
+pub struct Visit {
+    transformer: Arc<Transformer>,
+    held: Option<Live<TransformerPlugin>>,
+}
+
+impl Visit {
+    pub fn name(&self) -> &Arc<str> {
+        &self.transformer.name
+    }
+
+    pub async fn preprocess(&mut self, context: &Arc<Context>, input: Payload) -> Result<Vec<Tensor>> {
+        let Transformer { pool, name, .. } = &*self.transformer;
+        let outcome = pool
+            .call(&mut self.held, context, async |live| {
+                let payload = lower_payload(live, input)?;
+                let request = Resource::new_own(0);
+                let guest = live.exports.hostler_plugin_transformer();
+                let outcome = guest.call_preprocess(&mut live.store, request, &payload).await?;
+                inside(outcome, |tensors| take_tensors(live, tensors))
+            })
+            .await?;
+        outcome.map_err(|error| Error::from(error).plugin(&**name))
+    }
+
+    pub async fn postprocess(&mut self, context: &Arc<Context>, outputs: Vec<Tensor>) -> Result<Payload> {
+        let Transformer { pool, name, .. } = &*self.transformer;
+        let outcome = pool
+            .call(&mut self.held, context, async |live| {
+                let outputs = push_tensors(live, outputs)?;
+                let request = Resource::new_own(0);
+                let guest = live.exports.hostler_plugin_transformer();
+                let outcome = guest.call_postprocess(&mut live.store, request, &outputs).await?;
+                inside(outcome, |payload| lift_payload(live, payload))
+            })
+            .await?;
+        match outcome {
+            Ok(Lifted::Payload(payload)) => Ok(payload),
+            Ok(Lifted::Json(text)) => JsonText::parse(text.into()).map(Payload::Json).map_err(|error| {
+                Error::failed(format!("plugin \"{name}\" answered with what is not JSON: {error}"))
+                    .plugin(&**name)
+            }),
+            Err(error) => Err(Error::from(error).plugin(&**name)),
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Some(live) = self.held.take() {
+            self.transformer.pool.give_back(live);
+        }
+    }
+}
+
+impl PluginModel {
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    pub async fn predict(&self, context: &Arc<Context>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let outcome = self
+            .pool
+            .call_once(context, async |live| {
+                let inputs = push_tensors(live, inputs)?;
+                let request = Resource::new_own(0);
+                let guest = live.exports.hostler_plugin_model();
+                let outcome = guest.call_predict(&mut live.store, request, &inputs).await?;
+                inside(outcome, |tensors| take_tensors(live, tensors))
+            })
+            .await?;
+        outcome.map_err(|error| Error::from(error).plugin(&*self.name))
+    }
+}
+
+/// Takes a guest's result out of its instance; its error is a value and passes through.
+fn inside<T, R>(
+    outcome: Result<T, types::Error>,
+    take: impl FnOnce(T) -> wasmtime::Result<R>,
+) -> wasmtime::Result<Result<R, types::Error>> {
+    match outcome {
+        Ok(value) => take(value).map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// A guest's payload, out of its instance; JSON is still to be checked.
+enum Lifted {
+    Json(String),
+    Payload(Payload),
+}
+
+fn lower_payload<E>(live: &mut Live<E>, payload: Payload) -> wasmtime::Result<types::Payload> {
+    Ok(match payload {
+        Payload::Json(text) => types::Payload::Json(text.as_str().to_owned()),
+        Payload::Bytes { content_type, data } => {
+            types::Payload::Bytes(types::Blob { content_type, data: data.to_vec() })
+        }
+        Payload::Tensors(tensors) => types::Payload::Tensors(push_tensors(live, tensors)?),
+    })
+}
+
+fn lift_payload<E>(live: &mut Live<E>, payload: types::Payload) -> wasmtime::Result<Lifted> {
+    Ok(match payload {
+        types::Payload::Json(text) => Lifted::Json(text),
+        types::Payload::Bytes(blob) => {
+            Lifted::Payload(Payload::Bytes { content_type: blob.content_type, data: blob.data.into() })
+        }
+        types::Payload::Tensors(tensors) => Lifted::Payload(Payload::Tensors(take_tensors(live, tensors)?)),
+    })
+}
+
+fn push_tensors<E>(live: &mut Live<E>, tensors: Vec<Tensor>) -> wasmtime::Result<Vec<Resource<Tensor>>> {
+    let table = &mut live.store.data_mut().table;
+    tensors.into_iter().map(|tensor| Ok(table.push(tensor)?)).collect()
+}
+
+fn take_tensors<E>(live: &mut Live<E>, tensors: Vec<Resource<Tensor>>) -> wasmtime::Result<Vec<Tensor>> {
+    let table = &mut live.store.data_mut().table;
+    tensors.into_iter().map(|tensor| Ok(table.delete(tensor)?)).collect()
+}
+
+impl From<types::ModelMetadata> for Metadata {
+    fn from(metadata: types::ModelMetadata) -> Self {
+        let specs = |specs: Vec<types::TensorSpec>| {
+            let spec = |spec: types::TensorSpec| TensorSpec {
+                name: spec.name.into(),
+                datatype: spec.datatype.into(),
+                shape: spec.shape.into(),
+                optional: false,
+            };
+            specs.into_iter().map(spec).collect()
+        };
+        Metadata { inputs: specs(metadata.inputs), outputs: specs(metadata.outputs) }
+    }
+}
+
+/// Says in plain words why a file is no component, before a compiler says it in its own.
+fn not_a_component(wasm: &[u8]) -> Option<Error> {
+    let message = match wasm {
+        [] => "the file is empty",
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            "the file is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it \
+             with `wasm-tools component new`"
+        }
+        [b'\0', b'a', b's', b'm', _, 0, 1, 0, ..] => return None,
+        _ => "the file is not WebAssembly",
+    };
+    Some(Error::invalid(message))
+}

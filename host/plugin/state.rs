@@ -1,0 +1,139 @@
+//! What a store holds for its guest: handles, limits, the call in progress, and WASI without authority.
+
+use super::log::{GuestOutput, LogBudget, Stream};
+use crate::config::PluginLimits;
+use crate::predict::Context;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+/// What the manifest gives a plugin: its name, limits, strings and files. Shared by all its instances.
+#[derive(Debug)]
+pub struct Grant {
+    pub name: Arc<str>,
+    pub limits: PluginLimits,
+    pub config: BTreeMap<String, String>,
+    pub assets: BTreeMap<String, bytes::Bytes>,
+}
+
+/// The call that an instance works on.
+pub(super) struct CallState {
+    pub context: Arc<Context>,
+    /// The earlier of the request's deadline and the plugin's own timeout.
+    pub deadline: Instant,
+    /// Bytes that this call may still hand to the host.
+    pub result_bytes_left: usize,
+}
+
+pub(super) struct State {
+    pub grant: Arc<Grant>,
+    pub table: ResourceTable,
+    pub call: Option<CallState>,
+    pub log: Arc<LogBudget>,
+    /// Linear memory now, over all memories of the instance.
+    pub memory_bytes: usize,
+    /// In this call the guest asked for more memory than it may have.
+    pub memory_refused: bool,
+    /// Made when the guest first needs it: most plugins never do, and building it costs microseconds.
+    wasi: Option<Box<WasiCtx>>,
+}
+
+impl State {
+    pub fn new(grant: Arc<Grant>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(grant.limits.handles);
+        State {
+            log: Arc::new(LogBudget::new(Arc::clone(&grant.name))),
+            grant,
+            table,
+            call: None,
+            memory_bytes: 0,
+            memory_refused: false,
+            wasi: None,
+        }
+    }
+
+    /// Starts a call; what the last one left is forgotten.
+    pub fn begin(&mut self, context: Arc<Context>, deadline: Instant) {
+        self.log.begin(Arc::clone(&context.id), self.grant.limits.log_bytes);
+        self.memory_refused = false;
+        self.call = Some(CallState { context, deadline, result_bytes_left: self.grant.limits.result_bytes });
+    }
+
+    pub fn call(&mut self) -> wasmtime::Result<&mut CallState> {
+        self.call.as_mut().ok_or_else(|| wasmtime::Error::msg("called outside of a request"))
+    }
+
+    /// Counts bytes that the guest hands to the host against its budget.
+    pub fn spend(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        let limit = self.grant.limits.result_bytes;
+        let call = self.call()?;
+        call.result_bytes_left =
+            call.result_bytes_left.checked_sub(bytes).ok_or(OverBudget { limit_bytes: limit })?;
+        Ok(())
+    }
+}
+
+/// The guest handed over more bytes than it may.
+#[derive(Debug)]
+pub(super) struct OverBudget {
+    pub limit_bytes: usize,
+}
+
+impl std::fmt::Display for OverBudget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "handed over more than {} MB in one call", self.limit_bytes >> 20)
+    }
+}
+
+impl std::error::Error for OverBudget {}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let log = &self.log;
+        let wasi = self.wasi.get_or_insert_with(|| {
+            // Environment, arguments, files and standard input are empty and sockets denied by default;
+            // names are not to be looked up either.
+            let mut builder = WasiCtxBuilder::new();
+            builder
+                .stdout(GuestOutput::new(Stream::Stdout, Arc::clone(log)))
+                .stderr(GuestOutput::new(Stream::Stderr, Arc::clone(log)))
+                // One call of the host cannot be interrupted, so it must be short.
+                .max_random_size(1 << 20)
+                .allow_tcp(false)
+                .allow_udp(false)
+                .allow_ip_name_lookup(false);
+            Box::new(builder.build())
+        });
+        WasiCtxView { ctx: wasi, table: &mut self.table }
+    }
+}
+
+impl wasmtime::ResourceLimiter for State {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
+        let allowed = total <= self.grant.limits.memory_bytes;
+        if allowed {
+            self.memory_bytes = total;
+        } else {
+            self.memory_refused = true;
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= super::engine::TABLE_ELEMENTS_MAX)
+    }
+}

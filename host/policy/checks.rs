@@ -1,0 +1,127 @@
+//! Sample requests with expected answers: what a model must answer before it goes live.
+//!
+//! A check file is a JSON array of `{"data": …, "parameters": …, "expect": …}` (or one such object). Numbers
+//! may differ by the check's tolerance; everything else is exact. An answer may have more keys than `expect`.
+
+use super::Route;
+use super::plan::CheckPlan;
+use crate::error::{Error, Result};
+use crate::executor::{Call, run_alone};
+use crate::predict::{self, Context, JsonLimits, JsonText, Parameters, Payload};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    data: Box<RawValue>,
+    #[serde(default)]
+    parameters: serde_json::Map<String, Value>,
+    expect: Value,
+}
+
+/// Runs every sample of one file through preprocess, model and postprocess.
+pub(super) async fn run(route: &Route, check: &CheckPlan, content: &[u8], timeout: Duration) -> Result<()> {
+    let path = check.file.path.display();
+    let samples = parse(content)
+        .map_err(|error| Error::invalid(format!("check {path} is not a list of samples: {error}")))?;
+    for (index, sample) in samples.into_iter().enumerate() {
+        let answer = route
+            .sample(&sample.data, &sample.parameters, timeout)
+            .await
+            .map_err(|error| error.context(format!("check {path}[{index}] failed")))?;
+        let answer = serde_json::from_slice(&answer).expect("invariant: results are JSON");
+        if let Some(difference) = difference(&sample.expect, &answer, check.tolerance, String::new()) {
+            return Err(Error::failed(format!("check {path}[{index}]: {difference}")));
+        }
+    }
+    Ok(())
+}
+
+fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
+    let is_list = content.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    if is_list { serde_json::from_slice(content) } else { Ok(vec![serde_json::from_slice(content)?]) }
+}
+
+impl Route {
+    /// Runs one plain request on the calling thread, outside of any queue; gives the result as JSON.
+    pub async fn sample(
+        &self,
+        data: &RawValue,
+        parameters: &serde_json::Map<String, Value>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>> {
+        let (name, version) = (Arc::clone(&self.name.name), Arc::clone(&self.name.version));
+        let mut context = Context::new("sample".into(), name, version, Some(Instant::now() + timeout));
+        context.parameters = self::parameters(parameters)?;
+        let data = JsonText::from_checked(Bytes::from(String::from(data.get())));
+        let input = match &self.transformer {
+            Some(_) => Payload::Json(data),
+            None => {
+                let limits = JsonLimits { tensor_bytes_max: usize::MAX };
+                Payload::Tensors(predict::decode_inputs(&data, self.callable.metadata(), limits)?)
+            }
+        };
+        let call = Call {
+            context: Arc::new(context),
+            input,
+            transformer: self.transformer.clone(),
+            callable: Arc::clone(&self.callable),
+        };
+        let response = run_alone(call).await?;
+        let mut json = Vec::new();
+        predict::encode_result(&response.payload, &mut json)?;
+        Ok(json)
+    }
+}
+
+fn parameters(written: &serde_json::Map<String, Value>) -> Result<Parameters> {
+    written.iter().map(|(name, value)| Ok((name.clone(), predict::parameter(name, value)?))).collect()
+}
+
+/// The first place where `got` is not `expect`.
+fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
+    let differs = || Some(format!("result{place}: expected {expect}, got {got}"));
+    match (expect, got) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64()?, b.as_f64()?);
+            ((a - b).abs() > tolerance).then(differs).flatten()
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .find_map(|(index, (a, b))| difference(a, b, tolerance, format!("{place}[{index}]"))),
+        // An answer may have more than a check cares for.
+        (Value::Object(a), Value::Object(b)) => a.iter().find_map(|(key, a)| match b.get(key) {
+            Some(b) => difference(a, b, tolerance, format!("{place}.{key}")),
+            None => Some(format!("result{place}.{key}: expected {a}, got nothing")),
+        }),
+        _ if expect == got => None,
+        _ => differs(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_name_their_place_and_respect_the_tolerance() {
+        let expect = json!({"p": [0.5, 1.0], "label": "x"});
+        let diff = |got: Value, tolerance| difference(&expect, &got, tolerance, String::new());
+        assert_eq!(diff(json!({"p": [0.5, 1.0], "label": "x"}), 0.0), None);
+        assert_eq!(diff(json!({"p": [0.50001, 1.0], "label": "x"}), 1e-4), None);
+        let far = diff(json!({"p": [0.6, 1.0], "label": "x"}), 1e-4).unwrap();
+        assert_eq!(far, "result.p[0]: expected 0.5, got 0.6");
+        assert_eq!(diff(json!({"p": [0.5, 1.0], "label": "x", "more": 1}), 0.0), None);
+        assert_eq!(diff(json!({"p": [0.5, 1.0]}), 0.0).unwrap(), "result.label: expected \"x\", got nothing");
+        assert!(diff(json!({"p": [0.5], "label": "x"}), 1.0).unwrap().starts_with("result.p:"));
+        assert!(diff(json!({"p": [0.5, 1.0], "label": "y"}), 1.0).unwrap().starts_with("result.label:"));
+    }
+}

@@ -1,0 +1,119 @@
+//! A plan in words: what each thing is, so that two plans can be compared and a person can read why.
+
+use super::plan::{ExecutorKind, Plan, SourcePlan, StickyBy};
+use crate::config::Instances;
+use std::collections::BTreeMap;
+
+/// `model "a:1"` to `executor` to `onnx`.
+pub type Description = BTreeMap<String, BTreeMap<String, String>>;
+
+pub fn describe(plan: &Plan) -> Description {
+    let mut description = Description::new();
+    for (name, executor) in &plan.executors {
+        let kind = match executor.kind {
+            ExecutorKind::ThreadPool => "thread-pool",
+            ExecutorKind::Onnx => "onnx",
+        };
+        let entry = [
+            ("kind", kind.to_owned()),
+            ("workers", executor.pool.workers.to_string()),
+            ("queue", executor.pool.queue.to_string()),
+            ("device", executor.sessions.device.to_string()),
+            ("sessions", executor.sessions.sessions.to_string()),
+            ("intra_threads", executor.sessions.intra_threads.to_string()),
+        ];
+        description.insert(format!("executor \"{name}\""), owned(entry));
+    }
+    for (name, plugin) in &plan.plugins {
+        let limits = &plugin.limits;
+        let instances = match limits.instances {
+            Instances::Fresh => "fresh",
+            Instances::Reused => "reused",
+        };
+        let mut entry = owned([
+            ("file", plugin.file.sha256.clone()),
+            ("instances", instances.to_owned()),
+            ("memory_mb", (limits.memory_bytes >> 20).to_string()),
+            ("timeout_ms", limits.timeout.as_millis().to_string()),
+            ("result_mb", (limits.result_bytes >> 20).to_string()),
+            ("handles", limits.handles.to_string()),
+            ("log_kb", (limits.log_bytes >> 10).to_string()),
+            ("calls_max", limits.calls_max.to_string()),
+        ]);
+        entry.extend(plugin.config.iter().map(|(key, value)| (format!("config.{key}"), value.clone())));
+        entry.extend(plugin.assets.iter().map(|(key, file)| (format!("assets.{key}"), file.sha256.clone())));
+        description.insert(format!("plugin \"{name}\""), entry);
+    }
+    for (name, model) in &plan.models {
+        let mut entry = owned([("executor", model.executor.to_string())]);
+        match &model.source {
+            SourcePlan::Onnx { file, external } => {
+                entry.insert("file".into(), file.sha256.clone());
+                for file in external {
+                    let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    entry.insert(format!("external.{name}"), file.sha256.clone());
+                }
+            }
+            SourcePlan::Plugin(plugin) => drop(entry.insert("plugin".into(), plugin.to_string())),
+        }
+        let timeout = model.timeout.map(|timeout| timeout.as_millis().to_string());
+        let transformer = model.transformer.as_ref().map(|name| name.to_string());
+        entry.extend(timeout.map(|ms| ("timeout_ms".into(), ms)));
+        entry.extend(transformer.map(|name| ("transformer".into(), name)));
+        for (index, check) in model.checks.iter().enumerate() {
+            let value = format!("{} within {}", check.file.sha256, check.tolerance);
+            entry.insert(format!("checks.{index}"), value);
+        }
+        description.insert(format!("model \"{name}\""), entry);
+    }
+    for (name, routing) in &plan.routing {
+        let weights =
+            routing.weights.iter().map(|(version, weight)| (format!("weight.{version}"), weight.to_string()));
+        let mut entry: BTreeMap<String, String> = weights.collect();
+        let by = match &routing.by {
+            StickyBy::RequestId => "request-id".to_owned(),
+            StickyBy::Header(header) => format!("header:{header}"),
+        };
+        entry.insert("by".into(), by);
+        description.insert(format!("routing \"{name}\""), entry);
+    }
+    description
+}
+
+fn owned<const N: usize>(entries: [(&str, String); N]) -> BTreeMap<String, String> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What changes from `old` to `new`, a line each. None is no change.
+pub fn diff(old: &Description, new: &Description) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (thing, before) in old {
+        match new.get(thing) {
+            None => lines.push(format!("{thing}: removed")),
+            Some(after) => lines.extend(attributes(thing, before, after)),
+        }
+    }
+    let added = new.keys().filter(|thing| !old.contains_key(*thing));
+    lines.extend(added.map(|thing| format!("{thing}: added")));
+    lines
+}
+
+fn attributes(
+    thing: &str,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let line = |key: &String| {
+        let (old, new) = (before.get(key), after.get(key));
+        let show = |value: Option<&String>| value.map_or_else(|| "none".to_owned(), |value| short(value));
+        (old != new).then(|| format!("{thing}: {key} {} -> {}", show(old), show(new)))
+    };
+    keys.into_iter().filter_map(line).collect()
+}
+
+/// Digests by their first twelve digits.
+fn short(value: &str) -> String {
+    let is_digest = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { value[..12].to_owned() } else { value.to_owned() }
+}

@@ -1,0 +1,97 @@
+//! A copy on disk of everything that the last good policy was made of, so that a restart survives bad files.
+//!
+//! `<folder>/files` mirrors the file system below `/`. A new copy is made beside it and swapped in.
+
+use super::files::{File, Files};
+use super::plan::{Plan, SourcePlan};
+use crate::error::{Error, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub struct LastGood {
+    folder: PathBuf,
+}
+
+impl LastGood {
+    pub fn new(folder: PathBuf) -> Self {
+        LastGood { folder }
+    }
+
+    /// The folder for a manifest, where users keep state: each manifest has its own.
+    pub fn default_folder(manifest: &Path) -> Option<PathBuf> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
+        let digest = super::files::hex_digest(manifest.as_os_str().as_encoded_bytes());
+        Some(state.join("hostler").join(&digest[..16]))
+    }
+
+    /// Copies the files of a plan. Files that the copy has already are linked, not copied.
+    pub fn save(&self, plan: &Plan, files: &Files) -> Result<()> {
+        let next = self.folder.join("next");
+        let failed = |error| self.failed(error);
+        match fs::remove_dir_all(&next) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let old = Files::below(self.root());
+        let manifest = files.file(&plan.path).map_err(failed)?;
+        for file in std::iter::once(&manifest).chain(files_of(plan)) {
+            let target = Files::below(next.clone()).location(&file.path);
+            fs::create_dir_all(target.parent().expect("invariant: below the folder")).map_err(failed)?;
+            let same = old.file(&file.path).is_ok_and(|copy| copy.sha256 == file.sha256);
+            let linked = same && fs::hard_link(old.location(&file.path), &target).is_ok();
+            if !linked {
+                fs::write(&target, files.read(file)?).map_err(failed)?;
+            }
+        }
+        let previous = self.previous();
+        let _ = fs::remove_dir_all(&previous);
+        if self.root().exists() {
+            fs::rename(self.root(), &previous).map_err(failed)?;
+        }
+        fs::rename(&next, self.root()).map_err(failed)
+    }
+
+    /// Makes the copy before the last one the last again; without one there is none.
+    pub fn roll_back(&self) -> Result<()> {
+        let failed = |error| self.failed(error);
+        if self.root().exists() {
+            fs::remove_dir_all(self.root()).map_err(failed)?;
+        }
+        if self.previous().exists() {
+            fs::rename(self.previous(), self.root()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::unavailable(format!("cannot keep a last-good copy in {}: {error}", self.folder.display()))
+    }
+
+    fn previous(&self) -> PathBuf {
+        self.folder.join("previous")
+    }
+
+    /// The files as they were last good; none if there is no copy.
+    pub fn files(&self) -> Option<Files> {
+        self.root().is_dir().then(|| Files::below(self.root()))
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.join("files")
+    }
+}
+
+/// Every file of a plan but its manifest.
+fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
+    let plugins =
+        plan.plugins.values().flat_map(|plugin| std::iter::once(&plugin.file).chain(plugin.assets.values()));
+    let models = plan.models.values().flat_map(|model| {
+        let source: Vec<&File> = match &model.source {
+            SourcePlan::Onnx { file, external } => std::iter::once(file).chain(external).collect(),
+            SourcePlan::Plugin(_) => Vec::new(),
+        };
+        source.into_iter().chain(model.checks.iter().map(|check| &check.file))
+    });
+    plugins.chain(models)
+}

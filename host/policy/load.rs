@@ -1,0 +1,281 @@
+//! From a plan to a policy: starts executors, compiles plugins, loads models, runs checks.
+//!
+//! The only place that knows concrete executors. Whatever an earlier policy has already is taken from
+//! there, by content: a reload costs what changed. Runs on loader threads; blocks.
+
+use super::checks;
+use super::files::{File, Files};
+use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
+use super::{Content, Model, Route, RouteMetrics};
+use crate::error::{Error, Result};
+use crate::executor::{Callable, Executor, OnnxExecutor, SessionConfig, Source, ThreadPoolExecutor};
+use crate::metrics::Metrics;
+use crate::plugin::{Engine, Grant, Plugin, PluginModel, Role, Transformer};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What loading needs besides the plan.
+pub struct Loader {
+    pub engine: Arc<Engine>,
+    pub metrics: Arc<Metrics>,
+    pub runtime: tokio::runtime::Handle,
+    /// Where the manifest says that ONNX Runtime is.
+    pub library: Option<PathBuf>,
+}
+
+/// Pieces of a policy that a later one may use again.
+#[derive(Default)]
+pub(super) struct Parts {
+    executors: HashMap<(Arc<str>, ExecutorPlan), Arc<dyn Executor>>,
+    plugins: HashMap<(Arc<str>, PluginPlan), Arc<LoadedPlugin>>,
+    callables: HashMap<CallableKey, Arc<dyn Callable>>,
+}
+
+/// Models that are the same: the same content, made in the same way.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum CallableKey {
+    Onnx { file: String, external: Vec<File>, sessions: SessionConfig },
+    Plugin { name: Arc<str>, plan: PluginPlan },
+}
+
+struct LoadedPlugin {
+    transformer: Option<Arc<Transformer>>,
+    model: Option<Arc<PluginModel>>,
+}
+
+/// How long each part of a reload took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Phases {
+    /// Reading and checking the manifest, digests of all files.
+    pub plan: Duration,
+    /// Compiling and linking plugins.
+    pub plugins: Duration,
+    /// Loading models.
+    pub models: Duration,
+    /// Sample requests.
+    pub checks: Duration,
+}
+
+impl Phases {
+    /// Names and milliseconds.
+    pub fn in_ms(&self) -> [(&'static str, f64); 4] {
+        let ms = |duration: Duration| (duration.as_secs_f64() * 1e4).round() / 10.0;
+        [
+            ("plan", ms(self.plan)),
+            ("plugins", ms(self.plugins)),
+            ("models", ms(self.models)),
+            ("checks", ms(self.checks)),
+        ]
+    }
+}
+
+impl Loader {
+    /// Loads everything that `reuse` does not have. Nothing of it is visible before all of it is ready.
+    pub fn load(
+        &self,
+        plan: Plan,
+        files: &Files,
+        reuse: &[Arc<Content>],
+        phases: &mut Phases,
+    ) -> Result<Content> {
+        let mut parts = Parts::default();
+        for (name, wanted) in &plan.executors {
+            let key = (Arc::clone(name), *wanted);
+            let executor = match reuse.iter().find_map(|old| old.parts.executors.get(&key)) {
+                Some(executor) => Arc::clone(executor),
+                None => self.start_executor(name, wanted)?,
+            };
+            parts.executors.insert(key, executor);
+        }
+        // Executors are started from this thread: their workers begin at its priority.
+        crate::config::at_low_priority(|| self.load_into(parts, plan, files, reuse, phases))
+    }
+
+    fn load_into(
+        &self,
+        mut parts: Parts,
+        plan: Plan,
+        files: &Files,
+        reuse: &[Arc<Content>],
+        phases: &mut Phases,
+    ) -> Result<Content> {
+        let started = Instant::now();
+        // Plugins that no model uses are still compiled: a broken one should be known.
+        for (name, wanted) in &plan.plugins {
+            let key = (Arc::clone(name), wanted.clone());
+            let plugin = match reuse.iter().find_map(|old| old.parts.plugins.get(&key)) {
+                Some(plugin) => Arc::clone(plugin),
+                None => Arc::new(self.load_plugin(name, wanted, files)?),
+            };
+            parts.plugins.insert(key, plugin);
+        }
+        phases.plugins = started.elapsed();
+
+        let started = Instant::now();
+        let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
+        for (name, wanted) in &plan.models {
+            let route = self
+                .route(name, wanted, &plan, files, &mut parts, reuse)
+                .map_err(|error| error.context(format!("model \"{name}\"")).model(name.to_string()))?;
+            let model = models.entry(Arc::clone(&name.name)).or_insert_with(|| Model {
+                versions: BTreeMap::new(),
+                routing: plan.routing.get(&name.name).cloned(),
+            });
+            model.versions.insert(Arc::clone(&name.version), Arc::new(route));
+        }
+        phases.models = started.elapsed();
+
+        let started = Instant::now();
+        let executors = parts
+            .executors
+            .iter()
+            .map(|((name, _), executor)| (Arc::clone(name), Arc::clone(executor)))
+            .collect();
+        let content = Content { plan, executors, models, parts };
+        self.run_checks(&content, files, reuse)?;
+        phases.checks = started.elapsed();
+        Ok(content)
+    }
+
+    fn start_executor(&self, name: &str, plan: &ExecutorPlan) -> Result<Arc<dyn Executor>> {
+        let (library, runtime) = (self.library.clone(), &self.runtime);
+        Ok(match plan.kind {
+            ExecutorKind::ThreadPool => Arc::new(ThreadPoolExecutor::start(
+                name,
+                plan.pool,
+                plan.sessions,
+                library,
+                runtime,
+                &self.metrics,
+            )?),
+            ExecutorKind::Onnx => Arc::new(OnnxExecutor::start(
+                name,
+                plan.pool,
+                plan.sessions,
+                library,
+                runtime,
+                &self.metrics,
+            )?),
+        })
+    }
+
+    fn load_plugin(&self, name: &Arc<str>, plan: &PluginPlan, files: &Files) -> Result<LoadedPlugin> {
+        let named = |error: Error| error.context(format!("plugin \"{name}\"")).plugin(&**name);
+        let wasm = files.read(&plan.file).map_err(named)?;
+        let assets = plan.assets.iter().map(|(key, file)| Ok((key.clone(), files.read(file)?)));
+        let grant = Grant {
+            name: Arc::clone(name),
+            limits: plan.limits.clone(),
+            config: plan.config.clone(),
+            assets: assets.collect::<Result<_>>().map_err(named)?,
+        };
+        let plugin = Plugin::load(&self.engine, grant, &wasm)?;
+        let wants = |role| plan.roles.contains(&role);
+        self.runtime.block_on(async {
+            Ok(LoadedPlugin {
+                transformer: match wants(Role::Transformer) {
+                    true => Some(Arc::new(plugin.transformer(&self.metrics).await?)),
+                    false => None,
+                },
+                model: match wants(Role::Model) {
+                    true => Some(Arc::new(plugin.model(&self.metrics).await?)),
+                    false => None,
+                },
+            })
+        })
+    }
+
+    fn route(
+        &self,
+        name: &ModelName,
+        wanted: &ModelPlan,
+        plan: &Plan,
+        files: &Files,
+        parts: &mut Parts,
+        reuse: &[Arc<Content>],
+    ) -> Result<Route> {
+        let executor_plan = plan.executors[&wanted.executor];
+        let executor = Arc::clone(&parts.executors[&(Arc::clone(&wanted.executor), executor_plan)]);
+        let plugin = |name: &Arc<str>| (Arc::clone(name), plan.plugins[name].clone());
+        let key = match &wanted.source {
+            SourcePlan::Onnx { file, external } => CallableKey::Onnx {
+                file: file.sha256.clone(),
+                external: external.clone(),
+                sessions: executor_plan.sessions,
+            },
+            SourcePlan::Plugin(name) => {
+                let (name, plan) = plugin(name);
+                CallableKey::Plugin { name, plan }
+            }
+        };
+        let known =
+            parts.callables.get(&key).or_else(|| reuse.iter().find_map(|old| old.parts.callables.get(&key)));
+        let callable = match known {
+            // An executor may refuse a kind of model that another one has loaded.
+            Some(callable) if matches!(key, CallableKey::Onnx { .. }) => Arc::clone(callable),
+            _ => executor.load(&self.source(wanted, files, parts, plugin)?)?,
+        };
+        parts.callables.insert(key, Arc::clone(&callable));
+        let transformer = wanted.transformer.as_ref().map(|name| {
+            let loaded = parts.plugins[&plugin(name)].transformer.as_ref();
+            Arc::clone(loaded.expect("invariant: the plan wants this role"))
+        });
+        let metrics = RouteMetrics::new(&self.metrics, name);
+        Ok(Route { name: name.clone(), executor, callable, transformer, timeout: wanted.timeout, metrics })
+    }
+
+    fn source(
+        &self,
+        wanted: &ModelPlan,
+        files: &Files,
+        parts: &Parts,
+        plugin: impl Fn(&Arc<str>) -> (Arc<str>, PluginPlan),
+    ) -> Result<Source> {
+        Ok(match &wanted.source {
+            SourcePlan::Onnx { file, external } => Source::Onnx {
+                path: files.location(&file.path),
+                bytes: files.read(file)?,
+                external_data: !external.is_empty(),
+            },
+            SourcePlan::Plugin(name) => {
+                let model = parts.plugins[&plugin(name)].model.as_ref();
+                Source::Plugin(Arc::clone(model.expect("invariant: the plan wants this role")))
+            }
+        })
+    }
+
+    /// Runs the checks of every route that differs from what `reuse` has.
+    fn run_checks(&self, content: &Content, files: &Files, reuse: &[Arc<Content>]) -> Result<()> {
+        for (name, plan) in content.plan.models.iter().filter(|(_, plan)| !plan.checks.is_empty()) {
+            let route = &content.models[&name.name].versions[&name.version];
+            let unchanged = reuse.iter().any(|old| {
+                let same_plan = old.plan.models.get(name).is_some_and(|old| old.checks == plan.checks);
+                let old = old.models.get(&name.name).and_then(|model| model.versions.get(&name.version));
+                same_plan && old.is_some_and(|old| route.computes_the_same(old))
+            });
+            if unchanged {
+                continue;
+            }
+            let timeout = plan.timeout.unwrap_or(content.plan.settings.limits.default_timeout);
+            for check in &plan.checks {
+                self.runtime
+                    .block_on(checks::run(route, check, &files.read(&check.file)?, timeout))
+                    .map_err(|error| error.context(format!("model \"{name}\"")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Route {
+    fn computes_the_same(&self, other: &Route) -> bool {
+        let same_transformer = match (&self.transformer, &other.transformer) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        same_transformer && Arc::ptr_eq(&self.callable, &other.callable)
+    }
+}

@@ -1,0 +1,299 @@
+//! The manifest as written: `hostler.toml`, its keys, their units, and nothing checked but the types.
+//!
+//! Spans are kept where a later check may complain. What a missing key means is said in `plan`.
+
+use super::diagnostic::{Diagnostic, Diagnostics};
+use crate::error::nearest;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+pub use toml::Spanned;
+
+type Named<T> = BTreeMap<Spanned<String>, T>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    pub server: Server,
+    pub executors: Named<Executor>,
+    pub plugins: Named<Plugin>,
+    pub models: Named<Model>,
+    pub policy: Named<Spanned<String>>,
+    pub routing: Named<Routing>,
+    pub reload: Reload,
+}
+
+/// `[server]`. Read at start; a change needs a restart and a reload says so.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Address of the public listener.
+    pub http: Option<String>,
+    /// Address of the admin listener: policy, reload, metrics.
+    pub admin: Option<String>,
+    /// The ONNX Runtime library, libonnxruntime.so.
+    pub onnxruntime: Option<PathBuf>,
+    /// Threads that serve connections.
+    pub io_threads: Option<usize>,
+    pub max_connections: Option<usize>,
+    pub max_body_mb: Option<usize>,
+    pub max_header_kb: Option<usize>,
+    /// Time in which a client must have sent its headers.
+    pub header_timeout_ms: Option<u64>,
+    /// Time in which a client must have sent its body.
+    pub body_timeout_ms: Option<u64>,
+    /// Deadline of requests for which nobody set one.
+    pub timeout_ms: Option<u64>,
+    /// The latest deadline that a caller may ask for.
+    pub max_timeout_ms: Option<u64>,
+    /// On SIGTERM: time to serve on as not ready before the listeners close.
+    pub drain_delay_ms: Option<u64>,
+    /// Then: time in which requests may finish.
+    pub drain_timeout_ms: Option<u64>,
+    /// One JSON line per request on stdout.
+    pub access_log: Option<bool>,
+    /// Plugin instances alive at once.
+    pub plugin_instances: Option<u32>,
+    /// The most that a plugin's memory_mb may be.
+    pub plugin_memory_mb_max: Option<usize>,
+    /// Where compiled plugins are kept.
+    pub cache_dir: Option<PathBuf>,
+    pub cache_mb: Option<u64>,
+}
+
+/// `[executors.<name>]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Executor {
+    /// `thread-pool` or `onnx`.
+    pub kind: Option<Spanned<String>>,
+    pub workers: Option<Spanned<usize>>,
+    pub queue: Option<usize>,
+    /// `cpu`, `cuda` or `cuda:<index>`.
+    pub device: Option<Spanned<String>>,
+    /// Copies of each model: runs of one model at the same time.
+    pub sessions: Option<Spanned<usize>>,
+    /// Threads of one run.
+    pub intra_threads: Option<Spanned<usize>>,
+}
+
+/// `[plugins.<name>]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    pub path: Spanned<PathBuf>,
+    /// The file counts only when it has this digest.
+    pub sha256: Option<Spanned<String>>,
+    pub memory_mb: Option<Spanned<usize>>,
+    pub timeout_ms: Option<Spanned<u64>>,
+    /// `fresh` or `reused`.
+    pub instances: Option<Spanned<String>>,
+    /// Megabytes that one call may hand to the host.
+    pub result_mb: Option<usize>,
+    pub handles: Option<usize>,
+    pub log_kb: Option<usize>,
+    /// Calls after which a reused instance is replaced.
+    pub calls_max: Option<u64>,
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    #[serde(default)]
+    pub assets: BTreeMap<String, Spanned<PathBuf>>,
+}
+
+/// `[models."<name>:<version>"]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    /// An ONNX file.
+    pub path: Option<Spanned<PathBuf>>,
+    /// A plugin in the role `model`.
+    pub plugin: Option<Spanned<String>>,
+    /// The model file counts only when it has this digest.
+    pub sha256: Option<Spanned<String>>,
+    /// A plugin in the role `transformer`.
+    pub transformer: Option<Spanned<String>>,
+    pub timeout_ms: Option<Spanned<u64>>,
+    /// Sample requests with expected answers, run before the model goes live.
+    pub checks: Vec<Check>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    pub file: Spanned<PathBuf>,
+    /// Numbers may differ by this much.
+    #[serde(default)]
+    pub tolerance: f64,
+}
+
+/// `[routing.<model>]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    /// Version to weight; the share is the weight over the sum.
+    pub weights: Spanned<BTreeMap<String, u32>>,
+    /// `request-id` or `header:<name>`: what keeps a caller on one version.
+    pub by: Option<Spanned<String>>,
+}
+
+/// `[reload]`
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {
+    /// `watch` or `manual`.
+    pub mode: Option<Spanned<String>>,
+    /// Files must be quiet for this long before they are read.
+    pub quiet_ms: Option<u64>,
+    /// Files are looked at this often even if no event came.
+    pub poll_ms: Option<u64>,
+}
+
+impl Server {
+    /// The keys that are set, with their values as text.
+    pub fn entries(&self) -> BTreeMap<&'static str, String> {
+        let mut entries = BTreeMap::new();
+        macro_rules! list {
+            ($($key:ident),* $(,)?) => {
+                // Named here and nowhere else, so that a new key cannot be forgotten.
+                let Server { $($key),* } = self;
+                $(entries.extend($key.as_ref().map(|value| (stringify!($key), format!("{value:?}"))));)*
+            };
+        }
+        list!(
+            http,
+            admin,
+            onnxruntime,
+            io_threads,
+            max_connections,
+            max_body_mb,
+            max_header_kb,
+            header_timeout_ms,
+            body_timeout_ms,
+            timeout_ms,
+            max_timeout_ms,
+            drain_delay_ms,
+            drain_timeout_ms,
+            access_log,
+            plugin_instances,
+            plugin_memory_mb_max,
+            cache_dir,
+            cache_mb,
+        );
+        entries
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest's text. The first fault of form ends it; those of meaning come in `plan`, together.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Diagnostics> {
+        toml::from_str(text).map_err(|error| Diagnostics::new(path, text, vec![explain(&error, text)]))
+    }
+}
+
+fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
+    let message = error.message();
+    let mut fault = Diagnostic::new(in_plain_words(message));
+    fault.span = error.span();
+    if let Some(unknown) = quoted(message, "unknown field `") {
+        fault.message = format!("unknown key \"{unknown}\"");
+        let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
+        fault.hint = Some(match meant(unknown, &known) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => format!("known here: {}", known.join(", ")),
+        });
+    } else if let Some(missing) = quoted(message, "missing field `") {
+        fault.message = format!("the key \"{missing}\" is missing");
+    } else if let Some(key) = fault.span.clone().and_then(|span| unquoted_colon(text, span.start)) {
+        fault.message = format!("the key {key} has a colon and no quotes");
+        fault.hint = Some(format!("write \"{key}\""));
+    }
+    fault
+}
+
+/// Types as a reader of TOML knows them.
+fn in_plain_words(message: &str) -> String {
+    let words = [
+        ("expected usize", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected struct", "expected a table, as"),
+    ];
+    let plain =
+        words.iter().fold(message.trim_end().to_owned(), |text, (ours, plain)| text.replace(ours, plain));
+    plain.strip_prefix("invalid type: ").map_or(plain.clone(), |rest| format!("wrong type: {rest}"))
+}
+
+fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
+    message.strip_prefix(before)?.split('`').next()
+}
+
+/// Words from other servers, then typing errors.
+fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    const SYNONYMS: [(&str, &str); 14] = [
+        ("max_workers", "workers"),
+        ("threads", "workers"),
+        ("count", "workers"),
+        ("concurrency", "workers"),
+        ("max_queue", "queue"),
+        ("queue_size", "queue"),
+        ("timeout", "timeout_ms"),
+        ("timeout_s", "timeout_ms"),
+        ("memory", "memory_mb"),
+        ("file", "path"),
+        ("wasm", "path"),
+        ("backend", "kind"),
+        ("type", "kind"),
+        ("digest", "sha256"),
+    ];
+    let synonym = SYNONYMS.iter().find(|(other, _)| *other == unknown).map(|(_, ours)| *ours);
+    known
+        .iter()
+        .find(|name| Some(**name) == synonym)
+        .copied()
+        .or_else(|| nearest(unknown, known.iter().copied()))
+}
+
+/// The bare key around `byte`, if it is one like `echo:v1`.
+fn unquoted_colon(text: &str, byte: usize) -> Option<&str> {
+    let byte = text.floor_char_boundary(byte);
+    let start = text[..byte].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].lines().next()?;
+    let key = line.split('=').next()?.trim().trim_matches(['[', ']']);
+    let key =
+        key.rsplit_once('.').filter(|(table, _)| !table.contains(':')).map_or(key, |(_, last)| last).trim();
+    let bare = !key.contains(['"', '\'', ' ']) && key.contains(':');
+    bare.then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        Manifest::parse(Path::new("hostler.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn faults_of_form_name_the_place_and_the_mend() {
+        for (text, expected) in [
+            (
+                "[executors.cpu]\nmax_workers = 8\n",
+                &["hostler.toml:2:1", "unknown key \"max_workers\"", "did you mean \"workers\"?"][..],
+            ),
+            (
+                "[executors.onnx]\nworkers = \"eight\"\n",
+                &["hostler.toml:2:11", "wrong type: string \"eight\", expected a whole number", "^^^^^^^"],
+            ),
+            ("[policy]\necho:v1 = \"gpu\"\n", &["hostler.toml:2:", "write \"echo:v1\""]),
+            ("[models.echo:v1]\nplugin = \"echo\"\n", &["hostler.toml:1:", "write \"echo:v1\""]),
+            ("[plugins.a]\n", &["the key \"path\" is missing", "hostler.toml:1:1"]),
+            ("[modles.a]\n", &["unknown key \"modles\"", "did you mean \"models\"?"]),
+        ] {
+            let shown = fault(text);
+            for part in expected {
+                assert!(shown.contains(part), "{text}\n{shown}\nlacks {part}");
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The policy: what is served, on which executor, under which limits.
+//!
+//! `manifest` is the file as written, `plan` the checked form, `Policy` the running thing. A policy never
+//! changes: a reload builds another one beside it and swaps them. Only `reload` writes the live one.
+
+mod checks;
+mod describe;
+mod diagnostic;
+mod external_data;
+pub mod files;
+mod last_good;
+mod load;
+pub mod manifest;
+pub mod plan;
+pub mod record;
+pub mod reload;
+pub mod settings;
+mod watch;
+
+pub use describe::{Description, diff};
+pub use diagnostic::Diagnostics;
+pub use last_good::LastGood;
+pub use load::Loader;
+pub use reload::Reloader;
+
+use crate::error::{Error, Result, did_you_mean};
+use crate::executor::{Callable, Executor};
+use crate::metrics::Metrics;
+use crate::plugin::Transformer;
+use crate::predict::Metadata;
+use arc_swap::ArcSwap;
+use plan::{ModelName, Plan, RoutingPlan, StickyBy};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// The running snapshot. A request takes it once and uses only that one.
+pub struct Policy {
+    /// Counts swaps, from 1.
+    pub generation: u64,
+    pub since: SystemTime,
+    pub content: Arc<Content>,
+}
+
+/// What a policy serves. Two generations can have the same.
+pub struct Content {
+    pub plan: Plan,
+    pub executors: BTreeMap<Arc<str>, Arc<dyn Executor>>,
+    models: BTreeMap<Arc<str>, Model>,
+    parts: load::Parts,
+}
+
+/// All versions of a model.
+pub struct Model {
+    pub versions: BTreeMap<Arc<str>, Arc<Route>>,
+    routing: Option<RoutingPlan>,
+}
+
+/// One model and version, and how it runs.
+pub struct Route {
+    pub name: ModelName,
+    pub executor: Arc<dyn Executor>,
+    pub callable: Arc<dyn Callable>,
+    pub transformer: Option<Arc<Transformer>>,
+    pub timeout: Option<Duration>,
+    pub metrics: RouteMetrics,
+}
+
+/// Prepared for the common case: no look-up by label for an answer with 200.
+pub struct RouteMetrics {
+    pub ok: prometheus::IntCounter,
+    pub duration: prometheus::Histogram,
+}
+
+impl RouteMetrics {
+    fn new(metrics: &Metrics, name: &ModelName) -> Self {
+        let (model, version) = (&*name.name, &*name.version);
+        RouteMetrics {
+            ok: metrics.requests.with_label_values(&[model, version, "200"]),
+            duration: metrics.request_duration.with_label_values(&[model, version]),
+        }
+    }
+}
+
+impl Route {
+    /// What callers of tensor protocols see.
+    pub fn metadata(&self) -> &Metadata {
+        let own = self.transformer.as_ref().and_then(|transformer| transformer.metadata());
+        own.unwrap_or_else(|| self.callable.metadata())
+    }
+}
+
+/// What keeps a caller on one version, and names of it.
+pub struct Caller<'a> {
+    pub request_id: &'a str,
+    pub header: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Content {
+    pub fn models(&self) -> impl Iterator<Item = (&Arc<str>, &Model)> {
+        self.models.iter()
+    }
+
+    /// The route of a model; without a version the only one, or what the routing rule gives this caller.
+    pub fn resolve(&self, name: &str, version: Option<&str>, caller: &Caller<'_>) -> Result<&Arc<Route>> {
+        let model = self.models.get(name).ok_or_else(|| self.no_such_model(name))?;
+        let version = match version {
+            Some(version) => version,
+            None => return Ok(model.route_for(caller)),
+        };
+        model.versions.get(version).ok_or_else(|| {
+            let known: Vec<&str> = model.versions.keys().map(|version| &**version).collect();
+            let hint = did_you_mean(&bounded(version), known.iter().copied());
+            Error::not_found(format!(
+                "model \"{name}\" has no version \"{}\"{hint}; versions: {}",
+                bounded(version),
+                known.join(", ")
+            ))
+            .model(name)
+        })
+    }
+
+    fn no_such_model(&self, name: &str) -> Error {
+        let name = bounded(name);
+        let hint = did_you_mean(&name, self.models.keys().map(|name| &**name));
+        let hint = match name.split_once(':') {
+            Some((model, version)) if self.models.contains_key(model) => {
+                format!(" (ask with \"model\": \"{model}\", \"version\": \"{version}\")")
+            }
+            _ => hint,
+        };
+        Error::not_found(format!("no model \"{name}\"{hint}"))
+    }
+}
+
+/// Names from a request, cut before they go into a message.
+fn bounded(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+impl Model {
+    fn route_for(&self, caller: &Caller<'_>) -> &Arc<Route> {
+        let first = self.versions.values().next().expect("invariant: a model has a version");
+        let Some(routing) = &self.routing else { return first };
+        let key = match &routing.by {
+            StickyBy::RequestId => None,
+            StickyBy::Header(name) => (caller.header)(name),
+        };
+        let hash = sticky_hash(key.as_deref().unwrap_or(caller.request_id));
+        let total: u64 = routing.weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let mut point = hash % total.max(1);
+        for (version, weight) in &routing.weights {
+            match point.checked_sub(u64::from(*weight)) {
+                Some(rest) => point = rest,
+                None => return self.versions.get(version).unwrap_or(first),
+            }
+        }
+        first
+    }
+}
+
+/// The same for the same key in every process and release (FNV-1a, mixed): a caller stays on its version.
+fn sticky_hash(key: &str) -> u64 {
+    let fnv = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (fnv ^ (fnv >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ (mixed >> 32)
+}
+
+/// The live policy. Readers take a snapshot; `reload` alone replaces it.
+pub struct Live(ArcSwap<Policy>);
+
+impl Live {
+    fn new(policy: Arc<Policy>) -> Self {
+        Live(ArcSwap::new(policy))
+    }
+
+    pub fn snapshot(&self) -> Arc<Policy> {
+        self.0.load_full()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_kept_and_callers_stay() {
+        let share = |range: std::ops::Range<u64>| {
+            let hits = (0..10_000).filter(|id| range.contains(&(sticky_hash(&format!("user-{id}")) % 100)));
+            hits.count()
+        };
+        assert!((800..1200).contains(&share(0..10)), "{}", share(0..10));
+        assert_eq!(sticky_hash("user-1"), sticky_hash("user-1"));
+    }
+}

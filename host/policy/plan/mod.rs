@@ -1,0 +1,264 @@
+//! The plan: a manifest whose every name, file and number was checked, ready to be loaded.
+//!
+//! Making a plan reads files and computes their digests; it compiles nothing and starts nothing. All
+//! faults are collected, so that one look mends them all.
+
+mod executors;
+mod models;
+mod plugins;
+mod routing;
+
+use super::describe::{Description, describe};
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::files::{File, Files};
+use super::manifest::{self, Manifest, Spanned};
+use super::settings::{ReloadSettings, Settings};
+use crate::config::PluginLimits;
+use crate::executor::{PoolConfig, SessionConfig};
+use crate::plugin::Role;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub struct Plan {
+    pub path: PathBuf,
+    pub server: manifest::Server,
+    pub settings: Settings,
+    pub reload: ReloadSettings,
+    pub executors: BTreeMap<Arc<str>, ExecutorPlan>,
+    pub plugins: BTreeMap<Arc<str>, PluginPlan>,
+    pub models: BTreeMap<ModelName, ModelPlan>,
+    pub routing: BTreeMap<Arc<str>, RoutingPlan>,
+    pub description: Description,
+    /// Names everything that is served and how: equal digests, equal behaviour.
+    pub digest: String,
+}
+
+/// `name:version`
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelName {
+    pub name: Arc<str>,
+    pub version: Arc<str>,
+}
+
+impl std::fmt::Display for ModelName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.name, self.version)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExecutorKind {
+    ThreadPool,
+    Onnx,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExecutorPlan {
+    pub kind: ExecutorKind,
+    pub pool: PoolConfig,
+    pub sessions: SessionConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PluginPlan {
+    pub file: File,
+    pub limits: PluginLimits,
+    pub config: BTreeMap<String, String>,
+    pub assets: BTreeMap<String, File>,
+    /// The roles that models want of it.
+    pub roles: BTreeSet<Role>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelPlan {
+    pub source: SourcePlan,
+    pub executor: Arc<str>,
+    pub transformer: Option<Arc<str>>,
+    pub timeout: Option<Duration>,
+    pub checks: Vec<CheckPlan>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SourcePlan {
+    Onnx { file: File, external: Vec<File> },
+    Plugin(Arc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckPlan {
+    pub file: File,
+    pub tolerance: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingPlan {
+    /// Version and weight; the weights' sum is positive.
+    pub weights: Vec<(Arc<str>, u32)>,
+    pub by: StickyBy,
+}
+
+/// What keeps a caller on one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StickyBy {
+    RequestId,
+    Header(String),
+}
+
+/// Why there is no plan.
+pub enum Unplanned {
+    /// Something is wrong.
+    Faulty(Diagnostics),
+    /// A pinned file does not have its digest yet.
+    Pending(Vec<String>),
+}
+
+impl Unplanned {
+    /// One line for each fault.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Unplanned::Faulty(diagnostics) => diagnostics.lines(),
+            Unplanned::Pending(files) => files.clone(),
+        }
+    }
+}
+
+impl Plan {
+    /// Reads the manifest and every file that it names.
+    pub fn read(path: &Path, files: &Files) -> Result<Self, Unplanned> {
+        let unreadable = |error: std::io::Error| {
+            let fault = Diagnostic::new(format!("cannot read the manifest: {error}"));
+            Unplanned::Faulty(Diagnostics::new(path, "", vec![fault]))
+        };
+        files.file(path).map_err(unreadable)?;
+        let text = std::fs::read_to_string(files.location(path)).map_err(unreadable)?;
+        Plan::parse(path, &text, files)
+    }
+
+    pub fn parse(path: &Path, text: &str, files: &Files) -> Result<Self, Unplanned> {
+        let manifest = Manifest::parse(path, text).map_err(Unplanned::Faulty)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut planner =
+            Planner { folder, files, faults: Vec::new(), pending: Vec::new(), unreadable: BTreeSet::new() };
+        let plan = planner.plan(path, &manifest);
+        let Planner { faults, pending, .. } = planner;
+        match plan {
+            Some(plan) if faults.is_empty() && pending.is_empty() => Ok(plan),
+            _ if faults.is_empty() => Err(Unplanned::Pending(pending)),
+            _ => Err(Unplanned::Faulty(Diagnostics::new(path, text, faults))),
+        }
+    }
+}
+struct Planner<'a> {
+    folder: &'a Path,
+    files: &'a Files,
+    faults: Vec<Diagnostic>,
+    pending: Vec<String>,
+    /// Plugins whose file cannot be read; that was said once already.
+    unreadable: BTreeSet<String>,
+}
+
+impl Planner<'_> {
+    /// None where something is missing that the rest is built on; a fault says what.
+    fn plan(&mut self, path: &Path, manifest: &Manifest) -> Option<Plan> {
+        let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
+        let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
+        let executors = self.executors(manifest);
+        let mut plugins = self.plugins(manifest);
+        let default = self.policy_default(manifest, &executors);
+        let models = self.models(manifest, &executors, &mut plugins, default.as_ref());
+        self.policy_names(manifest, &models);
+        let routing = self.routing(manifest, &models);
+        if models.is_empty() && self.faults.is_empty() {
+            let fault = Diagnostic::new("the manifest serves no model");
+            self.faults.push(fault.hint("add a table such as\n[models.simple]\npath = \"simple.onnx\""));
+        }
+        let mut plan = Plan {
+            path: path.to_owned(),
+            server: manifest.server.clone(),
+            settings: settings?,
+            reload: reload?,
+            executors,
+            plugins,
+            models,
+            routing,
+            description: Description::new(),
+            digest: String::new(),
+        };
+        plan.description = describe(&plan);
+        let described = serde_json::to_vec(&plan.description).expect("invariant: maps of strings");
+        plan.digest = super::files::hex_digest(&described)[..16].to_owned();
+        Some(plan)
+    }
+
+    fn take<T>(&mut self, result: Result<T, Diagnostic>) -> Option<T> {
+        result.map_err(|fault| self.faults.push(fault)).ok()
+    }
+
+    fn fault(&mut self, span: Range<usize>, message: impl Into<String>) -> &mut Diagnostic {
+        self.faults.push(Diagnostic::new(message).at(span));
+        self.faults.last_mut().expect("invariant: just pushed")
+    }
+
+    fn hinted(&mut self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+        self.fault(span, message).hint = Some(hint.into());
+    }
+
+    fn file(&mut self, what: &str, path: &Spanned<PathBuf>) -> Option<File> {
+        let full = self.folder.join(path.get_ref());
+        match self.files.file(&full) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.fault(path.span(), format!("{what}: cannot read {}: {error}", full.display()));
+                None
+            }
+        }
+    }
+
+    /// A pinned file that has another digest is still to come.
+    fn pinned(&mut self, what: &str, file: &File, pin: Option<&Spanned<String>>) {
+        let Some(pin) = pin else { return };
+        let wanted = pin.get_ref().trim_start_matches("sha256:").to_lowercase();
+        if wanted.len() != 64 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let message = format!("{what}: sha256 is not a digest of 64 hexadecimal digits");
+            self.hinted(pin.span(), message, format!("the file now has {}", file.sha256));
+        } else if wanted != file.sha256 {
+            let path = file.path.display();
+            self.pending
+                .push(format!("{what}: {path} has sha256 {}, the manifest waits for {wanted}", file.sha256));
+        }
+    }
+
+    fn model_name(&mut self, key: &Spanned<String>) -> Option<ModelName> {
+        let name = parse_model_name(key.get_ref());
+        if name.is_none() {
+            let message = format!("\"{}\" is not a model's name", key.get_ref());
+            let hint =
+                "write \"name\" or \"name:version\", each of 1 to 64 letters, digits, '.', '_' and '-'";
+            self.hinted(key.span(), message, hint);
+        }
+        name
+    }
+
+    fn check_name(&mut self, what: &str, key: &Spanned<String>) {
+        if !is_name(key.get_ref()) {
+            let message = format!("\"{}\" is not a name: [{what}s] cannot have it", key.get_ref());
+            self.hinted(key.span(), message, "use 1 to 64 letters, digits, '.', '_' and '-'");
+        }
+    }
+}
+
+/// A name of a model, a version, an executor, a plugin: `[A-Za-z0-9._-]{1,64}`.
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// `name:version`; a name alone is version 1.
+pub fn parse_model_name(text: &str) -> Option<ModelName> {
+    let (name, version) = text.split_once(':').unwrap_or((text, "1"));
+    (is_name(name) && is_name(version)).then(|| ModelName { name: name.into(), version: version.into() })
+}

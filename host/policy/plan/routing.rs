@@ -1,0 +1,88 @@
+//! `[routing]`: which version a request without one gets.
+
+use super::{ModelName, ModelPlan, Planner, RoutingPlan, StickyBy, parse_model_name};
+use crate::error::did_you_mean;
+use crate::policy::manifest::{Manifest, Spanned};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Planner<'_> {
+    pub(super) fn routing(
+        &mut self,
+        manifest: &Manifest,
+        models: &BTreeMap<ModelName, ModelPlan>,
+    ) -> BTreeMap<Arc<str>, RoutingPlan> {
+        let mut plans = BTreeMap::new();
+        let mut versions: BTreeMap<&str, Vec<&Arc<str>>> = BTreeMap::new();
+        for name in models.keys() {
+            versions.entry(&*name.name).or_default().push(&name.version);
+        }
+        for (key, table) in &manifest.routing {
+            let name = key.get_ref().as_str();
+            let Some(known) = versions.get(name) else {
+                let hint = did_you_mean(name, versions.keys().copied());
+                self.fault(key.span(), format!("[routing.{name}]: no model \"{name}\"{hint}"));
+                continue;
+            };
+            let weights = table.weights.get_ref();
+            for version in weights.keys().filter(|version| !known.iter().any(|known| ***known == **version)) {
+                let hint = did_you_mean(version, known.iter().map(|version| &***version));
+                let message =
+                    format!("[routing.{name}]: model \"{name}\" has no version \"{version}\"{hint}");
+                self.fault(table.weights.span(), message);
+            }
+            if weights.values().all(|weight| *weight == 0) {
+                self.fault(table.weights.span(), format!("[routing.{name}]: all weights are 0"));
+            }
+            let Some(by) = self.sticky_by(name, table.by.as_ref()) else { continue };
+            let weights =
+                weights.iter().map(|(version, weight)| (version.as_str().into(), *weight)).collect();
+            plans.insert(name.into(), RoutingPlan { weights, by });
+        }
+        for (name, versions) in versions.into_iter().filter(|(_, versions)| versions.len() > 1) {
+            let ruled = manifest.routing.keys().any(|key| key.get_ref() == name);
+            if !ruled {
+                self.ambiguous(manifest, name, &versions);
+            }
+        }
+        plans
+    }
+
+    /// Several versions and no rule: "latest" is never implied. Prints the lines to add.
+    fn ambiguous(&mut self, manifest: &Manifest, name: &str, versions: &[&Arc<str>]) {
+        let first = versions.first().map(|version| version.to_string()).unwrap_or_default();
+        let weights: Vec<String> = versions
+            .iter()
+            .map(|version| format!("{} = {}", toml_key(version), if ***version == *first { 100 } else { 0 }))
+            .collect();
+        let hint = format!("add\n[routing.{}]\nweights = {{ {} }}", toml_key(name), weights.join(", "));
+        let list: Vec<&str> = versions.iter().map(|version| &***version).collect();
+        let message = format!(
+            "model \"{name}\" has the versions {} and no rule says which one a request without a version gets",
+            list.join(", ")
+        );
+        let last = manifest
+            .models
+            .keys()
+            .rfind(|key| parse_model_name(key.get_ref()).is_some_and(|parsed| *parsed.name == *name));
+        self.hinted(last.map(Spanned::span).unwrap_or_default(), message, hint);
+    }
+
+    fn sticky_by(&mut self, name: &str, by: Option<&Spanned<String>>) -> Option<StickyBy> {
+        let Some(by) = by else { return Some(StickyBy::RequestId) };
+        match by.get_ref().split_once(':') {
+            None if by.get_ref() == "request-id" => Some(StickyBy::RequestId),
+            Some(("header", header)) if !header.is_empty() => Some(StickyBy::Header(header.to_lowercase())),
+            _ => {
+                let message = format!("[routing.{name}]: by = \"{}\" is not known", by.get_ref());
+                self.hinted(by.span(), message, "write \"request-id\" or \"header:<name>\"");
+                None
+            }
+        }
+    }
+}
+
+fn toml_key(key: &str) -> String {
+    let bare = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if bare { key.to_owned() } else { format!("\"{key}\"") }
+}

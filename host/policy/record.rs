@@ -1,0 +1,116 @@
+//! What an operator is told about the policy: the last reload, what runs, what is kept.
+
+use super::describe::Description;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// What caused a reload.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    Start,
+    /// A file changed.
+    Watch,
+    /// An operator asked, from this address.
+    Admin(String),
+}
+
+#[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The new policy is live.
+    Applied,
+    /// The files say what is live already.
+    Unchanged,
+    /// A dry run that would have gone live.
+    WouldApply,
+    /// Something is wrong with the new files; the old policy serves.
+    Rejected,
+    /// A pinned file does not have its digest yet; the old policy serves.
+    Pending,
+    /// These files were rolled back or rejected before and have not changed since.
+    Refused,
+    /// The previous policy is live again.
+    RolledBack,
+    /// The files are bad; the last good copy serves.
+    Fallback,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Applied => "applied",
+            Outcome::Unchanged => "unchanged",
+            Outcome::WouldApply => "would_apply",
+            Outcome::Rejected => "rejected",
+            Outcome::Pending => "pending",
+            Outcome::Refused => "refused",
+            Outcome::RolledBack => "rolled_back",
+            Outcome::Fallback => "fallback",
+        }
+    }
+}
+
+/// One reload, for the operator.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    pub outcome: Outcome,
+    pub trigger: Trigger,
+    /// Seconds since 1970.
+    pub at: f64,
+    pub generation: u64,
+    /// Of the files that were looked at, where a plan came out of them.
+    pub digest: Option<String>,
+    pub phases_ms: BTreeMap<&'static str, f64>,
+    pub changes: Vec<String>,
+    pub errors: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// A generation that is kept or still used.
+#[derive(Clone, Debug, Serialize)]
+pub struct Generation {
+    pub generation: u64,
+    pub digest: String,
+    /// `live`, `previous` (kept for a rollback) or `retired` (waits for its last requests).
+    pub state: &'static str,
+    /// Requests that run on it now.
+    pub requests: usize,
+}
+
+/// Everything that an operator may want to know about the policy.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub generation: u64,
+    pub digest: String,
+    pub since: f64,
+    pub stale: bool,
+    pub mode: &'static str,
+    pub manifest: PathBuf,
+    pub generations: Vec<Generation>,
+    pub last_reload: Record,
+    pub description: Description,
+}
+
+impl Record {
+    pub(super) fn new(trigger: Trigger) -> Self {
+        Record {
+            outcome: Outcome::Applied,
+            trigger,
+            at: seconds(SystemTime::now()),
+            generation: 1,
+            digest: None,
+            phases_ms: BTreeMap::new(),
+            changes: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

@@ -1,0 +1,130 @@
+//! The `[server]` and `[reload]` tables, with their defaults filled in.
+
+use super::diagnostic::Diagnostic;
+use super::manifest;
+use crate::config::EngineConfig;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How the process serves. Fixed for its life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    pub onnxruntime: Option<PathBuf>,
+    pub io_threads: usize,
+    pub limits: Limits,
+    pub drain_delay: Duration,
+    pub drain_timeout: Duration,
+    pub access_log: bool,
+    pub engine: EngineConfig,
+}
+
+/// What one client may do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub max_body_bytes: usize,
+    pub max_header_bytes: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub default_timeout: Duration,
+    pub max_timeout: Duration,
+}
+
+impl Settings {
+    /// Relative paths are relative to `folder`. Defaults are written here and nowhere else.
+    pub fn from_manifest(server: &manifest::Server, folder: &Path) -> Result<Self, Diagnostic> {
+        let address = |key: &str, value: &Option<String>, default: &str| {
+            let value = value.as_deref().unwrap_or(default);
+            value.parse::<SocketAddr>().map_err(|_| {
+                Diagnostic::new(format!("[server] {key} = \"{value}\" is not an address"))
+                    .hint("write an IP address and a port, such as \"127.0.0.1:8000\"")
+            })
+        };
+        let ms = |value: Option<u64>, default: u64| milliseconds(value.unwrap_or(default));
+        let path = |value: &Option<PathBuf>| value.as_ref().map(|path| folder.join(path));
+        let positive = |key: &str, value: Option<usize>, default: usize| match value {
+            Some(0) => Err(Diagnostic::new(format!("[server] {key} must be at least 1"))),
+            value => Ok(value.unwrap_or(default)),
+        };
+        for (key, value) in [
+            ("timeout_ms", server.timeout_ms),
+            ("max_timeout_ms", server.max_timeout_ms),
+            ("header_timeout_ms", server.header_timeout_ms),
+            ("body_timeout_ms", server.body_timeout_ms),
+        ] {
+            positive(key, value.map(|ms| ms.min(1) as usize), 1)?;
+        }
+        let engine = EngineConfig::default();
+        let memory_mb =
+            positive("plugin_memory_mb_max", server.plugin_memory_mb_max, engine.memory_bytes_max >> 20)?;
+        Ok(Settings {
+            http: address("http", &server.http, "127.0.0.1:8000")?,
+            // Whoever reaches the admin listener can reload and roll back: loopback unless said otherwise.
+            admin: address("admin", &server.admin, "127.0.0.1:8002")?,
+            onnxruntime: path(&server.onnxruntime),
+            io_threads: positive("io_threads", server.io_threads, crate::config::cores())?,
+            limits: Limits {
+                max_connections: positive("max_connections", server.max_connections, 4096)?,
+                // Room for an image or a batch of a thousand rows as JSON.
+                max_body_bytes: positive("max_body_mb", server.max_body_mb, 16)?.saturating_mul(1 << 20),
+                max_header_bytes: positive("max_header_kb", server.max_header_kb, 64)?
+                    .saturating_mul(1 << 10),
+                // Idle connections count too: shorter than this would cut the pools of clients.
+                header_timeout: ms(server.header_timeout_ms, 60_000),
+                body_timeout: ms(server.body_timeout_ms, 30_000),
+                default_timeout: ms(server.timeout_ms, 30_000),
+                max_timeout: ms(server.max_timeout_ms, 600_000),
+            },
+            drain_delay: ms(server.drain_delay_ms, 0),
+            drain_timeout: ms(server.drain_timeout_ms, 30_000),
+            access_log: server.access_log.unwrap_or(true),
+            engine: EngineConfig {
+                instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
+                memory_bytes_max: memory_mb.saturating_mul(1 << 20),
+                cache_dir: path(&server.cache_dir).or(engine.cache_dir),
+                cache_bytes_max: server
+                    .cache_mb
+                    .map_or(engine.cache_bytes_max, |mb| mb.saturating_mul(1 << 20)),
+                compile_threads: engine.compile_threads,
+            },
+        })
+    }
+}
+
+/// A duration that can be added to any moment: a year is for ever here.
+pub fn milliseconds(ms: u64) -> Duration {
+    Duration::from_millis(ms.min(365 * 24 * 3600 * 1000))
+}
+
+/// When files are looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReloadSettings {
+    /// Changes go live by themselves; otherwise only on the operator's word.
+    pub watch: bool,
+    pub quiet: Duration,
+    pub poll: Duration,
+}
+
+impl ReloadSettings {
+    pub fn from_manifest(reload: &manifest::Reload) -> Result<Self, Diagnostic> {
+        let watch = match reload.mode.as_ref().map(|mode| mode.get_ref().as_str()) {
+            None | Some("watch") => true,
+            Some("manual") => false,
+            Some(other) => {
+                let span = reload.mode.as_ref().map(manifest::Spanned::span).unwrap_or_default();
+                return Err(Diagnostic::new(format!("[reload] mode = \"{other}\" is not known"))
+                    .at(span)
+                    .hint("write \"watch\" or \"manual\""));
+            }
+        };
+        Ok(ReloadSettings {
+            watch,
+            // Long enough for a writer that writes a file in pieces, short beside a person's patience.
+            quiet: milliseconds(reload.quiet_ms.unwrap_or(50)),
+            poll: milliseconds(reload.poll_ms.unwrap_or(2_000).max(10)),
+        })
+    }
+}

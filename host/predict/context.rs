@@ -1,0 +1,253 @@
+//! What travels with one call: who asked for what, until when, and whether anybody still waits.
+
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// The value of a request parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parameter {
+    Boolean(bool),
+    Integer(i64),
+    Number(f64),
+    Text(String),
+}
+
+/// A parameter from its JSON form; lists and objects are refused.
+pub fn parameter(name: &str, value: &serde_json::Value) -> Result<Parameter> {
+    use serde_json::Value;
+    let refused = |what: &str| {
+        let message =
+            format!("parameter \"{name}\" is {what}; a parameter is a string, a number or a boolean");
+        Err(Error::invalid(message).field(format!("parameters.{name}")))
+    };
+    match value {
+        Value::Bool(value) => Ok(Parameter::Boolean(*value)),
+        Value::String(value) => Ok(Parameter::Text(value.clone())),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => Ok(Parameter::Integer(value)),
+            (None, Some(_)) if number.is_u64() => refused("an integer over 9223372036854775807"),
+            (None, Some(value)) => Ok(Parameter::Number(value)),
+            (None, None) => refused("not a number that can be held"),
+        },
+        Value::Null => refused("null"),
+        Value::Array(_) => refused("a list"),
+        Value::Object(_) => refused("an object"),
+    }
+}
+
+/// Request parameters, in the order sent.
+pub type Parameters = Vec<(String, Parameter)>;
+
+/// The context of a call. Shared by everything that works on it.
+pub struct Context {
+    pub id: Arc<str>,
+    pub model: Arc<str>,
+    pub version: Arc<str>,
+    pub deadline: Option<Instant>,
+    pub parameters: Parameters,
+    pub cancellation: Cancellation,
+    note: Mutex<Bytes>,
+    /// The plugin that is being called.
+    plugin: Mutex<Option<Arc<str>>>,
+}
+
+impl Context {
+    pub fn new(id: Arc<str>, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Self {
+        Context {
+            id,
+            model,
+            version,
+            deadline,
+            parameters: Parameters::new(),
+            cancellation: Cancellation::default(),
+            note: Mutex::default(),
+            plugin: Mutex::default(),
+        }
+    }
+
+    pub fn parameter(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    pub fn note(&self) -> Bytes {
+        self.note.lock().expect("invariant: no panic while a note is held").clone()
+    }
+
+    pub fn set_note(&self, note: Bytes) {
+        *self.note.lock().expect("invariant: no panic while a note is held") = note;
+    }
+
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Why this call should not go on, if it should not. Work asks before it starts and between its parts.
+    pub fn check(&self) -> Result<()> {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.cancellation.expire();
+        }
+        self.stopped().map_or(Ok(()), Err)
+    }
+
+    /// Why this call was cancelled, once it is; names the plugin that was running.
+    pub fn stopped(&self) -> Option<Error> {
+        let error = match self.cancellation.state.load(Ordering::Acquire) {
+            LIVE => return None,
+            EXPIRED => Error::deadline("the deadline of the request has passed"),
+            _ => Error::cancelled("the caller left before the answer was ready"),
+        };
+        let plugin = self.plugin.lock().expect("invariant: no panic under the lock").clone();
+        Some(match plugin {
+            Some(plugin) => error.context(format!("plugin \"{plugin}\" was stopped")).plugin(&*plugin),
+            None => error,
+        })
+    }
+
+    /// Says that a plugin is called now, until the guard is dropped.
+    pub fn enter(&self, plugin: Arc<str>) -> Entered<'_> {
+        *self.plugin.lock().expect("invariant: no panic under the lock") = Some(plugin);
+        Entered(self)
+    }
+}
+
+/// A plugin is being called.
+pub struct Entered<'a>(&'a Context);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        // A plugin that was stopped stays named: its caller may ask after it has ended.
+        if !self.0.cancellation.is_cancelled() {
+            *self.0.plugin.lock().expect("invariant: no panic under the lock") = None;
+        }
+    }
+}
+
+const LIVE: u8 = 0;
+const GONE: u8 = 1;
+const EXPIRED: u8 = 2;
+
+/// Tells the work of a call to stop: because the caller left, or because its deadline has passed.
+#[derive(Default)]
+pub struct Cancellation {
+    state: AtomicU8,
+    notify: Notify,
+    hooks: Mutex<Hooks>,
+}
+
+#[derive(Default)]
+struct Hooks {
+    next: u64,
+    registered: Vec<(u64, Box<dyn FnOnce() + Send>)>,
+}
+
+impl Cancellation {
+    /// Nobody waits for the answer any more. Only the first of `cancel` and `expire` counts.
+    pub fn cancel(&self) {
+        self.set(GONE);
+    }
+
+    /// The deadline has passed.
+    pub fn expire(&self) {
+        self.set(EXPIRED);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.state.load(Ordering::Acquire) != LIVE
+    }
+
+    /// Returns once cancelled; at once if it is already.
+    pub async fn cancelled(&self) {
+        let notified = self.notify.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if !self.is_cancelled() {
+            notified.await;
+        }
+    }
+
+    /// Runs `hook` on cancellation, on the thread that cancels; at once if cancelled already.
+    /// The hook is forgotten when the guard is dropped.
+    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> OnCancel<'_> {
+        let mut hooks = self.hooks.lock().expect("invariant: hooks are not run under the lock");
+        if self.is_cancelled() {
+            drop(hooks);
+            hook();
+            return OnCancel { cancellation: self, id: u64::MAX };
+        }
+        let id = hooks.next;
+        hooks.next += 1;
+        hooks.registered.push((id, Box::new(hook)));
+        OnCancel { cancellation: self, id }
+    }
+
+    fn set(&self, state: u8) {
+        let hooks = {
+            let mut hooks = self.hooks.lock().expect("invariant: hooks are not run under the lock");
+            if self.state.compare_exchange(LIVE, state, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                return;
+            }
+            std::mem::take(&mut hooks.registered)
+        };
+        self.notify.notify_waiters();
+        for (_, hook) in hooks {
+            hook();
+        }
+    }
+}
+
+/// Keeps a hook registered.
+#[must_use = "dropping the guard forgets the hook"]
+pub struct OnCancel<'a> {
+    cancellation: &'a Cancellation,
+    id: u64,
+}
+
+impl Drop for OnCancel<'_> {
+    fn drop(&mut self) {
+        let mut hooks = self.cancellation.hooks.lock().expect("invariant: hooks are not run under the lock");
+        hooks.registered.retain(|(id, _)| *id != self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[test]
+    fn hooks_run_once_unless_forgotten() {
+        let cancellation = Cancellation::default();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let count = |by: usize| {
+            let runs = Arc::clone(&runs);
+            move || {
+                runs.fetch_add(by, Ordering::Relaxed);
+            }
+        };
+        let kept = cancellation.on_cancel(count(1));
+        drop(cancellation.on_cancel(count(10)));
+        cancellation.expire();
+        cancellation.cancel();
+        let _late = cancellation.on_cancel(count(100));
+        assert_eq!(runs.load(Ordering::Relaxed), 101);
+        assert_eq!(cancellation.state.load(Ordering::Relaxed), EXPIRED, "the first reason stays");
+        drop(kept);
+    }
+
+    #[tokio::test]
+    async fn cancelled_wakes_those_who_wait_and_those_who_come_late() {
+        let cancellation = Arc::new(Cancellation::default());
+        let waiting = tokio::spawn({
+            let cancellation = Arc::clone(&cancellation);
+            async move { cancellation.cancelled().await }
+        });
+        tokio::task::yield_now().await;
+        cancellation.cancel();
+        waiting.await.unwrap();
+        cancellation.cancelled().await;
+    }
+}

@@ -1,0 +1,330 @@
+//! JSON to tensors: nested arrays of numbers, booleans or strings. The way back is `encode`.
+//!
+//! Elements are written straight into their final bytes, and a wrong one is named with its place. Taken is
+//! what the datatype can hold exactly or by rounding (FP types), everything else is refused.
+
+use super::metadata::TensorSpec;
+use super::tensor::{Datatype, MAX_RANK, Shape, Tensor, append_element, format_shape};
+use crate::error::{Error, Result};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+use std::fmt;
+
+/// Bounds on what one JSON value may become.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonLimits {
+    /// Bytes of one decoded tensor at most: an INT8 is one byte here and up to five in JSON, an
+    /// FP64 eight here and at least two in JSON.
+    pub tensor_bytes_max: usize,
+}
+
+/// Reads the JSON text of one input. The shape is that of the nested arrays; with `flat_shape` given, the
+/// elements may also come as one flat array of as many elements (the Open Inference Protocol allows both).
+pub fn decode_tensor(
+    spec: &TensorSpec,
+    json: &str,
+    flat_shape: Option<&[i64]>,
+    limits: JsonLimits,
+) -> Result<Tensor> {
+    let mut elements = Elements {
+        datatype: spec.datatype,
+        data: Vec::with_capacity(json.len().min(1024)),
+        data_bytes_max: limits.tensor_bytes_max,
+        shape: Shape::new(),
+        leaf_depth: None,
+        path: Shape::new(),
+    };
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let read = Node { elements: &mut elements, depth: 0 }.deserialize(&mut deserializer);
+    if let Err(error) = read.and_then(|()| deserializer.end()) {
+        let place: String = elements.path.iter().map(|index| format!("[{index}]")).collect();
+        let message = format!("input \"{}\"{place}: {}", spec.name, strip_position(&error));
+        return Err(Error::invalid(message).field(&*spec.name));
+    }
+    let (data, shape) = (elements.data, elements.shape);
+    let shape = match flat_shape {
+        Some(wanted) if shape.as_slice() != wanted => {
+            let count = super::tensor::element_count(wanted)
+                .map_err(|error| error.context(format!("input \"{}\"", spec.name)).field(&*spec.name))?;
+            if shape.len() != 1 || usize::try_from(shape[0]) != Ok(count) {
+                let message = format!(
+                    "input \"{}\": shape says {}, but data has shape {}",
+                    spec.name,
+                    format_shape(wanted),
+                    format_shape(&shape)
+                );
+                return Err(Error::invalid(message).field(&*spec.name));
+            }
+            wanted.into()
+        }
+        _ => shape,
+    };
+    Tensor::new(spec.name.clone(), spec.datatype, shape, data.into())
+        .map_err(|error| error.field(&*spec.name))
+}
+
+/// serde_json appends ` at line 1 column 7`, which is a place inside the value and so misleads.
+fn strip_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rfind(" at line ").map_or(text.clone(), |end| text[..end].to_owned())
+}
+
+struct Elements {
+    datatype: Datatype,
+    data: Vec<u8>,
+    data_bytes_max: usize,
+    shape: Shape,
+    /// The depth at which elements stand, once the first was seen.
+    leaf_depth: Option<usize>,
+    /// Where the reader is, for errors.
+    path: Shape,
+}
+
+struct Node<'a> {
+    elements: &'a mut Elements,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Node<'_> {
+    fn leaf<E: serde::de::Error>(&mut self) -> std::result::Result<(), E> {
+        match self.elements.leaf_depth {
+            None if self.elements.shape.len() > self.depth => {
+                Err(E::custom("expected a list, got an element"))
+            }
+            None => {
+                self.elements.leaf_depth = Some(self.depth);
+                Ok(())
+            }
+            Some(depth) if depth == self.depth => Ok(()),
+            Some(_) => Err(E::custom("expected a list, got an element")),
+        }?;
+        if self.elements.data.len() > self.elements.data_bytes_max {
+            let limit = self.elements.data_bytes_max;
+            return Err(E::custom(format_args!("more than {limit} bytes of elements")));
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.elements.data.extend_from_slice(bytes);
+    }
+
+    fn mismatch<E: serde::de::Error>(&self, got: impl fmt::Display) -> E {
+        let wanted = match self.elements.datatype {
+            Datatype::Bool => "true or false for BOOL".to_owned(),
+            Datatype::Bytes => "a string for BYTES".to_owned(),
+            datatype if is_float(datatype) => format!("a number for {}", datatype.as_str()),
+            datatype => format!("a whole number for {}", datatype.as_str()),
+        };
+        E::custom(format_args!("expected {wanted}, got {got}"))
+    }
+
+    fn integer<E: serde::de::Error>(&mut self, value: i128) -> std::result::Result<(), E> {
+        macro_rules! put {
+            ($($datatype:ident: $rust:ty),*) => {
+                match self.elements.datatype {
+                    $(Datatype::$datatype => match <$rust>::try_from(value) {
+                        Ok(value) => self.put(&value.to_le_bytes()),
+                        Err(_) => {
+                            let name = Datatype::$datatype.as_str();
+                            let (low, high) = (<$rust>::MIN, <$rust>::MAX);
+                            return Err(E::custom(format_args!("{value} is out of range for {name} ({low} to {high})")));
+                        }
+                    },)*
+                    _ => return Err(self.mismatch(value)),
+                }
+            };
+        }
+        put!(Uint8: u8, Uint16: u16, Uint32: u32, Uint64: u64, Int8: i8, Int16: i16, Int32: i32, Int64: i64);
+        Ok(())
+    }
+
+    fn float<E: serde::de::Error>(&mut self, value: f64) -> std::result::Result<(), E> {
+        let finite = match self.elements.datatype {
+            Datatype::Fp64 => {
+                self.put(&value.to_le_bytes());
+                true
+            }
+            Datatype::Fp32 => {
+                self.put(&(value as f32).to_le_bytes());
+                (value as f32).is_finite()
+            }
+            Datatype::Fp16 => {
+                self.put(&half::f16::from_f64(value).to_le_bytes());
+                half::f16::from_f64(value).is_finite()
+            }
+            Datatype::Bf16 => {
+                self.put(&half::bf16::from_f64(value).to_le_bytes());
+                half::bf16::from_f64(value).is_finite()
+            }
+            _ => return Err(self.mismatch(format_args!("the number {value:?}"))),
+        };
+        if finite {
+            return Ok(());
+        }
+        let name = self.elements.datatype.as_str();
+        Err(E::custom(format_args!("{value:e} is out of range for {name}")))
+    }
+}
+
+fn is_float(datatype: Datatype) -> bool {
+    matches!(datatype, Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64)
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nested arrays of elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
+        let Node { elements, depth } = self;
+        if depth >= MAX_RANK {
+            return Err(A::Error::custom(format_args!("lists are nested more than {MAX_RANK} deep")));
+        }
+        if elements.leaf_depth.is_some_and(|leaf| depth >= leaf) {
+            return Err(A::Error::custom("expected an element, got a list"));
+        }
+        let known = elements.shape.get(depth).copied();
+        if known.is_none() {
+            elements.shape.push(-1);
+        }
+        elements.path.push(0);
+        let mut count = 0_i64;
+        while seq.next_element_seed(Node { elements, depth: depth + 1 })?.is_some() {
+            count += 1;
+            elements.path[depth] = count;
+        }
+        elements.path.pop();
+        match known.filter(|&known| known >= 0) {
+            Some(known) if known != count => Err(A::Error::custom(format_args!(
+                "lists of unequal length: expected {known} elements, got {count}"
+            ))),
+            _ => {
+                elements.shape[depth] = count;
+                Ok(())
+            }
+        }
+    }
+
+    fn visit_bool<E: serde::de::Error>(mut self, value: bool) -> std::result::Result<(), E> {
+        self.leaf()?;
+        if self.elements.datatype != Datatype::Bool {
+            return Err(self.mismatch(value));
+        }
+        self.put(&[u8::from(value)]);
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(mut self, value: u64) -> std::result::Result<(), E> {
+        self.leaf()?;
+        if is_float(self.elements.datatype) { self.float(value as f64) } else { self.integer(value.into()) }
+    }
+
+    fn visit_i64<E: serde::de::Error>(mut self, value: i64) -> std::result::Result<(), E> {
+        self.leaf()?;
+        if is_float(self.elements.datatype) { self.float(value as f64) } else { self.integer(value.into()) }
+    }
+
+    fn visit_f64<E: serde::de::Error>(mut self, value: f64) -> std::result::Result<(), E> {
+        self.leaf()?;
+        self.float(value)
+    }
+
+    fn visit_str<E: serde::de::Error>(mut self, value: &str) -> std::result::Result<(), E> {
+        self.leaf()?;
+        if self.elements.datatype != Datatype::Bytes {
+            let start: String = value.chars().take(20).collect();
+            return Err(self.mismatch(format_args!("the string {start:?}")));
+        }
+        append_element(&mut self.elements.data, value.as_bytes()).map_err(E::custom)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<(), E> {
+        Err(self.mismatch("null"))
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, _map: A) -> std::result::Result<(), A::Error> {
+        Err(self.mismatch("an object"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::predict::encode_tensor;
+
+    fn decode(datatype: Datatype, json: &str) -> Result<Tensor> {
+        let spec = TensorSpec { name: "x".into(), datatype, shape: Shape::new(), optional: false };
+        decode_tensor(&spec, json, None, JsonLimits { tensor_bytes_max: 1 << 20 })
+    }
+
+    fn encode(tensor: &Tensor) -> String {
+        let mut out = Vec::new();
+        encode_tensor(tensor, false, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn values_round_trip() {
+        for (datatype, json) in [
+            (Datatype::Fp32, "[[1.5,-2.0],[0.1,3e-8]]"),
+            (Datatype::Fp64, "[[[0.1],[2.0]]]"),
+            (Datatype::Int64, "[9223372036854775807,-9223372036854775808]"),
+            (Datatype::Uint64, "[18446744073709551615]"),
+            (Datatype::Int8, "[-128,127]"),
+            (Datatype::Bool, "[true,false]"),
+            (Datatype::Bytes, r#"["a\"b","","ü"]"#),
+            (Datatype::Fp16, "[0.5]"),
+            (Datatype::Fp32, "7.0"),
+            (Datatype::Fp32, "[]"),
+            (Datatype::Fp32, "[[],[]]"),
+        ] {
+            assert_eq!(encode(&decode(datatype, json).unwrap()), json);
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_their_place() {
+        for (datatype, json, expected) in [
+            (
+                Datatype::Fp32,
+                "[[1,2],[3]]",
+                "input \"x\"[1]: lists of unequal length: expected 2 elements, got 1",
+            ),
+            (
+                Datatype::Fp32,
+                "[[1,\"a\"]]",
+                "input \"x\"[0][1]: expected a number for FP32, got the string \"a\"",
+            ),
+            (Datatype::Fp32, "[1,[2]]", "input \"x\"[1]: expected an element, got a list"),
+            (Datatype::Fp32, "[[1],2]", "input \"x\"[1]: expected a list, got an element"),
+            (Datatype::Fp32, "[[],2]", "input \"x\"[1]: expected a list, got an element"),
+            (Datatype::Fp32, "[1e39]", "input \"x\"[0]: 1e39 is out of range for FP32"),
+            (Datatype::Fp64, "[1e999]", "input \"x\"[0]: number out of range"),
+            (Datatype::Int32, "[2147483648]", "out of range for INT32"),
+            (Datatype::Int32, "[1.5]", "expected a whole number for INT32, got the number 1.5"),
+            (Datatype::Uint8, "[-1]", "out of range for UINT8"),
+            (Datatype::Bool, "[1]", "expected true or false for BOOL, got 1"),
+            (Datatype::Bytes, "[1]", "expected a string for BYTES, got 1"),
+            (Datatype::Fp32, "[null]", "got null"),
+            (Datatype::Fp32, "[{\"a\":1}]", "got an object"),
+            (Datatype::Fp32, "[NaN]", "expected value"),
+        ] {
+            let error = decode(datatype, json).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidInput);
+            assert!(error.message().contains(expected), "{json}: {error}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(decode(Datatype::Fp32, &deep).unwrap_err().message().contains("nested more than 16 deep"));
+    }
+}

@@ -1,0 +1,81 @@
+//! What a model takes and gives, and the check of a request against it.
+
+use super::tensor::{Datatype, Shape, Tensor, format_shape};
+use crate::error::{Error, Result, did_you_mean};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    pub name: Arc<str>,
+    pub datatype: Datatype,
+    /// -1 where a dimension is free.
+    pub shape: Shape,
+    /// An input with a default, which a request may leave out.
+    pub optional: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata {
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl Metadata {
+    pub fn input(&self, name: &str) -> Result<&TensorSpec> {
+        self.inputs.iter().find(|spec| &*spec.name == name).ok_or_else(|| {
+            let known = self.inputs.iter().map(|spec| &*spec.name);
+            let hint = did_you_mean(name, known.clone());
+            let known = known.collect::<Vec<_>>().join("\", \"");
+            Error::invalid(format!("no input \"{name}\"{hint}; inputs: \"{known}\"")).field(name)
+        })
+    }
+}
+
+/// Holds the tensors of a request against what the model takes: names, datatypes, shapes.
+pub fn check_inputs(metadata: &Metadata, inputs: &[Tensor]) -> Result<()> {
+    for (index, tensor) in inputs.iter().enumerate() {
+        check_input(metadata.input(tensor.name())?, tensor)?;
+        if inputs[..index].iter().any(|earlier| earlier.name() == tensor.name()) {
+            let message = format!("input \"{}\" is given twice", tensor.name());
+            return Err(Error::invalid(message).field(tensor.name()));
+        }
+    }
+    for spec in metadata.inputs.iter().filter(|spec| !spec.optional) {
+        if !inputs.iter().any(|tensor| tensor.name() == &*spec.name) {
+            let message = format!(
+                "input \"{}\" ({} {}) is missing",
+                spec.name,
+                spec.datatype.as_str(),
+                format_shape(&spec.shape)
+            );
+            return Err(Error::invalid(message).field(&*spec.name));
+        }
+    }
+    Ok(())
+}
+
+fn check_input(spec: &TensorSpec, tensor: &Tensor) -> Result<()> {
+    let fault = if tensor.datatype() != spec.datatype {
+        format!("expected {}, got {}", spec.datatype.as_str(), tensor.datatype().as_str())
+    } else if !fits(&spec.shape, tensor.shape()) {
+        shape_fault(&spec.shape, tensor.shape())
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("input \"{}\": {fault}", spec.name)).field(&*spec.name))
+}
+
+/// Whether `shape` is one of those that `spec` stands for.
+pub fn fits(spec: &[i64], shape: &[i64]) -> bool {
+    spec.len() == shape.len() && spec.iter().zip(shape).all(|(&want, &got)| want < 0 || want == got)
+}
+
+fn shape_fault(spec: &[i64], shape: &[i64]) -> String {
+    let mut fault = format!("expected shape {}, got {}", format_shape(spec), format_shape(shape));
+    if spec.len() == shape.len() + 1 && fits(&spec[1..], shape) {
+        fault.push_str(": wrap the value in one more list");
+    } else if spec.len() + 1 == shape.len() && fits(spec, &shape[1..]) {
+        fault.push_str(": there is one list too many around the value");
+    }
+    fault
+}

@@ -1,0 +1,55 @@
+//! What a prediction is made of: tensors, payloads, the context of a call, its responses.
+//!
+//! Nothing here knows a protocol, an executor or a plugin; all of them meet in these types.
+
+mod context;
+mod encode;
+mod json;
+mod metadata;
+mod plain;
+mod responses;
+mod tensor;
+
+pub use context::{Cancellation, Context, Parameter, Parameters, parameter};
+pub use encode::encode_tensor;
+pub use json::{JsonLimits, decode_tensor};
+pub use metadata::{Metadata, TensorSpec, check_inputs, fits};
+pub use plain::{decode_inputs, encode_result};
+pub use responses::{Response, Responses, Sender, channel};
+pub use tensor::{Datatype, Shape, Tensor, element_count, format_shape};
+
+use bytes::Bytes;
+
+/// What an application sent, or what it shall get.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    Json(JsonText),
+    Bytes { content_type: String, data: Bytes },
+    Tensors(Vec<Tensor>),
+}
+
+/// The text of exactly one JSON value. Made only from what a parser has accepted.
+#[derive(Clone, Debug)]
+pub struct JsonText(Bytes);
+
+impl JsonText {
+    /// Checks that `data` is one JSON value that a strict reader accepts (`NaN` is not JSON).
+    pub fn parse(data: Bytes) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice::<&serde_json::value::RawValue>(&data)?;
+        Ok(JsonText(data))
+    }
+
+    /// For a part of a larger document that was parsed already.
+    pub fn from_checked(data: Bytes) -> Self {
+        debug_assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&data).is_ok());
+        JsonText(data)
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("invariant: a JSON parser accepted this text")
+    }
+
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}

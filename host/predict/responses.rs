@@ -1,0 +1,253 @@
+//! The way back: a bounded stream of 0..n responses from the work to whoever waits.
+//!
+//! Dropping the receiver cancels the work. A sender that is dropped without an end ends the stream with
+//! an error, so that nobody waits for ever.
+
+use super::Payload;
+use super::context::Context;
+use crate::error::{Error, Result};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// One response, with what it cost.
+#[derive(Debug)]
+pub struct Response {
+    pub payload: Payload,
+    pub queue_wait: Duration,
+    pub service: Duration,
+}
+
+/// Makes both ends; at most `capacity` responses wait between them.
+pub fn channel(context: Arc<Context>, capacity: usize) -> (Sender, Responses) {
+    let shared = Arc::new(Shared { capacity: capacity.max(1), state: Mutex::default() });
+    (Sender { shared: Arc::clone(&shared) }, Responses { shared, context })
+}
+
+struct Shared {
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+/// `first` is used before `rest`: one response needs no further allocation.
+#[derive(Default)]
+struct State {
+    first: Option<Result<Response>>,
+    rest: VecDeque<Result<Response>>,
+    ended: bool,
+    receiver_gone: bool,
+    receiver: Option<Waker>,
+    sender: Option<Waker>,
+}
+
+impl State {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    fn push(&mut self, item: Result<Response>) {
+        if self.first.is_none() && self.rest.is_empty() {
+            self.first = Some(item);
+        } else {
+            self.rest.push_back(item);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Result<Response>> {
+        self.first.take().or_else(|| self.rest.pop_front())
+    }
+}
+
+impl Shared {
+    /// Changes the state and then, outside the lock, wakes the receiver.
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        let waker = {
+            let mut state = self.state.lock().expect("invariant: no panic under the lock");
+            change(&mut state);
+            state.receiver.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The end that the work holds.
+pub struct Sender {
+    shared: Arc<Shared>,
+}
+
+impl Sender {
+    /// Sends one response of several; waits while the receiver is behind. The last one goes to `finish`.
+    pub async fn send(&mut self, response: Response) -> Result<()> {
+        let mut response = Some(response);
+        poll_fn(|context| {
+            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+            if state.receiver_gone {
+                return Poll::Ready(Err(Error::cancelled("the caller left in the middle of the stream")));
+            }
+            if state.len() >= self.shared.capacity {
+                state.sender = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            state.push(Ok(response.take().expect("invariant: sent once")));
+            let waker = state.receiver.take();
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Ends the stream: with its last response, with nothing more, or with an error.
+    pub fn finish(self, last: Result<Option<Response>>) {
+        self.shared.update(|state| {
+            if let Some(item) = last.transpose() {
+                state.push(item);
+            }
+            state.ended = true;
+        });
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let ended = self.shared.state.lock().is_ok_and(|state| state.ended);
+        if !ended {
+            self.shared.update(|state| {
+                state.push(Err(Error::failed("the worker ended before it answered")));
+                state.ended = true;
+            });
+        }
+    }
+}
+
+/// The end that the caller holds.
+pub struct Responses {
+    shared: Arc<Shared>,
+    context: Arc<Context>,
+}
+
+impl Responses {
+    /// The next response; none after the last. At the deadline of the call this answers with an error
+    /// and cancels the work, whatever the work does.
+    pub async fn next(&mut self) -> Option<Result<Response>> {
+        let Some(deadline) = self.context.deadline else {
+            return self.receive().await;
+        };
+        match tokio::time::timeout_at(deadline.into(), self.receive()).await {
+            Ok(item) => item,
+            Err(_) => {
+                self.context.cancellation.expire();
+                self.shared.update(|state| state.ended = true);
+                self.context.stopped().map(Err)
+            }
+        }
+    }
+
+    /// The single response of a unary call.
+    pub async fn one(mut self) -> Result<Response> {
+        match self.next().await {
+            Some(response) => response,
+            None => Err(Error::failed("the model gave no response")),
+        }
+    }
+
+    async fn receive(&self) -> Option<Result<Response>> {
+        poll_fn(|context| {
+            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+            if let Some(item) = state.pop() {
+                let waker = state.sender.take();
+                drop(state);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                return Poll::Ready(Some(item));
+            }
+            if state.ended {
+                return Poll::Ready(None);
+            }
+            state.receiver = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Drop for Responses {
+    fn drop(&mut self) {
+        let (ended, sender) = {
+            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+            state.receiver_gone = true;
+            (state.ended, state.sender.take())
+        };
+        if !ended {
+            self.context.cancellation.cancel();
+        }
+        if let Some(waker) = sender {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use std::time::Instant;
+
+    fn context(deadline: Option<Duration>) -> Arc<Context> {
+        let name: Arc<str> = "m".into();
+        let deadline = deadline.map(|left| Instant::now() + left);
+        Arc::new(Context::new("id".into(), name.clone(), name, deadline))
+    }
+
+    fn response() -> Response {
+        let payload = Payload::Tensors(Vec::new());
+        Response { payload, queue_wait: Duration::ZERO, service: Duration::ZERO }
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_bounded_and_ends() {
+        let (mut sender, mut responses) = channel(context(None), 2);
+        let work = tokio::spawn(async move {
+            for _ in 0..5 {
+                sender.send(response()).await.unwrap();
+            }
+            sender.finish(Ok(Some(response())));
+        });
+        tokio::task::yield_now().await;
+        assert!(!work.is_finished(), "the third send waits for the receiver");
+        let mut count = 0;
+        while let Some(item) = responses.next().await {
+            item.unwrap();
+            count += 1;
+        }
+        assert_eq!(count, 6);
+    }
+
+    #[tokio::test]
+    async fn dropping_either_end_tells_the_other() {
+        let (sender, responses) = channel(context(None), 1);
+        drop(sender);
+        assert_eq!(responses.one().await.unwrap_err().kind(), Kind::Failed);
+
+        let context = context(None);
+        let (mut sender, responses) = channel(Arc::clone(&context), 1);
+        drop(responses);
+        assert!(context.cancellation.is_cancelled());
+        assert_eq!(sender.send(response()).await.unwrap_err().kind(), Kind::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_answers_even_if_the_work_does_not() {
+        let context = context(Some(Duration::from_millis(5)));
+        let (_sender, responses) = channel(Arc::clone(&context), 1);
+        assert_eq!(responses.one().await.unwrap_err().kind(), Kind::Deadline);
+        assert!(context.cancellation.is_cancelled());
+    }
+}

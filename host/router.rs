@@ -1,0 +1,229 @@
+//! The way of a request through the host, once for every protocol: resolve, deadline, submit, account.
+//!
+//! A journey begins when a request was decoded far enough to be named, and ends with one count, one line
+//! in the access log and, if something broke, one line in the host's log.
+
+use crate::access_log::{AccessLog, Entry};
+use crate::error::{Error, Kind, Result};
+use crate::executor::Call;
+use crate::metrics::{Metrics, UNKNOWN};
+use crate::policy::settings::Limits;
+use crate::policy::{Caller, Live, Policy, Route};
+use crate::predict::{Context, Parameters, Payload, Response};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub struct Router {
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    access_log: Option<AccessLog>,
+    limits: Limits,
+}
+
+impl Router {
+    pub fn new(
+        live: Arc<Live>,
+        metrics: Arc<Metrics>,
+        access_log: Option<AccessLog>,
+        limits: Limits,
+    ) -> Self {
+        Router { live, metrics, access_log, limits }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn policy(&self) -> Arc<Policy> {
+        self.live.snapshot()
+    }
+
+    /// Takes the policy snapshot that this request uses to its end.
+    pub fn begin(&self, id: Arc<str>, protocol: &'static str) -> Journey<'_> {
+        Journey {
+            router: self,
+            policy: self.live.snapshot(),
+            id,
+            protocol,
+            started: Instant::now(),
+            route: None,
+            queue_wait: Duration::ZERO,
+            service: Duration::ZERO,
+            ended: false,
+        }
+    }
+}
+
+/// What a caller asked for besides its input.
+#[derive(Default)]
+pub struct Ask {
+    pub parameters: Parameters,
+    /// The caller's own timeout.
+    pub timeout: Option<Duration>,
+}
+
+/// One request, from its name to its answer.
+pub struct Journey<'r> {
+    router: &'r Router,
+    policy: Arc<Policy>,
+    id: Arc<str>,
+    protocol: &'static str,
+    started: Instant,
+    route: Option<Arc<Route>>,
+    queue_wait: Duration,
+    service: Duration,
+    ended: bool,
+}
+
+impl Journey<'_> {
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.policy.generation
+    }
+
+    /// Finds the model; `header` looks up what a routing rule may ask for.
+    pub fn resolve(
+        &mut self,
+        model: &str,
+        version: Option<&str>,
+        header: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Arc<Route>> {
+        let caller = Caller { request_id: &self.id, header };
+        let route = self.policy.content.resolve(model, version, &caller)?;
+        self.route = Some(Arc::clone(route));
+        Ok(Arc::clone(route))
+    }
+
+    /// Runs one call and waits for its single response.
+    pub async fn predict(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Response> {
+        let call = self.call(route, ask, input, Arc::clone(&self.id));
+        let named = |error: Error| error.model(route.name.to_string());
+        let response = route.executor.submit(call).map_err(named)?.one().await.map_err(named)?;
+        self.queue_wait = response.queue_wait;
+        self.service = response.service;
+        Ok(response)
+    }
+
+    /// Runs calls as one unit of admission. One that fails does not touch the others.
+    pub async fn predict_batch(
+        &mut self,
+        route: &Arc<Route>,
+        items: Vec<(Ask, Payload)>,
+    ) -> Result<Vec<Result<Response>>> {
+        let named = |error: Error| error.model(route.name.to_string());
+        let calls = items
+            .into_iter()
+            .enumerate()
+            .map(|(index, (ask, input))| self.call(route, ask, input, format!("{}/{index}", self.id).into()))
+            .collect();
+        let responses = route.executor.submit_batch(calls).map_err(named)?;
+        let mut answers = Vec::with_capacity(responses.len());
+        for response in responses {
+            let answer = response.one().await.map_err(named);
+            if let Ok(response) = &answer {
+                self.queue_wait = self.queue_wait.max(response.queue_wait);
+                self.service += response.service;
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    fn call(&self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Call {
+        let deadline = self.started + self.router.timeout(route, ask.timeout);
+        let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
+        let mut context = Context::new(id, name, version, Some(deadline));
+        context.parameters = ask.parameters;
+        Call {
+            context: Arc::new(context),
+            input,
+            transformer: route.transformer.clone(),
+            callable: Arc::clone(&route.callable),
+        }
+    }
+
+    /// Accounts for the answer. `status` is what the protocol makes of it.
+    pub fn end(mut self, status: u16, error: Option<&Error>) {
+        self.account(status, error);
+    }
+
+    /// Counts the failure of a part of the request, such as one item of a batch.
+    pub fn count_error(&self, error: &Error) {
+        self.router.metrics.errors.with_label_values(&[error.kind().as_str()]).inc();
+        self.log_failure(error);
+    }
+
+    fn account(&mut self, status: u16, error: Option<&Error>) {
+        self.ended = true;
+        let elapsed = self.started.elapsed();
+        let metrics = &self.router.metrics;
+        match (&self.route, status) {
+            (Some(route), 200) => route.metrics.ok.inc(),
+            (route, status) => {
+                let (model, version) = route
+                    .as_ref()
+                    .map_or((UNKNOWN, UNKNOWN), |route| (&*route.name.name, &*route.name.version));
+                metrics.requests.with_label_values(&[model, version, &status.to_string()]).inc();
+            }
+        }
+        if let Some(route) = &self.route {
+            route.metrics.duration.observe(elapsed.as_secs_f64());
+        }
+        if let Some(error) = error {
+            self.count_error(error);
+        }
+        if let Some(log) = &self.router.access_log {
+            let route = self.route.as_deref();
+            log.write(&Entry {
+                id: &self.id,
+                protocol: self.protocol,
+                model: route.map(|route| &*route.name.name),
+                version: route.map(|route| &*route.name.version),
+                executor: route.map(|route| route.executor.name()),
+                generation: self.policy.generation,
+                status,
+                error,
+                elapsed,
+                queue_wait: self.queue_wait,
+                service: self.service,
+            });
+        }
+    }
+
+    /// The caller has the message; backtraces and causes are for the log.
+    fn log_failure(&self, error: &Error) {
+        if error.kind() != Kind::Failed && error.detail().is_none() {
+            return;
+        }
+        let (request, kind, detail) = (&*self.id, error.kind().as_str(), error.detail());
+        let model = self.route.as_ref().map(|route| route.name.to_string());
+        match error.kind() {
+            Kind::Failed => {
+                tracing::error!(request, kind, model, plugin = error.plugin_name(), detail, "{error}")
+            }
+            _ => tracing::info!(request, kind, model, plugin = error.plugin_name(), detail, "{error}"),
+        }
+    }
+}
+
+impl Drop for Journey<'_> {
+    /// Nobody waited for the answer: the client left.
+    fn drop(&mut self) {
+        if !self.ended {
+            let error = Error::cancelled("the client left before the answer was ready");
+            self.account(499, Some(&error));
+        }
+    }
+}
+
+impl Router {
+    /// The shortest of what the caller and the model say; the default if neither does. A caller cannot ask
+    /// for more than the operator allows.
+    fn timeout(&self, route: &Route, asked: Option<Duration>) -> Duration {
+        let own = [asked, route.timeout].into_iter().flatten().min();
+        own.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout)
+    }
+}

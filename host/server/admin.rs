@@ -1,0 +1,104 @@
+//! The admin listener: the policy, reloads, rollbacks, metrics. Loopback unless the manifest says otherwise.
+
+use super::Service;
+use super::http::{self, Reply};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::policy::Reloader;
+use crate::policy::record::Outcome;
+use crate::router::Router;
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+pub struct Admin {
+    pub router: Arc<Router>,
+    pub metrics: Arc<Metrics>,
+    pub reloader: Arc<Reloader>,
+}
+
+impl Service for Admin {
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let method = request.method();
+        let get = method == Method::GET || method == Method::HEAD;
+        let post = method == Method::POST;
+        match request.uri().path() {
+            "/admin/policy" if get => http::json_of(StatusCode::OK, &self.policy()),
+            "/admin/reload" if post => {
+                let dry_run = match request.uri().query() {
+                    None | Some("" | "dry_run=false") => false,
+                    Some("dry_run=true" | "dry_run") => true,
+                    Some(other) => {
+                        let message = format!("the query \"{other}\" is not known; write dry_run=true");
+                        return http::error_reply(&Error::invalid(message), "");
+                    }
+                };
+                self.reload(dry_run, who(&request)).await
+            }
+            "/admin/policy/rollback" if post => match self.reloader.rollback(who(&request)).await {
+                Ok(record) => http::json_of(StatusCode::OK, &record),
+                Err(error) => http::error_reply(&error, ""),
+            },
+            "/metrics" if get => super::plain::metrics_reply(&self.metrics, &self.router),
+            "/health" if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
+            "/admin/policy" | "/metrics" | "/health" => http::method_not_allowed("GET"),
+            "/admin/reload" | "/admin/policy/rollback" => http::method_not_allowed("POST"),
+            path => http::error_reply(&Error::not_found(format!("no route {method} {path}")), ""),
+        }
+    }
+}
+
+impl Admin {
+    /// 200 if the files are live (or would be), 409 if they were refused.
+    async fn reload(&self, dry_run: bool, who: String) -> Reply {
+        match self.reloader.reload(dry_run, who).await {
+            Ok(record) => {
+                let good =
+                    matches!(record.outcome, Outcome::Applied | Outcome::Unchanged | Outcome::WouldApply);
+                http::json_of(if good { StatusCode::OK } else { StatusCode::CONFLICT }, &record)
+            }
+            Err(error) => http::error_reply(&error, ""),
+        }
+    }
+
+    fn policy(&self) -> Value {
+        let report = self.reloader.report();
+        let policy = self.router.policy();
+        let executors: serde_json::Map<String, Value> = policy
+            .content
+            .executors
+            .iter()
+            .map(|(name, executor)| {
+                let status = executor.status();
+                let value = json!({
+                    "kind": executor.kind(),
+                    "workers": status.workers,
+                    "busy": status.busy,
+                    "overdue": status.overdue,
+                    "inflight": status.inflight,
+                    "queue_length": status.queue_length,
+                    "queue_capacity": status.queue_capacity,
+                });
+                (name.to_string(), value)
+            })
+            .collect();
+        let routes: serde_json::Map<String, Value> = policy
+            .content
+            .models()
+            .flat_map(|(_, model)| model.versions.values())
+            .map(|route| (route.name.to_string(), route.executor.name().into()))
+            .collect();
+        let mut value = serde_json::to_value(&report).expect("invariant: a report has string keys");
+        value["executors"] = executors.into();
+        value["routes"] = routes.into();
+        value
+    }
+}
+
+/// Who asked, for the record: what the caller says of itself.
+fn who(request: &Request<Incoming>) -> String {
+    let named = http::header(request.headers(), "x-operator");
+    let agent = || http::header(request.headers(), "user-agent");
+    named.or_else(agent).map_or_else(|| "unknown".into(), |who| who.chars().take(80).collect())
+}

@@ -1,0 +1,214 @@
+//! What all HTTP routes share: bodies, replies, request ids, error kind to status.
+
+use crate::error::{Error, Kind, Result};
+use crate::policy::settings::Limits;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{HeaderMap, Method, Response, StatusCode};
+use std::fmt::Write;
+use std::sync::Arc;
+
+pub type Reply = Response<Full<Bytes>>;
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const GENERATION: HeaderName = HeaderName::from_static("x-hostler-generation");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The field at fault where a body does not arrive.
+const BODY: &str = "body";
+
+/// Reads a body whole, within the limits of size and time.
+pub async fn read_body(body: Incoming, limits: &Limits) -> Result<Bytes> {
+    let max = limits.max_body_bytes;
+    let too_large = || Error::too_large(format!("the body is over {} MB; see max_body_mb", max >> 20));
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
+    let read = collect(body, max);
+    match tokio::time::timeout(limits.body_timeout, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(Unread::TooLarge)) => Err(too_large()),
+        Ok(Err(Unread::Broken(error))) if left(&error) => {
+            Err(Error::cancelled("the client left before its body was whole"))
+        }
+        Ok(Err(Unread::Broken(error))) => Err(Error::invalid(format!("cannot read the body: {error}"))),
+        Err(_) => {
+            let ms = limits.body_timeout.as_millis();
+            Err(Error::deadline(format!("the body did not arrive within {ms} ms")).field(BODY))
+        }
+    }
+}
+
+enum Unread {
+    TooLarge,
+    Broken(hyper::Error),
+}
+
+/// Whether a body broke off because its client is gone, and not because of what it holds.
+fn left(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| {
+        matches!(cause.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+    })
+}
+
+/// One frame, as small requests have, is not copied.
+async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > max {
+            return Err(Unread::TooLarge);
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Reads what must be a JSON object; `otherwise` begins the error.
+pub fn parse_object<'a, T: serde::Deserialize<'a>>(text: &'a [u8], otherwise: &str) -> Result<T> {
+    // serde would take a list of the fields' values as well.
+    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => Err(Error::invalid("the body is empty; send a JSON object")),
+        Some(b'{') => {
+            serde_json::from_slice(text).map_err(|error| Error::invalid(format!("{otherwise}: {error}")))
+        }
+        Some(_) => Err(Error::invalid(format!("{otherwise}: expected a JSON object"))),
+    }
+}
+
+/// The caller's request id, if it is one that can go into a log; otherwise a new one.
+pub fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let usable = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(usable) {
+        Some(id) => id.into(),
+        None => format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into(),
+    }
+}
+
+/// A header's value as text.
+pub fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+pub fn reply(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    reply
+}
+
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    reply(status, JSON, body)
+}
+
+pub fn json_of(status: StatusCode, value: &impl serde::Serialize) -> Reply {
+    json(status, serde_json::to_vec(value).expect("invariant: answers have string keys"))
+}
+
+/// Inputs or outputs of a model, as the Open Inference Protocol writes them.
+pub fn tensor_specs(specs: &[crate::predict::TensorSpec]) -> Vec<serde_json::Value> {
+    let spec = |spec: &crate::predict::TensorSpec| serde_json::json!({"name": &*spec.name, "datatype": spec.datatype.as_str(), "shape": &spec.shape[..]});
+    specs.iter().map(spec).collect()
+}
+
+/// Says which request and which policy an answer belongs to.
+pub fn sign(reply: &mut Reply, id: &str, generation: u64) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        reply.headers_mut().insert(REQUEST_ID, id);
+    }
+    reply.headers_mut().insert(GENERATION, generation.into());
+}
+
+/// Error kind to status of the plain interface: the one place that says so.
+pub fn status_of(error: &Error) -> StatusCode {
+    match error.kind() {
+        Kind::InvalidInput => StatusCode::BAD_REQUEST,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // The caller was late, not the work.
+        Kind::Deadline if error.field_name() == Some(BODY) => StatusCode::REQUEST_TIMEOUT,
+        Kind::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        Kind::Cancelled => StatusCode::from_u16(499).expect("invariant: a three-digit code"),
+        Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An error in the form of the plain interface.
+pub fn error_reply(error: &Error, id: &str) -> Reply {
+    #[derive(serde::Serialize)]
+    struct Body<'a> {
+        error: Fields<'a>,
+    }
+
+    #[derive(serde::Serialize)]
+    struct Fields<'a> {
+        kind: &'static str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        field: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        model: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        plugin: Option<&'a str>,
+        request_id: &'a str,
+    }
+
+    let fields = Fields {
+        kind: error.kind().as_str(),
+        message: error.message(),
+        field: error.field_name(),
+        model: error.model_name(),
+        plugin: error.plugin_name(),
+        request_id: id,
+    };
+    let mut reply = json_of(status_of(error), &Body { error: fields });
+    retry_after(&mut reply, error);
+    reply
+}
+
+/// Overload passes; one second is the shortest that the header can say.
+pub fn retry_after(reply: &mut Reply, error: &Error) {
+    if error.kind() == Kind::Overloaded {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+}
+
+/// A path that exists, asked with another verb.
+pub fn method_not_allowed(allow: &'static str) -> Reply {
+    let body =
+        format!("{{\"error\":{{\"kind\":\"unsupported\",\"message\":\"this path takes {allow} only\"}}}}");
+    let mut reply = json(StatusCode::METHOD_NOT_ALLOWED, body);
+    reply.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+/// A path that does not exist.
+pub fn no_such_path(method: &Method, path: &str) -> Reply {
+    let path: String = path.chars().take(200).collect();
+    let mut message = String::new();
+    let _ = write!(message, "no route {method} {path}; see GET /models, POST /predict, GET /v2");
+    let error = Error::not_found(message);
+    error_reply(&error, "")
+}
+
+/// One part of a path, decoded.
+pub fn decode_segment(segment: &str) -> Result<String> {
+    let decoded = percent_encoding::percent_decode_str(segment).decode_utf8();
+    decoded.map(Into::into).map_err(|_| Error::invalid("the path is not UTF-8"))
+}

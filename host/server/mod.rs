@@ -1,0 +1,159 @@
+//! Listeners and connections: HTTP/1.1 in, the routes of `plain`, `oip` and `admin` out.
+//!
+//! A failed `accept()` never ends a listener. Connections are bounded in number, size of headers, and the
+//! time that a client may take to send them.
+
+pub mod admin;
+pub mod http;
+mod io;
+pub mod oip;
+pub mod plain;
+
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::policy::settings::Limits;
+use http::Reply;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Answers requests of one listener.
+pub trait Service: Send + Sync + 'static {
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply> + Send;
+}
+
+/// A listener that is bound and not yet accepting.
+pub struct Listener {
+    inner: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Port 0 takes a free one.
+    pub async fn bind(what: &str, address: SocketAddr) -> Result<Self> {
+        let failed = |error: std::io::Error| {
+            Error::unavailable(format!("cannot listen for {what} on {address}: {error}"))
+        };
+        let inner = TcpListener::bind(address).await.map_err(failed)?;
+        let address = inner.local_addr().map_err(failed)?;
+        Ok(Listener { inner, address })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until `stop` says so, then waits for the connections to finish their requests.
+    pub async fn serve<S: Service>(
+        self,
+        service: Arc<S>,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let open = Arc::new(Open { count: AtomicUsize::new(0), gauge: metrics.connections.clone() });
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.inner.accept() => accepted,
+                () = stopped(&mut stop) => break,
+                Some(_) = tasks.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, _)) if open.count.load(Ordering::Relaxed) >= limits.max_connections => {
+                    io::refuse(&stream, limits.max_connections);
+                }
+                Ok((stream, _)) => {
+                    let (service, stop) = (Arc::clone(&service), stop.clone());
+                    let counted = Counted::new(&open);
+                    tasks.spawn(async move {
+                        let _counted = counted;
+                        connection(stream, service, limits, stop).await;
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, or a client that left while queued: neither may end this
+                    // loop, and the first must not turn it into a busy one.
+                    tracing::warn!(%error, address = %self.address, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(self.inner);
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Returns once the listeners shall stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+struct Open {
+    count: AtomicUsize,
+    gauge: prometheus::IntGauge,
+}
+
+struct Counted(Arc<Open>);
+
+impl Counted {
+    fn new(open: &Arc<Open>) -> Self {
+        open.count.fetch_add(1, Ordering::Relaxed);
+        open.gauge.inc();
+        Counted(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.gauge.dec();
+    }
+}
+
+async fn connection<S: Service>(
+    stream: TcpStream,
+    service: Arc<S>,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let (stream, head) = io::Watched::new(stream);
+    let in_head = Arc::clone(&head);
+    let answer = service_fn(move |request| {
+        in_head.complete();
+        let (service, head) = (Arc::clone(&service), Arc::clone(&in_head));
+        async move {
+            let reply = service.answer(request).await;
+            // What came since then was this request's body.
+            head.complete();
+            Ok::<_, Infallible>(reply)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.max_header_bytes.max(8192))
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if ended.is_err_and(|error| error.is_timeout()) {
+        head.timed_out();
+    }
+}
