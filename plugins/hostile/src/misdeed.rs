@@ -1,0 +1,178 @@
+//! What a plugin can do wrong, by name. Some of it never returns.
+
+use crate::snoop::snoop;
+use hostler_plugin::{Datatype, Error, ErrorKind, Request, Tensor, log, tensor};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// What a misdeed gives in place of the honest result. Each is for calls that can return its kind.
+pub enum Answer {
+    Tensors(Vec<Tensor>),
+    Json(String),
+}
+
+/// Does what the request asks for at this point of its way; None if that leaves the result as it is.
+pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
+    if request.text("at")?.is_some_and(|wanted| wanted != at) {
+        return Ok(None);
+    }
+    let deed = request.text("do")?.unwrap_or_else(|| "ok".into());
+    match deed.as_str() {
+        "ok" => {}
+        "spin" => spin(None),
+        "slow" => spin(Some(Duration::from_millis(whole(request, "ms", 100)?))),
+        "sleep" => std::thread::sleep(Duration::from_millis(whole(request, "ms", 60_000)?)),
+        "polite" => return Err(polite(request)),
+        "trap" => panic!("the request asked for this panic"),
+        "exit" => std::process::exit(1),
+        "bomb" => bomb(),
+        "greedy" => drop(black_box(Vec::<u8>::new()).try_reserve(black_box(1 << 30))),
+        "recurse" => {
+            black_box(recurse(black_box(1)));
+        }
+        "huge-answer" => return Ok(Some(huge(at, whole(request, "mb", 200)? as usize)?)),
+        "bad-tensor" => return Err(bad_tensor()),
+        "nan" if at == "postprocess" => return Ok(Some(Answer::Json(r#"{"x": NaN}"#.into()))),
+        "not-json" if at == "postprocess" => return Ok(Some(Answer::Json(r#"{"x": [1, 2"#.into()))),
+        "snoop" if at == "postprocess" => return Ok(Some(Answer::Json(snoop(request)?))),
+        "nan" | "not-json" | "snoop" => {}
+        "forge" => forge(),
+        "log-flood" => log_flood(),
+        "print-flood" => print_flood(),
+        "handles" => handles(whole(request, "count", 1_000_000)?)?,
+        "names" => names(whole(request, "mb", 8)? as usize)?,
+        "big-note" => request.set_note(&vec![0; 2 << 20]),
+        "wrong-outputs" => {
+            return Ok(Some(Answer::Tensors(vec![tensor::fp32("surprise", &[1, 3], &[1.0, 2.0, 3.0])?])));
+        }
+        "huge-error" => return Err(Error::failed("x".repeat((whole(request, "mb", 8)? as usize) << 20))),
+        "error" => return Err(error(&request.text("kind")?.unwrap_or_default())?),
+        unknown => return Err(Error::invalid("parameters.do", format!("\"{unknown}\" is no misdeed"))),
+    }
+    Ok(None)
+}
+
+/// A parameter that is a whole number and not negative.
+fn whole(request: &Request, name: &str, default: u64) -> Result<u64, Error> {
+    match request.integer(name)? {
+        None => Ok(default),
+        Some(value) => u64::try_from(value)
+            .map_err(|_| Error::invalid(format!("parameters.{name}"), format!("{name} is negative"))),
+    }
+}
+
+/// Computes, for a time or for ever, without a call to the host that could stop it.
+fn spin(time: Option<Duration>) {
+    let start = Instant::now();
+    while time.is_none_or(|time| start.elapsed() < time) {
+        for i in 0..100_000_u64 {
+            black_box(i);
+        }
+    }
+}
+
+/// Computes until nobody waits for it any more, and looks often, as a long job should.
+fn polite(request: &Request) -> Error {
+    loop {
+        if request.cancelled() {
+            return Error::of(ErrorKind::Cancelled, "stopped: nobody waits for the answer");
+        }
+        if request.time_left().is_some_and(|left| left < 20) {
+            return Error::of(ErrorKind::Deadline, "stopped: the time is nearly up");
+        }
+        spin(Some(Duration::from_millis(1)));
+    }
+}
+
+/// Takes memory until there is none; then the allocation fails and the instance aborts.
+fn bomb() {
+    loop {
+        black_box(vec![1_u8; 1 << 20].leak());
+    }
+}
+
+/// Ends the stack of the machine rather than that of the program, which lies in its memory.
+#[inline(never)]
+fn recurse(depth: u64) -> u64 {
+    if depth == 0 { 0 } else { recurse(depth.wrapping_add(1)).wrapping_mul(3) ^ depth }
+}
+
+/// An answer of so many megabytes, of the kind that the call can return.
+fn huge(at: &str, mb: usize) -> Result<Answer, Error> {
+    if at == "postprocess" {
+        let mut text = String::with_capacity((mb << 20) + 2);
+        text.push('"');
+        text.extend(std::iter::repeat_n('x', mb << 20));
+        text.push('"');
+        return Ok(Answer::Json(text));
+    }
+    // The wire form of one element, made in place so that the memory is needed once.
+    let mut data = vec![b'x'; 4 + (mb << 20)];
+    data[..4].copy_from_slice(&((mb << 20) as u32).to_le_bytes());
+    Ok(Answer::Tensors(vec![Tensor::create("data", Datatype::Bytes, &[1], &data)?]))
+}
+
+/// The host's own words about a tensor whose bytes do not fit its shape.
+fn bad_tensor() -> Error {
+    match tensor::fp32("bad", &[2, 2], &[1.0, 2.0, 3.0]) {
+        Ok(_) => Error::failed("the host took a tensor that is not one"),
+        Err(error) => error,
+    }
+}
+
+/// Words that look like the host's own, and a terminal's red.
+fn forge() {
+    const LINES: &str = "honest\n2026-01-01T00:00:00Z ERROR forged\r\n\u{1b}[31mforged";
+    log::info(LINES);
+    println!("{LINES}");
+    eprintln!("{LINES}");
+}
+
+/// 100 MB through the log.
+fn log_flood() {
+    let line = "a line of one hundred letters ".repeat(4)[..100].to_owned();
+    for _ in 0..1 << 20 {
+        log::info(&line);
+    }
+}
+
+/// 100 MB through stdout.
+fn print_flood() {
+    for i in 0..1 << 20 {
+        println!("line {i:010} {:83}", "of one hundred letters");
+    }
+}
+
+/// Tensors that nobody drops.
+fn handles(count: u64) -> Result<(), Error> {
+    for _ in 0..count {
+        std::mem::forget(tensor::uint8("leak", &[0], &[])?);
+    }
+    Ok(())
+}
+
+/// A tensor of no bytes under a hundred long names.
+fn names(mb: usize) -> Result<(), Error> {
+    let (tensor, name) = (tensor::uint8("", &[0], &[])?, "n".repeat(mb << 20));
+    for _ in 0..100 {
+        std::mem::forget(tensor.renamed(&name));
+    }
+    Ok(())
+}
+
+/// An error of each kind that the contract has.
+fn error(kind: &str) -> Result<Error, Error> {
+    let kind = match kind {
+        "invalid-input" => return Ok(Error::invalid("data.field", "an invalid input, as asked")),
+        "not-found" => ErrorKind::NotFound,
+        "unsupported" => ErrorKind::Unsupported,
+        "too-large" => ErrorKind::TooLarge,
+        "overloaded" => ErrorKind::Overloaded,
+        "unavailable" => ErrorKind::Unavailable,
+        "deadline" => ErrorKind::Deadline,
+        "cancelled" => ErrorKind::Cancelled,
+        "" | "failed" => ErrorKind::Failed,
+        _ => return Err(Error::invalid("parameters.kind", format!("\"{kind}\" is no kind of error"))),
+    };
+    Ok(Error::of(kind, "an error, as asked"))
+}

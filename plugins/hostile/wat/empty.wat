@@ -1,0 +1,2 @@
+;; A component without a role.
+(component)

@@ -1,0 +1,47 @@
+//! Generated from `wit/`: the imports once, and one module for each role that a component can export.
+//! Nothing here is for authors to name; `lib.rs` re-exports what they need.
+
+mod imports {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        world: "imports",
+        generate_all,
+    });
+}
+
+pub use imports::hostler::plugin::{assets, types};
+pub use imports::wasi::{config::store, logging::logging};
+
+pub mod transformer {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        world: "transformer-plugin",
+        with: {
+            "hostler:plugin/types@0.1.0": super::types,
+            "hostler:plugin/assets@0.1.0": super::assets,
+            "wasi:logging/logging@0.1.0-draft": super::logging,
+            "wasi:config/store@0.2.0-rc.1": super::store,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_transformer",
+    });
+
+    pub use exports::hostler::plugin::transformer::Guest;
+}
+
+pub mod model {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        world: "model-plugin",
+        with: {
+            "hostler:plugin/types@0.1.0": super::types,
+            "hostler:plugin/assets@0.1.0": super::assets,
+            "wasi:logging/logging@0.1.0-draft": super::logging,
+            "wasi:config/store@0.2.0-rc.1": super::store,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_model",
+    });
+
+    pub use exports::hostler::plugin::model::Guest;
+}

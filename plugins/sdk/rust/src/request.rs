@@ -1,0 +1,47 @@
+//! Typed reading of request parameters. A parameter of another type is the caller's fault, and its
+//! field is `parameters.<name>`.
+
+use crate::{Error, Parameter, Request};
+
+impl Request {
+    /// A boolean parameter, false if the request has none of that name.
+    pub fn flag(&self, name: &str) -> Result<bool, Error> {
+        match self.parameter(name) {
+            None => Ok(false),
+            Some(Parameter::Boolean(value)) => Ok(value),
+            Some(_) => Err(wrong_type(name, "true or false")),
+        }
+    }
+
+    /// A parameter that is a text.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        match self.parameter(name) {
+            None => Ok(None),
+            Some(Parameter::Text(value)) => Ok(Some(value)),
+            Some(_) => Err(wrong_type(name, "a text")),
+        }
+    }
+
+    /// A parameter that is a whole number.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
+        match self.parameter(name) {
+            None => Ok(None),
+            Some(Parameter::Integer(value)) => Ok(Some(value)),
+            Some(_) => Err(wrong_type(name, "a whole number")),
+        }
+    }
+
+    /// A parameter that is a number, whole or not.
+    pub fn number(&self, name: &str) -> Result<Option<f64>, Error> {
+        match self.parameter(name) {
+            None => Ok(None),
+            Some(Parameter::Number(value)) => Ok(Some(value)),
+            Some(Parameter::Integer(value)) => Ok(Some(value as f64)),
+            Some(_) => Err(wrong_type(name, "a number")),
+        }
+    }
+}
+
+fn wrong_type(name: &str, expected: &str) -> Error {
+    Error::invalid(format!("parameters.{name}"), format!("parameter \"{name}\": expected {expected}"))
+}
