@@ -1,0 +1,26 @@
+"""Writes the request bodies of `cargo xtask bench`: `bodies.py EXAMPLE_FOLDER OUTPUT_FOLDER`.
+
+The same customer for every target: as a record where a plugin prepares it, as ready-made floats elsewhere.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+example, output = map(Path, sys.argv[1:])
+sys.path.insert(0, str(example))
+
+from features import features, load_scaling  # noqa: E402 (found through the path above)
+
+record = json.loads((example / "request.json").read_text())["data"]
+# The shortest text of each float32: what a client would send.
+rows = [[float(str(value)) for value in features(record, load_scaling())]]
+
+bodies = {
+    "fastapi": {"data": rows},
+    "plain": {"model": "plain", "data": {"input": rows}},
+}
+for name in ["fresh", "reused", "python-fresh", "python-reused", "js-fresh", "js-reused"]:
+    bodies[name] = {"model": name, "data": record}
+for name, body in bodies.items():
+    (output / f"{name}.json").write_text(json.dumps(body))

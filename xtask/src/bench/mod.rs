@@ -1,0 +1,216 @@
+//! `cargo xtask bench`: Hostler against FastAPI + uvicorn on the same model, interleaved in one run, because two runs
+//! on one machine differ by more than what is measured. Only this file knows who is measured with what.
+
+mod http;
+mod machine;
+mod probe;
+mod report;
+mod server;
+mod wrk;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command::{output, step};
+use crate::content::make_folder;
+use crate::error::{Attempt, Error, Result};
+use crate::layout::Layout;
+use crate::{onnxruntime, packages, plugin, serve};
+use server::Server;
+
+const CONNECTIONS: [u32; 3] = [1, 10, 100];
+/// What the languages of plugins cost is compared under this load alone.
+const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
+/// An idle machine shows less; more than this is seen in the results.
+const BUSY_PERCENT_MAX: f64 = 10.0;
+const USAGE: &str = "bench [--seconds N] [--rounds N] [--quick] [--hostler PATH]";
+
+struct Plan {
+    seconds: u64,
+    rounds: usize,
+    /// A look at whether all works; not written down.
+    quick: bool,
+    /// Another build of hostler to measure; by default this repository's is built.
+    hostler: Option<PathBuf>,
+}
+
+/// One line of the tables.
+struct Target<'a> {
+    /// Also the name of the file with its request body.
+    name: &'static str,
+    server: &'a Server,
+    /// What a right answer contains: a benchmark of wrong answers is worth nothing.
+    expected: &'static str,
+    connections: &'static [u32],
+}
+
+/// What one target did under one load in one round.
+#[derive(Clone)]
+pub struct Cell {
+    pub target: &'static str,
+    pub connections: u32,
+    pub requests_per_s: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    /// Answers over 399, and requests that got none.
+    pub failed: u64,
+    /// User and system time of the whole server process per request.
+    pub cpu_us: f64,
+    pub rss_mb: f64,
+    pub health_p99_us: f64,
+    pub health_failed: u64,
+}
+
+pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
+    let plan = parse(args)?;
+    packages::debian_program("wrk")?;
+    let library = onnxruntime::library(layout)?;
+    let python = packages::python_packages(layout, &layout.root.join("xtask/bench/requirements.txt"))?;
+    plugin::build_all(layout, false)?;
+    let binary = match &plan.hostler {
+        Some(path) => path.clone(),
+        None => serve::build_host(layout, true)?,
+    };
+    let folder = layout.target()?.join("bench");
+    write_bodies(layout, &python, &folder)?;
+    let busy_percent = machine::busy_percent()?;
+    if busy_percent > BUSY_PERCENT_MAX {
+        step(&format!(
+            "warning: the machine is {busy_percent:.0} % busy with other work: expect poor numbers"
+        ));
+    }
+
+    let fastapi = server::fastapi(layout, &python, &folder)?;
+    let hostler = server::hostler(layout, &binary, &library, &folder)?;
+    let target = |name, server, expected| Target { name, server, expected, connections: &CONNECTIONS };
+    let language =
+        |name| Target { connections: &CONNECTIONS_OF_LANGUAGES, ..target(name, &hostler, "churn") };
+    let targets = [
+        target("fastapi", &fastapi, "probabilities"),
+        target("plain", &hostler, "probabilities"),
+        target("fresh", &hostler, "churn"),
+        target("reused", &hostler, "churn"),
+        language("python-fresh"),
+        language("python-reused"),
+        language("js-fresh"),
+        language("js-reused"),
+    ];
+    let cells = measure(layout, &plan, &targets, &folder)?;
+    let report =
+        report::report(&plan_text(&plan), &machine::describe(layout, &binary, busy_percent)?, &cells);
+    println!("{report}");
+    if !plan.quick {
+        let page = layout.root.join("docs/performance.md");
+        report::write(&page, &report)?;
+        step(&format!("written to {}", layout.relative(&page)));
+    }
+    Ok(())
+}
+
+fn parse(args: &[String]) -> Result<Plan> {
+    let mut plan = Plan { seconds: 5, rounds: 3, quick: false, hostler: None };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--seconds" => plan.seconds = number(arg, args.next())?,
+            "--rounds" => plan.rounds = number(arg, args.next())? as usize,
+            "--quick" => (plan.seconds, plan.rounds, plan.quick) = (1, 1, true),
+            "--hostler" => {
+                let path = args.next().ok_or_else(|| Error::new("bench: --hostler needs a path", USAGE))?;
+                plan.hostler = Some(std::path::absolute(path).attempting(|| format!("--hostler {path}"))?);
+            }
+            _ => return Err(Error::new(format!("bench: unexpected argument {arg:?}"), USAGE)),
+        }
+    }
+    Ok(plan)
+}
+
+fn number(arg: &str, value: Option<&String>) -> Result<u64> {
+    let number = value.and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+    number.ok_or_else(|| Error::new(format!("bench: {arg} needs a number from 1"), USAGE))
+}
+
+fn plan_text(plan: &Plan) -> String {
+    format!("cargo xtask bench --seconds {} --rounds {}", plan.seconds, plan.rounds)
+}
+
+fn write_bodies(layout: &Layout, python: &Path, folder: &Path) -> Result<()> {
+    make_folder(folder)?;
+    let mut script = Command::new("python3");
+    packages::see_packages(&mut script, python);
+    script.current_dir(&layout.root).args(["xtask/bench/bodies.py", "examples/bankchurn"]).arg(folder);
+    output(
+        &mut script,
+        "examples/bankchurn/request.json and features.py are the source of the request bodies",
+    )
+    .map(drop)
+}
+
+/// Round by round, and within a round the targets in turn under each load, so that a slow minute hits all of them.
+fn measure(layout: &Layout, plan: &Plan, targets: &[Target], folder: &Path) -> Result<Vec<Cell>> {
+    for target in targets {
+        check(target, folder)?;
+        load(layout, target, 10, 1, folder)?;
+    }
+    let mut cells = Vec::new();
+    for round in 1..=plan.rounds {
+        for connections in CONNECTIONS {
+            for target in targets.iter().filter(|target| target.connections.contains(&connections)) {
+                let cell = load(layout, target, connections, plan.seconds, folder)?;
+                step(&format!(
+                    "round {round}/{}: {:>3} connections: {:<13} {:>7.0} requests/s, {:>6.1} us CPU per request, {} failed",
+                    plan.rounds, connections, target.name, cell.requests_per_s, cell.cpu_us, cell.failed
+                ));
+                cells.push(cell);
+            }
+        }
+    }
+    Ok(cells)
+}
+
+/// One request, whose answer must be right.
+fn check(target: &Target, folder: &Path) -> Result<()> {
+    let body = body(target, folder);
+    let body = std::fs::read(&body).attempting(|| format!("read {}", body.display()))?;
+    let answer = http::Connection::open(target.server.port)
+        .and_then(|mut connection| connection.request("POST", "/predict", &body))
+        .attempting(|| format!("{}: POST /predict", target.name))?;
+    let text = String::from_utf8_lossy(&answer.body);
+    if answer.status != 200 || !text.contains(target.expected) {
+        let attempted = format!("{}: POST /predict: {} {text}", target.name, answer.status);
+        return Err(Error::new(
+            attempted,
+            format!("expected 200 and {:?}; the server's log is in {}", target.expected, folder.display()),
+        ));
+    }
+    Ok(())
+}
+
+fn load(layout: &Layout, target: &Target, connections: u32, seconds: u64, folder: &Path) -> Result<Cell> {
+    let server = target.server;
+    let probe = probe::Probe::start(server.port);
+    let cpu_before = server.cpu()?;
+    let script = layout.root.join("xtask/bench/post.lua");
+    let load =
+        wrk::Load { port: server.port, connections, seconds, script: &script, body: &body(target, folder) };
+    let done = wrk::run(&load)?;
+    let cpu: Duration = server.cpu()? - cpu_before;
+    let health = probe.stop();
+    Ok(Cell {
+        target: target.name,
+        connections,
+        requests_per_s: done.requests as f64 / done.seconds,
+        p50_us: done.p50_us,
+        p99_us: done.p99_us,
+        failed: done.failed,
+        cpu_us: cpu.as_secs_f64() * 1e6 / done.requests.max(1) as f64,
+        rss_mb: server.rss_mb()?,
+        health_p99_us: health.p99_us,
+        health_failed: health.failed,
+    })
+}
+
+fn body(target: &Target, folder: &Path) -> PathBuf {
+    folder.join(target.name).with_extension("json")
+}

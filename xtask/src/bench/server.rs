@@ -1,0 +1,164 @@
+//! The servers under test: started on free ports of 127.0.0.1, watched through /proc, ended when dropped.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use super::http::Connection;
+use crate::command::{not_started, step};
+use crate::error::{Attempt, Error, Result};
+use crate::layout::Layout;
+use crate::onnxruntime;
+use crate::packages::see_packages;
+
+/// Enough to import Python's packages or to compile a plugin on a slow machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+pub struct Server {
+    pub port: u16,
+    child: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Hostler, whose first line on stdout names the port that it was given.
+pub fn hostler(layout: &Layout, binary: &Path, library: &Path, logs: &Path) -> Result<Server> {
+    let mut command = bound_to_this_process(binary);
+    command.current_dir(&layout.root).env(onnxruntime::VARIABLE, library);
+    command.args(["serve", "xtask/bench/hostler.toml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let log = logs.join("hostler.log");
+    let mut child = start(command.stdout(Stdio::piped()), &log)?;
+    let stdout = BufReader::new(child.stdout.take().expect("invariant: stdout is piped"));
+    let mut server = Server { port: 0, child };
+    server.port = listening_port(stdout).ok_or_else(|| did_not_start("hostler", &log))?;
+    ready(server, "hostler", &log)
+}
+
+/// FastAPI on uvicorn: one process, its fastest event loop and parser, no access log.
+pub fn fastapi(layout: &Layout, packages: &Path, logs: &Path) -> Result<Server> {
+    let port = free_port()?;
+    let mut command = bound_to_this_process(Path::new("python3"));
+    see_packages(&mut command, packages);
+    command.current_dir(&layout.root).env("BENCH_MODEL", "examples/bankchurn/model.onnx");
+    command.args(["-m", "uvicorn", "--app-dir", "xtask/bench", "fastapi_app:app", "--host", "127.0.0.1"]);
+    command.args(["--port", &port.to_string(), "--loop", "uvloop", "--http", "httptools"]);
+    command.args(["--no-access-log", "--log-level", "warning"]);
+    let log = logs.join("fastapi.log");
+    let child = start(command.stdout(Stdio::null()), &log)?;
+    ready(Server { port, child }, "fastapi", &log)
+}
+
+impl Server {
+    /// User and system time of all its threads, those that ended included.
+    pub fn cpu(&self) -> Result<Duration> {
+        let text = self.proc_file("stat")?;
+        parse_cpu(&text)
+            .ok_or_else(|| Error::new(format!("/proc/{}/stat: cannot read {text:?}", self.child.id()), ""))
+    }
+
+    pub fn rss_mb(&self) -> Result<f64> {
+        let text = self.proc_file("status")?;
+        let kb = text
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
+        // A process that has ended has no memory left to show.
+        kb.map(|kb| kb / 1024.0)
+            .ok_or_else(|| Error::new(format!("the server on port {} has ended", self.port), ""))
+    }
+
+    fn proc_file(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/{}/{name}", self.child.id());
+        fs::read_to_string(&path).attempting(|| format!("read {path}"))
+    }
+}
+
+/// Fields 14 and 15, in hundredths of a second; counted behind the name, which may hold blanks and parentheses.
+fn parse_cpu(stat: &str) -> Option<Duration> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
+}
+
+/// A command that the kernel ends with this process, however this one ends; `setpriv` becomes the program itself.
+fn bound_to_this_process(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+fn start(command: &mut Command, log: &Path) -> Result<Child> {
+    step(&format!("start {}", log.file_stem().unwrap_or_default().to_string_lossy()));
+    let stderr = File::create(log).attempting(|| format!("create {}", log.display()))?;
+    command.stdin(Stdio::null()).stderr(stderr);
+    command.spawn().map_err(|cause| not_started(command, &cause, "setpriv is in Debian's package util-linux"))
+}
+
+/// The port in `listening http=127.0.0.1:PORT admin=...`. What follows is read and dropped, so that the pipe never fills.
+fn listening_port(mut stdout: BufReader<ChildStdout>) -> Option<u16> {
+    let mut line = String::new();
+    stdout.read_line(&mut line).ok()?;
+    spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    parse_port(&line)
+}
+
+fn parse_port(line: &str) -> Option<u16> {
+    let address =
+        line.strip_prefix("listening ")?.split_whitespace().find_map(|word| word.strip_prefix("http="))?;
+    address.rsplit(':').next()?.parse().ok()
+}
+
+/// Waits for a 200 on `/health`.
+fn ready(mut server: Server, name: &str, log: &Path) -> Result<Server> {
+    let start = Instant::now();
+    while start.elapsed() < START_LIMIT {
+        let answer = Connection::open(server.port)
+            .and_then(|mut connection| connection.request("GET", "/health", b""));
+        if answer.is_ok_and(|answer| answer.status == 200) {
+            return Ok(server);
+        }
+        if !matches!(server.child.try_wait(), Ok(None)) {
+            break;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    Err(did_not_start(name, log))
+}
+
+fn did_not_start(name: &str, log: &Path) -> Error {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+    Error::new(format!("{name} did not start"), format!("end of {}:\n{tail}", PathBuf::from(log).display()))
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    Ok(listener.attempting(|| "find a free port on 127.0.0.1".to_owned())?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_is_counted_behind_a_hostile_process_name() {
+        let stat = "12 (a) b ( c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 9 0 1 2 3";
+        assert_eq!(parse_cpu(stat), Some(Duration::from_secs(2)));
+        assert_eq!(parse_cpu("12 (a"), None);
+    }
+
+    #[test]
+    fn port_is_found_in_the_contract_line_only() {
+        assert_eq!(parse_port("listening http=127.0.0.1:8123 admin=127.0.0.1:9\n"), Some(8123));
+        assert_eq!(parse_port("error: no such file\n"), None);
+    }
+}

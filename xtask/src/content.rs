@@ -1,0 +1,157 @@
+//! Files by content: keys that tell whether inputs changed, and writing that never leaves half a file.
+//! Modification times are not trusted: a checkout or an overwritten output would make them lie.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Attempt, Result};
+
+/// Folders that tools leave beside sources and that are no input.
+const SKIPPED: [&str; 3] = ["__pycache__", "node_modules", "target"];
+
+/// A key over `texts` and over names and contents of all files under `paths`; files that are not there count as empty.
+/// Guards against forgetting a rebuild, not against an attacker.
+pub fn key(texts: &[&str], paths: &[PathBuf]) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.write_usize(bytes.len());
+        hasher.write(bytes);
+    };
+    texts.iter().for_each(|text| add(text.as_bytes()));
+    for path in paths {
+        for (name, file) in files(path)? {
+            add(name.as_bytes());
+            add(&fs::read(&file).attempting(|| format!("read {}", file.display()))?);
+        }
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// All files under `path` in order, named relative to it, so that two clones have the same key.
+fn files(path: &Path) -> Result<Vec<(String, PathBuf)>> {
+    if path.is_file() {
+        return Ok(vec![(String::new(), path.to_path_buf())]);
+    }
+    let (mut found, mut folders) = (Vec::new(), vec![path.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let entry = entry.attempting(|| format!("list {}", folder.display()))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let entry = entry.path();
+            if entry.is_dir() && !SKIPPED.contains(&name.as_str()) {
+                folders.push(entry);
+            } else if entry.is_file() && !name.starts_with('.') {
+                let name = entry.strip_prefix(path).unwrap_or(&entry).to_string_lossy().into_owned();
+                found.push((name, entry));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Puts the content of `from` at `to` in one step, so that a reader or a watcher sees the old file or the new one.
+/// Returns false, and touches nothing, when `to` has that content already.
+pub fn install(from: &Path, to: &Path) -> Result<bool> {
+    let new = fs::read(from).attempting(|| format!("read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(false);
+    }
+    write(to, &new)?;
+    Ok(true)
+}
+
+/// Writes a file in one step; makes its folder.
+pub fn write(to: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    make_folder(folder)?;
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    // Beside the target, since a rename does not cross file systems; hidden, since watchers pass over such names.
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, to))
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .attempting(|| format!("write {}", to.display()))
+}
+
+pub fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).attempting(|| format!("create folder {}", path.display()))
+}
+
+/// A folder in the making, hidden beside the place where it will be; gone unless [`Fresh::put_in_place`] was called.
+pub struct Fresh {
+    /// Where to make its content.
+    pub path: PathBuf,
+    place: PathBuf,
+}
+
+impl Fresh {
+    pub fn beside(place: &Path) -> Result<Fresh> {
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let path = place.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        make_folder(&path)?;
+        Ok(Fresh { path, place: place.to_path_buf() })
+    }
+
+    /// If another process was first, its folder stays.
+    pub fn put_in_place(self) -> Result<()> {
+        match fs::rename(&self.path, &self.place) {
+            Err(cause) if !self.place.exists() => Err(cause),
+            _ => Ok(()),
+        }
+        .attempting(|| format!("put {} in place", self.place.display()))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+        drop(fs::remove_dir_all(&folder));
+        make_folder(&folder).expect("scratch folder");
+        folder
+    }
+
+    #[test]
+    fn key_follows_names_and_contents_only() {
+        let folder = scratch("key");
+        let key = || key(&["t"], std::slice::from_ref(&folder)).expect("key");
+        fs::write(folder.join("a"), "1").expect("write");
+        let first = key();
+        fs::write(folder.join("a"), "1").expect("write");
+        assert_eq!(key(), first, "the same bytes again");
+        fs::create_dir(folder.join("__pycache__")).expect("folder");
+        fs::write(folder.join("__pycache__/a.pyc"), "x").expect("write");
+        assert_eq!(key(), first, "a tool's leavings");
+        fs::write(folder.join("a"), "2").expect("write");
+        assert_ne!(key(), first, "another content");
+        fs::rename(folder.join("a"), folder.join("b")).expect("rename");
+        fs::write(folder.join("b"), "1").expect("write");
+        assert_ne!(key(), first, "another name");
+        fs::remove_dir_all(folder).expect("clean up");
+    }
+
+    #[test]
+    fn install_touches_only_what_differs_and_leaves_no_temporary() {
+        let folder = scratch("install");
+        let (from, to) = (folder.join("from"), folder.join("out/to"));
+        fs::write(&from, "new").expect("write");
+        assert!(install(&from, &to).expect("first"));
+        assert!(!install(&from, &to).expect("again"));
+        fs::write(&to, "ne").expect("half a file");
+        assert!(install(&from, &to).expect("mended"));
+        assert_eq!(fs::read_to_string(&to).expect("read"), "new");
+        assert_eq!(fs::read_dir(folder.join("out")).expect("list").count(), 1);
+        fs::remove_dir_all(folder).expect("clean up");
+    }
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask <command>`: everything about this repository that is more than one cargo call.
+//!
+//! Depends on nothing but the standard library, because it is compiled before all else. Each command does its own
+//! set-up and is cheap when there is nothing to do. It holds no knowledge of how the host works inside.
+
+mod bench;
+mod command;
+mod content;
+mod error;
+mod layout;
+mod lint;
+mod onnxruntime;
+mod packages;
+mod plugin;
+mod serve;
+mod test;
+
+use std::process::ExitCode;
+
+use error::{Error, Result};
+use layout::Layout;
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  serve [--release] [EXAMPLE] [-- ARGS]   set up, build and serve examples/EXAMPLE (default: bankchurn)
+  test [--only lints|tests] [ARGS]        all that CI checks; ARGS go to `cargo test` and skip the lints
+  plugin NAME [--as OTHER]                build plugins/NAME and put it at plugins/bin/NAME.wasm (or OTHER.wasm)
+  ort                                     fetch the ONNX Runtime library into the cache and print its path
+  bench [--seconds N] [--rounds N]        measure against FastAPI + uvicorn, write docs/performance.md
+        [--quick] [--hostler PATH]        only see that it works; measure another build
+
+Downloads are kept in $HOSTLER_CACHE, else $XDG_CACHE_HOME/hostler, else ~/.cache/hostler.";
+
+fn main() -> ExitCode {
+    // ONNX Runtime in tests and in the benchmark's peers sends usage data to its maker unless told not to.
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<()> {
+    let (name, rest) = match args.split_first() {
+        None => ("help", args),
+        Some((name, rest)) => (name.as_str(), rest),
+    };
+    if matches!(name, "help" | "-h" | "--help") || rest.first().is_some_and(|arg| arg == "--help") {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    let layout = Layout::locate()?;
+    match name {
+        "serve" => serve::serve(&layout, rest),
+        "test" => test::test(&layout, rest),
+        "plugin" => plugin::command(&layout, rest),
+        "ort" => onnxruntime::library(&layout).map(|path| println!("{}", path.display())),
+        "bench" => bench::bench(&layout, rest),
+        _ => Err(Error::new(format!("command {name:?}: there is none of that name"), USAGE)),
+    }
+}

@@ -1,0 +1,77 @@
+//! Plugins in Python and JavaScript: their componentizers come from PyPI and npm, pinned in `plugins/sdk`.
+//! Builds to `<target>/plugins/NAME.wasm` and does nothing while no input has changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Language;
+use crate::command::{run, step};
+use crate::content;
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::packages::{node_packages, python_packages, see_packages};
+
+/// The component of a plugin that is not a crate, built if any of its inputs changed.
+pub fn build(layout: &Layout, name: &str, language: Language, folder: &Path) -> Result<PathBuf> {
+    let artifact = layout.target()?.join("plugins").join(format!("{name}.wasm"));
+    let stamp = artifact.with_extension("key");
+    let inputs = [
+        folder.to_path_buf(),
+        sdk(layout, language),
+        layout.root.join("wit"),
+        layout.root.join("xtask/src/plugin"),
+    ];
+    let key = content::key(&[name], &inputs)?;
+    if artifact.is_file() && fs::read_to_string(&stamp).is_ok_and(|old| old == key) {
+        return Ok(artifact);
+    }
+    step(&format!("build {language:?} plugin: {name}"));
+    content::make_folder(artifact.parent().unwrap_or(Path::new(".")))?;
+    let fresh = artifact.with_extension("new.wasm");
+    match language {
+        Language::Python => componentize_py(layout, folder, &fresh)?,
+        _ => componentize_qjs(layout, folder, &fresh)?,
+    }
+    content::install(&fresh, &artifact)?;
+    drop(fs::remove_file(&fresh));
+    content::write(&stamp, key.as_bytes())?;
+    Ok(artifact)
+}
+
+/// The one JavaScript file of a plugin that is its entry: `app.js`, else the only one there.
+pub fn javascript_source(folder: &Path) -> Option<PathBuf> {
+    let app = folder.join("app.js");
+    if app.is_file() {
+        return Some(app);
+    }
+    let files = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut sources = files.filter(|path| path.extension().is_some_and(|extension| extension == "js"));
+    sources.next().filter(|_| sources.next().is_none())
+}
+
+fn sdk(layout: &Layout, language: Language) -> PathBuf {
+    layout.root.join("plugins/sdk").join(if language == Language::Python { "python" } else { "js" })
+}
+
+fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
+    let sdk = sdk(layout, Language::Python);
+    let packages = python_packages(layout, &sdk.join("requirements.txt"))?;
+    let mut componentize = Command::new("python3");
+    see_packages(&mut componentize, &packages);
+    // The reason of a failure is in the first lines; a backtrace of the tool itself would bury it.
+    componentize.env("RUST_BACKTRACE", "0");
+    componentize.current_dir(&layout.root).arg(packages.join("bin/componentize-py"));
+    componentize.args(["-d", "wit", "-w", "transformer-plugin", "componentize", "app"]);
+    componentize.arg("-p").arg(folder).arg("-p").arg(&sdk).arg("-o").arg(output);
+    run(&mut componentize, "plugins/sdk/python/README.md says what a Python plugin needs")
+}
+
+fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
+    let packages = node_packages(layout, &sdk(layout, Language::JavaScript))?;
+    let source = javascript_source(folder).unwrap_or_else(|| folder.join("app.js"));
+    let mut componentize = Command::new(packages.join("node_modules/.bin/componentize-qjs"));
+    componentize.current_dir(&layout.root).args(["--wit", "wit", "--world", "transformer-plugin"]);
+    componentize.args(["--sync", "--js"]).arg(source).arg("--output").arg(output);
+    run(&mut componentize, "plugins/sdk/js/README.md says what a JavaScript plugin needs")
+}
