@@ -1,0 +1,154 @@
+"""Makes the small ONNX models that the tests serve: `python make.py` (needs onnx and numpy).
+
+Each shows one thing that a model can be; the committed files are what the tests use.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper as nh
+from onnx import save
+
+HERE = Path(__file__).parent
+
+
+def value(name, datatype, shape):
+    return h.make_tensor_value_info(name, datatype, shape)
+
+
+def write(name, nodes, inputs, outputs, initializers=(), opset=17, external=False, extra_opsets=()):
+    graph = h.make_graph(nodes, name, inputs, outputs, list(initializers))
+    opsets = [h.make_opsetid("", opset), *extra_opsets]
+    model = h.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="hostler-tests")
+    options = {}
+    if external:
+        data = HERE / f"{name}.bin"
+        data.unlink(missing_ok=True)
+        options = dict(save_as_external_data=True, location=data.name, size_threshold=0)
+    save(model, HERE / f"{name}.onnx", **options)
+
+
+def scalar(name, number, dtype=np.int64):
+    return nh.from_array(np.array(number, dtype), name)
+
+
+def loop(name, body_nodes, carried, carried_shape, initial):
+    """A Loop that runs `n` times over one carried FP32 tensor: many small nodes, each a place to stop."""
+    body = h.make_graph(
+        [*body_nodes, h.make_node("Identity", ["go"], ["go_on"])],
+        "body",
+        [value("i", T.INT64, []), value("go", T.BOOL, []), value(carried, T.FLOAT, carried_shape)],
+        [value("go_on", T.BOOL, []), value("next", T.FLOAT, carried_shape)],
+    )
+    nodes = [
+        h.make_node("Squeeze", ["n"], ["count"]),
+        *initial,
+        h.make_node("Loop", ["count", "true", "start"], ["last"], body=body),
+        h.make_node("ReduceSum", ["last"], ["y"], keepdims=0),
+    ]
+    true = nh.from_array(np.array(True), "true")
+    return nodes, true
+
+
+# Any matrix in, the same out.
+write("identity", [h.make_node("Identity", ["x"], ["y"])], [value("x", T.FLOAT, ["n", "m"])], [value("y", T.FLOAT, ["n", "m"])])
+
+# No batch dimension: three numbers, doubled.
+write("fixed", [h.make_node("Add", ["x", "x"], ["y"])], [value("x", T.FLOAT, [3])], [value("y", T.FLOAT, [3])])
+
+# One input and output of each datatype.
+KINDS = dict(
+    bool=T.BOOL, uint8=T.UINT8, uint16=T.UINT16, uint32=T.UINT32, uint64=T.UINT64, int8=T.INT8, int16=T.INT16,
+    int32=T.INT32, int64=T.INT64, fp16=T.FLOAT16, bf16=T.BFLOAT16, fp32=T.FLOAT, fp64=T.DOUBLE, bytes=T.STRING,
+)
+write(
+    "datatypes",
+    [h.make_node("Identity", [k], [f"{k}_out"]) for k in KINDS],
+    [value(k, t, ["n"]) for k, t in KINDS.items()],
+    [value(f"{k}_out", t, ["n"]) for k, t in KINDS.items()],
+)
+
+# An input with a default (an initializer that is also an input): y = x + bias.
+write(
+    "optional",
+    [h.make_node("Add", ["x", "bias"], ["y"])],
+    [value("x", T.FLOAT, ["n"]), value("bias", T.FLOAT, [1])],
+    [value("y", T.FLOAT, ["n"])],
+    [nh.from_array(np.array([10.0], np.float32), "bias")],
+)
+
+# A logarithm: NaN for negative numbers.
+write("log", [h.make_node("Log", ["x"], ["y"])], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, ["n"])])
+
+# A sequence as output.
+write(
+    "sequence",
+    [h.make_node("SequenceConstruct", ["x", "x"], ["y"])],
+    [value("x", T.FLOAT, ["n"])],
+    [h.make_value_info("y", h.make_sequence_type_proto(h.make_tensor_type_proto(T.FLOAT, None)))],
+)
+
+# A sequence of maps, as classifiers have it that were exported with ZipMap.
+map_type = h.make_map_type_proto(T.INT64, h.make_tensor_type_proto(T.FLOAT, []))
+write(
+    "zipmap",
+    [h.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])],
+    [value("x", T.FLOAT, ["n", 2])],
+    [h.make_value_info("y", h.make_sequence_type_proto(map_type))],
+    extra_opsets=[h.make_opsetid("ai.onnx.ml", 3)],
+)
+
+# An optional type as input.
+write(
+    "optional_type",
+    [h.make_node("OptionalGetElement", ["x"], ["y"])],
+    [h.make_value_info("x", h.make_optional_type_proto(h.make_tensor_type_proto(T.FLOAT, ["n"])))],
+    [value("y", T.FLOAT, ["n"])],
+)
+
+# Weights in a file beside the model: y = x * [1, 2, 3].
+write(
+    "external",
+    [h.make_node("Mul", ["x", "w"], ["y"])],
+    [value("x", T.FLOAT, ["n", 3])],
+    [value("y", T.FLOAT, ["n", 3])],
+    [nh.from_array(np.array([1, 2, 3], np.float32), "w")],
+    external=True,
+)
+
+# `n` small nodes one after the other: long, and stoppable at each.
+nodes, true = loop("loop", [h.make_node("Sin", ["v"], ["next"])], "v", [64], [h.make_node("Identity", ["zeros"], ["start"])])
+write("loop", nodes, [value("n", T.INT64, [1])], [value("y", T.FLOAT, [])], [true, nh.from_array(np.ones(64, np.float32), "zeros")])
+
+# One node whose cost grows with the cube of `n`: long, and not stoppable inside.
+write(
+    "huge_node",
+    [
+        h.make_node("Concat", ["n", "n"], ["shape"], axis=0),
+        h.make_node("ConstantOfShape", ["shape"], ["a"], value=h.make_tensor("one", T.FLOAT, [1], [1.0])),
+        h.make_node("MatMul", ["a", "a"], ["b"]),
+        h.make_node("ReduceMax", ["b"], ["y"], keepdims=0),
+    ],
+    [value("n", T.INT64, [1])],
+    [value("y", T.FLOAT, [])],
+)
+
+# Two versions that answer differently, for swaps: y = x + 1 and y = x + 2.
+for version in (1, 2):
+    write(
+        f"plus{version}",
+        [h.make_node("Add", ["x", "c"], ["y"])],
+        [value("x", T.FLOAT, ["n"])],
+        [value("y", T.FLOAT, ["n"])],
+        [nh.from_array(np.array([version], np.float32), "c")],
+    )
+
+# Two inputs: y = a + b.
+write(
+    "two_inputs",
+    [h.make_node("Add", ["a", "b"], ["y"])],
+    [value("a", T.FLOAT, ["n"]), value("b", T.FLOAT, ["n"])],
+    [value("y", T.FLOAT, ["n"])],
+)

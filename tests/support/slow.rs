@@ -1,0 +1,46 @@
+//! Requests that take their time or never end: `loop.onnx`, `huge_node.onnx` and the plugin `hostile`.
+
+use super::{Host, Setup, model, plugin};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// A manifest with `loop.onnx`, `huge_node.onnx` and `hostile.wasm` beside it.
+pub fn setup(manifest: &str) -> Setup {
+    Setup::new(manifest)
+        .file("loop.onnx", model("loop"))
+        .file("huge_node.onnx", model("huge_node"))
+        .file("hostile.wasm", plugin("hostile"))
+}
+
+/// The body of a request for so many rounds of the model `loop`.
+pub fn rounds(count: u64) -> Value {
+    json!({"model": "loop", "data": {"n": [count]}})
+}
+
+/// More rounds than any test waits for.
+pub const ENDLESS: u64 = 1_000_000_000;
+
+/// The body of a request that lets the plugin `hostile` do `deed` in `predict`.
+pub fn deed(model: &str, deed: &str) -> Value {
+    json!({"model": model, "data": ["a", "b"], "parameters": {"do": deed, "at": "predict"}})
+}
+
+/// `body` with the caller's own timeout.
+pub fn within(mut body: Value, timeout_ms: u64) -> Value {
+    body["timeout_ms"] = timeout_ms.into();
+    body
+}
+
+/// How many rounds of the model `loop` take about `wanted` on this machine, when nothing else runs.
+pub fn rounds_for(host: &Host, wanted: Duration) -> u64 {
+    const SAMPLE: u64 = 10_000;
+    let mut client = host.client();
+    let sample = |client: &mut super::Client| {
+        let started = Instant::now();
+        assert_eq!(client.post("/predict", rounds(SAMPLE).to_string()).status, 200);
+        started.elapsed()
+    };
+    // The fastest of some is the one that nobody disturbed.
+    let fastest = (0..5).map(|_| sample(&mut client)).min().expect("five samples");
+    (wanted.as_secs_f64() / fastest.as_secs_f64() * SAMPLE as f64) as u64
+}
