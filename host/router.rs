@@ -9,7 +9,7 @@ use crate::executor::Call;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
 use crate::policy::{Caller, Live, Policy, Route};
-use crate::predict::{Context, Parameters, Payload, Response};
+use crate::predict::{BatchResponses, Context, Parameters, Payload, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -119,9 +119,9 @@ impl Journey<'_> {
             .enumerate()
             .map(|(index, (ask, input))| self.call(route, ask, input, format!("{}/{index}", self.id).into()))
             .collect();
-        let responses = route.executor.submit_batch(calls).map_err(named)?;
-        let mut answers = Vec::with_capacity(responses.len());
-        for response in responses {
+        let mut responses = BatchResponses(route.executor.submit_batch(calls).map_err(named)?);
+        let mut answers = Vec::with_capacity(responses.0.len());
+        for response in &mut responses.0 {
             let answer = response.one().await.map_err(named);
             if let Ok(response) = &answer {
                 self.queue_wait = self.queue_wait.max(response.queue_wait);

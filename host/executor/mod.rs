@@ -185,7 +185,7 @@ pub async fn run_alone(call: Call) -> Result<Response> {
             context.cancellation.expire();
         }
     });
-    let (sender, responses) = crate::predict::channel(Arc::clone(&call.context), 1024);
+    let (sender, mut responses) = crate::predict::channel(Arc::clone(&call.context), 1024);
     let mut sink = Sink::new(sender, &call, Duration::ZERO);
     let last = call.run(&mut sink).await;
     watch.abort();

@@ -132,6 +132,16 @@ pub struct Responses {
     context: Arc<Context>,
 }
 
+/// The callers' ends of a batch. When its caller leaves, the last call is cancelled first: what has not
+/// started must not start because something before it has just made room.
+pub struct BatchResponses(pub Vec<Responses>);
+
+impl Drop for BatchResponses {
+    fn drop(&mut self) {
+        while self.0.pop().is_some() {}
+    }
+}
+
 impl Responses {
     /// The next response; none after the last. At the deadline of the call this answers with an error
     /// and cancels the work, whatever the work does.
@@ -150,7 +160,7 @@ impl Responses {
     }
 
     /// The single response of a unary call.
-    pub async fn one(mut self) -> Result<Response> {
+    pub async fn one(&mut self) -> Result<Response> {
         match self.next().await {
             Some(response) => response,
             None => Err(Error::failed("the model gave no response")),
@@ -232,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn dropping_either_end_tells_the_other() {
-        let (sender, responses) = channel(context(None), 1);
+        let (sender, mut responses) = channel(context(None), 1);
         drop(sender);
         assert_eq!(responses.one().await.unwrap_err().kind(), Kind::Failed);
 
@@ -244,9 +254,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_batch_is_cancelled_from_its_end() {
+        let contexts: Vec<_> = (0..3).map(|_| context(None)).collect();
+        let (senders, responses): (Vec<_>, Vec<_>) =
+            contexts.iter().map(|context| channel(Arc::clone(context), 1)).unzip();
+        let later: Vec<_> = contexts[1..].to_vec();
+        let _hook = contexts[0].cancellation.on_cancel(move || {
+            assert!(later.iter().all(|context| context.cancellation.is_cancelled()), "the first is the last");
+        });
+        drop(BatchResponses(responses));
+        assert!(contexts[0].cancellation.is_cancelled());
+        drop(senders);
+    }
+
+    #[tokio::test]
     async fn the_deadline_answers_even_if_the_work_does_not() {
         let context = context(Some(Duration::from_millis(5)));
-        let (_sender, responses) = channel(Arc::clone(&context), 1);
+        let (_sender, mut responses) = channel(Arc::clone(&context), 1);
         assert_eq!(responses.one().await.unwrap_err().kind(), Kind::Deadline);
         assert!(context.cancellation.is_cancelled());
     }
