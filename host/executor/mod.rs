@@ -3,18 +3,21 @@
 //! An executor loads models into callables and admits calls: each gets a place at once or is refused as
 //! Overloaded. One worker runs preprocess, callable and postprocess of a call.
 
+mod batch;
 mod onnx;
 mod pool;
+mod queue;
 pub mod runtime;
 mod session;
 mod thread_pool;
 
+pub use batch::Batching;
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
 pub use session::{Device, SessionConfig};
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plugin::{Transformer, Visit};
 use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Tensor};
 use std::future::Future;
@@ -61,6 +64,12 @@ pub enum Source {
 pub trait Callable: Send + Sync {
     fn metadata(&self) -> &Metadata;
 
+    /// Whether it looks at the request's parameters and note, not only at the inputs. Calls of such a model
+    /// share a run only if these are equal.
+    fn reads_request(&self) -> bool {
+        false
+    }
+
     /// Runs once. Returns the last response; earlier ones go to `sink`. A model that gives exactly one
     /// response returns it and never touches the sink. Polled on a worker; may block it. Ends early when
     /// the call is cancelled, as soon as it can.
@@ -78,11 +87,14 @@ pub struct Call {
     pub input: Payload,
     pub transformer: Option<Arc<Transformer>>,
     pub callable: Arc<dyn Callable>,
+    /// Whether it may share a run of the callable with others.
+    pub batching: Option<Batching>,
 }
 
 /// Where a callable sends all responses but its last.
 pub struct Sink {
-    sender: Sender,
+    /// None for a run that several calls share.
+    sender: Option<Sender>,
     context: Arc<Context>,
     visit: Option<Visit>,
     queue_wait: Duration,
@@ -93,13 +105,48 @@ impl Sink {
     fn new(sender: Sender, call: &Call, queue_wait: Duration) -> Self {
         let context = Arc::clone(&call.context);
         let visit = call.transformer.as_ref().map(Transformer::visit);
-        Sink { sender, context, visit, queue_wait, started: Instant::now() }
+        Sink { sender: Some(sender), context, visit, queue_wait, started: Instant::now() }
+    }
+
+    /// For a run that several calls share: nobody could say whose response it is.
+    fn shared(context: &Arc<Context>) -> Self {
+        let context = Arc::clone(context);
+        Sink { sender: None, context, visit: None, queue_wait: Duration::ZERO, started: Instant::now() }
     }
 
     /// Sends one response of several. Waits while the caller is behind; fails once it has left.
     pub async fn send(&mut self, outputs: Vec<Tensor>) -> Result<()> {
+        if self.sender.is_none() {
+            return Err(Error::failed("a model that gives several responses cannot run in batches"));
+        }
         let response = self.respond(outputs).await?;
-        self.sender.send(response).await
+        match &mut self.sender {
+            Some(sender) => sender.send(response).await,
+            None => Ok(()),
+        }
+    }
+
+    /// From a call's input to the model's.
+    async fn preprocess(&mut self, input: Payload, callable: &dyn Callable) -> Result<Vec<Tensor>> {
+        self.context.check()?;
+        let inputs = match (&mut self.visit, input) {
+            (Some(visit), input) => {
+                let inputs = visit.preprocess(&self.context, input).await?;
+                crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
+                    // The tensors are the plugin's making, so the fault is not the caller's.
+                    Error::failed(error.message().to_owned())
+                        .context(format!("plugin \"{}\": preprocess", visit.name()))
+                        .plugin(&**visit.name())
+                })?;
+                inputs
+            }
+            (None, Payload::Tensors(inputs)) => inputs,
+            (None, _) => {
+                return Err(Error::invalid("this model has no transformer, so it takes tensors only"));
+            }
+        };
+        self.context.check()?;
+        Ok(inputs)
     }
 
     async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
@@ -110,44 +157,33 @@ impl Sink {
         Ok(Response { payload, queue_wait: self.queue_wait, service: self.started.elapsed() })
     }
 
+    /// Runs the callable for one call and postprocesses what it gives.
+    async fn run(&mut self, callable: &dyn Callable, inputs: Vec<Tensor>) -> Result<Option<Response>> {
+        let context = Arc::clone(&self.context);
+        context.check()?;
+        match callable.call(&context, inputs, self).await? {
+            Some(outputs) => {
+                context.check()?;
+                self.respond(outputs).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.
     fn finish(mut self, last: Result<Option<Response>>) {
         self.visit = None;
-        self.sender.finish(last);
+        if let Some(sender) = self.sender {
+            sender.finish(last);
+        }
     }
 }
 
 impl Call {
     /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls it.
     async fn run(self, sink: &mut Sink) -> Result<Option<Response>> {
-        let Call { context, input, callable, .. } = self;
-        context.check()?;
-        let inputs = match (&mut sink.visit, input) {
-            (Some(visit), input) => {
-                let inputs = visit.preprocess(&context, input).await?;
-                crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
-                    // The tensors are the plugin's making, so the fault is not the caller's.
-                    crate::error::Error::failed(error.message().to_owned())
-                        .context(format!("plugin \"{}\": preprocess", visit.name()))
-                        .plugin(&**visit.name())
-                })?;
-                inputs
-            }
-            (None, Payload::Tensors(inputs)) => inputs,
-            (None, _) => {
-                return Err(crate::error::Error::invalid(
-                    "this model has no transformer, so it takes tensors only",
-                ));
-            }
-        };
-        context.check()?;
-        match callable.call(&context, inputs, sink).await? {
-            Some(outputs) => {
-                context.check()?;
-                sink.respond(outputs).await.map(Some)
-            }
-            None => Ok(None),
-        }
+        let inputs = sink.preprocess(self.input, &*self.callable).await?;
+        sink.run(&*self.callable, inputs).await
     }
 }
 

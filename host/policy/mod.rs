@@ -24,7 +24,7 @@ pub use load::Loader;
 pub use reload::Reloader;
 
 use crate::error::{Error, Result, did_you_mean};
-use crate::executor::{Callable, Executor};
+use crate::executor::{Batching, Callable, Executor};
 use crate::metrics::Metrics;
 use crate::plugin::Transformer;
 use crate::predict::Metadata;
@@ -63,6 +63,7 @@ pub struct Route {
     pub callable: Arc<dyn Callable>,
     pub transformer: Option<Arc<Transformer>>,
     pub timeout: Option<Duration>,
+    pub batching: Option<Batching>,
     pub metrics: RouteMetrics,
 }
 

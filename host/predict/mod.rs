@@ -8,6 +8,7 @@ mod json;
 mod metadata;
 mod plain;
 mod responses;
+mod rows;
 mod tensor;
 
 pub use context::{Cancellation, Context, Parameter, Parameters, parameter};
