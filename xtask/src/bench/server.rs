@@ -31,10 +31,16 @@ impl Drop for Server {
 }
 
 /// Hostler, whose first line on stdout names the port that it was given.
-pub fn hostler(layout: &Layout, binary: &Path, library: &Path, logs: &Path) -> Result<Server> {
+pub fn hostler(
+    layout: &Layout,
+    manifest: &str,
+    binary: &Path,
+    library: &Path,
+    logs: &Path,
+) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     command.current_dir(&layout.root).env(onnxruntime::VARIABLE, library);
-    command.args(["serve", "xtask/bench/hostler.toml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["serve", manifest, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let log = logs.join("hostler.log");
     let mut child = start(command.stdout(Stdio::piped()), &log)?;
     let stdout = BufReader::new(child.stdout.take().expect("invariant: stdout is piped"));
