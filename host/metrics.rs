@@ -13,6 +13,9 @@ const LATENCY_BUCKETS: [f64; 16] = [
     10.0,
 ];
 
+/// Requests of one run.
+const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
 /// Label value for models that no policy knows.
 pub const UNKNOWN: &str = "_unknown";
 
@@ -31,6 +34,8 @@ pub struct Metrics {
     pub executor_overloaded: IntCounterVec,
     pub executor_overdue: IntCounterVec,
     pub executor_fallbacks: IntCounterVec,
+    pub executor_batch_size: HistogramVec,
+    pub executor_batch_reruns: IntCounterVec,
     pub plugin_calls: IntCounterVec,
     pub plugin_traps: IntCounterVec,
     pub plugin_instantiate: Histogram,
@@ -121,6 +126,22 @@ impl Metrics {
             executor_fallbacks: counter(
                 "hostler_executor_fallbacks_total",
                 "Calls that went to the inner executor because the plugin of a custom one failed.",
+                &executor,
+            ),
+            executor_batch_size: register(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "hostler_executor_batch_size",
+                        "Requests of one run, of models with max_batch_size.",
+                    )
+                    .buckets(BATCH_BUCKETS.to_vec()),
+                    &executor,
+                ),
+            ),
+            executor_batch_reruns: counter(
+                "hostler_executor_batch_reruns_total",
+                "Batches whose run failed and whose requests were run again, each alone.",
                 &executor,
             ),
             plugin_calls: counter("hostler_plugin_calls_total", "Calls into a plugin.", &["plugin"]),

@@ -143,6 +143,7 @@ impl Journey<'_> {
             input,
             transformer: route.transformer.clone(),
             callable: Arc::clone(&route.callable),
+            batching: route.batching,
         }
     }
 

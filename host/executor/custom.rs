@@ -244,6 +244,7 @@ impl Shared {
             version: Arc::clone(&call.context.version),
             executor: Arc::clone(&self.inner),
             callable: Arc::clone(&call.callable),
+            batching: call.batching,
             timeout: None,
         })
     }
@@ -252,7 +253,7 @@ impl Shared {
     async fn run(self: Arc<Self>, call: Call, mut sink: Sink, slot: Option<Slot>) {
         let target = self.target(&call);
         let Call { context, input, callable, .. } = call;
-        let outcome = match sink.preprocess(&context, input, callable.metadata()).await {
+        let outcome = match sink.preprocess(input, &*callable).await {
             Ok(inputs) => self.answer(&context, inputs, target, &mut sink).await,
             Err(error) => Err(error),
         };
@@ -332,7 +333,7 @@ impl Shared {
         let mut ready = Vec::with_capacity(items.len());
         for (call, mut sink) in items {
             let Call { context, input, callable, .. } = call;
-            match sink.preprocess(&context, input, callable.metadata()).await {
+            match sink.preprocess(input, &*callable).await {
                 Ok(inputs) => ready.push((context, inputs, sink)),
                 Err(error) => sink.finish(Err(error)),
             }
@@ -342,7 +343,11 @@ impl Shared {
         }
         let members: Vec<_> = ready.iter().map(|(context, ..)| Arc::clone(context)).collect();
         let inputs = ready.iter().map(|(_, inputs, _)| inputs.clone()).collect();
-        let (joint, _guards) = Context::joint(&members);
+        let (joint, _guards) = Context::joint(members.iter(), |joint| {
+            if let Some((batch, _)) = joint.id.rsplit_once('/') {
+                joint.id = batch.into();
+            }
+        });
         let outcomes = self.plugin.submit_batch(&joint, members.clone(), inputs, Arc::clone(&target)).await;
         if matches!(outcomes, Ok(None)) {
             self.one_by_one.store(true, Ordering::Relaxed);

@@ -3,14 +3,17 @@
 //! An executor loads models into callables and admits calls: each gets a place at once or is refused as
 //! Overloaded. One worker runs preprocess, callable and postprocess of a call.
 
+mod batch;
 mod custom;
 mod onnx;
 mod pool;
+mod queue;
 pub mod runtime;
 mod session;
 mod target;
 mod thread_pool;
 
+pub use batch::Batching;
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
@@ -70,6 +73,12 @@ pub enum Source {
 pub trait Callable: Send + Sync {
     fn metadata(&self) -> &Metadata;
 
+    /// Whether it looks at the request's parameters and note, not only at the inputs. Calls of such a model
+    /// share a run only if these are equal.
+    fn reads_request(&self) -> bool {
+        false
+    }
+
     /// Runs once. Returns the last response; earlier ones go to `sink`. A model that gives exactly one
     /// response returns it and never touches the sink. Polled on a worker; may block it. Ends early when
     /// the call is cancelled, as soon as it can.
@@ -87,11 +96,13 @@ pub struct Call {
     pub input: Payload,
     pub transformer: Option<Arc<Transformer>>,
     pub callable: Arc<dyn Callable>,
+    /// Whether it may share a run of the callable with others.
+    pub batching: Option<Batching>,
 }
 
 /// Where a callable sends all responses but its last.
 pub struct Sink {
-    /// None once the stream has ended.
+    /// None for a run that several calls share, and once the stream has ended.
     sender: Option<Sender>,
     context: Arc<Context>,
     visit: Option<Visit>,
@@ -106,12 +117,21 @@ impl Sink {
         Sink { sender: Some(sender), context, visit, queue_wait, started: Instant::now() }
     }
 
+    /// For a run that several calls share: nobody could say whose response it is.
+    fn shared(context: &Arc<Context>) -> Self {
+        let context = Arc::clone(context);
+        Sink { sender: None, context, visit: None, queue_wait: Duration::ZERO, started: Instant::now() }
+    }
+
     /// Sends one response of several. Waits while the caller is behind; fails once it has left.
     pub async fn send(&mut self, outputs: Vec<Tensor>) -> Result<()> {
+        if self.sender.is_none() {
+            return Err(Error::failed("a model that gives several responses cannot run in batches"));
+        }
         let response = self.respond(outputs).await?;
         match &mut self.sender {
             Some(sender) => sender.send(response).await,
-            None => Err(Error::failed("a response after the last one")),
+            None => Ok(()),
         }
     }
 
@@ -124,28 +144,27 @@ impl Sink {
         }
     }
 
-    /// The inputs of the model, from what the caller sent.
-    async fn preprocess(
-        &mut self,
-        context: &Arc<Context>,
-        input: Payload,
-        metadata: &Metadata,
-    ) -> Result<Vec<Tensor>> {
-        context.check()?;
-        match (&mut self.visit, input) {
+    /// From a call's input to the model's.
+    async fn preprocess(&mut self, input: Payload, callable: &dyn Callable) -> Result<Vec<Tensor>> {
+        self.context.check()?;
+        let inputs = match (&mut self.visit, input) {
             (Some(visit), input) => {
-                let inputs = visit.preprocess(context, input).await?;
-                crate::predict::check_inputs(metadata, &inputs).map_err(|error| {
+                let inputs = visit.preprocess(&self.context, input).await?;
+                crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
                     // The tensors are the plugin's making, so the fault is not the caller's.
                     Error::failed(error.message().to_owned())
                         .context(format!("plugin \"{}\": preprocess", visit.name()))
                         .plugin(&**visit.name())
                 })?;
-                Ok(inputs)
+                inputs
             }
-            (None, Payload::Tensors(inputs)) => Ok(inputs),
-            (None, _) => Err(Error::invalid("this model has no transformer, so it takes tensors only")),
-        }
+            (None, Payload::Tensors(inputs)) => inputs,
+            (None, _) => {
+                return Err(Error::invalid("this model has no transformer, so it takes tensors only"));
+            }
+        };
+        self.context.check()?;
+        Ok(inputs)
     }
 
     async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
@@ -156,10 +175,23 @@ impl Sink {
         Ok(Response { payload, queue_wait: self.queue_wait, service: self.started.elapsed() })
     }
 
+    /// Runs the callable for one call and postprocesses what it gives.
+    async fn run(&mut self, callable: &dyn Callable, inputs: Vec<Tensor>) -> Result<Option<Response>> {
+        let context = Arc::clone(&self.context);
+        context.check()?;
+        match callable.call(&context, inputs, self).await? {
+            Some(outputs) => {
+                context.check()?;
+                self.respond(outputs).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.
     fn finish(mut self, last: Result<Option<Response>>) {
         self.visit = None;
-        if let Some(sender) = self.sender.take() {
+        if let Some(sender) = self.sender {
             sender.finish(last);
         }
     }
@@ -168,16 +200,8 @@ impl Sink {
 impl Call {
     /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls it.
     async fn run(self, sink: &mut Sink) -> Result<Option<Response>> {
-        let Call { context, input, callable, .. } = self;
-        let inputs = sink.preprocess(&context, input, callable.metadata()).await?;
-        context.check()?;
-        match callable.call(&context, inputs, sink).await? {
-            Some(outputs) => {
-                context.check()?;
-                sink.respond(outputs).await.map(Some)
-            }
-            None => Ok(None),
-        }
+        let inputs = sink.preprocess(self.input, &*self.callable).await?;
+        sink.run(&*self.callable, inputs).await
     }
 }
 

@@ -1,14 +1,18 @@
 //! Long-lived worker threads behind a bounded queue: what the thread-pool and onnx executors are made of.
 //!
 //! Admission is synchronous: a place in the queue, or Overloaded. A batch takes one place; its items are
-//! handed out one at a time, in turn with other work, so a batch of a thousand starves nobody. Work that
-//! nobody waits for is never started.
+//! handed out in turn with other work, one at a time or as many as share a run, so a batch of a thousand
+//! starves nobody. Work that nobody waits for is never started.
 
+use super::batch::{Batch, BatchMetrics, Member};
+use super::queue::{Job, Queue};
 use super::{Call, Sink, Status};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::predict::{Responses, Sender, channel};
+use crate::predict::{Context, Response, Responses, channel};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -39,34 +43,50 @@ struct Shared {
     state: Mutex<State>,
     available: Condvar,
     metrics: PoolMetrics,
+    cores: usize,
 }
 
 struct State {
-    queue: VecDeque<Admission>,
-    running: Vec<Option<Running>>,
+    queue: Queue,
+    /// By worker.
+    running: Vec<Running>,
     idle: usize,
+    /// Some work has waited for company here: only then is there time to watch.
+    has_delays: bool,
+    /// Until when the idle worker sleeps that watches for the next delay to end.
+    watched: Option<Instant>,
     closed: bool,
 }
 
-/// One place in the queue.
-struct Admission {
-    jobs: VecDeque<Job>,
-}
-
-struct Job {
-    call: Call,
-    sender: Sender,
-    admitted: Instant,
-}
-
-/// What a worker is doing.
+/// What a worker is doing: the calls that have no answer yet, each at its place.
+#[derive(Default)]
 struct Running {
-    context: Arc<crate::predict::Context>,
+    calls: Vec<Option<Arc<Context>>>,
+    left: usize,
 }
 
 impl Running {
+    fn begin(&mut self, jobs: &[Job]) {
+        self.calls.clear();
+        self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(&job.call.context))));
+        self.left = jobs.len();
+    }
+
+    fn end(&mut self, place: usize) {
+        if self.calls[place].take().is_some() {
+            self.left -= 1;
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Calls that share a run are late when the last of them is.
     fn is_overdue(&self) -> bool {
-        self.context.deadline.is_some_and(|deadline| Instant::now() > deadline + OVERDUE_AFTER)
+        let latest = self.calls.iter().flatten().map(|context| context.deadline);
+        let latest = latest.reduce(|a, b| Some(a?.max(b?))).flatten();
+        latest.is_some_and(|deadline| Instant::now() > deadline + OVERDUE_AFTER)
     }
 }
 
@@ -76,6 +96,7 @@ pub(super) struct PoolMetrics {
     pub timeouts: prometheus::IntCounter,
     pub overloaded: prometheus::IntCounter,
     pub overdue: prometheus::IntCounter,
+    batches: BatchMetrics,
 }
 
 impl PoolMetrics {
@@ -86,6 +107,11 @@ impl PoolMetrics {
             timeouts: metrics.executor_timeouts.with_label_values(&label),
             overloaded: metrics.executor_overloaded.with_label_values(&label),
             overdue: metrics.executor_overdue.with_label_values(&label),
+            batches: BatchMetrics {
+                size: metrics.executor_batch_size.with_label_values(&label),
+                reruns: metrics.executor_batch_reruns.with_label_values(&label),
+                warned: AtomicBool::new(false),
+            },
         }
     }
 }
@@ -102,13 +128,16 @@ impl WorkerPool {
             name: name.into(),
             config,
             state: Mutex::new(State {
-                queue: VecDeque::new(),
-                running: (0..config.workers).map(|_| None).collect(),
+                queue: Queue::default(),
+                running: (0..config.workers).map(|_| Running::default()).collect(),
                 idle: 0,
+                has_delays: false,
+                watched: None,
                 closed: false,
             }),
             available: Condvar::new(),
             metrics: PoolMetrics::new(metrics, name),
+            cores: crate::config::cores(),
         });
         let pool = WorkerPool { shared };
         for index in 0..config.workers {
@@ -133,7 +162,7 @@ impl WorkerPool {
 
     pub fn submit(&self, call: Call) -> Result<Responses> {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-        let job = Job { call, sender, admitted: Instant::now() };
+        let job = Job::new(call, sender, Instant::now());
         self.shared.admit(VecDeque::from([job]))?;
         Ok(responses)
     }
@@ -144,7 +173,7 @@ impl WorkerPool {
             .into_iter()
             .map(|call| {
                 let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-                (Job { call, sender, admitted }, responses)
+                (Job::new(call, sender, admitted), responses)
             })
             .unzip();
         self.shared.admit(jobs)?;
@@ -153,13 +182,13 @@ impl WorkerPool {
 
     pub fn status(&self) -> Status {
         let mut state = self.shared.lock();
-        self.shared.metrics.timeouts.inc_by(state.forget_abandoned());
+        self.shared.metrics.timeouts.inc_by(state.queue.forget_abandoned());
+        let busy = || state.running.iter().filter(|running| running.is_busy());
         Status {
             workers: self.shared.config.workers,
-            busy: state.running.iter().flatten().count(),
-            inflight: state.running.iter().flatten().count()
-                + state.queue.iter().map(|admission| admission.jobs.len()).sum::<usize>(),
-            overdue: state.running.iter().flatten().filter(|running| running.is_overdue()).count(),
+            busy: busy().count(),
+            inflight: busy().map(|running| running.left).sum::<usize>() + state.queue.jobs(),
+            overdue: busy().filter(|running| running.is_overdue()).count(),
             queue_length: state.queue.len(),
             queue_capacity: self.shared.config.queue,
         }
@@ -167,7 +196,8 @@ impl WorkerPool {
 
     pub fn running(&self) -> Vec<String> {
         let state = self.shared.lock();
-        state.running.iter().flatten().map(|running| running.context.id.to_string()).collect()
+        let calls = state.running.iter().flat_map(|running| &running.calls);
+        calls.flatten().map(|context| context.id.to_string()).collect()
     }
 }
 
@@ -178,36 +208,6 @@ impl Drop for WorkerPool {
     }
 }
 
-impl State {
-    /// Work that nobody waits for any more gives its place free. Returns how much of it ran out of time.
-    fn forget_abandoned(&mut self) -> u64 {
-        let mut expired = 0;
-        for admission in &mut self.queue {
-            admission.jobs.retain(|job| {
-                let reason = job.call.context.stopped();
-                expired += u64::from(reason.as_ref().is_some_and(|reason| reason.kind() == Kind::Deadline));
-                reason.is_none()
-            });
-        }
-        self.queue.retain(|admission| !admission.jobs.is_empty());
-        expired
-    }
-
-    /// The next job. What is left of a batch goes to the end of the queue.
-    fn next(&mut self) -> Option<Job> {
-        loop {
-            let mut admission = self.queue.pop_front()?;
-            let job = admission.jobs.pop_front();
-            if !admission.jobs.is_empty() {
-                self.queue.push_back(admission);
-            }
-            if job.is_some() {
-                return job;
-            }
-        }
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("invariant: no panic under the queue's lock")
@@ -215,13 +215,14 @@ impl Shared {
 
     fn admit(&self, jobs: VecDeque<Job>) -> Result<()> {
         let count = jobs.len();
+        let delay = jobs.front().and_then(Job::ready_at);
         let wake = {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
-            let free = state.running.iter().filter(|running| running.is_none()).count();
+            let free = state.running.iter().filter(|running| !running.is_busy()).count();
             let full = |state: &State| state.queue.len() >= self.config.queue + free;
             if full(&state) {
-                self.metrics.timeouts.inc_by(state.forget_abandoned());
+                self.metrics.timeouts.inc_by(state.queue.forget_abandoned());
             }
             if full(&state) {
                 drop(state);
@@ -231,10 +232,14 @@ impl Shared {
                     self.name, self.config.workers, self.config.queue
                 )));
             }
-            if count > 0 {
-                state.queue.push_back(Admission { jobs });
+            state.queue.push(jobs);
+            state.has_delays |= delay.is_some();
+            match state.idle {
+                0 => 0,
+                idle if delay.is_none() || state.queue.last_is_ready() => idle.min(count),
+                // It waits for company, and somebody may watch the time already.
+                _ => usize::from(state.watched.is_none_or(|watched| Some(watched) > delay)),
             }
-            state.idle.min(count)
         };
         match wake {
             0 => {}
@@ -245,53 +250,144 @@ impl Shared {
     }
 
     fn work(&self, index: usize, runtime: &tokio::runtime::Handle) {
-        while let Some(job) = self.take(index) {
-            let queue_wait = job.admitted.elapsed();
-            self.metrics.queue_wait.observe(queue_wait.as_secs_f64());
-            let mut sink = Sink::new(job.sender, &job.call, queue_wait);
-            // A panic in one call must not cost a worker: it is that call's failure.
-            let run = std::panic::AssertUnwindSafe(|| runtime.block_on(job.call.run(&mut sink)));
-            let last = std::panic::catch_unwind(run)
-                .unwrap_or_else(|_| Err(Error::failed("the host panicked while it ran this call")));
-            if let Err(error) = &last
-                && error.kind() == Kind::Deadline
-            {
-                self.metrics.timeouts.inc();
+        let mut jobs = Vec::new();
+        while self.take(index, &mut jobs) {
+            if jobs.len() == 1 {
+                let job = jobs.pop().expect("invariant: one job");
+                self.run(index, job, runtime);
+            } else {
+                self.run_batch(index, &mut jobs, runtime);
             }
-            // The slot is free before the caller knows: whoever asks after its answer sees it free.
-            let ended = self.lock().running[index].take();
-            if ended.is_some_and(|running| running.is_overdue()) {
-                self.metrics.overdue.inc();
-            }
-            sink.finish(last);
         }
     }
 
-    fn take(&self, index: usize) -> Option<Job> {
+    fn run(&self, index: usize, job: Job, runtime: &tokio::runtime::Handle) {
+        if job.call.batching.is_some() {
+            self.metrics.batches.size.observe(1.0);
+        }
+        let (call, mut sink) = self.begin(job);
+        // A panic in one call must not cost a worker: it is that call's failure.
+        let run = AssertUnwindSafe(|| runtime.block_on(call.run(&mut sink)));
+        let last = catch_unwind(run).unwrap_or_else(|_| Err(panicked()));
+        self.end(index, 0, sink, last);
+    }
+
+    fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, runtime: &tokio::runtime::Handle) {
+        let callable = Arc::clone(&jobs[0].call.callable);
+        let rows_max = jobs[0].call.batching.map_or(1, |batching| batching.max_size);
+        let member = |job| {
+            let (call, sink) = self.begin(job);
+            Member::new(call, sink)
+        };
+        let mut batch = Batch {
+            members: jobs.drain(..).map(member).collect(),
+            callable,
+            rows_max,
+            workers: self.config.workers,
+            metrics: &self.metrics.batches,
+            answer: &|place, sink, last| self.end(index, place, sink, last),
+        };
+        let run = AssertUnwindSafe(|| runtime.block_on(batch.run()));
+        if catch_unwind(run).is_err() {
+            batch.fail_rest(panicked);
+        }
+    }
+
+    fn begin(&self, job: Job) -> (Call, Sink) {
+        let queue_wait = job.admitted.elapsed();
+        self.metrics.queue_wait.observe(queue_wait.as_secs_f64());
+        let sink = Sink::new(job.sender, &job.call, queue_wait);
+        (job.call, sink)
+    }
+
+    fn end(&self, index: usize, place: usize, sink: Sink, last: Result<Option<Response>>) {
+        self.count_timeout(last.as_ref().err());
+        // The slot is free before the caller knows: whoever asks after its answer sees it free.
+        let overdue = {
+            let running = &mut self.lock().running[index];
+            let overdue = running.is_overdue();
+            running.end(place);
+            overdue
+        };
+        if overdue {
+            self.metrics.overdue.inc();
+        }
+        sink.finish(last);
+    }
+
+    fn count_timeout(&self, error: Option<&Error>) {
+        if error.is_some_and(|error| error.kind() == Kind::Deadline) {
+            self.metrics.timeouts.inc();
+        }
+    }
+
+    /// Puts the next job into `jobs`, with those that share its run. False when the pool is at its end.
+    fn take(&self, index: usize, jobs: &mut Vec<Job>) -> bool {
         let mut state = self.lock();
         loop {
-            match state.next() {
-                Some(job) if job.call.context.check().is_err() => {
-                    // Nobody waits for it. Finished outside the lock: it wakes a task.
-                    drop(state);
-                    let reason = job.call.context.check().expect_err("invariant: cancelled for good");
-                    if reason.kind() == Kind::Deadline {
-                        self.metrics.timeouts.inc();
+            let closed = state.closed;
+            match state.queue.next(closed) {
+                Ok(job) => {
+                    let batching = job.call.batching;
+                    jobs.push(job);
+                    if let Some(batching) = batching {
+                        let helpers = state.helpers(self.cores);
+                        state.queue.join(jobs, batching, helpers);
                     }
-                    job.sender.finish(Err(reason));
+                    let gone: Vec<Job> =
+                        jobs.extract_if(.., |job| job.call.context.check().is_err()).collect();
+                    state.running[index].begin(jobs);
+                    if state.has_delays && state.watched.is_none() && state.idle > 0 && state.queue.len() > 0
+                    {
+                        // Somebody must watch the time of what still waits for company.
+                        self.available.notify_one();
+                    }
+                    drop(state);
+                    // Outside of the lock: it wakes a task.
+                    for job in gone {
+                        let reason = job.call.context.check().expect_err("invariant: cancelled for good");
+                        self.count_timeout(Some(&reason));
+                        job.sender.finish(Err(reason));
+                    }
+                    if !jobs.is_empty() {
+                        return true;
+                    }
                     state = self.lock();
                 }
-                Some(job) => {
-                    state.running[index] = Some(Running { context: Arc::clone(&job.call.context) });
-                    return Some(job);
-                }
-                None if state.closed => return None,
-                None => {
-                    state.idle += 1;
-                    state = self.available.wait(state).expect("invariant: no panic under the queue's lock");
-                    state.idle -= 1;
-                }
+                Err(_) if closed => return false,
+                Err(until) => state = self.wait(state, until),
             }
         }
     }
+
+    /// Sleeps until there is something to look at. One idle worker at a time watches `until`.
+    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
+        const POISONED: &str = "invariant: no panic under the queue's lock";
+        let watch = until.filter(|until| state.watched.is_none_or(|watched| watched > *until));
+        state.idle += 1;
+        if let Some(until) = watch {
+            state.watched = Some(until);
+            let left = until.saturating_duration_since(Instant::now());
+            state = self.available.wait_timeout(state, left).expect(POISONED).0;
+            if state.watched == Some(until) {
+                state.watched = None;
+            }
+        } else {
+            state = self.available.wait(state).expect(POISONED);
+        }
+        state.idle -= 1;
+        state
+    }
+}
+
+impl State {
+    /// Idle workers that could begin at once, each on a core of its own.
+    fn helpers(&self, cores: usize) -> usize {
+        let busy = self.running.iter().filter(|running| running.is_busy()).count();
+        self.idle.min(cores.saturating_sub(busy + 1))
+    }
+}
+
+fn panicked() -> Error {
+    Error::failed("the host panicked while it ran this call")
 }

@@ -1,6 +1,6 @@
 //! A model on its executor, as a plugin may call it.
 
-use super::{Call, Callable, Executor};
+use super::{Batching, Call, Callable, Executor};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Payload, Responses, Target, Tensor, check_inputs};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ pub struct ModelTarget {
     pub version: Arc<str>,
     pub executor: Arc<dyn Executor>,
     pub callable: Arc<dyn Callable>,
+    pub batching: Option<Batching>,
     /// The model's own, if it has one.
     pub timeout: Option<Duration>,
 }
@@ -36,6 +37,7 @@ impl Target for ModelTarget {
             input: Payload::Tensors(inputs),
             transformer: None,
             callable: Arc::clone(&self.callable),
+            batching: self.batching,
         };
         self.executor.submit(call).map_err(named)
     }

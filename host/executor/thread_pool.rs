@@ -77,6 +77,10 @@ impl Callable for PluginCallable {
         self.0.metadata()
     }
 
+    fn reads_request(&self) -> bool {
+        true
+    }
+
     fn call<'a>(
         &'a self,
         context: &'a Arc<Context>,

@@ -24,8 +24,8 @@ pub(super) trait RolePre: Send + Sync + 'static {
 
 /// All instances of a plugin in one role.
 pub(super) struct Pool<P: RolePre> {
-    engine: Arc<Engine>,
-    grant: Arc<Grant>,
+    pub engine: Arc<Engine>,
+    pub grant: Arc<Grant>,
     pre: P,
     idle: Arc<Idle<P::Exports>>,
     metrics: PluginMetrics,

@@ -249,11 +249,29 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
-    fn drop(&mut self) {
+impl Visit {
+    /// Gives its instance back in the middle of its request; the next call gets another, or this one again.
+    pub fn let_go(&mut self) {
         if let Some(live) = self.held.take() {
             self.transformer.pool.give_back(live);
         }
+    }
+
+    /// How many visits of one worker may keep their instance while others go on. Reused instances need not
+    /// be kept: the one given back last is the one that comes next. Fresh ones cost as much again if they
+    /// are not, but all that `workers` keep must leave most of the host's to others.
+    pub fn kept_max(&self, workers: usize) -> usize {
+        let Pool { engine, grant, .. } = &self.transformer.pool;
+        match grant.limits.instances {
+            crate::config::Instances::Reused => 0,
+            crate::config::Instances::Fresh => engine.config.instances as usize / (4 * workers.max(1)),
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

@@ -71,6 +71,7 @@ impl Route {
             input,
             transformer: self.transformer.clone(),
             callable: Arc::clone(&self.callable),
+            batching: None,
         };
         let response = self.executor.run_alone(call).await?;
         let mut json = Vec::new();

@@ -67,6 +67,10 @@ pub fn describe(plan: &Plan) -> Description {
         let transformer = model.transformer.as_ref().map(|name| name.to_string());
         entry.extend(timeout.map(|ms| ("timeout_ms".into(), ms)));
         entry.extend(transformer.map(|name| ("transformer".into(), name)));
+        if let Some(batching) = model.batching {
+            entry.insert("max_batch_size".into(), batching.max_size.to_string());
+            entry.insert("max_queue_delay_us".into(), batching.max_delay.as_micros().to_string());
+        }
         for (index, check) in model.checks.iter().enumerate() {
             let value = format!("{} within {}", check.file.sha256, check.tolerance);
             entry.insert(format!("checks.{index}"), value);

@@ -267,12 +267,23 @@ impl Loader {
             _ => executor.load(&self.source(wanted, files, parts, plugin)?)?,
         };
         parts.callables.insert(key, Arc::clone(&callable));
+        if let Some(batching) = wanted.batching {
+            batching.check(callable.metadata())?;
+        }
         let transformer = wanted.transformer.as_ref().map(|name| {
             let loaded = parts.plugins[&plugin(name)].transformer.as_ref();
             Arc::clone(loaded.expect("invariant: the plan wants this role"))
         });
         let metrics = RouteMetrics::new(&self.metrics, name);
-        Ok(Route { name: name.clone(), executor, callable, transformer, timeout: wanted.timeout, metrics })
+        Ok(Route {
+            name: name.clone(),
+            executor,
+            callable,
+            transformer,
+            timeout: wanted.timeout,
+            batching: wanted.batching,
+            metrics,
+        })
     }
 
     fn source(

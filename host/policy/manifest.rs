@@ -123,6 +123,10 @@ pub struct Model {
     /// A plugin in the role `transformer`.
     pub transformer: Option<Spanned<String>>,
     pub timeout_ms: Option<Spanned<u64>>,
+    /// Rows that one run may have, of as many requests. 1 is off.
+    pub max_batch_size: Option<Spanned<usize>>,
+    /// How long a request may wait for others to share its run.
+    pub max_queue_delay_us: Option<Spanned<u64>>,
     /// Sample requests with expected answers, run before the model goes live.
     pub checks: Vec<Check>,
 }
@@ -240,7 +244,7 @@ fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
 
 /// Words from other servers, then typing errors.
 fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    const SYNONYMS: [(&str, &str); 14] = [
+    const SYNONYMS: [(&str, &str); 16] = [
         ("max_workers", "workers"),
         ("threads", "workers"),
         ("count", "workers"),
@@ -255,6 +259,8 @@ fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
         ("backend", "kind"),
         ("type", "kind"),
         ("digest", "sha256"),
+        ("batch_size", "max_batch_size"),
+        ("max_queue_delay_microseconds", "max_queue_delay_us"),
     ];
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == unknown).map(|(_, ours)| *ours);
     known

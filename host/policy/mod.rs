@@ -24,7 +24,7 @@ pub use load::Loader;
 pub use reload::Reloader;
 
 use crate::error::{Error, Result, did_you_mean};
-use crate::executor::{Callable, Executor, ModelTarget};
+use crate::executor::{Batching, Callable, Executor, ModelTarget};
 use crate::metrics::Metrics;
 use crate::plugin::Transformer;
 use crate::predict::{Context, Metadata, Models, Target};
@@ -63,6 +63,7 @@ pub struct Route {
     pub callable: Arc<dyn Callable>,
     pub transformer: Option<Arc<Transformer>>,
     pub timeout: Option<Duration>,
+    pub batching: Option<Batching>,
     pub metrics: RouteMetrics,
 }
 
@@ -143,6 +144,7 @@ impl Models for Content {
             version: Arc::clone(&route.name.version),
             executor: Arc::clone(&route.executor),
             callable: Arc::clone(&route.callable),
+            batching: route.batching,
             timeout: route.timeout,
         }))
     }

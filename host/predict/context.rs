@@ -95,22 +95,24 @@ impl Context {
     }
 
     /// A context for work on several calls at once: as long as one of them waits, and until the latest of
-    /// their deadlines. The guards hold for as long as the work goes on.
-    pub fn joint(members: &[Arc<Context>]) -> (Arc<Self>, Vec<OnCancel<'_>>) {
-        let first = &members[0];
-        let id = first.id.rsplit_once('/').map_or(&*first.id, |(batch, _)| batch).into();
-        let deadline = members.iter().map(|member| member.deadline).max_by_key(|deadline| {
-            // None is no deadline at all, and so the latest.
-            (deadline.is_none(), *deadline)
-        });
-        let mut joint =
-            Context::new(id, Arc::clone(&first.model), Arc::clone(&first.version), deadline.flatten());
+    /// their deadlines. The guards hold for as long as the work goes on. `prepare` gets the context as it is
+    /// made from the first of them, without parameters.
+    pub fn joint<'a>(
+        members: impl Iterator<Item = &'a Arc<Context>> + Clone,
+        prepare: impl FnOnce(&mut Context),
+    ) -> (Arc<Self>, Vec<OnCancel<'a>>) {
+        let first = members.clone().next().expect("invariant: somebody waits");
+        let deadlines = members.clone().map(|member| member.deadline);
+        // None is no deadline at all, and so the latest.
+        let deadline = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
+        let (id, model) = (Arc::clone(&first.id), Arc::clone(&first.model));
+        let mut joint = Context::new(id, model, Arc::clone(&first.version), deadline);
         joint.models.clone_from(&first.models);
         joint.depth = first.depth;
+        prepare(&mut joint);
         let joint = Arc::new(joint);
-        let waiting = Arc::new(AtomicUsize::new(members.len()));
+        let waiting = Arc::new(AtomicUsize::new(members.clone().count()));
         let guards = members
-            .iter()
             .map(|member| {
                 let (joint, waiting) = (Arc::clone(&joint), Arc::clone(&waiting));
                 member.cancellation.on_cancel(move || {
@@ -299,8 +301,8 @@ mod tests {
             Arc::new(Context::new(format!("id/{ms}").into(), "m".into(), "1".into(), Some(deadline)))
         };
         let members = [member(10), member(30), member(20)];
-        let (joint, guards) = Context::joint(&members);
-        assert_eq!((&*joint.id, joint.deadline), ("id", members[1].deadline));
+        let (joint, guards) = Context::joint(members.iter(), |_| {});
+        assert_eq!((&*joint.id, joint.deadline), ("id/10", members[1].deadline));
         members[0].cancellation.cancel();
         members[2].cancellation.expire();
         assert!(joint.check().is_ok());

@@ -8,6 +8,7 @@ mod json;
 mod metadata;
 mod plain;
 mod responses;
+mod rows;
 mod target;
 mod tensor;
 

@@ -87,10 +87,10 @@ impl Datatype {
 /// Immutable, little-endian, row-major, without padding. Cloning copies no elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
-    name: Arc<str>,
-    datatype: Datatype,
-    shape: Shape,
-    data: Bytes,
+    pub(super) name: Arc<str>,
+    pub(super) datatype: Datatype,
+    pub(super) shape: Shape,
+    pub(super) data: Bytes,
 }
 
 impl Tensor {

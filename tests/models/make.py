@@ -152,3 +152,73 @@ write(
     [value("a", T.FLOAT, ["n"]), value("b", T.FLOAT, ["n"])],
     [value("y", T.FLOAT, ["n"])],
 )
+
+# A row that is no index of the table breaks the whole run: y = table[x], of 10 elements.
+write(
+    "gather",
+    [h.make_node("Gather", ["table", "x"], ["y"])],
+    [value("x", T.INT64, ["n"])],
+    [value("y", T.FLOAT, ["n"])],
+    [nh.from_array(np.arange(10, dtype=np.float32) / 10, "table")],
+)
+
+# Rows that do not come out again: only those over zero do.
+write(
+    "positives",
+    [h.make_node("Greater", ["x", "zero"], ["keep"]), h.make_node("Compress", ["x", "keep"], ["y"], axis=0)],
+    [value("x", T.FLOAT, ["n"])],
+    [value("y", T.FLOAT, ["m"])],
+    [nh.from_array(np.array(0, np.float32), "zero")],
+)
+
+# Rows that take as many small nodes as the largest of them says: y = x, in the end.
+nodes, true = loop("rounds", [h.make_node("Sin", ["v"], ["next"])], "v", [64], [h.make_node("Identity", ["zeros"], ["start"])])
+write(
+    "rounds",
+    [
+        h.make_node("ReduceMax", ["x"], ["n"], keepdims=1),
+        *nodes[:-1],
+        h.make_node("ReduceSum", ["last"], ["sum"], keepdims=0),
+        h.make_node("Mul", ["sum", "nothing"], ["zero"]),
+        h.make_node("Cast", ["x"], ["rows"], to=T.FLOAT),
+        h.make_node("Add", ["rows", "zero"], ["y"]),
+    ],
+    [value("x", T.INT64, ["n"])],
+    [value("y", T.FLOAT, ["n"])],
+    [true, nh.from_array(np.ones(64, np.float32), "zeros"), nh.from_array(np.array(0, np.float32), "nothing")],
+)
+
+
+def dense_layer(source, target, rows, columns, wave):
+    """`target` = tanh(`source` x weights): a sine wave, which ONNX Runtime computes when it loads the model."""
+    w = f"{target}_w"
+    nodes = [
+        h.make_node("Range", [f"{w}_0", f"{w}_n", f"{w}_1"], [f"{w}_i"]),
+        h.make_node("Mul", [f"{w}_i", f"{w}_step"], [f"{w}_x"]),
+        h.make_node("Sin", [f"{w}_x"], [f"{w}_sin"]),
+        h.make_node("Mul", [f"{w}_sin", f"{w}_size"], [f"{w}_flat"]),
+        h.make_node("Reshape", [f"{w}_flat", f"{w}_shape"], [w]),
+        h.make_node("MatMul", [source, w], [f"{target}_sum"]),
+        h.make_node("Tanh", [f"{target}_sum"], [target]),
+    ]
+    constants = [(f"{w}_0", 0), (f"{w}_n", rows * columns), (f"{w}_1", 1), (f"{w}_step", wave), (f"{w}_size", rows**-0.5)]
+    shape = nh.from_array(np.array([rows, columns], np.int64), f"{w}_shape")
+    return nodes, [*(scalar(name, number, np.float32) for name, number in constants), shape]
+
+
+# What gains most by batches: one row waits for as much memory, 16 MB of weights, as 16 rows do.
+layers = [
+    dense_layer("x", "a", 16, 1024, 0.71),
+    dense_layer("a", "b", 1024, 1024, 0.37),
+    dense_layer("b", "c", 1024, 1024, 0.53),
+    dense_layer("c", "d", 1024, 1024, 0.61),
+    dense_layer("d", "e", 1024, 1024, 0.43),
+    dense_layer("e", "y", 1024, 4, 0.29),
+]
+write(
+    "dense",
+    [node for nodes, _ in layers for node in nodes],
+    [value("x", T.FLOAT, ["n", 16])],
+    [value("y", T.FLOAT, ["n", 4])],
+    [constant for _, constants in layers for constant in constants],
+)

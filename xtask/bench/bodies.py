@@ -22,5 +22,11 @@ bodies = {
 }
 for name in ["fresh", "reused", "python-fresh", "python-reused", "js-fresh", "js-reused"]:
     bodies[name] = {"model": name, "data": record}
+# `--batching`: the same with and without it.
+for kind in ["single", "batched"]:
+    bodies[kind] = {"model": kind, "data": record}
+    bodies[f"fresh-{kind}"] = {"model": f"fresh-{kind}", "data": record}
+    bodies[f"plain-{kind}"] = {"model": f"plain-{kind}", "data": {"input": rows}}
+    bodies[f"dense-{kind}"] = {"model": f"dense-{kind}", "data": [[number / 16 for number in range(16)]]}
 for name, body in bodies.items():
     (output / f"{name}.json").write_text(json.dumps(body))

@@ -29,6 +29,7 @@ cargo xtask <command>
   ort                                     fetch the ONNX Runtime library into the cache and print its path
   bench [--seconds N] [--rounds N]        measure against FastAPI + uvicorn, write docs/performance.md
         [--quick] [--hostler PATH]        only see that it works; measure another build
+        [--batching]                      instead: each model with and without max_batch_size
 
 Downloads are kept in $HOSTLER_CACHE, else $XDG_CACHE_HOME/hostler, else ~/.cache/hostler.";
 

@@ -3,6 +3,7 @@
 //! Making a plan reads files and computes their digests; it compiles nothing and starts nothing. All
 //! faults are collected, so that one look mends them all.
 
+mod batching;
 mod custom;
 mod executors;
 mod models;
@@ -15,7 +16,7 @@ use super::files::{File, Files};
 use super::manifest::{self, Manifest, Spanned};
 use super::settings::{ReloadSettings, Settings};
 use crate::config::PluginLimits;
-use crate::executor::{CustomConfig, PoolConfig, SessionConfig};
+use crate::executor::{Batching, CustomConfig, PoolConfig, SessionConfig};
 use crate::plugin::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -102,6 +103,7 @@ pub struct ModelPlan {
     pub executor: Arc<str>,
     pub transformer: Option<Arc<str>>,
     pub timeout: Option<Duration>,
+    pub batching: Option<Batching>,
     pub checks: Vec<CheckPlan>,
 }
 

@@ -67,6 +67,7 @@ impl Planner<'_> {
             if let Some(timeout) = table.timeout_ms.as_ref().filter(|ms| *ms.get_ref() == 0) {
                 self.fault(timeout.span(), format!("{what}: timeout_ms must be at least 1"));
             }
+            let batching = self.batching(&what, table);
             let checks = table
                 .checks
                 .iter()
@@ -83,7 +84,7 @@ impl Planner<'_> {
             }
             if let (Some(source), Some(executor)) = (source, executor) {
                 let timeout = table.timeout_ms.as_ref().map(|ms| milliseconds(*ms.get_ref()));
-                plans.insert(name, ModelPlan { source, executor, transformer, timeout, checks });
+                plans.insert(name, ModelPlan { source, executor, transformer, timeout, batching, checks });
             }
         }
         plans

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: Hostler against FastAPI + uvicorn on the same model, interleaved in one run, because two runs
 //! on one machine differ by more than what is measured. Only this file knows who is measured with what.
 
+mod batching;
 mod http;
 mod machine;
 mod probe;
@@ -26,7 +27,7 @@ const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
 /// An idle machine shows less; more than this is seen in the results.
 const BUSY_PERCENT_MAX: f64 = 10.0;
 const MODEL: &str = "examples/bankchurn/model.onnx";
-const USAGE: &str = "bench [protocol] [--seconds N] [--rounds N] [--quick] [--hostler PATH]";
+const USAGE: &str = "bench [protocol] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching]";
 
 struct Plan {
     seconds: u64,
@@ -35,6 +36,8 @@ struct Plan {
     quick: bool,
     /// Another build of hostler to measure; by default this repository's is built.
     hostler: Option<PathBuf>,
+    /// Only what requests that share runs gain by it.
+    batching: bool,
 }
 
 /// One line of the tables.
@@ -86,8 +89,16 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
         ));
     }
 
+    let machine = machine::describe(layout, &binary, busy_percent)?;
+    let page = layout.root.join("docs/performance.md");
+    if plan.batching {
+        let hostler = server::hostler(layout, "xtask/bench/batching.toml", &binary, &library, &folder)?;
+        let cells = measure(layout, &plan, &batching::targets(&hostler), &folder)?;
+        let report = batching::report(&plan_text(&plan), &machine, &cells);
+        return publish(layout, &plan, &page, &batching::MARKERS, &report);
+    }
     let fastapi = server::fastapi(layout, &python, &folder, "fastapi_app", &[("BENCH_MODEL", MODEL)])?;
-    let hostler = server::hostler(layout, &binary, &library, &folder, "xtask/bench/hostler.toml")?;
+    let hostler = server::hostler(layout, "xtask/bench/hostler.toml", &binary, &library, &folder)?;
     let target = |name, server, expected| Target { name, server, expected, connections: &CONNECTIONS };
     let language =
         |name| Target { connections: &CONNECTIONS_OF_LANGUAGES, ..target(name, &hostler, "churn") };
@@ -102,25 +113,28 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
         language("js-reused"),
     ];
     let cells = measure(layout, &plan, &targets, &folder)?;
-    let report =
-        report::report(&plan_text(&plan), &machine::describe(layout, &binary, busy_percent)?, &cells);
+    let report = report::report(&plan_text(&plan), &machine, &cells);
+    publish(layout, &plan, &page, &report::MARKERS, &report)
+}
+
+fn publish(layout: &Layout, plan: &Plan, page: &Path, markers: &[&str; 2], report: &str) -> Result<()> {
     println!("{report}");
     if !plan.quick {
-        let page = layout.root.join("docs/performance.md");
-        report::write(&page, &report)?;
-        step(&format!("written to {}", layout.relative(&page)));
+        report::write(page, markers, report)?;
+        step(&format!("written to {}", layout.relative(page)));
     }
     Ok(())
 }
 
 fn parse(args: &[String]) -> Result<Plan> {
-    let mut plan = Plan { seconds: 5, rounds: 3, quick: false, hostler: None };
+    let mut plan = Plan { seconds: 5, rounds: 3, quick: false, hostler: None, batching: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seconds" => plan.seconds = number(arg, args.next())?,
             "--rounds" => plan.rounds = number(arg, args.next())? as usize,
             "--quick" => (plan.seconds, plan.rounds, plan.quick) = (1, 1, true),
+            "--batching" => plan.batching = true,
             "--hostler" => {
                 let path = args.next().ok_or_else(|| Error::new("bench: --hostler needs a path", USAGE))?;
                 plan.hostler = Some(std::path::absolute(path).attempting(|| format!("--hostler {path}"))?);
@@ -137,7 +151,8 @@ fn number(arg: &str, value: Option<&String>) -> Result<u64> {
 }
 
 fn plan_text(plan: &Plan) -> String {
-    format!("cargo xtask bench --seconds {} --rounds {}", plan.seconds, plan.rounds)
+    let batching = if plan.batching { " --batching" } else { "" };
+    format!("cargo xtask bench{batching} --seconds {} --rounds {}", plan.seconds, plan.rounds)
 }
 
 fn write_bodies(layout: &Layout, python: &Path, folder: &Path) -> Result<()> {

@@ -25,8 +25,7 @@ const MIX: [&str; 7] = ["/predict", "/predict", "/predict", "/predict", "/predic
 const THINK_MS: (u64, u64) = (500, 2000);
 const COMPUTE: Duration = Duration::from_millis(100);
 const USAGE: &str = "bench protocol [--seconds N] [--quick]";
-const BEGIN: &str = "<!-- protocol:begin -->";
-const END: &str = "<!-- protocol:end -->";
+const MARKERS: [&str; 2] = ["<!-- protocol:begin -->", "<!-- protocol:end -->"];
 
 /// What one server did under one load.
 struct Row {
@@ -90,7 +89,7 @@ pub fn protocol(layout: &Layout, args: &[String]) -> Result<()> {
     let targets = [
         ("FastAPI, blocking", fastapi("blocking")?),
         ("FastAPI, pool of 4", fastapi("pool")?),
-        ("Hostler", server::hostler(layout, &binary, &library, &folder, manifest)?),
+        ("Hostler", server::hostler(layout, manifest, &binary, &library, &folder)?),
     ];
     let body = calibrated(&targets[2].1)?;
     let mut rows = Vec::new();
@@ -105,7 +104,7 @@ pub fn protocol(layout: &Layout, args: &[String]) -> Result<()> {
     let text = table(&format!("cargo xtask bench protocol --seconds {seconds}"), &machine, &rows);
     println!("{text}");
     if !quick {
-        report::write_between(&layout.root.join("docs/performance.md"), &text, BEGIN, END)?;
+        report::write(&layout.root.join("docs/performance.md"), &MARKERS, &text)?;
     }
     Ok(())
 }

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use super::Cell;
 use crate::content;
-use crate::error::{Attempt, Error, Result};
+use crate::error::{Error, Result};
 
-const BEGIN: &str = "<!-- bench:begin -->";
-const END: &str = "<!-- bench:end -->";
+/// Around the tables in the page.
+pub const MARKERS: [&str; 2] = ["<!-- bench:begin -->", "<!-- bench:end -->"];
 const PEER: &str = "fastapi";
 
 /// The page as it is created; later runs replace only what is between the markers.
@@ -76,12 +76,12 @@ fn groups(cells: &[Cell]) -> Vec<(u32, &'static str)> {
 }
 
 /// One cell per round.
-fn select<'a>(cells: &'a [Cell], connections: u32, target: &str) -> Vec<&'a Cell> {
+pub fn select<'a>(cells: &'a [Cell], connections: u32, target: &str) -> Vec<&'a Cell> {
     cells.iter().filter(|cell| cell.connections == connections && cell.target == target).collect()
 }
 
 /// `median (smallest–largest)`; the median alone when there was one round.
-fn spread<T>(rounds: &[T], digits: usize, value: impl Fn(&T) -> f64) -> String {
+pub fn spread<T>(rounds: &[T], digits: usize, value: impl Fn(&T) -> f64) -> String {
     let mut values: Vec<_> = rounds.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
     match values[..] {
@@ -95,17 +95,10 @@ fn spread<T>(rounds: &[T], digits: usize, value: impl Fn(&T) -> f64) -> String {
 }
 
 /// Replaces what is between the markers of `page`, or makes the page.
-pub fn write(page: &Path, report: &str) -> Result<()> {
-    if !page.exists() {
-        content::write(page, format!("{PAGE}\n{BEGIN}\n{END}\n").as_bytes())?;
-    }
-    write_between(page, report, BEGIN, END)
-}
-
-/// Replaces what is between the lines `begin` and `end` of `page`.
-pub fn write_between(page: &Path, report: &str, begin: &str, end: &str) -> Result<()> {
-    let old = fs::read_to_string(page).attempting(|| format!("read {}", page.display()))?;
-    let new = between_markers(&old, report, begin, end).ok_or_else(|| {
+pub fn write(page: &Path, markers: &[&str; 2], report: &str) -> Result<()> {
+    let [begin, end] = markers;
+    let old = fs::read_to_string(page).unwrap_or_else(|_| format!("{PAGE}\n{begin}\n{end}\n"));
+    let new = between(markers, &old, report).ok_or_else(|| {
         Error::new(
             format!("{}: no lines {begin} and {end}", page.display()),
             "put them where the tables belong",
@@ -114,7 +107,7 @@ pub fn write_between(page: &Path, report: &str, begin: &str, end: &str) -> Resul
     content::write(page, new.as_bytes())
 }
 
-fn between_markers(page: &str, report: &str, begin: &str, end: &str) -> Option<String> {
+fn between([begin, end]: &[&str; 2], page: &str, report: &str) -> Option<String> {
     let (before, rest) = page.split_once(begin)?;
     let (_, after) = rest.split_once(end)?;
     Some(format!("{before}{begin}\n{report}{end}{after}"))
@@ -139,11 +132,9 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_markers_is_replaced() {
-        let page = format!("# A\n{BEGIN}\nold\n{END}\nrest\n");
-        assert_eq!(
-            between_markers(&page, "new\n", BEGIN, END),
-            Some(format!("# A\n{BEGIN}\nnew\n{END}\nrest\n"))
-        );
-        assert_eq!(between_markers("# A\n", "new\n", BEGIN, END), None);
+        let [begin, end] = MARKERS;
+        let page = |text: &str| format!("# A\n{begin}\n{text}\n{end}\nrest\n");
+        assert_eq!(between(&MARKERS, &page("old"), "new\n"), Some(page("new")));
+        assert_eq!(between(&MARKERS, "# A\n", "new\n"), None);
     }
 }

@@ -33,10 +33,10 @@ impl Drop for Server {
 /// Hostler, whose first line on stdout names the port that it was given.
 pub fn hostler(
     layout: &Layout,
+    manifest: &str,
     binary: &Path,
     library: &Path,
     logs: &Path,
-    manifest: &str,
 ) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     command.current_dir(&layout.root).env(onnxruntime::VARIABLE, library);

@@ -1,0 +1,160 @@
+//! What waits for the workers of a pool, in order: admissions, and the jobs in them.
+
+use super::batch::{expected_rows, goes_with};
+use super::{Batching, Call};
+use crate::error::Kind;
+use crate::predict::Sender;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+pub(super) struct Job {
+    pub call: Call,
+    pub sender: Sender,
+    pub admitted: Instant,
+    /// Rows that it adds to a batch, as far as is known before preprocess.
+    rows: usize,
+}
+
+impl Job {
+    pub fn new(call: Call, sender: Sender, admitted: Instant) -> Self {
+        let rows = expected_rows(&call);
+        Job { call, sender, admitted, rows }
+    }
+
+    /// Until when it waits for others to share its run, if it does.
+    pub fn ready_at(&self) -> Option<Instant> {
+        let batching = self.call.batching.filter(|batching| !batching.max_delay.is_zero())?;
+        Some(self.admitted + batching.max_delay)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    admissions: VecDeque<Admission>,
+}
+
+/// One place in the queue. Never empty.
+struct Admission {
+    jobs: VecDeque<Job>,
+}
+
+impl Queue {
+    /// Admissions that wait.
+    pub fn len(&self) -> usize {
+        self.admissions.len()
+    }
+
+    pub fn jobs(&self) -> usize {
+        self.admissions.iter().map(|admission| admission.jobs.len()).sum()
+    }
+
+    pub fn push(&mut self, jobs: VecDeque<Job>) {
+        if !jobs.is_empty() {
+            self.admissions.push_back(Admission { jobs });
+        }
+    }
+
+    /// Work that nobody waits for any more gives its place free. Returns how much of it ran out of time.
+    pub fn forget_abandoned(&mut self) -> u64 {
+        let mut expired = 0;
+        for admission in &mut self.admissions {
+            admission.jobs.retain(|job| {
+                let reason = job.call.context.stopped();
+                expired += u64::from(reason.as_ref().is_some_and(|reason| reason.kind() == Kind::Deadline));
+                reason.is_none()
+            });
+        }
+        self.admissions.retain(|admission| !admission.jobs.is_empty());
+        expired
+    }
+
+    /// Takes the first job whose time has come. If there is none, says when there will be, if anything waits.
+    /// What is left of its admission goes to the end of the queue.
+    pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
+        let index = self.first_ready(hurry)?;
+        let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
+        let job = admission.jobs.pop_front().expect("invariant: no admission is empty");
+        if !admission.jobs.is_empty() {
+            self.admissions.push_back(admission);
+        }
+        Ok(job)
+    }
+
+    /// A job is ready at once, but with a delay when it is that old or enough wait to fill its batch.
+    fn first_ready(&self, hurry: bool) -> Result<usize, Option<Instant>> {
+        let mut soonest: Option<Instant> = None;
+        let mut looked_at: SmallVec<[&Job; 4]> = SmallVec::new();
+        for (index, admission) in self.admissions.iter().enumerate() {
+            let Some(first) = admission.jobs.front() else { continue };
+            let Some(ready_at) = first.ready_at().filter(|_| !hurry) else { return Ok(index) };
+            if ready_at <= Instant::now() {
+                return Ok(index);
+            }
+            // Once for each model.
+            if !looked_at.iter().any(|job| goes_with(&job.call, &first.call)) {
+                if self.fills(first) {
+                    return Ok(index);
+                }
+                looked_at.push(first);
+            }
+            soonest = Some(soonest.map_or(ready_at, |soonest| soonest.min(ready_at)));
+        }
+        Err(soonest)
+    }
+
+    /// Whether the last job need not wait for others.
+    pub fn last_is_ready(&self) -> bool {
+        let last = self.admissions.back().and_then(|admission| admission.jobs.front());
+        last.is_none_or(|job| job.ready_at().is_none() || self.fills(job))
+    }
+
+    /// Whether those who wait for the job's model would fill a batch.
+    fn fills(&self, job: &Job) -> bool {
+        let batching = job.call.batching;
+        batching.is_none_or(|batching| self.rows_with(&job.call) >= batching.max_size)
+    }
+
+    /// Rows that wait and could share a run with this call.
+    fn rows_with(&self, call: &Call) -> usize {
+        let fits = |job: &&Job| goes_with(call, &job.call);
+        let jobs =
+            self.admissions.iter().filter(|admission| admission.jobs.front().as_ref().is_some_and(fits));
+        jobs.flat_map(|admission| &admission.jobs).map(|job| job.rows).sum()
+    }
+
+    /// Adds to the one job in `jobs` those that can share its run, in their order: first one of each
+    /// admission, so that a large one leaves room for others, then what has room. `helpers` are other workers
+    /// that could take their share at once.
+    pub fn join(&mut self, jobs: &mut Vec<Job>, batching: Batching, helpers: usize) {
+        let mut rows = jobs[0].rows;
+        let mut rows_max = batching.max_size;
+        if helpers > 0 && batching.max_delay.is_zero() {
+            let all = rows + self.rows_with(&jobs[0].call);
+            rows_max = rows_max.min(all.div_ceil(helpers + 1));
+        }
+        for one_each in [true, false] {
+            let mut index = 0;
+            while rows < rows_max && index < self.admissions.len() {
+                let admission = &mut self.admissions[index];
+                while let Some(job) = admission.jobs.front()
+                    && goes_with(&jobs[0].call, &job.call)
+                {
+                    if rows + job.rows > rows_max {
+                        return;
+                    }
+                    rows += job.rows;
+                    jobs.extend(admission.jobs.pop_front());
+                    if one_each || rows == rows_max {
+                        break;
+                    }
+                }
+                if admission.jobs.is_empty() {
+                    self.admissions.remove(index);
+                } else {
+                    index += 1;
+                }
+            }
+        }
+    }
+}
