@@ -4,9 +4,12 @@
 //! faults are collected, so that one look mends them all.
 
 mod executors;
+mod jobs;
 mod models;
 mod plugins;
 mod routing;
+
+pub use jobs::JobsPlan;
 
 use super::describe::{Description, describe};
 use super::diagnostic::{Diagnostic, Diagnostics};
@@ -28,6 +31,7 @@ pub struct Plan {
     pub server: manifest::Server,
     pub settings: Settings,
     pub reload: ReloadSettings,
+    pub jobs: JobsPlan,
     pub executors: BTreeMap<Arc<str>, ExecutorPlan>,
     pub plugins: BTreeMap<Arc<str>, PluginPlan>,
     pub models: BTreeMap<ModelName, ModelPlan>,
@@ -166,6 +170,7 @@ impl Planner<'_> {
     fn plan(&mut self, path: &Path, manifest: &Manifest) -> Option<Plan> {
         let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
+        let jobs = self.jobs(&manifest.jobs);
         let executors = self.executors(manifest);
         let mut plugins = self.plugins(manifest);
         let default = self.policy_default(manifest, &executors);
@@ -181,6 +186,7 @@ impl Planner<'_> {
             server: manifest.server.clone(),
             settings: settings?,
             reload: reload?,
+            jobs,
             executors,
             plugins,
             models,
