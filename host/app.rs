@@ -2,6 +2,7 @@
 
 use crate::access_log::AccessLog;
 use crate::error::{Error, Result};
+use crate::jobs::{Jobs, MemoryStore};
 use crate::metrics::Metrics;
 use crate::plugin::Engine;
 use crate::policy::files::Files;
@@ -10,9 +11,9 @@ use crate::policy::reload::FirstPlan;
 use crate::policy::settings::Settings;
 use crate::policy::{LastGood, Loader, Policy, Reloader};
 use crate::router::Router;
-use crate::server::Listener;
 use crate::server::admin::Admin;
 use crate::server::plain::Public;
+use crate::server::{Listener, http};
 use crate::shutdown::{Readiness, Signals};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Serves until a signal ends it. True if every request was finished.
+/// Serves until a signal ends it. True if every request and every job was finished.
 pub fn serve(options: &Options) -> Result<bool> {
     let started = Instant::now();
     let path = absolute(&options.manifest)?;
@@ -56,16 +57,24 @@ pub fn serve(options: &Options) -> Result<bool> {
     let reloader = Arc::new(Reloader::start(path.clone(), files, first, loader, last_good)?);
     let access_log = settings.access_log.then(|| AccessLog::start(&metrics)).transpose()?;
     let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), access_log, settings.limits));
+    let jobs = Jobs::start(crate::jobs::Parts {
+        store: Arc::new(MemoryStore::default()),
+        router: Arc::clone(&router),
+        metrics: Arc::clone(&metrics),
+        runtime: runtime.handle().clone(),
+        status_of: |error| http::status_of(error).as_u16(),
+    });
     let readiness = Arc::new(Readiness::default());
 
     announce(&reloader.live().snapshot(), &path, http.address(), admin.address(), started.elapsed());
     let public = Arc::new(Public {
         router: Arc::clone(&router),
+        jobs: Arc::clone(&jobs),
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
     });
     let operator = Arc::new(Admin { router: Arc::clone(&router), metrics: Arc::clone(&metrics), reloader });
-    let serving = Serving { settings, metrics, router, readiness };
+    let serving = Serving { settings, metrics, router, jobs, readiness };
     let drained = runtime.block_on(serving.run(http, public, admin, operator))?;
     // Workers that still run are not waited for: they were named.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -116,6 +125,7 @@ struct Serving {
     settings: Settings,
     metrics: Arc<Metrics>,
     router: Arc<Router>,
+    jobs: Arc<Jobs>,
     readiness: Arc<Readiness>,
 }
 
@@ -142,7 +152,9 @@ impl Serving {
         let drain = async {
             tokio::time::sleep(delay).await;
             let _ = stop_http.send(true);
-            tokio::time::timeout(grace, public).await.is_ok()
+            let jobs = self.jobs.drain(grace);
+            let (requests, ()) = tokio::join!(tokio::time::timeout(grace, public), jobs);
+            requests.is_ok()
         };
         let drained = tokio::select! {
             drained = drain => drained,
@@ -151,9 +163,12 @@ impl Serving {
                 false
             }
         };
+        let lost = self.jobs.close().await;
         let _ = stop_admin.send(true);
         if drained {
-            tracing::info!("drained");
+            if lost == 0 {
+                tracing::info!("drained");
+            }
             let _ = tokio::time::timeout(Duration::from_millis(100), operator).await;
         } else {
             let policy = self.router.policy();
@@ -161,7 +176,7 @@ impl Serving {
                 policy.content.executors.values().flat_map(|executor| executor.running()).collect();
             tracing::warn!(running = running.join(", "), "stopped with requests still running");
         }
-        Ok(drained)
+        Ok(drained && lost == 0)
     }
 }
 

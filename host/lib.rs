@@ -12,6 +12,7 @@
 //! | `main`, [`cli`] | the command line; the commands that do not serve |
 //! | [`app`] | starts everything in order, serves, stops in order |
 //! | [`server`] | listeners and protocols: bytes to [`predict`] types and back, error kind to status |
+//! | [`jobs`] | requests in the background: states, budgets, retries, results that are kept |
 //! | [`router`] | a request's way, once for all protocols: resolve, deadline, submit, account |
 //! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, `load` the only place that knows concrete executors; [`access_log`] beside it |
 //! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; plugins that stand before them |
@@ -34,6 +35,7 @@
 //! - Admission never blocks: a place in a bounded queue, or `Overloaded`.
 //! - A deadline is answered when it passes, whatever the work does; the work is stopped as soon as it can.
 //! - A guest that does not return cleanly loses its instance, and nobody else is hurt.
+//! - A job ends: every wait has a bound, and attempts of one job never overlap.
 //! - A failed reload changes nothing but the record of it.
 
 pub mod access_log;
@@ -42,6 +44,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod executor;
+pub mod jobs;
 pub mod metrics;
 pub mod plugin;
 pub mod policy;

@@ -2,6 +2,9 @@
 //!
 //! Labels are names from the policy, never from a request; what is unknown counts as `_unknown`.
 
+mod jobs;
+
+pub use jobs::JobMetrics;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -47,6 +50,7 @@ pub struct Metrics {
     pub policy_stale: IntGauge,
     pub connections: IntGauge,
     pub access_log_dropped: IntCounterVec,
+    pub jobs: JobMetrics,
     uptime: Gauge,
     started: std::time::Instant,
 }
@@ -176,6 +180,7 @@ impl Metrics {
                 "Access log lines dropped because the writer was behind.",
                 &[],
             ),
+            jobs: JobMetrics::new(&registry),
             uptime: register(
                 &registry,
                 Gauge::new("hostler_uptime_seconds", "Seconds since the process started."),

@@ -9,9 +9,14 @@ use crate::executor::Call;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
 use crate::policy::{Caller, Live, Policy, Route};
-use crate::predict::{BatchResponses, Context, Parameters, Payload, Response};
+use crate::predict::{
+    self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The status of an answer that says that the work is still to come.
+const ACCEPTED: u16 = 202;
 
 pub struct Router {
     live: Arc<Live>,
@@ -36,6 +41,16 @@ impl Router {
 
     pub fn policy(&self) -> Arc<Policy> {
         self.live.snapshot()
+    }
+
+    /// A model's input from JSON: as it is for a transformer, as tensors without one.
+    pub fn input(&self, route: &Route, text: JsonText) -> Result<Payload> {
+        if route.transformer.is_some() {
+            return Ok(Payload::Json(text));
+        }
+        let limits = JsonLimits { tensor_bytes_max: self.limits.max_body_bytes.saturating_mul(4) };
+        let inputs = predict::decode_inputs(&text, route.callable.metadata(), limits);
+        inputs.map(Payload::Tensors).map_err(|error| error.model(route.name.to_string()))
     }
 
     /// Takes the policy snapshot that this request uses to its end.
@@ -84,6 +99,10 @@ impl Journey<'_> {
         self.policy.generation
     }
 
+    pub fn router(&self) -> &Router {
+        self.router
+    }
+
     /// Finds the model; `header` looks up what a routing rule may ask for.
     pub fn resolve(
         &mut self,
@@ -99,9 +118,19 @@ impl Journey<'_> {
 
     /// Runs one call and waits for its single response.
     pub async fn predict(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Response> {
-        let call = self.call(route, ask, input, Arc::clone(&self.id));
-        let named = |error: Error| error.model(route.name.to_string());
-        let response = route.executor.submit(call).map_err(named)?.one().await.map_err(named)?;
+        let mut responses = self.submit(route, ask, input, Arc::clone(&self.id))?;
+        self.answer(route, &mut responses).await
+    }
+
+    /// Begins one call. Whoever holds its responses can also wait until the work has really ended.
+    pub fn submit(&self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Result<Responses> {
+        let call = self.call(route, ask, input, id);
+        route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
+    }
+
+    /// Waits for the single response of a call that `submit` has begun.
+    pub async fn answer(&mut self, route: &Arc<Route>, responses: &mut Responses) -> Result<Response> {
+        let response = responses.one().await.map_err(|error| error.model(route.name.to_string()))?;
         self.queue_wait = response.queue_wait;
         self.service = response.service;
         Ok(response)
@@ -152,6 +181,11 @@ impl Journey<'_> {
         self.account(status, error);
     }
 
+    /// Takes the request back: it was not admitted and will be made again, so nothing is counted.
+    pub fn withdraw(mut self) {
+        self.ended = true;
+    }
+
     /// Counts the failure of a part of the request, such as one item of a batch.
     pub fn count_error(&self, error: &Error) {
         self.router.metrics.errors.with_label_values(&[error.kind().as_str()]).inc();
@@ -171,7 +205,8 @@ impl Journey<'_> {
                 metrics.requests.with_label_values(&[model, version, &status.to_string()]).inc();
             }
         }
-        if let Some(route) = &self.route {
+        // What was only accepted has its duration with the attempts of its job.
+        if let Some(route) = self.route.as_ref().filter(|_| status != ACCEPTED) {
             route.metrics.duration.observe(elapsed.as_secs_f64());
         }
         if let Some(error) = error {
@@ -224,7 +259,7 @@ impl Drop for Journey<'_> {
 impl Router {
     /// The shortest of what the caller and the model say; the default if neither does. A caller cannot ask
     /// for more than the operator allows.
-    fn timeout(&self, route: &Route, asked: Option<Duration>) -> Duration {
+    pub fn timeout(&self, route: &Route, asked: Option<Duration>) -> Duration {
         let own = [asked, route.timeout].into_iter().flatten().min();
         own.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout)
     }

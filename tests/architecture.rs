@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// From the outermost to the innermost. Modules in one row may not name each other.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
     &["app"],
     &["server"],
+    &["jobs"],
     &["router"],
     &["policy", "access_log"],
     &["executor"],

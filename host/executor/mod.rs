@@ -43,7 +43,8 @@ pub trait Executor: Send + Sync {
     /// threads; may block for seconds.
     fn load(&self, source: &Source) -> Result<Arc<dyn Callable>>;
 
-    /// Admits one call or refuses it, at once. Never blocks; called on I/O threads.
+    /// Admits one call or refuses it, at once. Never blocks; called on I/O threads. Work in the background is
+    /// made of such calls too (`jobs`), so what holds a call's `Sender` must hold it for as long as it works.
     fn submit(&self, call: Call) -> Result<Responses>;
 
     /// Admits all calls as one unit, or none. The answers are in the order of the calls.

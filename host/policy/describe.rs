@@ -9,6 +9,7 @@ pub type Description = BTreeMap<String, BTreeMap<String, String>>;
 
 pub fn describe(plan: &Plan) -> Description {
     let mut description = Description::new();
+    description.insert("jobs".into(), owned(plan.jobs.entries()));
     for (name, executor) in &plan.executors {
         let entry = match executor {
             ExecutorPlan::Pool { kind, pool, sessions } => owned([

@@ -21,6 +21,7 @@ pub struct Manifest {
     pub policy: Named<Spanned<String>>,
     pub routing: Named<Routing>,
     pub reload: Reload,
+    pub jobs: Jobs,
 }
 
 /// `[server]`. Read at start; a change needs a restart and a reload says so.
@@ -160,6 +161,26 @@ pub struct Reload {
     pub quiet_ms: Option<u64>,
     /// Files are looked at this often even if no event came.
     pub poll_ms: Option<u64>,
+}
+
+/// `[jobs]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobs {
+    /// Jobs kept at once, ended ones included.
+    pub capacity: Option<Spanned<usize>>,
+    /// Inputs and results kept at once.
+    pub store_mb: Option<Spanned<usize>>,
+    /// Jobs that may have an attempt at once.
+    pub concurrency: Option<Spanned<usize>>,
+    /// Time for which an ended job is kept.
+    pub result_ttl_s: Option<Spanned<u64>>,
+    /// The most attempts that a caller may ask for.
+    pub max_attempts: Option<Spanned<u32>>,
+    /// Time from submission to the end, where the caller does not say.
+    pub total_runtime_ms: Option<Spanned<u64>>,
+    /// The longest that a caller may ask for.
+    pub max_total_runtime_ms: Option<Spanned<u64>>,
 }
 
 impl Server {

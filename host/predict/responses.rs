@@ -1,7 +1,8 @@
 //! The way back: a bounded stream of 0..n responses from the work to whoever waits.
 //!
 //! Dropping the receiver cancels the work. A sender that is dropped without an end ends the stream with
-//! an error, so that nobody waits for ever.
+//! an error, so that nobody waits for ever. The answer and the end of the work are two moments: at a deadline
+//! the caller has its error at once, while the work may hold its worker for longer (`Responses::released`).
 
 use super::Payload;
 use super::context::Context;
@@ -36,7 +37,10 @@ struct Shared {
 struct State {
     first: Option<Result<Response>>,
     rest: VecDeque<Result<Response>>,
+    /// Nothing more comes.
     ended: bool,
+    /// The work let go of its sender, so nothing works on this call any more.
+    released: bool,
     receiver_gone: bool,
     receiver: Option<Waker>,
     sender: Option<Waker>,
@@ -110,17 +114,21 @@ impl Sender {
                 state.push(item);
             }
             state.ended = true;
+            state.released = true;
         });
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        let ended = self.shared.state.lock().is_ok_and(|state| state.ended);
-        if !ended {
+        let released = self.shared.state.lock().is_ok_and(|state| state.released);
+        if !released {
             self.shared.update(|state| {
-                state.push(Err(Error::failed("the worker ended before it answered")));
+                if !state.ended {
+                    state.push(Err(Error::failed("the worker ended before it answered")));
+                }
                 state.ended = true;
+                state.released = true;
             });
         }
     }
@@ -165,6 +173,30 @@ impl Responses {
             Some(response) => response,
             None => Err(Error::failed("the model gave no response")),
         }
+    }
+
+    /// Tells the work to stop, and keeps this end, so that `released` can be waited for.
+    pub fn cancel(&self) {
+        self.context.cancellation.cancel();
+    }
+
+    /// Whether the work has let go of this call: it holds no worker for it and never will.
+    pub fn is_released(&self) -> bool {
+        self.shared.state.lock().expect("invariant: no panic under the lock").released
+    }
+
+    /// Returns once the work has let go of this call, which may be long after its deadline: ONNX Runtime stops
+    /// at the next node of its graph. Not to be polled beside `next`.
+    pub async fn released(&self) {
+        poll_fn(|context| {
+            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+            if state.released {
+                return Poll::Ready(());
+            }
+            state.receiver = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     async fn receive(&self) -> Option<Result<Response>> {
@@ -273,5 +305,35 @@ mod tests {
         let (_sender, mut responses) = channel(Arc::clone(&context), 1);
         assert_eq!(responses.one().await.unwrap_err().kind(), Kind::Deadline);
         assert!(context.cancellation.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_work_is_told_apart_from_the_deadline() {
+        for finish in [true, false] {
+            let (sender, mut responses) = channel(context(Some(Duration::from_millis(5))), 1);
+            assert_eq!(responses.one().await.unwrap_err().kind(), Kind::Deadline);
+            assert!(responses.next().await.is_none(), "the deadline was the last word");
+            assert!(!responses.is_released());
+            let mut released = std::pin::pin!(responses.released());
+            let early = tokio::time::timeout(Duration::from_millis(5), released.as_mut()).await;
+            assert!(early.is_err(), "the work still holds its sender");
+            if finish {
+                sender.finish(Ok(Some(response())))
+            } else {
+                drop(sender)
+            }
+            released.await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_call_can_be_waited_for() {
+        let context = context(None);
+        let (sender, mut responses) = channel(Arc::clone(&context), 1);
+        responses.cancel();
+        assert!(context.cancellation.is_cancelled() && !responses.is_released());
+        sender.finish(Err(Error::cancelled("stopped")));
+        responses.released().await;
+        assert_eq!(responses.one().await.unwrap_err().kind(), Kind::Cancelled);
     }
 }

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod http;
 mod io;
+mod jobs;
 pub mod oip;
 pub mod plain;
 

@@ -1,11 +1,12 @@
 //! The plain interface: `/predict` in JSON, and what a load balancer or a person asks for.
 
 use super::http::{self, Reply};
-use super::{Service, oip};
+use super::{Service, jobs, oip};
 use crate::error::{Error, Result};
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::policy::Route;
-use crate::predict::{self, JsonLimits, JsonText, Parameters, Payload};
+use crate::predict::{self, JsonText, Parameters, Payload};
 use crate::router::{Ask, Journey, Router};
 use crate::shutdown::Readiness;
 use bytes::Bytes;
@@ -19,13 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Items of one batch at most.
-const BATCH_ITEMS_MAX: usize = 1000;
+pub(super) const BATCH_ITEMS_MAX: usize = 1000;
 
-const UNREADABLE: &str = "the body is not what this path takes";
+pub(super) const UNREADABLE: &str = "the body is not what this path takes";
 
 /// Everything that the public listener serves.
 pub struct Public {
     pub router: Arc<Router>,
+    pub jobs: Arc<Jobs>,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
 }
@@ -44,6 +46,7 @@ impl Service for Public {
             "/models" if get => self.models(),
             "/predict" | "/predict/batch" => http::method_not_allowed("POST"),
             "/health" | "/ready" | "/metrics" | "/models" => http::method_not_allowed("GET"),
+            _ if jobs::takes(&path) => jobs::answer(self, request, &path).await,
             _ if path == "/v2" || path.starts_with("/v2/") => oip::answer(self, request, &path).await,
             _ => match path.strip_prefix("/predict/").filter(|model| !model.contains('/')) {
                 Some(model) if method == Method::POST => {
@@ -183,15 +186,8 @@ impl Public {
         }
     }
 
-    /// The model's input: as it is for a transformer, as tensors without one.
     fn input(&self, route: &Route, body: &Bytes, data: &RawValue) -> Result<Payload> {
-        let text = JsonText::from_checked(body.slice_ref(data.get().as_bytes()));
-        if route.transformer.is_some() {
-            return Ok(Payload::Json(text));
-        }
-        let limits = JsonLimits { tensor_bytes_max: self.router.limits().max_body_bytes.saturating_mul(4) };
-        let inputs = predict::decode_inputs(&text, route.callable.metadata(), limits);
-        inputs.map(Payload::Tensors).map_err(|error| error.model(route.name.to_string()))
+        self.router.input(route, JsonText::from_checked(body.slice_ref(data.get().as_bytes())))
     }
 
     fn ready(&self) -> Reply {
@@ -233,13 +229,13 @@ pub(super) fn metrics_reply(metrics: &Metrics, router: &Router) -> Reply {
 }
 
 /// Headers and query of a request.
-struct Asked<'a> {
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
+pub(super) struct Asked<'a> {
+    pub headers: &'a HeaderMap,
+    pub query: Option<&'a str>,
 }
 
 impl Asked<'_> {
-    fn header(&self) -> impl Fn(&str) -> Option<String> {
+    pub fn header(&self) -> impl Fn(&str) -> Option<String> {
         |name| http::header(self.headers, name)
     }
 
@@ -293,25 +289,25 @@ struct Batch<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Item<'a> {
+pub(super) struct Item<'a> {
     #[serde(borrow)]
-    data: &'a RawValue,
-    parameters: Option<Fields>,
+    pub data: &'a RawValue,
+    pub parameters: Option<Fields>,
 }
 
-type Fields = serde_json::Map<String, serde_json::Value>;
+pub(super) type Fields = serde_json::Map<String, serde_json::Value>;
 
 /// `"2"` or `2`.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "version must be a string or a whole number")]
-enum Version<'a> {
+pub(super) enum Version<'a> {
     #[serde(borrow)]
     Text(Cow<'a, str>),
     Number(u64),
 }
 
 impl<'a> Version<'a> {
-    fn into_text(self) -> Cow<'a, str> {
+    pub fn into_text(self) -> Cow<'a, str> {
         match self {
             Version::Text(text) => text,
             Version::Number(number) => number.to_string().into(),
@@ -326,7 +322,7 @@ fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| Error::invalid(format!("{UNREADABLE}: {error}")))
 }
 
-fn parameters(fields: Option<&Fields>) -> Result<Parameters> {
+pub(super) fn parameters(fields: Option<&Fields>) -> Result<Parameters> {
     let fields = fields.into_iter().flatten();
     fields.map(|(name, value)| Ok((name.clone(), predict::parameter(name, value)?))).collect()
 }

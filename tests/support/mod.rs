@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod gather;
+pub mod jobs;
 pub mod load;
 pub mod slow;
 

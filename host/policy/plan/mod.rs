@@ -6,9 +6,12 @@
 mod batching;
 mod custom;
 mod executors;
+mod jobs;
 mod models;
 mod plugins;
 mod routing;
+
+pub use jobs::JobsPlan;
 
 use super::describe::{Description, describe};
 use super::diagnostic::{Diagnostic, Diagnostics};
@@ -30,6 +33,7 @@ pub struct Plan {
     pub server: manifest::Server,
     pub settings: Settings,
     pub reload: ReloadSettings,
+    pub jobs: JobsPlan,
     /// Every `inner` is there, and none leads back to itself.
     pub executors: BTreeMap<Arc<str>, ExecutorPlan>,
     pub plugins: BTreeMap<Arc<str>, PluginPlan>,
@@ -199,6 +203,7 @@ impl Planner<'_> {
     fn plan(&mut self, path: &Path, manifest: &Manifest) -> Option<Plan> {
         let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
+        let jobs = self.jobs(&manifest.jobs);
         let executors = self.executors(manifest);
         let mut plugins = self.plugins(manifest);
         self.custom_plugins(manifest, &executors, &mut plugins);
@@ -215,6 +220,7 @@ impl Planner<'_> {
             server: manifest.server.clone(),
             settings: settings?,
             reload: reload?,
+            jobs,
             executors,
             plugins,
             models,

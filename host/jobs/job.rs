@@ -1,0 +1,329 @@
+//! A job as it is kept: what was asked for, and what has become of it.
+//!
+//! Plain values. A store keeps them, `run` moves them on; nothing here waits or knows the time.
+
+use crate::error::{Error, did_you_mean};
+use crate::policy::plan::ModelName;
+use crate::predict::{JsonText, Parameter, Parameters};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Bytes that a job takes besides its input, result and errors.
+const OVERHEAD_BYTES: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// In the store, not yet in the queue.
+    Created,
+    /// Waits for a slot, or for an executor that has room.
+    Pending,
+    /// An attempt runs, or an earlier one still holds its worker.
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+    /// Time is up: all attempts timed out, or the total runtime has passed.
+    Timeout,
+}
+
+impl State {
+    pub const ALL: [State; 7] = [
+        State::Created,
+        State::Pending,
+        State::Running,
+        State::Succeeded,
+        State::Failed,
+        State::Cancelled,
+        State::Timeout,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Created => "created",
+            State::Pending => "pending",
+            State::Running => "running",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+            State::Timeout => "timeout",
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        State::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+            let names = State::ALL.map(State::as_str);
+            let text: String = text.chars().take(80).collect();
+            let hint = did_you_mean(&text, names);
+            Error::invalid(format!("no state \"{text}\"{hint}; states: {}", names.join(", "))).field("state")
+        })
+    }
+
+    /// Final states are never left.
+    pub fn is_final(self) -> bool {
+        !matches!(self, State::Created | State::Pending | State::Running)
+    }
+}
+
+/// What may be spent on a job.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budgets {
+    pub max_attempts: u32,
+    /// Of one attempt. Without it the model's timeout counts, or the server's.
+    pub max_runtime: Option<Duration>,
+    /// From submission to the end.
+    pub max_total_runtime: Duration,
+}
+
+/// What was asked for. Never changes.
+#[derive(Debug)]
+pub struct Spec {
+    /// The version is chosen at submission and kept.
+    pub model: ModelName,
+    pub parameters: Parameters,
+    pub budgets: Budgets,
+    pub created_at: SystemTime,
+    /// The request that has submitted it.
+    pub request_id: Arc<str>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: Arc<str>,
+    /// 1 when created; each change of the status adds one.
+    pub revision: u64,
+    pub spec: Arc<Spec>,
+    /// Dropped with the end of the job.
+    pub input: Option<JsonText>,
+    pub status: Status,
+}
+
+/// What has become of a job so far.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub state: State,
+    pub started_at: Option<SystemTime>,
+    pub ended_at: Option<SystemTime>,
+    /// From then on the job may be forgotten. Set with the end.
+    pub expires_at: Option<SystemTime>,
+    pub attempts: Vec<Attempt>,
+    /// How often an attempt was not admitted; such attempts are not in `attempts`.
+    pub refusals: u64,
+    pub last_refusal: Option<Error>,
+    /// The JSON text of the answer.
+    pub result: Option<Bytes>,
+    pub error: Option<Error>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Of the policy that the attempt has run under.
+    pub generation: u64,
+    pub started_at: SystemTime,
+    /// When its work held no worker any more; later than its deadline if the work did not stop at once.
+    pub ended_at: Option<SystemTime>,
+    /// None while it runs.
+    pub outcome: Option<Outcome>,
+    pub error: Option<Error>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Succeeded,
+    Failed,
+    Timeout,
+    Cancelled,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed => "failed",
+            Outcome::Timeout => "timeout",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How a job ends.
+#[derive(Clone, Debug)]
+pub enum End {
+    Succeeded(Bytes),
+    Failed(Error),
+    Cancelled(Error),
+    /// Cancelled because the host ends.
+    Stopped(Error),
+    Timeout(Error),
+}
+
+impl Job {
+    pub fn new(id: Arc<str>, spec: Spec, input: JsonText) -> Self {
+        Job { id, revision: 1, spec: Arc::new(spec), input: Some(input), status: Status::new() }
+    }
+
+    /// What this job takes of a store's room.
+    pub fn bytes(&self) -> usize {
+        let errors = self.status.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
+        let errors = errors.chain(&self.status.error).chain(&self.status.last_refusal);
+        let parameters = self.spec.parameters.iter().map(|(name, value)| match value {
+            Parameter::Text(text) => name.len() + text.len(),
+            _ => name.len() + size_of::<Parameter>(),
+        });
+        OVERHEAD_BYTES
+            + self.input.as_ref().map_or(0, |input| input.as_bytes().len())
+            + self.status.result.as_ref().map_or(0, Bytes::len)
+            + self.status.attempts.len() * size_of::<Attempt>()
+            + errors.map(|error| error.message().len()).sum::<usize>()
+            + parameters.sum::<usize>()
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Status::new()
+    }
+}
+
+impl Status {
+    pub fn new() -> Self {
+        Status {
+            state: State::Created,
+            started_at: None,
+            ended_at: None,
+            expires_at: None,
+            attempts: Vec::new(),
+            refusals: 0,
+            last_refusal: None,
+            result: None,
+            error: None,
+        }
+    }
+
+    pub fn queue(&mut self) {
+        self.state = State::Pending;
+    }
+
+    /// An attempt begins.
+    pub fn begin(&mut self, generation: u64, now: SystemTime) {
+        self.state = State::Running;
+        self.started_at.get_or_insert(now);
+        self.attempts.push(Attempt {
+            generation,
+            started_at: now,
+            ended_at: None,
+            outcome: None,
+            error: None,
+        });
+    }
+
+    /// The attempt that has just begun was not admitted, so it was none.
+    pub fn refuse(&mut self, error: &Error) {
+        self.state = State::Pending;
+        self.attempts.pop();
+        if self.attempts.is_empty() {
+            self.started_at = None;
+        }
+        self.refusals += 1;
+        self.last_refusal = Some(without_detail(error));
+    }
+
+    /// The attempt that runs has its outcome, and the job may go on.
+    pub fn answer(&mut self, outcome: Outcome, error: Option<&Error>) {
+        if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) {
+            attempt.outcome = Some(outcome);
+            attempt.error = error.map(without_detail);
+        }
+    }
+
+    /// The work of the last attempt has let go of its worker.
+    pub fn release(&mut self, now: SystemTime) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.ended_at.get_or_insert(now);
+        }
+    }
+
+    /// Whether the last attempt may still hold a worker.
+    pub fn is_held(&self) -> bool {
+        self.attempts.last().is_some_and(|attempt| attempt.ended_at.is_none())
+    }
+
+    /// The job ends; so does an attempt that has no outcome yet.
+    pub fn end(&mut self, end: End, now: SystemTime, ttl: Duration) {
+        let (state, outcome) = match &end {
+            End::Succeeded(_) => (State::Succeeded, Outcome::Succeeded),
+            End::Failed(_) => (State::Failed, Outcome::Failed),
+            End::Cancelled(_) | End::Stopped(_) => (State::Cancelled, Outcome::Cancelled),
+            End::Timeout(_) => (State::Timeout, Outcome::Timeout),
+        };
+        match end {
+            End::Succeeded(result) => {
+                self.answer(outcome, None);
+                self.result = Some(result);
+            }
+            End::Failed(error) | End::Cancelled(error) | End::Stopped(error) | End::Timeout(error) => {
+                self.answer(outcome, Some(&error));
+                self.error = Some(without_detail(&error));
+            }
+        }
+        self.state = state;
+        self.ended_at = Some(now);
+        self.expires_at = Some(now + ttl);
+    }
+}
+
+/// Backtraces were for the log; what is kept is for the caller.
+fn without_detail(error: &Error) -> Error {
+    let mut kept = Error::new(error.kind(), error.message());
+    if let Some(field) = error.field_name() {
+        kept = kept.field(field);
+    }
+    if let Some(model) = error.model_name() {
+        kept = kept.model(model);
+    }
+    match error.plugin_name() {
+        Some(plugin) => kept.plugin(plugin),
+        None => kept,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_attempt_leaves_only_its_reason() {
+        let (mut status, now) = (Status::new(), SystemTime::now());
+        status.queue();
+        status.begin(1, now);
+        status.refuse(&Error::overloaded("full").source("backtrace"));
+        assert_eq!((status.state, status.attempts.len(), status.refusals), (State::Pending, 0, 1));
+        assert!(status.started_at.is_none());
+        let refusal = status.last_refusal.unwrap();
+        assert_eq!((refusal.message(), refusal.detail()), ("full", None));
+    }
+
+    #[test]
+    fn the_end_of_a_job_is_the_end_of_the_attempt_that_runs_and_of_no_other() {
+        let (mut status, now) = (Status::new(), SystemTime::now());
+        status.begin(1, now);
+        status.answer(Outcome::Timeout, Some(&Error::deadline("late")));
+        status.release(now);
+        status.begin(2, now);
+        assert!(status.is_held());
+        status.end(End::Cancelled(Error::cancelled("enough")), now, Duration::from_secs(5));
+        let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
+        assert_eq!(outcomes, [Some(Outcome::Timeout), Some(Outcome::Cancelled)]);
+        assert!(status.is_held(), "its worker may not know yet");
+        assert_eq!(status.expires_at, Some(now + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn states_have_names() {
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()).unwrap(), state);
+        }
+        let error = State::parse("suceeded").unwrap_err();
+        assert!(error.message().contains("did you mean \"succeeded\"?"), "{error}");
+    }
+}

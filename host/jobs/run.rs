@@ -1,0 +1,398 @@
+//! The task of one job: waits for a slot, makes its attempts, and gives it an end.
+//!
+//! An attempt is recorded before it starts, so there are never more than the store knows. The next one starts
+//! when the work of the one before has let go of its worker, and the slot is held until then: attempts of a
+//! job never overlap, and at most as many calls as there are slots work for jobs.
+
+use super::job::{Budgets, End, Job, Outcome, Spec, State, Status};
+use super::slots::Slot;
+use super::store::Change;
+use super::{Jobs, stopping};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::JobMetrics;
+use crate::predict::{self, JsonText, Responses};
+use crate::router::{Ask, Journey};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{oneshot, watch};
+
+/// The first wait after an executor had no room; it doubles up to the longest.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(2);
+
+/// With less time than this left, another attempt is not worth its start.
+const ATTEMPT_LEAST: Duration = Duration::from_millis(1);
+
+/// A job that has not ended, as this process drives it.
+pub(super) struct Active {
+    pub id: Arc<str>,
+    spec: Arc<Spec>,
+    input: JsonText,
+    submitted: Instant,
+    ended: watch::Sender<bool>,
+}
+
+impl Active {
+    pub fn new(job: &Job, submitted: Instant) -> Self {
+        Active {
+            id: Arc::clone(&job.id),
+            spec: Arc::clone(&job.spec),
+            input: job.input.clone().expect("invariant: a new job has its input"),
+            submitted,
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// Tells everybody who waits that the store has the job's end.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Returns once the job has ended.
+    pub async fn ended(&self) {
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    fn budgets(&self) -> &Budgets {
+        &self.spec.budgets
+    }
+
+    fn deadline(&self) -> Instant {
+        self.submitted + self.budgets().max_total_runtime
+    }
+
+    fn time_left(&self) -> Duration {
+        self.deadline().saturating_duration_since(Instant::now())
+    }
+}
+
+/// Why a task goes no further.
+enum Stop {
+    /// The job has ended.
+    Ended,
+    /// The store did not take a change.
+    Store(Error),
+}
+
+struct Run {
+    jobs: Arc<Jobs>,
+    active: Arc<Active>,
+    /// As the store has it, at `revision`, but for what was changed since the last `save`.
+    status: Status,
+    saved: State,
+    revision: u64,
+    /// What the job fails with if this is dropped before its end. None once it has ended.
+    unfinished: Option<Error>,
+}
+
+pub(super) async fn run(jobs: Arc<Jobs>, active: Arc<Active>, place: oneshot::Receiver<Slot>) {
+    let unfinished = Some(Error::failed("the task of the job was lost"));
+    let status = Status::new();
+    let saved = status.state;
+    let mut run = Run { jobs, active, status, saved, revision: 1, unfinished };
+    run.unfinished = match run.drive(place).await {
+        Stop::Ended => None,
+        Stop::Store(error) => Some(error.context("the job store")),
+    };
+    if run.unfinished.is_none() {
+        run.jobs.forget_active(&run.active.id);
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if let Some(why) = self.unfinished.take() {
+            self.jobs.strand(Arc::clone(&self.active.id), why);
+        }
+    }
+}
+
+impl Run {
+    async fn drive(&mut self, place: oneshot::Receiver<Slot>) -> Stop {
+        let Err(stop) = self.turns(place).await;
+        stop
+    }
+
+    /// A turn takes a slot and gives it back when the job has ended or its executor has no room.
+    async fn turns(&mut self, mut place: oneshot::Receiver<Slot>) -> Result<std::convert::Infallible, Stop> {
+        self.status.queue();
+        self.save().await?;
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let slot = async { place.await.expect("invariant: slots outlive those who wait for them") };
+            let slot = self.pending(slot).await?;
+            let mut work = None;
+            let outcome = self.attempts(&mut work).await;
+            self.linger(work).await;
+            drop(slot);
+            outcome?;
+            self.pending(tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0))).await?;
+            backoff = (backoff * 2).min(BACKOFF_LONGEST);
+            place = self.jobs.slots.queue();
+        }
+    }
+
+    /// Waits for something that a pending job needs, for as long as it may.
+    async fn pending<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Stop> {
+        let active = Arc::clone(&self.active);
+        let mut closing = self.jobs.closing.subscribe();
+        let end = tokio::select! {
+            biased;
+            () = active.ended() => return Err(Stop::Ended),
+            () = tokio::time::sleep_until(active.deadline().into()) => End::Timeout(self.never_admitted()),
+            _ = closing.wait_for(|closing| *closing) => stopping(),
+            value = what => return Ok(value),
+        };
+        Err(self.end(end).await)
+    }
+
+    /// Makes attempts, one after the other, until the job has ended. Ok if the executor has no room; then
+    /// the job is pending again. `work` has the last attempt's work, which may go on.
+    async fn attempts(&mut self, work: &mut Option<Responses>) -> Result<(), Stop> {
+        loop {
+            match self.attempt(work).await? {
+                Ok(result) => return Err(self.end(End::Succeeded(result)).await),
+                Err(error) if error.kind() == Kind::Overloaded => {
+                    self.metrics().refusals.inc();
+                    self.status.refuse(&error);
+                    return self.save().await;
+                }
+                Err(error) if error.kind() == Kind::Deadline => self.timed_out(error, work).await?,
+                Err(error) => return Err(self.end(End::Failed(error)).await),
+            }
+        }
+    }
+
+    /// One attempt, as a request of its own. The outer error is that the job has ended meanwhile.
+    async fn attempt(&mut self, work: &mut Option<Responses>) -> Result<Result<Bytes>, Stop> {
+        let (router, active) = (Arc::clone(&self.jobs.parts.router), Arc::clone(&self.active));
+        let mut journey = router.begin(Arc::clone(&active.id), "job");
+        let first = self.status.attempts.is_empty();
+        self.status.begin(journey.generation(), SystemTime::now());
+        if let Err(stop) = self.save().await {
+            journey.withdraw();
+            return Err(stop);
+        }
+        let waited = active.submitted.elapsed();
+        let number = self.status.attempts.len();
+        let answer = tokio::select! {
+            biased;
+            () = active.ended() => None,
+            answer = call(&active, number, &mut journey, work) => Some(answer),
+        };
+        let Some(answer) = answer else {
+            let error = Error::cancelled("the job ended in the middle of the attempt");
+            journey.end((self.jobs.parts.status_of)(&error), Some(&error));
+            self.count(Outcome::Cancelled);
+            return Err(Stop::Ended);
+        };
+        if work.as_ref().is_none_or(Responses::is_released) {
+            self.status.release(SystemTime::now());
+        }
+        let refused = answer.as_ref().is_err_and(|error| error.kind() == Kind::Overloaded);
+        if refused {
+            journey.withdraw();
+            return Ok(answer);
+        }
+        if first {
+            self.metrics().queue_wait.observe(waited.as_secs_f64());
+        }
+        match &answer {
+            Ok(_) => {
+                self.count(Outcome::Succeeded);
+                journey.end(200, None);
+            }
+            Err(error) => {
+                let timeout = error.kind() == Kind::Deadline;
+                self.count(if timeout { Outcome::Timeout } else { Outcome::Failed });
+                journey.end((self.jobs.parts.status_of)(error), Some(error));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Ok if there may be another attempt, and the work of this one has ended.
+    async fn timed_out(&mut self, error: Error, work: &mut Option<Responses>) -> Result<(), Stop> {
+        self.status.answer(Outcome::Timeout, Some(&error));
+        let (made, max) = (self.status.attempts.len(), self.active.budgets().max_attempts as usize);
+        if self.active.time_left() < ATTEMPT_LEAST {
+            return Err(self.out_of_time(&error).await);
+        }
+        if made >= max {
+            if max > 1 {
+                self.metrics().retries_exhausted.inc();
+            }
+            return Err(self.end(End::Timeout(error.context(format!("attempt {made} of {max}")))).await);
+        }
+        self.save().await?;
+        if let Some(work) = work.as_ref().filter(|work| !work.is_released()) {
+            let _overdue = Overdue::new(self.metrics());
+            let active = Arc::clone(&self.active);
+            let released = tokio::select! {
+                biased;
+                () = active.ended() => return Err(Stop::Ended),
+                () = work.released() => true,
+                () = tokio::time::sleep_until(active.deadline().into()) => false,
+            };
+            if !released {
+                return Err(self.out_of_time(&error).await);
+            }
+        }
+        self.status.release(SystemTime::now());
+        self.metrics().retries.inc();
+        Ok(())
+    }
+
+    async fn out_of_time(&mut self, error: &Error) -> Stop {
+        let ms = self.active.budgets().max_total_runtime.as_millis();
+        let made = self.status.attempts.len();
+        let what = format!("max_total_runtime_ms ({ms}) passed in attempt {made}");
+        self.end(End::Timeout(error.clone().context(what))).await
+    }
+
+    /// Why a pending job ends when its time is up.
+    fn never_admitted(&self) -> Error {
+        let ms = self.active.budgets().max_total_runtime.as_millis();
+        let made = self.status.attempts.len();
+        let why = match &self.status.last_refusal {
+            Some(refusal) => refusal.message().to_owned(),
+            None => "all slots for jobs were taken (concurrency under [jobs])".into(),
+        };
+        let what = match made {
+            0 => "no attempt was ever admitted".to_owned(),
+            made => format!("attempt {} was never admitted", made + 1),
+        };
+        let error = Error::deadline(format!("max_total_runtime_ms ({ms}) passed and {what}: {why}"));
+        error.model(self.active.spec.model.to_string())
+    }
+
+    /// Waits until the work of the last attempt holds no worker any more, whatever has become of the job.
+    async fn linger(&mut self, work: Option<Responses>) {
+        if let Some(work) = work {
+            work.cancel();
+            if !work.is_released() {
+                let _overdue = Overdue::new(self.metrics());
+                work.released().await;
+            }
+        }
+        // Whoever else has ended the job did not know that the work has stopped.
+        if self.status.is_held() || !self.saved.is_final() {
+            self.released().await;
+        }
+    }
+
+    /// Notes when the work of the last attempt has ended, in a job that has ended before. A job that is gone
+    /// by now needs no note, and the store's silence costs no more than that.
+    async fn released(&self) {
+        let (now, store) = (SystemTime::now(), &self.jobs.parts.store);
+        while let Ok(Some(mut job)) = store.read(&self.active.id).await {
+            if !job.status.is_held() {
+                return;
+            }
+            job.status.release(now);
+            match store.update(&job.id, job.revision, job.status, self.jobs.bounds()).await {
+                Ok(Change::Stale) => {}
+                Ok(Change::Done) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Ends the job, unless somebody else was faster.
+    async fn end(&mut self, end: End) -> Stop {
+        let (before, open) = (self.saved, self.status.clone());
+        let lost = matches!(end, End::Stopped(_));
+        let ttl = self.jobs.settings().result_ttl;
+        self.status.end(end, SystemTime::now(), ttl);
+        let mut saved = self.save().await;
+        if let Err(Stop::Store(error)) = &saved
+            && error.kind() == Kind::TooLarge
+        {
+            // The store has no room for the result, and always has for the reason.
+            let error = error.clone();
+            self.status = open.clone();
+            self.status.end(End::Failed(error), SystemTime::now(), ttl);
+            saved = self.save().await;
+        }
+        match saved {
+            Ok(()) => {
+                self.jobs.settle(&self.job(), before, lost);
+                Stop::Ended
+            }
+            Err(stop) => {
+                self.status = open;
+                stop
+            }
+        }
+    }
+
+    fn job(&self) -> Job {
+        let (id, spec) = (Arc::clone(&self.active.id), Arc::clone(&self.active.spec));
+        Job { id, revision: self.revision, spec, input: None, status: self.status.clone() }
+    }
+
+    /// Others change a job only to end it, so a change that comes too late means just that.
+    async fn save(&mut self) -> Result<(), Stop> {
+        let (status, bounds) = (self.status.clone(), self.jobs.bounds());
+        let state = status.state;
+        let update = self.jobs.parts.store.update(&self.active.id, self.revision, status, bounds);
+        match update.await {
+            Ok(Change::Done) => {
+                self.revision += 1;
+                let before = std::mem::replace(&mut self.saved, state);
+                if !state.is_final() {
+                    self.jobs.moved(Some(before), Some(state));
+                }
+                Ok(())
+            }
+            Ok(Change::Stale) => Err(Stop::Ended),
+            Err(error) => Err(Stop::Store(error)),
+        }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.metrics().attempts.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    fn metrics(&self) -> &JobMetrics {
+        self.jobs.metrics()
+    }
+}
+
+/// Begins a call and waits for its answer, as JSON text. The call's work is left in `work`.
+async fn call(
+    active: &Active,
+    number: usize,
+    journey: &mut Journey<'_>,
+    work: &mut Option<Responses>,
+) -> Result<Bytes> {
+    *work = None;
+    let (model, budgets) = (&active.spec.model, active.budgets());
+    let route = journey.resolve(&model.name, Some(&model.version), &|_| None)?;
+    let input = journey.router().input(&route, active.input.clone())?;
+    let timeout = journey.router().timeout(&route, budgets.max_runtime).min(active.time_left());
+    let ask = Ask { parameters: active.spec.parameters.clone(), timeout: Some(timeout) };
+    let id = format!("{}/{number}", active.id).into();
+    let responses = work.insert(journey.submit(&route, ask, input, id)?);
+    let response = journey.answer(&route, responses).await?;
+    let mut result = Vec::new();
+    predict::encode_result(&response.payload, &mut result)
+        .map_err(|error| error.model(route.name.to_string()))?;
+    Ok(result.into())
+}
+
+/// Counts an attempt that holds its worker past its end.
+struct Overdue(prometheus::IntGauge);
+
+impl Overdue {
+    fn new(metrics: &JobMetrics) -> Self {
+        metrics.overdue.inc();
+        Overdue(metrics.overdue.clone())
+    }
+}
+
+impl Drop for Overdue {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

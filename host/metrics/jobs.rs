@@ -1,0 +1,63 @@
+//! The metrics of jobs.
+
+use super::register;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Seconds; jobs take from milliseconds to hours.
+const JOB_BUCKETS: [f64; 15] =
+    [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0];
+
+pub struct JobMetrics {
+    /// Kept now.
+    pub kept: IntGaugeVec,
+    pub ended: IntCounterVec,
+    pub attempts: IntCounterVec,
+    pub overdue: IntGauge,
+    pub refusals: IntCounter,
+    pub retries: IntCounter,
+    pub retries_exhausted: IntCounter,
+    pub queue_wait: Histogram,
+    pub duration: Histogram,
+}
+
+impl JobMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
+        let histogram = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(JOB_BUCKETS.to_vec());
+            register(registry, Histogram::with_opts(options))
+        };
+        let counters = |name: &str, help: &str, label: &str| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
+        };
+        let kept = IntGaugeVec::new(Opts::new("hostler_jobs", "Jobs in the store, by state."), &["state"]);
+        JobMetrics {
+            kept: register(registry, kept),
+            ended: counters("hostler_jobs_total", "Jobs that have ended, by their final state.", "state"),
+            attempts: counters("hostler_job_attempts_total", "Attempts that were made.", "outcome"),
+            overdue: register(
+                registry,
+                IntGauge::new(
+                    "hostler_job_attempts_overdue",
+                    "Attempts that were timed out or cancelled and still hold their worker.",
+                ),
+            ),
+            refusals: counter(
+                "hostler_job_refusals_total",
+                "Attempts that were not admitted and will be made later.",
+            ),
+            retries: counter("hostler_job_retries_total", "Attempts after one that timed out."),
+            retries_exhausted: counter(
+                "hostler_job_retries_exhausted_total",
+                "Jobs that were retried until no attempt was left.",
+            ),
+            queue_wait: histogram(
+                "hostler_job_queue_wait_seconds",
+                "Time from submission to the first attempt.",
+            ),
+            duration: histogram("hostler_job_duration_seconds", "Time from submission to the end."),
+        }
+    }
+}
