@@ -9,7 +9,7 @@
 //!
 //! | layer | what it is |
 //! |---|---|
-//! | `main`, [`cli`] | the command line; the commands that do not serve |
+//! | `main`, [`cli`], [`drill`] | the command line; the commands that do not serve; the one that mistreats a copy |
 //! | [`app`] | starts everything in order, serves, stops in order |
 //! | [`server`] | listeners and protocols: bytes to [`predict`] types and back, error kind to status |
 //! | [`jobs`] | requests in the background: states, budgets, retries, results that are kept |
@@ -42,6 +42,7 @@ pub mod access_log;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod drill;
 pub mod error;
 pub mod executor;
 pub mod jobs;

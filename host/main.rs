@@ -1,10 +1,11 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
-use hostler::{app, cli};
+use hostler::{app, cli, drill};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A native inference host: ONNX models and WebAssembly plugins, swapped live.
 #[derive(Parser)]
@@ -24,6 +25,8 @@ enum Action {
     Diff(Diff),
     /// Run one request through a manifest's model, without a server.
     Predict(Predict),
+    /// Serve a copy of a manifest and mistreat it under load; prints a table, exit code 0 if all passed.
+    Drill(Drill),
     /// Write the plugin contract (WIT) into a folder.
     Wit {
         /// Made if it does not exist.
@@ -83,6 +86,34 @@ struct Predict {
     manifest: PathBuf,
 }
 
+#[derive(Args)]
+struct Drill {
+    /// What to copy and to drill; its files are read, never written.
+    #[arg(default_value = "hostler.toml")]
+    manifest: PathBuf,
+    /// Seconds of each exercise.
+    #[arg(long, default_value = "10", value_name = "N", value_parser = positive)]
+    seconds: f64,
+    /// Connections that ask all the time.
+    #[arg(long, default_value = "20", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Swaps in a second, at most.
+    #[arg(long, default_value = "2", value_name = "N", value_parser = positive)]
+    swaps_per_second: f64,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Only this exercise; may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = drill::EXERCISES)]
+    only: Vec<String>,
+}
+
+/// More than nothing, and no more than a day or a thousand a second would need.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.01..=100_000.0).contains(number));
+    number.ok_or_else(|| "it must be a number from 0.01 to 100000".to_owned())
+}
+
 fn main() -> ExitCode {
     // ONNX Runtime's own builds send usage data to their maker unless this says no, before it is loaded.
     // SAFETY: no other thread runs yet.
@@ -96,6 +127,16 @@ fn main() -> ExitCode {
         Action::Check(Check { file, resolve, quick }) => cli::check(&file, resolve.as_deref(), quick),
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
         Action::Predict(Predict { request, manifest }) => cli::predict(&manifest, &request),
+        Action::Drill(Drill { manifest, seconds, connections, swaps_per_second, json, only }) => {
+            drill::run(&drill::Options {
+                manifest,
+                time: Duration::from_secs_f64(seconds),
+                connections: connections as usize,
+                swaps_per_second,
+                json,
+                only,
+            })
+        }
         Action::Wit { folder } => cli::write_contract(&folder),
     };
     match outcome {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the outermost to the innermost. Modules in one row may not name each other.
 const LAYERS: [&[&str]; 11] = [
     &["main"],
-    &["cli"],
+    &["cli", "drill"],
     &["app"],
     &["server"],
     &["jobs"],

@@ -28,7 +28,9 @@ fn refused(setup: &Setup, args: &[&str], parts: &[&str]) {
 #[test]
 fn every_command_argument_and_option_is_explained() {
     let setup = Setup::new("");
-    for command in [None, Some("serve"), Some("check"), Some("diff"), Some("predict"), Some("wit")] {
+    for command in
+        [None, Some("serve"), Some("check"), Some("diff"), Some("predict"), Some("drill"), Some("wit")]
+    {
         let args: Vec<&str> = command.into_iter().chain(["--help"]).collect();
         let (code, out, err) = setup.run(&args);
         assert_eq!((code, &*err), (0, ""), "{args:?}");

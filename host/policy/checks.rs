@@ -15,13 +15,14 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// One request and its expected result.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sample {
-    data: Box<RawValue>,
+pub struct Sample {
+    pub data: Box<RawValue>,
     #[serde(default)]
-    parameters: serde_json::Map<String, Value>,
-    expect: Value,
+    pub parameters: serde_json::Map<String, Value>,
+    pub expect: Value,
 }
 
 /// Runs every sample of one file through preprocess, model and postprocess.
@@ -42,7 +43,8 @@ pub(super) async fn run(route: &Route, check: &CheckPlan, content: &[u8], timeou
     Ok(())
 }
 
-fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
+/// The samples of a check's file.
+pub fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
     let is_list = content.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     if is_list { serde_json::from_slice(content) } else { Ok(vec![serde_json::from_slice(content)?]) }
 }
@@ -85,7 +87,7 @@ fn parameters(written: &serde_json::Map<String, Value>) -> Result<Parameters> {
 }
 
 /// The first place where `got` is not `expect`.
-fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
+pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
     let differs = || Some(format!("result{place}: expected {expect}, got {got}"));
     match (expect, got) {
         (Value::Number(a), Value::Number(b)) => {

@@ -83,7 +83,7 @@ impl LastGood {
 }
 
 /// Every file of a plan but its manifest.
-fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
+pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
     let plugins =
         plan.plugins.values().flat_map(|plugin| std::iter::once(&plugin.file).chain(plugin.assets.values()));
     let models = plan.models.values().flat_map(|model| {

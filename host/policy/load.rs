@@ -252,7 +252,7 @@ impl Loader {
             SourcePlan::Onnx { file, external } => CallableKey::Onnx {
                 file: file.sha256.clone(),
                 external: external.clone(),
-                sessions: plan.sessions(&wanted.executor),
+                sessions: plan.pool(&wanted.executor).2,
             },
             SourcePlan::Plugin(name) => {
                 let (name, plan) = plugin(name);

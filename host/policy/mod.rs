@@ -17,9 +17,10 @@ pub mod reload;
 pub mod settings;
 mod watch;
 
+pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
 pub use describe::{Description, diff};
 pub use diagnostic::Diagnostics;
-pub use last_good::LastGood;
+pub use last_good::{LastGood, files_of};
 pub use load::Loader;
 pub use reload::Reloader;
 

@@ -89,6 +89,14 @@ impl ExecutorPlan {
             ExecutorPlan::Custom { .. } => ExecutorKind::Custom,
         }
     }
+
+    /// Calls that run at once.
+    pub fn workers(&self) -> usize {
+        match self {
+            ExecutorPlan::Pool { pool, .. } => pool.workers,
+            ExecutorPlan::Custom { config, .. } => config.workers,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -156,11 +164,13 @@ impl Unplanned {
 }
 
 impl Plan {
-    /// The sessions that a model has on this executor: those of the innermost.
-    pub fn sessions(&self, executor: &Arc<str>) -> SessionConfig {
-        match &self.executors[executor] {
-            ExecutorPlan::Pool { sessions, .. } => *sessions,
-            ExecutorPlan::Custom { inner, .. } => self.sessions(inner),
+    /// The pool that an executor is, or that the last of its inner ones is, and the sessions of models there.
+    pub fn pool(&self, executor: &Arc<str>) -> (&Arc<str>, PoolConfig, SessionConfig) {
+        let (name, plan) =
+            self.executors.get_key_value(executor).expect("invariant: a plan names what it has");
+        match plan {
+            ExecutorPlan::Pool { pool, sessions, .. } => (name, *pool, *sessions),
+            ExecutorPlan::Custom { inner, .. } => self.pool(inner),
         }
     }
 

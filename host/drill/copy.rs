@@ -1,0 +1,342 @@
+//! A copy of a manifest and of every file that it names, to be served and mistreated in their place.
+//!
+//! Files keep their place beside the manifest; those from outside of its folder get one. Nothing outside of
+//! the copy is ever written, and the copy is removed with its value.
+
+use crate::error::{Error, Result};
+use crate::policy::files::{Files, hex_digest};
+use crate::policy::files_of;
+use crate::policy::plan::{Plan, SourcePlan, parse_model_name};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
+use toml::{Table, Value};
+
+/// Files that come from outside of the manifest's folder, a folder for each folder there.
+const OUTSIDE: &str = "drill-outside";
+
+pub struct Copy {
+    folder: Folder,
+    /// What the manifest says now. Pins are filled in when it is written.
+    pub manifest: Table,
+    /// The manifest's name in the folder.
+    name: PathBuf,
+    /// Where the manifest that was copied lies.
+    home: PathBuf,
+    /// Plugins and ONNX models with their files in the copy, each file once.
+    pub plugins: Vec<(String, PathBuf)>,
+    pub models: Vec<(String, PathBuf)>,
+    /// Digests of files that were swapped.
+    swapped: BTreeMap<PathBuf, String>,
+    /// Digests of its files, remembered.
+    seen: Files,
+}
+
+impl Copy {
+    pub fn make(plan: &Plan, files: &Files) -> Result<Self> {
+        let folder = Folder::make()?;
+        let home = plan.path.parent().unwrap_or(Path::new("/")).to_owned();
+        let text = fs::read_to_string(&plan.path)
+            .map_err(|error| Error::unavailable(format!("cannot read {}: {error}", plan.path.display())))?;
+        let mut manifest: Table = text.parse().map_err(|error: toml::de::Error| {
+            Error::invalid(format!("{}: {}", plan.path.display(), error.message()))
+        })?;
+        let targets = targets(plan, &home);
+        for file in files_of(plan) {
+            write(&folder.0.join(&targets[&file.path]), &files.read(file)?)?;
+        }
+        for (key, value) in &mut manifest {
+            match (key.as_str(), value) {
+                ("server", Value::Table(server)) => at_home(server, &home),
+                (_, value) => rename(value, &home, &targets),
+            }
+        }
+        let place = |path: &Path| folder.0.join(&targets[path]);
+        let plugins = plan.plugins.iter().map(|(name, plugin)| (name.to_string(), place(&plugin.file.path)));
+        let models = plan.models.iter().filter_map(|(name, model)| match &model.source {
+            SourcePlan::Onnx { file, .. } => Some((name.to_string(), place(&file.path))),
+            _ => None,
+        });
+        let (plugins, models) = (once_each(plugins), once_each(models));
+        let name = PathBuf::from(plan.path.file_name().unwrap_or_default());
+        let mut copy = Copy {
+            folder,
+            manifest,
+            name,
+            home,
+            plugins,
+            models,
+            swapped: BTreeMap::new(),
+            seen: Files::default(),
+        };
+        copy.set_up();
+        copy.write_manifest()?;
+        Ok(copy)
+    }
+
+    /// Its own addresses, its own cache, and changes that go live at once.
+    fn set_up(&mut self) {
+        let cache = self.folder.0.join("drill-cache").display().to_string();
+        let server = self.table(&["server"]);
+        for address in ["http", "admin"] {
+            server.insert(address.into(), "127.0.0.1:0".into());
+        }
+        // The contents that a drill makes up would push out what the user's own cache holds.
+        server.insert("cache_dir".into(), cache.into());
+        server.insert("cache_mb".into(), 256.into());
+        // Tells which requests the host has taken when it ends.
+        server.insert("access_log".into(), true.into());
+        let reload = self.table(&["reload"]);
+        reload.insert("mode".into(), "watch".into());
+        reload.insert("quiet_ms".into(), 20.into());
+        reload.insert("poll_ms".into(), 500.into());
+    }
+
+    pub fn manifest_path(&self) -> PathBuf {
+        self.folder.0.join(&self.name)
+    }
+
+    /// A message of the host, with the places of the user's files in it.
+    pub fn in_the_users_words(&self, message: &str) -> String {
+        message.replace(&self.folder.0.display().to_string(), &self.home.display().to_string())
+    }
+
+    /// A table of the manifest, made if it is not there.
+    pub fn table(&mut self, path: &[&str]) -> &mut Table {
+        path.iter().fold(&mut self.manifest, |table, key| {
+            let value = table.entry(*key).or_insert_with(|| Value::Table(Table::new()));
+            if !value.is_table() {
+                *value = Value::Table(Table::new());
+            }
+            value.as_table_mut().expect("invariant: made a table")
+        })
+    }
+
+    /// Names the executor of a model.
+    pub fn set_route(&mut self, model: &str, executor: &str) {
+        let wanted = parse_model_name(model);
+        let policy = self.table(&["policy"]);
+        policy.retain(|key, _| key == "default" || parse_model_name(key) != wanted);
+        policy.insert(model.into(), executor.into());
+    }
+
+    /// Writes the manifest as it is now.
+    pub fn write_manifest(&self) -> Result<()> {
+        let mut manifest = self.manifest.clone();
+        for (file, digest) in &self.swapped {
+            self.pin(&mut manifest, file, digest);
+        }
+        replace(&self.manifest_path(), manifest.to_string().as_bytes())
+    }
+
+    /// The digest of the policy that the files make now.
+    pub fn digest(&self) -> Result<String> {
+        let plan = Plan::read(&self.manifest_path(), &self.seen).map_err(|unplanned| {
+            Error::failed(self.in_the_users_words(&unplanned.lines().join("\n")))
+                .context("the copy is faulty")
+        })?;
+        Ok(plan.digest)
+    }
+
+    /// Puts another content in a file's place, with the pins that name it.
+    pub fn swap(&mut self, file: &Path, content: &[u8]) -> Result<()> {
+        replace(file, content)?;
+        self.swapped.insert(file.to_owned(), hex_digest(content));
+        if self.pin(&mut self.manifest.clone(), file, "") { self.write_manifest() } else { Ok(()) }
+    }
+
+    /// Sets the pins of a file; true if there are any.
+    fn pin(&self, manifest: &mut Table, file: &Path, digest: &str) -> bool {
+        let mut pinned = false;
+        for kind in ["plugins", "models"] {
+            let tables = manifest.get_mut(kind).and_then(Value::as_table_mut);
+            for (_, value) in tables.into_iter().flatten() {
+                let Value::Table(table) = value else { continue };
+                let is_it = table
+                    .get("path")
+                    .and_then(Value::as_str)
+                    .is_some_and(|path| normal(&self.folder.0.join(path)) == file);
+                if is_it && table.contains_key("sha256") {
+                    table.insert("sha256".into(), digest.into());
+                    pinned = true;
+                }
+            }
+        }
+        pinned
+    }
+}
+
+fn once_each(files: impl Iterator<Item = (String, PathBuf)>) -> Vec<(String, PathBuf)> {
+    let mut known = BTreeSet::new();
+    files.filter(|(_, file)| known.insert(file.clone())).collect()
+}
+
+/// Where each file of a plan goes, relative to the copy's folder.
+fn targets(plan: &Plan, home: &Path) -> BTreeMap<PathBuf, PathBuf> {
+    let mut outside = Vec::new();
+    let mut place = |source: &Path| {
+        let source = normal(source);
+        if let Ok(below) = source.strip_prefix(home) {
+            return below.to_owned();
+        }
+        let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
+        let index = outside.iter().position(|known| *known == folder).unwrap_or_else(|| {
+            outside.push(folder);
+            outside.len() - 1
+        });
+        Path::new(OUTSIDE).join(index.to_string()).join(source.file_name().unwrap_or_default())
+    };
+    let mut targets: BTreeMap<PathBuf, PathBuf> =
+        files_of(plan).map(|file| (file.path.clone(), place(&file.path))).collect();
+    // External data stays where its model looks for it.
+    for model in plan.models.values() {
+        let SourcePlan::Onnx { file, external } = &model.source else { continue };
+        let (from, to) = (file.path.parent(), targets[&file.path].parent().map(Path::to_owned));
+        let (Some(from), Some(to)) = (from, to) else { continue };
+        for file in external {
+            let beside = file.path.strip_prefix(from).unwrap_or(&file.path);
+            targets.insert(file.path.clone(), to.join(beside));
+        }
+    }
+    targets
+}
+
+/// Paths of `[server]` stay the user's; its addresses must not be taken twice.
+fn at_home(server: &mut Table, home: &Path) {
+    for (_, value) in server {
+        let Value::String(text) = value else { continue };
+        if text.parse::<SocketAddr>().is_ok() {
+            *text = "127.0.0.1:0".into();
+        } else if home.join(&*text).exists() {
+            *text = home.join(&*text).display().to_string();
+        }
+    }
+}
+
+/// Every text that is the path of a copied file becomes the path of its copy; a plugin's `config` is its own.
+fn rename(value: &mut Value, home: &Path, targets: &BTreeMap<PathBuf, PathBuf>) {
+    match value {
+        Value::String(text) => {
+            if let Some(target) = targets.get(&home.join(&*text)) {
+                *text = target.display().to_string();
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| rename(value, home, targets)),
+        Value::Table(table) => {
+            let values = table.iter_mut().filter(|(key, _)| key.as_str() != "config");
+            values.for_each(|(_, value)| rename(value, home, targets));
+        }
+        _ => {}
+    }
+}
+
+/// Without `.` and `..`, as far as words tell.
+fn normal(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut path, part| {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+        path
+    })
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    path.parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(path, content))
+        .map_err(|error| Error::unavailable(format!("cannot write {}: {error}", path.display())))
+}
+
+/// Written beside, then renamed, as a careful tool does.
+pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let beside = path.with_extension("drill-new");
+    write(&beside, content)?;
+    fs::rename(&beside, path)
+        .map_err(|error| Error::unavailable(format!("cannot replace {}: {error}", path.display())))
+}
+
+/// The same component with another digest: a custom section at its end, which is no code.
+pub fn other_component(component: &[u8]) -> Vec<u8> {
+    let (name, content) = (b"drill", fastrand::u64(..).to_le_bytes());
+    let length = (1 + name.len() + content.len()) as u8;
+    [component, &[0, length, name.len() as u8], name, &content].concat()
+}
+
+/// The same ONNX model with another digest: one more entry in its `metadata_props`, which nothing computes
+/// with. Fields of a protobuf message may come in any order, repeated ones at any place.
+pub fn other_model(model: &[u8]) -> Vec<u8> {
+    let (key, value) = (b"drill", format!("{:016x}", fastrand::u64(..)));
+    let entry = [&[0x0a, key.len() as u8], &key[..], &[0x12, value.len() as u8], value.as_bytes()].concat();
+    [model, &[14 << 3 | 2, entry.len() as u8], &entry].concat()
+}
+
+/// A folder for this user alone, removed with its value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let name = format!("hostler-drill-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::path::absolute(std::env::temp_dir()).unwrap_or_else(|_| "/tmp".into()).join(name);
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            let path = path.display();
+            Error::unavailable(format!("cannot make {path}: {error}; TMPDIR names another place"))
+        })?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_from_outside_come_in_and_external_data_stays_beside_its_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, far) = (dir.path().join("home"), dir.path().join("far"));
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+        for name in ["external.onnx", "external.bin", "plus1.onnx"] {
+            let content = fs::read(models.join(name)).unwrap();
+            write(&far.join(name), &content).unwrap();
+            write(&home.join("deep").join(name), &content).unwrap();
+        }
+        let text = format!(
+            "[server]\nhttp = \"0.0.0.0:80\"\n[reload]\nmode = \"manual\"\n\
+             [models.a]\npath = \"../far/external.onnx\"\n[models.b]\npath = {:?}\nsha256 = \"{}\"\n\
+             [models.c]\npath = \"deep/external.onnx\"\n",
+            far.join("plus1.onnx"),
+            hex_digest(&fs::read(far.join("plus1.onnx")).unwrap()),
+        );
+        let path = home.join("my.toml");
+        write(&path, text.as_bytes()).unwrap();
+        let files = Files::default();
+        let plan = Plan::read(&path, &files).map_err(|why| why.lines().join("\n")).unwrap();
+        let mut copy = Copy::make(&plan, &files).unwrap();
+        let folder = copy.folder.0.clone();
+        let read =
+            || Plan::read(&copy.manifest_path(), &Files::default()).map_err(|why| why.lines()).unwrap();
+        let copied = read();
+        assert_eq!(copied.description, plan.description, "the same files, executors and models");
+        assert_eq!((copied.settings.http.port(), copied.reload.watch), (0, true));
+        for file in files_of(&copied) {
+            assert!(normal(&file.path).starts_with(&folder), "{file:?}");
+        }
+        let (_, pinned) = copy.models.iter().find(|(name, _)| name == "b:1").cloned().unwrap();
+        assert_eq!(copy.models.len(), 3, "each in its place");
+        let other = other_model(&fs::read(&pinned).unwrap());
+        copy.swap(&pinned, &other).unwrap();
+        let read = Plan::read(&copy.manifest_path(), &Files::default()).map_err(|why| why.lines()).unwrap();
+        assert_ne!(read.digest, copied.digest, "the pin was rewritten with the file");
+        drop(copy);
+        assert!(!folder.exists());
+    }
+}

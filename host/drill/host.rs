@@ -1,0 +1,320 @@
+//! The host that is drilled: this program as a process of its own, and what it says of itself.
+
+use super::client::{Answer, Client, Lost};
+use super::copy::Copy;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use serde_json::Value;
+use std::collections::{HashSet, VecDeque};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// A reload compiles at low priority, and the load leaves it little: a Python plugin takes minutes so.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// How often the host is asked whether something has happened.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+
+/// Lines of its log that are kept, for the case that it ends.
+const LOG_LINES: usize = 20;
+
+type Shared<T> = Arc<Mutex<T>>;
+
+/// A running host. Killed with its value.
+pub struct Host {
+    child: Child,
+    pub http: SocketAddr,
+    admin: Client,
+    log: Shared<VecDeque<String>>,
+    /// Ids of requests in its access log that begin with `ID_PREFIX`.
+    answered: Shared<HashSet<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// Requests with such an id are remembered when the access log tells of them.
+pub const ID_PREFIX: &str = "drill-stop-";
+
+/// The policy at one moment.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    pub generation: u64,
+    pub digest: String,
+    at: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Usage {
+    pub memory_mb: u64,
+    pub threads: usize,
+    pub files: usize,
+}
+
+impl Host {
+    /// Starts the copy and waits until it serves. An error has what the host said before it ended.
+    pub async fn start(copy: &Copy) -> Result<Self> {
+        let binary = std::env::current_exe()
+            .map_err(|error| Error::failed(format!("cannot find this program's own file: {error}")))?;
+        let mut command = Command::new(binary);
+        command.arg("serve").arg(copy.manifest_path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if std::env::var_os("HOSTLER_LOG").is_none() {
+            command.env("HOSTLER_LOG", "warn,ort=error");
+        }
+        // Ctrl-C is for the drill, which ends its host.
+        command.process_group(0);
+        // SAFETY: one system call, which is safe between fork and exec.
+        unsafe { command.pre_exec(end_with_parent) };
+        let mut child = command
+            .spawn()
+            .map_err(|error| Error::failed(format!("cannot start the host of the drill: {error}")))?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (log, answered) = (Shared::default(), Shared::default());
+        let (announce, announced) = oneshot::channel();
+        let readers = vec![
+            follow(stderr.expect("invariant: piped"), keep_last(Arc::clone(&log))),
+            follow(stdout.expect("invariant: piped"), note_answered(announce, Arc::clone(&answered))),
+        ];
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut host = Host { child, http: nowhere, admin: Client::new(nowhere), log, answered, readers };
+        let first = announced.await.unwrap_or_default();
+        let address = |key: &str| -> Option<SocketAddr> {
+            first.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok())
+        };
+        match (address("http="), address("admin=")) {
+            (Some(http), Some(admin)) => {
+                host.http = http;
+                host.admin = Client::new(admin);
+                Ok(host)
+            }
+            _ => {
+                host.end();
+                Err(Error::failed(copy.in_the_users_words(&host.log())))
+            }
+        }
+    }
+
+    /// The end of its log.
+    fn log(&self) -> String {
+        let log = self.log.lock().expect("invariant: no panic under the lock");
+        log.iter().cloned().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Ends it, and waits until all that it has written is read.
+    pub fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    pub fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let sent = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        if let Some(Err(error)) = sent {
+            tracing::warn!(%error, "cannot send SIGTERM to the host of the drill");
+        }
+    }
+
+    /// Waits until it ends by itself; none if it does not within `limit`. Then all of its access log is read.
+    pub async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.ended() {
+                self.end();
+                return Some(status);
+            }
+            if Instant::now() > until {
+                return None;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Whether its access log tells of this request.
+    pub fn has_answered(&self, id: &str) -> bool {
+        self.answered.lock().expect("invariant: no panic under the lock").contains(id)
+    }
+
+    pub async fn policy(&mut self) -> Result<Value> {
+        let answer = self.admin_ask("/admin/policy", None).await?;
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| Error::failed(format!("/admin/policy is not JSON: {error}")))
+    }
+
+    pub async fn rollback(&mut self) -> Result<(u16, Value)> {
+        let answer = self.admin_ask("/admin/policy/rollback", Some(Bytes::new())).await?;
+        Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or_default()))
+    }
+
+    /// The value of a metric by its name and labels as they are printed; 0 if it is not there.
+    pub async fn metric(&mut self, sample: &str) -> Result<f64> {
+        let answer = self.admin_ask("/metrics", None).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0.0))
+    }
+
+    async fn admin_ask(&mut self, path: &str, post: Option<Bytes>) -> Result<Answer> {
+        let answer = match post {
+            Some(body) => self.admin.post(path, "drill", body).await,
+            None => self.admin.get(path).await,
+        };
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(lost) => Err(self.gone(&lost).await),
+        }
+    }
+
+    /// Why the host does not answer.
+    async fn gone(&mut self, lost: &Lost) -> Error {
+        // A process that has closed its sockets is about to end.
+        match self.wait(Duration::from_secs(1)).await {
+            Some(status) => Error::failed(format!("the host ended with {status}\n{}", self.log())),
+            None => Error::failed(format!("the host does not answer: {lost}")),
+        }
+    }
+
+    pub async fn mark(&mut self) -> Result<Mark> {
+        let policy = self.policy().await?;
+        Ok(Mark {
+            generation: policy["generation"].as_u64().unwrap_or_default(),
+            digest: policy["digest"].as_str().unwrap_or_default().to_owned(),
+            at: policy["last_reload"]["at"].as_f64().unwrap_or_default(),
+        })
+    }
+
+    /// Waits until the policy with this digest is live and is what the files say. One that is rejected
+    /// instead is an error.
+    pub async fn live_with(&mut self, digest: &str, before: &Mark) -> Result<()> {
+        let live = |policy: &Value| {
+            if policy["digest"] == digest && policy["stale"] == false {
+                return Some(Ok(()));
+            }
+            let record = &policy["last_reload"];
+            let refused = matches!(record["outcome"].as_str(), Some("rejected" | "refused"));
+            let newer = record["at"].as_f64() > Some(before.at);
+            (refused && newer).then(|| Err(Error::failed(format!("a good change was {}", said(record)))))
+        };
+        self.wait_for("a change of the files to go live", live).await?
+    }
+
+    /// Waits until what the files say now was refused; gives the words for it.
+    pub async fn refused_after(&mut self, before: &Mark) -> Result<String> {
+        let refused = |policy: &Value| {
+            let record = &policy["last_reload"];
+            if policy["generation"].as_u64() > Some(before.generation) {
+                return Some(Err(Error::failed("it went live")));
+            }
+            let outcome = record["outcome"].as_str().unwrap_or_default();
+            if policy["stale"] != true || record["at"].as_f64() <= Some(before.at) {
+                return None;
+            }
+            let explained = record["errors"].as_array().is_some_and(|errors| !errors.is_empty());
+            Some(match (outcome, explained) {
+                ("rejected" | "refused" | "pending", true) => Ok(said(record)),
+                _ => Err(Error::failed(format!("it was {outcome}, and /admin/policy does not say why"))),
+            })
+        };
+        self.wait_for("damaged files to be refused", refused).await?
+    }
+
+    /// Waits until the files are again what serves.
+    pub async fn mended(&mut self) -> Result<()> {
+        let mended = |policy: &Value| (policy["stale"] == false).then_some(());
+        self.wait_for("mended files to be taken", mended).await
+    }
+
+    /// Asks for the policy until `wanted` finds what it looks for.
+    pub async fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let policy = self.policy().await?;
+            if let Some(found) = wanted(&policy) {
+                return Ok(found);
+            }
+            if Instant::now() > until {
+                let (limit, record) = (PATIENCE.as_secs(), &policy["last_reload"]);
+                let message = format!("waited {limit} s in vain for {what}; the last reload: {record}");
+                return Err(Error::deadline(message));
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// What the process holds now.
+    pub fn usage(&self) -> Usage {
+        let proc = std::path::PathBuf::from(format!("/proc/{}", self.child.id()));
+        let count = |name: &str| std::fs::read_dir(proc.join(name)).map_or(0, Iterator::count);
+        let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb: u64 = rss.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+        Usage { memory_mb: kb >> 10, threads: count("task"), files: count("fd") }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// `rejected: why`
+fn said(record: &Value) -> String {
+    let errors: Vec<&str> =
+        record["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    format!("{}: {}", record["outcome"].as_str().unwrap_or("without outcome"), errors.join("; "))
+}
+
+/// The kernel ends the host if the drill is killed and cannot.
+fn end_with_parent() -> std::io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    Ok(())
+}
+
+fn follow(
+    stream: impl Read + Send + 'static,
+    mut each: impl FnMut(String) + Send + 'static,
+) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        // Read to its end whatever it holds: a pipe that nobody reads would stop the host.
+        let lines = BufReader::new(stream).split(b'\n').map_while(|line| line.ok());
+        lines.for_each(|line| each(String::from_utf8_lossy(&line).into_owned()));
+    })
+}
+
+fn keep_last(log: Shared<VecDeque<String>>) -> impl FnMut(String) {
+    move |line| {
+        let mut log = log.lock().expect("invariant: no panic under the lock");
+        if log.len() == LOG_LINES {
+            log.pop_front();
+        }
+        log.push_back(line);
+    }
+}
+
+/// The first line says where it listens; later ones may be of requests that were answered.
+fn note_answered(announce: oneshot::Sender<String>, answered: Shared<HashSet<String>>) -> impl FnMut(String) {
+    let mut announce = Some(announce);
+    move |line| {
+        if let Some(announce) = announce.take() {
+            let _ = announce.send(line);
+            return;
+        }
+        let id = line.split_once("\"id\":\"").and_then(|(_, rest)| rest.split('"').next());
+        if let Some(id) = id.filter(|id| id.starts_with(ID_PREFIX)) {
+            answered.lock().expect("invariant: no panic under the lock").insert(id.to_owned());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `hostler drill`: what an operator runs before trusting a manifest.
+//!
+//! A copy of the manifest and its files is served by a process of this very program, and mistreated while
+//! requests with known answers run: swaps, damaged files, hostile guests, overload, a stop. What counts is
+//! whether every request was answered, and rightly; times are shown and decide nothing.
+
+mod client;
+mod copy;
+mod ground;
+mod host;
+mod hostile;
+mod load;
+mod pressure;
+mod report;
+mod samples;
+mod swaps;
+
+use crate::app;
+use crate::error::{Error, Result};
+use crate::policy::files::Files;
+use crate::policy::plan::Plan;
+use crate::shutdown::Signals;
+use copy::Copy;
+use ground::Ground;
+use host::{Host, Usage};
+use report::{Report, Row, Verdict};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The exercises, in their order.
+pub const EXERCISES: [&str; 11] = [
+    "steady", "manifest", "plugins", "models", "moves", "damage", "rollback", "hostile", "leavers",
+    "overload", "stop",
+];
+
+/// What the command line says.
+pub struct Options {
+    pub manifest: PathBuf,
+    /// For each exercise.
+    pub time: Duration,
+    pub connections: usize,
+    pub swaps_per_second: f64,
+    pub json: bool,
+    /// Only these exercises; none is all.
+    pub only: Vec<String>,
+}
+
+/// Runs the drill and prints what it found. True if every exercise passed.
+pub fn run(options: &Options) -> Result<bool> {
+    let files = Files::default();
+    let plan = Plan::read(&app::absolute(&options.manifest)?, &files).map_err(app::unplanned)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Error::failed(format!("cannot start a runtime: {error}")))?;
+    let report = runtime.block_on(async {
+        let signals = Signals::new();
+        let mut signals =
+            signals.map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
+        // Whichever branch ends: what the drill has started and written goes with its values.
+        tokio::select! {
+            report = drill(options, plan, &files) => report,
+            signal = signals.next() => {
+                Err(Error::cancelled(format!("{signal}: the drill was ended, with its host and its copy")))
+            }
+        }
+    })?;
+    if options.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(report.passed)
+}
+
+async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
+    let copy = Copy::make(&plan, files)?;
+    eprintln!("drill: starting a copy of {}", options.manifest.display());
+    let host = Host::start(&copy).await?;
+    let (samples, models) = samples::gather(&plan, files, host.http).await?;
+    if samples.is_empty() {
+        let why: Vec<String> = models
+            .iter()
+            .map(|model| {
+                format!("model \"{}\": {}", model.model, model.no_sample.as_deref().unwrap_or_default())
+            })
+            .collect();
+        return Err(Error::invalid(format!(
+            "no model can be asked, so there is nothing to drill\n{}\nadd to a model: checks = [{{ file = \
+             \"checks.json\" }}], with requests and their answers: see docs/manifest.md",
+            why.join("\n")
+        )));
+    }
+    let connections = options.connections.clamp(1, plan.settings.limits.max_connections);
+    let mut ground = Ground::new(plan, copy, host, samples, connections, options);
+    let mut exercises: Vec<Row> = Vec::new();
+    let (mut before, mut after) = (None, Usage::default());
+    for name in EXERCISES {
+        if !options.only.is_empty() && !options.only.iter().any(|only| only == name) {
+            continue;
+        }
+        if let Some(status) = ground.host.ended() {
+            exercises.push(Row::skipped(name, format!("the host ended earlier, with {status}")));
+            continue;
+        }
+        eprintln!("drill: {name}");
+        exercises.extend(ground.exercise(name).await);
+        if ground.host.ended().is_none() {
+            after = ground.host.usage();
+            before.get_or_insert(after);
+        }
+    }
+    let passed = exercises.iter().all(|row| row.verdict != Verdict::Fail);
+    Ok(Report {
+        manifest: options.manifest.display().to_string(),
+        passed,
+        connections,
+        seconds: options.time.as_secs_f64(),
+        models,
+        exercises,
+        process_before: before.unwrap_or_default(),
+        process_after: after,
+    })
+}

@@ -1,0 +1,137 @@
+//! Clients that leave, more clients than there is room for, and the end: SIGTERM while requests run.
+
+use super::ground::{Deed, Ground};
+use super::load::{Load, Until};
+use super::report::Row;
+use crate::error::{Error, Result};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// Connections that come and leave at once.
+const LEAVERS: usize = 4;
+
+/// Overload is asked of one worker without a queue by at least so many connections.
+const OVERLOAD_CONNECTIONS: usize = 16;
+
+/// Beyond its drain limit, a host may take this long to end on a busy machine.
+const END_SLACK: Duration = Duration::from_secs(10);
+
+/// Clients that send a request, whole or half, and leave without its answer.
+pub async fn leavers(ground: &mut Ground, until: Instant) -> Result<Deed> {
+    let mut tasks = JoinSet::new();
+    for index in 0..LEAVERS {
+        let (http, samples) = (ground.host.http, Arc::clone(&ground.samples));
+        tasks.spawn(async move {
+            let mut left = 0;
+            while left == 0 || Instant::now() < until {
+                let sample = &samples[(index + left) % samples.len()];
+                leave(http, &sample.body, left).await?;
+                left += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok::<usize, std::io::Error>(left)
+        });
+    }
+    let mut left = 0;
+    while let Some(task) = tasks.join_next().await {
+        left += task
+            .map_err(std::io::Error::other)
+            .and_then(|left| left)
+            .map_err(|error| Error::failed(format!("a client could not send its request: {error}")))?;
+    }
+    Ok(Deed::done(left, "clients left"))
+}
+
+async fn leave(http: SocketAddr, body: &[u8], number: usize) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(http).await?;
+    let length = body.len();
+    let head = format!("POST /predict HTTP/1.1\r\nhost: {http}\r\ncontent-length: {length}\r\n\r\n");
+    // Every third one with half its body.
+    let sent = if number % 3 == 2 { &body[..length / 2] } else { body };
+    stream.write_all(&[head.as_bytes(), sent].concat()).await?;
+    // While it is read, while it runs, after its answer.
+    tokio::time::sleep(Duration::from_millis(number as u64 % 4)).await;
+    Ok(())
+}
+
+/// One worker, no queue, many connections: 200 or 429 and nothing else, and afterwards all is as before.
+pub async fn overload(ground: &mut Ground) -> Row {
+    let mut row = Row::new("overload", "");
+    let executor = ground.executors_in_use().swap_remove(0);
+    let connections = ground.connections.max(OVERLOAD_CONNECTIONS);
+    row.done = format!("{connections} clients of 1 worker");
+    if let Err(error) = overload_executor(ground, &executor, connections, &mut row).await {
+        row.broke(&error);
+    }
+    row
+}
+
+async fn overload_executor(
+    ground: &mut Ground,
+    executor: &str,
+    connections: usize,
+    row: &mut Row,
+) -> Result<()> {
+    let manifest = ground.copy.manifest.clone();
+    let table = ground.copy.table(&["executors", executor]);
+    table.insert("workers".into(), 1.into());
+    table.insert("queue".into(), 0.into());
+    let before = ground.host.mark().await?;
+    ground.copy.write_manifest()?;
+    ground.go_live(&before).await?;
+    let load = Load::start(ground.host.http, &ground.samples, connections, Until::Stopped);
+    tokio::time::sleep(ground.time).await;
+    row.take(&load.stop().await, true);
+    row.faults.extend(ground.settled().await?);
+    if row.refused == 0 {
+        row.remarks.push("never full: it answers faster than these clients ask".into());
+    }
+    ground.restore(manifest).await?;
+    // Each sample once: nothing of it is left.
+    let load = Load::start(ground.host.http, &ground.samples, 1, Until::Stopped);
+    tokio::time::sleep(ground.time / 10).await;
+    let after = load.stop().await;
+    let bad = after.with_status(|status| status != 200) + after.lost + after.wrong;
+    if bad > 0 || after.answers() == 0 {
+        row.fault(format!("afterwards {bad} of {} requests failed", after.answers() + after.lost));
+    }
+    Ok(())
+}
+
+/// SIGTERM while requests run: every request that the host has taken is answered, and it ends with code 0.
+pub async fn stop(ground: &mut Ground) -> Row {
+    let mut row = Row::new("stop", "SIGTERM under load");
+    let load = Load::start(ground.host.http, &ground.samples, ground.connections, Until::HostGone);
+    load.under_way().await;
+    tokio::time::sleep(ground.time / 2).await;
+    let settings = &ground.plan.settings;
+    let limit = settings.drain_delay + settings.drain_timeout + END_SLACK;
+    let started = Instant::now();
+    ground.host.terminate();
+    match ground.host.wait(limit).await {
+        Some(status) if status.code() == Some(0) => {
+            row.remarks.push(format!("ended {} ms after the signal", started.elapsed().as_millis()));
+        }
+        Some(status) => row.fault(format!("it ended with {status}; expected exit code 0")),
+        None => {
+            row.fault(format!("it did not end within {} s", limit.as_secs()));
+            ground.host.end();
+        }
+    }
+    let tally = load.end().await;
+    row.take(&tally, ground.refusals_expected);
+    let (taken, late): (Vec<_>, Vec<_>) =
+        tally.unanswered.iter().partition(|id| ground.host.has_answered(id));
+    if !taken.is_empty() {
+        row.failed += taken.len() as u64;
+        row.fault(format!("{} requests were taken and their answers never came", taken.len()));
+    }
+    if !late.is_empty() {
+        row.remarks.push(format!("{} requests were sent while it closed and were not taken", late.len()));
+    }
+    row
+}

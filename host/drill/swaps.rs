@@ -1,0 +1,177 @@
+//! Swaps of everything that can be swapped, damage and its repair, rollbacks: each while requests run.
+
+use super::copy::{other_component, other_model, replace};
+use super::ground::{Deed, Ground, Pace};
+use crate::error::{Error, Result};
+use crate::policy::plan::{ExecutorKind, ExecutorPlan, SourcePlan};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Changes what cannot change an answer: by how many requests a queue is long. It replaces the executor.
+pub async fn manifest(ground: &mut Ground, until: Instant) -> Result<Deed> {
+    let executors = ground.executors_in_use();
+    let mut pace = Pace::new(ground, until);
+    while let Some(number) = pace.turn().await {
+        lengthen_queue(ground, &executors, number);
+        let before = ground.host.mark().await?;
+        ground.copy.write_manifest()?;
+        ground.go_live(&before).await?;
+    }
+    Ok(Deed::done(pace.done, "changes of a queue"))
+}
+
+/// Another length for one of the queues: never the one that it has.
+fn lengthen_queue(ground: &mut Ground, executors: &[String], number: usize) {
+    let executor = &executors[number % executors.len()];
+    let round = number / executors.len();
+    let queue = ground.queue(executor).min(1 << 30) + 1 + round % 2;
+    ground.copy.table(&["executors", executor]).insert("queue".into(), (queue as i64).into());
+}
+
+/// Each content is one that no cache knows, so each swap compiles.
+pub async fn plugins(ground: &mut Ground, until: Instant) -> Result<Deed> {
+    let files = ground.copy.plugins.clone();
+    swap_files(ground, until, &files, other_component).await.map(|done| Deed::done(done, "plugins replaced"))
+}
+
+pub async fn models(ground: &mut Ground, until: Instant) -> Result<Deed> {
+    let files = ground.copy.models.clone();
+    swap_files(ground, until, &files, other_model).await.map(|done| Deed::done(done, "models replaced"))
+}
+
+async fn swap_files(
+    ground: &mut Ground,
+    until: Instant,
+    files: &[(String, PathBuf)],
+    other: impl Fn(&[u8]) -> Vec<u8>,
+) -> Result<usize> {
+    let originals = files.iter().map(|(_, file)| read(file)).collect::<Result<Vec<_>>>()?;
+    let mut pace = Pace::new(ground, until).at_least(files.len());
+    while let Some(number) = pace.turn().await {
+        let index = number % files.len();
+        let (name, file) = &files[index];
+        let before = ground.host.mark().await?;
+        ground.copy.swap(file, &other(&originals[index]))?;
+        ground.go_live(&before).await.map_err(|error| error.context(name))?;
+    }
+    Ok(pace.done)
+}
+
+fn read(file: &std::path::Path) -> Result<Vec<u8>> {
+    std::fs::read(file)
+        .map_err(|error| Error::unavailable(format!("cannot read {}: {error}", file.display())))
+}
+
+/// Models with the executors that can take them and compute the same there, their own first.
+pub fn movable(ground: &Ground) -> Vec<(String, Vec<String>)> {
+    let plan = &ground.plan;
+    let homes = |(name, model): (&_, &crate::policy::plan::ModelPlan)| {
+        let (_, _, own) = plan.pool(&model.executor);
+        let others = plan.executors.iter().filter(|(other, executor)| {
+            let takes_it = match (&model.source, executor) {
+                (SourcePlan::Onnx { .. }, ExecutorPlan::Pool { sessions, .. }) => {
+                    sessions.device == own.device
+                }
+                (SourcePlan::Plugin(_), _) => executor.kind() == ExecutorKind::ThreadPool,
+                // A plugin of its own may alter the answers.
+                (_, ExecutorPlan::Custom { .. }) => false,
+            };
+            **other != model.executor && takes_it
+        });
+        let homes: Vec<String> = std::iter::once(&model.executor)
+            .chain(others.map(|(other, _)| other))
+            .map(ToString::to_string)
+            .collect();
+        (homes.len() > 1).then(|| (ToString::to_string(name), homes))
+    };
+    plan.models.iter().filter_map(homes).collect()
+}
+
+pub async fn moves(ground: &mut Ground, until: Instant) -> Result<Deed> {
+    let models = movable(ground);
+    let mut pace = Pace::new(ground, until).at_least(models.len());
+    while let Some(number) = pace.turn().await {
+        let (model, homes) = &models[number % models.len()];
+        // Away from its own executor first, later back.
+        let executor = &homes[(number / models.len() + 1) % homes.len()];
+        let before = ground.host.mark().await?;
+        ground.copy.set_route(model, executor);
+        ground.copy.write_manifest()?;
+        let moved = ground.go_live(&before).await;
+        moved.map_err(|error| error.context(format!("model \"{model}\" to executor \"{executor}\"")))?;
+    }
+    Ok(Deed::done(pace.done, "moves to another executor"))
+}
+
+/// A file and what it must not be.
+struct Damage {
+    what: String,
+    file: PathBuf,
+    good: Vec<u8>,
+    bad: Vec<u8>,
+}
+
+/// Half a plugin, an empty model, a manifest with a fault: refused with a reason, and mended.
+pub async fn damage(ground: &mut Ground, until: Instant) -> Result<Deed> {
+    let mut damages = Vec::new();
+    for (name, file) in &ground.copy.plugins {
+        let good = read(file)?;
+        let bad = good[..good.len() / 2].to_vec();
+        damages.push(Damage {
+            what: format!("half of the plugin \"{name}\""),
+            file: file.clone(),
+            good,
+            bad,
+        });
+    }
+    for (name, file) in &ground.copy.models {
+        let (what, bad) = (format!("an empty file as the model \"{name}\""), Vec::new());
+        damages.push(Damage { what, file: file.clone(), good: read(file)?, bad });
+    }
+    let file = ground.copy.manifest_path();
+    let good = read(&file)?;
+    let bad = [&good[..], b"\n[drill-fault]\n"].concat();
+    damages.push(Damage { what: "a manifest with an unknown table".into(), file, good, bad });
+
+    let mut pace = Pace::new(ground, until).at_least(damages.len());
+    while let Some(number) = pace.turn().await {
+        let damage = &damages[number % damages.len()];
+        let before = ground.host.mark().await?;
+        replace(&damage.file, &damage.bad)?;
+        let refused = ground.host.refused_after(&before).await;
+        // Mended in any case: what comes next is not to blame.
+        replace(&damage.file, &damage.good)?;
+        refused.map_err(|error| error.context(&damage.what))?;
+        ground.host.mended().await.map_err(|error| error.context(&damage.what))?;
+    }
+    Ok(Deed::done(pace.done, "damaged files, each mended"))
+}
+
+/// Back to the policy before, and on with the next change.
+pub async fn rollback(ground: &mut Ground, until: Instant) -> Result<Deed> {
+    let executors = ground.executors_in_use();
+    let mut pace = Pace::new(ground, until);
+    while let Some(number) = pace.turn().await {
+        let old = ground.host.mark().await?;
+        lengthen_queue(ground, &executors, number);
+        ground.copy.write_manifest()?;
+        ground.go_live(&old).await?;
+        let new = ground.host.mark().await?;
+        let (status, record) = ground.host.rollback().await?;
+        let back = ground.host.mark().await?;
+        if status != 200 || record["outcome"] != "rolled_back" {
+            return Err(Error::failed(format!(
+                "a rollback was answered with {status} {}",
+                Value::to_string(&record)
+            )));
+        }
+        if (back.generation, &back.digest) != (new.generation + 1, &old.digest) {
+            return Err(Error::failed(format!(
+                "a rollback from generation {} ({}) to {} went to generation {} ({})",
+                new.generation, new.digest, old.digest, back.generation, back.digest
+            )));
+        }
+    }
+    Ok(Deed::done(pace.done, "changes rolled back"))
+}
