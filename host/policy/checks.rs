@@ -84,7 +84,7 @@ fn parameters(written: &serde_json::Map<String, Value>) -> Result<Parameters> {
 }
 
 /// The first place where `got` is not `expect`.
-fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
+pub(super) fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
     let differs = || Some(format!("result{place}: expected {expect}, got {got}"));
     match (expect, got) {
         (Value::Number(a), Value::Number(b)) => {

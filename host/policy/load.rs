@@ -6,6 +6,7 @@
 use super::checks;
 use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
+use super::tally::Tally;
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result};
 use crate::executor::{Callable, Executor, OnnxExecutor, SessionConfig, Source, ThreadPoolExecutor};
@@ -223,7 +224,8 @@ impl Loader {
             Arc::clone(loaded.expect("invariant: the plan wants this role"))
         });
         let metrics = RouteMetrics::new(&self.metrics, name);
-        Ok(Route { name: name.clone(), executor, callable, transformer, timeout: wanted.timeout, metrics })
+        let (name, timeout, tally) = (name.clone(), wanted.timeout, Tally::default());
+        Ok(Route { name, executor, callable, transformer, timeout, metrics, tally })
     }
 
     fn source(
@@ -270,7 +272,7 @@ impl Loader {
 }
 
 impl Route {
-    fn computes_the_same(&self, other: &Route) -> bool {
+    pub(super) fn computes_the_same(&self, other: &Route) -> bool {
         let same_transformer = match (&self.transformer, &other.transformer) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,
