@@ -4,6 +4,7 @@
 pub mod client;
 pub mod load;
 pub mod slow;
+pub mod versions;
 
 pub use client::{Answer, Client};
 use serde_json::Value;
