@@ -67,7 +67,7 @@ fn a_bad_version_is_taken_back_and_no_more_fail_than_the_canary_had() {
 #[test]
 fn a_good_version_takes_over_step_by_step_and_no_caller_goes_back() {
     let reload = "[reload.canary]\nsteps = [10, 50]\nstep_ms = 700\nby = \"header:x-user-id\"\n\
-                  [reload.guard]\nmin_requests = 5\nmax_latency_ratio = 1000\nwatch_ms = 300";
+                  [reload.guard]\nmin_requests = 5\nlatency_floor_ms = 600000\nwatch_ms = 300";
     let host = plus_setup(reload).start();
     let mut client = host.client();
     put_second(&host);
@@ -82,6 +82,7 @@ fn a_good_version_takes_over_step_by_step_and_no_caller_goes_back() {
             seen.entry(user).or_default().push((generation, answer.result()["y"][0].as_f64().unwrap()));
         }
     }
+    assert_eq!(host.metric("hostler_rollbacks_total{by=\"guard\"}"), 0.0, "{}", host.log());
     let mut early = 0;
     for (user, answers) in &seen {
         assert!(answers.is_sorted_by(|a, b| a.0 <= b.0), "{user} went back: {answers:?}");
@@ -112,7 +113,7 @@ fn a_good_version_takes_over_step_by_step_and_no_caller_goes_back() {
 #[test]
 fn a_good_rollout_under_load_fails_no_request() {
     let reload = "[reload.canary]\nsteps = [1, 10, 50]\nstep_ms = 200\nshadow_ms = 200\nshadow_share = 50\n\
-                  [reload.guard]\nmin_requests = 1\nmax_latency_ratio = 1000\nwatch_ms = 100";
+                  [reload.guard]\nmin_requests = 1\nlatency_floor_ms = 600000\nwatch_ms = 100";
     let host = plus_setup(reload).start();
     let judge = one_of("y", [json!([2.0]), json!([3.0])]);
     let load = Load::start(host.http, 8, support::load::Shot::predict("plus", &json!([1.0])), None, judge);
@@ -197,7 +198,7 @@ fn a_model_that_only_the_candidate_has_is_answered_by_the_candidate() {
 #[test]
 fn a_shadow_sees_a_planted_difference_and_callers_do_not() {
     let reload = "[reload.canary]\nshadow_ms = 600000\nshadow_share = 100\nmax_difference_rate = 0.5\n\
-                  [reload.guard]\nmin_requests = 20\nmax_latency_ratio = 1000";
+                  [reload.guard]\nmin_requests = 20\nlatency_floor_ms = 600000";
     let host = plus_setup(reload).start();
     put_second(&host);
     let policy = wait_for_candidate(&host, 2);
@@ -228,7 +229,7 @@ fn a_shadow_sees_a_planted_difference_and_callers_do_not() {
 #[test]
 fn a_shadow_without_a_difference_is_followed_by_the_canary() {
     let reload = "[reload.canary]\nsteps = [50]\nshadow_ms = 300\nshadow_share = 100\nmax_difference_rate = 0\n\
-                  step_ms = 100\n[reload.guard]\nmin_requests = 5\nmax_latency_ratio = 1000\nwatch_ms = 100";
+                  step_ms = 100\n[reload.guard]\nmin_requests = 5\nlatency_floor_ms = 600000\nwatch_ms = 100";
     let host = plus_setup(reload).start();
     replace(&host.path("hostler.toml"), plus_manifest(reload, "timeout_ms = 5000").as_bytes());
     let body = json!({"model": "plus", "data": [1.0]}).to_string();
