@@ -36,7 +36,7 @@ pub fn check(file: &Path, resolve: Option<&str>, quick: bool) -> Result<bool> {
 
 /// Everything of a manifest, loaded and checked, without listeners.
 struct Loaded {
-    content: Content,
+    content: Arc<Content>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -208,7 +208,12 @@ pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
     let limits = &content.plan.settings.limits;
     let timeout = asked_time.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
     let parameters = asked.parameters.unwrap_or_default();
-    let result = runtime.block_on(route.sample(&asked.data, &parameters, timeout.min(limits.max_timeout)))?;
+    let result = runtime.block_on(route.sample(
+        &content,
+        &asked.data,
+        &parameters,
+        timeout.min(limits.max_timeout),
+    ))?;
     println!("{}", String::from_utf8_lossy(&result));
     Ok(true)
 }

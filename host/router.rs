@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::executor::Call;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
-use crate::policy::{Caller, Live, Policy, Route};
+use crate::policy::tally::Outcome;
+use crate::policy::{Caller, Copy, Live, Picked, Policy, Route, Shadow};
 use crate::predict::{
     self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses,
 };
@@ -53,11 +54,21 @@ impl Router {
         inputs.map(Payload::Tensors).map_err(|error| error.model(route.name.to_string()))
     }
 
-    /// Takes the policy snapshot that this request uses to its end.
-    pub fn begin(&self, id: Arc<str>, protocol: &'static str) -> Journey<'_> {
+    /// Takes the policy snapshot that this request uses to its end; `header` looks up what a canary's rule
+    /// may ask for.
+    pub fn begin(
+        &self,
+        id: Arc<str>,
+        protocol: &'static str,
+        header: &dyn Fn(&str) -> Option<String>,
+    ) -> Journey<'_> {
+        let Picked { policy, shadow } = self.live.pick(&Caller { request_id: &id, header });
         Journey {
             router: self,
-            policy: self.live.snapshot(),
+            policy,
+            shadow,
+            copy: None,
+            batch: false,
             id,
             protocol,
             started: Instant::now(),
@@ -81,6 +92,11 @@ pub struct Ask {
 pub struct Journey<'r> {
     router: &'r Router,
     policy: Arc<Policy>,
+    shadow: Option<Arc<Shadow>>,
+    /// What runs again on a candidate, once the caller is answered.
+    copy: Option<(Copy, Payload)>,
+    /// Each item counts for itself.
+    batch: bool,
     id: Arc<str>,
     protocol: &'static str,
     started: Instant,
@@ -118,8 +134,12 @@ impl Journey<'_> {
 
     /// Runs one call and waits for its single response.
     pub async fn predict(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Response> {
+        let timeout = self.router.timeout(route, ask.timeout);
+        let copy = self.shadow.as_ref().and_then(|to| to.copy(route, &input, &ask.parameters, timeout));
         let mut responses = self.submit(route, ask, input, Arc::clone(&self.id))?;
-        self.answer(route, &mut responses).await
+        let response = self.answer(route, &mut responses).await?;
+        self.copy = copy.map(|copy| (copy, response.payload.clone()));
+        Ok(response)
     }
 
     /// Begins one call. Whoever holds its responses can also wait until the work has really ended.
@@ -142,6 +162,7 @@ impl Journey<'_> {
         route: &Arc<Route>,
         items: Vec<(Ask, Payload)>,
     ) -> Result<Vec<Result<Response>>> {
+        self.batch = true;
         let named = |error: Error| error.model(route.name.to_string());
         let calls = items
             .into_iter()
@@ -155,6 +176,7 @@ impl Journey<'_> {
             if let Ok(response) = &answer {
                 self.queue_wait = self.queue_wait.max(response.queue_wait);
                 self.service += response.service;
+                route.tally.record(Outcome::Ok(response.queue_wait + response.service));
             }
             answers.push(answer);
         }
@@ -188,12 +210,22 @@ impl Journey<'_> {
 
     /// Counts the failure of a part of the request, such as one item of a batch.
     pub fn count_error(&self, error: &Error) {
+        if let Some(route) = &self.route {
+            route.tally.record(Outcome::of(Some(error.kind()), Duration::ZERO));
+        }
+        self.log_error(error);
+    }
+
+    fn log_error(&self, error: &Error) {
         self.router.metrics.errors.with_label_values(&[error.kind().as_str()]).inc();
         self.log_failure(error);
     }
 
     fn account(&mut self, status: u16, error: Option<&Error>) {
         self.ended = true;
+        if let Some((copy, answer)) = self.copy.take().filter(|_| error.is_none()) {
+            copy.run(&self.id, answer);
+        }
         let elapsed = self.started.elapsed();
         let metrics = &self.router.metrics;
         match (&self.route, status) {
@@ -208,9 +240,13 @@ impl Journey<'_> {
         // What was only accepted has its duration with the attempts of its job.
         if let Some(route) = self.route.as_ref().filter(|_| status != ACCEPTED) {
             route.metrics.duration.observe(elapsed.as_secs_f64());
+            if error.is_some() || !self.batch {
+                let took = self.queue_wait + self.service;
+                route.tally.record(Outcome::of(error.map(Error::kind), took));
+            }
         }
         if let Some(error) = error {
-            self.count_error(error);
+            self.log_error(error);
         }
         if let Some(log) = &self.router.access_log {
             let route = self.route.as_deref();

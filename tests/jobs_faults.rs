@@ -117,7 +117,7 @@ impl Bench {
 
     /// Submits a job for the plugin that answers what it was asked.
     fn submit(&self) -> Result<Arc<str>> {
-        let mut journey = self.router.begin("request".into(), "test");
+        let mut journey = self.router.begin("request".into(), "test", &|_| None);
         let route = journey.resolve("hostile", None, &|_| None).unwrap();
         let input = JsonText::parse("[\"a\"]".into()).unwrap();
         let item = self.jobs.item(&route, input, Vec::new()).unwrap();

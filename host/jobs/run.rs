@@ -167,7 +167,7 @@ impl Run {
     /// One attempt, as a request of its own. The outer error is that the job has ended meanwhile.
     async fn attempt(&mut self, work: &mut Option<Responses>) -> Result<Result<Bytes>, Stop> {
         let (router, active) = (Arc::clone(&self.jobs.parts.router), Arc::clone(&self.active));
-        let mut journey = router.begin(Arc::clone(&active.id), "job");
+        let mut journey = router.begin(Arc::clone(&active.id), "job", &|_| None);
         let first = self.status.attempts.is_empty();
         self.status.begin(journey.generation(), SystemTime::now());
         if let Err(stop) = self.save().await {

@@ -3,8 +3,8 @@
 //! A check file is a JSON array of `{"data": …, "parameters": …, "expect": …}` (or one such object). Numbers
 //! may differ by the check's tolerance; everything else is exact. An answer may have more keys than `expect`.
 
-use super::Route;
 use super::plan::CheckPlan;
+use super::{Content, Route};
 use crate::error::{Error, Result};
 use crate::executor::Call;
 use crate::predict::{self, Context, JsonLimits, JsonText, Parameters, Payload};
@@ -26,13 +26,19 @@ pub struct Sample {
 }
 
 /// Runs every sample of one file through preprocess, model and postprocess.
-pub(super) async fn run(route: &Route, check: &CheckPlan, content: &[u8], timeout: Duration) -> Result<()> {
+pub(super) async fn run(
+    policy: &Arc<Content>,
+    route: &Route,
+    check: &CheckPlan,
+    content: &[u8],
+    timeout: Duration,
+) -> Result<()> {
     let path = check.file.path.display();
     let samples = parse(content)
         .map_err(|error| Error::invalid(format!("check {path} is not a list of samples: {error}")))?;
     for (index, sample) in samples.into_iter().enumerate() {
         let answer = route
-            .sample(&sample.data, &sample.parameters, timeout)
+            .sample(policy, &sample.data, &sample.parameters, timeout)
             .await
             .map_err(|error| error.context(format!("check {path}[{index}] failed")))?;
         let answer = serde_json::from_slice(&answer).expect("invariant: results are JSON");
@@ -50,9 +56,11 @@ pub fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
 }
 
 impl Route {
-    /// Runs one plain request on the calling thread, outside of any queue; gives the result as JSON.
+    /// Runs one plain request on the calling thread, outside of any queue where that can be; gives the
+    /// result as JSON. `policy` is what the route belongs to.
     pub async fn sample(
         &self,
+        policy: &Arc<Content>,
         data: &RawValue,
         parameters: &serde_json::Map<String, Value>,
         timeout: Duration,
@@ -60,6 +68,7 @@ impl Route {
         let (name, version) = (Arc::clone(&self.name.name), Arc::clone(&self.name.version));
         let mut context = Context::new("sample".into(), name, version, Some(Instant::now() + timeout));
         context.parameters = self::parameters(parameters)?;
+        context.models = Some(Arc::clone(policy) as _);
         let data = JsonText::from_checked(Bytes::from(String::from(data.get())));
         let input = match &self.transformer {
             Some(_) => Payload::Json(data),

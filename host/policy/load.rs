@@ -6,6 +6,7 @@
 use super::checks;
 use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
+use super::tally::Tally;
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result};
 use crate::executor::{
@@ -104,7 +105,7 @@ impl Loader {
         files: &Files,
         reuse: &[Arc<Content>],
         phases: &mut Phases,
-    ) -> Result<Content> {
+    ) -> Result<Arc<Content>> {
         let mut parts = Parts::default();
         let is_custom = |name: &&Arc<str>| plan.executors[*name].kind() == ExecutorKind::Custom;
         // Executors are started from this thread: their workers begin at its priority.
@@ -167,7 +168,7 @@ impl Loader {
         files: &Files,
         reuse: &[Arc<Content>],
         phases: &mut Phases,
-    ) -> Result<Content> {
+    ) -> Result<Arc<Content>> {
         let started = Instant::now();
         let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
         for (name, wanted) in &plan.models {
@@ -188,7 +189,7 @@ impl Loader {
             .iter()
             .map(|(key, executor)| (Arc::clone(&key.name), Arc::clone(executor)))
             .collect();
-        let content = Content { plan, executors, models, parts };
+        let content = Arc::new(Content { plan, executors, models, parts });
         self.run_checks(&content, files, reuse)?;
         phases.checks = started.elapsed();
         Ok(content)
@@ -283,6 +284,7 @@ impl Loader {
             timeout: wanted.timeout,
             batching: wanted.batching,
             metrics,
+            tally: Tally::default(),
         })
     }
 
@@ -307,7 +309,7 @@ impl Loader {
     }
 
     /// Runs the checks of every route that differs from what `reuse` has.
-    fn run_checks(&self, content: &Content, files: &Files, reuse: &[Arc<Content>]) -> Result<()> {
+    fn run_checks(&self, content: &Arc<Content>, files: &Files, reuse: &[Arc<Content>]) -> Result<()> {
         for (name, plan) in content.plan.models.iter().filter(|(_, plan)| !plan.checks.is_empty()) {
             let route = &content.models[&name.name].versions[&name.version];
             let unchanged = reuse.iter().any(|old| {
@@ -321,7 +323,7 @@ impl Loader {
             let timeout = plan.timeout.unwrap_or(content.plan.settings.limits.default_timeout);
             for check in &plan.checks {
                 self.runtime
-                    .block_on(checks::run(route, check, &files.read(&check.file)?, timeout))
+                    .block_on(checks::run(content, route, check, &files.read(&check.file)?, timeout))
                     .map_err(|error| error.context(format!("model \"{name}\"")))?;
             }
         }
@@ -330,7 +332,7 @@ impl Loader {
 }
 
 impl Route {
-    fn computes_the_same(&self, other: &Route) -> bool {
+    pub(super) fn computes_the_same(&self, other: &Route) -> bool {
         let same_transformer = match (&self.transformer, &other.transformer) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,

@@ -161,6 +161,35 @@ pub struct Reload {
     pub quiet_ms: Option<u64>,
     /// Files are looked at this often even if no event came.
     pub poll_ms: Option<u64>,
+    pub guard: Option<Guard>,
+    pub canary: Option<Canary>,
+}
+
+/// `[reload.guard]`: when a new policy is rolled back by itself.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    pub watch_ms: Option<Spanned<u64>>,
+    pub min_requests: Option<Spanned<u64>>,
+    pub max_fault_rate: Option<Spanned<f64>>,
+    pub max_latency_ratio: Option<Spanned<f64>>,
+    pub latency_floor_ms: Option<Spanned<f64>>,
+}
+
+/// `[reload.canary]`: how a new policy takes over, step by step.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Canary {
+    /// Percent of the requests.
+    pub steps: Option<Spanned<Vec<f64>>>,
+    pub step_ms: Option<Spanned<u64>>,
+    /// `request-id` or `header:<name>`: what keeps a caller on one side.
+    pub by: Option<Spanned<String>>,
+    /// A stage before: copies of requests, whose answers nobody gets.
+    pub shadow_ms: Option<Spanned<u64>>,
+    pub shadow_share: Option<Spanned<f64>>,
+    pub shadow_tolerance: Option<Spanned<f64>>,
+    pub max_difference_rate: Option<Spanned<f64>>,
 }
 
 /// `[jobs]`

@@ -8,13 +8,18 @@ mod describe;
 mod diagnostic;
 mod external_data;
 pub mod files;
+mod guard;
 mod last_good;
 mod load;
 pub mod manifest;
 pub mod plan;
 pub mod record;
 pub mod reload;
+mod rollout;
+mod rollout_settings;
 pub mod settings;
+mod shadow;
+pub mod tally;
 mod watch;
 
 pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
@@ -23,13 +28,14 @@ pub use diagnostic::Diagnostics;
 pub use last_good::{LastGood, files_of};
 pub use load::Loader;
 pub use reload::Reloader;
+pub use rollout::{Live, Picked};
+pub use shadow::{Copy, Shadow};
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Batching, Callable, Executor, ModelTarget};
 use crate::metrics::Metrics;
 use crate::plugin::Transformer;
 use crate::predict::{Context, Metadata, Models, Target};
-use arc_swap::ArcSwap;
 use plan::{ModelName, Plan, RoutingPlan, StickyBy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,6 +72,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     pub batching: Option<Batching>,
     pub metrics: RouteMetrics,
+    /// What the guard judges by.
+    pub tally: tally::Tally,
 }
 
 /// Prepared for the common case: no look-up by label for an answer with 200.
@@ -184,19 +192,6 @@ fn sticky_hash(key: &str) -> u64 {
     });
     let mixed = (fnv ^ (fnv >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     mixed ^ (mixed >> 32)
-}
-
-/// The live policy. Readers take a snapshot; `reload` alone replaces it.
-pub struct Live(ArcSwap<Policy>);
-
-impl Live {
-    fn new(policy: Arc<Policy>) -> Self {
-        Live(ArcSwap::new(policy))
-    }
-
-    pub fn snapshot(&self) -> Arc<Policy> {
-        self.0.load_full()
-    }
 }
 
 #[cfg(test)]

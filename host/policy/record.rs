@@ -15,6 +15,8 @@ pub enum Trigger {
     Watch,
     /// An operator asked, from this address.
     Admin(String),
+    /// The new policy did worse than the old one.
+    Guard,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Trigger {
 pub enum Outcome {
     /// The new policy is live.
     Applied,
+    /// The new policy is loaded, and takes over step by step.
+    RollingOut,
     /// The files say what is live already.
     Unchanged,
     /// A dry run that would have gone live.
@@ -42,6 +46,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Applied => "applied",
+            Outcome::RollingOut => "rolling_out",
             Outcome::Unchanged => "unchanged",
             Outcome::WouldApply => "would_apply",
             Outcome::Rejected => "rejected",
@@ -74,10 +79,51 @@ pub struct Record {
 pub struct Generation {
     pub generation: u64,
     pub digest: String,
-    /// `live`, `previous` (kept for a rollback) or `retired` (waits for its last requests).
+    /// `live`, `canary`, `previous` (kept for a rollback) or `retired` (waits for its last requests).
     pub state: &'static str,
     /// Requests that run on it now.
     pub requests: usize,
+}
+
+/// How far a new policy is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Progress {
+    /// `shadow`, `canary` or `watch`.
+    pub stage: &'static str,
+    pub generation: u64,
+    /// Percent of the requests.
+    pub share: f64,
+    /// When the stage began and when it may end, in seconds since 1970.
+    pub since: f64,
+    pub next_at: f64,
+    /// `model:version` to its numbers in this stage.
+    pub judged: BTreeMap<String, Judged>,
+    pub shadow: Option<Compared>,
+}
+
+/// A route on both sides.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
+    #[serde(flatten)]
+    pub new: Numbers,
+    pub old: Numbers,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Numbers {
+    pub requests: u64,
+    pub faults: u64,
+    pub fault_rate: f64,
+    pub p95_ms: f64,
+}
+
+/// What the copies of requests showed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Compared {
+    pub requests: u64,
+    pub differences: u64,
+    pub faults: u64,
+    pub dropped: u64,
 }
 
 /// Everything that an operator may want to know about the policy.
@@ -90,6 +136,8 @@ pub struct Report {
     pub mode: &'static str,
     pub manifest: PathBuf,
     pub generations: Vec<Generation>,
+    /// While a new policy takes over or is watched.
+    pub rollout: Option<Progress>,
     pub last_reload: Record,
     pub description: Description,
 }

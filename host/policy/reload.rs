@@ -1,23 +1,29 @@
 //! The only writer of the live policy: watches, plans, loads, swaps, rolls back, and keeps the record.
 //!
 //! One thread does all of it, one thing at a time, at low priority. The new policy is built beside the old;
-//! any failure leaves the old in place. What was refused stays refused until the files change.
+//! any failure leaves the old in place. What was refused stays refused until the files change. While a new
+//! policy is on its way, the thread also judges it and takes it further or back (`stages`).
+
+mod history;
+mod stages;
 
 use super::describe::diff;
 use super::files::{Files, Signature, Stat};
 use super::last_good::LastGood;
 use super::load::{Loader, Phases};
 use super::plan::{Plan, Unplanned};
-use super::record::{Generation, Outcome, Record, Report, Trigger, seconds};
+use super::record::{Outcome, Record, Report, Trigger};
+use super::rollout::Recent;
 use super::watch::Watcher;
 use super::{Content, Live, Policy, manifest};
 use crate::error::{Error, Kind, Result};
+use history::{History, Shared};
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 /// The plan that a process starts with.
@@ -52,6 +58,10 @@ enum Command {
         who: String,
         reply: oneshot::Sender<Result<Record>>,
     },
+    Promote {
+        who: String,
+        reply: oneshot::Sender<Result<Record>>,
+    },
     Stop,
 }
 
@@ -60,19 +70,6 @@ pub struct Reloader {
     commands: Sender<Command>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    live: Arc<Live>,
-    history: Mutex<History>,
-    path: PathBuf,
-}
-
-struct History {
-    last: Record,
-    previous: Option<Arc<Policy>>,
-    retired: Vec<Weak<Policy>>,
-    stale: bool,
 }
 
 impl Reloader {
@@ -88,9 +85,11 @@ impl Reloader {
         let server = first.plan.server.clone();
         let seen = files.take_asked();
         let content = load_first(&path, &files, first, &loader, last_good.as_ref(), &mut record)?;
-        let policy = Arc::new(Policy { generation: 1, since: SystemTime::now(), content: Arc::new(content) });
+        let policy = Arc::new(Policy { generation: 1, since: SystemTime::now(), content });
         let stale = record.outcome == Outcome::Fallback;
-        let history = History { last: record.clone(), previous: None, retired: Vec::new(), stale };
+        let history =
+            History { last: record.clone(), previous: None, retired: Vec::new(), stale, rollout: None };
+        let recent = Recent::new(&policy);
         let live = Arc::new(Live::new(policy));
         let shared = Arc::new(Shared { live, history: Mutex::new(history), path });
         let (commands, inbox) = std::sync::mpsc::channel();
@@ -103,6 +102,8 @@ impl Reloader {
             server,
             seen,
             refused: None,
+            newest: 1,
+            recent,
             watcher: Watcher::new(move || drop(look.send(Command::Look))),
         };
         keeper.publish(record);
@@ -125,10 +126,17 @@ impl Reloader {
         record.await.map_err(|_| stopping())
     }
 
-    /// Makes the previous policy live again, at once. What is live now is refused until its files change.
+    /// Makes the previous policy live again, at once; ends a rollout in favour of what it would replace. What is live now is refused until its files change.
     pub async fn rollback(&self, who: String) -> Result<Record> {
         let (reply, record) = oneshot::channel();
         self.send(Command::Rollback { who, reply })?;
+        record.await.map_err(|_| stopping())?
+    }
+
+    /// Gives a new policy that is on its way to all requests, at once.
+    pub async fn promote(&self, who: String) -> Result<Record> {
+        let (reply, record) = oneshot::channel();
+        self.send(Command::Promote { who, reply })?;
         record.await.map_err(|_| stopping())?
     }
 
@@ -161,7 +169,7 @@ fn load_first(
     loader: &Loader,
     last_good: Option<&LastGood>,
     record: &mut Record,
-) -> Result<Content> {
+) -> Result<Arc<Content>> {
     let mut phases = Phases::default();
     record.digest = Some(first.plan.digest.clone());
     if let Some((copy, errors)) = first.copy {
@@ -192,6 +200,9 @@ struct Keeper {
     seen: Signature,
     /// The digest of what was rolled back or failed to load, and why.
     refused: Option<(String, String)>,
+    /// The highest generation given out.
+    newest: u64,
+    recent: Recent,
     watcher: Watcher,
 }
 
@@ -201,18 +212,27 @@ impl Keeper {
         self.watcher.watch(&self.seen);
         // Something may have changed between the first look and the watch.
         let mut next = VecDeque::from([Command::Look]);
+        let mut looked = Instant::now();
         loop {
+            self.tick();
             match next.pop_front() {
                 Some(Command::Look) if self.settings().watch => self.look(inbox, &mut next),
                 Some(Command::Look) => {}
                 Some(Command::Reload { dry_run, who, reply }) => {
                     let _ = reply.send(self.reload(Trigger::Admin(who), dry_run));
                 }
-                Some(Command::Rollback { who, reply }) => drop(reply.send(self.rollback(who))),
+                Some(Command::Rollback { who, reply }) => {
+                    drop(reply.send(self.rollback(Trigger::Admin(who), None)));
+                }
+                Some(Command::Promote { who, reply }) => drop(reply.send(self.promote(Some(who)))),
                 Some(Command::Stop) => return,
-                None => match inbox.recv_timeout(self.settings().poll) {
+                None => match inbox.recv_timeout(self.pause(looked)) {
                     Ok(command) => next.push_back(command),
-                    Err(RecvTimeoutError::Timeout) => next.push_back(Command::Look),
+                    Err(RecvTimeoutError::Timeout) if looked.elapsed() >= self.settings().poll => {
+                        looked = Instant::now();
+                        next.push_back(Command::Look);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 },
             }
@@ -224,8 +244,15 @@ impl Keeper {
         self.seen.keys().map(|path| (path.clone(), Stat::of(path))).collect()
     }
 
+    /// How long to wait for a command: until it is time to look again, or to judge a rollout.
+    fn pause(&self, looked: Instant) -> Duration {
+        let pause = self.settings().poll.saturating_sub(looked.elapsed());
+        let rollout = self.shared.history().rollout.is_some();
+        if rollout { pause.min(stages::TICK) } else { pause }
+    }
+
     fn settings(&self) -> super::settings::ReloadSettings {
-        self.shared.live.snapshot().content.plan.reload
+        self.shared.live.snapshot().content.plan.reload.clone()
     }
 
     /// Reloads if files differ from what was last read, once they are quiet. A command that comes meanwhile
@@ -282,12 +309,22 @@ impl Keeper {
     }
 
     fn build(&mut self, plan: Plan, dry_run: bool, phases: &mut Phases, record: &mut Record) {
-        let policy = self.shared.live.snapshot();
+        let serving = self.shared.live.0.load_full();
+        let policy = &serving.stable;
         record.digest = Some(plan.digest.clone());
         record.changes = diff(&policy.content.plan.description, &plan.description);
         record.warnings = restart_needed(&self.server, &plan.server);
         if plan.digest == policy.content.plan.digest && plan.reload == policy.content.plan.reload {
             record.outcome = Outcome::Unchanged;
+            if !dry_run && serving.candidate.is_some() {
+                self.end_rollout();
+            }
+            return;
+        }
+        let candidate = serving.candidate.as_ref().map(|candidate| &candidate.policy);
+        let on_its_way = candidate.map(|candidate| &candidate.content.plan);
+        if on_its_way.is_some_and(|known| known.digest == plan.digest && known.reload == plan.reload) {
+            record.outcome = Outcome::RollingOut;
             return;
         }
         // An operator's word counts more than an earlier refusal.
@@ -299,8 +336,11 @@ impl Keeper {
         }
         let digest = plan.digest.clone();
         let previous = self.shared.history().previous.clone();
-        let reuse: Vec<Arc<Content>> =
-            std::iter::once(&policy).chain(&previous).map(|policy| Arc::clone(&policy.content)).collect();
+        let reuse: Vec<Arc<Content>> = [Some(policy), candidate, previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|policy| Arc::clone(&policy.content))
+            .collect();
         match self.loader.load(plan, &self.files, &reuse, phases) {
             Err(error) => {
                 record.outcome = Outcome::Rejected;
@@ -315,44 +355,10 @@ impl Keeper {
             }
             Ok(_) if dry_run => record.outcome = Outcome::WouldApply,
             Ok(content) => {
-                self.swap(Arc::new(content));
+                self.introduce(content, record);
                 self.refused = None;
-                record.outcome = Outcome::Applied;
             }
         }
-    }
-
-    /// From here on new requests see `content`. The policy before it is kept for a rollback.
-    fn swap(&mut self, content: Arc<Content>) {
-        let old = self.shared.live.snapshot();
-        let policy = Policy { generation: old.generation + 1, since: SystemTime::now(), content };
-        self.shared.live.0.store(Arc::new(policy));
-        let mut history = self.shared.history();
-        let retired = history.previous.replace(old).map(|previous| Arc::downgrade(&previous));
-        history.retired.retain(|policy| policy.strong_count() > 0);
-        history.retired.extend(retired);
-    }
-
-    fn rollback(&mut self, who: String) -> Result<Record> {
-        let started = Instant::now();
-        let Some(previous) = self.shared.history().previous.clone() else {
-            return Err(Error::invalid("there is no previous policy to roll back to"));
-        };
-        let bad = self.shared.live.snapshot();
-        let mut record = Record::new(Trigger::Admin(who));
-        record.outcome = Outcome::RolledBack;
-        record.digest = Some(previous.content.plan.digest.clone());
-        record.changes = diff(&bad.content.plan.description, &previous.content.plan.description);
-        let why = format!("generation {} was rolled back and its files have not changed", bad.generation);
-        self.refused = Some((bad.content.plan.digest.clone(), why));
-        self.swap(Arc::clone(&previous.content));
-        // What was rolled back is not what the next rollback should bring.
-        let mut history = self.shared.history();
-        let retired = history.previous.take().map(|bad| Arc::downgrade(&bad));
-        history.retired.extend(retired);
-        drop(history);
-        record.phases_ms.insert("total", (started.elapsed().as_secs_f64() * 1e4).round() / 10.0);
-        Ok(self.finish(record, false))
     }
 
     /// Keeps and publishes a record; a dry run leaves no trace but its answer.
@@ -365,21 +371,20 @@ impl Keeper {
             let mut history = self.shared.history();
             history.stale = match record.outcome {
                 Outcome::Applied => false,
-                // Back to what is live already: nothing is refused any more.
-                Outcome::Unchanged => false,
+                // What the files say is live already, or on its way: nothing is refused any more.
+                Outcome::Unchanged | Outcome::RollingOut => false,
                 _ => true,
             };
+            // Told again when it is live, with how long it took to build.
+            if let Some(rollout) = history.rollout.as_mut().filter(|new| new.record.phases_ms.is_empty()) {
+                rollout.record = record.clone();
+            }
             history.last = record.clone();
         }
         self.publish(record.clone());
-        match (record.outcome, &self.last_good) {
-            (Outcome::Applied, _) => self.keep_copy(),
-            (Outcome::RolledBack, Some(last_good)) => {
-                if let Err(error) = last_good.roll_back() {
-                    tracing::warn!("{error}");
-                }
-            }
-            _ => {}
+        // What is watched is copied once it is proven.
+        if record.outcome == Outcome::Applied && self.shared.history().rollout.is_none() {
+            self.keep_copy();
         }
         record
     }
@@ -440,38 +445,4 @@ fn restart_needed(running: &manifest::Server, written: &manifest::Server) -> Vec
         )
     };
     keys.into_iter().filter(|key| running.get(key) != written.get(key)).map(line).collect()
-}
-
-impl Shared {
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().expect("invariant: no panic under the lock")
-    }
-
-    fn report(&self) -> Report {
-        let policy = self.live.snapshot();
-        let history = self.history();
-        // Each request holds its policy; so do this snapshot, the live slot and the history.
-        let entry = |policy: &Arc<Policy>, state, held_by_us: usize| Generation {
-            generation: policy.generation,
-            digest: policy.content.plan.digest.clone(),
-            state,
-            requests: Arc::strong_count(policy).saturating_sub(held_by_us),
-        };
-        let mut generations = vec![entry(&policy, "live", 2)];
-        generations.extend(history.previous.iter().map(|policy| entry(policy, "previous", 1)));
-        let retired = history.retired.iter().filter_map(Weak::upgrade);
-        generations.extend(retired.map(|policy| entry(&policy, "retired", 1)));
-        let plan = &policy.content.plan;
-        Report {
-            generation: policy.generation,
-            digest: plan.digest.clone(),
-            since: seconds(policy.since),
-            stale: history.stale,
-            mode: if plan.reload.watch { "watch" } else { "manual" },
-            manifest: self.path.clone(),
-            generations,
-            last_reload: history.last.clone(),
-            description: plan.description.clone(),
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::diagnostic::Diagnostic;
 use super::manifest;
+use super::rollout_settings::{CanarySettings, GuardSettings};
 use crate::config::EngineConfig;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -100,12 +101,15 @@ pub fn milliseconds(ms: u64) -> Duration {
 }
 
 /// When files are looked at.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReloadSettings {
     /// Changes go live by themselves; otherwise only on the operator's word.
     pub watch: bool,
     pub quiet: Duration,
     pub poll: Duration,
+    /// Without it nothing is rolled back by itself.
+    pub guard: Option<GuardSettings>,
+    pub canary: Option<CanarySettings>,
 }
 
 impl ReloadSettings {
@@ -120,11 +124,16 @@ impl ReloadSettings {
                     .hint("write \"watch\" or \"manual\""));
             }
         };
+        let canary = reload.canary.as_ref().map(CanarySettings::from_manifest).transpose()?;
+        let guard = reload.guard.as_ref().map(GuardSettings::from_manifest).transpose()?;
         Ok(ReloadSettings {
             watch,
             // Long enough for a writer that writes a file in pieces, short beside a person's patience.
             quiet: milliseconds(reload.quiet_ms.unwrap_or(50)),
             poll: milliseconds(reload.poll_ms.unwrap_or(2_000).max(10)),
+            // Who asks for a canary wants it judged.
+            guard: guard.or_else(|| canary.as_ref().map(|_| GuardSettings::default())),
+            canary,
         })
     }
 }

@@ -40,10 +40,16 @@ impl Service for Admin {
                 Ok(record) => http::json_of(StatusCode::OK, &record),
                 Err(error) => http::error_reply(&error, ""),
             },
+            "/admin/policy/promote" if post => match self.reloader.promote(who(&request)).await {
+                Ok(record) => http::json_of(StatusCode::OK, &record),
+                Err(error) => http::error_reply(&error, ""),
+            },
             "/metrics" if get => super::plain::metrics_reply(&self.metrics, &self.router),
             "/health" if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
             "/admin/policy" | "/metrics" | "/health" => http::method_not_allowed("GET"),
-            "/admin/reload" | "/admin/policy/rollback" => http::method_not_allowed("POST"),
+            "/admin/reload" | "/admin/policy/rollback" | "/admin/policy/promote" => {
+                http::method_not_allowed("POST")
+            }
             path => http::error_reply(&Error::not_found(format!("no route {method} {path}")), ""),
         }
     }
@@ -54,8 +60,8 @@ impl Admin {
     async fn reload(&self, dry_run: bool, who: String) -> Reply {
         match self.reloader.reload(dry_run, who).await {
             Ok(record) => {
-                let good =
-                    matches!(record.outcome, Outcome::Applied | Outcome::Unchanged | Outcome::WouldApply);
+                use Outcome::{Applied, RollingOut, Unchanged, WouldApply};
+                let good = matches!(record.outcome, Applied | Unchanged | WouldApply | RollingOut);
                 http::json_of(if good { StatusCode::OK } else { StatusCode::CONFLICT }, &record)
             }
             Err(error) => http::error_reply(&error, ""),

@@ -58,8 +58,8 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
 /// A submission is a request like any other, but for its answer, which is only a promise.
 async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> Reply {
     let (parts, body) = request.into_parts();
-    let mut journey = public.router.begin(http::request_id(&parts.headers), "plain");
     let asked = Asked { headers: &parts.headers, query: parts.uri.query() };
+    let mut journey = public.router.begin(http::request_id(&parts.headers), "plain", &asked.header());
     let outcome = match http::read_body(body, public.router.limits()).await {
         Ok(body) if batch => submit_batch(public, &mut journey, &asked, &body).await,
         Ok(body) => submit(public, &mut journey, &asked, &body).await,

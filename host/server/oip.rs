@@ -97,7 +97,10 @@ async fn infer(
     model: &str,
     version: Option<&str>,
 ) -> Reply {
-    let mut journey = public.router.begin(http::request_id(headers), "oip");
+    let mut journey = {
+        let header = |name: &str| http::header(headers, name);
+        public.router.begin(http::request_id(headers), "oip", &header)
+    };
     let outcome = match http::read_body(body, public.router.limits()).await {
         Ok(body) => infer_body(public, &mut journey, headers, body, model, version).await,
         Err(error) => Err(error),

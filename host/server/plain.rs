@@ -73,8 +73,9 @@ enum Form {
 impl Public {
     async fn answered(&self, request: Request<Incoming>, form: Form) -> Reply {
         let (parts, body) = request.into_parts();
-        let mut journey = self.router.begin(http::request_id(&parts.headers), "plain");
         let asked = Asked { headers: &parts.headers, query: parts.uri.query() };
+        let id = http::request_id(&parts.headers);
+        let mut journey = self.router.begin(id, "plain", &asked.header());
         let outcome = match http::read_body(body, self.router.limits()).await {
             Ok(body) => match form {
                 Form::Single => self.single(&mut journey, &asked, body).await,

@@ -6,6 +6,7 @@ pub mod gather;
 pub mod jobs;
 pub mod load;
 pub mod slow;
+pub mod versions;
 
 pub use client::{Answer, Client};
 use serde_json::Value;

@@ -145,6 +145,17 @@ pub enum StickyBy {
     Header(String),
 }
 
+impl StickyBy {
+    /// `request-id` or `header:<name>`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text == "request-id" => Some(StickyBy::RequestId),
+            Some(("header", header)) if !header.is_empty() => Some(StickyBy::Header(header.to_lowercase())),
+            _ => None,
+        }
+    }
+}
+
 /// Why there is no plan.
 pub enum Unplanned {
     /// Something is wrong.

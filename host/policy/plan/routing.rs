@@ -70,15 +70,12 @@ impl Planner<'_> {
 
     fn sticky_by(&mut self, name: &str, by: Option<&Spanned<String>>) -> Option<StickyBy> {
         let Some(by) = by else { return Some(StickyBy::RequestId) };
-        match by.get_ref().split_once(':') {
-            None if by.get_ref() == "request-id" => Some(StickyBy::RequestId),
-            Some(("header", header)) if !header.is_empty() => Some(StickyBy::Header(header.to_lowercase())),
-            _ => {
-                let message = format!("[routing.{name}]: by = \"{}\" is not known", by.get_ref());
-                self.hinted(by.span(), message, "write \"request-id\" or \"header:<name>\"");
-                None
-            }
+        let parsed = StickyBy::parse(by.get_ref());
+        if parsed.is_none() {
+            let message = format!("[routing.{name}]: by = \"{}\" is not known", by.get_ref());
+            self.hinted(by.span(), message, "write \"request-id\" or \"header:<name>\"");
         }
+        parsed
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod misdeed;
 mod snoop;
+mod version;
 
 use hostler_plugin::{
     Blob, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, tensor,
@@ -66,6 +67,7 @@ impl Model for Hostile {
     }
 
     fn predict(request: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+        version::misbehave(request)?;
         match misdeed(request, "predict")? {
             Some(Answer::Tensors(tensors)) => Ok(tensors),
             Some(Answer::Json(_)) | None => Ok(inputs),

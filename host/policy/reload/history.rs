@@ -1,0 +1,67 @@
+//! What the reload thread remembers and an operator may see: the last record, what is kept, what goes on.
+
+use crate::policy::record::{Generation, Record, Report, seconds};
+use crate::policy::rollout::Rollout;
+use crate::policy::{Live, Policy};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+pub(super) struct Shared {
+    pub live: Arc<Live>,
+    pub history: Mutex<History>,
+    pub path: PathBuf,
+}
+
+pub(super) struct History {
+    pub last: Record,
+    pub previous: Option<Arc<Policy>>,
+    pub retired: Vec<Weak<Policy>>,
+    pub stale: bool,
+    pub rollout: Option<Rollout>,
+}
+
+impl History {
+    /// Remembers a policy for as long as a request runs on it.
+    pub fn retire(&mut self, policy: &Arc<Policy>) {
+        self.retired.retain(|policy| policy.strong_count() > 0);
+        self.retired.push(Arc::downgrade(policy));
+    }
+}
+
+impl Shared {
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("invariant: no panic under the lock")
+    }
+
+    pub fn report(&self) -> Report {
+        let serving = self.live.0.load_full();
+        let policy = Arc::clone(&serving.stable);
+        let history = self.history();
+        // Each request holds its policy; so do this snapshot, the live slot and the history.
+        let entry = |policy: &Arc<Policy>, state, held_by_us: usize| Generation {
+            generation: policy.generation,
+            digest: policy.content.plan.digest.clone(),
+            state,
+            requests: Arc::strong_count(policy).saturating_sub(held_by_us),
+        };
+        let mut generations = vec![entry(&policy, "live", 2)];
+        let candidate = serving.candidate.as_ref().map(|candidate| entry(&candidate.policy, "canary", 1));
+        generations.extend(candidate);
+        generations.extend(history.previous.iter().map(|policy| entry(policy, "previous", 1)));
+        let retired = history.retired.iter().filter_map(Weak::upgrade);
+        generations.extend(retired.map(|policy| entry(&policy, "retired", 1)));
+        let plan = &policy.content.plan;
+        Report {
+            generation: policy.generation,
+            digest: plan.digest.clone(),
+            since: seconds(policy.since),
+            stale: history.stale,
+            mode: if plan.reload.watch { "watch" } else { "manual" },
+            manifest: self.path.clone(),
+            generations,
+            rollout: history.rollout.as_ref().map(Rollout::progress),
+            last_reload: history.last.clone(),
+            description: plan.description.clone(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! How new content reaches its callers, and how it is taken back: swaps, rollouts, rollbacks.
+
+use super::Keeper;
+use crate::error::{Error, Result};
+use crate::policy::describe::diff;
+use crate::policy::record::{Outcome, Record, Trigger, seconds};
+use crate::policy::rollout::{Rollout, Serving, Stage, Verdict};
+use crate::policy::{Content, Policy};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A rollout is judged this often.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+
+/// Without a guard, the time over which the live policy's numbers are kept for one to come.
+const RECENT: Duration = Duration::from_secs(60);
+
+impl Keeper {
+    /// Brings new content to its callers: at once, or step by step.
+    pub(super) fn introduce(&mut self, content: Arc<Content>, record: &mut Record) {
+        let live = self.shared.live.snapshot();
+        self.newest = self.newest.max(live.generation) + 1;
+        let policy = Arc::new(Policy { generation: self.newest, since: SystemTime::now(), content });
+        let settings = policy.content.plan.reload.clone();
+        let replaced = self.end_rollout();
+        let same = policy.content.plan.digest == live.content.plan.digest;
+        record.outcome = Outcome::Applied;
+        let Some(guard) = settings.guard.filter(|_| !same) else { return self.swap(policy, false) };
+
+        // What is still watched has proven nothing: its successor is measured by the policy before it.
+        let unproven = replaced.filter(|old| old.stage() == Stage::Watch && settings.canary.is_none());
+        let previous = self.shared.history().previous.clone().filter(|_| unproven.is_some());
+        let keep_previous = previous.is_some();
+        let base = previous.unwrap_or(live);
+        let before = |name: &_| {
+            let known = unproven.as_ref().and_then(|old| old.before(name));
+            known.unwrap_or_else(|| self.recent.counts(&base, name))
+        };
+        let mut rollout = Rollout::new(&policy, &base.content, guard, record.clone(), before);
+        if let Some(canary) = settings.canary {
+            rollout = rollout.with_canary(canary, &policy.content, &self.loader.metrics);
+        }
+        let stage = rollout.first();
+        if stage == Stage::Watch {
+            self.swap(Arc::clone(&policy), keep_previous);
+        } else {
+            record.outcome = Outcome::RollingOut;
+        }
+        self.enter(rollout, stage, policy);
+    }
+
+    /// From here on new requests see `policy`. The one before it is kept for a rollback, or the one before
+    /// that with `keep_previous`.
+    fn swap(&mut self, policy: Arc<Policy>, keep_previous: bool) {
+        let old = Arc::clone(&self.shared.live.0.load().stable);
+        self.shared.live.0.store(Arc::new(Serving { stable: policy, candidate: None }));
+        let mut history = self.shared.history();
+        let retired = if keep_previous { Some(old) } else { history.previous.replace(old) };
+        retired.iter().for_each(|policy| history.retire(policy));
+    }
+
+    fn enter(&mut self, mut rollout: Rollout, stage: Stage, policy: Arc<Policy>) {
+        rollout.enter(stage);
+        if stage == Stage::Watch && rollout.is_over() {
+            return;
+        }
+        if stage != Stage::Watch {
+            let stable = self.shared.live.snapshot();
+            let candidate = Some(rollout.candidate(policy));
+            self.shared.live.0.store(Arc::new(Serving { stable, candidate }));
+        }
+        let (generation, share) = (rollout.generation, rollout.share());
+        tracing::info!(generation, stage = stage.as_str(), share, "rollout");
+        self.show_stage(Some((stage, share)));
+        self.shared.history().rollout = Some(rollout);
+    }
+
+    /// Forgets the rollout and takes its candidate away from callers; gives what was forgotten.
+    pub(super) fn end_rollout(&mut self) -> Option<Rollout> {
+        let mut rollout = self.shared.history().rollout.take()?;
+        rollout.tell(&self.loader.metrics);
+        let serving = self.shared.live.0.load_full();
+        if let Some(candidate) = &serving.candidate {
+            let stable = Arc::clone(&serving.stable);
+            self.shared.live.0.store(Arc::new(Serving { stable, candidate: None }));
+            self.shared.history().retire(&candidate.policy);
+            tracing::info!(generation = rollout.generation, stage = "ended", share = 0.0, "rollout");
+        }
+        self.show_stage(None);
+        Some(rollout)
+    }
+
+    fn show_stage(&self, now: Option<(Stage, f64)>) {
+        let metrics = &self.loader.metrics;
+        metrics.rollout_share.set(now.map_or(0.0, |(_, share)| share));
+        for stage in [Stage::Shadow, Stage::Canary(0), Stage::Watch] {
+            let here = now.is_some_and(|(now, _)| now.as_str() == stage.as_str());
+            metrics.rollout_stage.with_label_values(&[stage.as_str()]).set(i64::from(here));
+        }
+    }
+
+    /// Judges a rollout that is going on, and does what follows.
+    pub(super) fn tick(&mut self) {
+        let live = self.shared.live.snapshot();
+        self.recent.turn(&live, live.content.plan.reload.guard.map_or(RECENT, |guard| guard.watch));
+        let verdict = match &mut self.shared.history().rollout {
+            None => return,
+            Some(rollout) => {
+                rollout.tell(&self.loader.metrics);
+                rollout.verdict()
+            }
+        };
+        match verdict {
+            Verdict::Hold => {}
+            Verdict::Next => self.advance(),
+            // There is a candidate, or a previous policy, as long as there is a rollout.
+            Verdict::Worse(reason) => drop(self.rollback(Trigger::Guard, Some(reason))),
+        }
+    }
+
+    fn advance(&mut self) {
+        let following = self.shared.history().rollout.as_ref().and_then(Rollout::following);
+        let serving = self.shared.live.0.load_full();
+        match (following, &serving.candidate) {
+            (Some(stage), Some(candidate)) if stage != Stage::Watch => {
+                let rollout = self.shared.history().rollout.take();
+                let policy = Arc::clone(&candidate.policy);
+                rollout.into_iter().for_each(|rollout| self.enter(rollout, stage, Arc::clone(&policy)));
+            }
+            (Some(_), Some(_)) => drop(self.promote(None)),
+            _ => {
+                if let Some(rollout) = self.end_rollout() {
+                    let generation = rollout.generation;
+                    tracing::info!(generation, stage = "proven", share = 100.0, "rollout");
+                }
+                self.keep_copy();
+            }
+        }
+    }
+
+    /// Gives the candidate to everybody, by an operator's word or after its last step. It is watched on.
+    pub(super) fn promote(&mut self, who: Option<String>) -> Result<Record> {
+        let serving = self.shared.live.0.load_full();
+        let rollout = self.shared.history().rollout.take_if(|_| serving.candidate.is_some());
+        let (Some(candidate), Some(rollout)) = (&serving.candidate, rollout) else {
+            return Err(Error::invalid("no new policy is on its way, so there is none to promote"));
+        };
+        let mut record = rollout.record.clone();
+        record.outcome = Outcome::Applied;
+        record.at = seconds(SystemTime::now());
+        record.trigger = who.map_or(record.trigger, Trigger::Admin);
+        // The files may have become bad since.
+        let stale = self.shared.history().stale;
+        self.swap(Arc::clone(&candidate.policy), false);
+        self.show_stage(None);
+        self.enter(rollout, Stage::Watch, Arc::clone(&candidate.policy));
+        let record = self.finish(record, false);
+        self.shared.history().stale = stale;
+        self.loader.metrics.policy_stale.set(i64::from(stale));
+        Ok(record)
+    }
+
+    /// Takes a candidate away, or makes the previous policy live again. `reason` is the guard's.
+    pub(super) fn rollback(&mut self, trigger: Trigger, reason: Option<String>) -> Result<Record> {
+        let started = Instant::now();
+        let serving = self.shared.live.0.load_full();
+        let previous = self.shared.history().previous.clone();
+        let (bad, good) = match (&serving.candidate, previous) {
+            (Some(candidate), _) => (&candidate.policy, Arc::clone(&serving.stable)),
+            (None, Some(previous)) => (&serving.stable, previous),
+            (None, None) => return Err(Error::invalid("there is no previous policy to roll back to")),
+        };
+        let mut record = Record::new(trigger);
+        record.outcome = Outcome::RolledBack;
+        record.digest = Some(good.content.plan.digest.clone());
+        record.changes = diff(&bad.content.plan.description, &good.content.plan.description);
+        let by = if reason.is_some() { "guard" } else { "operator" };
+        let why = match reason {
+            Some(reason) => {
+                let why = format!("generation {} was rolled back by the guard: {reason}", bad.generation);
+                record.errors = vec![why.clone()];
+                why
+            }
+            None => format!("generation {} was rolled back and its files have not changed", bad.generation),
+        };
+        self.refused = Some((bad.content.plan.digest.clone(), why));
+        let unproven = self.end_rollout().is_some();
+        if serving.candidate.is_none() {
+            self.newest = self.newest.max(bad.generation) + 1;
+            let content = Arc::clone(&good.content);
+            self.swap(Arc::new(Policy { generation: self.newest, since: SystemTime::now(), content }), false);
+            // What was rolled back is not what the next rollback should bring.
+            let mut history = self.shared.history();
+            if let Some(bad) = history.previous.take() {
+                history.retire(&bad);
+            }
+        }
+        // A policy is copied once it is proven.
+        if let Some(last_good) = self.last_good.as_ref().filter(|_| !unproven) {
+            let _ = last_good.roll_back().inspect_err(|error| tracing::warn!("{error}"));
+        }
+        self.loader.metrics.rollbacks.with_label_values(&[by]).inc();
+        record.phases_ms.insert("total", (started.elapsed().as_secs_f64() * 1e4).round() / 10.0);
+        Ok(self.finish(record, false))
+    }
+}

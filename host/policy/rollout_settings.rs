@@ -1,0 +1,160 @@
+//! The `[reload.guard]` and `[reload.canary]` tables, checked and with their defaults filled in.
+
+use super::diagnostic::Diagnostic;
+use super::manifest::{self, Spanned};
+use super::plan::StickyBy;
+use super::settings::milliseconds;
+use std::time::Duration;
+
+/// When a new policy is rolled back by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GuardSettings {
+    /// How long it is watched once it serves everybody.
+    pub watch: Duration,
+    /// Fewer requests of a route are not judged.
+    pub min_requests: u64,
+    /// The share of requests that may fail beyond that of the old policy.
+    pub max_fault_rate: f64,
+    /// How many times slower it may be, at the 95th percentile.
+    pub max_latency_ratio: f64,
+    /// Slower by less than this is never too slow.
+    pub latency_floor: Duration,
+}
+
+impl Default for GuardSettings {
+    fn default() -> Self {
+        GuardSettings {
+            watch: Duration::from_secs(60),
+            min_requests: 50,
+            max_fault_rate: 0.05,
+            max_latency_ratio: 2.0,
+            latency_floor: Duration::from_millis(5),
+        }
+    }
+}
+
+/// How a new policy takes over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CanarySettings {
+    /// Percent of the requests, growing; after the last step it is all.
+    pub steps: Vec<f64>,
+    pub step: Duration,
+    pub by: StickyBy,
+    pub shadow: Option<ShadowSettings>,
+}
+
+/// The stage before: copies of requests, whose answers nobody gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShadowSettings {
+    pub period: Duration,
+    /// Percent of the requests.
+    pub share: f64,
+    /// Numbers may differ by this much.
+    pub tolerance: f64,
+    pub max_difference_rate: Option<f64>,
+}
+
+impl GuardSettings {
+    pub fn from_manifest(guard: &manifest::Guard) -> Result<Self, Diagnostic> {
+        const TABLE: &str = "[reload.guard]";
+        let default = GuardSettings::default();
+        let min_requests = whole(&guard.min_requests, default.min_requests);
+        if min_requests == 0 {
+            return Err(fault(TABLE, "min_requests", &guard.min_requests, "must be at least 1"));
+        }
+        let floor_ms = default.latency_floor.as_secs_f64() * 1e3;
+        let floor_ms =
+            within(TABLE, "latency_floor_ms", &guard.latency_floor_ms, floor_ms, 0.0, 3_600_000.0)?;
+        Ok(GuardSettings {
+            watch: guard.watch_ms.as_ref().map_or(default.watch, |ms| milliseconds(*ms.get_ref())),
+            min_requests,
+            max_fault_rate: rate(TABLE, "max_fault_rate", &guard.max_fault_rate, default.max_fault_rate)?,
+            max_latency_ratio: within(
+                TABLE,
+                "max_latency_ratio",
+                &guard.max_latency_ratio,
+                default.max_latency_ratio,
+                1.0,
+                1e6,
+            )?,
+            latency_floor: Duration::from_secs_f64(floor_ms / 1e3),
+        })
+    }
+}
+
+impl CanarySettings {
+    pub fn from_manifest(canary: &manifest::Canary) -> Result<Self, Diagnostic> {
+        const TABLE: &str = "[reload.canary]";
+        let by = canary.by.as_ref().map_or(Some(StickyBy::RequestId), |by| StickyBy::parse(by.get_ref()));
+        let by = by.ok_or_else(|| {
+            fault(TABLE, "by", &canary.by, "is not known").hint("write \"request-id\" or \"header:<name>\"")
+        })?;
+        let period = milliseconds(whole(&canary.shadow_ms, 0));
+        let shadow = ShadowSettings {
+            period,
+            share: within(TABLE, "shadow_share", &canary.shadow_share, 10.0, 0.0, 100.0)?,
+            tolerance: within(TABLE, "shadow_tolerance", &canary.shadow_tolerance, 0.0, 0.0, f64::MAX)?,
+            max_difference_rate: match &canary.max_difference_rate {
+                None => None,
+                set => Some(rate(TABLE, "max_difference_rate", set, 1.0)?),
+            },
+        };
+        Ok(CanarySettings {
+            steps: steps(canary.steps.as_ref())?,
+            step: milliseconds(whole(&canary.step_ms, 30_000)),
+            by,
+            shadow: (!period.is_zero()).then_some(shadow),
+        })
+    }
+}
+
+/// All is where the steps end anyhow: a last step of 100 is not kept.
+fn steps(written: Option<&Spanned<Vec<f64>>>) -> Result<Vec<f64>, Diagnostic> {
+    let Some(written) = written else { return Ok(vec![1.0, 10.0, 50.0]) };
+    let mut steps = written.get_ref().clone();
+    let bounded = steps.iter().all(|step| *step > 0.0 && *step <= 100.0);
+    let growing = steps.windows(2).all(|pair| pair[0] < pair[1]);
+    if steps.is_empty() || !bounded || !growing {
+        let message = "[reload.canary] steps must be growing numbers of percent, over 0 and at most 100";
+        return Err(Diagnostic::new(message).at(written.span()).hint("write [1, 10, 50]"));
+    }
+    steps.retain(|step| *step < 100.0);
+    Ok(steps)
+}
+
+fn whole(written: &Option<Spanned<u64>>, default: u64) -> u64 {
+    written.as_ref().map_or(default, |value| *value.get_ref())
+}
+
+fn rate(table: &str, key: &str, written: &Option<Spanned<f64>>, default: f64) -> Result<f64, Diagnostic> {
+    within(table, key, written, default, 0.0, 1.0)
+        .map_err(|fault| fault.hint("it is a share: 0.05 is one request in twenty"))
+}
+
+fn within(
+    table: &str,
+    key: &str,
+    written: &Option<Spanned<f64>>,
+    default: f64,
+    least: f64,
+    most: f64,
+) -> Result<f64, Diagnostic> {
+    let value = written.as_ref().map_or(default, |value| *value.get_ref());
+    if value >= least && value <= most {
+        return Ok(value);
+    }
+    let bounds = if most < f64::MAX {
+        format!("must be from {least} to {most}")
+    } else {
+        format!("must be {least} or more")
+    };
+    Err(fault(table, key, written, &bounds))
+}
+
+fn fault<T>(table: &str, key: &str, written: &Option<Spanned<T>>, what: &str) -> Diagnostic {
+    let fault = Diagnostic::new(format!("{table} {key} {what}"));
+    match written {
+        Some(written) => fault.at(written.span()),
+        None => fault,
+    }
+}

@@ -1,0 +1,224 @@
+//! Copies of requests that run on a candidate after their callers were answered, to compare the answers.
+//!
+//! A copy never waits for a place and never takes one that a caller could use: when the executor is busy, or
+//! too many copies are under way, it is dropped and counted.
+
+use super::checks::difference;
+use super::plan::ModelName;
+use super::record::Compared;
+use super::rollout_settings::ShadowSettings;
+use super::tally::Outcome;
+use super::{Content, Route};
+use crate::error::{Kind, Result};
+use crate::executor::Call;
+use crate::metrics::Metrics;
+use crate::predict::{self, Context, Parameters, Payload, Response};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Copies under way at once; each holds a request and its answer.
+const COPIES_MAX: usize = 16;
+
+/// The candidate's routes that differ, and what their copies have shown.
+pub struct Shadow {
+    pub(super) settings: ShadowSettings,
+    candidate: Arc<Content>,
+    routes: HashMap<ModelName, Arc<Route>>,
+    slots: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    requests: AtomicU64,
+    differences: AtomicU64,
+    faults: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// A request that is kept until its caller has been answered.
+pub struct Copy {
+    shadow: Arc<Shadow>,
+    route: Arc<Route>,
+    input: Payload,
+    parameters: Parameters,
+    timeout: Duration,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Shadow {
+    pub(super) fn new(
+        settings: ShadowSettings,
+        candidate: Arc<Content>,
+        routes: impl Iterator<Item = Arc<Route>>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        Shadow {
+            settings,
+            candidate,
+            routes: routes.map(|route| (route.name.clone(), route)).collect(),
+            slots: Arc::new(Semaphore::new(COPIES_MAX)),
+            metrics: Arc::clone(metrics),
+            requests: AtomicU64::new(0),
+            differences: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Copies a request, if its route differs in the candidate and its lot says so.
+    pub fn copy(
+        self: &Arc<Self>,
+        route: &Route,
+        input: &Payload,
+        parameters: &Parameters,
+        timeout: Duration,
+    ) -> Option<Copy> {
+        let route = self.routes.get(&route.name)?;
+        if fastrand::f64() * 100.0 >= self.settings.share {
+            return None;
+        }
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            self.drop_one();
+            return None;
+        };
+        Some(Copy {
+            shadow: Arc::clone(self),
+            route: Arc::clone(route),
+            input: input.clone(),
+            parameters: parameters.clone(),
+            timeout,
+            _slot: slot,
+        })
+    }
+
+    pub(super) fn compared(&self) -> Compared {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Compared {
+            requests: get(&self.requests),
+            differences: get(&self.differences),
+            faults: get(&self.faults),
+            dropped: get(&self.dropped),
+        }
+    }
+
+    fn drop_one(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.metrics.shadow_dropped.with_label_values::<&str>(&[]).inc();
+    }
+
+    fn count(&self, verdict: Verdict) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.metrics.shadow_requests.with_label_values::<&str>(&[]).inc();
+        let (count, metric) = match verdict {
+            Verdict::Same => return,
+            Verdict::Different => (&self.differences, &self.metrics.shadow_differences),
+            Verdict::Fault => (&self.faults, &self.metrics.shadow_faults),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        metric.with_label_values::<&str>(&[]).inc();
+    }
+}
+
+enum Verdict {
+    Same,
+    Different,
+    Fault,
+}
+
+impl Copy {
+    /// Runs the copy in a task of its own and compares with what the caller got.
+    pub fn run(self, id: &str, answer: Payload) {
+        let id: Arc<str> = format!("{id}/shadow").into();
+        tokio::spawn(async move {
+            let status = self.route.executor.status();
+            if status.queue_length > 0 || status.busy >= status.workers {
+                return self.shadow.drop_one();
+            }
+            let outcome = self.call(id).await;
+            let error = outcome.as_ref().err().map(|error| error.kind());
+            if matches!(error, Some(Kind::Overloaded | Kind::Cancelled)) {
+                return self.shadow.drop_one();
+            }
+            let took = outcome.as_ref().map_or(Duration::ZERO, |answer| answer.queue_wait + answer.service);
+            let counted = Outcome::of(error, took);
+            self.route.tally.record(counted);
+            let verdict = match (counted, outcome) {
+                (Outcome::Fault, _) => Verdict::Fault,
+                (_, Err(_)) => Verdict::Different,
+                (_, Ok(response)) => {
+                    let tolerance = self.shadow.settings.tolerance;
+                    // Large answers take their time to compare: not on a thread that serves connections.
+                    let compare = move || same(&answer, &response.payload, tolerance);
+                    match tokio::task::spawn_blocking(compare).await {
+                        Ok(true) => Verdict::Same,
+                        Ok(false) => Verdict::Different,
+                        Err(_) => return,
+                    }
+                }
+            };
+            self.shadow.count(verdict);
+        });
+    }
+
+    async fn call(&self, id: Arc<str>) -> Result<Response> {
+        let name = &self.route.name;
+        let deadline = Instant::now() + self.timeout;
+        let mut context = Context::new(id, Arc::clone(&name.name), Arc::clone(&name.version), Some(deadline));
+        context.parameters = self.parameters.clone();
+        context.models = Some(Arc::clone(&self.shadow.candidate) as _);
+        if let (None, Payload::Tensors(inputs)) = (&self.route.transformer, &self.input) {
+            predict::check_inputs(self.route.callable.metadata(), inputs)?;
+        }
+        let call = Call {
+            context: Arc::new(context),
+            input: self.input.clone(),
+            transformer: self.route.transformer.clone(),
+            callable: Arc::clone(&self.route.callable),
+            batching: self.route.batching,
+        };
+        self.route.executor.submit(call)?.one().await
+    }
+}
+
+/// Whether two answers are the same but for numbers that differ by no more than `tolerance`.
+fn same(old: &Payload, new: &Payload, tolerance: f64) -> bool {
+    match (old, new) {
+        (Payload::Bytes { content_type: a, data: x }, Payload::Bytes { content_type: b, data: y }) => {
+            a == b && x == y
+        }
+        (Payload::Tensors(old), Payload::Tensors(new)) if old == new => true,
+        _ => match (json(old), json(new)) {
+            (Some(old), Some(new)) => {
+                let differs = |a, b| difference(a, b, tolerance, String::new()).is_some();
+                !differs(&old, &new) && !differs(&new, &old)
+            }
+            _ => false,
+        },
+    }
+}
+
+fn json(payload: &Payload) -> Option<serde_json::Value> {
+    let mut text = Vec::new();
+    predict::encode_result(payload, &mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::predict::JsonText;
+
+    #[test]
+    fn answers_are_the_same_within_the_tolerance_and_in_both_directions() {
+        let payload = |text: &'static str| Payload::Json(JsonText::parse(text.into()).unwrap());
+        let alike = |a, b, tolerance| same(&payload(a), &payload(b), tolerance);
+        assert!(alike(r#"{"a":1,"b":[2.0]}"#, r#"{"b":[2],"a":1.0}"#, 0.0));
+        assert!(alike(r#"{"a":1.0}"#, r#"{"a":1.001}"#, 0.01));
+        assert!(!alike(r#"{"a":1.0}"#, r#"{"a":1.001}"#, 0.0));
+        assert!(!alike(r#"{"a":1}"#, r#"{"a":1,"b":2}"#, 0.0));
+        assert!(!alike(r#"{"a":1,"b":2}"#, r#"{"a":1}"#, 0.0));
+        let bytes = |text: &'static str| Payload::Bytes { content_type: text.into(), data: "x".into() };
+        assert!(same(&bytes("text/plain"), &bytes("text/plain"), 0.0));
+        assert!(!same(&bytes("text/plain"), &bytes("image/png"), 0.0));
+    }
+}

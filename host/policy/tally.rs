@@ -1,0 +1,186 @@
+//! What happened to the calls of one route: one relaxed increment a call, read by the guard.
+//!
+//! Latencies fall into buckets a fifth apart, which is fine enough to tell two versions from each other.
+
+use crate::error::Kind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Four to each doubling, from 1 us to about a minute.
+const BUCKETS: usize = 104;
+
+/// How one call ended, for the guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Queue and service took this long.
+    Ok(Duration),
+    /// The plugin's, the model's or the host's fault.
+    Fault,
+    /// The caller's fault, or a full queue: says nothing about the version.
+    Other,
+}
+
+impl Outcome {
+    pub fn of(error: Option<Kind>, took: Duration) -> Self {
+        match error {
+            None => Outcome::Ok(took),
+            Some(Kind::Failed | Kind::Unavailable | Kind::Deadline) => Outcome::Fault,
+            Some(
+                Kind::InvalidInput
+                | Kind::NotFound
+                | Kind::Unsupported
+                | Kind::TooLarge
+                | Kind::Overloaded
+                | Kind::Cancelled,
+            ) => Outcome::Other,
+        }
+    }
+}
+
+/// Counts up for the life of a route.
+pub struct Tally {
+    latencies: [AtomicU64; BUCKETS],
+    faults: AtomicU64,
+    others: AtomicU64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally {
+            latencies: [const { AtomicU64::new(0) }; BUCKETS],
+            faults: AtomicU64::new(0),
+            others: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Tally {
+    pub fn record(&self, outcome: Outcome) {
+        let counter = match outcome {
+            Outcome::Ok(took) => &self.latencies[bucket(took)],
+            Outcome::Fault => &self.faults,
+            Outcome::Other => &self.others,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            latencies: self.latencies.iter().map(get).collect(),
+            faults: get(&self.faults),
+            others: get(&self.others),
+        }
+    }
+}
+
+/// A tally as it was at some moment, or what it grew by between two.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    latencies: Vec<u64>,
+    pub faults: u64,
+    /// Not judged.
+    pub others: u64,
+}
+
+impl Counts {
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        let before = earlier.latencies.iter().copied().chain(std::iter::repeat(0));
+        Counts {
+            latencies: self.latencies.iter().zip(before).map(|(now, before)| now - before).collect(),
+            faults: self.faults - earlier.faults,
+            others: self.others - earlier.others,
+        }
+    }
+
+    pub fn ok(&self) -> u64 {
+        self.latencies.iter().sum()
+    }
+
+    /// Calls that say something about the version.
+    pub fn judged(&self) -> u64 {
+        self.ok() + self.faults
+    }
+
+    pub fn fault_rate(&self) -> f64 {
+        self.faults as f64 / self.judged().max(1) as f64
+    }
+
+    /// The latency under which this share of the good calls stays; zero without any.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let mut left = (self.ok() as f64 * share).ceil() as u64;
+        for (bucket, count) in self.latencies.iter().enumerate() {
+            if left > 0 && *count >= left {
+                return upper(bucket);
+            }
+            left = left.saturating_sub(*count);
+        }
+        Duration::ZERO
+    }
+
+    #[cfg(test)]
+    pub fn made_up(ok: &[(u64, Duration)], faults: u64) -> Counts {
+        let tally = Tally::default();
+        for (count, took) in ok {
+            (0..*count).for_each(|_| tally.record(Outcome::Ok(*took)));
+        }
+        (0..faults).for_each(|_| tally.record(Outcome::Fault));
+        tally.counts()
+    }
+}
+
+fn bucket(took: Duration) -> usize {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    if micros < 4 {
+        return micros as usize;
+    }
+    let exponent = micros.ilog2() as usize;
+    let quarter = (micros >> (exponent - 2)) as usize & 3;
+    ((exponent - 1) * 4 + quarter).min(BUCKETS - 1)
+}
+
+/// The first latency above a bucket.
+fn upper(bucket: usize) -> Duration {
+    let next = bucket as u64 + 1;
+    Duration::from_micros(if next < 4 { next } else { (4 + next % 4) << (next / 4 - 1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_in_order_and_hold_what_falls_into_them() {
+        for micros in (0..5_000).chain([65_535, 65_536, 1_000_000, 60_000_000]) {
+            let took = Duration::from_micros(micros);
+            let index = bucket(took);
+            assert!(took < upper(index), "{took:?} in bucket {index}");
+            assert!(index == 0 || took >= upper(index - 1), "{took:?} in bucket {index}");
+        }
+        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_and_rates_are_of_the_difference() {
+        let ms = Duration::from_millis;
+        let tally = Tally::default();
+        (0..100).for_each(|_| tally.record(Outcome::Ok(ms(1))));
+        let before = tally.counts();
+        (0..90).for_each(|_| tally.record(Outcome::Ok(ms(10))));
+        (0..10).for_each(|_| tally.record(Outcome::Fault));
+        tally.record(Outcome::Other);
+        let counts = tally.counts().since(&before);
+        assert_eq!((counts.judged(), counts.faults, counts.others), (100, 10, 1));
+        assert!((counts.fault_rate() - 0.1).abs() < 1e-9);
+        let p95 = counts.quantile(0.95);
+        assert!(p95 > ms(10) && p95 < ms(13), "{p95:?}");
+        assert_eq!(Counts::default().quantile(0.95), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_kind_is_a_fault_or_says_nothing() {
+        let faults =
+            Kind::ALL.into_iter().filter(|kind| Outcome::of(Some(*kind), Duration::ZERO) == Outcome::Fault);
+        assert_eq!(faults.collect::<Vec<_>>(), [Kind::Unavailable, Kind::Deadline, Kind::Failed]);
+    }
+}
