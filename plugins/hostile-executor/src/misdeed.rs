@@ -61,6 +61,7 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
                 state::add(&format!("counter {number}"), 1);
             }
         }
+        "tally" => return Err(Error::failed(format!("tally {}", state::add("tally", 1)))),
         "bad-metric" => metrics::count("bad name\n# HELP", 1),
         "many-metrics" => {
             for number in 0..count(request)? {
