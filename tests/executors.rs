@@ -30,7 +30,9 @@ fn hedge_halves_the_p99_when_one_call_in_20_is_slow() {
         eprintln!("{what}: {} answers, p50 {p50:?}, p95 {p95:?}, p99 {p99:?}", outcome.answers);
     }
     eprintln!("{hedges} hedges of {requests} requests, {wins} won");
-    assert_eq!((plain.faults, learning.faults, hedged.faults.clone()), (vec![], vec![], vec![]));
+    for outcome in [&plain, &learning, &hedged] {
+        assert_eq!(outcome.faults, Vec::<String>::new());
+    }
     assert!(hedged.percentile(0.99) * 2 <= plain.percentile(0.99));
     assert!(wins > 0 && wins <= hedges, "{wins} of {hedges}");
     assert!(hedges as usize <= requests / 10 + 10, "{hedges} hedges of {requests} requests");
