@@ -88,21 +88,16 @@ fn check_plugin(file: &Path) -> Result<bool> {
     let runtime = runtime.map_err(|error| Error::failed(format!("cannot start a runtime: {error}")))?;
     let engine = Engine::new(Default::default())?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let grant = Grant {
-        name: name.into(),
-        limits: PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() },
-        config: Default::default(),
-        assets: Default::default(),
-    };
+    let metrics = Metrics::new();
+    let limits = PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() };
+    let grant = Grant::new(name.into(), limits, &engine, &metrics);
     let plugin = Plugin::load(&engine, grant, &wasm)?;
     let anatomy = plugin.anatomy();
     println!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm));
     println!("contract: hostler:plugin@{CONTRACT_VERSION}");
     if anatomy.roles.is_empty() {
         println!("roles: none; it exports {}", anatomy.exports.join(", "));
-        println!(
-            "a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION} or …/model@{CONTRACT_VERSION}"
-        );
+        println!("a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION}, …/model or …/executor");
         return Ok(false);
     }
     let roles: Vec<&str> = anatomy.roles.iter().map(|role: &Role| role.as_str()).collect();
@@ -110,11 +105,11 @@ fn check_plugin(file: &Path) -> Result<bool> {
     println!("imports:");
     anatomy.imports.iter().for_each(|import| println!("  {import}"));
     // As loading a manifest does: links each role and asks it for its metadata.
-    let metrics = Metrics::new();
     for role in &anatomy.roles {
         match role {
             Role::Transformer => drop(runtime.block_on(plugin.transformer(&metrics))?),
             Role::Model => drop(runtime.block_on(plugin.model(&metrics))?),
+            Role::Executor => drop(plugin.executor(&metrics)?),
         }
     }
     // The first instances fill the pool; what a request pays is what comes after.

@@ -33,6 +33,8 @@ pub struct PluginLimits {
     pub handles: usize,
     /// Bytes of log that one call may write; the rest is dropped and counted.
     pub log_bytes: usize,
+    /// Bytes that the plugin may keep across requests.
+    pub state_bytes: usize,
     /// Calls that a reused instance serves before it is replaced.
     pub calls_max: u64,
 }
@@ -46,6 +48,7 @@ impl Default for PluginLimits {
             result_bytes: 64 << 20,
             handles: 4096,
             log_bytes: 16 << 10,
+            state_bytes: 1 << 20,
             // A guest that leaks slowly starts anew before it matters.
             calls_max: 100_000,
         }
@@ -69,7 +72,7 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         EngineConfig {
-            instances: 256,
+            instances: 512,
             memory_bytes_max: 1 << 30,
             cache_dir: default_cache_dir().map(|dir| dir.join("components")),
             cache_bytes_max: 1 << 30,

@@ -30,10 +30,13 @@ pub struct Metrics {
     pub executor_timeouts: IntCounterVec,
     pub executor_overloaded: IntCounterVec,
     pub executor_overdue: IntCounterVec,
+    pub executor_fallbacks: IntCounterVec,
     pub plugin_calls: IntCounterVec,
     pub plugin_traps: IntCounterVec,
     pub plugin_instantiate: Histogram,
     pub plugin_instances: IntGaugeVec,
+    pub plugin_events: IntCounterVec,
+    pub plugin_values: GaugeVec,
     pub reloads: IntCounterVec,
     pub policy_generation: IntGauge,
     pub policy_stale: IntGauge,
@@ -115,6 +118,11 @@ impl Metrics {
                 "Calls that held a worker for more than 10 ms past their deadline.",
                 &executor,
             ),
+            executor_fallbacks: counter(
+                "hostler_executor_fallbacks_total",
+                "Calls that went to the inner executor because the plugin of a custom one failed.",
+                &executor,
+            ),
             plugin_calls: counter("hostler_plugin_calls_total", "Calls into a plugin.", &["plugin"]),
             plugin_traps: counter(
                 "hostler_plugin_traps_total",
@@ -123,6 +131,18 @@ impl Metrics {
             ),
             plugin_instantiate: register(&registry, Histogram::with_opts(instantiate)),
             plugin_instances: gauges("hostler_plugin_instances", "Plugin instances alive.", &["plugin"]),
+            plugin_events: counter(
+                "hostler_plugin_events_total",
+                "What plugins count themselves.",
+                &["plugin", "name"],
+            ),
+            plugin_values: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("hostler_plugin_value", "What plugins measure themselves."),
+                    &["plugin", "name"],
+                ),
+            ),
             reloads: counter("hostler_reloads_total", "Reloads, by outcome.", &["outcome"]),
             policy_generation: gauge("hostler_policy_generation", "The number of the running policy."),
             policy_stale: gauge(

@@ -137,6 +137,7 @@ impl Journey<'_> {
         let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
         let mut context = Context::new(id, name, version, Some(deadline));
         context.parameters = ask.parameters;
+        context.models = Some(Arc::clone(&self.policy.content) as _);
         Call {
             context: Arc::new(context),
             input,

@@ -37,10 +37,12 @@ impl Bench {
     fn transformer(&self, language: &str, scaling: &str) -> Arc<Transformer> {
         let limits = PluginLimits { instances: Instances::Reused, ..PluginLimits::default() };
         let assets = [("scaling".to_owned(), scaling.to_owned().into())].into();
-        let grant = Grant { name: language.into(), limits, config: Default::default(), assets };
+        let metrics = Metrics::new();
+        let mut grant = Grant::new(language.into(), limits, &self.engine, &metrics);
+        grant.assets = assets;
         let wasm = std::fs::read(support::plugin(language)).unwrap();
         let plugin = Plugin::load(&self.engine, grant, &wasm).unwrap();
-        Arc::new(self.runtime.block_on(plugin.transformer(&Metrics::new())).unwrap())
+        Arc::new(self.runtime.block_on(plugin.transformer(&metrics)).unwrap())
     }
 }
 

@@ -3,18 +3,22 @@
 //! An executor loads models into callables and admits calls: each gets a place at once or is refused as
 //! Overloaded. One worker runs preprocess, callable and postprocess of a call.
 
+mod custom;
 mod onnx;
 mod pool;
 pub mod runtime;
 mod session;
+mod target;
 mod thread_pool;
 
+pub use custom::{CustomConfig, CustomExecutor, OnFailure};
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
 pub use session::{Device, SessionConfig};
+pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plugin::{Transformer, Visit};
 use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Tensor};
 use std::future::Future;
@@ -41,6 +45,11 @@ pub trait Executor: Send + Sync {
 
     /// Admits all calls as one unit, or none. The answers are in the order of the calls.
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>>;
+
+    /// Runs one call outside of any queue, if it can: checks before a swap, `hostler predict`.
+    fn run_alone(&self, call: Call) -> BoxFuture<'static, Result<Response>> {
+        Box::pin(run_alone(call))
+    }
 
     fn status(&self) -> Status;
 
@@ -82,7 +91,8 @@ pub struct Call {
 
 /// Where a callable sends all responses but its last.
 pub struct Sink {
-    sender: Sender,
+    /// None once the stream has ended.
+    sender: Option<Sender>,
     context: Arc<Context>,
     visit: Option<Visit>,
     queue_wait: Duration,
@@ -93,13 +103,49 @@ impl Sink {
     fn new(sender: Sender, call: &Call, queue_wait: Duration) -> Self {
         let context = Arc::clone(&call.context);
         let visit = call.transformer.as_ref().map(Transformer::visit);
-        Sink { sender, context, visit, queue_wait, started: Instant::now() }
+        Sink { sender: Some(sender), context, visit, queue_wait, started: Instant::now() }
     }
 
     /// Sends one response of several. Waits while the caller is behind; fails once it has left.
     pub async fn send(&mut self, outputs: Vec<Tensor>) -> Result<()> {
         let response = self.respond(outputs).await?;
-        self.sender.send(response).await
+        match &mut self.sender {
+            Some(sender) => sender.send(response).await,
+            None => Err(Error::failed("a response after the last one")),
+        }
+    }
+
+    /// Gives the last response now, though the work goes on: the caller waits no longer and cancels nothing.
+    async fn answer(&mut self, outputs: Vec<Tensor>) {
+        let response = self.respond(outputs).await;
+        self.visit = None;
+        if let Some(sender) = self.sender.take() {
+            sender.finish(response.map(Some));
+        }
+    }
+
+    /// The inputs of the model, from what the caller sent.
+    async fn preprocess(
+        &mut self,
+        context: &Arc<Context>,
+        input: Payload,
+        metadata: &Metadata,
+    ) -> Result<Vec<Tensor>> {
+        context.check()?;
+        match (&mut self.visit, input) {
+            (Some(visit), input) => {
+                let inputs = visit.preprocess(context, input).await?;
+                crate::predict::check_inputs(metadata, &inputs).map_err(|error| {
+                    // The tensors are the plugin's making, so the fault is not the caller's.
+                    Error::failed(error.message().to_owned())
+                        .context(format!("plugin \"{}\": preprocess", visit.name()))
+                        .plugin(&**visit.name())
+                })?;
+                Ok(inputs)
+            }
+            (None, Payload::Tensors(inputs)) => Ok(inputs),
+            (None, _) => Err(Error::invalid("this model has no transformer, so it takes tensors only")),
+        }
     }
 
     async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
@@ -113,7 +159,9 @@ impl Sink {
     /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.
     fn finish(mut self, last: Result<Option<Response>>) {
         self.visit = None;
-        self.sender.finish(last);
+        if let Some(sender) = self.sender.take() {
+            sender.finish(last);
+        }
     }
 }
 
@@ -121,25 +169,7 @@ impl Call {
     /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls it.
     async fn run(self, sink: &mut Sink) -> Result<Option<Response>> {
         let Call { context, input, callable, .. } = self;
-        context.check()?;
-        let inputs = match (&mut sink.visit, input) {
-            (Some(visit), input) => {
-                let inputs = visit.preprocess(&context, input).await?;
-                crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
-                    // The tensors are the plugin's making, so the fault is not the caller's.
-                    crate::error::Error::failed(error.message().to_owned())
-                        .context(format!("plugin \"{}\": preprocess", visit.name()))
-                        .plugin(&**visit.name())
-                })?;
-                inputs
-            }
-            (None, Payload::Tensors(inputs)) => inputs,
-            (None, _) => {
-                return Err(crate::error::Error::invalid(
-                    "this model has no transformer, so it takes tensors only",
-                ));
-            }
-        };
+        let inputs = sink.preprocess(&context, input, callable.metadata()).await?;
         context.check()?;
         match callable.call(&context, inputs, sink).await? {
             Some(outputs) => {

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 /// A worker held for longer than this past the end of its call's time counts as overdue: guests stop
 /// within it, ONNX Runtime only at the next node of its graph.
-const OVERDUE_AFTER: Duration = Duration::from_millis(10);
+pub(super) const OVERDUE_AFTER: Duration = Duration::from_millis(10);
 
 /// Responses of a stream that may wait for a slow reader.
-const STREAM_BUFFER: usize = 16;
+pub(super) const STREAM_BUFFER: usize = 16;
 
 /// Workers yield to I/O: on a machine whose cores are all busy computing, accepting and answering go first.
-const WORKER_NICE: i32 = 5;
+pub(super) const WORKER_NICE: i32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolConfig {
@@ -70,11 +70,24 @@ impl Running {
     }
 }
 
-struct PoolMetrics {
-    queue_wait: prometheus::Histogram,
-    timeouts: prometheus::IntCounter,
-    overloaded: prometheus::IntCounter,
-    overdue: prometheus::IntCounter,
+/// Prepared series of one executor.
+pub(super) struct PoolMetrics {
+    pub queue_wait: prometheus::Histogram,
+    pub timeouts: prometheus::IntCounter,
+    pub overloaded: prometheus::IntCounter,
+    pub overdue: prometheus::IntCounter,
+}
+
+impl PoolMetrics {
+    pub fn new(metrics: &Metrics, executor: &str) -> Self {
+        let label = [executor];
+        PoolMetrics {
+            queue_wait: metrics.executor_queue_wait.with_label_values(&label),
+            timeouts: metrics.executor_timeouts.with_label_values(&label),
+            overloaded: metrics.executor_overloaded.with_label_values(&label),
+            overdue: metrics.executor_overdue.with_label_values(&label),
+        }
+    }
 }
 
 impl WorkerPool {
@@ -85,7 +98,6 @@ impl WorkerPool {
         runtime: &tokio::runtime::Handle,
         metrics: &Metrics,
     ) -> Result<Self> {
-        let label = [name];
         let shared = Arc::new(Shared {
             name: name.into(),
             config,
@@ -96,12 +108,7 @@ impl WorkerPool {
                 closed: false,
             }),
             available: Condvar::new(),
-            metrics: PoolMetrics {
-                queue_wait: metrics.executor_queue_wait.with_label_values(&label),
-                timeouts: metrics.executor_timeouts.with_label_values(&label),
-                overloaded: metrics.executor_overloaded.with_label_values(&label),
-                overdue: metrics.executor_overdue.with_label_values(&label),
-            },
+            metrics: PoolMetrics::new(metrics, name),
         });
         let pool = WorkerPool { shared };
         for index in 0..config.workers {

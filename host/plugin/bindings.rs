@@ -24,11 +24,39 @@ pub mod model {
         with: {
             "hostler:plugin/types": super::types,
             "hostler:plugin/assets": super::transformer::hostler::plugin::assets,
+            "hostler:plugin/state": super::transformer::hostler::plugin::state,
+            "hostler:plugin/metrics": super::transformer::hostler::plugin::metrics,
             "wasi:logging/logging": super::transformer::wasi::logging::logging,
             "wasi:config/store": super::transformer::wasi::config::store,
         },
     });
 }
 
-pub use transformer::hostler::plugin::{assets, types};
+/// The role `executor`, and how it calls models.
+pub mod executor {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "hostler:plugin/executor-plugin",
+        imports: {
+            "hostler:plugin/callables.[method]callable.call": async | trappable,
+            "hostler:plugin/callables.wait-any": async | trappable,
+            "hostler:plugin/callables.answer": async | trappable,
+            default: trappable,
+        },
+        exports: { default: async },
+        with: {
+            "hostler:plugin/types": super::types,
+            "hostler:plugin/assets": super::transformer::hostler::plugin::assets,
+            "hostler:plugin/state": super::transformer::hostler::plugin::state,
+            "hostler:plugin/metrics": super::transformer::hostler::plugin::metrics,
+            "hostler:plugin/callables.callable": crate::plugin::calls::Callable,
+            "hostler:plugin/callables.invocation": crate::plugin::calls::Invocation,
+            "wasi:logging/logging": super::transformer::wasi::logging::logging,
+            "wasi:config/store": super::transformer::wasi::config::store,
+        },
+    });
+}
+
+pub use executor::hostler::plugin::{callables, models};
+pub use transformer::hostler::plugin::{assets, metrics, state, types};
 pub use transformer::wasi::{config::store, logging::logging};

@@ -4,10 +4,11 @@
 //! new; none free is Overloaded, never a wait.
 
 use super::cache::Cache;
+use super::memory::Memory;
 use super::state::State;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub struct Engine {
     ticker: Arc<Ticker>,
     /// Where instances wait for their next call.
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
+    /// What plugins remember, by their names, as long as a generation of theirs is there.
+    memories: Mutex<HashMap<Arc<str>, Weak<Memory>>>,
 }
 
 /// Something that keeps instances in case they are needed.
@@ -72,6 +75,7 @@ impl Engine {
             compilers,
             ticker,
             idle: Mutex::default(),
+            memories: Mutex::default(),
         }))
     }
 
@@ -88,6 +92,19 @@ impl Engine {
             cache.store(&self.wasmtime, wasm, &component);
         }
         Ok(component)
+    }
+
+    /// What the plugin of this name remembers: the same for all generations of it.
+    pub(super) fn memory(&self, plugin: &Arc<str>, bytes_max: usize) -> Arc<Memory> {
+        let mut all = self.memories.lock().expect("invariant: no panic under the lock");
+        all.retain(|_, memory| memory.strong_count() > 0);
+        let memory = all.get(plugin).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let memory = Arc::new(Memory::default());
+            all.insert(Arc::clone(plugin), Arc::downgrade(&memory));
+            memory
+        });
+        memory.set_bound(bytes_max);
+        memory
     }
 
     pub(super) fn register_idle(&self, idle: Weak<dyn Reclaim>) {
@@ -149,13 +166,17 @@ fn wasmtime_config(config: &EngineConfig) -> wasmtime::Config {
 }
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
-    use super::bindings::{assets, logging, store, types};
+    use super::bindings::{assets, callables, logging, metrics, models, state, store, types};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     assets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     store::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    state::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    callables::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::Resource;
 
-/// The request of the call in progress. There is one at a time, so the handle carries nothing.
+/// A request of the call in progress; its number is its place in the batch, 0 where there is none.
 pub struct Request;
 
 /// Bytes of one note at most; the contract says so.
@@ -79,49 +79,50 @@ impl types::HostTensor for State {
 }
 
 impl State {
-    fn context(&mut self) -> Trappable<&Arc<Context>> {
-        Ok(&self.call()?.context)
+    fn context(&mut self, request: Resource<Request>) -> Trappable<&Arc<Context>> {
+        let call = self.call()?;
+        Ok(call.calls.batch.get(request.rep() as usize).unwrap_or(&call.context))
     }
 }
 
 impl types::HostRequest for State {
-    fn id(&mut self, _: Resource<Request>) -> Trappable<String> {
-        Ok(self.context()?.id.to_string())
+    fn id(&mut self, request: Resource<Request>) -> Trappable<String> {
+        Ok(self.context(request)?.id.to_string())
     }
 
-    fn model(&mut self, _: Resource<Request>) -> Trappable<String> {
-        Ok(self.context()?.model.to_string())
+    fn model(&mut self, request: Resource<Request>) -> Trappable<String> {
+        Ok(self.context(request)?.model.to_string())
     }
 
-    fn version(&mut self, _: Resource<Request>) -> Trappable<String> {
-        Ok(self.context()?.version.to_string())
+    fn version(&mut self, request: Resource<Request>) -> Trappable<String> {
+        Ok(self.context(request)?.version.to_string())
     }
 
     fn time_left(&mut self, _: Resource<Request>) -> Trappable<Option<u64>> {
         Ok(Some(self.call()?.deadline.saturating_duration_since(Instant::now()).as_millis() as u64))
     }
 
-    fn cancelled(&mut self, _: Resource<Request>) -> Trappable<bool> {
-        Ok(self.context()?.cancellation.is_cancelled())
+    fn cancelled(&mut self, request: Resource<Request>) -> Trappable<bool> {
+        Ok(self.context(request)?.cancellation.is_cancelled())
     }
 
-    fn parameter(&mut self, _: Resource<Request>, name: String) -> Trappable<Option<types::Parameter>> {
-        Ok(self.context()?.parameter(&name).map(Into::into))
+    fn parameter(&mut self, request: Resource<Request>, name: String) -> Trappable<Option<types::Parameter>> {
+        Ok(self.context(request)?.parameter(&name).map(Into::into))
     }
 
-    fn parameter_names(&mut self, _: Resource<Request>) -> Trappable<Vec<String>> {
-        Ok(self.context()?.parameters.iter().map(|(name, _)| name.clone()).collect())
+    fn parameter_names(&mut self, request: Resource<Request>) -> Trappable<Vec<String>> {
+        Ok(self.context(request)?.parameters.iter().map(|(name, _)| name.clone()).collect())
     }
 
-    fn note(&mut self, _: Resource<Request>) -> Trappable<Vec<u8>> {
-        Ok(self.context()?.note().to_vec())
+    fn note(&mut self, request: Resource<Request>) -> Trappable<Vec<u8>> {
+        Ok(self.context(request)?.note().to_vec())
     }
 
-    fn set_note(&mut self, _: Resource<Request>, data: Vec<u8>) -> Trappable<()> {
+    fn set_note(&mut self, request: Resource<Request>, data: Vec<u8>) -> Trappable<()> {
         if data.len() > NOTE_BYTES_MAX {
             wasmtime::bail!("set a note of {} bytes; at most {NOTE_BYTES_MAX} are allowed", data.len());
         }
-        self.context()?.set_note(data.into());
+        self.context(request)?.set_note(data.into());
         Ok(())
     }
 

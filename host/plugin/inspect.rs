@@ -17,15 +17,17 @@ const PACKAGE: &str = "hostler:plugin/";
 pub enum Role {
     Transformer,
     Model,
+    Executor,
 }
 
 impl Role {
-    pub const ALL: [Role; 2] = [Role::Transformer, Role::Model];
+    pub const ALL: [Role; 3] = [Role::Transformer, Role::Model, Role::Executor];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Transformer => "transformer",
             Role::Model => "model",
+            Role::Executor => "executor",
         }
     }
 }
@@ -132,7 +134,8 @@ fn without_patch(name: &str) -> String {
 
 /// The interfaces that plugins may import, in the form that `missing_imports` compares.
 pub(super) fn given_interfaces() -> BTreeSet<String> {
-    let ours = ["types", "assets"].map(|name| format!("{PACKAGE}{name}@{CONTRACT_VERSION}"));
+    let ours = ["types", "assets", "state", "metrics", "callables", "models"]
+        .map(|name| format!("{PACKAGE}{name}@{CONTRACT_VERSION}"));
     let drafts = ["wasi:logging/logging@0.1.0-draft", "wasi:config/store@0.2.0-rc.1"].map(str::to_owned);
     let wasi = [
         "cli/environment",

@@ -6,6 +6,7 @@ use super::state::{Grant, OverBudget, State};
 use crate::config::Instances;
 use crate::error::{Error, Kind, Result};
 use crate::predict::Context;
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use wasmtime::component::ResourceTableError;
@@ -286,5 +287,19 @@ fn go_on(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> 
         .call
         .as_ref()
         .is_some_and(|call| Instant::now() < call.deadline && !call.context.cancellation.is_cancelled());
-    Ok(if live { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt })
+    Ok(match live {
+        false => UpdateDeadline::Interrupt,
+        true if SHARES_THREAD.get() => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
+        true => UpdateDeadline::Continue(1),
+    })
+}
+
+thread_local! {
+    static SHARES_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that guests on the calling thread take turns: one that computes yields to the others at each tick.
+/// Elsewhere a guest has its worker for itself.
+pub fn share_this_thread() {
+    SHARES_THREAD.set(true);
 }

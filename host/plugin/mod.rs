@@ -5,15 +5,21 @@
 
 mod bindings;
 mod cache;
+mod calls;
 mod engine;
+mod executor;
 mod host_calls;
 mod inspect;
 mod instance;
 mod log;
+mod memory;
+mod numbers;
 mod state;
 
 pub use engine::Engine;
+pub use executor::{Answered, PluginExecutor};
 pub use inspect::{Anatomy, CONTRACT_VERSION, Role};
+pub use instance::share_this_thread;
 pub use state::Grant;
 
 use crate::error::{Error, Result};
@@ -117,6 +123,12 @@ impl Plugin {
             .await
             .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
         Ok(PluginModel { pool, name: Arc::clone(&self.grant.name), metadata: metadata.into() })
+    }
+
+    /// Links the role `executor`.
+    pub fn executor(&self, metrics: &Metrics) -> Result<PluginExecutor> {
+        let pool = self.pool(Role::Executor, metrics, executor::ExecutorPre::new)?;
+        Ok(PluginExecutor::new(pool, Arc::clone(&self.grant.name)))
     }
 
     /// The mean time to make and drop an instance. Measured over `rounds`.

@@ -1,7 +1,12 @@
 //! What a store holds for its guest: handles, limits, the call in progress, and WASI without authority.
 
+use super::calls::Calls;
+use super::engine::Engine;
 use super::log::{GuestOutput, LogBudget, Stream};
+use super::memory::Memory;
+use super::numbers::Numbers;
 use crate::config::PluginLimits;
+use crate::metrics::Metrics;
 use crate::predict::Context;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,13 +14,25 @@ use std::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-/// What the manifest gives a plugin: its name, limits, strings and files. Shared by all its instances.
-#[derive(Debug)]
+/// What a plugin has: its name, limits, strings and files from the manifest, its memory and its metrics.
+/// Shared by all its instances.
 pub struct Grant {
     pub name: Arc<str>,
     pub limits: PluginLimits,
     pub config: BTreeMap<String, String>,
     pub assets: BTreeMap<String, bytes::Bytes>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) numbers: Numbers,
+}
+
+impl Grant {
+    /// A plugin of this name in this engine; it remembers what an earlier one of the same name has kept.
+    pub fn new(name: Arc<str>, limits: PluginLimits, engine: &Engine, metrics: &Metrics) -> Self {
+        let memory = engine.memory(&name, limits.state_bytes);
+        let numbers = Numbers::new(Arc::clone(&name), metrics);
+        let (config, assets) = Default::default();
+        Grant { name, limits, config, assets, memory, numbers }
+    }
 }
 
 /// The call that an instance works on.
@@ -25,6 +42,8 @@ pub(super) struct CallState {
     pub deadline: Instant,
     /// Bytes that this call may still hand to the host.
     pub result_bytes_left: usize,
+    /// What it may call, and what it has called.
+    pub calls: Calls,
 }
 
 pub(super) struct State {
@@ -34,6 +53,8 @@ pub(super) struct State {
     pub log: Arc<LogBudget>,
     /// Linear memory now, over all memories of the instance.
     pub memory_bytes: usize,
+    /// Keys of callables and invocations so far.
+    pub keys_given: u32,
     /// In this call the guest asked for more memory than it may have.
     pub memory_refused: bool,
     /// Made when the guest first needs it: most plugins never do, and building it costs microseconds.
@@ -51,6 +72,7 @@ impl State {
             call: None,
             memory_bytes: 0,
             memory_refused: false,
+            keys_given: 0,
             wasi: None,
         }
     }
@@ -59,7 +81,12 @@ impl State {
     pub fn begin(&mut self, context: Arc<Context>, deadline: Instant) {
         self.log.begin(Arc::clone(&context.id), self.grant.limits.log_bytes);
         self.memory_refused = false;
-        self.call = Some(CallState { context, deadline, result_bytes_left: self.grant.limits.result_bytes });
+        self.call = Some(CallState {
+            context,
+            deadline,
+            result_bytes_left: self.grant.limits.result_bytes,
+            calls: Calls::default(),
+        });
     }
 
     pub fn call(&mut self) -> wasmtime::Result<&mut CallState> {

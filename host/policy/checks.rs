@@ -6,7 +6,7 @@
 use super::Route;
 use super::plan::CheckPlan;
 use crate::error::{Error, Result};
-use crate::executor::{Call, run_alone};
+use crate::executor::Call;
 use crate::predict::{self, Context, JsonLimits, JsonText, Parameters, Payload};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -72,7 +72,7 @@ impl Route {
             transformer: self.transformer.clone(),
             callable: Arc::clone(&self.callable),
         };
-        let response = run_alone(call).await?;
+        let response = self.executor.run_alone(call).await?;
         let mut json = Vec::new();
         predict::encode_result(&response.payload, &mut json)?;
         Ok(json)

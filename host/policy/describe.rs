@@ -1,6 +1,6 @@
 //! A plan in words: what each thing is, so that two plans can be compared and a person can read why.
 
-use super::plan::{ExecutorKind, Plan, SourcePlan, StickyBy};
+use super::plan::{ExecutorPlan, Plan, SourcePlan, StickyBy};
 use crate::config::Instances;
 use std::collections::BTreeMap;
 
@@ -10,19 +10,25 @@ pub type Description = BTreeMap<String, BTreeMap<String, String>>;
 pub fn describe(plan: &Plan) -> Description {
     let mut description = Description::new();
     for (name, executor) in &plan.executors {
-        let kind = match executor.kind {
-            ExecutorKind::ThreadPool => "thread-pool",
-            ExecutorKind::Onnx => "onnx",
+        let entry = match executor {
+            ExecutorPlan::Pool { kind, pool, sessions } => owned([
+                ("kind", kind.as_str().to_owned()),
+                ("workers", pool.workers.to_string()),
+                ("queue", pool.queue.to_string()),
+                ("device", sessions.device.to_string()),
+                ("sessions", sessions.sessions.to_string()),
+                ("intra_threads", sessions.intra_threads.to_string()),
+            ]),
+            ExecutorPlan::Custom { config, plugin, inner } => owned([
+                ("kind", "custom".to_owned()),
+                ("plugin", plugin.to_string()),
+                ("inner", inner.to_string()),
+                ("workers", config.workers.to_string()),
+                ("threads", config.threads.to_string()),
+                ("on_failure", config.on_failure.as_str().to_owned()),
+            ]),
         };
-        let entry = [
-            ("kind", kind.to_owned()),
-            ("workers", executor.pool.workers.to_string()),
-            ("queue", executor.pool.queue.to_string()),
-            ("device", executor.sessions.device.to_string()),
-            ("sessions", executor.sessions.sessions.to_string()),
-            ("intra_threads", executor.sessions.intra_threads.to_string()),
-        ];
-        description.insert(format!("executor \"{name}\""), owned(entry));
+        description.insert(format!("executor \"{name}\""), entry);
     }
     for (name, plugin) in &plan.plugins {
         let limits = &plugin.limits;
@@ -38,6 +44,7 @@ pub fn describe(plan: &Plan) -> Description {
             ("result_mb", (limits.result_bytes >> 20).to_string()),
             ("handles", limits.handles.to_string()),
             ("log_kb", (limits.log_bytes >> 10).to_string()),
+            ("state_kb", (limits.state_bytes >> 10).to_string()),
             ("calls_max", limits.calls_max.to_string()),
         ]);
         entry.extend(plugin.config.iter().map(|(key, value)| (format!("config.{key}"), value.clone())));

@@ -8,9 +8,11 @@ use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result};
-use crate::executor::{Callable, Executor, OnnxExecutor, SessionConfig, Source, ThreadPoolExecutor};
+use crate::executor::{
+    Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
+};
 use crate::metrics::Metrics;
-use crate::plugin::{Engine, Grant, Plugin, PluginModel, Role, Transformer};
+use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, Transformer};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,9 +30,31 @@ pub struct Loader {
 /// Pieces of a policy that a later one may use again.
 #[derive(Default)]
 pub(super) struct Parts {
-    executors: HashMap<(Arc<str>, ExecutorPlan), Arc<dyn Executor>>,
+    executors: HashMap<ExecutorKey, Arc<dyn Executor>>,
     plugins: HashMap<(Arc<str>, PluginPlan), Arc<LoadedPlugin>>,
     callables: HashMap<CallableKey, Arc<dyn Callable>>,
+}
+
+/// Executors that are the same: with the same plugin and the same executor behind it, where it has these.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct ExecutorKey {
+    name: Arc<str>,
+    plan: ExecutorPlan,
+    plugin: Option<PluginPlan>,
+    inner: Option<Box<ExecutorKey>>,
+}
+
+impl ExecutorKey {
+    fn of(plan: &Plan, name: &Arc<str>) -> Self {
+        let own = &plan.executors[name];
+        let (plugin, inner) = match own {
+            ExecutorPlan::Pool { .. } => (None, None),
+            ExecutorPlan::Custom { plugin, inner, .. } => {
+                (Some(plan.plugins[plugin].clone()), Some(Box::new(ExecutorKey::of(plan, inner))))
+            }
+        };
+        ExecutorKey { name: Arc::clone(name), plan: own.clone(), plugin, inner }
+    }
 }
 
 /// Models that are the same: the same content, made in the same way.
@@ -43,6 +67,7 @@ enum CallableKey {
 struct LoadedPlugin {
     transformer: Option<Arc<Transformer>>,
     model: Option<Arc<PluginModel>>,
+    executor: Option<Arc<PluginExecutor>>,
 }
 
 /// How long each part of a reload took.
@@ -81,16 +106,58 @@ impl Loader {
         phases: &mut Phases,
     ) -> Result<Content> {
         let mut parts = Parts::default();
-        for (name, wanted) in &plan.executors {
-            let key = (Arc::clone(name), *wanted);
-            let executor = match reuse.iter().find_map(|old| old.parts.executors.get(&key)) {
-                Some(executor) => Arc::clone(executor),
-                None => self.start_executor(name, wanted)?,
-            };
-            parts.executors.insert(key, executor);
-        }
+        let is_custom = |name: &&Arc<str>| plan.executors[*name].kind() == ExecutorKind::Custom;
         // Executors are started from this thread: their workers begin at its priority.
+        for name in plan.executors.keys().filter(|name| !is_custom(name)) {
+            self.executor(name, &plan, &mut parts, reuse)?;
+        }
+        let started = Instant::now();
+        crate::config::at_low_priority(|| self.plugins(&plan, files, &mut parts, reuse))?;
+        phases.plugins = started.elapsed();
+        for name in plan.executors.keys().filter(is_custom) {
+            self.executor(name, &plan, &mut parts, reuse)?;
+        }
         crate::config::at_low_priority(|| self.load_into(parts, plan, files, reuse, phases))
+    }
+
+    /// The executor of this name, and those that it stands before.
+    fn executor(
+        &self,
+        name: &Arc<str>,
+        plan: &Plan,
+        parts: &mut Parts,
+        reuse: &[Arc<Content>],
+    ) -> Result<Arc<dyn Executor>> {
+        let key = ExecutorKey::of(plan, name);
+        let known =
+            parts.executors.get(&key).or_else(|| reuse.iter().find_map(|old| old.parts.executors.get(&key)));
+        let executor = match (known, &key.plan) {
+            (Some(executor), _) => Arc::clone(executor),
+            (None, ExecutorPlan::Pool { kind, pool, sessions }) => {
+                self.start_pool(name, *kind, *pool, *sessions)?
+            }
+            (None, ExecutorPlan::Custom { config, plugin, inner }) => {
+                let inner = self.executor(inner, plan, parts, reuse)?;
+                let loaded = &parts.plugins[&(Arc::clone(plugin), plan.plugins[plugin].clone())];
+                let plugin = loaded.executor.clone().expect("invariant: the plan wants this role");
+                Arc::new(CustomExecutor::start(name, *config, plugin, inner, &self.metrics)?)
+            }
+        };
+        parts.executors.insert(key, Arc::clone(&executor));
+        Ok(executor)
+    }
+
+    fn plugins(&self, plan: &Plan, files: &Files, parts: &mut Parts, reuse: &[Arc<Content>]) -> Result<()> {
+        // Plugins that nothing uses are still compiled: a broken one should be known.
+        for (name, wanted) in &plan.plugins {
+            let key = (Arc::clone(name), wanted.clone());
+            let plugin = match reuse.iter().find_map(|old| old.parts.plugins.get(&key)) {
+                Some(plugin) => Arc::clone(plugin),
+                None => Arc::new(self.load_plugin(name, wanted, files)?),
+            };
+            parts.plugins.insert(key, plugin);
+        }
+        Ok(())
     }
 
     fn load_into(
@@ -101,18 +168,6 @@ impl Loader {
         reuse: &[Arc<Content>],
         phases: &mut Phases,
     ) -> Result<Content> {
-        let started = Instant::now();
-        // Plugins that no model uses are still compiled: a broken one should be known.
-        for (name, wanted) in &plan.plugins {
-            let key = (Arc::clone(name), wanted.clone());
-            let plugin = match reuse.iter().find_map(|old| old.parts.plugins.get(&key)) {
-                Some(plugin) => Arc::clone(plugin),
-                None => Arc::new(self.load_plugin(name, wanted, files)?),
-            };
-            parts.plugins.insert(key, plugin);
-        }
-        phases.plugins = started.elapsed();
-
         let started = Instant::now();
         let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
         for (name, wanted) in &plan.models {
@@ -131,7 +186,7 @@ impl Loader {
         let executors = parts
             .executors
             .iter()
-            .map(|((name, _), executor)| (Arc::clone(name), Arc::clone(executor)))
+            .map(|(key, executor)| (Arc::clone(&key.name), Arc::clone(executor)))
             .collect();
         let content = Content { plan, executors, models, parts };
         self.run_checks(&content, files, reuse)?;
@@ -139,25 +194,19 @@ impl Loader {
         Ok(content)
     }
 
-    fn start_executor(&self, name: &str, plan: &ExecutorPlan) -> Result<Arc<dyn Executor>> {
-        let (library, runtime) = (self.library.clone(), &self.runtime);
-        Ok(match plan.kind {
-            ExecutorKind::ThreadPool => Arc::new(ThreadPoolExecutor::start(
-                name,
-                plan.pool,
-                plan.sessions,
-                library,
-                runtime,
-                &self.metrics,
-            )?),
-            ExecutorKind::Onnx => Arc::new(OnnxExecutor::start(
-                name,
-                plan.pool,
-                plan.sessions,
-                library,
-                runtime,
-                &self.metrics,
-            )?),
+    fn start_pool(
+        &self,
+        name: &str,
+        kind: ExecutorKind,
+        pool: PoolConfig,
+        sessions: SessionConfig,
+    ) -> Result<Arc<dyn Executor>> {
+        let (library, runtime, metrics) = (self.library.clone(), &self.runtime, &self.metrics);
+        Ok(match kind {
+            ExecutorKind::Onnx => {
+                Arc::new(OnnxExecutor::start(name, pool, sessions, library, runtime, metrics)?)
+            }
+            _ => Arc::new(ThreadPoolExecutor::start(name, pool, sessions, library, runtime, metrics)?),
         })
     }
 
@@ -165,12 +214,9 @@ impl Loader {
         let named = |error: Error| error.context(format!("plugin \"{name}\"")).plugin(&**name);
         let wasm = files.read(&plan.file).map_err(named)?;
         let assets = plan.assets.iter().map(|(key, file)| Ok((key.clone(), files.read(file)?)));
-        let grant = Grant {
-            name: Arc::clone(name),
-            limits: plan.limits.clone(),
-            config: plan.config.clone(),
-            assets: assets.collect::<Result<_>>().map_err(named)?,
-        };
+        let mut grant = Grant::new(Arc::clone(name), plan.limits.clone(), &self.engine, &self.metrics);
+        grant.config.clone_from(&plan.config);
+        grant.assets = assets.collect::<Result<_>>().map_err(named)?;
         let plugin = Plugin::load(&self.engine, grant, &wasm)?;
         let wants = |role| plan.roles.contains(&role);
         self.runtime.block_on(async {
@@ -181,6 +227,10 @@ impl Loader {
                 },
                 model: match wants(Role::Model) {
                     true => Some(Arc::new(plugin.model(&self.metrics).await?)),
+                    false => None,
+                },
+                executor: match wants(Role::Executor) {
+                    true => Some(Arc::new(plugin.executor(&self.metrics)?)),
                     false => None,
                 },
             })
@@ -196,14 +246,13 @@ impl Loader {
         parts: &mut Parts,
         reuse: &[Arc<Content>],
     ) -> Result<Route> {
-        let executor_plan = plan.executors[&wanted.executor];
-        let executor = Arc::clone(&parts.executors[&(Arc::clone(&wanted.executor), executor_plan)]);
+        let executor = Arc::clone(&parts.executors[&ExecutorKey::of(plan, &wanted.executor)]);
         let plugin = |name: &Arc<str>| (Arc::clone(name), plan.plugins[name].clone());
         let key = match &wanted.source {
             SourcePlan::Onnx { file, external } => CallableKey::Onnx {
                 file: file.sha256.clone(),
                 external: external.clone(),
-                sessions: executor_plan.sessions,
+                sessions: plan.sessions(&wanted.executor),
             },
             SourcePlan::Plugin(name) => {
                 let (name, plan) = plugin(name);
@@ -276,6 +325,9 @@ impl Route {
             (None, None) => true,
             _ => false,
         };
-        same_transformer && Arc::ptr_eq(&self.callable, &other.callable)
+        // A plugin in the executor may answer for the model.
+        let same_executor = Arc::ptr_eq(&self.executor, &other.executor)
+            || [self, other].iter().all(|route| route.executor.kind() != CustomExecutor::KIND);
+        same_transformer && same_executor && Arc::ptr_eq(&self.callable, &other.callable)
     }
 }

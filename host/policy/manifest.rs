@@ -65,16 +65,24 @@ pub struct Server {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
-    /// `thread-pool` or `onnx`.
+    /// `thread-pool`, `onnx` or `custom`.
     pub kind: Option<Spanned<String>>,
     pub workers: Option<Spanned<usize>>,
-    pub queue: Option<usize>,
+    pub queue: Option<Spanned<usize>>,
     /// `cpu`, `cuda` or `cuda:<index>`.
     pub device: Option<Spanned<String>>,
     /// Copies of each model: runs of one model at the same time.
     pub sessions: Option<Spanned<usize>>,
     /// Threads of one run.
     pub intra_threads: Option<Spanned<usize>>,
+    /// Kind `custom`: a plugin in the role `executor`.
+    pub plugin: Option<Spanned<String>>,
+    /// Kind `custom`: the executor that the plugin stands before.
+    pub inner: Option<Spanned<String>>,
+    /// Kind `custom`: `fail` or `inner`, where a call's guest trapped or overran.
+    pub on_failure: Option<Spanned<String>>,
+    /// Kind `custom`: OS threads that the guests share.
+    pub threads: Option<Spanned<usize>>,
 }
 
 /// `[plugins.<name>]`
@@ -92,6 +100,8 @@ pub struct Plugin {
     pub result_mb: Option<usize>,
     pub handles: Option<usize>,
     pub log_kb: Option<usize>,
+    /// Kilobytes that the plugin may keep across requests.
+    pub state_kb: Option<usize>,
     /// Calls after which a reused instance is replaced.
     pub calls_max: Option<u64>,
     #[serde(default)]

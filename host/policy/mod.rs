@@ -24,10 +24,10 @@ pub use load::Loader;
 pub use reload::Reloader;
 
 use crate::error::{Error, Result, did_you_mean};
-use crate::executor::{Callable, Executor};
+use crate::executor::{Callable, Executor, ModelTarget};
 use crate::metrics::Metrics;
 use crate::plugin::Transformer;
-use crate::predict::Metadata;
+use crate::predict::{Context, Metadata, Models, Target};
 use arc_swap::ArcSwap;
 use plan::{ModelName, Plan, RoutingPlan, StickyBy};
 use std::collections::BTreeMap;
@@ -130,6 +130,21 @@ impl Content {
             _ => hint,
         };
         Error::not_found(format!("no model \"{name}\"{hint}"))
+    }
+}
+
+/// What plugins call by name: the model on its executor, without its transformer.
+impl Models for Content {
+    fn target(&self, model: &str, version: Option<&str>, caller: &Context) -> Result<Arc<dyn Target>> {
+        let by = Caller { request_id: &caller.id, header: &|_| None };
+        let route = self.resolve(model, version, &by)?;
+        Ok(Arc::new(ModelTarget {
+            model: Arc::clone(&route.name.name),
+            version: Arc::clone(&route.name.version),
+            executor: Arc::clone(&route.executor),
+            callable: Arc::clone(&route.callable),
+            timeout: route.timeout,
+        }))
     }
 }
 

@@ -1,8 +1,9 @@
 //! What travels with one call: who asked for what, until when, and whether anybody still waits.
 
+use super::target::Models;
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -42,6 +43,9 @@ pub fn parameter(name: &str, value: &serde_json::Value) -> Result<Parameter> {
 /// Request parameters, in the order sent.
 pub type Parameters = Vec<(String, Parameter)>;
 
+/// Plugins may call models that have plugins that call models, so far.
+const DEPTH_MAX: u8 = 8;
+
 /// The context of a call. Shared by everything that works on it.
 pub struct Context {
     pub id: Arc<str>,
@@ -50,6 +54,10 @@ pub struct Context {
     pub deadline: Option<Instant>,
     pub parameters: Parameters,
     pub cancellation: Cancellation,
+    /// The models that plugins may call on behalf of this request.
+    pub models: Option<Arc<dyn Models>>,
+    /// How many calls by plugins lead to this one.
+    depth: u8,
     note: Mutex<Bytes>,
     /// The plugin that is being called.
     plugin: Mutex<Option<Arc<str>>>,
@@ -64,9 +72,55 @@ impl Context {
             deadline,
             parameters: Parameters::new(),
             cancellation: Cancellation::default(),
+            models: None,
+            depth: 0,
             note: Mutex::default(),
             plugin: Mutex::default(),
         }
+    }
+
+    /// The context of a call to a model that a plugin makes while it works on this one.
+    pub fn child(&self, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Result<Self> {
+        if self.depth >= DEPTH_MAX {
+            return Err(Error::failed(format!(
+                "plugins and models call each other more than {DEPTH_MAX} deep, at last \"{model}:{version}\"; look for \
+                 an executor whose plugin calls a model that it stands before"
+            )));
+        }
+        let mut child = Context::new(Arc::clone(&self.id), model, version, deadline);
+        child.parameters.clone_from(&self.parameters);
+        child.models.clone_from(&self.models);
+        child.depth = self.depth + 1;
+        Ok(child)
+    }
+
+    /// A context for work on several calls at once: as long as one of them waits, and until the latest of
+    /// their deadlines. The guards hold for as long as the work goes on.
+    pub fn joint(members: &[Arc<Context>]) -> (Arc<Self>, Vec<OnCancel<'_>>) {
+        let first = &members[0];
+        let id = first.id.rsplit_once('/').map_or(&*first.id, |(batch, _)| batch).into();
+        let deadline = members.iter().map(|member| member.deadline).max_by_key(|deadline| {
+            // None is no deadline at all, and so the latest.
+            (deadline.is_none(), *deadline)
+        });
+        let mut joint =
+            Context::new(id, Arc::clone(&first.model), Arc::clone(&first.version), deadline.flatten());
+        joint.models.clone_from(&first.models);
+        joint.depth = first.depth;
+        let joint = Arc::new(joint);
+        let waiting = Arc::new(AtomicUsize::new(members.len()));
+        let guards = members
+            .iter()
+            .map(|member| {
+                let (joint, waiting) = (Arc::clone(&joint), Arc::clone(&waiting));
+                member.cancellation.on_cancel(move || {
+                    if waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        joint.cancellation.cancel();
+                    }
+                })
+            })
+            .collect();
+        (joint, guards)
     }
 
     pub fn parameter(&self, name: &str) -> Option<&Parameter> {
@@ -216,7 +270,6 @@ impl Drop for OnCancel<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn hooks_run_once_unless_forgotten() {
@@ -236,6 +289,33 @@ mod tests {
         assert_eq!(runs.load(Ordering::Relaxed), 101);
         assert_eq!(cancellation.state.load(Ordering::Relaxed), EXPIRED, "the first reason stays");
         drop(kept);
+    }
+
+    #[test]
+    fn a_joint_context_lasts_as_long_as_one_member() {
+        let now = Instant::now();
+        let member = |ms: u64| {
+            let deadline = now + Duration::from_millis(ms);
+            Arc::new(Context::new(format!("id/{ms}").into(), "m".into(), "1".into(), Some(deadline)))
+        };
+        let members = [member(10), member(30), member(20)];
+        let (joint, guards) = Context::joint(&members);
+        assert_eq!((&*joint.id, joint.deadline), ("id", members[1].deadline));
+        members[0].cancellation.cancel();
+        members[2].cancellation.expire();
+        assert!(joint.check().is_ok());
+        members[1].cancellation.cancel();
+        assert!(joint.check().is_err());
+        drop(guards);
+    }
+
+    #[test]
+    fn calls_of_calls_are_bounded() {
+        let mut context = Context::new("id".into(), "m".into(), "1".into(), None);
+        for _ in 0..DEPTH_MAX {
+            context = context.child("m".into(), "1".into(), None).unwrap();
+        }
+        assert!(context.child("m".into(), "1".into(), None).is_err());
     }
 
     #[tokio::test]

@@ -8,14 +8,16 @@ mod json;
 mod metadata;
 mod plain;
 mod responses;
+mod target;
 mod tensor;
 
-pub use context::{Cancellation, Context, Parameter, Parameters, parameter};
+pub use context::{Cancellation, Context, OnCancel, Parameter, Parameters, parameter};
 pub use encode::encode_tensor;
 pub use json::{JsonLimits, decode_tensor};
 pub use metadata::{Metadata, TensorSpec, check_inputs, fits};
 pub use plain::{decode_inputs, encode_result};
 pub use responses::{BatchResponses, Response, Responses, Sender, channel};
+pub use target::{Models, Target};
 pub use tensor::{Datatype, Shape, Tensor, element_count, format_shape};
 
 use bytes::Bytes;

@@ -6,6 +6,7 @@ use crate::error::did_you_mean;
 use crate::executor::{Device, PoolConfig, SessionConfig};
 use crate::policy::manifest::{self, Manifest, Spanned};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 impl Planner<'_> {
@@ -33,12 +34,18 @@ impl Planner<'_> {
             }
             if table.kind.is_none() {
                 let message = format!("executor \"{name}\" has no kind");
-                self.hinted(key.span(), message, "add kind = \"thread-pool\" or kind = \"onnx\"");
+                let mend = "add kind = \"thread-pool\", kind = \"onnx\" or kind = \"custom\"";
+                self.hinted(key.span(), message, mend);
             }
-            if let Some(plan) = self.executor(name, table, None, cores()) {
+            let plan = match table.kind.as_ref().map(|kind| kind.get_ref().as_str()) {
+                Some("custom") => self.custom(key, table),
+                _ => self.executor(name, table, None, cores()),
+            };
+            if let Some(plan) = plan {
                 plans.insert(name.as_str().into(), plan);
             }
         }
+        self.inner_executors(manifest, &mut plans);
         plans
     }
 
@@ -54,26 +61,34 @@ impl Planner<'_> {
             Some(kind) => match kind.get_ref().as_str() {
                 "thread-pool" => ExecutorKind::ThreadPool,
                 "onnx" => ExecutorKind::Onnx,
+                "custom" => {
+                    let message = format!("executor \"{name}\" always exists and cannot be custom");
+                    self.hinted(kind.span(), message, "give the custom executor another name");
+                    return None;
+                }
                 other => {
-                    let hint = did_you_mean(other, ["thread-pool", "onnx"]);
+                    let known = ExecutorKind::ALL.map(ExecutorKind::as_str);
+                    let hint = did_you_mean(other, known);
                     let message = format!("executor \"{name}\": kind \"{other}\" is not known{hint}");
-                    self.hinted(kind.span(), message, "kinds: thread-pool, onnx");
+                    self.hinted(kind.span(), message, format!("kinds: {}", known.join(", ")));
                     return None;
                 }
             },
         };
-        let mut at_least_one = |key: &str, value: &Option<Spanned<usize>>, default: usize| match value {
-            Some(value) if *value.get_ref() == 0 => {
-                self.fault(value.span(), format!("executor \"{name}\": {key} must be at least 1"));
-                1
+        for (key, value) in
+            [("plugin", &table.plugin), ("inner", &table.inner), ("on_failure", &table.on_failure)]
+        {
+            if let Some(value) = value {
+                self.misplaced(name, key, value.span(), "custom");
             }
-            Some(value) => *value.get_ref(),
-            None => default,
-        };
-        let workers = at_least_one("workers", &table.workers, workers);
+        }
+        if let Some(threads) = &table.threads {
+            self.misplaced(name, "threads", threads.span(), "custom");
+        }
+        let workers = self.at_least_one(name, "workers", &table.workers, workers);
         // More copies than cores cost memory and gain nothing; eight are much memory already.
-        let sessions = at_least_one("sessions", &table.sessions, workers.min(cores()).min(8));
-        let intra_threads = at_least_one("intra_threads", &table.intra_threads, 1);
+        let sessions = self.at_least_one(name, "sessions", &table.sessions, workers.min(cores()).min(8));
+        let intra_threads = self.at_least_one(name, "intra_threads", &table.intra_threads, 1);
         let device = match (&table.device, kind) {
             (None, _) => Device::Cpu,
             (Some(device), ExecutorKind::ThreadPool) => {
@@ -81,13 +96,35 @@ impl Planner<'_> {
                 self.hinted(device.span(), message, "device belongs to executors of kind onnx");
                 Device::Cpu
             }
-            (Some(device), ExecutorKind::Onnx) => self.device(name, device),
+            (Some(device), _) => self.device(name, device),
         };
-        Some(ExecutorPlan {
+        Some(ExecutorPlan::Pool {
             kind,
-            pool: PoolConfig { workers, queue: table.queue.unwrap_or(256) },
+            pool: PoolConfig { workers, queue: table.queue.as_ref().map_or(256, |queue| *queue.get_ref()) },
             sessions: SessionConfig { device, sessions, intra_threads },
         })
+    }
+
+    pub(super) fn at_least_one(
+        &mut self,
+        name: &str,
+        key: &str,
+        value: &Option<Spanned<usize>>,
+        default: usize,
+    ) -> usize {
+        match value {
+            Some(value) if *value.get_ref() == 0 => {
+                self.fault(value.span(), format!("executor \"{name}\": {key} must be at least 1"));
+                1
+            }
+            Some(value) => *value.get_ref(),
+            None => default,
+        }
+    }
+
+    pub(super) fn misplaced(&mut self, name: &str, key: &str, span: Range<usize>, kind: &str) {
+        let message = format!("executor \"{name}\": {key} does not belong to its kind");
+        self.hinted(span, message, format!("{key} belongs to executors of kind {kind}"));
     }
 
     fn device(&mut self, executor: &str, device: &Spanned<String>) -> Device {

@@ -3,6 +3,7 @@
 //! Making a plan reads files and computes their digests; it compiles nothing and starts nothing. All
 //! faults are collected, so that one look mends them all.
 
+mod custom;
 mod executors;
 mod models;
 mod plugins;
@@ -14,7 +15,7 @@ use super::files::{File, Files};
 use super::manifest::{self, Manifest, Spanned};
 use super::settings::{ReloadSettings, Settings};
 use crate::config::PluginLimits;
-use crate::executor::{PoolConfig, SessionConfig};
+use crate::executor::{CustomConfig, PoolConfig, SessionConfig};
 use crate::plugin::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -28,6 +29,7 @@ pub struct Plan {
     pub server: manifest::Server,
     pub settings: Settings,
     pub reload: ReloadSettings,
+    /// Every `inner` is there, and none leads back to itself.
     pub executors: BTreeMap<Arc<str>, ExecutorPlan>,
     pub plugins: BTreeMap<Arc<str>, PluginPlan>,
     pub models: BTreeMap<ModelName, ModelPlan>,
@@ -54,13 +56,34 @@ impl std::fmt::Display for ModelName {
 pub enum ExecutorKind {
     ThreadPool,
     Onnx,
+    Custom,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ExecutorPlan {
-    pub kind: ExecutorKind,
-    pub pool: PoolConfig,
-    pub sessions: SessionConfig,
+impl ExecutorKind {
+    pub const ALL: [ExecutorKind; 3] = [ExecutorKind::ThreadPool, ExecutorKind::Onnx, ExecutorKind::Custom];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExecutorKind::ThreadPool => "thread-pool",
+            ExecutorKind::Onnx => "onnx",
+            ExecutorKind::Custom => "custom",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ExecutorPlan {
+    Pool { kind: ExecutorKind, pool: PoolConfig, sessions: SessionConfig },
+    Custom { config: CustomConfig, plugin: Arc<str>, inner: Arc<str> },
+}
+
+impl ExecutorPlan {
+    pub fn kind(&self) -> ExecutorKind {
+        match self {
+            ExecutorPlan::Pool { kind, .. } => *kind,
+            ExecutorPlan::Custom { .. } => ExecutorKind::Custom,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -127,6 +150,14 @@ impl Unplanned {
 }
 
 impl Plan {
+    /// The sessions that a model has on this executor: those of the innermost.
+    pub fn sessions(&self, executor: &Arc<str>) -> SessionConfig {
+        match &self.executors[executor] {
+            ExecutorPlan::Pool { sessions, .. } => *sessions,
+            ExecutorPlan::Custom { inner, .. } => self.sessions(inner),
+        }
+    }
+
     /// Reads the manifest and every file that it names.
     pub fn read(path: &Path, files: &Files) -> Result<Self, Unplanned> {
         let unreadable = |error: std::io::Error| {
@@ -168,6 +199,7 @@ impl Planner<'_> {
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
         let executors = self.executors(manifest);
         let mut plugins = self.plugins(manifest);
+        self.custom_plugins(manifest, &executors, &mut plugins);
         let default = self.policy_default(manifest, &executors);
         let models = self.models(manifest, &executors, &mut plugins, default.as_ref());
         self.policy_names(manifest, &models);

@@ -129,7 +129,7 @@ impl Planner<'_> {
         }
     }
 
-    fn want_role(
+    pub(super) fn want_role(
         &mut self,
         what: &str,
         plugin: &Spanned<String>,

@@ -69,6 +69,7 @@ impl Planner<'_> {
             result_bytes: mb(table.result_mb, default.result_bytes),
             handles: table.handles.unwrap_or(default.handles),
             log_bytes: table.log_kb.map_or(default.log_bytes, |kb| kb.saturating_mul(1 << 10)),
+            state_bytes: table.state_kb.map_or(default.state_bytes, |kb| kb.saturating_mul(1 << 10)),
             calls_max: table.calls_max.unwrap_or(default.calls_max).max(1),
         }
     }

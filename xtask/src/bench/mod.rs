@@ -4,6 +4,7 @@
 mod http;
 mod machine;
 mod probe;
+mod protocol;
 mod report;
 mod server;
 mod wrk;
@@ -24,7 +25,8 @@ const CONNECTIONS: [u32; 3] = [1, 10, 100];
 const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
 /// An idle machine shows less; more than this is seen in the results.
 const BUSY_PERCENT_MAX: f64 = 10.0;
-const USAGE: &str = "bench [--seconds N] [--rounds N] [--quick] [--hostler PATH]";
+const MODEL: &str = "examples/bankchurn/model.onnx";
+const USAGE: &str = "bench [protocol] [--seconds N] [--rounds N] [--quick] [--hostler PATH]";
 
 struct Plan {
     seconds: u64,
@@ -63,6 +65,9 @@ pub struct Cell {
 }
 
 pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
+    if args.first().is_some_and(|arg| arg == "protocol") {
+        return protocol::protocol(layout, &args[1..]);
+    }
     let plan = parse(args)?;
     packages::debian_program("wrk")?;
     let library = onnxruntime::library(layout)?;
@@ -81,8 +86,8 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
         ));
     }
 
-    let fastapi = server::fastapi(layout, &python, &folder)?;
-    let hostler = server::hostler(layout, &binary, &library, &folder)?;
+    let fastapi = server::fastapi(layout, &python, &folder, "fastapi_app", &[("BENCH_MODEL", MODEL)])?;
+    let hostler = server::hostler(layout, &binary, &library, &folder, "xtask/bench/hostler.toml")?;
     let target = |name, server, expected| Target { name, server, expected, connections: &CONNECTIONS };
     let language =
         |name| Target { connections: &CONNECTIONS_OF_LANGUAGES, ..target(name, &hostler, "churn") };

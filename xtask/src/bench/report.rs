@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Cell;
 use crate::content;
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
@@ -96,20 +96,28 @@ fn spread<T>(rounds: &[T], digits: usize, value: impl Fn(&T) -> f64) -> String {
 
 /// Replaces what is between the markers of `page`, or makes the page.
 pub fn write(page: &Path, report: &str) -> Result<()> {
-    let old = fs::read_to_string(page).unwrap_or_else(|_| format!("{PAGE}\n{BEGIN}\n{END}\n"));
-    let new = between_markers(&old, report).ok_or_else(|| {
+    if !page.exists() {
+        content::write(page, format!("{PAGE}\n{BEGIN}\n{END}\n").as_bytes())?;
+    }
+    write_between(page, report, BEGIN, END)
+}
+
+/// Replaces what is between the lines `begin` and `end` of `page`.
+pub fn write_between(page: &Path, report: &str, begin: &str, end: &str) -> Result<()> {
+    let old = fs::read_to_string(page).attempting(|| format!("read {}", page.display()))?;
+    let new = between_markers(&old, report, begin, end).ok_or_else(|| {
         Error::new(
-            format!("{}: no lines {BEGIN} and {END}", page.display()),
+            format!("{}: no lines {begin} and {end}", page.display()),
             "put them where the tables belong",
         )
     })?;
     content::write(page, new.as_bytes())
 }
 
-fn between_markers(page: &str, report: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{report}{END}{after}"))
+fn between_markers(page: &str, report: &str, begin: &str, end: &str) -> Option<String> {
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{report}{end}{after}"))
 }
 
 #[cfg(test)]
@@ -132,7 +140,10 @@ mod tests {
     #[test]
     fn only_what_is_between_the_markers_is_replaced() {
         let page = format!("# A\n{BEGIN}\nold\n{END}\nrest\n");
-        assert_eq!(between_markers(&page, "new\n"), Some(format!("# A\n{BEGIN}\nnew\n{END}\nrest\n")));
-        assert_eq!(between_markers("# A\n", "new\n"), None);
+        assert_eq!(
+            between_markers(&page, "new\n", BEGIN, END),
+            Some(format!("# A\n{BEGIN}\nnew\n{END}\nrest\n"))
+        );
+        assert_eq!(between_markers("# A\n", "new\n", BEGIN, END), None);
     }
 }

@@ -31,10 +31,16 @@ impl Drop for Server {
 }
 
 /// Hostler, whose first line on stdout names the port that it was given.
-pub fn hostler(layout: &Layout, binary: &Path, library: &Path, logs: &Path) -> Result<Server> {
+pub fn hostler(
+    layout: &Layout,
+    binary: &Path,
+    library: &Path,
+    logs: &Path,
+    manifest: &str,
+) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     command.current_dir(&layout.root).env(onnxruntime::VARIABLE, library);
-    command.args(["serve", "xtask/bench/hostler.toml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["serve", manifest, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let log = logs.join("hostler.log");
     let mut child = start(command.stdout(Stdio::piped()), &log)?;
     let stdout = BufReader::new(child.stdout.take().expect("invariant: stdout is piped"));
@@ -44,12 +50,19 @@ pub fn hostler(layout: &Layout, binary: &Path, library: &Path, logs: &Path) -> R
 }
 
 /// FastAPI on uvicorn: one process, its fastest event loop and parser, no access log.
-pub fn fastapi(layout: &Layout, packages: &Path, logs: &Path) -> Result<Server> {
+pub fn fastapi(
+    layout: &Layout,
+    packages: &Path,
+    logs: &Path,
+    app: &str,
+    variables: &[(&str, &str)],
+) -> Result<Server> {
     let port = free_port()?;
     let mut command = bound_to_this_process(Path::new("python3"));
     see_packages(&mut command, packages);
-    command.current_dir(&layout.root).env("BENCH_MODEL", "examples/bankchurn/model.onnx");
-    command.args(["-m", "uvicorn", "--app-dir", "xtask/bench", "fastapi_app:app", "--host", "127.0.0.1"]);
+    command.current_dir(&layout.root).envs(variables.iter().copied());
+    command.args(["-m", "uvicorn", "--app-dir", "xtask/bench", &format!("{app}:app")]);
+    command.args(["--host", "127.0.0.1"]);
     command.args(["--port", &port.to_string(), "--loop", "uvloop", "--http", "httptools"]);
     command.args(["--no-access-log", "--log-level", "warning"]);
     let log = logs.join("fastapi.log");

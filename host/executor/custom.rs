@@ -1,0 +1,383 @@
+//! The `custom` executor: a plugin that stands before another executor and decides how it is called.
+//!
+//! Guests wait: for the inner executor, for each other, for a time. So they run as tasks on a few threads of
+//! their own, each call with an instance for itself; one that computes yields to the others. A call has its
+//! transformer run here as well, since the inner executor takes tensors only.
+
+use super::pool::{OVERDUE_AFTER, PoolMetrics, STREAM_BUFFER, WORKER_NICE};
+use super::target::ModelTarget;
+use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+use crate::plugin::{Answered, PluginExecutor, share_this_thread};
+use crate::predict::{Context, Payload, Response, Responses, Target, Tensor, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CustomConfig {
+    /// Admissions at once, each with an instance of the plugin.
+    pub workers: usize,
+    /// OS threads that all of them share.
+    pub threads: usize,
+    /// What happens to a call whose guest trapped or overran.
+    pub on_failure: OnFailure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnFailure {
+    /// It fails.
+    Fail,
+    /// It goes to the inner executor, as if there were no plugin.
+    Inner,
+}
+
+impl OnFailure {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnFailure::Fail => "fail",
+            OnFailure::Inner => "inner",
+        }
+    }
+}
+
+/// Items of a batch that are answered at the same time, where the guest has them one by one.
+const BATCH_AT_ONCE: usize = 16;
+
+pub struct CustomExecutor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: Arc<str>,
+    config: CustomConfig,
+    plugin: Arc<PluginExecutor>,
+    inner: Arc<dyn Executor>,
+    slots: Mutex<Slots>,
+    /// The guest has said that it takes no batches.
+    one_by_one: AtomicBool,
+    metrics: PoolMetrics,
+    fallbacks: prometheus::IntCounter,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+/// What runs now.
+#[derive(Default)]
+struct Slots {
+    next: u64,
+    taken: Vec<(u64, Vec<Arc<Context>>)>,
+}
+
+impl CustomExecutor {
+    pub const KIND: &'static str = "custom";
+
+    pub fn start(
+        name: &str,
+        config: CustomConfig,
+        plugin: Arc<PluginExecutor>,
+        inner: Arc<dyn Executor>,
+        metrics: &Metrics,
+    ) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.threads)
+            .thread_name(name)
+            .on_thread_start(|| {
+                crate::config::lower_priority(WORKER_NICE);
+                share_this_thread();
+            })
+            .enable_time()
+            .build()
+            .map_err(|error| Error::failed(format!("executor \"{name}\": cannot start threads: {error}")))?;
+        let shared = Shared {
+            name: name.into(),
+            config,
+            plugin,
+            inner,
+            slots: Mutex::default(),
+            one_by_one: AtomicBool::new(false),
+            metrics: PoolMetrics::new(metrics, name),
+            fallbacks: metrics.executor_fallbacks.with_label_values(&[name]),
+            runtime: Some(runtime),
+        };
+        Ok(CustomExecutor { shared: Arc::new(shared) })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The last call of a retired executor drops it, on one of its own threads: nothing is left to wait for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Executor for CustomExecutor {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
+        let name = &self.shared.name;
+        self.shared.inner.load(source).map_err(|error| error.context(format!("inner executor of \"{name}\"")))
+    }
+
+    fn submit(&self, call: Call) -> Result<Responses> {
+        let slot = Slot::take(&self.shared, vec![Arc::clone(&call.context)])?;
+        let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
+        let admitted = Instant::now();
+        self.spawn(async move {
+            let queue_wait = admitted.elapsed();
+            slot.shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
+            let sink = Sink::new(sender, &call, queue_wait);
+            slot.shared.clone().run(call, sink, Some(slot)).await;
+        });
+        Ok(responses)
+    }
+
+    fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
+        let contexts = calls.iter().map(|call| Arc::clone(&call.context)).collect();
+        let slot = Slot::take(&self.shared, contexts)?;
+        let channels = |call: Call| {
+            let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
+            ((call, sender), responses)
+        };
+        let (calls, responses): (Vec<_>, Vec<_>) = calls.into_iter().map(channels).unzip();
+        let admitted = Instant::now();
+        self.spawn(async move {
+            let queue_wait = admitted.elapsed();
+            slot.shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
+            let items = calls.into_iter().map(|(call, sender)| {
+                let sink = Sink::new(sender, &call, queue_wait);
+                (call, sink)
+            });
+            slot.shared.clone().run_batch(items.collect(), slot).await;
+        });
+        Ok(responses)
+    }
+
+    fn run_alone(&self, call: Call) -> BoxFuture<'static, Result<Response>> {
+        let submitted = self.submit(call);
+        Box::pin(async move { submitted?.one().await })
+    }
+
+    fn status(&self) -> Status {
+        let slots = self.shared.slots();
+        Status {
+            workers: self.shared.config.workers,
+            busy: slots.taken.len(),
+            inflight: slots.taken.iter().map(|(_, contexts)| contexts.len()).sum(),
+            overdue: slots.taken.iter().filter(|(_, contexts)| is_overdue(contexts)).count(),
+            queue_length: 0,
+            queue_capacity: 0,
+        }
+    }
+
+    fn running(&self) -> Vec<String> {
+        let slots = self.shared.slots();
+        slots.taken.iter().flat_map(|(_, contexts)| contexts).map(|context| context.id.to_string()).collect()
+    }
+}
+
+fn is_overdue(contexts: &[Arc<Context>]) -> bool {
+    let now = Instant::now();
+    contexts.iter().all(|context| context.deadline.is_some_and(|deadline| now > deadline + OVERDUE_AFTER))
+}
+
+impl CustomExecutor {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.runtime.as_ref().expect("invariant: taken on drop only").spawn(work);
+    }
+}
+
+/// A place among those that may run at once, as long as it lives.
+struct Slot {
+    shared: Arc<Shared>,
+    key: u64,
+}
+
+impl Slot {
+    fn take(shared: &Arc<Shared>, contexts: Vec<Arc<Context>>) -> Result<Self> {
+        let mut slots = shared.slots();
+        if slots.taken.len() >= shared.config.workers {
+            drop(slots);
+            shared.metrics.overloaded.inc();
+            return Err(Error::overloaded(format!(
+                "executor \"{}\": {} calls run already, which is as many as its workers",
+                shared.name, shared.config.workers
+            )));
+        }
+        let key = slots.next;
+        slots.next += 1;
+        slots.taken.push((key, contexts));
+        Ok(Slot { shared: Arc::clone(shared), key })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut slots = self.shared.slots();
+        let Some(place) = slots.taken.iter().position(|(key, _)| *key == self.key) else { return };
+        let (_, contexts) = slots.taken.swap_remove(place);
+        drop(slots);
+        if is_overdue(&contexts) {
+            self.shared.metrics.overdue.inc();
+        }
+    }
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().expect("invariant: no panic under the lock")
+    }
+
+    fn target(&self, call: &Call) -> Arc<dyn Target> {
+        Arc::new(ModelTarget {
+            model: Arc::clone(&call.context.model),
+            version: Arc::clone(&call.context.version),
+            executor: Arc::clone(&self.inner),
+            callable: Arc::clone(&call.callable),
+            timeout: None,
+        })
+    }
+
+    /// Answers one call. The slot is free before the caller knows, unless the guest goes on after its answer.
+    async fn run(self: Arc<Self>, call: Call, mut sink: Sink, slot: Option<Slot>) {
+        let target = self.target(&call);
+        let Call { context, input, callable, .. } = call;
+        let outcome = match sink.preprocess(&context, input, callable.metadata()).await {
+            Ok(inputs) => self.answer(&context, inputs, target, &mut sink).await,
+            Err(error) => Err(error),
+        };
+        self.count(&outcome);
+        drop(slot);
+        sink.finish(outcome);
+    }
+
+    /// Lets the guest answer and postprocesses what it has answered; none if it did that before it ended.
+    async fn answer(
+        &self,
+        context: &Arc<Context>,
+        inputs: Vec<Tensor>,
+        target: Arc<dyn Target>,
+        sink: &mut Sink,
+    ) -> Result<Option<Response>> {
+        let (early, answered) = oneshot::channel();
+        // Tensors share their bytes.
+        let spare = (self.config.on_failure == OnFailure::Inner).then(|| inputs.clone());
+        let guest = self.plugin.submit(context, inputs, Arc::clone(&target), early);
+        tokio::pin!(guest);
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut guest => outcome,
+            Ok(outputs) = answered => {
+                sink.answer(outputs).await;
+                if let Err(error) = guest.await {
+                    let (request, plugin) = (&*context.id, &**self.plugin.name());
+                    tracing::warn!(request, plugin, detail = error.detail(), "after its answer: {error}");
+                }
+                return Ok(None);
+            }
+        };
+        let outputs = match (outcome, spare) {
+            (Ok(answered), _) => answered?,
+            (Err(fault), Some(inputs)) => self.fall_back(context, fault, inputs, &*target).await?,
+            (Err(fault), None) => return Err(fault),
+        };
+        context.check()?;
+        sink.respond(outputs).await.map(Some)
+    }
+
+    /// The answer of the inner executor, after the guest could give none.
+    async fn fall_back(
+        &self,
+        context: &Arc<Context>,
+        fault: Error,
+        inputs: Vec<Tensor>,
+        target: &dyn Target,
+    ) -> Answered {
+        // Nobody waits, or there is no time.
+        context.check().map_err(|_| fault.clone())?;
+        self.fallbacks.inc();
+        let (request, plugin) = (&*context.id, &**self.plugin.name());
+        tracing::warn!(request, plugin, detail = fault.detail(), "answered by the inner executor: {fault}");
+        match target.start(context, inputs)?.one().await?.payload {
+            Payload::Tensors(tensors) => Ok(tensors),
+            _ => Err(Error::failed("the inner executor answered with something else than tensors")),
+        }
+    }
+
+    fn count(&self, outcome: &Result<Option<Response>>) {
+        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Deadline) {
+            self.metrics.timeouts.inc();
+        }
+    }
+
+    /// Answers a batch: all at once if the guest can, each for itself if not.
+    async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, slot: Slot) {
+        if items.is_empty() {
+            return;
+        }
+        if self.one_by_one.load(Ordering::Relaxed) {
+            return self.run_each(items).await;
+        }
+        let target = self.target(&items[0].0);
+        let mut ready = Vec::with_capacity(items.len());
+        for (call, mut sink) in items {
+            let Call { context, input, callable, .. } = call;
+            match sink.preprocess(&context, input, callable.metadata()).await {
+                Ok(inputs) => ready.push((context, inputs, sink)),
+                Err(error) => sink.finish(Err(error)),
+            }
+        }
+        if ready.is_empty() {
+            return;
+        }
+        let members: Vec<_> = ready.iter().map(|(context, ..)| Arc::clone(context)).collect();
+        let inputs = ready.iter().map(|(_, inputs, _)| inputs.clone()).collect();
+        let (joint, _guards) = Context::joint(&members);
+        let outcomes = self.plugin.submit_batch(&joint, members.clone(), inputs, Arc::clone(&target)).await;
+        if matches!(outcomes, Ok(None)) {
+            self.one_by_one.store(true, Ordering::Relaxed);
+        }
+        let mut answered = match outcomes {
+            Ok(Some(outcomes)) => outcomes.into_iter().map(Some).collect(),
+            Ok(None) => vec![None; ready.len()],
+            Err(fault) if self.config.on_failure == OnFailure::Fail => vec![Some(Err(fault)); ready.len()],
+            Err(fault) => {
+                let plugin = &**self.plugin.name();
+                tracing::warn!(plugin, detail = fault.detail(), "a batch is answered one by one: {fault}");
+                vec![None; ready.len()]
+            }
+        }
+        .into_iter();
+        for (context, inputs, mut sink) in ready {
+            let outcome = match answered.next().flatten() {
+                Some(Ok(outputs)) => sink.respond(outputs).await.map(Some),
+                Some(Err(error)) => Err(error),
+                None => self.answer(&context, inputs, Arc::clone(&target), &mut sink).await,
+            };
+            self.count(&outcome);
+            sink.finish(outcome);
+        }
+        drop(slot);
+    }
+
+    async fn run_each(self: Arc<Self>, items: Vec<(Call, Sink)>) {
+        let mut running = JoinSet::new();
+        for (call, sink) in items {
+            if running.len() >= BATCH_AT_ONCE {
+                running.join_next().await;
+            }
+            running.spawn(Arc::clone(&self).run(call, sink, None));
+        }
+        while running.join_next().await.is_some() {}
+    }
+}

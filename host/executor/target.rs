@@ -1,0 +1,42 @@
+//! A model on its executor, as a plugin may call it.
+
+use super::{Call, Callable, Executor};
+use crate::error::{Error, Result};
+use crate::predict::{Context, Payload, Responses, Target, Tensor, check_inputs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub struct ModelTarget {
+    pub model: Arc<str>,
+    pub version: Arc<str>,
+    pub executor: Arc<dyn Executor>,
+    pub callable: Arc<dyn Callable>,
+    /// The model's own, if it has one.
+    pub timeout: Option<Duration>,
+}
+
+impl Target for ModelTarget {
+    fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
+        let named = |error: Error| error.model(format!("{}:{}", self.model, self.version));
+        caller.check()?;
+        check_inputs(self.callable.metadata(), &inputs).map_err(named)?;
+        let own = self.timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = caller.deadline.into_iter().chain(own).min();
+        let context = caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)?;
+        let call = Call {
+            context: Arc::new(context),
+            input: Payload::Tensors(inputs),
+            transformer: None,
+            callable: Arc::clone(&self.callable),
+        };
+        self.executor.submit(call).map_err(named)
+    }
+}

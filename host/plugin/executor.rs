@@ -1,0 +1,120 @@
+//! Plugins in the role `executor`: guests that decide how a model is called.
+
+use super::bindings::executor::{ExecutorPlugin, ExecutorPluginPre};
+use super::bindings::types;
+use super::instance::{Live, Pool, RolePre};
+use super::state::State;
+use super::{inside, push_tensors, take_tensors};
+use crate::error::{Error, Kind, Result};
+use crate::predict::{Context, Target, Tensor};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use wasmtime::Store;
+use wasmtime::component::Resource;
+
+pub(super) type ExecutorPre = ExecutorPluginPre<State>;
+
+impl RolePre for ExecutorPre {
+    type Exports = ExecutorPlugin;
+
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<ExecutorPlugin> {
+        self.instantiate_async(store).await
+    }
+}
+
+/// A plugin that stands before an executor.
+pub struct PluginExecutor {
+    pool: Pool<ExecutorPre>,
+    name: Arc<str>,
+}
+
+/// What a guest has answered: outputs, or an error of its own choice.
+pub type Answered = Result<Vec<Tensor>>;
+
+impl PluginExecutor {
+    pub(super) fn new(pool: Pool<ExecutorPre>, name: Arc<str>) -> Self {
+        PluginExecutor { pool, name }
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Lets the guest answer one request. The outer error says that it could not: a trap, an overrun. What
+    /// it answers before it ends goes to `early`.
+    pub async fn submit(
+        &self,
+        context: &Arc<Context>,
+        inputs: Vec<Tensor>,
+        target: Arc<dyn Target>,
+        early: oneshot::Sender<Vec<Tensor>>,
+    ) -> Result<Answered> {
+        let outcome = self
+            .pool
+            .call_once(context, async |live| {
+                let inputs = push_tensors(live, inputs)?;
+                let state = live.store.data_mut();
+                let callable = state.give(target)?;
+                state.call()?.calls.answer = Some(early);
+                let guest = live.exports.hostler_plugin_executor();
+                let request = Resource::new_own(0);
+                let outcome = guest.call_submit(&mut live.store, request, &inputs, callable).await?;
+                inside(outcome, |tensors| take_tensors(live, tensors))
+            })
+            .await?;
+        Ok(outcome.map_err(|error| self.own(error)))
+    }
+
+    /// Lets the guest answer several requests; none if it would rather have them one by one.
+    pub async fn submit_batch(
+        &self,
+        context: &Arc<Context>,
+        members: Vec<Arc<Context>>,
+        inputs: Vec<Vec<Tensor>>,
+        target: Arc<dyn Target>,
+    ) -> Result<Option<Vec<Answered>>> {
+        let count = members.len();
+        let outcome = self
+            .pool
+            .call_once(context, async |live| {
+                let pushed = inputs.into_iter().map(|inputs| push_tensors(live, inputs));
+                let inputs = pushed.collect::<wasmtime::Result<Vec<_>>>()?;
+                let requests: Vec<_> = (0..count as u32).map(Resource::new_own).collect();
+                let state = live.store.data_mut();
+                let callable = state.give(target)?;
+                state.call()?.calls.batch = members;
+                let guest = live.exports.hostler_plugin_executor();
+                let outcome = guest.call_submit_batch(&mut live.store, &requests, &inputs, callable).await?;
+                inside(outcome, |outcomes| take_each(live, outcomes))
+            })
+            .await?;
+        match outcome.map_err(|error| self.own(error)) {
+            Ok(outcomes) if outcomes.len() == count => {
+                let own = |outcome: Result<_, _>| outcome.map_err(|error| self.own(error));
+                Ok(Some(outcomes.into_iter().map(own).collect()))
+            }
+            Ok(outcomes) => Err(Error::failed(format!(
+                "plugin \"{}\" gave {} outcomes for a batch of {count}",
+                self.name,
+                outcomes.len()
+            ))
+            .plugin(&*self.name)),
+            Err(error) if error.kind() == Kind::Unsupported => Ok(None),
+            // It has answered: the same to all.
+            Err(error) => Ok(Some(vec![Err(error); count])),
+        }
+    }
+
+    fn own(&self, error: types::Error) -> Error {
+        Error::from(error).plugin(&*self.name)
+    }
+}
+
+type Outcomes<T> = Vec<Result<T, types::Error>>;
+
+fn take_each<E>(
+    live: &mut Live<E>,
+    outcomes: Outcomes<Vec<Resource<Tensor>>>,
+) -> wasmtime::Result<Outcomes<Vec<Tensor>>> {
+    outcomes.into_iter().map(|outcome| inside(outcome, |tensors| take_tensors(live, tensors))).collect()
+}

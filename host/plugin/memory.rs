@@ -1,0 +1,251 @@
+//! What a plugin remembers across requests, instances, traps and swaps: the interface `state`.
+//!
+//! One memory for each plugin of the manifest, shared by all its instances and generations. Values are
+//! bounded in bytes and forgotten in the order of their last use; counters are few and stay.
+
+use super::bindings::{state, types};
+use super::state::State;
+use crate::error::{Error, Kind};
+use crate::predict::Tensor;
+use bytes::Bytes;
+use lru::LruCache;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use wasmtime::component::Resource;
+
+const COUNTERS_MAX: usize = 1000;
+
+/// What an entry costs besides its key and value.
+const ENTRY_BYTES: usize = 128;
+
+const KEY_BYTES_MAX: usize = 1024;
+
+pub struct Memory {
+    values: Mutex<Values>,
+    counters: RwLock<HashMap<Box<str>, Arc<AtomicI64>>>,
+}
+
+struct Values {
+    entries: LruCache<Box<str>, Entry>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+struct Entry {
+    value: Value,
+    bytes: usize,
+    expires: Option<Instant>,
+}
+
+#[derive(Clone)]
+enum Value {
+    Bytes(Bytes),
+    Tensors(Vec<Tensor>),
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let values = Values { entries: LruCache::unbounded(), bytes: 0, bytes_max: 0 };
+        Memory { values: Mutex::new(values), counters: RwLock::default() }
+    }
+}
+
+impl Memory {
+    /// Values over a smaller bound are forgotten at once.
+    pub fn set_bound(&self, bytes_max: usize) {
+        let mut values = self.values();
+        values.bytes_max = bytes_max;
+        values.make_room(0);
+    }
+
+    fn values(&self) -> std::sync::MutexGuard<'_, Values> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &str) -> Option<Value> {
+        let mut values = self.values();
+        let entry = values.entries.get(key)?;
+        if entry.expires.is_some_and(|expires| Instant::now() >= expires) {
+            values.delete(key);
+            return None;
+        }
+        Some(entry.value.clone())
+    }
+
+    fn set(&self, key: String, value: Value, ttl: Option<Duration>) -> Result<(), Error> {
+        if key.len() > KEY_BYTES_MAX {
+            let length = key.len();
+            let message = format!("the key has {length} bytes; at most {KEY_BYTES_MAX} are allowed");
+            return Err(Error::new(Kind::TooLarge, message));
+        }
+        let size = match &value {
+            Value::Bytes(data) => data.len(),
+            Value::Tensors(tensors) => tensors.iter().map(|tensor| ENTRY_BYTES + tensor.data().len()).sum(),
+        };
+        let bytes = ENTRY_BYTES + key.len() + size;
+        let mut values = self.values();
+        if bytes > values.bytes_max {
+            let kb = values.bytes_max >> 10;
+            let message = format!("the value for \"{key}\" has {size} bytes and state_kb is {kb}");
+            return Err(Error::new(Kind::TooLarge, message));
+        }
+        values.delete(&key);
+        values.make_room(bytes);
+        values.bytes += bytes;
+        let expires = ttl.map(|ttl| Instant::now() + ttl);
+        values.entries.put(key.into(), Entry { value, bytes, expires });
+        Ok(())
+    }
+
+    fn delete(&self, key: &str) -> bool {
+        self.values().delete(key)
+    }
+
+    /// None if there are too many already.
+    fn counter(&self, name: &str) -> Option<Arc<AtomicI64>> {
+        let known = |counters: &HashMap<Box<str>, Arc<AtomicI64>>| counters.get(name).map(Arc::clone);
+        if let Some(counter) = known(&self.counters.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Some(counter);
+        }
+        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = known(&counters) {
+            return Some(counter);
+        }
+        (counters.len() < COUNTERS_MAX).then(|| Arc::clone(counters.entry(name.into()).or_default()))
+    }
+}
+
+impl Values {
+    fn delete(&mut self, key: &str) -> bool {
+        let entry = self.entries.pop(key);
+        self.bytes -= entry.as_ref().map_or(0, |entry| entry.bytes);
+        entry.is_some()
+    }
+
+    /// Forgets what was used longest ago until `bytes` more fit.
+    fn make_room(&mut self, bytes: usize) {
+        while self.bytes + bytes > self.bytes_max
+            && let Some((_, entry)) = self.entries.pop_lru()
+        {
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
+type Trappable<T> = wasmtime::Result<T>;
+
+/// A year is for ever here.
+fn ttl(ms: Option<u64>) -> Option<Duration> {
+    ms.map(|ms| Duration::from_millis(ms.min(365 * 24 * 3600 * 1000)))
+}
+
+impl State {
+    fn state_counter(&self, name: &str) -> Trappable<Arc<AtomicI64>> {
+        if name.len() > KEY_BYTES_MAX {
+            wasmtime::bail!("named a counter with {} bytes; at most {KEY_BYTES_MAX} are allowed", name.len());
+        }
+        let memory = &self.grant.memory;
+        memory
+            .counter(name)
+            .ok_or_else(|| wasmtime::format_err!("wanted more than {COUNTERS_MAX} counters in its state"))
+    }
+}
+
+impl state::Host for State {
+    fn get(&mut self, key: String) -> Trappable<Option<Vec<u8>>> {
+        Ok(match self.grant.memory.get(&key) {
+            Some(Value::Bytes(data)) => Some(data.to_vec()),
+            _ => None,
+        })
+    }
+
+    fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+        ttl_ms: Option<u64>,
+    ) -> Trappable<Result<(), types::Error>> {
+        self.spend(key.len() + value.len())?;
+        Ok(self.grant.memory.set(key, Value::Bytes(value.into()), ttl(ttl_ms)).map_err(Into::into))
+    }
+
+    fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
+        let Some(Value::Tensors(tensors)) = self.grant.memory.get(&key) else { return Ok(None) };
+        tensors.into_iter().map(|tensor| Ok(self.table.push(tensor)?)).collect::<Trappable<_>>().map(Some)
+    }
+
+    fn set_tensors(
+        &mut self,
+        key: String,
+        tensors: Vec<Resource<Tensor>>,
+        ttl_ms: Option<u64>,
+    ) -> Trappable<Result<(), types::Error>> {
+        self.spend(key.len())?;
+        let tensors = self.borrowed(&tensors)?;
+        Ok(self.grant.memory.set(key, Value::Tensors(tensors), ttl(ttl_ms)).map_err(Into::into))
+    }
+
+    fn delete(&mut self, key: String) -> Trappable<bool> {
+        Ok(self.grant.memory.delete(&key))
+    }
+
+    fn add(&mut self, counter: String, delta: i64) -> Trappable<i64> {
+        let counter = self.state_counter(&counter)?;
+        let add = |value: i64| Some(value.saturating_add(delta));
+        let before = counter
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add)
+            .expect("invariant: the update always gives a value");
+        Ok(before.saturating_add(delta))
+    }
+
+    fn compare_exchange(&mut self, counter: String, expected: i64, new: i64) -> Trappable<Result<(), i64>> {
+        let counter = self.state_counter(&counter)?;
+        Ok(counter.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire).map(drop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(length: usize) -> Value {
+        Value::Bytes(vec![0; length].into())
+    }
+
+    #[test]
+    fn values_are_bounded_and_the_longest_unused_goes_first() {
+        let memory = Memory::default();
+        memory.set_bound(4096);
+        for key in ["a", "b", "c"] {
+            memory.set(key.into(), bytes(1000), None).unwrap();
+        }
+        assert!(memory.get("a").is_some(), "used again");
+        memory.set("d".into(), bytes(1000), None).unwrap();
+        assert!(memory.get("b").is_none() && memory.get("a").is_some() && memory.get("d").is_some());
+        assert_eq!(memory.set("e".into(), bytes(5000), None).unwrap_err().kind(), Kind::TooLarge);
+        assert!(memory.delete("a") && !memory.delete("a"));
+        memory.set_bound(0);
+        let values = memory.values();
+        assert_eq!((values.bytes, values.entries.len()), (0, 0));
+    }
+
+    #[test]
+    fn values_expire() {
+        let memory = Memory::default();
+        memory.set_bound(4096);
+        memory.set("now".into(), bytes(1), Some(Duration::ZERO)).unwrap();
+        memory.set("later".into(), bytes(1), Some(Duration::from_secs(1000))).unwrap();
+        assert!(memory.get("now").is_none() && memory.get("later").is_some());
+    }
+
+    #[test]
+    fn counters_are_shared_and_bounded() {
+        let memory = Memory::default();
+        memory.counter("a").unwrap().fetch_add(3, Ordering::Relaxed);
+        assert_eq!(memory.counter("a").unwrap().load(Ordering::Relaxed), 3);
+        assert!((1..COUNTERS_MAX).all(|index| memory.counter(&index.to_string()).is_some()));
+        assert!(memory.counter("one too many").is_none());
+    }
+}
