@@ -41,8 +41,10 @@ fn near(a: f64, b: f64, tolerance: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * scale
 }
 
+type Read = fn(&[u8]) -> f64;
+
 /// Size of an element and how to read it; none where elements are no numbers.
-fn number(datatype: Datatype) -> Option<(usize, fn(&[u8]) -> f64)> {
+fn number(datatype: Datatype) -> Option<(usize, Read)> {
     macro_rules! reader {
         ($type:ty) => {
             (size_of::<$type>(), |bytes| {
