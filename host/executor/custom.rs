@@ -6,7 +6,7 @@
 
 use super::pool::{OVERDUE_AFTER, PoolMetrics, STREAM_BUFFER, WORKER_NICE};
 use super::target::ModelTarget;
-use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status};
+use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, check_outputs};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plugin::{Answered, PluginExecutor, share_this_thread};
@@ -254,7 +254,7 @@ impl Shared {
         let target = self.target(&call);
         let Call { context, input, callable, .. } = call;
         let outcome = match sink.preprocess(input, &*callable).await {
-            Ok(inputs) => self.answer(&context, inputs, target, &mut sink).await,
+            Ok(inputs) => self.answer(&context, inputs, target, &*callable, &mut sink).await,
             Err(error) => Err(error),
         };
         self.count(&outcome);
@@ -268,6 +268,7 @@ impl Shared {
         context: &Arc<Context>,
         inputs: Vec<Tensor>,
         target: Arc<dyn Target>,
+        callable: &dyn Callable,
         sink: &mut Sink,
     ) -> Result<Option<Response>> {
         let (early, answered) = oneshot::channel();
@@ -279,7 +280,7 @@ impl Shared {
             biased;
             outcome = &mut guest => outcome,
             Ok(outputs) = answered => {
-                sink.answer(outputs).await;
+                sink.answer(self.checked(callable, outputs)).await;
                 if let Err(error) = guest.await {
                     let (request, plugin) = (&*context.id, &**self.plugin.name());
                     tracing::warn!(request, plugin, detail = error.detail(), "after its answer: {error}");
@@ -288,12 +289,18 @@ impl Shared {
             }
         };
         let outputs = match (outcome, spare) {
-            (Ok(answered), _) => answered?,
+            (Ok(answered), _) => self.checked(callable, answered?)?,
             (Err(fault), Some(inputs)) => self.fall_back(context, fault, inputs, &*target).await?,
             (Err(fault), None) => return Err(fault),
         };
         context.check()?;
         sink.respond(outputs).await.map(Some)
+    }
+
+    /// The guest's outputs, if they are those of the model.
+    fn checked(&self, callable: &dyn Callable, outputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        check_outputs(self.plugin.name(), "the model's", callable.metadata(), &outputs)?;
+        Ok(outputs)
     }
 
     /// The answer of the inner executor, after the guest could give none.
@@ -330,6 +337,7 @@ impl Shared {
             return self.run_each(items).await;
         }
         let target = self.target(&items[0].0);
+        let model = Arc::clone(&items[0].0.callable);
         let mut ready = Vec::with_capacity(items.len());
         for (call, mut sink) in items {
             let Call { context, input, callable, .. } = call;
@@ -365,9 +373,12 @@ impl Shared {
         .into_iter();
         for (context, inputs, mut sink) in ready {
             let outcome = match answered.next().flatten() {
-                Some(Ok(outputs)) => sink.respond(outputs).await.map(Some),
+                Some(Ok(outputs)) => match self.checked(&*model, outputs) {
+                    Ok(outputs) => sink.respond(outputs).await.map(Some),
+                    Err(error) => Err(error),
+                },
                 Some(Err(error)) => Err(error),
-                None => self.answer(&context, inputs, Arc::clone(&target), &mut sink).await,
+                None => self.answer(&context, inputs, Arc::clone(&target), &*model, &mut sink).await,
             };
             self.count(&outcome);
             sink.finish(outcome);

@@ -137,8 +137,11 @@ impl Sink {
     }
 
     /// Gives the last response now, though the work goes on: the caller waits no longer and cancels nothing.
-    async fn answer(&mut self, outputs: Vec<Tensor>) {
-        let response = self.respond(outputs).await;
+    async fn answer(&mut self, outputs: Result<Vec<Tensor>>) {
+        let response = match outputs {
+            Ok(outputs) => self.respond(outputs).await,
+            Err(error) => Err(error),
+        };
         self.visit = None;
         if let Some(sender) = self.sender.take() {
             sender.finish(response.map(Some));
@@ -246,4 +249,25 @@ pub async fn run_alone(call: Call) -> Result<Response> {
     watch.abort();
     sink.finish(last);
     responses.one().await
+}
+
+/// A plugin keeps to the outputs that `whose` metadata announces: its own, or the model's.
+fn check_outputs(plugin: &str, whose: &str, metadata: &Metadata, outputs: &[Tensor]) -> Result<()> {
+    let fits = |tensor: &Tensor| {
+        metadata.outputs.iter().any(|spec| {
+            *spec.name == *tensor.name()
+                && spec.datatype == tensor.datatype()
+                && crate::predict::fits(&spec.shape, tensor.shape())
+        })
+    };
+    match outputs.iter().find(|tensor| !fits(tensor)) {
+        None => Ok(()),
+        Some(tensor) => Err(Error::failed(format!(
+            "plugin \"{plugin}\" gave the output \"{}\" ({} {}), which {whose} metadata does not announce",
+            tensor.name(),
+            tensor.datatype().as_str(),
+            crate::predict::format_shape(tensor.shape())
+        ))
+        .plugin(plugin)),
+    }
 }

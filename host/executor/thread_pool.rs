@@ -2,8 +2,8 @@
 
 use super::pool::{PoolConfig, WorkerPool};
 use super::session::{Device, OnnxModel, SessionConfig};
-use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status};
-use crate::error::{Error, Result};
+use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, check_outputs};
+use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::plugin::PluginModel;
 use crate::predict::{Context, Metadata, Responses, Tensor};
@@ -89,33 +89,8 @@ impl Callable for PluginCallable {
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
         Box::pin(async move {
             let outputs = self.0.predict(context, inputs).await?;
-            self.check_outputs(&outputs)?;
+            check_outputs(self.0.name(), "its", self.metadata(), &outputs)?;
             Ok(Some(outputs))
         })
-    }
-}
-
-impl PluginCallable {
-    /// A plugin keeps to the outputs that it has announced.
-    fn check_outputs(&self, outputs: &[Tensor]) -> Result<()> {
-        let specs = &self.metadata().outputs;
-        let fits = |tensor: &Tensor| {
-            specs.iter().any(|spec| {
-                *spec.name == *tensor.name()
-                    && spec.datatype == tensor.datatype()
-                    && crate::predict::fits(&spec.shape, tensor.shape())
-            })
-        };
-        match outputs.iter().find(|tensor| !fits(tensor)) {
-            None => Ok(()),
-            Some(tensor) => Err(Error::failed(format!(
-                "plugin \"{}\" gave the output \"{}\" ({} {}), which its metadata does not announce",
-                self.0.name(),
-                tensor.name(),
-                tensor.datatype().as_str(),
-                crate::predict::format_shape(tensor.shape())
-            ))
-            .plugin(&**self.0.name())),
-        }
     }
 }

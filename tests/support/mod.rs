@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod client;
+pub mod custom;
 pub mod gather;
 pub mod jobs;
 pub mod load;

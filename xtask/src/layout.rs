@@ -50,11 +50,6 @@ impl Layout {
         Ok(self.target.get_or_init(|| target.into()))
     }
 
-    /// The folder of a plugin's sources, as messages name it.
-    pub fn plugin(&self, name: &str) -> PathBuf {
-        self.root.join("plugins").join(name)
-    }
-
     /// Where manifests look for a built plugin.
     pub fn plugin_output(&self, name: &str) -> PathBuf {
         self.root.join("plugins/bin").join(format!("{name}.wasm"))

@@ -29,6 +29,7 @@ pub fn serve(layout: &Layout, args: &[String]) -> Result<()> {
 
     let library = onnxruntime::library(layout)?;
     plugin::build_all(layout, true)?;
+    plugin::build_example(layout, example)?;
     let binary = build_host(layout, release)?;
     step(&format!("hostler serve {manifest}"));
     let mut host = Command::new(binary);

@@ -1,5 +1,5 @@
 // What plugin authors import: constructors for payloads, errors and tensors, and helpers for
-// parameters, assets, config and the log.
+// parameters, assets, config, state, metrics and the log. Executors import `executor.js` as well.
 //
 //     import * as hostler from "../sdk/js/hostler.js";
 //
@@ -12,6 +12,8 @@
 //     });
 
 import assets from "hostler:plugin/assets@0.1.0";
+import metrics from "hostler:plugin/metrics@0.1.0";
+import state from "hostler:plugin/state@0.1.0";
 import types from "hostler:plugin/types@0.1.0";
 import store from "wasi:config/store@0.2.0-rc.1";
 import logging from "wasi:logging/logging@0.1.0-draft";
@@ -37,10 +39,11 @@ export function model({ metadata, predict }) {
   return { metadata, predict: guarded(predict) };
 }
 
-function guarded(call) {
-  return (request, value) => {
+// For `executor.js`, which is a module of its own because only executors can import what it imports.
+export function guarded(call) {
+  return (...args) => {
     try {
-      return call(request, value);
+      return call(...args);
     } catch (thrown) {
       throw contractError(thrown);
     }
@@ -201,6 +204,16 @@ export function asset(name) {
 export function config(key) {
   return store.get(key);
 }
+
+// What the plugin remembers across requests, instances and swaps: `state.get(key)`, `.set(key, bytes, ttlMs)`,
+// `.delete(key)`, `.getTensors(key)`, `.setTensors(key, tensors, ttlMs)`, `.add(counter, delta)`,
+// `.compareExchange(counter, expected, value)`, which throws the value that is there as `payload`.
+export { state };
+
+// Numbers for the operator: adds to `hostler_plugin_events_total{plugin, name}`, or sets
+// `hostler_plugin_value{plugin, name}`.
+export const count = (name, by = 1) => metrics.count(name, by);
+export const gauge = (name, value) => metrics.set(name, value);
 
 // A line for the host's log: debug, info, warn or error.
 export function log(message, level = "info") {

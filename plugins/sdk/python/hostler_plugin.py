@@ -1,7 +1,7 @@
 """What plugin authors import: the contract's types under short names, and helpers for tensors, errors,
-parameters, assets, config and the log.
+parameters, assets, config, calls to models, state, metrics and the log.
 
-A plugin is a module with a class `Transformer` or `Model` that derives from the one here:
+A plugin is a module with a class `Transformer`, `Model` or `Executor` that derives from the one here:
 
     import hostler_plugin as hostler
 
@@ -18,8 +18,8 @@ It imports nothing but `struct`: what a component imports, every fresh instance 
 
 import struct
 
-from componentize_py_types import Err
-from wit_world.imports import assets, logging, store
+from componentize_py_types import Err, Ok
+from wit_world.imports import assets, logging, metrics, state, store
 from wit_world.imports.types import (
     Blob,
     Datatype,
@@ -36,6 +36,11 @@ from wit_world.imports.types import (
     Tensor,
     TensorSpec,
 )
+
+try:
+    from wit_world.imports import callables, models
+except ImportError:
+    callables = models = None  # Only executors call models.
 
 
 class Transformer:
@@ -68,6 +73,62 @@ class Model:
     def predict(self, request, inputs):
         """Called once for each request, with inputs that fit the metadata: tensors to tensors."""
         raise NotImplementedError
+
+
+class Executor:
+    """Decides how a model is called: again, twice at once, from a cache, another one instead.
+
+    `model` and what `get_model` gives have `model()`, `version()`, `call(inputs)`, which waits and gives
+    tensors or raises the call's error, and `start(inputs)`, which gives an invocation. Leaving its `with`
+    block cancels it. They are of no use after the request.
+    """
+
+    def submit(self, request, inputs, model):
+        """Called once for each request: tensors to tensors. It may wait; each request has an instance."""
+        raise NotImplementedError
+
+    def submit_batch(self, requests, inputs, model):
+        """Called once for each batch: a list of `Ok(tensors)` or `Err(Error(...))`, one for each request.
+        The error `unsupported`, the default, makes the host call `submit` for each."""
+        raise unsupported("batches are called one by one")
+
+
+# Calls to models, for executors.
+
+
+def wait_any(invocations, seconds=None):
+    """Waits until one of them has ended: its place in the list; None after that many seconds."""
+    return callables.wait_any(invocations, None if seconds is None else _micros(seconds))
+
+
+def outcome(invocation):
+    """Waits for the end of a call: its tensors, or its error is raised. Once for each call."""
+    callables.wait_any([invocation], None)
+    match invocation.outcome():
+        case Ok(tensors):
+            return tensors
+        case Err() as err:
+            raise err
+    raise failed("the outcome of this call was taken before")
+
+
+def sleep(seconds):
+    """Waits for that long."""
+    callables.wait_any([], _micros(seconds))
+
+
+def answer(outputs):
+    """Answers the request now, and goes on: nobody waits for what comes after this."""
+    callables.answer(outputs)
+
+
+def get_model(model, version=None):
+    """Another model; without a version the only one, or what the routing rule gives this request."""
+    return models.get(model, version)
+
+
+def _micros(seconds):
+    return max(0, round(seconds * 1e6))
 
 
 # Errors: `raise hostler.invalid("age", "expected a number")`. Any other exception is a trap.
@@ -207,6 +268,37 @@ def config(key):
         return store.get(key)
     except Err as err:
         raise failed(f'config "{key}": {err.value.value}') from None
+
+
+def config_number(key, default, low, high):
+    """A number under a key of the config, whole if the default is. One outside of its bounds is the
+    operator's fault."""
+    value = config(key)
+    if value is None:
+        return default
+    try:
+        parsed = type(default)(value)
+    except ValueError:
+        parsed = None
+    if parsed is None or not low <= parsed <= high:
+        raise failed(f'config "{key}": expected a number from {low} to {high}, got "{value}"')
+    return parsed
+
+
+# What the plugin remembers across requests, instances and swaps, and numbers for the operator. All of
+# `wit/hostler.wit` is there: `hostler.state.get(key)`, `.set(key, value, ttl_ms)`, `.delete(key)`,
+# `.get_tensors(key)`, `.set_tensors(key, tensors, ttl_ms)`, `.add(counter, delta)` and
+# `.compare_exchange(counter, expected, new)`, which raises an `Err` of the value that is there.
+
+
+def count(name, by=1):
+    """Adds to `hostler_plugin_events_total{plugin, name}`."""
+    metrics.count(name, by)
+
+
+def gauge(name, value):
+    """Sets `hostler_plugin_value{plugin, name}`."""
+    metrics.set(name, value)
 
 
 def log(message, level="INFO"):

@@ -19,7 +19,7 @@ pub enum Language {
     JavaScript,
 }
 
-/// A folder in `plugins/` that can be built.
+/// A folder in `plugins/` or `examples/` that can be built.
 pub struct Plugin {
     pub name: String,
     pub language: Language,
@@ -73,15 +73,26 @@ pub fn build_all(layout: &Layout, rust_only: bool) -> Result<()> {
     Ok(())
 }
 
-/// Every plugin of the repository, by name.
+/// The plugin that an example brings along, if it has one; those in Rust are built with all others.
+pub fn build_example(layout: &Layout, example: &str) -> Result<()> {
+    let folder = layout.root.join("examples").join(example);
+    match language(&folder) {
+        None | Some(Language::Rust) => Ok(()),
+        Some(language) => put_in_place(layout, &script::build(layout, example, language, &folder)?, example),
+    }
+}
+
+/// Every plugin of the repository, by name: those in `plugins/`, and those that examples bring along.
 pub fn all(layout: &Layout) -> Result<Vec<Plugin>> {
-    let folder = layout.plugin("");
     let mut plugins = Vec::new();
-    for entry in fs::read_dir(&folder).attempting(|| "list plugins/".to_owned())? {
-        let entry = entry.attempting(|| "list plugins/".to_owned())?;
-        let (name, folder) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
-        if let Some(language) = language(&folder) {
-            plugins.push(Plugin { name, language, folder });
+    for parent in ["plugins", "examples"] {
+        let entries = fs::read_dir(layout.root.join(parent)).attempting(|| format!("list {parent}/"))?;
+        for entry in entries {
+            let entry = entry.attempting(|| format!("list {parent}/"))?;
+            let (name, folder) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+            if let Some(language) = language(&folder) {
+                plugins.push(Plugin { name, language, folder });
+            }
         }
     }
     plugins.sort_by(|a, b| a.name.cmp(&b.name));
@@ -92,7 +103,7 @@ fn find(layout: &Layout, name: &str) -> Result<Plugin> {
     let plugins = all(layout)?;
     let names = plugins.iter().map(|plugin| plugin.name.as_str()).collect::<Vec<_>>().join(", ");
     plugins.into_iter().find(|plugin| plugin.name == name).ok_or_else(|| {
-        let attempted = format!("plugin {name:?}: plugins/{name} holds no Cargo.toml, app.py or .js file");
+        let attempted = format!("plugin {name:?}: neither plugins/{name} nor examples/{name} holds Cargo.toml, app.py or a .js file");
         Error::new(attempted, format!("there are: {names}"))
     })
 }

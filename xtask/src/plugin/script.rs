@@ -8,7 +8,7 @@ use std::process::Command;
 use super::Language;
 use crate::command::{run, step};
 use crate::content;
-use crate::error::Result;
+use crate::error::{Attempt, Error, Result};
 use crate::layout::Layout;
 use crate::packages::{node_packages, python_packages, see_packages};
 
@@ -50,28 +50,72 @@ pub fn javascript_source(folder: &Path) -> Option<PathBuf> {
     sources.next().filter(|_| sources.next().is_none())
 }
 
+/// The world of a source, told by the one role that it defines.
+fn world(layout: &Layout, source: &Path) -> Result<String> {
+    let text = fs::read_to_string(source).attempting(|| format!("read {}", source.display()))?;
+    match roles(&text)[..] {
+        [role] => Ok(format!("{role}-plugin")),
+        ref roles => Err(Error::new(
+            format!("{}: defines {} roles, expected one", layout.relative(source), roles.len()),
+            "one line of it begins with `class Transformer`, `class Model` or `class Executor` (Python), or with\n\
+             `export const transformer`, `export const model` or `export const executor` (JavaScript)",
+        )),
+    }
+}
+
+/// The roles that a source in Python or JavaScript defines at its outermost level.
+fn roles(source: &str) -> Vec<&'static str> {
+    let defines = |role: &str, line: &str| {
+        let (name, rest) = match (line.strip_prefix("class "), line.strip_prefix("export const ")) {
+            (Some(rest), _) => (role[..1].to_uppercase() + &role[1..], rest),
+            (_, Some(rest)) => (role.to_owned(), rest),
+            _ => return false,
+        };
+        rest.strip_prefix(&name)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    let roles = ["transformer", "model", "executor"];
+    roles.into_iter().filter(|role| source.lines().any(|line| defines(role, line))).collect()
+}
+
 fn sdk(layout: &Layout, language: Language) -> PathBuf {
     layout.root.join("plugins/sdk").join(if language == Language::Python { "python" } else { "js" })
 }
 
 fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
     let sdk = sdk(layout, Language::Python);
+    let world = world(layout, &folder.join("app.py"))?;
     let packages = python_packages(layout, &sdk.join("requirements.txt"))?;
     let mut componentize = Command::new("python3");
     see_packages(&mut componentize, &packages);
     // The reason of a failure is in the first lines; a backtrace of the tool itself would bury it.
     componentize.env("RUST_BACKTRACE", "0");
     componentize.current_dir(&layout.root).arg(packages.join("bin/componentize-py"));
-    componentize.args(["-d", "wit", "-w", "transformer-plugin", "componentize", "app"]);
+    componentize.args(["-d", "wit", "-w", &world, "componentize", "app"]);
     componentize.arg("-p").arg(folder).arg("-p").arg(&sdk).arg("-o").arg(output);
     run(&mut componentize, "plugins/sdk/python/README.md says what a Python plugin needs")
 }
 
 fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
-    let packages = node_packages(layout, &sdk(layout, Language::JavaScript))?;
     let source = javascript_source(folder).unwrap_or_else(|| folder.join("app.js"));
+    let world = world(layout, &source)?;
+    let packages = node_packages(layout, &sdk(layout, Language::JavaScript))?;
     let mut componentize = Command::new(packages.join("node_modules/.bin/componentize-qjs"));
-    componentize.current_dir(&layout.root).args(["--wit", "wit", "--world", "transformer-plugin"]);
+    componentize.current_dir(&layout.root).args(["--wit", "wit", "--world", &world]);
     componentize.args(["--sync", "--js"]).arg(source).arg("--output").arg(output);
     run(&mut componentize, "plugins/sdk/js/README.md says what a JavaScript plugin needs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::roles;
+
+    #[test]
+    fn the_role_is_what_a_source_defines() {
+        assert_eq!(roles("import x\n\nclass Executor(x.Executor):\n    pass\n"), ["executor"]);
+        assert_eq!(roles("class Model:\n    class Executor:\n        pass\n"), ["model"]);
+        assert_eq!(roles("export const transformer = hostler.transformer({});\n"), ["transformer"]);
+        assert_eq!(roles("export const model=1;\nexport const executor = 2;\n"), ["model", "executor"]);
+        assert_eq!(roles("class Models:\n# class Executor\nexport const modelName = 1;\n"), [""; 0]);
+    }
 }

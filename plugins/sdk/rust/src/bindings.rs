@@ -9,7 +9,7 @@ mod imports {
     });
 }
 
-pub use imports::hostler::plugin::{assets, types};
+pub use imports::hostler::plugin::{assets, metrics, state, types};
 pub use imports::wasi::{config::store, logging::logging};
 
 pub mod transformer {
@@ -19,6 +19,8 @@ pub mod transformer {
         with: {
             "hostler:plugin/types@0.1.0": super::types,
             "hostler:plugin/assets@0.1.0": super::assets,
+            "hostler:plugin/state@0.1.0": super::state,
+            "hostler:plugin/metrics@0.1.0": super::metrics,
             "wasi:logging/logging@0.1.0-draft": super::logging,
             "wasi:config/store@0.2.0-rc.1": super::store,
         },
@@ -36,6 +38,8 @@ pub mod model {
         with: {
             "hostler:plugin/types@0.1.0": super::types,
             "hostler:plugin/assets@0.1.0": super::assets,
+            "hostler:plugin/state@0.1.0": super::state,
+            "hostler:plugin/metrics@0.1.0": super::metrics,
             "wasi:logging/logging@0.1.0-draft": super::logging,
             "wasi:config/store@0.2.0-rc.1": super::store,
         },
@@ -44,4 +48,24 @@ pub mod model {
     });
 
     pub use exports::hostler::plugin::model::Guest;
+}
+
+pub mod executor {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        world: "executor-plugin",
+        with: {
+            "hostler:plugin/types@0.1.0": super::types,
+            "hostler:plugin/assets@0.1.0": super::assets,
+            "hostler:plugin/state@0.1.0": super::state,
+            "hostler:plugin/metrics@0.1.0": super::metrics,
+            "wasi:logging/logging@0.1.0-draft": super::logging,
+            "wasi:config/store@0.2.0-rc.1": super::store,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_executor",
+    });
+
+    pub use exports::hostler::plugin::executor::Guest;
+    pub use hostler::plugin::{callables, models};
 }

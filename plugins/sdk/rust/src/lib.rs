@@ -1,5 +1,5 @@
 //! What plugin authors import: the types of `wit/hostler.wit`, a trait for each role, and helpers for
-//! tensors, errors, assets, config and the log.
+//! tensors, errors, assets, config, calls to models, state, metrics and the log.
 //!
 //! ```
 //! use hostler_plugin::{Datatype, Error, Model, ModelMetadata, Request, Tensor, tensor};
@@ -21,6 +21,22 @@
 //! hostler_plugin::export!(Double: model);
 //! ```
 //!
+//! A plugin in the role `executor` decides how a model is called; this one passes everything on:
+//!
+//! ```
+//! use hostler_plugin::{Callable, Error, Executor, Request, Tensor};
+//!
+//! struct Pass;
+//!
+//! impl Executor for Pass {
+//!     fn submit(_: &Request, inputs: Vec<Tensor>, model: &Callable) -> Result<Vec<Tensor>, Error> {
+//!         model.call(&inputs)
+//!     }
+//! }
+//!
+//! hostler_plugin::export!(Pass: executor);
+//! ```
+//!
 //! It knows no model, and of JSON only what a small plugin needs to read it. On a target that is not
 //! WebAssembly everything compiles, so that a plugin's own logic can be tested with `cargo test`, but
 //! calls to the host do not work there.
@@ -28,18 +44,26 @@
 pub mod assets;
 #[doc(hidden)]
 pub mod bindings;
+pub mod budget;
+pub mod callable;
 pub mod config;
 mod error;
 pub mod json;
+pub mod latency;
 pub mod log;
+pub mod metrics;
+pub mod models;
+pub mod random;
 mod request;
 mod role;
+pub mod state;
 pub mod tensor;
 
 pub use bindings::types::{
     Blob, Datatype, Error, ErrorKind, ModelMetadata, Parameter, Payload, Request, Tensor, TensorSpec,
 };
-pub use role::{Model, Transformer};
+pub use callable::{Callable, Invocation, answer, sleep, wait_any};
+pub use role::{Executor, Model, Transformer};
 
 /// Makes a type the component's plugin, in one role or several:
 /// `export!(Churn: transformer);`, `export!(Both: transformer, model);`.
@@ -50,6 +74,9 @@ macro_rules! export {
     };
     ($plugin:ident: model) => {
         $crate::bindings::model::export_model!($plugin with_types_in $crate::bindings::model);
+    };
+    ($plugin:ident: executor) => {
+        $crate::bindings::executor::export_executor!($plugin with_types_in $crate::bindings::executor);
     };
     ($plugin:ident: $($role:ident),+ $(,)?) => {
         $( $crate::export!($plugin: $role); )+

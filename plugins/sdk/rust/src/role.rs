@@ -1,8 +1,9 @@
-//! The roles that a component can have. The host calls these functions one at a time; none may wait
-//! for another call of the same plugin. A call that passes its deadline is stopped where it is.
+//! The roles that a component can have. The host calls these functions one at a time in each instance;
+//! none may wait for another call of the same plugin. A call that passes its deadline is stopped where
+//! it is.
 
-use crate::bindings;
-use crate::{Error, ModelMetadata, Payload, Request, Tensor};
+use crate::bindings::{self, executor::callables};
+use crate::{Callable, Error, ModelMetadata, Payload, Request, Tensor};
 
 /// Turns what an application sends into a model's inputs, and its outputs into an answer.
 ///
@@ -31,6 +32,49 @@ pub trait Model {
     fn predict(request: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error>;
 }
 
+/// Decides how a model is called: again, twice at once, from a cache, another one instead.
+///
+/// Each request has an instance for itself while it is here, so waiting stops nobody else. What must be
+/// known across requests belongs into [`state`](crate::state): statics are a cache at most.
+///
+/// A hedge, a second call when the first takes long:
+///
+/// ```
+/// use hostler_plugin::{Callable, Error, Executor, Request, Tensor, wait_any};
+/// use std::time::Duration;
+///
+/// struct Hedge;
+///
+/// impl Executor for Hedge {
+///     fn submit(_: &Request, inputs: Vec<Tensor>, model: &Callable) -> Result<Vec<Tensor>, Error> {
+///         let first = model.start(&inputs)?;
+///         if wait_any(&[&first], Some(Duration::from_millis(20))).is_some() {
+///             return first.wait();
+///         }
+///         let second = model.start(&inputs)?;
+///         match wait_any(&[&first, &second], None) {
+///             Some(0) => first.wait(), // and `second` is dropped, which cancels it
+///             _ => second.wait(),
+///         }
+///     }
+/// }
+/// ```
+pub trait Executor {
+    /// Called once for each request. `model` is of no use after it.
+    fn submit(request: &Request, inputs: Vec<Tensor>, model: &Callable) -> Result<Vec<Tensor>, Error>;
+
+    /// Called once for each batch that waits together: an outcome for each request, in their order. The
+    /// error `unsupported`, the default, makes the host call `submit` for each.
+    fn submit_batch(
+        requests: &[Request],
+        inputs: Vec<Vec<Tensor>>,
+        model: &Callable,
+    ) -> Result<Vec<Result<Vec<Tensor>, Error>>, Error> {
+        let _ = (requests, inputs, model);
+        Err(Error::unsupported("batches are called one by one"))
+    }
+}
+
 impl<T: Transformer> bindings::transformer::Guest for T {
     fn metadata() -> Option<ModelMetadata> {
         T::metadata()
@@ -52,5 +96,23 @@ impl<T: Model> bindings::model::Guest for T {
 
     fn predict(request: Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
         T::predict(&request, inputs)
+    }
+}
+
+impl<T: Executor> bindings::executor::Guest for T {
+    fn submit(
+        request: Request,
+        inputs: Vec<Tensor>,
+        model: callables::Callable,
+    ) -> Result<Vec<Tensor>, Error> {
+        T::submit(&request, inputs, &Callable::new(model))
+    }
+
+    fn submit_batch(
+        requests: Vec<Request>,
+        inputs: Vec<Vec<Tensor>>,
+        model: callables::Callable,
+    ) -> Result<Vec<Result<Vec<Tensor>, Error>>, Error> {
+        T::submit_batch(&requests, inputs, &Callable::new(model))
     }
 }

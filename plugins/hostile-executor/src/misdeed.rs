@@ -1,0 +1,186 @@
+//! What an executor can do wrong with one request, by name. Some of it never returns.
+
+use hostler_plugin::bindings::executor::{callables, models as raw};
+use hostler_plugin::{
+    Callable, Error, ErrorKind, Request, Tensor, answer, metrics, models, sleep, state, tensor, wait_any,
+};
+use std::hint::black_box;
+use std::mem::forget;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// A callable of an earlier request, for `kept`.
+static KEPT: Mutex<Option<Callable>> = Mutex::new(None);
+
+pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
+    let deed = request.text("do")?.unwrap_or_else(|| "ok".into());
+    match deed.as_str() {
+        "ok" => {}
+        "trap" => panic!("the request asked for this panic"),
+        "spin" => spin(),
+        "sleep" => sleep(Duration::from_secs(1 << 40)),
+        "leak" => leak(inputs, model, 3)?,
+        "unwaited" => {
+            model.start(inputs)?;
+            return Err(Error::failed("did not wait"));
+        }
+        // Where the model is one that does not end.
+        "forever" => drop(wait_any(&[&model.start(inputs)?], None)),
+        "empty-wait" => drop(wait_any(&[], None)),
+        "wait-twice" => return wait_twice(inputs, model),
+        "many" => return many(inputs, model, count(request)?),
+        "leak-many" => leak(inputs, model, count(request)?)?,
+        "call-many" => call_many(inputs, model, count(request)?)?,
+        "answer" => answer(inputs_as_outputs(inputs, model)?.as_slice())?,
+        "answer-twice" => answer_twice(inputs, model)?,
+        "answer-then-trap" => {
+            answer(&model.call(inputs)?)?;
+            panic!("the request asked for this panic after its answer");
+        }
+        "answer-then-spin" => {
+            answer(&model.call(inputs)?)?;
+            spin();
+        }
+        "answer-then-fail" => {
+            answer(&model.call(inputs)?)?;
+            return Err(Error::failed("fails after its answer"));
+        }
+        "answer-wrong" => answer(&surprise()?)?,
+        "wrong-outputs" => return surprise(),
+        "wrong-inputs" => return model.call(&surprise()?),
+        "recurse" => return models::get(&request.model(), Some(&request.version()))?.call(inputs),
+        "unknown-model" => return models::get("nobody", None)?.call(inputs),
+        "keep" => *lock() = Some(models::get(&request.model(), Some(&request.version()))?),
+        "kept" => return kept(inputs),
+        "dropped" => dropped(request)?,
+        "fill-state" => fill_state(count(request)?)?,
+        "large-state" => state::set("large", &vec![0; 32 << 20], None)?,
+        "counters" => {
+            for number in 0..count(request)? {
+                state::add(&format!("counter {number}"), 1);
+            }
+        }
+        "tally" => return Err(Error::failed(format!("tally {}", state::add("tally", 1)))),
+        "bad-metric" => metrics::count("bad name\n# HELP", 1),
+        "many-metrics" => {
+            for number in 0..count(request)? {
+                metrics::set(&format!("metric_{number}"), 1.0);
+            }
+        }
+        "odd-metric" => metrics::set("odd", f64::NAN),
+        "error" => return Err(error(&request.text("kind")?.unwrap_or_default())),
+        unknown => return Err(Error::invalid("parameters.do", format!("\"{unknown}\" is no misdeed"))),
+    }
+    model.call(inputs)
+}
+
+/// The parameter `count`.
+fn count(request: &Request) -> Result<u64, Error> {
+    let count = request.integer("count")?.unwrap_or(10_000);
+    u64::try_from(count).map_err(|_| Error::invalid("parameters.count", "count is negative"))
+}
+
+/// Computes for ever, without a call to the host that could stop it.
+fn spin() {
+    for number in 0_u64.. {
+        black_box(number);
+    }
+}
+
+/// Calls that nobody waits for and nobody drops.
+fn leak(inputs: &[Tensor], model: &Callable, count: u64) -> Result<(), Error> {
+    for _ in 0..count {
+        forget(model.start(inputs)?);
+    }
+    Ok(())
+}
+
+/// So many calls at once; the answer of the first, or the error of the first that was not admitted.
+fn many(inputs: &[Tensor], model: &Callable, count: u64) -> Result<Vec<Tensor>, Error> {
+    let started: Result<Vec<_>, _> = (0..count).map(|_| model.start(inputs)).collect();
+    let mut answers = started?.into_iter().map(|call| call.wait());
+    answers.next().unwrap_or_else(|| Err(Error::failed("no call was made")))
+}
+
+/// So many calls, one after the other, whose answers are all kept.
+fn call_many(inputs: &[Tensor], model: &Callable, count: u64) -> Result<(), Error> {
+    for _ in 0..count {
+        forget(model.call(inputs)?);
+    }
+    Ok(())
+}
+
+/// The outcome of a call is given once.
+fn wait_twice(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
+    let call = model.start(inputs)?;
+    wait_any(&[&call, &call], None);
+    let outcome = call.outcome();
+    if wait_any(&[&call], None) != Some(0) || call.outcome().is_some() {
+        return Err(Error::failed("a call ended twice"));
+    }
+    outcome.unwrap_or_else(|| Err(Error::failed("a call that has ended has no outcome")))
+}
+
+/// An answer that no model gave.
+fn inputs_as_outputs(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
+    let outputs = model.call(inputs)?;
+    Ok(outputs.iter().zip(inputs).map(|(output, input)| input.renamed(&output.name())).collect())
+}
+
+fn answer_twice(inputs: &[Tensor], model: &Callable) -> Result<(), Error> {
+    let outputs = model.call(inputs)?;
+    answer(&outputs)?;
+    if answer(&outputs).is_ok() {
+        metrics::count("answered_twice", 1);
+    }
+    Ok(())
+}
+
+fn surprise() -> Result<Vec<Tensor>, Error> {
+    Ok(vec![tensor::fp32("surprise", &[1, 3], &[1.0, 2.0, 3.0])?])
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Option<Callable>> {
+    KEPT.lock().expect("invariant: an instance has one thread")
+}
+
+/// Uses what an earlier request of the same instance has kept.
+fn kept(inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+    match &*lock() {
+        Some(model) => model.call(inputs),
+        None => Err(Error::failed("nothing was kept in this instance")),
+    }
+}
+
+/// Uses a handle that it has dropped.
+fn dropped(request: &Request) -> Result<(), Error> {
+    let callable = raw::get(&request.model(), None)?;
+    let handle = callable.handle();
+    drop(callable);
+    // SAFETY: there is no memory behind a handle; the host checks its number.
+    let callable = unsafe { callables::Callable::from_handle(handle) };
+    black_box(callable.model());
+    Ok(())
+}
+
+/// Keys of 16 KB each, which shall not be more than the state may hold.
+fn fill_state(count: u64) -> Result<(), Error> {
+    for number in 0..count {
+        state::set(&format!("key {number}"), &[0; 16 << 10], None)?;
+    }
+    let kept = (0..count).filter(|number| state::get(&format!("key {number}")).is_some()).count();
+    metrics::set("kept_keys", kept as f64);
+    Ok(())
+}
+
+fn error(kind: &str) -> Error {
+    let kind = match kind {
+        "invalid-input" => return Error::invalid("x", "an invalid input, as asked"),
+        "unavailable" => ErrorKind::Unavailable,
+        "overloaded" => ErrorKind::Overloaded,
+        "deadline" => ErrorKind::Deadline,
+        "cancelled" => ErrorKind::Cancelled,
+        _ => ErrorKind::Failed,
+    };
+    Error::of(kind, "an error, as asked")
+}
