@@ -49,7 +49,7 @@ impl Tensor {
             )));
         }
         let mut rest = self.data.clone();
-        let elements_per_row = if all == 0 { 0 } else { element_count(&self.shape)? / all };
+        let elements_per_row = element_count(&self.shape)?.checked_div(all).unwrap_or(0);
         let part = |&rows: &usize| {
             let elements = rows * elements_per_row;
             let length = match self.datatype {
