@@ -222,3 +222,6 @@ write(
     [value("y", T.FLOAT, ["n", 4])],
     [constant for _, constants in layers for constant in constants],
 )
+
+# Many numbers in, one out.
+write("sum", [h.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, [])])

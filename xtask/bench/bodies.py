@@ -28,5 +28,10 @@ for kind in ["single", "batched"]:
     bodies[f"fresh-{kind}"] = {"model": f"fresh-{kind}", "data": record}
     bodies[f"plain-{kind}"] = {"model": f"plain-{kind}", "data": {"input": rows}}
     bodies[f"dense-{kind}"] = {"model": f"dense-{kind}", "data": [[number / 16 for number in range(16)]]}
+# `--executors`: the same on its executor and through a plugin before it.
+for kind in ["direct", "passed", "hedged"]:
+    bodies[kind] = {"model": kind, "data": record}
+    bodies[f"plain-{kind}"] = {"model": f"plain-{kind}", "data": {"input": rows}}
+    bodies[f"large-{kind}"] = {"model": f"large-{kind}", "data": [0] * 150_000}
 for name, body in bodies.items():
     (output / f"{name}.json").write_text(json.dumps(body))

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: Hostler against FastAPI + uvicorn on the same model, interleaved in one run, because two runs
 //! on one machine differ by more than what is measured. Only this file knows who is measured with what.
 
-mod batching;
+mod compare;
 mod http;
 mod machine;
 mod probe;
@@ -27,7 +27,8 @@ const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
 /// An idle machine shows less; more than this is seen in the results.
 const BUSY_PERCENT_MAX: f64 = 10.0;
 const MODEL: &str = "examples/bankchurn/model.onnx";
-const USAGE: &str = "bench [protocol] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching]";
+const USAGE: &str =
+    "bench [protocol] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
 
 struct Plan {
     seconds: u64,
@@ -36,8 +37,8 @@ struct Plan {
     quick: bool,
     /// Another build of hostler to measure; by default this repository's is built.
     hostler: Option<PathBuf>,
-    /// Only what requests that share runs gain by it.
-    batching: bool,
+    /// Not against FastAPI but with and without something; with the argument that asked for it.
+    comparison: Option<(&'static str, compare::Comparison)>,
 }
 
 /// One line of the tables.
@@ -91,11 +92,11 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
 
     let machine = machine::describe(layout, &binary, busy_percent)?;
     let page = layout.root.join("docs/performance.md");
-    if plan.batching {
-        let hostler = server::hostler(layout, "xtask/bench/batching.toml", &binary, &library, &folder)?;
-        let cells = measure(layout, &plan, &batching::targets(&hostler), &folder)?;
-        let report = batching::report(&plan_text(&plan), &machine, &cells);
-        return publish(layout, &plan, &page, &batching::MARKERS, &report);
+    if let Some((_, comparison)) = &plan.comparison {
+        let hostler = server::hostler(layout, comparison.manifest, &binary, &library, &folder)?;
+        let cells = measure(layout, &plan, &compare::targets(comparison, &hostler), &folder)?;
+        let report = compare::report(comparison, &plan_text(&plan), &machine, &cells);
+        return publish(layout, &plan, &page, &comparison.markers, &report);
     }
     let fastapi = server::fastapi(layout, &python, &folder, "fastapi_app", &[("BENCH_MODEL", MODEL)])?;
     let hostler = server::hostler(layout, "xtask/bench/hostler.toml", &binary, &library, &folder)?;
@@ -127,14 +128,15 @@ fn publish(layout: &Layout, plan: &Plan, page: &Path, markers: &[&str; 2], repor
 }
 
 fn parse(args: &[String]) -> Result<Plan> {
-    let mut plan = Plan { seconds: 5, rounds: 3, quick: false, hostler: None, batching: false };
+    let mut plan = Plan { seconds: 5, rounds: 3, quick: false, hostler: None, comparison: None };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--seconds" => plan.seconds = number(arg, args.next())?,
             "--rounds" => plan.rounds = number(arg, args.next())? as usize,
             "--quick" => (plan.seconds, plan.rounds, plan.quick) = (1, 1, true),
-            "--batching" => plan.batching = true,
+            "--batching" => plan.comparison = Some(("--batching", compare::BATCHING)),
+            "--executors" => plan.comparison = Some(("--executors", compare::EXECUTORS)),
             "--hostler" => {
                 let path = args.next().ok_or_else(|| Error::new("bench: --hostler needs a path", USAGE))?;
                 plan.hostler = Some(std::path::absolute(path).attempting(|| format!("--hostler {path}"))?);
@@ -151,8 +153,8 @@ fn number(arg: &str, value: Option<&String>) -> Result<u64> {
 }
 
 fn plan_text(plan: &Plan) -> String {
-    let batching = if plan.batching { " --batching" } else { "" };
-    format!("cargo xtask bench{batching} --seconds {} --rounds {}", plan.seconds, plan.rounds)
+    let comparison = plan.comparison.as_ref().map_or("".to_owned(), |(argument, _)| format!(" {argument}"));
+    format!("cargo xtask bench{comparison} --seconds {} --rounds {}", plan.seconds, plan.rounds)
 }
 
 fn write_bodies(layout: &Layout, python: &Path, folder: &Path) -> Result<()> {
