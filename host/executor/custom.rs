@@ -254,7 +254,10 @@ impl Shared {
         let target = self.target(&call);
         let Call { context, input, callable, .. } = call;
         let outcome = match sink.preprocess(input, &*callable).await {
-            Ok(inputs) => self.answer(&context, inputs, target, &*callable, &mut sink).await,
+            Ok(inputs) => {
+                sink.lend_instance(self.config.workers);
+                self.answer(&context, inputs, target, &*callable, &mut sink).await
+            }
             Err(error) => Err(error),
         };
         self.count(&outcome);
@@ -342,7 +345,10 @@ impl Shared {
         for (call, mut sink) in items {
             let Call { context, input, callable, .. } = call;
             match sink.preprocess(input, &*callable).await {
-                Ok(inputs) => ready.push((context, inputs, sink)),
+                Ok(inputs) => {
+                    sink.lend_instance(self.config.workers);
+                    ready.push((context, inputs, sink));
+                }
                 Err(error) => sink.finish(Err(error)),
             }
         }

@@ -171,6 +171,16 @@ impl Sink {
         Ok(inputs)
     }
 
+    /// Lets others have the transformer's instance while this call waits, if it is one of `waiting` and
+    /// another can be had as cheaply: few that are warm serve better than one for each.
+    fn lend_instance(&mut self, waiting: usize) {
+        if let Some(visit) = &mut self.visit
+            && visit.kept_max(waiting) == 0
+        {
+            visit.let_go();
+        }
+    }
+
     async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
         let payload = match &mut self.visit {
             Some(visit) => visit.postprocess(&self.context, outputs).await?,
