@@ -198,6 +198,26 @@ fn an_attempt_that_outlasts_its_deadline_holds_back_the_next_one_and_the_slot() 
 }
 
 #[test]
+fn the_same_holds_behind_an_executor_that_is_a_plugin() {
+    let custom = "[plugins.pass]\npath = \"pass.wasm\"\n[executors.passed]\nkind = \"custom\"\nplugin = \"pass\"\n\
+                  inner = \"onnx\"\n[policy]\nhuge = \"passed\"\n[executors.onnx]\nworkers = 2\nsessions = 2\n";
+    let host = setup(&format!("{custom}{MODELS}")).file("pass.wasm", plugin("pass")).start();
+    let huge = json!({"model": "huge", "data": {"n": [4096]}, "max_runtime_ms": 300, "max_attempts": 2});
+    let id = submit(&host, &huge);
+    wait_for(&host, &id, "the attempt that is overdue", |job| {
+        outcomes(job) == ["timeout"] && job["history"][0]["ended_at"].is_null()
+    });
+    // The guest was stopped; what it had called runs on, and its place is held as long.
+    assert_eq!((&host.executor("passed")["busy"], &host.executor("onnx")["busy"]), (&json!(1), &json!(1)));
+    ended(&host, &id, "timeout");
+    let job = released(&host, &id);
+    assert_eq!(outcomes(&job), ["timeout", "timeout"]);
+    expect_no_overlap(&job);
+    host.wait_for_idle("passed");
+    assert_eq!(host.executor("onnx")["busy"], 0, "the job's end came before that of its work");
+}
+
+#[test]
 fn attempts_run_under_the_policy_of_their_moment_so_a_reload_can_mend_a_job() {
     let manifest = |ms: u64| {
         format!("[models.loop]\npath = \"loop.onnx\"\ntimeout_ms = {ms}\n[jobs]\nmax_attempts = 1000\n")

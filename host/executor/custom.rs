@@ -10,7 +10,7 @@ use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, check_out
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plugin::{Answered, PluginExecutor, share_this_thread};
-use crate::predict::{Context, Payload, Response, Responses, Target, Tensor, channel};
+use crate::predict::{Context, Payload, Release, Response, Responses, Target, Tensor, channel};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -233,20 +233,66 @@ impl Drop for Slot {
     }
 }
 
+/// Calls of one guest that are remembered before those that have ended are forgotten.
+const CALLED_KEPT: usize = 64;
+
+/// The model on the inner executor, as one call of this executor sees it.
+struct Below {
+    target: ModelTarget,
+    /// What the guest has called there.
+    called: Mutex<Vec<Release>>,
+}
+
+impl Target for Below {
+    fn model(&self) -> &str {
+        self.target.model()
+    }
+
+    fn version(&self) -> &str {
+        self.target.version()
+    }
+
+    fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
+        let responses = self.target.start(caller, inputs)?;
+        let mut called = self.called.lock().expect("invariant: no panic under the lock");
+        if called.len() >= CALLED_KEPT {
+            called.retain(|release| !release.is_released());
+        }
+        called.push(responses.release());
+        drop(called);
+        Ok(responses)
+    }
+}
+
+impl Below {
+    /// Returns once nothing works on the inner executor any more for a call that nobody waits for: its place
+    /// here is held as long, and whoever watches for its end (a job) sees the real one.
+    async fn released(&self, context: &Context) {
+        if context.check().is_ok() {
+            return;
+        }
+        let called = std::mem::take(&mut *self.called.lock().expect("invariant: no panic under the lock"));
+        for release in called {
+            release.wait().await;
+        }
+    }
+}
+
 impl Shared {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().expect("invariant: no panic under the lock")
     }
 
-    fn target(&self, call: &Call) -> Arc<dyn Target> {
-        Arc::new(ModelTarget {
+    fn target(&self, call: &Call) -> Arc<Below> {
+        let target = ModelTarget {
             model: Arc::clone(&call.context.model),
             version: Arc::clone(&call.context.version),
             executor: Arc::clone(&self.inner),
             callable: Arc::clone(&call.callable),
             batching: call.batching,
             timeout: None,
-        })
+        };
+        Arc::new(Below { target, called: Mutex::default() })
     }
 
     /// Answers one call. The slot is free before the caller knows, unless the guest goes on after its answer.
@@ -256,10 +302,12 @@ impl Shared {
         let outcome = match sink.preprocess(input, &*callable).await {
             Ok(inputs) => {
                 sink.lend_instance(self.config.workers);
-                self.answer(&context, inputs, target, &*callable, &mut sink).await
+                let below = Arc::clone(&target) as _;
+                self.answer(&context, inputs, below, &*callable, &mut sink).await
             }
             Err(error) => Err(error),
         };
+        target.released(&context).await;
         self.count(&outcome);
         drop(slot);
         sink.finish(outcome);
@@ -362,7 +410,8 @@ impl Shared {
                 joint.id = batch.into();
             }
         });
-        let outcomes = self.plugin.submit_batch(&joint, members.clone(), inputs, Arc::clone(&target)).await;
+        let below: Arc<dyn Target> = Arc::clone(&target) as _;
+        let outcomes = self.plugin.submit_batch(&joint, members.clone(), inputs, Arc::clone(&below)).await;
         if matches!(outcomes, Ok(None)) {
             self.one_by_one.store(true, Ordering::Relaxed);
         }
@@ -384,11 +433,12 @@ impl Shared {
                     Err(error) => Err(error),
                 },
                 Some(Err(error)) => Err(error),
-                None => self.answer(&context, inputs, Arc::clone(&target), &*model, &mut sink).await,
+                None => self.answer(&context, inputs, Arc::clone(&below), &*model, &mut sink).await,
             };
             self.count(&outcome);
             sink.finish(outcome);
         }
+        target.released(&joint).await;
         drop(slot);
     }
 

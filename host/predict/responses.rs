@@ -65,6 +65,18 @@ impl State {
 }
 
 impl Shared {
+    async fn released(&self) {
+        poll_fn(|context| {
+            let mut state = self.state.lock().expect("invariant: no panic under the lock");
+            if state.released {
+                return Poll::Ready(());
+            }
+            state.receiver = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Changes the state and then, outside the lock, wakes the receiver.
     fn update(&self, change: impl FnOnce(&mut State)) {
         let waker = {
@@ -140,6 +152,20 @@ pub struct Responses {
     context: Arc<Context>,
 }
 
+/// What is left of a call whose responses nobody wants any more.
+pub struct Release(Arc<Shared>);
+
+impl Release {
+    pub fn is_released(&self) -> bool {
+        self.0.state.lock().expect("invariant: no panic under the lock").released
+    }
+
+    /// Returns once the work has let go of the call. Not to be polled while its responses are.
+    pub async fn wait(self) {
+        self.0.released().await;
+    }
+}
+
 /// The callers' ends of a batch. When its caller leaves, the last call is cancelled first: what has not
 /// started must not start because something before it has just made room.
 pub struct BatchResponses(pub Vec<Responses>);
@@ -188,15 +214,12 @@ impl Responses {
     /// Returns once the work has let go of this call, which may be long after its deadline: ONNX Runtime stops
     /// at the next node of its graph. Not to be polled beside `next`.
     pub async fn released(&self) {
-        poll_fn(|context| {
-            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
-            if state.released {
-                return Poll::Ready(());
-            }
-            state.receiver = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.shared.released().await;
+    }
+
+    /// For those who want to know when the work has let go after this end is gone.
+    pub fn release(&self) -> Release {
+        Release(Arc::clone(&self.shared))
     }
 
     async fn receive(&self) -> Option<Result<Response>> {
