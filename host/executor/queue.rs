@@ -1,31 +1,62 @@
 //! What waits for the workers of a pool, in order: admissions, and the jobs in them.
 
 use super::batch::{expected_rows, goes_with};
-use super::{Batching, Call};
+use super::{Batching, Call, Lent};
 use crate::error::Kind;
-use crate::predict::Sender;
+use crate::predict::{Context, Sender};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+/// What a worker does in one turn.
 pub(super) struct Job {
-    pub call: Call,
-    pub sender: Sender,
+    pub work: Work,
     pub admitted: Instant,
     /// Rows that it adds to a batch, as far as is known before preprocess.
     rows: usize,
 }
 
+pub(super) enum Work {
+    Call(Call, Sender),
+    Lent(Lent),
+}
+
 impl Job {
-    pub fn new(call: Call, sender: Sender, admitted: Instant) -> Self {
+    pub fn call(call: Call, sender: Sender, admitted: Instant) -> Self {
         let rows = expected_rows(&call);
-        Job { call, sender, admitted, rows }
+        Job { work: Work::Call(call, sender), admitted, rows }
+    }
+
+    pub fn lent(lent: Lent, admitted: Instant) -> Self {
+        Job { work: Work::Lent(lent), admitted, rows: 1 }
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        match &self.work {
+            Work::Call(call, _) => &call.context,
+            Work::Lent(lent) => &lent.context,
+        }
+    }
+
+    pub fn batching(&self) -> Option<Batching> {
+        match &self.work {
+            Work::Call(call, _) => call.batching,
+            Work::Lent(_) => None,
+        }
     }
 
     /// Until when it waits for others to share its run, if it does.
     pub fn ready_at(&self) -> Option<Instant> {
-        let batching = self.call.batching.filter(|batching| !batching.max_delay.is_zero())?;
+        let batching = self.batching().filter(|batching| !batching.max_delay.is_zero())?;
         Some(self.admitted + batching.max_delay)
+    }
+
+    fn goes_with(&self, other: &Job) -> bool {
+        match (&self.work, &other.work) {
+            (Work::Call(ours, _), Work::Call(theirs, _)) => goes_with(ours, theirs),
+            _ => false,
+        }
     }
 }
 
@@ -60,7 +91,7 @@ impl Queue {
         let mut expired = 0;
         for admission in &mut self.admissions {
             admission.jobs.retain(|job| {
-                let reason = job.call.context.stopped();
+                let reason = job.context().stopped();
                 expired += u64::from(reason.as_ref().is_some_and(|reason| reason.kind() == Kind::Deadline));
                 reason.is_none()
             });
@@ -92,7 +123,7 @@ impl Queue {
                 return Ok(index);
             }
             // Once for each model.
-            if !looked_at.iter().any(|job| goes_with(&job.call, &first.call)) {
+            if !looked_at.iter().any(|job| job.goes_with(first)) {
                 if self.fills(first) {
                     return Ok(index);
                 }
@@ -111,13 +142,12 @@ impl Queue {
 
     /// Whether those who wait for the job's model would fill a batch.
     fn fills(&self, job: &Job) -> bool {
-        let batching = job.call.batching;
-        batching.is_none_or(|batching| self.rows_with(&job.call) >= batching.max_size)
+        job.batching().is_none_or(|batching| self.rows_with(job) >= batching.max_size)
     }
 
-    /// Rows that wait and could share a run with this call.
-    fn rows_with(&self, call: &Call) -> usize {
-        let fits = |job: &&Job| goes_with(call, &job.call);
+    /// Rows that wait and could share a run with this job.
+    fn rows_with(&self, job: &Job) -> usize {
+        let fits = |other: &&Job| job.goes_with(other);
         let jobs =
             self.admissions.iter().filter(|admission| admission.jobs.front().as_ref().is_some_and(fits));
         jobs.flat_map(|admission| &admission.jobs).map(|job| job.rows).sum()
@@ -130,7 +160,7 @@ impl Queue {
         let mut rows = jobs[0].rows;
         let mut rows_max = batching.max_size;
         if helpers > 0 && batching.max_delay.is_zero() {
-            let all = rows + self.rows_with(&jobs[0].call);
+            let all = rows + self.rows_with(&jobs[0]);
             rows_max = rows_max.min(all.div_ceil(helpers + 1));
         }
         for one_each in [true, false] {
@@ -138,7 +168,7 @@ impl Queue {
             while rows < rows_max && index < self.admissions.len() {
                 let admission = &mut self.admissions[index];
                 while let Some(job) = admission.jobs.front()
-                    && goes_with(&jobs[0].call, &job.call)
+                    && jobs[0].goes_with(job)
                 {
                     if rows + job.rows > rows_max {
                         return;

@@ -137,6 +137,10 @@ impl Callable for OnnxModel {
         &self.metadata
     }
 
+    fn holds_thread(&self) -> bool {
+        true
+    }
+
     fn call<'a>(
         &'a self,
         context: &'a Arc<Context>,
