@@ -6,7 +6,7 @@
 
 use super::batch::{Batch, BatchMetrics, Member};
 use super::lend::Begun;
-use super::queue::{Job, Queue, Work};
+use super::queue::{Admission, Job, Queue, Work};
 use super::{Call, Lent, Sink, Status};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
@@ -164,14 +164,14 @@ impl WorkerPool {
     pub fn submit(&self, call: Call) -> Result<Responses> {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
         let job = Job::call(call, sender, Instant::now());
-        self.shared.admit(VecDeque::from([job])).map_err(|_| self.shared.refusal())?;
+        self.shared.admit(job.into()).map_err(|_| self.shared.refusal())?;
         Ok(responses)
     }
 
     /// See [`Executor::lend`](super::Executor::lend). Work that is refused can go elsewhere, so it is not counted.
     pub fn lend(&self, lent: Lent) -> Result<(), Lent> {
         let job = Job::lent(lent, Instant::now());
-        self.shared.admit(VecDeque::from([job])).map_err(|mut refused| match refused.pop_front() {
+        self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
             Some(Job { work: Work::Lent(lent), .. }) => lent,
             _ => unreachable!("what was to be admitted comes back"),
         })
@@ -179,14 +179,14 @@ impl WorkerPool {
 
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         let admitted = Instant::now();
-        let (jobs, responses) = calls
+        let (jobs, responses): (VecDeque<Job>, Vec<Responses>) = calls
             .into_iter()
             .map(|call| {
                 let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
                 (Job::call(call, sender, admitted), responses)
             })
             .unzip();
-        self.shared.admit(jobs).map_err(|_| self.shared.refusal())?;
+        self.shared.admit(jobs.into()).map_err(|_| self.shared.refusal())?;
         Ok(responses)
     }
 
@@ -232,7 +232,7 @@ impl Shared {
     }
 
     /// Gives the jobs a place in the queue, or gives them back.
-    fn admit(&self, jobs: VecDeque<Job>) -> Result<(), VecDeque<Job>> {
+    fn admit(&self, jobs: Admission) -> Result<(), Box<Admission>> {
         let count = jobs.len();
         let delay = jobs.front().and_then(Job::ready_at);
         let wake = {
@@ -244,7 +244,7 @@ impl Shared {
                 self.metrics.timeouts.inc_by(state.queue.forget_abandoned());
             }
             if full(&state) {
-                return Err(jobs);
+                return Err(Box::new(jobs));
             }
             state.queue.push(jobs);
             state.has_delays |= delay.is_some();

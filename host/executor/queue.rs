@@ -65,9 +65,49 @@ pub(super) struct Queue {
     admissions: VecDeque<Admission>,
 }
 
-/// One place in the queue. Never empty.
-struct Admission {
-    jobs: VecDeque<Job>,
+/// What takes one place in the queue: a job, or the jobs of a batch. One allocates nothing.
+pub(super) struct Admission {
+    first: Option<Job>,
+    rest: VecDeque<Job>,
+}
+
+impl From<Job> for Admission {
+    fn from(job: Job) -> Self {
+        Admission { first: Some(job), rest: VecDeque::new() }
+    }
+}
+
+impl From<VecDeque<Job>> for Admission {
+    fn from(rest: VecDeque<Job>) -> Self {
+        Admission { first: None, rest }
+    }
+}
+
+impl Admission {
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn front(&self) -> Option<&Job> {
+        self.first.as_ref().or_else(|| self.rest.front())
+    }
+
+    pub fn pop_front(&mut self) -> Option<Job> {
+        self.first.take().or_else(|| self.rest.pop_front())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Job> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Job) -> bool) {
+        self.first = self.first.take().filter(|job| keep(job));
+        self.rest.retain(keep);
+    }
 }
 
 impl Queue {
@@ -77,12 +117,12 @@ impl Queue {
     }
 
     pub fn jobs(&self) -> usize {
-        self.admissions.iter().map(|admission| admission.jobs.len()).sum()
+        self.admissions.iter().map(Admission::len).sum()
     }
 
-    pub fn push(&mut self, jobs: VecDeque<Job>) {
-        if !jobs.is_empty() {
-            self.admissions.push_back(Admission { jobs });
+    pub fn push(&mut self, admission: Admission) {
+        if !admission.is_empty() {
+            self.admissions.push_back(admission);
         }
     }
 
@@ -90,13 +130,13 @@ impl Queue {
     pub fn forget_abandoned(&mut self) -> u64 {
         let mut expired = 0;
         for admission in &mut self.admissions {
-            admission.jobs.retain(|job| {
+            admission.retain(|job| {
                 let reason = job.context().stopped();
                 expired += u64::from(reason.as_ref().is_some_and(|reason| reason.kind() == Kind::Deadline));
                 reason.is_none()
             });
         }
-        self.admissions.retain(|admission| !admission.jobs.is_empty());
+        self.admissions.retain(|admission| !admission.is_empty());
         expired
     }
 
@@ -105,8 +145,8 @@ impl Queue {
     pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
         let index = self.first_ready(hurry)?;
         let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
-        let job = admission.jobs.pop_front().expect("invariant: no admission is empty");
-        if !admission.jobs.is_empty() {
+        let job = admission.pop_front().expect("invariant: no admission is empty");
+        if !admission.is_empty() {
             self.admissions.push_back(admission);
         }
         Ok(job)
@@ -117,7 +157,7 @@ impl Queue {
         let mut soonest: Option<Instant> = None;
         let mut looked_at: SmallVec<[&Job; 4]> = SmallVec::new();
         for (index, admission) in self.admissions.iter().enumerate() {
-            let Some(first) = admission.jobs.front() else { continue };
+            let Some(first) = admission.front() else { continue };
             let Some(ready_at) = first.ready_at().filter(|_| !hurry) else { return Ok(index) };
             if ready_at <= Instant::now() {
                 return Ok(index);
@@ -136,7 +176,7 @@ impl Queue {
 
     /// Whether the last job need not wait for others.
     pub fn last_is_ready(&self) -> bool {
-        let last = self.admissions.back().and_then(|admission| admission.jobs.front());
+        let last = self.admissions.back().and_then(|admission| admission.front());
         last.is_none_or(|job| job.ready_at().is_none() || self.fills(job))
     }
 
@@ -149,8 +189,8 @@ impl Queue {
     fn rows_with(&self, job: &Job) -> usize {
         let fits = |other: &&Job| job.goes_with(other);
         let jobs =
-            self.admissions.iter().filter(|admission| admission.jobs.front().as_ref().is_some_and(fits));
-        jobs.flat_map(|admission| &admission.jobs).map(|job| job.rows).sum()
+            self.admissions.iter().filter(|admission| admission.front().as_ref().is_some_and(fits));
+        jobs.flat_map(Admission::iter).map(|job| job.rows).sum()
     }
 
     /// Adds to the one job in `jobs` those that can share its run, in their order: first one of each
@@ -167,19 +207,19 @@ impl Queue {
             let mut index = 0;
             while rows < rows_max && index < self.admissions.len() {
                 let admission = &mut self.admissions[index];
-                while let Some(job) = admission.jobs.front()
+                while let Some(job) = admission.front()
                     && jobs[0].goes_with(job)
                 {
                     if rows + job.rows > rows_max {
                         return;
                     }
                     rows += job.rows;
-                    jobs.extend(admission.jobs.pop_front());
+                    jobs.extend(admission.pop_front());
                     if one_each || rows == rows_max {
                         break;
                     }
                 }
-                if admission.jobs.is_empty() {
+                if admission.is_empty() {
                     self.admissions.remove(index);
                 } else {
                     index += 1;
