@@ -115,8 +115,13 @@ impl Entry<'_> {
         put(line, "kind", self.error.map(|error| error.kind().as_str()));
         put(line, "plugin", self.error.and_then(Error::plugin_name));
         put(line, "error", self.error.map(Error::message));
-        let ms = |duration: Duration| duration.as_micros() as f64 / 1e3;
-        let (total, queue, service) = (ms(self.elapsed), ms(self.queue_wait), ms(self.service));
-        let _ = writeln!(line, ",\"ms\":{total},\"queue_ms\":{queue},\"service_ms\":{service}}}");
+        for (key, duration) in
+            [("ms", self.elapsed), ("queue_ms", self.queue_wait), ("service_ms", self.service)]
+        {
+            // Whole numbers cost a fraction of what floating point does, and are as exact.
+            let us = duration.as_micros();
+            let _ = write!(line, ",\"{key}\":{}.{:03}", us / 1000, us % 1000);
+        }
+        line.extend_from_slice(b"}\n");
     }
 }

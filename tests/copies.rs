@@ -31,7 +31,8 @@ fn place(tensor: &Tensor) -> usize {
 }
 
 fn large() -> Tensor {
-    Tensor::new("x", Datatype::Fp32, [ELEMENTS as i64].as_slice().into(), vec![0; 4 * ELEMENTS].into()).unwrap()
+    Tensor::new("x", Datatype::Fp32, [ELEMENTS as i64].as_slice().into(), vec![0; 4 * ELEMENTS].into())
+        .unwrap()
 }
 
 impl Callable for Witness {

@@ -6,12 +6,16 @@
 
 use super::{Callable, Sink};
 use crate::error::Result;
-use crate::plugin::with_shared_thread;
+use crate::plugin::with_ticks;
 use crate::predict::{Context, Response, Tensor};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context as Task, Poll, Wake, Waker};
+
+/// For how long a guest may compute on a lent worker, in milliseconds. One whose thread was interrupted by others is
+/// not sent home for that.
+const TICKS: u32 = 5;
 
 /// An answer that is ready, and not given yet: first its slots are freed.
 pub struct Answer {
@@ -50,6 +54,9 @@ impl Lent {
         runtime: &tokio::runtime::Handle,
         ran: impl FnOnce(&Result<Option<Vec<Tensor>>>),
     ) -> Begun {
+        let home = self.home.clone();
+        // Its timers are those of its own executor.
+        let _home = home.enter();
         self.lease.lock().held = true;
         let waker = Waker::from(Arc::clone(&self.lease));
         let mut polled = self.poll(&waker);
@@ -69,8 +76,7 @@ impl Lent {
     }
 
     fn poll(&mut self, waker: &Waker) -> Poll<Answer> {
-        let _home = self.home.enter();
-        with_shared_thread(|| self.work.as_mut().poll(&mut Task::from_waker(waker)))
+        with_ticks(TICKS, || self.work.as_mut().poll(&mut Task::from_waker(waker)))
     }
 }
 

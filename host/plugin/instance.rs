@@ -287,31 +287,35 @@ fn go_on(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> 
         .call
         .as_ref()
         .is_some_and(|call| Instant::now() < call.deadline && !call.context.cancellation.is_cancelled());
-    Ok(match live {
-        false => UpdateDeadline::Interrupt,
-        true if SHARES_THREAD.get() => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
-        true => UpdateDeadline::Continue(1),
+    Ok(match (live, TICKS_LEFT.get()) {
+        (false, _) => UpdateDeadline::Interrupt,
+        (true, Some(0)) => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
+        (true, left) => {
+            TICKS_LEFT.set(left.map(|left| left - 1));
+            UpdateDeadline::Continue(1)
+        }
     })
 }
 
 thread_local! {
-    static SHARES_THREAD: Cell<bool> = const { Cell::new(false) };
+    /// Ticks until a guest on this thread yields. None: it has its worker to itself.
+    static TICKS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Says that guests on the calling thread take turns: one that computes yields to the others at each tick.
 /// Elsewhere a guest has its worker for itself.
 pub fn share_this_thread() {
-    SHARES_THREAD.set(true);
+    TICKS_LEFT.set(Some(0));
 }
 
-/// The same for as long as `work` takes.
-pub fn with_shared_thread<R>(work: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
+/// Lets guests on the calling thread compute for so many ticks in all while `work` goes on; then they yield.
+pub fn with_ticks<R>(ticks: u32, work: impl FnOnce() -> R) -> R {
+    struct Restore(Option<u32>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            SHARES_THREAD.set(self.0);
+            TICKS_LEFT.set(self.0);
         }
     }
-    let _restore = Restore(SHARES_THREAD.replace(true));
+    let _restore = Restore(TICKS_LEFT.replace(Some(ticks)));
     work()
 }

@@ -19,7 +19,7 @@ mod state;
 pub use engine::Engine;
 pub use executor::{Answered, PluginExecutor};
 pub use inspect::{Anatomy, CONTRACT_VERSION, Role};
-pub use instance::{share_this_thread, with_shared_thread};
+pub use instance::{share_this_thread, with_ticks};
 pub use state::Grant;
 
 use crate::error::{Error, Result};
