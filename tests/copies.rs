@@ -31,7 +31,8 @@ fn place(tensor: &Tensor) -> usize {
 }
 
 fn large() -> Tensor {
-    Tensor::new("x", Datatype::Fp32, [ELEMENTS as i64].as_slice().into(), vec![0; 4 * ELEMENTS].into()).unwrap()
+    Tensor::new("x", Datatype::Fp32, [ELEMENTS as i64].as_slice().into(), vec![0; 4 * ELEMENTS].into())
+        .unwrap()
 }
 
 impl Callable for Witness {
@@ -77,7 +78,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
         optional: false,
     };
     for holds_thread in [true, false] {
-        let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("x")] };
+        let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("x")], streaming: false };
         let model = Arc::new(Witness { metadata, holds_thread, seen: Mutex::default() });
         let input = large();
         let call = Call {

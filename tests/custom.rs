@@ -234,8 +234,11 @@ fn a_guest_frees_a_lent_worker_that_it_does_not_use() {
 
 #[test]
 fn a_call_on_a_lent_worker_ends_with_its_guest() {
-    let guest = |timeout_ms: u64| format!("path = \"pass.wasm\"\ninstances = \"reused\"\ntimeout_ms = {timeout_ms}");
-    for (own_ms, asked_ms, part) in [(10_000, 100, "deadline of the request"), (100, 10_000, "timeout_ms is 100")] {
+    let guest =
+        |timeout_ms: u64| format!("path = \"pass.wasm\"\ninstances = \"reused\"\ntimeout_ms = {timeout_ms}");
+    for (own_ms, asked_ms, part) in
+        [(10_000, 100, "deadline of the request"), (100, 10_000, "timeout_ms is 100")]
+    {
         let manifest = format!(
             "[executors.onnx]\nworkers = 1\n[executors.pass]\nkind = \"custom\"\nplugin = \"pass\"\ninner = \"onnx\"\n\
              [plugins.pass]\n{}\n[models.loop]\npath = \"loop.onnx\"\n[policy]\nloop = \"pass\"\n",

@@ -373,8 +373,7 @@ impl Shared {
                         let helpers = state.helpers(self.cores);
                         state.queue.join(jobs, batching, helpers);
                     }
-                    let gone: Vec<Job> =
-                        jobs.extract_if(.., |job| job.context().check().is_err()).collect();
+                    let gone: Vec<Job> = jobs.extract_if(.., |job| job.context().check().is_err()).collect();
                     state.running[index].begin(jobs);
                     if state.has_delays && state.watched.is_none() && state.idle > 0 && state.queue.len() > 0
                     {

@@ -188,8 +188,7 @@ impl Queue {
     /// Rows that wait and could share a run with this job.
     fn rows_with(&self, job: &Job) -> usize {
         let fits = |other: &&Job| job.goes_with(other);
-        let jobs =
-            self.admissions.iter().filter(|admission| admission.front().as_ref().is_some_and(fits));
+        let jobs = self.admissions.iter().filter(|admission| admission.front().as_ref().is_some_and(fits));
         jobs.flat_map(Admission::iter).map(|job| job.rows).sum()
     }
 
