@@ -36,11 +36,13 @@ pub(super) fn best(route: &Route, tensor: &Tensor, count: usize) -> Result<Tenso
     let labels = route.labels.get(tensor.name());
     let mut texts = Vec::with_capacity(rows * count);
     let mut indices: Vec<usize> = Vec::with_capacity(width);
-    for start in (0..rows).map(|row| row * width) {
+    // Rows without elements cost no bytes, so that there can be any number of them.
+    let rows_to_rank = if count == 0 { 0 } else { rows };
+    for start in (0..rows_to_rank).map(|row| row * width) {
         indices.clear();
         indices.extend(0..width);
         let best_first = |a: &usize, b: &usize| numbers.descending(start + a, start + b).then(a.cmp(b));
-        if 0 < count && count < width {
+        if count < width {
             indices.select_nth_unstable_by(count - 1, best_first);
             indices.truncate(count);
         }

@@ -45,3 +45,8 @@ with triton.InferenceServerClient(ADDRESS) as client:
     texts.set_data_from_numpy(np.array([["a"]], dtype=object))
     output = [triton.InferRequestedOutput("OUTPUT0", class_count=1)]
     refused("classes of texts", lambda: client.infer("texts", [texts], outputs=output), "OUTPUT0", "BYTES")
+
+    # Rows without elements are many for no bytes, and have no best.
+    rows = triton.InferInput("INPUT0", [10**12, 0], "INT8")
+    rows.set_data_from_numpy(np.empty((10**12, 0), np.int8))
+    equal("empty rows", client.infer("int8", [rows], outputs=output).as_numpy("OUTPUT0").shape, (10**12, 0))
