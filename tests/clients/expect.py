@@ -17,7 +17,8 @@ RIGHT = np.full((1, 16), 3, np.int32)
 
 
 def equal(what, got, wanted):
-    if not np.array_equal(got, wanted):
+    arrays = isinstance(got, np.ndarray) and isinstance(wanted, np.ndarray)
+    if not (np.array_equal(got, wanted) if arrays else got == wanted):
         raise SystemExit(f"{what}: expected {wanted!r}, got {got!r}")
 
 
