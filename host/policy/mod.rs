@@ -71,6 +71,8 @@ pub struct Route {
     pub transformer: Option<Arc<Transformer>>,
     pub timeout: Option<Duration>,
     pub batching: Option<Batching>,
+    /// What the elements of an output are called, by output.
+    pub labels: BTreeMap<Arc<str>, Arc<[String]>>,
     pub metrics: RouteMetrics,
     /// What the guard judges by.
     pub tally: tally::Tally,
@@ -97,6 +99,11 @@ impl Route {
     pub fn metadata(&self) -> &Metadata {
         let own = self.transformer.as_ref().and_then(|transformer| transformer.metadata());
         own.unwrap_or_else(|| self.callable.metadata())
+    }
+
+    /// Whether a request has 0..n responses.
+    pub fn is_streaming(&self) -> bool {
+        self.callable.metadata().streaming
     }
 }
 

@@ -1,0 +1,156 @@
+//! The classification extension: of each row of an output the best elements, as texts `value:index` or
+//! `value:index:label`. Labels come with the route.
+
+use crate::error::{Error, Result};
+use crate::policy::Route;
+use crate::predict::{Datatype, Parameter, Shape, Tensor, TensorSpec};
+use std::cmp::Ordering;
+
+/// Texts that one answer may have.
+const TEXTS_MAX: usize = 100_000;
+
+/// How many a caller wants; none for 0, which is how callers say that they want all elements as they are.
+pub(super) fn classes(spec: &TensorSpec, value: &Parameter) -> Result<Option<usize>> {
+    let fault = |message: String| {
+        let message = format!("output \"{}\": {message}", spec.name);
+        Err(Error::invalid(message).field(&*spec.name))
+    };
+    let count = match value {
+        Parameter::Integer(count) => usize::try_from(*count).ok(),
+        _ => None,
+    };
+    match (count, spec.datatype) {
+        (None, _) => fault("classification is a whole number, at least 0".into()),
+        (Some(0), _) => Ok(None),
+        (_, Datatype::Bytes | Datatype::Bool) => {
+            let datatype = spec.datatype.as_str();
+            fault(format!("classification is for numbers, and this output is {datatype}"))
+        }
+        (count, _) => Ok(count),
+    }
+}
+
+/// A tensor of texts in place of one of numbers.
+pub(super) fn best(route: &Route, tensor: &Tensor, count: usize) -> Result<Tensor> {
+    let has_rows = has_rows(route, tensor);
+    let rows = if has_rows { tensor.shape()[0] as usize } else { 1 };
+    let width = tensor.count().checked_div(rows).unwrap_or(0);
+    let count = count.min(width);
+    if rows.saturating_mul(count) > TEXTS_MAX {
+        return Err(Error::invalid(format!(
+            "output \"{}\": {count} classes of each of {rows} rows are more than {TEXTS_MAX} texts",
+            tensor.name()
+        ))
+        .field(tensor.name()));
+    }
+    let ranking =
+        Ranking { rows, width, count, labels: route.labels.get(tensor.name()).map(|labels| &**labels) };
+    let data = tensor.data();
+    let texts = match tensor.datatype() {
+        Datatype::Uint8 => ranking.texts::<u8>(data),
+        Datatype::Uint16 => ranking.texts::<u16>(data),
+        Datatype::Uint32 => ranking.texts::<u32>(data),
+        Datatype::Uint64 => ranking.texts::<u64>(data),
+        Datatype::Int8 => ranking.texts::<i8>(data),
+        Datatype::Int16 => ranking.texts::<i16>(data),
+        Datatype::Int32 => ranking.texts::<i32>(data),
+        Datatype::Int64 => ranking.texts::<i64>(data),
+        Datatype::Fp16 => ranking.texts::<half::f16>(data),
+        Datatype::Bf16 => ranking.texts::<half::bf16>(data),
+        Datatype::Fp32 => ranking.texts::<f32>(data),
+        Datatype::Fp64 => ranking.texts::<f64>(data),
+        Datatype::Bool | Datatype::Bytes => {
+            let message = format!("output \"{}\" is not of numbers this time", tensor.name());
+            return Err(Error::failed(message));
+        }
+    };
+    let shape = [rows as i64, count as i64];
+    Tensor::from_elements(
+        tensor.name(),
+        Shape::from_slice(if has_rows { &shape } else { &shape[1..] }),
+        texts,
+    )
+}
+
+/// Whether the first dimension is that of a batch: a free one, with others behind it or with batching on.
+fn has_rows(route: &Route, tensor: &Tensor) -> bool {
+    let spec = route.metadata().outputs.iter().find(|spec| *spec.name == *tensor.name());
+    spec.is_some_and(|spec| match &spec.shape[..] {
+        [-1] => route.batching.is_some() && tensor.shape().len() == 1,
+        [-1, ..] => !tensor.shape().is_empty(),
+        _ => false,
+    })
+}
+
+/// What is wanted of which elements.
+struct Ranking<'a> {
+    rows: usize,
+    width: usize,
+    count: usize,
+    labels: Option<&'a [String]>,
+}
+
+impl Ranking<'_> {
+    /// Row by row, the best first; of equal ones the first.
+    fn texts<E: Element>(&self, data: &[u8]) -> Vec<String> {
+        let mut texts = Vec::with_capacity(self.rows.saturating_mul(self.count));
+        let mut best = Vec::new();
+        // Rows without elements take no bytes, so there can be any number of them.
+        for row in data.chunks_exact((self.width * E::SIZE).max(1)) {
+            let element = |index: usize| E::read(&row[index * E::SIZE..]);
+            let descending = |a: &usize, b: &usize| order(element(*a), element(*b)).then(a.cmp(b));
+            best.clear();
+            for index in 0..self.width {
+                best.push(index);
+                // The worse half goes from time to time, so that a long row needs no list as long.
+                if best.len() >= 2 * self.count {
+                    best.select_nth_unstable_by(self.count - 1, descending);
+                    best.truncate(self.count);
+                }
+            }
+            best.sort_unstable_by(descending);
+            best.truncate(self.count);
+            texts.extend(best.iter().map(|&index| {
+                let value = element(index).text();
+                match self.labels.and_then(|labels| labels.get(index)) {
+                    Some(label) => format!("{value}:{index}:{label}"),
+                    None => format!("{value}:{index}"),
+                }
+            }));
+        }
+        texts
+    }
+}
+
+/// The larger first, and what is not a number last.
+fn order<E: Element>(a: E, b: E) -> Ordering {
+    let is_number = |value: &E| value.partial_cmp(value).is_some();
+    b.partial_cmp(&a).unwrap_or_else(|| is_number(&b).cmp(&is_number(&a)))
+}
+
+trait Element: Copy + PartialOrd {
+    const SIZE: usize;
+    /// From the first bytes of these.
+    fn read(bytes: &[u8]) -> Self;
+    fn text(self) -> String;
+}
+
+macro_rules! elements {
+    ($($rust:ty => $format:literal),*) => {
+        $(impl Element for $rust {
+            const SIZE: usize = size_of::<Self>();
+
+            fn read(bytes: &[u8]) -> Self {
+                let bytes = bytes.first_chunk().expect("invariant: rows are of whole elements");
+                Self::from_le_bytes(*bytes)
+            }
+
+            fn text(self) -> String {
+                format!($format, self)
+            }
+        })*
+    };
+}
+
+elements!(u8 => "{}", u16 => "{}", u32 => "{}", u64 => "{}", i8 => "{}", i16 => "{}", i32 => "{}", i64 => "{}");
+elements!(half::f16 => "{:.6}", half::bf16 => "{:.6}", f32 => "{:.6}", f64 => "{:.6}");

@@ -1,0 +1,278 @@
+//! An inference as HTTP and gRPC both mean it: they decode into its request and encode its responses. What a
+//! request may ask is decided here, once; bytes are the protocols' business.
+
+use super::classification;
+use crate::error::{Error, Kind, Result};
+use crate::policy::Route;
+use crate::predict::{
+    self, Metadata, Parameter, Parameters, Payload, Response, Responses, Shape, Tensor, element_count,
+};
+use crate::router::{Ask, Journey};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(in crate::server) struct InferRequest {
+    /// Comes back in the answer.
+    pub id: Option<String>,
+    /// As sent, the protocol's own included.
+    pub parameters: Parameters,
+    pub inputs: Vec<Tensor>,
+    /// All if there are none.
+    pub outputs: Vec<RequestedOutput>,
+}
+
+pub(in crate::server) struct RequestedOutput {
+    pub name: String,
+    pub parameters: Parameters,
+}
+
+pub(in crate::server) struct InferResponse {
+    pub route: Arc<Route>,
+    pub id: Option<String>,
+    pub parameters: Parameters,
+    pub outputs: Vec<Tensor>,
+}
+
+/// Runs a model that answers once.
+pub(in crate::server) async fn infer(
+    journey: &mut Journey,
+    route: &Arc<Route>,
+    request: InferRequest,
+) -> Result<InferResponse> {
+    if route.is_streaming() {
+        return Err(Error::unsupported(format!(
+            "model \"{}\" gives any number of responses to a request; ask for it on a stream (ModelStreamInfer over gRPC, \
+             generate_stream over HTTP)",
+            route.name
+        )));
+    }
+    let Prepared { ask, input, frame } = prepare(route, request)?;
+    let response = journey.predict(route, ask, input).await?;
+    frame.response(response)
+}
+
+/// Begins a model that gives any number of responses; one that answers once gives one.
+#[expect(clippy::result_large_err, reason = "both sides hold the journey, and a box would cost every stream")]
+pub(in crate::server) fn stream(
+    journey: Journey,
+    route: &Arc<Route>,
+    request: InferRequest,
+) -> Result<InferStream, (Journey, Error)> {
+    let begun = prepare(route, request)
+        .and_then(|Prepared { ask, input, frame }| Ok((journey.stream(route, ask, input)?, frame)));
+    match begun {
+        Ok((responses, frame)) => Ok(InferStream { journey, responses, frame, error: None }),
+        Err(error) => Err((journey, error)),
+    }
+}
+
+/// The responses to one request. Dropping it cancels the work.
+pub(in crate::server) struct InferStream {
+    journey: Journey,
+    responses: Responses,
+    frame: Frame,
+    error: Option<Error>,
+}
+
+impl InferStream {
+    /// None after the last, and after an error.
+    pub async fn next(&mut self) -> Option<Result<InferResponse>> {
+        if self.error.is_some() {
+            return None;
+        }
+        let response = self.journey.next(&self.frame.route, &mut self.responses).await?;
+        let response = response.and_then(|response| self.frame.response(response));
+        self.error = response.as_ref().err().cloned();
+        Some(response)
+    }
+
+    /// Ends the work, and leaves the account of it to the caller.
+    pub fn into_journey(self) -> Journey {
+        self.journey
+    }
+
+    pub fn journey(&self) -> &Journey {
+        &self.journey
+    }
+
+    /// Accounts for the stream as a whole; `status_of` is the protocol's word for how it ended.
+    pub fn end(self, status_of: impl FnOnce(Option<&Error>) -> u16) {
+        let status = status_of(self.error.as_ref());
+        self.journey.end(status, self.error.as_ref());
+    }
+}
+
+/// Clients of this protocol look for how the message begins, to tell a wrong name from other faults.
+pub(in crate::server) fn unknown_model(error: Error) -> Error {
+    match error.kind() {
+        Kind::NotFound => error.context("Request for unknown model"),
+        _ => error,
+    }
+}
+
+struct Prepared {
+    ask: Ask,
+    input: Payload,
+    frame: Frame,
+}
+
+/// What every response to a request has in common.
+struct Frame {
+    route: Arc<Route>,
+    id: Option<String>,
+    outputs: Vec<Wanted>,
+}
+
+/// A requested output that the model has.
+struct Wanted {
+    name: String,
+    /// Of each row, the so many best instead of all.
+    classes: Option<usize>,
+}
+
+/// Holds a request against what its model takes and gives.
+fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
+    let metadata = route.metadata();
+    predict::check_inputs(metadata, &request.inputs)?;
+    Ok(Prepared {
+        ask: ask(request.parameters)?,
+        input: Payload::Tensors(request.inputs),
+        frame: Frame {
+            route: Arc::clone(route),
+            id: request.id,
+            outputs: wanted(metadata, request.outputs)?,
+        },
+    })
+}
+
+fn wanted(metadata: &Metadata, outputs: Vec<RequestedOutput>) -> Result<Vec<Wanted>> {
+    let mut all: Vec<Wanted> = Vec::with_capacity(outputs.len());
+    for RequestedOutput { name, parameters } in outputs {
+        let Some(spec) = metadata.outputs.iter().find(|spec| *spec.name == *name) else {
+            let hint = crate::error::did_you_mean(&name, metadata.outputs.iter().map(|spec| &*spec.name));
+            return Err(Error::invalid(format!("no output \"{name}\"{hint}")).field(name));
+        };
+        if all.iter().any(|earlier| earlier.name == name) {
+            return Err(Error::invalid(format!("output \"{name}\" is asked for twice")).field(name));
+        }
+        let mut classes = None;
+        for (parameter, value) in &parameters {
+            check_tensor_parameter(format_args!("output \"{name}\""), parameter)?;
+            if parameter == "classification" {
+                classes = classification::classes(spec, value)?;
+            }
+        }
+        all.push(Wanted { name, classes });
+    }
+    Ok(all)
+}
+
+/// The shape of `count` elements where the sender does not say: free dimensions are 1, but the last, which has
+/// what is left.
+pub(in crate::server) fn filled(spec: &[i64], count: usize) -> Option<Shape> {
+    let mut shape: Shape = spec.iter().map(|&dimension| if dimension < 0 { 1 } else { dimension }).collect();
+    let others = element_count(&shape).ok()?;
+    if let Some(place) = spec.iter().rposition(|&dimension| dimension < 0) {
+        shape[place] = i64::try_from(count.checked_div(others)?).ok()?;
+    }
+    (element_count(&shape).ok()? == count).then_some(shape)
+}
+
+/// Refuses what a tensor of a request or an answer cannot have: its bytes elsewhere than in the message.
+pub(in crate::server) fn check_tensor_parameter(tensor: impl std::fmt::Display, name: &str) -> Result<()> {
+    if !name.starts_with("shared_memory_") {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{tensor}: shared memory is not supported; send and receive tensors in the message itself"
+    ))
+    .field(format!("parameters.{name}")))
+}
+
+/// `timeout` (microseconds) and a few more are the protocol's own; the rest is for the plugin.
+fn ask(mut parameters: Parameters) -> Result<Ask> {
+    let mut timeout = None;
+    let mut fault = None;
+    parameters.retain(|(name, value)| {
+        let taken = reserved(name, value, &mut timeout);
+        fault = fault.take().or_else(|| taken.as_ref().err().cloned());
+        matches!(taken, Ok(false))
+    });
+    fault.map_or(Ok(Ask { parameters, timeout }), Err)
+}
+
+/// Whether a parameter is the protocol's, and if so what it means here.
+fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Result<bool> {
+    let fault = |wanted: &str| {
+        let message = format!("parameter \"{name}\" is {}; it is {wanted}", shown(value));
+        Err(Error::invalid(message).field(format!("parameters.{name}")))
+    };
+    match (name, value) {
+        // 0 is how callers say that they set none.
+        ("timeout", Parameter::Integer(us)) if *us >= 0 => {
+            *timeout = Some(Duration::from_micros(*us as u64)).filter(|timeout| !timeout.is_zero());
+        }
+        ("timeout", _) => return fault("a number of microseconds, at least 1, or 0 for none"),
+        // Queues here are served in order.
+        ("priority", Parameter::Integer(0..)) => {}
+        ("priority", _) => return fault("a whole number, at least 0"),
+        ("sequence_id", Parameter::Integer(0)) => {}
+        ("sequence_start" | "sequence_end", Parameter::Boolean(false)) => {}
+        ("sequence_id", Parameter::Text(id)) if id.is_empty() => {}
+        ("sequence_id" | "sequence_start" | "sequence_end", _) => {
+            return Err(Error::unsupported(format!(
+                "parameter \"{name}\": sequences are not supported; each request stands for itself"
+            ))
+            .field(format!("parameters.{name}")));
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn shown(value: &Parameter) -> String {
+    match value {
+        Parameter::Boolean(value) => value.to_string(),
+        Parameter::Integer(value) => value.to_string(),
+        Parameter::Number(value) => format!("{value:?}"),
+        Parameter::Text(value) => format!("{value:?}"),
+    }
+}
+
+impl Frame {
+    fn response(&self, response: Response) -> Result<InferResponse> {
+        Ok(InferResponse {
+            route: Arc::clone(&self.route),
+            id: self.id.clone(),
+            parameters: Parameters::new(),
+            outputs: self.outputs(response.payload)?,
+        })
+    }
+
+    /// A transformer that answers with JSON or bytes gives them as one BYTES output.
+    fn outputs(&self, payload: Payload) -> Result<Vec<Tensor>> {
+        let one = |element: &[u8]| {
+            Tensor::from_elements("result", Shape::from_slice(&[1]), [element]).map(|tensor| vec![tensor])
+        };
+        match payload {
+            Payload::Tensors(mut tensors) => {
+                if self.outputs.is_empty() {
+                    return Ok(tensors);
+                }
+                tensors.retain(|tensor| self.outputs.iter().any(|wanted| wanted.name == tensor.name()));
+                for wanted in &self.outputs {
+                    let tensor = tensors.iter_mut().find(|tensor| tensor.name() == wanted.name);
+                    let tensor = tensor.ok_or_else(|| {
+                        Error::failed(format!("the model gave no output \"{}\" this time", wanted.name))
+                    })?;
+                    if let Some(classes) = wanted.classes {
+                        *tensor = classification::best(&self.route, tensor, classes)?;
+                    }
+                }
+                Ok(tensors)
+            }
+            Payload::Json(text) => one(text.as_bytes()),
+            Payload::Bytes { data, .. } => one(&data),
+        }
+    }
+}

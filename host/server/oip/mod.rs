@@ -1,0 +1,149 @@
+//! The Open Inference Protocol over HTTP, with the extensions that Triton has: which path is what, and what the
+//! server and its models are. What an inference means is in `infer`, which other protocols share.
+
+mod absent;
+mod binary;
+mod classification;
+mod generate;
+pub(in crate::server) mod infer;
+mod inference;
+mod json;
+
+use super::http::{self, Reply};
+use super::plain::Public;
+use crate::error::{Error, Kind, Result};
+use crate::policy::Route;
+use crate::predict::Metadata;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use inference::Asked;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Who the server says it is. Programs written for Triton, its public examples among them, end if it is another.
+pub(in crate::server) const SERVER_NAME: &str = "triton";
+
+/// The extensions of the protocol that are offered, by Triton's names.
+pub(in crate::server) const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "classification", "generate", "parameters"];
+
+/// `/v2…`
+pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &str) -> Reply {
+    let (parts, body) = request.into_parts();
+    let get = parts.method == Method::GET || parts.method == Method::HEAD;
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let (model, version, action) = match segments.as_slice() {
+        ["v2"] if get => return http::json_of(StatusCode::OK, &server_metadata()),
+        ["v2", "health", "live"] if get => return empty(StatusCode::OK),
+        ["v2", "health", "ready"] if get => {
+            let ready = public.readiness.refusal().is_none();
+            return empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
+        }
+        ["v2"] | ["v2", "health", "live" | "ready"] => return method_not_allowed("GET"),
+        ["v2", "models", model] => (*model, None, ""),
+        ["v2", "models", model, "versions", version] => (*model, Some(*version), ""),
+        ["v2", "models", model, action] if is_action(action) => (*model, None, *action),
+        ["v2", "models", model, "versions", version, action] if is_action(action) => {
+            (*model, Some(*version), *action)
+        }
+        segments => {
+            return absent::answer(&parts.method, segments).unwrap_or_else(|| no_such_path(path));
+        }
+    };
+    let asked = Asked { public, headers: &parts.headers, model, version };
+    match action {
+        "infer" | "generate" | "generate_stream" if parts.method != Method::POST => {
+            method_not_allowed("POST")
+        }
+        "infer" => asked.infer(body).await,
+        "generate" => asked.generate(body).await,
+        "generate_stream" => asked.generate_stream(body).await,
+        _ if !get => method_not_allowed("GET"),
+        _ => {
+            let id: Arc<str> = http::request_id(&parts.headers);
+            let policy = public.router.policy();
+            let header = |name: &str| http::header(&parts.headers, name);
+            let caller = crate::policy::Caller { request_id: &id, header: &header };
+            let found = names(model, version).and_then(|(model, version)| {
+                let route = policy.content.resolve(&model, version.as_deref(), &caller);
+                route.map(Arc::clone).map_err(infer::unknown_model)
+            });
+            match (found, action) {
+                (Ok(_), "ready") if public.readiness.refusal().is_some() => {
+                    empty(StatusCode::SERVICE_UNAVAILABLE)
+                }
+                (Ok(_), "ready") => empty(StatusCode::OK),
+                (Err(_), "ready") => empty(StatusCode::NOT_FOUND),
+                (Ok(route), _) => {
+                    let versions = policy.content.models().find(|(name, _)| **name == route.name.name);
+                    let versions =
+                        versions.map(|(_, model)| model.versions.keys().map(|v| v.to_string()).collect());
+                    http::json_of(StatusCode::OK, &model_metadata(&route, versions.unwrap_or_default()))
+                }
+                (Err(error), _) => error_reply(&error),
+            }
+        }
+    }
+}
+
+fn is_action(name: &str) -> bool {
+    matches!(name, "ready" | "infer" | "generate" | "generate_stream")
+}
+
+fn names(model: &str, version: Option<&str>) -> Result<(String, Option<String>)> {
+    Ok((http::decode_segment(model)?, version.map(http::decode_segment).transpose()?))
+}
+
+fn server_metadata() -> Value {
+    json!({"name": SERVER_NAME, "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
+}
+
+fn model_metadata(route: &Route, versions: Vec<String>) -> Value {
+    let Metadata { inputs, outputs, .. } = route.metadata();
+    json!({
+        "name": &*route.name.name,
+        "versions": versions,
+        "platform": "hostler",
+        "inputs": http::tensor_specs(inputs),
+        "outputs": http::tensor_specs(outputs),
+    })
+}
+
+fn empty(status: StatusCode) -> Reply {
+    let mut reply = Reply::default();
+    *reply.status_mut() = status;
+    reply
+}
+
+/// Error kind to status of the Open Inference Protocol, as its other servers have it.
+fn status_of(error: &Error) -> StatusCode {
+    match error.kind() {
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Overloaded | Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => http::status_of(error),
+    }
+}
+
+/// The plain interface's answer, with the error in this protocol's form.
+fn method_not_allowed(allow: &'static str) -> Reply {
+    let text = json!({"error": format!("this path takes {allow} only")}).to_string();
+    let mut reply = http::method_not_allowed(allow);
+    *reply.body_mut() = Bytes::from(text).into();
+    reply
+}
+
+fn no_such_path(path: &str) -> Reply {
+    let path: String = path.chars().take(200).collect();
+    error_reply(&Error::not_found(format!("no route {path}")))
+}
+
+fn error_json(error: &Error) -> Value {
+    json!({"error": error.message()})
+}
+
+fn error_reply(error: &Error) -> Reply {
+    let mut reply = http::json_of(status_of(error), &error_json(error));
+    http::retry_after(&mut reply, error);
+    reply
+}
