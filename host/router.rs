@@ -11,7 +11,7 @@ use crate::policy::settings::Limits;
 use crate::policy::tally::Outcome;
 use crate::policy::{Caller, Copy, Live, Picked, Policy, Route, Shadow};
 use crate::predict::{
-    self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses,
+    self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses, Service,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ impl Router {
             started: Instant::now(),
             route: None,
             queue_wait: Duration::ZERO,
-            service: Duration::ZERO,
+            service: Service::default(),
             ended: false,
         }
     }
@@ -102,7 +102,7 @@ pub struct Journey<'r> {
     started: Instant,
     route: Option<Arc<Route>>,
     queue_wait: Duration,
-    service: Duration,
+    service: Service,
     ended: bool,
 }
 
@@ -176,7 +176,8 @@ impl Journey<'_> {
             if let Ok(response) = &answer {
                 self.queue_wait = self.queue_wait.max(response.queue_wait);
                 self.service += response.service;
-                route.tally.record(Outcome::Ok(response.queue_wait + response.service));
+                route.tally.record(Outcome::Ok(response.queue_wait + response.service.total()));
+                route.statistics.answered_item(response);
             }
             answers.push(answer);
         }
@@ -195,6 +196,7 @@ impl Journey<'_> {
             transformer: route.transformer.clone(),
             callable: Arc::clone(&route.callable),
             batching: route.batching,
+            runs: Some(Arc::clone(&route.statistics.runs)),
         }
     }
 
@@ -212,6 +214,7 @@ impl Journey<'_> {
     pub fn count_error(&self, error: &Error) {
         if let Some(route) = &self.route {
             route.tally.record(Outcome::of(Some(error.kind()), Duration::ZERO));
+            route.statistics.failed(self.started.elapsed());
         }
         self.log_error(error);
     }
@@ -241,8 +244,12 @@ impl Journey<'_> {
         if let Some(route) = self.route.as_ref().filter(|_| status != ACCEPTED) {
             route.metrics.duration.observe(elapsed.as_secs_f64());
             if error.is_some() || !self.batch {
-                let took = self.queue_wait + self.service;
+                let took = self.queue_wait + self.service.total();
                 route.tally.record(Outcome::of(error.map(Error::kind), took));
+                match error {
+                    None => route.statistics.answered(elapsed, self.queue_wait, self.service),
+                    Some(_) => route.statistics.failed(elapsed),
+                }
             }
         }
         if let Some(error) = error {
@@ -261,7 +268,7 @@ impl Journey<'_> {
                 error,
                 elapsed,
                 queue_wait: self.queue_wait,
-                service: self.service,
+                service: self.service.total(),
             });
         }
     }

@@ -290,6 +290,7 @@ impl Shared {
             executor: Arc::clone(&self.inner),
             callable: Arc::clone(&call.callable),
             batching: call.batching,
+            runs: call.runs.clone(),
             timeout: None,
         };
         Arc::new(Below { target, called: Mutex::default() })

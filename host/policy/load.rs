@@ -6,6 +6,7 @@
 use super::checks;
 use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
+use super::statistics::Statistics;
 use super::tally::Tally;
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result};
@@ -276,7 +277,7 @@ impl Loader {
             Arc::clone(loaded.expect("invariant: the plan wants this role"))
         });
         let metrics = RouteMetrics::new(&self.metrics, name);
-        Ok(Route {
+        let mut route = Route {
             name: name.clone(),
             executor,
             callable,
@@ -285,7 +286,14 @@ impl Loader {
             batching: wanted.batching,
             metrics,
             tally: Tally::default(),
-        })
+            statistics: Arc::new(Statistics::new(wanted.batching)),
+        };
+        // The first of them is what is live.
+        let live = reuse.first().and_then(|live| live.route(name));
+        if let Some(old) = live.filter(|old| route.counts_on(old)) {
+            route.statistics = Arc::clone(&old.statistics);
+        }
+        Ok(route)
     }
 
     fn source(
@@ -314,8 +322,7 @@ impl Loader {
             let route = &content.models[&name.name].versions[&name.version];
             let unchanged = reuse.iter().any(|old| {
                 let same_plan = old.plan.models.get(name).is_some_and(|old| old.checks == plan.checks);
-                let old = old.models.get(&name.name).and_then(|model| model.versions.get(&name.version));
-                same_plan && old.is_some_and(|old| route.computes_the_same(old))
+                same_plan && old.route(name).is_some_and(|old| route.computes_the_same(old))
             });
             if unchanged {
                 continue;
@@ -342,5 +349,11 @@ impl Route {
         let same_executor = Arc::ptr_eq(&self.executor, &other.executor)
             || [self, other].iter().all(|route| route.executor.kind() != CustomExecutor::KIND);
         same_transformer && same_executor && Arc::ptr_eq(&self.callable, &other.callable)
+    }
+
+    /// Whether the statistics of `other` go on with this route.
+    fn counts_on(&self, other: &Route) -> bool {
+        let same_place = Arc::ptr_eq(&self.executor, &other.executor) && self.batching == other.batching;
+        same_place && self.computes_the_same(other)
     }
 }

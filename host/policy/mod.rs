@@ -19,6 +19,7 @@ mod rollout;
 mod rollout_settings;
 pub mod settings;
 mod shadow;
+pub mod statistics;
 pub mod tally;
 mod watch;
 
@@ -74,6 +75,7 @@ pub struct Route {
     pub metrics: RouteMetrics,
     /// What the guard judges by.
     pub tally: tally::Tally,
+    pub statistics: Arc<statistics::Statistics>,
 }
 
 /// Prepared for the common case: no look-up by label for an answer with 200.
@@ -109,6 +111,10 @@ pub struct Caller<'a> {
 impl Content {
     pub fn models(&self) -> impl Iterator<Item = (&Arc<str>, &Model)> {
         self.models.iter()
+    }
+
+    pub(super) fn route(&self, name: &ModelName) -> Option<&Arc<Route>> {
+        self.models.get(&name.name)?.versions.get(&name.version)
     }
 
     /// The route of a model; without a version the only one, or what the routing rule gives this caller.
@@ -154,6 +160,7 @@ impl Models for Content {
             executor: Arc::clone(&route.executor),
             callable: Arc::clone(&route.callable),
             batching: route.batching,
+            runs: Some(Arc::clone(&route.statistics.runs)),
             timeout: route.timeout,
         }))
     }

@@ -414,10 +414,7 @@ impl Recent {
     }
 
     pub fn counts(&self, policy: &Policy, name: &ModelName) -> Counts {
-        let model = policy.content.models.get(&name.name);
-        let Some(route) = model.and_then(|model| model.versions.get(&name.version)) else {
-            return Counts::default();
-        };
+        let Some(route) = policy.content.route(name) else { return Counts::default() };
         let now = route.tally.counts();
         let older = self.older.counts.get(name).filter(|_| policy.generation == self.generation);
         older.map_or_else(|| now.clone(), |before| now.since(before))
