@@ -9,7 +9,7 @@ use crate::executor::Call;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
 use crate::policy::tally::Outcome;
-use crate::policy::{Caller, Copy, Live, Picked, Policy, Route, Shadow};
+use crate::policy::{Caller, Copy, InUse, Live, Picked, Policy, Route, Shadow};
 use crate::predict::{
     self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses, Service,
 };
@@ -100,7 +100,7 @@ pub struct Journey<'r> {
     id: Arc<str>,
     protocol: &'static str,
     started: Instant,
-    route: Option<Arc<Route>>,
+    route: Option<InUse>,
     queue_wait: Duration,
     service: Service,
     ended: bool,
@@ -128,7 +128,7 @@ impl Journey<'_> {
     ) -> Result<Arc<Route>> {
         let caller = Caller { request_id: &self.id, header };
         let route = self.policy.content.resolve(model, version, &caller)?;
-        self.route = Some(Arc::clone(route));
+        self.route = Some(InUse::new(route));
         Ok(Arc::clone(route))
     }
 

@@ -8,6 +8,7 @@ use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
 use super::statistics::Statistics;
 use super::tally::Tally;
+use super::usage::Usage;
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result};
 use crate::executor::{
@@ -286,6 +287,7 @@ impl Loader {
             batching: wanted.batching,
             metrics,
             tally: Tally::default(),
+            usage: Usage::default(),
             statistics: Arc::new(Statistics::new(wanted.batching)),
         };
         // The first of them is what is live.
@@ -335,6 +337,24 @@ impl Loader {
             }
         }
         Ok(())
+    }
+}
+
+impl Content {
+    /// The same but for one model, of which nothing is kept in memory.
+    pub(super) fn without(&self, model: &str) -> Content {
+        let mut models = self.models.clone();
+        models.remove(model);
+        let routes = || models.values().flat_map(|model| model.versions.values());
+        let used =
+            |callable: &Arc<dyn Callable>| routes().any(|route| Arc::ptr_eq(&route.callable, callable));
+        let callables = self.parts.callables.iter().filter(|(_, callable)| used(callable));
+        let parts = Parts {
+            executors: self.parts.executors.clone(),
+            plugins: self.parts.plugins.clone(),
+            callables: callables.map(|(key, callable)| (key.clone(), Arc::clone(callable))).collect(),
+        };
+        Content { plan: self.plan.without(model), executors: self.executors.clone(), models, parts }
     }
 }
 

@@ -12,6 +12,7 @@ mod guard;
 mod last_good;
 mod load;
 pub mod manifest;
+pub mod overlay;
 pub mod plan;
 pub mod record;
 pub mod reload;
@@ -21,6 +22,7 @@ pub mod settings;
 mod shadow;
 pub mod statistics;
 pub mod tally;
+mod usage;
 mod watch;
 
 pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
@@ -31,6 +33,7 @@ pub use load::Loader;
 pub use reload::Reloader;
 pub use rollout::{Live, Picked};
 pub use shadow::{Copy, Shadow};
+pub use usage::InUse;
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Batching, Callable, Executor, ModelTarget};
@@ -59,6 +62,7 @@ pub struct Content {
 }
 
 /// All versions of a model.
+#[derive(Clone)]
 pub struct Model {
     pub versions: BTreeMap<Arc<str>, Arc<Route>>,
     routing: Option<RoutingPlan>,
@@ -76,6 +80,7 @@ pub struct Route {
     /// What the guard judges by.
     pub tally: tally::Tally,
     pub statistics: Arc<statistics::Statistics>,
+    usage: usage::Usage,
 }
 
 /// Prepared for the common case: no look-up by label for an answer with 200.
@@ -138,6 +143,11 @@ impl Content {
 
     fn no_such_model(&self, name: &str) -> Error {
         let name = bounded(name);
+        if self.plan.overlay.unloaded.contains_key(&name) {
+            return Error::not_found(format!(
+                "model \"{name}\" was unloaded by request; it is served again once it is loaded"
+            ));
+        }
         let hint = did_you_mean(&name, self.models.keys().map(|name| &**name));
         let hint = match name.split_once(':') {
             Some((model, version)) if self.models.contains_key(model) => {

@@ -247,6 +247,11 @@ impl Rollout {
         (self.stage, self.began, self.since) = (stage, Instant::now(), SystemTime::now());
     }
 
+    /// Judges a model no longer.
+    pub fn forget(&mut self, model: &str) {
+        self.routes.retain(|watched| *watched.name.name != *model);
+    }
+
     /// Whether nothing is left to watch.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Watch && self.guard.watch.is_zero()
