@@ -85,6 +85,11 @@ impl Overrides {
     /// Keys of `[models]` that a request must not set.
     const REFUSED: [&str; 6] = ["path", "plugin", "remote", "sha256", "transformer", "checks"];
 
+    /// Whether a key can be overridden.
+    pub fn takes(key: &str) -> bool {
+        key == DYNAMIC_BATCHING || Self::KEYS.contains(&key)
+    }
+
     /// From the fields of a model's configuration as Triton writes it, or under the names of the manifest.
     pub fn from_config(fields: &Map<String, Value>) -> Result<Self> {
         let mut overrides = Overrides::default();
@@ -192,7 +197,8 @@ mod tests {
     fn an_overlay_forgets_what_the_manifest_has_no_more() {
         let text = "[models.\"a:1\"]\npath = \"a.onnx\"\n[models.\"a:2\"]\npath = \"a.onnx\"\n[models.b]\n\
             path = \"b.onnx\"\n[policy]\n\"a:2\" = \"cpu\"\nb = \"cpu\"\n[routing.a]\nweights = { 1 = 1 }\n";
-        let mut manifest = Manifest::parse(Path::new("hostler.toml"), text).unwrap();
+        let mut manifest =
+            Manifest::parse(Path::new("hostler.toml"), text).unwrap_or_else(|faults| panic!("{faults}"));
         let mut overlay = Overlay::default();
         let size = |size| Overrides { max_batch_size: Some(size), ..Overrides::default() };
         overlay.load("b", size(4));

@@ -1,5 +1,9 @@
 //! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON.
 
+mod config;
+pub(super) mod control;
+mod statistics;
+
 use super::http::{self, Reply};
 use super::plain::Public;
 use crate::error::{Error, Kind, Result};
@@ -19,10 +23,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What runs models, as the protocol wants a name for it.
+const PLATFORM: &str = "hostler";
+
 /// `/v2…`
 pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &str) -> Reply {
     let (parts, body) = request.into_parts();
     let get = parts.method == Method::GET || parts.method == Method::HEAD;
+    let post = parts.method == Method::POST;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (model, version, action) = match segments.as_slice() {
         ["v2"] if get => return http::json_of(StatusCode::OK, &server_metadata()),
@@ -32,10 +40,23 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             return empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
         }
         ["v2"] | ["v2", "health", "live" | "ready"] => return method_not_allowed("GET"),
+        ["v2", "models", "stats"] if get => return answered(control::answer_statistics(public, None, None)),
+        ["v2", "repository", "index"] if post => return answered(control::answer_index(public, body).await),
+        ["v2", "repository", "models", model, action @ ("load" | "unload")] if post => {
+            return answered(match (http::decode_segment(model), *action) {
+                (Ok(model), "load") => control::answer_load(public, body, &model).await,
+                (Ok(model), _) => control::answer_unload(public, body, &model).await,
+                (Err(error), _) => Err(error),
+            });
+        }
+        ["v2", "models", "stats"] => return method_not_allowed("GET"),
+        ["v2", "repository", "index"] | ["v2", "repository", "models", _, "load" | "unload"] => {
+            return method_not_allowed("POST");
+        }
         ["v2", "models", model] => (*model, None, ""),
         ["v2", "models", model, "versions", version] => (*model, Some(*version), ""),
-        ["v2", "models", model, action @ ("ready" | "infer")] => (*model, None, *action),
-        ["v2", "models", model, "versions", version, action @ ("ready" | "infer")] => {
+        ["v2", "models", model, action @ ("ready" | "infer" | "config" | "stats")] => (*model, None, *action),
+        ["v2", "models", model, "versions", version, action @ ("ready" | "infer" | "config" | "stats")] => {
             (*model, Some(*version), *action)
         }
         _ => return error_reply(&Error::not_found(format!("no route {path}"))),
@@ -44,6 +65,10 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
         "infer" if parts.method == Method::POST => infer(public, &parts.headers, body, model, version).await,
         "infer" => method_not_allowed("POST"),
         _ if !get => method_not_allowed("GET"),
+        "config" | "stats" => answered(names(model, version).and_then(|(model, version)| match action {
+            "config" => control::answer_config(public, &parts.headers, &model, version.as_deref()),
+            _ => control::answer_statistics(public, Some(&model), version.as_deref()),
+        })),
         _ => {
             let id: Arc<str> = http::request_id(&parts.headers);
             let policy = public.router.policy();
@@ -84,7 +109,7 @@ fn model_metadata(route: &Route, versions: Vec<String>) -> Value {
     json!({
         "name": &*route.name.name,
         "versions": versions,
-        "platform": "hostler",
+        "platform": PLATFORM,
         "inputs": http::tensor_specs(inputs),
         "outputs": http::tensor_specs(outputs),
     })
@@ -263,6 +288,10 @@ fn write_response(route: &Route, id: Option<&str>, outputs: &[Tensor], out: &mut
     }
     out.extend_from_slice(b"]}");
     Ok(())
+}
+
+fn answered(answer: Result<Reply>) -> Reply {
+    answer.unwrap_or_else(|error| error_reply(&error))
 }
 
 fn empty(status: StatusCode) -> Reply {
