@@ -80,7 +80,8 @@ impl Statistics {
         self.input.add_time(service.input);
         self.infer.add_time(service.infer);
         self.output.add_time(service.output);
-        self.rows.add(service.rows as u64);
+        // Of a stream without a response nobody has said it.
+        self.rows.add(service.rows.max(1) as u64);
         self.touch();
     }
 

@@ -155,7 +155,7 @@ pub(in crate::server) fn config(policy: &Policy, route: &Route) -> ModelConfig {
             preferred_batch_size: vec![batching.max_size],
             max_queue_delay_microseconds: batching.max_delay.as_micros() as u64,
         }),
-        model_transaction_policy: TransactionPolicy { decoupled: false },
+        model_transaction_policy: TransactionPolicy { decoupled: metadata.streaming },
         parameters: parameters.into_iter().filter_map(parameter).collect(),
     }
 }

@@ -12,7 +12,8 @@ use crate::policy::{Caller, Policy, Reloader};
 use crate::server::http::{self, Reply};
 use crate::server::plain::Public;
 use hyper::body::Incoming;
-use hyper::{HeaderMap, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -148,32 +149,80 @@ fn changed(reloader: &Reloader, model: &str, mut fields: Map<String, Value>) -> 
     fields
 }
 
-/// `GET …/config`
-pub(super) fn answer_config(
-    public: &Public,
-    headers: &HeaderMap,
-    model: &str,
-    version: Option<&str>,
-) -> Result<Reply> {
+/// What is asked here over HTTP, with names as they are in the path.
+pub(super) enum Ask<'a> {
+    /// `GET v2/models/{model}[/versions/{version}]/config`
+    Config(&'a str, Option<&'a str>),
+    /// `GET v2/models/stats`, `GET v2/models/{model}[/versions/{version}]/stats`
+    Statistics(Option<&'a str>, Option<&'a str>),
+    /// `POST v2/repository/index`
+    Index,
+    /// `POST v2/repository/models/{model}/load`
+    Load(&'a str),
+    /// `POST v2/repository/models/{model}/unload`
+    Unload(&'a str),
+}
+
+impl<'a> Ask<'a> {
+    pub fn of(segments: &[&'a str]) -> Option<Self> {
+        Some(match *segments {
+            ["v2", "models", "stats"] => Ask::Statistics(None, None),
+            ["v2", "models", model, "config"] => Ask::Config(model, None),
+            ["v2", "models", model, "stats"] => Ask::Statistics(Some(model), None),
+            ["v2", "models", model, "versions", version, "config"] => Ask::Config(model, Some(version)),
+            ["v2", "models", model, "versions", version, "stats"] => {
+                Ask::Statistics(Some(model), Some(version))
+            }
+            ["v2", "repository", "index"] => Ask::Index,
+            ["v2", "repository", "models", model, "load"] => Ask::Load(model),
+            ["v2", "repository", "models", model, "unload"] => Ask::Unload(model),
+            _ => return None,
+        })
+    }
+
+    fn method(&self) -> &'static str {
+        match self {
+            Ask::Config(..) | Ask::Statistics(..) => "GET",
+            Ask::Index | Ask::Load(_) | Ask::Unload(_) => "POST",
+        }
+    }
+}
+
+pub(super) async fn answer(public: &Public, ask: Ask<'_>, head: &Parts, body: Incoming) -> Reply {
+    let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
+    if method != ask.method() {
+        return super::method_not_allowed(ask.method());
+    }
+    let answer = match ask {
+        Ask::Config(model, version) => answer_config(public, &head.headers, model, version),
+        Ask::Statistics(model, version) => answer_statistics(public, model, version),
+        Ask::Index => answer_index(public, body).await,
+        Ask::Load(model) => answer_load(public, body, model).await,
+        Ask::Unload(model) => answer_unload(public, body, model).await,
+    };
+    answer.unwrap_or_else(|error| super::error_reply(&error))
+}
+
+fn decoded(name: Option<&str>) -> Result<Option<String>> {
+    name.map(http::decode_segment).transpose()
+}
+
+fn answer_config(public: &Public, headers: &HeaderMap, model: &str, version: Option<&str>) -> Result<Reply> {
+    let (model, version) = (http::decode_segment(model)?, decoded(version)?);
     let id = http::request_id(headers);
     let header = |name: &str| http::header(headers, name);
     let caller = Caller { request_id: &id, header: &header };
-    let config = model_config(&public.router.policy(), model, version, &caller)?;
+    let config = model_config(&public.router.policy(), &model, version.as_deref(), &caller)?;
     Ok(http::json_of(StatusCode::OK, &config))
 }
 
-/// `GET …/stats`
-pub(super) fn answer_statistics(
-    public: &Public,
-    model: Option<&str>,
-    version: Option<&str>,
-) -> Result<Reply> {
-    let stats = model_statistics(&public.router.policy(), model, version)?;
+fn answer_statistics(public: &Public, model: Option<&str>, version: Option<&str>) -> Result<Reply> {
+    let (model, version) = (decoded(model)?, decoded(version)?);
+    let stats = model_statistics(&public.router.policy(), model.as_deref(), version.as_deref())?;
     Ok(http::json_of(StatusCode::OK, &json!({"model_stats": stats})))
 }
 
-/// `POST v2/repository/index`
-pub(super) async fn answer_index(public: &Public, body: Incoming) -> Result<Reply> {
+async fn answer_index(public: &Public, body: Incoming) -> Result<Reply> {
     #[derive(Default, Deserialize)]
     struct Asked {
         #[serde(default)]
@@ -189,17 +238,17 @@ struct Control {
     parameters: Map<String, Value>,
 }
 
-/// `POST v2/repository/models/{model}/load`
-pub(super) async fn answer_load(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
-    let asked: Control = read(public, body).await?;
-    load_model(&public.reloader, model, &asked.parameters).await?;
+async fn answer_load(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
+    public.reloader.may_control()?;
+    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, body).await?);
+    load_model(&public.reloader, &model, &asked.parameters).await?;
     Ok(super::empty(StatusCode::OK))
 }
 
-/// `POST v2/repository/models/{model}/unload`
-pub(super) async fn answer_unload(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
-    let asked: Control = read(public, body).await?;
-    unload_model(&public.reloader, model, &asked.parameters).await?;
+async fn answer_unload(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
+    public.reloader.may_control()?;
+    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, body).await?);
+    unload_model(&public.reloader, &model, &asked.parameters).await?;
     Ok(super::empty(StatusCode::OK))
 }
 
