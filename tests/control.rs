@@ -106,7 +106,7 @@ fn a_configuration_has_the_tensors_without_their_batch() {
         "version_policy": {"all": {}},
         "max_batch_size": 8,
         "input": [{"name": "x", "data_type": "TYPE_INT64", "format": "FORMAT_NONE", "dims": [], "optional": false}],
-        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": []}],
+        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [], "label_filename": ""}],
         "instance_group": [{"name": "onnx", "kind": "KIND_CPU", "count": 1, "gpus": []}],
         "dynamic_batching": {"preferred_batch_size": [8], "max_queue_delay_microseconds": 100},
         "model_transaction_policy": {"decoupled": false},

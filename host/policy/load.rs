@@ -10,12 +10,13 @@ use super::statistics::Statistics;
 use super::tally::Tally;
 use super::usage::Usage;
 use super::{Content, Model, Route, RouteMetrics};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{
     Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
 };
 use crate::metrics::Metrics;
 use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, Transformer};
+use crate::predict::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -285,6 +286,7 @@ impl Loader {
             transformer,
             timeout: wanted.timeout,
             batching: wanted.batching,
+            labels: BTreeMap::new(),
             metrics,
             tally: Tally::default(),
             usage: Usage::default(),
@@ -295,6 +297,7 @@ impl Loader {
         if let Some(old) = live.filter(|old| route.counts_on(old)) {
             route.statistics = Arc::clone(&old.statistics);
         }
+        route.labels = labels(wanted, route.metadata(), files)?;
         Ok(route)
     }
 
@@ -356,6 +359,24 @@ impl Content {
         };
         Content { plan: self.plan.without(model), executors: self.executors.clone(), models, parts }
     }
+}
+
+fn labels(
+    wanted: &ModelPlan,
+    metadata: &Metadata,
+    files: &Files,
+) -> Result<BTreeMap<Arc<str>, Arc<[String]>>> {
+    let read = |(output, file): (&Arc<str>, &File)| {
+        let known = metadata.outputs.iter().map(|spec| &*spec.name);
+        if !known.clone().any(|name| *name == **output) {
+            let hint = did_you_mean(output, known);
+            return Err(Error::invalid(format!("labels: the model has no output \"{output}\"{hint}")));
+        }
+        let text = String::from_utf8(files.read(file)?.into())
+            .map_err(|_| Error::invalid(format!("labels: {} is not UTF-8", file.path.display())))?;
+        Ok((Arc::clone(output), text.lines().map(str::to_owned).collect()))
+    };
+    wanted.labels.iter().map(read).collect()
 }
 
 impl Route {

@@ -52,6 +52,8 @@ pub(in crate::server) struct ModelOutput {
     #[serde(serialize_with = "type_name")]
     pub data_type: Datatype,
     pub dims: Vec<i64>,
+    /// Empty where its elements have no names.
+    pub label_filename: String,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
@@ -115,6 +117,10 @@ pub(in crate::server) fn config(policy: &Policy, route: &Route) -> ModelConfig {
         let skip = usize::from(batching.is_some() && rows(spec));
         spec.shape[skip..].to_vec()
     };
+    let labels = |output: &str| {
+        let file = plan.models.get(&route.name)?.labels.get(output)?;
+        Some(file.path.file_name()?.to_string_lossy().into_owned())
+    };
     let input = |spec: &TensorSpec| ModelInput {
         name: spec.name.to_string(),
         data_type: spec.datatype,
@@ -126,6 +132,7 @@ pub(in crate::server) fn config(policy: &Policy, route: &Route) -> ModelConfig {
         name: spec.name.to_string(),
         data_type: spec.datatype,
         dims: dims(spec),
+        label_filename: labels(&spec.name).unwrap_or_default(),
     };
     let executor = route.executor.name();
     let device = match plan.executors.get(executor) {
