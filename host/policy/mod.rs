@@ -1,7 +1,8 @@
 //! The policy: what is served, on which executor, under which limits.
 //!
 //! `manifest` is the file as written, `plan` the checked form, `Policy` the running thing. A policy never
-//! changes: a reload builds another one beside it and swaps them. Only `reload` writes the live one.
+//! changes: a reload builds another one beside it and swaps them. Only `reload` writes the live one. What
+//! clients load and unload is an `overlay` over the manifest.
 
 mod checks;
 mod describe;

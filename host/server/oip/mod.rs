@@ -4,13 +4,13 @@
 mod absent;
 mod binary;
 mod classification;
-mod config;
+pub(in crate::server) mod config;
 pub(in crate::server) mod control;
 mod generate;
 pub(in crate::server) mod infer;
 mod inference;
 mod json;
-mod statistics;
+pub(in crate::server) mod statistics;
 
 use super::http::{self, Reply};
 use super::plain::Public;
