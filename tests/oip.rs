@@ -1,4 +1,4 @@
-//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON.
+//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON. Its extensions are in `oip_extensions`.
 
 mod support;
 
@@ -31,7 +31,14 @@ fn the_server_tells_name_version_health_and_readiness() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({"name": "hostler", "version": env!("CARGO_PKG_VERSION"), "extensions": []})
+        json!({
+            "name": "triton",
+            "version": env!("CARGO_PKG_VERSION"),
+            "extensions": [
+                "binary_tensor_data", "classification", "generate", "model_configuration", "model_repository",
+                "model_repository(unload_dependents)", "parameters", "statistics",
+            ],
+        })
     );
     for (path, status) in [
         ("/v2/health/live", 200),
@@ -193,11 +200,32 @@ fn the_caller_chooses_outputs_id_and_time() {
     }
     assert_eq!(ask(json!({})).json().get("id"), None);
     assert_eq!(ask(json!({"parameters": {"timeout": 5_000_000, "mine": "x"}})).status, 200);
-    for timeout in [json!(0), json!(-1), json!(1.5), json!("1"), json!(null)] {
+    assert_eq!(ask(json!({"parameters": {"timeout": 0}})).status, 200, "0 is how clients say none");
+    for timeout in [json!(-1), json!(1.5), json!("1"), json!(null)] {
         let answer = ask(json!({"parameters": {"timeout": timeout}}));
         refused(&answer, 400, &["parameter \"timeout\"", &timeout.to_string(), "microseconds"]);
     }
     refused(&ask(json!({"parameters": {"mine": [1]}})), 400, &["parameter \"mine\" is a list"]);
+    for (name, value, status) in [
+        ("priority", json!(2), 200),
+        ("priority", json!(-1), 400),
+        ("priority", json!("high"), 400),
+        ("sequence_id", json!(0), 200),
+        ("sequence_id", json!(""), 200),
+        ("sequence_start", json!(false), 200),
+        ("sequence_id", json!(7), 501),
+        ("sequence_id", json!("a"), 501),
+        ("sequence_start", json!(true), 501),
+        ("sequence_end", json!(true), 501),
+    ] {
+        let answer = ask(json!({"parameters": {name: value}}));
+        assert_eq!(answer.status, status, "{name}: {value}: {}", answer.text());
+        if status != 200 {
+            refused(&answer, status, &[&format!("parameter \"{name}\"")]);
+        }
+    }
+    let twice = json!({"outputs": [{"name": "fp32_out"}, {"name": "fp32_out"}]});
+    refused(&ask(twice), 400, &["output \"fp32_out\" is asked for twice"]);
 }
 
 #[test]
@@ -255,6 +283,21 @@ fn what_the_protocol_does_not_have_is_refused_in_its_form() {
         ("PUT", "/v2/models/m/ready", 405, Some("GET")),
         ("GET", "/v2/models/m/infer", 405, Some("POST")),
         ("GET", "/v2/models/m/versions/1/infer", 405, Some("POST")),
+        ("GET", "/v2/models/m/generate", 405, Some("POST")),
+        ("GET", "/v2/models/m/versions/1/generate_stream", 405, Some("POST")),
+        ("GET", "/v2/logging", 501, None),
+        ("POST", "/v2/logging", 501, None),
+        ("DELETE", "/v2/logging", 405, Some("GET, POST")),
+        ("GET", "/v2/trace/setting", 501, None),
+        ("POST", "/v2/models/m/trace/setting", 501, None),
+        ("GET", "/v2/systemsharedmemory/status", 501, None),
+        ("GET", "/v2/systemsharedmemory/region/a/status", 501, None),
+        ("POST", "/v2/systemsharedmemory/region/a/register", 501, None),
+        ("GET", "/v2/systemsharedmemory/region/a/register", 405, Some("POST")),
+        ("POST", "/v2/cudasharedmemory/unregister", 501, None),
+        ("POST", "/v2/cudasharedmemory/status", 405, Some("GET")),
+        ("GET", "/v2/cudasharedmemory", 404, None),
+        ("GET", "/v2/trace", 404, None),
         ("GET", "/v2/", 404, None),
         ("GET", "/v2/models", 404, None),
         ("GET", "/v2/models/m/versions", 404, None),
@@ -265,9 +308,6 @@ fn what_the_protocol_does_not_have_is_refused_in_its_form() {
         assert_eq!((answer.status, answer.header("allow")), (status, allow), "{method} {path}");
         refused(&answer, status, &[]);
     }
-    let headers = [("inference-header-content-length", "10")];
-    let answer = host.client().request("POST", "/v2/models/m/infer", &headers, b"{\"inputs\":[]}");
-    refused(&answer, 501, &["binary tensor extension", "JSON"]);
 }
 
 #[test]
@@ -298,7 +338,16 @@ fn what_json_cannot_carry_is_an_error_with_its_place() {
     let host = serve("log");
     let request =
         |value: f64| json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1, value]}]});
-    refused(&infer(&host, "m", &request(-1.0)), 500, &["output \"y\"[1] is NaN, which JSON cannot carry"]);
-    refused(&infer(&host, "m", &request(0.0)), 500, &["output \"y\"[1] is -inf, which JSON cannot carry"]);
+    let mend = "binary_data";
+    refused(
+        &infer(&host, "m", &request(-1.0)),
+        400,
+        &["output \"y\"[1] is NaN, which JSON cannot carry", mend],
+    );
+    refused(
+        &infer(&host, "m", &request(0.0)),
+        400,
+        &["output \"y\"[1] is -inf, which JSON cannot carry", mend],
+    );
     assert_eq!(infer(&host, "m", &request(1.0)).json()["outputs"][0]["data"], json!([0.0, 0.0]));
 }

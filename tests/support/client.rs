@@ -142,7 +142,15 @@ impl Client {
                 None => break,
             }
         }
-        let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let header = |wanted: &str| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        if header("transfer-encoding").is_some() {
+            let mut body = Vec::new();
+            while let Some(chunk) = read_chunk(stream)? {
+                body.extend_from_slice(&chunk);
+            }
+            return Ok(Answer { status, headers, body });
+        }
+        let length = header("content-length");
         let mut body = vec![0; length.and_then(|(_, length)| length.parse().ok()).unwrap_or(0)];
         stream.read_exact(&mut body)?;
         let close =
@@ -157,4 +165,15 @@ impl Client {
     pub fn leave(&mut self) {
         self.stream = None;
     }
+}
+
+/// None at the end of the body.
+fn read_chunk(stream: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let size = usize::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
+    let mut chunk = vec![0; size + 2];
+    stream.read_exact(&mut chunk)?;
+    chunk.truncate(size);
+    Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
 }

@@ -11,10 +11,9 @@ pub(super) fn answer(method: &Method, segments: &[&str]) -> Option<Reply> {
         "system shared memory is not supported; send and receive tensors in the message itself";
     const CUDA: &str = "CUDA shared memory is not supported; send and receive tensors in the message itself";
     let (verbs, what) = match segments {
-        ["v2", "logging"] => (
-            "GET, POST",
-            "log settings cannot be read or changed over this protocol; see RUST_LOG and access_log",
-        ),
+        ["v2", "logging"] => {
+            ("GET, POST", "log settings over this protocol are not supported; see RUST_LOG and access_log")
+        }
         ["v2", "trace", "setting"] | ["v2", "models", _, "trace", "setting"] => {
             ("GET, POST", "tracing is not supported; X-Request-Id finds a request in the logs")
         }

@@ -93,6 +93,7 @@ pub(super) fn whole(metadata: &Metadata, body: Bytes) -> Result<InferRequest> {
 /// One element of BYTES; of other datatypes as many as there are.
 fn whole_shape(spec: &TensorSpec, length: usize) -> Option<Shape> {
     match spec.datatype.size() {
+        Some(size) if length % size != 0 => None,
         Some(size) => infer::filled(&spec.shape, length / size),
         None => infer::filled(&spec.shape, 1),
     }

@@ -6,6 +6,9 @@ use crate::policy::Route;
 use crate::predict::{Datatype, Parameter, Shape, Tensor, TensorSpec};
 use std::cmp::Ordering;
 
+/// Texts that one answer may have.
+const TEXTS_MAX: usize = 100_000;
+
 /// How many a caller wants; none for 0, which is how callers say that they want all elements as they are.
 pub(super) fn classes(spec: &TensorSpec, value: &Parameter) -> Result<Option<usize>> {
     let fault = |message: String| {
@@ -29,35 +32,44 @@ pub(super) fn classes(spec: &TensorSpec, value: &Parameter) -> Result<Option<usi
 
 /// A tensor of texts in place of one of numbers.
 pub(super) fn best(route: &Route, tensor: &Tensor, count: usize) -> Result<Tensor> {
-    let numbers = Numbers::of(tensor)?;
-    let rows = if has_rows(route, tensor) { tensor.shape()[0] as usize } else { 1 };
-    let width = numbers.len().checked_div(rows).unwrap_or(0);
+    let has_rows = has_rows(route, tensor);
+    let rows = if has_rows { tensor.shape()[0] as usize } else { 1 };
+    let width = tensor.count().checked_div(rows).unwrap_or(0);
     let count = count.min(width);
-    let labels = route.labels.get(tensor.name());
-    let mut texts = Vec::with_capacity(rows * count);
-    let mut indices: Vec<usize> = Vec::with_capacity(width);
-    for start in (0..rows).map(|row| row * width) {
-        indices.clear();
-        indices.extend(0..width);
-        let best_first = |a: &usize, b: &usize| numbers.descending(start + a, start + b).then(a.cmp(b));
-        if 0 < count && count < width {
-            indices.select_nth_unstable_by(count - 1, best_first);
-            indices.truncate(count);
-        }
-        indices.sort_unstable_by(best_first);
-        texts.extend(indices.iter().map(|&index| {
-            let value = numbers.text(start + index);
-            match labels.and_then(|labels| labels.get(index)) {
-                Some(label) => format!("{value}:{index}:{label}"),
-                None => format!("{value}:{index}"),
-            }
-        }));
+    if rows.saturating_mul(count) > TEXTS_MAX {
+        return Err(Error::invalid(format!(
+            "output \"{}\": {count} classes of each of {rows} rows are more than {TEXTS_MAX} texts",
+            tensor.name()
+        ))
+        .field(tensor.name()));
     }
-    let shape = match has_rows(route, tensor) {
-        true => Shape::from_slice(&[rows as i64, count as i64]),
-        false => Shape::from_slice(&[count as i64]),
+    let ranking =
+        Ranking { rows, width, count, labels: route.labels.get(tensor.name()).map(|labels| &**labels) };
+    let data = tensor.data();
+    let texts = match tensor.datatype() {
+        Datatype::Uint8 => ranking.texts::<u8>(data),
+        Datatype::Uint16 => ranking.texts::<u16>(data),
+        Datatype::Uint32 => ranking.texts::<u32>(data),
+        Datatype::Uint64 => ranking.texts::<u64>(data),
+        Datatype::Int8 => ranking.texts::<i8>(data),
+        Datatype::Int16 => ranking.texts::<i16>(data),
+        Datatype::Int32 => ranking.texts::<i32>(data),
+        Datatype::Int64 => ranking.texts::<i64>(data),
+        Datatype::Fp16 => ranking.texts::<half::f16>(data),
+        Datatype::Bf16 => ranking.texts::<half::bf16>(data),
+        Datatype::Fp32 => ranking.texts::<f32>(data),
+        Datatype::Fp64 => ranking.texts::<f64>(data),
+        Datatype::Bool | Datatype::Bytes => {
+            let message = format!("output \"{}\" is not of numbers this time", tensor.name());
+            return Err(Error::failed(message));
+        }
     };
-    Tensor::from_elements(tensor.name(), shape, texts)
+    let shape = [rows as i64, count as i64];
+    Tensor::from_elements(
+        tensor.name(),
+        Shape::from_slice(if has_rows { &shape } else { &shape[1..] }),
+        texts,
+    )
 }
 
 /// Whether the first dimension is that of a batch: a free one, with others behind it or with batching on.
@@ -70,67 +82,75 @@ fn has_rows(route: &Route, tensor: &Tensor) -> bool {
     })
 }
 
-/// Elements that can be compared. Integers of 64 bits do not fit a float.
-enum Numbers {
-    Floats(Vec<f64>),
-    Integers(Vec<i128>),
+/// What is wanted of which elements.
+struct Ranking<'a> {
+    rows: usize,
+    width: usize,
+    count: usize,
+    labels: Option<&'a [String]>,
 }
 
-impl Numbers {
-    fn of(tensor: &Tensor) -> Result<Self> {
-        let data = tensor.data();
-        macro_rules! read {
-            ($into:ident, $rust:ty, $value:ident => $wide:expr) => {{
-                let values = data.chunks_exact(size_of::<$rust>()).map(|bytes| {
-                    let $value =
-                        <$rust>::from_le_bytes(bytes.try_into().expect("invariant: chunks have this size"));
-                    $wide
-                });
-                Numbers::$into(values.collect())
-            }};
-        }
-        Ok(match tensor.datatype() {
-            Datatype::Uint8 => read!(Integers, u8, value => value.into()),
-            Datatype::Uint16 => read!(Integers, u16, value => value.into()),
-            Datatype::Uint32 => read!(Integers, u32, value => value.into()),
-            Datatype::Uint64 => read!(Integers, u64, value => value.into()),
-            Datatype::Int8 => read!(Integers, i8, value => value.into()),
-            Datatype::Int16 => read!(Integers, i16, value => value.into()),
-            Datatype::Int32 => read!(Integers, i32, value => value.into()),
-            Datatype::Int64 => read!(Integers, i64, value => value.into()),
-            Datatype::Fp16 => read!(Floats, half::f16, value => value.to_f64()),
-            Datatype::Bf16 => read!(Floats, half::bf16, value => value.to_f64()),
-            Datatype::Fp32 => read!(Floats, f32, value => value.into()),
-            Datatype::Fp64 => read!(Floats, f64, value => value),
-            Datatype::Bool | Datatype::Bytes => {
-                let message = format!("output \"{}\" is not of numbers this time", tensor.name());
-                return Err(Error::failed(message));
+impl Ranking<'_> {
+    /// Row by row, the best first; of equal ones the first.
+    fn texts<E: Element>(&self, data: &[u8]) -> Vec<String> {
+        let mut texts = Vec::with_capacity(self.rows.saturating_mul(self.count));
+        let mut best = Vec::new();
+        // Rows without elements take no bytes, so there can be any number of them.
+        for row in data.chunks_exact((self.width * E::SIZE).max(1)) {
+            let element = |index: usize| E::read(&row[index * E::SIZE..]);
+            let descending = |a: &usize, b: &usize| order(element(*a), element(*b)).then(a.cmp(b));
+            best.clear();
+            for index in 0..self.width {
+                best.push(index);
+                // The worse half goes from time to time, so that a long row needs no list as long.
+                if best.len() >= 2 * self.count {
+                    best.select_nth_unstable_by(self.count - 1, descending);
+                    best.truncate(self.count);
+                }
             }
-        })
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Numbers::Floats(values) => values.len(),
-            Numbers::Integers(values) => values.len(),
+            best.sort_unstable_by(descending);
+            best.truncate(self.count);
+            texts.extend(best.iter().map(|&index| {
+                let value = element(index).text();
+                match self.labels.and_then(|labels| labels.get(index)) {
+                    Some(label) => format!("{value}:{index}:{label}"),
+                    None => format!("{value}:{index}"),
+                }
+            }));
         }
-    }
-
-    /// NaN comes last.
-    fn descending(&self, a: usize, b: usize) -> Ordering {
-        match self {
-            Numbers::Floats(values) => {
-                let (a, b) = (values[a], values[b]);
-                b.partial_cmp(&a).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
-            }
-            Numbers::Integers(values) => values[b].cmp(&values[a]),
-        }
-    }
-
-    fn text(&self, index: usize) -> String {
-        match self {
-            Numbers::Floats(values) => format!("{:.6}", values[index]),
-            Numbers::Integers(values) => values[index].to_string(),
-        }
+        texts
     }
 }
+
+/// The larger first, and what is not a number last.
+fn order<E: Element>(a: E, b: E) -> Ordering {
+    let is_number = |value: &E| value.partial_cmp(value).is_some();
+    b.partial_cmp(&a).unwrap_or_else(|| is_number(&b).cmp(&is_number(&a)))
+}
+
+trait Element: Copy + PartialOrd {
+    const SIZE: usize;
+    /// From the first bytes of these.
+    fn read(bytes: &[u8]) -> Self;
+    fn text(self) -> String;
+}
+
+macro_rules! elements {
+    ($($rust:ty => $format:literal),*) => {
+        $(impl Element for $rust {
+            const SIZE: usize = size_of::<Self>();
+
+            fn read(bytes: &[u8]) -> Self {
+                let bytes = bytes.first_chunk().expect("invariant: rows are of whole elements");
+                Self::from_le_bytes(*bytes)
+            }
+
+            fn text(self) -> String {
+                format!($format, self)
+            }
+        })*
+    };
+}
+
+elements!(u8 => "{}", u16 => "{}", u32 => "{}", u64 => "{}", i8 => "{}", i16 => "{}", i32 => "{}", i64 => "{}");
+elements!(half::f16 => "{:.6}", half::bf16 => "{:.6}", f32 => "{:.6}", f64 => "{:.6}");

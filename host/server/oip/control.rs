@@ -4,6 +4,7 @@
 //! does is up to `reload`; this only reads what was asked.
 
 use super::config::{self, ModelConfig};
+use super::infer::unknown_model;
 use super::statistics::{self, ModelStatistics};
 use crate::error::{Error, Result};
 use crate::policy::overlay::Overrides;
@@ -24,7 +25,7 @@ pub(in crate::server) fn model_config(
     version: Option<&str>,
     caller: &Caller<'_>,
 ) -> Result<ModelConfig> {
-    let route = policy.content.resolve(model, version, caller)?;
+    let route = policy.content.resolve(model, version, caller).map_err(unknown_model)?;
     Ok(config::config(policy, route))
 }
 
@@ -37,7 +38,7 @@ pub(in crate::server) fn model_statistics(
     if let Some(model) = model {
         // Says what is wrong with the names.
         let caller = Caller { request_id: "", header: &|_| None };
-        policy.content.resolve(model, version, &caller)?;
+        policy.content.resolve(model, version, &caller).map_err(unknown_model)?;
     }
     let wanted = |asked: Option<&str>, name: &str| asked.is_none_or(|asked| asked == name);
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());

@@ -4,7 +4,7 @@
 use super::infer::{self, InferRequest, InferResponse, InferStream};
 use super::inference::Asked;
 use super::{error_json, json, status_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::predict::{self, JsonLimits, Metadata, Parameters, Shape, Tensor, TensorSpec, encode_tensor};
 use crate::router::Journey;
 use crate::server::http::{self, Content, Reply};
@@ -180,13 +180,21 @@ fn write(response: &InferResponse, out: &mut Vec<u8>) -> Result<()> {
         json::text(out, b",", tensor.name());
         out.push(b':');
         if tensor.count() == 1 {
-            encode_tensor(&tensor.reshaped(Shape::new())?, true, out)?;
+            encode_tensor(&tensor.reshaped(Shape::new())?, false, out).map_err(unsayable)?;
         } else {
-            encode_tensor(tensor, true, out)?;
+            encode_tensor(tensor, true, out).map_err(unsayable)?;
         }
     }
     out.push(b'}');
     Ok(())
+}
+
+/// The caller chose a form that this answer does not fit, and can choose another.
+fn unsayable(error: Error) -> Error {
+    match error.kind() {
+        Kind::Failed => Error::invalid(format!("{}; ask for it with infer, as binary data", error.message())),
+        _ => error,
+    }
 }
 
 fn event(response: &InferResponse) -> Result<Bytes> {

@@ -2,7 +2,7 @@
 //! request may ask is decided here, once; bytes are the protocols' business.
 
 use super::classification;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
 use crate::predict::{
     self, Metadata, Parameter, Parameters, Payload, Response, Responses, Shape, Tensor, element_count,
@@ -98,6 +98,14 @@ impl InferStream {
     pub fn end(self, status_of: impl FnOnce(Option<&Error>) -> u16) {
         let status = status_of(self.error.as_ref());
         self.journey.end(status, self.error.as_ref());
+    }
+}
+
+/// Clients of this protocol look for how the message begins, to tell a wrong name from other faults.
+pub(in crate::server) fn unknown_model(error: Error) -> Error {
+    match error.kind() {
+        Kind::NotFound => error.context("Request for unknown model"),
+        _ => error,
     }
 }
 

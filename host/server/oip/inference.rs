@@ -32,7 +32,8 @@ impl Asked<'_> {
 
     pub fn resolve(&self, journey: &mut Journey) -> Result<Arc<Route>> {
         let (model, version) = names(self.model, self.version)?;
-        journey.resolve(&model, version.as_deref(), &|name| http::header(self.headers, name))
+        let header = |name: &str| http::header(self.headers, name);
+        journey.resolve(&model, version.as_deref(), &header).map_err(infer::unknown_model)
     }
 
     pub async fn read(&self, body: Incoming) -> Result<Bytes> {
@@ -68,11 +69,11 @@ impl Asked<'_> {
 
     /// Signs an answer or an error, packs it if the caller likes that, and accounts for it.
     pub async fn end(&self, journey: Journey, answer: Result<Reply>) -> Reply {
-        let (reply, error): (Reply, Option<Error>) = match answer {
-            Ok(reply) => (reply, None),
+        let (mut reply, error): (Reply, Option<Error>) = match answer {
+            Ok(reply) => (compression::pack(reply, compression::accepted(self.headers)).await, None),
+            // The clients of the field do not unpack errors.
             Err(error) => (error_reply(&error), Some(error)),
         };
-        let mut reply = compression::pack(reply, compression::accepted(self.headers)).await;
         http::sign(&mut reply, journey.id(), journey.generation());
         journey.end(reply.status().as_u16(), error.as_ref());
         reply

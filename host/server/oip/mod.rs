@@ -27,6 +27,9 @@ use std::sync::Arc;
 /// What runs models, as the protocol wants a name for it.
 const PLATFORM: &str = "hostler";
 
+/// Who the server says it is. Programs written for Triton, its public examples among them, end if it is another.
+pub(in crate::server) const SERVER_NAME: &str = "triton";
+
 /// The extensions of the protocol that are offered, by Triton's names.
 pub(in crate::server) const EXTENSIONS: [&str; 8] = [
     "binary_tensor_data",
@@ -80,8 +83,8 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             let header = |name: &str| http::header(&parts.headers, name);
             let caller = crate::policy::Caller { request_id: &id, header: &header };
             let found = names(model, version).and_then(|(model, version)| {
-                let route = policy.content.resolve(&model, version.as_deref(), &caller)?;
-                Ok(Arc::clone(route))
+                let route = policy.content.resolve(&model, version.as_deref(), &caller);
+                route.map(Arc::clone).map_err(infer::unknown_model)
             });
             match (found, action) {
                 (Ok(_), "ready") if public.readiness.refusal().is_some() => {
@@ -110,7 +113,7 @@ fn names(model: &str, version: Option<&str>) -> Result<(String, Option<String>)>
 }
 
 fn server_metadata() -> Value {
-    json!({"name": "hostler", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
+    json!({"name": SERVER_NAME, "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
 }
 
 fn model_metadata(route: &Route, versions: Vec<String>) -> Value {
