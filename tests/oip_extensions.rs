@@ -430,3 +430,24 @@ fn nothing_that_is_nested_or_broken_hurts() {
     }
     assert_eq!(host.get("/v2/health/ready").status, 200);
 }
+
+#[test]
+fn who_leaves_a_stream_of_events_ends_its_work() {
+    let host = Setup::new("[models.loop]\npath = \"loop.onnx\"\n").file("loop.onnx", model("loop")).start();
+    let body = json!({"n": 1_000_000_000_u64}).to_string();
+    for path in ["generate", "generate_stream"] {
+        let mut client = host.client();
+        let headers = [("x-request-id", path)];
+        client
+            .begin("POST", &format!("/v2/models/loop/{path}"), &headers, body.as_bytes())
+            .expect("it can be sent");
+        host.wait_for_policy("a busy worker", |policy| policy["executors"]["onnx"]["busy"] == 1);
+        client.leave();
+        host.wait_for_idle("onnx");
+        let line = host.access_log(path);
+        assert_eq!((&line["status"], &line["kind"]), (&json!(499), &json!("cancelled")), "{line}");
+    }
+    assert_eq!(host.metric("hostler_errors_total{kind=\"cancelled\"}"), 2.0);
+    let late = json!({"n": 1_000_000_000_u64, "timeout": 20_000}).to_string();
+    refused(&host.post("/v2/models/loop/generate_stream", late), 504, &["deadline"]);
+}
