@@ -14,7 +14,7 @@
 //! | [`server`] | listeners and protocols: bytes to [`predict`] types and back, error kind to status |
 //! | [`jobs`] | requests in the background: states, budgets, retries, results that are kept |
 //! | [`router`] | a request's way, once for all protocols: resolve, deadline, submit, account |
-//! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, `load` the only place that knows concrete executors; [`access_log`] beside it |
+//! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, what clients load and unload an `overlay` over the manifest, `load` the only place that knows concrete executors; [`access_log`] beside it |
 //! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; plugins that stand before them |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |

@@ -34,7 +34,10 @@ fn the_server_tells_name_version_health_and_readiness() {
         json!({
             "name": "triton",
             "version": env!("CARGO_PKG_VERSION"),
-            "extensions": ["binary_tensor_data", "classification", "generate", "parameters"],
+            "extensions": [
+                "binary_tensor_data", "classification", "generate", "model_configuration", "model_repository",
+                "model_repository(unload_dependents)", "parameters", "statistics",
+            ],
         })
     );
     for (path, status) in [

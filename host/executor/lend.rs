@@ -81,6 +81,7 @@ impl Lent {
 }
 
 /// How far work has come on a worker.
+#[expect(clippy::large_enum_variant, reason = "moved once, where a box would be an allocation for each call")]
 pub(super) enum Begun {
     Answered(Answer),
     Waits(Lent),
