@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
+use std::cell::RefCell;
 use std::io::Write;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
@@ -12,8 +13,16 @@ use std::time::{Duration, SystemTime};
 /// Bytes that may wait for the writer: about ten thousand lines.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes that a buffer keeps for the next lines when it is empty.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
 /// How long a line may wait.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// Where a line is made.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 pub struct AccessLog {
     buffer: Arc<Mutex<Vec<u8>>>,
@@ -47,34 +56,43 @@ impl AccessLog {
     }
 
     pub fn write(&self, entry: &Entry<'_>) {
-        let mut buffer = self.buffer.lock().expect("invariant: no panic under the lock");
-        if buffer.len() >= BUFFER_BYTES_MAX {
-            self.dropped.inc();
-            return;
-        }
-        entry.append_to(&mut buffer);
+        // Made outside of the lock, which all connections share.
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            entry.append_to(line);
+            let mut buffer = self.buffer.lock().expect("invariant: no panic under the lock");
+            if buffer.len() >= BUFFER_BYTES_MAX {
+                self.dropped.inc();
+            } else {
+                buffer.extend_from_slice(line);
+            }
+        });
     }
 }
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        flush(&self.buffer);
+        flush(&self.buffer, &mut Vec::new());
     }
 }
 
 fn write_out(buffer: &Weak<Mutex<Vec<u8>>>) {
+    // Two buffers in turn: neither grows anew.
+    let mut lines = Vec::new();
     while let Some(buffer) = buffer.upgrade() {
-        flush(&buffer);
+        flush(&buffer, &mut lines);
         drop(buffer);
         std::thread::sleep(FLUSH_EVERY);
     }
 }
 
-fn flush(buffer: &Mutex<Vec<u8>>) {
-    let lines = std::mem::take(&mut *buffer.lock().expect("invariant: no panic under the lock"));
+fn flush(buffer: &Mutex<Vec<u8>>, lines: &mut Vec<u8>) {
+    lines.clear();
+    lines.shrink_to(BUFFER_BYTES_KEPT);
+    std::mem::swap(&mut *buffer.lock().expect("invariant: no panic under the lock"), lines);
     if !lines.is_empty() {
         // A closed stdout is no reason to stop serving.
-        let _ = std::io::stdout().lock().write_all(&lines);
+        let _ = std::io::stdout().lock().write_all(lines);
     }
 }
 

@@ -6,19 +6,36 @@ mod support;
 use serde_json::{Value, json};
 use support::custom::{events, is_right, load, setup, setup_with, shot};
 use support::load::Load;
+use support::slow;
 use support::{Answer, Host, Setup, churn, model, never_seen, plugin, replace};
 
 const HOSTILE: &str = "hostile-executor";
 
 /// A host with `hostile-executor`, which has half a second for each request, before `faulty`.
 fn hostile(more: &str, faults: &str) -> Host {
+    hostile_setup(more, faults).start()
+}
+
+fn hostile_setup(more: &str, faults: &str) -> Setup {
     let setup = setup(HOSTILE, "", faults);
     let manifest = std::fs::read_to_string(setup.path("hostler.toml")).unwrap();
+    // Few handles: a busy machine needs its time to use up the many that there are by default.
     let manifest = manifest.replace("workers = 128\n", &format!("workers = 128\n{more}\n")).replace(
         "instances = \"reused\"\n\n[plugins.hostile-executor.config]",
-        "instances = \"reused\"\ntimeout_ms = 500\n",
+        "instances = \"reused\"\ntimeout_ms = 500\nhandles = 2000\n",
     );
-    setup.text("hostler.toml", &manifest).start()
+    setup.text("hostler.toml", &manifest)
+}
+
+/// The same before an ONNX model that gives back what it is given: its guests begin on the model's workers.
+fn hostile_before_onnx(more: &str) -> Host {
+    let setup = hostile_setup(more, "");
+    let manifest = std::fs::read_to_string(setup.path("hostler.toml")).unwrap();
+    let manifest = manifest
+        .replace("[models.asked]\nplugin = \"faulty\"", "[models.asked]\npath = \"copy.onnx\"")
+        .replace("[models.plain]\nplugin = \"faulty\"", "[models.plain]\npath = \"copy.onnx\"")
+        .replace("[executors.cpu]\nworkers = 64", "[executors.cpu]\nworkers = 1");
+    setup.file("copy.onnx", model("copy")).text("hostler.toml", &manifest).start()
 }
 
 fn deed(host: &Host, deed: &str, more: Value) -> Answer {
@@ -76,7 +93,16 @@ fn what_passes_through_is_as_without() {
 
 #[test]
 fn a_fault_costs_its_own_request() {
-    let host = hostile("", "");
+    // Names of metrics are used up by the first half.
+    faults_cost_their_own_requests([hostile("", ""), hostile("", "")]);
+}
+
+#[test]
+fn a_fault_on_a_lent_worker_costs_its_own_request() {
+    faults_cost_their_own_requests([hostile_before_onnx(""), hostile_before_onnx("")]);
+}
+
+fn faults_cost_their_own_requests([host, second]: [Host; 2]) {
     for (name, more, status, kind, part) in [
         ("trap", json!({}), 500, "failed", "panicked"),
         ("spin", json!({}), 504, "deadline", "timeout_ms"),
@@ -85,7 +111,7 @@ fn a_fault_costs_its_own_request() {
         ("unwaited", json!({}), 500, "failed", "did not wait"),
         ("many", json!({"count": 10_000}), 429, "overloaded", ""),
         ("leak-many", json!({"count": 10_000}), 429, "overloaded", ""),
-        ("call-many", json!({"count": 100_000}), 500, "failed", ""),
+        ("call-many", json!({"count": 100_000}), 500, "failed", "handles"),
         ("answer-wrong", json!({}), 500, "failed", "surprise"),
         ("wrong-outputs", json!({}), 500, "failed", "surprise"),
         ("wrong-inputs", json!({}), 400, "invalid_input", "surprise"),
@@ -103,8 +129,7 @@ fn a_fault_costs_its_own_request() {
         answer.refused(status, kind, &[part]);
         unharmed(&host);
     }
-    // Another host: names of metrics are used up here.
-    let host = hostile("", "");
+    let host = second;
     for name in ["leak", "wait-twice", "answer", "answer-twice", "answer-then-fail", "odd-metric"] {
         assert_eq!(is_right(&do_it(&host, name)), None, "{name}");
         unharmed(&host);
@@ -182,6 +207,62 @@ fn others_do_not_feel_a_hostile_request() {
     assert_eq!((calm.faults, plain.faults), (vec![], vec![]));
     assert!(calm.answers > 4 && plain.answers > 4);
     unharmed(&host);
+}
+
+#[test]
+fn a_guest_frees_a_lent_worker_that_it_does_not_use() {
+    for name in ["spin", "sleep"] {
+        // There is one worker, and the first guest has it.
+        let host = hostile_before_onnx("");
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let answer = do_it(&host, name);
+                (answer.status, std::time::Instant::now())
+            });
+            let busy = || (host.executor("custom")["busy"] == 1).then_some(());
+            support::eventually("the guest has begun", busy, || host.log());
+            let served = host.predict("plain", json!([1.0]));
+            let served_at = std::time::Instant::now();
+            assert_eq!(is_right(&served), None);
+            let (status, stopped_at) = asked.join().unwrap();
+            assert_eq!(status, 504);
+            assert!(served_at < stopped_at, "{name}: the other request waited for the guest");
+        });
+        unharmed(&host);
+    }
+}
+
+#[test]
+fn a_call_on_a_lent_worker_ends_with_its_guest() {
+    let guest =
+        |timeout_ms: u64| format!("path = \"pass.wasm\"\ninstances = \"reused\"\ntimeout_ms = {timeout_ms}");
+    for (own_ms, asked_ms, part) in
+        [(10_000, 100, "deadline of the request"), (100, 10_000, "timeout_ms is 100")]
+    {
+        let manifest = format!(
+            "[executors.onnx]\nworkers = 1\n[executors.pass]\nkind = \"custom\"\nplugin = \"pass\"\ninner = \"onnx\"\n\
+             [plugins.pass]\n{}\n[models.loop]\npath = \"loop.onnx\"\n[policy]\nloop = \"pass\"\n",
+            guest(own_ms)
+        );
+        let host =
+            Setup::new(&manifest).file("loop.onnx", model("loop")).file("pass.wasm", plugin("pass")).start();
+        let body = slow::within(slow::rounds(slow::ENDLESS), asked_ms);
+        let answer = host.post("/predict", body.to_string());
+        answer.refused(504, "deadline", &[part]);
+        host.wait_for_idle("pass");
+        host.wait_for_idle("onnx");
+        let timeouts = host.metric("hostler_executor_timeouts_total{executor=\"pass\"}");
+        assert_eq!(timeouts, 1.0, "{part}");
+        // A client that leaves ends it as well.
+        let body = slow::rounds(slow::ENDLESS).to_string();
+        let mut client = host.client();
+        client.begin("POST", "/predict", &[("content-type", "application/json")], body.as_bytes()).unwrap();
+        let busy = || (host.executor("onnx")["busy"] == 1).then_some(());
+        support::eventually("the model runs", busy, || host.log());
+        client.leave();
+        host.wait_for_idle("pass");
+        host.wait_for_idle("onnx");
+    }
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! The `custom` executor: a plugin that stands before another executor and decides how it is called.
 //!
 //! Guests wait: for the inner executor, for each other, for a time. So they run as tasks on a few threads of
-//! their own, each call with an instance for itself; one that computes yields to the others. A call has its
-//! transformer run here as well, since the inner executor takes tensors only.
+//! their own, each call with an instance for itself; one that computes yields to the others. Those that mostly
+//! begin with a call to their model begin on a worker of the inner executor (`lend`). A call has its transformer
+//! run where its guest runs, since the inner executor takes tensors only.
 
+use super::below::{Below, Habit};
+use super::lend::{Answer, Lease};
 use super::pool::{OVERDUE_AFTER, PoolMetrics, STREAM_BUFFER, WORKER_NICE};
 use super::target::ModelTarget;
-use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, check_outputs};
+use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plugin::{Answered, PluginExecutor, share_this_thread};
-use crate::predict::{Context, Payload, Release, Response, Responses, Target, Tensor, channel};
+use crate::predict::{Context, Response, Responses, Target, Tensor, channel};
+use smallvec::{SmallVec, smallvec};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -59,16 +63,20 @@ struct Shared {
     slots: Mutex<Slots>,
     /// The guest has said that it takes no batches.
     one_by_one: AtomicBool,
+    habit: Habit,
     metrics: PoolMetrics,
     fallbacks: prometheus::IntCounter,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
+/// The calls of one admission.
+type Members = SmallVec<[Arc<Context>; 1]>;
+
 /// What runs now.
 #[derive(Default)]
 struct Slots {
     next: u64,
-    taken: Vec<(u64, Vec<Arc<Context>>)>,
+    taken: Vec<(u64, Members)>,
 }
 
 impl CustomExecutor {
@@ -98,6 +106,7 @@ impl CustomExecutor {
             inner,
             slots: Mutex::default(),
             one_by_one: AtomicBool::new(false),
+            habit: Habit::default(),
             metrics: PoolMetrics::new(metrics, name),
             fallbacks: metrics.executor_fallbacks.with_label_values(&[name]),
             runtime: Some(runtime),
@@ -130,15 +139,29 @@ impl Executor for CustomExecutor {
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        let slot = Slot::take(&self.shared, vec![Arc::clone(&call.context)])?;
-        let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
+        let context = Arc::clone(&call.context);
+        let slot = Slot::take(&self.shared, smallvec![Arc::clone(&context)])?;
+        let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let admitted = Instant::now();
-        self.spawn(async move {
+        let lends = call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
+        let lease = lends.then(Arc::<Lease>::default);
+        let lent_with = lease.clone();
+        let work = async move {
             let queue_wait = admitted.elapsed();
             slot.shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
             let sink = Sink::new(sender, &call, queue_wait);
-            slot.shared.clone().run(call, sink, Some(slot)).await;
-        });
+            slot.shared.clone().run(call, sink, lease, Some(slot)).await
+        };
+        match lent_with {
+            None => self.spawn(async move { work.await.give() }),
+            Some(lease) => {
+                let home = self.runtime().handle().clone();
+                let lent = Lent { context, lease, work: Box::pin(work), home };
+                if let Err(refused) = self.shared.inner.lend(lent) {
+                    refused.go_home();
+                }
+            }
+        }
         Ok(responses)
     }
 
@@ -193,7 +216,11 @@ fn is_overdue(contexts: &[Arc<Context>]) -> bool {
 
 impl CustomExecutor {
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.shared.runtime.as_ref().expect("invariant: taken on drop only").spawn(work);
+        self.runtime().spawn(work);
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.shared.runtime.as_ref().expect("invariant: taken on drop only")
     }
 }
 
@@ -204,7 +231,7 @@ struct Slot {
 }
 
 impl Slot {
-    fn take(shared: &Arc<Shared>, contexts: Vec<Arc<Context>>) -> Result<Self> {
+    fn take(shared: &Arc<Shared>, contexts: Members) -> Result<Self> {
         let mut slots = shared.slots();
         if slots.taken.len() >= shared.config.workers {
             drop(slots);
@@ -233,57 +260,12 @@ impl Drop for Slot {
     }
 }
 
-/// Calls of one guest that are remembered before those that have ended are forgotten.
-const CALLED_KEPT: usize = 64;
-
-/// The model on the inner executor, as one call of this executor sees it.
-struct Below {
-    target: ModelTarget,
-    /// What the guest has called there.
-    called: Mutex<Vec<Release>>,
-}
-
-impl Target for Below {
-    fn model(&self) -> &str {
-        self.target.model()
-    }
-
-    fn version(&self) -> &str {
-        self.target.version()
-    }
-
-    fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
-        let responses = self.target.start(caller, inputs)?;
-        let mut called = self.called.lock().expect("invariant: no panic under the lock");
-        if called.len() >= CALLED_KEPT {
-            called.retain(|release| !release.is_released());
-        }
-        called.push(responses.release());
-        drop(called);
-        Ok(responses)
-    }
-}
-
-impl Below {
-    /// Returns once nothing works on the inner executor any more for a call that nobody waits for: its place
-    /// here is held as long, and whoever watches for its end (a job) sees the real one.
-    async fn released(&self, context: &Context) {
-        if context.check().is_ok() {
-            return;
-        }
-        let called = std::mem::take(&mut *self.called.lock().expect("invariant: no panic under the lock"));
-        for release in called {
-            release.wait().await;
-        }
-    }
-}
-
 impl Shared {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().expect("invariant: no panic under the lock")
     }
 
-    fn target(&self, call: &Call) -> Arc<Below> {
+    fn below(&self, call: &Call, lease: Option<Arc<Lease>>) -> Arc<Below> {
         let target = ModelTarget {
             model: Arc::clone(&call.context.model),
             version: Arc::clone(&call.context.version),
@@ -292,25 +274,35 @@ impl Shared {
             batching: call.batching,
             timeout: None,
         };
-        Arc::new(Below { target, called: Mutex::default() })
+        Below::new(target, lease)
     }
 
     /// Answers one call. The slot is free before the caller knows, unless the guest goes on after its answer.
-    async fn run(self: Arc<Self>, call: Call, mut sink: Sink, slot: Option<Slot>) {
-        let target = self.target(&call);
+    async fn run(
+        self: Arc<Self>,
+        call: Call,
+        mut sink: Sink,
+        lease: Option<Arc<Lease>>,
+        slot: Option<Slot>,
+    ) -> Answer {
+        let below = self.below(&call, lease);
         let Call { context, input, callable, .. } = call;
-        let outcome = match sink.preprocess(input, &*callable).await {
+        let last = match sink.preprocess(input, &*callable).await {
             Ok(inputs) => {
-                sink.lend_instance(self.config.workers);
-                let below = Arc::clone(&target) as _;
-                self.answer(&context, inputs, below, &*callable, &mut sink).await
+                if !below.has_worker() {
+                    sink.lend_instance(self.config.workers);
+                }
+                let outcome =
+                    self.answer(&context, inputs, Arc::clone(&below) as _, &*callable, &mut sink).await;
+                self.habit.learn(&below);
+                outcome
             }
             Err(error) => Err(error),
         };
-        target.released(&context).await;
-        self.count(&outcome);
+        below.released(&context).await;
+        self.count(&last);
         drop(slot);
-        sink.finish(outcome);
+        Answer { sink, last }
     }
 
     /// Lets the guest answer and postprocesses what it has answered; none if it did that before it ended.
@@ -367,10 +359,7 @@ impl Shared {
         self.fallbacks.inc();
         let (request, plugin) = (&*context.id, &**self.plugin.name());
         tracing::warn!(request, plugin, detail = fault.detail(), "answered by the inner executor: {fault}");
-        match target.start(context, inputs)?.one().await?.payload {
-            Payload::Tensors(tensors) => Ok(tensors),
-            _ => Err(Error::failed("the inner executor answered with something else than tensors")),
-        }
+        target.start(context, inputs)?.one().await?.tensors()
     }
 
     fn count(&self, outcome: &Result<Option<Response>>) {
@@ -387,7 +376,7 @@ impl Shared {
         if self.one_by_one.load(Ordering::Relaxed) {
             return self.run_each(items).await;
         }
-        let target = self.target(&items[0].0);
+        let below = self.below(&items[0].0, None);
         let model = Arc::clone(&items[0].0.callable);
         let mut ready = Vec::with_capacity(items.len());
         for (call, mut sink) in items {
@@ -410,8 +399,8 @@ impl Shared {
                 joint.id = batch.into();
             }
         });
-        let below: Arc<dyn Target> = Arc::clone(&target) as _;
-        let outcomes = self.plugin.submit_batch(&joint, members.clone(), inputs, Arc::clone(&below)).await;
+        let target: Arc<dyn Target> = Arc::clone(&below) as _;
+        let outcomes = self.plugin.submit_batch(&joint, members.clone(), inputs, Arc::clone(&target)).await;
         if matches!(outcomes, Ok(None)) {
             self.one_by_one.store(true, Ordering::Relaxed);
         }
@@ -433,12 +422,12 @@ impl Shared {
                     Err(error) => Err(error),
                 },
                 Some(Err(error)) => Err(error),
-                None => self.answer(&context, inputs, Arc::clone(&below), &*model, &mut sink).await,
+                None => self.answer(&context, inputs, Arc::clone(&target), &*model, &mut sink).await,
             };
             self.count(&outcome);
             sink.finish(outcome);
         }
-        target.released(&joint).await;
+        below.released(&joint).await;
         drop(slot);
     }
 
@@ -448,7 +437,8 @@ impl Shared {
             if running.len() >= BATCH_AT_ONCE {
                 running.join_next().await;
             }
-            running.spawn(Arc::clone(&self).run(call, sink, None));
+            let run = Arc::clone(&self).run(call, sink, None, None);
+            running.spawn(async move { run.await.give() });
         }
         while running.join_next().await.is_some() {}
     }

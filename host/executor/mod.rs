@@ -4,7 +4,9 @@
 //! Overloaded. One worker runs preprocess, callable and postprocess of a call.
 
 mod batch;
+mod below;
 mod custom;
+mod lend;
 mod onnx;
 mod pool;
 mod queue;
@@ -15,6 +17,7 @@ mod thread_pool;
 
 pub use batch::Batching;
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};
+pub use lend::Lent;
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
 pub use session::{Device, SessionConfig};
@@ -50,6 +53,12 @@ pub trait Executor: Send + Sync {
     /// Admits all calls as one unit, or none. The answers are in the order of the calls.
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>>;
 
+    /// Lends a worker to work that will make a call here. Its place is that of a call. Gives the work back where
+    /// there is no room, or are no workers. Never blocks.
+    fn lend(&self, lent: Lent) -> Result<(), Lent> {
+        Err(lent)
+    }
+
     /// Runs one call outside of any queue, if it can: checks before a swap, `hostler predict`.
     fn run_alone(&self, call: Call) -> BoxFuture<'static, Result<Response>> {
         Box::pin(run_alone(call))
@@ -77,6 +86,11 @@ pub trait Callable: Send + Sync {
     /// Whether it looks at the request's parameters and note, not only at the inputs. Calls of such a model
     /// share a run only if these are equal.
     fn reads_request(&self) -> bool {
+        false
+    }
+
+    /// Whether a call keeps the thread that polls it to its end, so that it must have a worker to itself.
+    fn holds_thread(&self) -> bool {
         false
     }
 

@@ -2,7 +2,7 @@
 
 use super::pool::{PoolConfig, WorkerPool};
 use super::session::{OnnxModel, SessionConfig};
-use super::{Call, Callable, Executor, Source, Status};
+use super::{Call, Callable, Executor, Lent, Source, Status};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::predict::Responses;
@@ -62,6 +62,10 @@ impl Executor for OnnxExecutor {
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         self.pool.submit_batch(calls)
+    }
+
+    fn lend(&self, lent: Lent) -> Result<(), Lent> {
+        self.pool.lend(lent)
     }
 
     fn status(&self) -> Status {

@@ -5,8 +5,9 @@
 //! starves nobody. Work that nobody waits for is never started.
 
 use super::batch::{Batch, BatchMetrics, Member};
-use super::queue::{Job, Queue};
-use super::{Call, Sink, Status};
+use super::lend::Begun;
+use super::queue::{Admission, Job, Queue, Work};
+use super::{Call, Lent, Sink, Status};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::predict::{Context, Response, Responses, channel};
@@ -68,7 +69,7 @@ struct Running {
 impl Running {
     fn begin(&mut self, jobs: &[Job]) {
         self.calls.clear();
-        self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(&job.call.context))));
+        self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(job.context()))));
         self.left = jobs.len();
     }
 
@@ -162,21 +163,30 @@ impl WorkerPool {
 
     pub fn submit(&self, call: Call) -> Result<Responses> {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-        let job = Job::new(call, sender, Instant::now());
-        self.shared.admit(VecDeque::from([job]))?;
+        let job = Job::call(call, sender, Instant::now());
+        self.shared.admit(job.into()).map_err(|_| self.shared.refusal())?;
         Ok(responses)
+    }
+
+    /// See [`Executor::lend`](super::Executor::lend). Work that is refused can go elsewhere, so it is not counted.
+    pub fn lend(&self, lent: Lent) -> Result<(), Lent> {
+        let job = Job::lent(lent, Instant::now());
+        self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
+            Some(Job { work: Work::Lent(lent), .. }) => lent,
+            _ => unreachable!("what was to be admitted comes back"),
+        })
     }
 
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         let admitted = Instant::now();
-        let (jobs, responses) = calls
+        let (jobs, responses): (VecDeque<Job>, Vec<Responses>) = calls
             .into_iter()
             .map(|call| {
                 let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-                (Job::new(call, sender, admitted), responses)
+                (Job::call(call, sender, admitted), responses)
             })
             .unzip();
-        self.shared.admit(jobs)?;
+        self.shared.admit(jobs.into()).map_err(|_| self.shared.refusal())?;
         Ok(responses)
     }
 
@@ -213,7 +223,16 @@ impl Shared {
         self.state.lock().expect("invariant: no panic under the queue's lock")
     }
 
-    fn admit(&self, jobs: VecDeque<Job>) -> Result<()> {
+    fn refusal(&self) -> Error {
+        self.metrics.overloaded.inc();
+        Error::overloaded(format!(
+            "executor \"{}\": all {} workers are busy and the queue of {} is full",
+            self.name, self.config.workers, self.config.queue
+        ))
+    }
+
+    /// Gives the jobs a place in the queue, or gives them back.
+    fn admit(&self, jobs: Admission) -> Result<(), Box<Admission>> {
         let count = jobs.len();
         let delay = jobs.front().and_then(Job::ready_at);
         let wake = {
@@ -225,12 +244,7 @@ impl Shared {
                 self.metrics.timeouts.inc_by(state.queue.forget_abandoned());
             }
             if full(&state) {
-                drop(state);
-                self.metrics.overloaded.inc();
-                return Err(Error::overloaded(format!(
-                    "executor \"{}\": all {} workers are busy and the queue of {} is full",
-                    self.name, self.config.workers, self.config.queue
-                )));
+                return Err(Box::new(jobs));
             }
             state.queue.push(jobs);
             state.has_delays |= delay.is_some();
@@ -262,26 +276,48 @@ impl Shared {
     }
 
     fn run(&self, index: usize, job: Job, runtime: &tokio::runtime::Handle) {
-        if job.call.batching.is_some() {
+        if job.batching().is_some() {
             self.metrics.batches.size.observe(1.0);
         }
-        let (call, mut sink) = self.begin(job);
+        let queue_wait = self.waited(&job);
+        let (call, sender) = match job.work {
+            Work::Call(call, sender) => (call, sender),
+            Work::Lent(lent) => return self.run_lent(index, lent, runtime),
+        };
+        let mut sink = Sink::new(sender, &call, queue_wait);
         // A panic in one call must not cost a worker: it is that call's failure.
         let run = AssertUnwindSafe(|| runtime.block_on(call.run(&mut sink)));
         let last = catch_unwind(run).unwrap_or_else(|_| Err(panicked()));
         self.end(index, 0, sink, last);
     }
 
+    fn run_lent(&self, index: usize, lent: Lent, runtime: &tokio::runtime::Handle) {
+        let begin = AssertUnwindSafe(|| lent.begin(runtime, |ran| self.count_timeout(ran.as_ref().err())));
+        let begun = catch_unwind(begin);
+        // As in `end`: the slot is free before the caller knows, or before the work goes on.
+        self.leave(index, 0);
+        match begun {
+            Ok(Begun::Answered(answer)) => answer.give(),
+            Ok(Begun::Waits(lent)) => lent.go_home(),
+            // What the work held says so to its caller.
+            Err(_) => {}
+        }
+    }
+
     fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, runtime: &tokio::runtime::Handle) {
-        let callable = Arc::clone(&jobs[0].call.callable);
-        let rows_max = jobs[0].call.batching.map_or(1, |batching| batching.max_size);
-        let member = |job| {
-            let (call, sink) = self.begin(job);
-            Member::new(call, sink)
-        };
+        let rows_max = jobs[0].batching().map_or(1, |batching| batching.max_size);
+        let mut callable = None;
+        let mut members = Vec::with_capacity(jobs.len());
+        for job in jobs.drain(..) {
+            let queue_wait = self.waited(&job);
+            let Work::Call(call, sender) = job.work else { unreachable!("only calls share a run") };
+            let sink = Sink::new(sender, &call, queue_wait);
+            callable.get_or_insert_with(|| Arc::clone(&call.callable));
+            members.push(Member::new(call, sink));
+        }
         let mut batch = Batch {
-            members: jobs.drain(..).map(member).collect(),
-            callable,
+            members,
+            callable: callable.expect("invariant: a batch has members"),
             rows_max,
             workers: self.config.workers,
             metrics: &self.metrics.batches,
@@ -293,16 +329,20 @@ impl Shared {
         }
     }
 
-    fn begin(&self, job: Job) -> (Call, Sink) {
+    fn waited(&self, job: &Job) -> Duration {
         let queue_wait = job.admitted.elapsed();
         self.metrics.queue_wait.observe(queue_wait.as_secs_f64());
-        let sink = Sink::new(job.sender, &job.call, queue_wait);
-        (job.call, sink)
+        queue_wait
     }
 
     fn end(&self, index: usize, place: usize, sink: Sink, last: Result<Option<Response>>) {
         self.count_timeout(last.as_ref().err());
         // The slot is free before the caller knows: whoever asks after its answer sees it free.
+        self.leave(index, place);
+        sink.finish(last);
+    }
+
+    fn leave(&self, index: usize, place: usize) {
         let overdue = {
             let running = &mut self.lock().running[index];
             let overdue = running.is_overdue();
@@ -312,7 +352,6 @@ impl Shared {
         if overdue {
             self.metrics.overdue.inc();
         }
-        sink.finish(last);
     }
 
     fn count_timeout(&self, error: Option<&Error>) {
@@ -328,14 +367,13 @@ impl Shared {
             let closed = state.closed;
             match state.queue.next(closed) {
                 Ok(job) => {
-                    let batching = job.call.batching;
+                    let batching = job.batching();
                     jobs.push(job);
                     if let Some(batching) = batching {
                         let helpers = state.helpers(self.cores);
                         state.queue.join(jobs, batching, helpers);
                     }
-                    let gone: Vec<Job> =
-                        jobs.extract_if(.., |job| job.call.context.check().is_err()).collect();
+                    let gone: Vec<Job> = jobs.extract_if(.., |job| job.context().check().is_err()).collect();
                     state.running[index].begin(jobs);
                     if state.has_delays && state.watched.is_none() && state.idle > 0 && state.queue.len() > 0
                     {
@@ -345,9 +383,7 @@ impl Shared {
                     drop(state);
                     // Outside of the lock: it wakes a task.
                     for job in gone {
-                        let reason = job.call.context.check().expect_err("invariant: cancelled for good");
-                        self.count_timeout(Some(&reason));
-                        job.sender.finish(Err(reason));
+                        self.refuse_late(job);
                     }
                     if !jobs.is_empty() {
                         return true;
@@ -357,6 +393,17 @@ impl Shared {
                 Err(_) if closed => return false,
                 Err(until) => state = self.wait(state, until),
             }
+        }
+    }
+
+    /// Nobody waits for this job any more.
+    fn refuse_late(&self, job: Job) {
+        let reason = job.context().check().expect_err("invariant: cancelled for good");
+        self.count_timeout(Some(&reason));
+        match job.work {
+            Work::Call(_, sender) => sender.finish(Err(reason)),
+            // It looks at its context first, and accounts for itself.
+            Work::Lent(lent) => lent.go_home(),
         }
     }
 

@@ -1,31 +1,62 @@
 //! What waits for the workers of a pool, in order: admissions, and the jobs in them.
 
 use super::batch::{expected_rows, goes_with};
-use super::{Batching, Call};
+use super::{Batching, Call, Lent};
 use crate::error::Kind;
-use crate::predict::Sender;
+use crate::predict::{Context, Sender};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+/// What a worker does in one turn.
 pub(super) struct Job {
-    pub call: Call,
-    pub sender: Sender,
+    pub work: Work,
     pub admitted: Instant,
     /// Rows that it adds to a batch, as far as is known before preprocess.
     rows: usize,
 }
 
+pub(super) enum Work {
+    Call(Call, Sender),
+    Lent(Lent),
+}
+
 impl Job {
-    pub fn new(call: Call, sender: Sender, admitted: Instant) -> Self {
+    pub fn call(call: Call, sender: Sender, admitted: Instant) -> Self {
         let rows = expected_rows(&call);
-        Job { call, sender, admitted, rows }
+        Job { work: Work::Call(call, sender), admitted, rows }
+    }
+
+    pub fn lent(lent: Lent, admitted: Instant) -> Self {
+        Job { work: Work::Lent(lent), admitted, rows: 1 }
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        match &self.work {
+            Work::Call(call, _) => &call.context,
+            Work::Lent(lent) => &lent.context,
+        }
+    }
+
+    pub fn batching(&self) -> Option<Batching> {
+        match &self.work {
+            Work::Call(call, _) => call.batching,
+            Work::Lent(_) => None,
+        }
     }
 
     /// Until when it waits for others to share its run, if it does.
     pub fn ready_at(&self) -> Option<Instant> {
-        let batching = self.call.batching.filter(|batching| !batching.max_delay.is_zero())?;
+        let batching = self.batching().filter(|batching| !batching.max_delay.is_zero())?;
         Some(self.admitted + batching.max_delay)
+    }
+
+    fn goes_with(&self, other: &Job) -> bool {
+        match (&self.work, &other.work) {
+            (Work::Call(ours, _), Work::Call(theirs, _)) => goes_with(ours, theirs),
+            _ => false,
+        }
     }
 }
 
@@ -34,9 +65,49 @@ pub(super) struct Queue {
     admissions: VecDeque<Admission>,
 }
 
-/// One place in the queue. Never empty.
-struct Admission {
-    jobs: VecDeque<Job>,
+/// What takes one place in the queue: a job, or the jobs of a batch. One allocates nothing.
+pub(super) struct Admission {
+    first: Option<Job>,
+    rest: VecDeque<Job>,
+}
+
+impl From<Job> for Admission {
+    fn from(job: Job) -> Self {
+        Admission { first: Some(job), rest: VecDeque::new() }
+    }
+}
+
+impl From<VecDeque<Job>> for Admission {
+    fn from(rest: VecDeque<Job>) -> Self {
+        Admission { first: None, rest }
+    }
+}
+
+impl Admission {
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn front(&self) -> Option<&Job> {
+        self.first.as_ref().or_else(|| self.rest.front())
+    }
+
+    pub fn pop_front(&mut self) -> Option<Job> {
+        self.first.take().or_else(|| self.rest.pop_front())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Job> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Job) -> bool) {
+        self.first = self.first.take().filter(|job| keep(job));
+        self.rest.retain(keep);
+    }
 }
 
 impl Queue {
@@ -46,12 +117,12 @@ impl Queue {
     }
 
     pub fn jobs(&self) -> usize {
-        self.admissions.iter().map(|admission| admission.jobs.len()).sum()
+        self.admissions.iter().map(Admission::len).sum()
     }
 
-    pub fn push(&mut self, jobs: VecDeque<Job>) {
-        if !jobs.is_empty() {
-            self.admissions.push_back(Admission { jobs });
+    pub fn push(&mut self, admission: Admission) {
+        if !admission.is_empty() {
+            self.admissions.push_back(admission);
         }
     }
 
@@ -59,13 +130,13 @@ impl Queue {
     pub fn forget_abandoned(&mut self) -> u64 {
         let mut expired = 0;
         for admission in &mut self.admissions {
-            admission.jobs.retain(|job| {
-                let reason = job.call.context.stopped();
+            admission.retain(|job| {
+                let reason = job.context().stopped();
                 expired += u64::from(reason.as_ref().is_some_and(|reason| reason.kind() == Kind::Deadline));
                 reason.is_none()
             });
         }
-        self.admissions.retain(|admission| !admission.jobs.is_empty());
+        self.admissions.retain(|admission| !admission.is_empty());
         expired
     }
 
@@ -74,8 +145,8 @@ impl Queue {
     pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
         let index = self.first_ready(hurry)?;
         let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
-        let job = admission.jobs.pop_front().expect("invariant: no admission is empty");
-        if !admission.jobs.is_empty() {
+        let job = admission.pop_front().expect("invariant: no admission is empty");
+        if !admission.is_empty() {
             self.admissions.push_back(admission);
         }
         Ok(job)
@@ -86,13 +157,13 @@ impl Queue {
         let mut soonest: Option<Instant> = None;
         let mut looked_at: SmallVec<[&Job; 4]> = SmallVec::new();
         for (index, admission) in self.admissions.iter().enumerate() {
-            let Some(first) = admission.jobs.front() else { continue };
+            let Some(first) = admission.front() else { continue };
             let Some(ready_at) = first.ready_at().filter(|_| !hurry) else { return Ok(index) };
             if ready_at <= Instant::now() {
                 return Ok(index);
             }
             // Once for each model.
-            if !looked_at.iter().any(|job| goes_with(&job.call, &first.call)) {
+            if !looked_at.iter().any(|job| job.goes_with(first)) {
                 if self.fills(first) {
                     return Ok(index);
                 }
@@ -105,22 +176,20 @@ impl Queue {
 
     /// Whether the last job need not wait for others.
     pub fn last_is_ready(&self) -> bool {
-        let last = self.admissions.back().and_then(|admission| admission.jobs.front());
+        let last = self.admissions.back().and_then(|admission| admission.front());
         last.is_none_or(|job| job.ready_at().is_none() || self.fills(job))
     }
 
     /// Whether those who wait for the job's model would fill a batch.
     fn fills(&self, job: &Job) -> bool {
-        let batching = job.call.batching;
-        batching.is_none_or(|batching| self.rows_with(&job.call) >= batching.max_size)
+        job.batching().is_none_or(|batching| self.rows_with(job) >= batching.max_size)
     }
 
-    /// Rows that wait and could share a run with this call.
-    fn rows_with(&self, call: &Call) -> usize {
-        let fits = |job: &&Job| goes_with(call, &job.call);
-        let jobs =
-            self.admissions.iter().filter(|admission| admission.jobs.front().as_ref().is_some_and(fits));
-        jobs.flat_map(|admission| &admission.jobs).map(|job| job.rows).sum()
+    /// Rows that wait and could share a run with this job.
+    fn rows_with(&self, job: &Job) -> usize {
+        let fits = |other: &&Job| job.goes_with(other);
+        let jobs = self.admissions.iter().filter(|admission| admission.front().as_ref().is_some_and(fits));
+        jobs.flat_map(Admission::iter).map(|job| job.rows).sum()
     }
 
     /// Adds to the one job in `jobs` those that can share its run, in their order: first one of each
@@ -130,26 +199,26 @@ impl Queue {
         let mut rows = jobs[0].rows;
         let mut rows_max = batching.max_size;
         if helpers > 0 && batching.max_delay.is_zero() {
-            let all = rows + self.rows_with(&jobs[0].call);
+            let all = rows + self.rows_with(&jobs[0]);
             rows_max = rows_max.min(all.div_ceil(helpers + 1));
         }
         for one_each in [true, false] {
             let mut index = 0;
             while rows < rows_max && index < self.admissions.len() {
                 let admission = &mut self.admissions[index];
-                while let Some(job) = admission.jobs.front()
-                    && goes_with(&jobs[0].call, &job.call)
+                while let Some(job) = admission.front()
+                    && jobs[0].goes_with(job)
                 {
                     if rows + job.rows > rows_max {
                         return;
                     }
                     rows += job.rows;
-                    jobs.extend(admission.jobs.pop_front());
+                    jobs.extend(admission.pop_front());
                     if one_each || rows == rows_max {
                         break;
                     }
                 }
-                if admission.jobs.is_empty() {
+                if admission.is_empty() {
                     self.admissions.remove(index);
                 } else {
                     index += 1;

@@ -137,6 +137,10 @@ impl Callable for OnnxModel {
         &self.metadata
     }
 
+    fn holds_thread(&self) -> bool {
+        true
+    }
+
     fn call<'a>(
         &'a self,
         context: &'a Arc<Context>,
@@ -202,6 +206,7 @@ fn metadata(session: &Session) -> Result<Metadata> {
     Ok(Metadata {
         inputs: required.chain(optional).collect::<Result<_>>()?,
         outputs: outputs.collect::<Result<_>>()?,
+        streaming: false,
     })
 }
 

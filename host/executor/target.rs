@@ -26,19 +26,28 @@ impl Target for ModelTarget {
     }
 
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
-        let named = |error: Error| error.model(format!("{}:{}", self.model, self.version));
-        caller.check()?;
-        check_inputs(self.callable.metadata(), &inputs).map_err(named)?;
-        let own = self.timeout.map(|timeout| Instant::now() + timeout);
-        let deadline = caller.deadline.into_iter().chain(own).min();
-        let context = caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)?;
         let call = Call {
-            context: Arc::new(context),
+            context: Arc::new(self.admit(caller, &inputs)?),
             input: Payload::Tensors(inputs),
             transformer: None,
             callable: Arc::clone(&self.callable),
             batching: self.batching,
         };
-        self.executor.submit(call).map_err(named)
+        self.executor.submit(call).map_err(|error| self.named(error))
+    }
+}
+
+impl ModelTarget {
+    /// The context of a call with these inputs, if there can be one.
+    pub(super) fn admit(&self, caller: &Context, inputs: &[Tensor]) -> Result<Context> {
+        caller.check()?;
+        check_inputs(self.callable.metadata(), inputs).map_err(|error| self.named(error))?;
+        let own = self.timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = caller.deadline.into_iter().chain(own).min();
+        caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)
+    }
+
+    pub(super) fn named(&self, error: Error) -> Error {
+        error.model(format!("{}:{}", self.model, self.version))
     }
 }

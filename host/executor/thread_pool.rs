@@ -2,7 +2,7 @@
 
 use super::pool::{PoolConfig, WorkerPool};
 use super::session::{Device, OnnxModel, SessionConfig};
-use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, check_outputs};
+use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs};
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::plugin::PluginModel;
@@ -58,6 +58,10 @@ impl Executor for ThreadPoolExecutor {
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         self.pool.submit_batch(calls)
+    }
+
+    fn lend(&self, lent: Lent) -> Result<(), Lent> {
+        self.pool.lend(lent)
     }
 
     fn status(&self) -> Status {

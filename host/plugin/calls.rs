@@ -6,7 +6,7 @@
 use super::bindings::{callables, models, types};
 use super::state::State;
 use crate::error::{Error, Kind, Result};
-use crate::predict::{Context, Payload, Response, Target, Tensor};
+use crate::predict::{Context, Response, Target, Tensor};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -77,13 +77,6 @@ impl Calls {
     }
 }
 
-fn outputs(response: Response) -> Outcome {
-    match response.payload {
-        Payload::Tensors(tensors) => Ok(tensors),
-        _ => Err(Error::failed("the model answered with something else than tensors")),
-    }
-}
-
 type Trappable<T> = wasmtime::Result<T>;
 type Lowered = std::result::Result<Vec<Resource<Tensor>>, types::Error>;
 
@@ -114,16 +107,6 @@ impl State {
                 .collect::<Trappable<_>>()?),
             Err(error) => Err(error.into()),
         })
-    }
-
-    fn begin_call(
-        &mut self,
-        handle: &Resource<Callable>,
-        inputs: &[Resource<Tensor>],
-    ) -> Trappable<Result<crate::predict::Responses>> {
-        let inputs = self.borrowed(inputs)?;
-        let call = self.call()?;
-        Ok(call.calls.target(handle.rep())?.start(&call.context, inputs))
     }
 }
 
@@ -190,10 +173,9 @@ impl callables::HostCallable for State {
         callable: Resource<Callable>,
         inputs: Vec<Resource<Tensor>>,
     ) -> Trappable<Lowered> {
-        let outcome = match self.begin_call(&callable, &inputs)? {
-            Ok(mut responses) => responses.one().await.and_then(outputs),
-            Err(error) => Err(error),
-        };
+        let inputs = self.borrowed(&inputs)?;
+        let call = self.call()?;
+        let outcome = call.calls.target(callable.rep())?.call(&call.context, inputs).await;
         self.lower(outcome)
     }
 
@@ -206,11 +188,13 @@ impl callables::HostCallable for State {
             let message = format!("{INVOCATIONS_MAX} calls are under way; drop some before the next one");
             return Ok(Err(Error::overloaded(message).into()));
         }
-        let mut responses = match self.begin_call(&callable, &inputs)? {
+        let inputs = self.borrowed(&inputs)?;
+        let call = self.call()?;
+        let mut responses = match call.calls.target(callable.rep())?.start(&call.context, inputs) {
             Ok(responses) => responses,
             Err(error) => return Ok(Err(error.into())),
         };
-        let work = Box::pin(async move { responses.one().await.and_then(outputs) });
+        let work = Box::pin(async move { responses.one().await.and_then(Response::tensors) });
         let key = self.next_key();
         self.call()?.calls.invocations.push((key, Attempt::Running(work)));
         Ok(Ok(Resource::new_own(key)))

@@ -303,3 +303,15 @@ thread_local! {
 pub fn share_this_thread() {
     SHARES_THREAD.set(true);
 }
+
+/// The same for as long as `work` takes.
+pub fn with_shared_thread<R>(work: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SHARES_THREAD.set(self.0);
+        }
+    }
+    let _restore = Restore(SHARES_THREAD.replace(true));
+    work()
+}

@@ -19,7 +19,7 @@ mod state;
 pub use engine::Engine;
 pub use executor::{Answered, PluginExecutor};
 pub use inspect::{Anatomy, CONTRACT_VERSION, Role};
-pub use instance::share_this_thread;
+pub use instance::{share_this_thread, with_shared_thread};
 pub use state::Grant;
 
 use crate::error::{Error, Result};
@@ -357,7 +357,7 @@ impl From<types::ModelMetadata> for Metadata {
             };
             specs.into_iter().map(spec).collect()
         };
-        Metadata { inputs: specs(metadata.inputs), outputs: specs(metadata.outputs) }
+        Metadata { inputs: specs(metadata.inputs), outputs: specs(metadata.outputs), streaming: false }
     }
 }
 

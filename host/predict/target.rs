@@ -1,8 +1,11 @@
 //! Calling models from inside a request: what the layers above give to a plugin.
 
-use super::{Context, Responses, Tensor};
-use crate::error::Result;
+use super::{Context, Payload, Response, Responses, Tensor};
+use crate::error::{Error, Result};
+use std::pin::Pin;
 use std::sync::Arc;
+
+pub type Outputs<'a> = Pin<Box<dyn Future<Output = Result<Vec<Tensor>>> + Send + 'a>>;
 
 /// A model that a plugin can call: tensors in, tensors out, on the executor that it has there.
 pub trait Target: Send + Sync {
@@ -13,6 +16,21 @@ pub trait Target: Send + Sync {
     /// Admits one call on behalf of `caller`, or refuses it, at once. It has the caller's deadline at the
     /// latest, and ends when the responses are dropped.
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses>;
+
+    /// One call and its answer. The caller waits for nothing else, so it may run where the caller does.
+    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>) -> Outputs<'a> {
+        Box::pin(async move { self.start(caller, inputs)?.one().await.and_then(Response::tensors) })
+    }
+}
+
+impl Response {
+    /// What a model without a transformer answers.
+    pub fn tensors(self) -> Result<Vec<Tensor>> {
+        match self.payload {
+            Payload::Tensors(tensors) => Ok(tensors),
+            _ => Err(Error::failed("the model answered with something else than tensors")),
+        }
+    }
 }
 
 /// All models of the policy that a request uses.

@@ -225,3 +225,6 @@ write(
 
 # Many numbers in, one out.
 write("sum", [h.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, [])])
+
+# Gives back what it is given.
+write("copy", [h.make_node("Identity", ["x"], ["y"])], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, ["n"])])

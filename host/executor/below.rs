@@ -1,0 +1,112 @@
+//! The model on the inner executor, as the guest of one call of a custom executor sees it.
+
+use super::lend::Lease;
+use super::target::ModelTarget;
+use crate::error::{Error, Result};
+use crate::predict::{Context, Outputs, Release, Responses, Target, Tensor};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Calls of one guest that are remembered before those that have ended are forgotten.
+const CALLED_KEPT: usize = 64;
+
+pub(super) struct Below {
+    target: ModelTarget,
+    /// What the guest has called there.
+    called: Mutex<Vec<Release>>,
+    /// Whether a call may run on the worker that polls the guest.
+    lease: Option<Arc<Lease>>,
+    first: AtomicU8,
+}
+
+const NOTHING: u8 = 0;
+const CALLED: u8 = 1;
+const STARTED: u8 = 2;
+
+impl Below {
+    pub fn new(target: ModelTarget, lease: Option<Arc<Lease>>) -> Arc<Self> {
+        Arc::new(Below { target, called: Mutex::default(), lease, first: AtomicU8::new(NOTHING) })
+    }
+
+    /// Whether the guest now has a worker to itself for its call, and so does not wait for it.
+    pub fn has_worker(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.is_held())
+    }
+
+    /// Returns once nothing works on the inner executor any more for a call that nobody waits for: its place
+    /// here is held as long, and whoever watches for its end (a job) sees the real one.
+    pub async fn released(&self, context: &Context) {
+        if context.check().is_ok() {
+            return;
+        }
+        let called = std::mem::take(&mut *self.called.lock().expect("invariant: no panic under the lock"));
+        for release in called {
+            release.wait().await;
+        }
+    }
+
+    fn begins_with(&self, what: u8) {
+        let _ = self.first.compare_exchange(NOTHING, what, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl Target for Below {
+    fn model(&self) -> &str {
+        self.target.model()
+    }
+
+    fn version(&self) -> &str {
+        self.target.version()
+    }
+
+    fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
+        self.begins_with(STARTED);
+        let responses = self.target.start(caller, inputs)?;
+        let mut called = self.called.lock().expect("invariant: no panic under the lock");
+        if called.len() >= CALLED_KEPT {
+            called.retain(|release| !release.is_released());
+        }
+        called.push(responses.release());
+        drop(called);
+        Ok(responses)
+    }
+
+    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>) -> Outputs<'a> {
+        self.begins_with(CALLED);
+        let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) else {
+            return Box::pin(async move { self.start(caller, inputs)?.one().await?.tensors() });
+        };
+        Box::pin(async move {
+            let context = Arc::new(self.target.admit(caller, &inputs)?);
+            let outcome = lease.run(context, Arc::clone(&self.target.callable), inputs).await;
+            let outputs = outcome.map_err(|error| self.target.named(error))?;
+            outputs.ok_or_else(|| Error::failed("the model gave no response"))
+        })
+    }
+}
+
+/// Whether the guests of an executor mostly begin with a call that they wait for: these are lent workers.
+/// Others would wait in the inner executor's queue for a turn that they do not use: a cache that has the
+/// answer, a hedge that has started its call and waits for two things.
+#[derive(Default)]
+pub(super) struct Habit(AtomicI32);
+
+impl Habit {
+    const MAX: i32 = 16;
+    /// One guest that had no use for its turn weighs as much as so many that had.
+    const UNUSED: i32 = 4;
+
+    pub fn lends(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= 0
+    }
+
+    pub fn learn(&self, below: &Below) {
+        let step = if below.first.load(Ordering::Relaxed) == CALLED { 1 } else { -Self::UNUSED };
+        let score = self.0.load(Ordering::Relaxed);
+        let next = (score + step).clamp(-Self::MAX, Self::MAX);
+        // A lost step does not matter, a shared cache line on each request would.
+        if next != score {
+            self.0.store(next, Ordering::Relaxed);
+        }
+    }
+}
