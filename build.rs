@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Parameters keep one order, and a map without entries costs nothing.
         .btree_map(".")
         .use_arc_self(true)
+        // `ModelInfer` has a way of its own, so the service lacks it.
+        .generate_default_stubs(true)
         .compile_fds(files)?;
     Ok(())
 }
