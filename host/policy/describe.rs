@@ -72,6 +72,9 @@ pub fn describe(plan: &Plan) -> Description {
             entry.insert("max_batch_size".into(), batching.max_size.to_string());
             entry.insert("max_queue_delay_us".into(), batching.max_delay.as_micros().to_string());
         }
+        for (output, file) in &model.labels {
+            entry.insert(format!("labels.{output}"), file.sha256.clone());
+        }
         for (index, check) in model.checks.iter().enumerate() {
             let value = format!("{} within {}", check.file.sha256, check.tolerance);
             entry.insert(format!("checks.{index}"), value);

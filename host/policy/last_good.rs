@@ -91,7 +91,8 @@ pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
             SourcePlan::Onnx { file, external } => std::iter::once(file).chain(external).collect(),
             SourcePlan::Plugin(_) => Vec::new(),
         };
-        source.into_iter().chain(model.checks.iter().map(|check| &check.file))
+        let checks = model.checks.iter().map(|check| &check.file);
+        source.into_iter().chain(model.labels.values()).chain(checks)
     });
     plugins.chain(models)
 }

@@ -8,12 +8,13 @@ use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
 use super::tally::Tally;
 use super::{Content, Model, Route, RouteMetrics};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{
     Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
 };
 use crate::metrics::Metrics;
 use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, Transformer};
+use crate::predict::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -276,16 +277,19 @@ impl Loader {
             Arc::clone(loaded.expect("invariant: the plan wants this role"))
         });
         let metrics = RouteMetrics::new(&self.metrics, name);
-        Ok(Route {
+        let mut route = Route {
             name: name.clone(),
             executor,
             callable,
             transformer,
             timeout: wanted.timeout,
             batching: wanted.batching,
+            labels: BTreeMap::new(),
             metrics,
             tally: Tally::default(),
-        })
+        };
+        route.labels = labels(wanted, route.metadata(), files)?;
+        Ok(route)
     }
 
     fn source(
@@ -329,6 +333,24 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+fn labels(
+    wanted: &ModelPlan,
+    metadata: &Metadata,
+    files: &Files,
+) -> Result<BTreeMap<Arc<str>, Arc<[String]>>> {
+    let read = |(output, file): (&Arc<str>, &File)| {
+        let known = metadata.outputs.iter().map(|spec| &*spec.name);
+        if !known.clone().any(|name| *name == **output) {
+            let hint = did_you_mean(output, known);
+            return Err(Error::invalid(format!("labels: the model has no output \"{output}\"{hint}")));
+        }
+        let text = String::from_utf8(files.read(file)?.into())
+            .map_err(|_| Error::invalid(format!("labels: {} is not UTF-8", file.path.display())))?;
+        Ok((Arc::clone(output), text.lines().map(str::to_owned).collect()))
+    };
+    wanted.labels.iter().map(read).collect()
 }
 
 impl Route {

@@ -130,6 +130,8 @@ pub struct Model {
     pub max_batch_size: Option<Spanned<usize>>,
     /// How long a request may wait for others to share its run.
     pub max_queue_delay_us: Option<Spanned<u64>>,
+    /// Output to a text file with a name for each of its elements, one a line.
+    pub labels: BTreeMap<String, Spanned<PathBuf>>,
     /// Sample requests with expected answers, run before the model goes live.
     pub checks: Vec<Check>,
 }

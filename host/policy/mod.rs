@@ -71,6 +71,8 @@ pub struct Route {
     pub transformer: Option<Arc<Transformer>>,
     pub timeout: Option<Duration>,
     pub batching: Option<Batching>,
+    /// What the elements of an output are called, by output.
+    pub labels: BTreeMap<Arc<str>, Arc<[String]>>,
     pub metrics: RouteMetrics,
     /// What the guard judges by.
     pub tally: tally::Tally,

@@ -4,6 +4,7 @@
 //! time that a client may take to send them.
 
 pub mod admin;
+mod compression;
 pub mod grpc;
 pub mod http;
 mod io;

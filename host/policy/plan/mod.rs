@@ -116,6 +116,8 @@ pub struct ModelPlan {
     pub transformer: Option<Arc<str>>,
     pub timeout: Option<Duration>,
     pub batching: Option<Batching>,
+    /// By output.
+    pub labels: BTreeMap<Arc<str>, File>,
     pub checks: Vec<CheckPlan>,
 }
 

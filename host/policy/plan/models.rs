@@ -5,6 +5,7 @@ use super::{
 };
 use crate::error::did_you_mean;
 use crate::plugin::Role;
+use crate::policy::files::File;
 use crate::policy::manifest::{self, Manifest, Spanned};
 use crate::policy::settings::milliseconds;
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ impl Planner<'_> {
                 self.fault(timeout.span(), format!("{what}: timeout_ms must be at least 1"));
             }
             let batching = self.batching(&what, table);
+            let labels = self.labels(&what, table);
             let checks = table
                 .checks
                 .iter()
@@ -84,10 +86,19 @@ impl Planner<'_> {
             }
             if let (Some(source), Some(executor)) = (source, executor) {
                 let timeout = table.timeout_ms.as_ref().map(|ms| milliseconds(*ms.get_ref()));
-                plans.insert(name, ModelPlan { source, executor, transformer, timeout, batching, checks });
+                let plan = ModelPlan { source, executor, transformer, timeout, batching, labels, checks };
+                plans.insert(name, plan);
             }
         }
         plans
+    }
+
+    fn labels(&mut self, what: &str, table: &manifest::Model) -> BTreeMap<Arc<str>, File> {
+        let files = table.labels.iter().filter_map(|(output, path)| {
+            let file = self.file(&format!("{what}: labels of \"{output}\""), path)?;
+            Some((output.as_str().into(), file))
+        });
+        files.collect()
     }
 
     fn source(

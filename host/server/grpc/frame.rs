@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::policy::settings::Limits;
+use crate::server::compression::in_background;
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::read::{GzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
@@ -56,10 +57,15 @@ pub(super) async fn read(body: Incoming, encoding: Encoding, limits: &Limits) ->
     };
     let framed = framed?;
     let (compressed, message) = (framed[0], framed.slice(PREFIX..));
+    let max = limits.max_body_bytes;
     match (compressed, encoding) {
         (0, _) => Ok(message),
-        (1, Encoding::Gzip) => inflate(GzDecoder::new(&message[..]), limits.max_body_bytes),
-        (1, Encoding::Deflate) => inflate(ZlibDecoder::new(&message[..]), limits.max_body_bytes),
+        (1, Encoding::Gzip) => {
+            in_background(message.len(), move || unpack(GzDecoder::new(&message[..]), max)).await
+        }
+        (1, Encoding::Deflate) => {
+            in_background(message.len(), move || unpack(ZlibDecoder::new(&message[..]), max)).await
+        }
         (1, Encoding::Identity) => {
             Err(Error::invalid("the message says that it is compressed, and no grpc-encoding says how"))
         }
@@ -111,11 +117,11 @@ fn declared(framed: &[u8]) -> Option<usize> {
     Some(PREFIX + u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize)
 }
 
-/// A small message can unfold into a very large one, so the limit is kept while it does.
-fn inflate(from: impl Read, max: usize) -> Result<Bytes> {
+/// A small message can unpack to a very large one, so unpacking ends at the limit.
+fn unpack(from: impl Read, max: usize) -> Result<Bytes> {
     let mut message = Vec::new();
     let read = from.take(max as u64 + 1).read_to_end(&mut message);
-    read.map_err(|error| Error::invalid(format!("the message does not decompress: {error}")))?;
+    read.map_err(|error| Error::invalid(format!("the message does not unpack: {error}")))?;
     if message.len() > max { Err(too_large(max)) } else { Ok(message.into()) }
 }
 

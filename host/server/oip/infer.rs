@@ -1,9 +1,12 @@
 //! An inference as HTTP and gRPC both mean it: they decode into its request and encode its responses. What a
 //! request may ask is decided here, once; bytes are the protocols' business.
 
+use super::classification;
 use crate::error::{Error, Result};
 use crate::policy::Route;
-use crate::predict::{self, Metadata, Parameter, Parameters, Payload, Response, Responses, Shape, Tensor};
+use crate::predict::{
+    self, Metadata, Parameter, Parameters, Payload, Response, Responses, Shape, Tensor, element_count,
+};
 use crate::router::{Ask, Journey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +85,11 @@ impl InferStream {
         Some(response)
     }
 
+    /// Ends the work, and leaves the account of it to the caller.
+    pub fn into_journey(self) -> Journey {
+        self.journey
+    }
+
     pub fn journey(&self) -> &Journey {
         &self.journey
     }
@@ -103,48 +111,123 @@ struct Prepared {
 struct Frame {
     route: Arc<Route>,
     id: Option<String>,
-    outputs: Vec<RequestedOutput>,
+    outputs: Vec<Wanted>,
+}
+
+/// A requested output that the model has.
+struct Wanted {
+    name: String,
+    /// Of each row, the so many best instead of all.
+    classes: Option<usize>,
 }
 
 /// Holds a request against what its model takes and gives.
 fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
     let metadata = route.metadata();
     predict::check_inputs(metadata, &request.inputs)?;
-    check_outputs(metadata, &request.outputs)?;
     Ok(Prepared {
         ask: ask(request.parameters)?,
         input: Payload::Tensors(request.inputs),
-        frame: Frame { route: Arc::clone(route), id: request.id, outputs: request.outputs },
+        frame: Frame {
+            route: Arc::clone(route),
+            id: request.id,
+            outputs: wanted(metadata, request.outputs)?,
+        },
     })
 }
 
-fn check_outputs(metadata: &Metadata, wanted: &[RequestedOutput]) -> Result<()> {
-    for RequestedOutput { name, .. } in wanted {
-        if !metadata.outputs.iter().any(|spec| *spec.name == **name) {
-            let hint = crate::error::did_you_mean(name, metadata.outputs.iter().map(|spec| &*spec.name));
-            return Err(Error::invalid(format!("no output \"{name}\"{hint}")).field(&**name));
+fn wanted(metadata: &Metadata, outputs: Vec<RequestedOutput>) -> Result<Vec<Wanted>> {
+    let mut all: Vec<Wanted> = Vec::with_capacity(outputs.len());
+    for RequestedOutput { name, parameters } in outputs {
+        let Some(spec) = metadata.outputs.iter().find(|spec| *spec.name == *name) else {
+            let hint = crate::error::did_you_mean(&name, metadata.outputs.iter().map(|spec| &*spec.name));
+            return Err(Error::invalid(format!("no output \"{name}\"{hint}")).field(name));
+        };
+        if all.iter().any(|earlier| earlier.name == name) {
+            return Err(Error::invalid(format!("output \"{name}\" is asked for twice")).field(name));
         }
+        let mut classes = None;
+        for (parameter, value) in &parameters {
+            check_tensor_parameter(format_args!("output \"{name}\""), parameter)?;
+            if parameter == "classification" {
+                classes = classification::classes(spec, value)?;
+            }
+        }
+        all.push(Wanted { name, classes });
     }
-    Ok(())
+    Ok(all)
 }
 
-/// `timeout` (microseconds) is the protocol's own; the rest is for the plugin.
+/// The shape of `count` elements where the sender does not say: free dimensions are 1, but the last, which has
+/// what is left.
+pub(in crate::server) fn filled(spec: &[i64], count: usize) -> Option<Shape> {
+    let mut shape: Shape = spec.iter().map(|&dimension| if dimension < 0 { 1 } else { dimension }).collect();
+    let others = element_count(&shape).ok()?;
+    if let Some(place) = spec.iter().rposition(|&dimension| dimension < 0) {
+        shape[place] = i64::try_from(count.checked_div(others)?).ok()?;
+    }
+    (element_count(&shape).ok()? == count).then_some(shape)
+}
+
+/// Refuses what a tensor of a request or an answer cannot have: its bytes elsewhere than in the message.
+pub(in crate::server) fn check_tensor_parameter(tensor: impl std::fmt::Display, name: &str) -> Result<()> {
+    if !name.starts_with("shared_memory_") {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{tensor}: shared memory is not supported; send and receive tensors in the message itself"
+    ))
+    .field(format!("parameters.{name}")))
+}
+
+/// `timeout` (microseconds) and a few more are the protocol's own; the rest is for the plugin.
 fn ask(mut parameters: Parameters) -> Result<Ask> {
     let mut timeout = None;
-    if let Some(place) = parameters.iter().position(|(name, _)| name == "timeout") {
-        let (_, value) = parameters.remove(place);
-        let us = match value {
-            Parameter::Integer(us) => u64::try_from(us).ok().filter(|us| *us > 0),
-            _ => None,
-        };
-        timeout = Some(Duration::from_micros(us.ok_or_else(|| {
-            Error::invalid(format!(
-                "parameter \"timeout\" is {value:?}; it is a number of microseconds, at least 1"
+    let mut fault = None;
+    parameters.retain(|(name, value)| {
+        let taken = reserved(name, value, &mut timeout);
+        fault = fault.take().or_else(|| taken.as_ref().err().cloned());
+        matches!(taken, Ok(false))
+    });
+    fault.map_or(Ok(Ask { parameters, timeout }), Err)
+}
+
+/// Whether a parameter is the protocol's, and if so what it means here.
+fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Result<bool> {
+    let fault = |wanted: &str| {
+        let message = format!("parameter \"{name}\" is {}; it is {wanted}", shown(value));
+        Err(Error::invalid(message).field(format!("parameters.{name}")))
+    };
+    match (name, value) {
+        // 0 is how callers say that they set none.
+        ("timeout", Parameter::Integer(us)) if *us >= 0 => {
+            *timeout = Some(Duration::from_micros(*us as u64)).filter(|timeout| !timeout.is_zero());
+        }
+        ("timeout", _) => return fault("a number of microseconds, at least 1, or 0 for none"),
+        // Queues here are served in order.
+        ("priority", Parameter::Integer(0..)) => {}
+        ("priority", _) => return fault("a whole number, at least 0"),
+        ("sequence_id", Parameter::Integer(0)) => {}
+        ("sequence_start" | "sequence_end", Parameter::Boolean(false)) => {}
+        ("sequence_id", Parameter::Text(id)) if id.is_empty() => {}
+        ("sequence_id" | "sequence_start" | "sequence_end", _) => {
+            return Err(Error::unsupported(format!(
+                "parameter \"{name}\": sequences are not supported; each request stands for itself"
             ))
-            .field("parameters.timeout")
-        })?));
+            .field(format!("parameters.{name}")));
+        }
+        _ => return Ok(false),
     }
-    Ok(Ask { parameters, timeout })
+    Ok(true)
+}
+
+fn shown(value: &Parameter) -> String {
+    match value {
+        Parameter::Boolean(value) => value.to_string(),
+        Parameter::Integer(value) => value.to_string(),
+        Parameter::Number(value) => format!("{value:?}"),
+        Parameter::Text(value) => format!("{value:?}"),
+    }
 }
 
 impl Frame {
@@ -164,8 +247,18 @@ impl Frame {
         };
         match payload {
             Payload::Tensors(mut tensors) => {
-                if !self.outputs.is_empty() {
-                    tensors.retain(|tensor| self.outputs.iter().any(|output| output.name == tensor.name()));
+                if self.outputs.is_empty() {
+                    return Ok(tensors);
+                }
+                tensors.retain(|tensor| self.outputs.iter().any(|wanted| wanted.name == tensor.name()));
+                for wanted in &self.outputs {
+                    let tensor = tensors.iter_mut().find(|tensor| tensor.name() == wanted.name);
+                    let tensor = tensor.ok_or_else(|| {
+                        Error::failed(format!("the model gave no output \"{}\" this time", wanted.name))
+                    })?;
+                    if let Some(classes) = wanted.classes {
+                        *tensor = classification::best(&self.route, tensor, classes)?;
+                    }
                 }
                 Ok(tensors)
             }

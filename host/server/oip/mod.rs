@@ -1,21 +1,29 @@
-//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON. What an inference means is in
-//! `infer`, which other protocols share.
+//! The Open Inference Protocol over HTTP, with the extensions that Triton has: which path is what, and what the
+//! server and its models are. What an inference means is in `infer`, which other protocols share.
 
+mod absent;
+mod binary;
+mod classification;
+mod generate;
 pub(in crate::server) mod infer;
+mod inference;
 mod json;
 
 use super::http::{self, Reply};
 use super::plain::Public;
 use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
-use crate::predict::{JsonLimits, Metadata};
-use crate::router::Journey;
+use crate::predict::Metadata;
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
+use inference::Asked;
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// The extensions of the protocol that are offered, by Triton's names.
+pub(in crate::server) const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "classification", "generate", "parameters"];
 
 /// `/v2…`
 pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &str) -> Reply {
@@ -32,15 +40,22 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
         ["v2"] | ["v2", "health", "live" | "ready"] => return method_not_allowed("GET"),
         ["v2", "models", model] => (*model, None, ""),
         ["v2", "models", model, "versions", version] => (*model, Some(*version), ""),
-        ["v2", "models", model, action @ ("ready" | "infer")] => (*model, None, *action),
-        ["v2", "models", model, "versions", version, action @ ("ready" | "infer")] => {
+        ["v2", "models", model, action] if is_action(action) => (*model, None, *action),
+        ["v2", "models", model, "versions", version, action] if is_action(action) => {
             (*model, Some(*version), *action)
         }
-        _ => return error_reply(&Error::not_found(format!("no route {path}"))),
+        segments => {
+            return absent::answer(&parts.method, segments).unwrap_or_else(|| no_such_path(path));
+        }
     };
+    let asked = Asked { public, headers: &parts.headers, model, version };
     match action {
-        "infer" if parts.method == Method::POST => infer(public, &parts.headers, body, model, version).await,
-        "infer" => method_not_allowed("POST"),
+        "infer" | "generate" | "generate_stream" if parts.method != Method::POST => {
+            method_not_allowed("POST")
+        }
+        "infer" => asked.infer(body).await,
+        "generate" => asked.generate(body).await,
+        "generate_stream" => asked.generate_stream(body).await,
         _ if !get => method_not_allowed("GET"),
         _ => {
             let id: Arc<str> = http::request_id(&parts.headers);
@@ -69,12 +84,16 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
     }
 }
 
+fn is_action(name: &str) -> bool {
+    matches!(name, "ready" | "infer" | "generate" | "generate_stream")
+}
+
 fn names(model: &str, version: Option<&str>) -> Result<(String, Option<String>)> {
     Ok((http::decode_segment(model)?, version.map(http::decode_segment).transpose()?))
 }
 
 fn server_metadata() -> Value {
-    json!({"name": "hostler", "version": env!("CARGO_PKG_VERSION"), "extensions": []})
+    json!({"name": "hostler", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
 }
 
 fn model_metadata(route: &Route, versions: Vec<String>) -> Value {
@@ -86,50 +105,6 @@ fn model_metadata(route: &Route, versions: Vec<String>) -> Value {
         "inputs": http::tensor_specs(inputs),
         "outputs": http::tensor_specs(outputs),
     })
-}
-
-async fn infer(
-    public: &Public,
-    headers: &HeaderMap,
-    body: Incoming,
-    model: &str,
-    version: Option<&str>,
-) -> Reply {
-    let mut journey = {
-        let header = |name: &str| http::header(headers, name);
-        public.router.begin(http::request_id(headers), "oip", &header)
-    };
-    let outcome = match http::read_body(body, public.router.limits()).await {
-        Ok(body) => infer_body(public, &mut journey, headers, body, model, version).await,
-        Err(error) => Err(error),
-    };
-    let (mut reply, error) = match outcome {
-        Ok(reply) => (reply, None),
-        Err(error) => (error_reply(&error), Some(error)),
-    };
-    http::sign(&mut reply, journey.id(), journey.generation());
-    journey.end(reply.status().as_u16(), error.as_ref());
-    reply
-}
-
-async fn infer_body(
-    public: &Public,
-    journey: &mut Journey,
-    headers: &HeaderMap,
-    body: Bytes,
-    model: &str,
-    version: Option<&str>,
-) -> Result<Reply> {
-    let (model, version) = names(model, version)?;
-    let route = journey.resolve(&model, version.as_deref(), &|name| http::header(headers, name))?;
-    if headers.contains_key("inference-header-content-length") {
-        return Err(Error::unsupported(
-            "the binary tensor extension is not offered; send the tensors as JSON",
-        ));
-    }
-    let limits = JsonLimits { tensor_bytes_max: public.router.limits().max_body_bytes.saturating_mul(4) };
-    let response = infer::infer(journey, &route, json::decode(&body, limits)?).await?;
-    Ok(http::json(StatusCode::OK, json::encode(&response)?))
 }
 
 fn empty(status: StatusCode) -> Reply {
@@ -155,8 +130,17 @@ fn method_not_allowed(allow: &'static str) -> Reply {
     reply
 }
 
+fn no_such_path(path: &str) -> Reply {
+    let path: String = path.chars().take(200).collect();
+    error_reply(&Error::not_found(format!("no route {path}")))
+}
+
+fn error_json(error: &Error) -> Value {
+    json!({"error": error.message()})
+}
+
 fn error_reply(error: &Error) -> Reply {
-    let mut reply = http::json_of(status_of(error), &json!({"error": error.message()}));
+    let mut reply = http::json_of(status_of(error), &error_json(error));
     http::retry_after(&mut reply, error);
     reply
 }

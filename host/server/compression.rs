@@ -1,0 +1,164 @@
+//! Bodies that are compressed on their way: `Content-Encoding` of a request, `Accept-Encoding` for its answer.
+//!
+//! A body counts as long as what it unpacks to, and unpacking ends at the limit. `deflate` is the zlib format, as
+//! HTTP has it. What is large is packed away from the threads that serve connections.
+
+use super::http::{self, Content, Reply};
+use crate::error::{Error, Result};
+use crate::policy::settings::Limits;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use flate2::write::{GzEncoder, ZlibEncoder};
+use http_body_util::BodyExt;
+use hyper::HeaderMap;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
+use std::io::{Read, Write};
+
+/// Larger bodies are not for a thread that serves connections.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Encoding {
+    Gzip,
+    Deflate,
+}
+
+impl Encoding {
+    const ALL: [Encoding; 2] = [Encoding::Gzip, Encoding::Deflate];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Encoding::Gzip => "gzip",
+            Encoding::Deflate => "deflate",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|encoding| name.eq_ignore_ascii_case(encoding.as_str()))
+    }
+}
+
+/// Reads a body whole and unpacked, within the limits of size and time.
+pub async fn read_body(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Result<Bytes> {
+    let packed = http::read_body(body, limits).await?;
+    let Some(encoding) = content_encoding(headers)? else { return Ok(packed) };
+    let max = limits.max_body_bytes;
+    in_background(packed.len(), move || unpack(encoding, &packed, max)).await
+}
+
+fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
+    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
+    let name = value.to_str().unwrap_or_default().trim();
+    if name.is_empty() || name.eq_ignore_ascii_case("identity") {
+        return Ok(None);
+    }
+    let encoding = Encoding::parse(name).ok_or_else(|| {
+        let message = format!("Content-Encoding is {value:?}; gzip, deflate and identity are known");
+        Error::invalid(message).field("content-encoding")
+    });
+    encoding.map(Some)
+}
+
+fn unpack(encoding: Encoding, packed: &[u8], max: usize) -> Result<Bytes> {
+    let mut rest = packed;
+    let mut unpacked = Vec::with_capacity(packed.len().saturating_mul(4).min(max));
+    let limit = max as u64 + 1;
+    let read = match encoding {
+        Encoding::Gzip => MultiGzDecoder::new(&mut rest).take(limit).read_to_end(&mut unpacked),
+        Encoding::Deflate => ZlibDecoder::new(&mut rest).take(limit).read_to_end(&mut unpacked),
+    };
+    let name = encoding.as_str();
+    let broken =
+        |why: &str| Error::invalid(format!("the body is not {name}, as its Content-Encoding says: {why}"));
+    read.map_err(|error| broken(&error.to_string()))?;
+    if unpacked.len() > max {
+        return Err(Error::too_large(format!("the body unpacks to over {} MB; see max_body_mb", max >> 20)));
+    }
+    if !rest.is_empty() {
+        return Err(broken(&format!("{} bytes follow its end", rest.len())));
+    }
+    Ok(unpacked.into())
+}
+
+/// What a caller would rather have than the answer as it is.
+pub fn accepted(headers: &HeaderMap) -> Option<Encoding> {
+    let mut best: Option<(Encoding, f32)> = None;
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    for offer in values.flat_map(|value| value.split(',')) {
+        let (name, weight) = match offer.split_once(';') {
+            Some((name, rest)) => {
+                let weight = rest.trim().strip_prefix("q=").and_then(|weight| weight.trim().parse().ok());
+                (name, weight.unwrap_or(0.0))
+            }
+            None => (offer, 1.0),
+        };
+        let Some(encoding) = Encoding::parse(name.trim()) else { continue };
+        if weight > best.map_or(0.0, |(_, weight)| weight) {
+            best = Some((encoding, weight));
+        }
+    }
+    best.map(|(encoding, _)| encoding)
+}
+
+/// Packs an answer that is whole. One that comes in parts as they are made stays as it is.
+pub async fn pack(reply: Reply, encoding: Option<Encoding>) -> Reply {
+    let Some(encoding) = encoding else { return reply };
+    let (mut parts, content) = reply.into_parts();
+    // Parts of a length that is known are there already.
+    let length = hyper::body::Body::size_hint(&content).exact();
+    let Some(length) = length.filter(|length| *length > 0) else { return Reply::from_parts(parts, content) };
+    let whole = match content.collect().await {
+        Ok(whole) => whole.to_bytes(),
+        Err(never) => match never {},
+    };
+    let packed = in_background(length as usize, move || {
+        let sink = Vec::with_capacity(whole.len() / 2);
+        match encoding {
+            Encoding::Gzip => {
+                let mut encoder = GzEncoder::new(sink, Compression::fast());
+                encoder.write_all(&whole).and_then(|()| encoder.finish())
+            }
+            Encoding::Deflate => {
+                let mut encoder = ZlibEncoder::new(sink, Compression::fast());
+                encoder.write_all(&whole).and_then(|()| encoder.finish())
+            }
+        }
+    });
+    let packed = packed.await.expect("invariant: writing to memory");
+    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
+    parts.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    Reply::from_parts(parts, Content::from(Bytes::from(packed)))
+}
+
+/// What takes long for many bytes runs elsewhere if there are many.
+pub async fn in_background<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if bytes <= INLINE_BYTES_MAX {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.expect("invariant: packing does not panic")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_offer_that_is_known_counts() {
+        for (offer, expected) in [
+            ("gzip", Some(Encoding::Gzip)),
+            ("deflate, gzip;q=0.5", Some(Encoding::Deflate)),
+            ("br, GZIP", Some(Encoding::Gzip)),
+            ("gzip;q=0", None),
+            ("gzip; q=0.2, deflate;q=0.8", Some(Encoding::Deflate)),
+            ("br, *", None),
+            ("", None),
+            ("gzip;q=x", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(offer));
+            assert_eq!(accepted(&headers), expected, "{offer:?}");
+        }
+    }
+}

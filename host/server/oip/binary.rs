@@ -1,0 +1,149 @@
+//! The binary tensor extension: raw tensors behind the JSON of a body, in the order in which the JSON names them.
+//!
+//! Tensors of a request are slices of its body; those of an answer are sent from where they lie.
+
+use super::infer::{self, InferRequest};
+use crate::error::{Error, Result};
+use crate::predict::{Datatype, Metadata, Parameters, Shape, Tensor, TensorSpec, format_shape};
+use crate::server::http::{self, Content, Reply};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use smallvec::SmallVec;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+pub(super) const HEAD_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// Raw bytes of a few tensors are copied behind the JSON; more are worth a write of their own.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// Splits a body where its header says; all of it is JSON if there is no such header.
+pub(super) fn split(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes)> {
+    let Some(value) = headers.get(HEAD_LENGTH) else { return Ok((body.clone(), Bytes::new())) };
+    let length = value.to_str().ok().and_then(|value| value.trim().parse::<usize>().ok());
+    match length {
+        Some(length) if length <= body.len() => Ok((body.slice(..length), body.slice(length..))),
+        Some(length) => Err(Error::invalid(format!(
+            "Inference-Header-Content-Length says {length} bytes of JSON, and the body has {} bytes",
+            body.len()
+        ))),
+        None => Err(Error::invalid(format!(
+            "Inference-Header-Content-Length is {value:?}; it is the number of bytes of JSON at the body's start"
+        ))),
+    }
+}
+
+/// The bytes behind the JSON, as far as no tensor has taken them.
+pub(super) struct Tail(pub Bytes);
+
+impl Tail {
+    pub fn take(&mut self, size: usize) -> Result<Bytes> {
+        if size > self.0.len() {
+            return Err(Error::invalid(format!(
+                "binary_data_size is {size}, and {} bytes are left behind the JSON (see Inference-Header-Content-Length)",
+                self.0.len()
+            )));
+        }
+        Ok(self.0.split_to(size))
+    }
+
+    /// What no tensor has taken would be lost without a word.
+    pub fn end(self) -> Result<()> {
+        match self.0.len() {
+            0 => Ok(()),
+            left => Err(Error::invalid(format!(
+                "unexpected additional input data: the inputs' binary_data_size leave {left} bytes of the body over"
+            ))),
+        }
+    }
+}
+
+/// A body without JSON: all of it is the one input of its model.
+pub(super) fn whole(metadata: &Metadata, body: Bytes) -> Result<InferRequest> {
+    let [spec] = metadata.inputs.as_slice() else {
+        return Err(Error::invalid(format!(
+            "a body without JSON (Inference-Header-Content-Length: 0) is for models with one input, this one has {}",
+            metadata.inputs.len()
+        )));
+    };
+    let fault =
+        |message: String| Error::invalid(format!("input \"{}\": {message}", spec.name)).field(&*spec.name);
+    let shape = whole_shape(spec, body.len()).ok_or_else(|| {
+        let (datatype, shape) = (spec.datatype.as_str(), format_shape(&spec.shape));
+        fault(format!(
+            "{} bytes without JSON do not say which {datatype} of shape {shape} they are",
+            body.len()
+        ))
+    })?;
+    let tensor = match spec.datatype {
+        Datatype::Bytes => Tensor::from_elements(spec.name.clone(), shape, [&body]),
+        datatype => Tensor::new(spec.name.clone(), datatype, shape, body),
+    };
+    Ok(InferRequest {
+        id: None,
+        parameters: Parameters::new(),
+        inputs: vec![tensor.map_err(|error| error.field(&*spec.name))?],
+        outputs: Vec::new(),
+    })
+}
+
+/// One element of BYTES; of other datatypes as many as there are.
+fn whole_shape(spec: &TensorSpec, length: usize) -> Option<Shape> {
+    match spec.datatype.size() {
+        Some(size) => infer::filled(&spec.shape, length / size),
+        None => infer::filled(&spec.shape, 1),
+    }
+}
+
+/// An answer of JSON and, if any, the tensors behind it.
+pub(super) fn reply(mut head: Vec<u8>, tail: SmallVec<[Bytes; 4]>) -> Reply {
+    if tail.is_empty() {
+        return http::json(StatusCode::OK, head);
+    }
+    let head_length = head.len();
+    let raw: usize = tail.iter().map(Bytes::len).sum();
+    let content = if raw <= COPIED_BYTES_MAX {
+        head.reserve_exact(raw);
+        tail.iter().for_each(|bytes| head.extend_from_slice(bytes));
+        Content::Whole(head.into())
+    } else {
+        let pieces = std::iter::once(Bytes::from(head)).chain(tail).filter(|piece| !piece.is_empty()).rev();
+        Content::Parts(Box::pin(Pieces { left: (head_length + raw) as u64, pieces: pieces.collect() }))
+    };
+    let mut reply = Reply::new(content);
+    let headers = reply.headers_mut();
+    headers.insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(HEAD_LENGTH, head_length.into());
+    reply
+}
+
+/// Bytes that lie in several places, last first.
+struct Pieces {
+    pieces: Vec<Bytes>,
+    left: u64,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.pop();
+        self.left -= piece.as_ref().map_or(0, Bytes::len) as u64;
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,258 @@
+//! The generate extension: a flat JSON object in, flat JSON objects out; `generate_stream` gives them as
+//! server-sent events. A field that is named as an input is that input, every other one is a parameter.
+
+use super::infer::{self, InferRequest, InferResponse, InferStream};
+use super::inference::Asked;
+use super::{error_json, json, status_of};
+use crate::error::{Error, Result};
+use crate::predict::{self, JsonLimits, Metadata, Parameters, Shape, Tensor, TensorSpec, encode_tensor};
+use crate::router::Journey;
+use crate::server::http::{self, Content, Reply};
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+impl Asked<'_> {
+    /// `POST …/generate`: a model that streams must give exactly one response.
+    pub async fn generate(&self, body: Incoming) -> Reply {
+        let mut stream = match self.begin_stream(body).await {
+            Ok(stream) => stream,
+            Err((journey, error)) => return self.end(journey, Err(error)).await,
+        };
+        let answer = match stream.next().await {
+            Some(Ok(response)) => match stream.next().await {
+                None => object(&response).map(|text| http::json(StatusCode::OK, text)),
+                Some(Err(error)) => Err(error),
+                Some(Ok(_)) => Err(not_one("more than one")),
+            },
+            Some(Err(error)) => Err(error),
+            None => Err(not_one("none")),
+        };
+        self.end(stream.into_journey(), answer).await
+    }
+
+    /// `POST …/generate_stream`: an error before the first response is an answer like any other.
+    pub async fn generate_stream(&self, body: Incoming) -> Reply {
+        let mut stream = match self.begin_stream(body).await {
+            Ok(stream) => stream,
+            Err((journey, error)) => return self.end(journey, Err(error)).await,
+        };
+        let first = match stream.next().await.transpose() {
+            Ok(first) => first.as_ref().map(event).transpose(),
+            Err(error) => Err(error),
+        };
+        let first = match first {
+            Ok(first) => first,
+            Err(error) => return self.end(stream.into_journey(), Err(error)).await,
+        };
+        let (id, generation) = (Arc::clone(stream.journey().id()), stream.journey().generation());
+        let content = match first {
+            Some(event) => Content::Parts(Box::pin(Events::First(event, stream))),
+            None => {
+                stream.end(status);
+                Content::Empty
+            }
+        };
+        let mut reply = event_stream(content);
+        http::sign(&mut reply, &id, generation);
+        reply
+    }
+
+    async fn begin_stream(&self, body: Incoming) -> Result<InferStream, (Journey, Error)> {
+        let mut journey = self.begin();
+        let begun = match self.read(body).await {
+            Ok(body) => self.resolve(&mut journey).and_then(|route| {
+                let request = request(&body, route.metadata(), self.limits())?;
+                Ok((route, request))
+            }),
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok((route, request)) => infer::stream(journey, &route, request),
+            Err(error) => Err((journey, error)),
+        }
+    }
+}
+
+fn not_one(got: &str) -> Error {
+    Error::invalid(format!(
+        "generate expects model to produce exactly 1 response, use generate stream for model that may generate \
+         various number of responses; this time it gave {got}"
+    ))
+}
+
+fn status(error: Option<&Error>) -> u16 {
+    error.map_or(StatusCode::OK, status_of).as_u16()
+}
+
+/// The fields of a request, as they stand.
+struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of inputs and parameters")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Object<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+fn request(body: &[u8], metadata: &Metadata, limits: JsonLimits) -> Result<InferRequest> {
+    const UNREADABLE: &str = "the body is not a generate request";
+    let mut request =
+        InferRequest { id: None, parameters: Parameters::new(), inputs: Vec::new(), outputs: Vec::new() };
+    let mut fields = http::parse_object::<Object<'_>>(body, UNREADABLE)?.0;
+    let is_input = |name: &str| metadata.inputs.iter().any(|spec| *spec.name == *name);
+    if let Some(place) = fields.iter().position(|(name, _)| name == "parameters" && !is_input(name)) {
+        let (_, value) = fields.remove(place);
+        fields.extend(http::parse_object::<Object<'_>>(value.get().as_bytes(), UNREADABLE)?.0);
+    }
+    for (name, value) in fields {
+        if let Some(spec) = metadata.inputs.iter().find(|spec| *spec.name == *name) {
+            request.inputs.push(input(spec, value.get(), limits)?);
+            continue;
+        }
+        let read: Value = serde_json::from_str(value.get())
+            .map_err(|error| Error::invalid(format!("{UNREADABLE}: \"{name}\": {error}")))?;
+        match (&*name, read) {
+            ("id", Value::String(id)) => request.id = Some(id),
+            (name, value) => {
+                let parameter = predict::parameter(name, &value)?;
+                request.parameters.push((name.to_owned(), parameter));
+            }
+        }
+    }
+    Ok(request)
+}
+
+/// Elements in whatever lists; where these are not of the input's shape, its shape is filled with the elements.
+fn input(spec: &TensorSpec, text: &str, limits: JsonLimits) -> Result<Tensor> {
+    let tensor = predict::decode_tensor(spec, text, None, limits)?;
+    if predict::fits(&spec.shape, tensor.shape()) {
+        return Ok(tensor);
+    }
+    // What cannot be filled is refused with its own shape.
+    match infer::filled(&spec.shape, tensor.count()).filter(|_| tensor.shape().len() < 2) {
+        Some(shape) => tensor.reshaped(shape),
+        None => Ok(tensor),
+    }
+}
+
+/// A response as one flat object: an output of one element is that element.
+fn object(response: &InferResponse) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(256);
+    write(response, &mut out)?;
+    Ok(out)
+}
+
+fn write(response: &InferResponse, out: &mut Vec<u8>) -> Result<()> {
+    json::begin(out, response);
+    for tensor in &response.outputs {
+        json::text(out, b",", tensor.name());
+        out.push(b':');
+        if tensor.count() == 1 {
+            encode_tensor(&tensor.reshaped(Shape::new())?, true, out)?;
+        } else {
+            encode_tensor(tensor, true, out)?;
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn event(response: &InferResponse) -> Result<Bytes> {
+    let mut out = b"data: ".to_vec();
+    write(response, &mut out)?;
+    out.extend_from_slice(b"\n\n");
+    Ok(out.into())
+}
+
+fn event_stream(content: Content) -> Reply {
+    let mut reply = Reply::new(content);
+    let headers = reply.headers_mut();
+    let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    reply
+}
+
+/// Responses as events, from the second on as they come. A client that leaves drops this, and with it the work.
+enum Events {
+    First(Bytes, InferStream),
+    Idle(InferStream),
+    Waiting(Next),
+    Over,
+}
+
+type Next = Pin<Box<dyn Future<Output = (InferStream, Option<Result<InferResponse>>)> + Send>>;
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let mut next: Next = match std::mem::replace(&mut *self, Events::Over) {
+            Events::First(event, stream) => {
+                *self = Events::Idle(stream);
+                return Poll::Ready(Some(Ok(Frame::data(event))));
+            }
+            Events::Idle(mut stream) => Box::pin(async move {
+                let next = stream.next().await;
+                (stream, next)
+            }),
+            Events::Waiting(next) => next,
+            Events::Over => return Poll::Ready(None),
+        };
+        let Poll::Ready((stream, response)) = next.as_mut().poll(task) else {
+            *self = Events::Waiting(next);
+            return Poll::Pending;
+        };
+        let Some(response) = response else {
+            stream.end(status);
+            return Poll::Ready(None);
+        };
+        let frame = match response.and_then(|response| event(&response)) {
+            Ok(event) => {
+                *self = Events::Idle(stream);
+                event
+            }
+            Err(error) => {
+                stream.into_journey().end(status(Some(&error)), Some(&error));
+                format!("data: {}\n\n", error_json(&error)).into()
+            }
+        };
+        Poll::Ready(Some(Ok(Frame::data(frame))))
+    }
+}

@@ -1,0 +1,80 @@
+//! Inference over HTTP: `infer` with JSON and binary tensors, packed or not; `generate` in `generate`.
+
+use super::binary::{self, Tail};
+use super::infer::{self, InferRequest};
+use super::json::{self, Form};
+use super::{error_reply, names};
+use crate::error::{Error, Result};
+use crate::policy::Route;
+use crate::predict::JsonLimits;
+use crate::router::Journey;
+use crate::server::compression;
+use crate::server::http::{self, Reply};
+use crate::server::plain::Public;
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::body::Incoming;
+use std::sync::Arc;
+
+/// Which model is asked, and with which headers.
+pub(super) struct Asked<'a> {
+    pub public: &'a Public,
+    pub headers: &'a HeaderMap,
+    pub model: &'a str,
+    pub version: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    pub fn begin(&self) -> Journey {
+        let header = |name: &str| http::header(self.headers, name);
+        self.public.router.begin(http::request_id(self.headers), "oip", &header)
+    }
+
+    pub fn resolve(&self, journey: &mut Journey) -> Result<Arc<Route>> {
+        let (model, version) = names(self.model, self.version)?;
+        journey.resolve(&model, version.as_deref(), &|name| http::header(self.headers, name))
+    }
+
+    pub async fn read(&self, body: Incoming) -> Result<Bytes> {
+        compression::read_body(self.headers, body, self.public.router.limits()).await
+    }
+
+    pub fn limits(&self) -> JsonLimits {
+        JsonLimits { tensor_bytes_max: self.public.router.limits().max_body_bytes.saturating_mul(4) }
+    }
+
+    /// `POST …/infer`
+    pub async fn infer(&self, body: Incoming) -> Reply {
+        let mut journey = self.begin();
+        let answer = match self.read(body).await {
+            Ok(body) => self.infer_body(&mut journey, &body).await,
+            Err(error) => Err(error),
+        };
+        self.end(journey, answer).await
+    }
+
+    async fn infer_body(&self, journey: &mut Journey, body: &Bytes) -> Result<Reply> {
+        let route = self.resolve(journey)?;
+        let (head, tail) = binary::split(self.headers, body)?;
+        let (request, form): (InferRequest, Form<'_>) = if head.is_empty() && !tail.is_empty() {
+            (binary::whole(route.metadata(), tail)?, Form::binary())
+        } else {
+            json::decode(&head, Tail(tail), self.limits())?
+        };
+        let response = infer::infer(journey, &route, request).await?;
+        let (head, tail) = json::encode(&response, &form)?;
+        Ok(binary::reply(head, tail))
+    }
+
+    /// Signs an answer or an error, packs it if the caller likes that, and accounts for it.
+    pub async fn end(&self, journey: Journey, answer: Result<Reply>) -> Reply {
+        let (reply, error): (Reply, Option<Error>) = match answer {
+            Ok(reply) => (reply, None),
+            Err(error) => (error_reply(&error), Some(error)),
+        };
+        let mut reply = compression::pack(reply, compression::accepted(self.headers)).await;
+        http::sign(&mut reply, journey.id(), journey.generation());
+        journey.end(reply.status().as_u16(), error.as_ref());
+        reply
+    }
+}
