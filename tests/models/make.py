@@ -228,3 +228,32 @@ write("sum", [h.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [value("x", T
 
 # Gives back what it is given.
 write("copy", [h.make_node("Identity", ["x"], ["y"])], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, ["n"])])
+
+# What clients of Triton call "simple": rows of sixteen, sum and difference.
+rows = [value(name, T.INT32, ["n", 16]) for name in ("INPUT0", "INPUT1", "OUTPUT0", "OUTPUT1")]
+write(
+    "add_sub",
+    [h.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]), h.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"])],
+    rows[:2],
+    rows[2:],
+)
+
+# The same out as in, of texts and of bytes with a sign.
+for name, datatype in (("texts", T.STRING), ("int8", T.INT8)):
+    write(
+        name,
+        [h.make_node("Identity", ["INPUT0"], ["OUTPUT0"])],
+        [value("INPUT0", datatype, ["n", "m"])],
+        [value("OUTPUT0", datatype, ["n", "m"])],
+    )
+
+# A classifier of images, three planes of 8 x 8: how red, green and blue they are.
+write(
+    "colours",
+    [
+        h.make_node("ReduceMean", ["image"], ["means"], axes=[2, 3], keepdims=0),
+        h.make_node("Softmax", ["means"], ["shares"], axis=1),
+    ],
+    [value("image", T.FLOAT, ["n", 3, 8, 8])],
+    [value("shares", T.FLOAT, ["n", 3])],
+)

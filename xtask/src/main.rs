@@ -4,6 +4,7 @@
 //! set-up and is cheap when there is nothing to do. It holds no knowledge of how the host works inside.
 
 mod bench;
+mod clients;
 mod command;
 mod content;
 mod error;

@@ -1,0 +1,43 @@
+"""What the client programs of this folder share: arguments, models, and comparisons that say what was wrong.
+
+Each program beside this is one theme. It gets the address of a host as its argument, and ends with an error if
+anything is not as it must be.
+"""
+
+import sys
+
+import numpy as np
+from tritonclient.utils import InferenceServerException
+
+ADDRESS = sys.argv[1]
+
+# Rows for `simple`, whose outputs are sum and difference.
+LEFT = np.arange(16, dtype=np.int32).reshape(1, 16)
+RIGHT = np.full((1, 16), 3, np.int32)
+
+
+def equal(what, got, wanted):
+    if not np.array_equal(got, wanted):
+        raise SystemExit(f"{what}: expected {wanted!r}, got {got!r}")
+
+
+def sum_and_difference(result, names=("OUTPUT0", "OUTPUT1")):
+    for name, wanted in (("OUTPUT0", LEFT + RIGHT), ("OUTPUT1", LEFT - RIGHT)):
+        equal(name, result.as_numpy(name), wanted if name in names else None)
+
+
+def refused(what, call, *phrases):
+    """The call must fail, and its message have all of these phrases."""
+    try:
+        answer = call()
+    except InferenceServerException as error:
+        said(what, error, *phrases)
+    else:
+        raise SystemExit(f"{what}: expected an error, got {answer!r}")
+
+
+def said(what, error, *phrases):
+    message = error.message() or ""
+    for phrase in phrases:
+        if phrase not in message:
+            raise SystemExit(f"{what}: {message!r} lacks {phrase!r}")

@@ -1,0 +1,16 @@
+//! The Python packages that the client programs of the tests need. Only fetches them: `tests/tritonclient.rs` runs
+//! the programs, and finds the packages through the variable that this module names.
+
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::packages::python_packages;
+
+/// Where the tests look for the packages.
+pub const VARIABLE: &str = "HOSTLER_TRITONCLIENT";
+
+/// The folder with them, made if need be.
+pub fn packages(layout: &Layout) -> Result<PathBuf> {
+    python_packages(layout, &layout.root.join("tests/clients/requirements.txt"))
+}
