@@ -200,7 +200,7 @@ fn contents_that_do_not_fit_are_refused_by_name() {
     refused(
         caller.infer(request("m", vec![shared, b.clone()], vec![])),
         Code::Unimplemented,
-        &["input \"a\": shared memory is not offered"],
+        &["input \"a\": shared memory is not supported"],
     );
     let mut asked = request("m", vec![a, b], vec![four(), four()]);
     asked.outputs = vec![InferRequestedOutputTensor { name: "nope".into(), ..Default::default() }];
@@ -330,7 +330,7 @@ fn what_is_not_offered_says_so() {
         let status = client.system_shared_memory_status(SystemSharedMemoryStatusRequest::default()).await;
         let status = status.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
-        assert!(status.message().contains("shared memory is not offered"), "{}", status.message());
+        assert!(status.message().contains("shared memory is not supported"), "{}", status.message());
         let status = client.trace_setting(TraceSettingRequest::default()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
         let status = client.log_settings(LogSettingsRequest::default()).await.unwrap_err();

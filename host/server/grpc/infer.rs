@@ -110,12 +110,14 @@ pub(super) fn decode(message: ModelInferRequest, left: Option<Duration>) -> Resu
         inputs: Vec::new(),
         outputs: Vec::with_capacity(message.outputs.len()),
     };
+    request.parameters.retain(|(name, _)| name != super::stream::ENABLE_EMPTY_FINAL);
     for input in &message.inputs {
-        refuse_shared_memory("input", &input.name, &input.parameters)?;
+        for name in input.parameters.keys() {
+            infer::check_tensor_parameter(format_args!("input \"{}\"", input.name), name)?;
+        }
     }
     request.inputs = contents::decode(message.inputs, message.raw_input_contents)?;
     for output in message.outputs {
-        refuse_shared_memory("output", &output.name, &output.parameters)?;
         let parameters = parameters(output.parameters)?;
         request.outputs.push(RequestedOutput { name: output.name, parameters });
     }
@@ -125,25 +127,16 @@ pub(super) fn decode(message: ModelInferRequest, left: Option<Duration>) -> Resu
     Ok(request)
 }
 
-/// The deadline of the call bounds the `timeout` that the message may have.
+/// The deadline of the call bounds the `timeout` that the message may have, where 0 is none.
 fn limit(parameters: &mut Parameters, left: Duration) -> Result<()> {
     let us = i64::try_from(left.as_micros()).unwrap_or(i64::MAX);
     if us == 0 {
         return Err(Error::deadline("the call's deadline passed before its message was read"));
     }
     match parameters.iter_mut().find(|(name, _)| name == "timeout") {
-        Some((_, Parameter::Integer(asked))) if *asked > us => *asked = us,
+        Some((_, Parameter::Integer(asked))) if *asked == 0 || *asked > us => *asked = us,
         Some(_) => {}
         None => parameters.push(("timeout".into(), Parameter::Integer(us))),
-    }
-    Ok(())
-}
-
-fn refuse_shared_memory(what: &str, name: &str, parameters: &BTreeMap<String, InferParameter>) -> Result<()> {
-    if parameters.contains_key("shared_memory_region") {
-        let message =
-            format!("{what} \"{name}\": shared memory is not offered; send the tensor in the message");
-        return Err(Error::unsupported(message).field(name));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::policy::{Caller, Policy, Route};
 use crate::predict::TensorSpec;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{ModelMetadataResponse, ServerMetadataResponse};
-use crate::server::http;
+use crate::server::{http, oip};
 use hyper::HeaderMap;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) fn server() -> ServerMetadataResponse {
     ServerMetadataResponse {
         name: "hostler".into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        extensions: Vec::new(),
+        extensions: oip::EXTENSIONS.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -25,9 +25,9 @@ fn not_offered<T>(what: &str) -> Answer<T> {
     answer(Err(Error::unsupported(what)))
 }
 
-const SHARED_MEMORY: &str = "shared memory is not offered; send tensors in the message";
-const TRACES: &str = "traces are not set over this protocol; the access log has a line for each request";
-const LOGS: &str = "the log is set by HOSTLER_LOG when the host starts, not over this protocol";
+const SHARED_MEMORY: &str = "shared memory is not supported; send and receive tensors in the message itself";
+const TRACES: &str = "tracing is not supported; x-request-id finds a request in the logs";
+const LOGS: &str = "log settings are not supported: HOSTLER_LOG says at start what is logged";
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Grpc {

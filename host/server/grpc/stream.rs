@@ -28,7 +28,7 @@ const RUNNING_MAX: usize = 64;
 const WAITING_MAX: usize = 16;
 
 /// Set on a request: where its responses end is marked, by a response of its own if need be.
-const ENABLE_EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+pub(super) const ENABLE_EMPTY_FINAL: &str = "triton_enable_empty_final_response";
 const FINAL: &str = "triton_final_response";
 
 type Answer = Result<ModelStreamInferResponse, Status>;
