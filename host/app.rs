@@ -83,6 +83,7 @@ pub fn serve(options: &Options) -> Result<bool> {
         jobs: Arc::clone(&jobs),
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
+        reloader: Arc::clone(&reloader),
     });
     let operator = Arc::new(Admin { router: Arc::clone(&router), metrics: Arc::clone(&metrics), reloader });
     let serving = Serving { settings, metrics, router, jobs, readiness };

@@ -2,8 +2,10 @@
 //!
 //! Labels are names from the policy, never from a request; what is unknown counts as `_unknown`.
 
+mod count;
 mod jobs;
 
+pub use count::Count;
 pub use jobs::JobMetrics;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,

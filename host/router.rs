@@ -9,9 +9,9 @@ use crate::executor::Call;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
 use crate::policy::tally::Outcome;
-use crate::policy::{Caller, Copy, Live, Picked, Policy, Route, Shadow};
+use crate::policy::{Caller, Copy, InUse, Live, Picked, Policy, Route, Shadow};
 use crate::predict::{
-    self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses,
+    self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses, Service,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ impl Router {
             started: Instant::now(),
             route: None,
             queue_wait: Duration::ZERO,
-            service: Duration::ZERO,
+            service: Service::default(),
             ended: false,
         }
     }
@@ -100,9 +100,9 @@ pub struct Journey {
     id: Arc<str>,
     protocol: &'static str,
     started: Instant,
-    route: Option<Arc<Route>>,
+    route: Option<InUse>,
     queue_wait: Duration,
-    service: Duration,
+    service: Service,
     ended: bool,
 }
 
@@ -128,7 +128,7 @@ impl Journey {
     ) -> Result<Arc<Route>> {
         let caller = Caller { request_id: &self.id, header };
         let route = self.policy.content.resolve(model, version, &caller)?;
-        self.route = Some(Arc::clone(route));
+        self.route = Some(InUse::new(route));
         Ok(Arc::clone(route))
     }
 
@@ -194,7 +194,8 @@ impl Journey {
             if let Ok(response) = &answer {
                 self.queue_wait = self.queue_wait.max(response.queue_wait);
                 self.service += response.service;
-                route.tally.record(Outcome::Ok(response.queue_wait + response.service));
+                route.tally.record(Outcome::Ok(response.queue_wait + response.service.total()));
+                route.statistics.answered_item(response);
             }
             answers.push(answer);
         }
@@ -213,6 +214,7 @@ impl Journey {
             transformer: route.transformer.clone(),
             callable: Arc::clone(&route.callable),
             batching: route.batching,
+            runs: Some(Arc::clone(&route.statistics.runs)),
         }
     }
 
@@ -230,6 +232,7 @@ impl Journey {
     pub fn count_error(&self, error: &Error) {
         if let Some(route) = &self.route {
             route.tally.record(Outcome::of(Some(error.kind()), Duration::ZERO));
+            route.statistics.failed(self.started.elapsed());
         }
         self.log_error(error);
     }
@@ -259,8 +262,12 @@ impl Journey {
         if let Some(route) = self.route.as_ref().filter(|_| status != ACCEPTED) {
             route.metrics.duration.observe(elapsed.as_secs_f64());
             if error.is_some() || !self.batch {
-                let took = self.queue_wait + self.service;
+                let took = self.queue_wait + self.service.total();
                 route.tally.record(Outcome::of(error.map(Error::kind), took));
+                match error {
+                    None => route.statistics.answered(elapsed, self.queue_wait, self.service),
+                    Some(_) => route.statistics.failed(elapsed),
+                }
             }
         }
         if let Some(error) = error {
@@ -279,7 +286,7 @@ impl Journey {
                 error,
                 elapsed,
                 queue_wait: self.queue_wait,
-                service: self.service,
+                service: self.service.total(),
             });
         }
     }

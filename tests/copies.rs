@@ -87,6 +87,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
             transformer: None,
             callable: Arc::clone(&model) as _,
             batching: None,
+            runs: None,
         };
         let mut responses = custom.submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

@@ -4,12 +4,12 @@
 //! fails alone; a run that fails is repeated for each call alone, so that only the bad one fails. Which calls
 //! come together is the queue's business.
 
-use super::{Call, Callable, Sink};
+use super::{Call, Callable, Runs, Sink};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Metadata, Payload, Response, Tensor, format_shape};
+use crate::predict::{Context, Metadata, Payload, Response, Service, Tensor, format_shape};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How calls of a model may share runs of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +46,14 @@ pub(super) fn goes_with(a: &Call, b: &Call) -> bool {
 /// The rows of a call whose input is the model's; of others one is expected.
 pub(super) fn expected_rows(call: &Call) -> usize {
     match (&call.transformer, &call.input) {
-        (None, Payload::Tensors(inputs)) => inputs.first().and_then(Tensor::rows).unwrap_or(1).max(1),
+        (None, Payload::Tensors(inputs)) => rows(inputs),
         _ => 1,
     }
+}
+
+/// The rows of a model's inputs, as its first tensor has them.
+pub(super) fn rows(inputs: &[Tensor]) -> usize {
+    inputs.first().and_then(Tensor::rows).unwrap_or(1).max(1)
 }
 
 /// Prepared counters.
@@ -200,10 +205,17 @@ impl Batch<'_> {
         if let [place] = places[..] {
             return self.run_alone(place).await;
         }
+        let began = Instant::now();
         match self.run_together(&places).await {
             Ok(parts) => {
+                let rows = self.count_run(&places, began.elapsed());
+                let answering = Instant::now();
+                let runs = self.runs(&places);
                 for (place, outputs) in places.into_iter().zip(parts) {
                     self.respond(place, outputs).await;
+                }
+                if let Some(runs) = runs {
+                    runs.record_output(rows, answering.elapsed());
                 }
             }
             // A batch with one bad request costs one run and one more for each of its requests: the price of
@@ -218,6 +230,22 @@ impl Batch<'_> {
                 }
             }
         }
+    }
+
+    /// Where a run of these is counted: with the first of them.
+    fn runs(&self, places: &[usize]) -> Option<Arc<Runs>> {
+        self.members[places[0]].sink.as_ref()?.runs.clone()
+    }
+
+    /// Counts a run of these and gives its rows. Nobody has an answer yet who could ask for the count.
+    fn count_run(&self, places: &[usize], infer: Duration) -> usize {
+        let members = || places.iter().map(|&place| &self.members[place]);
+        let rows = members().filter_map(|member| member.rows).sum();
+        // One after the other on this worker: the last one has waited for all.
+        let input = members().filter_map(|member| Some(member.sink.as_ref()?.service.input)).max();
+        let run = Service { input: input.unwrap_or_default(), infer, output: Duration::ZERO, rows };
+        self.runs(places).inspect(|runs| runs.record(run));
+        rows
     }
 
     async fn run_alone(&mut self, place: usize) {

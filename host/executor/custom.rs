@@ -272,6 +272,7 @@ impl Shared {
             executor: Arc::clone(&self.inner),
             callable: Arc::clone(&call.callable),
             batching: call.batching,
+            runs: call.runs.clone(),
             timeout: None,
         };
         Below::new(target, lease)

@@ -10,6 +10,7 @@ mod lend;
 mod onnx;
 mod pool;
 mod queue;
+mod runs;
 pub mod runtime;
 mod session;
 mod target;
@@ -20,13 +21,14 @@ pub use custom::{CustomConfig, CustomExecutor, OnFailure};
 pub use lend::Lent;
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
+pub use runs::{Runs, RunsOfSize};
 pub use session::{Device, SessionConfig};
 pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 
 use crate::error::{Error, Result};
 use crate::plugin::{Transformer, Visit};
-use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Tensor};
+use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Service, Tensor};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -113,6 +115,8 @@ pub struct Call {
     pub callable: Arc<dyn Callable>,
     /// Whether it may share a run of the callable with others.
     pub batching: Option<Batching>,
+    /// Where runs of the callable are counted; none for checks and copies.
+    pub runs: Option<Arc<Runs>>,
 }
 
 /// Where a callable sends all responses but its last.
@@ -122,20 +126,36 @@ pub struct Sink {
     context: Arc<Context>,
     visit: Option<Visit>,
     queue_wait: Duration,
-    started: Instant,
+    runs: Option<Arc<Runs>>,
+    /// What was done so far, and since when the next part is.
+    service: Service,
+    since: Instant,
 }
 
 impl Sink {
     fn new(sender: Sender, call: &Call, queue_wait: Duration) -> Self {
-        let context = Arc::clone(&call.context);
         let visit = call.transformer.as_ref().map(Transformer::visit);
-        Sink { sender: Some(sender), context, visit, queue_wait, started: Instant::now() }
+        let runs = call.runs.clone();
+        Sink { sender: Some(sender), visit, queue_wait, runs, ..Sink::shared(&call.context) }
     }
 
     /// For a run that several calls share: nobody could say whose response it is.
     fn shared(context: &Arc<Context>) -> Self {
-        let context = Arc::clone(context);
-        Sink { sender: None, context, visit: None, queue_wait: Duration::ZERO, started: Instant::now() }
+        Sink {
+            sender: None,
+            context: Arc::clone(context),
+            visit: None,
+            queue_wait: Duration::ZERO,
+            runs: None,
+            service: Service { rows: 1, ..Service::default() },
+            since: Instant::now(),
+        }
+    }
+
+    /// The time since the last part of the work.
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now.duration_since(std::mem::replace(&mut self.since, now))
     }
 
     /// Sends one response of several. Waits while the caller is behind; fails once it has left.
@@ -144,10 +164,13 @@ impl Sink {
             return Err(Error::failed("a model that gives several responses cannot run in batches"));
         }
         let response = self.respond(outputs).await?;
-        match &mut self.sender {
+        let sent = match &mut self.sender {
             Some(sender) => sender.send(response).await,
             None => Ok(()),
-        }
+        };
+        // A caller that is behind costs the model no time.
+        self.lap();
+        sent
     }
 
     /// Gives the last response now, though the work goes on: the caller waits no longer and cancels nothing.
@@ -182,6 +205,10 @@ impl Sink {
             }
         };
         self.context.check()?;
+        self.service.input = self.lap();
+        if let Some(runs) = &self.runs {
+            self.service.rows = runs.rows(&inputs);
+        }
         Ok(inputs)
     }
 
@@ -196,24 +223,36 @@ impl Sink {
     }
 
     async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
+        let infer = self.lap();
+        self.service.infer += infer;
         let payload = match &mut self.visit {
-            Some(visit) => visit.postprocess(&self.context, outputs).await?,
+            Some(visit) => {
+                let payload = visit.postprocess(&self.context, outputs).await?;
+                let output = self.lap();
+                self.service.output += output;
+                payload
+            }
             None => Payload::Tensors(outputs),
         };
-        Ok(Response { payload, queue_wait: self.queue_wait, service: self.started.elapsed() })
+        Ok(Response { payload, queue_wait: self.queue_wait, service: self.service })
     }
 
     /// Runs the callable for one call and postprocesses what it gives.
     async fn run(&mut self, callable: &dyn Callable, inputs: Vec<Tensor>) -> Result<Option<Response>> {
         let context = Arc::clone(&self.context);
         context.check()?;
-        match callable.call(&context, inputs, self).await? {
-            Some(outputs) => {
-                context.check()?;
-                self.respond(outputs).await.map(Some)
-            }
+        let response = match callable.call(&context, inputs, self).await? {
+            Some(outputs) => match context.check() {
+                Ok(()) => self.respond(outputs).await.map(Some),
+                Err(reason) => Err(reason),
+            },
             None => Ok(None),
+        };
+        // The model has run, whatever became of its outputs.
+        if let Some(runs) = &self.runs {
+            runs.record(self.service);
         }
+        response
     }
 
     /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.

@@ -1,6 +1,6 @@
 //! A model on its executor, as a plugin may call it.
 
-use super::{Batching, Call, Callable, Executor};
+use super::{Batching, Call, Callable, Executor, Runs};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Payload, Responses, Target, Tensor, check_inputs};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ pub struct ModelTarget {
     pub executor: Arc<dyn Executor>,
     pub callable: Arc<dyn Callable>,
     pub batching: Option<Batching>,
+    /// Where its runs are counted.
+    pub runs: Option<Arc<Runs>>,
     /// The model's own, if it has one.
     pub timeout: Option<Duration>,
 }
@@ -32,6 +34,7 @@ impl Target for ModelTarget {
             transformer: None,
             callable: Arc::clone(&self.callable),
             batching: self.batching,
+            runs: self.runs.clone(),
         };
         self.executor.submit(call).map_err(|error| self.named(error))
     }

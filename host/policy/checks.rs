@@ -82,6 +82,7 @@ impl Route {
             input,
             transformer: self.transformer.clone(),
             callable: Arc::clone(&self.callable),
+            runs: None,
             batching: None,
         };
         let response = self.executor.run_alone(call).await?;

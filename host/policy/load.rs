@@ -6,7 +6,9 @@
 use super::checks;
 use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
+use super::statistics::Statistics;
 use super::tally::Tally;
+use super::usage::Usage;
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{
@@ -287,7 +289,14 @@ impl Loader {
             labels: BTreeMap::new(),
             metrics,
             tally: Tally::default(),
+            usage: Usage::default(),
+            statistics: Arc::new(Statistics::new(wanted.batching)),
         };
+        // The first of them is what is live.
+        let live = reuse.first().and_then(|live| live.route(name));
+        if let Some(old) = live.filter(|old| route.counts_on(old)) {
+            route.statistics = Arc::clone(&old.statistics);
+        }
         route.labels = labels(wanted, route.metadata(), files)?;
         Ok(route)
     }
@@ -318,8 +327,7 @@ impl Loader {
             let route = &content.models[&name.name].versions[&name.version];
             let unchanged = reuse.iter().any(|old| {
                 let same_plan = old.plan.models.get(name).is_some_and(|old| old.checks == plan.checks);
-                let old = old.models.get(&name.name).and_then(|model| model.versions.get(&name.version));
-                same_plan && old.is_some_and(|old| route.computes_the_same(old))
+                same_plan && old.route(name).is_some_and(|old| route.computes_the_same(old))
             });
             if unchanged {
                 continue;
@@ -353,6 +361,24 @@ fn labels(
     wanted.labels.iter().map(read).collect()
 }
 
+impl Content {
+    /// The same but for one model, of which nothing is kept in memory.
+    pub(super) fn without(&self, model: &str) -> Content {
+        let mut models = self.models.clone();
+        models.remove(model);
+        let routes = || models.values().flat_map(|model| model.versions.values());
+        let used =
+            |callable: &Arc<dyn Callable>| routes().any(|route| Arc::ptr_eq(&route.callable, callable));
+        let callables = self.parts.callables.iter().filter(|(_, callable)| used(callable));
+        let parts = Parts {
+            executors: self.parts.executors.clone(),
+            plugins: self.parts.plugins.clone(),
+            callables: callables.map(|(key, callable)| (key.clone(), Arc::clone(callable))).collect(),
+        };
+        Content { plan: self.plan.without(model), executors: self.executors.clone(), models, parts }
+    }
+}
+
 impl Route {
     pub(super) fn computes_the_same(&self, other: &Route) -> bool {
         let same_transformer = match (&self.transformer, &other.transformer) {
@@ -364,5 +390,11 @@ impl Route {
         let same_executor = Arc::ptr_eq(&self.executor, &other.executor)
             || [self, other].iter().all(|route| route.executor.kind() != CustomExecutor::KIND);
         same_transformer && same_executor && Arc::ptr_eq(&self.callable, &other.callable)
+    }
+
+    /// Whether the statistics of `other` go on with this route.
+    fn counts_on(&self, other: &Route) -> bool {
+        let same_place = Arc::ptr_eq(&self.executor, &other.executor) && self.batching == other.batching;
+        same_place && self.computes_the_same(other)
     }
 }

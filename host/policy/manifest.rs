@@ -62,6 +62,8 @@ pub struct Server {
     /// Where compiled plugins are kept.
     pub cache_dir: Option<PathBuf>,
     pub cache_mb: Option<u64>,
+    /// `none` or `explicit`: whether clients may load and unload models.
+    pub model_control: Option<String>,
 }
 
 /// `[executors.<name>]`
@@ -247,6 +249,7 @@ impl Server {
             plugin_memory_mb_max,
             cache_dir,
             cache_mb,
+            model_control,
         );
         entries
     }

@@ -12,6 +12,7 @@ mod guard;
 mod last_good;
 mod load;
 pub mod manifest;
+pub mod overlay;
 pub mod plan;
 pub mod record;
 pub mod reload;
@@ -19,7 +20,9 @@ mod rollout;
 mod rollout_settings;
 pub mod settings;
 mod shadow;
+pub mod statistics;
 pub mod tally;
+mod usage;
 mod watch;
 
 pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
@@ -30,6 +33,7 @@ pub use load::Loader;
 pub use reload::Reloader;
 pub use rollout::{Live, Picked};
 pub use shadow::{Copy, Shadow};
+pub use usage::InUse;
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Batching, Callable, Executor, ModelTarget};
@@ -58,6 +62,7 @@ pub struct Content {
 }
 
 /// All versions of a model.
+#[derive(Clone)]
 pub struct Model {
     pub versions: BTreeMap<Arc<str>, Arc<Route>>,
     routing: Option<RoutingPlan>,
@@ -76,6 +81,8 @@ pub struct Route {
     pub metrics: RouteMetrics,
     /// What the guard judges by.
     pub tally: tally::Tally,
+    pub statistics: Arc<statistics::Statistics>,
+    usage: usage::Usage,
 }
 
 /// Prepared for the common case: no look-up by label for an answer with 200.
@@ -118,6 +125,10 @@ impl Content {
         self.models.iter()
     }
 
+    pub(super) fn route(&self, name: &ModelName) -> Option<&Arc<Route>> {
+        self.models.get(&name.name)?.versions.get(&name.version)
+    }
+
     /// The route of a model; without a version the only one, or what the routing rule gives this caller.
     pub fn resolve(&self, name: &str, version: Option<&str>, caller: &Caller<'_>) -> Result<&Arc<Route>> {
         let model = self.models.get(name).ok_or_else(|| self.no_such_model(name))?;
@@ -139,6 +150,11 @@ impl Content {
 
     fn no_such_model(&self, name: &str) -> Error {
         let name = bounded(name);
+        if self.plan.overlay.unloaded.contains_key(&name) {
+            return Error::not_found(format!(
+                "model \"{name}\" was unloaded by request; it is served again once it is loaded"
+            ));
+        }
         let hint = did_you_mean(&name, self.models.keys().map(|name| &**name));
         let hint = match name.split_once(':') {
             Some((model, version)) if self.models.contains_key(model) => {
@@ -161,6 +177,7 @@ impl Models for Content {
             executor: Arc::clone(&route.executor),
             callable: Arc::clone(&route.callable),
             batching: route.batching,
+            runs: Some(Arc::clone(&route.statistics.runs)),
             timeout: route.timeout,
         }))
     }

@@ -1,6 +1,7 @@
 //! What an operator is told about the policy: the last reload, what runs, what is kept.
 
 use super::describe::Description;
+use super::overlay::Overlay;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +18,14 @@ pub enum Trigger {
     Admin(String),
     /// The new policy did worse than the old one.
     Guard,
+    /// A client loaded or unloaded this model.
+    ModelControl(String),
+}
+
+impl Trigger {
+    pub fn is_control(&self) -> bool {
+        matches!(self, Trigger::ModelControl(_))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
@@ -139,6 +148,8 @@ pub struct Report {
     /// While a new policy takes over or is watched.
     pub rollout: Option<Progress>,
     pub last_reload: Record,
+    /// What model control has changed of the manifest.
+    pub model_control: Overlay,
     pub description: Description,
 }
 

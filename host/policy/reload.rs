@@ -4,47 +4,33 @@
 //! any failure leaves the old in place. What was refused stays refused until the files change. While a new
 //! policy is on its way, the thread also judges it and takes it further or back (`stages`).
 
+mod control;
+mod first;
 mod history;
 mod stages;
+
+pub use control::{Indexed, State};
+pub use first::FirstPlan;
 
 use super::describe::diff;
 use super::files::{Files, Signature, Stat};
 use super::last_good::LastGood;
 use super::load::{Loader, Phases};
+use super::overlay::{Overlay, Overrides};
 use super::plan::{Plan, Unplanned};
 use super::record::{Outcome, Record, Report, Trigger};
 use super::rollout::Recent;
 use super::watch::Watcher;
-use super::{Content, Live, Policy, manifest};
+use super::{Content, Live, Policy, Route, manifest};
 use crate::error::{Error, Kind, Result};
 use history::{History, Shared};
 use std::collections::{BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
-
-/// The plan that a process starts with.
-pub struct FirstPlan {
-    pub plan: Plan,
-    /// Set where it comes from the last good copy; then why.
-    copy: Option<(Files, Vec<String>)>,
-}
-
-impl FirstPlan {
-    /// Reads the manifest; where it is bad and there is a last good copy, that copy's.
-    pub fn read(path: &Path, files: &Files, last_good: Option<&LastGood>) -> Result<Self, Unplanned> {
-        Plan::read(path, files).map(|plan| FirstPlan { plan, copy: None }).or_else(|unplanned| {
-            let copy = last_good.and_then(LastGood::files).and_then(|copy| {
-                let plan = Plan::read(path, &copy).ok()?;
-                Some(FirstPlan { plan, copy: Some((copy, unplanned.lines())) })
-            });
-            copy.ok_or(unplanned)
-        })
-    }
-}
 
 enum Command {
     /// Something may have changed.
@@ -62,6 +48,15 @@ enum Command {
         who: String,
         reply: oneshot::Sender<Result<Record>>,
     },
+    Load {
+        model: String,
+        overrides: Overrides,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Unload {
+        model: String,
+        reply: oneshot::Sender<Result<Vec<Arc<Route>>>>,
+    },
     Stop,
 }
 
@@ -70,6 +65,7 @@ pub struct Reloader {
     commands: Sender<Command>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    permission: control::Permission,
 }
 
 impl Reloader {
@@ -83,12 +79,21 @@ impl Reloader {
     ) -> Result<Self> {
         let mut record = Record::new(Trigger::Start);
         let server = first.plan.server.clone();
+        let settings = &first.plan.settings;
+        let permission =
+            control::Permission { allowed: settings.model_control, drain: settings.drain_timeout };
         let seen = files.take_asked();
-        let content = load_first(&path, &files, first, &loader, last_good.as_ref(), &mut record)?;
+        let content = first::load(&path, &files, first, &loader, last_good.as_ref(), &mut record)?;
         let policy = Arc::new(Policy { generation: 1, since: SystemTime::now(), content });
         let stale = record.outcome == Outcome::Fallback;
-        let history =
-            History { last: record.clone(), previous: None, retired: Vec::new(), stale, rollout: None };
+        let history = History {
+            last: record.clone(),
+            previous: None,
+            retired: Vec::new(),
+            stale,
+            rollout: None,
+            loading: None,
+        };
         let recent = Recent::new(&policy);
         let live = Arc::new(Live::new(policy));
         let shared = Arc::new(Shared { live, history: Mutex::new(history), path });
@@ -111,7 +116,7 @@ impl Reloader {
             .name("reload".into())
             .spawn(move || keeper.run(&inbox))
             .map_err(|error| Error::failed(format!("cannot start the reload thread: {error}")))?;
-        Ok(Reloader { commands, shared, thread: Some(thread) })
+        Ok(Reloader { commands, shared, thread: Some(thread), permission })
     }
 
     pub fn live(&self) -> Arc<Live> {
@@ -162,32 +167,6 @@ impl Drop for Reloader {
     }
 }
 
-fn load_first(
-    path: &Path,
-    files: &Files,
-    first: FirstPlan,
-    loader: &Loader,
-    last_good: Option<&LastGood>,
-    record: &mut Record,
-) -> Result<Arc<Content>> {
-    let mut phases = Phases::default();
-    record.digest = Some(first.plan.digest.clone());
-    if let Some((copy, errors)) = first.copy {
-        record.errors = errors;
-        record.outcome = Outcome::Fallback;
-        return loader.load(first.plan, &copy, &[], &mut phases);
-    }
-    let loaded = loader.load(first.plan, files, &[], &mut phases).or_else(|error| {
-        let Some(copy) = last_good.and_then(LastGood::files) else { return Err(error) };
-        let plan = Plan::read(path, &copy).map_err(|_| error.clone())?;
-        record.errors = vec![error.to_string()];
-        record.outcome = Outcome::Fallback;
-        loader.load(plan, &copy, &[], &mut phases)
-    });
-    record.phases_ms = phases.in_ms().into();
-    loaded
-}
-
 /// The reload thread.
 struct Keeper {
     shared: Arc<Shared>,
@@ -198,7 +177,7 @@ struct Keeper {
     server: manifest::Server,
     /// The files that the last plan asked for, as they were then.
     seen: Signature,
-    /// The digest of what was rolled back or failed to load, and why.
+    /// What the files said when it was rolled back or failed to load, by its digest, and why.
     refused: Option<(String, String)>,
     /// The highest generation given out.
     newest: u64,
@@ -225,6 +204,10 @@ impl Keeper {
                     drop(reply.send(self.rollback(Trigger::Admin(who), None)));
                 }
                 Some(Command::Promote { who, reply }) => drop(reply.send(self.promote(Some(who)))),
+                Some(Command::Load { model, overrides, reply }) => {
+                    drop(reply.send(self.load_model(&model, overrides)));
+                }
+                Some(Command::Unload { model, reply }) => drop(reply.send(self.unload_model(&model))),
                 Some(Command::Stop) => return,
                 None => match inbox.recv_timeout(self.pause(looked)) {
                     Ok(command) => next.push_back(command),
@@ -281,18 +264,44 @@ impl Keeper {
         }
     }
 
-    /// Reads, builds and, unless this is a dry run, swaps.
+    /// Reads, builds and, unless this is a dry run, swaps. By an operator's word the manifest counts as it
+    /// is, without what model control has changed.
     fn reload(&mut self, trigger: Trigger, dry_run: bool) -> Record {
-        let mut record = Record::new(trigger);
+        let overlay = match &trigger {
+            Trigger::Admin(_) => Overlay::default(),
+            _ => self.shared.live.snapshot().content.plan.overlay.clone(),
+        };
         let started = Instant::now();
-        let (path, files) = (&self.shared.path, &self.files);
-        let planned = crate::config::at_low_priority(|| Plan::read(path, files));
-        let mut phases = Phases { plan: started.elapsed(), ..Phases::default() };
-        let seen = self.files.take_asked();
+        let (planned, seen) = self.plan(&overlay);
         if !dry_run {
-            self.seen = seen;
-            self.watcher.watch(&self.seen);
+            self.remember(seen);
         }
+        let record = self.attempt(planned, Record::new(trigger), started, dry_run);
+        self.finish(record, dry_run)
+    }
+
+    /// What the files say now under an overlay, and the files that were asked for.
+    fn plan(&self, overlay: &Overlay) -> (Result<Plan, Unplanned>, Signature) {
+        let (path, files) = (&self.shared.path, &self.files);
+        let planned = crate::config::at_low_priority(|| Plan::read_under(overlay, path, files));
+        (planned, self.files.take_asked())
+    }
+
+    /// These files count as seen: only what differs from them is a change.
+    fn remember(&mut self, seen: Signature) {
+        self.seen = seen;
+        self.watcher.watch(&self.seen);
+    }
+
+    /// Builds what was planned and, unless this is a dry run, brings it to its callers.
+    fn attempt(
+        &mut self,
+        planned: Result<Plan, Unplanned>,
+        mut record: Record,
+        started: Instant,
+        dry_run: bool,
+    ) -> Record {
+        let mut phases = Phases { plan: started.elapsed(), ..Phases::default() };
         match planned {
             Err(unplanned) => {
                 record.outcome = match &unplanned {
@@ -305,7 +314,7 @@ impl Keeper {
         }
         record.phases_ms.extend(phases.in_ms());
         record.phases_ms.insert("total", (started.elapsed().as_secs_f64() * 1e4).round() / 10.0);
-        self.finish(record, dry_run)
+        record
     }
 
     fn build(&mut self, plan: Plan, dry_run: bool, phases: &mut Phases, record: &mut Record) {
@@ -314,7 +323,10 @@ impl Keeper {
         record.digest = Some(plan.digest.clone());
         record.changes = diff(&policy.content.plan.description, &plan.description);
         record.warnings = restart_needed(&self.server, &plan.server);
-        if plan.digest == policy.content.plan.digest && plan.reload == policy.content.plan.reload {
+        let same = |known: &Plan| {
+            (&known.digest, &known.reload, &known.overlay) == (&plan.digest, &plan.reload, &plan.overlay)
+        };
+        if same(&policy.content.plan) {
             record.outcome = Outcome::Unchanged;
             if !dry_run && serving.candidate.is_some() {
                 self.end_rollout();
@@ -323,18 +335,19 @@ impl Keeper {
         }
         let candidate = serving.candidate.as_ref().map(|candidate| &candidate.policy);
         let on_its_way = candidate.map(|candidate| &candidate.content.plan);
-        if on_its_way.is_some_and(|known| known.digest == plan.digest && known.reload == plan.reload) {
+        if on_its_way.is_some_and(same) {
             record.outcome = Outcome::RollingOut;
             return;
         }
         // An operator's word counts more than an earlier refusal.
         let asked = matches!(record.trigger, Trigger::Admin(_));
-        if let Some((_, why)) = self.refused.as_ref().filter(|(digest, _)| !asked && *digest == plan.digest) {
+        if let Some((_, why)) = self.refused.as_ref().filter(|(digest, _)| !asked && *digest == plan.written)
+        {
             record.outcome = Outcome::Refused;
             record.errors = vec![why.clone()];
             return;
         }
-        let digest = plan.digest.clone();
+        let (written, controlled) = (plan.written.clone(), record.trigger.is_control());
         let previous = self.shared.history().previous.clone();
         let reuse: Vec<Arc<Content>> = [Some(policy), candidate, previous.as_ref()]
             .into_iter()
@@ -348,9 +361,10 @@ impl Keeper {
                 if let Some(detail) = error.detail() {
                     tracing::debug!(detail, "why the new files were rejected");
                 }
-                // Files that changed under the reader are not bad, only early: they are tried again.
-                if error.kind() != Kind::Unavailable && !dry_run {
-                    self.refused = Some((digest, error.to_string()));
+                // Files that changed under the reader are not bad, only early: they are tried again. What
+                // was overridden is in no file.
+                if error.kind() != Kind::Unavailable && !dry_run && !controlled {
+                    self.refused = Some((written, error.to_string()));
                 }
             }
             Ok(_) if dry_run => record.outcome = Outcome::WouldApply,
@@ -389,6 +403,11 @@ impl Keeper {
         record
     }
 
+    fn set_stale(&self, stale: bool) {
+        self.shared.history().stale = stale;
+        self.loader.metrics.policy_stale.set(i64::from(stale));
+    }
+
     /// Metrics and the one log line.
     fn publish(&self, record: Record) {
         let metrics = &self.loader.metrics;
@@ -425,7 +444,8 @@ impl Keeper {
         let saved = self
             .last_good
             .as_ref()
-            .filter(|_| !self.shared.history().stale)
+            // It lacks the files of what was unloaded, which a restart serves.
+            .filter(|_| !self.shared.history().stale && policy.content.plan.overlay.unloaded.is_empty())
             .map(|last_good| last_good.save(&policy.content.plan, &self.files));
         if let Some(Err(error)) = saved {
             tracing::warn!("{error}");

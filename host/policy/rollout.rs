@@ -247,6 +247,11 @@ impl Rollout {
         (self.stage, self.began, self.since) = (stage, Instant::now(), SystemTime::now());
     }
 
+    /// Judges a model no longer.
+    pub fn forget(&mut self, model: &str) {
+        self.routes.retain(|watched| *watched.name.name != *model);
+    }
+
     /// Whether nothing is left to watch.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Watch && self.guard.watch.is_zero()
@@ -414,10 +419,7 @@ impl Recent {
     }
 
     pub fn counts(&self, policy: &Policy, name: &ModelName) -> Counts {
-        let model = policy.content.models.get(&name.name);
-        let Some(route) = model.and_then(|model| model.versions.get(&name.version)) else {
-            return Counts::default();
-        };
+        let Some(route) = policy.content.route(name) else { return Counts::default() };
         let now = route.tally.counts();
         let older = self.older.counts.get(name).filter(|_| policy.generation == self.generation);
         older.map_or_else(|| now.clone(), |before| now.since(before))

@@ -20,6 +20,8 @@ pub struct Settings {
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
     pub access_log: bool,
+    /// Clients may load and unload models.
+    pub model_control: bool,
     pub engine: EngineConfig,
 }
 
@@ -86,6 +88,7 @@ impl Settings {
             drain_delay: ms(server.drain_delay_ms, 0),
             drain_timeout: ms(server.drain_timeout_ms, 30_000),
             access_log: server.access_log.unwrap_or(true),
+            model_control: model_control(server)?,
             engine: EngineConfig {
                 instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
                 memory_bytes_max: memory_mb.saturating_mul(1 << 20),
@@ -96,6 +99,16 @@ impl Settings {
                 compile_threads: engine.compile_threads,
             },
         })
+    }
+}
+
+fn model_control(server: &manifest::Server) -> Result<bool, Diagnostic> {
+    match server.model_control.as_deref() {
+        // Whoever may load and unload can take a model from everybody else.
+        None | Some("none") => Ok(false),
+        Some("explicit") => Ok(true),
+        Some(other) => Err(Diagnostic::new(format!("[server] model_control = \"{other}\" is not known"))
+            .hint("write \"none\" or \"explicit\"")),
     }
 }
 

@@ -139,7 +139,8 @@ impl Copy {
             if matches!(error, Some(Kind::Overloaded | Kind::Cancelled)) {
                 return self.shadow.drop_one();
             }
-            let took = outcome.as_ref().map_or(Duration::ZERO, |answer| answer.queue_wait + answer.service);
+            let took =
+                outcome.as_ref().map_or(Duration::ZERO, |answer| answer.queue_wait + answer.service.total());
             let counted = Outcome::of(error, took);
             self.route.tally.record(counted);
             let verdict = match (counted, outcome) {
@@ -175,6 +176,7 @@ impl Copy {
             transformer: self.route.transformer.clone(),
             callable: Arc::clone(&self.route.callable),
             batching: self.route.batching,
+            runs: None,
         };
         self.route.executor.submit(call)?.one().await
     }

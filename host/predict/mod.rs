@@ -17,7 +17,7 @@ pub use encode::encode_tensor;
 pub use json::{JsonLimits, decode_tensor};
 pub use metadata::{Metadata, TensorSpec, check_inputs, fits};
 pub use plain::{decode_inputs, encode_result};
-pub use responses::{BatchResponses, Release, Response, Responses, Sender, channel};
+pub use responses::{BatchResponses, Release, Response, Responses, Sender, Service, channel};
 pub use target::{Models, Outputs, Target};
 pub use tensor::{Datatype, Shape, Tensor, element_count, format_shape};
 

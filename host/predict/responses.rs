@@ -18,7 +18,36 @@ use std::time::Duration;
 pub struct Response {
     pub payload: Payload,
     pub queue_wait: Duration,
-    pub service: Duration,
+    pub service: Service,
+}
+
+/// What a worker did for a call, from its first step to this response. The parts follow each other without a
+/// gap; in a run that calls share, the steps of the others are in them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Service {
+    /// Preprocess.
+    pub input: Duration,
+    /// The model.
+    pub infer: Duration,
+    /// Postprocess.
+    pub output: Duration,
+    /// Rows that the model was given; 1 where it is run one call at a time.
+    pub rows: usize,
+}
+
+impl Service {
+    pub fn total(&self) -> Duration {
+        self.input + self.infer + self.output
+    }
+}
+
+impl std::ops::AddAssign for Service {
+    fn add_assign(&mut self, other: Service) {
+        self.input += other.input;
+        self.infer += other.infer;
+        self.output += other.output;
+        self.rows += other.rows;
+    }
 }
 
 /// Makes both ends; at most `capacity` responses wait between them.
@@ -273,7 +302,7 @@ mod tests {
 
     fn response() -> Response {
         let payload = Payload::Tensors(Vec::new());
-        Response { payload, queue_wait: Duration::ZERO, service: Duration::ZERO }
+        Response { payload, queue_wait: Duration::ZERO, service: Service::default() }
     }
 
     #[tokio::test]

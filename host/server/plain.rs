@@ -5,7 +5,7 @@ use super::{Service, jobs, oip};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
-use crate::policy::Route;
+use crate::policy::{Reloader, Route};
 use crate::predict::{self, JsonText, Parameters, Payload};
 use crate::router::{Ask, Journey, Router};
 use crate::shutdown::Readiness;
@@ -30,6 +30,7 @@ pub struct Public {
     pub jobs: Arc<Jobs>,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
+    pub reloader: Arc<Reloader>,
 }
 
 impl Service for Public {

@@ -17,6 +17,7 @@ use super::describe::{Description, describe};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::files::{File, Files};
 use super::manifest::{self, Manifest, Spanned};
+use super::overlay::Overlay;
 use super::settings::{ReloadSettings, Settings};
 use crate::config::PluginLimits;
 use crate::executor::{Batching, CustomConfig, PoolConfig, SessionConfig};
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub path: PathBuf,
     pub server: manifest::Server,
@@ -39,9 +40,13 @@ pub struct Plan {
     pub plugins: BTreeMap<Arc<str>, PluginPlan>,
     pub models: BTreeMap<ModelName, ModelPlan>,
     pub routing: BTreeMap<Arc<str>, RoutingPlan>,
+    /// What was changed of the manifest before it was planned.
+    pub overlay: Overlay,
     pub description: Description,
     /// Names everything that is served and how: equal digests, equal behaviour.
     pub digest: String,
+    /// The digest of what the files say, without the overlay.
+    pub written: String,
 }
 
 /// `name:version`
@@ -189,41 +194,78 @@ impl Plan {
 
     /// Reads the manifest and every file that it names.
     pub fn read(path: &Path, files: &Files) -> Result<Self, Unplanned> {
+        Plan::read_under(&Overlay::default(), path, files)
+    }
+
+    /// The same, with what model control has changed.
+    pub(super) fn read_under(overlay: &Overlay, path: &Path, files: &Files) -> Result<Self, Unplanned> {
         let unreadable = |error: std::io::Error| {
             let fault = Diagnostic::new(format!("cannot read the manifest: {error}"));
             Unplanned::Faulty(Diagnostics::new(path, "", vec![fault]))
         };
         files.file(path).map_err(unreadable)?;
         let text = std::fs::read_to_string(files.location(path)).map_err(unreadable)?;
-        Plan::parse(path, &text, files)
+        let mut manifest = Manifest::parse(path, &text).map_err(Unplanned::Faulty)?;
+        let bare = Planner::new(path, files, Overlay::default()).check(&manifest, &text);
+        if overlay.is_empty() {
+            return bare;
+        }
+        let overlay = overlay.apply(&mut manifest);
+        let plan = Planner::new(path, files, overlay).check(&manifest, &text)?;
+        // What is wrong without the overlay is no fault of the plan under it.
+        let written = bare.map_or_else(|_| plan.digest.clone(), |bare| bare.digest);
+        Ok(Plan { written, ..plan })
     }
 
-    pub fn parse(path: &Path, text: &str, files: &Files) -> Result<Self, Unplanned> {
-        let manifest = Manifest::parse(path, text).map_err(Unplanned::Faulty)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut planner =
-            Planner { folder, files, faults: Vec::new(), pending: Vec::new(), unreadable: BTreeSet::new() };
-        let plan = planner.plan(path, &manifest);
-        let Planner { faults, pending, .. } = planner;
-        match plan {
-            Some(plan) if faults.is_empty() && pending.is_empty() => Ok(plan),
-            _ if faults.is_empty() => Err(Unplanned::Pending(pending)),
-            _ => Err(Unplanned::Faulty(Diagnostics::new(path, text, faults))),
-        }
+    /// The same but for one model, which counts as unloaded.
+    pub(super) fn without(&self, model: &str) -> Plan {
+        let mut plan = self.clone();
+        let (gone, kept) = plan.models.into_iter().partition(|(name, _)| *name.name == *model);
+        let gone: BTreeMap<ModelName, ModelPlan> = gone;
+        plan.models = kept;
+        plan.routing.remove(model);
+        plan.overlay.unload(model, gone.keys().map(|name| name.version.to_string()).collect());
+        plan.describe();
+        Plan { written: self.written.clone(), ..plan }
+    }
+
+    fn describe(&mut self) {
+        self.description = describe(self);
+        let described = serde_json::to_vec(&self.description).expect("invariant: maps of strings");
+        self.digest = super::files::hex_digest(&described)[..16].to_owned();
+        self.written.clone_from(&self.digest);
     }
 }
+
 struct Planner<'a> {
+    path: &'a Path,
     folder: &'a Path,
     files: &'a Files,
+    /// As it was applied to the manifest.
+    overlay: Overlay,
     faults: Vec<Diagnostic>,
     pending: Vec<String>,
     /// Plugins whose file cannot be read; that was said once already.
     unreadable: BTreeSet<String>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(path: &'a Path, files: &'a Files, overlay: Overlay) -> Self {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let (faults, pending, unreadable) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Planner { path, folder, files, overlay, faults, pending, unreadable }
+    }
+
+    fn check(mut self, manifest: &Manifest, text: &str) -> Result<Plan, Unplanned> {
+        match self.plan(manifest) {
+            Some(plan) if self.faults.is_empty() && self.pending.is_empty() => Ok(plan),
+            _ if self.faults.is_empty() => Err(Unplanned::Pending(self.pending)),
+            _ => Err(Unplanned::Faulty(Diagnostics::new(self.path, text, self.faults))),
+        }
+    }
+
     /// None where something is missing that the rest is built on; a fault says what.
-    fn plan(&mut self, path: &Path, manifest: &Manifest) -> Option<Plan> {
+    fn plan(&mut self, manifest: &Manifest) -> Option<Plan> {
         let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
         let jobs = self.jobs(&manifest.jobs);
@@ -234,12 +276,12 @@ impl Planner<'_> {
         let models = self.models(manifest, &executors, &mut plugins, default.as_ref());
         self.policy_names(manifest, &models);
         let routing = self.routing(manifest, &models);
-        if models.is_empty() && self.faults.is_empty() {
+        if models.is_empty() && self.faults.is_empty() && self.overlay.unloaded.is_empty() {
             let fault = Diagnostic::new("the manifest serves no model");
             self.faults.push(fault.hint("add a table such as\n[models.simple]\npath = \"simple.onnx\""));
         }
         let mut plan = Plan {
-            path: path.to_owned(),
+            path: self.path.to_owned(),
             server: manifest.server.clone(),
             settings: settings?,
             reload: reload?,
@@ -248,12 +290,12 @@ impl Planner<'_> {
             plugins,
             models,
             routing,
+            overlay: self.overlay.clone(),
             description: Description::new(),
             digest: String::new(),
+            written: String::new(),
         };
-        plan.description = describe(&plan);
-        let described = serde_json::to_vec(&plan.description).expect("invariant: maps of strings");
-        plan.digest = super::files::hex_digest(&described)[..16].to_owned();
+        plan.describe();
         Some(plan)
     }
 

@@ -18,6 +18,8 @@ pub(super) struct History {
     pub retired: Vec<Weak<Policy>>,
     pub stale: bool,
     pub rollout: Option<Rollout>,
+    /// The model that model control is loading.
+    pub loading: Option<String>,
 }
 
 impl History {
@@ -61,6 +63,7 @@ impl Shared {
             generations,
             rollout: history.rollout.as_ref().map(Rollout::progress),
             last_reload: history.last.clone(),
+            model_control: plan.overlay.clone(),
             description: plan.description.clone(),
         }
     }

@@ -21,7 +21,9 @@ impl Keeper {
         let live = self.shared.live.snapshot();
         self.newest = self.newest.max(live.generation) + 1;
         let policy = Arc::new(Policy { generation: self.newest, since: SystemTime::now(), content });
-        let settings = policy.content.plan.reload.clone();
+        let mut settings = policy.content.plan.reload.clone();
+        // Whoever loads a model waits for it to be there for everybody.
+        settings.canary.take_if(|_| record.trigger.is_control());
         let replaced = self.end_rollout();
         let same = policy.content.plan.digest == live.content.plan.digest;
         record.outcome = Outcome::Applied;
@@ -155,8 +157,7 @@ impl Keeper {
         self.show_stage(None);
         self.enter(rollout, Stage::Watch, Arc::clone(&candidate.policy));
         let record = self.finish(record, false);
-        self.shared.history().stale = stale;
-        self.loader.metrics.policy_stale.set(i64::from(stale));
+        self.set_stale(stale);
         Ok(record)
     }
 
@@ -183,7 +184,11 @@ impl Keeper {
             }
             None => format!("generation {} was rolled back and its files have not changed", bad.generation),
         };
-        self.refused = Some((bad.content.plan.digest.clone(), why));
+        let (bad_files, good_files) = (&bad.content.plan.written, &good.content.plan.written);
+        let by_control = bad_files == good_files;
+        if !by_control {
+            self.refused = Some((bad_files.clone(), why));
+        }
         let unproven = self.end_rollout().is_some();
         if serving.candidate.is_none() {
             self.newest = self.newest.max(bad.generation) + 1;
@@ -201,6 +206,12 @@ impl Keeper {
         }
         self.loader.metrics.rollbacks.with_label_values(&[by]).inc();
         record.phases_ms.insert("total", (started.elapsed().as_secs_f64() * 1e4).round() / 10.0);
-        Ok(self.finish(record, false))
+        let stale = self.shared.history().stale;
+        let record = self.finish(record, false);
+        // What model control did was in no file.
+        if by_control {
+            self.set_stale(stale);
+        }
+        Ok(record)
     }
 }

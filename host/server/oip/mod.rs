@@ -4,10 +4,13 @@
 mod absent;
 mod binary;
 mod classification;
+pub(in crate::server) mod config;
+pub(in crate::server) mod control;
 mod generate;
 pub(in crate::server) mod infer;
 mod inference;
 mod json;
+pub(in crate::server) mod statistics;
 
 use super::http::{self, Reply};
 use super::plain::Public;
@@ -25,11 +28,17 @@ use std::sync::Arc;
 pub(in crate::server) const EXTENSIONS: [&str; 4] =
     ["binary_tensor_data", "classification", "generate", "parameters"];
 
+/// What runs models, as the protocol wants a name for it.
+const PLATFORM: &str = "hostler";
+
 /// `/v2…`
 pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &str) -> Reply {
     let (parts, body) = request.into_parts();
     let get = parts.method == Method::GET || parts.method == Method::HEAD;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if let Some(ask) = control::Ask::of(&segments) {
+        return control::answer(public, ask, &parts, body).await;
+    }
     let (model, version, action) = match segments.as_slice() {
         ["v2"] if get => return http::json_of(StatusCode::OK, &server_metadata()),
         ["v2", "health", "live"] if get => return empty(StatusCode::OK),
@@ -101,7 +110,7 @@ fn model_metadata(route: &Route, versions: Vec<String>) -> Value {
     json!({
         "name": &*route.name.name,
         "versions": versions,
-        "platform": "hostler",
+        "platform": PLATFORM,
         "inputs": http::tensor_specs(inputs),
         "outputs": http::tensor_specs(outputs),
     })

@@ -1,0 +1,217 @@
+//! What model control has changed of the manifest: models that were unloaded, and keys of others.
+//!
+//! It lies over the manifest until the next reload by an operator, and is part of the policy that was made
+//! under it, so that a rollback brings both back. It is never written to a file. Only numbers of a model can be
+//! overridden: what decides which code runs is the manifest's alone.
+
+use super::manifest::{self, Manifest, Spanned};
+use super::plan::parse_model_name;
+use crate::error::{Error, Result, did_you_mean};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Overlay {
+    /// Models that were unloaded, with their versions in the manifest.
+    pub unloaded: BTreeMap<String, BTreeSet<String>>,
+    /// What was said when a model was loaded, for all its versions.
+    pub overrides: BTreeMap<String, Overrides>,
+}
+
+/// Keys of `[models]` in place of the manifest's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Overrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_queue_delay_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+impl Overlay {
+    /// The model is served as the manifest says, but for these keys.
+    pub fn load(&mut self, model: &str, overrides: Overrides) {
+        self.unloaded.remove(model);
+        if overrides == Overrides::default() {
+            self.overrides.remove(model);
+        } else {
+            self.overrides.insert(model.to_owned(), overrides);
+        }
+    }
+
+    /// The model is not served, and what was said of it is forgotten.
+    pub fn unload(&mut self, model: &str, versions: BTreeSet<String>) {
+        self.overrides.remove(model);
+        self.unloaded.insert(model.to_owned(), versions);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Overlay::default()
+    }
+
+    /// Changes a manifest; gives what there was to change: of a model that the manifest has no more, nothing
+    /// is left.
+    pub(super) fn apply(&self, manifest: &mut Manifest) -> Overlay {
+        let mut applied = Overlay::default();
+        let model_of = |key: &Spanned<String>| parse_model_name(key.get_ref());
+        manifest.models.retain(|key, table| {
+            let Some(name) = model_of(key) else { return true };
+            if let Some(overrides) = self.overrides.get(&*name.name) {
+                overrides.apply(table, key);
+                applied.overrides.insert(name.name.to_string(), overrides.clone());
+            }
+            let unloaded = self.unloaded.contains_key(&*name.name);
+            if unloaded {
+                let versions = applied.unloaded.entry(name.name.to_string()).or_default();
+                versions.insert(name.version.to_string());
+            }
+            !unloaded
+        });
+        let gone = |name: &str| applied.unloaded.contains_key(name);
+        manifest.policy.retain(|key, _| !model_of(key).is_some_and(|name| gone(&name.name)));
+        manifest.routing.retain(|key, _| !gone(key.get_ref()));
+        applied
+    }
+}
+
+/// What Triton's name for a key is here.
+const DYNAMIC_BATCHING: &str = "dynamic_batching";
+
+impl Overrides {
+    const KEYS: [&str; 3] = ["max_batch_size", "max_queue_delay_us", "timeout_ms"];
+
+    /// Keys of `[models]` that a request must not set.
+    const REFUSED: [&str; 6] = ["path", "plugin", "remote", "sha256", "transformer", "checks"];
+
+    /// Whether a key can be overridden.
+    pub fn takes(key: &str) -> bool {
+        key == DYNAMIC_BATCHING || Self::KEYS.contains(&key)
+    }
+
+    /// From the fields of a model's configuration as Triton writes it, or under the names of the manifest.
+    pub fn from_config(fields: &Map<String, Value>) -> Result<Self> {
+        let mut overrides = Overrides::default();
+        for (key, value) in fields {
+            match key.as_str() {
+                // Triton's word for a model that is run one call at a time.
+                "max_batch_size" => {
+                    overrides.max_batch_size = Some(number(key, value)?.max(1) as usize);
+                }
+                "max_queue_delay_us" => overrides.max_queue_delay_us = Some(number(key, value)?),
+                "timeout_ms" => overrides.timeout_ms = Some(number(key, value)?),
+                DYNAMIC_BATCHING => overrides.dynamic_batching(value)?,
+                refused if Self::REFUSED.contains(&refused) => {
+                    let message =
+                        format!("the key \"{refused}\" says which code runs: only the manifest can set it");
+                    return Err(Error::invalid(message).field(refused));
+                }
+                unknown => return Err(Self::unknown(unknown)),
+            }
+        }
+        Ok(overrides)
+    }
+
+    fn dynamic_batching(&mut self, value: &Value) -> Result<()> {
+        let fields = value.as_object().ok_or_else(|| {
+            let message = format!("the key \"{DYNAMIC_BATCHING}\" must be an object");
+            Error::invalid(message).field(DYNAMIC_BATCHING)
+        })?;
+        for (key, value) in fields {
+            match key.as_str() {
+                "max_queue_delay_microseconds" => self.max_queue_delay_us = Some(number(key, value)?),
+                unknown => return Err(Self::unknown(&format!("{DYNAMIC_BATCHING}.{unknown}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(key: &str) -> Error {
+        let shown: String = key.chars().take(80).collect();
+        let hint = did_you_mean(&shown, Self::KEYS);
+        let known = Self::KEYS.join(", ");
+        let message = format!(
+            "the key \"{shown}\" has no counterpart in the manifest that could be overridden{hint}; those that \
+             have: {known}, {DYNAMIC_BATCHING}.max_queue_delay_microseconds"
+        );
+        Error::invalid(message).field(shown)
+    }
+
+    fn apply(&self, table: &mut manifest::Model, key: &Spanned<String>) {
+        // A fault is shown at the model: its own place is in no file.
+        let here = || key.span();
+        if let Some(size) = self.max_batch_size {
+            table.max_batch_size = Some(Spanned::new(here(), size));
+            // A delay of the manifest means nothing to a model that is run one call at a time.
+            table.max_queue_delay_us.take_if(|_| size == 1);
+        }
+        if let Some(delay) = self.max_queue_delay_us {
+            table.max_queue_delay_us = Some(Spanned::new(here(), delay));
+        }
+        if let Some(timeout) = self.timeout_ms {
+            table.timeout_ms = Some(Spanned::new(here(), timeout));
+        }
+    }
+}
+
+/// A whole number, or a text that is one, as the protocol's JSON has both.
+fn number(key: &str, value: &Value) -> Result<u64> {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    number.ok_or_else(|| {
+        let shown: String = value.to_string().chars().take(80).collect();
+        Error::invalid(format!("the key \"{key}\" is {shown}; it must be a whole number from 0")).field(key)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn keys_are_those_of_triton_and_of_the_manifest() {
+        let parse = |text: &str| Overrides::from_config(&serde_json::from_str(text).unwrap());
+        let read = |text: &str| {
+            let Overrides { max_batch_size, max_queue_delay_us, timeout_ms } = parse(text).unwrap();
+            (max_batch_size, max_queue_delay_us, timeout_ms)
+        };
+        assert_eq!(read(r#"{"max_batch_size": "16"}"#), (Some(16), None, None));
+        assert_eq!(read(r#"{"max_batch_size": 0, "timeout_ms": 5}"#), (Some(1), None, Some(5)));
+        let delay = r#"{"dynamic_batching": {"max_queue_delay_microseconds": "100"}}"#;
+        assert_eq!(read(delay), (None, Some(100), None));
+        assert_eq!(read(r#"{"dynamic_batching": {}}"#), (None, None, None));
+        for (text, expected) in [
+            (r#"{"max_batch_sise": 1}"#, "did you mean \"max_batch_size\"?"),
+            (r#"{"dynamic_batching": {"preserve_ordering": true}}"#, "dynamic_batching.preserve_ordering"),
+            (r#"{"dynamic_batching": 3}"#, "must be an object"),
+            (r#"{"path": "/etc/passwd"}"#, "only the manifest can set it"),
+            (r#"{"max_batch_size": -1}"#, "must be a whole number"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_overlay_forgets_what_the_manifest_has_no_more() {
+        let text = "[models.\"a:1\"]\npath = \"a.onnx\"\n[models.\"a:2\"]\npath = \"a.onnx\"\n[models.b]\n\
+            path = \"b.onnx\"\n[policy]\n\"a:2\" = \"cpu\"\nb = \"cpu\"\n[routing.a]\nweights = { 1 = 1 }\n";
+        let mut manifest =
+            Manifest::parse(Path::new("hostler.toml"), text).unwrap_or_else(|faults| panic!("{faults}"));
+        let mut overlay = Overlay::default();
+        let size = |size| Overrides { max_batch_size: Some(size), ..Overrides::default() };
+        overlay.load("b", size(4));
+        overlay.load("gone", size(4));
+        overlay.load("a", size(2));
+        overlay.unload("a", BTreeSet::new());
+        let applied = overlay.apply(&mut manifest);
+        let names = |keys: &BTreeMap<Spanned<String>, _>| -> Vec<String> {
+            keys.keys().map(|key| key.get_ref().clone()).collect()
+        };
+        assert_eq!(names(&manifest.models), ["b"]);
+        assert_eq!((manifest.policy.len(), manifest.routing.len()), (1, 0));
+        assert_eq!(applied.unloaded["a"].iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(applied.overrides.keys().collect::<Vec<_>>(), ["b"]);
+    }
+}

@@ -1,0 +1,58 @@
+//! The first policy of a process: from its files, or from the last good copy where they are bad.
+
+use crate::error::Result;
+use crate::policy::Content;
+use crate::policy::files::Files;
+use crate::policy::last_good::LastGood;
+use crate::policy::load::{Loader, Phases};
+use crate::policy::plan::{Plan, Unplanned};
+use crate::policy::record::{Outcome, Record};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The plan that a process starts with.
+pub struct FirstPlan {
+    pub plan: Plan,
+    /// Set where it comes from the last good copy; then why.
+    copy: Option<(Files, Vec<String>)>,
+}
+
+impl FirstPlan {
+    /// Reads the manifest; where it is bad and there is a last good copy, that copy's.
+    pub fn read(path: &Path, files: &Files, last_good: Option<&LastGood>) -> Result<Self, Unplanned> {
+        Plan::read(path, files).map(|plan| FirstPlan { plan, copy: None }).or_else(|unplanned| {
+            let copy = last_good.and_then(LastGood::files).and_then(|copy| {
+                let plan = Plan::read(path, &copy).ok()?;
+                Some(FirstPlan { plan, copy: Some((copy, unplanned.lines())) })
+            });
+            copy.ok_or(unplanned)
+        })
+    }
+}
+
+/// Loads what a process starts with; the copy where the files do not load.
+pub(super) fn load(
+    path: &Path,
+    files: &Files,
+    first: FirstPlan,
+    loader: &Loader,
+    last_good: Option<&LastGood>,
+    record: &mut Record,
+) -> Result<Arc<Content>> {
+    let mut phases = Phases::default();
+    record.digest = Some(first.plan.digest.clone());
+    if let Some((copy, errors)) = first.copy {
+        record.errors = errors;
+        record.outcome = Outcome::Fallback;
+        return loader.load(first.plan, &copy, &[], &mut phases);
+    }
+    let loaded = loader.load(first.plan, files, &[], &mut phases).or_else(|error| {
+        let Some(copy) = last_good.and_then(LastGood::files) else { return Err(error) };
+        let plan = Plan::read(path, &copy).map_err(|_| error.clone())?;
+        record.errors = vec![error.to_string()];
+        record.outcome = Outcome::Fallback;
+        loader.load(plan, &copy, &[], &mut phases)
+    });
+    record.phases_ms = phases.in_ms().into();
+    loaded
+}

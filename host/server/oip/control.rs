@@ -1,0 +1,262 @@
+//! Triton's extensions that look at models and load them: configuration, statistics, repository.
+//!
+//! The first half is for both protocols and knows none; the second half is their routes over HTTP. What a load
+//! does is up to `reload`; this only reads what was asked.
+
+use super::config::{self, ModelConfig};
+use super::statistics::{self, ModelStatistics};
+use crate::error::{Error, Result};
+use crate::policy::overlay::Overrides;
+use crate::policy::reload::{Indexed, State};
+use crate::policy::{Caller, Policy, Reloader};
+use crate::server::http::{self, Reply};
+use crate::server::plain::Public;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// The configuration of a model; without a version, of the one that this caller would get.
+pub(in crate::server) fn model_config(
+    policy: &Policy,
+    model: &str,
+    version: Option<&str>,
+    caller: &Caller<'_>,
+) -> Result<ModelConfig> {
+    let route = policy.content.resolve(model, version, caller)?;
+    Ok(config::config(policy, route))
+}
+
+/// The statistics of one version, of all versions of a model, or of all models.
+pub(in crate::server) fn model_statistics(
+    policy: &Policy,
+    model: Option<&str>,
+    version: Option<&str>,
+) -> Result<Vec<ModelStatistics>> {
+    if let Some(model) = model {
+        // Says what is wrong with the names.
+        let caller = Caller { request_id: "", header: &|_| None };
+        policy.content.resolve(model, version, &caller)?;
+    }
+    let wanted = |asked: Option<&str>, name: &str| asked.is_none_or(|asked| asked == name);
+    let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
+    let routes =
+        routes.filter(|route| wanted(model, &route.name.name) && wanted(version, &route.name.version));
+    Ok(routes.map(|route| statistics::statistics(route)).collect())
+}
+
+/// A model and version, and whether it is served.
+#[derive(serde::Serialize)]
+pub(in crate::server) struct IndexEntry {
+    pub name: String,
+    pub version: String,
+    pub state: &'static str,
+    pub reason: &'static str,
+}
+
+pub(in crate::server) fn repository_index(reloader: &Reloader, ready_only: bool) -> Vec<IndexEntry> {
+    let entry = |Indexed { name, version, state }| {
+        let (state, reason) = match state {
+            State::Ready => ("READY", ""),
+            State::Unloaded => ("UNAVAILABLE", "unloaded"),
+            State::Loading => ("LOADING", ""),
+        };
+        IndexEntry { name, version, state, reason }
+    };
+    let index = reloader.index().into_iter();
+    index.filter(|entry| !ready_only || entry.state == State::Ready).map(entry).collect()
+}
+
+/// Loads a model, as `parameters` say.
+pub(in crate::server) async fn load_model(
+    reloader: &Reloader,
+    model: &str,
+    parameters: &Map<String, Value>,
+) -> Result<()> {
+    reloader.may_control()?;
+    let overrides = overrides(reloader, model, parameters)
+        .map_err(|error| error.context(format_args!("failed to load '{}'", cut(model))))?;
+    reloader.load_model(model.to_owned(), overrides).await
+}
+
+/// Unloads a model. No model depends on another here, so its dependents are none.
+pub(in crate::server) async fn unload_model(
+    reloader: &Reloader,
+    model: &str,
+    parameters: &Map<String, Value>,
+) -> Result<()> {
+    reloader.may_control()?;
+    for (name, value) in parameters {
+        if name != "unload_dependents" || !value.is_boolean() {
+            let (model, name) = (cut(model), cut(name));
+            let message = format!(
+                "failed to unload '{model}': parameter \"{name}\" is not known; unload_dependents is, true or false"
+            );
+            return Err(Error::invalid(message).field(name));
+        }
+    }
+    reloader.unload_model(model.to_owned()).await
+}
+
+fn overrides(reloader: &Reloader, model: &str, parameters: &Map<String, Value>) -> Result<Overrides> {
+    let mut overrides = Overrides::default();
+    for (name, value) in parameters {
+        if name == "config" {
+            let fields = value.as_str().map(serde_json::from_str::<Map<String, Value>>);
+            let reason = match fields {
+                Some(Ok(fields)) => {
+                    overrides = Overrides::from_config(&changed(reloader, model, fields))
+                        .map_err(|error| error.context("parameter \"config\""))?;
+                    continue;
+                }
+                Some(Err(error)) => error.to_string(),
+                None => "it must be a text".into(),
+            };
+            let message = format!("parameter \"config\" is not a JSON object in a text: {reason}");
+            return Err(Error::invalid(message).field(name));
+        }
+        let shown = cut(name);
+        let message = match name.starts_with("file:") {
+            true => format!(
+                "parameter \"{shown}\": files are not taken from requests, since a model's file is code that \
+                 runs; put it in its place and load the model"
+            ),
+            false => format!("parameter \"{shown}\" is not known; config is"),
+        };
+        return Err(Error::invalid(message).field(shown));
+    }
+    Ok(overrides)
+}
+
+/// Names from a request, cut before they go into a message.
+fn cut(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+/// A configuration without what the model's own says anyway: callers send back the whole that they were given.
+fn changed(reloader: &Reloader, model: &str, mut fields: Map<String, Value>) -> Map<String, Value> {
+    let policy = reloader.live().snapshot();
+    let caller = Caller { request_id: "", header: &|_| None };
+    let now = model_config(&policy, model, None, &caller);
+    let now = now.map_or(Value::Null, |config| json!(config));
+    let same = |key: &str, value: &Value| now[key] == *value || (key == "name" && *value == *model);
+    fields.retain(|key, value| Overrides::takes(key) || !same(key, value));
+    if let Some(Value::Object(batching)) = fields.get_mut("dynamic_batching") {
+        let now = &now["dynamic_batching"];
+        batching.retain(|key, value| key == "max_queue_delay_microseconds" || now[key] != *value);
+    }
+    fields
+}
+
+/// What is asked here over HTTP, with names as they are in the path.
+pub(super) enum Ask<'a> {
+    /// `GET v2/models/{model}[/versions/{version}]/config`
+    Config(&'a str, Option<&'a str>),
+    /// `GET v2/models/stats`, `GET v2/models/{model}[/versions/{version}]/stats`
+    Statistics(Option<&'a str>, Option<&'a str>),
+    /// `POST v2/repository/index`
+    Index,
+    /// `POST v2/repository/models/{model}/load`
+    Load(&'a str),
+    /// `POST v2/repository/models/{model}/unload`
+    Unload(&'a str),
+}
+
+impl<'a> Ask<'a> {
+    pub fn of(segments: &[&'a str]) -> Option<Self> {
+        Some(match *segments {
+            ["v2", "models", "stats"] => Ask::Statistics(None, None),
+            ["v2", "models", model, "config"] => Ask::Config(model, None),
+            ["v2", "models", model, "stats"] => Ask::Statistics(Some(model), None),
+            ["v2", "models", model, "versions", version, "config"] => Ask::Config(model, Some(version)),
+            ["v2", "models", model, "versions", version, "stats"] => {
+                Ask::Statistics(Some(model), Some(version))
+            }
+            ["v2", "repository", "index"] => Ask::Index,
+            ["v2", "repository", "models", model, "load"] => Ask::Load(model),
+            ["v2", "repository", "models", model, "unload"] => Ask::Unload(model),
+            _ => return None,
+        })
+    }
+
+    fn method(&self) -> &'static str {
+        match self {
+            Ask::Config(..) | Ask::Statistics(..) => "GET",
+            Ask::Index | Ask::Load(_) | Ask::Unload(_) => "POST",
+        }
+    }
+}
+
+pub(super) async fn answer(public: &Public, ask: Ask<'_>, head: &Parts, body: Incoming) -> Reply {
+    let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
+    if method != ask.method() {
+        return super::method_not_allowed(ask.method());
+    }
+    let answer = match ask {
+        Ask::Config(model, version) => answer_config(public, &head.headers, model, version),
+        Ask::Statistics(model, version) => answer_statistics(public, model, version),
+        Ask::Index => answer_index(public, body).await,
+        Ask::Load(model) => answer_load(public, body, model).await,
+        Ask::Unload(model) => answer_unload(public, body, model).await,
+    };
+    answer.unwrap_or_else(|error| super::error_reply(&error))
+}
+
+fn decoded(name: Option<&str>) -> Result<Option<String>> {
+    name.map(http::decode_segment).transpose()
+}
+
+fn answer_config(public: &Public, headers: &HeaderMap, model: &str, version: Option<&str>) -> Result<Reply> {
+    let (model, version) = (http::decode_segment(model)?, decoded(version)?);
+    let id = http::request_id(headers);
+    let header = |name: &str| http::header(headers, name);
+    let caller = Caller { request_id: &id, header: &header };
+    let config = model_config(&public.router.policy(), &model, version.as_deref(), &caller)?;
+    Ok(http::json_of(StatusCode::OK, &config))
+}
+
+fn answer_statistics(public: &Public, model: Option<&str>, version: Option<&str>) -> Result<Reply> {
+    let (model, version) = (decoded(model)?, decoded(version)?);
+    let stats = model_statistics(&public.router.policy(), model.as_deref(), version.as_deref())?;
+    Ok(http::json_of(StatusCode::OK, &json!({"model_stats": stats})))
+}
+
+async fn answer_index(public: &Public, body: Incoming) -> Result<Reply> {
+    #[derive(Default, Deserialize)]
+    struct Asked {
+        #[serde(default)]
+        ready: bool,
+    }
+    let asked: Asked = read(public, body).await?;
+    Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, asked.ready)))
+}
+
+#[derive(Default, Deserialize)]
+struct Control {
+    #[serde(default)]
+    parameters: Map<String, Value>,
+}
+
+async fn answer_load(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
+    public.reloader.may_control()?;
+    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, body).await?);
+    load_model(&public.reloader, &model, &asked.parameters).await?;
+    Ok(super::empty(StatusCode::OK))
+}
+
+async fn answer_unload(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
+    public.reloader.may_control()?;
+    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, body).await?);
+    unload_model(&public.reloader, &model, &asked.parameters).await?;
+    Ok(super::empty(StatusCode::OK))
+}
+
+/// These bodies may be left out.
+async fn read<T: Default + serde::de::DeserializeOwned>(public: &Public, body: Incoming) -> Result<T> {
+    let body = http::read_body(body, public.router.limits()).await?;
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    http::parse_object(&body, "the body is not what this path takes")
+}
