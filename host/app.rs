@@ -155,7 +155,7 @@ impl Serving {
         let (stop_admin, stopped_admin) = watch::channel(false);
         let limits = self.settings.limits;
         let Listeners { http, grpc, admin } = listeners;
-        let grpc = grpc.map(|listener| self.grpc(listener, stopped_http.clone())).transpose()?;
+        let grpc = grpc.map(|listener| self.grpc(listener, &public, stopped_http.clone())).transpose()?;
         let http = tokio::spawn(http.serve(public, limits, Arc::clone(&self.metrics), stopped_http));
         let operator = tokio::spawn(admin.serve(operator, limits, Arc::clone(&self.metrics), stopped_admin));
         let public = async {
@@ -200,10 +200,16 @@ impl Serving {
     }
 
     /// Serves gRPC beside HTTP, until the same word stops both.
-    fn grpc(&self, listener: Listener, stop: watch::Receiver<bool>) -> Result<JoinHandle<()>> {
+    fn grpc(
+        &self,
+        listener: Listener,
+        public: &Public,
+        stop: watch::Receiver<bool>,
+    ) -> Result<JoinHandle<()>> {
         let calls = Calls::new(Grpc {
             router: Arc::clone(&self.router),
             readiness: Arc::clone(&self.readiness),
+            reloader: Arc::clone(&public.reloader),
             stop: stop.clone(),
         })?;
         let (limits, metrics) = (self.settings.limits, Arc::clone(&self.metrics));

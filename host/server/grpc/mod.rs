@@ -16,6 +16,7 @@ mod stream;
 
 use super::Protocol;
 use crate::error::{Error, Result};
+use crate::policy::Reloader;
 use crate::policy::settings::Limits;
 use crate::proto;
 use crate::proto::inference::grpc_inference_service_server::{
@@ -40,6 +41,7 @@ use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 pub struct Grpc {
     pub router: Arc<Router>,
     pub readiness: Arc<Readiness>,
+    pub reloader: Arc<Reloader>,
     /// Says when the listener stops, for those calls that would never end by themselves.
     pub stop: watch::Receiver<bool>,
 }

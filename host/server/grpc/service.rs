@@ -88,21 +88,21 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<RepositoryIndexRequest>,
     ) -> Answer<RepositoryIndexResponse> {
-        answer(control::index(&self, request.into_inner()))
+        answer(Ok(control::index(&self, request.get_ref())))
     }
 
     async fn repository_model_load(
         self: Arc<Self>,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Answer<RepositoryModelLoadResponse> {
-        answer(control::load(&self, request).await)
+        answer(control::load(&self, request.into_inner()).await)
     }
 
     async fn repository_model_unload(
         self: Arc<Self>,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Answer<RepositoryModelUnloadResponse> {
-        answer(control::unload(&self, request).await)
+        answer(control::unload(&self, request.into_inner()).await)
     }
 
     async fn system_shared_memory_status(
