@@ -218,7 +218,8 @@ fn a_message_over_the_limit_is_refused_before_it_is_read() {
     refused(caller.infer(large.clone()), Code::ResourceExhausted, &parts);
     let mut stream = caller.stream();
     stream.send(large);
-    assert_eq!(stream.next().unwrap_err().code(), Code::OutOfRange);
+    let status = stream.next().unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, parts[0]));
     // The connection is as good as before, and what unpacks to too much is too much.
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
         let outcome = caller.run(async |client| {

@@ -4,7 +4,7 @@
 //! once come in the order of their requests, as callers without ids expect. An error is a message and not
 //! the end: the stream goes on.
 
-use super::{Grpc, infer, status};
+use super::{Grpc, frame, infer, status};
 use crate::error::{Error, Result};
 use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tonic::codegen::tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// Requests of one stream that run at once. While so many do, no further one is read.
 const RUNNING_MAX: usize = 64;
@@ -87,7 +87,7 @@ async fn drive(call: Arc<Call>, mut requests: Streaming<ModelInferRequest>, mut 
                         running.spawn(run(Arc::clone(&call), request, own));
                     }
                     Ok(None) => break None,
-                    Err(status) => break Some(status),
+                    Err(status) => break Some(call.unread(status)),
                 },
                 Some(_) = running.join_next(), if !running.is_empty() => {}
                 () = stopped(&mut stop) => break Some(Status::unavailable("the host is stopping")),
@@ -146,6 +146,15 @@ fn asks_for_marks(message: &ModelInferRequest) -> bool {
 }
 
 impl Call {
+    /// What is said where no further message could be read, in the host's words if it is one that is too large.
+    fn unread(&self, status: Status) -> Status {
+        // As it comes, or as it unpacks.
+        if !matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
+            return status;
+        }
+        status::status_of(&frame::too_large(self.grpc.router.limits().max_body_bytes))
+    }
+
     async fn responses(
         &self,
         journey: Journey,
