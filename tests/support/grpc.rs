@@ -9,7 +9,7 @@ use hostler::proto::inference::*;
 use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, IntoRequest, Status, Streaming};
 
 pub type Client = GrpcInferenceServiceClient<Channel>;
 
@@ -34,11 +34,8 @@ impl Caller {
         })
     }
 
-    pub fn infer(
-        &self,
-        request: impl Into<Request<ModelInferRequest>>,
-    ) -> Result<ModelInferResponse, Status> {
-        let request = request.into();
+    pub fn infer(&self, request: impl IntoRequest<ModelInferRequest>) -> Result<ModelInferResponse, Status> {
+        let request = request.into_request();
         self.run(async |mut client| client.model_infer(request).await.map(tonic::Response::into_inner))
     }
 

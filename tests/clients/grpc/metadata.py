@@ -11,7 +11,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
     equal("name", client.get_server_metadata().name, "hostler")
     equal("as JSON", client.get_server_metadata(as_json=True)["name"], "hostler")
     metadata = client.get_model_metadata("simple", as_json=True)
-    equal("model", [metadata["name"], metadata["versions"]], ["simple", ["1"]])
+    equal("model", [metadata["name"], *metadata["versions"]], ["simple", "1"])
     inputs = [(tensor["name"], tensor["datatype"]) for tensor in metadata["inputs"]]
     equal("inputs", inputs, [("INPUT0", "INT32"), ("INPUT1", "INT32")])
     refused("a wrong model", lambda: client.get_model_metadata("simpel"), "simpel")
