@@ -16,7 +16,8 @@ use tonic::{Code, Request};
 
 #[test]
 fn the_server_and_its_models_describe_themselves() {
-    let caller = Caller::new(&serve("two_inputs"));
+    let host = serve("two_inputs");
+    let caller = Caller::new(&host);
     caller.run(async |mut client| {
         assert!(client.server_live(ServerLiveRequest {}).await.unwrap().into_inner().live);
         assert!(client.server_ready(ServerReadyRequest {}).await.unwrap().into_inner().ready);
@@ -46,7 +47,8 @@ fn the_server_and_its_models_describe_themselves() {
 
 #[test]
 fn every_datatype_goes_in_typed_or_raw_and_comes_out_raw() {
-    let caller = Caller::new(&serve("datatypes"));
+    let host = serve("datatypes");
+    let caller = Caller::new(&host);
     let contents = InferTensorContents::default;
     let cases = [
         ("bool", "BOOL", vec![1, 0], InferTensorContents { bool_contents: vec![true, false], ..contents() }),
@@ -151,7 +153,8 @@ fn every_datatype_goes_in_typed_or_raw_and_comes_out_raw() {
 
 #[test]
 fn typed_contents_are_the_tensor() {
-    let caller = Caller::new(&serve("plus1"));
+    let host = serve("plus1");
+    let caller = Caller::new(&host);
     let contents = InferTensorContents { fp32_contents: vec![1.0, 2.5], ..Default::default() };
     let typed = InferInputTensor { contents: Some(contents), ..input("x", "FP32", &[2]) };
     assert_eq!(read(&caller.infer(request("m", vec![typed], vec![])).unwrap()), [2.0, 3.5]);
@@ -161,7 +164,8 @@ fn typed_contents_are_the_tensor() {
 
 #[test]
 fn contents_that_do_not_fit_are_refused_by_name() {
-    let caller = Caller::new(&serve("two_inputs"));
+    let host = serve("two_inputs");
+    let caller = Caller::new(&host);
     let typed = |name: &str, datatype: &str, contents: InferTensorContents| InferInputTensor {
         contents: Some(contents),
         ..input(name, datatype, &[1])
@@ -236,7 +240,8 @@ fn a_message_over_the_limit_is_refused_before_it_is_read() {
 
 #[test]
 fn compressed_messages_are_read() {
-    let caller = Caller::new(&serve("plus1"));
+    let host = serve("plus1");
+    let caller = Caller::new(&host);
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
         let response = caller.run(async |client| {
             let mut client = client.send_compressed(encoding).accept_compressed(encoding);
@@ -278,7 +283,8 @@ fn a_header_decides_the_version_where_the_rule_says_so() {
     let manifest = "[models.\"plus:v1\"]\npath = \"1.onnx\"\n[models.\"plus:v2\"]\npath = \"2.onnx\"\n\
         [routing.plus]\nweights = { v1 = 1, v2 = 1 }\nby = \"header:x-user\"\n";
     let setup = Setup::new(manifest).file("1.onnx", model("plus1")).file("2.onnx", model("plus2"));
-    let caller = Caller::new(&setup.grpc().start());
+    let host = setup.grpc().start();
+    let caller = Caller::new(&host);
     let version_of = |user: usize| {
         let mut asked = Request::new(floats("plus", &[0.0]));
         asked.metadata_mut().insert("x-user", format!("user-{user}").parse().unwrap());
@@ -317,7 +323,7 @@ fn a_call_that_is_cancelled_frees_its_place() {
         caller.runtime.spawn(async move { client.model_infer(named(rounds(ENDLESS), "left")).await })
     };
     host.wait_for_policy("the call running", |policy| policy["executors"]["onnx"]["busy"] == 1);
-    refused(caller.infer(rounds(1)), Code::Unavailable, &["loop"]);
+    refused(caller.infer(rounds(1)), Code::Unavailable, &["all 1 workers are busy"]);
     call.abort();
     assert_eq!(host.access_log("left")["status"], 499);
     host.wait_for_idle("onnx");
@@ -326,7 +332,8 @@ fn a_call_that_is_cancelled_frees_its_place() {
 
 #[test]
 fn what_is_not_offered_says_so() {
-    let caller = Caller::new(&serve("plus1"));
+    let host = serve("plus1");
+    let caller = Caller::new(&host);
     caller.run(async |mut client| {
         let status = client.system_shared_memory_status(SystemSharedMemoryStatusRequest::default()).await;
         let status = status.unwrap_err();

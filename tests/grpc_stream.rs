@@ -14,7 +14,8 @@ use tonic::{Code, Request};
 
 #[test]
 fn a_streams_answers_come_in_order_and_an_error_is_one_of_them() {
-    let caller = Caller::new(&serve_loop(""));
+    let host = serve_loop("");
+    let caller = Caller::new(&host);
     let mut stream = caller.stream();
     stream.send(named(rounds(2_000), "slow"));
     stream.send(named(floats("fast", &[1.0]), "fast"));
@@ -67,8 +68,11 @@ fn a_stream_that_is_left_stops_its_work_and_never_has_more_than_its_share() {
 fn a_streams_deadline_ends_it() {
     let host = serve_loop("[executors.onnx]\nworkers = 1\n");
     let caller = Caller::new(&host);
+    // Open to the end: the caller might have more.
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    requests.try_send(rounds(ENDLESS)).expect("room");
     let mut answers = caller.run(async |mut client| {
-        let mut asked = Request::new(tonic::codegen::tokio_stream::once(rounds(ENDLESS)));
+        let mut asked = Request::new(tonic::codegen::tokio_stream::wrappers::ReceiverStream::new(receiver));
         asked.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
         client.model_stream_infer(asked).await.unwrap().into_inner()
     });
@@ -86,7 +90,8 @@ fn a_streams_deadline_ends_it() {
 
 #[test]
 fn errors_end_a_stream_whose_caller_wants_so() {
-    let caller = Caller::new(&serve("plus1"));
+    let host = serve("plus1");
+    let caller = Caller::new(&host);
     let mut answers = caller.run(async |mut client| {
         let mut asked = Request::new(tonic::codegen::tokio_stream::once(floats("nope", &[1.0])));
         asked.metadata_mut().insert("triton_grpc_error", "true".parse().unwrap());

@@ -33,5 +33,5 @@ with triton.InferenceServerClient(ADDRESS) as client:
     result = client.infer("datatypes", tensors)
     for name, (datatype, kind) in KINDS.items():
         output = result.get_output(f"{name}_out")
-        equal(name, [output.datatype, list(output.shape)], [datatype, [2]])
+        equal(name, [output.datatype, *map(str, output.shape)], [datatype, "2"])
         equal(name, result.as_numpy(f"{name}_out"), np.array(extremes(kind), dtype=kind))
