@@ -12,6 +12,7 @@ use crate::policy::settings::Settings;
 use crate::policy::{LastGood, Loader, Policy, Reloader};
 use crate::router::Router;
 use crate::server::admin::Admin;
+use crate::server::grpc::{Calls, Grpc};
 use crate::server::plain::Public;
 use crate::server::{Listener, http};
 use crate::shutdown::{Readiness, Signals};
@@ -20,12 +21,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// What the command line says.
 pub struct Options {
     pub manifest: PathBuf,
     /// Instead of the manifest's addresses.
     pub http: Option<SocketAddr>,
+    pub grpc: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     /// Start with the last good copy if the files are bad.
     pub fallback: bool,
@@ -46,11 +49,14 @@ pub fn serve(options: &Options) -> Result<bool> {
     let first = FirstPlan::read(&path, &files, last_good.as_ref()).map_err(unplanned)?;
     let mut settings = first.plan.settings.clone();
     settings.http = options.http.unwrap_or(settings.http);
+    settings.grpc = options.grpc.or(settings.grpc);
     settings.admin = options.admin.unwrap_or(settings.admin);
     let runtime = runtime(&settings)?;
 
     // Bound before anything is loaded: an address in use is known at once.
     let http = runtime.block_on(Listener::bind("http", settings.http))?;
+    let bind = |address| runtime.block_on(Listener::bind("grpc", address));
+    let grpc = settings.grpc.map(bind).transpose()?;
     let admin = runtime.block_on(Listener::bind("admin", settings.admin))?;
     let metrics = Arc::new(Metrics::new());
     let loader = loader(&settings, &metrics, runtime.handle())?;
@@ -66,7 +72,12 @@ pub fn serve(options: &Options) -> Result<bool> {
     });
     let readiness = Arc::new(Readiness::default());
 
-    announce(&reloader.live().snapshot(), &path, http.address(), admin.address(), started.elapsed());
+    let addresses = Addresses {
+        http: http.address(),
+        grpc: grpc.as_ref().map(Listener::address),
+        admin: admin.address(),
+    };
+    announce(&reloader.live().snapshot(), &path, &addresses, started.elapsed());
     let public = Arc::new(Public {
         router: Arc::clone(&router),
         jobs: Arc::clone(&jobs),
@@ -76,7 +87,7 @@ pub fn serve(options: &Options) -> Result<bool> {
     });
     let operator = Arc::new(Admin { router: Arc::clone(&router), metrics: Arc::clone(&metrics), reloader });
     let serving = Serving { settings, metrics, router, jobs, readiness };
-    let drained = runtime.block_on(serving.run(http, public, admin, operator))?;
+    let drained = runtime.block_on(serving.run(Listeners { http, grpc, admin }, public, operator))?;
     // Workers that still run are not waited for: they were named.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(drained)
@@ -122,6 +133,12 @@ pub fn loader(
     })
 }
 
+struct Listeners {
+    http: Listener,
+    grpc: Option<Listener>,
+    admin: Listener,
+}
+
 struct Serving {
     settings: Settings,
     metrics: Arc<Metrics>,
@@ -131,20 +148,22 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(
-        self,
-        http: Listener,
-        public: Arc<Public>,
-        admin: Listener,
-        operator: Arc<Admin>,
-    ) -> Result<bool> {
+    async fn run(self, listeners: Listeners, public: Arc<Public>, operator: Arc<Admin>) -> Result<bool> {
         let mut signals =
             Signals::new().map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
         let (stop_http, stopped_http) = watch::channel(false);
         let (stop_admin, stopped_admin) = watch::channel(false);
         let limits = self.settings.limits;
-        let public = tokio::spawn(http.serve(public, limits, Arc::clone(&self.metrics), stopped_http));
+        let Listeners { http, grpc, admin } = listeners;
+        let grpc = grpc.map(|listener| self.grpc(listener, &public, stopped_http.clone())).transpose()?;
+        let http = tokio::spawn(http.serve(public, limits, Arc::clone(&self.metrics), stopped_http));
         let operator = tokio::spawn(admin.serve(operator, limits, Arc::clone(&self.metrics), stopped_admin));
+        let public = async {
+            let _ = http.await;
+            if let Some(grpc) = grpc {
+                let _ = grpc.await;
+            }
+        };
 
         let signal = signals.next().await;
         self.readiness.drain();
@@ -179,11 +198,36 @@ impl Serving {
         }
         Ok(drained && lost == 0)
     }
+
+    /// Serves gRPC beside HTTP, until the same word stops both.
+    fn grpc(
+        &self,
+        listener: Listener,
+        public: &Public,
+        stop: watch::Receiver<bool>,
+    ) -> Result<JoinHandle<()>> {
+        let calls = Calls::new(Grpc {
+            router: Arc::clone(&self.router),
+            readiness: Arc::clone(&self.readiness),
+            reloader: Arc::clone(&public.reloader),
+            stop: stop.clone(),
+        })?;
+        let (limits, metrics) = (self.settings.limits, Arc::clone(&self.metrics));
+        Ok(tokio::spawn(listener.serve(Arc::new(calls), limits, metrics, stop)))
+    }
+}
+
+struct Addresses {
+    http: SocketAddr,
+    grpc: Option<SocketAddr>,
+    admin: SocketAddr,
 }
 
 /// The first line is for programs, the rest for a person.
-fn announce(policy: &Policy, manifest: &Path, http: SocketAddr, admin: SocketAddr, took: Duration) {
-    println!("listening http={http} admin={admin}");
+fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) {
+    let Addresses { http, grpc, admin } = addresses;
+    let grpc = grpc.map(|address| format!(" grpc={address}")).unwrap_or_default();
+    println!("listening http={http}{grpc} admin={admin}");
     println!("hostler {} serves {} ({} ms)", env!("CARGO_PKG_VERSION"), manifest.display(), took.as_millis());
     for route in policy.content.models().flat_map(|(_, model)| model.versions.values()) {
         let transformer = match &route.transformer {

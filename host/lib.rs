@@ -18,7 +18,7 @@
 //! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; plugins that stand before them |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
-//! | [`error`] | the one error type |
+//! | [`error`], [`proto`] | the one error type; the messages of the Open Inference Protocol over gRPC |
 //!
 //! # A request
 //!
@@ -50,6 +50,7 @@ pub mod metrics;
 pub mod plugin;
 pub mod policy;
 pub mod predict;
+pub mod proto;
 pub mod router;
 pub mod server;
 pub mod shutdown;

@@ -43,6 +43,9 @@ struct Serve {
     /// Public listener, instead of the manifest's; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// gRPC listener, instead of the manifest's; there is none without either.
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<SocketAddr>,
     /// Admin listener, instead of the manifest's.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
@@ -121,8 +124,9 @@ fn main() -> ExitCode {
     let command = Command::parse();
     init_log();
     let outcome = match command.action {
-        Action::Serve(Serve { manifest, http, admin, fallback, state_dir }) => {
-            app::serve(&app::Options { manifest, http, admin, fallback: fallback.is_some(), state_dir })
+        Action::Serve(Serve { manifest, http, grpc, admin, fallback, state_dir }) => {
+            let fallback = fallback.is_some();
+            app::serve(&app::Options { manifest, http, grpc, admin, fallback, state_dir })
         }
         Action::Check(Check { file, resolve, quick }) => cli::check(&file, resolve.as_deref(), quick),
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),

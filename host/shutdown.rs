@@ -1,22 +1,27 @@
 //! From the first signal to the exit: not ready, serve on, stop accepting, finish, name what is left.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Whether a load balancer should send requests here.
 #[derive(Default)]
 pub struct Readiness {
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
 }
 
 impl Readiness {
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
     }
 
     /// Why not, if not.
     pub fn refusal(&self) -> Option<&'static str> {
-        self.draining.load(Ordering::Relaxed).then_some("draining: the host is stopping")
+        self.draining.borrow().then_some("draining: the host is stopping")
+    }
+
+    /// For whoever wants to know when that changes.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 }
 

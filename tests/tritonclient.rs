@@ -26,7 +26,7 @@ fn start() -> Host {
     for name in ["add_sub", "texts", "int8", "datatypes", "colours"] {
         setup = setup.file(&format!("{name}.onnx"), model(name));
     }
-    setup.start()
+    setup.grpc().start()
 }
 
 fn packages() -> Option<PathBuf> {
@@ -85,4 +85,11 @@ fn programs_on_tritonclient_work_over_http() {
     let Some(packages) = packages() else { return };
     let host = start();
     run_all("http", &packages, &host.http.to_string());
+}
+
+#[test]
+fn programs_on_tritonclient_work_over_grpc() {
+    let Some(packages) = packages() else { return };
+    let host = start();
+    run_all("grpc", &packages, &host.grpc.expect("a gRPC listener").to_string());
 }

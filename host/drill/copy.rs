@@ -82,6 +82,8 @@ impl Copy {
         for address in ["http", "admin"] {
             server.insert(address.into(), "127.0.0.1:0".into());
         }
+        // The drill speaks HTTP.
+        server.remove("grpc");
         // The contents that a drill makes up would push out what the user's own cache holds.
         server.insert("cache_dir".into(), cache.into());
         server.insert("cache_mb".into(), 256.into());

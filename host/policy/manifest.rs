@@ -30,6 +30,8 @@ pub struct Manifest {
 pub struct Server {
     /// Address of the public listener.
     pub http: Option<String>,
+    /// Address of the gRPC listener; without it there is none.
+    pub grpc: Option<String>,
     /// Address of the admin listener: policy, reload, metrics.
     pub admin: Option<String>,
     /// The ONNX Runtime library, libonnxruntime.so.
@@ -229,6 +231,7 @@ impl Server {
         }
         list!(
             http,
+            grpc,
             admin,
             onnxruntime,
             io_threads,

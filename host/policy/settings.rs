@@ -12,6 +12,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub http: SocketAddr,
+    pub grpc: Option<SocketAddr>,
     pub admin: SocketAddr,
     pub onnxruntime: Option<PathBuf>,
     pub io_threads: usize,
@@ -39,12 +40,14 @@ pub struct Limits {
 impl Settings {
     /// Relative paths are relative to `folder`. Defaults are written here and nowhere else.
     pub fn from_manifest(server: &manifest::Server, folder: &Path) -> Result<Self, Diagnostic> {
-        let address = |key: &str, value: &Option<String>, default: &str| {
-            let value = value.as_deref().unwrap_or(default);
+        let parsed = |key: &str, value: &str| {
             value.parse::<SocketAddr>().map_err(|_| {
                 Diagnostic::new(format!("[server] {key} = \"{value}\" is not an address"))
                     .hint("write an IP address and a port, such as \"127.0.0.1:8000\"")
             })
+        };
+        let address = |key: &str, value: &Option<String>, default: &str| {
+            parsed(key, value.as_deref().unwrap_or(default))
         };
         let ms = |value: Option<u64>, default: u64| milliseconds(value.unwrap_or(default));
         let path = |value: &Option<PathBuf>| value.as_ref().map(|path| folder.join(path));
@@ -65,6 +68,7 @@ impl Settings {
             positive("plugin_memory_mb_max", server.plugin_memory_mb_max, engine.memory_bytes_max >> 20)?;
         Ok(Settings {
             http: address("http", &server.http, "127.0.0.1:8000")?,
+            grpc: server.grpc.as_deref().map(|value| parsed("grpc", value)).transpose()?,
             // Whoever reaches the admin listener can reload and roll back: loopback unless said otherwise.
             admin: address("admin", &server.admin, "127.0.0.1:8002")?,
             onnxruntime: path(&server.onnxruntime),

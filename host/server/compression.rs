@@ -132,7 +132,8 @@ pub async fn pack(reply: Reply, encoding: Option<Encoding>) -> Reply {
     Reply::from_parts(parts, Content::from(Bytes::from(packed)))
 }
 
-async fn in_background<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+/// What takes long for many bytes runs elsewhere if there are many.
+pub async fn in_background<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes <= INLINE_BYTES_MAX {
         return work();
     }

@@ -145,11 +145,15 @@ pub fn parse_object<'a, T: serde::Deserialize<'a>>(text: &'a [u8], otherwise: &s
 
 /// The caller's request id, if it is one that can go into a log; otherwise a new one.
 pub fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let usable = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(usable) {
+    match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| usable_as_id(id)) {
         Some(id) => id.into(),
         None => format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into(),
     }
+}
+
+/// Whether a text may go into a log and a header as it is.
+pub fn usable_as_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A header's value as text.
@@ -179,7 +183,7 @@ pub fn tensor_specs(specs: &[crate::predict::TensorSpec]) -> Vec<serde_json::Val
 }
 
 /// Says which request and which policy an answer belongs to.
-pub fn sign(reply: &mut Reply, id: &str, generation: u64) {
+pub fn sign<B>(reply: &mut Response<B>, id: &str, generation: u64) {
     if let Ok(id) = HeaderValue::from_str(id) {
         reply.headers_mut().insert(REQUEST_ID, id);
     }

@@ -1,10 +1,11 @@
-//! Listeners and connections: HTTP/1.1 in, the routes of `plain`, `oip` and `admin` out.
+//! Listeners and connections: HTTP/1.1 in, the routes of `plain`, `oip` and `admin` out; gRPC beside it.
 //!
 //! A failed `accept()` never ends a listener. Connections are bounded in number, size of headers, and the
 //! time that a client may take to send them.
 
 pub mod admin;
 mod compression;
+pub mod grpc;
 pub mod http;
 mod io;
 mod jobs;
@@ -33,6 +34,30 @@ pub trait Service: Send + Sync + 'static {
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply> + Send;
 }
 
+/// What is spoken on the connections of a listener.
+pub trait Protocol: Send + Sync + 'static {
+    /// Serves one connection to its end, or until `stop` says so and what was begun is finished.
+    fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        limits: Limits,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Tells a connection over the limit that it is one, if that can be said.
+    fn refuse(stream: &TcpStream, max_connections: usize);
+}
+
+impl<S: Service> Protocol for S {
+    async fn connection(self: Arc<Self>, stream: TcpStream, limits: Limits, stop: watch::Receiver<bool>) {
+        connection(stream, self, limits, stop).await;
+    }
+
+    fn refuse(stream: &TcpStream, max_connections: usize) {
+        io::refuse(stream, max_connections);
+    }
+}
+
 /// A listener that is bound and not yet accepting.
 pub struct Listener {
     inner: TcpListener,
@@ -55,9 +80,9 @@ impl Listener {
     }
 
     /// Accepts until `stop` says so, then waits for the connections to finish their requests.
-    pub async fn serve<S: Service>(
+    pub async fn serve<P: Protocol>(
         self,
-        service: Arc<S>,
+        protocol: Arc<P>,
         limits: Limits,
         metrics: Arc<Metrics>,
         mut stop: watch::Receiver<bool>,
@@ -72,14 +97,14 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) if open.count.load(Ordering::Relaxed) >= limits.max_connections => {
-                    io::refuse(&stream, limits.max_connections);
+                    P::refuse(&stream, limits.max_connections);
                 }
                 Ok((stream, _)) => {
-                    let (service, stop) = (Arc::clone(&service), stop.clone());
+                    let (protocol, stop) = (Arc::clone(&protocol), stop.clone());
                     let counted = Counted::new(&open);
                     tasks.spawn(async move {
                         let _counted = counted;
-                        connection(stream, service, limits, stop).await;
+                        protocol.connection(stream, limits, stop).await;
                     });
                 }
                 Err(error) => {

@@ -102,6 +102,11 @@ impl Setup {
         self
     }
 
+    /// With a gRPC listener on a free port.
+    pub fn grpc(self) -> Self {
+        self.arg("--grpc").arg("127.0.0.1:0")
+    }
+
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.into(), value.into()));
         self
@@ -154,7 +159,9 @@ impl Setup {
             first.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok())
         };
         match (address("http="), address("admin=")) {
-            (Some(http), Some(admin)) => Ok(Host { child, http, admin, log, out, setup: self }),
+            (Some(http), Some(admin)) => {
+                Ok(Host { child, http, grpc: address("grpc="), admin, log, out, setup: self })
+            }
             _ => {
                 let _ = child.wait();
                 let until = Instant::now() + Duration::from_secs(1);
@@ -194,6 +201,7 @@ fn follow(stream: impl std::io::Read + Send + 'static) -> Lines {
 pub struct Host {
     child: Child,
     pub http: SocketAddr,
+    pub grpc: Option<SocketAddr>,
     pub admin: SocketAddr,
     log: Lines,
     out: Lines,

@@ -134,7 +134,7 @@ fn empty(status: StatusCode) -> Reply {
 }
 
 /// Error kind to status of the Open Inference Protocol, as its other servers have it.
-fn status_of(error: &Error) -> StatusCode {
+pub(in crate::server) fn status_of(error: &Error) -> StatusCode {
     match error.kind() {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Overloaded | Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -1,0 +1,140 @@
+//! One HTTP/2 connection: its beginning, its bounds, its end.
+
+use super::Calls;
+use crate::policy::settings::Limits;
+use crate::server::stopped;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// What every HTTP/2 client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Calls that one connection may have open; a client keeps further ones to itself.
+const CALLS_MAX: u32 = 1024;
+
+/// Bytes under way to this host: enough that a tensor does not wait for permission, on one call and on all of
+/// a connection.
+const CALL_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Larger pieces mean fewer of them; the most that a client makes of it is its own affair.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+
+/// A connection may idle for as long as somebody answers at its other end.
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+pub(super) async fn serve(
+    mut stream: TcpStream,
+    calls: Arc<Calls>,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let mut preface = [0; PREFACE.len()];
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(limits.header_timeout, stream.read_exact(&mut preface)) => greeted,
+        () = stopped(&mut stop) => return,
+    };
+    if !matches!(greeted, Ok(Ok(_))) {
+        return;
+    }
+    if preface != *PREFACE {
+        return say_what_is_spoken(&stream);
+    }
+    let answer = service_fn(move |request| {
+        let calls = Arc::clone(&calls);
+        async move { Ok::<_, Infallible>(calls.answer(request).await) }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(CALLS_MAX)
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN)
+        // No gRPC client reads a date.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(Greeted { stream, preface_left: PREFACE }), answer);
+    let mut connection = pin!(connection);
+    let _ = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+}
+
+/// Best effort, for a person whose browser or curl took this port for another.
+fn say_what_is_spoken(stream: &TcpStream) {
+    let body = "{\"error\":\"this listener speaks gRPC; HTTP is on [server] http\"}";
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    let _ = stream.try_write((head + body).as_bytes());
+}
+
+/// A socket whose preface was read, and is given once more to whoever reads next.
+struct Greeted {
+    stream: TcpStream,
+    preface_left: &'static [u8],
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.preface_left.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(task, buffer);
+        }
+        let (now, later) = self.preface_left.split_at(self.preface_left.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.preface_left = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(task, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(task, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(task)
+    }
+}

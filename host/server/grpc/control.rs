@@ -1,0 +1,183 @@
+//! Configuration, statistics and the repository as messages. What they say is decided in `oip::control`, for
+//! both protocols.
+
+use super::{Grpc, infer};
+use crate::error::Result;
+use crate::policy::Caller;
+use crate::predict::Datatype;
+use crate::proto::inference::model_config::SchedulingChoice;
+use crate::proto::inference::model_instance_group::Kind;
+use crate::proto::inference::model_repository_parameter::ParameterChoice;
+use crate::proto::inference::model_version_policy::{All, PolicyChoice};
+use crate::proto::inference::repository_index_response::ModelIndex;
+use crate::proto::inference::*;
+use crate::server::http;
+use crate::server::oip::config;
+use crate::server::oip::control::{self, IndexEntry};
+use crate::server::oip::statistics::{self, Took};
+use hyper::HeaderMap;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+pub(super) fn config(
+    grpc: &Grpc,
+    headers: &HeaderMap,
+    name: &str,
+    version: &str,
+) -> Result<ModelConfigResponse> {
+    let id = http::request_id(headers);
+    let caller = Caller { request_id: &id, header: &|name| http::header(headers, name) };
+    let policy = grpc.router.policy();
+    let config = control::model_config(&policy, name, infer::version(version), &caller)?;
+    Ok(ModelConfigResponse { config: Some(config_message(config)) })
+}
+
+fn config_message(config: config::ModelConfig) -> ModelConfig {
+    let batching = config.dynamic_batching.map(|batching| {
+        SchedulingChoice::DynamicBatching(ModelDynamicBatching {
+            preferred_batch_size: batching.preferred_batch_size.into_iter().map(small).collect(),
+            max_queue_delay_microseconds: batching.max_queue_delay_microseconds,
+            ..Default::default()
+        })
+    });
+    let input = |input: config::ModelInput| ModelInput {
+        name: input.name,
+        data_type: data_type(input.data_type).into(),
+        format: match input.format {
+            config::Format::None => model_input::Format::None,
+            config::Format::Nhwc => model_input::Format::Nhwc,
+            config::Format::Nchw => model_input::Format::Nchw,
+        }
+        .into(),
+        dims: input.dims,
+        optional: input.optional,
+        ..Default::default()
+    };
+    let output = |output: config::ModelOutput| ModelOutput {
+        name: output.name,
+        data_type: data_type(output.data_type).into(),
+        dims: output.dims,
+        ..Default::default()
+    };
+    let group = |group: config::InstanceGroup| ModelInstanceGroup {
+        name: group.name,
+        kind: Kind::from_str_name(group.kind).unwrap_or_default().into(),
+        count: small(group.count),
+        gpus: group.gpus,
+        ..Default::default()
+    };
+    let parameter = |(name, parameter): (&str, config::Parameter)| {
+        (name.to_owned(), ModelParameter { string_value: parameter.string_value })
+    };
+    ModelConfig {
+        name: config.name,
+        platform: config.platform.into(),
+        backend: config.backend.into(),
+        version_policy: Some(ModelVersionPolicy { policy_choice: Some(PolicyChoice::All(All {})) }),
+        max_batch_size: small(config.max_batch_size),
+        input: config.input.into_iter().map(input).collect(),
+        output: config.output.into_iter().map(output).collect(),
+        instance_group: config.instance_group.into_iter().map(group).collect(),
+        scheduling_choice: batching,
+        model_transaction_policy: Some(ModelTransactionPolicy {
+            decoupled: config.model_transaction_policy.decoupled,
+        }),
+        parameters: config.parameters.into_iter().map(parameter).collect(),
+        ..Default::default()
+    }
+}
+
+/// The message's numbers are of 32 bits.
+fn small(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn data_type(datatype: Datatype) -> DataType {
+    DataType::from_str_name(&config::config_type(datatype)).unwrap_or_default()
+}
+
+pub(super) fn statistics(grpc: &Grpc, name: &str, version: &str) -> Result<ModelStatisticsResponse> {
+    // Without a name it is about all models.
+    let stats =
+        control::model_statistics(&grpc.router.policy(), infer::version(name), infer::version(version))?;
+    Ok(ModelStatisticsResponse { model_stats: stats.into_iter().map(statistics_message).collect() })
+}
+
+fn statistics_message(stats: statistics::ModelStatistics) -> ModelStatistics {
+    let of = stats.inference_stats;
+    let batch = |batch: statistics::BatchStatistics| InferBatchStatistics {
+        batch_size: batch.batch_size,
+        compute_input: duration(batch.compute_input),
+        compute_infer: duration(batch.compute_infer),
+        compute_output: duration(batch.compute_output),
+    };
+    ModelStatistics {
+        name: stats.name,
+        version: stats.version,
+        last_inference: stats.last_inference,
+        inference_count: stats.inference_count,
+        execution_count: stats.execution_count,
+        inference_stats: Some(InferStatistics {
+            success: duration(of.success),
+            fail: duration(of.fail),
+            queue: duration(of.queue),
+            compute_input: duration(of.compute_input),
+            compute_infer: duration(of.compute_infer),
+            compute_output: duration(of.compute_output),
+            cache_hit: duration(of.cache_hit),
+            cache_miss: duration(of.cache_miss),
+        }),
+        batch_stats: stats.batch_stats.into_iter().map(batch).collect(),
+        // Not measured.
+        memory_usage: Vec::new(),
+        response_stats: BTreeMap::new(),
+    }
+}
+
+fn duration(took: Took) -> Option<StatisticDuration> {
+    Some(StatisticDuration { count: took.count, ns: took.ns })
+}
+
+/// There is one repository, the manifest, whatever the name that is asked for.
+pub(super) fn index(grpc: &Grpc, asked: &RepositoryIndexRequest) -> RepositoryIndexResponse {
+    let entry = |IndexEntry { name, version, state, reason }: IndexEntry| ModelIndex {
+        name,
+        version,
+        state: state.into(),
+        reason: reason.into(),
+    };
+    let models = control::repository_index(&grpc.reloader, asked.ready);
+    RepositoryIndexResponse { models: models.into_iter().map(entry).collect() }
+}
+
+pub(super) async fn load(
+    grpc: &Grpc,
+    asked: RepositoryModelLoadRequest,
+) -> Result<RepositoryModelLoadResponse> {
+    let parameters = parameters(asked.parameters);
+    control::load_model(&grpc.reloader, &asked.model_name, &parameters).await?;
+    Ok(RepositoryModelLoadResponse {})
+}
+
+pub(super) async fn unload(
+    grpc: &Grpc,
+    asked: RepositoryModelUnloadRequest,
+) -> Result<RepositoryModelUnloadResponse> {
+    let parameters = parameters(asked.parameters);
+    control::unload_model(&grpc.reloader, &asked.model_name, &parameters).await?;
+    Ok(RepositoryModelUnloadResponse {})
+}
+
+/// Bytes are a file's, which is refused by its name and not looked at.
+fn parameters(fields: BTreeMap<String, ModelRepositoryParameter>) -> Map<String, Value> {
+    let one = |(name, parameter): (String, ModelRepositoryParameter)| {
+        let value = match parameter.parameter_choice {
+            Some(ParameterChoice::BoolParam(value)) => value.into(),
+            Some(ParameterChoice::Int64Param(value)) => value.into(),
+            Some(ParameterChoice::StringParam(value)) => value.into(),
+            Some(ParameterChoice::BytesParam(_)) | None => Value::Null,
+        };
+        (name, value)
+    };
+    fields.into_iter().map(one).collect()
+}

@@ -1,0 +1,136 @@
+//! The gRPC listener: `inference.GRPCInferenceService`, `grpc.health.v1` and reflection, over HTTP/2.
+//!
+//! Calls go by their path to `infer`, which frames for itself, or to one of tonic's services. What an
+//! inference means is in `oip::infer`, which HTTP shares; TLS is left to what stands before the host.
+
+mod connection;
+mod contents;
+mod control;
+mod frame;
+mod health;
+mod infer;
+mod metadata;
+mod service;
+mod status;
+mod stream;
+
+use super::Protocol;
+use crate::error::{Error, Result};
+use crate::policy::Reloader;
+use crate::policy::settings::Limits;
+use crate::proto;
+use crate::proto::inference::grpc_inference_service_server::{
+    GrpcInferenceServiceServer, SERVICE_NAME as SERVICE,
+};
+use crate::router::Router;
+use crate::shutdown::Readiness;
+use frame::Body;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, Response, StatusCode};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::Service;
+use tonic_health::pb::health_server::{HealthServer, SERVICE_NAME as HEALTH};
+
+/// What the calls work with.
+pub struct Grpc {
+    pub router: Arc<Router>,
+    pub readiness: Arc<Readiness>,
+    pub reloader: Arc<Reloader>,
+    /// Says when the listener stops, for those calls that would never end by themselves.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What the gRPC listener answers calls with.
+pub struct Calls {
+    grpc: Arc<Grpc>,
+    /// By the service's name; what is called most stands first.
+    services: [(&'static str, Served); 4],
+}
+
+type Answer = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
+type Served = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+
+impl Calls {
+    pub fn new(grpc: Grpc) -> Result<Self> {
+        let grpc = Arc::new(grpc);
+        let message_bytes_max = grpc.router.limits().max_body_bytes;
+        let inference = GrpcInferenceServiceServer::from_arc(Arc::clone(&grpc))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate)
+            .max_decoding_message_size(message_bytes_max)
+            // What a model answers is not the caller's doing.
+            .max_encoding_message_size(usize::MAX);
+        let health = HealthServer::new(health::Health(Arc::clone(&grpc)));
+        let undescribed =
+            |error| Error::failed(format!("the gRPC services do not describe themselves: {error}"));
+        let (v1, v1alpha) = (described().build_v1(), described().build_v1alpha());
+        let services = [
+            (SERVICE, served(inference)),
+            (HEALTH, served(health)),
+            ("grpc.reflection.v1.ServerReflection", served(v1.map_err(undescribed)?)),
+            ("grpc.reflection.v1alpha.ServerReflection", served(v1alpha.map_err(undescribed)?)),
+        ];
+        Ok(Calls { grpc, services })
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        if !content_type.starts_with(b"application/grpc") {
+            let mut response = Response::new(Body::default());
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return response;
+        }
+        let path = request.uri().path();
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return status::refusal(&unknown(path));
+        };
+        if (service, method) == (SERVICE, "ModelInfer") {
+            return infer::unary(&self.grpc, request).await;
+        }
+        match self.services.iter().find(|(name, _)| *name == service) {
+            Some((_, served)) => served(request).await.map(Body::Tonic),
+            None => status::refusal(&unknown(path)),
+        }
+    }
+}
+
+impl Protocol for Calls {
+    async fn connection(self: Arc<Self>, stream: TcpStream, limits: Limits, stop: watch::Receiver<bool>) {
+        connection::serve(stream, self, limits, stop).await;
+    }
+
+    /// A client reads a connection that closes as a host that is not there, and tries again later.
+    fn refuse(_stream: &TcpStream, _max_connections: usize) {}
+}
+
+fn described() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn served<S>(service: S) -> Served
+where
+    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    Box::new(move |request| {
+        let mut service = service.clone();
+        Box::pin(async move {
+            let answer = service.call(request).await;
+            answer.unwrap_or_else(|never| match never {})
+        })
+    })
+}
+
+fn unknown(path: &str) -> Error {
+    let path: String = path.chars().take(200).collect();
+    Error::unsupported(format!("no method {path}; reflection lists those that there are"))
+}

@@ -1,0 +1,157 @@
+//! The calls of `inference.GRPCInferenceService` but `ModelInfer`: which module answers which.
+
+use super::{Grpc, control, metadata, status, stream};
+use crate::error::{Error, Result};
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use crate::proto::inference::*;
+use hyper::HeaderMap;
+use std::sync::Arc;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn answer<T>(outcome: Result<T>) -> Answer<T> {
+    outcome.map(Response::new).map_err(|error| status::status_of(&error))
+}
+
+/// The message, and the headers that routing rules may look at.
+fn open<T>(request: Request<T>) -> (HeaderMap, T) {
+    let (metadata, _, message) = request.into_parts();
+    (metadata.into_headers(), message)
+}
+
+fn not_offered<T>(what: &str) -> Answer<T> {
+    answer(Err(Error::unsupported(what)))
+}
+
+const SHARED_MEMORY: &str = "shared memory is not supported; send and receive tensors in the message itself";
+const TRACES: &str = "tracing is not supported; x-request-id finds a request in the logs";
+const LOGS: &str = "log settings are not supported: HOSTLER_LOG says at start what is logged";
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Grpc {
+    async fn server_live(self: Arc<Self>, _: Request<ServerLiveRequest>) -> Answer<ServerLiveResponse> {
+        answer(Ok(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(self: Arc<Self>, _: Request<ServerReadyRequest>) -> Answer<ServerReadyResponse> {
+        answer(Ok(ServerReadyResponse { ready: self.readiness.refusal().is_none() }))
+    }
+
+    async fn model_ready(self: Arc<Self>, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
+        let (headers, ModelReadyRequest { name, version }) = open(request);
+        let known = metadata::route(&self.router.policy(), &headers, &name, &version).is_ok();
+        answer(Ok(ModelReadyResponse { ready: known && self.readiness.refusal().is_none() }))
+    }
+
+    async fn server_metadata(
+        self: Arc<Self>,
+        _: Request<ServerMetadataRequest>,
+    ) -> Answer<ServerMetadataResponse> {
+        answer(Ok(metadata::server()))
+    }
+
+    async fn model_metadata(
+        self: Arc<Self>,
+        request: Request<ModelMetadataRequest>,
+    ) -> Answer<ModelMetadataResponse> {
+        let (headers, ModelMetadataRequest { name, version }) = open(request);
+        answer(metadata::model(&self, &headers, &name, &version))
+    }
+
+    async fn model_stream_infer(
+        self: Arc<Self>,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Answer<BoxStream<ModelStreamInferResponse>> {
+        let (headers, requests) = open(request);
+        Ok(Response::new(Box::pin(stream::begin(self, headers, requests))))
+    }
+
+    async fn model_config(
+        self: Arc<Self>,
+        request: Request<ModelConfigRequest>,
+    ) -> Answer<ModelConfigResponse> {
+        let (headers, ModelConfigRequest { name, version }) = open(request);
+        answer(control::config(&self, &headers, &name, &version))
+    }
+
+    async fn model_statistics(
+        self: Arc<Self>,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Answer<ModelStatisticsResponse> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        answer(control::statistics(&self, &name, &version))
+    }
+
+    async fn repository_index(
+        self: Arc<Self>,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Answer<RepositoryIndexResponse> {
+        answer(Ok(control::index(&self, request.get_ref())))
+    }
+
+    async fn repository_model_load(
+        self: Arc<Self>,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Answer<RepositoryModelLoadResponse> {
+        answer(control::load(&self, request.into_inner()).await)
+    }
+
+    async fn repository_model_unload(
+        self: Arc<Self>,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Answer<RepositoryModelUnloadResponse> {
+        answer(control::unload(&self, request.into_inner()).await)
+    }
+
+    async fn system_shared_memory_status(
+        self: Arc<Self>,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Answer<SystemSharedMemoryStatusResponse> {
+        not_offered(SHARED_MEMORY)
+    }
+
+    async fn system_shared_memory_register(
+        self: Arc<Self>,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Answer<SystemSharedMemoryRegisterResponse> {
+        not_offered(SHARED_MEMORY)
+    }
+
+    async fn system_shared_memory_unregister(
+        self: Arc<Self>,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Answer<SystemSharedMemoryUnregisterResponse> {
+        not_offered(SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_status(
+        self: Arc<Self>,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Answer<CudaSharedMemoryStatusResponse> {
+        not_offered(SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_register(
+        self: Arc<Self>,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Answer<CudaSharedMemoryRegisterResponse> {
+        not_offered(SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_unregister(
+        self: Arc<Self>,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Answer<CudaSharedMemoryUnregisterResponse> {
+        not_offered(SHARED_MEMORY)
+    }
+
+    async fn trace_setting(self: Arc<Self>, _: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
+        not_offered(TRACES)
+    }
+
+    async fn log_settings(self: Arc<Self>, _: Request<LogSettingsRequest>) -> Answer<LogSettingsResponse> {
+        not_offered(LOGS)
+    }
+}

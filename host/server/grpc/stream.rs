@@ -1,0 +1,240 @@
+//! `ModelStreamInfer`: many requests on one call, each with any number of responses.
+//!
+//! Requests run side by side. Responses of a streaming model come as they are made; those of models that answer
+//! once come in the order of their requests, as callers without ids expect. An error is a message and not
+//! the end: the stream goes on.
+
+use super::{Grpc, frame, infer, status};
+use crate::error::{Error, Result};
+use crate::predict::Parameter;
+use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::router::Journey;
+use crate::server::oip::infer::{self as oip, InferRequest, InferResponse};
+use crate::server::{http, stopped};
+use hyper::HeaderMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tonic::codegen::tokio_stream::Stream;
+use tonic::{Code, Status, Streaming};
+
+/// Requests of one stream that run at once. While so many do, no further one is read.
+const RUNNING_MAX: usize = 64;
+
+/// Responses that wait for a slow reader, before the work waits as well.
+const WAITING_MAX: usize = 16;
+
+/// Set on a request: where its responses end is marked, by a response of its own if need be.
+pub(super) const ENABLE_EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+const FINAL: &str = "triton_final_response";
+
+type Answer = Result<ModelStreamInferResponse, Status>;
+
+/// What the caller reads. Dropped when it leaves, and all its work with it.
+pub(super) struct Answers {
+    receiver: mpsc::Receiver<Answer>,
+    driver: AbortHandle,
+}
+
+impl Stream for Answers {
+    type Item = Answer;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Answer>> {
+        self.receiver.poll_recv(task)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// What the requests of one stream share.
+struct Call {
+    grpc: Arc<Grpc>,
+    headers: HeaderMap,
+    deadline: Option<Instant>,
+    /// An error ends the stream with its status, as the caller asked (`triton_grpc_error`).
+    errors_end: bool,
+    answers: mpsc::Sender<Answer>,
+}
+
+pub(super) fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Streaming<ModelInferRequest>) -> Answers {
+    let (answers, receiver) = mpsc::channel(WAITING_MAX);
+    let deadline = infer::timeout(&headers).map(|timeout| Instant::now() + timeout);
+    let errors_end = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
+    let stop = grpc.stop.clone();
+    let call = Arc::new(Call { grpc, headers, deadline, errors_end, answers });
+    let driver = tokio::spawn(drive(call, requests, stop)).abort_handle();
+    Answers { receiver, driver }
+}
+
+/// Reads requests and lets them run, until the caller has no more, is out of time, or the host stops.
+async fn drive(call: Arc<Call>, mut requests: Streaming<ModelInferRequest>, mut stop: watch::Receiver<bool>) {
+    let mut running = JoinSet::new();
+    let work = async {
+        let mut turn = Turn::first();
+        let ended = loop {
+            tokio::select! {
+                message = requests.message(), if running.len() < RUNNING_MAX => match message {
+                    Ok(Some(request)) => {
+                        let (own, next) = turn.split();
+                        turn = next;
+                        running.spawn(run(Arc::clone(&call), request, own));
+                    }
+                    Ok(None) => break None,
+                    Err(status) => break Some(call.unread(status)),
+                },
+                Some(_) = running.join_next(), if !running.is_empty() => {}
+                () = stopped(&mut stop) => break Some(Status::unavailable("the host is stopping")),
+            }
+        };
+        while running.join_next().await.is_some() {}
+        ended
+    };
+    let ended = match call.deadline {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, work)
+            .await
+            .unwrap_or_else(|_| Some(Status::deadline_exceeded("the stream's deadline passed"))),
+    };
+    if let Some(status) = ended {
+        let _ = call.answers.send(Err(status)).await;
+    }
+}
+
+/// One request, to its last response.
+async fn run(call: Arc<Call>, message: ModelInferRequest, mut turn: Turn) {
+    let id = message.id.clone();
+    let mut journey = {
+        let request_id = infer::request_id(&call.headers, &id);
+        call.grpc.router.begin(request_id, "grpc", &|name| http::header(&call.headers, name))
+    };
+    let name = (message.model_name.clone(), message.model_version.clone());
+    let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let resolved =
+        journey.resolve(&name.0, infer::version(&name.1), &|name| http::header(&call.headers, name));
+    let marks = asks_for_marks(&message);
+    let error = match resolved.and_then(|route| Ok((route, infer::decode(message, left)?))) {
+        Ok((route, request)) if route.is_streaming() => {
+            tokio::join!(turn.pass(), call.responses(journey, &route, request, marks));
+            return;
+        }
+        Ok((route, request)) => match oip::infer(&mut journey, &route, request).await {
+            Ok(response) => {
+                turn.come().await;
+                call.send(response, true).await;
+                return journey.end(status::counted(None), None);
+            }
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    turn.come().await;
+    call.refuse(&error, id).await;
+    journey.end(status::counted(Some(&error)), Some(&error));
+}
+
+fn asks_for_marks(message: &ModelInferRequest) -> bool {
+    use crate::proto::inference::infer_parameter::ParameterChoice::BoolParam;
+    let asked = message.parameters.get(ENABLE_EMPTY_FINAL).and_then(|value| value.parameter_choice.as_ref());
+    matches!(asked, Some(BoolParam(true)))
+}
+
+impl Call {
+    /// What is said where no further message could be read, in the host's words if it is one that is too large.
+    fn unread(&self, status: Status) -> Status {
+        // As it comes, or as it unpacks.
+        if !matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
+            return status;
+        }
+        status::status_of(&frame::too_large(self.grpc.router.limits().max_body_bytes))
+    }
+
+    async fn responses(
+        &self,
+        journey: Journey,
+        route: &Arc<crate::policy::Route>,
+        request: InferRequest,
+        marks: bool,
+    ) {
+        let id = request.id.clone();
+        let mut stream = match oip::stream(journey, route, request) {
+            Ok(stream) => stream,
+            Err((journey, error)) => {
+                self.refuse(&error, id.unwrap_or_default()).await;
+                return journey.end(status::counted(Some(&error)), Some(&error));
+            }
+        };
+        let mut failed = false;
+        while let Some(response) = stream.next().await {
+            match response {
+                Ok(response) => self.send(response, false).await,
+                Err(error) => {
+                    failed = true;
+                    self.refuse(&error, id.clone().unwrap_or_default()).await;
+                }
+            }
+        }
+        if marks && !failed {
+            let (parameters, outputs) = (Vec::new(), Vec::new());
+            self.send(InferResponse { route: Arc::clone(route), id, parameters, outputs }, true).await;
+        }
+        stream.end(status::counted);
+    }
+
+    async fn send(&self, response: InferResponse, last: bool) {
+        let (mut head, contents) = infer::encode(response);
+        head.raw_output_contents = contents;
+        head.parameters.insert(FINAL.into(), infer::parameter(Parameter::Boolean(last)));
+        let answer = ModelStreamInferResponse { error_message: String::new(), infer_response: Some(head) };
+        let _ = self.answers.send(Ok(answer)).await;
+    }
+
+    /// The response beside the error says which request it is about.
+    async fn refuse(&self, error: &Error, id: String) {
+        let answer = if self.errors_end {
+            Err(status::status_of(error))
+        } else {
+            Ok(ModelStreamInferResponse {
+                error_message: error.message().into(),
+                infer_response: Some(ModelInferResponse { id, ..Default::default() }),
+            })
+        };
+        let _ = self.answers.send(answer).await;
+    }
+}
+
+/// A place in the order of a stream's answers: it comes when the one before has been let go.
+struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    /// Dropped with this place, which is the word to the next.
+    _own: Option<oneshot::Sender<()>>,
+}
+
+impl Turn {
+    fn first() -> Self {
+        Turn { before: None, _own: None }
+    }
+
+    /// This place, and the one after it.
+    fn split(self) -> (Self, Self) {
+        let (own, before) = oneshot::channel();
+        (Turn { before: self.before, _own: Some(own) }, Turn { before: Some(before), _own: None })
+    }
+
+    async fn come(&mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = before.await;
+        }
+    }
+
+    /// Lets the next one go as soon as this place comes.
+    async fn pass(mut self) {
+        self.come().await;
+    }
+}

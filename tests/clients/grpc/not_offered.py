@@ -1,0 +1,33 @@
+"""Shared memory, sequences, traces and log settings: a refusal that says so, and a server that goes on."""
+
+import tritonclient.grpc as triton
+from expect import ADDRESS, LEFT, RIGHT, refused, sum_and_difference
+
+with triton.InferenceServerClient(ADDRESS) as client:
+    for what, call in {
+        "shared memory": lambda: client.register_system_shared_memory("region", "/region", 64),
+        "shared memory status": lambda: client.get_system_shared_memory_status(),
+        "shared memory, all": lambda: client.unregister_system_shared_memory(),
+        "CUDA shared memory": lambda: client.register_cuda_shared_memory("region", b"no handle", 0, 64),
+        "CUDA shared memory status": lambda: client.get_cuda_shared_memory_status(),
+        "CUDA shared memory, all": lambda: client.unregister_cuda_shared_memory(),
+        "trace settings": lambda: client.get_trace_settings(),
+        "new trace settings": lambda: client.update_trace_settings(settings={"trace_level": ["OFF"]}),
+        "log settings": lambda: client.get_log_settings(),
+        "new log settings": lambda: client.update_log_settings({"log_verbose_level": 1}),
+    }.items():
+        refused(what, call, "not supported")
+
+    tensors = [triton.InferInput(name, [1, 16], "INT32") for name in ("INPUT0", "INPUT1")]
+    tensors[0].set_shared_memory("region", 64)
+    tensors[1].set_data_from_numpy(RIGHT)
+    refused("an input in shared memory", lambda: client.infer("simple", tensors), "INPUT0", "shared memory")
+    tensors[0] = triton.InferInput("INPUT0", [1, 16], "INT32")
+    tensors[0].set_data_from_numpy(LEFT)
+    output = triton.InferRequestedOutput("OUTPUT0")
+    output.set_shared_memory("region", 64)
+    refused("an output in shared memory", lambda: client.infer("simple", tensors, outputs=[output]), "shared memory")
+    for sequence in (7, "seven"):
+        more = dict(sequence_id=sequence, sequence_start=True)
+        refused("a sequence", lambda: client.infer("simple", tensors, **more), "sequence", "not supported")
+    sum_and_difference(client.infer("simple", tensors))

@@ -1,0 +1,135 @@
+//! Speaks gRPC to a host, through a client made from the same file. Included by those tests alone that do, since
+//! it takes long to compile.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use crate::support::{Host, PATIENCE, Setup, model};
+use hostler::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use hostler::proto::inference::model_infer_request::InferInputTensor;
+use hostler::proto::inference::*;
+use tokio::sync::mpsc;
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, IntoRequest, Status, Streaming};
+
+pub type Client = GrpcInferenceServiceClient<Channel>;
+
+/// A client on a connection of its own, and what drives it.
+pub struct Caller {
+    pub runtime: tokio::runtime::Runtime,
+    pub client: Client,
+}
+
+impl Caller {
+    pub fn new(host: &Host) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let channel = channel(host);
+        let client = runtime.block_on(channel.connect()).map(Client::new).expect("a connection");
+        Caller { runtime, client }
+    }
+
+    pub fn run<T>(&self, call: impl AsyncFnOnce(Client) -> T) -> T {
+        self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, call(self.client.clone())).await.expect("an answer in time")
+        })
+    }
+
+    pub fn infer(&self, request: impl IntoRequest<ModelInferRequest>) -> Result<ModelInferResponse, Status> {
+        let request = request.into_request();
+        self.run(async |mut client| client.model_infer(request).await.map(tonic::Response::into_inner))
+    }
+
+    pub fn stream(&self) -> Stream<'_> {
+        let (sender, receiver) = mpsc::channel(1024);
+        let answers = self.run(async |mut client| {
+            client.model_stream_infer(ReceiverStream::new(receiver)).await.expect("a stream").into_inner()
+        });
+        Stream { caller: self, sender: Some(sender), answers }
+    }
+}
+
+pub fn channel(host: &Host) -> tonic::transport::Endpoint {
+    let address = host.grpc.expect("a gRPC listener");
+    Channel::from_shared(format!("http://{address}")).expect("an address")
+}
+
+/// One `ModelStreamInfer`.
+pub struct Stream<'c> {
+    pub caller: &'c Caller,
+    pub sender: Option<mpsc::Sender<ModelInferRequest>>,
+    pub answers: Streaming<ModelStreamInferResponse>,
+}
+
+impl Stream<'_> {
+    pub fn send(&self, request: ModelInferRequest) {
+        self.sender.as_ref().expect("still open").try_send(request).expect("room");
+    }
+
+    pub fn done(&mut self) {
+        self.sender = None;
+    }
+
+    /// None at the end.
+    pub fn next(&mut self) -> Result<Option<ModelStreamInferResponse>, Status> {
+        let answers = &mut self.answers;
+        self.caller.run(async |_| answers.message().await)
+    }
+
+    pub fn answer(&mut self) -> ModelStreamInferResponse {
+        self.next().expect("no status yet").expect("not the end yet")
+    }
+}
+
+pub fn serve(name: &str) -> Host {
+    Setup::new("[models.m]\npath = \"m.onnx\"\n").file("m.onnx", model(name)).grpc().start()
+}
+
+/// The models `fast` and `loop`, the second of which takes as long as it is told to.
+pub fn serve_loop(manifest: &str) -> Host {
+    let manifest =
+        format!("[models.fast]\npath = \"fast.onnx\"\n[models.loop]\npath = \"loop.onnx\"\n{manifest}");
+    let setup = Setup::new(&manifest).file("loop.onnx", model("loop"));
+    setup.file("fast.onnx", model("plus1")).grpc().start()
+}
+
+pub fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
+    InferInputTensor {
+        name: name.into(),
+        datatype: datatype.into(),
+        shape: shape.to_vec(),
+        ..InferInputTensor::default()
+    }
+}
+
+pub fn request(model: &str, inputs: Vec<InferInputTensor>, raw: Vec<Vec<u8>>) -> ModelInferRequest {
+    let raw_input_contents = raw.into_iter().map(Into::into).collect();
+    ModelInferRequest { model_name: model.into(), inputs, raw_input_contents, ..Default::default() }
+}
+
+pub fn floats(model: &str, values: &[f32]) -> ModelInferRequest {
+    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    request(model, vec![input("x", "FP32", &[values.len() as i64])], vec![raw])
+}
+
+pub fn rounds(count: u64) -> ModelInferRequest {
+    request("loop", vec![input("n", "INT64", &[1])], vec![count.to_le_bytes().to_vec()])
+}
+
+pub fn named(mut request: ModelInferRequest, id: &str) -> ModelInferRequest {
+    request.id = id.into();
+    request
+}
+
+pub fn read(response: &ModelInferResponse) -> Vec<f32> {
+    let (elements, rest) = response.raw_output_contents[0].as_chunks::<4>();
+    assert!(rest.is_empty());
+    elements.iter().map(|element| f32::from_le_bytes(*element)).collect()
+}
+
+pub fn refused(outcome: Result<ModelInferResponse, Status>, code: Code, parts: &[&str]) {
+    let status = outcome.expect_err("a refusal");
+    assert_eq!(status.code(), code, "{status:?}");
+    for part in parts {
+        assert!(status.message().contains(part), "{}\nlacks {part}", status.message());
+    }
+}
