@@ -43,7 +43,8 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
         ["v2"] if get => return http::json_of(StatusCode::OK, &server_metadata()),
         ["v2", "health", "live"] if get => return empty(StatusCode::OK),
         ["v2", "health", "ready"] if get => {
-            let ready = public.readiness.refusal().is_none();
+            let ready =
+                public.readiness.refusal().is_none() && public.router.policy().content.unready().is_none();
             return empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
         }
         ["v2"] | ["v2", "health", "live" | "ready"] => return method_not_allowed("GET"),
@@ -77,6 +78,9 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             });
             match (found, action) {
                 (Ok(_), "ready") if public.readiness.refusal().is_some() => {
+                    empty(StatusCode::SERVICE_UNAVAILABLE)
+                }
+                (Ok(route), "ready") if route.callable.ready().is_err() => {
                     empty(StatusCode::SERVICE_UNAVAILABLE)
                 }
                 (Ok(_), "ready") => empty(StatusCode::OK),
