@@ -15,7 +15,7 @@
 //! | [`jobs`] | requests in the background: states, budgets, retries, results that are kept |
 //! | [`router`] | a request's way, once for all protocols: resolve, deadline, submit, account |
 //! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, what clients load and unload an `overlay` over the manifest, `load` the only place that knows concrete executors; [`access_log`] beside it |
-//! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; plugins that stand before them |
+//! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; remotes that are asked; plugins that stand before them |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
 //! | [`error`], [`proto`] | the one error type; the messages of the Open Inference Protocol over gRPC |
@@ -26,7 +26,8 @@
 //! admits the call or refuses it at once. One worker thread runs preprocess, model and postprocess; its
 //! answer wakes the connection's task, `server` encodes. I/O threads do nothing else; workers run at a
 //! lower priority. A `custom` executor is a plugin that decides how another executor is called: its guests
-//! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. A
+//! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. So are the calls
+//! of a `triton` executor, which wait for a remote. A
 //! reload builds beside the running policy at the lowest and swaps it in one step.
 //!
 //! # Invariants

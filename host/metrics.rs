@@ -39,6 +39,7 @@ pub struct Metrics {
     pub executor_overloaded: IntCounterVec,
     pub executor_overdue: IntCounterVec,
     pub executor_fallbacks: IntCounterVec,
+    pub triton_connected: IntGaugeVec,
     pub executor_batch_size: HistogramVec,
     pub executor_batch_reruns: IntCounterVec,
     pub plugin_calls: IntCounterVec,
@@ -140,6 +141,11 @@ impl Metrics {
             executor_fallbacks: counter(
                 "hostler_executor_fallbacks_total",
                 "Calls that went to the inner executor because the plugin of a custom one failed.",
+                &executor,
+            ),
+            triton_connected: gauges(
+                "hostler_triton_connected",
+                "1 while the remote of a triton executor is there.",
                 &executor,
             ),
             executor_batch_size: register(

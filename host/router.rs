@@ -16,6 +16,12 @@ use crate::predict::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The header of W3C's trace context.
+const TRACEPARENT: &str = "traceparent";
+
+/// What it has today is 55 bytes; more is passed on by no one.
+const TRACEPARENT_BYTES_MAX: usize = 128;
+
 /// The status of an answer that says that the work is still to come.
 const ACCEPTED: u16 = 202;
 
@@ -63,6 +69,7 @@ impl Router {
         header: &dyn Fn(&str) -> Option<String>,
     ) -> Journey {
         let Picked { policy, shadow } = self.live.pick(&Caller { request_id: &id, header });
+        let trace = header(TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX).map(Into::into);
         Journey {
             router: Arc::clone(self),
             policy,
@@ -70,6 +77,7 @@ impl Router {
             copy: None,
             batch: false,
             id,
+            trace,
             protocol,
             started: Instant::now(),
             route: None,
@@ -98,6 +106,7 @@ pub struct Journey {
     /// Each item counts for itself.
     batch: bool,
     id: Arc<str>,
+    trace: Option<Arc<str>>,
     protocol: &'static str,
     started: Instant,
     route: Option<InUse>,
@@ -206,6 +215,7 @@ impl Journey {
         let deadline = self.started + self.router.timeout(route, ask.timeout);
         let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
         let mut context = Context::new(id, name, version, Some(deadline));
+        context.trace.clone_from(&self.trace);
         context.parameters = ask.parameters;
         context.models = Some(Arc::clone(&self.policy.content) as _);
         Call {

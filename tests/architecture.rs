@@ -116,7 +116,7 @@ fn every_file_says_what_it_is_for_and_is_not_too_long() {
 
 #[test]
 fn only_load_knows_concrete_executors() {
-    let concrete = ["OnnxExecutor", "ThreadPoolExecutor"];
+    let concrete = ["OnnxExecutor", "ThreadPoolExecutor", "TritonExecutor", "CustomExecutor"];
     let faults: Vec<String> = host_sources()
         .into_iter()
         .filter(|(module, path, text)| {

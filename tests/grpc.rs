@@ -22,7 +22,7 @@ fn the_server_and_its_models_describe_themselves() {
         assert!(client.server_live(ServerLiveRequest {}).await.unwrap().into_inner().live);
         assert!(client.server_ready(ServerReadyRequest {}).await.unwrap().into_inner().ready);
         let server = client.server_metadata(ServerMetadataRequest {}).await.unwrap().into_inner();
-        assert_eq!((&*server.name, &*server.version), ("hostler", env!("CARGO_PKG_VERSION")));
+        assert_eq!((&*server.name, &*server.version), ("triton", env!("CARGO_PKG_VERSION")));
         for (name, version, ready) in [("m", "", true), ("m", "1", true), ("m", "2", false), ("n", "", false)]
         {
             let asked = ModelReadyRequest { name: name.into(), version: version.into() };

@@ -58,8 +58,8 @@ impl Ground {
     ) -> Self {
         let places = samples.iter().filter_map(|sample| {
             let own = plan.executors.get(&*sample.executor)?;
-            let pool = plan.pool(&sample.executor.as_str().into()).1;
-            let places = pool.workers.saturating_add(pool.queue);
+            let base = plan.base(&sample.executor).1;
+            let places = base.workers().saturating_add(base.queue());
             Some(if own.kind() == ExecutorKind::Custom { places.min(own.workers()) } else { places })
         });
         let instances = plan.settings.engine.instances as usize;
@@ -209,7 +209,7 @@ impl Ground {
 
     /// The pools that run the models that are asked.
     pub fn executors_in_use(&self) -> Vec<String> {
-        let pool = |sample: &Sample| self.plan.pool(&sample.executor.as_str().into()).0.to_string();
+        let pool = |sample: &Sample| self.plan.base(&sample.executor).0.to_string();
         let mut executors: Vec<String> = self.samples.iter().map(pool).collect();
         executors.sort();
         executors.dedup();
@@ -218,7 +218,7 @@ impl Ground {
 
     /// How long the queue of an executor is in the user's manifest.
     pub fn queue(&self, executor: &str) -> usize {
-        self.plan.pool(&executor.into()).1.queue
+        self.plan.base(executor).1.queue()
     }
 }
 

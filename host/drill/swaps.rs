@@ -67,15 +67,17 @@ fn read(file: &std::path::Path) -> Result<Vec<u8>> {
 pub fn movable(ground: &Ground) -> Vec<(String, Vec<String>)> {
     let plan = &ground.plan;
     let homes = |(name, model): (&_, &crate::policy::plan::ModelPlan)| {
-        let (_, _, own) = plan.pool(&model.executor);
+        let own = plan.base(&model.executor).1.sessions();
         let others = plan.executors.iter().filter(|(other, executor)| {
             let takes_it = match (&model.source, executor) {
                 (SourcePlan::Onnx { .. }, ExecutorPlan::Pool { sessions, .. }) => {
-                    sessions.device == own.device
+                    own.is_some_and(|own| sessions.device == own.device)
                 }
                 (SourcePlan::Plugin(_), _) => executor.kind() == ExecutorKind::ThreadPool,
                 // A plugin of its own may alter the answers.
                 (_, ExecutorPlan::Custom { .. }) => false,
+                // What is there is not known to be the same.
+                (SourcePlan::Remote { .. }, _) | (_, ExecutorPlan::Triton { .. }) => false,
             };
             **other != model.executor && takes_it
         });

@@ -15,6 +15,7 @@ pub mod runtime;
 mod session;
 mod target;
 mod thread_pool;
+mod triton;
 
 pub use batch::Batching;
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};
@@ -25,6 +26,7 @@ pub use runs::{Runs, RunsOfSize};
 pub use session::{Device, SessionConfig};
 pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
+pub use triton::{TlsFiles, TritonConfig, TritonExecutor};
 
 use crate::error::{Error, Result};
 use crate::plugin::{Transformer, Visit};
@@ -68,6 +70,11 @@ pub trait Executor: Send + Sync {
 
     fn status(&self) -> Status;
 
+    /// Whether the remote that it stands for is there; none if it runs models itself.
+    fn is_connected(&self) -> Option<bool> {
+        None
+    }
+
     /// Ids of the calls that are running now, for a shutdown that names them.
     fn running(&self) -> Vec<String>;
 }
@@ -79,6 +86,22 @@ pub enum Source {
     Onnx { path: PathBuf, bytes: bytes::Bytes, external_data: bool },
     /// A plugin in the role `model`.
     Plugin(Arc<crate::plugin::PluginModel>),
+    /// A model of the remote that an executor stands for; without a version the only one that is there.
+    Remote { name: String, version: Option<String>, twin: Option<Twin> },
+}
+
+/// An ONNX file that is said to be the same model as a remote one.
+pub struct Twin {
+    pub path: PathBuf,
+    pub bytes: bytes::Bytes,
+}
+
+/// What every executor says of a remote model that it cannot run.
+fn refuse_remote(executor: &str, kind: &str, model: &str) -> Error {
+    Error::invalid(format!(
+        "executor \"{executor}\" is of kind {kind} and runs models itself, but the model is \"{model}\" of a remote; name \
+         an executor of kind triton"
+    ))
 }
 
 /// A model ready to run: inputs to a stream of 0..n responses.
@@ -94,6 +117,11 @@ pub trait Callable: Send + Sync {
     /// Whether a call keeps the thread that polls it to its end, so that it must have a worker to itself.
     fn holds_thread(&self) -> bool {
         false
+    }
+
+    /// Whether it could run now. Asked by health checks; answers at once.
+    fn ready(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Runs once. Returns the last response; earlier ones go to `sink`. A model that gives exactly one
@@ -294,6 +322,9 @@ pub fn export_gauges(executor: &dyn Executor, metrics: &crate::metrics::Metrics)
     metrics.executor_inflight.with_label_values(&label).set(status.inflight as i64);
     metrics.executor_queue_length.with_label_values(&label).set(status.queue_length as i64);
     metrics.executor_queue_capacity.with_label_values(&label).set(status.queue_capacity as i64);
+    if let Some(is_connected) = executor.is_connected() {
+        metrics.triton_connected.with_label_values(&label).set(i64::from(is_connected));
+    }
 }
 
 /// Runs one call on the calling thread, outside of any queue: checks before a swap, `hostler predict`.

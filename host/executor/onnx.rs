@@ -53,6 +53,7 @@ impl Executor for OnnxExecutor {
                 self.name(),
                 plugin.name()
             ))),
+            Source::Remote { name, .. } => Err(super::refuse_remote(self.name(), Self::KIND, name)),
         }
     }
 

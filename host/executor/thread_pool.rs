@@ -49,6 +49,7 @@ impl Executor for ThreadPoolExecutor {
                 Arc::new(OnnxModel::load(&environment, path, bytes, *external_data, self.sessions)?)
             }
             Source::Plugin(plugin) => Arc::new(PluginCallable(Arc::clone(plugin))),
+            Source::Remote { name, .. } => return Err(super::refuse_remote(self.name(), Self::KIND, name)),
         })
     }
 

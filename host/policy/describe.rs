@@ -1,7 +1,8 @@
 //! A plan in words: what each thing is, so that two plans can be compared and a person can read why.
 
-use super::plan::{ExecutorPlan, Plan, SourcePlan, StickyBy};
+use super::plan::{ExecutorPlan, Plan, SourcePlan, StickyBy, TlsPlan};
 use crate::config::Instances;
+use crate::executor::TritonConfig;
 use std::collections::BTreeMap;
 
 /// `model "a:1"` to `executor` to `onnx`.
@@ -20,6 +21,7 @@ pub fn describe(plan: &Plan) -> Description {
                 ("sessions", sessions.sessions.to_string()),
                 ("intra_threads", sessions.intra_threads.to_string()),
             ]),
+            ExecutorPlan::Triton { config, tls } => triton(config, tls.as_deref()),
             ExecutorPlan::Custom { config, plugin, inner } => owned([
                 ("kind", "custom".to_owned()),
                 ("plugin", plugin.to_string()),
@@ -63,6 +65,11 @@ pub fn describe(plan: &Plan) -> Description {
                 }
             }
             SourcePlan::Plugin(plugin) => drop(entry.insert("plugin".into(), plugin.to_string())),
+            SourcePlan::Remote { name, version, twin } => {
+                let version = version.as_deref().unwrap_or("the only one");
+                entry.insert("remote".into(), format!("{name}, version {version}"));
+                entry.extend(twin.as_ref().map(|(file, _)| ("file".into(), file.sha256.clone())));
+            }
         }
         let timeout = model.timeout.map(|timeout| timeout.as_millis().to_string());
         let transformer = model.transformer.as_ref().map(|name| name.to_string());
@@ -93,6 +100,29 @@ pub fn describe(plan: &Plan) -> Description {
         description.insert(format!("routing \"{name}\""), entry);
     }
     description
+}
+
+fn triton(config: &TritonConfig, tls: Option<&TlsPlan>) -> BTreeMap<String, String> {
+    let keepalive =
+        config.keepalive.map_or_else(|| "none".to_owned(), |silence| silence.as_millis().to_string());
+    let mut entry = owned([
+        ("kind", "triton".to_owned()),
+        ("url", config.url.clone()),
+        ("workers", config.workers.to_string()),
+        ("threads", config.threads.to_string()),
+        ("channels", config.channels.to_string()),
+        ("connect_timeout_ms", config.connect_timeout.as_millis().to_string()),
+        ("keepalive_ms", keepalive),
+        ("max_message_mb", (config.message_bytes_max >> 20).to_string()),
+    ]);
+    let Some(TlsPlan { ca, identity, domain }) = tls else { return entry };
+    entry.extend(ca.as_ref().map(|file| ("tls.ca".into(), file.sha256.clone())));
+    if let Some((certificate, key)) = identity {
+        entry.insert("tls.cert".into(), certificate.sha256.clone());
+        entry.insert("tls.key".into(), key.sha256.clone());
+    }
+    entry.extend(domain.as_ref().map(|domain| ("tls.domain".into(), domain.clone())));
+    entry
 }
 
 fn owned<const N: usize>(entries: [(&str, String); N]) -> BTreeMap<String, String> {

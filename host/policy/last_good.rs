@@ -3,9 +3,10 @@
 //! `<folder>/files` mirrors the file system below `/`. A new copy is made beside it and swapped in.
 
 use super::files::{File, Files};
-use super::plan::{Plan, SourcePlan};
+use super::plan::{ExecutorPlan, Plan, SourcePlan};
 use crate::error::{Error, Result};
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub struct LastGood {
@@ -33,6 +34,8 @@ impl LastGood {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
+        // For this user alone: the key of an executor's tls may be among the files.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&next).map_err(failed)?;
         let old = Files::below(self.root());
         let manifest = files.file(&plan.path).map_err(failed)?;
         for file in std::iter::once(&manifest).chain(files_of(plan)) {
@@ -89,10 +92,17 @@ pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
     let models = plan.models.values().flat_map(|model| {
         let source: Vec<&File> = match &model.source {
             SourcePlan::Onnx { file, external } => std::iter::once(file).chain(external).collect(),
-            SourcePlan::Plugin(_) => Vec::new(),
+            SourcePlan::Remote { twin: Some((file, external)), .. } => {
+                std::iter::once(file).chain(external).collect()
+            }
+            SourcePlan::Plugin(_) | SourcePlan::Remote { .. } => Vec::new(),
         };
         let checks = model.checks.iter().map(|check| &check.file);
         source.into_iter().chain(model.labels.values()).chain(checks)
     });
-    plugins.chain(models)
+    let executors = plan.executors.values().flat_map(|executor| match executor {
+        ExecutorPlan::Triton { tls, .. } => tls.iter().flat_map(|tls| tls.files()).collect(),
+        ExecutorPlan::Pool { .. } | ExecutorPlan::Custom { .. } => Vec::new(),
+    });
+    plugins.chain(models).chain(executors)
 }

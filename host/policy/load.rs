@@ -5,7 +5,7 @@
 
 use super::checks;
 use super::files::{File, Files};
-use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan};
+use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan, TlsPlan};
 use super::statistics::Statistics;
 use super::tally::Tally;
 use super::usage::Usage;
@@ -13,6 +13,7 @@ use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{
     Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
+    TlsFiles, TritonExecutor, Twin,
 };
 use crate::metrics::Metrics;
 use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, Transformer};
@@ -52,7 +53,7 @@ impl ExecutorKey {
     fn of(plan: &Plan, name: &Arc<str>) -> Self {
         let own = &plan.executors[name];
         let (plugin, inner) = match own {
-            ExecutorPlan::Pool { .. } => (None, None),
+            ExecutorPlan::Pool { .. } | ExecutorPlan::Triton { .. } => (None, None),
             ExecutorPlan::Custom { plugin, inner, .. } => {
                 (Some(plan.plugins[plugin].clone()), Some(Box::new(ExecutorKey::of(plan, inner))))
             }
@@ -64,8 +65,22 @@ impl ExecutorKey {
 /// Models that are the same: the same content, made in the same way.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum CallableKey {
-    Onnx { file: String, external: Vec<File>, sessions: SessionConfig },
-    Plugin { name: Arc<str>, plan: PluginPlan },
+    Onnx {
+        file: String,
+        external: Vec<File>,
+        sessions: SessionConfig,
+    },
+    Plugin {
+        name: Arc<str>,
+        plan: PluginPlan,
+    },
+    /// Of the remote that this executor stands for.
+    Remote {
+        executor: Box<ExecutorKey>,
+        name: String,
+        version: Option<String>,
+        twin: Option<String>,
+    },
 }
 
 struct LoadedPlugin {
@@ -113,13 +128,13 @@ impl Loader {
         let is_custom = |name: &&Arc<str>| plan.executors[*name].kind() == ExecutorKind::Custom;
         // Executors are started from this thread: their workers begin at its priority.
         for name in plan.executors.keys().filter(|name| !is_custom(name)) {
-            self.executor(name, &plan, &mut parts, reuse)?;
+            self.executor(name, &plan, files, &mut parts, reuse)?;
         }
         let started = Instant::now();
         crate::config::at_low_priority(|| self.plugins(&plan, files, &mut parts, reuse))?;
         phases.plugins = started.elapsed();
         for name in plan.executors.keys().filter(is_custom) {
-            self.executor(name, &plan, &mut parts, reuse)?;
+            self.executor(name, &plan, files, &mut parts, reuse)?;
         }
         crate::config::at_low_priority(|| self.load_into(parts, plan, files, reuse, phases))
     }
@@ -129,6 +144,7 @@ impl Loader {
         &self,
         name: &Arc<str>,
         plan: &Plan,
+        files: &Files,
         parts: &mut Parts,
         reuse: &[Arc<Content>],
     ) -> Result<Arc<dyn Executor>> {
@@ -140,8 +156,13 @@ impl Loader {
             (None, ExecutorPlan::Pool { kind, pool, sessions }) => {
                 self.start_pool(name, *kind, *pool, *sessions)?
             }
+            (None, ExecutorPlan::Triton { config, tls }) => {
+                let tls = tls.as_ref().map(|tls| tls_files(tls, files)).transpose();
+                let tls = tls.map_err(|error| error.context(format!("executor \"{name}\": tls")))?;
+                Arc::new(TritonExecutor::start(name, config.clone(), tls, &self.metrics)?)
+            }
             (None, ExecutorPlan::Custom { config, plugin, inner }) => {
-                let inner = self.executor(inner, plan, parts, reuse)?;
+                let inner = self.executor(inner, plan, files, parts, reuse)?;
                 let loaded = &parts.plugins[&(Arc::clone(plugin), plan.plugins[plugin].clone())];
                 let plugin = loaded.executor.clone().expect("invariant: the plan wants this role");
                 Arc::new(CustomExecutor::start(name, *config, plugin, inner, &self.metrics)?)
@@ -256,18 +277,24 @@ impl Loader {
             SourcePlan::Onnx { file, external } => CallableKey::Onnx {
                 file: file.sha256.clone(),
                 external: external.clone(),
-                sessions: plan.pool(&wanted.executor).2,
+                sessions: plan.base(&wanted.executor).1.sessions().expect("invariant: a pool runs files"),
             },
             SourcePlan::Plugin(name) => {
                 let (name, plan) = plugin(name);
                 CallableKey::Plugin { name, plan }
             }
+            SourcePlan::Remote { name, version, twin } => CallableKey::Remote {
+                executor: Box::new(ExecutorKey::of(plan, plan.base(&wanted.executor).0)),
+                name: name.clone(),
+                version: version.clone(),
+                twin: twin.as_ref().map(|(file, _)| file.sha256.clone()),
+            },
         };
         let known =
             parts.callables.get(&key).or_else(|| reuse.iter().find_map(|old| old.parts.callables.get(&key)));
         let callable = match known {
             // An executor may refuse a kind of model that another one has loaded.
-            Some(callable) if matches!(key, CallableKey::Onnx { .. }) => Arc::clone(callable),
+            Some(callable) if !matches!(key, CallableKey::Plugin { .. }) => Arc::clone(callable),
             _ => executor.load(&self.source(wanted, files, parts, plugin)?)?,
         };
         parts.callables.insert(key, Arc::clone(&callable));
@@ -318,6 +345,16 @@ impl Loader {
                 let model = parts.plugins[&plugin(name)].model.as_ref();
                 Source::Plugin(Arc::clone(model.expect("invariant: the plan wants this role")))
             }
+            SourcePlan::Remote { name, version, twin } => Source::Remote {
+                name: name.clone(),
+                version: version.clone(),
+                twin: match twin {
+                    Some((file, _)) => {
+                        Some(Twin { path: files.location(&file.path), bytes: files.read(file)? })
+                    }
+                    None => None,
+                },
+            },
         })
     }
 
@@ -341,6 +378,15 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+fn tls_files(plan: &TlsPlan, files: &Files) -> Result<TlsFiles> {
+    let identity = match &plan.identity {
+        Some((certificate, key)) => Some((files.read(certificate)?, files.read(key)?)),
+        None => None,
+    };
+    let ca = plan.ca.as_ref().map(|ca| files.read(ca)).transpose()?;
+    Ok(TlsFiles { ca, identity, domain: plan.domain.clone() })
 }
 
 impl Content {

@@ -70,7 +70,7 @@ pub struct Server {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
-    /// `thread-pool`, `onnx` or `custom`.
+    /// `thread-pool`, `onnx`, `triton` or `custom`.
     pub kind: Option<Spanned<String>>,
     pub workers: Option<Spanned<usize>>,
     pub queue: Option<Spanned<usize>>,
@@ -86,8 +86,40 @@ pub struct Executor {
     pub inner: Option<Spanned<String>>,
     /// Kind `custom`: `fail` or `inner`, where a call's guest trapped or overran.
     pub on_failure: Option<Spanned<String>>,
-    /// Kind `custom`: OS threads that the guests share.
+    /// Kinds `custom` and `triton`: OS threads that guests and calls share.
     pub threads: Option<Spanned<usize>>,
+    /// Kind `triton`: where its gRPC is, such as `127.0.0.1:8001`.
+    pub url: Option<Spanned<String>>,
+    /// Kind `triton`: connections that calls are spread over.
+    pub channels: Option<Spanned<usize>>,
+    pub connect_timeout_ms: Option<Spanned<u64>>,
+    /// Kind `triton`: silence after which a connection with calls in flight is asked whether it lives.
+    pub keepalive_ms: Option<Spanned<u64>>,
+    /// Kind `triton`: the most that a request or an answer may have.
+    pub max_message_mb: Option<Spanned<usize>>,
+    pub tls: Option<Spanned<Tls>>,
+}
+
+/// `tls` of an executor of kind `triton`: files in PEM.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Who may sign the remote's certificate; without it, those that this machine trusts.
+    pub ca: Option<Spanned<PathBuf>>,
+    /// This side's certificate, with `key`.
+    pub cert: Option<Spanned<PathBuf>>,
+    pub key: Option<Spanned<PathBuf>>,
+    /// The name in the remote's certificate, where the url has another.
+    pub domain: Option<String>,
+}
+
+/// `remote` of a model: its name and version where it runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remote {
+    pub name: Spanned<String>,
+    /// Without it, the only version there.
+    pub version: Option<String>,
 }
 
 /// `[plugins.<name>]`
@@ -123,6 +155,8 @@ pub struct Model {
     pub path: Option<Spanned<PathBuf>>,
     /// A plugin in the role `model`.
     pub plugin: Option<Spanned<String>>,
+    /// A model where an executor of kind `triton` asks.
+    pub remote: Option<Spanned<Remote>>,
     /// The model file counts only when it has this digest.
     pub sha256: Option<Spanned<String>>,
     /// A plugin in the role `transformer`.
@@ -302,7 +336,7 @@ fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
 
 /// Words from other servers, then typing errors.
 fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    const SYNONYMS: [(&str, &str); 16] = [
+    const SYNONYMS: [(&str, &str); 18] = [
         ("max_workers", "workers"),
         ("threads", "workers"),
         ("count", "workers"),
@@ -316,6 +350,8 @@ fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
         ("wasm", "path"),
         ("backend", "kind"),
         ("type", "kind"),
+        ("address", "url"),
+        ("endpoint", "url"),
         ("digest", "sha256"),
         ("batch_size", "max_batch_size"),
         ("max_queue_delay_microseconds", "max_queue_delay_us"),

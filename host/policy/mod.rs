@@ -122,6 +122,15 @@ pub struct Caller<'a> {
 }
 
 impl Content {
+    /// Why a model cannot run now, if there is one that cannot: a remote that is away.
+    pub fn unready(&self) -> Option<Error> {
+        let routes = self.models.values().flat_map(|model| model.versions.values());
+        routes.into_iter().find_map(|route| {
+            let error = route.callable.ready().err()?;
+            Some(error.context(format!("model \"{}\"", route.name)))
+        })
+    }
+
     pub fn models(&self) -> impl Iterator<Item = (&Arc<str>, &Model)> {
         self.models.iter()
     }

@@ -52,6 +52,8 @@ pub struct Context {
     pub model: Arc<str>,
     pub version: Arc<str>,
     pub deadline: Option<Instant>,
+    /// The caller's `traceparent`, for servers that are asked on its behalf.
+    pub trace: Option<Arc<str>>,
     pub parameters: Parameters,
     pub cancellation: Cancellation,
     /// The models that plugins may call on behalf of this request.
@@ -70,6 +72,7 @@ impl Context {
             model,
             version,
             deadline,
+            trace: None,
             parameters: Parameters::new(),
             cancellation: Cancellation::default(),
             models: None,
@@ -88,6 +91,7 @@ impl Context {
             )));
         }
         let mut child = Context::new(Arc::clone(&self.id), model, version, deadline);
+        child.trace.clone_from(&self.trace);
         child.parameters.clone_from(&self.parameters);
         child.models.clone_from(&self.models);
         child.depth = self.depth + 1;
@@ -107,6 +111,7 @@ impl Context {
         let deadline = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
         let (id, model) = (Arc::clone(&first.id), Arc::clone(&first.model));
         let mut joint = Context::new(id, model, Arc::clone(&first.version), deadline);
+        joint.trace.clone_from(&first.trace);
         joint.models.clone_from(&first.models);
         joint.depth = first.depth;
         prepare(&mut joint);

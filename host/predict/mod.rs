@@ -19,7 +19,7 @@ pub use metadata::{Metadata, TensorSpec, check_inputs, fits};
 pub use plain::{decode_inputs, encode_result};
 pub use responses::{BatchResponses, Release, Response, Responses, Sender, Service, channel};
 pub use target::{Models, Outputs, Target};
-pub use tensor::{Datatype, Shape, Tensor, element_count, format_shape};
+pub use tensor::{Datatype, MAX_RANK, Shape, Tensor, element_count, format_shape};
 
 use bytes::Bytes;
 

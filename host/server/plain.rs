@@ -187,7 +187,9 @@ impl Public {
     }
 
     fn ready(&self) -> Reply {
-        match self.readiness.refusal() {
+        let draining = self.readiness.refusal().map(str::to_owned);
+        let unready = || Some(self.router.policy().content.unready()?.message().to_owned());
+        match draining.or_else(unready) {
             None => http::json(StatusCode::OK, &b"{\"ready\":true}"[..]),
             Some(why) => http::json_of(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -223,6 +223,16 @@ write(
     [constant for _, constants in layers for constant in constants],
 )
 
+# As small as a model can be that computes something: what is measured is the way to it and back.
+layers = [dense_layer("x", "h", 16, 32, 0.7), dense_layer("h", "y", 32, 4, 0.3)]
+write(
+    "small",
+    [node for nodes, _ in layers for node in nodes],
+    [value("x", T.FLOAT, ["n", 16])],
+    [value("y", T.FLOAT, ["n", 4])],
+    [constant for _, constants in layers for constant in constants],
+)
+
 # Many numbers in, one out.
 write("sum", [h.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, [])])
 

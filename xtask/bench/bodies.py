@@ -33,5 +33,10 @@ for kind in ["direct", "passed", "hedged"]:
     bodies[kind] = {"model": kind, "data": record}
     bodies[f"plain-{kind}"] = {"model": f"plain-{kind}", "data": {"input": rows}}
     bodies[f"large-{kind}"] = {"model": f"large-{kind}", "data": [0] * 150_000}
+# `bench triton`: the same floats in the Open Inference Protocol; with a plugin, the record.
+for model, name, row in [("small", "x", [[number / 16 for number in range(16)]]), ("bankchurn", "input", rows)]:
+    tensor = {"name": name, "datatype": "FP32", "shape": [1, len(row[0])], "data": row[0]}
+    for kind in ["triton", "hostler"]:
+        bodies[f"{kind}-{model}"] = {"inputs": [tensor]}
 for name, body in bodies.items():
     (output / f"{name}.json").write_text(json.dumps(body))

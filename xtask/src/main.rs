@@ -15,6 +15,7 @@ mod packages;
 mod plugin;
 mod serve;
 mod test;
+mod triton;
 
 use std::process::ExitCode;
 
@@ -28,10 +29,12 @@ cargo xtask <command>
   test [--only lints|tests] [ARGS]        all that CI checks; ARGS go to `cargo test` and skip the lints
   plugin NAME [--as OTHER]                build plugins/NAME and put it at plugins/bin/NAME.wasm (or OTHER.wasm)
   ort                                     fetch the ONNX Runtime library into the cache and print its path
+  triton                                  fetch a Triton into the cache and print the program that starts it
   bench [--seconds N] [--rounds N]        measure against FastAPI + uvicorn, write docs/performance.md
         [--quick] [--hostler PATH]        only see that it works; measure another build
         [--batching]                      instead: each model with and without max_batch_size
         [--executors]                     instead: each model with and without a plugin before its executor
+  bench triton [--seconds N] [--rounds N] measure against a real Triton
   bench protocol [--seconds N]            users who think, a slow model, probes; against FastAPI
 
 Downloads are kept in $HOSTLER_CACHE, else $XDG_CACHE_HOME/hostler, else ~/.cache/hostler.";
@@ -65,6 +68,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "test" => test::test(&layout, rest),
         "plugin" => plugin::command(&layout, rest),
         "ort" => onnxruntime::library(&layout).map(|path| println!("{}", path.display())),
+        "triton" => triton::program(&layout).map(|path| println!("{}", path.display())),
         "bench" => bench::bench(&layout, rest),
         _ => Err(Error::new(format!("command {name:?}: there is none of that name"), USAGE)),
     }

@@ -4,7 +4,7 @@ use crate::command::{run, step};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::lint::lint;
-use crate::{clients, onnxruntime, plugin};
+use crate::{clients, onnxruntime, plugin, triton};
 
 /// `test [--only lints|tests] [ARGS]`: whoever passes arguments to `cargo test` is after these tests, not the lints.
 pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
@@ -29,10 +29,11 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
         let library = onnxruntime::library(layout)?;
         plugin::build_all(layout, false)?;
         let packages = clients::packages(layout)?;
+        let (variable, value) = triton::variable(layout);
         step("tests");
         let mut cargo = layout.cargo();
         cargo.args(["test", "--workspace"]).args(args).env(onnxruntime::VARIABLE, library);
-        cargo.env(clients::VARIABLE, packages);
+        cargo.env(clients::VARIABLE, packages).env(variable, value);
         run(&mut cargo, "")?;
     }
     step("all good");

@@ -30,6 +30,7 @@ impl Planner<'_> {
                 self.misplaced(name, key, span, kind);
             }
         }
+        self.no_remote(name, table);
         let on_failure = match table.on_failure.as_ref().map(|word| (word.get_ref().as_str(), word)) {
             None | Some(("fail", _)) => OnFailure::Fail,
             Some(("inner", _)) => OnFailure::Inner,
@@ -84,7 +85,11 @@ impl Planner<'_> {
             if path.len() > 1 && path[..path.len() - 1].contains(&path[path.len() - 1]) {
                 let way = path.join(" -> ");
                 let message = format!("executor \"{name}\" stands before itself: {way}");
-                self.hinted(inner.span(), message, "one of them needs an inner of kind thread-pool or onnx");
+                self.hinted(
+                    inner.span(),
+                    message,
+                    "one of them needs an inner of kind thread-pool, onnx or triton",
+                );
                 bad.push(name.clone());
             } else if !plans.contains_key(inner.get_ref().as_str()) {
                 let known = || plans.keys().map(|name| &**name).filter(|other| other != name);

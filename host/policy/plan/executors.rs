@@ -34,11 +34,12 @@ impl Planner<'_> {
             }
             if table.kind.is_none() {
                 let message = format!("executor \"{name}\" has no kind");
-                let mend = "add kind = \"thread-pool\", kind = \"onnx\" or kind = \"custom\"";
+                let mend = "add kind = \"thread-pool\", \"onnx\", \"triton\" or \"custom\"";
                 self.hinted(key.span(), message, mend);
             }
             let plan = match table.kind.as_ref().map(|kind| kind.get_ref().as_str()) {
                 Some("custom") => self.custom(key, table),
+                Some("triton") => self.triton(key, table),
                 _ => self.executor(name, table, None, cores()),
             };
             if let Some(plan) = plan {
@@ -61,9 +62,9 @@ impl Planner<'_> {
             Some(kind) => match kind.get_ref().as_str() {
                 "thread-pool" => ExecutorKind::ThreadPool,
                 "onnx" => ExecutorKind::Onnx,
-                "custom" => {
-                    let message = format!("executor \"{name}\" always exists and cannot be custom");
-                    self.hinted(kind.span(), message, "give the custom executor another name");
+                other @ ("custom" | "triton") => {
+                    let message = format!("executor \"{name}\" always exists and cannot be {other}");
+                    self.hinted(kind.span(), message, format!("give the {other} executor another name"));
                     return None;
                 }
                 other => {
@@ -83,8 +84,9 @@ impl Planner<'_> {
             }
         }
         if let Some(threads) = &table.threads {
-            self.misplaced(name, "threads", threads.span(), "custom");
+            self.misplaced(name, "threads", threads.span(), "custom and triton");
         }
+        self.no_remote(name, table);
         let workers = self.at_least_one(name, "workers", &table.workers, workers);
         // More copies than cores cost memory and gain nothing; eight are much memory already.
         let sessions = self.at_least_one(name, "sessions", &table.sessions, workers.min(cores()).min(8));

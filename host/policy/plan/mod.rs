@@ -9,6 +9,7 @@ mod executors;
 mod jobs;
 mod models;
 mod plugins;
+mod remote;
 mod routing;
 
 pub use jobs::JobsPlan;
@@ -20,7 +21,7 @@ use super::manifest::{self, Manifest, Spanned};
 use super::overlay::Overlay;
 use super::settings::{ReloadSettings, Settings};
 use crate::config::PluginLimits;
-use crate::executor::{Batching, CustomConfig, PoolConfig, SessionConfig};
+use crate::executor::{Batching, CustomConfig, PoolConfig, SessionConfig, TritonConfig};
 use crate::plugin::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -66,16 +67,19 @@ impl std::fmt::Display for ModelName {
 pub enum ExecutorKind {
     ThreadPool,
     Onnx,
+    Triton,
     Custom,
 }
 
 impl ExecutorKind {
-    pub const ALL: [ExecutorKind; 3] = [ExecutorKind::ThreadPool, ExecutorKind::Onnx, ExecutorKind::Custom];
+    pub const ALL: [ExecutorKind; 4] =
+        [ExecutorKind::ThreadPool, ExecutorKind::Onnx, ExecutorKind::Triton, ExecutorKind::Custom];
 
     pub fn as_str(self) -> &'static str {
         match self {
             ExecutorKind::ThreadPool => "thread-pool",
             ExecutorKind::Onnx => "onnx",
+            ExecutorKind::Triton => "triton",
             ExecutorKind::Custom => "custom",
         }
     }
@@ -84,13 +88,30 @@ impl ExecutorKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ExecutorPlan {
     Pool { kind: ExecutorKind, pool: PoolConfig, sessions: SessionConfig },
+    Triton { config: TritonConfig, tls: Option<Box<TlsPlan>> },
     Custom { config: CustomConfig, plugin: Arc<str>, inner: Arc<str> },
+}
+
+/// How an encrypted connection is checked; certificate and key are there together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TlsPlan {
+    pub ca: Option<File>,
+    pub identity: Option<(File, File)>,
+    pub domain: Option<String>,
+}
+
+impl TlsPlan {
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        let identity = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.ca.iter().chain(identity)
+    }
 }
 
 impl ExecutorPlan {
     pub fn kind(&self) -> ExecutorKind {
         match self {
             ExecutorPlan::Pool { kind, .. } => *kind,
+            ExecutorPlan::Triton { .. } => ExecutorKind::Triton,
             ExecutorPlan::Custom { .. } => ExecutorKind::Custom,
         }
     }
@@ -99,7 +120,24 @@ impl ExecutorPlan {
     pub fn workers(&self) -> usize {
         match self {
             ExecutorPlan::Pool { pool, .. } => pool.workers,
+            ExecutorPlan::Triton { config, .. } => config.workers,
             ExecutorPlan::Custom { config, .. } => config.workers,
+        }
+    }
+
+    /// Admissions that may wait for a worker.
+    pub fn queue(&self) -> usize {
+        match self {
+            ExecutorPlan::Pool { pool, .. } => pool.queue,
+            ExecutorPlan::Triton { .. } | ExecutorPlan::Custom { .. } => 0,
+        }
+    }
+
+    /// How it holds models that it runs itself.
+    pub fn sessions(&self) -> Option<SessionConfig> {
+        match self {
+            ExecutorPlan::Pool { sessions, .. } => Some(*sessions),
+            ExecutorPlan::Triton { .. } | ExecutorPlan::Custom { .. } => None,
         }
     }
 }
@@ -128,8 +166,17 @@ pub struct ModelPlan {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SourcePlan {
-    Onnx { file: File, external: Vec<File> },
+    Onnx {
+        file: File,
+        external: Vec<File>,
+    },
     Plugin(Arc<str>),
+    /// With a file too, that is what the remote must be like.
+    Remote {
+        name: String,
+        version: Option<String>,
+        twin: Option<(File, Vec<File>)>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -182,14 +229,9 @@ impl Unplanned {
 }
 
 impl Plan {
-    /// The pool that an executor is, or that the last of its inner ones is, and the sessions of models there.
-    pub fn pool(&self, executor: &Arc<str>) -> (&Arc<str>, PoolConfig, SessionConfig) {
-        let (name, plan) =
-            self.executors.get_key_value(executor).expect("invariant: a plan names what it has");
-        match plan {
-            ExecutorPlan::Pool { pool, sessions, .. } => (name, *pool, *sessions),
-            ExecutorPlan::Custom { inner, .. } => self.pool(inner),
-        }
+    /// Where models of an executor run in the end: it, or the last of its inner ones.
+    pub fn base(&self, executor: &str) -> (&Arc<str>, &ExecutorPlan) {
+        base(&self.executors, executor).expect("invariant: a plan names what it has")
     }
 
     /// Reads the manifest and every file that it names.
@@ -353,6 +395,16 @@ impl<'a> Planner<'a> {
             let message = format!("\"{}\" is not a name: [{what}s] cannot have it", key.get_ref());
             self.hinted(key.span(), message, "use 1 to 64 letters, digits, '.', '_' and '-'");
         }
+    }
+}
+
+fn base<'a>(
+    executors: &'a BTreeMap<Arc<str>, ExecutorPlan>,
+    name: &str,
+) -> Option<(&'a Arc<str>, &'a ExecutorPlan)> {
+    match executors.get_key_value(name)? {
+        (_, ExecutorPlan::Custom { inner, .. }) => base(executors, inner),
+        found => Some(found),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `[models]` and `[policy]`: what each model is made of, and where it runs.
 
 use super::{
-    CheckPlan, ExecutorPlan, ModelName, ModelPlan, Planner, PluginPlan, SourcePlan, parse_model_name,
+    CheckPlan, ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Planner, PluginPlan, SourcePlan,
+    parse_model_name,
 };
 use crate::error::did_you_mean;
 use crate::plugin::Role;
@@ -9,6 +10,7 @@ use crate::policy::files::File;
 use crate::policy::manifest::{self, Manifest, Spanned};
 use crate::policy::settings::milliseconds;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 impl Planner<'_> {
@@ -49,7 +51,6 @@ impl Planner<'_> {
         for (key, table) in &manifest.models {
             let Some(name) = self.model_name(key) else { continue };
             let what = format!("model \"{name}\"");
-            let source = self.source(&what, key, table, plugins);
             let transformer = table
                 .transformer
                 .as_ref()
@@ -58,13 +59,14 @@ impl Planner<'_> {
                 .policy
                 .iter()
                 .find(|(route, _)| parse_model_name(route.get_ref()).as_ref() == Some(&name));
-            let executor = match (wanted, default, &source) {
-                (Some((_, executor)), ..) => self.executor_named(executor, &what, executors),
-                (None, Some(default), _) => Some(Arc::clone(default)),
-                // Without a default each kind of model has its own.
-                (None, None, Some(SourcePlan::Onnx { .. })) => Some("onnx".into()),
-                (None, None, _) => Some("cpu".into()),
+            let executor = match (wanted, default) {
+                (Some((_, executor)), _) => self.executor_named(executor, &what, executors),
+                (None, Some(default)) => Some(Arc::clone(default)),
+                (None, None) => self.own_executor(&what, table, executors),
             };
+            let base =
+                executor.as_ref().and_then(|name| Some((&**name, super::base(executors, name)?.1.kind())));
+            let source = self.source(&what, key, table, base, plugins);
             if let Some(timeout) = table.timeout_ms.as_ref().filter(|ms| *ms.get_ref() == 0) {
                 self.fault(timeout.span(), format!("{what}: timeout_ms must be at least 1"));
             }
@@ -93,6 +95,20 @@ impl Planner<'_> {
         plans
     }
 
+    /// Without a default each kind of model has its own.
+    fn own_executor(
+        &mut self,
+        what: &str,
+        table: &manifest::Model,
+        executors: &BTreeMap<Arc<str>, ExecutorPlan>,
+    ) -> Option<Arc<str>> {
+        match (&table.path, &table.remote) {
+            (Some(_), _) => Some("onnx".into()),
+            (None, Some(remote)) if table.plugin.is_none() => self.only_triton(what, remote, executors),
+            _ => Some("cpu".into()),
+        }
+    }
+
     fn labels(&mut self, what: &str, table: &manifest::Model) -> BTreeMap<Arc<str>, File> {
         let files = table.labels.iter().filter_map(|(output, path)| {
             let file = self.file(&format!("{what}: labels of \"{output}\""), path)?;
@@ -101,26 +117,30 @@ impl Planner<'_> {
         files.collect()
     }
 
+    /// `base` is the executor, and the kind of the one that runs models for it.
     fn source(
         &mut self,
         what: &str,
         key: &Spanned<String>,
         table: &manifest::Model,
+        base: Option<(&str, ExecutorKind)>,
         plugins: &mut BTreeMap<Arc<str>, PluginPlan>,
     ) -> Option<SourcePlan> {
+        if let Some((executor, ExecutorKind::Triton)) = base {
+            return self.remote_source(what, key, table, executor);
+        }
+        if let (Some(remote), Some(plugin)) = (&table.remote, &table.plugin) {
+            self.plugin_and_remote(what, plugin, remote);
+            return None;
+        }
+        if let (Some(remote), None) = (&table.remote, &table.path) {
+            self.remote_elsewhere(what, remote, base);
+            return None;
+        }
         match (&table.path, &table.plugin) {
             (Some(path), None) => {
-                let full = self.folder.join(path.get_ref());
-                match self.files.model(&full) {
-                    Ok((file, external)) => {
-                        self.pinned(what, &file, table.sha256.as_ref());
-                        Some(SourcePlan::Onnx { file, external })
-                    }
-                    Err(error) => {
-                        self.fault(path.span(), format!("{what}: cannot read {}: {error}", full.display()));
-                        None
-                    }
-                }
+                let (file, external) = self.onnx_file(what, table, path)?;
+                Some(SourcePlan::Onnx { file, external })
             }
             (None, Some(plugin)) => {
                 if let Some(pin) = &table.sha256 {
@@ -134,8 +154,29 @@ impl Planner<'_> {
                 None
             }
             (None, None) => {
-                let hint = "add path = \"<file>.onnx\" or plugin = \"<name>\"";
+                let hint =
+                    "add path = \"<file>.onnx\", plugin = \"<name>\" or remote = { name = \"<name>\" }";
                 self.hinted(key.span(), format!("{what} has neither a path nor a plugin"), hint);
+                None
+            }
+        }
+    }
+
+    /// The model's file, with those that hold its external data.
+    pub(super) fn onnx_file(
+        &mut self,
+        what: &str,
+        table: &manifest::Model,
+        path: &Spanned<PathBuf>,
+    ) -> Option<(File, Vec<File>)> {
+        let full = self.folder.join(path.get_ref());
+        match self.files.model(&full) {
+            Ok((file, external)) => {
+                self.pinned(what, &file, table.sha256.as_ref());
+                Some((file, external))
+            }
+            Err(error) => {
+                self.fault(path.span(), format!("{what}: cannot read {}: {error}", full.display()));
                 None
             }
         }

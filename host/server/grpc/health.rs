@@ -19,9 +19,9 @@ pub(super) struct Health(pub Arc<Grpc>);
 
 impl Health {
     fn now(&self) -> HealthCheckResponse {
-        response(match self.0.readiness.refusal() {
-            None => ServingStatus::Serving,
-            Some(_) => ServingStatus::NotServing,
+        response(match self.0.is_ready() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
         })
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(super) fn server() -> ServerMetadataResponse {
     ServerMetadataResponse {
-        name: "hostler".into(),
+        name: crate::server::oip::SERVER_NAME.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         extensions: oip::EXTENSIONS.iter().map(ToString::to_string).collect(),
     }
@@ -39,7 +39,7 @@ pub(super) fn model(
     Ok(ModelMetadataResponse {
         name: route.name.name.to_string(),
         versions: versions.map(ToString::to_string).collect(),
-        platform: "hostler".into(),
+        platform: crate::server::oip::PLATFORM.into(),
         inputs: metadata.inputs.iter().map(tensor).collect(),
         outputs: metadata.outputs.iter().map(tensor).collect(),
     })

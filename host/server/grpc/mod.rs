@@ -46,6 +46,13 @@ pub struct Grpc {
     pub stop: watch::Receiver<bool>,
 }
 
+impl Grpc {
+    /// Whether all that is served can run now.
+    fn is_ready(&self) -> bool {
+        self.readiness.refusal().is_none() && self.router.policy().content.unready().is_none()
+    }
+}
+
 /// What the gRPC listener answers calls with.
 pub struct Calls {
     grpc: Arc<Grpc>,

@@ -36,13 +36,15 @@ impl GrpcInferenceService for Grpc {
     }
 
     async fn server_ready(self: Arc<Self>, _: Request<ServerReadyRequest>) -> Answer<ServerReadyResponse> {
-        answer(Ok(ServerReadyResponse { ready: self.readiness.refusal().is_none() }))
+        answer(Ok(ServerReadyResponse { ready: self.is_ready() }))
     }
 
     async fn model_ready(self: Arc<Self>, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
         let (headers, ModelReadyRequest { name, version }) = open(request);
-        let known = metadata::route(&self.router.policy(), &headers, &name, &version).is_ok();
-        answer(Ok(ModelReadyResponse { ready: known && self.readiness.refusal().is_none() }))
+        let policy = self.router.policy();
+        let route = metadata::route(&policy, &headers, &name, &version);
+        let can_run = route.is_ok_and(|route| route.callable.ready().is_ok());
+        answer(Ok(ModelReadyResponse { ready: can_run && self.readiness.refusal().is_none() }))
     }
 
     async fn server_metadata(

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What runs models, as the protocol wants a name for it.
-const PLATFORM: &str = "hostler";
+pub(in crate::server) const PLATFORM: &str = "hostler";
 
 /// Who the server says it is. Programs written for Triton, its public examples among them, end if it is another.
 pub(in crate::server) const SERVER_NAME: &str = "triton";
@@ -54,7 +54,8 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
         ["v2"] if get => return http::json_of(StatusCode::OK, &server_metadata()),
         ["v2", "health", "live"] if get => return empty(StatusCode::OK),
         ["v2", "health", "ready"] if get => {
-            let ready = public.readiness.refusal().is_none();
+            let ready =
+                public.readiness.refusal().is_none() && public.router.policy().content.unready().is_none();
             return empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
         }
         ["v2"] | ["v2", "health", "live" | "ready"] => return method_not_allowed("GET"),
@@ -88,6 +89,9 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             });
             match (found, action) {
                 (Ok(_), "ready") if public.readiness.refusal().is_some() => {
+                    empty(StatusCode::SERVICE_UNAVAILABLE)
+                }
+                (Ok(route), "ready") if route.callable.ready().is_err() => {
                     empty(StatusCode::SERVICE_UNAVAILABLE)
                 }
                 (Ok(_), "ready") => empty(StatusCode::OK),

@@ -8,8 +8,8 @@ with triton.InferenceServerClient(ADDRESS) as client:
     equal("ready", client.is_server_ready(), True)
     equal("model", [client.is_model_ready("simple"), client.is_model_ready("simple", "1")], [True, True])
     equal("no model", [client.is_model_ready("simpel"), client.is_model_ready("simple", "9")], [False, False])
-    equal("name", client.get_server_metadata().name, "hostler")
-    equal("as JSON", client.get_server_metadata(as_json=True)["name"], "hostler")
+    equal("name", client.get_server_metadata().name, "triton")
+    equal("as JSON", client.get_server_metadata(as_json=True)["name"], "triton")
     metadata = client.get_model_metadata("simple", as_json=True)
     equal("model", [metadata["name"], *metadata["versions"]], ["simple", "1"])
     inputs = [(tensor["name"], tensor["datatype"]) for tensor in metadata["inputs"]]

@@ -8,6 +8,7 @@ mod probe;
 mod protocol;
 mod report;
 mod server;
+mod triton;
 mod wrk;
 
 use std::path::{Path, PathBuf};
@@ -26,9 +27,10 @@ const CONNECTIONS: [u32; 3] = [1, 10, 100];
 const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
 /// An idle machine shows less; more than this is seen in the results.
 const BUSY_PERCENT_MAX: f64 = 10.0;
+/// The route of the plain interface.
+const PREDICT: &str = "/predict";
 const MODEL: &str = "examples/bankchurn/model.onnx";
-const USAGE: &str =
-    "bench [protocol] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
+const USAGE: &str = "bench [protocol | triton] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
 
 struct Plan {
     seconds: u64,
@@ -48,6 +50,7 @@ struct Target<'a> {
     server: &'a Server,
     /// What a right answer contains: a benchmark of wrong answers is worth nothing.
     expected: &'static str,
+    path: &'static str,
     connections: &'static [u32],
 }
 
@@ -71,6 +74,9 @@ pub struct Cell {
 pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     if args.first().is_some_and(|arg| arg == "protocol") {
         return protocol::protocol(layout, &args[1..]);
+    }
+    if args.first().is_some_and(|arg| arg == "triton") {
+        return triton::triton(layout, &args[1..]);
     }
     let plan = parse(args)?;
     packages::debian_program("wrk")?;
@@ -100,7 +106,8 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     }
     let fastapi = server::fastapi(layout, &python, &folder, "fastapi_app", &[("BENCH_MODEL", MODEL)])?;
     let hostler = server::hostler(layout, "xtask/bench/hostler.toml", &binary, &library, &folder)?;
-    let target = |name, server, expected| Target { name, server, expected, connections: &CONNECTIONS };
+    let target =
+        |name, server, expected| Target { name, server, expected, path: PREDICT, connections: &CONNECTIONS };
     let language =
         |name| Target { connections: &CONNECTIONS_OF_LANGUAGES, ..target(name, &hostler, "churn") };
     let targets = [
@@ -196,11 +203,11 @@ fn check(target: &Target, folder: &Path) -> Result<()> {
     let body = body(target, folder);
     let body = std::fs::read(&body).attempting(|| format!("read {}", body.display()))?;
     let answer = http::Connection::open(target.server.port)
-        .and_then(|mut connection| connection.request("POST", "/predict", &body))
-        .attempting(|| format!("{}: POST /predict", target.name))?;
+        .and_then(|mut connection| connection.request("POST", target.path, &body))
+        .attempting(|| format!("{}: POST {}", target.name, target.path))?;
     let text = String::from_utf8_lossy(&answer.body);
     if answer.status != 200 || !text.contains(target.expected) {
-        let attempted = format!("{}: POST /predict: {} {text}", target.name, answer.status);
+        let attempted = format!("{}: POST {}: {} {text}", target.name, target.path, answer.status);
         return Err(Error::new(
             attempted,
             format!("expected 200 and {:?}; the server's log is in {}", target.expected, folder.display()),
@@ -211,11 +218,17 @@ fn check(target: &Target, folder: &Path) -> Result<()> {
 
 fn load(layout: &Layout, target: &Target, connections: u32, seconds: u64, folder: &Path) -> Result<Cell> {
     let server = target.server;
-    let probe = probe::Probe::start(server.port);
+    let probe = probe::Probe::start(server.port, server.health);
     let cpu_before = server.cpu()?;
     let script = layout.root.join("xtask/bench/post.lua");
-    let load =
-        wrk::Load { port: server.port, connections, seconds, script: &script, body: &body(target, folder) };
+    let load = wrk::Load {
+        port: server.port,
+        path: target.path,
+        connections,
+        seconds,
+        script: &script,
+        body: &body(target, folder),
+    };
     let done = wrk::run(&load)?;
     let cpu: Duration = server.cpu()? - cpu_before;
     let health = probe.stop();

@@ -1,4 +1,4 @@
-//! Asks `/health` while a server is under load: what an orchestrator's probe would see.
+//! Asks for a server's health while a server is under load: what an orchestrator's probe would see.
 //! One connection of its own; it adds 100 cheap requests per second to the load.
 
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub struct Health {
 }
 
 impl Probe {
-    pub fn start(port: u16) -> Probe {
+    pub fn start(port: u16, path: &'static str) -> Probe {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = spawn({
             let stop = stop.clone();
-            move || probe(port, &stop)
+            move || probe(port, path, &stop)
         });
         Probe { stop, thread }
     }
@@ -37,7 +37,7 @@ impl Probe {
     }
 }
 
-fn probe(port: u16, stop: &AtomicBool) -> Health {
+fn probe(port: u16, path: &str, stop: &AtomicBool) -> Health {
     let (mut times_us, mut failed, mut connection) = (Vec::new(), 0, None);
     while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
@@ -46,7 +46,7 @@ fn probe(port: u16, stop: &AtomicBool) -> Health {
         }
         let status = connection
             .as_mut()
-            .and_then(|open| open.request("GET", "/health", b"").ok())
+            .and_then(|open| open.request("GET", path, b"").ok())
             .map(|answer| answer.status);
         if status == Some(200) {
             times_us.push(start.elapsed().as_secs_f64() * 1e6);

@@ -130,7 +130,7 @@ fn calibrated(server: &Server) -> Result<Vec<u8>> {
 
 fn load(target: &'static str, server: &Server, users: usize, time: Duration, body: &[u8]) -> Row {
     let (answers, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-    let probe = Probe::start(server.port);
+    let probe = Probe::start(server.port, server.health);
     scope(|scope| {
         for user in 0..users {
             let (answers, stop) = (&answers, &stop);

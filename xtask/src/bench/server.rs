@@ -20,8 +20,14 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Server {
     pub port: u16,
+    /// Answers 200 at once when the server lives.
+    pub health: &'static str,
     child: Child,
+    /// Processes that it started and that work for it.
+    parts: Vec<u32>,
 }
+
+const HEALTH: &str = "/health";
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -44,7 +50,7 @@ pub fn hostler(
     let log = logs.join("hostler.log");
     let mut child = start(command.stdout(Stdio::piped()), &log)?;
     let stdout = BufReader::new(child.stdout.take().expect("invariant: stdout is piped"));
-    let mut server = Server { port: 0, child };
+    let mut server = Server { port: 0, health: HEALTH, child, parts: Vec::new() };
     server.port = listening_port(stdout).ok_or_else(|| did_not_start("hostler", &log))?;
     ready(server, "hostler", &log)
 }
@@ -67,31 +73,63 @@ pub fn fastapi(
     command.args(["--no-access-log", "--log-level", "warning"]);
     let log = logs.join("fastapi.log");
     let child = start(command.stdout(Stdio::null()), &log)?;
-    ready(Server { port, child }, "fastapi", &log)
+    ready(Server { port, health: HEALTH, child, parts: Vec::new() }, "fastapi", &log)
+}
+
+/// Triton with the models of a folder; its Python backend has a process for each instance of a model.
+pub fn triton(program: &Path, models: &Path, logs: &Path) -> Result<Server> {
+    let (port, grpc) = (free_port()?, free_port()?);
+    let mut command = bound_to_this_process(program);
+    command.arg(format!("--model-repository={}", models.display()));
+    command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-metrics=false"]);
+    command.args([format!("--http-port={port}"), format!("--grpc-port={grpc}")]);
+    let log = logs.join("triton.log");
+    let child = start(command.stdout(Stdio::null()), &log)?;
+    let server = Server { port, health: "/v2/health/ready", child, parts: Vec::new() };
+    let mut server = ready(server, "triton", &log)?;
+    server.parts = children(server.child.id());
+    Ok(server)
+}
+
+/// Processes that any thread of a process has started.
+fn children(id: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().map_while(|id| id.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 impl Server {
-    /// User and system time of all its threads, those that ended included.
+    /// User and system time of all its threads and parts, those that ended included.
     pub fn cpu(&self) -> Result<Duration> {
-        let text = self.proc_file("stat")?;
-        parse_cpu(&text)
-            .ok_or_else(|| Error::new(format!("/proc/{}/stat: cannot read {text:?}", self.child.id()), ""))
+        self.all(|id| {
+            let text = proc_file(id, "stat")?;
+            parse_cpu(&text).ok_or_else(|| Error::new(format!("/proc/{id}/stat: cannot read {text:?}"), ""))
+        })
     }
 
     pub fn rss_mb(&self) -> Result<f64> {
-        let text = self.proc_file("status")?;
-        let kb = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
-        // A process that has ended has no memory left to show.
-        kb.map(|kb| kb / 1024.0)
-            .ok_or_else(|| Error::new(format!("the server on port {} has ended", self.port), ""))
+        self.all(|id| {
+            let text = proc_file(id, "status")?;
+            let kb = text
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
+            // A process that has ended has no memory left to show.
+            kb.map(|kb| kb / 1024.0)
+                .ok_or_else(|| Error::new(format!("the server on port {} has ended", self.port), ""))
+        })
     }
 
-    fn proc_file(&self, name: &str) -> Result<String> {
-        let path = format!("/proc/{}/{name}", self.child.id());
-        fs::read_to_string(&path).attempting(|| format!("read {path}"))
+    /// The sum over its processes.
+    fn all<T: std::iter::Sum>(&self, one: impl Fn(u32) -> Result<T>) -> Result<T> {
+        std::iter::once(self.child.id()).chain(self.parts.iter().copied()).map(one).sum()
     }
+}
+
+fn proc_file(id: u32, name: &str) -> Result<String> {
+    let path = format!("/proc/{id}/{name}");
+    fs::read_to_string(&path).attempting(|| format!("read {path}"))
 }
 
 /// Fields 14 and 15, in hundredths of a second; counted behind the name, which may hold blanks and parentheses.
@@ -129,12 +167,12 @@ fn parse_port(line: &str) -> Option<u16> {
     address.rsplit(':').next()?.parse().ok()
 }
 
-/// Waits for a 200 on `/health`.
+/// Waits until it says that it lives.
 fn ready(mut server: Server, name: &str, log: &Path) -> Result<Server> {
     let start = Instant::now();
     while start.elapsed() < START_LIMIT {
         let answer = Connection::open(server.port)
-            .and_then(|mut connection| connection.request("GET", "/health", b""));
+            .and_then(|mut connection| connection.request("GET", server.health, b""));
         if answer.is_ok_and(|answer| answer.status == 200) {
             return Ok(server);
         }

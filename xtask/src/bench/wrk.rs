@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 
 pub struct Load<'a> {
     pub port: u16,
+    pub path: &'a str,
     pub connections: u32,
     pub seconds: u64,
     pub script: &'a Path,
@@ -28,7 +29,7 @@ pub fn run(load: &Load) -> Result<Done> {
     // One thread: the generator shares the machine with the server, and one is faster than any server here.
     wrk.args(["--threads", "1", "--timeout", "10s"]);
     wrk.args(["--connections", &load.connections.to_string(), "--duration", &format!("{}s", load.seconds)]);
-    wrk.arg("--script").arg(load.script).arg(format!("http://127.0.0.1:{}/predict", load.port));
+    wrk.arg("--script").arg(load.script).arg(format!("http://127.0.0.1:{}{}", load.port, load.path));
     wrk.arg("--").arg(load.body);
     let text = output(&mut wrk, "")?;
     parse(&text)

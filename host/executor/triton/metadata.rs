@@ -1,0 +1,93 @@
+//! What a remote says of a model: its inputs and outputs, whether it streams.
+
+use super::link::Link;
+use super::status::{Fault, fault};
+use crate::error::{Error, Kind, Result};
+use crate::predict::{Datatype, MAX_RANK, Metadata, Shape, TensorSpec};
+use crate::proto::inference::model_metadata_response::TensorMetadata;
+use crate::proto::inference::{ModelConfig, ModelConfigRequest, ModelMetadataRequest};
+use tonic::{Code, Status};
+
+pub(super) struct Described {
+    /// The one that was asked for, or the only one.
+    pub version: String,
+    pub metadata: Metadata,
+}
+
+/// Without a version the remote must have exactly one: which of several is meant is not for it to say.
+pub(super) async fn fetch(link: &Link, name: &str, version: Option<&str>) -> Result<Described> {
+    let wanted = version.unwrap_or_default().to_owned();
+    let question = ModelMetadataRequest { name: name.to_owned(), version: wanted.clone() };
+    let answer =
+        link.asking().model_metadata(question).await.map_err(|status| failed(link, name, &status))?;
+    let answer = answer.into_inner();
+    let version = match (version, &answer.versions[..]) {
+        (Some(_), _) => wanted,
+        (None, [only]) => only.clone(),
+        // A server without versions.
+        (None, []) => String::new(),
+        (None, several) => {
+            let several = several.join(", ");
+            return Err(Error::invalid(format!(
+                "{} has the versions {several} of the model \"{name}\": name one, as in remote = {{ name = \
+                 \"{name}\", version = \"{}\" }}",
+                link.named(),
+                answer.versions[0]
+            )));
+        }
+    };
+    let config = config(link, name, &version).await?;
+    let is_optional = |name: &str| config.input.iter().any(|input| input.name == name && input.optional);
+    let specs = |what: &str, tensors: &[TensorMetadata]| {
+        let spec = |tensor| {
+            spec(tensor, is_optional)
+                .map_err(|error| error.context(format!("{}: model \"{name}\": {what}", link.named())))
+        };
+        tensors.iter().map(spec).collect::<Result<Vec<_>>>()
+    };
+    let streaming = config.model_transaction_policy.as_ref().is_some_and(|policy| policy.decoupled);
+    let metadata = Metadata {
+        inputs: specs("input", &answer.inputs)?,
+        outputs: specs("output", &answer.outputs)?,
+        streaming,
+    };
+    Ok(Described { version, metadata })
+}
+
+/// A server of the plain protocol has no configuration to show, streams nothing and leaves nothing out.
+async fn config(link: &Link, name: &str, version: &str) -> Result<ModelConfig> {
+    let question = ModelConfigRequest { name: name.to_owned(), version: version.to_owned() };
+    match link.asking().model_config(question).await {
+        Ok(answer) => Ok(answer.into_inner().config.unwrap_or_default()),
+        Err(status) if status.code() == Code::Unimplemented => Ok(ModelConfig::default()),
+        Err(status) => Err(failed(link, name, &status)),
+    }
+}
+
+fn failed(link: &Link, name: &str, status: &Status) -> Error {
+    match fault(status) {
+        Fault::Broken(why) => Error::unavailable(format!(
+            "{} cannot be reached: {why}; start it, or see to url and tls of the executor",
+            link.named()
+        )),
+        // The manifest names what is not there.
+        Fault::Refused(error) if status.code() == Code::NotFound => {
+            Error::new(Kind::NotFound, error.message()).context(format!("{}: model \"{name}\"", link.named()))
+        }
+        Fault::Refused(error) => error.context(format!("{}: model \"{name}\"", link.named())),
+    }
+}
+
+fn spec(tensor: &TensorMetadata, is_optional: impl Fn(&str) -> bool) -> Result<TensorSpec> {
+    let TensorMetadata { name, datatype, shape } = tensor;
+    let datatype = Datatype::parse(datatype)
+        .ok_or_else(|| Error::unsupported(format!("\"{name}\" has the datatype {datatype}")))?;
+    if shape.len() > MAX_RANK {
+        let rank = shape.len();
+        return Err(Error::unsupported(format!(
+            "\"{name}\" has {rank} dimensions; at most {MAX_RANK} are supported"
+        )));
+    }
+    let shape: Shape = shape.iter().map(|&dimension| dimension.max(-1)).collect();
+    Ok(TensorSpec { optional: is_optional(name), name: name.as_str().into(), datatype, shape })
+}

@@ -1,0 +1,201 @@
+//! What an ONNX file says of its inputs and outputs, held against a remote model that shall be the same.
+//!
+//! Reads only the few fields of ONNX's protobuf schema that say so: no runtime is needed, and no weight is kept.
+
+use super::super::Twin;
+use crate::error::{Error, Result};
+use crate::predict::{Datatype, Metadata, TensorSpec, format_shape};
+use prost::Message;
+
+#[derive(Clone, PartialEq, Message)]
+struct Model {
+    #[prost(message, optional, tag = "7")]
+    graph: Option<Graph>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Graph {
+    #[prost(message, repeated, tag = "5")]
+    initializers: Vec<Named>,
+    #[prost(message, repeated, tag = "11")]
+    inputs: Vec<Value>,
+    #[prost(message, repeated, tag = "12")]
+    outputs: Vec<Value>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Named {
+    #[prost(string, tag = "8")]
+    name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Value {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    kind: Option<Type>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Type {
+    #[prost(message, optional, tag = "1")]
+    tensor: Option<TensorType>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TensorType {
+    #[prost(int32, tag = "1")]
+    element: i32,
+    #[prost(message, optional, tag = "2")]
+    shape: Option<Dimensions>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Dimensions {
+    #[prost(message, repeated, tag = "1")]
+    dimensions: Vec<Dimension>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Dimension {
+    /// A dimension that is free has a name here instead, or nothing.
+    #[prost(int64, optional, tag = "1")]
+    value: Option<i64>,
+}
+
+/// Refuses a remote model that takes or gives other tensors than the file. A dimension that one of them leaves free
+/// fits every other.
+pub(super) fn compare(twin: &Twin, there: &str, remote: &Metadata) -> Result<()> {
+    let file = twin.path.display();
+    let graph = Model::decode(&*twin.bytes).ok().and_then(|model| model.graph);
+    let graph = graph.ok_or_else(|| Error::invalid(format!("{file} is not an ONNX model")))?;
+    let has_default = |value: &&Value| graph.initializers.iter().any(|named| named.name == value.name);
+    let inputs: Vec<&Value> = graph.inputs.iter().filter(|value| !has_default(value)).collect();
+    let outputs: Vec<&Value> = graph.outputs.iter().collect();
+    let fault = difference("input", &inputs, &remote.inputs)
+        .or_else(|| difference("output", &outputs, &remote.outputs));
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(Error::invalid(format!(
+            "{there} is another model than the file {file}: {fault}; make them the same, or take path or remote out"
+        ))),
+    }
+}
+
+fn difference(what: &str, here: &[&Value], there: &[TensorSpec]) -> Option<String> {
+    for value in here {
+        let name = &value.name;
+        let Some(spec) = there.iter().find(|spec| *spec.name == *name) else {
+            return Some(format!("the file's {what} \"{name}\" is not there"));
+        };
+        let Some(tensor) = value.kind.as_ref().and_then(|kind| kind.tensor.as_ref()) else {
+            return Some(format!("the file's {what} \"{name}\" is not a tensor"));
+        };
+        if !fits(tensor, spec) {
+            let (ours, theirs) = (shown(tensor), format_shape(&spec.shape));
+            let datatype = spec.datatype.as_str();
+            return Some(format!("{what} \"{name}\" is {ours} in the file and {datatype} {theirs} there"));
+        }
+    }
+    let more =
+        there.iter().find(|spec| !spec.optional && !here.iter().any(|value| *value.name == *spec.name));
+    more.map(|spec| format!("its {what} \"{}\" is not in the file", spec.name))
+}
+
+fn fits(tensor: &TensorType, spec: &TensorSpec) -> bool {
+    let same_shape = tensor.shape.as_ref().is_none_or(|shape| {
+        let dimensions = shape.dimensions.iter().map(size);
+        shape.dimensions.len() == spec.shape.len()
+            && dimensions.zip(&spec.shape).all(|(ours, &theirs)| ours < 0 || theirs < 0 || ours == theirs)
+    });
+    datatype(tensor.element) == Some(spec.datatype) && same_shape
+}
+
+fn size(dimension: &Dimension) -> i64 {
+    dimension.value.unwrap_or(-1)
+}
+
+fn shown(tensor: &TensorType) -> String {
+    let datatype = datatype(tensor.element).map_or("of an unknown type", Datatype::as_str);
+    match &tensor.shape {
+        None => format!("{datatype} of any shape"),
+        Some(shape) => {
+            let dimensions: Vec<i64> = shape.dimensions.iter().map(size).collect();
+            format!("{datatype} {}", format_shape(&dimensions))
+        }
+    }
+}
+
+/// `TensorProto.DataType`
+fn datatype(element: i32) -> Option<Datatype> {
+    Some(match element {
+        1 => Datatype::Fp32,
+        2 => Datatype::Uint8,
+        3 => Datatype::Int8,
+        4 => Datatype::Uint16,
+        5 => Datatype::Int16,
+        6 => Datatype::Int32,
+        7 => Datatype::Int64,
+        8 => Datatype::Bytes,
+        9 => Datatype::Bool,
+        10 => Datatype::Fp16,
+        11 => Datatype::Fp64,
+        12 => Datatype::Uint32,
+        13 => Datatype::Uint64,
+        16 => Datatype::Bf16,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(element: i32, dimensions: &[Option<i64>]) -> Twin {
+        let dimensions = dimensions.iter().map(|&value| Dimension { value }).collect();
+        let tensor = TensorType { element, shape: Some(Dimensions { dimensions }) };
+        let value =
+            |name: &str| Value { name: name.into(), kind: Some(Type { tensor: Some(tensor.clone()) }) };
+        let inputs = vec![value("x"), value("weights")];
+        let initializers = vec![Named { name: "weights".into() }];
+        let graph = Graph { initializers, inputs, outputs: vec![value("y")] };
+        let bytes = Model { graph: Some(graph) }.encode_to_vec().into();
+        Twin { path: "m.onnx".into(), bytes }
+    }
+
+    fn remote(shape: &[i64]) -> Metadata {
+        let spec = |name: &str| TensorSpec {
+            name: name.into(),
+            datatype: Datatype::Fp32,
+            shape: shape.into(),
+            optional: false,
+        };
+        Metadata { inputs: vec![spec("x")], outputs: vec![spec("y")], ..Metadata::default() }
+    }
+
+    #[test]
+    fn equal_models_pass_and_others_are_named() {
+        let same = model(1, &[None, Some(18)]);
+        assert!(compare(&same, "there", &remote(&[-1, 18])).is_ok());
+        assert!(compare(&same, "there", &remote(&[4, -1])).is_ok(), "free dimensions fit");
+        for (twin, shape, part) in [
+            (
+                model(1, &[None, Some(18)]),
+                &[-1, 19][..],
+                "input \"x\" is FP32 [-1,18] in the file and FP32 [-1,19] there",
+            ),
+            (model(1, &[None]), &[-1, 18], "FP32 [-1] in the file"),
+            (model(7, &[None, Some(18)]), &[-1, 18], "INT64 [-1,18] in the file"),
+        ] {
+            let error = compare(&twin, "the model \"m\"", &remote(shape)).unwrap_err();
+            for part in ["the model \"m\" is another model than the file m.onnx", part] {
+                assert!(error.message().contains(part), "{error}\nlacks {part}");
+            }
+        }
+        let mut more = remote(&[-1, 18]);
+        more.outputs[0].name = "z".into();
+        let error = compare(&same, "there", &more).unwrap_err();
+        assert!(error.message().contains("output \"y\" is not there"), "{error}");
+    }
+}

@@ -1,0 +1,259 @@
+//! Executors of kind `triton`, and models of the remotes that they stand for.
+
+use super::{ExecutorKind, ExecutorPlan, Planner, SourcePlan, TlsPlan};
+use crate::config::cores;
+use crate::executor::TritonConfig;
+use crate::policy::manifest::{self, Spanned};
+use crate::policy::settings::milliseconds;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Calls in flight at once. Each waits and costs little here; the remote has a queue of its own.
+const WORKERS: usize = 128;
+
+/// Connections. One carries all calls at once; a second halves what waits behind a large tensor.
+const CHANNELS: usize = 2;
+const CHANNELS_MAX: usize = 64;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// As much as a body of HTTP may have, and room for answers that are larger than their request.
+const MESSAGE_MB: usize = 256;
+
+/// gRPC's own limit of a message's length is 4 GiB, Triton's 2 GiB.
+const MESSAGE_MB_MAX: usize = 2047;
+
+impl Planner<'_> {
+    pub(super) fn triton(
+        &mut self,
+        key: &Spanned<String>,
+        table: &manifest::Executor,
+    ) -> Option<ExecutorPlan> {
+        let name = key.get_ref().as_str();
+        let elsewhere = [
+            ("queue", table.queue.as_ref().map(Spanned::span), "thread-pool and onnx"),
+            ("sessions", table.sessions.as_ref().map(Spanned::span), "thread-pool and onnx"),
+            ("intra_threads", table.intra_threads.as_ref().map(Spanned::span), "thread-pool and onnx"),
+            ("device", table.device.as_ref().map(Spanned::span), "onnx"),
+            ("plugin", table.plugin.as_ref().map(Spanned::span), "custom"),
+            ("inner", table.inner.as_ref().map(Spanned::span), "custom"),
+            ("on_failure", table.on_failure.as_ref().map(Spanned::span), "custom"),
+        ];
+        self.all_misplaced(name, elsewhere);
+        let Some(url) = &table.url else {
+            let message = format!("executor \"{name}\" is of kind triton and has no url");
+            self.hinted(key.span(), message, "add url = \"127.0.0.1:8001\", the address of Triton's gRPC");
+            return None;
+        };
+        let timeout = self.positive_ms(name, "connect_timeout_ms", &table.connect_timeout_ms);
+        let keepalive = self.positive_ms(name, "keepalive_ms", &table.keepalive_ms);
+        let config = TritonConfig {
+            url: self.url(name, url, table.tls.is_some())?,
+            workers: self.at_least_one(name, "workers", &table.workers, WORKERS),
+            threads: self.at_least_one(name, "threads", &table.threads, cores()),
+            channels: self.between_one_and(CHANNELS_MAX, name, "channels", &table.channels, CHANNELS),
+            connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
+            keepalive,
+            message_bytes_max: self.between_one_and(
+                MESSAGE_MB_MAX,
+                name,
+                "max_message_mb",
+                &table.max_message_mb,
+                MESSAGE_MB,
+            ) << 20,
+        };
+        let tls = match &table.tls {
+            Some(tls) => Some(self.tls(name, tls)?.into()),
+            None => config.url.starts_with("https:").then(Box::<TlsPlan>::default),
+        };
+        Some(ExecutorPlan::Triton { config, tls })
+    }
+
+    fn all_misplaced<const N: usize>(
+        &mut self,
+        name: &str,
+        keys: [(&'static str, Option<Range<usize>>, &'static str); N],
+    ) {
+        for (key, span, kind) in keys {
+            if let Some(span) = span {
+                self.misplaced(name, key, span, kind);
+            }
+        }
+    }
+
+    /// Keys of kind `triton` in an executor of another.
+    pub(super) fn no_remote(&mut self, name: &str, table: &manifest::Executor) {
+        let keys = [
+            ("url", table.url.as_ref().map(Spanned::span)),
+            ("channels", table.channels.as_ref().map(Spanned::span)),
+            ("connect_timeout_ms", table.connect_timeout_ms.as_ref().map(Spanned::span)),
+            ("keepalive_ms", table.keepalive_ms.as_ref().map(Spanned::span)),
+            ("max_message_mb", table.max_message_mb.as_ref().map(Spanned::span)),
+            ("tls", table.tls.as_ref().map(Spanned::span)),
+        ];
+        self.all_misplaced(name, keys.map(|(key, span)| (key, span, "triton")));
+    }
+
+    /// The address with its scheme. What follows the authority has no meaning in gRPC.
+    fn url(&mut self, name: &str, url: &Spanned<String>, tls: bool) -> Option<String> {
+        let written = url.get_ref().as_str();
+        let (scheme, authority) = match written.split_once("://") {
+            None if tls => ("https", written),
+            None => ("http", written),
+            Some((scheme, authority)) => (scheme, authority.trim_end_matches('/')),
+        };
+        let has_port = authority
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
+        let refused = match scheme {
+            "http" if tls => Some(("has tls and a url with http://", "write https://, or no scheme")),
+            "http" | "https" if has_port && !authority.contains(['/', '@', ' ', '?']) => None,
+            "http" | "https" => Some(("has a url that is not host:port", "write url = \"127.0.0.1:8001\"")),
+            _ => Some(("has a url of an unknown scheme", "write host:port, http:// or https:// before it")),
+        };
+        if let Some((fault, hint)) = refused {
+            self.hinted(url.span(), format!("executor \"{name}\" {fault}"), hint);
+            return None;
+        }
+        Some(format!("{scheme}://{authority}"))
+    }
+
+    fn tls(&mut self, name: &str, tls: &Spanned<manifest::Tls>) -> Option<TlsPlan> {
+        let what = format!("executor \"{name}\": tls");
+        let table = tls.get_ref();
+        let faults = self.faults.len();
+        let ca = table.ca.as_ref().and_then(|path| self.file(&what, path));
+        let identity = match (&table.cert, &table.key) {
+            (Some(cert), Some(key)) => self.file(&what, cert).zip(self.file(&what, key)),
+            (None, None) => None,
+            _ => {
+                let message = format!("{what} has one of cert and key");
+                self.hinted(tls.span(), message, "a certificate and its key go together");
+                None
+            }
+        };
+        (self.faults.len() == faults).then(|| TlsPlan { ca, identity, domain: table.domain.clone() })
+    }
+
+    fn positive_ms(&mut self, name: &str, key: &str, value: &Option<Spanned<u64>>) -> Option<Duration> {
+        let value = value.as_ref()?;
+        if *value.get_ref() == 0 {
+            self.fault(value.span(), format!("executor \"{name}\": {key} must be at least 1"));
+        }
+        Some(milliseconds(*value.get_ref()))
+    }
+
+    fn between_one_and(
+        &mut self,
+        max: usize,
+        name: &str,
+        key: &str,
+        value: &Option<Spanned<usize>>,
+        default: usize,
+    ) -> usize {
+        let number = self.at_least_one(name, key, value, default);
+        if let Some(value) = value.as_ref().filter(|_| number > max) {
+            self.fault(value.span(), format!("executor \"{name}\": {key} must be at most {max}"));
+        }
+        number.min(max)
+    }
+
+    /// The source of a model whose executor is, or stands before, one of kind `triton`.
+    pub(super) fn remote_source(
+        &mut self,
+        what: &str,
+        key: &Spanned<String>,
+        table: &manifest::Model,
+        executor: &str,
+    ) -> Option<SourcePlan> {
+        let Some(remote) = &table.remote else {
+            let (has, span, instead) = match (&table.plugin, &table.path) {
+                (Some(plugin), _) => ("a plugin", plugin.span(), "thread-pool, such as \"cpu\""),
+                (None, Some(path)) => ("a file", path.span(), "onnx or thread-pool"),
+                (None, None) => ("neither a path nor a plugin nor a remote", key.span(), "onnx"),
+            };
+            let message = format!(
+                "{what} has {has}, and executor \"{executor}\", of kind triton, runs models of a remote only"
+            );
+            let hint =
+                format!("add remote = {{ name = \"<name there>\" }}, or name an executor of kind {instead}");
+            self.hinted(span, message, hint);
+            return None;
+        };
+        if let Some(plugin) = &table.plugin {
+            self.plugin_and_remote(what, plugin, remote);
+            return None;
+        }
+        let manifest::Remote { name, version } = remote.get_ref();
+        if name.get_ref().is_empty() {
+            self.fault(name.span(), format!("{what}: the name of the remote model is empty"));
+            return None;
+        }
+        let twin = match &table.path {
+            Some(path) => Some(self.onnx_file(what, table, path)?),
+            None => None,
+        };
+        Some(SourcePlan::Remote { name: name.get_ref().clone(), version: version.clone(), twin })
+    }
+
+    pub(super) fn plugin_and_remote(
+        &mut self,
+        what: &str,
+        plugin: &Spanned<String>,
+        remote: &Spanned<manifest::Remote>,
+    ) {
+        let message = format!("{what} has both a plugin and a remote; it can have one");
+        let hint = format!(
+            "to move it between them, make two versions, one with plugin = \"{}\", one with remote = {{ name = \"{}\" \
+             }}, and a routing rule",
+            plugin.get_ref(),
+            remote.get_ref().name.get_ref()
+        );
+        self.hinted(remote.span(), message, hint);
+    }
+
+    /// A model that is nowhere but at a remote, on an executor that stands for none.
+    pub(super) fn remote_elsewhere(
+        &mut self,
+        what: &str,
+        remote: &Spanned<manifest::Remote>,
+        executor: Option<(&str, ExecutorKind)>,
+    ) {
+        // Without an executor that was said already.
+        let Some((executor, kind)) = executor else { return };
+        let kind = kind.as_str();
+        let message = format!(
+            "{what} has a remote only, and executor \"{executor}\", of kind {kind}, runs models itself"
+        );
+        let hint = "name an executor of kind triton under [policy], or add path = \"<file>.onnx\"";
+        self.hinted(remote.span(), message, hint);
+    }
+
+    /// The executor of a remote model for which none is named: the one of kind `triton`, if there is one.
+    pub(super) fn only_triton(
+        &mut self,
+        what: &str,
+        remote: &Spanned<manifest::Remote>,
+        executors: &BTreeMap<Arc<str>, ExecutorPlan>,
+    ) -> Option<Arc<str>> {
+        let of_kind = executors.iter().filter(|(_, plan)| plan.kind() == ExecutorKind::Triton);
+        let names: Vec<&Arc<str>> = of_kind.map(|(name, _)| name).collect();
+        match names[..] {
+            [only] => return Some(Arc::clone(only)),
+            [] => {
+                let hint =
+                    "add a table such as\n[executors.remote]\nkind = \"triton\"\nurl = \"127.0.0.1:8001\"";
+                let message = format!("{what} has a remote, and there is no executor of kind triton");
+                self.hinted(remote.span(), message, hint);
+            }
+            _ => {
+                let names: Vec<&str> = names.iter().map(|name| &***name).collect();
+                let message = format!("{what} has a remote, and [policy] does not say on which executor");
+                self.hinted(remote.span(), message, format!("of kind triton are: {}", names.join(", ")));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,166 @@
+//! A real Triton with models of `tests/triton`, on free ports of its own; it can die and come back.
+
+use super::client::Client;
+use super::{PATIENCE, eventually, example, root};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+pub struct Triton {
+    program: PathBuf,
+    repository: tempfile::TempDir,
+    models: Vec<String>,
+    http: u16,
+    grpc: u16,
+    child: Option<Child>,
+}
+
+impl Triton {
+    /// Serves these models. None where this machine cannot, after saying why; in CI that is a failure.
+    pub fn start(models: &[&str]) -> Option<Self> {
+        let program = program()?;
+        let repository = tempfile::tempdir().expect("a temporary folder");
+        for model in models {
+            assemble(&repository.path().join("models"), model);
+        }
+        let models = models.iter().map(ToString::to_string).collect();
+        // All at once, so that they differ.
+        let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+        let [http, grpc] = held.each_ref().map(|held| held.local_addr().expect("an address").port());
+        drop(held);
+        let mut triton = Triton { program, repository, models, http, grpc, child: None };
+        triton.restart();
+        Some(triton)
+    }
+
+    /// Where its gRPC is, as a manifest names it.
+    pub fn url(&self) -> String {
+        format!("127.0.0.1:{}", self.grpc)
+    }
+
+    /// A manifest's table of an executor that stands for it.
+    pub fn executor(&self, keys: &str) -> String {
+        format!("[executors.remote]\nkind = \"triton\"\nurl = \"{}\"\n{keys}\n", self.url())
+    }
+
+    /// Starts it on the same ports and waits until all models are ready.
+    pub fn restart(&mut self) {
+        self.begin();
+        let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
+        eventually("Triton's readiness", || self.is_ready().then_some(()), log);
+    }
+
+    /// Starts it and does not wait.
+    pub fn begin(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = std::fs::File::create(self.log()).expect("a log file");
+        // It ends with the thread that started it, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
+        command.arg(format!("--model-repository={}", self.repository.path().join("models").display()));
+        command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-metrics=false"]);
+        command.args([format!("--http-port={}", self.http), format!("--grpc-port={}", self.grpc)]);
+        command.arg(format!("--backend-config=python,shm-region-prefix-name={}", self.memory()));
+        command.arg("--model-control-mode=explicit");
+        command.args(self.models.iter().map(|model| format!("--load-model={model}")));
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
+        self.child = Some(command.spawn().expect("Triton starts"));
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.http));
+        let answer = Client::new(address).try_request("GET", "/v2/health/ready", &[], b"");
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Ends it as a crash does, with all its processes.
+    pub fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let stubs = children(child.id());
+        let _ = child.kill();
+        let _ = child.wait();
+        // Its stubs notice that, and end.
+        let until = Instant::now() + PATIENCE;
+        for stub in stubs {
+            while is_stub(&stub) && Instant::now() < until {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            if is_stub(&stub) {
+                let _ = Command::new("kill").args(["-KILL", &stub]).status();
+            }
+        }
+        // What they shared is left to whoever ends them in the middle.
+        for region in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            if region.file_name().to_string_lossy().starts_with(&self.memory()) {
+                let _ = std::fs::remove_file(region.path());
+            }
+        }
+    }
+
+    /// How the names of its shared memory begin.
+    fn memory(&self) -> String {
+        format!("hostler_test_{}_{}_", std::process::id(), self.grpc)
+    }
+
+    /// `STOP` and `CONT`: a machine that hangs, and one that goes on.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill runs").success());
+    }
+
+    fn log(&self) -> PathBuf {
+        self.repository.path().join("triton.log")
+    }
+}
+
+impl Drop for Triton {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What `cargo xtask triton` has made.
+fn program() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(program) = set("HOSTLER_TRITON") {
+        return Some(program.into());
+    }
+    let reason = set("HOSTLER_TRITON_MISSING").unwrap_or_else(|| {
+        "set HOSTLER_TRITON to what `cargo xtask triton` prints, or test by `cargo xtask test`".into()
+    });
+    assert!(set("CI").as_deref() != Some("true"), "there is no Triton: {reason}");
+    eprintln!("skipped: there is no Triton: {reason}");
+    None
+}
+
+/// A model's folder as Triton wants it.
+fn assemble(models: &Path, name: &str) {
+    let from = root().join("tests/triton");
+    let to = models.join(name);
+    std::fs::create_dir_all(to.join("1")).expect("the model's folder");
+    let copy = |from: &Path, to: &Path| {
+        std::fs::copy(from, to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+    };
+    copy(&from.join(name).join("config.pbtxt"), &to.join("config.pbtxt"));
+    let own = from.join(name).join("model.py");
+    if own.is_file() {
+        copy(&own, &to.join("1/model.py"));
+    } else {
+        copy(&from.join("onnx_model.py"), &to.join("1/model.py"));
+        copy(&example(&format!("{name}/model.onnx")), &to.join("1/model.onnx"));
+    }
+}
+
+/// Processes that any of its threads has started.
+fn children(id: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// Whether a process still is what it was: numbers are used again.
+fn is_stub(id: &str) -> bool {
+    let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    line.contains("triton_python_backend_stub")
+}
