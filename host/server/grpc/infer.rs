@@ -67,7 +67,9 @@ async fn answer(
     left: Option<Duration>,
 ) -> Result<Body> {
     let version = version(&message.model_version);
-    let route = journey.resolve(&message.model_name, version, &|name| http::header(headers, name))?;
+    let route = journey
+        .resolve(&message.model_name, version, &|name| http::header(headers, name))
+        .map_err(infer::unknown_model)?;
     let response = infer::infer(journey, &route, decode(message, left)?).await?;
     let (head, contents) = encode(response);
     Body::message(&head, RAW_OUTPUT_CONTENTS, &contents)

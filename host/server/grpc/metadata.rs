@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(super) fn server() -> ServerMetadataResponse {
     ServerMetadataResponse {
-        name: crate::server::oip::SERVER_NAME.into(),
+        name: oip::SERVER_NAME.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         extensions: oip::EXTENSIONS.iter().map(ToString::to_string).collect(),
     }
@@ -22,7 +22,8 @@ pub(super) fn server() -> ServerMetadataResponse {
 pub(super) fn route(policy: &Policy, headers: &HeaderMap, name: &str, version: &str) -> Result<Arc<Route>> {
     let id = http::request_id(headers);
     let caller = Caller { request_id: &id, header: &|name| http::header(headers, name) };
-    policy.content.resolve(name, infer::version(version), &caller).cloned()
+    let found = policy.content.resolve(name, infer::version(version), &caller);
+    found.cloned().map_err(oip::infer::unknown_model)
 }
 
 pub(super) fn model(
@@ -39,7 +40,7 @@ pub(super) fn model(
     Ok(ModelMetadataResponse {
         name: route.name.name.to_string(),
         versions: versions.map(ToString::to_string).collect(),
-        platform: crate::server::oip::PLATFORM.into(),
+        platform: oip::PLATFORM.into(),
         inputs: metadata.inputs.iter().map(tensor).collect(),
         outputs: metadata.outputs.iter().map(tensor).collect(),
     })

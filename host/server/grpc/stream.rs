@@ -116,8 +116,9 @@ async fn run(call: Arc<Call>, message: ModelInferRequest, mut turn: Turn) {
     };
     let name = (message.model_name.clone(), message.model_version.clone());
     let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let resolved =
-        journey.resolve(&name.0, infer::version(&name.1), &|name| http::header(&call.headers, name));
+    let resolved = journey
+        .resolve(&name.0, infer::version(&name.1), &|name| http::header(&call.headers, name))
+        .map_err(oip::unknown_model);
     let marks = asks_for_marks(&message);
     let error = match resolved.and_then(|route| Ok((route, infer::decode(message, left)?))) {
         Ok((route, request)) if route.is_streaming() => {
