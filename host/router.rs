@@ -57,14 +57,14 @@ impl Router {
     /// Takes the policy snapshot that this request uses to its end; `header` looks up what a canary's rule
     /// may ask for.
     pub fn begin(
-        &self,
+        self: &Arc<Self>,
         id: Arc<str>,
         protocol: &'static str,
         header: &dyn Fn(&str) -> Option<String>,
-    ) -> Journey<'_> {
+    ) -> Journey {
         let Picked { policy, shadow } = self.live.pick(&Caller { request_id: &id, header });
         Journey {
-            router: self,
+            router: Arc::clone(self),
             policy,
             shadow,
             copy: None,
@@ -88,9 +88,9 @@ pub struct Ask {
     pub timeout: Option<Duration>,
 }
 
-/// One request, from its name to its answer.
-pub struct Journey<'r> {
-    router: &'r Router,
+/// One request, from its name to its answer or to the end of its stream.
+pub struct Journey {
+    router: Arc<Router>,
     policy: Arc<Policy>,
     shadow: Option<Arc<Shadow>>,
     /// What runs again on a candidate, once the caller is answered.
@@ -106,7 +106,7 @@ pub struct Journey<'r> {
     ended: bool,
 }
 
-impl Journey<'_> {
+impl Journey {
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
@@ -116,7 +116,7 @@ impl Journey<'_> {
     }
 
     pub fn router(&self) -> &Router {
-        self.router
+        &self.router
     }
 
     /// Finds the model; `header` looks up what a routing rule may ask for.
@@ -146,6 +146,24 @@ impl Journey<'_> {
     pub fn submit(&self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Result<Responses> {
         let call = self.call(route, ask, input, id);
         route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
+    }
+
+    /// Begins one call with 0..n responses. The journey ends with the stream, not with this.
+    pub fn stream(&self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Responses> {
+        self.submit(route, ask, input, Arc::clone(&self.id))
+    }
+
+    /// The next response of a stream, none after the last.
+    pub async fn next(&mut self, route: &Route, responses: &mut Responses) -> Option<Result<Response>> {
+        let next = responses.next().await?;
+        Some(match next {
+            Ok(response) => {
+                self.queue_wait = response.queue_wait;
+                self.service = response.service;
+                Ok(response)
+            }
+            Err(error) => Err(error.model(route.name.to_string())),
+        })
     }
 
     /// Waits for the single response of a call that `submit` has begun.
@@ -282,7 +300,7 @@ impl Journey<'_> {
     }
 }
 
-impl Drop for Journey<'_> {
+impl Drop for Journey {
     /// Nobody waited for the answer: the client left.
     fn drop(&mut self) {
         if !self.ended {

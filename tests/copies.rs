@@ -78,7 +78,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
         optional: false,
     };
     for holds_thread in [true, false] {
-        let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("x")] };
+        let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("x")], streaming: false };
         let model = Arc::new(Witness { metadata, holds_thread, seen: Mutex::default() });
         let input = large();
         let call = Call {

@@ -206,6 +206,7 @@ fn metadata(session: &Session) -> Result<Metadata> {
     Ok(Metadata {
         inputs: required.chain(optional).collect::<Result<_>>()?,
         outputs: outputs.collect::<Result<_>>()?,
+        streaming: false,
     })
 }
 

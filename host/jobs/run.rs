@@ -363,7 +363,7 @@ impl Run {
 async fn call(
     active: &Active,
     number: usize,
-    journey: &mut Journey<'_>,
+    journey: &mut Journey,
     work: &mut Option<Responses>,
 ) -> Result<Bytes> {
     *work = None;

@@ -357,7 +357,7 @@ impl From<types::ModelMetadata> for Metadata {
             };
             specs.into_iter().map(spec).collect()
         };
-        Metadata { inputs: specs(metadata.inputs), outputs: specs(metadata.outputs) }
+        Metadata { inputs: specs(metadata.inputs), outputs: specs(metadata.outputs), streaming: false }
     }
 }
 

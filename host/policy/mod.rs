@@ -98,6 +98,11 @@ impl Route {
         let own = self.transformer.as_ref().and_then(|transformer| transformer.metadata());
         own.unwrap_or_else(|| self.callable.metadata())
     }
+
+    /// Whether a request has 0..n responses.
+    pub fn is_streaming(&self) -> bool {
+        self.callable.metadata().streaming
+    }
 }
 
 /// What keeps a caller on one version, and names of it.

@@ -18,6 +18,8 @@ pub struct TensorSpec {
 pub struct Metadata {
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
+    /// 0..n responses to a request, not exactly one.
+    pub streaming: bool,
 }
 
 impl Metadata {

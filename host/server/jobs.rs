@@ -74,12 +74,7 @@ async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> 
     reply
 }
 
-async fn submit(
-    public: &Public,
-    journey: &mut Journey<'_>,
-    asked: &Asked<'_>,
-    body: &Bytes,
-) -> Result<Reply> {
+async fn submit(public: &Public, journey: &mut Journey, asked: &Asked<'_>, body: &Bytes) -> Result<Reply> {
     let request: Single<'_> = http::parse_object(body, UNREADABLE)?;
     let budgets = budgets(&[
         ("timeout_ms", &request.timeout_ms),
@@ -104,7 +99,7 @@ async fn submit(
 /// could tell one from the other.
 async fn submit_batch(
     public: &Public,
-    journey: &mut Journey<'_>,
+    journey: &mut Journey,
     asked: &Asked<'_>,
     body: &Bytes,
 ) -> Result<Reply> {

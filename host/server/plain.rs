@@ -93,7 +93,7 @@ impl Public {
         reply
     }
 
-    async fn single(&self, journey: &mut Journey<'_>, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
+    async fn single(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
         let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
         let version = request.version.map(Version::into_text);
         let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
@@ -106,7 +106,7 @@ impl Public {
         envelope(journey, &route, &response.payload)
     }
 
-    async fn batch(&self, journey: &mut Journey<'_>, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
+    async fn batch(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
         let request: Batch<'_> = http::parse_object(&body, UNREADABLE)?;
         let version = request.version.map(Version::into_text);
         let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
@@ -147,13 +147,7 @@ impl Public {
     }
 
     /// The body itself is the input: a JPEG, a text, a JSON record.
-    async fn body(
-        &self,
-        journey: &mut Journey<'_>,
-        asked: &Asked<'_>,
-        body: Bytes,
-        name: &str,
-    ) -> Result<Reply> {
+    async fn body(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes, name: &str) -> Result<Reply> {
         let name = http::decode_segment(name)?;
         let (model, version) = match name.split_once(':') {
             Some((model, version)) => (model, Some(version)),
@@ -341,7 +335,7 @@ fn timeout(asked: Option<serde_json::Value>) -> Result<Option<Duration>> {
 }
 
 /// `{"model", "version", "id", "result"}`
-fn envelope(journey: &Journey<'_>, route: &Route, payload: &Payload) -> Result<Reply> {
+fn envelope(journey: &Journey, route: &Route, payload: &Payload) -> Result<Reply> {
     let mut body = open_envelope(journey, route);
     body.extend_from_slice(b",\"result\":");
     predict::encode_result(payload, &mut body)?;
@@ -349,7 +343,7 @@ fn envelope(journey: &Journey<'_>, route: &Route, payload: &Payload) -> Result<R
     Ok(http::json(StatusCode::OK, body))
 }
 
-fn open_envelope(journey: &Journey<'_>, route: &Route) -> Vec<u8> {
+fn open_envelope(journey: &Journey, route: &Route) -> Vec<u8> {
     let mut body = Vec::with_capacity(256);
     for (before, value) in [
         (&b"{\"model\":"[..], &*route.name.name),
@@ -363,11 +357,7 @@ fn open_envelope(journey: &Journey<'_>, route: &Route) -> Vec<u8> {
 }
 
 /// Results in the order of the items, null where there is an error instead.
-fn batch_reply(
-    journey: &Journey<'_>,
-    route: &Route,
-    answers: impl Iterator<Item = Result<Vec<u8>>>,
-) -> Reply {
+fn batch_reply(journey: &Journey, route: &Route, answers: impl Iterator<Item = Result<Vec<u8>>>) -> Reply {
     let mut body = open_envelope(journey, route);
     let mut errors = Vec::new();
     body.extend_from_slice(b",\"results\":[");

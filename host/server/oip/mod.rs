@@ -1,23 +1,21 @@
-//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON.
+//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON. What an inference means is in
+//! `infer`, which other protocols share.
+
+pub(in crate::server) mod infer;
+mod json;
 
 use super::http::{self, Reply};
 use super::plain::Public;
 use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
-use crate::predict::{
-    self, Datatype, JsonLimits, Metadata, Parameters, Payload, Shape, Tensor, TensorSpec, encode_tensor,
-};
-use crate::router::{Ask, Journey};
+use crate::predict::{JsonLimits, Metadata};
+use crate::router::Journey;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// `/v2…`
 pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &str) -> Reply {
@@ -80,7 +78,7 @@ fn server_metadata() -> Value {
 }
 
 fn model_metadata(route: &Route, versions: Vec<String>) -> Value {
-    let Metadata { inputs, outputs } = route.metadata();
+    let Metadata { inputs, outputs, .. } = route.metadata();
     json!({
         "name": &*route.name.name,
         "versions": versions,
@@ -116,7 +114,7 @@ async fn infer(
 
 async fn infer_body(
     public: &Public,
-    journey: &mut Journey<'_>,
+    journey: &mut Journey,
     headers: &HeaderMap,
     body: Bytes,
     model: &str,
@@ -129,140 +127,9 @@ async fn infer_body(
             "the binary tensor extension is not offered; send the tensors as JSON",
         ));
     }
-    let request: InferRequest<'_> = http::parse_object(&body, "the body is not an inference request")?;
     let limits = JsonLimits { tensor_bytes_max: public.router.limits().max_body_bytes.saturating_mul(4) };
-    let mut inputs = Vec::with_capacity(request.inputs.len());
-    for input in &request.inputs {
-        inputs.push(input.decode(limits)?);
-    }
-    predict::check_inputs(route.metadata(), &inputs)?;
-    let wanted = request.wanted(route.metadata())?;
-    let (parameters, timeout) = split_parameters(request.parameters.as_ref())?;
-    let response = journey.predict(&route, Ask { parameters, timeout }, Payload::Tensors(inputs)).await?;
-    let outputs = outputs(response.payload, &wanted)?;
-    let mut out = Vec::with_capacity(256);
-    write_response(&route, request.id.as_deref(), &outputs, &mut out)?;
-    Ok(http::json(StatusCode::OK, out))
-}
-
-#[derive(Deserialize)]
-struct InferRequest<'a> {
-    #[serde(borrow)]
-    id: Option<Cow<'a, str>>,
-    parameters: Option<serde_json::Map<String, Value>>,
-    #[serde(borrow)]
-    inputs: Vec<InferInput<'a>>,
-    #[serde(borrow)]
-    outputs: Option<Vec<InferOutput<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct InferInput<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
-    shape: Shape,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct InferOutput<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
-
-impl InferInput<'_> {
-    fn decode(&self, limits: JsonLimits) -> Result<Tensor> {
-        let name = &*self.name;
-        let fault = |message: String| Error::invalid(format!("input \"{name}\": {message}")).field(name);
-        let datatype = Datatype::parse(&self.datatype).ok_or_else(|| {
-            let known = Datatype::ALL.map(Datatype::as_str);
-            let hint = crate::error::did_you_mean(&self.datatype, known);
-            fault(format!("no datatype \"{}\"{hint}", self.datatype))
-        })?;
-        let data = self.data.ok_or_else(|| fault("it has no data".into()))?;
-        let spec = TensorSpec { name: name.into(), datatype, shape: self.shape.clone(), optional: false };
-        predict::decode_tensor(&spec, data.get(), Some(&self.shape), limits)
-    }
-}
-
-impl InferRequest<'_> {
-    /// The names of the outputs that the caller wants; all if it names none.
-    fn wanted(&self, metadata: &Metadata) -> Result<Vec<String>> {
-        let wanted = self.outputs.iter().flatten().map(|output| output.name.clone().into_owned());
-        let wanted: Vec<String> = wanted.collect();
-        for name in &wanted {
-            if !metadata.outputs.iter().any(|spec| *spec.name == **name) {
-                let hint = crate::error::did_you_mean(name, metadata.outputs.iter().map(|spec| &*spec.name));
-                return Err(Error::invalid(format!("no output \"{name}\"{hint}")).field(name));
-            }
-        }
-        Ok(wanted)
-    }
-}
-
-/// `timeout` (microseconds) is the protocol's own; the rest is for the plugin.
-fn split_parameters(
-    fields: Option<&serde_json::Map<String, Value>>,
-) -> Result<(Parameters, Option<Duration>)> {
-    let mut parameters = Parameters::new();
-    let mut timeout = None;
-    for (name, value) in fields.into_iter().flatten() {
-        if name == "timeout" {
-            let us = value.as_u64().filter(|us| *us > 0).ok_or_else(|| {
-                Error::invalid(format!("parameter \"timeout\" is {value}; it is a number of microseconds"))
-            })?;
-            timeout = Some(Duration::from_micros(us));
-        } else {
-            parameters.push((name.clone(), predict::parameter(name, value)?));
-        }
-    }
-    Ok((parameters, timeout))
-}
-
-/// A transformer that answers with JSON or bytes gives them as one BYTES output.
-fn outputs(payload: Payload, wanted: &[String]) -> Result<Vec<Tensor>> {
-    let one =
-        |element: &[u8]| Tensor::from_elements("result", Shape::from_slice(&[1]), [element]).map(|t| vec![t]);
-    match payload {
-        Payload::Tensors(mut tensors) => {
-            if !wanted.is_empty() {
-                tensors.retain(|tensor| wanted.iter().any(|name| name == tensor.name()));
-            }
-            Ok(tensors)
-        }
-        Payload::Json(text) => one(text.as_bytes()),
-        Payload::Bytes { data, .. } => one(&data),
-    }
-}
-
-fn write_response(route: &Route, id: Option<&str>, outputs: &[Tensor], out: &mut Vec<u8>) -> Result<()> {
-    fn text(out: &mut Vec<u8>, before: &[u8], value: &str) {
-        out.extend_from_slice(before);
-        serde_json::to_writer(out, value).expect("invariant: writing to memory");
-    }
-    text(out, b"{\"model_name\":", &route.name.name);
-    text(out, b",\"model_version\":", &route.name.version);
-    if let Some(id) = id {
-        text(out, b",\"id\":", id);
-    }
-    out.extend_from_slice(b",\"outputs\":[");
-    for (index, tensor) in outputs.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        text(out, b"{\"name\":", tensor.name());
-        text(out, b",\"datatype\":", tensor.datatype().as_str());
-        out.extend_from_slice(b",\"shape\":");
-        serde_json::to_writer(&mut *out, tensor.shape()).expect("invariant: writing to memory");
-        out.extend_from_slice(b",\"data\":");
-        encode_tensor(tensor, true, out)?;
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"]}");
-    Ok(())
+    let response = infer::infer(journey, &route, json::decode(&body, limits)?).await?;
+    Ok(http::json(StatusCode::OK, json::encode(&response)?))
 }
 
 fn empty(status: StatusCode) -> Reply {
