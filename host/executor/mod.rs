@@ -10,8 +10,10 @@ mod lend;
 mod onnx;
 mod pool;
 mod queue;
+mod room;
 pub mod runtime;
 mod session;
+mod shared;
 mod target;
 mod thread_pool;
 
@@ -21,12 +23,13 @@ pub use lend::Lent;
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
 pub use session::{Device, SessionConfig};
+pub use shared::SharedCallable;
 pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 
 use crate::error::{Error, Result};
 use crate::plugin::{Transformer, Visit};
-use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Tensor};
+use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Tensor, check_outputs};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -77,6 +80,8 @@ pub enum Source {
     Onnx { path: PathBuf, bytes: bytes::Bytes, external_data: bool },
     /// A plugin in the role `model`.
     Plugin(Arc<crate::plugin::PluginModel>),
+    /// A plugin in the role `streaming-model`. A call of an idempotent one may run again after a fault beside it.
+    Streaming { plugin: Arc<crate::plugin::StreamingModel>, idempotent: bool },
 }
 
 /// A model ready to run: inputs to a stream of 0..n responses.
@@ -92,6 +97,16 @@ pub trait Callable: Send + Sync {
     /// Whether a call keeps the thread that polls it to its end, so that it must have a worker to itself.
     fn holds_thread(&self) -> bool {
         false
+    }
+
+    /// The model itself if its calls wait side by side in an instance that they share: they need no worker.
+    fn shared(&self) -> Option<&SharedCallable> {
+        None
+    }
+
+    /// Why no call makes sense now, if none does.
+    fn refusal(&self) -> Option<Error> {
+        None
     }
 
     /// Runs once. Returns the last response; earlier ones go to `sink`. A model that gives exactly one
@@ -273,25 +288,4 @@ pub async fn run_alone(call: Call) -> Result<Response> {
     watch.abort();
     sink.finish(last);
     responses.one().await
-}
-
-/// A plugin keeps to the outputs that `whose` metadata announces: its own, or the model's.
-fn check_outputs(plugin: &str, whose: &str, metadata: &Metadata, outputs: &[Tensor]) -> Result<()> {
-    let fits = |tensor: &Tensor| {
-        metadata.outputs.iter().any(|spec| {
-            *spec.name == *tensor.name()
-                && spec.datatype == tensor.datatype()
-                && crate::predict::fits(&spec.shape, tensor.shape())
-        })
-    };
-    match outputs.iter().find(|tensor| !fits(tensor)) {
-        None => Ok(()),
-        Some(tensor) => Err(Error::failed(format!(
-            "plugin \"{plugin}\" gave the output \"{}\" ({} {}), which {whose} metadata does not announce",
-            tensor.name(),
-            tensor.datatype().as_str(),
-            crate::predict::format_shape(tensor.shape())
-        ))
-        .plugin(plugin)),
-    }
 }

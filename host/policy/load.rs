@@ -13,7 +13,7 @@ use crate::executor::{
     Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
 };
 use crate::metrics::Metrics;
-use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, Transformer};
+use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, StreamingModel, Transformer};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,13 +62,19 @@ impl ExecutorKey {
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum CallableKey {
     Onnx { file: String, external: Vec<File>, sessions: SessionConfig },
-    Plugin { name: Arc<str>, plan: PluginPlan },
+    Plugin { name: Arc<str>, plan: PluginPlan, idempotent: bool },
 }
 
 struct LoadedPlugin {
     transformer: Option<Arc<Transformer>>,
-    model: Option<Arc<PluginModel>>,
+    model: Option<ModelPlugin>,
     executor: Option<Arc<PluginExecutor>>,
+}
+
+/// A plugin that is a model, in the one role or the other.
+enum ModelPlugin {
+    Model(Arc<PluginModel>),
+    Streaming(Arc<StreamingModel>),
 }
 
 /// How long each part of a reload took.
@@ -227,7 +233,10 @@ impl Loader {
                     false => None,
                 },
                 model: match wants(Role::Model) {
-                    true => Some(Arc::new(plugin.model(&self.metrics).await?)),
+                    true if plugin.anatomy().roles.contains(&Role::StreamingModel) => {
+                        Some(ModelPlugin::Streaming(Arc::new(plugin.streaming_model(&self.metrics).await?)))
+                    }
+                    true => Some(ModelPlugin::Model(Arc::new(plugin.model(&self.metrics).await?))),
                     false => None,
                 },
                 executor: match wants(Role::Executor) {
@@ -257,7 +266,7 @@ impl Loader {
             },
             SourcePlan::Plugin(name) => {
                 let (name, plan) = plugin(name);
-                CallableKey::Plugin { name, plan }
+                CallableKey::Plugin { name, plan, idempotent: wanted.idempotent }
             }
         };
         let known =
@@ -303,7 +312,12 @@ impl Loader {
             },
             SourcePlan::Plugin(name) => {
                 let model = parts.plugins[&plugin(name)].model.as_ref();
-                Source::Plugin(Arc::clone(model.expect("invariant: the plan wants this role")))
+                match model.expect("invariant: the plan wants this role") {
+                    ModelPlugin::Model(plugin) => Source::Plugin(Arc::clone(plugin)),
+                    ModelPlugin::Streaming(plugin) => {
+                        Source::Streaming { plugin: Arc::clone(plugin), idempotent: wanted.idempotent }
+                    }
+                }
             }
         })
     }

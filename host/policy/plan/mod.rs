@@ -116,6 +116,7 @@ pub struct ModelPlan {
     pub transformer: Option<Arc<str>>,
     pub timeout: Option<Duration>,
     pub batching: Option<Batching>,
+    pub idempotent: bool,
     pub checks: Vec<CheckPlan>,
 }
 

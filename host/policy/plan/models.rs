@@ -84,7 +84,9 @@ impl Planner<'_> {
             }
             if let (Some(source), Some(executor)) = (source, executor) {
                 let timeout = table.timeout_ms.as_ref().map(|ms| milliseconds(*ms.get_ref()));
-                plans.insert(name, ModelPlan { source, executor, transformer, timeout, batching, checks });
+                let idempotent = table.idempotent;
+                let plan = ModelPlan { source, executor, transformer, timeout, batching, idempotent, checks };
+                plans.insert(name, plan);
             }
         }
         plans
