@@ -25,6 +25,35 @@ pub fn request(delays: &[u32], wait: u32, parameters: Value) -> Value {
     json!({"model": "repeat", "data": data, "parameters": parameters})
 }
 
+pub fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    Ok(stream)
+}
+
+pub fn send(stream: &mut TcpStream, body: &Value, accept: &str) -> std::io::Result<()> {
+    let body = body.to_string();
+    let request = format!(
+        "POST /predict/stream HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes())
+}
+
+/// Sends the same request on so many connections at once; the answers, and the time until the last one.
+pub fn at_once(host: &Host, count: usize, body: &Value) -> (Vec<(u16, Vec<Value>)>, Duration) {
+    let mut open: Vec<TcpStream> = (0..count).map(|_| connect(host.http).expect("a connection")).collect();
+    let started = Instant::now();
+    open.iter_mut().for_each(|stream| send(stream, body, "*/*").expect("the request goes out"));
+    let answer = |stream| {
+        let stream = Stream::receive(stream, started).expect("an answer");
+        (stream.status, stream.lines())
+    };
+    let answers = open.into_iter().map(answer).collect();
+    (answers, started.elapsed())
+}
+
 /// A stream of responses that is under way.
 pub struct Stream {
     reader: BufReader<TcpStream>,
@@ -41,16 +70,14 @@ impl Stream {
     }
 
     pub fn try_open(address: SocketAddr, body: &Value, accept: &str) -> std::io::Result<Self> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let body = body.to_string();
-        let request = format!(
-            "POST /predict/stream HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let mut stream = connect(address)?;
         let started = Instant::now();
-        stream.write_all(request.as_bytes())?;
+        send(&mut stream, body, accept)?;
+        Self::receive(stream, started)
+    }
+
+    /// Reads the head of an answer to a request that was sent.
+    pub fn receive(stream: TcpStream, started: Instant) -> std::io::Result<Self> {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
