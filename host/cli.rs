@@ -97,7 +97,8 @@ fn check_plugin(file: &Path) -> Result<bool> {
     println!("contract: hostler:plugin@{CONTRACT_VERSION}");
     if anatomy.roles.is_empty() {
         println!("roles: none; it exports {}", anatomy.exports.join(", "));
-        println!("a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION}, …/model or …/executor");
+        println!("a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION}, …/model or …/executor,");
+        println!("or hostler:concurrent/streaming-model@{CONTRACT_VERSION}");
         return Ok(false);
     }
     let roles: Vec<&str> = anatomy.roles.iter().map(|role: &Role| role.as_str()).collect();
@@ -110,6 +111,11 @@ fn check_plugin(file: &Path) -> Result<bool> {
             Role::Transformer => drop(runtime.block_on(plugin.transformer(&metrics))?),
             Role::Model => drop(runtime.block_on(plugin.model(&metrics))?),
             Role::Executor => drop(plugin.executor(&metrics)?),
+            Role::StreamingModel => {
+                // It is made once, not for each call: what one costs says nothing.
+                drop(runtime.block_on(plugin.streaming_model(&metrics))?);
+                return Ok(true);
+            }
         }
     }
     // The first instances fill the pool; what a request pays is what comes after.
@@ -220,8 +226,9 @@ pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
 
 /// `hostler wit FOLDER`
 pub fn write_contract(folder: &Path) -> Result<bool> {
-    const FILES: [(&str, &str); 3] = [
+    const FILES: [(&str, &str); 4] = [
         ("hostler.wit", include_str!("../wit/hostler.wit")),
+        ("async/concurrent.wit", include_str!("../wit/async/concurrent.wit")),
         ("deps/logging/logging.wit", include_str!("../wit/deps/logging/logging.wit")),
         ("deps/config/store.wit", include_str!("../wit/deps/config/store.wit")),
     ];

@@ -17,12 +17,15 @@ pub enum Instances {
     Fresh,
     /// A pool; an instance serves many calls, one at a time.
     Reused,
+    /// One for many calls at once, side by side. For plugins in the role `streaming-model`, and only for them.
+    Shared,
 }
 
 /// What one plugin may use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PluginLimits {
-    pub instances: Instances,
+    /// None: what suits the plugin's role, `Fresh` or `Shared`.
+    pub instances: Option<Instances>,
     /// Linear memory of one instance.
     pub memory_bytes: usize,
     /// Time of one call into the plugin.
@@ -37,12 +40,44 @@ pub struct PluginLimits {
     pub state_bytes: usize,
     /// Calls that a reused instance serves before it is replaced.
     pub calls_max: u64,
+    pub shared: SharedLimits,
+}
+
+/// What instances may use whose calls wait side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SharedLimits {
+    /// Instances beside each other.
+    pub replicas: usize,
+    /// Calls in flight in each of them.
+    pub in_flight: usize,
+    /// Time that a guest may compute in one go, and keep all others waiting.
+    pub turn: Duration,
+    /// Time that a guest has to return when nobody waits for its answer any more.
+    pub grace: Duration,
+}
+
+impl Default for SharedLimits {
+    fn default() -> Self {
+        SharedLimits {
+            replicas: 1,
+            in_flight: 1024,
+            turn: Duration::from_millis(100),
+            grace: Duration::from_millis(100),
+        }
+    }
+}
+
+impl PluginLimits {
+    /// Whether instances of a synchronous role serve one call after the other.
+    pub fn reuses(&self) -> bool {
+        self.instances == Some(Instances::Reused)
+    }
 }
 
 impl Default for PluginLimits {
     fn default() -> Self {
         PluginLimits {
-            instances: Instances::Fresh,
+            instances: None,
             memory_bytes: 64 << 20,
             timeout: Duration::from_secs(10),
             result_bytes: 64 << 20,
@@ -51,6 +86,7 @@ impl Default for PluginLimits {
             state_bytes: 1 << 20,
             // A guest that leaks slowly starts anew before it matters.
             calls_max: 100_000,
+            shared: SharedLimits::default(),
         }
     }
 }

@@ -88,6 +88,17 @@ impl Router {
     }
 }
 
+/// Where there is room for one response only.
+fn refuse_streaming(route: &Route) -> Result<()> {
+    if !route.is_streaming() {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "model \"{}\" gives any number of responses to a request; ask for them with POST /predict/stream",
+        route.name
+    )))
+}
+
 /// What a caller asked for besides its input.
 #[derive(Default)]
 pub struct Ask {
@@ -143,6 +154,7 @@ impl Journey {
 
     /// Runs one call and waits for its single response.
     pub async fn predict(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Response> {
+        refuse_streaming(route)?;
         let timeout = self.router.timeout(route, ask.timeout);
         let copy = self.shadow.as_ref().and_then(|to| to.copy(route, &input, &ask.parameters, timeout));
         let mut responses = self.submit(route, ask, input, Arc::clone(&self.id))?;
@@ -189,6 +201,7 @@ impl Journey {
         route: &Arc<Route>,
         items: Vec<(Ask, Payload)>,
     ) -> Result<Vec<Result<Response>>> {
+        refuse_streaming(route)?;
         self.batch = true;
         let named = |error: Error| error.model(route.name.to_string());
         let calls = items

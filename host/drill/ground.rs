@@ -8,6 +8,7 @@ use super::samples::Sample;
 use super::{Options, hostile, pressure, swaps};
 use crate::config::Instances;
 use crate::error::Result;
+use crate::plugin::Role;
 use crate::policy::plan::{ExecutorKind, ExecutorPlan, Plan};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -180,8 +181,11 @@ impl Ground {
         // A pool may keep an instance for each worker and role, in the live policy and in the previous one.
         let workers: usize = self.plan.executors.values().map(ExecutorPlan::workers).sum();
         let plugins = self.plan.plugins.iter().map(|(name, plugin)| match plugin.limits.instances {
-            Instances::Fresh => (name.to_string(), 0),
-            _ => (name.to_string(), workers * 4),
+            None | Some(Instances::Fresh) if !plugin.roles.contains(&Role::Model) => (name.to_string(), 0),
+            // Without the key a model may be a streaming one, whose instances stay.
+            None | Some(Instances::Shared) => (name.to_string(), plugin.limits.shared.replicas * 4),
+            Some(Instances::Fresh) => (name.to_string(), 0),
+            Some(Instances::Reused) => (name.to_string(), workers * 4),
         });
         for (plugin, allowed) in plugins.collect::<Vec<_>>() {
             if let Some(alive) = self.instances_left(&plugin, allowed).await? {

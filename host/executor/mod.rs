@@ -10,9 +10,11 @@ mod lend;
 mod onnx;
 mod pool;
 mod queue;
+mod room;
 mod runs;
 pub mod runtime;
 mod session;
+mod shared;
 mod target;
 mod thread_pool;
 mod triton;
@@ -24,13 +26,16 @@ pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
 pub use runs::{Runs, RunsOfSize};
 pub use session::{Device, SessionConfig};
+pub use shared::SharedCallable;
 pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 pub use triton::{TlsFiles, TritonConfig, TritonExecutor};
 
 use crate::error::{Error, Result};
 use crate::plugin::{Transformer, Visit};
-use crate::predict::{Context, Metadata, Payload, Response, Responses, Sender, Service, Tensor};
+use crate::predict::{
+    Context, Metadata, Payload, Response, Responses, Sender, Service, Tensor, check_outputs,
+};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -88,6 +93,8 @@ pub enum Source {
     Plugin(Arc<crate::plugin::PluginModel>),
     /// A model of the remote that an executor stands for; without a version the only one that is there.
     Remote { name: String, version: Option<String>, twin: Option<Twin> },
+    /// A plugin in the role `streaming-model`. A call of an idempotent one may run again after a fault beside it.
+    Streaming { plugin: Arc<crate::plugin::StreamingModel>, idempotent: bool },
 }
 
 /// An ONNX file that is said to be the same model as a remote one.
@@ -117,6 +124,11 @@ pub trait Callable: Send + Sync {
     /// Whether a call keeps the thread that polls it to its end, so that it must have a worker to itself.
     fn holds_thread(&self) -> bool {
         false
+    }
+
+    /// The model itself if its calls wait side by side in an instance that they share: they need no worker.
+    fn shared(&self) -> Option<&SharedCallable> {
+        None
     }
 
     /// Whether it could run now. Asked by health checks; answers at once.
@@ -343,25 +355,4 @@ pub async fn run_alone(call: Call) -> Result<Response> {
     watch.abort();
     sink.finish(last);
     responses.one().await
-}
-
-/// A plugin keeps to the outputs that `whose` metadata announces: its own, or the model's.
-fn check_outputs(plugin: &str, whose: &str, metadata: &Metadata, outputs: &[Tensor]) -> Result<()> {
-    let fits = |tensor: &Tensor| {
-        metadata.outputs.iter().any(|spec| {
-            *spec.name == *tensor.name()
-                && spec.datatype == tensor.datatype()
-                && crate::predict::fits(&spec.shape, tensor.shape())
-        })
-    };
-    match outputs.iter().find(|tensor| !fits(tensor)) {
-        None => Ok(()),
-        Some(tensor) => Err(Error::failed(format!(
-            "plugin \"{plugin}\" gave the output \"{}\" ({} {}), which {whose} metadata does not announce",
-            tensor.name(),
-            tensor.datatype().as_str(),
-            crate::predict::format_shape(tensor.shape())
-        ))
-        .plugin(plugin)),
-    }
 }

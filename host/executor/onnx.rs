@@ -47,12 +47,8 @@ impl Executor for OnnxExecutor {
                 let model = OnnxModel::load(&environment, path, bytes, *external_data, self.sessions)?;
                 Ok(Arc::new(model))
             }
-            Source::Plugin(plugin) => Err(Error::invalid(format!(
-                "executor \"{}\" is of kind onnx and runs ONNX files, but the model is the plugin \"{}\"; name \
-                 an executor of kind thread-pool, such as \"cpu\"",
-                self.name(),
-                plugin.name()
-            ))),
+            Source::Plugin(plugin) => Err(self.runs_no_plugin(plugin.name())),
+            Source::Streaming { plugin, .. } => Err(self.runs_no_plugin(plugin.name())),
             Source::Remote { name, .. } => Err(super::refuse_remote(self.name(), Self::KIND, name)),
         }
     }
@@ -75,5 +71,15 @@ impl Executor for OnnxExecutor {
 
     fn running(&self) -> Vec<String> {
         self.pool.running()
+    }
+}
+
+impl OnnxExecutor {
+    fn runs_no_plugin(&self, plugin: &str) -> Error {
+        Error::invalid(format!(
+            "executor \"{}\" is of kind onnx and runs ONNX files, but the model is the plugin \"{plugin}\"; name \
+             an executor of kind thread-pool, such as \"cpu\"",
+            self.pool.name()
+        ))
     }
 }

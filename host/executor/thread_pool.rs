@@ -1,8 +1,9 @@
 //! The `thread-pool` executor: workers that run plugins, and ONNX models on the CPU.
 
 use super::pool::{PoolConfig, WorkerPool};
+use super::room::Room;
 use super::session::{Device, OnnxModel, SessionConfig};
-use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs};
+use super::{BoxFuture, Call, Callable, Executor, Lent, SharedCallable, Sink, Source, Status, check_outputs};
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::plugin::PluginModel;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub struct ThreadPoolExecutor {
     pool: WorkerPool,
+    room: Room,
     sessions: SessionConfig,
     library: Option<PathBuf>,
 }
@@ -29,7 +31,8 @@ impl ThreadPoolExecutor {
         metrics: &Metrics,
     ) -> Result<Self> {
         let sessions = SessionConfig { device: Device::Cpu, ..sessions };
-        Ok(ThreadPoolExecutor { pool: WorkerPool::start(name, pool, runtime, metrics)?, sessions, library })
+        let pool = WorkerPool::start(name, pool, runtime, metrics)?;
+        Ok(ThreadPoolExecutor { pool, room: Room::new(name), sessions, library })
     }
 }
 
@@ -50,15 +53,21 @@ impl Executor for ThreadPoolExecutor {
             }
             Source::Plugin(plugin) => Arc::new(PluginCallable(Arc::clone(plugin))),
             Source::Remote { name, .. } => return Err(super::refuse_remote(self.name(), Self::KIND, name)),
+            Source::Streaming { plugin, idempotent } => {
+                Arc::new(SharedCallable::new(Arc::clone(plugin), *idempotent))
+            }
         })
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        self.pool.submit(call)
+        if call.callable.shared().is_some() { self.room.submit(call) } else { self.pool.submit(call) }
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
-        self.pool.submit_batch(calls)
+        match calls.first() {
+            Some(first) if first.callable.shared().is_some() => self.room.submit_batch(calls),
+            _ => self.pool.submit_batch(calls),
+        }
     }
 
     fn lend(&self, lent: Lent) -> Result<(), Lent> {
@@ -66,11 +75,14 @@ impl Executor for ThreadPoolExecutor {
     }
 
     fn status(&self) -> Status {
-        self.pool.status()
+        let status = self.pool.status();
+        Status { inflight: status.inflight + self.room.in_flight(), ..status }
     }
 
     fn running(&self) -> Vec<String> {
-        self.pool.running()
+        let mut running = self.pool.running();
+        running.extend(self.room.running());
+        running
     }
 }
 

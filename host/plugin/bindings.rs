@@ -57,6 +57,26 @@ pub mod executor {
     });
 }
 
+/// The role `streaming-model`, and what it waits with.
+pub mod concurrent {
+    wasmtime::component::bindgen!({
+        path: ["wit", "wit/async"],
+        world: "hostler:concurrent/streaming-model-plugin",
+        imports: { default: trappable },
+        exports: { default: async | store },
+        with: {
+            "hostler:plugin/types": super::types,
+            "hostler:plugin/assets": super::transformer::hostler::plugin::assets,
+            "hostler:plugin/state": super::transformer::hostler::plugin::state,
+            "hostler:plugin/metrics": super::transformer::hostler::plugin::metrics,
+            "hostler:concurrent/sinks.sink": crate::plugin::concurrent::Sink,
+            "wasi:logging/logging": super::transformer::wasi::logging::logging,
+            "wasi:config/store": super::transformer::wasi::config::store,
+        },
+    });
+}
+
+pub use concurrent::hostler::concurrent::{clock, sinks};
 pub use executor::hostler::plugin::{callables, models};
 pub use transformer::hostler::plugin::{assets, metrics, state, types};
 pub use transformer::wasi::{config::store, logging::logging};

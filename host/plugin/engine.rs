@@ -1,16 +1,17 @@
 //! The wasmtime engine that runs plugins, its clock, and the compiling of components.
 //!
-//! One engine for the life of the process. Its pool of instance slots is shared by all plugins, old and
-//! new; none free is Overloaded, never a wait.
+//! One engine for the life of the process, and a second one, made when it is first needed, for plugins whose calls
+//! wait side by side. The pool of instance slots of each is shared by all its plugins, old and new; none free is
+//! Overloaded, never a wait.
 
 use super::cache::Cache;
 use super::memory::Memory;
 use super::state::State;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -28,19 +29,49 @@ const KEEP_RESIDENT_BYTES: usize = 512 << 10;
 /// A plugin's native stack. Guests have half of it, host calls the rest.
 const STACK_BYTES: usize = 2 << 20;
 
+/// Instances that serve many requests each are few.
+const CONCURRENT_INSTANCES_MAX: u32 = 128;
+
+/// Native stacks for each of them. A call that waits gives its stack back, unless it waits in synchronous code.
+const CONCURRENT_STACKS: u32 = 8;
+
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
     pub(super) linker: Linker<State>,
-    /// Interfaces that plugins may import.
-    pub(super) given: BTreeSet<String>,
     pub(super) config: EngineConfig,
     cache: Option<Cache>,
     compilers: rayon::ThreadPool,
     ticker: Arc<Ticker>,
+    concurrent: OnceLock<Concurrent>,
     /// Where instances wait for their next call.
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     /// What plugins remember, by their names, as long as a generation of theirs is there.
     memories: Mutex<HashMap<Arc<str>, Weak<Memory>>>,
+}
+
+/// What plugins with calls that wait side by side run on: an engine with the machinery for tasks, which costs all
+/// others too much.
+pub(super) struct Concurrent {
+    pub wasmtime: wasmtime::Engine,
+    pub linker: Linker<State>,
+    ticker: Arc<Ticker>,
+}
+
+impl Concurrent {
+    fn new(config: &EngineConfig) -> Result<Self> {
+        let wasmtime = wasmtime::Engine::new(&concurrent_config(config)).map_err(failed)?;
+        let linker = concurrent_linker(&wasmtime).map_err(failed)?;
+        let ticker = Ticker::start(&wasmtime)?;
+        Ok(Concurrent { wasmtime, linker, ticker })
+    }
+
+    pub fn tick(&self) -> Ticking<'_> {
+        self.ticker.tick()
+    }
+}
+
+fn failed(error: wasmtime::Error) -> Error {
+    Error::failed(format!("cannot start the plugin engine: {error:#}")).source(format!("{error:?}"))
 }
 
 /// Something that keeps instances in case they are needed.
@@ -52,9 +83,6 @@ pub(super) trait Reclaim: Send + Sync {
 impl Engine {
     /// Reserves the pool. Fails where the machine does not give enough address space.
     pub fn new(config: EngineConfig) -> Result<Arc<Self>> {
-        let failed = |error: wasmtime::Error| {
-            Error::failed(format!("cannot start the plugin engine: {error:#}")).source(format!("{error:?}"))
-        };
         let wasmtime = wasmtime::Engine::new(&wasmtime_config(&config)).map_err(failed)?;
         let linker = linker(&wasmtime).map_err(failed)?;
         let compilers = rayon::ThreadPoolBuilder::new()
@@ -65,31 +93,41 @@ impl Engine {
             .map_err(|error| Error::failed(format!("cannot start compile threads: {error}")))?;
         let cache = config.cache_dir.clone().map(|dir| Cache::new(dir, config.cache_bytes_max));
         let ticker = Ticker::start(&wasmtime)?;
-        let given = super::inspect::given_interfaces();
         Ok(Arc::new(Engine {
             wasmtime,
             linker,
-            given,
             config,
             cache,
             compilers,
             ticker,
+            concurrent: OnceLock::new(),
             idle: Mutex::default(),
             memories: Mutex::default(),
         }))
     }
 
-    /// Compiles a component, or takes it from the cache. Blocks; runs on low-priority threads.
-    pub(super) fn compile(&self, wasm: &[u8]) -> Result<Component> {
-        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(&self.wasmtime, wasm)) {
+    /// The engine for plugins whose calls wait side by side.
+    pub(super) fn concurrent(&self) -> Result<&Concurrent> {
+        if let Some(concurrent) = self.concurrent.get() {
+            return Ok(concurrent);
+        }
+        // Made twice at worst, by two loads at once; one of them stays.
+        let made = Concurrent::new(&self.config)?;
+        Ok(self.concurrent.get_or_init(|| made))
+    }
+
+    /// Compiles a component for one of the engines, or takes it from the cache. Blocks; runs on low-priority
+    /// threads.
+    pub(super) fn compile(&self, engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Component> {
+        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(engine, wasm)) {
             return Ok(component);
         }
-        let component = self.compilers.install(|| Component::new(&self.wasmtime, wasm)).map_err(|error| {
+        let component = self.compilers.install(|| Component::new(engine, wasm)).map_err(|error| {
             Error::invalid(format!("not a component that this host can run: {}", error.root_cause()))
                 .source(format!("{error:?}"))
         })?;
         if let Some(cache) = &self.cache {
-            cache.store(&self.wasmtime, wasm, &component);
+            cache.store(engine, wasm, &component);
         }
         Ok(component)
     }
@@ -126,17 +164,28 @@ impl Engine {
 
     /// Keeps the clock ticking for as long as the guard lives.
     pub(super) fn tick(&self) -> Ticking<'_> {
-        self.ticker.active.fetch_add(1, Ordering::SeqCst);
-        self.ticker.wake();
-        Ticking(&self.ticker)
+        self.ticker.tick()
     }
 }
 
 fn wasmtime_config(config: &EngineConfig) -> wasmtime::Config {
-    let instances = config.instances;
+    let mut wasmtime = common_config(config, config.instances, config.instances);
+    // Plugins of this engine are synchronous: a call costs a quarter without the machinery for tasks.
+    wasmtime.concurrency_support(false);
+    wasmtime
+}
+
+fn concurrent_config(config: &EngineConfig) -> wasmtime::Config {
+    let instances = config.instances.clamp(1, CONCURRENT_INSTANCES_MAX);
+    let mut wasmtime = common_config(config, instances, instances.saturating_mul(CONCURRENT_STACKS));
+    wasmtime.wasm_component_model_async(true);
+    wasmtime
+}
+
+fn common_config(config: &EngineConfig, instances: u32, stacks: u32) -> wasmtime::Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_stacks(instances)
+        .total_stacks(stacks)
         // A component is made of several core instances: the program, its adapters, shims.
         .total_core_instances(instances.saturating_mul(8))
         .total_memories(instances.saturating_mul(2))
@@ -155,8 +204,6 @@ fn wasmtime_config(config: &EngineConfig) -> wasmtime::Config {
         .pagemap_scan(Enabled::Auto);
     let mut wasmtime = wasmtime::Config::new();
     wasmtime
-        // Plugins of this engine are synchronous: a call costs a quarter without the machinery for tasks.
-        .concurrency_support(false)
         .epoch_interruption(true)
         .parallel_compilation(true)
         .async_stack_size(STACK_BYTES)
@@ -166,7 +213,23 @@ fn wasmtime_config(config: &EngineConfig) -> wasmtime::Config {
 }
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
-    use super::bindings::{assets, callables, logging, metrics, models, state, store, types};
+    use super::bindings::{callables, models};
+    let mut linker = common_linker(engine)?;
+    callables::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+fn concurrent_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    use super::bindings::{clock, sinks};
+    let mut linker = common_linker(engine)?;
+    sinks::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    clock::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+fn common_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    use super::bindings::{assets, logging, metrics, state, store, types};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
@@ -175,8 +238,6 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     state::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    callables::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 
@@ -239,6 +300,12 @@ impl Ticker {
         });
         sender.send(Arc::downgrade(&ticker)).expect("invariant: the thread waits for its ticker");
         Ok(ticker)
+    }
+
+    fn tick(&self) -> Ticking<'_> {
+        self.active.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+        Ticking(self)
     }
 
     fn now_ms(&self) -> u64 {

@@ -79,9 +79,15 @@ impl types::HostTensor for State {
 }
 
 impl State {
-    fn context(&mut self, request: Resource<Request>) -> Trappable<&Arc<Context>> {
+    fn context(&mut self, request: Resource<Request>) -> Trappable<Arc<Context>> {
+        if let Some(desk) = &self.desk {
+            let call = desk.by_key(request.rep()).call();
+            let call =
+                call.ok_or_else(|| wasmtime::Error::msg("used a request after its execute returned"))?;
+            return Ok(Arc::clone(&call.context));
+        }
         let call = self.call()?;
-        Ok(call.calls.batch.get(request.rep() as usize).unwrap_or(&call.context))
+        Ok(Arc::clone(call.calls.batch.get(request.rep() as usize).unwrap_or(&call.context)))
     }
 }
 
@@ -98,8 +104,12 @@ impl types::HostRequest for State {
         Ok(self.context(request)?.version.to_string())
     }
 
-    fn time_left(&mut self, _: Resource<Request>) -> Trappable<Option<u64>> {
-        Ok(Some(self.call()?.deadline.saturating_duration_since(Instant::now()).as_millis() as u64))
+    fn time_left(&mut self, request: Resource<Request>) -> Trappable<Option<u64>> {
+        let deadline = match &self.desk {
+            Some(desk) => desk.by_key(request.rep()).call().map_or_else(Instant::now, |call| call.deadline),
+            None => self.call()?.deadline,
+        };
+        Ok(Some(deadline.saturating_duration_since(Instant::now()).as_millis() as u64))
     }
 
     fn cancelled(&mut self, request: Resource<Request>) -> Trappable<bool> {

@@ -1,6 +1,5 @@
 //! What a component has and needs, read from its type: roles, imports, the contract's version.
 
-use super::engine::Engine;
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,22 +11,41 @@ pub const CONTRACT_VERSION: &str = "0.1.0";
 
 const PACKAGE: &str = "hostler:plugin/";
 
+/// The package of `wit/async`, in the same version.
+const CONCURRENT_PACKAGE: &str = "hostler:concurrent/";
+
+/// Whether a component needs the engine for calls that wait side by side: the names of its imports and exports
+/// stand in it as they are. Asked before it is compiled.
+pub(super) fn is_concurrent(wasm: &[u8]) -> bool {
+    let name = CONCURRENT_PACKAGE.as_bytes();
+    wasm.windows(name.len()).any(|window| window == name)
+}
+
 /// What a plugin can be, by the interface that it exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     Transformer,
     Model,
     Executor,
+    StreamingModel,
 }
 
 impl Role {
-    pub const ALL: [Role; 3] = [Role::Transformer, Role::Model, Role::Executor];
+    pub const ALL: [Role; 4] = [Role::Transformer, Role::Model, Role::Executor, Role::StreamingModel];
+
+    fn package(self) -> &'static str {
+        match self {
+            Role::StreamingModel => CONCURRENT_PACKAGE,
+            _ => PACKAGE,
+        }
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Transformer => "transformer",
             Role::Model => "model",
             Role::Executor => "executor",
+            Role::StreamingModel => "streaming-model",
         }
     }
 }
@@ -47,33 +65,36 @@ pub struct Anatomy {
 }
 
 impl Anatomy {
-    pub(super) fn of(engine: &Engine, component: &Component) -> Self {
+    pub(super) fn of(engine: &wasmtime::Engine, component: &Component) -> Self {
         let ty = component.component_type();
         let names = |items: &mut dyn Iterator<Item = &str>| items.map(str::to_owned).collect::<Vec<_>>();
-        let imports = names(&mut ty.imports(&engine.wasmtime).map(|(name, _)| name));
-        let exports = names(&mut ty.exports(&engine.wasmtime).map(|(name, _)| name));
+        let imports = names(&mut ty.imports(engine).map(|(name, _)| name));
+        let exports = names(&mut ty.exports(engine).map(|(name, _)| name));
         let has = |role: &Role| {
-            let wanted = format!("{PACKAGE}{role}@");
+            let wanted = format!("{}{role}@", role.package());
             exports.iter().any(|export| export.strip_prefix(&wanted).is_some_and(compatible))
         };
         Anatomy { roles: Role::ALL.into_iter().filter(has).collect(), imports, exports }
     }
 
     /// Refuses what this host cannot run, with the versions or the imports that do not fit.
-    pub(super) fn check(&self, engine: &Engine, component: &Component) -> Result<()> {
-        for name in self.imports.iter().chain(&self.exports) {
-            let Some((interface, version)) = name.strip_prefix(PACKAGE).and_then(|name| name.split_once('@'))
-            else {
-                continue;
-            };
+    pub(super) fn check(
+        &self,
+        given: &BTreeSet<String>,
+        engine: &wasmtime::Engine,
+        component: &Component,
+    ) -> Result<()> {
+        let ours = |name: &&String| [PACKAGE, CONCURRENT_PACKAGE].iter().any(|ours| name.starts_with(ours));
+        for name in self.imports.iter().chain(&self.exports).filter(ours) {
+            let Some((interface, version)) = name.split_once('@') else { continue };
             if !compatible(version) {
                 return Err(Error::unsupported(format!(
-                    "built against {PACKAGE}{interface}@{version}, but this host has {CONTRACT_VERSION}; \
+                    "built against {interface}@{version}, but this host has {CONTRACT_VERSION}; \
                      build it again with the contract that `hostler wit` writes"
                 )));
             }
         }
-        let missing = self.missing_imports(engine, component);
+        let missing = Self::missing_imports(given, engine, component);
         if missing.is_empty() {
             return Ok(());
         }
@@ -85,10 +106,13 @@ impl Anatomy {
         )))
     }
 
-    fn missing_imports(&self, engine: &Engine, component: &Component) -> Vec<String> {
-        let given = &engine.given;
+    fn missing_imports(
+        given: &BTreeSet<String>,
+        engine: &wasmtime::Engine,
+        component: &Component,
+    ) -> Vec<String> {
         let ty = component.component_type();
-        ty.imports(&engine.wasmtime)
+        ty.imports(engine)
             .filter(|(name, item)| match item.ty {
                 // Types are not code: they come with the interfaces that use them.
                 ComponentItem::Type(_) => false,
@@ -109,7 +133,8 @@ impl Anatomy {
             format!("its role is {}", roles.join(" and "))
         };
         Error::invalid(format!(
-            "needs the role {role} (export {PACKAGE}{role}@{CONTRACT_VERSION}), but {has}"
+            "needs the role {role} (export {}{role}@{CONTRACT_VERSION}), but {has}",
+            role.package()
         ))
     }
 }
@@ -133,9 +158,17 @@ fn without_patch(name: &str) -> String {
 }
 
 /// The interfaces that plugins may import, in the form that `missing_imports` compares.
-pub(super) fn given_interfaces() -> BTreeSet<String> {
-    let ours = ["types", "assets", "state", "metrics", "callables", "models"]
-        .map(|name| format!("{PACKAGE}{name}@{CONTRACT_VERSION}"));
+pub(super) fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
+    let own: &[&str] = match concurrent {
+        // What blocks its caller would block all that wait beside it.
+        true => &["hostler:concurrent/sinks", "hostler:concurrent/clock"],
+        false => &["hostler:plugin/callables", "hostler:plugin/models"],
+    };
+    let own = own.iter().map(|name| format!("{name}@{CONTRACT_VERSION}"));
+    let ours = ["types", "assets", "state", "metrics"]
+        .map(|name| format!("{PACKAGE}{name}@{CONTRACT_VERSION}"))
+        .into_iter()
+        .chain(own);
     let drafts = ["wasi:logging/logging@0.1.0-draft", "wasi:config/store@0.2.0-rc.1"].map(str::to_owned);
     let wasi = [
         "cli/environment",
@@ -167,5 +200,5 @@ pub(super) fn given_interfaces() -> BTreeSet<String> {
         "sockets/udp-create-socket",
     ]
     .map(|name| format!("wasi:{name}@0.2.0"));
-    ours.iter().chain(&drafts).chain(&wasi).map(|name| without_patch(name)).collect()
+    ours.chain(drafts).chain(wasi).map(|name| without_patch(&name)).collect()
 }

@@ -3,7 +3,6 @@
 
 use super::engine::{Engine, Reclaim};
 use super::state::{Grant, OverBudget, State};
-use crate::config::Instances;
 use crate::error::{Error, Kind, Result};
 use crate::predict::Context;
 use std::cell::Cell;
@@ -91,7 +90,7 @@ type Outcome<R> = wasmtime::Result<R>;
 impl<P: RolePre> Pool<P> {
     pub fn new(engine: Arc<Engine>, grant: Arc<Grant>, pre: P, metrics: PluginMetrics) -> Self {
         let idle = Arc::new(Idle(Mutex::default()));
-        if grant.limits.instances == Instances::Reused {
+        if grant.limits.reuses() {
             let weak = Arc::downgrade(&idle);
             engine.register_idle(weak);
         }
@@ -160,10 +159,7 @@ impl<P: RolePre> Pool<P> {
     }
 
     async fn obtain(&self, context: &Arc<Context>, deadline: Instant) -> Outcome<Live<P::Exports>> {
-        let idle = match self.grant.limits.instances {
-            Instances::Fresh => None,
-            Instances::Reused => self.idle.lock().pop(),
-        };
+        let idle = if self.grant.limits.reuses() { self.idle.lock().pop() } else { None };
         match idle {
             Some(live) => Ok(live),
             None => self.instantiate(context, deadline).await,
@@ -194,7 +190,7 @@ impl<P: RolePre> Pool<P> {
     /// Back to the pool, if it is worth keeping.
     pub fn give_back(&self, mut live: Live<P::Exports>) {
         let limits = &self.grant.limits;
-        let kept = limits.instances == Instances::Reused
+        let kept = limits.reuses()
             && live.calls < limits.calls_max
             // A guest that leaks handles is replaced before it runs into its limit.
             && live.store.data_mut().table.iter_mut().count() < limits.handles / 2;
@@ -245,13 +241,7 @@ impl<P: RolePre> Pool<P> {
             let mb = limits.memory_bytes >> 20;
             Error::failed(format!("plugin \"{name}\" wanted more than its {mb} MB of memory; see memory_mb"))
         } else {
-            let cause = match trap {
-                Some(Trap::UnreachableCodeReached) => "panicked or aborted".to_owned(),
-                Some(Trap::StackOverflow) => "recursed too deep".to_owned(),
-                Some(trap) => format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")),
-                None => format!("failed: {}", error.root_cause()),
-            };
-            Error::failed(format!("plugin \"{name}\" {cause}"))
+            Error::failed(format!("plugin \"{name}\" {}", in_words(&error)))
         };
         let explained = explained.plugin(&**name).source(format!("{last_words}{error:?}"));
         if answered && explained.kind() == Kind::Deadline {
@@ -260,6 +250,16 @@ impl<P: RolePre> Pool<P> {
             tracing::info!(request, plugin = &**name, detail, "{explained}");
         }
         explained
+    }
+}
+
+/// What a guest did that it could not return.
+pub(super) fn in_words(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::UnreachableCodeReached) => "panicked or aborted".to_owned(),
+        Some(Trap::StackOverflow) => "recursed too deep".to_owned(),
+        Some(trap) => format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")),
+        None => format!("failed: {}", error.root_cause()),
     }
 }
 

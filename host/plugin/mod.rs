@@ -6,6 +6,7 @@
 mod bindings;
 mod cache;
 mod calls;
+mod concurrent;
 mod engine;
 mod executor;
 mod host_calls;
@@ -16,6 +17,7 @@ mod memory;
 mod numbers;
 mod state;
 
+pub use concurrent::{Permit, StreamingModel};
 pub use engine::Engine;
 pub use executor::{Answered, PluginExecutor};
 pub use inspect::{Anatomy, CONTRACT_VERSION, Role};
@@ -90,9 +92,20 @@ impl Plugin {
             ))));
         }
         not_a_component(wasm).map_or(Ok(()), Err).map_err(named)?;
-        let component = engine.compile(wasm).map_err(named)?;
-        let anatomy = Anatomy::of(engine, &component);
-        anatomy.check(engine, &component).map_err(named)?;
+        let concurrent = inspect::is_concurrent(wasm);
+        let wasmtime = match concurrent {
+            true => &engine.concurrent().map_err(named)?.wasmtime,
+            false => &engine.wasmtime,
+        };
+        let component = engine.compile(wasmtime, wasm).map_err(named)?;
+        let anatomy = Anatomy::of(wasmtime, &component);
+        let given = inspect::given_interfaces(concurrent);
+        anatomy.check(&given, wasmtime, &component).map_err(named)?;
+        if concurrent && anatomy.roles.iter().any(|role| *role != Role::StreamingModel) {
+            return Err(named(Error::unsupported(
+                "a component with the role streaming-model can have no other; make two of it",
+            )));
+        }
         Ok(Plugin { engine: Arc::clone(engine), grant: Arc::new(grant), component, anatomy })
     }
 
@@ -131,6 +144,22 @@ impl Plugin {
         Ok(PluginExecutor::new(pool, Arc::clone(&self.grant.name)))
     }
 
+    /// Links the role `streaming-model` and starts its instances. Needs a tokio runtime around it.
+    pub async fn streaming_model(&self, metrics: &Metrics) -> Result<StreamingModel> {
+        let name = &self.grant.name;
+        self.check_role(Role::StreamingModel)?;
+        if self.grant.limits.reuses() || self.grant.limits.instances == Some(crate::config::Instances::Fresh)
+        {
+            return Err(Error::invalid(format!(
+                "plugin \"{name}\": instances of a streaming-model are \"shared\"; leave the key out"
+            )));
+        }
+        let engine = self.engine.concurrent()?;
+        let pre = engine.linker.instantiate_pre(&self.component).map_err(|error| self.misfit(error))?;
+        let pre = bindings::concurrent::StreamingModelPluginPre::new(pre).map_err(|e| self.misfit(e))?;
+        StreamingModel::start(&self.engine, &self.grant, pre, self.metrics(metrics)).await
+    }
+
     /// The mean time to make and drop an instance. Measured over `rounds`.
     pub async fn fresh_instance_cost(&self, rounds: u32) -> Result<Duration> {
         let failed = |error: wasmtime::Error| {
@@ -156,27 +185,44 @@ impl Plugin {
         metrics: &Metrics,
         link: impl FnOnce(wasmtime::component::InstancePre<State>) -> wasmtime::Result<P>,
     ) -> Result<Pool<P>> {
-        let name = &self.grant.name;
-        if !self.anatomy.roles.contains(&role) {
-            let lacks = self.anatomy.lacks(role);
-            return Err(lacks.context(format!("plugin \"{name}\"")).plugin(&**name));
+        self.check_role(role)?;
+        if self.grant.limits.instances == Some(crate::config::Instances::Shared) {
+            return Err(Error::invalid(format!(
+                "plugin \"{}\": only instances of a streaming-model can be \"shared\", but its role here is {role}",
+                self.grant.name
+            )));
         }
-        let pre = self.engine.linker.instantiate_pre(&self.component).and_then(link).map_err(|error| {
-            Error::unsupported(format!(
-                "plugin \"{name}\": does not fit the contract {CONTRACT_VERSION}: {}",
-                error.root_cause()
-            ))
-            .plugin(&**name)
-            .source(format!("{error:?}"))
-        })?;
-        let label = [&**name];
-        let metrics = PluginMetrics {
+        let linked = self.engine.linker.instantiate_pre(&self.component).and_then(link);
+        let pre = linked.map_err(|error| self.misfit(error))?;
+        Ok(Pool::new(Arc::clone(&self.engine), Arc::clone(&self.grant), pre, self.metrics(metrics)))
+    }
+
+    fn check_role(&self, role: Role) -> Result<()> {
+        if self.anatomy.roles.contains(&role) {
+            return Ok(());
+        }
+        let name = &self.grant.name;
+        Err(self.anatomy.lacks(role).context(format!("plugin \"{name}\"")).plugin(&**name))
+    }
+
+    fn misfit(&self, error: wasmtime::Error) -> Error {
+        let name = &self.grant.name;
+        let cause = error.root_cause();
+        Error::unsupported(format!(
+            "plugin \"{name}\": does not fit the contract {CONTRACT_VERSION}: {cause}"
+        ))
+        .plugin(&**name)
+        .source(format!("{error:?}"))
+    }
+
+    fn metrics(&self, metrics: &Metrics) -> PluginMetrics {
+        let label = [&*self.grant.name];
+        PluginMetrics {
             calls: metrics.plugin_calls.with_label_values(&label),
             traps: metrics.plugin_traps.with_label_values(&label),
             instantiate: metrics.plugin_instantiate.clone(),
             instances: metrics.plugin_instances.with_label_values(&label),
-        };
-        Ok(Pool::new(Arc::clone(&self.engine), Arc::clone(&self.grant), pre, metrics))
+        }
     }
 
     /// The context of calls that no request has caused.
@@ -262,10 +308,7 @@ impl Visit {
     /// are not, but all that `workers` keep must leave most of the host's to others.
     pub fn kept_max(&self, workers: usize) -> usize {
         let Pool { engine, grant, .. } = &self.transformer.pool;
-        match grant.limits.instances {
-            crate::config::Instances::Reused => 0,
-            crate::config::Instances::Fresh => engine.config.instances as usize / (4 * workers.max(1)),
-        }
+        if grant.limits.reuses() { 0 } else { engine.config.instances as usize / (4 * workers.max(1)) }
     }
 }
 
@@ -346,18 +389,20 @@ fn take_tensors<E>(live: &mut Live<E>, tensors: Vec<Resource<Tensor>>) -> wasmti
     tensors.into_iter().map(|tensor| Ok(table.delete(tensor)?)).collect()
 }
 
+fn tensor_specs(specs: Vec<types::TensorSpec>) -> Vec<TensorSpec> {
+    let spec = |spec: types::TensorSpec| TensorSpec {
+        name: spec.name.into(),
+        datatype: spec.datatype.into(),
+        shape: spec.shape.into(),
+        optional: false,
+    };
+    specs.into_iter().map(spec).collect()
+}
+
 impl From<types::ModelMetadata> for Metadata {
     fn from(metadata: types::ModelMetadata) -> Self {
-        let specs = |specs: Vec<types::TensorSpec>| {
-            let spec = |spec: types::TensorSpec| TensorSpec {
-                name: spec.name.into(),
-                datatype: spec.datatype.into(),
-                shape: spec.shape.into(),
-                optional: false,
-            };
-            specs.into_iter().map(spec).collect()
-        };
-        Metadata { inputs: specs(metadata.inputs), outputs: specs(metadata.outputs), streaming: false }
+        let (inputs, outputs) = (tensor_specs(metadata.inputs), tensor_specs(metadata.outputs));
+        Metadata { inputs, outputs, streaming: false }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a store holds for its guest: handles, limits, the call in progress, and WASI without authority.
 
 use super::calls::Calls;
+use super::concurrent::Desk;
 use super::engine::Engine;
 use super::log::{GuestOutput, LogBudget, Stream};
 use super::memory::Memory;
@@ -35,6 +36,9 @@ impl Grant {
     }
 }
 
+/// Handles that each of the calls that wait side by side may have, all in all.
+const HANDLES_PER_CALL: usize = 16;
+
 /// The call that an instance works on.
 pub(super) struct CallState {
     pub context: Arc<Context>,
@@ -57,6 +61,8 @@ pub(super) struct State {
     pub keys_given: u32,
     /// In this call the guest asked for more memory than it may have.
     pub memory_refused: bool,
+    /// The calls that wait side by side in this instance, where they do.
+    pub desk: Option<Arc<Desk>>,
     /// Made when the guest first needs it: most plugins never do, and building it costs microseconds.
     wasi: Option<Box<WasiCtx>>,
 }
@@ -73,8 +79,20 @@ impl State {
             memory_bytes: 0,
             memory_refused: false,
             keys_given: 0,
+            desk: None,
             wasi: None,
         }
+    }
+
+    /// For an instance whose calls wait side by side, as many as `in_flight`.
+    pub fn shared(grant: Arc<Grant>, desk: Arc<Desk>, in_flight: usize) -> Self {
+        let mut state = State::new(grant);
+        state
+            .table
+            .set_max_capacity(state.grant.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL)));
+        state.log.begin("".into(), state.grant.limits.log_bytes);
+        state.desk = Some(desk);
+        state
     }
 
     /// Starts a call; what the last one left is forgotten.
@@ -96,6 +114,10 @@ impl State {
     /// Counts bytes that the guest hands to the host against its budget.
     pub fn spend(&mut self, bytes: usize) -> wasmtime::Result<()> {
         let limit = self.grant.limits.result_bytes;
+        if self.desk.is_some() {
+            // Whose bytes these are is not known here; what many calls hold is bounded by their handles.
+            return if bytes > limit { Err(OverBudget { limit_bytes: limit }.into()) } else { Ok(()) };
+        }
         let call = self.call()?;
         call.result_bytes_left =
             call.result_bytes_left.checked_sub(bytes).ok_or(OverBudget { limit_bytes: limit })?;

@@ -36,8 +36,10 @@ pub fn describe(plan: &Plan) -> Description {
     for (name, plugin) in &plan.plugins {
         let limits = &plugin.limits;
         let instances = match limits.instances {
-            Instances::Fresh => "fresh",
-            Instances::Reused => "reused",
+            None => "by role",
+            Some(Instances::Fresh) => "fresh",
+            Some(Instances::Reused) => "reused",
+            Some(Instances::Shared) => "shared",
         };
         let mut entry = owned([
             ("file", plugin.file.sha256.clone()),
@@ -50,6 +52,16 @@ pub fn describe(plan: &Plan) -> Description {
             ("state_kb", (limits.state_bytes >> 10).to_string()),
             ("calls_max", limits.calls_max.to_string()),
         ]);
+        let shared = crate::config::SharedLimits::default();
+        if limits.shared != shared {
+            let now = limits.shared;
+            entry.extend(owned([
+                ("replicas", now.replicas.to_string()),
+                ("max_in_flight", now.in_flight.to_string()),
+                ("turn_ms", now.turn.as_millis().to_string()),
+                ("grace_ms", now.grace.as_millis().to_string()),
+            ]));
+        }
         entry.extend(plugin.config.iter().map(|(key, value)| (format!("config.{key}"), value.clone())));
         entry.extend(plugin.assets.iter().map(|(key, file)| (format!("assets.{key}"), file.sha256.clone())));
         description.insert(format!("plugin \"{name}\""), entry);
@@ -75,6 +87,9 @@ pub fn describe(plan: &Plan) -> Description {
         let transformer = model.transformer.as_ref().map(|name| name.to_string());
         entry.extend(timeout.map(|ms| ("timeout_ms".into(), ms)));
         entry.extend(transformer.map(|name| ("transformer".into(), name)));
+        if model.idempotent {
+            entry.insert("idempotent".into(), "true".into());
+        }
         if let Some(batching) = model.batching {
             entry.insert("max_batch_size".into(), batching.max_size.to_string());
             entry.insert("max_queue_delay_us".into(), batching.max_delay.as_micros().to_string());

@@ -16,7 +16,7 @@ use crate::executor::{
     TlsFiles, TritonExecutor, Twin,
 };
 use crate::metrics::Metrics;
-use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, Transformer};
+use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, StreamingModel, Transformer};
 use crate::predict::Metadata;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -73,6 +73,7 @@ enum CallableKey {
     Plugin {
         name: Arc<str>,
         plan: PluginPlan,
+        idempotent: bool,
     },
     /// Of the remote that this executor stands for.
     Remote {
@@ -85,8 +86,14 @@ enum CallableKey {
 
 struct LoadedPlugin {
     transformer: Option<Arc<Transformer>>,
-    model: Option<Arc<PluginModel>>,
+    model: Option<ModelPlugin>,
     executor: Option<Arc<PluginExecutor>>,
+}
+
+/// A plugin that is a model, in the one role or the other.
+enum ModelPlugin {
+    Model(Arc<PluginModel>),
+    Streaming(Arc<StreamingModel>),
 }
 
 /// How long each part of a reload took.
@@ -251,7 +258,10 @@ impl Loader {
                     false => None,
                 },
                 model: match wants(Role::Model) {
-                    true => Some(Arc::new(plugin.model(&self.metrics).await?)),
+                    true if plugin.anatomy().roles.contains(&Role::StreamingModel) => {
+                        Some(ModelPlugin::Streaming(Arc::new(plugin.streaming_model(&self.metrics).await?)))
+                    }
+                    true => Some(ModelPlugin::Model(Arc::new(plugin.model(&self.metrics).await?))),
                     false => None,
                 },
                 executor: match wants(Role::Executor) {
@@ -281,7 +291,7 @@ impl Loader {
             },
             SourcePlan::Plugin(name) => {
                 let (name, plan) = plugin(name);
-                CallableKey::Plugin { name, plan }
+                CallableKey::Plugin { name, plan, idempotent: wanted.idempotent }
             }
             SourcePlan::Remote { name, version, twin } => CallableKey::Remote {
                 executor: Box::new(ExecutorKey::of(plan, plan.base(&wanted.executor).0)),
@@ -343,7 +353,12 @@ impl Loader {
             },
             SourcePlan::Plugin(name) => {
                 let model = parts.plugins[&plugin(name)].model.as_ref();
-                Source::Plugin(Arc::clone(model.expect("invariant: the plan wants this role")))
+                match model.expect("invariant: the plan wants this role") {
+                    ModelPlugin::Model(plugin) => Source::Plugin(Arc::clone(plugin)),
+                    ModelPlugin::Streaming(plugin) => {
+                        Source::Streaming { plugin: Arc::clone(plugin), idempotent: wanted.idempotent }
+                    }
+                }
             }
             SourcePlan::Remote { name, version, twin } => Source::Remote {
                 name: name.clone(),

@@ -131,7 +131,7 @@ pub struct Plugin {
     pub sha256: Option<Spanned<String>>,
     pub memory_mb: Option<Spanned<usize>>,
     pub timeout_ms: Option<Spanned<u64>>,
-    /// `fresh` or `reused`.
+    /// `fresh`, `reused` or `shared`.
     pub instances: Option<Spanned<String>>,
     /// Megabytes that one call may hand to the host.
     pub result_mb: Option<usize>,
@@ -141,6 +141,14 @@ pub struct Plugin {
     pub state_kb: Option<usize>,
     /// Calls after which a reused instance is replaced.
     pub calls_max: Option<u64>,
+    /// Shared instances beside each other.
+    pub replicas: Option<Spanned<usize>>,
+    /// Calls in flight in one shared instance.
+    pub max_in_flight: Option<Spanned<usize>>,
+    /// How long a shared instance may compute in one go.
+    pub turn_ms: Option<Spanned<u64>>,
+    /// How long a call may take to return after nobody waits for it.
+    pub grace_ms: Option<u64>,
     #[serde(default)]
     pub config: BTreeMap<String, String>,
     #[serde(default)]
@@ -168,6 +176,8 @@ pub struct Model {
     pub max_queue_delay_us: Option<Spanned<u64>>,
     /// Output to a text file with a name for each of its elements, one a line.
     pub labels: BTreeMap<String, Spanned<PathBuf>>,
+    /// A call that has sent nothing may run again when its instance was lost to another one.
+    pub idempotent: bool,
     /// Sample requests with expected answers, run before the model goes live.
     pub checks: Vec<Check>,
 }

@@ -67,6 +67,27 @@ fn check_input(spec: &TensorSpec, tensor: &Tensor) -> Result<()> {
     Err(Error::invalid(format!("input \"{}\": {fault}", spec.name)).field(&*spec.name))
 }
 
+/// A plugin keeps to the outputs that `whose` metadata announces: its own, or the model's.
+pub fn check_outputs(plugin: &str, whose: &str, metadata: &Metadata, outputs: &[Tensor]) -> Result<()> {
+    let fits = |tensor: &Tensor| {
+        metadata.outputs.iter().any(|spec| {
+            *spec.name == *tensor.name()
+                && spec.datatype == tensor.datatype()
+                && fits(&spec.shape, tensor.shape())
+        })
+    };
+    match outputs.iter().find(|tensor| !fits(tensor)) {
+        None => Ok(()),
+        Some(tensor) => Err(Error::failed(format!(
+            "plugin \"{plugin}\" gave the output \"{}\" ({} {}), which {whose} metadata does not announce",
+            tensor.name(),
+            tensor.datatype().as_str(),
+            format_shape(tensor.shape())
+        ))
+        .plugin(plugin)),
+    }
+}
+
 /// Whether `shape` is one of those that `spec` stands for.
 pub fn fits(spec: &[i64], shape: &[i64]) -> bool {
     spec.len() == shape.len() && spec.iter().zip(shape).all(|(&want, &got)| want < 0 || want == got)

@@ -15,7 +15,7 @@ mod tensor;
 pub use context::{Cancellation, Context, OnCancel, Parameter, Parameters, parameter};
 pub use encode::encode_tensor;
 pub use json::{JsonLimits, decode_tensor};
-pub use metadata::{Metadata, TensorSpec, check_inputs, fits};
+pub use metadata::{Metadata, TensorSpec, check_inputs, check_outputs, fits};
 pub use plain::{decode_inputs, encode_result};
 pub use responses::{BatchResponses, Release, Response, Responses, Sender, Service, channel};
 pub use target::{Models, Outputs, Target};

@@ -130,7 +130,7 @@ impl Sender {
         let mut response = Some(response);
         poll_fn(|context| {
             let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
-            if state.receiver_gone {
+            if state.receiver_gone || state.ended {
                 return Poll::Ready(Err(Error::cancelled("the caller left in the middle of the stream")));
             }
             if state.len() >= self.shared.capacity {
@@ -148,10 +148,21 @@ impl Sender {
         .await
     }
 
+    /// Ends the stream with an error while the work still holds what it works with: dropping this says that it
+    /// has let go.
+    pub fn fail(&mut self, error: Error) {
+        self.shared.update(|state| {
+            if !state.ended {
+                state.push(Err(error));
+                state.ended = true;
+            }
+        });
+    }
+
     /// Ends the stream: with its last response, with nothing more, or with an error.
     pub fn finish(self, last: Result<Option<Response>>) {
         self.shared.update(|state| {
-            if let Some(item) = last.transpose() {
+            if let Some(item) = last.transpose().filter(|_| !state.ended) {
                 state.push(item);
             }
             state.ended = true;

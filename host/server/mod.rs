@@ -11,6 +11,7 @@ mod io;
 mod jobs;
 pub mod oip;
 pub mod plain;
+mod stream;
 
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;

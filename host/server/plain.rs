@@ -1,7 +1,7 @@
 //! The plain interface: `/predict` in JSON, and what a load balancer or a person asks for.
 
 use super::http::{self, Reply};
-use super::{Service, jobs, oip};
+use super::{Service, jobs, oip, stream};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
@@ -41,11 +41,12 @@ impl Service for Public {
         match path.as_str() {
             "/predict" if method == Method::POST => self.answered(request, Form::Single).await,
             "/predict/batch" if method == Method::POST => self.answered(request, Form::Batch).await,
+            "/predict/stream" if method == Method::POST => stream::answer(self, request).await,
             "/health" if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
             "/ready" if get => self.ready(),
             "/metrics" if get => metrics_reply(&self.metrics, &self.router),
             "/models" if get => self.models(),
-            "/predict" | "/predict/batch" => http::method_not_allowed("POST"),
+            "/predict" | "/predict/batch" | "/predict/stream" => http::method_not_allowed("POST"),
             "/health" | "/ready" | "/metrics" | "/models" => http::method_not_allowed("GET"),
             _ if jobs::takes(&path) => jobs::answer(self, request, &path).await,
             _ if path == "/v2" || path.starts_with("/v2/") => oip::answer(self, request, &path).await,
@@ -182,7 +183,7 @@ impl Public {
         }
     }
 
-    fn input(&self, route: &Route, body: &Bytes, data: &RawValue) -> Result<Payload> {
+    pub(super) fn input(&self, route: &Route, body: &Bytes, data: &RawValue) -> Result<Payload> {
         self.router.input(route, JsonText::from_checked(body.slice_ref(data.get().as_bytes())))
     }
 
@@ -261,15 +262,15 @@ impl Asked<'_> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Single<'a> {
+pub(super) struct Single<'a> {
     #[serde(borrow)]
-    model: Cow<'a, str>,
+    pub model: Cow<'a, str>,
     #[serde(borrow)]
-    version: Option<Version<'a>>,
+    pub version: Option<Version<'a>>,
     #[serde(borrow)]
-    data: &'a RawValue,
-    parameters: Option<Fields>,
-    timeout_ms: Option<serde_json::Value>,
+    pub data: &'a RawValue,
+    pub parameters: Option<Fields>,
+    pub timeout_ms: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -325,7 +326,7 @@ pub(super) fn parameters(fields: Option<&Fields>) -> Result<Parameters> {
     fields.map(|(name, value)| Ok((name.clone(), predict::parameter(name, value)?))).collect()
 }
 
-fn timeout(asked: Option<serde_json::Value>) -> Result<Option<Duration>> {
+pub(super) fn timeout(asked: Option<serde_json::Value>) -> Result<Option<Duration>> {
     let Some(asked) = asked else { return Ok(None) };
     match asked.as_u64() {
         Some(ms) if ms > 0 => Ok(Some(Duration::from_millis(ms))),

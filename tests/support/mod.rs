@@ -7,6 +7,7 @@ pub mod gather;
 pub mod jobs;
 pub mod load;
 pub mod slow;
+pub mod streaming;
 pub mod triton;
 pub mod versions;
 

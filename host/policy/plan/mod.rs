@@ -161,6 +161,7 @@ pub struct ModelPlan {
     pub batching: Option<Batching>,
     /// By output.
     pub labels: BTreeMap<Arc<str>, File>,
+    pub idempotent: bool,
     pub checks: Vec<CheckPlan>,
 }
 

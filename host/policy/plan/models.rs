@@ -88,7 +88,9 @@ impl Planner<'_> {
             }
             if let (Some(source), Some(executor)) = (source, executor) {
                 let timeout = table.timeout_ms.as_ref().map(|ms| milliseconds(*ms.get_ref()));
-                let plan = ModelPlan { source, executor, transformer, timeout, batching, labels, checks };
+                let idempotent = table.idempotent;
+                let plan =
+                    ModelPlan { source, executor, transformer, timeout, batching, labels, idempotent, checks };
                 plans.insert(name, plan);
             }
         }

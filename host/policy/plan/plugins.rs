@@ -1,7 +1,7 @@
 //! `[plugins]`: files, limits, assets.
 
 use super::{Planner, PluginPlan};
-use crate::config::{Instances, PluginLimits};
+use crate::config::{Instances, PluginLimits, SharedLimits};
 use crate::policy::manifest::{self, Manifest, Spanned};
 use crate::policy::settings::milliseconds;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,17 +44,21 @@ impl Planner<'_> {
         let default = PluginLimits::default();
         let instances = match table.instances.as_ref().map(|word| (word.get_ref().as_str(), word)) {
             None => default.instances,
-            Some(("fresh", _)) => Instances::Fresh,
-            Some(("reused", _)) => Instances::Reused,
+            Some(("fresh", _)) => Some(Instances::Fresh),
+            Some(("reused", _)) => Some(Instances::Reused),
+            Some(("shared", _)) => Some(Instances::Shared),
             Some((other, word)) => {
                 let message = format!("{what}: instances = \"{other}\" is not known");
-                self.hinted(word.span(), message, "write \"fresh\" or \"reused\"");
+                self.hinted(word.span(), message, "write \"fresh\", \"reused\" or \"shared\"");
                 default.instances
             }
         };
         for (key, zero) in [
             ("memory_mb", table.memory_mb.as_ref().filter(|mb| *mb.get_ref() == 0).map(Spanned::span)),
             ("timeout_ms", table.timeout_ms.as_ref().filter(|ms| *ms.get_ref() == 0).map(Spanned::span)),
+            ("replicas", table.replicas.as_ref().filter(|count| *count.get_ref() == 0).map(Spanned::span)),
+            ("max_in_flight", table.max_in_flight.as_ref().filter(|n| *n.get_ref() == 0).map(Spanned::span)),
+            ("turn_ms", table.turn_ms.as_ref().filter(|ms| *ms.get_ref() == 0).map(Spanned::span)),
         ] {
             if let Some(span) = zero {
                 self.fault(span, format!("{what}: {key} must be at least 1"));
@@ -71,6 +75,12 @@ impl Planner<'_> {
             log_bytes: table.log_kb.map_or(default.log_bytes, |kb| kb.saturating_mul(1 << 10)),
             state_bytes: table.state_kb.map_or(default.state_bytes, |kb| kb.saturating_mul(1 << 10)),
             calls_max: table.calls_max.unwrap_or(default.calls_max).max(1),
+            shared: SharedLimits {
+                replicas: table.replicas.as_ref().map_or(default.shared.replicas, |count| *count.get_ref()),
+                in_flight: table.max_in_flight.as_ref().map_or(default.shared.in_flight, |n| *n.get_ref()),
+                turn: table.turn_ms.as_ref().map_or(default.shared.turn, |ms| milliseconds(*ms.get_ref())),
+                grace: table.grace_ms.map_or(default.shared.grace, milliseconds),
+            },
         }
     }
 }

@@ -69,3 +69,24 @@ pub mod executor {
     pub use exports::hostler::plugin::executor::Guest;
     pub use hostler::plugin::{callables, models};
 }
+
+pub mod streaming_model {
+    wit_bindgen::generate!({
+        path: ["../../../wit", "../../../wit/async"],
+        world: "hostler:concurrent/streaming-model-plugin",
+        with: {
+            "hostler:plugin/types@0.1.0": super::types,
+            "hostler:plugin/assets@0.1.0": super::assets,
+            "hostler:plugin/state@0.1.0": super::state,
+            "hostler:plugin/metrics@0.1.0": super::metrics,
+            "wasi:logging/logging@0.1.0-draft": super::logging,
+            "wasi:config/store@0.2.0-rc.1": super::store,
+        },
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_streaming_model",
+    });
+
+    pub use exports::hostler::concurrent::streaming_model::{Guest, StreamingMetadata};
+    pub use hostler::concurrent::{clock, sinks};
+}

@@ -37,6 +37,34 @@
 //! hostler_plugin::export!(Pass: executor);
 //! ```
 //!
+//! A plugin in the role `streaming-model` waits for as long as it likes, and many requests wait side by side in
+//! one instance of it:
+//!
+//! ```
+//! use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, sleep};
+//! use hostler_plugin::{Datatype, Error, Request, Tensor, tensor};
+//! use std::time::Duration;
+//!
+//! struct Count;
+//!
+//! impl StreamingModel for Count {
+//!     fn metadata() -> StreamingMetadata {
+//!         let outputs = vec![tensor::spec("n", Datatype::Int32, &[1])];
+//!         StreamingMetadata { inputs: Vec::new(), outputs, streaming: true }
+//!     }
+//!
+//!     async fn execute(_: Request, _: Vec<Tensor>, responses: Sink) -> Result<(), Error> {
+//!         for n in 0..3 {
+//!             sleep(Duration::from_millis(10)).await?;
+//!             responses.send(vec![tensor::int32("n", &[1], &[n])?]).await?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! hostler_plugin::export!(Count: streaming_model);
+//! ```
+//!
 //! It knows no model, and of JSON only what a small plugin needs to read it. On a target that is not
 //! WebAssembly everything compiles, so that a plugin's own logic can be tested with `cargo test`, but
 //! calls to the host do not work there.
@@ -46,6 +74,7 @@ pub mod assets;
 pub mod bindings;
 pub mod budget;
 pub mod callable;
+pub mod concurrent;
 pub mod config;
 mod error;
 pub mod json;
@@ -77,6 +106,11 @@ macro_rules! export {
     };
     ($plugin:ident: executor) => {
         $crate::bindings::executor::export_executor!($plugin with_types_in $crate::bindings::executor);
+    };
+    ($plugin:ident: streaming_model) => {
+        $crate::bindings::streaming_model::export_streaming_model!(
+            $plugin with_types_in $crate::bindings::streaming_model
+        );
     };
     ($plugin:ident: $($role:ident),+ $(,)?) => {
         $( $crate::export!($plugin: $role); )+

@@ -1,0 +1,82 @@
+//! Plugins in the role `streaming-model`, as callables: their calls wait side by side in instances that they
+//! share, so they hold no worker of the executor.
+
+use super::pool::STREAM_BUFFER;
+use super::{BoxFuture, Callable, Sink};
+use crate::error::{Error, Result};
+use crate::plugin::{Permit, StreamingModel};
+use crate::predict::{Context, Metadata, Sender, Tensor, channel};
+use std::sync::Arc;
+
+pub struct SharedCallable {
+    plugin: Arc<StreamingModel>,
+    idempotent: bool,
+}
+
+impl SharedCallable {
+    pub fn new(plugin: Arc<StreamingModel>, idempotent: bool) -> Self {
+        SharedCallable { plugin, idempotent }
+    }
+
+    pub(super) fn admit(&self) -> Result<Permit> {
+        self.plugin.admit()
+    }
+
+    /// Begins an admitted call; `held` is dropped when it has ended.
+    pub(super) fn start(
+        &self,
+        permit: Permit,
+        context: &Arc<Context>,
+        inputs: Vec<Tensor>,
+        sender: Sender,
+        held: Box<dyn Send>,
+    ) {
+        permit.start(Arc::clone(context), inputs, sender, self.idempotent, held);
+    }
+
+    /// Runs an admitted call; all responses go to `sink`, except the only one of a model that has one.
+    pub(super) async fn run(
+        &self,
+        permit: Permit,
+        context: &Arc<Context>,
+        inputs: Vec<Tensor>,
+        sink: &mut Sink,
+    ) -> Result<Option<Vec<Tensor>>> {
+        let (sender, mut responses) = channel(Arc::clone(context), STREAM_BUFFER);
+        self.start(permit, context, inputs, sender, Box::new(()));
+        if !self.plugin.metadata().streaming {
+            return responses.one().await?.tensors().map(Some);
+        }
+        while let Some(response) = responses.next().await {
+            sink.send(response?.tensors()?).await?;
+        }
+        Ok(None)
+    }
+}
+
+impl Callable for SharedCallable {
+    fn metadata(&self) -> &Metadata {
+        self.plugin.metadata()
+    }
+
+    fn reads_request(&self) -> bool {
+        true
+    }
+
+    fn shared(&self) -> Option<&SharedCallable> {
+        Some(self)
+    }
+
+    fn ready(&self) -> Result<()> {
+        self.plugin.refusal().map_or(Ok(()), Err)
+    }
+
+    fn call<'a>(
+        &'a self,
+        context: &'a Arc<Context>,
+        inputs: Vec<Tensor>,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
+        Box::pin(async move { self.run(self.admit()?, context, inputs, sink).await })
+    }
+}

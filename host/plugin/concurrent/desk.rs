@@ -1,0 +1,347 @@
+//! The calls in flight in one instance: who waits for what, which guest task works for whom, and who has to
+//! hear of it when the instance is lost. Shared by the store, its host calls and the thread that runs it.
+
+use super::Ticket;
+use crate::error::{Error, Result};
+use crate::predict::{Context, Metadata, Payload, Response, Sender, Tensor, check_outputs};
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use wasmtime::component::GuestTaskId;
+
+pub struct Desk {
+    started: Instant,
+    /// Microseconds since `started` when the instance's event loop last came by.
+    turn_us: AtomicU64,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    keys_given: u32,
+    calls: HashMap<u32, Arc<InFlight>>,
+    tasks: HashMap<GuestTaskId, u32>,
+    /// Calls whose guest went on after nobody waited; they stay in the instance for ever.
+    stranded: HashMap<u32, Arc<InFlight>>,
+    served: u64,
+    culprit: Option<u32>,
+    driver: Option<Waker>,
+}
+
+impl Desk {
+    pub fn new() -> Arc<Self> {
+        let (inner, changed) = Default::default();
+        Arc::new(Desk { started: Instant::now(), turn_us: AtomicU64::new(0), inner, changed })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("invariant: no panic under the lock")
+    }
+
+    /// Puts a call in its place; its key is what handles and tasks are known by.
+    pub fn seat(&self, call: InFlight) -> (u32, Arc<InFlight>) {
+        let call = Arc::new(call);
+        let mut inner = self.lock();
+        inner.keys_given = inner.keys_given.wrapping_add(1);
+        let key = inner.keys_given;
+        inner.calls.insert(key, Arc::clone(&call));
+        drop(inner);
+        self.changed.notify_waiters();
+        (key, call)
+    }
+
+    /// Says which guest task works for a call.
+    pub fn assign(&self, task: GuestTaskId, key: u32) {
+        self.lock().tasks.insert(task, key);
+    }
+
+    pub fn leave(&self, key: u32, task: GuestTaskId, clean: bool) {
+        let mut inner = self.lock();
+        let call = inner.calls.remove(&key);
+        if clean {
+            inner.tasks.remove(&task);
+            inner.served += 1;
+        } else if let Some(call) = call {
+            inner.stranded.insert(key, call);
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    pub fn by_key(&self, key: u32) -> Caller {
+        let inner = self.lock();
+        match (inner.calls.get(&key), inner.stranded.get(&key)) {
+            (Some(call), _) => Caller::Call(Arc::clone(call)),
+            (None, Some(call)) => Caller::Abandoned(Arc::clone(call)),
+            (None, None) => Caller::Nobody,
+        }
+    }
+
+    /// The call that the first known task of a call stack works for.
+    pub fn by_task(&self, stack: impl IntoIterator<Item = GuestTaskId>) -> Caller {
+        let inner = self.lock();
+        let key = stack.into_iter().find_map(|task| inner.tasks.get(&task)).copied();
+        drop(inner);
+        key.map_or(Caller::Nobody, |key| self.by_key(key))
+    }
+
+    /// Remembers who made the instance unusable.
+    pub fn accuse(&self, stack: impl IntoIterator<Item = GuestTaskId>) {
+        let mut inner = self.lock();
+        if inner.culprit.is_none() {
+            inner.culprit = stack.into_iter().find_map(|task| inner.tasks.get(&task)).copied();
+        }
+    }
+
+    /// All calls, now that the instance is lost; true for the one at fault.
+    pub fn clear(&self) -> Vec<(bool, Arc<InFlight>)> {
+        let mut inner = self.lock();
+        let culprit = inner.culprit;
+        inner.tasks.clear();
+        inner.calls.drain().map(|(key, call)| (Some(key) == culprit, call)).collect()
+    }
+
+    pub fn knows_culprit(&self) -> bool {
+        self.lock().culprit.is_some()
+    }
+
+    pub fn stranded(&self) -> usize {
+        self.lock().stranded.len()
+    }
+
+    /// Calls that have ended in order.
+    pub fn served(&self) -> u64 {
+        self.lock().served
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().calls.is_empty()
+    }
+
+    /// Returns once `wanted` holds; asked again whenever a call comes or goes.
+    pub async fn until(&self, wanted: impl Fn(&Self) -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if wanted(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Polls `future` on the instance's event loop, and notes each time that the loop comes by.
+    pub async fn driven<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        std::future::poll_fn(|task| {
+            self.mark();
+            self.lock().driver = Some(task.waker().clone());
+            future.as_mut().poll(task)
+        })
+        .await
+    }
+
+    fn mark(&self) {
+        self.turn_us.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// How long the guest has had its turn.
+    pub fn turn(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_micros(self.turn_us.load(Ordering::Relaxed)))
+    }
+
+    /// Returns when the event loop did not come by for `turn` though it was called.
+    pub async fn stuck(&self, turn: Duration) {
+        loop {
+            self.until(|desk| !desk.is_empty()).await;
+            tokio::time::sleep(turn).await;
+            let called = self.turn_us.load(Ordering::Relaxed);
+            if let Some(driver) = self.lock().driver.take() {
+                driver.wake();
+            }
+            tokio::time::sleep(turn).await;
+            if self.turn_us.load(Ordering::Relaxed) == called && !self.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+/// On whose behalf a guest called the host.
+pub enum Caller {
+    Call(Arc<InFlight>),
+    /// One that was given up: its guest is not to go on.
+    Abandoned(Arc<InFlight>),
+    Nobody,
+}
+
+impl Caller {
+    pub fn call(self) -> Option<Arc<InFlight>> {
+        match self {
+            Caller::Call(call) | Caller::Abandoned(call) => Some(call),
+            Caller::Nobody => None,
+        }
+    }
+}
+
+/// One call in an instance.
+pub struct InFlight {
+    pub context: Arc<Context>,
+    /// The earlier of the request's deadline and the plugin's own timeout.
+    pub deadline: Instant,
+    timeout: Duration,
+    plugin: Arc<str>,
+    started: Instant,
+    queue_wait: Duration,
+    metadata: Arc<Metadata>,
+    sender: tokio::sync::Mutex<Option<Sender>>,
+    /// The one response of a model that is not streaming, until its call ends.
+    only: Mutex<Option<Response>>,
+    responded: AtomicBool,
+    /// Waits that failed because the call is over.
+    refusals: AtomicU32,
+    /// What is needed to make the call again; and the place that it holds.
+    ticket: Mutex<Option<Ticket>>,
+}
+
+impl InFlight {
+    pub fn new(mut ticket: Ticket, plugin: &Arc<str>, timeout: Duration, metadata: &Arc<Metadata>) -> Self {
+        let now = Instant::now();
+        let own = now + timeout;
+        InFlight {
+            context: Arc::clone(&ticket.context),
+            deadline: ticket.context.deadline.map_or(own, |deadline| deadline.min(own)),
+            timeout,
+            plugin: Arc::clone(plugin),
+            started: now,
+            queue_wait: now.duration_since(ticket.admitted),
+            metadata: Arc::clone(metadata),
+            sender: tokio::sync::Mutex::new(ticket.sender.take()),
+            only: Mutex::default(),
+            responded: AtomicBool::new(false),
+            refusals: AtomicU32::new(0),
+            ticket: Mutex::new(Some(ticket)),
+        }
+    }
+
+    /// Why this call should not go on, once it should not.
+    pub async fn over(&self) -> Error {
+        tokio::select! {
+            () = self.context.cancellation.cancelled() => {}
+            () = tokio::time::sleep_until(self.deadline.into()) => {}
+        }
+        match self.context.check() {
+            Err(error) => error,
+            Ok(()) => Error::deadline(format!(
+                "plugin \"{}\" was stopped after {} ms: its timeout_ms is {}",
+                self.plugin,
+                self.started.elapsed().as_millis(),
+                self.timeout.as_millis()
+            ))
+            .plugin(&*self.plugin),
+        }
+    }
+
+    /// An error of the guest's own choice.
+    pub fn own(&self, error: Error) -> Error {
+        error.plugin(&*self.plugin)
+    }
+
+    /// Waits for `work` on behalf of this call, as long as that makes sense.
+    pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            error = self.over() => {
+                // A guest that takes no notice gets slower, not the host.
+                let refusals = self.refusals.fetch_add(1, Ordering::Relaxed);
+                if refusals > 0 {
+                    tokio::time::sleep(Duration::from_millis(refusals.min(50).into())).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a response, or keeps it until the end of the call if it is the only one.
+    pub async fn respond(&self, outputs: Vec<Tensor>) -> Result<()> {
+        check_outputs(&self.plugin, "its", &self.metadata, &outputs)?;
+        let payload = Payload::Tensors(outputs);
+        let (queue_wait, service) = (self.queue_wait, self.started.elapsed());
+        let response = Response { payload, queue_wait, service };
+        let second = self.responded.swap(true, Ordering::AcqRel);
+        if !self.metadata.streaming {
+            if second {
+                return Err(Error::unsupported("this model gives exactly one response, and has sent it"));
+            }
+            *self.only.lock().expect("invariant: no panic under the lock") = Some(response);
+            return Ok(());
+        }
+        self.wait(async {
+            match &mut *self.sender.lock().await {
+                Some(sender) => sender.send(response).await,
+                None => Err(Error::cancelled("the responses have ended")),
+            }
+        })
+        .await?
+    }
+
+    /// Tells the caller at once that this call is over; the place is held until it really is.
+    pub fn fail(&self, error: Error) {
+        // Whoever sends now sees the same end.
+        if let Ok(mut sender) = self.sender.try_lock()
+            && let Some(sender) = &mut *sender
+        {
+            sender.fail(error);
+        }
+    }
+
+    /// The end of a call, in order or not. The place is free before the caller knows.
+    pub async fn end(&self, outcome: Result<()>) {
+        let sender = self.sender.lock().await.take();
+        self.finish(sender, outcome);
+    }
+
+    /// The same where the instance is lost, so that nobody sends.
+    pub fn lost(&self, error: Error) {
+        let sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
+        self.finish(sender, Err(error));
+    }
+
+    fn finish(&self, sender: Option<Sender>, outcome: Result<()>) {
+        let only = self.only.lock().expect("invariant: no panic under the lock").take();
+        drop(self.ticket.lock().expect("invariant: no panic under the lock").take());
+        let last = match outcome {
+            Ok(()) if !self.metadata.streaming && only.is_none() => {
+                let message = format!("plugin \"{}\" returned without a response", self.plugin);
+                Err(Error::failed(message).plugin(&*self.plugin))
+            }
+            Ok(()) => Ok(only),
+            Err(error) => Err(error),
+        };
+        if let Some(sender) = sender {
+            sender.finish(last);
+        }
+    }
+
+    /// The call as it was admitted, if it can be made again: it may be, nothing was sent, somebody waits.
+    pub fn again(&self) -> Option<Ticket> {
+        let mut held = self.ticket.lock().expect("invariant: no panic under the lock");
+        let again = |ticket: &mut Ticket| {
+            ticket.idempotent
+                && !self.responded.load(Ordering::Acquire)
+                && ticket.retries_left > 0
+                && self.context.check().is_ok()
+        };
+        let mut ticket = held.take_if(again)?;
+        drop(held);
+        ticket.retries_left -= 1;
+        ticket.sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
+        ticket.sender.is_some().then_some(ticket)
+    }
+}

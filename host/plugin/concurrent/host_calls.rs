@@ -1,0 +1,87 @@
+//! What plugins whose calls wait side by side may call: the interfaces `sinks` and `clock`.
+//!
+//! Such a call is made on behalf of a request, told by the guest task that makes it or by the handle that it is
+//! made on. It fails when nobody waits for that request any more; and once the request was given up, it never
+//! returns, so that its guest stops where it is.
+
+use super::desk::{Caller, InFlight};
+use crate::error::{Error, Result};
+use crate::plugin::bindings::{clock, sinks, types};
+use crate::plugin::state::State;
+use crate::predict::Tensor;
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::AsContextMut;
+use wasmtime::component::{Accessor, HasSelf, Resource};
+
+/// Where the responses to a request go; its number is the key of the call.
+pub struct Sink;
+
+type Trappable<T> = wasmtime::Result<T>;
+
+/// The call that the current guest task works for. None outside of one: in `initialize`, in `finalize`.
+async fn caller<T: Send + 'static>(
+    accessor: &Accessor<T, HasSelf<State>>,
+) -> Trappable<Option<Arc<InFlight>>> {
+    let caller = accessor.with(|mut access| -> Trappable<_> {
+        let Some(desk) = access.get().desk.clone() else { return Ok(Caller::Nobody) };
+        let stack: Vec<_> = access.as_context_mut().async_call_stack()?.collect();
+        Ok(desk.by_task(stack))
+    })?;
+    match caller {
+        Caller::Call(call) => Ok(Some(call)),
+        Caller::Nobody => Ok(None),
+        Caller::Abandoned(_) => std::future::pending().await,
+    }
+}
+
+async fn waited<T: Send + 'static, R>(
+    accessor: &Accessor<T, HasSelf<State>>,
+    work: impl Future<Output = R>,
+) -> Trappable<Result<R>> {
+    Ok(match caller(accessor).await? {
+        Some(call) => call.wait(work).await,
+        None => Ok(work.await),
+    })
+}
+
+impl clock::Host for State {}
+
+impl<T: Send + 'static> clock::HostWithStore<T> for HasSelf<State> {
+    async fn sleep(
+        accessor: &Accessor<T, Self>,
+        time_us: u64,
+    ) -> Trappable<std::result::Result<(), types::Error>> {
+        let slept = waited(accessor, tokio::time::sleep(Duration::from_micros(time_us))).await?;
+        Ok(slept.map_err(Into::into))
+    }
+}
+
+impl sinks::Host for State {}
+
+impl sinks::HostSink for State {
+    fn drop(&mut self, _: Resource<Sink>) -> Trappable<()> {
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<State> {
+    async fn send(
+        accessor: &Accessor<T, Self>,
+        sink: Resource<Sink>,
+        outputs: Vec<Resource<Tensor>>,
+    ) -> Trappable<std::result::Result<(), types::Error>> {
+        let (call, outputs) = accessor.with(|mut access| -> Trappable<_> {
+            let state = access.get();
+            let outputs = outputs.into_iter().map(|tensor| Ok(state.table.delete(tensor)?));
+            let outputs = outputs.collect::<Trappable<Vec<_>>>()?;
+            let desk = state.desk.as_ref();
+            Ok((desk.map_or(Caller::Nobody, |desk| desk.by_key(sink.rep())), outputs))
+        })?;
+        match call {
+            Caller::Call(call) => Ok(call.respond(outputs).await.map_err(Into::into)),
+            Caller::Nobody => Ok(Err(Error::unsupported("the responses ended when execute returned").into())),
+            Caller::Abandoned(_) => std::future::pending().await,
+        }
+    }
+}

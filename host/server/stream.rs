@@ -1,0 +1,197 @@
+//! `POST /predict/stream`: each response as it comes, as server-sent events or as lines of JSON. A model that answers
+//! once gives one. The protocols of others stream in forms of their own.
+
+use super::http::{self, Content, Reply};
+use super::plain::{self, Public, Single, UNREADABLE};
+use crate::error::{Error, Result};
+use crate::policy::Route;
+use crate::predict::{self, Response, Responses};
+use crate::router::{Ask, Journey};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
+use hyper::{HeaderMap, Request, StatusCode};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+pub(super) async fn answer(public: &Public, request: Request<Incoming>) -> Reply {
+    let (parts, body) = request.into_parts();
+    let header = |name: &str| http::header(&parts.headers, name);
+    let mut journey = public.router.begin(http::request_id(&parts.headers), "plain", &header);
+    let form = Form::of(&parts.headers);
+    let begun = begin(public, &mut journey, &header, body).await;
+    let (id, generation) = (Arc::clone(journey.id()), journey.generation());
+    let mut reply = match begun {
+        Ok((route, responses)) => first(Stream { journey, route, responses, form }).await,
+        Err(error) => refused(journey, &error),
+    };
+    http::sign(&mut reply, &id, generation);
+    reply
+}
+
+async fn begin(
+    public: &Public,
+    journey: &mut Journey,
+    header: &(dyn Fn(&str) -> Option<String> + Sync),
+    body: Incoming,
+) -> Result<(Arc<Route>, Responses)> {
+    let body = http::read_body(body, public.router.limits()).await?;
+    let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
+    let version = request.version.map(plain::Version::into_text);
+    let route = journey.resolve(&request.model, version.as_deref(), &header)?;
+    let input = public.input(&route, &body, request.data)?;
+    let parameters = plain::parameters(request.parameters.as_ref())?;
+    let ask = Ask { parameters, timeout: plain::timeout(request.timeout_ms)? };
+    let responses = journey.stream(&route, ask, input)?;
+    Ok((route, responses))
+}
+
+/// What fails before its first response is answered as elsewhere, with its status.
+async fn first(mut stream: Stream) -> Reply {
+    let form = stream.form;
+    let content = match stream.next().await {
+        Some(Ok(part)) => Content::Parts(Box::pin(Parts::Begun(part, stream))),
+        Some(Err(error)) => return refused(stream.journey, &error),
+        None => {
+            stream.journey.end(StatusCode::OK.as_u16(), None);
+            form.end().into()
+        }
+    };
+    let mut reply = Reply::new(content);
+    reply.headers_mut().insert(hyper::header::CONTENT_TYPE, form.content_type());
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    reply
+}
+
+fn refused(journey: Journey, error: &Error) -> Reply {
+    let reply = http::error_reply(error, journey.id());
+    journey.end(reply.status().as_u16(), Some(error));
+    reply
+}
+
+/// How responses are written.
+#[derive(Clone, Copy)]
+enum Form {
+    /// `data: …` and an empty line; the last event is `end` or `error`.
+    Events,
+    /// A line each; an error is the last line.
+    Lines,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Self {
+        let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if accepts.contains("text/event-stream") { Form::Events } else { Form::Lines }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Form::Events => "text/event-stream",
+            Form::Lines => "application/x-ndjson",
+        })
+    }
+
+    fn part(self, response: &Response) -> Result<Bytes> {
+        let (before, after) = match self {
+            Form::Events => ("data: {\"result\":", "}\n\n"),
+            Form::Lines => ("{\"result\":", "}\n"),
+        };
+        let mut part = Vec::with_capacity(128);
+        part.extend_from_slice(before.as_bytes());
+        predict::encode_result(&response.payload, &mut part)?;
+        // JSON of a plugin's own may have lines; between its tokens they mean nothing.
+        part.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+        part.extend_from_slice(after.as_bytes());
+        Ok(part.into())
+    }
+
+    fn error(self, error: &Error, id: &str) -> Bytes {
+        let Content::Whole(body) = http::error_reply(error, id).into_body() else { return Bytes::new() };
+        let body = String::from_utf8_lossy(&body);
+        match self {
+            Form::Events => format!("event: error\ndata: {body}\n\n").into(),
+            Form::Lines => format!("{body}\n").into(),
+        }
+    }
+
+    fn end(self) -> Bytes {
+        Bytes::from_static(match self {
+            Form::Events => b"event: end\ndata: {}\n\n",
+            Form::Lines => b"",
+        })
+    }
+}
+
+/// The responses to one request. Dropping it cancels the work.
+struct Stream {
+    journey: Journey,
+    route: Arc<Route>,
+    responses: Responses,
+    form: Form,
+}
+
+impl Stream {
+    async fn next(&mut self) -> Option<Result<Bytes>> {
+        let response = self.journey.next(&self.route, &mut self.responses).await?;
+        Some(response.and_then(|response| self.form.part(&response)))
+    }
+
+    /// The last part, and the account of the whole.
+    fn end(self, error: Option<&Error>) -> Bytes {
+        let status = error.map_or(StatusCode::OK, http::status_of);
+        let part = match error {
+            Some(error) => self.form.error(error, self.journey.id()),
+            None => self.form.end(),
+        };
+        self.journey.end(status.as_u16(), error);
+        part
+    }
+}
+
+type Next = Pin<Box<dyn Future<Output = (Stream, Option<Result<Bytes>>)> + Send>>;
+
+/// The body of an answer.
+enum Parts {
+    Begun(Bytes, Stream),
+    Idle(Stream),
+    Waiting(Next),
+    Over,
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let mut next: Next = match std::mem::replace(&mut *self, Parts::Over) {
+            Parts::Begun(part, stream) => {
+                *self = Parts::Idle(stream);
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            Parts::Idle(mut stream) => Box::pin(async move {
+                let next = stream.next().await;
+                (stream, next)
+            }),
+            Parts::Waiting(next) => next,
+            Parts::Over => return Poll::Ready(None),
+        };
+        let Poll::Ready((stream, part)) = next.as_mut().poll(task) else {
+            *self = Parts::Waiting(next);
+            return Poll::Pending;
+        };
+        let part = match part {
+            Some(Ok(part)) => {
+                *self = Parts::Idle(stream);
+                part
+            }
+            Some(Err(error)) => stream.end(Some(&error)),
+            None => stream.end(None),
+        };
+        Poll::Ready((!part.is_empty()).then_some(Ok(Frame::data(part))))
+    }
+}

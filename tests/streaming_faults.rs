@@ -1,0 +1,179 @@
+//! Streaming models under load and in trouble: many at once, callers that leave, guests that take no notice, trap or
+//! spin, and instances that are replaced.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use support::streaming::{Stream, ask, at_once, connect, elements, repeat, request, send};
+use support::{Host, eventually};
+
+fn none() -> Value {
+    json!({})
+}
+
+fn deed(name: &str) -> Value {
+    request(&[0, 0], 0, json!({"do": name, "at": 1}))
+}
+
+/// The sizes of a soak where it is asked for, small ones elsewhere.
+fn rounds(few: usize, many: usize) -> usize {
+    if std::env::var_os("HOSTLER_SOAK").is_some() { many } else { few }
+}
+
+/// The host serves as before, and holds nothing of what was.
+fn unharmed(host: &Host) {
+    host.wait_for_idle("cpu");
+    assert_eq!(elements(&ask(host, &request(&[0, 1], 1, none()))), [100, 101]);
+    host.wait_for_idle("cpu");
+}
+
+fn instances(host: &Host) -> f64 {
+    host.metric("hostler_plugin_instances{plugin=\"repeat\"}")
+}
+
+#[test]
+fn a_thousand_requests_wait_in_one_instance() {
+    let host = repeat("", "");
+    let (answers, took) = at_once(&host, 1000, &request(&[], 50, none()));
+    assert!(answers.iter().all(|(status, lines)| *status == 200 && lines.is_empty()));
+    println!("1,000 waits of 50 ms: {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(instances(&host), 1.0);
+    unharmed(&host);
+}
+
+#[test]
+fn fifty_streams_go_on_side_by_side() {
+    let host = repeat("", "");
+    let (answers, took) = at_once(&host, 50, &request(&[10; 20], 0, none()));
+    let wanted: Vec<i64> = (100..120).collect();
+    assert!(answers.iter().all(|(_, lines)| elements(lines) == wanted));
+    println!("50 streams of 20 responses 10 ms apart: {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn more_than_max_in_flight_are_refused_at_once() {
+    let host = repeat("max_in_flight = 4", "");
+    let mut open: Vec<_> =
+        (0..4).map(|_| Stream::open(host.http, &request(&[0, 30_000], 0, none()), "*/*")).collect();
+    open.iter_mut().for_each(|stream| assert!(stream.part().unwrap().is_some()));
+    let refused = Stream::open(host.http, &request(&[0], 0, none()), "*/*");
+    assert_eq!(refused.status, 429);
+    assert!(refused.lines()[0]["error"]["message"].as_str().unwrap().contains("max_in_flight"));
+    drop(open);
+    unharmed(&host);
+}
+
+#[test]
+fn who_leaves_frees_the_place_even_if_the_guest_takes_no_notice() {
+    let host = repeat("grace_ms = 50\nmax_in_flight = 8", "");
+    for name in ["hang", "stay", "none"] {
+        for _ in 0..rounds(8, 400) {
+            let body = match name {
+                "none" => request(&[0, 30_000], 0, none()),
+                name => request(&[0, 0], 30_000, json!({"do": name, "at": 1})),
+            };
+            // More than there are places: each has to come free.
+            let ready = || {
+                let mut stream = Stream::open(host.http, &body, "*/*");
+                (stream.status == 200).then(|| stream.part().unwrap().expect("the first response"))
+            };
+            eventually(&format!("a place for {name}"), ready, || host.log());
+        }
+    }
+    unharmed(&host);
+}
+
+#[test]
+fn instances_full_of_stranded_calls_are_replaced() {
+    let host = repeat("grace_ms = 1", "");
+    for _ in 0..3 {
+        for _ in 0..100 {
+            let mut left = Stream::open(host.http, &deed("hang"), "*/*");
+            left.part().unwrap().expect("the first response");
+        }
+        host.wait_for_idle("cpu");
+    }
+    unharmed(&host);
+    host.wait_for_log(&["stranded"]);
+    eventually("the old instance being gone", || (instances(&host) == 1.0).then_some(()), || host.log());
+    unharmed(&host);
+}
+
+#[test]
+fn a_timeout_of_the_plugin_ends_the_stream_with_an_error() {
+    let host = repeat("timeout_ms = 200", "");
+    let started = Instant::now();
+    let lines = ask(&host, &request(&[0, 30_000], 0, none()));
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert_eq!((elements(&lines), &lines[1]["error"]["kind"]), (vec![100], &json!("deadline")));
+    let mut body = request(&[0, 30_000], 0, none());
+    body["timeout_ms"] = json!(50);
+    let lines = ask(&host, &body);
+    assert_eq!((elements(&lines), &lines[1]["error"]["kind"]), (vec![100], &json!("deadline")));
+    unharmed(&host);
+}
+
+/// What a hundred waiting requests get when one beside them does something; how long until one is served again.
+fn beside(host: &Host, name: &str, waiting: &Value) -> (Value, Vec<(u16, Vec<Value>)>, Duration) {
+    let mut open: Vec<_> = (0..100).map(|_| connect(host.http).unwrap()).collect();
+    let started = Instant::now();
+    open.iter_mut().for_each(|stream| send(stream, waiting, "*/*").unwrap());
+    host.wait_for_policy("a hundred that wait", |policy| policy["executors"]["cpu"]["inflight"] == 100);
+    let own = ask(host, &deed(name)).pop().expect("an error at the end");
+    let lost = Instant::now();
+    assert_eq!(elements(&ask(host, &request(&[0], 0, none()))), [100]);
+    let restored = lost.elapsed();
+    let answer = |stream| {
+        let stream = Stream::receive(stream, started).expect("an answer");
+        (stream.status, stream.lines())
+    };
+    (own, open.into_iter().map(answer).collect(), restored)
+}
+
+#[test]
+fn a_lost_instance_costs_those_beside_it_a_clear_error() {
+    let host = repeat("turn_ms = 20", "");
+    for (name, part) in [("trap", "panicked"), ("spin", "turn_ms")] {
+        let (own, others, restored) = beside(&host, name, &request(&[60_000], 0, none()));
+        println!("{name}: served again after {restored:?}");
+        assert_eq!(own["error"]["kind"], "failed", "{own}");
+        assert!(own["error"]["message"].as_str().unwrap().contains(part), "{own}");
+        for (status, lines) in others {
+            assert_eq!(status, 503, "{lines:?}");
+            let message = lines[0]["error"]["message"].as_str().unwrap();
+            assert!(
+                message.contains("lost its instance to another request") && message.contains(part),
+                "{message}"
+            );
+        }
+        unharmed(&host);
+    }
+}
+
+#[test]
+fn idempotent_requests_that_have_sent_nothing_run_again() {
+    let host = repeat("turn_ms = 20", "idempotent = true");
+    for name in ["trap", "spin"] {
+        let (own, others, _) = beside(&host, name, &request(&[1000], 0, none()));
+        assert_eq!(own["error"]["kind"], "failed", "{own}");
+        assert!(
+            others.iter().all(|(status, lines)| *status == 200 && elements(lines) == [100]),
+            "{others:?}"
+        );
+        unharmed(&host);
+    }
+}
+
+#[test]
+fn round_after_round_leaves_nothing_behind() {
+    let host = repeat("turn_ms = 20", "");
+    for _ in 0..rounds(20, 1000) {
+        assert_eq!(ask(&host, &deed("trap"))[1]["error"]["kind"], "failed");
+        unharmed(&host);
+    }
+    assert_eq!(instances(&host), 1.0);
+    assert!(!host.log().contains("no instance"), "{}", host.log());
+}
