@@ -26,7 +26,8 @@
 //! admits the call or refuses it at once. One worker thread runs preprocess, model and postprocess; its
 //! answer wakes the connection's task, `server` encodes. I/O threads do nothing else; workers run at a
 //! lower priority. A `custom` executor is a plugin that decides how another executor is called: its guests
-//! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. A
+//! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. A plugin whose
+//! requests wait side by side has an instance for all of them, on a thread of its own, and holds no worker. A
 //! reload builds beside the running policy at the lowest and swaps it in one step.
 //!
 //! # Invariants
