@@ -76,6 +76,10 @@ fn named_modules(code: &str) -> Vec<String> {
     let mut names = Vec::new();
     for prefix in ["crate::", "hostler::{", "hostler::"] {
         for (start, _) in code.match_indices(prefix) {
+            // A part of a longer path, such as a generated module of the contract's package.
+            if code[..start].ends_with("::") {
+                continue;
+            }
             let rest = &code[start + prefix.len()..];
             let list = rest.strip_prefix('{').unwrap_or(rest);
             let end = list.find(['}', ';']).unwrap_or(list.len());

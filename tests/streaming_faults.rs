@@ -4,9 +4,11 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::streaming::{Stream, ask, at_once, connect, elements, repeat, request, send};
-use support::{Host, eventually};
+use support::{Host, eventually, replace};
 
 fn none() -> Value {
     json!({})
@@ -176,4 +178,46 @@ fn round_after_round_leaves_nothing_behind() {
     }
     assert_eq!(instances(&host), 1.0);
     assert!(!host.log().contains("no instance"), "{}", host.log());
+}
+
+#[test]
+fn swaps_break_no_stream_and_mix_none() {
+    let host = repeat("", "");
+    let manifest = std::fs::read_to_string(host.path("hostler.toml")).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let body = request(&[10; 10], 0, none());
+    let open: Vec<_> = (0..rounds(20, 200))
+        .map(|_| {
+            let (stop, address, body) = (Arc::clone(&stop), host.http, body.clone());
+            std::thread::spawn(move || {
+                let mut streams = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let lines = Stream::open(address, &body, "*/*").lines();
+                    let elements = elements(&lines);
+                    // All of them of one version.
+                    let first = *elements.first().unwrap_or_else(|| panic!("{lines:?}"));
+                    assert_eq!(elements, (first..first + 10).collect::<Vec<_>>(), "{lines:?}");
+                    streams += 1;
+                }
+                streams
+            })
+        })
+        .collect();
+    for swap in 1..=rounds(20, 200) {
+        let config = format!("{manifest}\n[plugins.repeat.config]\noffset = \"{}\"\n", swap * 1000);
+        replace(&host.path("hostler.toml"), config.as_bytes());
+        let answer = host.admin_post("/admin/reload");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let streams: usize = open.into_iter().map(|thread| thread.join().expect("no stream broke")).sum();
+    println!("{streams} streams through {} swaps", rounds(20, 200));
+    unharmed_but_for(&host, rounds(20, 200) as i64 * 1000);
+    // The running version and the one before it.
+    eventually("old instances being gone", || (instances(&host) <= 2.0).then_some(()), || host.log());
+}
+
+fn unharmed_but_for(host: &Host, offset: i64) {
+    host.wait_for_idle("cpu");
+    assert_eq!(elements(&ask(host, &request(&[0], 0, none()))), [100 + offset]);
 }

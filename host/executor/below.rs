@@ -59,6 +59,10 @@ impl Target for Below {
         self.target.version()
     }
 
+    fn is_streaming(&self) -> bool {
+        self.target.is_streaming()
+    }
+
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
         self.begins_with(STARTED);
         let responses = self.target.start(caller, inputs)?;

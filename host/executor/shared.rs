@@ -3,7 +3,7 @@
 
 use super::pool::STREAM_BUFFER;
 use super::{BoxFuture, Callable, Sink};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plugin::{Permit, StreamingModel};
 use crate::predict::{Context, Metadata, Sender, Tensor, channel};
 use std::sync::Arc;

@@ -27,6 +27,10 @@ impl Target for ModelTarget {
         &self.version
     }
 
+    fn is_streaming(&self) -> bool {
+        self.callable.metadata().streaming
+    }
+
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
         let call = Call {
             context: Arc::new(self.admit(caller, &inputs)?),

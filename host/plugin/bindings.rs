@@ -62,7 +62,7 @@ pub mod concurrent {
     wasmtime::component::bindgen!({
         path: ["wit", "wit/async"],
         world: "hostler:concurrent/streaming-model-plugin",
-        imports: { default: trappable },
+        imports: { "hostler:concurrent/models.get": store | trappable, default: trappable },
         exports: { default: async | store },
         with: {
             "hostler:plugin/types": super::types,
@@ -70,13 +70,15 @@ pub mod concurrent {
             "hostler:plugin/state": super::transformer::hostler::plugin::state,
             "hostler:plugin/metrics": super::transformer::hostler::plugin::metrics,
             "hostler:concurrent/sinks.sink": crate::plugin::concurrent::Sink,
+            "hostler:concurrent/models.callable": crate::plugin::concurrent::Callable,
+            "hostler:concurrent/models.invocation": crate::plugin::concurrent::Invocation,
             "wasi:logging/logging": super::transformer::wasi::logging::logging,
             "wasi:config/store": super::transformer::wasi::config::store,
         },
     });
 }
 
-pub use concurrent::hostler::concurrent::{clock, sinks};
+pub use concurrent::hostler::concurrent::{clock, models as concurrent_models, sinks};
 pub use executor::hostler::plugin::{callables, models};
 pub use transformer::hostler::plugin::{assets, metrics, state, types};
 pub use transformer::wasi::{config::store, logging::logging};

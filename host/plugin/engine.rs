@@ -221,10 +221,11 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
 }
 
 fn concurrent_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
-    use super::bindings::{clock, sinks};
+    use super::bindings::{clock, concurrent_models, sinks};
     let mut linker = common_linker(engine)?;
     sinks::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     clock::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    concurrent_models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 

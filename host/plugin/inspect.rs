@@ -161,7 +161,7 @@ fn without_patch(name: &str) -> String {
 pub(super) fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
     let own: &[&str] = match concurrent {
         // What blocks its caller would block all that wait beside it.
-        true => &["hostler:concurrent/sinks", "hostler:concurrent/clock"],
+        true => &["hostler:concurrent/sinks", "hostler:concurrent/clock", "hostler:concurrent/models"],
         false => &["hostler:plugin/callables", "hostler:plugin/models"],
     };
     let own = own.iter().map(|name| format!("{name}@{CONTRACT_VERSION}"));

@@ -13,6 +13,9 @@ pub trait Target: Send + Sync {
 
     fn version(&self) -> &str;
 
+    /// Whether it has 0..n responses, not exactly one.
+    fn is_streaming(&self) -> bool;
+
     /// Admits one call on behalf of `caller`, or refuses it, at once. It has the caller's deadline at the
     /// latest, and ends when the responses are dropped.
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses>;

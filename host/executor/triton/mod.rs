@@ -146,6 +146,10 @@ impl Executor for TritonExecutor {
             );
             Err(Error::invalid(message))
         };
+        let refuse_plugin = |plugin: &str| {
+            let mend = "name an executor of kind thread-pool, such as \"cpu\"";
+            refused(format!("the model is the plugin \"{plugin}\""), mend)
+        };
         match source {
             Source::Remote { name, version, twin } => {
                 let link = Arc::clone(&self.shared.link);
@@ -158,10 +162,8 @@ impl Executor for TritonExecutor {
                 "the model is an ONNX file".into(),
                 "add remote = { name = \"…\" } to the model, or name an executor of kind onnx or thread-pool",
             ),
-            Source::Plugin(plugin) => refused(
-                format!("the model is the plugin \"{}\"", plugin.name()),
-                "name an executor of kind thread-pool, such as \"cpu\"",
-            ),
+            Source::Plugin(plugin) => refuse_plugin(plugin.name()),
+            Source::Streaming { plugin, .. } => refuse_plugin(plugin.name()),
         }
     }
 

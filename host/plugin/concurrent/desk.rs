@@ -2,12 +2,13 @@
 //! hear of it when the instance is lost. Shared by the store, its host calls and the thread that runs it.
 
 use super::Ticket;
+use super::models::Running;
 use crate::error::{Error, Result};
-use crate::predict::{Context, Metadata, Payload, Response, Sender, Tensor, check_outputs};
+use crate::predict::{Context, Metadata, Payload, Response, Sender, Service, Tensor, check_outputs};
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -205,6 +206,8 @@ pub struct InFlight {
     responded: AtomicBool,
     /// Waits that failed because the call is over.
     refusals: AtomicU32,
+    /// Calls to models that are under way on its behalf, and end with it.
+    invocations: Mutex<Vec<Weak<Running>>>,
     /// What is needed to make the call again; and the place that it holds.
     ticket: Mutex<Option<Ticket>>,
 }
@@ -225,6 +228,7 @@ impl InFlight {
             only: Mutex::default(),
             responded: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
+            invocations: Mutex::default(),
             ticket: Mutex::new(Some(ticket)),
         }
     }
@@ -268,12 +272,19 @@ impl InFlight {
         }
     }
 
+    /// Remembers a call to a model that shall end with this one.
+    pub fn calls(&self, running: &Arc<Running>) {
+        let mut invocations = self.invocations.lock().expect("invariant: no panic under the lock");
+        invocations.retain(|running| running.strong_count() > 0);
+        invocations.push(Arc::downgrade(running));
+    }
+
     /// Sends a response, or keeps it until the end of the call if it is the only one.
     pub async fn respond(&self, outputs: Vec<Tensor>) -> Result<()> {
         check_outputs(&self.plugin, "its", &self.metadata, &outputs)?;
         let payload = Payload::Tensors(outputs);
-        let (queue_wait, service) = (self.queue_wait, self.started.elapsed());
-        let response = Response { payload, queue_wait, service };
+        let service = Service { infer: self.started.elapsed(), rows: 1, ..Service::default() };
+        let response = Response { payload, queue_wait: self.queue_wait, service };
         let second = self.responded.swap(true, Ordering::AcqRel);
         if !self.metadata.streaming {
             if second {
@@ -316,6 +327,11 @@ impl InFlight {
     fn finish(&self, sender: Option<Sender>, outcome: Result<()>) {
         let only = self.only.lock().expect("invariant: no panic under the lock").take();
         drop(self.ticket.lock().expect("invariant: no panic under the lock").take());
+        let invocations =
+            std::mem::take(&mut *self.invocations.lock().expect("invariant: no panic under the lock"));
+        for running in invocations.iter().filter_map(Weak::upgrade) {
+            drop(running.try_lock().ok().and_then(|mut responses| responses.take()));
+        }
         let last = match outcome {
             Ok(()) if !self.metadata.streaming && only.is_none() => {
                 let message = format!("plugin \"{}\" returned without a response", self.plugin);

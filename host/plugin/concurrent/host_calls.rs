@@ -12,7 +12,7 @@ use crate::predict::Tensor;
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::AsContextMut;
-use wasmtime::component::{Accessor, HasSelf, Resource};
+use wasmtime::component::{Access, Accessor, HasSelf, Resource};
 
 /// Where the responses to a request go; its number is the key of the call.
 pub struct Sink;
@@ -23,16 +23,18 @@ type Trappable<T> = wasmtime::Result<T>;
 async fn caller<T: Send + 'static>(
     accessor: &Accessor<T, HasSelf<State>>,
 ) -> Trappable<Option<Arc<InFlight>>> {
-    let caller = accessor.with(|mut access| -> Trappable<_> {
-        let Some(desk) = access.get().desk.clone() else { return Ok(Caller::Nobody) };
-        let stack: Vec<_> = access.as_context_mut().async_call_stack()?.collect();
-        Ok(desk.by_task(stack))
-    })?;
-    match caller {
+    match accessor.with(|mut access| current(&mut access))? {
         Caller::Call(call) => Ok(Some(call)),
         Caller::Nobody => Ok(None),
         Caller::Abandoned(_) => std::future::pending().await,
     }
+}
+
+/// On whose behalf the current guest task calls.
+pub(super) fn current<T: Send + 'static>(access: &mut Access<'_, T, HasSelf<State>>) -> Trappable<Caller> {
+    let Some(desk) = access.get().desk.clone() else { return Ok(Caller::Nobody) };
+    let stack: Vec<_> = access.as_context_mut().async_call_stack()?.collect();
+    Ok(desk.by_task(stack))
 }
 
 async fn waited<T: Send + 'static, R>(

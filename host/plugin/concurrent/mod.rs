@@ -7,9 +7,11 @@
 mod desk;
 mod host_calls;
 mod instance;
+mod models;
 
 pub(super) use desk::Desk;
 pub use host_calls::Sink;
+pub use models::{Callable, Invocation};
 
 use super::engine::Engine;
 use super::instance::PluginMetrics;

@@ -89,8 +89,16 @@ impl Planner<'_> {
             if let (Some(source), Some(executor)) = (source, executor) {
                 let timeout = table.timeout_ms.as_ref().map(|ms| milliseconds(*ms.get_ref()));
                 let idempotent = table.idempotent;
-                let plan =
-                    ModelPlan { source, executor, transformer, timeout, batching, labels, idempotent, checks };
+                let plan = ModelPlan {
+                    source,
+                    executor,
+                    transformer,
+                    timeout,
+                    batching,
+                    labels,
+                    idempotent,
+                    checks,
+                };
                 plans.insert(name, plan);
             }
         }

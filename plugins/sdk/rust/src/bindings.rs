@@ -88,5 +88,5 @@ pub mod streaming_model {
     });
 
     pub use exports::hostler::concurrent::streaming_model::{Guest, StreamingMetadata};
-    pub use hostler::concurrent::{clock, sinks};
+    pub use hostler::concurrent::{clock, models, sinks};
 }

@@ -4,8 +4,11 @@
 //! A wait that fails with `cancelled` or `deadline` says that nobody wants the answer any more. Pass the error
 //! on with `?`: a request that goes on regardless is left where it is at its next wait.
 
-use crate::bindings::streaming_model::{self, clock};
+use crate::bindings::streaming_model::{self, clock, models};
 use crate::{Error, Request, Tensor};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 pub use crate::bindings::streaming_model::StreamingMetadata;
@@ -63,5 +66,81 @@ impl<T: StreamingModel> streaming_model::Guest for T {
 
 /// Waits for that long. Fails early when nobody waits any more for the request that it is called for.
 pub async fn sleep(time: Duration) -> Result<(), Error> {
-    clock::sleep(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).await
+    clock::sleep(micros(time)).await
+}
+
+/// A model that can be called, for the request that it was asked for.
+#[derive(Debug)]
+pub struct Callable(models::Callable);
+
+/// A call under way. Dropping it cancels the call.
+#[derive(Debug)]
+pub struct Invocation(models::Invocation);
+
+/// The model as the policy of the current request has it; without a version the only one, or what the routing rule
+/// gives this request.
+pub fn model(model: &str, version: Option<&str>) -> Result<Callable, Error> {
+    models::get(model, version).map(Callable)
+}
+
+impl Callable {
+    pub fn model(&self) -> String {
+        self.0.model()
+    }
+
+    pub fn version(&self) -> String {
+        self.0.version()
+    }
+
+    /// Whether it has 0..n responses, not exactly one.
+    pub fn is_streaming(&self) -> bool {
+        self.0.streaming()
+    }
+
+    /// Calls and waits for the one response, at most until the deadline of the request.
+    pub async fn call(&self, inputs: &[Tensor], timeout: Option<Duration>) -> Result<Vec<Tensor>, Error> {
+        self.0.call(inputs.iter().collect(), timeout.map(micros)).await
+    }
+
+    /// Begins a call and goes on. An error such as `overloaded` says that it was not admitted.
+    pub fn start(&self, inputs: &[Tensor], timeout: Option<Duration>) -> Result<Invocation, Error> {
+        self.0.start(&inputs.iter().collect::<Vec<_>>(), timeout.map(micros)).map(Invocation)
+    }
+}
+
+impl Invocation {
+    /// The next response; none after the last one and after an error.
+    pub async fn next(&self) -> Option<Result<Vec<Tensor>, Error>> {
+        self.0.next().await
+    }
+}
+
+/// Waits for two things at once, until both are done.
+pub async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut left, mut right) = (None, None);
+    poll_fn(move |task| {
+        if left.is_none()
+            && let Poll::Ready(done) = a.as_mut().poll(task)
+        {
+            left = Some(done);
+        }
+        if right.is_none()
+            && let Poll::Ready(done) = b.as_mut().poll(task)
+        {
+            right = Some(done);
+        }
+        match (left.take(), right.take()) {
+            (Some(left), Some(right)) => Poll::Ready((left, right)),
+            (one, other) => {
+                (left, right) = (one, other);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
