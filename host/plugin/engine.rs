@@ -20,7 +20,7 @@ use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
 
 /// How often guests are asked whether their time is over. Deadlines are kept to within this.
-const TICK: Duration = Duration::from_millis(1);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Bytes of a slot that are cleared by hand when an instance ends. Giving pages back to the kernel instead
 /// interrupts every other core; a Rust guest with a stack of 64 KiB stays below this.

@@ -18,6 +18,8 @@ pub struct Desk {
     started: Instant,
     /// Microseconds since `started` when the instance's event loop last came by.
     turn_us: AtomicU64,
+    /// Ticks of the epoch that the guest has computed through since then.
+    ticks: AtomicU32,
     inner: Mutex<Inner>,
     changed: Notify,
 }
@@ -37,7 +39,13 @@ struct Inner {
 impl Desk {
     pub fn new() -> Arc<Self> {
         let (inner, changed) = Default::default();
-        Arc::new(Desk { started: Instant::now(), turn_us: AtomicU64::new(0), inner, changed })
+        Arc::new(Desk {
+            started: Instant::now(),
+            turn_us: AtomicU64::new(0),
+            ticks: AtomicU32::new(0),
+            inner,
+            changed,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -149,11 +157,13 @@ impl Desk {
 
     fn mark(&self) {
         self.turn_us.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.ticks.store(0, Ordering::Relaxed);
     }
 
-    /// How long the guest has had its turn.
-    pub fn turn(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_micros(self.turn_us.load(Ordering::Relaxed)))
+    /// Counts a tick, and gives how many the guest has had in one go. Time in which its thread did not run does
+    /// not count: on a busy machine that can be long.
+    pub fn tick(&self) -> u32 {
+        self.ticks.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Returns when the event loop did not come by for `turn` though it was called.

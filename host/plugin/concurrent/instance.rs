@@ -7,6 +7,7 @@ use super::{Replica, Shared, Ticket};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::concurrent::StreamingModelPlugin;
 use crate::plugin::bindings::types;
+use crate::plugin::engine::TICK;
 use crate::plugin::host_calls::Request;
 use crate::plugin::instance::in_words;
 use crate::plugin::state::State;
@@ -365,7 +366,7 @@ impl AccessorTask<State> for Serve {
 /// Asked at each tick of the epoch while the guest runs.
 fn go_on(mut store: StoreContextMut<'_, State>, turn: Duration) -> wasmtime::Result<UpdateDeadline> {
     let desk = store.data().desk.clone().expect("invariant: set when the store was made");
-    if desk.turn() < turn {
+    if TICK * desk.tick() < turn {
         return Ok(UpdateDeadline::Continue(1));
     }
     let stack: Vec<_> = store.async_call_stack()?.collect();
