@@ -130,7 +130,7 @@ fn names_that_nothing_has_are_told_the_nearest() {
         ),
         (
             "[executors.fast]\nworkers = 2\n",
-            &["hostler.toml:7:12", "executor \"fast\" has no kind", "kind = \"custom\""],
+            &["hostler.toml:7:12", "executor \"fast\" has no kind", "kind = \"thread-pool\"", "\"custom\""],
         ),
     ] {
         refused(&format!("{MODEL}{ECHO}{more}"), parts);

@@ -248,7 +248,7 @@ fn a_remote_that_hangs_is_told_apart_from_a_slow_one_and_comes_back() {
     let host = host(&triton, "", &["bankchurn"]);
     let ask = || host.predict("bankchurn", json!([vec![0.0; 18]]));
     assert_eq!(ask().status, 200);
-    triton.signal("STOP");
+    triton.hang();
     let waits = json!({"model": "bankchurn", "data": [vec![0.0; 18]], "timeout_ms": 200}).to_string();
     host.post("/predict", &waits).refused(504, "deadline", &[]);
     // One that waits for longer learns of it when the watch does.
@@ -256,7 +256,7 @@ fn a_remote_that_hangs_is_told_apart_from_a_slow_one_and_comes_back() {
     let ready = host.get("/ready");
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("model \\\"bankchurn:1\\\""), "{}", ready.text());
-    triton.signal("CONT");
+    triton.go_on();
     eventually("the answer", || (ask().status == 200).then_some(()), || host.log());
     assert_eq!(host.get("/ready").status, 200);
 }

@@ -103,9 +103,30 @@ impl Triton {
         format!("hostler_test_{}_{}_", std::process::id(), self.grpc)
     }
 
-    /// `STOP` and `CONT`: a machine that hangs, and one that goes on.
-    pub fn signal(&self, name: &str) {
-        let id = self.child.as_ref().expect("it runs").id().to_string();
+    /// A machine that hangs: none of its threads runs any more when this returns.
+    pub fn hang(&self) {
+        self.signal("STOP");
+        let threads = format!("/proc/{}/task", self.id());
+        let stopped = |thread: std::fs::DirEntry| {
+            // A thread that has ended meanwhile runs no more either.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let all = || std::fs::read_dir(&threads).expect("it runs").flatten().all(stopped).then_some(());
+        super::eventually("a Triton that hangs", all, String::new);
+    }
+
+    /// It goes on.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill runs").success());
     }
 
