@@ -64,7 +64,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
     let sessions = SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 };
     let pool = PoolConfig { workers: 1, queue: 8 };
     let inner = ThreadPoolExecutor::start("inner", pool, sessions, None, runtime.handle(), &metrics).unwrap();
-    let limits = PluginLimits { instances: Instances::Reused, ..PluginLimits::default() };
+    let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
     let grant = Grant::new("pass".into(), limits, &engine, &metrics);
     let wasm = std::fs::read(plugin("pass")).unwrap();
     let guest = Arc::new(Plugin::load(&engine, grant, &wasm).unwrap().executor(&metrics).unwrap());

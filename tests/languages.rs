@@ -35,7 +35,7 @@ impl Bench {
     }
 
     fn transformer(&self, language: &str, scaling: &str) -> Arc<Transformer> {
-        let limits = PluginLimits { instances: Instances::Reused, ..PluginLimits::default() };
+        let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
         let assets = [("scaling".to_owned(), scaling.to_owned().into())].into();
         let metrics = Metrics::new();
         let mut grant = Grant::new(language.into(), limits, &self.engine, &metrics);
