@@ -52,6 +52,12 @@ pub fn build_host(layout: &Layout, release: bool) -> Result<PathBuf> {
     Ok(layout.target()?.join(profile).join("hostler"))
 }
 
+/// Builds what the benchmark measures beside the program; cargo puts it into the folder `examples` beside it.
+pub fn build_grpc_floor(layout: &Layout) -> Result<()> {
+    step("build the floor of gRPC");
+    run(layout.cargo().args(["build", "--release", "--example", "grpc-floor"]), "")
+}
+
 fn examples(layout: &Layout) -> String {
     let entries = std::fs::read_dir(layout.root.join("examples")).into_iter().flatten().flatten();
     let served = |path: &Path| path.join("hostler.toml").is_file();
