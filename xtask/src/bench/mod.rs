@@ -31,6 +31,8 @@ const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
 const BUSY_PERCENT_MAX: f64 = 10.0;
 /// The route of the plain interface.
 const PREDICT: &str = "/predict";
+/// FastAPI and what it needs.
+const REQUIREMENTS: &str = "xtask/bench/requirements.txt";
 const MODEL: &str = "examples/bankchurn/model.onnx";
 const USAGE: &str = "bench [protocol | triton] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
 
@@ -106,7 +108,7 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     let plan = parse(args)?;
     packages::debian_program("wrk")?;
     let library = onnxruntime::library(layout)?;
-    let python = packages::python_packages(layout, &layout.root.join("xtask/bench/requirements.txt"))?;
+    let python = packages::python_packages(layout, &layout.root.join(REQUIREMENTS))?;
     plugin::build_all(layout, false)?;
     let binary = match &plan.hostler {
         Some(path) => path.clone(),
@@ -121,7 +123,7 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
         ));
     }
 
-    let machine = machine::describe(layout, &binary, busy_percent)?;
+    let machine = machine::describe(layout, &binary, REQUIREMENTS, busy_percent)?;
     let page = layout.root.join("docs/performance.md");
     if let Some((_, comparison)) = &plan.comparison {
         let hostler = server::hostler(layout, comparison.manifest, &binary, &library, &folder)?;

@@ -18,6 +18,8 @@ use crate::layout::Layout;
 use crate::{onnxruntime, packages, plugin, serve, triton};
 
 const MARKERS: [&str; 2] = ["<!-- triton:begin -->", "<!-- triton:end -->"];
+/// Triton, its client, and what its models run on.
+const REQUIREMENTS: &str = "xtask/triton-requirements.txt";
 const SMALL: &str = "/v2/models/small/infer";
 const BANKCHURN: &str = "/v2/models/bankchurn/infer";
 const REUSED: &str = "/v2/models/reused/infer";
@@ -65,7 +67,7 @@ pub fn triton(layout: &Layout, args: &[String]) -> Result<()> {
     packages::debian_program("wrk")?;
     packages::debian_program_of("h2load", "nghttp2-client")?;
     let library = onnxruntime::library(layout)?;
-    let python = packages::python_packages(layout, &layout.root.join("xtask/triton-requirements.txt"))?;
+    let python = packages::python_packages(layout, &layout.root.join(REQUIREMENTS))?;
     let program = triton::program(layout)?;
     plugin::build_all(layout, true)?;
     let [binary, floor] = programs(layout, &plan)?;
@@ -73,7 +75,7 @@ pub fn triton(layout: &Layout, args: &[String]) -> Result<()> {
     write_bodies(layout, &python, &folder)?;
     write_other_bodies(layout, &python, &folder)?;
     let models = repository(layout, &folder)?;
-    let machine = machine::describe(layout, &binary, machine::busy_percent()?)?;
+    let machine = machine::describe(layout, &binary, REQUIREMENTS, machine::busy_percent()?)?;
     let hostler = server::hostler(layout, "xtask/bench/triton.toml", &binary, &library, &folder)?;
     let floor = server::grpc_floor(&floor, &folder)?;
     let peer = server::triton(&program, &models, &folder)?;
@@ -81,7 +83,7 @@ pub fn triton(layout: &Layout, args: &[String]) -> Result<()> {
     let cells = measure(layout, &plan, &targets, &folder)?;
     let streams = stream::compare(layout, &python, &peer, [&binary, &library, &folder])?;
     let command = plan_text(&plan).replace("xtask bench", "xtask bench triton");
-    let report = report(&command, &machine, &cells) + "\nA streaming model\n\n" + &streams;
+    let report = report(&command, &machine, &cells) + "\nA streaming model:\n\n" + &streams;
     publish(layout, &plan, &layout.root.join("docs/performance.md"), &MARKERS, &report)
 }
 
@@ -174,7 +176,7 @@ fn place(layout: &Layout, folder: &Path, file: &str, name: &str) -> Result<()> {
 fn report(command: &str, machine: &str, cells: &[Cell]) -> String {
     let mut text = format!(
         "Command: `{command}`\n\n{machine}- h2load {}, one thread\n\
-         - Triton 2.51 of nvidia-pytriton 0.7.0: server and Python processes summed\n\n\
+         - Triton is 2.51; its server and Python processes are summed\n\n\
          Median over the rounds (smallest to largest). The last three columns are shares of Triton's, round by round.\n",
         grpc::version()
     );
