@@ -52,10 +52,12 @@ pub fn build_host(layout: &Layout, release: bool) -> Result<PathBuf> {
     Ok(layout.target()?.join(profile).join("hostler"))
 }
 
-/// Builds what the benchmark measures beside the program; cargo puts it into the folder `examples` beside it.
-pub fn build_grpc_floor(layout: &Layout) -> Result<()> {
-    step("build the floor of gRPC");
-    run(layout.cargo().args(["build", "--release", "--example", "grpc-floor"]), "")
+/// Builds the program for a benchmark, and the floor of its gRPC, which cargo puts into the folder `examples` beside it.
+/// In one call, because two would build some dependencies twice: an example asks more features of them.
+pub fn build_host_and_floor(layout: &Layout) -> Result<PathBuf> {
+    step("build host and grpc-floor (release)");
+    run(layout.cargo().args(["build", "--release", "--bin", "hostler", "--example", "grpc-floor"]), "")?;
+    Ok(layout.target()?.join("release/hostler"))
 }
 
 fn examples(layout: &Layout) -> String {

@@ -93,8 +93,7 @@ fn programs(layout: &Layout, plan: &Plan) -> Result<[PathBuf; 2]> {
     if let Some(binary) = plan.hostler.as_ref().filter(|binary| beside(binary).is_file()) {
         return Ok([binary.clone(), beside(binary)]);
     }
-    let built = serve::build_host(layout, true)?;
-    serve::build_grpc_floor(layout)?;
+    let built = serve::build_host_and_floor(layout)?;
     Ok([plan.hostler.clone().unwrap_or_else(|| built.clone()), beside(&built)])
 }
 
