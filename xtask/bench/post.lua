@@ -1,9 +1,11 @@
--- One POST body, read from the file named after `--`, and one result line that xtask parses.
+-- One POST body, read from the file named after `--`, and one result line that xtask parses. A number behind it says how
+-- much of a binary body is JSON.
 
 function init(args)
   local file = assert(io.open(args[1], "rb"))
   wrk.method = "POST"
-  wrk.headers["Content-Type"] = "application/json"
+  wrk.headers["Content-Type"] = args[2] and "application/octet-stream" or "application/json"
+  wrk.headers["Inference-Header-Content-Length"] = args[2]
   wrk.body = file:read("*a")
   file:close()
 end

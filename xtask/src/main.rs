@@ -34,7 +34,7 @@ cargo xtask <command>
         [--quick] [--hostler PATH]        only see that it works; measure another build
         [--batching]                      instead: each model with and without max_batch_size
         [--executors]                     instead: each model with and without a plugin before its executor
-  bench triton [--seconds N] [--rounds N] measure against a real Triton
+  bench triton [--seconds N] [--rounds N] measure against a real Triton, by HTTP and gRPC, streams included
   bench protocol [--seconds N]            users who think, a slow model, probes; against FastAPI
 
 Downloads are kept in $HOSTLER_CACHE, else $XDG_CACHE_HOME/hostler, else ~/.cache/hostler.";

@@ -102,14 +102,19 @@ pub fn python_wheel(requirement: &str, folder: &Path) -> Result<()> {
 
 /// A program that Debian packages under its own name.
 pub fn debian_program(name: &str) -> Result<()> {
+    debian_program_of(name, name)
+}
+
+/// A program in a package of another name.
+pub fn debian_program_of(name: &str, package: &str) -> Result<()> {
     if on_path(name) {
         return Ok(());
     }
-    let mend = format!("install it: sudo apt-get install {name}");
+    let mend = format!("install it: sudo apt-get install {package}");
     if output(Command::new("id").arg("-u"), &mend)?.trim() != "0" {
         return Err(Error::new(format!("`{name}` is not installed, and installing it needs root"), mend));
     }
-    step(&format!("apt-get install {name}"));
+    step(&format!("apt-get install {package}"));
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive").args([
@@ -117,7 +122,7 @@ pub fn debian_program(name: &str) -> Result<()> {
             "-y",
             "-qq",
             "--no-install-recommends",
-            name,
+            package,
         ]);
         output(&mut apt, &mend)
     };

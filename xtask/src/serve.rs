@@ -52,6 +52,14 @@ pub fn build_host(layout: &Layout, release: bool) -> Result<PathBuf> {
     Ok(layout.target()?.join(profile).join("hostler"))
 }
 
+/// Builds the program for a benchmark, and the floor of its gRPC, which cargo puts into the folder `examples` beside it.
+/// In one call, because two would build some dependencies twice: an example asks more features of them.
+pub fn build_host_and_floor(layout: &Layout) -> Result<PathBuf> {
+    step("build host and grpc-floor (release)");
+    run(layout.cargo().args(["build", "--release", "--bin", "hostler", "--example", "grpc-floor"]), "")?;
+    Ok(layout.target()?.join("release/hostler"))
+}
+
 fn examples(layout: &Layout) -> String {
     let entries = std::fs::read_dir(layout.root.join("examples")).into_iter().flatten().flatten();
     let served = |path: &Path| path.join("hostler.toml").is_file();

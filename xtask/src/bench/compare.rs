@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::report::{select, spread};
 use super::server::Server;
-use super::{Cell, PREDICT, Target};
+use super::{Cell, PREDICT, Target, Wire};
 
 /// Requests share runs where many wait.
 const CONNECTIONS: [u32; 1] = [100];
@@ -42,7 +42,14 @@ pub const EXECUTORS: Comparison = Comparison {
 };
 
 pub fn targets<'a>(comparison: &Comparison, server: &'a Server) -> Vec<Target<'a>> {
-    let target = |name, expected| Target { name, server, expected, path: PREDICT, connections: &CONNECTIONS };
+    let target = |name, expected| Target {
+        name,
+        server,
+        expected,
+        path: PREDICT,
+        wire: Wire::Json,
+        connections: &CONNECTIONS,
+    };
     let mut targets: Vec<Target<'a>> = Vec::new();
     for [without, with, expected] in comparison.pairs {
         for name in [*without, *with] {

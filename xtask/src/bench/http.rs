@@ -27,8 +27,25 @@ impl Connection {
 
     /// Blocks until the whole answer is here.
     pub fn request(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
+        self.request_with(method, path, None, body)
+    }
+
+    /// The same; of a binary body, with how much of it is JSON.
+    pub fn request_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        json_length: Option<usize>,
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let kind = match json_length {
+            None => "Content-Type: application/json".to_owned(),
+            Some(length) => {
+                format!("Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {length}")
+            }
+        };
         let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         )
         .into_bytes();

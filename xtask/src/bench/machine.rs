@@ -10,13 +10,13 @@ use crate::command::output;
 use crate::error::{Attempt, Result};
 use crate::layout::Layout;
 
-/// Processor, kernel and all versions that matter, as a Markdown list.
-pub fn describe(layout: &Layout, hostler: &Path, busy_percent: f64) -> Result<String> {
+/// Processor, kernel and all versions that matter, as a Markdown list. `requirements` has those of the peer's packages.
+pub fn describe(layout: &Layout, hostler: &Path, requirements: &str, busy_percent: f64) -> Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let requirements = layout.root.join("xtask/bench/requirements.txt");
+    let requirements = layout.root.join(requirements);
     let requirements =
         fs::read_to_string(&requirements).attempting(|| format!("read {}", requirements.display()))?;
     let pins = requirements.lines().filter(|line| line.contains("==")).map(|line| line.replace("==", " "));

@@ -2,12 +2,14 @@
 //! on one machine differ by more than what is measured. Only this file knows who is measured with what.
 
 mod compare;
+mod grpc;
 mod http;
 mod machine;
 mod probe;
 mod protocol;
 mod report;
 mod server;
+mod stream;
 mod triton;
 mod wrk;
 
@@ -29,6 +31,8 @@ const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
 const BUSY_PERCENT_MAX: f64 = 10.0;
 /// The route of the plain interface.
 const PREDICT: &str = "/predict";
+/// FastAPI and what it needs.
+const REQUIREMENTS: &str = "xtask/bench/requirements.txt";
 const MODEL: &str = "examples/bankchurn/model.onnx";
 const USAGE: &str = "bench [protocol | triton] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
 
@@ -51,7 +55,30 @@ struct Target<'a> {
     /// What a right answer contains: a benchmark of wrong answers is worth nothing.
     expected: &'static str,
     path: &'static str,
+    wire: Wire,
     connections: &'static [u32],
+}
+
+/// How a target is asked; also how the file with its body ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Json,
+    /// JSON with the bytes of the tensors behind it.
+    Binary,
+    /// A message of `ModelInfer`, with its length before it; how long a right answer is.
+    Grpc {
+        answer: u64,
+    },
+}
+
+impl Wire {
+    fn extension(self) -> &'static str {
+        match self {
+            Wire::Json => "json",
+            Wire::Binary => "bin",
+            Wire::Grpc { .. } => "grpc",
+        }
+    }
 }
 
 /// What one target did under one load in one round.
@@ -81,7 +108,7 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     let plan = parse(args)?;
     packages::debian_program("wrk")?;
     let library = onnxruntime::library(layout)?;
-    let python = packages::python_packages(layout, &layout.root.join("xtask/bench/requirements.txt"))?;
+    let python = packages::python_packages(layout, &layout.root.join(REQUIREMENTS))?;
     plugin::build_all(layout, false)?;
     let binary = match &plan.hostler {
         Some(path) => path.clone(),
@@ -96,7 +123,7 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
         ));
     }
 
-    let machine = machine::describe(layout, &binary, busy_percent)?;
+    let machine = machine::describe(layout, &binary, REQUIREMENTS, busy_percent)?;
     let page = layout.root.join("docs/performance.md");
     if let Some((_, comparison)) = &plan.comparison {
         let hostler = server::hostler(layout, comparison.manifest, &binary, &library, &folder)?;
@@ -106,8 +133,14 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     }
     let fastapi = server::fastapi(layout, &python, &folder, "fastapi_app", &[("BENCH_MODEL", MODEL)])?;
     let hostler = server::hostler(layout, "xtask/bench/hostler.toml", &binary, &library, &folder)?;
-    let target =
-        |name, server, expected| Target { name, server, expected, path: PREDICT, connections: &CONNECTIONS };
+    let target = |name, server, expected| Target {
+        name,
+        server,
+        expected,
+        path: PREDICT,
+        wire: Wire::Json,
+        connections: &CONNECTIONS,
+    };
     let language =
         |name| Target { connections: &CONNECTIONS_OF_LANGUAGES, ..target(name, &hostler, "churn") };
     let targets = [
@@ -188,7 +221,7 @@ fn measure(layout: &Layout, plan: &Plan, targets: &[Target], folder: &Path) -> R
             for target in targets.iter().filter(|target| target.connections.contains(&connections)) {
                 let cell = load(layout, target, connections, plan.seconds, folder)?;
                 step(&format!(
-                    "round {round}/{}: {:>3} connections: {:<13} {:>7.0} requests/s, {:>6.1} us CPU per request, {} failed",
+                    "round {round}/{}: {:>3} connections: {:<22} {:>7.0} requests/s, {:>6.1} us CPU per request, {} failed",
                     plan.rounds, connections, target.name, cell.requests_per_s, cell.cpu_us, cell.failed
                 ));
                 cells.push(cell);
@@ -200,10 +233,15 @@ fn measure(layout: &Layout, plan: &Plan, targets: &[Target], folder: &Path) -> R
 
 /// One request, whose answer must be right.
 fn check(target: &Target, folder: &Path) -> Result<()> {
+    if let Wire::Grpc { .. } = target.wire {
+        // The length of the answer is known, so it was asked for.
+        return Ok(());
+    }
     let body = body(target, folder);
     let body = std::fs::read(&body).attempting(|| format!("read {}", body.display()))?;
+    let header = json_length(target.wire, &body);
     let answer = http::Connection::open(target.server.port)
-        .and_then(|mut connection| connection.request("POST", target.path, &body))
+        .and_then(|mut connection| connection.request_with("POST", target.path, header, &body))
         .attempting(|| format!("{}: POST {}", target.name, target.path))?;
     let text = String::from_utf8_lossy(&answer.body);
     if answer.status != 200 || !text.contains(target.expected) {
@@ -216,22 +254,37 @@ fn check(target: &Target, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The JSON of a binary body ends with its one list of inputs.
+fn json_length(wire: Wire, body: &[u8]) -> Option<usize> {
+    let end = b"}]}";
+    let start = body.windows(end.len()).position(|part| part == end).filter(|_| wire == Wire::Binary)?;
+    Some(start + end.len())
+}
+
 fn load(layout: &Layout, target: &Target, connections: u32, seconds: u64, folder: &Path) -> Result<Cell> {
     let server = target.server;
-    let probe = probe::Probe::start(server.port, server.health);
+    let probe = (server.port > 0).then(|| probe::Probe::start(server.port, server.health));
     let cpu_before = server.cpu()?;
-    let script = layout.root.join("xtask/bench/post.lua");
-    let load = wrk::Load {
-        port: server.port,
-        path: target.path,
-        connections,
-        seconds,
-        script: &script,
-        body: &body(target, folder),
+    let body = body(target, folder);
+    let done = match target.wire {
+        Wire::Grpc { answer } => {
+            grpc::run(server.grpc, [connections.into(), seconds], answer, &body, folder)?
+        }
+        Wire::Json | Wire::Binary => wrk::run(&wrk::Load {
+            port: server.port,
+            path: target.path,
+            connections,
+            seconds,
+            script: &layout.root.join("xtask/bench/post.lua"),
+            json_length: json_length(
+                target.wire,
+                &std::fs::read(&body).attempting(|| format!("read {}", body.display()))?,
+            ),
+            body: &body,
+        })?,
     };
-    let done = wrk::run(&load)?;
     let cpu: Duration = server.cpu()? - cpu_before;
-    let health = probe.stop();
+    let health = probe.map(probe::Probe::stop);
     Ok(Cell {
         target: target.name,
         connections,
@@ -241,11 +294,11 @@ fn load(layout: &Layout, target: &Target, connections: u32, seconds: u64, folder
         failed: done.failed,
         cpu_us: cpu.as_secs_f64() * 1e6 / done.requests.max(1) as f64,
         rss_mb: server.rss_mb()?,
-        health_p99_us: health.p99_us,
-        health_failed: health.failed,
+        health_p99_us: health.as_ref().map_or(f64::NAN, |health| health.p99_us),
+        health_failed: health.map_or(0, |health| health.failed),
     })
 }
 
 fn body(target: &Target, folder: &Path) -> PathBuf {
-    folder.join(target.name).with_extension("json")
+    folder.join(target.name).with_extension(target.wire.extension())
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use super::REQUIREMENTS;
 use super::http::Connection;
 use super::machine;
 use super::probe::Probe;
@@ -76,7 +77,7 @@ pub fn protocol(layout: &Layout, args: &[String]) -> Result<()> {
         }
     }
     let library = onnxruntime::library(layout)?;
-    let python = packages::python_packages(layout, &layout.root.join("xtask/bench/requirements.txt"))?;
+    let python = packages::python_packages(layout, &layout.root.join(REQUIREMENTS))?;
     let binary = serve::build_host(layout, true)?;
     let folder = layout.target()?.join("bench");
     make_folder(&folder)?;
@@ -100,7 +101,7 @@ pub fn protocol(layout: &Layout, args: &[String]) -> Result<()> {
             rows.push(row);
         }
     }
-    let machine = machine::describe(layout, &binary, busy_percent)?;
+    let machine = machine::describe(layout, &binary, REQUIREMENTS, busy_percent)?;
     let text = table(&format!("cargo xtask bench protocol --seconds {seconds}"), &machine, &rows);
     println!("{text}");
     if !quick {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,10 @@ use crate::packages::see_packages;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Server {
+    /// Of HTTP; 0 if it has none.
     pub port: u16,
+    /// Of gRPC; 0 if it has none.
+    pub grpc: u16,
     /// Answers 200 at once when the server lives.
     pub health: &'static str,
     child: Child,
@@ -46,13 +49,34 @@ pub fn hostler(
 ) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     command.current_dir(&layout.root).env(onnxruntime::VARIABLE, library);
-    command.args(["serve", manifest, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args([
+        "serve",
+        manifest,
+        "--http",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--grpc",
+        "127.0.0.1:0",
+    ]);
     let log = logs.join("hostler.log");
     let mut child = start(command.stdout(Stdio::piped()), &log)?;
-    let stdout = BufReader::new(child.stdout.take().expect("invariant: stdout is piped"));
-    let mut server = Server { port: 0, health: HEALTH, child, parts: Vec::new() };
-    server.port = listening_port(stdout).ok_or_else(|| did_not_start("hostler", &log))?;
+    let line = listening_line(&mut child);
+    let mut server = Server { port: 0, grpc: 0, health: HEALTH, child, parts: Vec::new() };
+    server.port = parse_port(&line, "http=").ok_or_else(|| did_not_start("hostler", &log))?;
+    server.grpc = parse_port(&line, "grpc=").ok_or_else(|| did_not_start("hostler", &log))?;
     ready(server, "hostler", &log)
+}
+
+/// The least that a gRPC server of Hostler's making can cost: `xtask/floor/grpc.rs`.
+pub fn grpc_floor(binary: &Path, logs: &Path) -> Result<Server> {
+    let mut command = bound_to_this_process(binary);
+    let log = logs.join("grpc-floor.log");
+    let mut child = start(command.arg("127.0.0.1:0").stdout(Stdio::piped()), &log)?;
+    let line = listening_line(&mut child);
+    let mut server = Server { port: 0, grpc: 0, health: HEALTH, child, parts: Vec::new() };
+    server.grpc = parse_port(&line, "grpc=").ok_or_else(|| did_not_start("grpc-floor", &log))?;
+    Ok(server)
 }
 
 /// FastAPI on uvicorn: one process, its fastest event loop and parser, no access log.
@@ -73,7 +97,7 @@ pub fn fastapi(
     command.args(["--no-access-log", "--log-level", "warning"]);
     let log = logs.join("fastapi.log");
     let child = start(command.stdout(Stdio::null()), &log)?;
-    ready(Server { port, health: HEALTH, child, parts: Vec::new() }, "fastapi", &log)
+    ready(Server { port, grpc: 0, health: HEALTH, child, parts: Vec::new() }, "fastapi", &log)
 }
 
 /// Triton with the models of a folder; its Python backend has a process for each instance of a model.
@@ -85,7 +109,7 @@ pub fn triton(program: &Path, models: &Path, logs: &Path) -> Result<Server> {
     command.args([format!("--http-port={port}"), format!("--grpc-port={grpc}")]);
     let log = logs.join("triton.log");
     let child = start(command.stdout(Stdio::null()), &log)?;
-    let server = Server { port, health: "/v2/health/ready", child, parts: Vec::new() };
+    let server = Server { port, grpc, health: "/v2/health/ready", child, parts: Vec::new() };
     let mut server = ready(server, "triton", &log)?;
     server.parts = children(server.child.id());
     Ok(server)
@@ -153,17 +177,19 @@ fn start(command: &mut Command, log: &Path) -> Result<Child> {
     command.spawn().map_err(|cause| not_started(command, &cause, "setpriv is in Debian's package util-linux"))
 }
 
-/// The port in `listening http=127.0.0.1:PORT admin=...`. What follows is read and dropped, so that the pipe never fills.
-fn listening_port(mut stdout: BufReader<ChildStdout>) -> Option<u16> {
+/// The first line, `listening http=127.0.0.1:PORT grpc=...`. What follows is read and dropped, so that the pipe never
+/// fills. Empty if the server ended without it.
+fn listening_line(child: &mut Child) -> String {
+    let mut stdout = BufReader::new(child.stdout.take().expect("invariant: stdout is piped"));
     let mut line = String::new();
-    stdout.read_line(&mut line).ok()?;
+    drop(stdout.read_line(&mut line));
     spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-    parse_port(&line)
+    line
 }
 
-fn parse_port(line: &str) -> Option<u16> {
+fn parse_port(line: &str, interface: &str) -> Option<u16> {
     let address =
-        line.strip_prefix("listening ")?.split_whitespace().find_map(|word| word.strip_prefix("http="))?;
+        line.strip_prefix("listening ")?.split_whitespace().find_map(|word| word.strip_prefix(interface))?;
     address.rsplit(':').next()?.parse().ok()
 }
 
@@ -209,7 +235,9 @@ mod tests {
 
     #[test]
     fn port_is_found_in_the_contract_line_only() {
-        assert_eq!(parse_port("listening http=127.0.0.1:8123 admin=127.0.0.1:9\n"), Some(8123));
-        assert_eq!(parse_port("error: no such file\n"), None);
+        let line = "listening http=127.0.0.1:8123 grpc=127.0.0.1:8 admin=127.0.0.1:9\n";
+        assert_eq!(parse_port(line, "http="), Some(8123));
+        assert_eq!(parse_port(line, "grpc="), Some(8));
+        assert_eq!(parse_port("error: no such file\n", "http="), None);
     }
 }

@@ -13,6 +13,8 @@ pub struct Load<'a> {
     pub seconds: u64,
     pub script: &'a Path,
     pub body: &'a Path,
+    /// How much of a binary body is JSON.
+    pub json_length: Option<usize>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -30,7 +32,7 @@ pub fn run(load: &Load) -> Result<Done> {
     wrk.args(["--threads", "1", "--timeout", "10s"]);
     wrk.args(["--connections", &load.connections.to_string(), "--duration", &format!("{}s", load.seconds)]);
     wrk.arg("--script").arg(load.script).arg(format!("http://127.0.0.1:{}{}", load.port, load.path));
-    wrk.arg("--").arg(load.body);
+    wrk.arg("--").arg(load.body).args(load.json_length.map(|length| length.to_string()));
     let text = output(&mut wrk, "")?;
     parse(&text)
         .ok_or_else(|| Error::new(format!("wrk: no RESULT line of post.lua in its output:\n{text}"), ""))
