@@ -230,7 +230,8 @@ fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Re
     Ok(true)
 }
 
-fn shown(value: &Parameter) -> String {
+/// As a message has it.
+pub(super) fn shown(value: &Parameter) -> String {
     match value {
         Parameter::Boolean(value) => value.to_string(),
         Parameter::Integer(value) => value.to_string(),

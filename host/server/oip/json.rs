@@ -1,7 +1,7 @@
 //! Inference requests and responses over HTTP: JSON, with tensors in it or behind it.
 
 use super::binary::Tail;
-use super::infer::{InferRequest, InferResponse, RequestedOutput, check_tensor_parameter};
+use super::infer::{self, InferRequest, InferResponse, RequestedOutput, check_tensor_parameter};
 use crate::error::{Error, Kind, Result};
 use crate::predict::{
     self, Datatype, JsonLimits, Parameter, Parameters, Shape, Tensor, TensorSpec, encode_tensor,
@@ -134,8 +134,11 @@ fn take_flag(parameters: &mut Parameters, wanted: &str) -> Result<Option<bool>> 
     let Some(place) = parameters.iter().position(|(name, _)| name == wanted) else { return Ok(None) };
     match parameters.remove(place).1 {
         Parameter::Boolean(value) => Ok(Some(value)),
-        value => Err(Error::invalid(format!("parameter \"{wanted}\" is {value:?}; it is true or false"))
-            .field(format!("parameters.{wanted}"))),
+        value => {
+            let value = infer::shown(&value);
+            Err(Error::invalid(format!("parameter \"{wanted}\" is {value}; it is true or false"))
+                .field(format!("parameters.{wanted}")))
+        }
     }
 }
 
