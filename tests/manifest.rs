@@ -29,6 +29,15 @@ fn refused(manifest: &str, parts: &[&str]) {
     }
 }
 
+#[test]
+fn a_plugin_that_does_not_wait_has_no_shared_instance() {
+    // Which roles a plugin has shows when it is loaded.
+    let setup = setup(&format!("{ECHO}instances = \"shared\"\n"));
+    let (code, said) = check(&setup, &[]);
+    let part = "plugin \"echo\": only instances of a streaming-model can be \"shared\"";
+    assert!(code == 1 && said.contains(part), "{said}");
+}
+
 fn accepted(manifest: &str) {
     let (code, said) = check(&setup(manifest), &[]);
     assert_eq!(code, 0, "{manifest}\n{said}");
@@ -217,8 +226,12 @@ fn values_that_make_no_sense_are_refused() {
     }
     for (more, parts) in [
         (
-            "instances = \"shared\"\n",
-            &["hostler.toml:5:13", "instances = \"shared\" is not known", "\"fresh\" or \"reused\""][..],
+            "instances = \"pooled\"\n",
+            &[
+                "hostler.toml:5:13",
+                "instances = \"pooled\" is not known",
+                "\"fresh\", \"reused\" or \"shared\"",
+            ][..],
         ),
         ("memory_mb = 0\n", &["hostler.toml:5:13", "plugin \"echo\": memory_mb must be at least 1"]),
         ("timeout_ms = 0\n", &["hostler.toml:5:14", "plugin \"echo\": timeout_ms must be at least 1"]),
