@@ -227,16 +227,17 @@ fn workers_that_a_reload_starts_have_the_same_priority_as_the_first() {
     let manifest = "[models.plus]\npath = \"plus.onnx\"\n[policy]\nplus = \"later\"\n[executors.later]\nkind = \"onnx\"\nworkers = 1\n";
     replace(&host.path("hostler.toml"), manifest.as_bytes());
     host.wait_for_generation(2);
+    // A thread takes its name and its priority only after it has begun.
     let nice = |name: &str| {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap();
-        let stat = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
-        let stat = stat.into_iter().find(|stat| stat.contains(&format!("({name})"))).unwrap();
-        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+        let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        let stat = stats.find(|stat| stat.contains(&format!("({name})")))?;
+        stat.rsplit(')').next()?.split_whitespace().nth(16)?.parse::<i32>().ok()
     };
     eventually(
         "both",
-        || (nice("later-0") == 5 && nice("onnx-0") == 5).then_some(()),
-        || nice("later-0").to_string(),
+        || (nice("later-0") == Some(5) && nice("onnx-0") == Some(5)).then_some(()),
+        || format!("later-0 {:?}, onnx-0 {:?}", nice("later-0"), nice("onnx-0")),
     );
 }
 
