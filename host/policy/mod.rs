@@ -113,6 +113,11 @@ impl Route {
     pub fn is_streaming(&self) -> bool {
         self.callable.metadata().streaming
     }
+
+    /// Whether its calls wait side by side in an instance that they share, and take no place of its executor.
+    pub fn is_shared(&self) -> bool {
+        self.callable.shared().is_some()
+    }
 }
 
 /// What keeps a caller on one version, and names of it.

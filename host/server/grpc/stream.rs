@@ -12,17 +12,24 @@ use crate::router::Journey;
 use crate::server::oip::infer::{self as oip, InferRequest, InferResponse};
 use crate::server::{http, stopped};
 use hyper::HeaderMap;
+use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
-/// Requests of one stream that run at once. While so many do, no further one is read.
+/// Requests of one stream that are read and not answered: clients have one stream for all that they wait for.
+const READ_MAX: usize = 1024;
+
+/// Those of them that take the places of an executor.
 const RUNNING_MAX: usize = 64;
+
+/// What they may hold, in multiples of the largest message.
+const MESSAGES_HELD_MAX: usize = 4;
 
 /// Responses that wait for a slow reader, before the work waits as well.
 const WAITING_MAX: usize = 16;
@@ -61,6 +68,7 @@ struct Call {
     /// An error ends the stream with its status, as the caller asked (`triton_grpc_error`).
     errors_end: bool,
     answers: mpsc::Sender<Answer>,
+    places: Semaphore,
 }
 
 pub(super) fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Streaming<ModelInferRequest>) -> Answers {
@@ -68,7 +76,8 @@ pub(super) fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Streaming<Mod
     let deadline = infer::timeout(&headers).map(|timeout| Instant::now() + timeout);
     let errors_end = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let stop = grpc.stop.clone();
-    let call = Arc::new(Call { grpc, headers, deadline, errors_end, answers });
+    let call =
+        Arc::new(Call { grpc, headers, deadline, errors_end, answers, places: Semaphore::new(RUNNING_MAX) });
     let driver = tokio::spawn(drive(call, requests, stop)).abort_handle();
     Answers { receiver, driver }
 }
@@ -76,20 +85,28 @@ pub(super) fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Streaming<Mod
 /// Reads requests and lets them run, until the caller has no more, is out of time, or the host stops.
 async fn drive(call: Arc<Call>, mut requests: Streaming<ModelInferRequest>, mut stop: watch::Receiver<bool>) {
     let mut running = JoinSet::new();
+    let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
     let work = async {
         let mut turn = Turn::first();
+        let mut held_bytes = 0;
         let ended = loop {
             tokio::select! {
-                message = requests.message(), if running.len() < RUNNING_MAX => match message {
+                message = requests.message(), if running.len() < READ_MAX && held_bytes < bytes_max => match message {
                     Ok(Some(request)) => {
                         let (own, next) = turn.split();
                         turn = next;
-                        running.spawn(run(Arc::clone(&call), request, own));
+                        let (call, bytes) = (Arc::clone(&call), request.encoded_len());
+                        held_bytes += bytes;
+                        running.spawn(async move {
+                            run(call, request, own).await;
+                            bytes
+                        });
                     }
                     Ok(None) => break None,
                     Err(status) => break Some(call.unread(status)),
                 },
-                Some(_) = running.join_next(), if !running.is_empty() => {}
+                // One that panicked has its bytes counted to the end of the stream.
+                Some(ended) = running.join_next(), if !running.is_empty() => held_bytes -= ended.unwrap_or(0),
                 () = stopped(&mut stop) => break Some(Status::unavailable("the host is stopping")),
             }
         };
@@ -115,11 +132,17 @@ async fn run(call: Arc<Call>, message: ModelInferRequest, mut turn: Turn) {
         call.grpc.router.begin(request_id, "grpc", &|name| http::header(&call.headers, name))
     };
     let name = (message.model_name.clone(), message.model_version.clone());
-    let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let resolved = journey
         .resolve(&name.0, infer::version(&name.1), &|name| http::header(&call.headers, name))
         .map_err(oip::unknown_model);
     let marks = asks_for_marks(&message);
+    let _place = match &resolved {
+        // They wait side by side in their instance, up to a limit of its own.
+        Ok(route) if route.is_shared() => None,
+        // Dropped with its answer. The semaphore is never closed.
+        _ => call.places.acquire().await.ok(),
+    };
+    let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let error = match resolved.and_then(|route| Ok((route, infer::decode(message, left)?))) {
         Ok((route, request)) if route.is_streaming() => {
             tokio::join!(turn.pass(), call.responses(journey, &route, request, marks));
