@@ -35,6 +35,7 @@ cargo xtask <command>
         [--batching]                      instead: each model with and without max_batch_size
         [--executors]                     instead: each model with and without a plugin before its executor
   bench triton [--seconds N] [--rounds N] measure against a real Triton, by HTTP and gRPC, streams included
+  bench waits [--rounds N]                thousands of requests that wait in one instance; against a real Triton
   bench protocol [--seconds N]            users who think, a slow model, probes; against FastAPI
 
 Downloads are kept in $HOSTLER_CACHE, else $XDG_CACHE_HOME/hostler, else ~/.cache/hostler.";

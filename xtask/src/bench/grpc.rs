@@ -72,7 +72,7 @@ fn parse(text: &str, calls: &str, seconds: u64, answer: u64) -> Option<Done> {
 }
 
 /// The digits that end at `mark`.
-fn number_before(text: &str, mark: &str) -> Option<u64> {
+pub(super) fn number_before(text: &str, mark: &str) -> Option<u64> {
     let before = &text[..text.find(mark)?];
     before[before.rfind('(')? + 1..].parse().ok()
 }

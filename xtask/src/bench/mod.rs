@@ -11,6 +11,7 @@ mod report;
 mod server;
 mod stream;
 mod triton;
+mod waits;
 mod wrk;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ const PREDICT: &str = "/predict";
 /// FastAPI and what it needs.
 const REQUIREMENTS: &str = "xtask/bench/requirements.txt";
 const MODEL: &str = "examples/bankchurn/model.onnx";
-const USAGE: &str = "bench [protocol | triton] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
+const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
 
 struct Plan {
     seconds: u64,
@@ -104,6 +105,9 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     }
     if args.first().is_some_and(|arg| arg == "triton") {
         return triton::triton(layout, &args[1..]);
+    }
+    if args.first().is_some_and(|arg| arg == "waits") {
+        return waits::waits(layout, &args[1..]);
     }
     let plan = parse(args)?;
     packages::debian_program("wrk")?;

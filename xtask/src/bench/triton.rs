@@ -19,7 +19,7 @@ use crate::{onnxruntime, packages, plugin, serve, triton};
 
 const MARKERS: [&str; 2] = ["<!-- triton:begin -->", "<!-- triton:end -->"];
 /// Triton, its client, and what its models run on.
-const REQUIREMENTS: &str = "xtask/triton-requirements.txt";
+pub(super) const REQUIREMENTS: &str = "xtask/triton-requirements.txt";
 const SMALL: &str = "/v2/models/small/infer";
 const BANKCHURN: &str = "/v2/models/bankchurn/infer";
 const REUSED: &str = "/v2/models/reused/infer";
@@ -156,8 +156,7 @@ fn targets<'a>(
 /// A folder as Triton wants it, with both models.
 fn repository(layout: &Layout, folder: &Path) -> Result<PathBuf> {
     let models = folder.join("triton-models");
-    place(layout, &models.join(stream::MODEL), "tests/triton/repeat/config.pbtxt", "config.pbtxt")?;
-    place(layout, &models.join(stream::MODEL).join("1"), "tests/triton/repeat/model.py", "model.py")?;
+    streaming_model(layout, &models)?;
     for (name, file) in [("small", "tests/models/small.onnx"), ("bankchurn", super::MODEL)] {
         let model = models.join(name);
         place(layout, &model, &format!("xtask/bench/triton/{name}.pbtxt"), "config.pbtxt")?;
@@ -165,6 +164,13 @@ fn repository(layout: &Layout, folder: &Path) -> Result<PathBuf> {
         place(layout, &model.join("1"), file, "model.onnx")?;
     }
     Ok(models)
+}
+
+/// Puts the model whose requests wait into a folder.
+pub(super) fn streaming_model(layout: &Layout, models: &Path) -> Result<()> {
+    let model = models.join(stream::MODEL);
+    place(layout, &model, "tests/triton/repeat/config.pbtxt", "config.pbtxt")?;
+    place(layout, &model.join("1"), "tests/triton/repeat/model.py", "model.py")
 }
 
 fn place(layout: &Layout, folder: &Path, file: &str, name: &str) -> Result<()> {

@@ -1,0 +1,26 @@
+"""Writes the bodies of `cargo xtask bench waits`: `waits_bodies.py FOLDER MESSAGES DELAY_MS VALUE`.
+
+`waits-triton.grpc` and `waits-hostler.grpc`: so many messages of one `ModelStreamInfer` call as HTTP/2 carries them,
+each of which asks for one value, after the delay.
+"""
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy
+from tritonclient.grpc import service_pb2
+
+folder, messages, delay_ms, value = Path(sys.argv[1]), *map(int, sys.argv[2:])
+INPUTS = {
+    "triton": [("values", "INT32", [value]), ("delays_ms", "UINT32", [delay_ms])],
+    "hostler": [("IN", "INT32", [value]), ("DELAY", "UINT32", [delay_ms]), ("WAIT", "UINT32", [0])],
+}
+for name, inputs in INPUTS.items():
+    request = service_pb2.ModelInferRequest(model_name="repeat")
+    for tensor, datatype, data in inputs:
+        request.inputs.add(name=tensor, datatype=datatype, shape=[len(data)])
+        request.raw_input_contents.append(numpy.array(data, numpy.dtype(datatype.lower())).tobytes())
+    message = request.SerializeToString()
+    # Not compressed, and how long it is.
+    (folder / f"waits-{name}.grpc").write_bytes(messages * (struct.pack(">BI", 0, len(message)) + message))
