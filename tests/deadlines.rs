@@ -6,27 +6,13 @@ mod support;
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::slow::{ENDLESS, deed, rounds, setup, within};
+use support::slow::{ENDLESS, deed, rounds, serve, setup, within};
 use support::{Answer, Host};
-
-const MODELS: &str = r#"
-[plugins.hostile]
-path = "hostile.wasm"
-
-[models.hostile]
-plugin = "hostile"
-
-[models.loop]
-path = "loop.onnx"
-
-[models.huge]
-path = "huge_node.onnx"
-"#;
 
 /// One worker each, so that a worker that is not free shows.
 fn single() -> Host {
     let workers = "[executors.cpu]\nworkers = 1\n[executors.onnx]\nworkers = 1\nsessions = 1\n";
-    setup(&format!("{workers}{MODELS}")).start()
+    serve(workers)
 }
 
 fn ms(value: u64) -> Duration {
@@ -300,7 +286,7 @@ fn each_way_to_ask_takes_a_timeout() {
 
 #[test]
 fn gauges_agree_while_deadlines_pass_and_end_at_zero() {
-    let host = setup(&format!("[executors.cpu]\nworkers = 2\nqueue = 8\n{MODELS}")).start();
+    let host = serve("[executors.cpu]\nworkers = 2\nqueue = 8\n");
     let bodies =
         [within(deed("hostile", "spin"), 30), within(deed("hostile", "sleep"), 20), deed("hostile", "ok")];
     std::thread::scope(|scope| {

@@ -8,26 +8,8 @@ use support::churn::{self, low_risk};
 use support::jobs::{
     at_once, attempts, ended, expect_no_overlap, job, kept, outcomes, released, sleep, submit, wait_for,
 };
-use support::slow::{ENDLESS, deed, rounds, setup, within};
+use support::slow::{ENDLESS, MODELS, deed, rounds, serve, setup, within};
 use support::{Host, Setup, model, plugin, replace};
-
-const MODELS: &str = r#"
-[plugins.hostile]
-path = "hostile.wasm"
-
-[models.hostile]
-plugin = "hostile"
-
-[models.loop]
-path = "loop.onnx"
-
-[models.huge]
-path = "huge_node.onnx"
-"#;
-
-fn host(tables: &str) -> Host {
-    setup(&format!("{tables}\n{MODELS}")).start()
-}
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
@@ -111,7 +93,7 @@ scaling = "scaling.json"
 #[test]
 fn ten_jobs_whose_attempts_time_out_end_and_no_attempt_overlaps_another() {
     // Twice the workers that ten attempts need: an overlap would find one that is free.
-    let host = host("[executors.cpu]\nworkers = 20\n[executors.onnx]\nworkers = 20\nsessions = 20\n");
+    let host = serve("[executors.cpu]\nworkers = 20\n[executors.onnx]\nworkers = 20\nsessions = 20\n");
     let calls = "hostler_plugin_calls_total{plugin=\"hostile\"}";
     let budgets = json!({"max_attempts": 3, "max_runtime_ms": 150});
     let mut rounds_made = 0.0;
@@ -170,7 +152,7 @@ fn ten_jobs_whose_attempts_time_out_end_and_no_attempt_overlaps_another() {
 
 #[test]
 fn an_attempt_that_outlasts_its_deadline_holds_back_the_next_one_and_the_slot() {
-    let host = host("[executors.onnx]\nworkers = 2\nsessions = 2\n[jobs]\nconcurrency = 1\n");
+    let host = serve("[executors.onnx]\nworkers = 2\nsessions = 2\n[jobs]\nconcurrency = 1\n");
     let huge = json!({"model": "huge", "data": {"n": [4096]}, "max_runtime_ms": 300, "max_attempts": 2});
     let id = submit(&host, &huge);
     let other = submit(&host, &deed("hostile", "ok"));
@@ -258,7 +240,7 @@ fn a_model_that_is_gone_when_its_turn_comes_fails_the_job() {
 
 #[test]
 fn timeouts_are_retried_until_one_attempt_succeeds() {
-    let host = host("[executors.cpu]\nworkers = 1\n");
+    let host = serve("[executors.cpu]\nworkers = 1\n");
     // It occupies the only worker for a while: attempts of the job time out behind it.
     let mut blocker = host.client();
     blocker.begin("POST", "/predict", &[], sleep(1500).to_string().as_bytes()).unwrap();
@@ -280,7 +262,7 @@ fn timeouts_are_retried_until_one_attempt_succeeds() {
 
 #[test]
 fn errors_that_are_no_timeouts_are_shown_and_not_retried() {
-    let host = host("");
+    let host = serve("");
     for (parameters, kind, part) in [
         (json!({"do": "trap", "at": "predict"}), "failed", "hostile"),
         (json!({"do": "error", "kind": "unavailable", "at": "predict"}), "unavailable", "as asked"),
@@ -315,7 +297,7 @@ fn errors_that_are_no_timeouts_are_shown_and_not_retried() {
 
 #[test]
 fn an_executor_without_room_is_waited_for_and_no_attempt_is_spent() {
-    let host = host("[executors.cpu]\nworkers = 1\nqueue = 0\n");
+    let host = serve("[executors.cpu]\nworkers = 1\nqueue = 0\n");
     let mut blocker = host.client();
     blocker.begin("POST", "/predict", &[], sleep(20_000).to_string().as_bytes()).unwrap();
     host.wait_for_policy("the blocker", |policy| policy["executors"]["cpu"]["busy"] == 1);
@@ -344,7 +326,7 @@ fn an_executor_without_room_is_waited_for_and_no_attempt_is_spent() {
 
 #[test]
 fn the_total_runtime_ends_a_job_in_the_middle_of_its_attempts() {
-    let host = host("");
+    let host = serve("");
     let budgets = json!({"max_attempts": 10, "max_runtime_ms": 300, "max_total_runtime_ms": 700});
     let job = ended(&host, &submit(&host, &job(deed("hostile", "spin"), &budgets)), "timeout");
     assert!(outcomes(&job).len() <= 3, "{job}");
@@ -356,7 +338,7 @@ fn the_total_runtime_ends_a_job_in_the_middle_of_its_attempts() {
 
 #[test]
 fn jobs_take_their_turns_in_the_order_of_submission_and_never_more_than_allowed_at_once() {
-    let host = host("[jobs]\nconcurrency = 2\n");
+    let host = serve("[jobs]\nconcurrency = 2\n");
     let items: Vec<Value> = (0..12)
         .map(|_| json!({"data": ["a"], "parameters": {"do": "sleep", "ms": 30, "at": "predict"}}))
         .collect();

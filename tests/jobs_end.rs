@@ -6,30 +6,12 @@ use serde_json::json;
 use support::jobs::{
     attempts, cancel, ended, kept, millis, outcomes, released, show, sleep, submit, wait_for,
 };
-use support::slow::{ENDLESS, deed, rounds, rounds_for, setup};
+use support::slow::{ENDLESS, deed, rounds, rounds_for, serve};
 use support::{Host, eventually};
-
-const MODELS: &str = r#"
-[plugins.hostile]
-path = "hostile.wasm"
-
-[models.hostile]
-plugin = "hostile"
-
-[models.loop]
-path = "loop.onnx"
-
-[models.huge]
-path = "huge_node.onnx"
-"#;
-
-fn host(tables: &str) -> Host {
-    setup(&format!("{tables}\n{MODELS}")).start()
-}
 
 #[test]
 fn a_job_that_waits_is_cancelled_and_never_runs() {
-    let host = host("[jobs]\nconcurrency = 1\n");
+    let host = serve("[jobs]\nconcurrency = 1\n");
     let calls = "hostler_plugin_calls_total{plugin=\"hostile\"}";
     let first = submit(&host, &sleep(20_000));
     wait_for(&host, &first, "the first to run", |job| job["state"] == "running");
@@ -48,7 +30,7 @@ fn a_job_that_waits_is_cancelled_and_never_runs() {
 
 #[test]
 fn cancel_works_in_the_middle_of_an_attempt_and_frees_its_worker() {
-    let host = host("[executors.cpu]\nworkers = 1\n[executors.onnx]\nworkers = 1\n");
+    let host = serve("[executors.cpu]\nworkers = 1\n[executors.onnx]\nworkers = 1\n");
     for (executor, body) in
         [("cpu", deed("hostile", "spin")), ("cpu", sleep(60_000)), ("onnx", rounds(ENDLESS))]
     {
@@ -69,7 +51,7 @@ fn cancel_works_in_the_middle_of_an_attempt_and_frees_its_worker() {
 
 #[test]
 fn a_cancelled_attempt_that_cannot_stop_yet_keeps_its_slot() {
-    let host = host("[executors.onnx]\nworkers = 1\n[jobs]\nconcurrency = 1\n");
+    let host = serve("[executors.onnx]\nworkers = 1\n[jobs]\nconcurrency = 1\n");
     let id = submit(&host, &json!({"model": "huge", "data": {"n": [4096]}}));
     let other = submit(&host, &deed("hostile", "ok"));
     wait_for(&host, &id, "the job to run", |job| job["state"] == "running");
@@ -87,7 +69,7 @@ fn a_cancelled_attempt_that_cannot_stop_yet_keeps_its_slot() {
 
 #[test]
 fn what_has_ended_is_not_cancelled_and_what_has_not_is_not_deleted() {
-    let host = host("");
+    let host = serve("");
     let running = submit(&host, &sleep(60_000));
     let path = format!("/jobs/{running}");
     let refused = host.client().request("DELETE", &path, &[], b"");
@@ -114,7 +96,7 @@ fn what_has_ended_is_not_cancelled_and_what_has_not_is_not_deleted() {
 
 #[test]
 fn a_cancel_that_races_the_end_has_one_outcome() {
-    let host = host("");
+    let host = serve("");
     let rounds = rounds(rounds_for(&host, millis(3)));
     let (mut cancelled, mut late) = (0, 0);
     for index in 0..120 {
@@ -141,7 +123,7 @@ fn a_cancel_that_races_the_end_has_one_outcome() {
 
 #[test]
 fn a_signal_lets_running_jobs_finish_and_names_those_that_are_lost() {
-    let mut host = host("[jobs]\nconcurrency = 1\n");
+    let mut host = serve("[jobs]\nconcurrency = 1\n");
     let running = submit(&host, &sleep(2000));
     wait_for(&host, &running, "the job to run", |job| job["state"] == "running");
     let waiting = submit(&host, &deed("hostile", "ok"));
@@ -168,7 +150,7 @@ fn a_signal_lets_running_jobs_finish_and_names_those_that_are_lost() {
 fn jobs_that_outlast_the_drain_are_cancelled_and_counted() {
     for second_signal in [false, true] {
         let drain = if second_signal { 20_000 } else { 300 };
-        let mut host = host(&format!("[server]\ndrain_timeout_ms = {drain}\n"));
+        let mut host = serve(&format!("[server]\ndrain_timeout_ms = {drain}\n"));
         let id = submit(&host, &deed("hostile", "spin"));
         wait_for(&host, &id, "the job to run", |job| job["state"] == "running");
         host.signal("TERM");
@@ -183,7 +165,7 @@ fn jobs_that_outlast_the_drain_are_cancelled_and_counted() {
 
 #[test]
 fn a_host_whose_jobs_have_ended_stops_cleanly() {
-    let mut host = host("");
+    let mut host = serve("");
     ended(&host, &submit(&host, &deed("hostile", "ok")), "succeeded");
     host.signal("TERM");
     assert_eq!(host.wait().code(), Some(0), "{}", host.log());
@@ -193,7 +175,7 @@ fn a_host_whose_jobs_have_ended_stops_cleanly() {
 
 #[test]
 fn a_client_that_leaves_in_the_middle_of_a_submission_leaves_no_job_without_an_end() {
-    let host = host("");
+    let host = serve("");
     let body = json!({"model": "hostile", "items": vec![json!({"data": ["a"]}); 200]}).to_string();
     for _ in 0..10 {
         let mut client = host.client();

@@ -8,23 +8,8 @@ use serde_json::{Value, json};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 use support::load::{Load, Outcome, Shot};
-use support::slow::{ENDLESS, deed, rounds, rounds_for, setup, within};
+use support::slow::{ENDLESS, MODELS, deed, rounds, rounds_for, serve, setup, within};
 use support::{Client, Host, Setup, eventually};
-
-const MODELS: &str = r#"
-[plugins.hostile]
-path = "hostile.wasm"
-
-[models.hostile]
-plugin = "hostile"
-
-[models.loop]
-path = "loop.onnx"
-"#;
-
-fn host(tables: &str) -> Host {
-    setup(&format!("{tables}\n{MODELS}")).start()
-}
 
 fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -40,7 +25,7 @@ fn number(status: &Value, key: &str) -> u64 {
 
 #[test]
 fn a_full_queue_refuses_at_once_and_nothing_else_happens() {
-    let host = host("[executors.onnx]\nworkers = 2\nqueue = 16\n");
+    let host = serve("[executors.onnx]\nworkers = 2\nqueue = 16\n");
     let body = rounds(rounds_for(&host, ms(100))).to_string();
     let before = host.metric("hostler_requests_total{code=\"200\",model=\"loop\",version=\"1\"}");
     let start = Barrier::new(100);
@@ -114,7 +99,7 @@ fn probe(host: &Host, sample: impl Fn()) {
 
 #[test]
 fn default_settings_serve_a_hundred_connections_and_probes_stay_quick() {
-    let host = host("");
+    let host = serve("");
     let body = rounds(rounds_for(&host, ms(100)));
     let load = Load::start(host.http, 100, shot(&body), None, |answer| {
         (answer.status != 200).then(|| answer.text())
@@ -133,7 +118,7 @@ fn default_settings_serve_a_hundred_connections_and_probes_stay_quick() {
 
 #[test]
 fn probes_stay_quick_while_guests_spin() {
-    let host = host("[executors.cpu]\nworkers = 4\n");
+    let host = serve("[executors.cpu]\nworkers = 4\n");
     let body = within(deed("hostile", "spin"), 300);
     let load =
         Load::start(host.http, 4, shot(&body), None, |answer| (answer.status != 504).then(|| answer.text()));
@@ -146,7 +131,7 @@ fn probes_stay_quick_while_guests_spin() {
 
 #[test]
 fn work_whose_client_left_frees_its_place() {
-    let host = host("[executors.onnx]\nworkers = 1\nqueue = 2\nsessions = 1\n");
+    let host = serve("[executors.onnx]\nworkers = 1\nqueue = 2\nsessions = 1\n");
     let send = |body: &Value| {
         let mut client = host.client();
         client.begin("POST", "/predict", &[], body.to_string().as_bytes()).expect("it can be sent");
@@ -176,7 +161,7 @@ fn work_whose_client_left_frees_its_place() {
 /// A worker that is about to be idle counts as one: its client may be quicker than it.
 #[test]
 fn without_a_queue_one_client_is_never_refused() {
-    let host = host("[executors.onnx]\nworkers = 1\nqueue = 0\n");
+    let host = serve("[executors.onnx]\nworkers = 1\nqueue = 0\n");
     let mut client = host.client();
     let body = rounds(1).to_string();
     for index in 0..3000 {
@@ -187,7 +172,7 @@ fn without_a_queue_one_client_is_never_refused() {
 
 #[test]
 fn no_free_plugin_instance_is_overload_and_passes() {
-    let host = host("[server]\nplugin_instances = 1\n[executors.cpu]\nworkers = 4\n");
+    let host = serve("[server]\nplugin_instances = 1\n[executors.cpu]\nworkers = 4\n");
     let traps = "hostler_plugin_traps_total{plugin=\"hostile\"}";
     std::thread::scope(|scope| {
         let holder = scope.spawn(|| {
@@ -215,7 +200,7 @@ fn no_free_plugin_instance_is_overload_and_passes() {
 fn an_idle_instance_gives_its_slot_to_whoever_needs_it() {
     let reused = "[plugins.reused]\npath = \"hostile.wasm\"\ninstances = \"reused\"\n";
     let model = "[models.reused]\nplugin = \"reused\"\n";
-    let host = host(&format!("[server]\nplugin_instances = 1\n{reused}{model}"));
+    let host = serve(&format!("[server]\nplugin_instances = 1\n{reused}{model}"));
     for (round, model) in ["hostile", "reused", "hostile", "reused"].iter().enumerate() {
         let answer = host.predict(model, json!(["a"]));
         assert_eq!(answer.status, 200, "round {round}: {}", answer.text());
@@ -224,7 +209,7 @@ fn an_idle_instance_gives_its_slot_to_whoever_needs_it() {
 
 #[test]
 fn connections_over_the_limit_are_told_so_and_the_next_is_served() {
-    let host = host("[server]\nmax_connections = 4\n");
+    let host = serve("[server]\nmax_connections = 4\n");
     let gauge = || host.metric("hostler_http_connections");
     let mut clients: Vec<Client> = (0..4).map(|_| host.client()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.get("/health").status, 200));

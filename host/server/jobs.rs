@@ -76,11 +76,11 @@ async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> 
 
 async fn submit(public: &Public, journey: &mut Journey, asked: &Asked<'_>, body: &Bytes) -> Result<Reply> {
     let request: Single<'_> = http::parse_object(body, UNREADABLE)?;
-    let budgets = budgets(&[
-        ("timeout_ms", &request.timeout_ms),
-        ("max_attempts", &request.max_attempts),
-        ("max_runtime_ms", &request.max_runtime_ms),
-        ("max_total_runtime_ms", &request.max_total_runtime_ms),
+    let budgets = budgets([
+        request.timeout_ms,
+        request.max_attempts,
+        request.max_runtime_ms,
+        request.max_total_runtime_ms,
     ])?;
     let version = request.version.map(Version::into_text);
     let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
@@ -104,11 +104,11 @@ async fn submit_batch(
     body: &Bytes,
 ) -> Result<Reply> {
     let request: Batch<'_> = http::parse_object(body, UNREADABLE)?;
-    let budgets = budgets(&[
-        ("timeout_ms", &request.timeout_ms),
-        ("max_attempts", &request.max_attempts),
-        ("max_runtime_ms", &request.max_runtime_ms),
-        ("max_total_runtime_ms", &request.max_total_runtime_ms),
+    let budgets = budgets([
+        request.timeout_ms,
+        request.max_attempts,
+        request.max_runtime_ms,
+        request.max_total_runtime_ms,
     ])?;
     let version = request.version.map(Version::into_text);
     let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
@@ -236,15 +236,17 @@ struct Batch<'a> {
 }
 
 /// `timeout_ms` is what `/predict` calls the time of one attempt.
-fn budgets(asked: &[(&'static str, &Option<Value>); 4]) -> Result<AskedBudgets> {
+const BUDGETS: [&str; 4] = ["timeout_ms", "max_attempts", "max_runtime_ms", "max_total_runtime_ms"];
+
+fn budgets(asked: [Option<Value>; 4]) -> Result<AskedBudgets> {
     let mut numbers = [None; 4];
-    for ((field, value), number) in asked.iter().zip(&mut numbers) {
+    for ((field, value), number) in BUDGETS.into_iter().zip(asked).zip(&mut numbers) {
         let Some(value) = value else { continue };
         *number = value.as_u64().filter(|number| *number > 0);
         if number.is_none() {
-            let unit = if *field == "max_attempts" { "" } else { " of milliseconds" };
+            let unit = if field == "max_attempts" { "" } else { " of milliseconds" };
             let message = format!("{field} is {value}; it must be a whole number{unit}, at least 1");
-            return Err(Error::invalid(message).field(*field));
+            return Err(Error::invalid(message).field(field));
         }
     }
     let [timeout, max_attempts, max_runtime, max_total_runtime] = numbers;

@@ -12,6 +12,26 @@ pub fn setup(manifest: &str) -> Setup {
         .file("hostile.wasm", plugin("hostile"))
 }
 
+/// All three, with nothing that is not the default.
+pub const MODELS: &str = r#"
+[plugins.hostile]
+path = "hostile.wasm"
+
+[models.hostile]
+plugin = "hostile"
+
+[models.loop]
+path = "loop.onnx"
+
+[models.huge]
+path = "huge_node.onnx"
+"#;
+
+/// A host with these models and the tables of the caller.
+pub fn serve(tables: &str) -> Host {
+    setup(&format!("{tables}\n{MODELS}")).start()
+}
+
 /// The body of a request for so many rounds of the model `loop`.
 pub fn rounds(count: u64) -> Value {
     json!({"model": "loop", "data": {"n": [count]}})

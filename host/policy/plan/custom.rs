@@ -19,17 +19,7 @@ impl Planner<'_> {
         table: &manifest::Executor,
     ) -> Option<ExecutorPlan> {
         let name = key.get_ref().as_str();
-        let elsewhere = [
-            ("queue", table.queue.as_ref().map(Spanned::span), "thread-pool and onnx"),
-            ("sessions", table.sessions.as_ref().map(Spanned::span), "thread-pool and onnx"),
-            ("intra_threads", table.intra_threads.as_ref().map(Spanned::span), "thread-pool and onnx"),
-            ("device", table.device.as_ref().map(Spanned::span), "onnx"),
-        ];
-        for (key, span, kind) in elsewhere {
-            if let Some(span) = span {
-                self.misplaced(name, key, span, kind);
-            }
-        }
+        self.no_workers(name, table);
         self.no_remote(name, table);
         let on_failure = match table.on_failure.as_ref().map(|word| (word.get_ref().as_str(), word)) {
             None | Some(("fail", _)) => OnFailure::Fail,

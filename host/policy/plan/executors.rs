@@ -76,17 +76,9 @@ impl Planner<'_> {
                 }
             },
         };
-        for (key, value) in
-            [("plugin", &table.plugin), ("inner", &table.inner), ("on_failure", &table.on_failure)]
-        {
-            if let Some(value) = value {
-                self.misplaced(name, key, value.span(), "custom");
-            }
-        }
-        if let Some(threads) = &table.threads {
-            self.misplaced(name, "threads", threads.span(), "custom and triton");
-        }
+        self.no_custom(name, table);
         self.no_remote(name, table);
+        self.misplaced(name, [("threads", span(&table.threads), "custom and triton")]);
         let workers = self.at_least_one(name, "workers", &table.workers, workers);
         // More copies than cores cost memory and gain nothing; eight are much memory already.
         let sessions = self.at_least_one(name, "sessions", &table.sessions, workers.min(cores()).min(8));
@@ -124,9 +116,52 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn misplaced(&mut self, name: &str, key: &str, span: Range<usize>, kind: &str) {
-        let message = format!("executor \"{name}\": {key} does not belong to its kind");
-        self.hinted(span, message, format!("{key} belongs to executors of kind {kind}"));
+    /// Keys of executors with workers of their own, in one that has none.
+    pub(super) fn no_workers(&mut self, name: &str, table: &manifest::Executor) {
+        self.misplaced(
+            name,
+            [
+                ("queue", span(&table.queue), "thread-pool and onnx"),
+                ("sessions", span(&table.sessions), "thread-pool and onnx"),
+                ("intra_threads", span(&table.intra_threads), "thread-pool and onnx"),
+                ("device", span(&table.device), "onnx"),
+            ],
+        );
+    }
+
+    /// Keys of kind `custom` in an executor of another.
+    pub(super) fn no_custom(&mut self, name: &str, table: &manifest::Executor) {
+        let keys = [
+            ("plugin", span(&table.plugin)),
+            ("inner", span(&table.inner)),
+            ("on_failure", span(&table.on_failure)),
+        ];
+        self.misplaced(name, keys.map(|(key, span)| (key, span, "custom")));
+    }
+
+    /// Keys of kind `triton` in an executor of another.
+    pub(super) fn no_remote(&mut self, name: &str, table: &manifest::Executor) {
+        let keys = [
+            ("url", span(&table.url)),
+            ("channels", span(&table.channels)),
+            ("connect_timeout_ms", span(&table.connect_timeout_ms)),
+            ("keepalive_ms", span(&table.keepalive_ms)),
+            ("max_message_mb", span(&table.max_message_mb)),
+            ("tls", span(&table.tls)),
+        ];
+        self.misplaced(name, keys.map(|(key, span)| (key, span, "triton")));
+    }
+
+    fn misplaced<const N: usize>(
+        &mut self,
+        name: &str,
+        keys: [(&'static str, Option<Range<usize>>, &'static str); N],
+    ) {
+        for (key, span, kind) in keys {
+            let Some(span) = span else { continue };
+            let message = format!("executor \"{name}\": {key} does not belong to its kind");
+            self.hinted(span, message, format!("{key} belongs to executors of kind {kind}"));
+        }
     }
 
     fn device(&mut self, executor: &str, device: &Spanned<String>) -> Device {
@@ -145,4 +180,9 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// Where a key stands, if it does.
+fn span<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
+    value.as_ref().map(Spanned::span)
 }

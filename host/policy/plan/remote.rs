@@ -6,7 +6,6 @@ use crate::executor::TritonConfig;
 use crate::policy::manifest::{self, Spanned};
 use crate::policy::settings::milliseconds;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,16 +31,8 @@ impl Planner<'_> {
         table: &manifest::Executor,
     ) -> Option<ExecutorPlan> {
         let name = key.get_ref().as_str();
-        let elsewhere = [
-            ("queue", table.queue.as_ref().map(Spanned::span), "thread-pool and onnx"),
-            ("sessions", table.sessions.as_ref().map(Spanned::span), "thread-pool and onnx"),
-            ("intra_threads", table.intra_threads.as_ref().map(Spanned::span), "thread-pool and onnx"),
-            ("device", table.device.as_ref().map(Spanned::span), "onnx"),
-            ("plugin", table.plugin.as_ref().map(Spanned::span), "custom"),
-            ("inner", table.inner.as_ref().map(Spanned::span), "custom"),
-            ("on_failure", table.on_failure.as_ref().map(Spanned::span), "custom"),
-        ];
-        self.all_misplaced(name, elsewhere);
+        self.no_workers(name, table);
+        self.no_custom(name, table);
         let Some(url) = &table.url else {
             let message = format!("executor \"{name}\" is of kind triton and has no url");
             self.hinted(key.span(), message, "add url = \"127.0.0.1:8001\", the address of Triton's gRPC");
@@ -69,31 +60,6 @@ impl Planner<'_> {
             None => config.url.starts_with("https:").then(Box::<TlsPlan>::default),
         };
         Some(ExecutorPlan::Triton { config, tls })
-    }
-
-    fn all_misplaced<const N: usize>(
-        &mut self,
-        name: &str,
-        keys: [(&'static str, Option<Range<usize>>, &'static str); N],
-    ) {
-        for (key, span, kind) in keys {
-            if let Some(span) = span {
-                self.misplaced(name, key, span, kind);
-            }
-        }
-    }
-
-    /// Keys of kind `triton` in an executor of another.
-    pub(super) fn no_remote(&mut self, name: &str, table: &manifest::Executor) {
-        let keys = [
-            ("url", table.url.as_ref().map(Spanned::span)),
-            ("channels", table.channels.as_ref().map(Spanned::span)),
-            ("connect_timeout_ms", table.connect_timeout_ms.as_ref().map(Spanned::span)),
-            ("keepalive_ms", table.keepalive_ms.as_ref().map(Spanned::span)),
-            ("max_message_mb", table.max_message_mb.as_ref().map(Spanned::span)),
-            ("tls", table.tls.as_ref().map(Spanned::span)),
-        ];
-        self.all_misplaced(name, keys.map(|(key, span)| (key, span, "triton")));
     }
 
     /// The address with its scheme. What follows the authority has no meaning in gRPC.
