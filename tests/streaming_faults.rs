@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::streaming::{Stream, ask, at_once, connect, elements, repeat, request, send};
-use support::{Host, eventually, replace};
+use support::{Host, Usage, eventually, replace};
 
 fn none() -> Value {
     json!({})
@@ -28,6 +28,16 @@ fn unharmed(host: &Host) {
     host.wait_for_idle("cpu");
     assert_eq!(elements(&ask(host, &request(&[0, 1], 1, none()))), [100, 101]);
     host.wait_for_idle("cpu");
+}
+
+/// Threads, files and memory are where they were.
+fn nothing_grew(host: &Host, before: Usage) {
+    let as_before = || {
+        let after = host.usage();
+        let few = after.threads <= before.threads && after.files <= before.files + 4;
+        (few && after.rss_kb < before.rss_kb + 20_000).then(|| println!("{before:?}, then {after:?}"))
+    };
+    eventually("all being given back", as_before, || format!("{before:?} {:?}", host.usage()));
 }
 
 fn instances(host: &Host) -> f64 {
@@ -71,6 +81,7 @@ fn more_than_max_in_flight_are_refused_at_once() {
 #[test]
 fn who_leaves_frees_the_place_even_if_the_guest_takes_no_notice() {
     let host = repeat("grace_ms = 50\nmax_in_flight = 8", "");
+    let mut before = None;
     for name in ["hang", "stay", "none"] {
         for _ in 0..rounds(8, 400) {
             let body = match name {
@@ -84,8 +95,11 @@ fn who_leaves_frees_the_place_even_if_the_guest_takes_no_notice() {
             };
             eventually(&format!("a place for {name}"), ready, || host.log());
         }
+        unharmed(&host);
+        // What the first ones grew stays.
+        before.get_or_insert_with(|| host.usage());
     }
-    unharmed(&host);
+    nothing_grew(&host, before.expect("set by the first one"));
 }
 
 #[test]
@@ -172,10 +186,17 @@ fn idempotent_requests_that_have_sent_nothing_run_again() {
 #[test]
 fn round_after_round_leaves_nothing_behind() {
     let host = repeat("turn_ms = 20", "");
-    for _ in 0..rounds(20, 1000) {
-        assert_eq!(ask(&host, &deed("trap"))[1]["error"]["kind"], "failed");
-        unharmed(&host);
+    let mut before = host.usage();
+    for round in 0..rounds(20, 1000) {
+        for name in ["trap", "spin"] {
+            assert_eq!(ask(&host, &deed(name))[1]["error"]["kind"], "failed");
+            unharmed(&host);
+        }
+        if round == 5 {
+            before = host.usage();
+        }
     }
+    nothing_grew(&host, before);
     assert_eq!(instances(&host), 1.0);
     assert!(!host.log().contains("no instance"), "{}", host.log());
 }
