@@ -1,7 +1,7 @@
-"""Writes the bodies of `cargo xtask bench waits`: `waits_bodies.py FOLDER MESSAGES DELAY_MS VALUE`.
+"""Writes the bodies of `cargo xtask bench waits`: `waits_bodies.py FOLDER MESSAGES RESPONSES DELAY_MS VALUE`.
 
 `waits-triton.grpc` and `waits-hostler.grpc`: so many messages of one `ModelStreamInfer` call as HTTP/2 carries them,
-each of which asks for one value, after the delay.
+each of which asks for so many responses with the value, each after the delay.
 """
 
 import struct
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy
 from tritonclient.grpc import service_pb2
 
-folder, messages, delay_ms, value = Path(sys.argv[1]), *map(int, sys.argv[2:])
+folder, messages, responses, delay_ms, value = Path(sys.argv[1]), *map(int, sys.argv[2:])
 INPUTS = {
-    "triton": [("values", "INT32", [value]), ("delays_ms", "UINT32", [delay_ms])],
-    "hostler": [("IN", "INT32", [value]), ("DELAY", "UINT32", [delay_ms]), ("WAIT", "UINT32", [0])],
+    "triton": [("values", "INT32", responses * [value]), ("delays_ms", "UINT32", responses * [delay_ms])],
+    "hostler": [("IN", "INT32", responses * [value]), ("DELAY", "UINT32", responses * [delay_ms]), ("WAIT", "UINT32", [0])],
 }
 for name, inputs in INPUTS.items():
     request = service_pb2.ModelInferRequest(model_name="repeat")

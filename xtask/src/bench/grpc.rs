@@ -1,4 +1,4 @@
-//! One run of `h2load` against `ModelInfer`, and one call by Triton's own client to see that the answer is right.
+//! One run of `h2load` against a method of gRPC, and one call by Triton's own client to see that the answer is right.
 //! A closed loop as `wrk`'s: each connection has one call open. No gRPC is spoken here.
 
 use std::fs;
@@ -34,7 +34,7 @@ pub fn version() -> String {
 }
 
 /// `answer` is the length of one.
-pub fn run(port: u16, load: [u64; 2], answer: u64, body: &Path, folder: &Path) -> Result<Done> {
+pub fn run(port: u16, method: &str, load: [u64; 2], answer: u64, body: &Path, folder: &Path) -> Result<Done> {
     let [connections, seconds] = load;
     let log = folder.join("h2load.log");
     let mut h2load = Command::new("h2load");
@@ -42,7 +42,7 @@ pub fn run(port: u16, load: [u64; 2], answer: u64, body: &Path, folder: &Path) -
     h2load.args(["--duration", &seconds.to_string(), "--max-concurrent-streams", "1"]);
     h2load.args(["--header", "content-type: application/grpc", "--header", "te: trailers"]);
     h2load.arg("--data").arg(body).arg(format!("--log-file={}", log.display()));
-    h2load.arg(format!("http://127.0.0.1:{port}/inference.GRPCInferenceService/ModelInfer"));
+    h2load.arg(format!("http://127.0.0.1:{port}/inference.GRPCInferenceService/{method}"));
     // It appends.
     drop(fs::remove_file(&log));
     let text = output(&mut h2load, "")?;

@@ -272,7 +272,7 @@ fn load(layout: &Layout, target: &Target, connections: u32, seconds: u64, folder
     let body = body(target, folder);
     let done = match target.wire {
         Wire::Grpc { answer } => {
-            grpc::run(server.grpc, [connections.into(), seconds], answer, &body, folder)?
+            grpc::run(server.grpc, "ModelInfer", [connections.into(), seconds], answer, &body, folder)?
         }
         Wire::Json | Wire::Binary => wrk::run(&wrk::Load {
             port: server.port,

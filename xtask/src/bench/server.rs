@@ -36,8 +36,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        // What a server that crashed leaves behind. A number may have gone to somebody else meanwhile.
+        for id in &self.parts {
+            if fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.contains(STUB)) {
+                drop(Command::new("kill").args(["-KILL", &id.to_string()]).status());
+            }
+        }
     }
 }
+
+/// The program that runs an instance of a model in Python for Triton.
+const STUB: &str = "triton_python_backend_stub";
 
 /// Hostler, whose first line on stdout names the port that it was given.
 pub fn hostler(
