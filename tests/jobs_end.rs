@@ -7,7 +7,7 @@ use support::jobs::{
     attempts, cancel, ended, kept, millis, outcomes, released, show, sleep, submit, wait_for,
 };
 use support::slow::{ENDLESS, deed, rounds, rounds_for, serve};
-use support::{Host, eventually};
+use support::eventually;
 
 #[test]
 fn a_job_that_waits_is_cancelled_and_never_runs() {
