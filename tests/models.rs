@@ -145,7 +145,7 @@ fn what_json_cannot_carry_fails_with_output_and_place() {
         (json!([0]), "output \"y\"[0] is -inf, which JSON cannot carry"),
     ] {
         let answer = host.predict("m", x);
-        answer.refused(500, "failed", &[message]);
+        answer.refused(400, "invalid_input", &[message, "/v2", "binary_data"]);
         answers(&host, json!([1]), json!({"y": [0.0]}));
     }
     let host = serve("plus1");

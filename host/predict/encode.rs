@@ -1,6 +1,7 @@
 //! Tensors to JSON: nested arrays of numbers, booleans or strings, or one flat array.
 //!
-//! What JSON cannot say is an error that names its place.
+//! What JSON cannot say is an error that names its place. It is the caller's: the answer is there, and the caller chose
+//! a form that does not fit it and can choose another.
 
 use super::tensor::{Datatype, Shape, Tensor, format_shape};
 use crate::error::{Error, Result};
@@ -83,7 +84,7 @@ fn unsayable(tensor: &Tensor, index: usize, what: &str) -> Error {
         place.insert_str(0, &outer);
         rest /= dimension;
     }
-    Error::failed(format!("output \"{}\"{place} {what}, which JSON cannot carry", tensor.name()))
+    Error::invalid(format!("output \"{}\"{place} {what}, which JSON cannot carry", tensor.name()))
 }
 
 fn number(value: impl fmt::Display, out: &mut Vec<u8>) -> std::result::Result<(), String> {
@@ -163,7 +164,7 @@ fn encode_empty(name: &str, shape: &[i64], out: &mut Vec<u8>) -> Result<()> {
         let shape = format_shape(shape);
         let message =
             format!("output \"{name}\" has no elements in more than {EMPTY_LISTS_MAX} lists: {shape}");
-        return Err(Error::failed(message));
+        return Err(Error::invalid(message));
     }
     write_empty(&shape[..=empty], out);
     Ok(())

@@ -39,6 +39,9 @@ pub fn decode_inputs(data: &JsonText, metadata: &Metadata, limits: JsonLimits) -
     Ok(inputs)
 }
 
+/// How an answer is asked for that JSON cannot carry.
+const AS_BYTES: &str = "ask for it as bytes: over gRPC, or POST /v2/models/<model>/infer with the parameter \"binary_data\": true";
+
 /// The `result` of an answer. A payload of bytes has no JSON form.
 pub fn encode_result(payload: &Payload, out: &mut Vec<u8>) -> Result<()> {
     match payload {
@@ -51,7 +54,8 @@ pub fn encode_result(payload: &Payload, out: &mut Vec<u8>) -> Result<()> {
                 }
                 serde_json::to_writer(&mut *out, tensor.name()).expect("invariant: writing to memory");
                 out.push(b':');
-                encode_tensor(tensor, false, out)?;
+                encode_tensor(tensor, false, out)
+                    .map_err(|error| Error::new(error.kind(), format!("{}; {AS_BYTES}", error.message())))?;
             }
             out.push(b'}');
         }

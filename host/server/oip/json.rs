@@ -2,7 +2,7 @@
 
 use super::binary::Tail;
 use super::infer::{self, InferRequest, InferResponse, RequestedOutput, check_tensor_parameter};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::predict::{
     self, Datatype, JsonLimits, Parameter, Parameters, Shape, Tensor, TensorSpec, encode_tensor,
 };
@@ -243,13 +243,8 @@ pub(super) fn begin(out: &mut Vec<u8>, response: &InferResponse) {
 
 /// The caller chose a form that this answer does not fit, and can choose the other.
 fn unsayable(error: Error) -> Error {
-    match error.kind() {
-        Kind::Failed => Error::invalid(format!(
-            "{}; ask for this output with the parameter \"binary_data\": true",
-            error.message()
-        )),
-        _ => error,
-    }
+    let mend = "ask for this output with the parameter \"binary_data\": true";
+    Error::new(error.kind(), format!("{}; {mend}", error.message()))
 }
 
 pub(super) fn text(out: &mut Vec<u8>, before: &[u8], value: &str) {
