@@ -10,6 +10,7 @@ pub mod http;
 mod io;
 mod jobs;
 pub mod oip;
+mod parts;
 pub mod plain;
 mod stream;
 

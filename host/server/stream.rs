@@ -2,19 +2,17 @@
 //! once gives one. The protocols of others stream in forms of their own.
 
 use super::http::{self, Content, Reply};
+use super::parts::{self, Step};
 use super::plain::{self, Public, Single, UNREADABLE};
 use crate::error::{Error, Result};
 use crate::policy::Route;
 use crate::predict::{self, Response, Responses};
 use crate::router::{Ask, Journey};
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
 use hyper::{HeaderMap, Request, StatusCode};
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 pub(super) async fn answer(public: &Public, request: Request<Incoming>) -> Reply {
     let (parts, body) = request.into_parts();
@@ -52,7 +50,7 @@ async fn begin(
 async fn first(mut stream: Stream) -> Reply {
     let form = stream.form;
     let content = match stream.next().await {
-        Some(Ok(part)) => Content::Parts(Box::pin(Parts::Begun(part, stream))),
+        Some(Ok(part)) => parts::content(part, stream, Stream::step),
         Some(Err(error)) => return refused(stream.journey, &error),
         None => {
             stream.journey.end(StatusCode::OK.as_u16(), None);
@@ -138,6 +136,16 @@ impl Stream {
         Some(response.and_then(|response| self.form.part(&response)))
     }
 
+    fn step(mut self) -> Step<Self> {
+        Box::pin(async move {
+            match self.next().await {
+                Some(Ok(part)) => (part, Some(self)),
+                Some(Err(error)) => (self.end(Some(&error)), None),
+                None => (self.end(None), None),
+            }
+        })
+    }
+
     /// The last part, and the account of the whole.
     fn end(self, error: Option<&Error>) -> Bytes {
         let status = error.map_or(StatusCode::OK, http::status_of);
@@ -147,51 +155,5 @@ impl Stream {
         };
         self.journey.end(status.as_u16(), error);
         part
-    }
-}
-
-type Next = Pin<Box<dyn Future<Output = (Stream, Option<Result<Bytes>>)> + Send>>;
-
-/// The body of an answer.
-enum Parts {
-    Begun(Bytes, Stream),
-    Idle(Stream),
-    Waiting(Next),
-    Over,
-}
-
-impl Body for Parts {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        task: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let mut next: Next = match std::mem::replace(&mut *self, Parts::Over) {
-            Parts::Begun(part, stream) => {
-                *self = Parts::Idle(stream);
-                return Poll::Ready(Some(Ok(Frame::data(part))));
-            }
-            Parts::Idle(mut stream) => Box::pin(async move {
-                let next = stream.next().await;
-                (stream, next)
-            }),
-            Parts::Waiting(next) => next,
-            Parts::Over => return Poll::Ready(None),
-        };
-        let Poll::Ready((stream, part)) = next.as_mut().poll(task) else {
-            *self = Parts::Waiting(next);
-            return Poll::Pending;
-        };
-        let part = match part {
-            Some(Ok(part)) => {
-                *self = Parts::Idle(stream);
-                part
-            }
-            Some(Err(error)) => stream.end(Some(&error)),
-            None => stream.end(None),
-        };
-        Poll::Ready((!part.is_empty()).then_some(Ok(Frame::data(part))))
     }
 }

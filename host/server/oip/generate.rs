@@ -4,24 +4,22 @@
 use super::infer::{self, InferRequest, InferResponse, InferStream};
 use super::inference::Asked;
 use super::{error_json, json, status_of};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::predict::{self, JsonLimits, Metadata, Parameters, Shape, Tensor, TensorSpec, encode_tensor};
 use crate::router::Journey;
 use crate::server::http::{self, Content, Reply};
+use crate::server::parts::{self, Step};
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 impl Asked<'_> {
     /// `POST …/generate`: a model that streams must give exactly one response.
@@ -58,7 +56,7 @@ impl Asked<'_> {
         };
         let (id, generation) = (Arc::clone(stream.journey().id()), stream.journey().generation());
         let content = match first {
-            Some(event) => Content::Parts(Box::pin(Events::First(event, stream))),
+            Some(event) => parts::content(event, stream, next_event),
             None => {
                 stream.end(status);
                 Content::Empty
@@ -191,10 +189,7 @@ fn write(response: &InferResponse, out: &mut Vec<u8>) -> Result<()> {
 
 /// The caller chose a form that this answer does not fit, and can choose another.
 fn unsayable(error: Error) -> Error {
-    match error.kind() {
-        Kind::Failed => Error::invalid(format!("{}; ask for it with infer, as binary data", error.message())),
-        _ => error,
-    }
+    Error::new(error.kind(), format!("{}; ask for it with infer, as binary data", error.message()))
 }
 
 fn event(response: &InferResponse) -> Result<Bytes> {
@@ -213,54 +208,19 @@ fn event_stream(content: Content) -> Reply {
     reply
 }
 
-/// Responses as events, from the second on as they come. A client that leaves drops this, and with it the work.
-enum Events {
-    First(Bytes, InferStream),
-    Idle(InferStream),
-    Waiting(Next),
-    Over,
-}
-
-type Next = Pin<Box<dyn Future<Output = (InferStream, Option<Result<InferResponse>>)> + Send>>;
-
-impl Body for Events {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        task: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let mut next: Next = match std::mem::replace(&mut *self, Events::Over) {
-            Events::First(event, stream) => {
-                *self = Events::Idle(stream);
-                return Poll::Ready(Some(Ok(Frame::data(event))));
-            }
-            Events::Idle(mut stream) => Box::pin(async move {
-                let next = stream.next().await;
-                (stream, next)
-            }),
-            Events::Waiting(next) => next,
-            Events::Over => return Poll::Ready(None),
-        };
-        let Poll::Ready((stream, response)) = next.as_mut().poll(task) else {
-            *self = Events::Waiting(next);
-            return Poll::Pending;
-        };
-        let Some(response) = response else {
+/// The next response as an event. An error is the last one.
+fn next_event(mut stream: InferStream) -> Step<InferStream> {
+    Box::pin(async move {
+        let Some(response) = stream.next().await else {
             stream.end(status);
-            return Poll::Ready(None);
+            return (Bytes::new(), None);
         };
-        let frame = match response.and_then(|response| event(&response)) {
-            Ok(event) => {
-                *self = Events::Idle(stream);
-                event
-            }
+        match response.and_then(|response| event(&response)) {
+            Ok(event) => (event, Some(stream)),
             Err(error) => {
                 stream.into_journey().end(status(Some(&error)), Some(&error));
-                format!("data: {}\n\n", error_json(&error)).into()
+                (format!("data: {}\n\n", error_json(&error)).into(), None)
             }
-        };
-        Poll::Ready(Some(Ok(Frame::data(frame))))
-    }
+        }
+    })
 }
