@@ -82,7 +82,7 @@ impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
-            message: cut(message.into(), MESSAGE_BYTES_MAX),
+            message: printable(cut(message.into(), MESSAGE_BYTES_MAX)),
             field: None,
             model: None,
             plugin: None,
@@ -104,7 +104,7 @@ impl Error {
 
     /// The input field at fault.
     pub fn field(mut self, field: impl Into<String>) -> Self {
-        self.0.field.get_or_insert(cut(field.into(), NAME_BYTES_MAX));
+        self.0.field.get_or_insert(printable(cut(field.into(), NAME_BYTES_MAX)));
         self
     }
 
@@ -128,7 +128,7 @@ impl Error {
 
     /// Says what was attempted: `model "a:1": …`.
     pub fn context(mut self, what: impl fmt::Display) -> Self {
-        self.0.message = format!("{what}: {}", self.0.message);
+        self.0.message = format!("{}: {}", printable(what.to_string()), self.0.message);
         self
     }
 
@@ -186,6 +186,23 @@ fn cut(mut text: String, bytes_max: usize) -> String {
     text
 }
 
+/// Control characters from requests, a NUL among them, as `\u{0}`: messages go to terminals and into headers. Lines
+/// and tabs are a message's own.
+fn printable(text: String) -> String {
+    let is_raw = |one: char| one.is_control() && !matches!(one, '\n' | '\t');
+    if !text.contains(is_raw) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for one in text.chars() {
+        match is_raw(one) {
+            true => shown.extend(one.escape_unicode()),
+            false => shown.push(one),
+        }
+    }
+    shown
+}
+
 /// The nearest of `known` to `name`, for a hint: "did you mean".
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The comparison takes the product of the lengths, and a request can be one long name.
@@ -217,5 +234,11 @@ mod tests {
         assert_eq!(nearest("bankchrun", known), Some("bankchurn"));
         assert_eq!(nearest("Echo", known), Some("echo"));
         assert_eq!(nearest("translator", known), None);
+    }
+
+    #[test]
+    fn control_characters_of_a_request_are_not_printed() {
+        let error = Error::invalid("no \"a\0\u{1b}[1m\u{9b}\"\n\tbut ü").context("in \"\r\"");
+        assert_eq!(error.message(), "in \"\\u{d}\": no \"a\\u{0}\\u{1b}[1m\\u{9b}\"\n\tbut ü");
     }
 }

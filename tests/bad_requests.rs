@@ -204,18 +204,44 @@ fn a_request_of_the_wrong_form_is_told_what_is_expected() {
                 "version must be a string or a whole number",
             ),
             single(r#"{"model":"plus","data":[1],"version":1e999}"#, "number out of range"),
-            single(r#"{"model":"plus","data":[1],"parameters":[]}"#, "expected a map"),
-            single(r#"{"model":"plus","data":[1],"parameters":1}"#, "expected a map"),
+            single(r#"{"model":"plus","data":[1],"parameters":[]}"#, "expected an object"),
+            single(r#"{"model":"plus","data":[1],"parameters":1}"#, "expected an object"),
             batch("[]", "expected a JSON object"),
             batch(r#"{"model":"plus"}"#, "missing field `items`"),
-            batch(r#"{"model":"plus","items":{}}"#, "expected a sequence"),
-            batch(r#"{"model":"plus","items":null}"#, "expected a sequence"),
+            batch(r#"{"model":"plus","items":{}}"#, "expected a list"),
+            batch(r#"{"model":"plus","items":null}"#, "expected a list"),
             batch(r#"{"model":"plus","items":[],"data":[1]}"#, "unknown field `data`"),
             case("/v2/models/plus/infer", "[]", &["expected a JSON object"]),
             case("/v2/models/plus/infer", "{}", &["missing field `inputs`"]),
-            case("/v2/models/plus/infer", r#"{"inputs":{}}"#, &["expected a sequence"]),
+            case("/v2/models/plus/infer", r#"{"inputs":{}}"#, &["expected a list"]),
             case("/v2/models/plus/infer", r#"{"inputs":[],"inputs":[]}"#, &["duplicate field `inputs`"]),
-            case("/v2/models/plus/infer", r#"{"inputs":[],"id":7}"#, &["expected a string"]),
+            case(
+                "/v2/models/plus/infer",
+                r#"{"inputs":[],"id":7}"#,
+                &["got the number 7, expected a string"],
+            ),
+            case("/v2/models/plus/infer", r#"{"inputs":[7]}"#, &["got the number 7, expected an object"]),
+            case(
+                "/v2/models/plus/infer",
+                r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1.5],"data":[1]}]}"#,
+                &["got the number 1.5, expected a whole number of 64 bits"],
+            ),
+            case(
+                "/v2/models/plus/infer",
+                r#"{"inputs":[{"name":"x","datatype":"FP32","shape":["1"],"data":[1]}]}"#,
+                &["got the text \"1\", expected a whole number of 64 bits"],
+            ),
+            case(
+                "/v2/models/plus/infer",
+                r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[9223372036854775809],"data":[1]}]}"#,
+                &["got the number 9223372036854775809, expected a whole number of 64 bits"],
+            ),
+            case("/v2/models/plus/infer", r#"{"inputs":{}}"#, &["got an object, expected a list"]),
+            unknown(
+                "/predict",
+                r#"{"model":"pl\u0000us\u001b[1m","data":[1]}"#,
+                &["no model \"pl\\u{0}us\\u{1b}[1m\""],
+            ),
             case("/v2/models/plus/infer", r#"{"inputs":[],"outputs":["y"]}"#, &["not an inference request"]),
         ],
     );
@@ -306,7 +332,7 @@ fn names_of_every_kind_are_only_names() {
     let long = "n".repeat(10_000);
     let mut cases = Vec::new();
     for name in ["", " ", "../../etc/passwd", "a\u{0}b", "ü\u{1F600}\u{202E}", "plus\n", "\"", "\\", &long] {
-        let shown: String = name.chars().take(80).collect();
+        let shown: String = name.chars().take(80).collect::<String>().replace('\u{0}', "\\u{0}");
         let message = format!("no model \"{shown}\"");
         cases.push(unknown("/predict", json!({"model": name, "data": [1]}).to_string(), &[&message]));
         cases.push(unknown("/predict/batch", json!({"model": name, "items": []}).to_string(), &[&message]));
@@ -324,7 +350,7 @@ fn names_of_every_kind_are_only_names() {
     cases.push(unknown("/predict", r#"{"model":"plus","version":2,"data":[1]}"#, &["no version \"2\""]));
     for (path, part) in [
         ("/predict/", "no model \"\""),
-        ("/predict/%00", "no model \"\u{0}\""),
+        ("/predict/%00", "no model \"\\u{0}\""),
         ("/predict/a%2Fb", "no model \"a/b\""),
         ("/predict/%zz", "no model \"%zz\""),
         ("/predict/plus%", "no model \"plus%\""),

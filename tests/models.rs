@@ -125,6 +125,9 @@ fn every_datatype_has_its_json_form_and_its_limits() {
         ("uint8", json!(256), "256 is out of range for UINT8 (0 to 255)"),
         ("uint16", json!(-1), "-1 is out of range for UINT16"),
         ("int32", json!(1.5), "expected a whole number for INT32, got the number 1.5"),
+        ("int32", json!(1e30), "1e30 is out of range for INT32 (-2147483648 to 2147483647)"),
+        ("uint64", json!(2e19), "2e19 is out of range for UINT64 (0 to 18446744073709551615)"),
+        ("uint8", json!(-1e30), "-1e30 is out of range for UINT8 (0 to 255)"),
         ("int64", json!(u64::MAX), "out of range for INT64"),
         ("fp16", json!(65_536), "6.5536e4 is out of range for FP16"),
         ("fp32", json!(1e39), "1e39 is out of range for FP32"),
@@ -138,7 +141,7 @@ fn every_datatype_has_its_json_form_and_its_limits() {
 }
 
 #[test]
-fn what_json_cannot_carry_fails_with_output_and_place() {
+fn what_json_cannot_carry_is_refused_with_output_and_place() {
     let host = serve("log");
     for (x, message) in [
         (json!([1, -1, 0]), "output \"y\"[1] is NaN, which JSON cannot carry"),

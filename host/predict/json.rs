@@ -130,20 +130,18 @@ impl Node<'_> {
         macro_rules! put {
             ($($datatype:ident: $rust:ty),*) => {
                 match self.elements.datatype {
-                    $(Datatype::$datatype => match <$rust>::try_from(value) {
-                        Ok(value) => self.put(&value.to_le_bytes()),
-                        Err(_) => {
-                            let name = Datatype::$datatype.as_str();
-                            let (low, high) = (<$rust>::MIN, <$rust>::MAX);
-                            return Err(E::custom(format_args!("{value} is out of range for {name} ({low} to {high})")));
-                        }
-                    },)*
+                    $(Datatype::$datatype => <$rust>::try_from(value).map(|value| self.put(&value.to_le_bytes())),)*
                     _ => return Err(self.mismatch(value)),
                 }
             };
         }
-        put!(Uint8: u8, Uint16: u16, Uint32: u32, Uint64: u64, Int8: i8, Int16: i16, Int32: i32, Int64: i64);
-        Ok(())
+        let put = put!(
+            Uint8: u8, Uint16: u16, Uint32: u32, Uint64: u64, Int8: i8, Int16: i16, Int32: i32, Int64: i64
+        );
+        put.map_err(|_| {
+            let (name, range) = (self.elements.datatype.as_str(), range(self.elements.datatype));
+            E::custom(format_args!("{value} is out of range for {name} ({})", range.unwrap_or_default()))
+        })
     }
 
     fn float<E: serde::de::Error>(&mut self, value: f64) -> std::result::Result<(), E> {
@@ -164,7 +162,16 @@ impl Node<'_> {
                 self.put(&half::bf16::from_f64(value).to_le_bytes());
                 half::bf16::from_f64(value).is_finite()
             }
-            _ => return Err(self.mismatch(format_args!("the number {value:?}"))),
+            datatype => {
+                // Larger whole numbers than 64 bits hold are read as this.
+                return Err(match range(datatype).filter(|_| value.abs() >= i64::MAX as f64) {
+                    Some(range) => E::custom(format_args!(
+                        "{value:e} is out of range for {} ({range})",
+                        datatype.as_str()
+                    )),
+                    None => self.mismatch(format_args!("the number {value:?}")),
+                });
+            }
         };
         if finite {
             return Ok(());
@@ -172,6 +179,19 @@ impl Node<'_> {
         let name = self.elements.datatype.as_str();
         Err(E::custom(format_args!("{value:e} is out of range for {name}")))
     }
+}
+
+/// What a datatype of whole numbers holds.
+fn range(datatype: Datatype) -> Option<String> {
+    macro_rules! range {
+        ($($datatype:ident: $rust:ty),*) => {
+            match datatype {
+                $(Datatype::$datatype => Some(format!("{} to {}", <$rust>::MIN, <$rust>::MAX)),)*
+                _ => None,
+            }
+        };
+    }
+    range!(Uint8: u8, Uint16: u16, Uint32: u32, Uint64: u64, Int8: i8, Int16: i16, Int32: i32, Int64: i64)
 }
 
 fn is_float(datatype: Datatype) -> bool {
@@ -313,6 +333,19 @@ mod tests {
             (Datatype::Fp64, "[1e999]", "input \"x\"[0]: number out of range"),
             (Datatype::Int32, "[2147483648]", "out of range for INT32"),
             (Datatype::Int32, "[1.5]", "expected a whole number for INT32, got the number 1.5"),
+            (
+                Datatype::Int32,
+                "[1208925819614629174706176]",
+                "1.2089258196146292e24 is out of range for INT32 (-2147483648 to 2147483647)",
+            ),
+            (
+                Datatype::Uint64,
+                "[18446744073709551616]",
+                "1.8446744073709552e19 is out of range for UINT64 (0 to 18446744073709551615)",
+            ),
+            (Datatype::Int64, "[-1e19]", "-1e19 is out of range for INT64"),
+            (Datatype::Int32, "[1e3]", "expected a whole number for INT32, got the number 1000.0"),
+            (Datatype::Bool, "[1e30]", "expected true or false for BOOL, got the number 1e30"),
             (Datatype::Uint8, "[-1]", "out of range for UINT8"),
             (Datatype::Bool, "[1]", "expected true or false for BOOL, got 1"),
             (Datatype::Bytes, "[1]", "expected a string for BYTES, got 1"),

@@ -136,11 +136,43 @@ pub fn parse_object<'a, T: serde::Deserialize<'a>>(text: &'a [u8], otherwise: &s
     // serde would take a list of the fields' values as well.
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => Err(Error::invalid("the body is empty; send a JSON object")),
-        Some(b'{') => {
-            serde_json::from_slice(text).map_err(|error| Error::invalid(format!("{otherwise}: {error}")))
-        }
+        Some(b'{') => serde_json::from_slice(text)
+            .map_err(|error| Error::invalid(format!("{otherwise}: {}", in_plain_words(&error.to_string())))),
         Some(_) => Err(Error::invalid(format!("{otherwise}: expected a JSON object"))),
     }
+}
+
+/// What serde says of a value of another type, without the names that types have in this program.
+pub fn in_plain_words(message: &str) -> String {
+    let type_or_value = ["invalid type: ", "invalid value: "];
+    let Some(rest) = type_or_value.iter().find_map(|start| message.strip_prefix(start)) else {
+        return message.to_owned();
+    };
+    let Some((got, wanted)) = rest.rsplit_once(", expected ") else { return message.to_owned() };
+    let (wanted, place) = wanted.find(" at line ").map_or((wanted, ""), |at| wanted.split_at(at));
+    let got = match got.split_once(' ') {
+        Some(("integer", number)) => format!("the number {}", number.trim_matches('`')),
+        Some(("floating", number)) => {
+            format!("the number {}", number.trim_start_matches("point ").trim_matches('`'))
+        }
+        Some(("boolean", value)) => value.trim_matches('`').to_owned(),
+        Some(("string", text)) => format!("the text {text}"),
+        _ => match got {
+            "map" => "an object".to_owned(),
+            "sequence" => "a list".to_owned(),
+            got => got.to_owned(),
+        },
+    };
+    let wanted = match wanted {
+        "i64" | "u64" | "usize" => "a whole number of 64 bits",
+        "f64" => "a number",
+        "a map" => "an object",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        wanted if wanted.starts_with("struct ") => "an object",
+        wanted => wanted,
+    };
+    format!("got {got}, expected {wanted}{place}")
 }
 
 /// The caller's request id, if it is one that can go into a log; otherwise a new one.
@@ -269,4 +301,45 @@ pub fn no_such_path(method: &Method, path: &str) -> Reply {
 pub fn decode_segment(segment: &str) -> Result<String> {
     let decoded = percent_encoding::percent_decode_str(segment).decode_utf8();
     decoded.map(Into::into).map_err(|_| Error::invalid("the path is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_type_of_this_program_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "it is never read")]
+        struct Thing {
+            number: Option<i64>,
+            list: Option<Vec<Thing>>,
+            flag: Option<bool>,
+        }
+        for (text, expected) in [
+            (
+                r#"{"number": 1.5}"#,
+                "got the number 1.5, expected a whole number of 64 bits at line 1 column 14",
+            ),
+            (
+                r#"{"number": "1, expected f64"}"#,
+                "got the text \"1, expected f64\", expected a whole number of 64 bits",
+            ),
+            (r#"{"number": {}}"#, "got an object, expected a whole number of 64 bits"),
+            (r#"{"number": true}"#, "got true, expected a whole number of 64 bits"),
+            (r#"{"list": {}}"#, "got an object, expected a list"),
+            (r#"{"list": [7]}"#, "got the number 7, expected an object"),
+            (r#"{"flag": null, "list": [null]}"#, "got null, expected an object"),
+            (r#"{"flag": []}"#, "got a list, expected true or false"),
+            (
+                r#"{"number": 9223372036854775808}"#,
+                "got the number 9223372036854775808, expected a whole number",
+            ),
+            (r#"{"flag": tru}"#, "expected ident"),
+        ] {
+            let message = parse_object::<Thing>(text.as_bytes(), "not a thing").unwrap_err();
+            let message = message.message().strip_prefix("not a thing: ").unwrap();
+            assert!(message.starts_with(expected), "{text}: {message}");
+        }
+    }
 }

@@ -318,7 +318,9 @@ fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     if body.is_empty() {
         return Err(Error::invalid("the body is empty; send a JSON object"));
     }
-    serde_json::from_slice(body).map_err(|error| Error::invalid(format!("{UNREADABLE}: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        Error::invalid(format!("{UNREADABLE}: {}", http::in_plain_words(&error.to_string())))
+    })
 }
 
 pub(super) fn parameters(fields: Option<&Fields>) -> Result<Parameters> {
