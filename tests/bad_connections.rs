@@ -49,6 +49,12 @@ fn status(answer: &str) -> &str {
     answer.lines().next().unwrap_or_default()
 }
 
+/// The body of the last answer, as JSON.
+fn body(answer: &str) -> serde_json::Value {
+    let body = answer.rsplit("\r\n\r\n").next().unwrap_or_default();
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {answer}"))
+}
+
 #[test]
 fn what_is_not_http_is_400() {
     let host = start("");
@@ -76,8 +82,44 @@ fn what_is_not_http_is_400() {
             "{}: {answer}",
             String::from_utf8_lossy(bytes)
         );
+        let error = &body(&answer)["error"];
+        assert_eq!(error["kind"], "invalid_input", "{answer}");
+        assert!(error["message"].as_str().is_some_and(|text| text.contains("is not HTTP/1.1")), "{answer}");
         unharmed(&host);
     }
+}
+
+#[test]
+fn what_is_not_http_is_told_so_in_the_form_of_whoever_was_asked() {
+    let host = start("max_header_kb = 16");
+    let path = "/v2/models/plus/infer";
+    let broken = exchange(&host, format!("POST {path} HTTP/1.1\r\nhost a\r\n\r\n").as_bytes());
+    assert!(body(&broken)["error"].as_str().is_some_and(|text| text.contains("is not HTTP/1.1")), "{broken}");
+    let long = post(path, &format!("x-a: {}\r\n", "a".repeat(17_000)), GOOD);
+    let long = exchange(&host, long.as_bytes());
+    assert!(body(&long)["error"].as_str().is_some_and(|text| text.contains("max_header_kb")), "{long}");
+    // Behind an answer on the same connection as well.
+    let both = format!("{}GET\r\n\r\n", post("/predict", "", GOOD));
+    let answers = exchange(&host, both.as_bytes());
+    let (first, second) = answers.split_at(answers.rfind("HTTP/1.1 400").expect("a refusal"));
+    assert_eq!(body(first)["result"], json!({"y": [2.0]}));
+    assert_eq!(body(second)["error"]["kind"], "invalid_input");
+    unharmed(&host);
+}
+
+#[test]
+fn an_answer_that_looks_like_a_refusal_is_sent_as_it_is() {
+    // Bytes of the caller's in an answer are never taken for an answer of the connection's own.
+    let host =
+        Setup::new("[models.texts]\npath = \"texts.onnx\"\n").file("texts.onnx", model("texts")).start();
+    let look = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".repeat(40_000);
+    let input = json!({"name": "INPUT0", "datatype": "BYTES", "shape": [1, 1], "data": [look]});
+    let request = json!({"inputs": [input], "parameters": {"binary_data_output": true}});
+    let answer = host.post("/v2/models/texts/infer", request.to_string());
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.ends_with(look.as_bytes()));
+    let headers: usize = answer.header("inference-header-content-length").unwrap().parse().unwrap();
+    assert_eq!(answer.body.len(), headers + 4 + look.len());
 }
 
 #[test]
@@ -130,11 +172,12 @@ fn headers_over_the_limit_are_431() {
     assert_eq!(status(&with(1, 15_000)), "HTTP/1.1 200 OK");
     assert_eq!(status(&with(90, 100)), "HTTP/1.1 200 OK");
     for (count, length) in [(1, 17_000), (1, 1_000_000), (3, 8_000), (500, 10)] {
-        assert_eq!(
-            status(&with(count, length)),
-            "HTTP/1.1 431 Request Header Fields Too Large",
-            "{count} of {length}"
-        );
+        let answer = with(count, length);
+        assert_eq!(status(&answer), "HTTP/1.1 431 Request Header Fields Too Large", "{count} of {length}");
+        let error = &body(&answer)["error"];
+        assert_eq!(error["kind"], "too_large", "{answer}");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(message.contains("over 16 KB") && message.contains("max_header_kb"), "{answer}");
         unharmed(&host);
     }
     let path = format!("/predict/{}", "x".repeat(100_000));
@@ -143,6 +186,24 @@ fn headers_over_the_limit_are_431() {
         ["HTTP/1.1 414 URI Too Long", "HTTP/1.1 431 Request Header Fields Too Large"]
             .contains(&status(&answer))
     );
+    assert_eq!(body(&answer)["error"]["kind"], "too_large", "{answer}");
+    unharmed(&host);
+}
+
+#[test]
+fn a_head_over_the_limit_is_431_also_where_it_comes_at_once() {
+    let host = start("");
+    let with = |length: usize| {
+        exchange(
+            &host,
+            post("/predict", &format!("connection: close\r\nx-a: {}\r\n", "a".repeat(length)), GOOD)
+                .as_bytes(),
+        )
+    };
+    assert_eq!(status(&with(63 << 10)), "HTTP/1.1 200 OK");
+    for length in [65 << 10, 100_000] {
+        assert_eq!(status(&with(length)), "HTTP/1.1 431 Request Header Fields Too Large", "{length}");
+    }
     unharmed(&host);
 }
 

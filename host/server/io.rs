@@ -1,12 +1,18 @@
-//! A connection's socket, with an eye on whether a request's head is half sent.
+//! A connection's socket, with an eye on whose turn it is: a request's head half sent, an answer not yet out.
 //!
-//! hyper closes a connection whose head is late without a word. A client that sent half a head is told 408;
-//! one that was merely idle is not.
+//! hyper closes a connection whose head is late without a word, and refuses one that is not HTTP or too long with a
+//! status and nothing more. Both are said here: a client that sent half a head is told 408, one that was merely idle
+//! is not; a refusal of hyper's gets a body that says what is wrong.
 
+use crate::policy::settings::Limits;
+use crate::server::http::Content;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -15,59 +21,177 @@ const IDLE: u8 = 0;
 const STARTED: u8 = 1;
 const LATE: u8 = 2;
 
-pub(super) struct Head(AtomicU8);
+/// Of a head, as far as its path begins.
+const PATH_BYTES: usize = 16;
+
+pub(super) struct Head {
+    state: AtomicU8,
+    /// An answer was begun and is not made whole yet.
+    answering: AtomicBool,
+    /// Bytes of an answer may be on their way; nothing is a refusal of hyper's until they are out.
+    owed: AtomicBool,
+    /// The head that was begun asks for the Open Inference Protocol.
+    is_oip: AtomicBool,
+}
 
 impl Head {
-    /// The head was read whole.
+    /// The head was read whole, and is answered.
     pub fn complete(&self) {
-        self.0.store(IDLE, Ordering::Relaxed);
+        self.state.store(IDLE, Ordering::Relaxed);
+        self.owed.store(true, Ordering::Relaxed);
+        self.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// What came since then was this request's body.
+    pub fn body_read(&self) {
+        self.state.store(IDLE, Ordering::Relaxed);
     }
 
     /// The time for the head is over.
     pub fn timed_out(&self) {
-        let _ = self.0.compare_exchange(STARTED, LATE, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.state.compare_exchange(STARTED, LATE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Bytes that came are a head's first, unless they are a body's.
+    fn read(&self, bytes: &[u8]) {
+        if self.state.swap(STARTED, Ordering::Relaxed) == IDLE {
+            let start = &bytes[..bytes.len().min(PATH_BYTES)];
+            self.is_oip.store(start.windows(4).any(|part| part == b" /v2"), Ordering::Relaxed);
+        }
+    }
+
+    /// All that hyper had to write is out.
+    fn flushed(&self) {
+        self.owed.store(self.answering.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// An answer's content. Its end is the end of the answer.
+pub(super) struct Answer {
+    pub content: Content,
+    pub head: Arc<Head>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.head.answering.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.content).poll_frame(task)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.size_hint()
     }
 }
 
 pub(super) struct Watched {
     stream: TcpStream,
     head: Arc<Head>,
+    header_bytes_max: usize,
+    /// What is said in place of a refusal of hyper's, as far as it is not out.
+    refusal: Option<Bytes>,
 }
 
 impl Watched {
-    pub fn new(stream: TcpStream) -> (Self, Arc<Head>) {
-        let head = Arc::new(Head(AtomicU8::new(IDLE)));
-        (Watched { stream, head: Arc::clone(&head) }, head)
+    pub fn new(stream: TcpStream, limits: &Limits) -> (Self, Arc<Head>) {
+        let head = Arc::new(Head {
+            state: AtomicU8::new(IDLE),
+            answering: AtomicBool::new(false),
+            owed: AtomicBool::new(false),
+            is_oip: AtomicBool::new(false),
+        });
+        let header_bytes_max = limits.max_header_bytes;
+        (Watched { stream, head: Arc::clone(&head), header_bytes_max, refusal: None }, head)
+    }
+
+    /// What hyper says while no answer is owed is its refusal of a head: a status and no body.
+    fn refusal_for(&self, written: &[u8]) -> Option<Bytes> {
+        if self.head.owed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+        let max_kb = self.header_bytes_max >> 10;
+        let (status, kind, message) = match status {
+            b"400" => {
+                let message = "the request is not HTTP/1.1: see its first line and its headers".to_owned();
+                ("400 Bad Request", "invalid_input", message)
+            }
+            b"414" => ("414 URI Too Long", "too_large", "the path is over 64 KB".to_owned()),
+            b"431" => {
+                let message = format!(
+                    "the request's head is over {max_kb} KB (see max_header_kb) or has more than 100 headers"
+                );
+                ("431 Request Header Fields Too Large", "too_large", message)
+            }
+            _ => return None,
+        };
+        Some(said(status, kind, &message, self.head.is_oip.load(Ordering::Relaxed)))
+    }
+
+    /// Writes what is left of the refusal. Ready once all of it is out.
+    fn poll_refusal(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.refusal.as_mut().filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.stream).poll_write(task, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => drop(rest.split_to(count)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// True where what hyper writes is not what goes out.
+    fn takes_over(&mut self, written: &[u8]) -> bool {
+        if self.refusal.is_none() {
+            self.refusal = self.refusal_for(written);
+        }
+        self.refusal.is_some()
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if self.head.0.load(Ordering::Relaxed) == LATE {
-            say(
-                &self.stream,
-                "408 Request Timeout",
-                "deadline",
-                "the request's headers did not arrive in time",
-            );
+        if self.head.state.load(Ordering::Relaxed) == LATE {
+            let message = "the request's headers did not arrive in time";
+            let is_oip = self.head.is_oip.load(Ordering::Relaxed);
+            let _ = self.stream.try_write(&said("408 Request Timeout", "deadline", message, is_oip));
         }
     }
 }
 
-/// Answers a connection over the limit, without reading its request.
+/// Answers a connection over the limit, without reading its request. Best effort: a client that does not read is not
+/// waited for.
 pub(super) fn refuse(stream: &TcpStream, max_connections: usize) {
     let message = format!("all {max_connections} connections of this host are in use");
-    say(stream, "503 Service Unavailable", "overloaded", &message);
+    let _ = stream.try_write(&said("503 Service Unavailable", "overloaded", &message, false));
 }
 
-/// Best effort: a client that does not read is not waited for.
-fn say(stream: &TcpStream, status: &str, kind: &str, message: &str) {
-    let body = format!("{{\"error\":{{\"kind\":\"{kind}\",\"message\":\"{message}\"}}}}");
+/// A whole answer, the last of its connection.
+fn said(status: &str, kind: &str, message: &str, is_oip: bool) -> Bytes {
+    let body = match is_oip {
+        true => format!("{{\"error\":\"{message}\"}}"),
+        false => format!("{{\"error\":{{\"kind\":\"{kind}\",\"message\":\"{message}\"}}}}"),
+    };
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
     );
-    let _ = stream.try_write((head + &body).as_bytes());
+    (head + &body).into()
 }
 
 impl AsyncRead for Watched {
@@ -79,7 +203,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.head.0.store(STARTED, Ordering::Relaxed);
+            self.head.read(&buf.filled()[before..]);
         }
         read
     }
@@ -87,6 +211,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.takes_over(buf) {
+            return self.poll_refusal(cx).map_ok(|()| buf.len());
+        }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -95,6 +222,11 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if first.is_some_and(|first| self.takes_over(first)) {
+            let length = bufs.iter().map(|buf| buf.len()).sum();
+            return self.poll_refusal(cx).map_ok(|()| length);
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -103,6 +235,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.head.flushed();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

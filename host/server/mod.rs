@@ -157,21 +157,21 @@ async fn connection<S: Service>(
     mut stop: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
-    let (stream, head) = io::Watched::new(stream);
+    let (stream, head) = io::Watched::new(stream, &limits);
     let in_head = Arc::clone(&head);
     let answer = service_fn(move |request| {
         in_head.complete();
         let (service, head) = (Arc::clone(&service), Arc::clone(&in_head));
         async move {
             let reply = service.answer(request).await;
-            // What came since then was this request's body.
-            head.complete();
-            Ok::<_, Infallible>(reply)
+            head.body_read();
+            Ok::<_, Infallible>(reply.map(|content| io::Answer { content, head }))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
+        .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(8192))
         .serve_connection(TokioIo::new(stream), answer);
     let mut connection = pin!(connection);
