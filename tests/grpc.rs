@@ -311,8 +311,40 @@ fn the_calls_deadline_is_the_works() {
     let mut asked = rounds(ENDLESS);
     let us = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(100_000)) };
     asked.parameters.insert("timeout".into(), us);
-    refused(caller.infer(asked), Code::DeadlineExceeded, &[]);
+    refused(caller.infer(asked), Code::DeadlineExceeded, &["Deadline Exceeded: ", "deadline"]);
     assert_eq!(read(&caller.infer(floats("fast", &[1.0])).unwrap()), [2.0]);
+}
+
+#[test]
+fn a_timeout_that_is_none_is_refused_by_every_method() {
+    let host = serve("plus1");
+    let caller = Caller::new(&host);
+    let bad = ["soon", "-1S", "+1S", "1", "S", "1.5S", "1s", "123456789S", "1 S", "0x1S"];
+    for timeout in bad {
+        let timed = |message| {
+            let mut asked = Request::new(message);
+            asked.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+            asked
+        };
+        let parts = [&*format!("grpc-timeout is \"{timeout}\""), "up to eight digits and a unit"];
+        refused(caller.infer(timed(floats("m", &[1.0]))), Code::InvalidArgument, &parts);
+        let metadata = ModelMetadataRequest { name: "m".into(), version: String::new() };
+        let mut asked = Request::new(metadata);
+        asked.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        let outcome = caller.run(async |mut client| client.model_metadata(asked).await);
+        refused(outcome, Code::InvalidArgument, &parts);
+        let mut asked = Request::new(tonic::codegen::tokio_stream::once(floats("m", &[1.0])));
+        asked.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        let outcome = caller.run(async |mut client| client.model_stream_infer(asked).await);
+        refused(outcome.map(|_| ()), Code::InvalidArgument, &parts);
+    }
+    for timeout in ["1H", "1M", "10S", "10000m", "10000000u", "99999999n", "99999999H"] {
+        let mut asked = Request::new(floats("m", &[1.0]));
+        asked.metadata_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        assert_eq!(read(&caller.infer(asked).unwrap()), [2.0], "{timeout}");
+    }
+    let unknown = "hostler_requests_total{code=\"400\",model=\"_unknown\",version=\"_unknown\"}";
+    assert_eq!(host.metric(unknown), bad.len() as f64, "a call of ModelInfer is accounted for");
 }
 
 #[test]

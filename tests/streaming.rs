@@ -5,7 +5,9 @@ mod support;
 
 use serde_json::json;
 use std::time::Duration;
+use support::Setup;
 use support::streaming::{Stream, ask, elements, repeat, request};
+use support::triton::Triton;
 
 const EVENTS: &str = "text/event-stream";
 
@@ -64,4 +66,69 @@ fn a_short_request_overtakes_a_long_one_in_the_same_instance() {
     assert_eq!(short.rest().len(), 1);
     assert!(long.started.elapsed() < Duration::from_millis(900));
     assert_eq!(long.rest().len(), 1);
+}
+
+#[test]
+fn generate_stream_gives_an_event_for_each_response_and_one_for_an_error() {
+    let host = repeat("", "");
+    let body = |count: usize, parameters: serde_json::Value| {
+        let elements: Vec<usize> = (100..100 + count).collect();
+        json!({"IN": elements, "DELAY": vec![0; count], "WAIT": 0, "id": "7", "parameters": parameters})
+    };
+    let event = |place: usize| json!({"model_name": "repeat", "model_version": "1", "id": "7", "OUT": 100 + place, "IDX": place});
+    for count in [0, 1, 3] {
+        let stream = Stream::generate(host.http, "repeat", &body(count, json!({})));
+        assert!(stream.has_header("content-type: text/event-stream"));
+        assert_eq!(stream.status, 200);
+        assert_eq!(stream.events(), (0..count).map(event).collect::<Vec<_>>());
+    }
+    let failing = |at: usize| body(2, json!({"do": "fail", "at": at}));
+    let stream = Stream::generate(host.http, "repeat", &failing(1));
+    assert_eq!(stream.status, 200);
+    let events = stream.events();
+    assert_eq!((events.len(), &events[0]), (2, &event(0)));
+    assert!(events[1]["error"].as_str().is_some_and(|text| text.contains("asked to fail")), "{events:?}");
+    // Before the first response an error is an answer like any other.
+    let refused = Stream::generate(host.http, "repeat", &failing(0));
+    assert_eq!(refused.status, 500);
+    assert!(refused.has_header("content-type: application/json"));
+}
+
+#[test]
+fn generate_stream_tells_responses_as_they_are_made_and_whoever_leaves_ends_the_work() {
+    let host = repeat("", "");
+    let body = json!({"IN": [1, 2], "DELAY": [0, 300], "WAIT": 0});
+    let parts = Stream::generate(host.http, "repeat", &body).rest();
+    assert_eq!(parts.len(), 2);
+    assert!(parts[0].1 < Duration::from_millis(250), "the first one waits for no other: {:?}", parts[0].1);
+    let long = json!({"IN": [1, 2], "DELAY": [0, 600_000], "WAIT": 0});
+    let mut stream = Stream::generate(host.http, "repeat", &long);
+    stream.part().unwrap().expect("it has begun");
+    drop(stream);
+    let left = || host.metric("hostler_requests_total{code=\"499\",model=\"repeat\",version=\"1\"}");
+    support::eventually("one that was left", || (left() == 1.0).then_some(()), || host.log());
+}
+
+#[test]
+fn generate_stream_passes_the_responses_of_a_tritons_model_on() {
+    let Some(triton) = Triton::start(&["repeat"]) else { return };
+    let model = "[models.repeat]\nremote = { name = \"repeat\" }\n";
+    let host = Setup::new(&(triton.executor("") + model)).start();
+    let ask = |values: &[i32], delay: u32| {
+        let body = json!({"values": values, "delays_ms": vec![delay; values.len()]});
+        Stream::generate(host.http, "repeat", &body)
+    };
+    for values in [&[][..], &[7], &[7, 8, 9]] {
+        let events = ask(values, 0).events();
+        assert!(events.iter().map(|event| &event["value"]).eq(values), "{events:?}");
+    }
+    let events = ask(&[1, -1], 0).events();
+    assert!(
+        events[1]["error"].as_str().is_some_and(|text| text.contains("value 1 is negative")),
+        "{events:?}"
+    );
+    let mut stream = ask(&[1, 2, 3], 400);
+    stream.part().unwrap().expect("the first one");
+    drop(stream);
+    host.wait_for_idle("remote");
 }

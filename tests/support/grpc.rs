@@ -3,29 +3,37 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use crate::support::{Host, PATIENCE, Setup, model};
+use bytes::{Buf, BufMut};
 use hostler::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use hostler::proto::inference::model_infer_request::InferInputTensor;
 use hostler::proto::inference::*;
 use tokio::sync::mpsc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, IntoRequest, Status, Streaming};
+use tonic::{Code, IntoRequest, Request, Status, Streaming};
 
 pub type Client = GrpcInferenceServiceClient<Channel>;
 
 /// A client on a connection of its own, and what drives it.
 pub struct Caller {
     pub runtime: tokio::runtime::Runtime,
+    pub channel: Channel,
     pub client: Client,
 }
 
 impl Caller {
     pub fn new(host: &Host) -> Self {
+        Self::at(channel(host))
+    }
+
+    /// On a connection to whoever is there.
+    pub fn at(channel: tonic::transport::Endpoint) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let channel = channel(host);
-        let client = runtime.block_on(channel.connect()).map(Client::new).expect("a connection");
-        Caller { runtime, client }
+        let channel = runtime.block_on(channel.connect()).expect("a connection");
+        let client = Client::new(channel.clone());
+        Caller { runtime, channel, client }
     }
 
     pub fn run<T>(&self, call: impl AsyncFnOnce(Client) -> T) -> T {
@@ -49,7 +57,10 @@ impl Caller {
 }
 
 pub fn channel(host: &Host) -> tonic::transport::Endpoint {
-    let address = host.grpc.expect("a gRPC listener");
+    endpoint(host.grpc.expect("a gRPC listener"))
+}
+
+pub fn endpoint(address: impl std::fmt::Display) -> tonic::transport::Endpoint {
     Channel::from_shared(format!("http://{address}")).expect("an address")
 }
 
@@ -126,10 +137,73 @@ pub fn read(response: &ModelInferResponse) -> Vec<f32> {
     elements.iter().map(|element| f32::from_le_bytes(*element)).collect()
 }
 
-pub fn refused(outcome: Result<ModelInferResponse, Status>, code: Code, parts: &[&str]) {
+pub fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, parts: &[&str]) {
     let status = outcome.expect_err("a refusal");
     assert_eq!(status.code(), code, "{status:?}");
     for part in parts {
         assert!(status.message().contains(part), "{}\nlacks {part}", status.message());
     }
+}
+
+/// Messages that are bytes, whatever they are.
+#[derive(Default)]
+pub struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let mut item = vec![0; buffer.remaining()];
+        buffer.copy_to_slice(&mut item);
+        Ok(Some(item))
+    }
+}
+
+/// Sends bytes for messages to a method of the service; its answers, and how the call ended.
+pub fn send_raw(caller: &Caller, method: &str, messages: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Result<(), Status>) {
+    let path = format!("/inference.GRPCInferenceService/{method}").parse().expect("a path");
+    let channel = caller.channel.clone();
+    caller.run(async |_| {
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.expect("a connection");
+        let requests = Request::new(tonic::codegen::tokio_stream::iter(messages));
+        let mut answers = match client.streaming(requests, path, Raw).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return (Vec::new(), Err(status)),
+        };
+        let mut said = Vec::new();
+        loop {
+            match answers.message().await {
+                Ok(Some(answer)) => said.push(answer),
+                Ok(None) => return (said, Ok(())),
+                Err(status) => return (said, Err(status)),
+            }
+        }
+    })
 }

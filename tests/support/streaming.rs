@@ -33,9 +33,13 @@ pub fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 pub fn send(stream: &mut TcpStream, body: &Value, accept: &str) -> std::io::Result<()> {
+    send_to(stream, "/predict/stream", body, accept)
+}
+
+pub fn send_to(stream: &mut TcpStream, path: &str, body: &Value, accept: &str) -> std::io::Result<()> {
     let body = body.to_string();
     let request = format!(
-        "POST /predict/stream HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes())
@@ -74,6 +78,15 @@ impl Stream {
         let started = Instant::now();
         send(&mut stream, body, accept)?;
         Self::receive(stream, started)
+    }
+
+    /// `generate_stream` of the Open Inference Protocol.
+    pub fn generate(address: SocketAddr, model: &str, body: &Value) -> Self {
+        let mut stream = connect(address).expect("a connection");
+        let started = Instant::now();
+        let path = format!("/v2/models/{model}/generate_stream");
+        send_to(&mut stream, &path, body, "*/*").expect("the request goes out");
+        Self::receive(stream, started).expect("an answer")
     }
 
     /// Reads the head of an answer to a request that was sent.
@@ -121,6 +134,14 @@ impl Stream {
             parts.push(part);
         }
         parts
+    }
+
+    /// What all events say, as JSON.
+    pub fn events(self) -> Vec<Value> {
+        let text: String = self.rest().into_iter().map(|(part, _)| part).collect();
+        let events =
+            text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("an event"));
+        events.map(|event| serde_json::from_str(event).expect("JSON")).collect()
     }
 
     /// All lines, as JSON.

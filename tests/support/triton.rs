@@ -11,6 +11,7 @@ pub struct Triton {
     program: PathBuf,
     repository: tempfile::TempDir,
     models: Vec<String>,
+    args: Vec<String>,
     http: u16,
     grpc: u16,
     child: Option<Child>,
@@ -19,6 +20,11 @@ pub struct Triton {
 impl Triton {
     /// Serves these models. None where this machine cannot, after saying why; in CI that is a failure.
     pub fn start(models: &[&str]) -> Option<Self> {
+        Self::start_with(models, &[])
+    }
+
+    /// The same, with more on its command line.
+    pub fn start_with(models: &[&str], args: &[String]) -> Option<Self> {
         let program = program()?;
         let repository = tempfile::tempdir().expect("a temporary folder");
         for model in models {
@@ -29,7 +35,8 @@ impl Triton {
         let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
         let [http, grpc] = held.each_ref().map(|held| held.local_addr().expect("an address").port());
         drop(held);
-        let mut triton = Triton { program, repository, models, http, grpc, child: None };
+        let args = args.to_vec();
+        let mut triton = Triton { program, repository, models, args, http, grpc, child: None };
         triton.restart();
         Some(triton)
     }
@@ -62,7 +69,7 @@ impl Triton {
         command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-metrics=false"]);
         command.args([format!("--http-port={}", self.http), format!("--grpc-port={}", self.grpc)]);
         command.arg(format!("--backend-config=python,shm-region-prefix-name={}", self.memory()));
-        command.arg("--model-control-mode=explicit");
+        command.arg("--model-control-mode=explicit").args(&self.args);
         command.args(self.models.iter().map(|model| format!("--load-model={model}")));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         self.child = Some(command.spawn().expect("Triton starts"));

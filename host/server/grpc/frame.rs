@@ -107,7 +107,7 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes> {
             framed.len() - PREFIX,
             whole - PREFIX
         ))),
-        None => Err(Error::invalid("the call has no message")),
+        None => Err(Error::invalid(NO_MESSAGE)),
     }
 }
 
@@ -124,6 +124,8 @@ fn unpack(from: impl Read, max: usize) -> Result<Bytes> {
     read.map_err(|error| Error::invalid(format!("the message does not unpack: {error}")))?;
     if message.len() > max { Err(too_large(max)) } else { Ok(message.into()) }
 }
+
+pub(super) const NO_MESSAGE: &str = "the call has no message";
 
 pub(super) fn too_large(max: usize) -> Error {
     Error::too_large(format!("the message is over {} MB; see max_body_mb", max >> 20))

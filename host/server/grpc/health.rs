@@ -4,7 +4,8 @@ use super::Grpc;
 use crate::server::stopped;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tonic::codegen::tokio_stream::Stream;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -15,19 +16,43 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 /// What can be asked about: the host as a whole, under either name.
 const SERVICES: [&str; 2] = ["", super::SERVICE];
 
-pub(super) struct Health(pub Arc<Grpc>);
+/// How often the host looks whether it is ready, for those who watch: remotes go and come, policies are swapped.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub(super) struct Health {
+    grpc: Arc<Grpc>,
+    /// As it was at the last look.
+    ready: watch::Receiver<bool>,
+}
 
 impl Health {
-    fn now(&self) -> HealthCheckResponse {
-        response(match self.0.is_ready() {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        })
+    /// Looks until the listener stops, once for all who watch.
+    pub fn new(grpc: &Arc<Grpc>) -> Self {
+        let (told, ready) = watch::channel(grpc.is_ready());
+        tokio::spawn(look(Arc::clone(grpc), told));
+        Health { grpc: Arc::clone(grpc), ready }
+    }
+}
+
+async fn look(grpc: Arc<Grpc>, told: watch::Sender<bool>) {
+    let (mut draining, mut stop) = (grpc.readiness.changes(), grpc.stop.clone());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            Ok(()) = draining.changed() => {}
+            () = stopped(&mut stop) => return,
+        }
+        let now = grpc.is_ready();
+        told.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
+}
+
+fn serving(ready: bool) -> HealthCheckResponse {
+    response(if ready { ServingStatus::Serving } else { ServingStatus::NotServing })
 }
 
 #[tonic::async_trait]
@@ -38,7 +63,7 @@ impl health_server::Health for Health {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         if SERVICES.contains(&&*service) {
-            return Ok(Response::new(self.now()));
+            return Ok(Response::new(serving(self.grpc.is_ready())));
         }
         let service: String = service.chars().take(80).collect();
         Err(Status::not_found(format!("no service \"{service}\"; ask for \"\" or \"{}\"", super::SERVICE)))
@@ -53,17 +78,21 @@ impl health_server::Health for Health {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let known = SERVICES.contains(&&*request.into_inner().service);
         let (sender, receiver) = mpsc::channel(1);
-        let (health, mut stop) = (Health(Arc::clone(&self.0)), self.0.stop.clone());
+        let (mut looks, mut stop) = (self.ready.clone(), self.grpc.stop.clone());
+        looks.mark_unchanged();
+        let mut said = self.grpc.is_ready();
         let tell = async move {
             if !known {
                 let _ = sender.send(Ok(response(ServingStatus::ServiceUnknown))).await;
                 return sender.closed().await;
             }
-            let mut changes = health.0.readiness.changes();
-            loop {
-                changes.borrow_and_update();
-                if sender.send(Ok(health.now())).await.is_err() || changes.changed().await.is_err() {
-                    return;
+            while sender.send(Ok(serving(said))).await.is_ok() {
+                let before = said;
+                while said == before {
+                    tokio::select! {
+                        Ok(()) = looks.changed() => said = *looks.borrow_and_update(),
+                        () = sender.closed() => return,
+                    }
                 }
             }
         };

@@ -35,10 +35,7 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
     };
     let mut journey = grpc.router.begin(id, "grpc", &|name| http::header(&parts.headers, name));
     let outcome = match message {
-        Ok(message) => {
-            let left = timeout(&parts.headers).map(|timeout| timeout.saturating_sub(started.elapsed()));
-            answer(&mut journey, &parts.headers, message, left).await
-        }
+        Ok(message) => answer(&mut journey, &parts.headers, message, started).await,
         Err(error) => Err(error),
     };
     let (mut response, error) = match outcome {
@@ -55,17 +52,19 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
 }
 
 async fn receive(grpc: &Grpc, headers: &HeaderMap, body: Incoming) -> Result<ModelInferRequest> {
+    timeout(headers)?;
     let message = frame::read(body, Encoding::of(headers)?, grpc.router.limits()).await?;
     ModelInferRequest::decode(message)
-        .map_err(|error| Error::invalid(format!("the message is not a ModelInferRequest: {error}")))
+        .map_err(|error| status::unreadable("is not a ModelInferRequest", &error.to_string()))
 }
 
 async fn answer(
     journey: &mut Journey,
     headers: &HeaderMap,
     message: ModelInferRequest,
-    left: Option<Duration>,
+    started: Instant,
 ) -> Result<Body> {
+    let left = timeout(headers)?.map(|timeout| timeout.saturating_sub(started.elapsed()));
     let version = version(&message.model_version);
     let route = journey
         .resolve(&message.model_name, version, &|name| http::header(headers, name))
@@ -88,11 +87,24 @@ pub(super) fn request_id(headers: &HeaderMap, message: &str) -> Arc<str> {
     message.into()
 }
 
-/// What `grpc-timeout` leaves: up to eight digits and a unit.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+/// What `grpc-timeout` says: up to eight digits and a unit. A caller whose deadline cannot be read would wait for
+/// longer than it knows, so it is refused.
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let timeout = value.to_str().ok().and_then(read_timeout);
+    timeout.map(Some).ok_or_else(|| {
+        let shown: String = String::from_utf8_lossy(value.as_bytes()).chars().take(40).collect();
+        Error::invalid(format!(
+            "grpc-timeout is \"{shown}\"; it is up to eight digits and a unit, one of H, M, S, m, u, n"
+        ))
+        .field("grpc-timeout")
+    })
+}
+
+fn read_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let is_number = (1..=8).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let number: u64 = digits.parse().ok().filter(|_| is_number)?;
     Some(match unit {
         "H" => Duration::from_secs(number * 3600),
         "M" => Duration::from_secs(number * 60),

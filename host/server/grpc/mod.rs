@@ -64,6 +64,7 @@ type Answer = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
 type Served = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 
 impl Calls {
+    /// Needs the runtime that serves the connections around it.
     pub fn new(grpc: Grpc) -> Result<Self> {
         let grpc = Arc::new(grpc);
         let message_bytes_max = grpc.router.limits().max_body_bytes;
@@ -73,7 +74,7 @@ impl Calls {
             .max_decoding_message_size(message_bytes_max)
             // What a model answers is not the caller's doing.
             .max_encoding_message_size(usize::MAX);
-        let health = HealthServer::new(health::Health(Arc::clone(&grpc)));
+        let health = HealthServer::new(health::Health::new(&grpc));
         let undescribed =
             |error| Error::failed(format!("the gRPC services do not describe themselves: {error}"));
         let (v1, v1alpha) = (described().build_v1(), described().build_v1alpha());
@@ -100,8 +101,13 @@ impl Calls {
         if (service, method) == (SERVICE, "ModelInfer") {
             return infer::unary(&self.grpc, request).await;
         }
+        if let Err(error) = infer::timeout(request.headers()) {
+            return status::refusal(&error);
+        }
         match self.services.iter().find(|(name, _)| *name == service) {
-            Some((_, served)) => served(request).await.map(Body::Tonic),
+            Some((_, served)) => {
+                status::corrected(served(request).await, self.grpc.router.limits().max_body_bytes)
+            }
             None => status::refusal(&unknown(path)),
         }
     }

@@ -4,7 +4,7 @@
 //! once come in the order of their requests, as callers without ids expect. An error is a message and not
 //! the end: the stream goes on.
 
-use super::{Grpc, frame, infer, status};
+use super::{Grpc, infer, status};
 use crate::error::{Error, Result};
 use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tonic::codegen::tokio_stream::Stream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 /// Requests of one stream that are read and not answered: clients have one stream for all that they wait for.
 const READ_MAX: usize = 1024;
@@ -73,7 +73,9 @@ struct Call {
 
 pub(super) fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Streaming<ModelInferRequest>) -> Answers {
     let (answers, receiver) = mpsc::channel(WAITING_MAX);
-    let deadline = infer::timeout(&headers).map(|timeout| Instant::now() + timeout);
+    // What cannot be read was refused before.
+    let timeout = infer::timeout(&headers).unwrap_or_default();
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let errors_end = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let stop = grpc.stop.clone();
     let call =
@@ -115,9 +117,9 @@ async fn drive(call: Arc<Call>, mut requests: Streaming<ModelInferRequest>, mut 
     };
     let ended = match call.deadline {
         None => work.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, work)
-            .await
-            .unwrap_or_else(|_| Some(Status::deadline_exceeded("the stream's deadline passed"))),
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
+            Some(status::status_of(&Error::deadline("the deadline of the stream has passed")))
+        }),
     };
     if let Some(status) = ended {
         let _ = call.answers.send(Err(status)).await;
@@ -170,13 +172,11 @@ fn asks_for_marks(message: &ModelInferRequest) -> bool {
 }
 
 impl Call {
-    /// What is said where no further message could be read, in the host's words if it is one that is too large.
+    /// What is said where no further message could be read, in the host's words if that is the caller's doing.
     fn unread(&self, status: Status) -> Status {
-        // As it comes, or as it unpacks.
-        if !matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
-            return status;
-        }
-        status::status_of(&frame::too_large(self.grpc.router.limits().max_body_bytes))
+        let max = self.grpc.router.limits().max_body_bytes;
+        let error = status::of_reading(&status, "is not a ModelInferRequest", max);
+        error.map_or(status, |error| status::status_of(&error))
     }
 
     async fn responses(
@@ -194,17 +194,14 @@ impl Call {
                 return journey.end(status::counted(Some(&error)), Some(&error));
             }
         };
-        let mut failed = false;
         while let Some(response) = stream.next().await {
             match response {
                 Ok(response) => self.send(response, false).await,
-                Err(error) => {
-                    failed = true;
-                    self.refuse(&error, id.clone().unwrap_or_default()).await;
-                }
+                Err(error) => self.fail(&error, id.clone().unwrap_or_default()).await,
             }
         }
-        if marks && !failed {
+        // The end of an error's responses as well: callers count the marks.
+        if marks {
             let (parameters, outputs) = (Vec::new(), Vec::new());
             self.send(InferResponse { route: Arc::clone(route), id, parameters, outputs }, true).await;
         }
@@ -219,14 +216,25 @@ impl Call {
         let _ = self.answers.send(Ok(answer)).await;
     }
 
-    /// The response beside the error says which request it is about.
+    /// A request that has not begun. The response beside the error says which one it is about.
     async fn refuse(&self, error: &Error, id: String) {
+        self.say(error, ModelInferResponse { id, ..Default::default() }).await;
+    }
+
+    /// A request whose responses end so.
+    async fn fail(&self, error: &Error, id: String) {
+        let mut response = ModelInferResponse { id, ..Default::default() };
+        response.parameters.insert(FINAL.into(), infer::parameter(Parameter::Boolean(false)));
+        self.say(error, response).await;
+    }
+
+    async fn say(&self, error: &Error, response: ModelInferResponse) {
         let answer = if self.errors_end {
             Err(status::status_of(error))
         } else {
             Ok(ModelStreamInferResponse {
                 error_message: error.message().into(),
-                infer_response: Some(ModelInferResponse { id, ..Default::default() }),
+                infer_response: Some(response),
             })
         };
         let _ = self.answers.send(answer).await;
