@@ -1,238 +1,15 @@
-//! Triton's extensions that look at models and load them: configuration, statistics, repository.
+//! Triton's extensions that load models, over HTTP.
 
 mod support;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use std::io::Write;
 use std::time::{Duration, Instant};
+use support::control::*;
 use support::gather::{gathered, predict, send};
 use support::load::{Load, Shot};
 use support::slow::{rounds_for, within};
-use support::{Answer, Host, Setup, churn, model, replace};
-
-/// `gather` takes batches, `plain` does not; both are the same file. `loop` runs until it is stopped.
-const MODELS: &str = r#"
-[executors.onnx]
-workers = 1
-sessions = 1
-
-[models.loop]
-path = "loop.onnx"
-
-[models.gather]
-path = "gather.onnx"
-max_batch_size = 8
-max_queue_delay_us = 100
-
-[models.plain]
-path = "gather.onnx"
-timeout_ms = 5000
-"#;
-
-fn setup(server: &str, more: &str) -> Setup {
-    let manifest = format!("[server]\n{server}\n{MODELS}\n{more}");
-    Setup::new(&manifest).file("loop.onnx", model("loop")).file("gather.onnx", model("gather"))
-}
-
-/// Clients may load and unload.
-fn controlled(more: &str) -> Host {
-    setup("model_control = \"explicit\"", more).start()
-}
-
-fn config(host: &Host, model: &str) -> Value {
-    ok(host.get(&format!("/v2/models/{model}/config")))
-}
-
-/// Of a model with one version.
-fn statistics(host: &Host, model: &str) -> Value {
-    ok(host.get(&format!("/v2/models/{model}/stats")))["model_stats"][0].clone()
-}
-
-fn ok(answer: Answer) -> Value {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
-}
-
-fn load(host: &Host, model: &str, config: Option<&Value>) -> Answer {
-    let parameters = config.map_or(json!({}), |config| json!({"config": config.to_string()}));
-    load_with(host, model, &parameters)
-}
-
-fn load_with(host: &Host, model: &str, parameters: &Value) -> Answer {
-    let body = json!({"parameters": parameters}).to_string();
-    host.post(&format!("/v2/repository/models/{model}/load"), body)
-}
-
-fn unload(host: &Host, model: &str) -> Answer {
-    host.post(&format!("/v2/repository/models/{model}/unload"), "")
-}
-
-/// The answer is 200 and has no body.
-fn done(answer: &Answer) {
-    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
-}
-
-fn is_ready(host: &Host, model: &str) -> bool {
-    host.get(&format!("/v2/models/{model}/ready")).status == 200
-}
-
-fn index(host: &Host, body: &str) -> Vec<(String, String)> {
-    let index = ok(host.post("/v2/repository/index", body));
-    let entry = |entry: &Value| {
-        let text = |key: &str| entry[key].as_str().unwrap_or_else(|| panic!("no {key} in {entry}"));
-        assert_eq!(text("reason"), if text("state") == "UNAVAILABLE" { "unloaded" } else { "" });
-        (format!("{}:{}", text("name"), text("version")), text("state").to_owned())
-    };
-    index.as_array().expect("a list").iter().map(entry).collect()
-}
-
-/// An error in the protocol's form.
-fn refused(answer: &Answer, status: u16, parts: &[&str]) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    let json = answer.json();
-    let message = json["error"].as_str().unwrap_or_else(|| panic!("{json} is no error"));
-    for part in parts {
-        assert!(message.contains(part), "{message}\nlacks {part}");
-    }
-}
-
-#[test]
-fn a_configuration_has_the_tensors_without_their_batch() {
-    let host = setup("", "").start();
-    let batched = config(&host, "gather");
-    let expected = json!({
-        "name": "gather",
-        "platform": "hostler",
-        "backend": "onnx",
-        "version_policy": {"all": {}},
-        "max_batch_size": 8,
-        "input": [{"name": "x", "data_type": "TYPE_INT64", "format": "FORMAT_NONE", "dims": [], "optional": false}],
-        "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [], "label_filename": ""}],
-        "instance_group": [{"name": "onnx", "kind": "KIND_CPU", "count": 1, "gpus": []}],
-        "dynamic_batching": {"preferred_batch_size": [8], "max_queue_delay_microseconds": 100},
-        "model_transaction_policy": {"decoupled": false},
-        "parameters": {"executor": {"string_value": "onnx"}},
-    });
-    assert_eq!(batched, expected);
-    assert_eq!(ok(host.get("/v2/models/gather/versions/1/config")), expected);
-    assert_eq!(ok(host.get("/v2/models/gather"))["inputs"][0]["shape"], json!([-1]));
-
-    let plain = config(&host, "plain");
-    assert_eq!(plain["max_batch_size"], 0);
-    assert_eq!(plain.get("dynamic_batching"), None);
-    assert_eq!(plain["input"][0]["dims"], json!([-1]));
-    assert_eq!(plain["parameters"]["timeout_ms"], json!({"string_value": "5000"}));
-    refused(&host.get("/v2/models/gathr/config"), 404, &["no model \"gathr\" (did you mean \"gather\"?)"]);
-    refused(&host.get("/v2/models/plain/versions/2/config"), 404, &["no version \"2\""]);
-    refused(&host.post("/v2/models/plain/config", ""), 405, &["GET only"]);
-}
-
-#[test]
-fn a_configuration_names_every_datatype_and_the_transformer() {
-    let manifest = "[models.all]\npath = \"all.onnx\"\n";
-    let host = Setup::new(manifest).file("all.onnx", model("datatypes")).start();
-    let inputs = config(&host, "all")["input"].clone();
-    let types = inputs.as_array().unwrap().iter().map(|input| {
-        (input["name"].as_str().unwrap().to_owned(), input["data_type"].as_str().unwrap().to_owned())
-    });
-    for (name, data_type) in types {
-        let known = if name == "string" || name == "bytes" {
-            "TYPE_STRING".into()
-        } else {
-            format!("TYPE_{}", name.to_uppercase())
-        };
-        assert_eq!(data_type, known, "{inputs}");
-    }
-    let host = churn::setup("").start();
-    assert_eq!(config(&host, "bankchurn")["parameters"]["transformer"], json!({"string_value": "churn"}));
-}
-
-#[test]
-fn statistics_count_answers_and_failures_and_what_they_took() {
-    let host = setup("", "").start();
-    let fresh = statistics(&host, "plain");
-    assert_eq!((&fresh["last_inference"], &fresh["inference_count"]), (&json!(0), &json!(0)), "{fresh}");
-    assert_eq!(fresh["batch_stats"], json!([]));
-    for x in 0..5 {
-        host.predict("plain", json!([x])).result();
-    }
-    let infer = json!({"inputs": [{"name": "x", "datatype": "INT64", "shape": [3], "data": [1, 2, 3]}]});
-    ok(host.post("/v2/models/plain/infer", infer.to_string()));
-    // Two of three items go well.
-    let items = json!({"model": "plain", "items": [{"data": [1]}, {"data": ["one"]}, {"data": [2]}]});
-    ok(host.post("/predict/batch", items.to_string()));
-    // The model fails, and the caller does.
-    assert_ne!(host.predict("plain", json!([99])).status, 200);
-    assert_eq!(host.predict("plain", json!(["one"])).status, 400);
-
-    let stats = statistics(&host, "plain");
-    assert_eq!((&stats["name"], &stats["version"]), (&json!("plain"), &json!("1")));
-    assert!(stats["last_inference"].as_u64().unwrap() > 1_600_000_000_000, "{stats}");
-    assert_eq!((&stats["inference_count"], &stats["execution_count"]), (&json!(8), &json!(8)), "{stats}");
-    let infer = &stats["inference_stats"];
-    assert_eq!((&infer["success"]["count"], &infer["fail"]["count"]), (&json!(8), &json!(3)), "{stats}");
-    let ns = |part: &str| infer[part]["ns"].as_u64().unwrap();
-    for part in ["queue", "compute_input", "compute_infer", "compute_output"] {
-        assert_eq!(infer[part]["count"], 8, "{part}: {stats}");
-    }
-    let parts = ns("queue") + ns("compute_input") + ns("compute_infer") + ns("compute_output");
-    assert!(ns("compute_infer") > 0 && parts <= ns("success"), "{stats}");
-    assert_eq!(infer["cache_hit"], json!({"count": 0, "ns": 0}));
-    let batches = stats["batch_stats"].as_array().unwrap();
-    assert_eq!((batches.len(), &batches[0]["batch_size"]), (1, &json!(1)), "{stats}");
-    assert_eq!(batches[0]["compute_infer"]["count"], 8, "{stats}");
-    // The same file under another name has its own.
-    assert_eq!(statistics(&host, "gather")["inference_stats"]["success"]["count"], 0);
-    let all = ok(host.get("/v2/models/stats"));
-    assert_eq!(all["model_stats"].as_array().unwrap().len(), 3);
-    assert_eq!(ok(host.get("/v2/models/plain/versions/1/stats"))["model_stats"][0]["inference_count"], 8);
-    refused(&host.get("/v2/models/none/stats"), 404, &["no model \"none\""]);
-    refused(&host.get("/v2/models/plain/versions/2/stats"), 404, &["no version \"2\""]);
-}
-
-#[test]
-fn a_shared_run_counts_once_with_its_rows() {
-    let host = setup("", "").start();
-    let request = |rows: &[i64]| ("/predict", predict("gather", json!(rows)));
-    for answer in gathered(&host, &[request(&[1]), request(&[2, 3]), request(&[4])]) {
-        answer.result();
-    }
-    host.predict("gather", json!([5])).result();
-    // More rows than may be put together run alone, and are no size of a batch.
-    host.predict("gather", json!([1, 2, 3, 4, 5, 6, 7, 8, 9])).result();
-    let stats = statistics(&host, "gather");
-    assert_eq!((&stats["inference_count"], &stats["execution_count"]), (&json!(14), &json!(3)), "{stats}");
-    assert_eq!(stats["inference_stats"]["success"]["count"], 5, "{stats}");
-    let sizes: Vec<_> = stats["batch_stats"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|batch| {
-            (batch["batch_size"].as_u64().unwrap(), batch["compute_infer"]["count"].as_u64().unwrap())
-        })
-        .collect();
-    assert_eq!(sizes, [(1, 1), (4, 1)], "{stats}");
-}
-
-#[test]
-fn statistics_go_on_while_their_route_is_the_same() {
-    let host = setup("", "").start();
-    host.predict("plain", json!([1])).result();
-    host.predict("gather", json!([1])).result();
-    let counts = || {
-        let count = |model| statistics(&host, model)["inference_count"].as_u64().unwrap();
-        (count("plain"), count("gather"))
-    };
-    let manifest = |delay: u32, timeout: u32| {
-        let text = MODELS.replace("delay_us = 100", &format!("delay_us = {delay}"));
-        text.replace("timeout_ms = 5000", &format!("timeout_ms = {timeout}"))
-    };
-    replace(&host.path("hostler.toml"), manifest(100, 4000).as_bytes());
-    host.wait_for_generation(2);
-    assert_eq!(counts(), (1, 1));
-    replace(&host.path("hostler.toml"), manifest(200, 4000).as_bytes());
-    host.wait_for_generation(3);
-    assert_eq!(counts(), (1, 0), "gather is batched in another way");
-}
+use support::{Answer, Setup, model, replace};
 
 #[test]
 fn model_control_is_off_unless_the_manifest_allows_it() {
@@ -420,8 +197,17 @@ fn what_cannot_be_loaded_is_refused_and_changes_nothing() {
     refused(&load_with(&host, "plain", &config(&nested)), 400, &["failed to load 'plain'"]);
     refused(&host.post("/v2/repository/models/plain/load", "{\"parameters\": 3}"), 400, &["the body is not"]);
     refused(&unload(&host, "wrong"), 404, &["failed to unload 'wrong'"]);
-    let odd = host.post("/v2/repository/models/plain/unload", r#"{"parameters": {"unload_dependents": 3}}"#);
-    refused(&odd, 400, &["unload_dependents"]);
+    for (parameters, part) in [
+        (json!({"unload_dependents": 3}), "parameter \"unload_dependents\" is 3; it is true or false"),
+        (json!({"unload_all": true}), "parameter \"unload_all\" is not known; unload_dependents is"),
+    ] {
+        let body = json!({ "parameters": parameters }).to_string();
+        refused(
+            &host.post("/v2/repository/models/plain/unload", body),
+            400,
+            &["failed to unload 'plain'", part],
+        );
+    }
     refused(&host.get("/v2/repository/index"), 405, &["POST only"]);
     refused(&host.get("/v2/repository/models/plain/load"), 405, &["POST only"]);
     refused(&host.post("/v2/repository/index", "{\"ready\": 3}"), 400, &["the body is not"]);
@@ -430,6 +216,32 @@ fn what_cannot_be_loaded_is_refused_and_changes_nothing() {
     assert_eq!(policy["model_control"], json!({"unloaded": {}, "overrides": {}}));
     host.predict("plain", json!([1])).result();
     done(&host.post("/v2/repository/models/plain/unload", r#"{"parameters": {"unload_dependents": true}}"#));
+}
+
+#[test]
+fn bodies_that_are_packed_are_read() {
+    let host = controlled("");
+    let packed = |body: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(body.as_bytes()).and_then(|()| encoder.finish()).unwrap()
+    };
+    let post = |path: &str, body: &[u8]| {
+        host.client().request(
+            "POST",
+            &format!("/v2/repository/{path}"),
+            &[("content-encoding", "gzip")],
+            body,
+        )
+    };
+    let sixteen = json!({"parameters": {"config": "{\"max_batch_size\": 16}"}}).to_string();
+    done(&post("models/plain/load", &packed(&sixteen)));
+    assert_eq!(config(&host, "plain")["max_batch_size"], 16);
+    done(&post("models/plain/unload", &packed("{\"parameters\": {\"unload_dependents\": true}}")));
+    assert_eq!(ok(post("index", &packed("{\"ready\": true}"))).as_array().map(Vec::len), Some(2));
+    for path in ["index", "models/plain/load", "models/plain/unload"] {
+        refused(&post(path, b"garbage"), 400, &["the body is not gzip, as its Content-Encoding says"]);
+        refused(&post(path, &packed(&" ".repeat(17 << 20))), 413, &["unpacks to over 16 MB"]);
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Starts a real host on free ports, in a folder of its own, and speaks to it as a client would.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod certificates;
 pub mod client;
+pub mod control;
 pub mod custom;
 pub mod gather;
 pub mod jobs;

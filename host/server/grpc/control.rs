@@ -2,7 +2,7 @@
 //! both protocols.
 
 use super::{Grpc, infer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::policy::Caller;
 use crate::predict::Datatype;
 use crate::proto::inference::model_config::SchedulingChoice;
@@ -138,8 +138,13 @@ fn duration(took: Took) -> Option<StatisticDuration> {
     Some(StatisticDuration { count: took.count, ns: took.ns })
 }
 
-/// There is one repository, the manifest, whatever the name that is asked for.
-pub(super) fn index(grpc: &Grpc, asked: &RepositoryIndexRequest) -> RepositoryIndexResponse {
+/// There is one repository, and another one is not taken for it.
+fn check_repository(name: &str) -> Result<()> {
+    if name.is_empty() { Ok(()) } else { Err(Error::unsupported(control::OTHER_REPOSITORY)) }
+}
+
+pub(super) fn index(grpc: &Grpc, asked: &RepositoryIndexRequest) -> Result<RepositoryIndexResponse> {
+    check_repository(&asked.repository_name)?;
     let entry = |IndexEntry { name, version, state, reason }: IndexEntry| ModelIndex {
         name,
         version,
@@ -147,13 +152,14 @@ pub(super) fn index(grpc: &Grpc, asked: &RepositoryIndexRequest) -> RepositoryIn
         reason: reason.into(),
     };
     let models = control::repository_index(&grpc.reloader, asked.ready);
-    RepositoryIndexResponse { models: models.into_iter().map(entry).collect() }
+    Ok(RepositoryIndexResponse { models: models.into_iter().map(entry).collect() })
 }
 
 pub(super) async fn load(
     grpc: &Grpc,
     asked: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse> {
+    check_repository(&asked.repository_name)?;
     let parameters = parameters(asked.parameters);
     control::load_model(&grpc.reloader, &asked.model_name, &parameters).await?;
     Ok(RepositoryModelLoadResponse {})
@@ -163,6 +169,7 @@ pub(super) async fn unload(
     grpc: &Grpc,
     asked: RepositoryModelUnloadRequest,
 ) -> Result<RepositoryModelUnloadResponse> {
+    check_repository(&asked.repository_name)?;
     let parameters = parameters(asked.parameters);
     control::unload_model(&grpc.reloader, &asked.model_name, &parameters).await?;
     Ok(RepositoryModelUnloadResponse {})

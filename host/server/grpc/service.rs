@@ -90,7 +90,7 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<RepositoryIndexRequest>,
     ) -> Answer<RepositoryIndexResponse> {
-        answer(Ok(control::index(&self, request.get_ref())))
+        answer(control::index(&self, request.get_ref()))
     }
 
     async fn repository_model_load(

@@ -1,5 +1,6 @@
 //! Routes of Triton's that are not offered here: they say so, to the verbs that they have there.
 
+use super::control::OTHER_REPOSITORY;
 use super::{error_reply, method_not_allowed};
 use crate::error::Error;
 use crate::server::http::Reply;
@@ -16,6 +17,9 @@ pub(super) fn answer(method: &Method, segments: &[&str]) -> Option<Reply> {
         }
         ["v2", "trace", "setting"] | ["v2", "models", _, "trace", "setting"] => {
             ("GET, POST", "tracing is not supported; X-Request-Id finds a request in the logs")
+        }
+        ["v2", "repository", _, "index"] | ["v2", "repository", _, "models", _, "load" | "unload"] => {
+            ("POST", OTHER_REPOSITORY)
         }
         ["v2", kind @ ("systemsharedmemory" | "cudasharedmemory"), rest @ ..] => {
             let what = if *kind == "cudasharedmemory" { CUDA } else { SYSTEM };

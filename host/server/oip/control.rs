@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::policy::overlay::Overrides;
 use crate::policy::reload::{Indexed, State};
 use crate::policy::{Caller, Policy, Reloader};
+use crate::server::compression;
 use crate::server::http::{self, Reply};
 use crate::server::plain::Public;
 use hyper::body::Incoming;
@@ -89,16 +90,24 @@ pub(in crate::server) async fn unload_model(
 ) -> Result<()> {
     reloader.may_control()?;
     for (name, value) in parameters {
-        if name != "unload_dependents" || !value.is_boolean() {
-            let (model, name) = (cut(model), cut(name));
-            let message = format!(
-                "failed to unload '{model}': parameter \"{name}\" is not known; unload_dependents is, true or false"
-            );
-            return Err(Error::invalid(message).field(name));
-        }
+        let fault = match (&**name, value) {
+            ("unload_dependents", Value::Bool(_)) => continue,
+            ("unload_dependents", Value::Null) => "has no value that is true or false".to_owned(),
+            ("unload_dependents", value) => {
+                format!("is {}; it is true or false", cut(&value.to_string()))
+            }
+            _ => "is not known; unload_dependents is".to_owned(),
+        };
+        let (model, name) = (cut(model), cut(name));
+        let message = format!("failed to unload '{model}': parameter \"{name}\" {fault}");
+        return Err(Error::invalid(message).field(name));
     }
     reloader.unload_model(model.to_owned()).await
 }
+
+/// There is one repository, the manifest, and it has no name.
+pub(in crate::server) const OTHER_REPOSITORY: &str = "'repository_name' specification is not supported: there is one \
+    repository here, the manifest; leave the name out";
 
 fn overrides(reloader: &Reloader, model: &str, parameters: &Map<String, Value>) -> Result<Overrides> {
     let mut overrides = Overrides::default();
@@ -197,9 +206,9 @@ pub(super) async fn answer(public: &Public, ask: Ask<'_>, head: &Parts, body: In
     let answer = match ask {
         Ask::Config(model, version) => answer_config(public, &head.headers, model, version),
         Ask::Statistics(model, version) => answer_statistics(public, model, version),
-        Ask::Index => answer_index(public, body).await,
-        Ask::Load(model) => answer_load(public, body, model).await,
-        Ask::Unload(model) => answer_unload(public, body, model).await,
+        Ask::Index => answer_index(public, head, body).await,
+        Ask::Load(model) => answer_load(public, head, body, model).await,
+        Ask::Unload(model) => answer_unload(public, head, body, model).await,
     };
     answer.unwrap_or_else(|error| super::error_reply(&error))
 }
@@ -223,13 +232,13 @@ fn answer_statistics(public: &Public, model: Option<&str>, version: Option<&str>
     Ok(http::json_of(StatusCode::OK, &json!({"model_stats": stats})))
 }
 
-async fn answer_index(public: &Public, body: Incoming) -> Result<Reply> {
+async fn answer_index(public: &Public, head: &Parts, body: Incoming) -> Result<Reply> {
     #[derive(Default, Deserialize)]
     struct Asked {
         #[serde(default)]
         ready: bool,
     }
-    let asked: Asked = read(public, body).await?;
+    let asked: Asked = read(public, head, body).await?;
     Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, asked.ready)))
 }
 
@@ -239,23 +248,27 @@ struct Control {
     parameters: Map<String, Value>,
 }
 
-async fn answer_load(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
+async fn answer_load(public: &Public, head: &Parts, body: Incoming, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
-    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, body).await?);
+    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, head, body).await?);
     load_model(&public.reloader, &model, &asked.parameters).await?;
     Ok(super::empty(StatusCode::OK))
 }
 
-async fn answer_unload(public: &Public, body: Incoming, model: &str) -> Result<Reply> {
+async fn answer_unload(public: &Public, head: &Parts, body: Incoming, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
-    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, body).await?);
+    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, head, body).await?);
     unload_model(&public.reloader, &model, &asked.parameters).await?;
     Ok(super::empty(StatusCode::OK))
 }
 
 /// These bodies may be left out.
-async fn read<T: Default + serde::de::DeserializeOwned>(public: &Public, body: Incoming) -> Result<T> {
-    let body = http::read_body(body, public.router.limits()).await?;
+async fn read<T: Default + serde::de::DeserializeOwned>(
+    public: &Public,
+    head: &Parts,
+    body: Incoming,
+) -> Result<T> {
+    let body = compression::read_body(&head.headers, body, public.router.limits()).await?;
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
