@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use support::certificates::Certificates;
 use support::triton::Triton;
 use support::{Host, Setup, churn, eventually, example, model, plugin};
 
@@ -259,4 +260,81 @@ fn a_remote_that_hangs_is_told_apart_from_a_slow_one_and_comes_back() {
     triton.go_on();
     eventually("the answer", || (ask().status == 200).then_some(()), || host.log());
     assert_eq!(host.get("/ready").status, 200);
+}
+
+/// A host with one model at an encrypted remote, and the files that `tls` may name.
+fn encrypted(triton: &Triton, certificates: &Certificates, tls: &str) -> Setup {
+    let manifest = triton.executor(tls) + "[models.m]\nremote = { name = \"bankchurn\" }\n";
+    let manifest = manifest.replace("url = \"", "url = \"https://");
+    ["ca.pem", "other-ca.pem", "client.pem", "client.key"]
+        .iter()
+        .fold(Setup::new(&manifest), |setup, file| setup.file(file, certificates.path(file)))
+}
+
+#[test]
+fn an_encrypted_remote_is_asked_if_the_named_authority_has_signed_for_it() {
+    let certificates = Certificates::make();
+    let Some(mut triton) = Triton::start_with(&["bankchurn"], &certificates.triton(false)) else { return };
+    let serve = |tls: &str| encrypted(&triton, &certificates, tls);
+    let row = || json!([vec![0.0; 18]]);
+    let known = serve("tls = { ca = \"ca.pem\" }").start();
+    assert_eq!(known.predict("m", row()).status, 200);
+    let by_name = serve("tls = { ca = \"ca.pem\", domain = \"triton.test\" }").start();
+    assert_eq!(by_name.predict("m", row()).status, 200);
+    let there = format!("executor \"remote\": Triton at https://{} cannot be reached: ", triton.url());
+    for (tls, parts) in [
+        ("tls = { ca = \"other-ca.pem\" }", &["certificate", "tls.ca has not signed it"][..]),
+        // What this machine trusts has not signed it either.
+        ("tls = {}", &["certificate", "tls.ca"]),
+        (
+            "tls = { ca = \"ca.pem\", domain = \"other.test\" }",
+            &["certificate", "other.test", "triton.test", "tls.domain"],
+        ),
+    ] {
+        refused(serve(tls), &[&[&*there, "model \"m:1\""][..], parts].concat());
+    }
+    // Without encryption nobody answers there.
+    let manifest = triton.executor("") + "[models.m]\nremote = { name = \"bankchurn\" }\n";
+    refused(Setup::new(&manifest), &["cannot be reached", "url and tls of the executor"]);
+    // What is no certificate is a fault of the file.
+    let parts = ["executor \"remote\": tls", "client.key has no certificate in PEM"];
+    refused(serve("tls = { ca = \"client.key\" }"), &parts);
+
+    // A connection that broke is made again, encrypted as before.
+    triton.kill();
+    let ask = || known.predict("m", row()).status;
+    eventually("the refusal", || (ask() == 503).then_some(()), || known.log());
+    triton.restart();
+    eventually("the answer", || (ask() == 200).then_some(()), || known.log());
+}
+
+#[test]
+fn a_remote_that_wants_to_know_who_asks_is_shown_the_certificate() {
+    let certificates = Certificates::make();
+    let Some(triton) = Triton::start_with(&["bankchurn"], &certificates.triton(true)) else { return };
+    let own = "tls = { ca = \"ca.pem\", cert = \"client.pem\", key = \"client.key\" }";
+    let host = encrypted(&triton, &certificates, own).start();
+    assert_eq!(host.predict("m", json!([vec![0.0; 18]])).status, 200);
+    let parts = ["executor \"remote\"", "cannot be reached", "tls"];
+    refused(encrypted(&triton, &certificates, "tls = { ca = \"ca.pem\" }"), &parts);
+}
+
+#[test]
+fn keepalive_finds_a_silent_remote_and_leaves_a_slow_one_alone() {
+    // Pings this often are allowed there only if it is told so.
+    let often = ["--grpc-http2-min-recv-ping-interval-without-data=50", "--grpc-http2-max-ping-strikes=0"];
+    let Some(triton) = Triton::start_with(&["slow"], &often.map(str::to_owned)) else { return };
+    let host = host(&triton, "keepalive_ms = 200", &["slow"]);
+    let slow = json!({"model": "slow", "data": [1_500]}).to_string();
+    assert_eq!(host.post("/predict", &slow).result(), json!({"slept": [1_500]}));
+    let mut client = host.client();
+    let long = json!({"model": "slow", "data": [60_000]}).to_string();
+    client.begin("POST", "/predict", &[], long.as_bytes()).expect("sent");
+    host.wait_for_policy("the call being there", |policy| policy["executors"]["remote"]["busy"] == 1);
+    triton.hang();
+    let started = Instant::now();
+    client.receive().expect("an answer").refused(503, "unavailable", &["executor \"remote\"", "connection"]);
+    // The watch alone would take four seconds.
+    assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}", started.elapsed());
+    triton.go_on();
 }

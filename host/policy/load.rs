@@ -18,6 +18,7 @@ use crate::executor::{
 use crate::metrics::Metrics;
 use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, StreamingModel, Transformer};
 use crate::predict::Metadata;
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -396,12 +397,25 @@ impl Loader {
 }
 
 fn tls_files(plan: &TlsPlan, files: &Files) -> Result<TlsFiles> {
+    const CERTIFICATE: &str = "CERTIFICATE-----";
     let identity = match &plan.identity {
-        Some((certificate, key)) => Some((files.read(certificate)?, files.read(key)?)),
+        Some((certificate, key)) => {
+            Some((pem(certificate, CERTIFICATE, files)?, pem(key, "PRIVATE KEY-----", files)?))
+        }
         None => None,
     };
-    let ca = plan.ca.as_ref().map(|ca| files.read(ca)).transpose()?;
+    let ca = plan.ca.as_ref().map(|ca| pem(ca, CERTIFICATE, files)).transpose()?;
     Ok(TlsFiles { ca, identity, domain: plan.domain.clone() })
+}
+
+/// A file in PEM that has such a section: without it TLS would find nothing, and blame the remote.
+fn pem(file: &File, section: &str, files: &Files) -> Result<Bytes> {
+    let content = files.read(file)?;
+    if content.windows(section.len()).any(|part| part == section.as_bytes()) {
+        return Ok(content);
+    }
+    let (path, section) = (file.path.display(), section.trim_end_matches('-').to_lowercase());
+    Err(Error::invalid(format!("{path} has no {section} in PEM")))
 }
 
 impl Content {

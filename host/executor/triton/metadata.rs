@@ -66,10 +66,16 @@ async fn config(link: &Link, name: &str, version: &str) -> Result<ModelConfig> {
 
 fn failed(link: &Link, name: &str, status: &Status) -> Error {
     match fault(status) {
-        Fault::Broken(why) => Error::unavailable(format!(
-            "{} cannot be reached: {why}; start it, or see to url and tls of the executor",
-            link.named()
-        )),
+        Fault::Broken(why) => {
+            let mend = match why.contains("certificate") {
+                true => {
+                    "tls.ca has not signed it, or tls.domain is not its name; without these, those that this machine \
+                     trusts and the name in url count"
+                }
+                false => "start it, or see to url and tls of the executor",
+            };
+            Error::unavailable(format!("{} cannot be reached: {why}; {mend}", link.named()))
+        }
         // The manifest names what is not there.
         Fault::Refused(error) if status.code() == Code::NotFound => {
             Error::new(Kind::NotFound, error.message()).context(format!("{}: model \"{name}\"", link.named()))
