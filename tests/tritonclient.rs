@@ -1,5 +1,5 @@
 //! Programs written on `tritonclient`, the client of the field, against a real host: one program per theme, in
-//! `tests/clients/<protocol>`.
+//! `tests/clients/<protocol>`, or in `tests/clients/both` where it is the same for both.
 //!
 //! `cargo xtask test` says where the packages of Python are. Without them a laptop skips this, and CI fails.
 
@@ -8,7 +8,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
-use support::{Host, Setup, model, root};
+use support::{Host, Setup, model, plugin, root};
 
 /// Names the folder with the packages of `tests/clients/requirements.txt`.
 const PACKAGES: &str = "HOSTLER_TRITONCLIENT";
@@ -19,14 +19,15 @@ const PROGRAM_SECONDS_MAX: &str = "120";
 /// The models that the programs ask for.
 const MANIFEST: &str = "[models.simple]\npath = \"add_sub.onnx\"\n[models.texts]\npath = \"texts.onnx\"\n\
     [models.int8]\npath = \"int8.onnx\"\n[models.datatypes]\npath = \"datatypes.onnx\"\n\
-    [models.colours]\npath = \"colours.onnx\"\nlabels = { shares = \"colours.txt\" }\n";
+    [models.colours]\npath = \"colours.onnx\"\nlabels = { shares = \"colours.txt\" }\n\
+    [models.repeat]\nplugin = \"repeat\"\n[plugins.repeat]\npath = \"repeat.wasm\"\n";
 
 fn start() -> Host {
     let mut setup = Setup::new(MANIFEST).text("colours.txt", "red\ngreen\nblue\n");
     for name in ["add_sub", "texts", "int8", "datatypes", "colours"] {
         setup = setup.file(&format!("{name}.onnx"), model(name));
     }
-    setup.grpc().start()
+    setup.file("repeat.wasm", plugin("repeat")).grpc().start()
 }
 
 fn packages() -> Option<PathBuf> {
@@ -49,25 +50,30 @@ fn programs(protocol: &str) -> Vec<PathBuf> {
 }
 
 /// Runs one program to its end.
-fn run(program: &Path, packages: &Path, address: &str) -> Output {
+fn run(program: &Path, packages: &Path, address: &str, protocol: &str) -> Output {
     let shared = root().join("tests/clients");
     let path = std::env::join_paths([packages, &shared]).unwrap();
     // A program that hangs is ended, and then fails.
     let mut python = Command::new("timeout");
-    python.arg(PROGRAM_SECONDS_MAX).arg("python3").arg(program).arg(address).env("PYTHONPATH", path);
+    python
+        .arg(PROGRAM_SECONDS_MAX)
+        .arg("python3")
+        .arg(program)
+        .args([address, protocol])
+        .env("PYTHONPATH", path);
     python.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONNOUSERSITE", "1");
     python.output().expect("python3 starts")
 }
 
 /// Runs all programs of a protocol, a few at once, and reports all that fail.
 fn run_all(protocol: &str, packages: &Path, address: &str) {
-    let waiting = Mutex::new(programs(protocol));
+    let waiting = Mutex::new([programs("both"), programs(protocol)].concat());
     let faults = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from).min(4) {
             scope.spawn(|| {
                 while let Some(program) = { waiting.lock().unwrap().pop() } {
-                    let output = run(&program, packages, address);
+                    let output = run(&program, packages, address, protocol);
                     if !output.status.success() {
                         let said = String::from_utf8_lossy(&output.stderr).into_owned();
                         faults.lock().unwrap().push(format!("{}:\n{said}", program.display()));

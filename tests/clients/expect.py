@@ -1,15 +1,18 @@
 """What the client programs of this folder share: arguments, models, and comparisons that say what was wrong.
 
-Each program beside this is one theme. It gets the address of a host as its argument, and ends with an error if
-anything is not as it must be.
+Each program beside this is one theme. It gets the address of a host and the protocol that is spoken there, `http` or
+`grpc`, as its arguments, and ends with an error if anything is not as it must be. `triton` is the client's module of
+that protocol, for programs that are the same for both.
 """
 
+import importlib
 import sys
 
 import numpy as np
 from tritonclient.utils import InferenceServerException
 
-ADDRESS = sys.argv[1]
+ADDRESS, PROTOCOL = sys.argv[1:]
+triton = importlib.import_module(f"tritonclient.{PROTOCOL}")
 
 # Rows for `simple`, whose outputs are sum and difference.
 LEFT = np.arange(16, dtype=np.int32).reshape(1, 16)

@@ -22,6 +22,8 @@ HEAD = ["| request | Hostler | says | Triton | why |", "|---|---|---|---|---|"]
 DIES, HARMED = "dies", "harmed"
 # What a server may say of itself without it being a fault: not offered, busy or away, late.
 MEANT = {501, 503, 504}
+# Statuses that come with a word why, but for readiness, which has none in the protocol.
+SAID = {400, 404, 405, 408, 413, 414, 431, 501, 503, 504}
 FAULTS = {"UNKNOWN", "INTERNAL", "DATA_LOSS", wire.HANGS, wire.CLOSED, DIES, HARMED}
 
 
@@ -98,15 +100,18 @@ def judge(case, here, there):
     """What is wrong with Hostler's answer."""
     if here.status in FAULTS or isinstance(here.status, int) and here.status >= 500 and here.status not in MEANT:
         yield f"Hostler: {here.status}: {here.text}"
-    # What cannot be read as a request has a status and no more.
-    readable = case.method == "POST" and not getattr(case, "raw", None) and not isinstance(getattr(case, "path", ""), bytes)
-    if here.status in (400, 404, 501, 503, 504) and not here.body and readable:
+    if here.status in SAID and not here.body and not case_path(case).endswith("/ready"):
         yield f"Hostler: {here.status} without a word"
     answered = getattr(case, "answered", None)
     if answered is not None and not here.status.startswith(f"{answered} answers"):
         yield f"Hostler: expected {answered} answers, got {here.status}"
     if why(case, here.status, there.status) is None:
         yield f"no word why Hostler has {here.status} ({here.text}) and Triton {there.status} ({there.text})"
+
+
+def case_path(case):
+    path = getattr(case, "path", "")
+    return path if isinstance(path, str) else ""
 
 
 def row(case, here, there):

@@ -77,6 +77,10 @@ def numbers(shape, raw=b"", **contents):
     return infer("numbers", [row("x", "FP32", shape, **contents)], [raw] if raw is not None else [])
 
 
+def int8(*elements):
+    return infer("int8", [row("INPUT0", "INT8", [1, len(elements)], int_contents=elements)], [])
+
+
 def texts(raw, outputs=()):
     return infer("texts", [row("INPUT0", "BYTES", [1, 1])], [raw], outputs)
 
@@ -137,6 +141,7 @@ CALLS = [
     Case("gzip that ends early", frame=framed(gzip.compress(GOOD_BYTES)[:-12], 1), more=GZIP),
     Case("64 MiB of zeros in gzip", numbers([1, 1 << 24], bytes(64 << 20)), more=dict(compression=grpc.Compression.Gzip), why="bomb"),
     Case("timeout that is no time", frame=framed(GOOD_BYTES), more={"grpc-timeout": "soon"}, why="time"),
+    Case("timeout of nine digits", frame=framed(GOOD_BYTES), more={"grpc-timeout": "123456789u"}, why="time"),
     Case("timeout negative", frame=framed(GOOD_BYTES), more={"grpc-timeout": "-1S"}, why="time"),
     Case("content type of another protocol", frame=framed(GOOD_BYTES), more={"content-type": "text/plain"}, why="content"),
     Case("GET", frame=framed(GOOD_BYTES), more={":method": "GET"}, why="lenient"),
@@ -176,7 +181,10 @@ TENSORS = [
     Case("typed contents of two kinds", typed(int_contents=[1] * 16, fp32_contents=[1] * 16), why="kinds"),
     Case("fewer typed elements than the shape", typed(int_contents=[1] * 15)),
     Case("more typed elements than the shape", typed(int_contents=[1] * 17)),
-    Case("typed INT8 out of range", infer("datatypes", [row("int8", "INT8", [1], int_contents=[200])], []), why="range"),
+    Case("typed INT8 just out of range", int8(128), why="range"),
+    Case("typed INT8 just below its range", int8(-129), why="range"),
+    Case("typed INT8 out of range, beside one that is not", int8(1, 300), why="range"),
+    Case("typed INT8 far out of range", int8((1 << 31) - 1), why="range"),
     Case("typed FP16", infer("datatypes", [row("fp16", "FP16", [1], fp32_contents=[1])], [])),
     Case("typed BYTES for INT32", typed(bytes_contents=[b"a"] * 16)),
     Case("BYTES whose length is too large", texts(b"\x09\0\0\0abc")),
@@ -211,6 +219,7 @@ STREAMS = [
     Case("shape [1, 1000000000000] on a stream", stream=[infer(id="1"), numbers([1, 10**12], bytes(8)), infer(id="3")], answered=2, why="dies"),
     Case("bad requests of a model that streams", stream=[repeat([1], "1"), repeat([1, 2], "2", [1]), repeat([3], "3")], answered=2),
     Case("model that streams and fails in the middle", stream=[repeat([1, -1], "1"), repeat([2], "2")], answered=2),
+    Case("timeout that is no time on a stream", frame=framed(GOOD_BYTES), more={"grpc-timeout": "soon"}, method="ModelStreamInfer", why="time"),
     Case("bytes that are no message on a stream", stream=[infer(id="1"), b"\xff" * 20], why="stream"),
     Case("bad request on a stream that ends at errors", stream=[infer("nobody")], more=dict(metadata=[("triton_grpc_error", "true")]), why="grpc_error"),
     Case("empty stream", stream=[]),
@@ -223,7 +232,10 @@ REPOSITORY = [
     Case("load with a configuration that is no text", **load("numbers", config=("int64_param", 7)), why="load"),
     Case("load with an unknown key", **load("numbers", config=("string_param", '{"colour": "red"}')), why="load"),
     Case("load with a file", **load("numbers", config=("string_param", "{}"), **{"file:1/model.py": ("bytes_param", b"print()")}), why="load"),
-    Case("load with a file of 4 MB", **load("numbers", config=("string_param", "{}"), **{"file:1/model.py": ("bytes_param", b"A" * (4 << 20))}), why="load"),
+    Case("load with a file of 24 MB", **load("numbers", config=("string_param", "{}"), **{"file:1/model.py": ("bytes_param", b"A" * (24 << 20))}), why="large"),
+    Case("load with bytes that are no message", b"\xff" * 20, "RepositoryModelLoad"),
+    Case("load of another repository", pb.RepositoryModelLoadRequest(model_name="numbers", repository_name="other"), "RepositoryModelLoad", why="repository"),
+    Case("index of another repository", pb.RepositoryIndexRequest(repository_name="other"), "RepositoryIndex", why="repository"),
     Case("unload of an unknown model", pb.RepositoryModelUnloadRequest(model_name="nobody"), "RepositoryModelUnload", why="unload"),
     Case("unload of another repository", pb.RepositoryModelUnloadRequest(model_name="numbers", repository_name="other"), "RepositoryModelUnload", why="repository"),
     Case("load, with control off", **load("numbers"), control=False),

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from .wire import infer, tensor
 
-SIMPLE, NUMBERS, TEXTS, DATATYPES = (f"/v2/models/{name}/infer" for name in ("simple", "numbers", "texts", "datatypes"))
+SIMPLE, NUMBERS, TEXTS, DATATYPES, INT8 = (
+    f"/v2/models/{name}/infer" for name in ("simple", "numbers", "texts", "datatypes", "int8")
+)
 LEFT, RIGHT = (tensor(name, "INT32", [1, 16], [1] * 16) for name in ("INPUT0", "INPUT1"))
 BOTH = [LEFT, RIGHT]
 X = tensor("x", "FP32", [1, 2], [1, 2])
@@ -40,6 +42,10 @@ def x(shape, data, datatype="FP32"):
 def raw_x(text):
     """`numbers`, with data that Python would not write."""
     return x([1, 2], ["DATA"]).replace(b'["DATA"]', text)
+
+
+def int8(*elements):
+    return infer([tensor("INPUT0", "INT8", [1, len(elements)], list(elements))])
 
 
 def text(shape, data):
@@ -189,7 +195,14 @@ TENSORS = [
     Case("float for INT32", body=left([1, 16], [1.5] * 16)),
     Case("INT32 out of range", body=left([1, 16], [1 << 31] * 16), why="range"),
     Case("INT32 far out of range", body=left([1, 16], [1 << 80] * 16), why="range"),
-    Case("INT8 out of range", **one_of("int8", "INT8", [200]), why="range"),
+    Case("INT8 just out of range", INT8, int8(128), why="range"),
+    Case("INT8 just below its range", INT8, int8(-129), why="range"),
+    Case("INT8 out of range", INT8, int8(200), why="range"),
+    Case("INT8 out of range, beside one that is not", INT8, int8(1, 300), why="range"),
+    Case("INT8 far out of range", INT8, int8(1 << 80), why="range"),
+    Case("float for INT8", INT8, int8(1.5), why="range"),
+    Case("text for INT8", INT8, int8("1")),
+    Case("boolean for INT8", INT8, int8(True), why="range"),
     Case("UINT8 out of range", **one_of("uint8", "UINT8", [256]), why="range"),
     Case("-1 for UINT32", **one_of("uint32", "UINT32", [-1]), why="range"),
     Case("-1 for UINT64", **one_of("uint64", "UINT64", [-1]), why="range"),
@@ -243,6 +256,7 @@ FRAMING = [
     Case("two Content-Lengths", raw=plain("POST /v2/models/simple/infer HTTP/1.1\nHost: a\nContent-Length: 2\nContent-Length: 3", b"{} "), why="framing"),
     Case("body said to be 1 TB", raw=plain(f"POST /v2/models/simple/infer HTTP/1.1\nHost: a\nContent-Length: {1 << 40}", b"{"), why="terabyte"),
     Case("bad chunk", raw=plain("POST /v2/models/simple/infer HTTP/1.1\nHost: a\nTransfer-Encoding: chunked", b"zz\r\n{}\r\n0\r\n\r\n"), why="framing"),
+    Case("header of 100,000 bytes", headers={"X-Long": "a" * 100_000}, body=GOOD, why="header"),
     Case("header of 300,000 bytes", headers={"X-Long": "a" * 300_000}, body=GOOD, why="header"),
     Case("2,000 headers", headers={f"X-{number}": "a" for number in range(2_000)}, body=GOOD, why="header"),
     Case("header without a colon", raw=plain("GET /v2 HTTP/1.1\nHost: a\nnonsense"), why="framing"),
@@ -306,7 +320,10 @@ MORE = [
     Case("load with a parameter that is unknown", **load("numbers", colour="red"), why="load"),
     Case("load with a file", **load("numbers", config="{}", **{"file:1/model.py": "cHJpbnQoKQ=="}), why="load"),
     Case("load with a file that is no base64", **load("numbers", config="{}", **{"file:1/model.py": "!"}), why="load"),
-    Case("load with a file of 4 MB", **load("numbers", config="{}", **{"file:1/model.py": "A" * (4 << 20)}), why="dies"),
+    Case("load with a file of 24 MB", **load("numbers", config="{}", **{"file:1/model.py": "A" * (24 << 20)}), why="large"),
+    Case("load that is garbage as gzip", "/v2/repository/models/numbers/load", b"garbage", {"Content-Encoding": "gzip"}, why="garbage"),
+    Case("load of another repository", "/v2/repository/other/models/numbers/load", why="repository"),
+    Case("index of another repository", "/v2/repository/other/index", why="repository"),
     Case("load with a file outside its folder", **load("numbers", config="{}", **{"file:../../escaped": "QUJD"}), why="load"),
     Case("load of broken JSON", "/v2/repository/models/numbers/load", b"{", why="broken"),
     Case("unload of an unknown model", "/v2/repository/models/nobody/unload", why="unload"),

@@ -14,7 +14,7 @@ from . import wire
 
 ROOT = pathlib.Path(__file__).parents[3]
 # Names that both know, and the ONNX files that Hostler has for them.
-MODELS = {"simple": "add_sub", "numbers": "identity", "texts": "texts", "datatypes": "datatypes"}
+MODELS = {"simple": "add_sub", "numbers": "identity", "texts": "texts", "datatypes": "datatypes", "int8": "int8"}
 STREAMING = "repeat"
 START_SECONDS_MAX = 60
 # Triton's stubs sometimes end it while it starts.

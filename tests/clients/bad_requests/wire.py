@@ -32,6 +32,7 @@ class Answer:
         text = self.body.decode(errors="replace")
         try:
             text = json.loads(text)["error"]
+            text = text.get("message", text) if isinstance(text, dict) else text
         except (ValueError, KeyError, TypeError):
             pass
         text = " ".join(str(text).split())

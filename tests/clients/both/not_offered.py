@@ -1,17 +1,20 @@
 """Shared memory, sequences, traces and log settings: a refusal that says so, and a server that goes on."""
 
-import tritonclient.grpc as triton
-from expect import ADDRESS, LEFT, RIGHT, refused, sum_and_difference
+from expect import ADDRESS, LEFT, RIGHT, refused, sum_and_difference, triton
 
 with triton.InferenceServerClient(ADDRESS) as client:
+    handle = b"no handle"
     for what, call in {
         "shared memory": lambda: client.register_system_shared_memory("region", "/region", 64),
         "shared memory status": lambda: client.get_system_shared_memory_status(),
+        "shared memory of a region": lambda: client.get_system_shared_memory_status("region"),
         "shared memory, all": lambda: client.unregister_system_shared_memory(),
-        "CUDA shared memory": lambda: client.register_cuda_shared_memory("region", b"no handle", 0, 64),
+        "shared memory, one": lambda: client.unregister_system_shared_memory("region"),
+        "CUDA shared memory": lambda: client.register_cuda_shared_memory("region", handle, 0, 64),
         "CUDA shared memory status": lambda: client.get_cuda_shared_memory_status(),
         "CUDA shared memory, all": lambda: client.unregister_cuda_shared_memory(),
         "trace settings": lambda: client.get_trace_settings(),
+        "trace settings of a model": lambda: client.get_trace_settings("simple"),
         "new trace settings": lambda: client.update_trace_settings(settings={"trace_level": ["OFF"]}),
         "log settings": lambda: client.get_log_settings(),
         "new log settings": lambda: client.update_log_settings({"log_verbose_level": 1}),

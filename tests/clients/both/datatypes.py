@@ -1,13 +1,8 @@
-"""Every datatype, with its extremes; what a datatype cannot hold is refused."""
-
-import json
-import urllib.error
-import urllib.request
+"""Every datatype, with its extremes."""
 
 import ml_dtypes
 import numpy as np
-import tritonclient.http as triton
-from expect import ADDRESS, equal
+from expect import ADDRESS, PROTOCOL, equal, triton
 
 KINDS = {
     "bool": ("BOOL", bool), "uint8": ("UINT8", np.uint8), "uint16": ("UINT16", np.uint16),
@@ -32,28 +27,11 @@ with triton.InferenceServerClient(ADDRESS) as client:
     tensors = []
     for name, (datatype, kind) in KINDS.items():
         tensor = triton.InferInput(name, [2], datatype)
-        tensor.set_data_from_numpy(np.array(extremes(kind), dtype=kind), binary_data=True)
+        tensor.set_data_from_numpy(np.array(extremes(kind), dtype=kind))
         tensors.append(tensor)
     result = client.infer("datatypes", tensors)
     for name, (datatype, kind) in KINDS.items():
         output = result.get_output(f"{name}_out")
+        output = output if PROTOCOL == "http" else {"datatype": output.datatype, "shape": list(map(int, output.shape))}
         equal(name, [output["datatype"], output["shape"]], [datatype, [2]])
         equal(name, result.as_numpy(f"{name}_out"), np.array(extremes(kind), dtype=kind))
-
-    small = np.array([[-128, -1, 0, 127]], np.int8)
-    for binary in (False, True):
-        tensor = triton.InferInput("INPUT0", [1, 4], "INT8")
-        tensor.set_data_from_numpy(small, binary_data=binary)
-        output = triton.InferRequestedOutput("OUTPUT0", binary_data=binary)
-        equal("int8", client.infer("int8", [tensor], outputs=[output]).as_numpy("OUTPUT0"), small)
-
-# The client refuses these itself, so they are sent without it.
-for data in ([[128]], [[-129]], [[1.5]], [["1"]], [[None]]):
-    body = {"inputs": [{"name": "INPUT0", "datatype": "INT8", "shape": [1, 1], "data": data}]}
-    request = urllib.request.Request(f"http://{ADDRESS}/v2/models/int8/infer", json.dumps(body).encode())
-    try:
-        urllib.request.urlopen(request)
-    except urllib.error.HTTPError as error:
-        equal(f"{data}", error.code, 400)
-    else:
-        raise SystemExit(f"{data} was taken for INT8")
