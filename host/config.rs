@@ -2,6 +2,8 @@
 //!
 //! The manifest's own shape is `policy::manifest`; these are the values that come out of it.
 
+pub mod outbound;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

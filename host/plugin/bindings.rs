@@ -78,6 +78,36 @@ pub mod concurrent {
     });
 }
 
+/// HTTP for the synchronous roles.
+#[cfg(feature = "outbound-http")]
+pub mod outbound {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "hostler:plugin/outbound",
+        imports: { default: async | trappable },
+        with: { "hostler:plugin/types": super::types },
+    });
+}
+
+/// HTTP for the role `streaming-model`.
+#[cfg(feature = "outbound-http")]
+pub mod concurrent_outbound {
+    wasmtime::component::bindgen!({
+        path: ["wit", "wit/async"],
+        world: "hostler:concurrent/outbound",
+        imports: { default: trappable },
+        with: {
+            "hostler:plugin/types": super::types,
+            "hostler:plugin/http-types": super::http_types,
+        },
+    });
+}
+
+#[cfg(feature = "outbound-http")]
+pub use self::{
+    concurrent_outbound::hostler::concurrent::http as concurrent_http,
+    outbound::hostler::plugin::{http, http_types},
+};
 pub use concurrent::hostler::concurrent::{clock, models as concurrent_models, sinks};
 pub use executor::hostler::plugin::{callables, models};
 pub use transformer::hostler::plugin::{assets, metrics, state, types};

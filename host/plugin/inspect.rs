@@ -98,12 +98,24 @@ impl Anatomy {
         if missing.is_empty() {
             return Ok(());
         }
-        let network = missing.iter().any(|name| name.starts_with("wasi:http"));
-        Err(Error::unsupported(format!(
-            "imports what this host does not give: {}{}",
-            missing.join(", "),
-            if network { " (plugins have no network)" } else { "" }
-        )))
+        let why = missing.iter().find_map(|name| Self::why_not(name)).unwrap_or_default();
+        let missing = missing.join(", ");
+        Err(Error::unsupported(format!("imports what this host does not give: {missing}{why}")))
+    }
+
+    /// More to say of an interface that is not given.
+    fn why_not(interface: &str) -> Option<&'static str> {
+        let ours = |name: &str| interface.split_once('@').is_some_and(|(interface, _)| interface == name);
+        let http = ours("hostler:plugin/http") || ours("hostler:concurrent/http");
+        if http && !cfg!(feature = "outbound-http") {
+            Some(" (HTTP to other servers is in hosts that are built with --features outbound-http)")
+        } else if http {
+            Some(" (a streaming-model asks by hostler:concurrent/http, all others by hostler:plugin/http)")
+        } else if interface.starts_with("wasi:http") {
+            Some(" (plugins have no network; HTTP is hostler:plugin/http, in hosts that are built with it)")
+        } else {
+            None
+        }
     }
 
     fn missing_imports(
@@ -164,7 +176,12 @@ pub(super) fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
         true => &["hostler:concurrent/sinks", "hostler:concurrent/clock", "hostler:concurrent/models"],
         false => &["hostler:plugin/callables", "hostler:plugin/models"],
     };
-    let own = own.iter().map(|name| format!("{name}@{CONTRACT_VERSION}"));
+    let http: &[&str] = match (cfg!(feature = "outbound-http"), concurrent) {
+        (false, _) => &[],
+        (true, true) => &["hostler:concurrent/http", "hostler:plugin/http-types"],
+        (true, false) => &["hostler:plugin/http", "hostler:plugin/http-types"],
+    };
+    let own = own.iter().chain(http).map(|name| format!("{name}@{CONTRACT_VERSION}"));
     let ours = ["types", "assets", "state", "metrics"]
         .map(|name| format!("{PACKAGE}{name}@{CONTRACT_VERSION}"))
         .into_iter()

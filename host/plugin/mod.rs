@@ -15,6 +15,8 @@ mod instance;
 mod log;
 mod memory;
 mod numbers;
+#[cfg(feature = "outbound-http")]
+mod outbound;
 mod state;
 
 pub use concurrent::{Permit, StreamingModel};

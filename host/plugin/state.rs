@@ -24,6 +24,9 @@ pub struct Grant {
     pub assets: BTreeMap<String, bytes::Bytes>,
     pub(super) memory: Arc<Memory>,
     pub(super) numbers: Numbers,
+    /// The servers that it may ask; none: nobody.
+    #[cfg(feature = "outbound-http")]
+    pub(super) outbound: Option<super::outbound::Outbound>,
 }
 
 impl Grant {
@@ -32,7 +35,31 @@ impl Grant {
         let memory = engine.memory(&name, limits.state_bytes);
         let numbers = Numbers::new(Arc::clone(&name), metrics);
         let (config, assets) = Default::default();
-        Grant { name, limits, config, assets, memory, numbers }
+        Grant {
+            name,
+            limits,
+            config,
+            assets,
+            memory,
+            numbers,
+            #[cfg(feature = "outbound-http")]
+            outbound: None,
+        }
+    }
+
+    /// Lets the plugin ask servers; its connections live on `runtime`. `ca` has certificates in PEM, trusted beside
+    /// those that this machine trusts.
+    #[cfg(feature = "outbound-http")]
+    pub fn allow_http(
+        &mut self,
+        limits: crate::config::outbound::OutboundLimits,
+        ca: Option<&[u8]>,
+        runtime: tokio::runtime::Handle,
+        metrics: &Metrics,
+    ) -> crate::error::Result<()> {
+        let plugin = Arc::clone(&self.name);
+        self.outbound = Some(super::outbound::Outbound::new(plugin, limits, ca, runtime, metrics)?);
+        Ok(())
     }
 }
 
@@ -48,6 +75,9 @@ pub(super) struct CallState {
     pub result_bytes_left: usize,
     /// What it may call, and what it has called.
     pub calls: Calls,
+    /// How often it has asked a server.
+    #[cfg(feature = "outbound-http")]
+    pub asked: std::sync::atomic::AtomicU32,
 }
 
 pub(super) struct State {
@@ -104,6 +134,8 @@ impl State {
             deadline,
             result_bytes_left: self.grant.limits.result_bytes,
             calls: Calls::default(),
+            #[cfg(feature = "outbound-http")]
+            asked: Default::default(),
         });
     }
 

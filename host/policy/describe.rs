@@ -64,6 +64,7 @@ pub fn describe(plan: &Plan) -> Description {
         }
         entry.extend(plugin.config.iter().map(|(key, value)| (format!("config.{key}"), value.clone())));
         entry.extend(plugin.assets.iter().map(|(key, file)| (format!("assets.{key}"), file.sha256.clone())));
+        entry.extend(plugin.http.iter().flat_map(|http| http.described()));
         description.insert(format!("plugin \"{name}\""), entry);
     }
     for (name, model) in &plan.models {

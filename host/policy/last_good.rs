@@ -87,8 +87,10 @@ impl LastGood {
 
 /// Every file of a plan but its manifest.
 pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
-    let plugins =
-        plan.plugins.values().flat_map(|plugin| std::iter::once(&plugin.file).chain(plugin.assets.values()));
+    let plugins = plan.plugins.values().flat_map(|plugin| {
+        let ca = plugin.http.iter().filter_map(|http| http.ca.as_ref());
+        std::iter::once(&plugin.file).chain(plugin.assets.values()).chain(ca)
+    });
     let models = plan.models.values().flat_map(|model| {
         let source: Vec<&File> = match &model.source {
             SourcePlan::Onnx { file, external } => std::iter::once(file).chain(external).collect(),

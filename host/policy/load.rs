@@ -250,6 +250,12 @@ impl Loader {
         let mut grant = Grant::new(Arc::clone(name), plan.limits.clone(), &self.engine, &self.metrics);
         grant.config.clone_from(&plan.config);
         grant.assets = assets.collect::<Result<_>>().map_err(named)?;
+        #[cfg(feature = "outbound-http")]
+        if let Some(http) = &plan.http {
+            let ca = http.ca.as_ref().map(|file| files.read(file)).transpose().map_err(named)?;
+            let runtime = self.runtime.clone();
+            grant.allow_http(http.limits.clone(), ca.as_deref(), runtime, &self.metrics).map_err(named)?;
+        }
         let plugin = Plugin::load(&self.engine, grant, &wasm)?;
         let wants = |role| plan.roles.contains(&role);
         self.runtime.block_on(async {

@@ -153,6 +153,26 @@ pub struct Plugin {
     pub config: BTreeMap<String, String>,
     #[serde(default)]
     pub assets: BTreeMap<String, Spanned<PathBuf>>,
+    /// The servers that it may ask.
+    pub http: Option<Spanned<Http>>,
+}
+
+/// `[plugins.<name>.http]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// `[http://|https://]host[:port]`, or `*.example.org` for the host.
+    pub allow_hosts: Vec<Spanned<String>>,
+    /// From a call to the end of its answer.
+    pub timeout_ms: Option<Spanned<u64>>,
+    /// Of a request and of an answer.
+    pub max_body_kb: Option<Spanned<usize>>,
+    /// Calls of one call into the plugin.
+    pub max_calls: Option<Spanned<u32>>,
+    /// Calls under way.
+    pub max_in_flight: Option<Spanned<usize>>,
+    /// Certificates that are trusted beside the machine's own, in PEM.
+    pub ca_file: Option<Spanned<PathBuf>>,
 }
 
 /// `[models."<name>:<version>"]`

@@ -218,6 +218,9 @@ pub struct InFlight {
     refusals: AtomicU32,
     /// Calls to models that are under way on its behalf, and end with it.
     invocations: Mutex<Vec<Weak<Running>>>,
+    /// How often it has asked a server.
+    #[cfg(feature = "outbound-http")]
+    pub asked: AtomicU32,
     /// What is needed to make the call again; and the place that it holds.
     ticket: Mutex<Option<Ticket>>,
 }
@@ -239,6 +242,8 @@ impl InFlight {
             responded: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             invocations: Mutex::default(),
+            #[cfg(feature = "outbound-http")]
+            asked: AtomicU32::new(0),
             ticket: Mutex::new(Some(ticket)),
         }
     }

@@ -20,7 +20,7 @@ pub struct Sink;
 type Trappable<T> = wasmtime::Result<T>;
 
 /// The call that the current guest task works for. None outside of one: in `initialize`, in `finalize`.
-async fn caller<T: Send + 'static>(
+pub(super) async fn caller<T: Send + 'static>(
     accessor: &Accessor<T, HasSelf<State>>,
 ) -> Trappable<Option<Arc<InFlight>>> {
     match accessor.with(|mut access| current(&mut access))? {

@@ -6,6 +6,8 @@
 
 mod desk;
 mod host_calls;
+#[cfg(feature = "outbound-http")]
+mod http;
 mod instance;
 mod models;
 

@@ -8,11 +8,13 @@ mod custom;
 mod executors;
 mod jobs;
 mod models;
+mod outbound;
 mod plugins;
 mod remote;
 mod routing;
 
 pub use jobs::JobsPlan;
+pub use outbound::HttpPlan;
 
 use super::describe::{Description, describe};
 use super::diagnostic::{Diagnostic, Diagnostics};
@@ -148,6 +150,7 @@ pub struct PluginPlan {
     pub limits: PluginLimits,
     pub config: BTreeMap<String, String>,
     pub assets: BTreeMap<String, File>,
+    pub http: Option<Box<HttpPlan>>,
     /// The roles that models want of it.
     pub roles: BTreeSet<Role>,
 }

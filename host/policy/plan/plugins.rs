@@ -23,6 +23,7 @@ impl Planner<'_> {
                     Some((asset.clone(), self.file(&format!("{what}: asset \"{asset}\""), path)?))
                 })
                 .collect();
+            let http = table.http.as_ref().and_then(|http| self.http(&what, http));
             let Some(file) = file else {
                 self.unreadable.insert(name.to_owned());
                 continue;
@@ -33,6 +34,7 @@ impl Planner<'_> {
                 limits,
                 config: table.config.clone(),
                 assets: assets.into_iter().collect(),
+                http: http.map(Box::new),
                 roles: BTreeSet::new(),
             };
             plans.insert(name.into(), plan);

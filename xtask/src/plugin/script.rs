@@ -54,6 +54,7 @@ pub fn javascript_source(folder: &Path) -> Option<PathBuf> {
 fn world(layout: &Layout, source: &Path) -> Result<String> {
     let text = fs::read_to_string(source).attempting(|| format!("read {}", source.display()))?;
     match roles(&text)[..] {
+        [role] if asks_servers(&text) => Ok(format!("{role}-outbound-plugin")),
         [role] => Ok(format!("{role}-plugin")),
         ref roles => Err(Error::new(
             format!("{}: defines {} roles, expected one", layout.relative(source), roles.len()),
@@ -61,6 +62,14 @@ fn world(layout: &Layout, source: &Path) -> Result<String> {
              `export const transformer`, `export const model` or `export const executor` (JavaScript)",
         )),
     }
+}
+
+/// Whether a source in Python asks HTTP servers: that takes a world of its own, because such a component runs in some
+/// hosts only.
+fn asks_servers(source: &str) -> bool {
+    source
+        .lines()
+        .any(|line| line.starts_with("import hostler_http") || line.starts_with("from hostler_http"))
 }
 
 /// The roles that a source in Python or JavaScript defines at its outermost level.
@@ -108,7 +117,13 @@ fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()>
 
 #[cfg(test)]
 mod tests {
-    use super::roles;
+    use super::{asks_servers, roles};
+
+    #[test]
+    fn who_asks_servers_imports_the_module_for_it() {
+        assert!(asks_servers("import json\nimport hostler_http as http\n"));
+        assert!(!asks_servers("import hostler_plugin\n# import hostler_http\n"));
+    }
 
     #[test]
     fn the_role_is_what_a_source_defines() {

@@ -12,6 +12,30 @@ mod imports {
 pub use imports::hostler::plugin::{assets, metrics, state, types};
 pub use imports::wasi::{config::store, logging::logging};
 
+mod outbound {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        world: "hostler:plugin/outbound",
+        with: { "hostler:plugin/types@0.1.0": super::types },
+        generate_all,
+    });
+}
+
+mod concurrent_outbound {
+    wit_bindgen::generate!({
+        path: ["../../../wit", "../../../wit/async"],
+        world: "hostler:concurrent/outbound",
+        with: {
+            "hostler:plugin/types@0.1.0": super::types,
+            "hostler:plugin/http-types@0.1.0": super::http_types,
+        },
+        generate_all,
+    });
+}
+
+pub use concurrent_outbound::hostler::concurrent::http as concurrent_http;
+pub use outbound::hostler::plugin::{http, http_types};
+
 pub mod transformer {
     wit_bindgen::generate!({
         path: "../../../wit",

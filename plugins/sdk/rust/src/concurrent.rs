@@ -4,8 +4,9 @@
 //! A wait that fails with `cancelled` or `deadline` says that nobody wants the answer any more. Pass the error
 //! on with `?`: a request that goes on regardless is left where it is at its next wait.
 
+use crate::bindings::concurrent_http;
 use crate::bindings::streaming_model::{self, clock, models};
-use crate::{Error, Request, Tensor};
+use crate::{Error, Request, Tensor, http};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -67,6 +68,12 @@ impl<T: StreamingModel> streaming_model::Guest for T {
 /// Waits for that long. Fails early when nobody waits any more for the request that it is called for.
 pub async fn sleep(time: Duration) -> Result<(), Error> {
     clock::sleep(micros(time)).await
+}
+
+/// Asks an HTTP server and waits for its whole answer, whatever its status. Fails early when nobody waits any more
+/// for the request that it is called for.
+pub async fn fetch(request: http::Request) -> Result<http::Response, Error> {
+    concurrent_http::fetch(request).await
 }
 
 /// A model that can be called, for the request that it was asked for.
@@ -137,6 +144,23 @@ pub async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) 
                 Poll::Pending
             }
         }
+    })
+    .await
+}
+
+/// Waits for all of them at once, until the last one is done; what they give, in their order.
+pub async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(move |task| {
+        for (future, done) in waiting.iter_mut().filter(|(_, done)| done.is_none()) {
+            if let Poll::Ready(value) = future.as_mut().poll(task) {
+                *done = Some(value);
+            }
+        }
+        if waiting.iter().any(|(_, done)| done.is_none()) {
+            return Poll::Pending;
+        }
+        Poll::Ready(waiting.iter_mut().filter_map(|(_, done)| done.take()).collect())
     })
     .await
 }

@@ -65,6 +65,9 @@
 //! hostler_plugin::export!(Count: streaming_model);
 //! ```
 //!
+//! What stands in another server is asked with [`http::fetch`], or with [`concurrent::fetch`] in a streaming model, if
+//! the manifest allows that server and the host is built with `--features outbound-http`.
+//!
 //! It knows no model, and of JSON only what a small plugin needs to read it. On a target that is not
 //! WebAssembly everything compiles, so that a plugin's own logic can be tested with `cargo test`, but
 //! calls to the host do not work there.
@@ -77,6 +80,7 @@ pub mod callable;
 pub mod concurrent;
 pub mod config;
 mod error;
+pub mod http;
 pub mod json;
 pub mod latency;
 pub mod log;

@@ -1,0 +1,31 @@
+//! How plugins whose calls wait side by side ask servers: the interface `http` of `hostler:concurrent`.
+
+use super::host_calls::caller;
+use crate::plugin::bindings::{concurrent_http as http, http_types, types};
+use crate::plugin::outbound::nobody;
+use crate::plugin::state::State;
+use std::sync::Arc;
+use wasmtime::component::{Accessor, HasSelf};
+
+impl http::Host for State {}
+
+impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<State> {
+    async fn fetch(
+        accessor: &Accessor<T, Self>,
+        request: http_types::HttpRequest,
+    ) -> wasmtime::Result<Result<http_types::HttpResponse, types::Error>> {
+        let grant = accessor.with(|mut access| Arc::clone(&access.get().grant));
+        let call = caller(accessor).await?;
+        let Some(outbound) = &grant.outbound else { return Ok(Err(nobody(&grant).into())) };
+        let question = request.into();
+        let answer = match &call {
+            Some(call) => {
+                let asking = outbound.fetch(question, Some(&call.context), Some(&call.asked));
+                call.wait(asking).await.and_then(|answer| answer)
+            }
+            // In `initialize` and `finalize`.
+            None => outbound.fetch(question, None, None).await,
+        };
+        Ok(answer.map(Into::into).map_err(Into::into))
+    }
+}

@@ -1,0 +1,44 @@
+//! How a guest of a synchronous role asks servers: the interface `http`. It waits, and its worker with it.
+
+use super::{Answer, Question};
+use crate::error::Error;
+use crate::plugin::bindings::{http, http_types, types};
+use crate::plugin::state::{Grant, State};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl From<http_types::HttpRequest> for Question {
+    fn from(request: http_types::HttpRequest) -> Self {
+        let http_types::HttpRequest { method, url, headers, body, timeout_ms } = request;
+        Question { method, url, headers, body, timeout: timeout_ms.map(Duration::from_millis) }
+    }
+}
+
+impl From<Answer> for http_types::HttpResponse {
+    fn from(Answer { status, headers, body }: Answer) -> Self {
+        http_types::HttpResponse { status, headers, body }
+    }
+}
+
+/// What a plugin that may ask nobody hears.
+pub(in crate::plugin) fn nobody(grant: &Grant) -> Error {
+    let name = &grant.name;
+    Error::unsupported(format!(
+        "plugin \"{name}\" may ask no server: name those that it may ask under [plugins.{name}.http] allow_hosts"
+    ))
+}
+
+impl http_types::Host for State {}
+
+impl http::Host for State {
+    async fn fetch(
+        &mut self,
+        request: http_types::HttpRequest,
+    ) -> wasmtime::Result<Result<http_types::HttpResponse, types::Error>> {
+        let grant = Arc::clone(&self.grant);
+        let Some(outbound) = &grant.outbound else { return Ok(Err(nobody(&grant).into())) };
+        let call = self.call()?;
+        let answer = outbound.fetch(request.into(), Some(&call.context), Some(&call.asked)).await;
+        Ok(answer.map(Into::into).map_err(Into::into))
+    }
+}

@@ -1,0 +1,234 @@
+//! HTTP for plugins, to the servers that the manifest allows: one client for each plugin, with its limits.
+//!
+//! Calls run on the runtime for connections, not on the thread of the guest that waits; a guest that does not wait
+//! any more takes its connection with it. Redirects are answers like any other, and bodies are what the server sent.
+
+mod connect;
+mod host_calls;
+mod question;
+
+pub(super) use host_calls::nobody;
+pub(super) use question::Question;
+
+use crate::config::outbound::OutboundLimits;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::predict::Context;
+use connect::Connections;
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use hyper::header::{HeaderName, HeaderValue};
+use question::Checked;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// What a plugin asks servers with. Shared by all its instances.
+pub(super) struct Outbound {
+    plugin: Arc<str>,
+    limits: Arc<OutboundLimits>,
+    connections: Arc<Connections>,
+    places: Arc<Semaphore>,
+    runtime: Handle,
+    calls: prometheus::IntCounterVec,
+    seconds: prometheus::Histogram,
+    in_flight: prometheus::IntGauge,
+}
+
+/// What a server has answered.
+pub(super) struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Outbound {
+    /// `ca` has certificates in PEM, trusted beside those that this machine trusts.
+    pub fn new(
+        plugin: Arc<str>,
+        limits: OutboundLimits,
+        ca: Option<&[u8]>,
+        runtime: Handle,
+        metrics: &Metrics,
+    ) -> Result<Self> {
+        let label = [&*plugin];
+        Ok(Outbound {
+            connections: Arc::new(Connections::new(&limits, ca)?),
+            places: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
+            runtime,
+            calls: metrics.plugin_http_calls.clone(),
+            seconds: metrics.plugin_http_seconds.with_label_values(&label),
+            in_flight: metrics.plugin_http_in_flight.with_label_values(&label),
+            limits: Arc::new(limits),
+            plugin,
+        })
+    }
+
+    /// Asks a server and waits for the whole answer. `context` and `spent` are of the call into the plugin that
+    /// this is part of, where there is one. Dropping the future closes the connection.
+    pub async fn fetch(
+        &self,
+        question: Question,
+        context: Option<&Context>,
+        spent: Option<&AtomicU32>,
+    ) -> Result<Answer> {
+        let mut account = Account { outbound: self, started: Instant::now(), outcome: None };
+        let outcome = self.ask(question, context, spent).await;
+        account.outcome = Some(outcome.as_ref().map_or_else(|error| error.kind().as_str(), |_| "answered"));
+        outcome.map_err(|error| error.context(format!("plugin \"{}\"", self.plugin)))
+    }
+
+    async fn ask(
+        &self,
+        question: Question,
+        context: Option<&Context>,
+        spent: Option<&AtomicU32>,
+    ) -> Result<Answer> {
+        let limits = &self.limits;
+        if spent.is_some_and(|spent| spent.fetch_add(1, Ordering::Relaxed) >= limits.calls) {
+            let calls = limits.calls;
+            return Err(Error::failed(format!("asks more than {calls} times in one call; see max_calls")));
+        }
+        let own = question.timeout.filter(|own| *own < limits.timeout);
+        let mut checked = question.check(limits)?;
+        if let Some(trace) = context.and_then(|context| context.trace.as_deref())
+            && let Ok(trace) = HeaderValue::from_str(trace)
+        {
+            let name = HeaderName::from_static("traceparent");
+            checked.request.headers_mut().entry(name).or_insert(trace);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let all = limits.in_flight;
+            Error::overloaded(format!("{all} calls to servers are under way; see max_in_flight of its http"))
+        })?;
+        let origin = checked.origin.to_string();
+        let (method, path) = (checked.request.method().clone(), checked.request.uri().path().to_owned());
+        let (connections, limits) = (Arc::clone(&self.connections), Arc::clone(limits));
+        let under_way = UnderWay::new(&self.in_flight);
+        let (time, started) = (own.unwrap_or(limits.timeout), Instant::now());
+        let mut task = Task(self.runtime.spawn(async move {
+            let _held = (place, under_way);
+            let exchanged = tokio::time::timeout(time, exchange(&connections, &limits, checked)).await;
+            exchanged.unwrap_or_else(|_| {
+                let whose = if own.is_some() { "the time that it gives" } else { "timeout_ms of its http" };
+                Err(Error::deadline(format!("no whole answer within {} ms, {whose}", time.as_millis())))
+            })
+        }));
+        let answer = (&mut task.0).await.unwrap_or_else(|error| match error.is_panic() {
+            true => Err(Error::failed("the call broke off in the host")),
+            false => Err(Error::unavailable("the host is stopping")),
+        });
+        let (plugin, request) = (&*self.plugin, context.map(|context| &*context.id));
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        match &answer {
+            Ok(Answer { status, .. }) => {
+                tracing::debug!(plugin, request, %method, origin, path, status, ms, "asked a server");
+            }
+            Err(error) => {
+                tracing::debug!(plugin, request, %method, origin, path, ms, "asked a server: {error}");
+            }
+        }
+        answer.map_err(|error| error.context(origin))
+    }
+}
+
+/// A call under way on another runtime; dropping it ends it.
+struct Task(JoinHandle<Result<Answer>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Counts a call for as long as it holds its place.
+struct UnderWay(prometheus::IntGauge);
+
+impl UnderWay {
+    fn new(gauge: &prometheus::IntGauge) -> Self {
+        gauge.inc();
+        UnderWay(gauge.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Counts a call, however it ends.
+struct Account<'a> {
+    outbound: &'a Outbound,
+    started: Instant,
+    outcome: Option<&'static str>,
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let Outbound { plugin, calls, seconds, .. } = self.outbound;
+        let outcome = self.outcome.unwrap_or("cancelled");
+        calls.with_label_values(&[&**plugin, outcome]).inc();
+        seconds.observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+async fn exchange(
+    connections: &Arc<Connections>,
+    limits: &OutboundLimits,
+    Checked { origin, request }: Checked,
+) -> Result<Answer> {
+    let mut connection = connections.get(&origin, limits).await?;
+    let response = loop {
+        let mut failed = match connection.sender.try_send_request(request.clone()).await {
+            Ok(response) => break response,
+            Err(failed) => failed,
+        };
+        // A server may close a kept connection in the moment in which it is used.
+        let again = failed.take_message().is_some() || request.method().is_idempotent();
+        if !connection.reused || !again {
+            return Err(broken(&failed.into_error()));
+        }
+        connection = connections.open(&origin, limits).await?;
+    };
+    let (head, mut incoming) = response.into_parts();
+    let too_large = || {
+        let kb = limits.body_bytes >> 10;
+        Error::too_large(format!("the answer has more than {kb} KiB, its max_body_kb"))
+    };
+    let length = incoming.size_hint().lower();
+    if length > limits.body_bytes as u64 {
+        return Err(too_large());
+    }
+    let mut body = Vec::with_capacity(length as usize);
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|error| broken(&error))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if body.len() + data.len() > limits.body_bytes {
+            return Err(too_large());
+        }
+        body.extend_from_slice(data);
+    }
+    connections.keep(origin, connection);
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
+    Ok(Answer { status: head.status.as_u16(), headers: headers.collect(), body })
+}
+
+/// UTF-8, or else Latin-1, as HTTP once said.
+fn text(value: &[u8]) -> String {
+    let latin = || value.iter().map(|byte| char::from(*byte)).collect();
+    std::str::from_utf8(value).map_or_else(|_| latin(), str::to_owned)
+}
+
+fn broken(error: &hyper::Error) -> Error {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Error::unavailable(format!("the connection broke off: {text}"))
+}

@@ -1,0 +1,143 @@
+//! A guest's request, checked: where it goes, and what goes there. Sends nothing.
+
+use crate::config::outbound::{Host, Origin, OutboundLimits};
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{HeaderMap, Method, Request, Uri};
+use std::time::Duration;
+
+/// What a guest asks, as it has written it.
+pub(in crate::plugin) struct Question {
+    pub method: String,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub timeout: Option<Duration>,
+}
+
+/// What is sent, and where.
+pub(super) struct Checked {
+    pub origin: Origin,
+    pub request: Request<Full<Bytes>>,
+}
+
+const URL_BYTES_MAX: usize = 8 << 10;
+const HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 16 << 10;
+
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// Headers that belong to the connection, which is the host's.
+const FORBIDDEN: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Question {
+    pub(super) fn check(self, limits: &OutboundLimits) -> Result<Checked> {
+        let (origin, path) = parse(&self.url)?;
+        if !limits.allow.iter().any(|allowed| allowed.allows(&origin)) {
+            return Err(not_allowed(&origin, limits));
+        }
+        let method = METHODS.into_iter().find(|method| method.as_str() == self.method);
+        let method = method.ok_or_else(|| {
+            let known = METHODS.map(|method| method.to_string()).join(", ");
+            Error::invalid(format!("{:?} is no method; there are {known}", shown(&self.method)))
+                .field("method")
+        })?;
+        if self.body.len() > limits.body_bytes {
+            let (bytes, kb) = (self.body.len(), limits.body_bytes >> 10);
+            return Err(Error::too_large(format!(
+                "a body of {bytes} bytes is too large for {origin}; max_body_kb is {kb}"
+            )));
+        }
+        let mut headers = headers(self.headers)?;
+        let host = HeaderValue::try_from(origin.authority());
+        headers.insert(HOST, host.expect("invariant: a host has no other characters"));
+        headers
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static(concat!("hostler/", env!("CARGO_PKG_VERSION"))));
+        let mut request = Request::new(Full::new(Bytes::from(self.body)));
+        *request.method_mut() = method;
+        *request.uri_mut() = path;
+        *request.headers_mut() = headers;
+        Ok(Checked { origin, request })
+    }
+}
+
+/// Where a URL leads, and what is asked for there.
+fn parse(url: &str) -> Result<(Origin, Uri)> {
+    let refused = |why: &str| Error::invalid(format!("the URL {:?} {why}", shown(url))).field("url");
+    if url.len() > URL_BYTES_MAX {
+        return Err(refused(&format!("has more than {URL_BYTES_MAX} bytes")));
+    }
+    let uri: Uri = url.parse().map_err(|error| refused(&format!("is none: {error}")))?;
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(refused("does not begin with https:// or http://")),
+    };
+    let authority = uri.authority().ok_or_else(|| refused("has no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(refused("has a user in it; send the header authorization"));
+    }
+    let host = Host::parse(authority.host()).ok_or_else(|| refused("has a host that is none"))?;
+    let port = match authority.port_u16() {
+        Some(port) => Some(port),
+        None if authority.as_str() == authority.host() => None,
+        None => return Err(refused("has a port that is none")),
+    };
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = path.parse().map_err(|error| refused(&format!("has no path: {error}")))?;
+    Ok((Origin::new(tls, host, port), path))
+}
+
+fn not_allowed(origin: &Origin, limits: &OutboundLimits) -> Error {
+    let allowed: Vec<String> = limits.allow.iter().take(8).map(|allowed| format!("\"{allowed}\"")).collect();
+    let allowed = match allowed[..] {
+        [] => "none".to_owned(),
+        _ => allowed.join(", "),
+    };
+    Error::unsupported(format!("{origin} is not one of its allow_hosts; there is {allowed}"))
+}
+
+fn headers(given: Vec<(String, String)>) -> Result<HeaderMap> {
+    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if given.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
+        return Err(Error::too_large(format!(
+            "a request has at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together"
+        ))
+        .field("headers"));
+    }
+    let mut headers = HeaderMap::with_capacity(given.len() + 2);
+    for (name, value) in given {
+        let refused =
+            |why: &str| Error::invalid(format!("the header {:?} {why}", shown(&name))).field("headers");
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("has a name that is none"))?;
+        if FORBIDDEN.contains(&key.as_str()) || key.as_str().starts_with("proxy-") {
+            return Err(refused("is the host's own: it belongs to the connection"));
+        }
+        let value =
+            HeaderValue::from_bytes(value.as_bytes()).map_err(|_| refused("has a control character"))?;
+        headers.append(key, value);
+    }
+    Ok(headers)
+}
+
+/// A text of a guest, as much of it as a message needs.
+fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
+}

@@ -1,0 +1,82 @@
+//! `[plugins.<name>.http]`: the servers that a plugin may ask.
+
+use super::Planner;
+use crate::config::outbound::{Allowed, OutboundLimits};
+use crate::policy::files::File;
+use crate::policy::manifest::{self, Spanned};
+use crate::policy::settings::milliseconds;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpPlan {
+    pub limits: OutboundLimits,
+    pub ca: Option<File>,
+}
+
+impl HttpPlan {
+    /// Keys and values as a reader of the manifest knows them.
+    pub fn described(&self) -> Vec<(String, String)> {
+        let OutboundLimits { allow, timeout, body_bytes, calls, in_flight } = &self.limits;
+        let hosts: Vec<String> = allow.iter().map(ToString::to_string).collect();
+        let mut entries = vec![
+            ("allow_hosts", hosts.join(" ")),
+            ("timeout_ms", timeout.as_millis().to_string()),
+            ("max_body_kb", (body_bytes >> 10).to_string()),
+            ("max_calls", calls.to_string()),
+            ("max_in_flight", in_flight.to_string()),
+        ];
+        entries.extend(self.ca.as_ref().map(|file| ("ca_file", file.sha256.clone())));
+        entries.into_iter().map(|(key, value)| (format!("http.{key}"), value)).collect()
+    }
+}
+
+/// A body is held in memory, by the host and by the guest.
+const BODY_KB_MAX: usize = 1 << 20;
+
+impl Planner<'_> {
+    pub(super) fn http(&mut self, plugin: &str, table: &Spanned<manifest::Http>) -> Option<HttpPlan> {
+        if !cfg!(feature = "outbound-http") {
+            let message = format!("{plugin} has a table http, which this host cannot honour");
+            self.hinted(table.span(), message, "build the host with --features outbound-http");
+            return None;
+        }
+        let what = format!("{plugin}: http");
+        let table = table.get_ref();
+        let mut allow = Vec::new();
+        for entry in &table.allow_hosts {
+            match Allowed::parse(entry.get_ref()) {
+                Ok(allowed) => allow.push(allowed),
+                Err(why) => {
+                    let message = format!("{what}: \"{}\" {why}", entry.get_ref());
+                    let hint = "write \"features.internal:8080\", \"*.example.org\" or \"http://10.0.0.7\"";
+                    self.hinted(entry.span(), message, hint);
+                }
+            }
+        }
+        for (key, zero) in [
+            ("timeout_ms", table.timeout_ms.as_ref().filter(|ms| *ms.get_ref() == 0).map(Spanned::span)),
+            ("max_body_kb", table.max_body_kb.as_ref().filter(|kb| *kb.get_ref() == 0).map(Spanned::span)),
+            ("max_calls", table.max_calls.as_ref().filter(|n| *n.get_ref() == 0).map(Spanned::span)),
+            ("max_in_flight", table.max_in_flight.as_ref().filter(|n| *n.get_ref() == 0).map(Spanned::span)),
+        ] {
+            if let Some(span) = zero {
+                self.fault(span, format!("{what}: {key} must be at least 1"));
+            }
+        }
+        if let Some(kb) = table.max_body_kb.as_ref().filter(|kb| *kb.get_ref() > BODY_KB_MAX) {
+            self.fault(kb.span(), format!("{what}: max_body_kb must be at most {BODY_KB_MAX}"));
+        }
+        let ca = table.ca_file.as_ref().and_then(|path| self.file(&format!("{what}: ca_file"), path));
+        let default = OutboundLimits::default();
+        let limits = OutboundLimits {
+            allow,
+            timeout: table.timeout_ms.as_ref().map_or(default.timeout, |ms| milliseconds(*ms.get_ref())),
+            body_bytes: table
+                .max_body_kb
+                .as_ref()
+                .map_or(default.body_bytes, |kb| kb.get_ref().saturating_mul(1 << 10)),
+            calls: table.max_calls.as_ref().map_or(default.calls, |n| *n.get_ref()),
+            in_flight: table.max_in_flight.as_ref().map_or(default.in_flight, |n| *n.get_ref()),
+        };
+        Some(HttpPlan { limits, ca })
+    }
+}

@@ -1,0 +1,71 @@
+//! Asking HTTP servers: those that the manifest allows under `[plugins.<name>.http]`. A component that calls [`fetch`]
+//! runs in hosts that are built with `--features outbound-http`, and in no other.
+//!
+//! ```no_run
+//! use hostler_plugin::{Error, http};
+//!
+//! fn features(user: u64) -> Result<String, Error> {
+//!     let request = http::Request::get(format!("https://features.internal:8080/users/{user}"));
+//!     http::fetch(request.header("accept", "application/json"))?.success()?.text()
+//! }
+//! ```
+
+use crate::Error;
+use crate::bindings::http;
+use std::time::Duration;
+
+pub use crate::bindings::http_types::{HttpRequest as Request, HttpResponse as Response};
+
+/// Asks a server and waits for its whole answer, whatever its status; redirects are not followed. The worker waits
+/// too: a streaming model asks with [`concurrent::fetch`](crate::concurrent::fetch).
+pub fn fetch(request: Request) -> Result<Response, Error> {
+    http::fetch(&request)
+}
+
+impl Request {
+    /// A request without headers and body. Methods are in capitals.
+    pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
+        let (headers, body) = Default::default();
+        Request { method: method.into(), url: url.into(), headers, body, timeout_ms: None }
+    }
+
+    pub fn get(url: impl Into<String>) -> Self {
+        Request::new("GET", url)
+    }
+
+    pub fn post(url: impl Into<String>, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Request { body: body.into(), ..Request::new("POST", url) }.header("content-type", content_type)
+    }
+
+    /// One header more.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Gives up after this long, if the manifest does not before.
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.timeout_ms = Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+}
+
+impl Response {
+    /// The first header of that name, which is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The response if its status is 2xx, else an error that is not the caller's fault.
+    pub fn success(self) -> Result<Response, Error> {
+        match self.status {
+            200..=299 => Ok(self),
+            status => Err(Error::failed(format!("the server answered with status {status}"))),
+        }
+    }
+
+    /// The body as text.
+    pub fn text(self) -> Result<String, Error> {
+        String::from_utf8(self.body).map_err(|_| Error::failed("the server answered with what is not UTF-8"))
+    }
+}
