@@ -32,9 +32,17 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
         let (variable, value) = triton::variable(layout);
         step("tests");
         let mut cargo = layout.cargo();
-        cargo.args(["test", "--workspace"]).args(args).env(onnxruntime::VARIABLE, library);
+        cargo.args(["test", "--workspace"]).args(args).env(onnxruntime::VARIABLE, &library);
         cargo.env(clients::VARIABLE, packages).env(variable, value);
         run(&mut cargo, "")?;
+        if args.is_empty() {
+            // What ships is tested above. This compiles the host once more, and no dependency of it: cargo's target
+            // folder has room for both, so that neither is made again.
+            step("tests of outbound HTTP");
+            let mut cargo = layout.cargo();
+            cargo.args(["test", "--workspace", "--features", "hostler/outbound-http", "--test", "outbound"]);
+            run(cargo.env(onnxruntime::VARIABLE, library), "")?;
+        }
     }
     step("all good");
     Ok(())
