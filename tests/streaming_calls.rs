@@ -62,7 +62,8 @@ fn what_a_model_answers_is_never_a_trap() {
 #[test]
 fn a_circle_ends_with_an_error() {
     let host = router("router", "");
-    host.predict("router", json!([1.0])).refused(500, "failed", &["deep"]);
+    let circle = "model \"router:1\" -> \"router:1\": calls go round in a circle";
+    host.predict("router", json!([1.0])).refused(500, "failed", &[circle]);
     assert_eq!(traps(&host), 0.0);
     host.wait_for_idle("cpu");
 }

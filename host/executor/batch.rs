@@ -21,8 +21,16 @@ pub struct Batching {
 }
 
 impl Batching {
-    /// Refuses a model whose inputs and outputs are not made of rows.
-    pub fn check(self, metadata: &Metadata) -> Result<()> {
+    /// Refuses a model whose inputs and outputs are not made of rows, and one whose calls wait for other models.
+    pub fn check(self, callable: &dyn Callable) -> Result<()> {
+        if callable.waits() {
+            return Err(Error::invalid(format!(
+                "max_batch_size is {}, but the plugin calls other models, each request for itself; take \
+                 max_batch_size away here, and give one to the models that it calls",
+                self.max_size
+            )));
+        }
+        let metadata = callable.metadata();
         let inputs = metadata.inputs.iter().filter(|spec| !spec.optional).map(|spec| ("input", spec));
         let outputs = metadata.outputs.iter().map(|spec| ("output", spec));
         match inputs.chain(outputs).find(|(_, spec)| spec.shape.first() != Some(&-1)) {

@@ -2,10 +2,11 @@
 
 use super::lend::Lease;
 use super::target::ModelTarget;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::predict::{Context, Outputs, Release, Responses, Target, Tensor};
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// Calls of one guest that are remembered before those that have ended are forgotten.
 const CALLED_KEPT: usize = 64;
@@ -75,17 +76,12 @@ impl Target for Below {
         Ok(responses)
     }
 
-    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>) -> Outputs<'a> {
+    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
         self.begins_with(CALLED);
         let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_held()) else {
             return Box::pin(async move { self.start(caller, inputs)?.one().await?.tensors() });
         };
-        Box::pin(async move {
-            let context = Arc::new(self.target.admit(caller, &inputs)?);
-            let outcome = lease.run(context, Arc::clone(&self.target.callable), inputs).await;
-            let outputs = outcome.map_err(|error| self.target.named(error))?;
-            outputs.ok_or_else(|| Error::failed("the model gave no response"))
-        })
+        Box::pin(async move { self.target.run_here(lease, caller, inputs, until).await })
     }
 }
 

@@ -6,7 +6,7 @@
 //! run where its guest runs, since the inner executor takes tensors only.
 
 use super::below::{Below, Habit};
-use super::lend::{Answer, Lease};
+use super::lend::{Answer, Lease, Terms};
 use super::pool::{OVERDUE_AFTER, PoolMetrics, STREAM_BUFFER, WORKER_NICE};
 use super::target::ModelTarget;
 use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs};
@@ -49,7 +49,7 @@ impl OnFailure {
 }
 
 /// Items of a batch that are answered at the same time, where the guest has them one by one.
-const BATCH_AT_ONCE: usize = 16;
+pub(super) const BATCH_AT_ONCE: usize = 16;
 
 pub struct CustomExecutor {
     shared: Arc<Shared>,
@@ -156,7 +156,8 @@ impl Executor for CustomExecutor {
             None => self.spawn(async move { work.await.give() }),
             Some(lease) => {
                 let home = self.runtime().handle().clone();
-                let lent = Lent { context, lease, work: Box::pin(work), home };
+                let lent =
+                    Lent { context, lease, terms: Terms::OneCall, work: Box::pin(work), home: home.into() };
                 if let Err(refused) = self.shared.inner.lend(lent) {
                     refused.go_home();
                 }
@@ -274,6 +275,7 @@ impl Shared {
             batching: call.batching,
             runs: call.runs.clone(),
             timeout: None,
+            below: true,
         };
         Below::new(target, lease)
     }

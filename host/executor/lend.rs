@@ -1,19 +1,24 @@
-//! A worker lent to a guest: work of a custom executor that begins on a worker of its inner executor.
+//! A worker lent to a guest that may wait: of a custom executor, on a worker of its inner executor, or of a plugin
+//! that calls models, on a worker of its own executor.
 //!
 //! Most guests do little more than call their model. Such a guest runs where its call will run: the worker
-//! polls it, runs the one call that it makes, and polls it to its end, with no thread to wake in between. A
-//! guest that waits for anything else goes home, to the threads of its own executor, and frees the worker.
+//! polls it, runs the call that it makes, and polls it to its end, with no thread to wake in between. A guest
+//! that waits for anything else goes home, to threads that are for waiting, and frees the worker: so no worker
+//! is ever held by a guest that waits for another one.
 
-use super::{Callable, Sink};
+use super::room::Places;
+use super::{Callable, Runs, Sink};
 use crate::error::Result;
 use crate::plugin::with_ticks;
-use crate::predict::{Context, Response, Tensor};
+use crate::predict::{Context, Response, Service, Tensor};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context as Task, Poll, Wake, Waker};
+use std::time::Instant;
 
-/// For how long a guest may compute on a lent worker, in milliseconds. One whose thread was interrupted by others is
+/// For how long a guest of another executor may compute on a lent worker, in milliseconds. One whose thread was interrupted by others is
 /// not sent home for that.
 const TICKS: u32 = 5;
 
@@ -31,53 +36,114 @@ impl Answer {
 
 pub(super) type Work = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
+/// What a guest may do on a worker that it is lent.
+#[derive(Clone, Copy)]
+pub(super) enum Terms {
+    /// A guest of another executor: one call, and little computing.
+    OneCall,
+    /// It has its turn like any call here: the worker is its own until it waits.
+    Turn,
+}
+
+/// Where guests that wait are.
+#[derive(Clone)]
+pub(super) struct Home {
+    pub runtime: tokio::runtime::Handle,
+    /// Where those that wait are counted, if nobody else does.
+    pub places: Option<Arc<Places>>,
+}
+
+impl From<tokio::runtime::Handle> for Home {
+    fn from(runtime: tokio::runtime::Handle) -> Self {
+        Home { runtime, places: None }
+    }
+}
+
 /// Work that wants a worker to begin on.
 pub struct Lent {
     pub(super) context: Arc<Context>,
     pub(super) lease: Arc<Lease>,
+    pub(super) terms: Terms,
     pub(super) work: Work,
     /// Where it goes on once it waits.
-    pub(super) home: tokio::runtime::Handle,
+    pub(super) home: Home,
 }
 
 impl Lent {
-    /// Runs on its executor's own threads.
+    /// Runs on threads where it may wait.
     pub(super) fn go_home(self) {
-        let Lent { work, home, .. } = self;
-        home.spawn(async move { work.await.give() });
+        let Lent { context, work, home, .. } = self;
+        let place = home.places.as_ref().map(|places| places.take([context]));
+        home.runtime.spawn(async move {
+            let answer = work.await;
+            drop(place);
+            answer.give();
+        });
     }
 
-    /// Polls the work on this thread until it has its answer or waits, with the one call that it may make
-    /// here. `ran` learns how that call ended.
+    /// Polls the work on a worker of this executor until it has its answer or waits, with the calls that it may
+    /// make here. `ran` learns how each of them ended.
     pub(super) fn begin(
         mut self,
+        executor: &Arc<str>,
         runtime: &tokio::runtime::Handle,
-        ran: impl FnOnce(&Result<Option<Vec<Tensor>>>),
+        ran: impl Fn(&Result<Option<Vec<Tensor>>>),
     ) -> Begun {
-        let home = self.home.clone();
-        // Its timers are those of its own executor.
+        let home = self.home.runtime.clone();
+        // Its timers are those of its home.
         let _home = home.enter();
-        self.lease.lock().held = true;
+        self.lease.lock().calls_left = match self.terms {
+            Terms::OneCall => 1,
+            Terms::Turn => u32::MAX,
+        };
         let waker = Waker::from(Arc::clone(&self.lease));
-        let mut polled = self.poll(&waker);
-        if polled.is_pending()
-            && let Some(call) = self.lease.take_call()
-        {
+        let polled = loop {
+            let polled = self.poll(executor, &waker);
+            if polled.is_ready() {
+                break polled;
+            }
+            let Some(call) = self.lease.lock().call.take() else { break polled };
             let outcome = runtime.block_on(call.run());
             ran(&outcome);
             self.lease.ended(outcome);
-            polled = self.poll(&waker);
-        }
-        self.lease.lock().held = false;
+        };
+        self.lease.lock().calls_left = 0;
         match polled {
             Poll::Ready(answer) => Begun::Answered(answer),
             Poll::Pending => Begun::Waits(self),
         }
     }
 
-    fn poll(&mut self, waker: &Waker) -> Poll<Answer> {
-        with_ticks(TICKS, || self.work.as_mut().poll(&mut Task::from_waker(waker)))
+    fn poll(&mut self, executor: &Arc<str>, waker: &Waker) -> Poll<Answer> {
+        struct Restore(Option<Held>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                HELD.replace(self.0.take());
+            }
+        }
+        let _restore = Restore(HELD.replace(Some((Arc::clone(executor), Arc::clone(&self.lease)))));
+        let mut poll = || self.work.as_mut().poll(&mut Task::from_waker(waker));
+        match self.terms {
+            Terms::OneCall => with_ticks(TICKS, poll),
+            Terms::Turn => poll(),
+        }
     }
+}
+
+/// The executor whose worker it is, and the right to run calls there.
+type Held = (Arc<str>, Arc<Lease>);
+
+thread_local! {
+    /// What the guest has that is polled on this thread, if it is polled on a worker.
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+}
+
+/// The right to run a call on this thread, if it is a worker of this executor and the calling guest has it.
+pub(super) fn held(executor: &str) -> Option<Arc<Lease>> {
+    HELD.with_borrow(|held| {
+        let (_, lease) = held.as_ref().filter(|(name, _)| **name == *executor)?;
+        lease.is_held().then(|| Arc::clone(lease))
+    })
 }
 
 /// How far work has come on a worker.
@@ -87,14 +153,14 @@ pub(super) enum Begun {
     Waits(Lent),
 }
 
-/// The right to run one call on the worker that polls the guest.
+/// The right to run calls on the worker that polls the guest.
 #[derive(Default)]
 pub struct Lease(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The guest is being polled on a worker, which would run a call of its.
-    held: bool,
+    /// Calls that the worker which polls the guest would run for it.
+    calls_left: u32,
     call: Option<LentCall>,
     /// Of the call that runs now.
     running: Option<Arc<Context>>,
@@ -104,17 +170,25 @@ struct State {
 }
 
 /// A call that the worker shall run.
-struct LentCall {
-    context: Arc<Context>,
-    callable: Arc<dyn Callable>,
-    inputs: Vec<Tensor>,
+pub(super) struct LentCall {
+    pub context: Arc<Context>,
+    pub callable: Arc<dyn Callable>,
+    pub inputs: Vec<Tensor>,
+    /// Where it is counted.
+    pub runs: Option<Arc<Runs>>,
 }
 
 impl LentCall {
     async fn run(self) -> Result<Option<Vec<Tensor>>> {
         self.context.check()?;
         let mut sink = Sink::shared(&self.context);
-        self.callable.call(&self.context, self.inputs, &mut sink).await
+        let began = Instant::now();
+        let rows = self.runs.as_ref().map_or(1, |runs| runs.rows(&self.inputs));
+        let outputs = self.callable.call(&self.context, self.inputs, &mut sink).await?;
+        if let Some(runs) = &self.runs {
+            runs.record(Service { infer: began.elapsed(), rows, ..Service::default() });
+        }
+        Ok(outputs)
     }
 }
 
@@ -123,23 +197,20 @@ impl Lease {
         self.0.lock().expect("invariant: no panic under the lock")
     }
 
-    /// Whether a call can run on this thread now. Once: a second call waits for its turn like any other.
+    /// Whether a call can run on this thread now; if not, it waits for its turn like any other.
     pub fn is_held(&self) -> bool {
-        self.lock().held
+        self.lock().calls_left > 0
     }
 
     /// Has the worker run a call. Only while the lease is held.
-    pub(super) async fn run(
-        &self,
-        context: Arc<Context>,
-        callable: Arc<dyn Callable>,
-        inputs: Vec<Tensor>,
-    ) -> Result<Option<Vec<Tensor>>> {
+    pub(super) async fn run(&self, call: LentCall) -> Result<Option<Vec<Tensor>>> {
         {
             let mut state = self.lock();
-            state.held = false;
-            state.running = Some(Arc::clone(&context));
-            state.call = Some(LentCall { context, callable, inputs });
+            state.calls_left = state.calls_left.saturating_sub(1);
+            state.running = Some(Arc::clone(&call.context));
+            // What is left of a call that the guest did not wait for.
+            (state.woken, state.outcome) = (false, None);
+            state.call = Some(call);
         }
         poll_fn(|task| {
             let mut state = self.lock();
@@ -154,10 +225,6 @@ impl Lease {
         .await
     }
 
-    fn take_call(&self) -> Option<LentCall> {
-        self.lock().call.take()
-    }
-
     fn ended(&self, outcome: Result<Option<Vec<Tensor>>>) {
         let mut state = self.lock();
         state.running = None;
@@ -166,14 +233,17 @@ impl Lease {
 }
 
 impl Wake for Lease {
-    /// While its call runs, a guest waits for nothing else but its deadline and its caller's leaving.
+    /// While its call runs, a guest waits for the end of its time, which is the call's too. Its caller's leaving stops
+    /// the call by itself, and what it has started before concerns it later.
     fn wake(self: Arc<Self>) {
-        let mut state = self.lock();
-        let Some(running) = state.running.take() else { return };
-        state.woken = true;
-        drop(state);
-        if running.check().is_ok() {
-            running.cancellation.cancel();
+        let running = {
+            let mut state = self.lock();
+            state.woken = true;
+            state.running.clone()
+        };
+        if let Some(running) = running {
+            // Notices that the time is over, and stops the call.
+            let _ = running.check();
         }
     }
 }

@@ -126,6 +126,11 @@ pub trait Callable: Send + Sync {
         false
     }
 
+    /// Whether it may wait for other models, so that no worker must be held for it meanwhile.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// The model itself if its calls wait side by side in an instance that they share: they need no worker.
     fn shared(&self) -> Option<&SharedCallable> {
         None
@@ -305,6 +310,11 @@ impl Sink {
 }
 
 impl Call {
+    /// Whether a guest of it may wait for other models.
+    fn waits(&self) -> bool {
+        self.callable.waits() || self.transformer.as_ref().is_some_and(|transformer| transformer.waits())
+    }
+
     /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls it.
     async fn run(self, sink: &mut Sink) -> Result<Option<Response>> {
         let inputs = sink.preprocess(self.input, &*self.callable).await?;

@@ -1,6 +1,7 @@
 //! The `onnx` executor: workers that run ONNX models on its device.
 
 use super::pool::{PoolConfig, WorkerPool};
+use super::room::Room;
 use super::session::{OnnxModel, SessionConfig};
 use super::{Call, Callable, Executor, Lent, Source, Status};
 use crate::error::{Error, Result};
@@ -10,7 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub struct OnnxExecutor {
-    pool: WorkerPool,
+    pool: Arc<WorkerPool>,
+    room: Room,
     sessions: SessionConfig,
     library: Option<PathBuf>,
 }
@@ -27,7 +29,8 @@ impl OnnxExecutor {
         runtime: &tokio::runtime::Handle,
         metrics: &Metrics,
     ) -> Result<Self> {
-        Ok(OnnxExecutor { pool: WorkerPool::start(name, pool, runtime, metrics)?, sessions, library })
+        let pool = Arc::new(WorkerPool::start(name, pool, runtime, metrics)?);
+        Ok(OnnxExecutor { pool, room: Room::new(name), sessions, library })
     }
 }
 
@@ -54,11 +57,14 @@ impl Executor for OnnxExecutor {
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        self.pool.submit(call)
+        if call.waits() { self.room.begin(call, &self.pool) } else { self.pool.submit(call) }
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
-        self.pool.submit_batch(calls)
+        match calls.first() {
+            Some(first) if first.waits() => self.room.begin_batch(calls, &self.pool),
+            _ => self.pool.submit_batch(calls),
+        }
     }
 
     fn lend(&self, lent: Lent) -> Result<(), Lent> {
@@ -66,11 +72,12 @@ impl Executor for OnnxExecutor {
     }
 
     fn status(&self) -> Status {
-        self.pool.status()
+        let status = self.pool.status();
+        Status { inflight: status.inflight + self.room.in_flight(), ..status }
     }
 
     fn running(&self) -> Vec<String> {
-        self.pool.running()
+        [self.pool.running(), self.room.running()].concat()
     }
 }
 

@@ -177,6 +177,20 @@ impl WorkerPool {
         })
     }
 
+    /// Counts a refusal, and words it.
+    pub fn refusal(&self) -> Error {
+        self.shared.refusal()
+    }
+
+    /// The same for another reason than a full queue.
+    pub fn overloaded(&self, reason: String) -> Error {
+        self.shared.overloaded(reason)
+    }
+
+    pub fn config(&self) -> PoolConfig {
+        self.shared.config
+    }
+
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         let admitted = Instant::now();
         let (jobs, responses): (VecDeque<Job>, Vec<Responses>) = calls
@@ -224,11 +238,13 @@ impl Shared {
     }
 
     fn refusal(&self) -> Error {
+        let (workers, queue) = (self.config.workers, self.config.queue);
+        self.overloaded(format!("all {workers} workers are busy and the queue of {queue} is full"))
+    }
+
+    fn overloaded(&self, reason: String) -> Error {
         self.metrics.overloaded.inc();
-        Error::overloaded(format!(
-            "executor \"{}\": all {} workers are busy and the queue of {} is full",
-            self.name, self.config.workers, self.config.queue
-        ))
+        Error::overloaded(format!("executor \"{}\": {reason}", self.name))
     }
 
     /// Gives the jobs a place in the queue, or gives them back.
@@ -292,7 +308,9 @@ impl Shared {
     }
 
     fn run_lent(&self, index: usize, lent: Lent, runtime: &tokio::runtime::Handle) {
-        let begin = AssertUnwindSafe(|| lent.begin(runtime, |ran| self.count_timeout(ran.as_ref().err())));
+        let begin = AssertUnwindSafe(|| {
+            lent.begin(&self.name, runtime, |ran| self.count_timeout(ran.as_ref().err()))
+        });
         let begun = catch_unwind(begin);
         // As in `end`: the slot is free before the caller knows, or before the work goes on.
         self.leave(index, 0);

@@ -1,8 +1,9 @@
 //! A model on its executor, as a plugin may call it.
 
+use super::lend::{self, Lease, LentCall};
 use super::{Batching, Call, Callable, Executor, Runs};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Payload, Responses, Target, Tensor, check_inputs};
+use crate::predict::{Context, Outputs, Payload, Responses, Target, Tensor, check_inputs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ pub struct ModelTarget {
     pub runs: Option<Arc<Runs>>,
     /// The model's own, if it has one.
     pub timeout: Option<Duration>,
+    /// Whether it is the caller's own model, one executor further down.
+    pub below: bool,
 }
 
 impl Target for ModelTarget {
@@ -33,7 +36,7 @@ impl Target for ModelTarget {
 
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
         let call = Call {
-            context: Arc::new(self.admit(caller, &inputs)?),
+            context: Arc::new(self.admit(caller, &inputs, None)?),
             input: Payload::Tensors(inputs),
             transformer: None,
             callable: Arc::clone(&self.callable),
@@ -42,19 +45,49 @@ impl Target for ModelTarget {
         };
         self.executor.submit(call).map_err(|error| self.named(error))
     }
+
+    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
+        // What waits by itself, or with others, is for the executor.
+        let runs_at_once =
+            self.batching.is_none() && !self.callable.waits() && self.callable.shared().is_none();
+        match lend::held(self.executor.name()).filter(|_| runs_at_once) {
+            Some(lease) => Box::pin(async move { self.run_here(&lease, caller, inputs, until).await }),
+            None => Box::pin(async move { self.start(caller, inputs)?.one().await?.tensors() }),
+        }
+    }
 }
 
 impl ModelTarget {
     /// The context of a call with these inputs, if there can be one.
-    pub(super) fn admit(&self, caller: &Context, inputs: &[Tensor]) -> Result<Context> {
+    fn admit(&self, caller: &Context, inputs: &[Tensor], until: Option<Instant>) -> Result<Context> {
         caller.check()?;
         check_inputs(self.callable.metadata(), inputs).map_err(|error| self.named(error))?;
         let own = self.timeout.map(|timeout| Instant::now() + timeout);
-        let deadline = caller.deadline.into_iter().chain(own).min();
+        let deadline = caller.deadline.into_iter().chain(own).chain(until).min();
+        if self.below {
+            return Ok(caller.part(deadline));
+        }
         caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)
     }
 
-    pub(super) fn named(&self, error: Error) -> Error {
+    /// One call on the worker that its caller has.
+    pub(super) async fn run_here(
+        &self,
+        lease: &Lease,
+        caller: &Context,
+        inputs: Vec<Tensor>,
+        until: Instant,
+    ) -> Result<Vec<Tensor>> {
+        let context = Arc::new(self.admit(caller, &inputs, Some(until))?);
+        let left = Arc::clone(&context);
+        let _leaving = caller.cancellation.on_cancel(move || left.cancellation.cancel());
+        let callable = Arc::clone(&self.callable);
+        let outcome = lease.run(LentCall { context, callable, inputs, runs: self.runs.clone() }).await;
+        let outputs = outcome.map_err(|error| self.named(error))?;
+        outputs.ok_or_else(|| Error::failed("the model gave no response"))
+    }
+
+    fn named(&self, error: Error) -> Error {
         error.model(format!("{}:{}", self.model, self.version))
     }
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub struct ThreadPoolExecutor {
-    pool: WorkerPool,
+    pool: Arc<WorkerPool>,
     room: Room,
     sessions: SessionConfig,
     library: Option<PathBuf>,
@@ -31,7 +31,7 @@ impl ThreadPoolExecutor {
         metrics: &Metrics,
     ) -> Result<Self> {
         let sessions = SessionConfig { device: Device::Cpu, ..sessions };
-        let pool = WorkerPool::start(name, pool, runtime, metrics)?;
+        let pool = Arc::new(WorkerPool::start(name, pool, runtime, metrics)?);
         Ok(ThreadPoolExecutor { pool, room: Room::new(name), sessions, library })
     }
 }
@@ -60,12 +60,19 @@ impl Executor for ThreadPoolExecutor {
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        if call.callable.shared().is_some() { self.room.submit(call) } else { self.pool.submit(call) }
+        if call.callable.shared().is_some() {
+            self.room.submit(call)
+        } else if call.waits() {
+            self.room.begin(call, &self.pool)
+        } else {
+            self.pool.submit(call)
+        }
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         match calls.first() {
             Some(first) if first.callable.shared().is_some() => self.room.submit_batch(calls),
+            Some(first) if first.waits() => self.room.begin_batch(calls, &self.pool),
             _ => self.pool.submit_batch(calls),
         }
     }
@@ -96,6 +103,10 @@ impl Callable for PluginCallable {
 
     fn reads_request(&self) -> bool {
         true
+    }
+
+    fn waits(&self) -> bool {
+        self.0.waits()
     }
 
     fn call<'a>(

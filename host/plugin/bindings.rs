@@ -39,6 +39,8 @@ pub mod executor {
         world: "hostler:plugin/executor-plugin",
         imports: {
             "hostler:plugin/callables.[method]callable.call": async | trappable,
+            "hostler:plugin/callables.[method]callable.call-within": async | trappable,
+            "hostler:plugin/callables.[method]invocation.next": async | trappable,
             "hostler:plugin/callables.wait-any": async | trappable,
             "hostler:plugin/callables.answer": async | trappable,
             default: trappable,

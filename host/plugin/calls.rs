@@ -1,12 +1,14 @@
-//! How a guest calls models: the interfaces `callables` and `models`.
+//! How a guest calls models: the interfaces `callables` and `models`. It is written as if it blocked; the guest is a
+//! task that waits.
 //!
 //! What a guest has called belongs to its call into the plugin: when that ends, in whatever way, calls
 //! that are still under way are cancelled. Handles of an earlier call lead nowhere.
 
 use super::bindings::{callables, models, types};
+use super::concurrent::Limit;
 use super::state::State;
 use crate::error::{Error, Kind, Result};
-use crate::predict::{Context, Response, Target, Tensor};
+use crate::predict::{Context, Response, Responses, Target, Tensor};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,22 +43,85 @@ const TARGETS_MAX: usize = 1024;
 type Outcome = Result<Vec<Tensor>>;
 
 /// A started call. Dropping it cancels.
-enum Attempt {
-    Running(Pin<Box<dyn Future<Output = Outcome> + Send>>),
-    Ended(Outcome),
-    Asked,
+struct Attempt {
+    now: Now,
+    limit: Limit,
+    /// What to say where there is room for one response only; none if there is only one.
+    refusal: Option<Error>,
+}
+
+enum Now {
+    /// For the next response.
+    Waits(Next),
+    /// It is there; or the end is.
+    Has(Responses, Option<Outcome>),
+    Ended,
+}
+
+type Next = Pin<Box<dyn Future<Output = (Responses, Option<Outcome>)> + Send>>;
+
+fn next(mut responses: Responses, limit: Limit) -> Now {
+    Now::Waits(Box::pin(async move {
+        let next = async { responses.next().await.transpose()?.map(Response::tensors).transpose() };
+        let item = limit.hold(next).await.transpose();
+        (responses, item)
+    }))
 }
 
 impl Attempt {
-    /// Whether it has ended.
-    fn poll(&mut self, task: &mut Task<'_>) -> bool {
-        if let Attempt::Running(work) = self
-            && let Poll::Ready(outcome) = work.as_mut().poll(task)
-        {
-            *self = Attempt::Ended(outcome);
-        }
-        !matches!(self, Attempt::Running(_))
+    fn start(target: &dyn Target, caller: &Context, inputs: Vec<Tensor>, limit: Limit) -> Result<Self> {
+        let now = next(target.start(caller, inputs)?, limit);
+        Ok(Attempt { now, limit, refusal: one_response(target).err() })
     }
+
+    /// Whether it has a response or has ended.
+    fn poll(&mut self, task: &mut Task<'_>) -> bool {
+        if let Now::Waits(work) = &mut self.now
+            && let Poll::Ready((responses, item)) = work.as_mut().poll(task)
+        {
+            self.now = Now::Has(responses, item);
+        }
+        !matches!(self.now, Now::Waits(_))
+    }
+
+    /// Once it has ended; then it has been asked.
+    fn outcome(&mut self) -> Option<Outcome> {
+        if let (Some(refusal), false) = (&self.refusal, matches!(self.now, Now::Ended)) {
+            let refusal = refusal.clone();
+            self.now = Now::Ended;
+            return Some(Err(refusal));
+        }
+        match std::mem::replace(&mut self.now, Now::Ended) {
+            Now::Has(_, item) => {
+                Some(item.unwrap_or_else(|| Err(Error::failed("the model gave no response"))))
+            }
+            _ => None,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Outcome> {
+        poll_fn(|task| if self.poll(task) { Poll::Ready(()) } else { Poll::Pending }).await;
+        match std::mem::replace(&mut self.now, Now::Ended) {
+            Now::Has(responses, Some(Ok(tensors))) => {
+                self.now = next(responses, self.limit);
+                Some(Ok(tensors))
+            }
+            Now::Has(_, item) => item,
+            _ => None,
+        }
+    }
+}
+
+/// Refuses a model with any number of responses, where there is room for one only.
+fn one_response(target: &dyn Target) -> Result<()> {
+    if !target.is_streaming() {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "model \"{}:{}\" gives any number of responses; start a call and ask it for one after the other",
+        target.model(),
+        target.version()
+    )))
 }
 
 impl Calls {
@@ -97,6 +162,45 @@ impl State {
     fn next_key(&mut self) -> u32 {
         self.keys_given += 1;
         self.keys_given
+    }
+
+    async fn call_within(
+        &mut self,
+        callable: &Resource<Callable>,
+        inputs: &[Resource<Tensor>],
+        limit: Limit,
+    ) -> Trappable<Lowered> {
+        let inputs = self.borrowed(inputs)?;
+        let call = self.call()?;
+        let target = call.calls.target(callable.rep())?;
+        let until = limit.until.map_or(call.deadline, |until| until.min(call.deadline));
+        let outcome = match one_response(&**target) {
+            Ok(()) => limit.hold(target.call(&call.context, inputs, until)).await,
+            Err(error) => Err(error),
+        };
+        self.lower(outcome)
+    }
+
+    fn start_within(
+        &mut self,
+        callable: &Resource<Callable>,
+        inputs: &[Resource<Tensor>],
+        limit: Limit,
+    ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
+        if self.call()?.calls.invocations.len() >= INVOCATIONS_MAX {
+            let message = format!("{INVOCATIONS_MAX} calls are under way; drop some before the next one");
+            return Ok(Err(Error::overloaded(message).into()));
+        }
+        let inputs = self.borrowed(inputs)?;
+        let call = self.call()?;
+        let target = call.calls.target(callable.rep())?;
+        let attempt = match Attempt::start(&**target, &call.context, inputs, limit) {
+            Ok(attempt) => attempt,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let key = self.next_key();
+        self.call()?.calls.invocations.push((key, attempt));
+        Ok(Ok(Resource::new_own(key)))
     }
 
     fn lower(&mut self, outcome: Outcome) -> Trappable<Lowered> {
@@ -168,15 +272,25 @@ impl callables::HostCallable for State {
         Ok(self.call()?.calls.target(callable.rep())?.version().to_owned())
     }
 
+    fn streaming(&mut self, callable: Resource<Callable>) -> Trappable<bool> {
+        Ok(self.call()?.calls.target(callable.rep())?.is_streaming())
+    }
+
     async fn call(
         &mut self,
         callable: Resource<Callable>,
         inputs: Vec<Resource<Tensor>>,
     ) -> Trappable<Lowered> {
-        let inputs = self.borrowed(&inputs)?;
-        let call = self.call()?;
-        let outcome = call.calls.target(callable.rep())?.call(&call.context, inputs).await;
-        self.lower(outcome)
+        State::call_within(self, &callable, &inputs, Limit::new(None)).await
+    }
+
+    async fn call_within(
+        &mut self,
+        callable: Resource<Callable>,
+        inputs: Vec<Resource<Tensor>>,
+        timeout_us: u64,
+    ) -> Trappable<Lowered> {
+        State::call_within(self, &callable, &inputs, Limit::new(Some(timeout_us))).await
     }
 
     fn start(
@@ -184,20 +298,16 @@ impl callables::HostCallable for State {
         callable: Resource<Callable>,
         inputs: Vec<Resource<Tensor>>,
     ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
-        if self.call()?.calls.invocations.len() >= INVOCATIONS_MAX {
-            let message = format!("{INVOCATIONS_MAX} calls are under way; drop some before the next one");
-            return Ok(Err(Error::overloaded(message).into()));
-        }
-        let inputs = self.borrowed(&inputs)?;
-        let call = self.call()?;
-        let mut responses = match call.calls.target(callable.rep())?.start(&call.context, inputs) {
-            Ok(responses) => responses,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let work = Box::pin(async move { responses.one().await.and_then(Response::tensors) });
-        let key = self.next_key();
-        self.call()?.calls.invocations.push((key, Attempt::Running(work)));
-        Ok(Ok(Resource::new_own(key)))
+        State::start_within(self, &callable, &inputs, Limit::new(None))
+    }
+
+    fn start_within(
+        &mut self,
+        callable: Resource<Callable>,
+        inputs: Vec<Resource<Tensor>>,
+        timeout_us: u64,
+    ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
+        State::start_within(self, &callable, &inputs, Limit::new(Some(timeout_us)))
     }
 
     fn drop(&mut self, _: Resource<Callable>) -> Trappable<()> {
@@ -210,9 +320,16 @@ impl callables::HostInvocation for State {
         let attempt = self.call()?.calls.attempt(invocation.rep())?;
         // Whether it has ended shows only when it is asked; nobody is woken by this question.
         let ended = attempt.poll(&mut Task::from_waker(std::task::Waker::noop()));
-        match ended.then(|| std::mem::replace(attempt, Attempt::Asked)) {
-            Some(Attempt::Ended(outcome)) => self.lower(outcome).map(Some),
-            _ => Ok(None),
+        match ended.then(|| attempt.outcome()).flatten() {
+            Some(outcome) => self.lower(outcome).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn next(&mut self, invocation: Resource<Invocation>) -> Trappable<Option<Lowered>> {
+        match self.call()?.calls.attempt(invocation.rep())?.next().await {
+            Some(outcome) => self.lower(outcome).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -234,7 +351,7 @@ impl models::Host for State {
     ) -> Trappable<std::result::Result<Resource<Callable>, types::Error>> {
         let call = self.call()?;
         let Some(models) = call.context.models.clone() else {
-            let message = "models can be called while a request is answered, by plugins in the role executor";
+            let message = "models can be called while a request is answered";
             return Ok(Err(Error::new(Kind::Unsupported, message).into()));
         };
         if call.calls.targets.len() >= TARGETS_MAX {

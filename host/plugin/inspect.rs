@@ -77,6 +77,12 @@ impl Anatomy {
         Anatomy { roles: Role::ALL.into_iter().filter(has).collect(), imports, exports }
     }
 
+    /// Whether its synchronous roles may wait for other models: it imports what calls them.
+    pub(super) fn waits(&self) -> bool {
+        let calls = ["callables@", "models@"].map(|interface| format!("{PACKAGE}{interface}"));
+        self.imports.iter().any(|import| calls.iter().any(|name| import.starts_with(name)))
+    }
+
     /// Refuses what this host cannot run, with the versions or the imports that do not fit.
     pub(super) fn check(
         &self,

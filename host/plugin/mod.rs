@@ -61,6 +61,7 @@ pub struct Transformer {
     pool: Pool<TransformerPre>,
     name: Arc<str>,
     metadata: Option<Metadata>,
+    waits: bool,
 }
 
 /// A plugin that is a model.
@@ -68,6 +69,7 @@ pub struct PluginModel {
     pool: Pool<ModelPre>,
     name: Arc<str>,
     metadata: Metadata,
+    waits: bool,
 }
 
 /// A compiled and linked component, not yet in a role.
@@ -125,7 +127,7 @@ impl Plugin {
             .await
             .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
         let metadata = metadata.map(Metadata::from);
-        Ok(Transformer { pool, name: Arc::clone(&self.grant.name), metadata })
+        Ok(Transformer { pool, name: Arc::clone(&self.grant.name), metadata, waits: self.anatomy.waits() })
     }
 
     /// Links the role `model` and asks it for its metadata. Needs a tokio runtime around it.
@@ -137,7 +139,8 @@ impl Plugin {
             })
             .await
             .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
-        Ok(PluginModel { pool, name: Arc::clone(&self.grant.name), metadata: metadata.into() })
+        let (name, waits) = (Arc::clone(&self.grant.name), self.anatomy.waits());
+        Ok(PluginModel { pool, name, metadata: metadata.into(), waits })
     }
 
     /// Links the role `executor`.
@@ -243,6 +246,11 @@ impl Transformer {
         self.metadata.as_ref()
     }
 
+    /// Whether its calls may wait for other models.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// For the calls of one request.
     pub fn visit(self: &Arc<Self>) -> Visit {
         Visit { transformer: Arc::clone(self), held: None }
@@ -327,6 +335,11 @@ impl PluginModel {
 
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// Whether its calls may wait for other models.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     pub async fn predict(&self, context: &Arc<Context>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {

@@ -316,7 +316,7 @@ impl Loader {
         };
         parts.callables.insert(key, Arc::clone(&callable));
         if let Some(batching) = wanted.batching {
-            batching.check(callable.metadata())?;
+            batching.check(&*callable)?;
         }
         let transformer = wanted.transformer.as_ref().map(|name| {
             let loaded = parts.plugins[&plugin(name)].transformer.as_ref();

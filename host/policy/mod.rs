@@ -194,6 +194,7 @@ impl Models for Content {
             batching: route.batching,
             runs: Some(Arc::clone(&route.statistics.runs)),
             timeout: route.timeout,
+            below: false,
         }))
     }
 }

@@ -44,7 +44,21 @@ pub fn parameter(name: &str, value: &serde_json::Value) -> Result<Parameter> {
 pub type Parameters = Vec<(String, Parameter)>;
 
 /// Plugins may call models that have plugins that call models, so far.
-const DEPTH_MAX: u8 = 8;
+const DEPTH_MAX: usize = 8;
+
+/// A model whose plugin has made a call, and the calls that led to it.
+struct Caller {
+    model: Arc<str>,
+    version: Arc<str>,
+    above: Option<Arc<Caller>>,
+}
+
+impl Caller {
+    /// This one and all above it, the nearest first.
+    fn up(&self) -> impl Iterator<Item = &Caller> {
+        std::iter::successors(Some(self), |caller| caller.above.as_deref())
+    }
+}
 
 /// The context of a call. Shared by everything that works on it.
 pub struct Context {
@@ -58,8 +72,8 @@ pub struct Context {
     pub cancellation: Cancellation,
     /// The models that plugins may call on behalf of this request.
     pub models: Option<Arc<dyn Models>>,
-    /// How many calls by plugins lead to this one.
-    depth: u8,
+    /// The calls by plugins that lead to this one.
+    callers: Option<Arc<Caller>>,
     note: Mutex<Bytes>,
     /// The plugin that is being called.
     plugin: Mutex<Option<Arc<str>>>,
@@ -76,7 +90,7 @@ impl Context {
             parameters: Parameters::new(),
             cancellation: Cancellation::default(),
             models: None,
-            depth: 0,
+            callers: None,
             note: Mutex::default(),
             plugin: Mutex::default(),
         }
@@ -84,18 +98,39 @@ impl Context {
 
     /// The context of a call to a model that a plugin makes while it works on this one.
     pub fn child(&self, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Result<Self> {
-        if self.depth >= DEPTH_MAX {
-            return Err(Error::failed(format!(
-                "plugins and models call each other more than {DEPTH_MAX} deep, at last \"{model}:{version}\"; look for \
-                 an executor whose plugin calls a model that it stands before"
-            )));
+        let (caller, above) = ((Arc::clone(&self.model), Arc::clone(&self.version)), self.callers.clone());
+        let callers = Caller { model: caller.0, version: caller.1, above };
+        let refused = |why: &str| {
+            let mut path: Vec<_> = callers.up().map(|caller| (&caller.model, &caller.version)).collect();
+            path.reverse();
+            path.push((&model, &version));
+            let path: Vec<_> = path.iter().map(|(model, version)| format!("\"{model}:{version}\"")).collect();
+            Err(Error::failed(format!("model {}: {why}", path.join(" -> "))))
+        };
+        if callers.up().any(|caller| caller.model == model && caller.version == version) {
+            return refused("calls go round in a circle");
+        }
+        if callers.up().count() > DEPTH_MAX {
+            return refused(&format!("calls are more than {DEPTH_MAX} deep"));
         }
         let mut child = Context::new(Arc::clone(&self.id), model, version, deadline);
         child.trace.clone_from(&self.trace);
         child.parameters.clone_from(&self.parameters);
         child.models.clone_from(&self.models);
-        child.depth = self.depth + 1;
+        child.callers = Some(Arc::new(callers));
         Ok(child)
+    }
+
+    /// The context of a part of this call that is admitted for itself: the model without what stands around it.
+    pub fn part(&self, deadline: Option<Instant>) -> Self {
+        let (model, version) = (Arc::clone(&self.model), Arc::clone(&self.version));
+        let mut part = Context::new(Arc::clone(&self.id), model, version, deadline);
+        part.trace.clone_from(&self.trace);
+        part.parameters.clone_from(&self.parameters);
+        part.models.clone_from(&self.models);
+        part.callers.clone_from(&self.callers);
+        part.set_note(self.note());
+        part
     }
 
     /// A context for work on several calls at once: as long as one of them waits, and until the latest of
@@ -113,7 +148,7 @@ impl Context {
         let mut joint = Context::new(id, model, Arc::clone(&first.version), deadline);
         joint.trace.clone_from(&first.trace);
         joint.models.clone_from(&first.models);
-        joint.depth = first.depth;
+        joint.callers.clone_from(&first.callers);
         prepare(&mut joint);
         let joint = Arc::new(joint);
         let waiting = Arc::new(AtomicUsize::new(members.clone().count()));
@@ -317,12 +352,21 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_calls_are_bounded() {
-        let mut context = Context::new("id".into(), "m".into(), "1".into(), None);
-        for _ in 0..DEPTH_MAX {
-            context = context.child("m".into(), "1".into(), None).unwrap();
+    fn calls_of_calls_are_bounded_and_the_path_is_told() {
+        let mut context = Context::new("id".into(), "m".into(), "0".into(), None);
+        let mut path = "\"m:0\"".to_owned();
+        for depth in 1..=DEPTH_MAX {
+            context = context.child("m".into(), depth.to_string().into(), None).unwrap();
+            path += &format!(" -> \"m:{depth}\"");
         }
-        assert!(context.child("m".into(), "1".into(), None).is_err());
+        let refused =
+            |version: &str| context.child("m".into(), version.into(), None).map(|_| ()).unwrap_err();
+        assert_eq!(refused("9").message(), format!("model {path} -> \"m:9\": calls are more than 8 deep"));
+        assert_eq!(refused("8").message(), format!("model {path} -> \"m:8\": calls go round in a circle"));
+        assert_eq!(refused("0").message(), format!("model {path} -> \"m:0\": calls go round in a circle"));
+        let part = context.part(None);
+        let again = part.child("m".into(), "0".into(), None).map(|_| ()).unwrap_err();
+        assert_eq!(again.message(), refused("0").message());
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use super::{Context, Payload, Response, Responses, Tensor};
 use crate::error::{Error, Result};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub type Outputs<'a> = Pin<Box<dyn Future<Output = Result<Vec<Tensor>>> + Send + 'a>>;
 
@@ -20,8 +21,9 @@ pub trait Target: Send + Sync {
     /// latest, and ends when the responses are dropped.
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses>;
 
-    /// One call and its answer. The caller waits for nothing else, so it may run where the caller does.
-    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>) -> Outputs<'a> {
+    /// One call and its answer. The caller waits for nothing else, so it may run where the caller does; it stops
+    /// waiting at `until`, and such a call is stopped then.
+    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, _until: Instant) -> Outputs<'a> {
         Box::pin(async move { self.start(caller, inputs)?.one().await.and_then(Response::tensors) })
     }
 }

@@ -55,7 +55,8 @@ pub fn load(
     load.stop()
 }
 
-fn all_answers(host: &Host, model: &str) -> u64 {
+/// Requests answered, with whatever status.
+pub fn all_answers(host: &Host, model: &str) -> u64 {
     let codes = [200, 429, 500, 503, 504];
     let sample = |code| format!("hostler_requests_total{{code=\"{code}\",model=\"{model}\",version=\"1\"}}");
     codes.iter().map(|code| host.metric(&sample(code)) as u64).sum()

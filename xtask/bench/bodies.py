@@ -33,6 +33,11 @@ for kind in ["direct", "passed", "hedged"]:
     bodies[kind] = {"model": kind, "data": record}
     bodies[f"plain-{kind}"] = {"model": f"plain-{kind}", "data": {"input": rows}}
     bodies[f"large-{kind}"] = {"model": f"large-{kind}", "data": [0] * 150_000}
+# `--calls`: a plugin by itself, and one that calls another model.
+for name in ["alone", "calls-reused", "calls-fresh"]:
+    bodies[name] = {"model": name, "data": [1]}
+for name in ["large-alone", "large-calls"]:
+    bodies[name] = {"model": name, "data": [0] * 150_000}
 # `bench triton`: the same floats in the Open Inference Protocol; with a plugin, the record.
 for model, name, row in [("small", "x", [[number / 16 for number in range(16)]]), ("bankchurn", "input", rows)]:
     tensor = {"name": name, "datatype": "FP32", "shape": [1, len(row[0])], "data": row[0]}

@@ -13,6 +13,7 @@ mod models;
 
 pub(super) use desk::Desk;
 pub use host_calls::Sink;
+pub(super) use models::Limit;
 pub use models::{Callable, Invocation};
 
 use super::engine::Engine;

@@ -4,7 +4,7 @@
 
 use super::desk::InFlight;
 use super::host_calls::current;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plugin::bindings::{concurrent_models as models, types};
 use crate::plugin::state::State;
 use crate::predict::{Response, Responses, Target, Tensor};
@@ -32,23 +32,27 @@ pub(super) type Running = tokio::sync::Mutex<Option<Responses>>;
 
 /// The time that the guest gives a call.
 #[derive(Clone, Copy)]
-struct Limit {
+pub(in crate::plugin) struct Limit {
     us: Option<u64>,
-    until: Option<Instant>,
+    pub until: Option<Instant>,
 }
 
 impl Limit {
-    fn new(us: Option<u64>) -> Self {
+    pub fn new(us: Option<u64>) -> Self {
         // What is too far away to be told is no limit.
         Limit { us, until: us.and_then(|us| Instant::now().checked_add(Duration::from_micros(us))) }
     }
 
-    async fn hold<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn hold<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let Some(until) = self.until else { return work.await };
-        tokio::time::timeout_at(until.into(), work).await.unwrap_or_else(|_| {
-            let us = self.us.unwrap_or_default();
-            Err(Error::deadline(format!("the model has not answered within {us} us")))
-        })
+        match tokio::time::timeout_at(until.into(), work).await {
+            // What is called may know of the limit, and notice it first.
+            Ok(Err(error)) if error.kind() == Kind::Deadline && Instant::now() >= until => {}
+            Ok(outcome) => return outcome,
+            Err(_) => {}
+        }
+        let us = self.us.unwrap_or_default();
+        Err(Error::deadline(format!("the model has not answered within {us} us")))
     }
 }
 

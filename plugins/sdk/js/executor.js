@@ -1,5 +1,5 @@
-// What executors import beside `hostler.js`: calling models, waiting, cancelling. All in blocking style:
-// only this request waits.
+// What plugins that call models import beside `hostler.js`: calling, waiting, cancelling. All in blocking style:
+// only this request waits. A source that names `getModel` is known by it to need them.
 //
 //     import * as calls from "../sdk/js/executor.js";
 //
@@ -10,8 +10,8 @@ import models from "hostler:plugin/models@0.1.0";
 import * as hostler from "./hostler.js";
 
 // Decides how a model is called: `submit(request, tensors, model)` gives tensors. `model` and what
-// `getModel` gives have `model()`, `version()`, `call(tensors)`, which waits and gives tensors or throws the
-// call's error, and `start(tensors)`, which gives an invocation. They are of no use after the request.
+// `getModel` gives have `model()`, `version()`, `streaming()`, `call(tensors)`, which waits and gives tensors or
+// throws the call's error, and `start(tensors)`, which gives an invocation. They are of no use after the request.
 // `submitBatch(requests, lists, model)` gives `{ tag: "ok", val: tensors }` or `{ tag: "err", val: error }`
 // for each; without it the host calls `submit` for each.
 export function executor({ submit, submitBatch }) {
@@ -21,7 +21,20 @@ export function executor({ submit, submitBatch }) {
   return { submit: hostler.guarded(submit), submitBatch: hostler.guarded(submitBatch ?? oneByOne) };
 }
 
-// Waits until one of them has ended: its place in the list; null after so many milliseconds, if given.
+// Calls a model and waits for so many milliseconds at most; then the error is `deadline`.
+export const callWithin = (model, tensors, ms) => model.callWithin(tensors, micros(ms));
+
+// The responses of a started call, one after the other; an error is thrown.
+export function* responses(invocation) {
+  for (;;) {
+    const next = invocation.next();
+    if (next === null) return;
+    if (next.tag === "err") throw next.val;
+    yield next.val;
+  }
+}
+
+// Waits until one of them has a response or has ended: its place in the list; null after so many milliseconds, if given.
 export const waitAny = (invocations, ms = null) => callables.waitAny(invocations, micros(ms));
 
 // Waits for the end of a call: its tensors, or its error is thrown. Once for each call.

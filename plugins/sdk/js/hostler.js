@@ -1,5 +1,5 @@
 // What plugin authors import: constructors for payloads, errors and tensors, and helpers for
-// parameters, assets, config, state, metrics and the log. Executors import `executor.js` as well.
+// parameters, assets, config, state, metrics and the log. Those that call models import `executor.js` as well.
 //
 //     import * as hostler from "../sdk/js/hostler.js";
 //
@@ -39,7 +39,7 @@ export function model({ metadata, predict }) {
   return { metadata, predict: guarded(predict) };
 }
 
-// For `executor.js`, which is a module of its own because only executors can import what it imports.
+// For `executor.js`, which is a module of its own because only those that call models can import what it imports.
 export function guarded(call) {
   return (...args) => {
     try {

@@ -40,7 +40,7 @@ from wit_world.imports.types import (
 try:
     from wit_world.imports import callables, models
 except ImportError:
-    callables = models = None  # Only executors call models.
+    callables = models = None  # It calls no models.
 
 
 class Transformer:
@@ -78,9 +78,7 @@ class Model:
 class Executor:
     """Decides how a model is called: again, twice at once, from a cache, another one instead.
 
-    `model` and what `get_model` gives have `model()`, `version()`, `call(inputs)`, which waits and gives
-    tensors or raises the call's error, and `start(inputs)`, which gives an invocation. Leaving its `with`
-    block cancels it. They are of no use after the request.
+    `model` is what `get_model` gives as well; see there. It is of no use after the request.
     """
 
     def submit(self, request, inputs, model):
@@ -93,11 +91,38 @@ class Executor:
         raise unsupported("batches are called one by one")
 
 
-# Calls to models, for executors.
+# Calls to models, in blocking style: only this request waits. A source that calls models names `get_model`, by
+# which `cargo xtask plugin` knows that it needs them.
+
+
+def get_model(model, version=None):
+    """A model; without a version the only one, or what the routing rule gives this request.
+
+    It has `model()`, `version()`, `streaming()`, `call(inputs)`, which waits and gives tensors or raises the
+    call's error, and `start(inputs)`, which gives an invocation. Leaving its `with` block cancels it.
+    """
+    return models.get(model, version)
+
+
+def call_within(model, inputs, seconds):
+    """Calls a model and waits for that long at most; then the error is `deadline`."""
+    return model.call_within(inputs, _micros(seconds))
+
+
+def responses(invocation):
+    """The responses of a started call, one after the other; an error is raised."""
+    while True:
+        match invocation.next():
+            case Ok(tensors):
+                yield tensors
+            case Err() as err:
+                raise err
+            case None:
+                return
 
 
 def wait_any(invocations, seconds=None):
-    """Waits until one of them has ended: its place in the list; None after that many seconds."""
+    """Waits until one of them has a response or has ended: its place in the list; None after that many seconds."""
     return callables.wait_any(invocations, None if seconds is None else _micros(seconds))
 
 
@@ -118,13 +143,8 @@ def sleep(seconds):
 
 
 def answer(outputs):
-    """Answers the request now, and goes on: nobody waits for what comes after this."""
+    """Answers the request now, and goes on: nobody waits for what comes after this. For executors."""
     callables.answer(outputs)
-
-
-def get_model(model, version=None):
-    """Another model; without a version the only one, or what the routing rule gives this request."""
-    return models.get(model, version)
 
 
 def _micros(seconds):

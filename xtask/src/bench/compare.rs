@@ -1,4 +1,4 @@
-//! `cargo xtask bench --batching` and `--executors`: the same model with and without something, in turn in one run.
+//! `cargo xtask bench --batching`, `--executors` and `--calls`: the same model with and without something, in turn in one run.
 
 use std::fmt::Write;
 
@@ -38,6 +38,17 @@ pub const EXECUTORS: Comparison = Comparison {
         ["plain-direct", "plain-passed", "probabilities"],
         ["large-direct", "large-passed", "\"y\""],
         ["direct", "hedged", "churn"],
+    ],
+};
+
+/// What a call to another model adds.
+pub const CALLS: Comparison = Comparison {
+    manifest: "xtask/bench/calls.toml",
+    markers: ["<!-- calls:begin -->", "<!-- calls:end -->"],
+    pairs: &[
+        ["alone", "calls-reused", "\"y\""],
+        ["alone", "calls-fresh", "\"y\""],
+        ["large-alone", "large-calls", "\"y\""],
     ],
 };
 

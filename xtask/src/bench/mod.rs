@@ -35,7 +35,7 @@ const PREDICT: &str = "/predict";
 /// FastAPI and what it needs.
 const REQUIREMENTS: &str = "xtask/bench/requirements.txt";
 const MODEL: &str = "examples/bankchurn/model.onnx";
-const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors]";
+const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors | --calls]";
 
 struct Plan {
     seconds: u64,
@@ -181,6 +181,7 @@ fn parse(args: &[String]) -> Result<Plan> {
             "--quick" => (plan.seconds, plan.rounds, plan.quick) = (1, 1, true),
             "--batching" => plan.comparison = Some(("--batching", compare::BATCHING)),
             "--executors" => plan.comparison = Some(("--executors", compare::EXECUTORS)),
+            "--calls" => plan.comparison = Some(("--calls", compare::CALLS)),
             "--hostler" => {
                 let path = args.next().ok_or_else(|| Error::new("bench: --hostler needs a path", USAGE))?;
                 plan.hostler = Some(std::path::absolute(path).attempting(|| format!("--hostler {path}"))?);

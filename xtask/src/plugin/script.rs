@@ -50,11 +50,13 @@ pub fn javascript_source(folder: &Path) -> Option<PathBuf> {
     sources.next().filter(|_| sources.next().is_none())
 }
 
-/// The world of a source, told by the one role that it defines.
+/// The world of a source, told by the one role that it defines and by whether it calls models: what a component
+/// imports it carries, and the host sees by it that it may wait.
 fn world(layout: &Layout, source: &Path) -> Result<String> {
     let text = fs::read_to_string(source).attempting(|| format!("read {}", source.display()))?;
     match roles(&text)[..] {
         [role] if asks_servers(&text) => Ok(format!("{role}-outbound-plugin")),
+        [role] if role != "executor" && calls_models(&text) => Ok(format!("calling-{role}-plugin")),
         [role] => Ok(format!("{role}-plugin")),
         ref roles => Err(Error::new(
             format!("{}: defines {} roles, expected one", layout.relative(source), roles.len()),
@@ -70,6 +72,11 @@ fn asks_servers(source: &str) -> bool {
     source
         .lines()
         .any(|line| line.starts_with("import hostler_http") || line.starts_with("from hostler_http"))
+}
+
+/// Whether a source names the function of the SDK that gives models.
+fn calls_models(source: &str) -> bool {
+    ["get_model(", "getModel("].iter().any(|call| source.contains(call))
 }
 
 /// The roles that a source in Python or JavaScript defines at its outermost level.

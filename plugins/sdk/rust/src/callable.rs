@@ -1,5 +1,6 @@
-//! Calling models, for plugins in the role `executor`: wait for an answer, start several calls and take
-//! the first, cancel by dropping. All of it in blocking style: only this request waits.
+//! Calling models: wait for an answer, start several calls and take the first, read one response after the other,
+//! cancel by dropping. All of it in blocking style: only this request waits. For plugins in the role
+//! `streaming-model` there is `concurrent` instead.
 
 use crate::bindings::executor::callables;
 use crate::{Error, Tensor};
@@ -27,14 +28,29 @@ impl Callable {
         self.0.version()
     }
 
-    /// Calls and waits for the answer, at most until the deadline of the request.
+    /// Whether it has 0..n responses, not exactly one.
+    pub fn is_streaming(&self) -> bool {
+        self.0.streaming()
+    }
+
+    /// Calls and waits for the one response, at most until the deadline of the request.
     pub fn call(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         self.0.call(&borrowed(inputs))
+    }
+
+    /// The same, for that long at most; then the error is `deadline`.
+    pub fn call_within(&self, inputs: &[Tensor], timeout: Duration) -> Result<Vec<Tensor>, Error> {
+        self.0.call_within(&borrowed(inputs), micros(timeout))
     }
 
     /// Starts a call and goes on. An error such as `overloaded` says that it was not admitted.
     pub fn start(&self, inputs: &[Tensor]) -> Result<Invocation, Error> {
         self.0.start(&borrowed(inputs)).map(Invocation)
+    }
+
+    /// The same; all responses come within that time, or an error does.
+    pub fn start_within(&self, inputs: &[Tensor], timeout: Duration) -> Result<Invocation, Error> {
+        self.0.start_within(&borrowed(inputs), micros(timeout)).map(Invocation)
     }
 }
 
@@ -44,6 +60,11 @@ impl Invocation {
         self.0.outcome()
     }
 
+    /// The responses of the call, each waited for; none after the last one and after an error.
+    pub fn responses(&self) -> impl Iterator<Item = Result<Vec<Tensor>, Error>> {
+        std::iter::from_fn(|| self.0.next())
+    }
+
     /// Waits for the end of the call, at most until the deadline of the request.
     pub fn wait(self) -> Result<Vec<Tensor>, Error> {
         wait_any(&[&self], None);
@@ -51,7 +72,7 @@ impl Invocation {
     }
 }
 
-/// Waits until one of them has ended and gives its place in the list; none after `timeout`. An empty list
+/// Waits until one of them has a response or has ended and gives its place in the list; none after `timeout`. An empty list
 /// needs a timeout: see [`sleep`].
 pub fn wait_any(invocations: &[&Invocation], timeout: Option<Duration>) -> Option<usize> {
     let invocations: Vec<_> = invocations.iter().map(|invocation| &invocation.0).collect();
@@ -64,7 +85,7 @@ pub fn sleep(time: Duration) {
 }
 
 /// Answers the request now, and goes on: what is done after this keeps nobody waiting, has the same
-/// deadline, and what it returns is forgotten. Not for `submit_batch`.
+/// deadline, and what it returns is forgotten. For the role `executor`, and not for `submit_batch`.
 pub fn answer(outputs: &[Tensor]) -> Result<(), Error> {
     callables::answer(&borrowed(outputs))
 }

@@ -1,4 +1,5 @@
-//! Calling other models than the one that was asked for, for plugins in the role `executor`.
+//! Calling other models than the one that was asked for, from any role but `streaming-model`, which has
+//! `concurrent::model`.
 
 use crate::bindings::executor::models;
 use crate::{Callable, Error};

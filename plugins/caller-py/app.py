@@ -1,0 +1,29 @@
+"""The transformer of `plugins/caller` in Python: has one model work on the input, `before`, and another one on the
+output, `after`. Both take `x` and give `y`, FP32 [-1].
+"""
+
+import json
+
+import hostler_plugin as hostler
+
+
+class Transformer(hostler.Transformer):
+    def preprocess(self, request, input):
+        numbers = json.loads(input.value) if isinstance(input, hostler.Json) else None
+        if not isinstance(numbers, list):
+            raise hostler.invalid(None, "expected numbers")
+        return [around(request, "before", hostler.tensor("x", "FP32", [len(numbers)], numbers))]
+
+    def postprocess(self, request, outputs):
+        y = around(request, "after", hostler.named(outputs, "y").renamed("x"))
+        return hostler.Json(f"[{','.join(f'{y:.1f}' for y in hostler.elements(y))}]")
+
+
+def around(request, key, x):
+    to = hostler.text(request, key) or hostler.config(key)
+    if to is None:
+        return x
+    within_us = hostler.text(request, "within_us")
+    model = hostler.get_model(to)
+    outputs = hostler.call_within(model, [x], int(within_us) / 1e6) if within_us else model.call([x])
+    return hostler.named(outputs, "y").renamed("x")

@@ -1,0 +1,144 @@
+//! Calls another model while it answers, to see what comes of it. Models that it calls take `x` and give `y`, both
+//! `FP32 [-1]`. What it does is said by a parameter of the request or, without one, by its config.
+//!
+//! | key | |
+//! |---|---|
+//! | `to`, `version` | as a model it gives what that model gives for `x`; without one it is a leaf: `y` is `x` plus the parameter `offset` |
+//! | `elements` | how many of `x` a leaf answers, all by default |
+//! | `before`, `after` | as a transformer it has that model work on the input, and on the output; both optional |
+//! | `within_us` | the time that a call has |
+//! | `do` | `call`, the default; `twice`: both answers; `start`: two calls at once, and the first answer; `stream`: all responses of a model like `repeat`, to which `x` are the elements; `catch`: -1 instead of an error |
+
+use hostler_plugin::{
+    Callable, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, config, json,
+    log, models, tensor, wait_any,
+};
+use std::time::Duration;
+
+struct Caller;
+
+hostler_plugin::export!(Caller: transformer, model);
+
+impl Model for Caller {
+    fn metadata() -> ModelMetadata {
+        let spec = |name| tensor::spec(name, Datatype::Fp32, &[-1]);
+        ModelMetadata { inputs: vec![spec("x")], outputs: vec![spec("y")] }
+    }
+
+    fn predict(request: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+        let Some(to) = setting(request, "to")? else { return leaf(request, &inputs[0]) };
+        let version = setting(request, "version")?;
+        let ask = || ask(request, &models::get(&to, version.as_deref())?, &inputs);
+        Ok(vec![match setting(request, "do")?.as_deref() {
+            Some("twice") => joined(&[ask()?, ask()?])?,
+            Some("catch") => ask().or_else(|error| {
+                log::info(&format!("caught: {}", error.message));
+                tensor::fp32("y", &[1], &[-1.0])
+            })?,
+            _ => ask()?,
+        }])
+    }
+}
+
+impl Transformer for Caller {
+    fn preprocess(request: &Request, input: Payload) -> Result<Vec<Tensor>, Error> {
+        let Payload::Json(text) = input else { return Err(Error::unsupported("send JSON")) };
+        let numbers = match json::parse(&text) {
+            Ok(json::Value::Array(values)) => values,
+            _ => return Err(Error::invalid_input("expected numbers")),
+        };
+        let number = |value: &json::Value| match value {
+            json::Value::Number(number) => Ok(*number as f32),
+            _ => Err(Error::invalid_input("expected numbers")),
+        };
+        let x = numbers.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+        around(request, "before", tensor::fp32("x", &[x.len() as i64], &x)?)
+    }
+
+    fn postprocess(request: &Request, outputs: Vec<Tensor>) -> Result<Payload, Error> {
+        let y = around(request, "after", tensor::named(&outputs, "y")?.renamed("x"))?;
+        let y: Vec<String> = y[0].to_f32()?.iter().map(|y| format!("{y:.1}")).collect();
+        Ok(Payload::Json(format!("[{}]", y.join(","))))
+    }
+}
+
+/// What the model that `key` names makes of `x`, again as `x`.
+fn around(request: &Request, key: &str, x: Tensor) -> Result<Vec<Tensor>, Error> {
+    let Some(to) = setting(request, key)? else { return Ok(vec![x]) };
+    Ok(vec![ask(request, &models::get(&to, None)?, &[x])?.renamed("x")])
+}
+
+fn ask(request: &Request, model: &Callable, inputs: &[Tensor]) -> Result<Tensor, Error> {
+    let timeout =
+        setting(request, "within_us")?.and_then(|text| text.parse().ok()).map(Duration::from_micros);
+    let start = |inputs: &[Tensor]| match timeout {
+        Some(timeout) => model.start_within(inputs, timeout),
+        None => model.start(inputs),
+    };
+    let outputs = match (setting(request, "do")?.as_deref(), timeout) {
+        (Some("stream"), _) => {
+            if !model.is_streaming() {
+                return Err(Error::unsupported("it gives one response"));
+            }
+            return everything(start(&stream_inputs(&inputs[0])?)?.responses());
+        }
+        (Some("start"), _) => {
+            let calls = [start(inputs)?, start(inputs)?];
+            let first = wait_any(&[&calls[0], &calls[1]], None);
+            let [left, right] = calls;
+            if first == Some(0) { left.wait()? } else { right.wait()? }
+        }
+        (_, Some(timeout)) => model.call_within(inputs, timeout)?,
+        _ => model.call(inputs)?,
+    };
+    Ok(tensor::named(&outputs, "y")?.renamed("y"))
+}
+
+fn stream_inputs(x: &Tensor) -> Result<Vec<Tensor>, Error> {
+    let elements: Vec<i32> = x.to_f32()?.iter().map(|x| *x as i32).collect();
+    let count = elements.len() as i64;
+    Ok(vec![
+        tensor::int32("IN", &[count], &elements)?,
+        tensor::uint32("DELAY", &[count], &vec![1; elements.len()])?,
+        tensor::uint32("WAIT", &[1], &[0])?,
+    ])
+}
+
+fn everything(responses: impl Iterator<Item = Result<Vec<Tensor>, Error>>) -> Result<Tensor, Error> {
+    let mut y = Vec::new();
+    for outputs in responses {
+        y.extend(tensor::named(&outputs?, "OUT")?.to_i32()?.into_iter().map(|element| element as f32));
+    }
+    tensor::fp32("y", &[y.len() as i64], &y)
+}
+
+fn joined(parts: &[Tensor]) -> Result<Tensor, Error> {
+    let mut y = Vec::new();
+    for part in parts {
+        y.extend(part.to_f32()?);
+    }
+    tensor::fp32("y", &[y.len() as i64], &y)
+}
+
+fn leaf(request: &Request, x: &Tensor) -> Result<Vec<Tensor>, Error> {
+    if let Some(elements) = setting(request, "elements")?.and_then(|text| text.parse::<u32>().ok()) {
+        return Ok(vec![Tensor::create(
+            "y",
+            Datatype::Fp32,
+            &[elements.into()],
+            &x.read(0, 4 * u64::from(elements)),
+        )?]);
+    }
+    let Some(offset) = request.number("offset")? else { return Ok(vec![x.renamed("y")]) };
+    log::info(&format!("leaf {} {}", request.model(), request.id()));
+    let y: Vec<f32> = x.to_f32()?.iter().map(|x| x + offset as f32).collect();
+    Ok(vec![tensor::fp32("y", &x.shape(), &y)?])
+}
+
+/// A text from the request, or else from the config.
+fn setting(request: &Request, key: &str) -> Result<Option<String>, Error> {
+    match request.text(key)? {
+        Some(text) => Ok(Some(text)),
+        None => config::get(key),
+    }
+}
