@@ -60,6 +60,7 @@ pub fn serve(options: &Options) -> Result<bool> {
     let admin = runtime.block_on(Listener::bind("admin", settings.admin))?;
     let metrics = Arc::new(Metrics::new());
     let loader = loader(&settings, &metrics, runtime.handle())?;
+    let engine = Arc::clone(&loader.engine);
     let reloader = Arc::new(Reloader::start(path.clone(), files, first, loader, last_good)?);
     let access_log = settings.access_log.then(|| AccessLog::start(&metrics)).transpose()?;
     let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), access_log, settings.limits));
@@ -85,8 +86,13 @@ pub fn serve(options: &Options) -> Result<bool> {
         readiness: Arc::clone(&readiness),
         reloader: Arc::clone(&reloader),
     });
-    let operator = Arc::new(Admin { router: Arc::clone(&router), metrics: Arc::clone(&metrics), reloader });
-    let serving = Serving { settings, metrics, router, jobs, readiness };
+    let operator = Arc::new(Admin {
+        router: Arc::clone(&router),
+        metrics: Arc::clone(&metrics),
+        reloader: Arc::clone(&reloader),
+        engine,
+    });
+    let serving = Serving { settings, metrics, router, jobs, readiness, reloader };
     let drained = runtime.block_on(serving.run(Listeners { http, grpc, admin }, public, operator))?;
     // Workers that still run are not waited for: they were named.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -145,6 +151,7 @@ struct Serving {
     router: Arc<Router>,
     jobs: Arc<Jobs>,
     readiness: Arc<Readiness>,
+    reloader: Arc<Reloader>,
 }
 
 impl Serving {
@@ -174,6 +181,10 @@ impl Serving {
             let _ = stop_http.send(true);
             let jobs = self.jobs.drain(grace);
             let (requests, ()) = tokio::join!(tokio::time::timeout(grace, public), jobs);
+            // Plugins have the last word when nobody asks them for anything any more.
+            if requests.is_ok() && tokio::time::timeout(grace, self.reloader.finish()).await.is_err() {
+                tracing::warn!(limit_ms = grace.as_millis() as u64, "plugins have not ended in time");
+            }
             requests.is_ok()
         };
         let drained = tokio::select! {

@@ -56,6 +56,8 @@ pub struct SharedLimits {
     pub turn: Duration,
     /// Time that a guest has to return when nobody waits for its answer any more.
     pub grace: Duration,
+    /// Time that calls have to end when their plugin is replaced; none: as long as a call may take.
+    pub drain: Option<Duration>,
 }
 
 impl Default for SharedLimits {
@@ -65,6 +67,7 @@ impl Default for SharedLimits {
             in_flight: 1024,
             turn: Duration::from_millis(100),
             grace: Duration::from_millis(100),
+            drain: None,
         }
     }
 }

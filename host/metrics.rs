@@ -3,14 +3,19 @@
 //! Labels are names from the policy, never from a request; what is unknown counts as `_unknown`.
 
 mod count;
+mod families;
 mod jobs;
 
 pub use count::Count;
+pub use families::{Change, Definition, Families, Family, FamilyKind, Refusal};
 pub use jobs::JobMetrics;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Seconds; a small model takes tens of microseconds, a large one seconds.
 const LATENCY_BUCKETS: [f64; 16] = [
@@ -20,6 +25,8 @@ const LATENCY_BUCKETS: [f64; 16] = [
 
 /// Requests of one run.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+const INSTANCES: &str = "hostler_plugin_instances";
 
 /// Label value for models that no policy knows.
 pub const UNKNOWN: &str = "_unknown";
@@ -65,6 +72,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub access_log_dropped: IntCounterVec,
     pub jobs: JobMetrics,
+    plugins: families::Plugins,
     uptime: Gauge,
     started: std::time::Instant,
 }
@@ -174,7 +182,7 @@ impl Metrics {
                 &["plugin"],
             ),
             plugin_instantiate: register(&registry, Histogram::with_opts(instantiate)),
-            plugin_instances: gauges("hostler_plugin_instances", "Plugin instances alive.", &["plugin"]),
+            plugin_instances: gauges(INSTANCES, "Plugin instances alive.", &["plugin"]),
             plugin_events: counter(
                 "hostler_plugin_events_total",
                 "What plugins count themselves.",
@@ -238,6 +246,7 @@ impl Metrics {
                 &[],
             ),
             jobs: JobMetrics::new(&registry),
+            plugins: families::Plugins::default(),
             uptime: register(
                 &registry,
                 Gauge::new("hostler_uptime_seconds", "Seconds since the process started."),
@@ -247,12 +256,45 @@ impl Metrics {
         }
     }
 
-    /// The text exposition format.
-    pub fn render(&self) -> String {
+    /// What a generation of this plugin measures itself.
+    pub fn families(&self, plugin: &Arc<str>) -> Families {
+        self.plugins.families(plugin)
+    }
+
+    /// The text exposition format, without what belongs to executors and plugins that are not served any more.
+    pub fn render(&self, served: &Served<'_>) -> String {
         self.uptime.set(self.started.elapsed().as_secs_f64());
+        let mut families = self.registry.gather();
+        families.iter_mut().for_each(|family| served.keep(family));
+        families.retain(|family| !family.get_metric().is_empty());
+        families.extend(families::collect(served.plugins.iter().copied()));
         TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
+            .encode_to_string(&families)
             .expect("invariant: names and labels were checked when registered")
+    }
+}
+
+/// What the policies have that serve now. What an earlier one had is not shown, and goes on where it was if it comes
+/// back.
+#[derive(Default)]
+pub struct Served<'a> {
+    pub executors: BTreeSet<&'a str>,
+    /// The first of two of one name is the one that counts.
+    pub plugins: Vec<&'a Families>,
+}
+
+impl Served<'_> {
+    fn keep(&self, family: &mut MetricFamily) {
+        let instances = family.name() == INSTANCES;
+        family.mut_metric().retain(|metric| {
+            // As long as there are any.
+            (instances && metric.get_gauge().get_value() > 0.0)
+                || metric.get_label().iter().all(|label| match label.name() {
+                    "executor" => self.executors.contains(label.value()),
+                    "plugin" => self.plugins.iter().any(|plugin| &**plugin.plugin() == label.value()),
+                    _ => true,
+                })
+        });
     }
 }
 

@@ -50,6 +50,11 @@ impl Router {
         self.live.snapshot()
     }
 
+    /// What serves now: the policy that is live, and the one that takes over, if there is one.
+    pub fn contents(&self) -> Vec<Arc<crate::policy::Content>> {
+        self.live.contents()
+    }
+
     /// A model's input from JSON: as it is for a transformer, as tensors without one.
     pub fn input(&self, route: &Route, text: JsonText) -> Result<Payload> {
         if route.transformer.is_some() {
@@ -89,7 +94,7 @@ impl Router {
 }
 
 /// Where there is room for one response only.
-fn refuse_streaming(route: &Route) -> Result<()> {
+pub fn refuse_streaming(route: &Route) -> Result<()> {
     if !route.is_streaming() {
         return Ok(());
     }

@@ -207,10 +207,10 @@ fn values_that_make_no_sense_are_refused() {
             "[executors.\"a b\"]\nkind = \"onnx\"\n",
             &["hostler.toml:1:12", "\"a b\" is not a name: [executors] cannot have it"],
         ),
-        ("[server]\nmax_body_mb = 0\n", &["[server] max_body_mb must be at least 1"]),
+        ("[server]\nmax_body_mb = 0\n", &["hostler.toml:2:1", "[server] max_body_mb must be at least 1"]),
         (
             "[server]\nhttp = \"localhost\"\n",
-            &["[server] http = \"localhost\" is not an address", "\"127.0.0.1:8000\""],
+            &["hostler.toml:2:1", "[server] http = \"localhost\" is not an address", "\"127.0.0.1:8000\""],
         ),
         (
             "[server]\nadmin = \"127.0.0.1\"\n",

@@ -3,7 +3,9 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Host, Setup, churn, eventually, model};
+use support::{
+    Host, Setup, churn, custom, eventually, exposition, model, never_seen, plugin, replace, streaming,
+};
 
 fn plus(more: &str) -> Setup {
     let manifest = format!("{more}\n[models.plus]\npath = \"plus.onnx\"\ntimeout_ms = 2000\n");
@@ -250,4 +252,145 @@ fn the_access_log_can_be_switched_off() {
             assert!(!host.stdout().join("\n").contains("asked"), "{key}");
         }
     }
+}
+
+/// The samples of /metrics, by a strict reader.
+fn samples(host: &Host) -> exposition::Samples {
+    exposition::read(&host.get("/metrics").text())
+}
+
+/// The value of a series, by its name and all of its labels.
+fn value(host: &Host, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect();
+    samples(host).get(&(name.to_owned(), labels)).copied()
+}
+
+#[test]
+fn plugins_of_every_role_and_language_have_metrics_with_labels() {
+    let manifest = "[plugins.hostile]\npath = \"hostile.wasm\"\n[models.sync]\nplugin = \"hostile\"\n\
+                    transformer = \"hostile\"\n[plugins.repeat]\npath = \"repeat.wasm\"\nconfig = { meter = \"1\" }\n\
+                    [models.repeat]\nplugin = \"repeat\"\n[plugins.py]\npath = \"py.wasm\"\n[models.py]\n\
+                    plugin = \"py\"\n[plugins.js]\npath = \"js.wasm\"\n[models.js]\nplugin = \"js\"\n";
+    let host = Setup::new(manifest)
+        .file("hostile.wasm", plugin("hostile"))
+        .file("repeat.wasm", plugin("repeat"))
+        .file("py.wasm", plugin("meter-py"))
+        .file("js.wasm", plugin("meter-js"))
+        .start();
+    for _ in 0..2 {
+        let body = json!({"model": "sync", "data": 1, "parameters": {"do": "meter"}});
+        assert_eq!(host.post("/predict", body.to_string()).status, 200);
+    }
+    for place in ["preprocess", "predict", "postprocess"] {
+        let labels = [("place", place), ("plugin", "hostile")];
+        assert_eq!(value(&host, "hostler_plugin_counter_places_total", &labels), Some(2.0), "{place}");
+    }
+    streaming::ask(&host, &streaming::request(&[0], 0, json!({})));
+    for place in ["initialize", "execute"] {
+        let labels = [("odd", "a\"b\\c\nd é"), ("place", place), ("plugin", "repeat")];
+        assert_eq!(value(&host, "hostler_plugin_counter_calls_total", &labels), Some(1.0), "{place}");
+        let labels = [("place", place), ("plugin", "repeat")];
+        assert_eq!(value(&host, "hostler_plugin_gauge_last", &labels), Some(1.5), "{place}");
+    }
+    let bucket =
+        |le| value(&host, "hostler_plugin_histogram_spread_bucket", &[("le", le), ("plugin", "repeat")]);
+    assert_eq!(["0.5", "1", "+Inf"].map(bucket), [Some(0.0), Some(2.0), Some(2.0)]);
+    for language in ["py", "js"] {
+        let message = json!({"message": ["abc", "d"]});
+        let answer = host.predict(language, message.clone());
+        assert_eq!(answer.status, 200, "{language}: {}", answer.text());
+        let own = [("plugin", language)];
+        let labels = [("model", language), ("plugin", language)];
+        assert_eq!(value(&host, "hostler_plugin_counter_answers_total", &labels), Some(1.0), "{language}");
+        assert_eq!(value(&host, "hostler_plugin_gauge_elements", &own), Some(2.0), "{language}");
+        assert_eq!(value(&host, "hostler_plugin_histogram_lengths_sum", &own), Some(3.0), "{language}");
+        let body = json!({"model": language, "data": message, "parameters": {"again": true}});
+        host.post("/predict", body.to_string()).refused(
+            500,
+            "failed",
+            &["\"answers\" is a counter", "already"],
+        );
+    }
+    // Two plugins, one family.
+    let text = host.get("/metrics").text();
+    assert_eq!(text.matches("# TYPE hostler_plugin_counter_answers_total ").count(), 1);
+}
+
+#[test]
+fn metrics_that_are_too_much_or_wrong_are_errors_and_no_traps() {
+    let host = custom::setup("hostile-executor", "", "").start();
+    let cases = [
+        ("names", 413, "too_large", "64 metrics"),
+        ("series", 413, "too_large", "1000 time series"),
+        ("value", 413, "too_large", "128 are allowed"),
+        ("buckets", 413, "too_large", "32 are allowed"),
+        ("missing", 500, "failed", "has 1 labels (n), not 0"),
+        ("name", 500, "failed", "letters, digits"),
+        ("twice", 500, "failed", "is a gauge with no labels"),
+        ("relabelled", 500, "failed", "cannot be a gauge with the labels b"),
+        ("less", 500, "failed", "only grows"),
+        ("nan", 500, "failed", "no number"),
+    ];
+    for (number, (what, status, kind, part)) in (1..).zip(cases) {
+        // Each in a generation of its own: what one has defined is too much for the next.
+        replace(&host.path("hostile-executor.wasm"), &{
+            let file = std::fs::read(plugin("hostile-executor")).unwrap();
+            never_seen(&file, number)
+        });
+        assert_eq!(host.admin_post("/admin/reload").status, 200, "{what}");
+        let body = json!({"model": "asked", "data": [1.0], "parameters": {"do": "labels", "what": what}});
+        let answer = host.post("/predict", body.to_string());
+        assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        answer.refused(status, kind, &[part]);
+        samples(&host);
+    }
+    assert_eq!(host.metric("hostler_plugin_traps_total{plugin=\"hostile-executor\"}"), 0.0);
+}
+
+#[test]
+fn what_a_plugin_counts_survives_swaps_and_goes_with_the_plugin() {
+    let meter = "[plugins.hostile]\npath = \"hostile.wasm\"\n[models.sync]\nplugin = \"hostile\"\n\
+                 transformer = \"hostile\"\n";
+    let other = "[executors.other]\nkind = \"thread-pool\"\n[models.plus]\npath = \"plus.onnx\"\n[policy]\nplus = \"other\"\n";
+    let host = Setup::new(&format!("{other}{meter}"))
+        .file("hostile.wasm", plugin("hostile"))
+        .file("plus.onnx", model("plus1"))
+        .start();
+    let count = || {
+        let body = json!({"model": "sync", "data": 1, "parameters": {"do": "meter", "at": "predict"}});
+        assert_eq!(host.post("/predict", body.to_string()).status, 200);
+    };
+    let labels = [("place", "predict"), ("plugin", "hostile")];
+    let counted = || value(&host, "hostler_plugin_counter_places_total", &labels);
+    count();
+    let file = std::fs::read(plugin("hostile")).unwrap();
+    for number in 1..=3 {
+        replace(&host.path("hostile.wasm"), &never_seen(&file, number));
+        assert_eq!(host.admin_post("/admin/reload").status, 200);
+        assert_eq!(counted(), Some(f64::from(number)), "before the new one has counted");
+        count();
+    }
+    assert_eq!(counted(), Some(4.0));
+    assert_eq!(
+        value(&host, "hostler_executor_workers", &[("executor", "other")]).map(|n| n > 0.0),
+        Some(true)
+    );
+    // Gone with its plugin, and so are the numbers of an executor that is not there any more.
+    let plus = "[models.plus]\npath = \"plus.onnx\"\n";
+    replace(&host.path("hostler.toml"), plus.as_bytes());
+    assert_eq!(host.admin_post("/admin/reload").status, 200);
+    let left = samples(&host);
+    let of = |label: &str, value: &str| {
+        let has = |(_, labels): &&(String, std::collections::BTreeMap<String, String>)| {
+            labels.get(label).is_some_and(|known| known == value)
+        };
+        left.keys().filter(has).map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((of("plugin", "hostile"), of("executor", "other")), (vec![], vec![]));
+    assert!(!of("executor", "onnx").is_empty());
+    // And back, with what they were.
+    assert_eq!(host.admin_post("/admin/policy/rollback").status, 200);
+    assert_eq!(counted(), Some(4.0));
+    count();
+    assert_eq!(counted(), Some(5.0));
 }

@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use std::time::Duration;
 use support::Setup;
-use support::streaming::{Stream, ask, elements, repeat, request};
+use support::streaming::{Stream, ask, repeat, request, setup};
 use support::triton::Triton;
 
 const EVENTS: &str = "text/event-stream";
@@ -33,39 +33,40 @@ fn responses_come_as_they_are_made() {
 }
 
 #[test]
-fn a_request_may_have_no_responses_or_end_with_an_error() {
-    let host = repeat("", "");
-    assert!(ask(&host, &request(&[], 10, json!({}))).is_empty());
-    // Before the first response an error has its own status; after it, it ends the stream.
-    let failed = request(&[0, 0], 0, json!({"do": "fail", "at": 0}));
-    let refused = Stream::open(host.http, &failed, "*/*");
-    assert_eq!(refused.status, 500);
-    assert!(refused.lines()[0]["error"]["message"].as_str().unwrap().contains("asked to fail"));
-    let lines = ask(&host, &request(&[0, 0], 0, json!({"do": "fail", "at": 1})));
-    assert_eq!(elements(&lines), [100]);
-    assert_eq!((lines.len(), &lines[1]["error"]["plugin"]), (2, &json!("repeat")));
-    // Others go on as if nothing had been.
-    assert_eq!(elements(&ask(&host, &request(&[0, 0], 0, json!({})))), [100, 101]);
-}
-
-#[test]
 fn a_streaming_model_is_refused_where_there_is_one_response_only() {
     let host = repeat("", "");
     let body = request(&[0], 0, json!({}));
     host.post("/predict", body.to_string()).refused(501, "unsupported", &["/predict/stream"]);
+    // Nor as a job, whose result is one.
+    host.post("/predict/async", body.to_string()).refused(501, "unsupported", &["/predict/stream"]);
+    let items = json!({"model": "repeat", "items": [{"data": body["data"]}]});
+    for path in ["/predict/batch", "/predict/async/batch"] {
+        host.post(path, items.to_string()).refused(501, "unsupported", &["/predict/stream"]);
+    }
     let bad = json!({"model": "repeat", "data": {"IN": [1]}});
     assert_eq!(Stream::open(host.http, &bad, EVENTS).status, 400);
 }
 
 #[test]
-fn a_short_request_overtakes_a_long_one_in_the_same_instance() {
-    let host = repeat("", "");
-    let mut long = Stream::open(host.http, &request(&[0, 1000], 0, json!({})), "*/*");
-    long.part().unwrap().expect("it has begun");
-    let short = Stream::open(host.http, &request(&[20], 0, json!({})), "*/*");
-    assert_eq!(short.rest().len(), 1);
-    assert!(long.started.elapsed() < Duration::from_millis(900));
-    assert_eq!(long.rest().len(), 1);
+fn a_custom_executor_cannot_stand_before_a_streaming_model() {
+    let custom = "[executors.pass]\nkind = \"custom\"\nplugin = \"pass\"\ninner = \"cpu\"\n\n[executors.cpu]\n\n\
+                  [plugins.pass]\npath = \"pass.wasm\"\n\n[policy]\nrepeat = \"pass\"\n";
+    let setup = setup("", custom).file("pass.wasm", support::plugin("pass"));
+    let log = setup.try_start().err().expect("it does not start");
+    assert!(log.contains("any number of responses") && log.contains("put it on \"cpu\""), "{log}");
+}
+
+#[test]
+fn checks_of_a_streaming_model_see_all_its_responses() {
+    let sample = |last: i64| {
+        let answers = json!([{"OUT": [100], "IDX": [0]}, {"OUT": [last], "IDX": [1]}]);
+        let data = json!({"IN": [100, 101], "DELAY": [0, 0], "WAIT": [0]});
+        json!([{"data": data, "expect": answers}]).to_string()
+    };
+    let check = "[[models.repeat.checks]]\nfile = \"check.json\"\n";
+    drop(setup("", check).text("check.json", &sample(101)).start());
+    let log = setup("", check).text("check.json", &sample(102)).try_start().err().expect("it does not start");
+    assert!(log.contains("result[1].OUT[0]: expected 102, got 101"), "{log}");
 }
 
 #[test]

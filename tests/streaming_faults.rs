@@ -66,19 +66,6 @@ fn fifty_streams_go_on_side_by_side() {
 }
 
 #[test]
-fn more_than_max_in_flight_are_refused_at_once() {
-    let host = repeat("max_in_flight = 4", "");
-    let mut open: Vec<_> =
-        (0..4).map(|_| Stream::open(host.http, &request(&[0, 30_000], 0, none()), "*/*")).collect();
-    open.iter_mut().for_each(|stream| assert!(stream.part().unwrap().is_some()));
-    let refused = Stream::open(host.http, &request(&[0], 0, none()), "*/*");
-    assert_eq!(refused.status, 429);
-    assert!(refused.lines()[0]["error"]["message"].as_str().unwrap().contains("max_in_flight"));
-    drop(open);
-    unharmed(&host);
-}
-
-#[test]
 fn who_leaves_frees_the_place_even_if_the_guest_takes_no_notice() {
     let host = repeat("grace_ms = 50\nmax_in_flight = 8", "");
     let mut before = None;

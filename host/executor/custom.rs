@@ -135,7 +135,16 @@ impl Executor for CustomExecutor {
 
     fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
         let name = &self.shared.name;
-        self.shared.inner.load(source).map_err(|error| error.context(format!("inner executor of \"{name}\"")))
+        let inner = self.shared.inner.load(source);
+        let callable = inner.map_err(|error| error.context(format!("inner executor of \"{name}\"")))?;
+        if callable.metadata().streaming {
+            return Err(Error::unsupported(format!(
+                "executor \"{name}\" is custom: its plugin answers a request once, but the model gives any number of \
+                 responses; put it on \"{}\" itself",
+                self.shared.inner.name()
+            )));
+        }
+        Ok(callable)
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {

@@ -68,7 +68,8 @@ pub trait Executor: Send + Sync {
         Err(lent)
     }
 
-    /// Runs one call outside of any queue, if it can: checks before a swap, `hostler predict`.
+    /// Runs one call outside of any queue, if it can: checks before a swap, `hostler predict`. For models that give
+    /// exactly one response.
     fn run_alone(&self, call: Call) -> BoxFuture<'static, Result<Response>> {
         Box::pin(run_alone(call))
     }

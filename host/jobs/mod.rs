@@ -110,6 +110,7 @@ impl Jobs {
 
     /// Checks an input against the model as it is now; a reload may change it before the job runs.
     pub fn item(&self, route: &Route, input: JsonText, parameters: Parameters) -> Result<Item> {
+        crate::router::refuse_streaming(route)?;
         self.parts.router.input(route, input.clone())?;
         Ok(Item { input, parameters })
     }

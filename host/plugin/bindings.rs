@@ -10,6 +10,9 @@ pub mod transformer {
         with: {
             "hostler:plugin/types.tensor": crate::predict::Tensor,
             "hostler:plugin/types.request": crate::plugin::host_calls::Request,
+            "hostler:plugin/metrics.counter": crate::plugin::numbers::Counter,
+            "hostler:plugin/metrics.gauge": crate::plugin::numbers::Gauge,
+            "hostler:plugin/metrics.histogram": crate::plugin::numbers::Histogram,
         },
     });
 }

@@ -7,6 +7,7 @@
 use super::cache::Cache;
 use super::memory::Memory;
 use super::state::State;
+use super::undrained::Undrained;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -47,6 +48,8 @@ pub struct Engine {
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     /// What plugins remember, by their names, as long as a generation of theirs is there.
     memories: Mutex<HashMap<Arc<str>, Weak<Memory>>>,
+    /// Calls that did not end when their plugin was replaced.
+    pub(super) undrained: Undrained,
 }
 
 /// What plugins with calls that wait side by side run on: an engine with the machinery for tasks, which costs all
@@ -103,6 +106,7 @@ impl Engine {
             concurrent: OnceLock::new(),
             idle: Mutex::default(),
             memories: Mutex::default(),
+            undrained: Undrained::default(),
         }))
     }
 
@@ -143,6 +147,11 @@ impl Engine {
         });
         memory.set_bound(bytes_max);
         memory
+    }
+
+    /// Calls that did not end when their plugin was replaced.
+    pub fn undrained(&self) -> &Undrained {
+        &self.undrained
     }
 
     pub(super) fn register_idle(&self, idle: Weak<dyn Reclaim>) {

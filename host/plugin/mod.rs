@@ -18,13 +18,16 @@ mod numbers;
 #[cfg(feature = "outbound-http")]
 mod outbound;
 mod state;
+mod undrained;
 
-pub use concurrent::{Permit, StreamingModel};
+pub use concurrent::{Permit, ReplicaStatus, StreamingModel};
 pub use engine::Engine;
 pub use executor::{Answered, PluginExecutor};
 pub use inspect::{Anatomy, CONTRACT_VERSION, Role};
 pub use instance::{share_this_thread, with_ticks};
+pub use numbers::Numbers;
 pub use state::Grant;
+pub use undrained::{Ended, Undrained};
 
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;

@@ -1,11 +1,13 @@
 //! Metrics that a plugin counts itself: the interface `metrics`.
 
-use super::bindings::metrics;
+use super::bindings::{metrics, types};
 use super::state::State;
-use crate::metrics::Metrics;
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec};
+use crate::error::{Error, Kind};
+use crate::metrics::{Change, Definition, Families, Family, FamilyKind, Metrics, Refusal};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use wasmtime::component::Resource;
 
 /// Names of one plugin; each is a time series.
 const NAMES_MAX: usize = 64;
@@ -15,19 +17,26 @@ pub struct Numbers {
     events: IntCounterVec,
     values: GaugeVec,
     known: Mutex<Known>,
+    families: Families,
 }
 
 /// Prepared series: no look-up by label when a guest counts.
 #[derive(Default)]
 struct Known {
     events: HashMap<String, IntCounter>,
-    values: HashMap<String, Gauge>,
+    values: HashMap<String, prometheus::Gauge>,
 }
 
 impl Numbers {
     pub fn new(plugin: Arc<str>, metrics: &Metrics) -> Self {
         let (events, values) = (metrics.plugin_events.clone(), metrics.plugin_values.clone());
-        Numbers { plugin, events, values, known: Mutex::default() }
+        let families = metrics.families(&plugin);
+        Numbers { plugin, events, values, known: Mutex::default(), families }
+    }
+
+    /// The metrics that the plugin has defined.
+    pub fn families(&self) -> &Families {
+        &self.families
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -81,5 +90,113 @@ impl metrics::Host for State {
 
     fn set(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
         self.grant.numbers.set(name, value)
+    }
+}
+
+/// The handles of a guest.
+pub struct Counter(Arc<Family>);
+pub struct Gauge(Arc<Family>);
+pub struct Histogram(Arc<Family>);
+
+type Trappable<T> = wasmtime::Result<T>;
+type Lowered<T> = Result<T, types::Error>;
+
+fn lowered(refusal: Refusal) -> types::Error {
+    match refusal {
+        Refusal::TooMuch(message) => Error::new(Kind::TooLarge, message).into(),
+        Refusal::Wrong(message) => Error::failed(message).into(),
+    }
+}
+
+impl State {
+    fn create<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        definition: Definition,
+        handle: impl FnOnce(Arc<Family>) -> T,
+    ) -> Trappable<Lowered<Resource<T>>> {
+        Ok(match self.grant.numbers.families.define(name, definition) {
+            Ok(family) => Ok(self.table.push(handle(family))?),
+            Err(refusal) => Err(lowered(refusal)),
+        })
+    }
+}
+
+impl State {
+    fn change(&self, family: &Family, values: Vec<String>, change: Change) -> Trappable<Lowered<()>> {
+        Ok(self.grant.numbers.families.change(family, values, change).map_err(lowered))
+    }
+}
+
+impl metrics::HostCounter for State {
+    fn create(
+        &mut self,
+        name: String,
+        help: String,
+        labels: Vec<String>,
+    ) -> Trappable<Lowered<Resource<Counter>>> {
+        let definition = Definition { kind: FamilyKind::Counter, help, labels, buckets: Vec::new() };
+        State::create(self, &name, definition, Counter)
+    }
+
+    fn add(&mut self, counter: Resource<Counter>, values: Vec<String>, by: f64) -> Trappable<Lowered<()>> {
+        self.change(&self.table.get(&counter)?.0, values, Change::Add(by))
+    }
+
+    fn drop(&mut self, counter: Resource<Counter>) -> Trappable<()> {
+        self.table.delete(counter)?;
+        Ok(())
+    }
+}
+
+impl metrics::HostGauge for State {
+    fn create(
+        &mut self,
+        name: String,
+        help: String,
+        labels: Vec<String>,
+    ) -> Trappable<Lowered<Resource<Gauge>>> {
+        let definition = Definition { kind: FamilyKind::Gauge, help, labels, buckets: Vec::new() };
+        State::create(self, &name, definition, Gauge)
+    }
+
+    fn set(&mut self, gauge: Resource<Gauge>, values: Vec<String>, value: f64) -> Trappable<Lowered<()>> {
+        self.change(&self.table.get(&gauge)?.0, values, Change::Set(value))
+    }
+
+    fn add(&mut self, gauge: Resource<Gauge>, values: Vec<String>, by: f64) -> Trappable<Lowered<()>> {
+        self.change(&self.table.get(&gauge)?.0, values, Change::Add(by))
+    }
+
+    fn drop(&mut self, gauge: Resource<Gauge>) -> Trappable<()> {
+        self.table.delete(gauge)?;
+        Ok(())
+    }
+}
+
+impl metrics::HostHistogram for State {
+    fn create(
+        &mut self,
+        name: String,
+        help: String,
+        labels: Vec<String>,
+        buckets: Vec<f64>,
+    ) -> Trappable<Lowered<Resource<Histogram>>> {
+        let definition = Definition { kind: FamilyKind::Histogram, help, labels, buckets };
+        State::create(self, &name, definition, Histogram)
+    }
+
+    fn observe(
+        &mut self,
+        histogram: Resource<Histogram>,
+        values: Vec<String>,
+        value: f64,
+    ) -> Trappable<Lowered<()>> {
+        self.change(&self.table.get(&histogram)?.0, values, Change::Observe(value))
+    }
+
+    fn drop(&mut self, histogram: Resource<Histogram>) -> Trappable<()> {
+        self.table.delete(histogram)?;
+        Ok(())
     }
 }

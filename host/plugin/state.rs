@@ -23,7 +23,7 @@ pub struct Grant {
     pub config: BTreeMap<String, String>,
     pub assets: BTreeMap<String, bytes::Bytes>,
     pub(super) memory: Arc<Memory>,
-    pub(super) numbers: Numbers,
+    pub(super) numbers: Arc<Numbers>,
     /// The servers that it may ask; none: nobody.
     #[cfg(feature = "outbound-http")]
     pub(super) outbound: Option<super::outbound::Outbound>,
@@ -33,7 +33,7 @@ impl Grant {
     /// A plugin of this name in this engine; it remembers what an earlier one of the same name has kept.
     pub fn new(name: Arc<str>, limits: PluginLimits, engine: &Engine, metrics: &Metrics) -> Self {
         let memory = engine.memory(&name, limits.state_bytes);
-        let numbers = Numbers::new(Arc::clone(&name), metrics);
+        let numbers = Arc::new(Numbers::new(Arc::clone(&name), metrics));
         let (config, assets) = Default::default();
         Grant {
             name,
@@ -60,6 +60,11 @@ impl Grant {
         let plugin = Arc::clone(&self.name);
         self.outbound = Some(super::outbound::Outbound::new(plugin, limits, ca, runtime, metrics)?);
         Ok(())
+    }
+
+    /// What the plugin counts.
+    pub fn numbers(&self) -> Arc<Numbers> {
+        Arc::clone(&self.numbers)
     }
 }
 

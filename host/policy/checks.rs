@@ -1,7 +1,8 @@
 //! Sample requests with expected answers: what a model must answer before it goes live.
 //!
 //! A check file is a JSON array of `{"data": …, "parameters": …, "expect": …}` (or one such object). Numbers
-//! may differ by the check's tolerance; everything else is exact. An answer may have more keys than `expect`.
+//! may differ by the check's tolerance; everything else is exact. An answer may have more keys than `expect`. A model
+//! with any number of responses is expected to answer with a list of them.
 
 use super::plan::CheckPlan;
 use super::{Content, Route};
@@ -14,6 +15,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Responses of one sample.
+const RESPONSES_MAX: usize = 10_000;
 
 /// One request and its expected result.
 #[derive(Deserialize)]
@@ -57,7 +61,7 @@ pub fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
 
 impl Route {
     /// Runs one plain request on the calling thread, outside of any queue where that can be; gives the
-    /// result as JSON. `policy` is what the route belongs to.
+    /// result as JSON, of a model with any number of responses as a list of them. `policy` is what the route belongs to.
     pub async fn sample(
         &self,
         policy: &Arc<Content>,
@@ -85,9 +89,25 @@ impl Route {
             runs: None,
             batching: None,
         };
-        let response = self.executor.run_alone(call).await?;
         let mut json = Vec::new();
-        predict::encode_result(&response.payload, &mut json)?;
+        if !self.is_streaming() {
+            let response = self.executor.run_alone(call).await?;
+            predict::encode_result(&response.payload, &mut json)?;
+            return Ok(json);
+        }
+        let mut responses = self.executor.submit(call)?;
+        json.push(b'[');
+        for count in 0.. {
+            let Some(response) = responses.next().await.transpose()? else { break };
+            if count >= RESPONSES_MAX {
+                return Err(Error::too_large(format!("it has more than {RESPONSES_MAX} responses")));
+            }
+            if count > 0 {
+                json.push(b',');
+            }
+            predict::encode_result(&response.payload, &mut json)?;
+        }
+        json.push(b']');
         Ok(json)
     }
 }

@@ -61,6 +61,8 @@ pub fn describe(plan: &Plan) -> Description {
                 ("turn_ms", now.turn.as_millis().to_string()),
                 ("grace_ms", now.grace.as_millis().to_string()),
             ]));
+            let drain = now.drain.map(|drain| ("drain_ms".to_owned(), drain.as_millis().to_string()));
+            entry.extend(drain);
         }
         entry.extend(plugin.config.iter().map(|(key, value)| (format!("config.{key}"), value.clone())));
         entry.extend(plugin.assets.iter().map(|(key, file)| (format!("assets.{key}"), file.sha256.clone())));

@@ -15,8 +15,10 @@ use crate::executor::{
     Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
     TlsFiles, TritonExecutor, Twin,
 };
-use crate::metrics::Metrics;
-use crate::plugin::{Engine, Grant, Plugin, PluginExecutor, PluginModel, Role, StreamingModel, Transformer};
+use crate::metrics::{Families, Metrics};
+use crate::plugin::{
+    Engine, Grant, Numbers, Plugin, PluginExecutor, PluginModel, Role, StreamingModel, Transformer,
+};
 use crate::predict::Metadata;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -85,7 +87,23 @@ enum CallableKey {
     },
 }
 
+impl Parts {
+    /// What the plugins measure themselves.
+    pub fn families(&self) -> impl Iterator<Item = &Families> {
+        self.plugins.values().map(|plugin| plugin.numbers.families())
+    }
+
+    /// Plugins whose calls wait side by side.
+    pub fn shared(&self) -> impl Iterator<Item = &Arc<StreamingModel>> {
+        self.plugins.values().filter_map(|plugin| match &plugin.model {
+            Some(ModelPlugin::Streaming(model)) => Some(model),
+            _ => None,
+        })
+    }
+}
+
 struct LoadedPlugin {
+    numbers: Arc<Numbers>,
     transformer: Option<Arc<Transformer>>,
     model: Option<ModelPlugin>,
     executor: Option<Arc<PluginExecutor>>,
@@ -250,6 +268,7 @@ impl Loader {
         let mut grant = Grant::new(Arc::clone(name), plan.limits.clone(), &self.engine, &self.metrics);
         grant.config.clone_from(&plan.config);
         grant.assets = assets.collect::<Result<_>>().map_err(named)?;
+        let numbers = grant.numbers();
         #[cfg(feature = "outbound-http")]
         if let Some(http) = &plan.http {
             let ca = http.ca.as_ref().map(|file| files.read(file)).transpose().map_err(named)?;
@@ -260,6 +279,7 @@ impl Loader {
         let wants = |role| plan.roles.contains(&role);
         self.runtime.block_on(async {
             Ok(LoadedPlugin {
+                numbers,
                 transformer: match wants(Role::Transformer) {
                     true => Some(Arc::new(plugin.transformer(&self.metrics).await?)),
                     false => None,

@@ -149,6 +149,8 @@ pub struct Plugin {
     pub turn_ms: Option<Spanned<u64>>,
     /// How long a call may take to return after nobody waits for it.
     pub grace_ms: Option<u64>,
+    /// How long calls may take to end when their plugin is replaced.
+    pub drain_ms: Option<u64>,
     #[serde(default)]
     pub config: BTreeMap<String, String>,
     #[serde(default)]

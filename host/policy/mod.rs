@@ -38,8 +38,8 @@ pub use usage::InUse;
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Batching, Callable, Executor, ModelTarget};
-use crate::metrics::Metrics;
-use crate::plugin::Transformer;
+use crate::metrics::{Families, Metrics};
+use crate::plugin::{StreamingModel, Transformer};
 use crate::predict::{Context, Metadata, Models, Target};
 use plan::{ModelName, Plan, RoutingPlan, StickyBy};
 use std::collections::BTreeMap;
@@ -127,13 +127,24 @@ pub struct Caller<'a> {
 }
 
 impl Content {
-    /// Why a model cannot run now, if there is one that cannot: a remote that is away.
+    /// Why a model cannot run now, if there is one that cannot: a remote that is away, a plugin that says
+    /// no or has no instance.
     pub fn unready(&self) -> Option<Error> {
         let routes = self.models.values().flat_map(|model| model.versions.values());
         routes.into_iter().find_map(|route| {
             let error = route.callable.ready().err()?;
             Some(error.context(format!("model \"{}\"", route.name)))
         })
+    }
+
+    /// What the plugins measure themselves.
+    pub fn families(&self) -> impl Iterator<Item = &Families> {
+        self.parts.families()
+    }
+
+    /// Plugins whose requests wait side by side.
+    pub fn shared_plugins(&self) -> impl Iterator<Item = &Arc<StreamingModel>> {
+        self.parts.shared()
     }
 
     pub fn models(&self) -> impl Iterator<Item = (&Arc<str>, &Model)> {

@@ -152,6 +152,15 @@ impl Reloader {
     pub fn report(&self) -> Report {
         self.shared.report()
     }
+
+    /// Lets the plugins of all policies finish what they do and end. For a host that stops.
+    pub async fn finish(&self) {
+        let mut contents = self.shared.live.contents();
+        contents.extend(self.shared.history().previous.iter().map(|policy| Arc::clone(&policy.content)));
+        for plugin in contents.iter().flat_map(|content| content.shared_plugins()) {
+            plugin.finish().await;
+        }
+    }
 }
 
 fn stopping() -> Error {
@@ -194,6 +203,7 @@ impl Keeper {
         let mut looked = Instant::now();
         loop {
             self.tick();
+            self.shared.drain_replaced();
             match next.pop_front() {
                 Some(Command::Look) if self.settings().watch => self.look(inbox, &mut next),
                 Some(Command::Look) => {}
@@ -271,6 +281,11 @@ impl Keeper {
             Trigger::Admin(_) => Overlay::default(),
             _ => self.shared.live.snapshot().content.plan.overlay.clone(),
         };
+        if matches!(trigger, Trigger::Admin(_)) && !dry_run {
+            // An operator's word is worth another attempt, whatever the files say.
+            let contents = self.shared.live.contents();
+            contents.iter().flat_map(|content| content.shared_plugins()).for_each(|plugin| plugin.lift());
+        }
         let started = Instant::now();
         let (planned, seen) = self.plan(&overlay);
         if !dry_run {

@@ -56,6 +56,13 @@ impl Live {
         Arc::clone(&self.0.load().stable)
     }
 
+    /// What serves now: the policy that is live, and the one that takes over, if there is one.
+    pub fn contents(&self) -> Vec<Arc<Content>> {
+        let serving = self.0.load();
+        let candidate = serving.candidate.as_ref().map(|candidate| Arc::clone(&candidate.policy.content));
+        [Some(Arc::clone(&serving.stable.content)), candidate].into_iter().flatten().collect()
+    }
+
     /// The policy for this caller. It stays on its side while the share is constant, and never goes back
     /// while the share grows.
     pub fn pick(&self, caller: &Caller<'_>) -> Picked {

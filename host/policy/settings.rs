@@ -102,6 +102,21 @@ impl Settings {
     }
 }
 
+/// A fault of `[server]` with its place in the manifest: these name their key first.
+pub fn placed(fault: Diagnostic, text: &str) -> Diagnostic {
+    let key = fault.message.strip_prefix("[server] ").and_then(|rest| rest.split(' ').next());
+    let span = key.and_then(|key| {
+        let manifest = toml::de::DeTable::parse(text).ok()?;
+        let server = manifest.get_ref().get("server")?.get_ref().as_table()?;
+        let (key, _) = server.iter().find(|(name, _)| name.get_ref() == key)?;
+        Some(key.span())
+    });
+    match span {
+        Some(span) => fault.at(span),
+        None => fault,
+    }
+}
+
 fn model_control(server: &manifest::Server) -> Result<bool, Diagnostic> {
     match server.model_control.as_deref() {
         // Whoever may load and unload can take a model from everybody else.

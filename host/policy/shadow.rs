@@ -9,7 +9,7 @@ use super::record::Compared;
 use super::rollout_settings::ShadowSettings;
 use super::tally::Outcome;
 use super::{Content, Route};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::executor::Call;
 use crate::metrics::Metrics;
 use crate::predict::{self, Context, Parameters, Payload, Response};
@@ -178,6 +178,10 @@ impl Copy {
             batching: self.route.batching,
             runs: None,
         };
+        if self.route.is_streaming() {
+            // The caller had one answer: any number of them is another one.
+            return Err(Error::unsupported(format!("model \"{name}\" gives any number of responses now")));
+        }
         self.route.executor.submit(call)?.one().await
     }
 }

@@ -4,6 +4,7 @@ use super::Service;
 use super::http::{self, Reply};
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::plugin::{Ended, Engine, ReplicaStatus};
 use crate::policy::Reloader;
 use crate::policy::record::Outcome;
 use crate::router::Router;
@@ -11,11 +12,13 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 pub struct Admin {
     pub router: Arc<Router>,
     pub metrics: Arc<Metrics>,
     pub reloader: Arc<Reloader>,
+    pub engine: Arc<Engine>,
 }
 
 impl Service for Admin {
@@ -98,8 +101,32 @@ impl Admin {
         let mut value = serde_json::to_value(&report).expect("invariant: a report has string keys");
         value["executors"] = executors.into();
         value["routes"] = routes.into();
+        let plugins: serde_json::Map<String, Value> = policy
+            .content
+            .shared_plugins()
+            .map(|plugin| {
+                let replicas: Vec<Value> = plugin.replicas().map(replica).collect();
+                (plugin.name().to_string(), json!({"replicas": replicas}))
+            })
+            .collect();
+        value["plugins"] = plugins.into();
+        value["undrained"] = self.undrained();
         value
     }
+
+    /// Calls that were ended by force when their plugin was replaced.
+    fn undrained(&self) -> Value {
+        let entry = |ended: &Ended| {
+            let at = ended.at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |at| at.as_secs_f64());
+            json!({"plugin": &*ended.plugin, "at": at, "calls": ended.calls, "requests": ended.requests})
+        };
+        self.engine.undrained().list().iter().map(entry).collect()
+    }
+}
+
+fn replica(status: ReplicaStatus) -> Value {
+    let ReplicaStatus { state, in_flight, lost, reason } = status;
+    json!({"state": state, "in_flight": in_flight, "lost": lost, "reason": reason})
 }
 
 /// Who asked, for the record: what the caller says of itself.

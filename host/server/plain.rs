@@ -4,7 +4,7 @@ use super::http::{self, Reply};
 use super::{Service, jobs, oip, stream};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Served};
 use crate::policy::{Reloader, Route};
 use crate::predict::{self, JsonText, Parameters, Payload};
 use crate::router::{Ask, Journey, Router};
@@ -221,10 +221,20 @@ impl Public {
 
 /// Metrics, with the gauges read now.
 pub(super) fn metrics_reply(metrics: &Metrics, router: &Router) -> Reply {
-    for executor in router.policy().content.executors.values() {
-        crate::executor::export_gauges(&**executor, metrics);
+    let contents = router.contents();
+    let mut served = Served::default();
+    for content in &contents {
+        served.plugins.extend(content.families());
+        // Where two have an executor of one name, the first one's is told.
+        let new = content.executors.iter().filter(|(name, _)| !served.executors.contains(&***name));
+        let new: Vec<_> = new.collect();
+        for (name, executor) in new {
+            crate::executor::export_gauges(&**executor, metrics);
+            served.executors.insert(name);
+        }
     }
-    http::reply(StatusCode::OK, HeaderValue::from_static("text/plain; version=0.0.4"), metrics.render())
+    let text = metrics.render(&served);
+    http::reply(StatusCode::OK, HeaderValue::from_static("text/plain; version=0.0.4"), text)
 }
 
 /// Headers and query of a request.

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod client;
 pub mod control;
 pub mod custom;
+pub mod exposition;
 pub mod gather;
 pub mod jobs;
 pub mod load;

@@ -8,11 +8,14 @@ use crate::predict::{Context, Metadata, Payload, Response, Sender, Service, Tens
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use wasmtime::component::GuestTaskId;
+
+/// The key of what the host itself calls, such as `ready`; no request has it.
+pub const HOST: u32 = 0;
 
 pub struct Desk {
     started: Instant,
@@ -56,7 +59,7 @@ impl Desk {
     pub fn seat(&self, call: InFlight) -> (u32, Arc<InFlight>) {
         let call = Arc::new(call);
         let mut inner = self.lock();
-        inner.keys_given = inner.keys_given.wrapping_add(1);
+        inner.keys_given = inner.keys_given.wrapping_add(1).max(HOST + 1);
         let key = inner.keys_given;
         inner.calls.insert(key, Arc::clone(&call));
         drop(inner);
@@ -67,6 +70,11 @@ impl Desk {
     /// Says which guest task works for a call.
     pub fn assign(&self, task: GuestTaskId, key: u32) {
         self.lock().tasks.insert(task, key);
+    }
+
+    /// The task of a call of the host has ended.
+    pub fn dismiss(&self, task: GuestTaskId) {
+        self.lock().tasks.remove(&task);
     }
 
     pub fn leave(&self, key: u32, task: GuestTaskId, clean: bool) {
@@ -107,6 +115,18 @@ impl Desk {
         }
     }
 
+    /// Remembers that it was none of the requests.
+    pub fn accuse_host(&self) {
+        self.lock().culprit.get_or_insert(HOST);
+    }
+
+    /// Tells all calls that they are to end, and why; gives their ids.
+    pub fn stop_all(&self, why: &Error) -> Vec<String> {
+        let calls: Vec<_> = self.lock().calls.values().cloned().collect();
+        calls.iter().for_each(|call| call.stop(why.clone()));
+        calls.iter().map(|call| call.context.id.to_string()).collect()
+    }
+
     /// All calls, now that the instance is lost; true for the one at fault.
     pub fn clear(&self) -> Vec<(bool, Arc<InFlight>)> {
         let mut inner = self.lock();
@@ -115,8 +135,8 @@ impl Desk {
         inner.calls.drain().map(|(key, call)| (Some(key) == culprit, call)).collect()
     }
 
-    pub fn knows_culprit(&self) -> bool {
-        self.lock().culprit.is_some()
+    pub fn culprit(&self) -> Option<u32> {
+        self.lock().culprit
     }
 
     pub fn stranded(&self) -> usize {
@@ -216,6 +236,9 @@ pub struct InFlight {
     responded: AtomicBool,
     /// Waits that failed because the call is over.
     refusals: AtomicU32,
+    /// Why it is to end before its time.
+    stopped: OnceLock<Error>,
+    stop: Notify,
     /// Calls to models that are under way on its behalf, and end with it.
     invocations: Mutex<Vec<Weak<Running>>>,
     /// How often it has asked a server.
@@ -241,6 +264,8 @@ impl InFlight {
             only: Mutex::default(),
             responded: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
+            stopped: OnceLock::new(),
+            stop: Notify::new(),
             invocations: Mutex::default(),
             #[cfg(feature = "outbound-http")]
             asked: AtomicU32::new(0),
@@ -250,9 +275,18 @@ impl InFlight {
 
     /// Why this call should not go on, once it should not.
     pub async fn over(&self) -> Error {
+        let mut stop = pin!(self.stop.notified());
+        stop.as_mut().enable();
+        if let Some(why) = self.stopped.get() {
+            return why.clone();
+        }
         tokio::select! {
+            () = stop => {}
             () = self.context.cancellation.cancelled() => {}
             () = tokio::time::sleep_until(self.deadline.into()) => {}
+        }
+        if let Some(why) = self.stopped.get() {
+            return why.clone();
         }
         match self.context.check() {
             Err(error) => error,
@@ -264,6 +298,12 @@ impl InFlight {
             ))
             .plugin(&*self.plugin),
         }
+    }
+
+    /// Ends this call as if its time were over, with this error.
+    fn stop(&self, why: Error) {
+        let _ = self.stopped.set(why);
+        self.stop.notify_waiters();
     }
 
     /// An error of the guest's own choice.

@@ -1,39 +1,26 @@
-//! The life of a replica: its thread makes an instance, runs its event loop, and makes another one when it is
-//! lost. Nothing here decides who is admitted.
+//! The life of a replica: its thread makes an instance, runs its event loop (`turns`), and makes another one when it
+//! is lost. Nothing here decides who is admitted.
 
-use super::desk::{Desk, InFlight};
-use super::host_calls::Sink;
+use super::desk::{Desk, HOST};
+use super::turns::{Execute, Ready, ask_ready, take_calls};
 use super::{Replica, Shared, Ticket};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::concurrent::StreamingModelPlugin;
-use crate::plugin::bindings::types;
 use crate::plugin::engine::TICK;
-use crate::plugin::host_calls::Request;
 use crate::plugin::instance::in_words;
 use crate::plugin::state::State;
 use crate::plugin::tensor_specs;
-use crate::predict::{Metadata, Tensor};
+use crate::predict::Metadata;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
-use wasmtime::component::{Accessor, AccessorTask, Resource, TypedFunc};
+use wasmtime::component::TypedFunc;
 use wasmtime::{AsContextMut, Store, StoreContextMut, UpdateDeadline};
 
 /// Guests yield to I/O, as all workers do.
 const GUEST_NICE: i32 = 5;
-
-/// Calls that were given up and stay in an instance before it is replaced.
-const STRANDED_MAX: usize = 256;
-
-/// The longest pause before another attempt to make an instance.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-type Execute = TypedFunc<
-    (Resource<Request>, Vec<Resource<Tensor>>, Resource<Sink>),
-    (std::result::Result<(), types::Error>,),
->;
 
 type Announced = Result<Arc<Metadata>>;
 
@@ -51,10 +38,26 @@ pub(super) fn spawn(
 }
 
 #[derive(Clone)]
-struct Life {
-    shared: Arc<Shared>,
-    replica: Arc<Replica>,
+pub(super) struct Life {
+    pub shared: Arc<Shared>,
+    pub replica: Arc<Replica>,
     index: usize,
+}
+
+/// A thread of a replica, as long as it lives.
+struct Thread(Arc<Replica>);
+
+impl Thread {
+    fn new(replica: &Arc<Replica>) -> Self {
+        replica.threads.send_modify(|threads| *threads += 1);
+        Thread(Arc::clone(replica))
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.0.threads.send_modify(|threads| *threads -= 1);
+    }
 }
 
 /// How the event loop of an instance ended.
@@ -66,7 +69,7 @@ enum Ended {
 }
 
 impl Life {
-    fn spawn(
+    pub fn spawn(
         self,
         tickets: UnboundedReceiver<Ticket>,
         announce: Option<oneshot::Sender<Announced>>,
@@ -76,7 +79,9 @@ impl Life {
             |error: std::io::Error| Error::failed(format!("cannot start the thread {name}: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let thread = std::thread::Builder::new().name(name.clone());
+        let alive = Thread::new(&self.replica);
         let live = move || {
+            let _alive = alive;
             crate::config::lower_priority(GUEST_NICE);
             runtime.block_on(self.live(tickets, announce));
         };
@@ -89,41 +94,56 @@ impl Life {
         mut announce: Option<oneshot::Sender<Announced>>,
     ) {
         let mut tickets = Some(tickets);
-        let mut failures = 0;
+        let standing = &self.replica.standing;
         loop {
-            let fault = match Instance::build(&self.shared).await {
+            let (fault, served) = match Instance::build(&self.shared).await {
                 Ok(instance) => {
-                    self.replica.set_fault(None);
+                    standing.set_ready(instance.is_ready);
                     if let Some(announce) = announce.take() {
                         let _ = announce.send(Ok(Arc::clone(&instance.metadata)));
                     }
                     match instance.serve(&self, &mut tickets).await {
                         (Ended::Drained, _) => return,
-                        (Ended::Lost(fault), served) => {
-                            // One that has served before is worth another at once.
-                            failures = if served > 0 { 0 } else { failures };
-                            fault
-                        }
+                        (Ended::Lost(fault), served) => (fault, served > 0),
                     }
                 }
-                Err(fault) => fault,
+                Err(fault) => (fault, false),
             };
             if let Some(announce) = announce.take() {
                 let _ = announce.send(Err(fault));
                 return;
             }
             let Some(queue) = &mut tickets else { return };
-            if queue.is_closed() && queue.is_empty() {
+            let pause = standing.lose(&fault, served);
+            if pause.is_zero() && !(queue.is_closed() && queue.is_empty()) {
+                continue;
+            }
+            let (plugin, pause_ms) = (&*self.shared.grant.name, pause.as_millis() as u64);
+            if standing.is_quarantined() {
+                tracing::error!(plugin, pause_ms, detail = fault.detail(), "quarantined: {fault}");
+                self.send_away(queue);
+            } else if !pause.is_zero() {
+                tracing::warn!(plugin, pause_ms, detail = fault.detail(), "no instance: {fault}");
+            }
+            if !(queue.is_closed() && queue.is_empty()) && !*self.replica.stop.borrow() {
+                standing.pause(pause).await;
+            }
+            if (queue.is_closed() && queue.is_empty()) || *self.replica.stop.borrow() {
                 return;
             }
-            if failures > 0 {
-                let pause = Duration::from_millis(10 << failures.min(10)).min(BACKOFF_MAX);
-                let (plugin, pause_ms) = (&*self.shared.grant.name, pause.as_millis() as u64);
-                tracing::warn!(plugin, pause_ms, detail = fault.detail(), "no instance: {fault}");
-                self.replica.set_fault(Some(fault));
-                tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Calls that wait for an instance that will not come.
+    fn send_away(&self, queue: &mut UnboundedReceiver<Ticket>) {
+        let why = self.replica.standing.refusal().unwrap_or_else(|| Error::unavailable("it is gone"));
+        let why =
+            why.context(format!("plugin \"{}\"", self.shared.grant.name)).plugin(&*self.shared.grant.name);
+        while let Some(mut ticket) = self.replica.retried().or_else(|| queue.try_recv().ok()) {
+            if let Some(sender) = ticket.sender.take() {
+                drop(ticket);
+                sender.finish(Err(why.clone()));
             }
-            failures += 1;
         }
     }
 }
@@ -132,6 +152,9 @@ struct Instance {
     store: Store<State>,
     exports: StreamingModelPlugin,
     execute: Execute,
+    ready: Ready,
+    /// What it said when it was made.
+    is_ready: bool,
     desk: Arc<Desk>,
     metadata: Arc<Metadata>,
     _alive: Alive,
@@ -181,26 +204,31 @@ impl Instance {
         shared.metrics.instantiate.observe(started.elapsed().as_secs_f64());
         shared.metrics.instances.inc();
         let _alive = Alive(shared.metrics.instances.clone());
-        let execute = execute(&mut store, &instance).map_err(failed)?;
+        let execute = export(&mut store, &instance, "execute").map_err(failed)?;
+        let ready = export(&mut store, &instance, "ready").map_err(failed)?;
         let model = exports.hostler_concurrent_streaming_model();
         let made = store
             .run_concurrent(async |accessor| {
                 desk.driven(async {
                     let initialized = model.call_initialize(accessor).await?;
-                    wasmtime::error::Ok((initialized, model.call_metadata(accessor).await?))
+                    if let Err(error) = initialized {
+                        return Ok(Err(error));
+                    }
+                    let metadata = model.call_metadata(accessor).await?;
+                    wasmtime::error::Ok(Ok((metadata, model.call_ready(accessor).await?)))
                 })
                 .await
             })
             .await
             .and_then(|made| made)
             .map_err(failed)?;
-        let (initialized, metadata) = made;
-        initialized.map_err(|error| Error::from(error).context("initialize"))?;
+        let (metadata, is_ready) = made.map_err(|error| Error::from(error).context("initialize"))?;
         let (inputs, outputs) = (tensor_specs(metadata.inputs), tensor_specs(metadata.outputs));
         let metadata = Arc::new(Metadata { inputs, outputs, streaming: metadata.streaming });
         let turn = limits.shared.turn;
         store.epoch_deadline_callback(move |store| go_on(store, turn));
-        Ok(Instance { store, exports, execute, desk: Arc::clone(desk), metadata, _alive })
+        let desk = Arc::clone(desk);
+        Ok(Instance { store, exports, execute, ready, is_ready, desk, metadata, _alive })
     }
 
     /// Takes calls until there can be no more or the instance is lost; gives how many have ended in order.
@@ -211,8 +239,17 @@ impl Instance {
         let outcome = {
             let work = self.store.run_concurrent(async |accessor| {
                 desk.driven(async {
-                    take_calls(accessor, life, tickets, &desk, &self.execute, &self.metadata).await?;
-                    model.call_finalize(accessor).await
+                    tokio::select! {
+                        biased;
+                        taken = take_calls(accessor, life, tickets, &desk, &self.execute, &self.metadata) => taken?,
+                        fault = ask_ready(accessor, life, &desk, self.ready) => return Err(fault),
+                    }
+                    let finalized = tokio::time::timeout(limits.timeout, model.call_finalize(accessor)).await;
+                    finalized.unwrap_or_else(|_| {
+                        let (plugin, limit_ms) = (&*shared.grant.name, limits.timeout.as_millis() as u64);
+                        tracing::warn!(plugin, limit_ms, "finalize has not returned within timeout_ms");
+                        Ok(())
+                    })
                 })
                 .await
             });
@@ -263,7 +300,7 @@ impl Instance {
 /// Tells all whose instance is lost, or sends them to the next one.
 fn mourn(life: &Life, desk: &Desk, fault: &Error) {
     let name = &life.shared.grant.name;
-    let knows_culprit = desk.knows_culprit();
+    let culprit_known = desk.culprit();
     let calls = desk.clear();
     tracing::warn!(plugin = &**name, calls = calls.len(), detail = fault.detail(), "instance lost: {fault}");
     for (culprit, call) in calls {
@@ -271,95 +308,16 @@ fn mourn(life: &Life, desk: &Desk, fault: &Error) {
             life.replica.again(ticket);
             continue;
         }
-        call.lost(match (culprit, knows_culprit) {
-            (true, _) | (_, false) => fault.clone(),
-            (false, true) => Error::unavailable(format!(
-                "plugin \"{name}\" lost its instance to another request, in the middle of this one: {fault}"
-            ))
-            .plugin(&**name),
-        });
-    }
-}
-
-/// The event loop's own part: begins calls as they come, until the last sender is gone and all is done.
-async fn take_calls(
-    accessor: &Accessor<State>,
-    life: &Life,
-    tickets: &mut Option<UnboundedReceiver<Ticket>>,
-    desk: &Arc<Desk>,
-    execute: &Execute,
-    metadata: &Arc<Metadata>,
-) -> wasmtime::Result<()> {
-    let limits = &life.shared.grant.limits;
-    loop {
-        let retried = life.replica.retried();
-        let ticket = match (retried, tickets.as_mut()) {
-            (Some(ticket), _) => Some(ticket),
-            (None, Some(queue)) => tokio::select! {
-                ticket = queue.recv() => ticket,
-                () = desk.until(|desk| desk.stranded() >= STRANDED_MAX) => {
-                    // Another instance goes on, on a thread of its own, while this one ends its calls.
-                    let queue = tickets.take().expect("invariant: it was there");
-                    tracing::info!(plugin = &*life.shared.grant.name, "replacing an instance full of stranded calls");
-                    if let Err(error) = life.clone().spawn(queue, None) {
-                        tracing::error!(plugin = &*life.shared.grant.name, "{error}");
-                    }
-                    None
-                }
-            },
-            (None, None) => None,
-        };
-        let Some(ticket) = ticket else { break };
-        life.shared.metrics.calls.inc();
-        let inputs = ticket.inputs.clone();
-        let (key, call) = desk.seat(InFlight::new(ticket, &life.shared.grant.name, limits.timeout, metadata));
-        let (execute, desk, grace) = (*execute, Arc::clone(desk), limits.shared.grace);
-        accessor.spawn(Serve { key, call, inputs, execute, desk, grace })?;
-    }
-    let _ = tokio::time::timeout(limits.timeout, desk.until(Desk::is_empty)).await;
-    Ok(())
-}
-
-/// One call in the event loop.
-struct Serve {
-    key: u32,
-    call: Arc<InFlight>,
-    inputs: Vec<Tensor>,
-    execute: Execute,
-    desk: Arc<Desk>,
-    grace: Duration,
-}
-
-impl AccessorTask<State> for Serve {
-    async fn run(self, accessor: &Accessor<State>) -> wasmtime::Result<()> {
-        let Serve { key, call, inputs, execute, desk, grace } = self;
-        let begun = accessor.with(|mut access| {
-            let table = &mut access.get().table;
-            let inputs = inputs.into_iter().map(|tensor| Ok(table.push(tensor)?));
-            let inputs = inputs.collect::<wasmtime::Result<Vec<_>>>()?;
-            let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
-            let begun = execute.start_call_concurrent(&mut access, parameters)?;
-            desk.assign(begun.task(), key);
-            wasmtime::error::Ok(begun)
-        })?;
-        let task = begun.task();
-        let given_up = async {
-            call.fail(call.over().await);
-            tokio::time::sleep(grace).await;
-        };
-        tokio::select! {
-            biased;
-            outcome = execute.finish_call_concurrent(accessor, begun) => {
-                let (outcome,) = outcome?;
-                desk.leave(key, task, true);
-                call.end(outcome.map_err(|error| call.own(error.into()))).await;
+        let to = match culprit_known {
+            Some(HOST) => " in the middle of this request",
+            Some(_) if !culprit => " to another request, in the middle of this one",
+            _ => {
+                call.lost(fault.clone());
+                continue;
             }
-            () = given_up => {
-                desk.leave(key, task, false);
-                call.end(Ok(())).await;
-            }
-        }
-        Ok(())
+        };
+        let message = format!("plugin \"{name}\" lost its instance{to}: {fault}");
+        call.lost(Error::unavailable(message).plugin(&**name));
     }
 }
 
@@ -375,10 +333,18 @@ fn go_on(mut store: StoreContextMut<'_, State>, turn: Duration) -> wasmtime::Res
 }
 
 /// The function behind the generated binding: only it tells which task a call is.
-fn execute(store: &mut Store<State>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Execute> {
+fn export<P, R>(
+    store: &mut Store<State>,
+    instance: &wasmtime::component::Instance,
+    name: &str,
+) -> wasmtime::Result<TypedFunc<P, R>>
+where
+    P: wasmtime::component::ComponentNamedList + wasmtime::component::Lower,
+    R: wasmtime::component::ComponentNamedList + wasmtime::component::Lift,
+{
     const ROLE: &str = "hostler:concurrent/streaming-model@0.1.0";
     let role = instance.get_export_index(&mut *store, None, ROLE);
-    let function = instance.get_export_index(&mut *store, role.as_ref(), "execute");
-    let function = function.ok_or_else(|| wasmtime::Error::msg("it has no execute"))?;
+    let function = instance.get_export_index(&mut *store, role.as_ref(), name);
+    let function = function.ok_or_else(|| wasmtime::Error::msg(format!("it has no {name}")))?;
     instance.get_typed_func(store, function)
 }

@@ -10,22 +10,27 @@ mod host_calls;
 mod http;
 mod instance;
 mod models;
+mod standing;
+mod turns;
 
 pub(super) use desk::Desk;
 pub use host_calls::Sink;
 pub(super) use models::Limit;
 pub use models::{Callable, Invocation};
+pub use standing::ReplicaStatus;
 
 use super::engine::Engine;
 use super::instance::PluginMetrics;
 use super::state::{Grant, State};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Metadata, Sender, Tensor};
+use standing::Standing;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 type Pre = super::bindings::concurrent::StreamingModelPluginPre<State>;
 
@@ -54,27 +59,24 @@ struct Line {
 #[derive(Default)]
 struct Replica {
     in_flight: AtomicUsize,
-    /// Why there is no instance now.
-    fault: Mutex<Option<Error>>,
+    standing: Standing,
     /// Calls of a lost instance that the next one makes again.
     retries: Mutex<VecDeque<Ticket>>,
+    /// Set while no policy that serves has it: what it works on is to end within the time for that.
+    replaced: watch::Sender<bool>,
+    /// Set when no call is to come any more, though there is a way for it.
+    stop: watch::Sender<bool>,
+    /// Threads that run an instance of it.
+    threads: watch::Sender<usize>,
 }
 
 impl Replica {
-    fn fault(&self) -> Option<Error> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn again(&self, ticket: Ticket) {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).push_back(ticket);
     }
 
     fn retried(&self) -> Option<Ticket> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    fn set_fault(&self, fault: Option<Error>) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 
@@ -151,21 +153,53 @@ impl StreamingModel {
 
     /// Why no call makes sense now, if none does.
     pub fn refusal(&self) -> Option<Error> {
-        let faults: Vec<_> = self.replicas.iter().map(|line| line.replica.fault()).collect();
+        let refusals: Vec<_> = self.replicas.iter().map(|line| line.replica.standing.refusal()).collect();
         // One that can be used is enough.
-        faults.into_iter().collect::<Option<Vec<_>>>()?.pop()
+        let refusal = refusals.into_iter().collect::<Option<Vec<_>>>()?.pop()?;
+        Some(refusal.context(format!("plugin \"{}\"", self.name())).plugin(&**self.name()))
+    }
+
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaStatus> {
+        self.replicas
+            .iter()
+            .map(|Line { replica, .. }| replica.standing.status(replica.in_flight.load(Ordering::Acquire)))
+    }
+
+    /// Ends pauses and quarantines: somebody says that it is worth another attempt.
+    pub fn lift(&self) {
+        self.replicas.iter().for_each(|line| line.replica.standing.lift());
+    }
+
+    /// Says whether it was replaced by another one, and has to end its calls in time.
+    pub fn replaced(&self, replaced: bool) {
+        for Line { replica, .. } in &self.replicas {
+            replica.replaced.send_if_modified(|now| std::mem::replace(now, replaced) != replaced);
+        }
+    }
+
+    /// Lets all instances finish their calls and end; returns when they have. For a host that stops.
+    pub async fn finish(&self) {
+        for Line { replica, .. } in &self.replicas {
+            replica.stop.send_replace(true);
+        }
+        for Line { replica, .. } in &self.replicas {
+            replica.standing.lift();
+            // The sender is there for as long as the replica is.
+            let _ = replica.threads.subscribe().wait_for(|threads| *threads == 0).await;
+        }
     }
 
     /// A place in the instance that has the fewest calls, or none at once.
     pub fn admit(&self) -> Result<Permit> {
         let cap = self.shared.grant.limits.shared.in_flight;
         let load = |line: &&Line| line.replica.in_flight.load(Ordering::Acquire);
-        let healthy = self.replicas.iter().filter(|line| line.replica.fault().is_none()).min_by_key(load);
-        let Some(line) = healthy else {
-            let fault = self.refusal().unwrap_or_else(|| Error::unavailable("it was just lost"));
-            return Err(Error::unavailable(format!("has no instance now: {fault}"))
-                .context(format!("plugin \"{}\"", self.name()))
-                .plugin(&**self.name()));
+        let takes_calls = |line: &&Line| line.replica.standing.refusal().is_none();
+        let Some(line) = self.replicas.iter().filter(takes_calls).min_by_key(load) else {
+            return Err(self.refusal().unwrap_or_else(|| {
+                // It came right in between.
+                Error::unavailable(format!("plugin \"{}\" had no instance just now", self.name()))
+                    .plugin(&**self.name())
+            }));
         };
         let take = |taken| (taken < cap).then_some(taken + 1);
         let taken = line.replica.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
@@ -205,5 +239,12 @@ impl Permit {
         };
         // A thread that is gone drops the ticket, and with it the sender, which says so.
         let _ = self.tickets.send(ticket);
+    }
+}
+
+impl Drop for StreamingModel {
+    fn drop(&mut self) {
+        // A thread that waits before another attempt need not.
+        self.replicas.iter().for_each(|line| line.replica.standing.lift());
     }
 }

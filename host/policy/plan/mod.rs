@@ -306,7 +306,14 @@ impl<'a> Planner<'a> {
         match self.plan(manifest) {
             Some(plan) if self.faults.is_empty() && self.pending.is_empty() => Ok(plan),
             _ if self.faults.is_empty() => Err(Unplanned::Pending(self.pending)),
-            _ => Err(Unplanned::Faulty(Diagnostics::new(self.path, text, self.faults))),
+            _ => {
+                let faults = self
+                    .faults
+                    .into_iter()
+                    .map(|fault| crate::policy::settings::placed(fault, text))
+                    .collect();
+                Err(Unplanned::Faulty(Diagnostics::new(self.path, text, faults)))
+            }
         }
     }
 

@@ -82,6 +82,7 @@ impl Planner<'_> {
                 in_flight: table.max_in_flight.as_ref().map_or(default.shared.in_flight, |n| *n.get_ref()),
                 turn: table.turn_ms.as_ref().map_or(default.shared.turn, |ms| milliseconds(*ms.get_ref())),
                 grace: table.grace_ms.map_or(default.shared.grace, milliseconds),
+                drain: table.drain_ms.map(milliseconds),
             },
         }
     }

@@ -35,6 +35,22 @@ impl Shared {
         self.history.lock().expect("invariant: no panic under the lock")
     }
 
+    /// Plugins that nothing which serves has any more are to end their calls; those that are back need not.
+    pub fn drain_replaced(&self) {
+        let contents = self.live.contents();
+        let serving: Vec<_> = contents.iter().flat_map(|content| content.shared_plugins()).collect();
+        let drain = |policy: &Policy| {
+            let replaced = policy.content.shared_plugins();
+            replaced
+                .filter(|plugin| !serving.iter().any(|serving| Arc::ptr_eq(serving, plugin)))
+                .for_each(|plugin| plugin.replaced(true));
+        };
+        let history = self.history();
+        history.previous.iter().for_each(|policy| drain(policy));
+        history.retired.iter().filter_map(Weak::upgrade).for_each(|policy| drain(&policy));
+        serving.iter().for_each(|plugin| plugin.replaced(false));
+    }
+
     pub fn report(&self) -> Report {
         let serving = self.live.0.load_full();
         let policy = Arc::clone(&serving.stable);

@@ -68,6 +68,7 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
             }
         }
         "odd-metric" => metrics::set("odd", f64::NAN),
+        "labels" => labels(request)?,
         "error" => return Err(error(&request.text("kind")?.unwrap_or_default())),
         unknown => return Err(Error::invalid("parameters.do", format!("\"{unknown}\" is no misdeed"))),
     }
@@ -78,6 +79,33 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
 fn count(request: &Request) -> Result<u64, Error> {
     let count = request.integer("count")?.unwrap_or(10_000);
     u64::try_from(count).map_err(|_| Error::invalid("parameters.count", "count is negative"))
+}
+
+/// Metrics with labels, each of them too much or wrong in its own way.
+fn labels(request: &Request) -> Result<(), Error> {
+    let gauge = |name: &str, labels: &[&str]| metrics::Gauge::new(name, "What it is.", labels);
+    match request.text("what")?.unwrap_or_default().as_str() {
+        "names" => (0..65).try_for_each(|n| gauge(&format!("name_{n}"), &[]).map(drop)),
+        "series" => {
+            let gauge = gauge("series", &["n"])?;
+            (0..1001).try_for_each(|n| gauge.set(&[&n.to_string()], 1.0))
+        }
+        "value" => gauge("value", &["n"])?.set(&[&"v".repeat(129)], 1.0),
+        "missing" => gauge("value", &["n"])?.set(&[], 1.0),
+        "name" => gauge("bad name\n# HELP", &[]).map(drop),
+        "twice" => {
+            gauge("twice", &[])?.set(&[], 1.0)?;
+            metrics::Counter::new("twice", "What it is.", &[]).map(drop)
+        }
+        "relabelled" => {
+            gauge("labelled", &["a"])?.set(&["x"], 1.0)?;
+            gauge("labelled", &["b"]).map(drop)
+        }
+        "buckets" => metrics::Histogram::new("buckets", "What it is.", &[], &[0.0; 33]).map(drop),
+        "less" => metrics::Counter::new("less", "What it is.", &[])?.add(&[], -1.0),
+        "nan" => gauge("nan", &[])?.set(&[], f64::NAN),
+        other => Err(Error::invalid("parameters.what", format!("\"{other}\" is nothing"))),
+    }
 }
 
 /// Computes for ever, without a call to the host that could stop it.

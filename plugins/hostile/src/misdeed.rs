@@ -1,7 +1,7 @@
 //! What a plugin can do wrong, by name. Some of it never returns.
 
 use crate::snoop::snoop;
-use hostler_plugin::{Datatype, Error, ErrorKind, Request, Tensor, log, tensor};
+use hostler_plugin::{Datatype, Error, ErrorKind, Request, Tensor, log, metrics, tensor};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,7 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
             return Ok(Some(Answer::Tensors(vec![tensor::fp32("surprise", &[1, 3], &[1.0, 2.0, 3.0])?])));
         }
         "huge-error" => return Err(Error::failed("x".repeat((whole(request, "mb", 8)? as usize) << 20))),
+        "meter" => metrics::Counter::new("places", "Where it was.", &["place"])?.add(&[at], 1.0)?,
         "error" => return Err(error(&request.text("kind")?.unwrap_or_default())?),
         unknown => return Err(Error::invalid("parameters.do", format!("\"{unknown}\" is no misdeed"))),
     }

@@ -1,15 +1,28 @@
 //! A streaming model: answers each element of `IN` with a response of its own, after the element of `DELAY` at
 //! its place (milliseconds), and ends with a wait of `WAIT` milliseconds. No elements, no responses. The parameter
 //! `through` names a model like it, whose responses are passed on instead; that one sees the same parameters, so it
-//! passes on nothing itself if it is this one's twin under another name. The config key `offset` is added to each
+//! passes on nothing itself if it is this one's twin under another name. With `take` it drops the call after so many
+//! responses, and waits for `WAIT`. The config key `offset` is added to each
 //! element.
 //!
 //! The parameter `do` asks for what goes wrong elsewhere, at the element of the place `at` (0 without it):
-//! `fail`, `trap`, `spin`, `hang` (waits for nothing), `stay` (waits on after nobody waits any more).
+//! `fail`, `trap`, `spin`, `hang` (waits for nothing), `stay` (waits on after nobody waits any more), `flood` (sends
+//! without end), `tire` (is not ready for the next `asks` questions), `ready-trap` and `ready-spin` (what the next
+//! question gets).
+//!
+//! More config keys: `single` makes it a model with exactly one response, `meter` makes it count itself, `unready` is
+//! for how many questions each instance is not ready, `good_starts` how many instances can be made before `initialize`
+//! fails, `finalize_ms` how long `finalize` waits.
 
 use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, model, sleep};
-use hostler_plugin::{Datatype, Error, Request, Tensor, config, tensor};
+use hostler_plugin::{Datatype, Error, Request, Tensor, config, metrics, state, tensor};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+/// How often the question whether it is ready still gets a no.
+static UNREADY: AtomicU32 = AtomicU32::new(0);
+/// What the next question gets instead of an answer: 1 is a trap, 2 a loop.
+static READY_DEED: AtomicU32 = AtomicU32::new(0);
 
 struct Repeat;
 
@@ -24,16 +37,55 @@ impl StreamingModel for Repeat {
         ];
         let outputs =
             vec![tensor::spec("OUT", Datatype::Int32, &[1]), tensor::spec("IDX", Datatype::Uint32, &[1])];
-        StreamingMetadata { inputs, outputs, streaming: true }
+        StreamingMetadata { inputs, outputs, streaming: !is_set("single") }
+    }
+
+    async fn initialize() -> Result<(), Error> {
+        let good: i64 = config::number("good_starts", i64::MAX, 0..=i64::MAX)?;
+        if good < i64::MAX && state::add("starts", 1) > good {
+            return Err(Error::failed("no start is left"));
+        }
+        UNREADY.store(config::number("unready", 0, 0..=1_000)?, Ordering::Relaxed);
+        meter("initialize")
+    }
+
+    fn ready() -> bool {
+        match READY_DEED.load(Ordering::Relaxed) {
+            1 => panic!("asked to trap in ready"),
+            2 => loop {
+                std::hint::spin_loop();
+            },
+            _ => {}
+        }
+        let less = |asks: u32| asks.checked_sub(1);
+        UNREADY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
+    }
+
+    async fn finalize() {
+        let ms = config::number("finalize_ms", 0, 0..=1_000_000).unwrap_or(0);
+        let _ = pause(ms).await;
+        let _ = meter("finalize");
     }
 
     async fn execute(request: Request, inputs: Vec<Tensor>, responses: Sink) -> Result<(), Error> {
+        meter("execute")?;
         if let Some(name) = request.text("through")?.filter(|name| *name != request.model()) {
             let call = model(&name, None)?.start(&inputs, None)?;
-            while let Some(outputs) = call.next().await {
+            let take = request.integer("take")?.unwrap_or(i64::MAX);
+            let mut taken = 0;
+            while taken < take
+                && let Some(outputs) = call.next().await
+            {
                 responses.send(outputs?).await?;
+                taken += 1;
             }
-            return Ok(());
+            // Whatever the call still does is not wanted.
+            drop(call);
+            return if taken < take {
+                Ok(())
+            } else {
+                pause(tensor::named(&inputs, "WAIT")?.to_u32()?[0]).await
+            };
         }
         let elements = tensor::named(&inputs, "IN")?.to_i32()?;
         let delays = tensor::named(&inputs, "DELAY")?.to_u32()?;
@@ -47,7 +99,7 @@ impl StreamingModel for Repeat {
             if place as i64 == at
                 && let Some(deed) = &deed
             {
-                misbehave(deed).await?;
+                misbehave(deed, &request, &responses).await?;
             }
             pause(delay).await?;
             let offset: i32 = config::number("offset", 0, 0..=1_000_000)?;
@@ -69,7 +121,22 @@ async fn pause(ms: u32) -> Result<(), Error> {
     }
 }
 
-async fn misbehave(deed: &str) -> Result<(), Error> {
+fn is_set(key: &str) -> bool {
+    matches!(config::get(key), Ok(Some(_)))
+}
+
+/// Counts where it is, if its config says so; in `execute` with a label that needs escaping.
+fn meter(place: &str) -> Result<(), Error> {
+    if !is_set("meter") {
+        return Ok(());
+    }
+    metrics::Counter::new("calls", "Functions called, by \"place\".\nOne line.", &["place", "odd"])?
+        .add(&[place, "a\"b\\c\nd é"], 1.0)?;
+    metrics::Gauge::new("last", "The last place.", &["place"])?.set(&[place], 1.5)?;
+    metrics::Histogram::new("spread", "Nothing much.", &[], &[0.5, 1.0])?.observe(&[], 0.75)
+}
+
+async fn misbehave(deed: &str, request: &Request, responses: &Sink) -> Result<(), Error> {
     match deed {
         "fail" => Err(Error::failed("asked to fail")),
         "trap" => panic!("asked to trap"),
@@ -80,6 +147,29 @@ async fn misbehave(deed: &str) -> Result<(), Error> {
         "stay" => loop {
             let _ = sleep(Duration::from_millis(1)).await;
         },
+        "flood" => {
+            let sent = metrics::Gauge::new("sent", "Responses of a flood.", &[])?;
+            for number in 0_i32.. {
+                let (out, index) =
+                    (tensor::int32("OUT", &[1], &[number])?, tensor::uint32("IDX", &[1], &[0])?);
+                responses.send(vec![out, index]).await?;
+                sent.set(&[], number.into())?;
+            }
+            Ok(())
+        }
+        "tire" => {
+            let asks = request.integer("asks")?.and_then(|asks| u32::try_from(asks).ok()).unwrap_or(1);
+            UNREADY.store(asks, Ordering::Relaxed);
+            Ok(())
+        }
+        "ready-trap" => {
+            READY_DEED.store(1, Ordering::Relaxed);
+            Ok(())
+        }
+        "ready-spin" => {
+            READY_DEED.store(2, Ordering::Relaxed);
+            Ok(())
+        }
         other => Err(Error::invalid("parameters.do", format!("\"{other}\" is no deed"))),
     }
 }

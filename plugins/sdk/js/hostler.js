@@ -215,6 +215,19 @@ export { state };
 export const count = (name, by = 1) => metrics.count(name, by);
 export const gauge = (name, value) => metrics.set(name, value);
 
+// With a help text and labels; whatever is too much is an error. They belong to the plugin: whoever makes one of the
+// same name gets the same one. `values` are those of the labels, in their order. Make them in a call, not at the top of
+// the module: that runs when the plugin is built.
+
+// What only grows: `hostler_plugin_counter_<name>_total{plugin, …}`: `.add(values, by)`.
+export const counter = (name, help, labels = []) => metrics.Counter.create(name, help, labels);
+// What goes up and down: `hostler_plugin_gauge_<name>{plugin, …}`: `.set(values, value)`, `.add(values, by)`.
+export const gaugeOf = (name, help, labels = []) => metrics.Gauge.create(name, help, labels);
+// How values are spread: `hostler_plugin_histogram_<name>_bucket{plugin, le, …}`, `…_sum`, `…_count`:
+// `.observe(values, value)`. Buckets are upper bounds, rising.
+export const histogram = (name, help, buckets, labels = []) =>
+  metrics.Histogram.create(name, help, labels, Float64Array.from(buckets));
+
 // A line for the host's log: debug, info, warn or error.
 export function log(message, level = "info") {
   logging.log(level, "", message);

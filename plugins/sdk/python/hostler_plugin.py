@@ -321,6 +321,44 @@ def gauge(name, value):
     metrics.set(name, value)
 
 
+class Counter:
+    """What only grows: `hostler_plugin_counter_<name>_total{plugin, ...}`. It belongs to the plugin: whoever makes one of
+    the same name gets the same one. Whatever is too much is an error, as in `Gauge` and `Histogram`. Make it in a
+    call, not at the top of the module: that runs when the plugin is built."""
+
+    def __init__(self, name, help, labels=()):
+        self._metric = metrics.Counter.create(name, help, list(labels))
+
+    def add(self, values=(), by=1):
+        """`values` are those of the labels, in their order."""
+        self._metric.add([str(value) for value in values], by)
+
+
+class Gauge:
+    """What goes up and down: `hostler_plugin_gauge_<name>{plugin, ...}`."""
+
+    def __init__(self, name, help, labels=()):
+        self._metric = metrics.Gauge.create(name, help, list(labels))
+
+    def set(self, value, values=()):
+        self._metric.set([str(label) for label in values], value)
+
+    def add(self, by, values=()):
+        """Adds a number, which may be negative."""
+        self._metric.add([str(label) for label in values], by)
+
+
+class Histogram:
+    """How values are spread: `hostler_plugin_histogram_<name>_bucket{plugin, le, ...}`, `..._sum`, `..._count`. Buckets
+    are upper bounds, rising."""
+
+    def __init__(self, name, help, buckets, labels=()):
+        self._metric = metrics.Histogram.create(name, help, list(labels), list(buckets))
+
+    def observe(self, value, values=()):
+        self._metric.observe([str(label) for label in values], value)
+
+
 def log(message, level="INFO"):
     """A line for the host's log: DEBUG, INFO, WARN or ERROR."""
     logging.log(logging.Level[level], "", message)

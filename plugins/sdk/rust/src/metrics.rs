@@ -1,6 +1,19 @@
-//! Numbers for the operator. A name has 1 to 64 letters, digits and `_`; anything else traps, as do more
-//! than 64 names.
+//! Numbers for the operator. [`count`] and [`set`] need no words; a name that is no name and the 65th of them trap.
+//! [`Counter`], [`Gauge`] and [`Histogram`] have a help text and labels, and whatever is too much is an error.
+//!
+//! Metrics belong to the plugin: whoever makes one of the same name gets the same one, in a later instance and after a
+//! swap too. Making one costs little; a reused instance may keep it in a `OnceLock`.
+//!
+//! ```
+//! use hostler_plugin::{Error, metrics};
+//!
+//! fn counted(country: &str, seconds: f64) -> Result<(), Error> {
+//!     metrics::Counter::new("rows", "Rows that were scored.", &["country"])?.add(&[country], 1.0)?;
+//!     metrics::Histogram::new("wait_seconds", "Time until the answer.", &[], &[0.01, 0.1, 1.0])?.observe(&[], seconds)
+//! }
+//! ```
 
+use crate::Error;
 use crate::bindings::metrics;
 
 /// Adds to `hostler_plugin_events_total{plugin, name}`.
@@ -11,4 +24,57 @@ pub fn count(name: &str, by: u64) {
 /// Sets `hostler_plugin_value{plugin, name}`.
 pub fn set(name: &str, value: f64) {
     metrics::set(name, value);
+}
+
+/// What only grows: `hostler_plugin_counter_<name>_total{plugin, …}`.
+#[derive(Debug)]
+pub struct Counter(metrics::Counter);
+
+/// What goes up and down: `hostler_plugin_gauge_<name>{plugin, …}`.
+#[derive(Debug)]
+pub struct Gauge(metrics::Gauge);
+
+/// How values are spread: `hostler_plugin_histogram_<name>_bucket{plugin, le, …}`, `…_sum` and `…_count`.
+#[derive(Debug)]
+pub struct Histogram(metrics::Histogram);
+
+impl Counter {
+    pub fn new(name: &str, help: &str, labels: &[&str]) -> Result<Self, Error> {
+        metrics::Counter::create(name, help, &owned(labels)).map(Counter)
+    }
+
+    /// Adds a number that is not negative; `values` are those of the labels, in their order.
+    pub fn add(&self, values: &[&str], by: f64) -> Result<(), Error> {
+        self.0.add(&owned(values), by)
+    }
+}
+
+impl Gauge {
+    pub fn new(name: &str, help: &str, labels: &[&str]) -> Result<Self, Error> {
+        metrics::Gauge::create(name, help, &owned(labels)).map(Gauge)
+    }
+
+    pub fn set(&self, values: &[&str], value: f64) -> Result<(), Error> {
+        self.0.set(&owned(values), value)
+    }
+
+    /// Adds a number, which may be negative.
+    pub fn add(&self, values: &[&str], by: f64) -> Result<(), Error> {
+        self.0.add(&owned(values), by)
+    }
+}
+
+impl Histogram {
+    /// `buckets` are upper bounds, rising.
+    pub fn new(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<Self, Error> {
+        metrics::Histogram::create(name, help, &owned(labels), buckets).map(Histogram)
+    }
+
+    pub fn observe(&self, values: &[&str], value: f64) -> Result<(), Error> {
+        self.0.observe(&owned(values), value)
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
 }

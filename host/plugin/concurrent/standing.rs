@@ -1,0 +1,173 @@
+//! How a replica stands: whether its instance takes calls, and if not, why not and until when.
+
+use crate::error::Error;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Instances that may be lost in a row, none of which has ended one call in order, before their plugin is not
+/// tried again for a while.
+pub(super) const QUARANTINE_AFTER: u32 = 8;
+
+/// What needs longer than this to come right needs a person; what comes right by itself shall not wait for one.
+const QUARANTINE: Duration = Duration::from_secs(60);
+
+/// The longest pause before another attempt to make an instance.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug, Default)]
+enum Phase {
+    #[default]
+    Ready,
+    /// The guest says so itself.
+    Unready,
+    Pausing(Error),
+    Quarantined(Error, Instant),
+}
+
+/// What an operator sees of a replica.
+pub struct ReplicaStatus {
+    /// `ready`, `not ready`, `restarting` or `quarantined`.
+    pub state: &'static str,
+    pub in_flight: usize,
+    /// Instances lost since the start.
+    pub lost: u64,
+    /// Why it takes no calls.
+    pub reason: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Standing {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    phase: Phase,
+    /// In a row, without a call that ended in order.
+    losses: u32,
+    lost: u64,
+}
+
+impl Standing {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is an instance; gives whether that is news.
+    pub fn set_ready(&self, ready: bool) -> bool {
+        let mut inner = self.lock();
+        let before = matches!(inner.phase, Phase::Ready);
+        inner.phase = if ready { Phase::Ready } else { Phase::Unready };
+        before != ready
+    }
+
+    /// An instance is lost, or could not be made; gives the pause before the next one.
+    pub fn lose(&self, fault: &Error, served: bool) -> Duration {
+        let mut inner = self.lock();
+        inner.lost += 1;
+        inner.losses = if served { 1 } else { inner.losses.saturating_add(1) };
+        let losses = inner.losses;
+        let (phase, pause) = match losses {
+            // One that has served is worth another at once, which the calls that come meanwhile can wait for.
+            0 | 1 => return Duration::ZERO,
+            2..QUARANTINE_AFTER => {
+                let pause = Duration::from_millis(10 << (losses - 1).min(10)).min(BACKOFF_MAX);
+                (Phase::Pausing(fault.clone()), pause)
+            }
+            _ => (Phase::Quarantined(fault.clone(), Instant::now() + QUARANTINE), QUARANTINE),
+        };
+        inner.phase = phase;
+        pause
+    }
+
+    pub fn is_quarantined(&self) -> bool {
+        matches!(self.lock().phase, Phase::Quarantined(..))
+    }
+
+    /// Ends a pause or a quarantine, and forgets what led to it.
+    pub fn lift(&self) {
+        let mut inner = self.lock();
+        if matches!(inner.phase, Phase::Pausing(_) | Phase::Quarantined(..)) {
+            inner.losses = 0;
+            drop(inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for `pause`, or until it is lifted.
+    pub async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.wake.notified() => {}
+        }
+    }
+
+    /// Why no call makes sense now.
+    pub fn refusal(&self) -> Option<Error> {
+        let message = match &self.lock().phase {
+            Phase::Ready => return None,
+            Phase::Unready => "says that it is not ready".to_owned(),
+            Phase::Pausing(fault) => format!("has no instance now: {fault}"),
+            Phase::Quarantined(fault, until) => {
+                let seconds = until.saturating_duration_since(Instant::now()).as_secs();
+                format!(
+                    "is quarantined: {QUARANTINE_AFTER} instances in a row were lost before one of them had served a \
+                     request; it is tried again in {seconds} s, or once its file changes or an operator reloads: {fault}"
+                )
+            }
+        };
+        Some(Error::unavailable(message))
+    }
+
+    pub fn status(&self, in_flight: usize) -> ReplicaStatus {
+        let reason = self.refusal().map(|error| error.message().to_owned());
+        let inner = self.lock();
+        let state = match &inner.phase {
+            Phase::Ready => "ready",
+            Phase::Unready => "not ready",
+            Phase::Pausing(_) => "restarting",
+            Phase::Quarantined(..) => "quarantined",
+        };
+        ReplicaStatus { state, in_flight, lost: inner.lost, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault() -> Error {
+        Error::failed("it fell over")
+    }
+
+    #[test]
+    fn pauses_grow_until_the_quarantine_and_a_served_call_ends_them() {
+        let standing = Standing::default();
+        assert_eq!(standing.lose(&fault(), false), Duration::ZERO);
+        assert!(standing.refusal().is_none(), "the next one is made at once");
+        let pauses: Vec<u128> =
+            (2..QUARANTINE_AFTER).map(|_| standing.lose(&fault(), false).as_millis()).collect();
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640]);
+        assert!(standing.refusal().unwrap().message().contains("no instance now: it fell over"));
+        assert!(!standing.is_quarantined());
+        assert_eq!(standing.lose(&fault(), false), QUARANTINE);
+        assert!(standing.is_quarantined() && standing.refusal().unwrap().message().contains("it fell over"));
+        // One more attempt, and it serves.
+        standing.set_ready(true);
+        assert!(standing.refusal().is_none());
+        assert_eq!(standing.lose(&fault(), true), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_quarantine_can_be_lifted() {
+        let standing = Standing::default();
+        let last = (0..QUARANTINE_AFTER).map(|_| standing.lose(&fault(), false)).last().unwrap();
+        standing.lift();
+        tokio::time::timeout(Duration::from_secs(30), standing.pause(last))
+            .await
+            .expect("it waits no longer");
+        assert_eq!(standing.lose(&fault(), false), Duration::ZERO, "and what was is forgotten");
+    }
+}

@@ -1,0 +1,196 @@
+//! What goes on in the event loop of an instance: calls that begin as they come, the question whether it is ready, and
+//! the wait for the last calls at its end.
+
+use super::Ticket;
+use super::desk::{Desk, HOST, InFlight};
+use super::host_calls::Sink;
+use super::instance::Life;
+use crate::error::Error;
+use crate::plugin::bindings::types;
+use crate::plugin::host_calls::Request;
+use crate::plugin::state::State;
+use crate::predict::{Metadata, Tensor};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+use wasmtime::component::{Accessor, AccessorTask, Resource, TypedFunc};
+
+/// Calls that were given up and stay in an instance before it is replaced.
+const STRANDED_MAX: usize = 256;
+
+/// How often an instance is asked whether requests make sense.
+const READY_EVERY: Duration = Duration::from_secs(1);
+
+/// `ready` must not wait; this long is a wait.
+const READY_LIMIT: Duration = Duration::from_secs(1);
+
+pub(super) type Execute = TypedFunc<
+    (Resource<Request>, Vec<Resource<Tensor>>, Resource<Sink>),
+    (std::result::Result<(), types::Error>,),
+>;
+
+pub(super) type Ready = TypedFunc<(), (bool,)>;
+
+/// The event loop's own part: begins calls as they come, until the last sender is gone and all is done.
+pub(super) async fn take_calls(
+    accessor: &Accessor<State>,
+    life: &Life,
+    tickets: &mut Option<UnboundedReceiver<Ticket>>,
+    desk: &Arc<Desk>,
+    execute: &Execute,
+    metadata: &Arc<Metadata>,
+) -> wasmtime::Result<()> {
+    let limits = &life.shared.grant.limits;
+    let (mut stop, mut replaced) = (life.replica.stop.subscribe(), life.replica.replaced.subscribe());
+    let until = |replaced: bool| replaced.then(|| Instant::now() + drain_limit(life));
+    let mut drained = until(*replaced.borrow());
+    loop {
+        let retried = life.replica.retried();
+        let ticket = match (retried, tickets.as_mut()) {
+            (Some(ticket), _) => Some(ticket),
+            (None, Some(queue)) => tokio::select! {
+                ticket = queue.recv() => ticket,
+                _ = stop.wait_for(|stop| *stop), if !queue.is_closed() => {
+                    queue.close();
+                    continue;
+                }
+                Ok(()) = replaced.changed() => {
+                    drained = until(*replaced.borrow_and_update());
+                    continue;
+                }
+                () = tokio::time::sleep_until(drained.unwrap_or_else(Instant::now)), if drained.is_some() => {
+                    // It is there for as long as there is a way back to it.
+                    drained = None;
+                    end_all(life, desk);
+                    continue;
+                }
+                () = desk.until(|desk| desk.stranded() >= STRANDED_MAX) => {
+                    // Another instance goes on, on a thread of its own, while this one ends its calls.
+                    let queue = tickets.take().expect("invariant: it was there");
+                    tracing::info!(plugin = &*life.shared.grant.name, "replacing an instance full of stranded calls");
+                    if let Err(error) = life.clone().spawn(queue, None) {
+                        tracing::error!(plugin = &*life.shared.grant.name, "{error}");
+                    }
+                    None
+                }
+            },
+            (None, None) => None,
+        };
+        let Some(ticket) = ticket else { break };
+        life.shared.metrics.calls.inc();
+        let inputs = ticket.inputs.clone();
+        let (key, call) = desk.seat(InFlight::new(ticket, &life.shared.grant.name, limits.timeout, metadata));
+        let (execute, desk, grace) = (*execute, Arc::clone(desk), limits.shared.grace);
+        accessor.spawn(Serve { key, call, inputs, execute, desk, grace })?;
+    }
+    drain(life, desk).await;
+    Ok(())
+}
+
+fn drain_limit(life: &Life) -> Duration {
+    let limits = &life.shared.grant.limits;
+    limits.shared.drain.unwrap_or(limits.timeout)
+}
+
+/// Waits for the calls that are there to end; those that do not are ended.
+async fn drain(life: &Life, desk: &Desk) {
+    if tokio::time::timeout(drain_limit(life), desk.until(Desk::is_empty)).await.is_err() {
+        end_all(life, desk);
+        let grace = life.shared.grant.limits.shared.grace;
+        let _ = tokio::time::timeout(grace + READY_LIMIT, desk.until(Desk::is_empty)).await;
+    }
+}
+
+/// Tells all calls that their time is over, and the operator which these are.
+fn end_all(life: &Life, desk: &Desk) {
+    let (name, limit_ms) = (&life.shared.grant.name, drain_limit(life).as_millis() as u64);
+    let message = format!(
+        "plugin \"{name}\" was replaced or stopped, and this call has not ended within {limit_ms} ms; see drain_ms"
+    );
+    let requests = desk.stop_all(&Error::unavailable(message).plugin(&**name));
+    if !requests.is_empty() {
+        tracing::warn!(plugin = &**name, limit_ms, requests = requests.join(", "), "calls ended by force");
+        life.shared.engine.undrained.add(name, requests);
+    }
+}
+
+/// Asks the guest again and again whether requests make sense; ends only when that makes the instance unusable.
+pub(super) async fn ask_ready(
+    accessor: &Accessor<State>,
+    life: &Life,
+    desk: &Desk,
+    ready: Ready,
+) -> wasmtime::Error {
+    loop {
+        tokio::time::sleep(READY_EVERY).await;
+        let asked = async {
+            let begun = accessor.with(|mut access| {
+                let begun = ready.start_call_concurrent(&mut access, ())?;
+                desk.assign(begun.task(), HOST);
+                wasmtime::error::Ok(begun)
+            })?;
+            let task = begun.task();
+            let (ready,) = ready.finish_call_concurrent(accessor, begun).await?;
+            desk.dismiss(task);
+            wasmtime::error::Ok(ready)
+        };
+        let fault = match tokio::time::timeout(READY_LIMIT, asked).await {
+            Ok(Ok(ready)) => {
+                if life.replica.standing.set_ready(ready) {
+                    tracing::info!(plugin = &*life.shared.grant.name, ready, "asked");
+                }
+                continue;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => wasmtime::Error::msg("waited in ready, which must not wait"),
+        };
+        desk.accuse_host();
+        return fault;
+    }
+}
+
+/// One call in the event loop.
+struct Serve {
+    key: u32,
+    call: Arc<InFlight>,
+    inputs: Vec<Tensor>,
+    execute: Execute,
+    desk: Arc<Desk>,
+    grace: Duration,
+}
+
+impl AccessorTask<State> for Serve {
+    async fn run(self, accessor: &Accessor<State>) -> wasmtime::Result<()> {
+        let Serve { key, call, inputs, execute, desk, grace } = self;
+        let begun = accessor.with(|mut access| {
+            let table = &mut access.get().table;
+            let inputs = inputs.into_iter().map(|tensor| Ok(table.push(tensor)?));
+            let inputs = inputs.collect::<wasmtime::Result<Vec<_>>>()?;
+            let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
+            let begun = execute.start_call_concurrent(&mut access, parameters)?;
+            desk.assign(begun.task(), key);
+            wasmtime::error::Ok(begun)
+        })?;
+        let task = begun.task();
+        let given_up = async {
+            let why = call.over().await;
+            call.fail(why.clone());
+            tokio::time::sleep(grace).await;
+            why
+        };
+        tokio::select! {
+            biased;
+            outcome = execute.finish_call_concurrent(accessor, begun) => {
+                let (outcome,) = outcome?;
+                desk.leave(key, task, true);
+                call.end(outcome.map_err(|error| call.own(error.into()))).await;
+            }
+            why = given_up => {
+                desk.leave(key, task, false);
+                call.end(Err(why)).await;
+            }
+        }
+        Ok(())
+    }
+}
