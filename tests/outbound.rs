@@ -263,6 +263,20 @@ mod asking {
     }
 
     #[test]
+    fn synchronous_plugins_that_wait_hold_no_worker() {
+        let store = Store::start();
+        let workers = format!("{}\n[executors.cpu]\nworkers = 1\n", only(&store, "timeout_ms = 20000"));
+        let host = fetching(&workers).start();
+        // The store answers nobody before all are there.
+        let body = json!({"model": "m", "data": {"url": [store.url("/together/20")]}});
+        let (answers, _) = at_once(&host, 20, &body);
+        for (status, lines) in answers {
+            assert_eq!((status, &lines[0]["result"]["status"]), (200, &json!([200])), "{lines:?}");
+        }
+        host.wait_for_idle("cpu");
+    }
+
+    #[test]
     fn a_streaming_model_gets_errors_as_values_and_leaves_with_its_caller() {
         let store = Store::start();
         let http = only(&store, "timeout_ms = 60000\nmax_calls = 3");

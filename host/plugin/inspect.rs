@@ -77,9 +77,9 @@ impl Anatomy {
         Anatomy { roles: Role::ALL.into_iter().filter(has).collect(), imports, exports }
     }
 
-    /// Whether its synchronous roles may wait for other models: it imports what calls them.
+    /// Whether its synchronous roles may wait for others: it imports what calls models or servers.
     pub(super) fn waits(&self) -> bool {
-        let calls = ["callables@", "models@"].map(|interface| format!("{PACKAGE}{interface}"));
+        let calls = ["callables@", "models@", "http@"].map(|interface| format!("{PACKAGE}{interface}"));
         self.imports.iter().any(|import| calls.iter().any(|name| import.starts_with(name)))
     }
 

@@ -249,7 +249,7 @@ impl Transformer {
         self.metadata.as_ref()
     }
 
-    /// Whether its calls may wait for other models.
+    /// Whether its calls may wait for other models or for servers.
     pub fn waits(&self) -> bool {
         self.waits
     }
@@ -340,7 +340,7 @@ impl PluginModel {
         &self.metadata
     }
 
-    /// Whether its calls may wait for other models.
+    /// Whether its calls may wait for other models or for servers.
     pub fn waits(&self) -> bool {
         self.waits
     }
