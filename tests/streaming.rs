@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use std::time::Duration;
 use support::Setup;
-use support::streaming::{Stream, ask, repeat, request, setup};
+use support::streaming::{Stream, repeat, request, setup};
 use support::triton::Triton;
 
 const EVENTS: &str = "text/event-stream";
