@@ -9,7 +9,7 @@ use support::jobs::{
     at_once, attempts, ended, expect_no_overlap, job, kept, outcomes, released, sleep, submit, wait_for,
 };
 use support::slow::{ENDLESS, MODELS, deed, rounds, serve, setup, within};
-use support::{Host, Setup, model, plugin, replace};
+use support::{Setup, model, plugin, replace};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))

@@ -3,11 +3,11 @@
 mod support;
 
 use serde_json::json;
+use support::eventually;
 use support::jobs::{
     attempts, cancel, ended, kept, millis, outcomes, released, show, sleep, submit, wait_for,
 };
 use support::slow::{ENDLESS, deed, rounds, rounds_for, serve};
-use support::eventually;
 
 #[test]
 fn a_job_that_waits_is_cancelled_and_never_runs() {
