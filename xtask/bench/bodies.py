@@ -38,6 +38,9 @@ for name in ["alone", "calls-reused", "calls-fresh"]:
     bodies[name] = {"model": name, "data": [1]}
 for name in ["large-alone", "large-calls"]:
     bodies[name] = {"model": name, "data": [0] * 150_000}
+tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}
+for name in ["triton-alone", "triton-calls"]:
+    bodies[name] = {"inputs": [tensor]}
 # `bench triton`: the same floats in the Open Inference Protocol; with a plugin, the record.
 for model, name, row in [("small", "x", [[number / 16 for number in range(16)]]), ("bankchurn", "input", rows)]:
     tensor = {"name": name, "datatype": "FP32", "shape": [1, len(row[0])], "data": row[0]}

@@ -15,6 +15,8 @@ pub struct Comparison {
     pub markers: [&'static str; 2],
     /// Without, with, and what a right answer contains.
     pairs: &'static [[&'static str; 3]],
+    /// Targets that are a Triton's, with their paths.
+    pub peers: &'static [[&'static str; 2]],
 }
 
 /// What `max_batch_size` gains.
@@ -27,6 +29,7 @@ pub const BATCHING: Comparison = Comparison {
         ["plain-single", "plain-batched", "probabilities"],
         ["dense-single", "dense-batched", "\"y\""],
     ],
+    peers: &[],
 };
 
 /// What a plugin before the executor costs.
@@ -39,6 +42,7 @@ pub const EXECUTORS: Comparison = Comparison {
         ["large-direct", "large-passed", "\"y\""],
         ["direct", "hedged", "churn"],
     ],
+    peers: &[],
 };
 
 /// What a call to another model adds.
@@ -49,17 +53,23 @@ pub const CALLS: Comparison = Comparison {
         ["alone", "calls-reused", "\"y\""],
         ["alone", "calls-fresh", "\"y\""],
         ["large-alone", "large-calls", "\"y\""],
+        ["triton-alone", "triton-calls", "\"y\""],
     ],
+    peers: &[["triton-alone", "/v2/models/alone/infer"], ["triton-calls", "/v2/models/calls/infer"]],
 };
 
-pub fn targets<'a>(comparison: &Comparison, server: &'a Server) -> Vec<Target<'a>> {
-    let target = |name, expected| Target {
-        name,
-        server,
-        expected,
-        path: PREDICT,
-        wire: Wire::Json,
-        connections: &CONNECTIONS,
+pub fn targets<'a>(
+    comparison: &Comparison,
+    server: &'a Server,
+    triton: Option<&'a Server>,
+) -> Vec<Target<'a>> {
+    let target = |name, expected| {
+        let peer = comparison.peers.iter().find(|[peer, _]| *peer == name);
+        let (server, path) = match (peer, triton) {
+            (Some([_, path]), Some(triton)) => (triton, *path),
+            _ => (server, PREDICT),
+        };
+        Target { name, server, expected, path, wire: Wire::Json, connections: &CONNECTIONS }
     };
     let mut targets: Vec<Target<'a>> = Vec::new();
     for [without, with, expected] in comparison.pairs {

@@ -131,7 +131,10 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     let page = layout.root.join("docs/performance.md");
     if let Some((_, comparison)) = &plan.comparison {
         let hostler = server::hostler(layout, comparison.manifest, &binary, &library, &folder)?;
-        let cells = measure(layout, &plan, &compare::targets(comparison, &hostler), &folder)?;
+        let peers = !comparison.peers.is_empty();
+        let triton = peers.then(|| triton::callers(layout, &folder)).transpose()?;
+        let targets = compare::targets(comparison, &hostler, triton.as_ref());
+        let cells = measure(layout, &plan, &targets, &folder)?;
         let report = compare::report(comparison, &plan_text(&plan), &machine, &cells);
         return publish(layout, &plan, &page, &comparison.markers, &report);
     }

@@ -173,6 +173,17 @@ pub(super) fn streaming_model(layout: &Layout, models: &Path) -> Result<()> {
     place(layout, &model.join("1"), "tests/triton/repeat/model.py", "model.py")
 }
 
+/// A Triton with one model by itself, and one that calls it.
+pub(super) fn callers(layout: &Layout, folder: &Path) -> Result<Server> {
+    let program = triton::program(layout)?;
+    let models = folder.join("calling-models");
+    for name in ["alone", "calls"] {
+        place(layout, &models.join(name), &format!("xtask/bench/triton/{name}.pbtxt"), "config.pbtxt")?;
+        place(layout, &models.join(name).join("1"), &format!("xtask/bench/triton/{name}.py"), "model.py")?;
+    }
+    server::triton(&program, &models, folder)
+}
+
 fn place(layout: &Layout, folder: &Path, file: &str, name: &str) -> Result<()> {
     make_folder(folder)?;
     fs::copy(layout.root.join(file), folder.join(name)).attempting(|| format!("copy {file}")).map(drop)
