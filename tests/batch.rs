@@ -109,14 +109,14 @@ fn a_bad_item_is_null_with_its_error_and_spoils_no_other() {
 
 #[test]
 fn errors_are_in_the_order_of_the_items() {
-    let manifest = "[models.plus]\npath = \"plus.onnx\"\n[models.log]\npath = \"log.onnx\"\n";
+    let manifest = "[models.plus]\npath = \"plus.onnx\"\n[models.sum]\npath = \"sum.onnx\"\n";
     let setup = Setup::new(manifest).file("plus.onnx", model("plus1"));
-    let host = setup.file("log.onnx", model("log")).start();
+    let host = setup.file("sum.onnx", model("two_inputs")).start();
     // Refused before they run and failed while they run, in turn.
-    let items =
-        ["[1]", "\"x\"", "[-1]", "[1]", "[-1]", "[[1]]"].map(|text| serde_json::from_str(text).unwrap());
-    let answer = host.post("/predict/batch", body("log", items)).json();
-    assert_eq!(answer["results"], json!([{"y": [0.0]}, null, null, {"y": [0.0]}, null, null]));
+    let items = [json!([1]), json!("x"), json!([1, 2, 3]), json!([2]), json!([3, 4, 5]), json!([[1]])];
+    let items = items.map(|a| json!({"a": a, "b": [1, 2]}));
+    let answer = host.post("/predict/batch", body("sum", items)).json();
+    assert_eq!(answer["results"], json!([{"y": [2.0, 3.0]}, null, null, {"y": [3.0, 4.0]}, null, null]));
     let errors: Vec<(u64, &str)> = answer["errors"]
         .as_array()
         .unwrap()
