@@ -115,6 +115,7 @@ fn every_datatype_has_its_json_form_and_its_limits() {
         ("fp64", json!(1e300)),
         ("bytes", json!("tëxt \u{1F600} \\ \"")),
         ("bytes", json!("")),
+        ("bytes", json!("a\u{0}b\u{0}")),
     ] {
         let result = host.predict("m", request(name, &value)).result();
         assert_eq!(result[format!("{name}_out")], json!([value]), "{name}");
@@ -133,7 +134,6 @@ fn every_datatype_has_its_json_form_and_its_limits() {
         ("fp32", json!(1e39), "1e39 is out of range for FP32"),
         ("fp64", json!("NaN"), "expected a number for FP64, got the string \"NaN\""),
         ("bytes", json!(1), "expected a string for BYTES, got 1"),
-        ("bytes", json!("a\u{0}b"), "element 0 is not UTF-8 without NUL"),
         ("int8", json!(null), "got null"),
     ] {
         fault(&host.predict("m", request(name, &value)), part, Some(name));

@@ -207,7 +207,7 @@ fn sizes_that_do_not_fit_the_body_are_refused() {
 }
 
 #[test]
-fn texts_must_be_whole_and_truths_must_be_true_or_false() {
+fn texts_are_any_bytes_but_whole_and_truths_must_be_true_or_false() {
     let host = serve(&["texts", "datatypes"]);
     let ask = |tail: &[u8]| {
         let input = json!({"name": "INPUT0", "datatype": "BYTES", "shape": [1, 2], "parameters": {"binary_data_size": tail.len()}});
@@ -215,6 +215,11 @@ fn texts_must_be_whole_and_truths_must_be_true_or_false() {
     };
     let two = [element(b"a"), element(b"bc")].concat();
     assert_eq!(ask(&two).json()["outputs"][0]["data"], json!(["a", "bc"]));
+    let any = [element(b"\0\xff\xc3\0"), element(b"")].concat();
+    refused(&ask(&any), 400, &["binary_data"]);
+    let input = json!({"name": "INPUT0", "datatype": "BYTES", "shape": [2, 1], "parameters": {"binary_data_size": any.len()}});
+    let head = json!({"inputs": [input], "parameters": {"binary_data_output": true}});
+    assert_eq!(parts(&infer(&host, "texts", &head, &any)).1, [any]);
     refused(&ask(&two[..two.len() - 1]), 400, &["middle of element 1"]);
     refused(&ask(&element(b"a")), 400, &["2 elements, got 1"]);
     refused(&ask(&[255, 255, 255, 255, 0]), 400, &["middle of element 0"]);

@@ -16,6 +16,7 @@ pub mod runtime;
 mod session;
 mod shared;
 mod target;
+mod texts;
 mod thread_pool;
 mod triton;
 

@@ -3,9 +3,9 @@
 //! A session runs one call at a time (its `Run` is not safe to share), so a model has several. A run ends
 //! at its deadline at the next node of the graph; until then its worker is held.
 
-use super::{BoxFuture, Callable, Sink};
+use super::{BoxFuture, Callable, Sink, texts};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Datatype, Metadata, Shape, Tensor, TensorSpec};
+use crate::predict::{Context, Datatype, Metadata, Shape, Tensor, TensorSpec, element_count};
 use bytes::Bytes;
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::{RunOptions, Session, SessionInputValue};
@@ -288,23 +288,10 @@ fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
         Datatype::Fp32 => typed::<f32>(tensor),
         Datatype::Fp64 => typed::<f64>(tensor),
         Datatype::Bytes => {
-            let wrong = |what: String| {
-                Error::invalid(format!("input \"{}\": {what}", tensor.name())).field(tensor.name())
-            };
-            let strings = tensor
-                .elements()
-                .enumerate()
-                .map(|(index, element)| match std::str::from_utf8(element) {
-                    Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
-                    _ => Err(wrong(format!(
-                        "element {index} is not UTF-8 without NUL, as ONNX strings must be"
-                    ))),
-                })
-                .collect::<Result<Vec<_>>>()?;
-            let shape = ort::value::Shape::new(tensor.shape().iter().copied());
-            ort::value::Tensor::from_string_array((shape, strings.as_slice()))
-                .map(Into::into)
-                .map_err(|error| wrong(error.to_string()))
+            let value = texts::value(tensor).map(Into::into);
+            value.map_err(|error| {
+                Error::invalid(format!("input \"{}\": {error}", tensor.name())).field(tensor.name())
+            })
         }
     }
 }
@@ -331,12 +318,17 @@ fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tensor> {
         Datatype::Bf16 => typed::<half::bf16>(value),
         Datatype::Fp32 => typed::<f32>(value),
         Datatype::Fp64 => typed::<f64>(value),
-        Datatype::Bytes => match value.try_extract_strings() {
-            Ok((shape, strings)) => {
+        Datatype::Bytes => match value.dtype() {
+            ValueType::Tensor { ty: TensorElementType::String, shape, .. } => {
                 let shape: Shape = shape.iter().copied().collect();
-                return Tensor::from_elements(spec.name.clone(), shape, strings);
+                let (bytes, places) = texts::elements(value, element_count(&shape)?)
+                    .map_err(|error| Error::failed(format!("output \"{}\": {error}", spec.name)))?;
+                let elements = places.windows(2).map(|place| &bytes[place[0]..place[1]]);
+                return Tensor::from_elements(spec.name.clone(), shape, elements);
             }
-            Err(error) => Err(error),
+            other => {
+                return Err(Error::failed(format!("output \"{}\" is {other:?}, not strings", spec.name)));
+            }
         },
     };
     let (shape, data) =

@@ -1,4 +1,4 @@
-"""BYTES: texts and empty elements, as JSON and in binary; what is no text is refused, in words."""
+"""BYTES: texts and empty elements, as JSON and in binary; what is no text goes as binary alone."""
 
 import numpy as np
 import tritonclient.http as triton
@@ -23,5 +23,5 @@ with triton.InferenceServerClient(ADDRESS) as client:
         as_json = [[element.encode() if isinstance(element, str) else element for element in row]
                    for row in ask(client, TEXTS, binary_input, False)]
         equal("texts as JSON", np.array(as_json, dtype=object), wanted)
-    # Strings of an ONNX model are texts.
-    refused("raw bytes", lambda: ask(client, RAW, True, True), "INPUT0", "UTF-8")
+    equal("raw bytes", ask(client, RAW, True, True), np.array(RAW, dtype=object).reshape(2, 2))
+    refused("raw bytes as JSON", lambda: ask(client, RAW, True, False), "OUTPUT0", "binary_data")
