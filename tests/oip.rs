@@ -306,6 +306,8 @@ fn what_the_protocol_does_not_have_is_refused_in_its_form() {
         ("GET", "/v2/models/m/versions", 404, None),
         ("POST", "/v2/models/m/explain", 404, None),
         ("GET", "/v2/health/fine", 404, None),
+        ("GET", "/base/v2/models/m", 404, None),
+        ("POST", "/base/path/v2/models/m/infer", 404, None),
     ] {
         let answer = host.client().request(method, path, &[], b"");
         assert_eq!((answer.status, answer.header("allow")), (status, allow), "{method} {path}");

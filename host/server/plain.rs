@@ -56,6 +56,8 @@ impl Service for Public {
                     self.answered(request, Form::Body(model)).await
                 }
                 Some(_) => http::method_not_allowed("POST"),
+                // A client of the protocol with a base path that nobody here has: it reads errors in its own form.
+                None if path.contains("/v2/") => oip::no_such_path(&path),
                 None => http::no_such_path(&method, &path),
             },
         }

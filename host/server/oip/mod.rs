@@ -154,7 +154,7 @@ fn method_not_allowed(allow: &'static str) -> Reply {
     reply
 }
 
-fn no_such_path(path: &str) -> Reply {
+pub(super) fn no_such_path(path: &str) -> Reply {
     let path: String = path.chars().take(200).collect();
     error_reply(&Error::not_found(format!("no route {path}")))
 }
