@@ -454,5 +454,13 @@ fn who_leaves_a_stream_of_events_ends_its_work() {
     }
     assert_eq!(host.metric("hostler_errors_total{kind=\"cancelled\"}"), 2.0);
     let late = json!({"n": 1_000_000_000_u64, "timeout": 20_000}).to_string();
-    refused(&host.post("/v2/models/loop/generate_stream", late), 504, &["deadline"]);
+    let answer = host.post("/v2/models/loop/generate_stream", late);
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (504, Some("text/event-stream; charset=utf-8"))
+    );
+    let text = answer.text();
+    let event = text.strip_prefix("data: ").and_then(|text| text.strip_suffix("\n\n")).expect("one event");
+    let event: Value = serde_json::from_str(event).unwrap();
+    assert!(event["error"].as_str().unwrap().contains("deadline"), "{event}");
 }

@@ -89,9 +89,16 @@ fn generate_stream_gives_an_event_for_each_response_and_one_for_an_error() {
     let events = stream.events();
     assert_eq!((events.len(), &events[0]), (2, &event(0)));
     assert!(events[1]["error"].as_str().is_some_and(|text| text.contains("asked to fail")), "{events:?}");
-    // Before the first response an error is an answer like any other.
-    let refused = Stream::generate(host.http, "repeat", &failing(0));
-    assert_eq!(refused.status, 500);
+    // In place of the first response it gives its status to the answer.
+    let failed = Stream::generate(host.http, "repeat", &failing(0));
+    assert_eq!(failed.status, 500);
+    assert!(failed.has_header("content-type: text/event-stream"));
+    let events = failed.events();
+    assert_eq!(events.len(), 1);
+    assert!(events[0]["error"].as_str().is_some_and(|text| text.contains("asked to fail")), "{events:?}");
+    // What is wrong with the request is an answer like any other.
+    let refused = Stream::generate(host.http, "repeat", &json!({"IN": "x"}));
+    assert_eq!(refused.status, 400);
     assert!(refused.has_header("content-type: application/json"));
 }
 

@@ -40,7 +40,8 @@ impl Asked<'_> {
         self.end(stream.into_journey(), answer).await
     }
 
-    /// `POST …/generate_stream`: an error before the first response is an answer like any other.
+    /// `POST …/generate_stream`: what is wrong with the request is an answer like any other; what the model has
+    /// instead of a first response is an event, with its status.
     pub async fn generate_stream(&self, body: Incoming) -> Reply {
         let mut stream = match self.begin_stream(body).await {
             Ok(stream) => stream,
@@ -52,7 +53,7 @@ impl Asked<'_> {
         };
         let first = match first {
             Ok(first) => first,
-            Err(error) => return self.end(stream.into_journey(), Err(error)).await,
+            Err(error) => return fault(stream.into_journey(), &error),
         };
         let (id, generation) = (Arc::clone(stream.journey().id()), stream.journey().generation());
         let content = match first {
@@ -81,6 +82,20 @@ impl Asked<'_> {
             Err(error) => Err((journey, error)),
         }
     }
+}
+
+/// The one event of a stream that ends before its first response.
+fn fault(journey: Journey, error: &Error) -> Reply {
+    let mut reply = event_stream(Content::Whole(fault_event(error)));
+    *reply.status_mut() = status_of(error);
+    http::retry_after(&mut reply, error);
+    http::sign(&mut reply, journey.id(), journey.generation());
+    journey.end(reply.status().as_u16(), Some(error));
+    reply
+}
+
+fn fault_event(error: &Error) -> Bytes {
+    format!("data: {}\n\n", error_json(error)).into()
 }
 
 fn not_one(got: &str) -> Error {
@@ -219,7 +234,7 @@ fn next_event(mut stream: InferStream) -> Step<InferStream> {
             Ok(event) => (event, Some(stream)),
             Err(error) => {
                 stream.into_journey().end(status(Some(&error)), Some(&error));
-                (format!("data: {}\n\n", error_json(&error)).into(), None)
+                (fault_event(&error), None)
             }
         }
     })
