@@ -43,6 +43,10 @@ fn a_streaming_model_is_refused_where_there_is_one_response_only() {
     for path in ["/predict/batch", "/predict/async/batch"] {
         host.post(path, items.to_string()).refused(501, "unsupported", &["/predict/stream"]);
     }
+    let infer = host.post("/v2/models/repeat/infer", json!({"inputs": []}).to_string());
+    assert_eq!(infer.status, 501);
+    let message = "infer doesn't support models with decoupled transaction policy";
+    assert!(infer.text().contains(message), "{}", infer.text());
     let bad = json!({"model": "repeat", "data": {"IN": [1]}});
     assert_eq!(Stream::open(host.http, &bad, EVENTS).status, 400);
 }

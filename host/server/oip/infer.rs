@@ -42,7 +42,7 @@ pub(in crate::server) async fn infer(
     if route.is_streaming() {
         return Err(Error::unsupported(format!(
             "model \"{}\" gives any number of responses to a request; ask for it on a stream (ModelStreamInfer over gRPC, \
-             generate_stream over HTTP)",
+             generate_stream over HTTP): infer doesn't support models with decoupled transaction policy",
             route.name
         )));
     }
