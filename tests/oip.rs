@@ -220,6 +220,9 @@ fn the_caller_chooses_outputs_id_and_time() {
         ("sequence_id", json!("a"), 501),
         ("sequence_start", json!(true), 501),
         ("sequence_end", json!(true), 501),
+        ("triton_enable_empty_final_response", json!(true), 200),
+        ("triton_", json!(1), 400),
+        ("triton_secret", json!("a"), 400),
     ] {
         let answer = ask(json!({"parameters": {name: value}}));
         assert_eq!(answer.status, status, "{name}: {value}: {}", answer.text());

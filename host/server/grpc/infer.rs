@@ -124,7 +124,6 @@ pub(super) fn decode(message: ModelInferRequest, left: Option<Duration>) -> Resu
         inputs: Vec::new(),
         outputs: Vec::with_capacity(message.outputs.len()),
     };
-    request.parameters.retain(|(name, _)| name != super::stream::ENABLE_EMPTY_FINAL);
     for input in &message.inputs {
         for name in input.parameters.keys() {
             infer::check_tensor_parameter(format_args!("input \"{}\"", input.name), name)?;

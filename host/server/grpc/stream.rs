@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::router::Journey;
-use crate::server::oip::infer::{self as oip, InferRequest, InferResponse};
+use crate::server::oip::infer::{self as oip, ENABLE_EMPTY_FINAL, InferRequest, InferResponse};
 use crate::server::{http, stopped};
 use hyper::HeaderMap;
 use prost::Message;
@@ -34,8 +34,7 @@ const MESSAGES_HELD_MAX: usize = 4;
 /// Responses that wait for a slow reader, before the work waits as well.
 const WAITING_MAX: usize = 16;
 
-/// Set on a request: where its responses end is marked, by a response of its own if need be.
-pub(super) const ENABLE_EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+/// Set on a response: whether it is the last to its request.
 const FINAL: &str = "triton_final_response";
 
 type Answer = Result<ModelStreamInferResponse, Status>;

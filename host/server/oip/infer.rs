@@ -11,6 +11,9 @@ use crate::router::{Ask, Journey};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Set on a request: where its responses end is marked, by a response of its own if need be.
+pub(in crate::server) const ENABLE_EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+
 pub(in crate::server) struct InferRequest {
     /// Comes back in the answer.
     pub id: Option<String>,
@@ -222,6 +225,15 @@ fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Re
         ("sequence_id" | "sequence_start" | "sequence_end", _) => {
             return Err(Error::unsupported(format!(
                 "parameter \"{name}\": sequences are not supported; each request stands for itself"
+            ))
+            .field(format!("parameters.{name}")));
+        }
+        // Only a stream over gRPC has a use for it.
+        (ENABLE_EMPTY_FINAL, _) => {}
+        (name, _) if name.starts_with("triton_") => {
+            return Err(Error::invalid(format!(
+                "parameter \"{name}\": parameter keys starting with 'triton_' are reserved for Triton usage. Only the \
+                 following keys starting with 'triton_' are allowed: {ENABLE_EMPTY_FINAL}"
             ))
             .field(format!("parameters.{name}")));
         }

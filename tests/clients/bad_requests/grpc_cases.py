@@ -202,7 +202,7 @@ PARAMETERS = [
     Case("parameter without a value", GOOD_BYTES + b"\x22\x04\x0a\x02ab"),
     Case("sequence_id", infer(parameters={"sequence_id": ("int64_param", 7)}), why="absent"),
     Case("sequence_start as a text", infer(parameters={"sequence_start": ("string_param", "yes")}), why="absent"),
-    Case("parameter of Triton's own name space", infer(parameters={"triton_secret": ("int64_param", 1)}), why="reserved"),
+    Case("parameter of Triton's own name space", infer(parameters={"triton_secret": ("int64_param", 1)})),
     Case("input in shared memory that is unknown", infer(inputs=[row("INPUT0", parameters={"shared_memory_region": ("string_param", "r"), "shared_memory_byte_size": ("int64_param", 64)}), row("INPUT1")], raw=[INT_ROW]), why="absent"),
     Case("shared memory of nothing", pb.SystemSharedMemoryRegisterRequest(name="r", key="/nothing", byte_size=64), "SystemSharedMemoryRegister", why="absent"),
     Case("classification of BYTES", texts(b"\x01\0\0\0a", [("OUTPUT0", {"classification": ("int64_param", 1)})]), why="classes"),

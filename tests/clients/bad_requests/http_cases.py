@@ -280,7 +280,7 @@ PARAMETERS = [
     Case("sequence_id", body=parameters(sequence_id=7, sequence_start=True), why="absent"),
     Case("sequence_id that is a list", body=parameters(sequence_id=[7]), why="absent"),
     Case("sequence_start as a text", body=parameters(sequence_start="yes"), why="absent"),
-    Case("parameter of Triton's own name space", body=parameters(triton_secret=1), why="reserved"),
+    Case("parameter of Triton's own name space", body=parameters(triton_secret=1)),
     Case("input in shared memory that is unknown", body=left([1, 16], shared_memory_region="r", shared_memory_byte_size=64), why="absent"),
     Case("output in shared memory that is unknown", body=output(shared_memory_region="r", shared_memory_byte_size=64), why="absent"),
     Case("shared memory of nothing", "/v2/systemsharedmemory/region/r/register", b"{}", why="absent"),

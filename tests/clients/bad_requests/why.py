@@ -29,7 +29,6 @@ WHY = {
     "range": "Another number than was sent would be a wrong answer.",
     "ragged": "Lists must nest as the shape says.",
     "repository": "There is one repository here, and no other is taken for it.",
-    "reserved": "The name has no meaning here and goes to the plugin; Triton keeps it for itself.",
     "size": "The size is held against the body.",
     "status": "A client's mistake is no fault of the server.",
     "stream": "What came before it is answered, and the stream ends with a status that says why; Triton ends it as if nothing were wrong.",
