@@ -210,6 +210,10 @@ fn contents_that_do_not_fit_are_refused_by_name() {
     asked.outputs = vec![InferRequestedOutputTensor { name: "nope".into(), ..Default::default() }];
     refused(caller.infer(asked), Code::InvalidArgument, &["no output \"nope\""]);
     refused(caller.infer(request("n", vec![], vec![])), Code::NotFound, &["no model \"n\""]);
+    let mut asked = request("m", vec![], vec![]);
+    asked.model_version = "v1".into();
+    let message = "Request for unknown model: failed to get model version from specified version string 'v1'";
+    refused(caller.infer(asked), Code::NotFound, &[message]);
 }
 
 #[test]

@@ -83,7 +83,11 @@ fn metadata_name_versions_inputs_and_outputs() {
     refused(
         &host.get("/v2/models/plus/versions/v3"),
         404,
-        &["model \"plus\" has no version \"v3\"", "versions: v1, v2"],
+        &[
+            "Request for unknown model: failed to get model version from specified version string 'v3'",
+            "model \"plus\" has no version \"v3\"",
+            "versions: v1, v2",
+        ],
     );
     for path in ["/v2/models/plus/versions/v1/infer", "/v2/models/plus/versions/v2/infer"] {
         let answer = host.post(path, json!({"inputs": []}).to_string());

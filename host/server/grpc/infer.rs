@@ -68,7 +68,7 @@ async fn answer(
     let version = version(&message.model_version);
     let route = journey
         .resolve(&message.model_name, version, &|name| http::header(headers, name))
-        .map_err(infer::unknown_model)?;
+        .map_err(|error| infer::unknown_model(error, version))?;
     let response = infer::infer(journey, &route, decode(message, left)?).await?;
     let (head, contents) = encode(response);
     Body::message(&head, RAW_OUTPUT_CONTENTS, &contents)

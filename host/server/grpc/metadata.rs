@@ -23,7 +23,7 @@ pub(super) fn route(policy: &Policy, headers: &HeaderMap, name: &str, version: &
     let id = http::request_id(headers);
     let caller = Caller { request_id: &id, header: &|name| http::header(headers, name) };
     let found = policy.content.resolve(name, infer::version(version), &caller);
-    found.cloned().map_err(oip::infer::unknown_model)
+    found.cloned().map_err(|error| oip::infer::unknown_model(error, infer::version(version)))
 }
 
 pub(super) fn model(

@@ -135,7 +135,7 @@ async fn run(call: Arc<Call>, message: ModelInferRequest, mut turn: Turn) {
     let name = (message.model_name.clone(), message.model_version.clone());
     let resolved = journey
         .resolve(&name.0, infer::version(&name.1), &|name| http::header(&call.headers, name))
-        .map_err(oip::unknown_model);
+        .map_err(|error| oip::unknown_model(error, infer::version(&name.1)));
     let marks = asks_for_marks(&message);
     let _place = match &resolved {
         // They wait side by side in their instance, up to a limit of its own.

@@ -26,7 +26,8 @@ pub(in crate::server) fn model_config(
     version: Option<&str>,
     caller: &Caller<'_>,
 ) -> Result<ModelConfig> {
-    let route = policy.content.resolve(model, version, caller).map_err(unknown_model)?;
+    let route = policy.content.resolve(model, version, caller);
+    let route = route.map_err(|error| unknown_model(error, version))?;
     Ok(config::config(policy, route))
 }
 
@@ -39,7 +40,7 @@ pub(in crate::server) fn model_statistics(
     if let Some(model) = model {
         // Says what is wrong with the names.
         let caller = Caller { request_id: "", header: &|_| None };
-        policy.content.resolve(model, version, &caller).map_err(unknown_model)?;
+        policy.content.resolve(model, version, &caller).map_err(|error| unknown_model(error, version))?;
     }
     let wanted = |asked: Option<&str>, name: &str| asked.is_none_or(|asked| asked == name);
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());

@@ -106,9 +106,16 @@ impl InferStream {
 }
 
 /// Clients of this protocol look for how the message begins, to tell a wrong name from other faults.
-pub(in crate::server) fn unknown_model(error: Error) -> Error {
-    match error.kind() {
-        Kind::NotFound => error.context("Request for unknown model"),
+pub(in crate::server) fn unknown_model(error: Error, version: Option<&str>) -> Error {
+    match (error.kind(), version) {
+        // Versions are numbers where those clients come from.
+        (Kind::NotFound, Some(version)) if !version.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let shown: String = version.chars().take(64).collect();
+            error.context(format_args!(
+                "Request for unknown model: failed to get model version from specified version string '{shown}'"
+            ))
+        }
+        (Kind::NotFound, _) => error.context("Request for unknown model"),
         _ => error,
     }
 }

@@ -33,7 +33,8 @@ impl Asked<'_> {
     pub fn resolve(&self, journey: &mut Journey) -> Result<Arc<Route>> {
         let (model, version) = names(self.model, self.version)?;
         let header = |name: &str| http::header(self.headers, name);
-        journey.resolve(&model, version.as_deref(), &header).map_err(infer::unknown_model)
+        let resolved = journey.resolve(&model, version.as_deref(), &header);
+        resolved.map_err(|error| infer::unknown_model(error, version.as_deref()))
     }
 
     pub async fn read(&self, body: Incoming) -> Result<Bytes> {

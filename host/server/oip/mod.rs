@@ -85,7 +85,7 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             let caller = crate::policy::Caller { request_id: &id, header: &header };
             let found = names(model, version).and_then(|(model, version)| {
                 let route = policy.content.resolve(&model, version.as_deref(), &caller);
-                route.map(Arc::clone).map_err(infer::unknown_model)
+                route.map(Arc::clone).map_err(|error| infer::unknown_model(error, version.as_deref()))
             });
             match (found, action) {
                 (Ok(_), "ready") if public.readiness.refusal().is_some() => {
