@@ -184,7 +184,8 @@ fn contents_that_do_not_fit_are_refused_by_name() {
         (
             vec![a.clone(), b.clone()],
             vec![four(), vec![0; 5]],
-            "\"b\": FP32 of shape [1] needs 4 bytes, got 5",
+            "\"b\": FP32 of shape [1] needs 4 bytes, got 5: input byte size mismatch for input 'b' for model 'm'. \
+             Expected 4, got 5",
         ),
         (
             vec![typed("a", "FP32", int())],

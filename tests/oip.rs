@@ -235,7 +235,7 @@ fn the_caller_chooses_outputs_id_and_time() {
         }
     }
     let twice = json!({"outputs": [{"name": "fp32_out"}, {"name": "fp32_out"}]});
-    refused(&ask(twice), 400, &["output \"fp32_out\" is asked for twice"]);
+    refused(&ask(twice), 400, &["Duplicate output name 'fp32_out' is not allowed in a request"]);
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_request_that_does_not_fit_the_model_is_told_what_would() {
         (json!({"name": "a", "datatype": "FP32", "shape": [2]}), "input \"a\": it has no data"),
         (json!({"name": "a", "shape": [2], "data": [1, 2]}), "missing field `datatype`"),
         (input("c", "FP32", json!([2]), json!([1, 2])), "no input \"c\""),
-        (good(), "input \"b\" is given twice"),
+        (good(), "input 'b' already exists in request"),
     ];
     for (fault, part) in faults {
         let answer = infer(&host, "m", &json!({"inputs": [fault, good()]}));
@@ -278,7 +278,20 @@ fn a_request_that_does_not_fit_the_model_is_told_what_would() {
         let answer = infer(&host, "m", &json!({"inputs": [a, good()]}));
         assert_eq!(answer.json()["outputs"][0]["data"], json!([4.0, 6.0]));
     }
-    refused(&infer(&host, "m", &json!({"inputs": [good()]})), 400, &["input \"a\" (FP32 [-1]) is missing"]);
+    let missing = [
+        "input \"a\" (FP32 [-1]) is missing",
+        "expected 2 inputs but got 1 inputs for model 'm'. Got input(s) ['b'], but missing required input(s) ['a']. \
+         Please provide all required input(s).",
+    ];
+    refused(&infer(&host, "m", &json!({"inputs": [good()]})), 400, &missing);
+    let missing = "Got input(s) [], but missing required input(s) ['a','b'].";
+    refused(&infer(&host, "m", &json!({"inputs": []})), 400, &[missing]);
+    let missing = [
+        "expected number of inputs between 1 and 2 but got 1 inputs for model 'm'",
+        "Got input(s) ['bias'], but missing required input(s) ['x']",
+    ];
+    let bias = input("bias", "FP32", json!([1]), json!([1]));
+    refused(&infer(&serve("optional"), "m", &json!({"inputs": [bias]})), 400, &missing);
     refused(&infer(&host, "n", &json!({"inputs": []})), 404, &["no model \"n\""]);
 }
 

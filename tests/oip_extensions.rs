@@ -401,7 +401,7 @@ fn generate_takes_and_gives_flat_objects() {
             refused(&ask(&format!("{model}/{path}"), body), status, &[wanted]);
         }
         let twice = host.post(&format!("/v2/models/plus1/{path}"), "{\"x\": 1, \"x\": 2}");
-        refused(&twice, 400, &["input \"x\" is given twice"]);
+        refused(&twice, 400, &["input 'x' already exists in request"]);
     }
 }
 

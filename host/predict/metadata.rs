@@ -38,7 +38,7 @@ pub fn check_inputs(metadata: &Metadata, inputs: &[Tensor]) -> Result<()> {
     for (index, tensor) in inputs.iter().enumerate() {
         check_input(metadata.input(tensor.name())?, tensor)?;
         if inputs[..index].iter().any(|earlier| earlier.name() == tensor.name()) {
-            let message = format!("input \"{}\" is given twice", tensor.name());
+            let message = format!("input '{}' already exists in request", tensor.name());
             return Err(Error::invalid(message).field(tensor.name()));
         }
     }

@@ -6,8 +6,8 @@ use crate::proto::inference::InferTensorContents;
 use crate::proto::inference::model_infer_request::InferInputTensor;
 use bytes::Bytes;
 
-/// Pairs each input with its contents.
-pub(super) fn decode(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<Tensor>> {
+/// Pairs each input of a request for `model` with its contents.
+pub(super) fn decode(model: &str, inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<Tensor>> {
     if raw.is_empty() {
         return inputs.into_iter().map(typed).collect();
     }
@@ -28,7 +28,28 @@ pub(super) fn decode(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<V
         let message = format!("raw_input_contents has {given} entries for {wanted} inputs{last}");
         return Err(Error::invalid(message).field("raw_input_contents"));
     }
-    inputs.into_iter().zip(raw).map(|(input, data)| tensor(&input, datatype(&input)?, data)).collect()
+    let one = |(input, data): (InferInputTensor, Bytes)| {
+        let (datatype, got) = (datatype(&input)?, data.len());
+        tensor(&input, datatype, data).map_err(|error| mismatch(model, &input, datatype, got, error))
+    };
+    inputs.into_iter().zip(raw).map(one).collect()
+}
+
+/// Says which sizes do not fit, in the words that the protocol's clients know.
+fn mismatch(model: &str, input: &InferInputTensor, datatype: Datatype, got: usize, error: Error) -> Error {
+    let count = element_count(&input.shape).ok();
+    let expected = count.zip(datatype.size()).and_then(|(count, size)| count.checked_mul(size));
+    match expected.filter(|&expected| expected != got) {
+        Some(expected) => {
+            let name = &*input.name;
+            let message = format!(
+                "{}: input byte size mismatch for input '{name}' for model '{model}'. Expected {expected}, got {got}",
+                error.message()
+            );
+            Error::invalid(message).field(name)
+        }
+        None => error,
+    }
 }
 
 fn fault(input: &InferInputTensor, what: impl std::fmt::Display) -> Error {

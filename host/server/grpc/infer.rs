@@ -129,7 +129,7 @@ pub(super) fn decode(message: ModelInferRequest, left: Option<Duration>) -> Resu
             infer::check_tensor_parameter(format_args!("input \"{}\"", input.name), name)?;
         }
     }
-    request.inputs = contents::decode(message.inputs, message.raw_input_contents)?;
+    request.inputs = contents::decode(&message.model_name, message.inputs, message.raw_input_contents)?;
     for output in message.outputs {
         let parameters = parameters(output.parameters)?;
         request.outputs.push(RequestedOutput { name: output.name, parameters });

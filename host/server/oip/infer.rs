@@ -143,7 +143,8 @@ struct Wanted {
 /// Holds a request against what its model takes and gives.
 fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
     let metadata = route.metadata();
-    predict::check_inputs(metadata, &request.inputs)?;
+    predict::check_inputs(metadata, &request.inputs)
+        .map_err(|error| missing(&route.name.name, metadata, &request.inputs, error))?;
     Ok(Prepared {
         ask: ask(request.parameters)?,
         input: Payload::Tensors(request.inputs),
@@ -155,6 +156,34 @@ fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
     })
 }
 
+/// Says of a missing input which others are missing too, in the words that the protocol's clients know.
+fn missing(model: &str, metadata: &Metadata, inputs: &[Tensor], error: Error) -> Error {
+    let given = |name: &str| inputs.iter().any(|tensor| tensor.name() == name);
+    let required = metadata.inputs.iter().filter(|spec| !spec.optional);
+    let absent: Vec<&str> = required.clone().map(|spec| &*spec.name).filter(|name| !given(name)).collect();
+    if error.field_name().is_none_or(|field| !absent.contains(&field)) {
+        return error;
+    }
+    let quoted = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+        format!("[{}]", names.join(","))
+    };
+    let got: Vec<&str> = inputs.iter().map(Tensor::name).collect();
+    let expected = match (required.count(), metadata.inputs.len()) {
+        (least, most) if least == most => format!("expected {most} inputs"),
+        (least, most) => format!("expected number of inputs between {least} and {most}"),
+    };
+    let message = format!(
+        "{}: {expected} but got {} inputs for model '{model}'. Got input(s) {}, but missing required input(s) {}. \
+         Please provide all required input(s).",
+        error.message(),
+        got.len(),
+        quoted(&got),
+        quoted(&absent),
+    );
+    Error::invalid(message).field(absent[0])
+}
+
 fn wanted(metadata: &Metadata, outputs: Vec<RequestedOutput>) -> Result<Vec<Wanted>> {
     let mut all: Vec<Wanted> = Vec::with_capacity(outputs.len());
     for RequestedOutput { name, parameters } in outputs {
@@ -163,7 +192,10 @@ fn wanted(metadata: &Metadata, outputs: Vec<RequestedOutput>) -> Result<Vec<Want
             return Err(Error::invalid(format!("no output \"{name}\"{hint}")).field(name));
         };
         if all.iter().any(|earlier| earlier.name == name) {
-            return Err(Error::invalid(format!("output \"{name}\" is asked for twice")).field(name));
+            return Err(Error::invalid(format!(
+                "Duplicate output name '{name}' is not allowed in a request"
+            ))
+            .field(name));
         }
         let mut classes = None;
         for (parameter, value) in &parameters {
