@@ -142,6 +142,11 @@ fn every_datatype_goes_in_and_comes_out() {
     }
 }
 
+/// A seven in so many lists.
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!(7), |inner, _| json!([inner]))
+}
+
 #[test]
 fn data_may_be_nested_or_flat() {
     let host = serve("identity");
@@ -151,6 +156,8 @@ fn data_may_be_nested_or_flat() {
         (json!([1, 1]), json!([7]), json!([7.0])),
         (json!([0, 4]), json!([]), json!([])),
         (json!([2, 0]), json!([[], []]), json!([])),
+        (json!([2, 1]), json!([[[[1]], [[2]]]]), json!([1.0, 2.0])),
+        (json!([1, 1]), nested(100), json!([7.0])),
     ] {
         let request = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": shape, "data": data}]});
         let answer = infer(&host, "m", &request);
@@ -253,11 +260,26 @@ fn a_request_that_does_not_fit_the_model_is_told_what_would() {
         (input("a", "FP32", json!([1, 2]), json!([1, 2])), "input \"a\": expected shape [-1], got [1,2]"),
         (
             input("a", "FP32", json!([3]), json!([1, 2])),
-            "input \"a\": shape says [3], but data has shape [2]",
+            "Unable to parse 'data': Shape does not match true shape of 'data' field: input \"a\": shape says [3], but \
+             data has shape [2]",
         ),
         (input("a", "FP32", json!([-1]), json!([1, 2])), "shape [-1] has a negative dimension"),
         (input("a", "FP32", json!([1, 1_000_000_000_000_i64]), json!([1])), "shape says [1,1000000000000]"),
         (input("a", "FP32", json!([i64::MAX, i64::MAX]), json!([1])), "more elements than can be addressed"),
+        (
+            input("a", "FP32", json!([16, (1_i64 << 60) + 2]), json!([1])),
+            "causes total element count to exceed maximum size of 9223372036854775807",
+        ),
+        (
+            input("a", "FP32", json!([4, (1_i64 << 60) + 2]), json!([1])),
+            "byte size overflow for input 'a': FP32 of shape [4,1152921504606846978]",
+        ),
+        (input("a", "FP32", json!([2, 1]), json!([[1, 2]])), "data has shape [1,2]"),
+        (input("a", "FP32", json!([1]), json!(7)), "data has shape []"),
+        (
+            input("a", "FP32", json!([1]), nested(101)),
+            "JSON nesting depth exceeds maximum allowed limit (100)",
+        ),
         (input("a", "FP32", json!(vec![1; 17]), json!([1])), "17 dimensions; at most 16"),
         (input("a", "FP32", json!([1.5]), json!([1])), "not an inference request"),
         (input("a", "FP32", json!("2"), json!([1])), "not an inference request"),

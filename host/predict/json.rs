@@ -9,6 +9,10 @@ use crate::error::{Error, Result};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use std::fmt;
 
+/// Lists in lists, where the shape is said beside them and extra ones around an element do no harm. Below what the
+/// JSON reader itself recurses.
+const NESTING_MAX: usize = 100;
+
 /// Bounds on what one JSON value may become.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonLimits {
@@ -32,22 +36,25 @@ pub fn decode_tensor(
         shape: Shape::new(),
         leaf_depth: None,
         path: Shape::new(),
+        depth_max: if flat_shape.is_some() { NESTING_MAX } else { MAX_RANK },
     };
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let read = Node { elements: &mut elements, depth: 0 }.deserialize(&mut deserializer);
     if let Err(error) = read.and_then(|()| deserializer.end()) {
-        let place: String = elements.path.iter().map(|index| format!("[{index}]")).collect();
+        let place: String = elements.path.iter().take(MAX_RANK).map(|index| format!("[{index}]")).collect();
         let message = format!("input \"{}\"{place}: {}", spec.name, strip_position(&error));
         return Err(Error::invalid(message).field(&*spec.name));
     }
     let (data, shape) = (elements.data, elements.shape);
     let shape = match flat_shape {
         Some(wanted) if shape.as_slice() != wanted => {
-            let count = super::tensor::element_count(wanted)
-                .map_err(|error| error.context(format!("input \"{}\"", spec.name)).field(&*spec.name))?;
-            if shape.len() != 1 || usize::try_from(shape[0]) != Ok(count) {
+            let count = said_count(spec, wanted)?;
+            let flat = shape.len() == 1 && usize::try_from(shape[0]) == Ok(count);
+            let deeper = shape.len() > wanted.len() && without_ones(&shape) == without_ones(wanted);
+            if !flat && !deeper {
                 let message = format!(
-                    "input \"{}\": shape says {}, but data has shape {}",
+                    "Unable to parse 'data': Shape does not match true shape of 'data' field: input \"{}\": shape says \
+                     {}, but data has shape {}",
                     spec.name,
                     format_shape(wanted),
                     format_shape(&shape)
@@ -60,6 +67,24 @@ pub fn decode_tensor(
     };
     Tensor::new(spec.name.clone(), spec.datatype, shape, data.into())
         .map_err(|error| error.field(&*spec.name))
+}
+
+/// How many elements the sender says that there are, if so many can be.
+fn said_count(spec: &TensorSpec, wanted: &[i64]) -> Result<usize> {
+    let count = super::tensor::element_count(wanted)
+        .map_err(|error| error.context(format!("input \"{}\"", spec.name)).field(&*spec.name))?;
+    let bytes = count.checked_mul(spec.datatype.size().unwrap_or(1));
+    if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
+        let (shape, datatype) = (format_shape(wanted), spec.datatype.as_str());
+        let message = format!("byte size overflow for input '{}': {datatype} of shape {shape}", spec.name);
+        return Err(Error::invalid(message).field(&*spec.name));
+    }
+    Ok(count)
+}
+
+/// Lists around one element say nothing about a shape.
+fn without_ones(shape: &[i64]) -> Shape {
+    shape.iter().copied().filter(|&dimension| dimension != 1).collect()
 }
 
 /// serde_json appends ` at line 1 column 7`, which is a place inside the value and so misleads.
@@ -77,6 +102,7 @@ struct Elements {
     leaf_depth: Option<usize>,
     /// Where the reader is, for errors.
     path: Shape,
+    depth_max: usize,
 }
 
 struct Node<'a> {
@@ -207,8 +233,11 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
         let Node { elements, depth } = self;
-        if depth >= MAX_RANK {
-            return Err(A::Error::custom(format_args!("lists are nested more than {MAX_RANK} deep")));
+        if depth >= elements.depth_max {
+            let limit = elements.depth_max;
+            return Err(A::Error::custom(format_args!(
+                "lists are nested more than {limit} deep: JSON nesting depth exceeds maximum allowed limit ({limit})"
+            )));
         }
         if elements.leaf_depth.is_some_and(|leaf| depth >= leaf) {
             return Err(A::Error::custom("expected an element, got a list"));
