@@ -315,6 +315,10 @@ fn a_request_that_does_not_fit_the_model_is_told_what_would() {
     let bias = input("bias", "FP32", json!([1]), json!([1]));
     refused(&infer(&serve("optional"), "m", &json!({"inputs": [bias]})), 400, &missing);
     refused(&infer(&host, "n", &json!({"inputs": []})), 404, &["no model \"n\""]);
+    for (body, place) in [("AAAA", "0"), (" AAAA", "1"), ("{\"inputs\":\n[}", "12"), ("{\"inputs\":", "10")] {
+        let message = format!("failed to parse the request JSON buffer: Invalid value. at {place}");
+        refused(&host.post("/v2/models/m/infer", body), 400, &["not an inference request", &message]);
+    }
 }
 
 #[test]

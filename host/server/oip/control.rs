@@ -273,5 +273,5 @@ async fn read<T: Default + serde::de::DeserializeOwned>(
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    http::parse_object(&body, "the body is not what this path takes")
+    super::parse_object(&body, "the body is not what this path takes")
 }

@@ -143,7 +143,7 @@ fn request(body: &[u8], metadata: &Metadata, limits: JsonLimits) -> Result<Infer
     const UNREADABLE: &str = "the body is not a generate request";
     let mut request =
         InferRequest { id: None, parameters: Parameters::new(), inputs: Vec::new(), outputs: Vec::new() };
-    let mut fields = http::parse_object::<Object<'_>>(body, UNREADABLE)?.0;
+    let mut fields = super::parse_object::<Object<'_>>(body, UNREADABLE)?.0;
     let is_input = |name: &str| metadata.inputs.iter().any(|spec| *spec.name == *name);
     if let Some(place) = fields.iter().position(|(name, _)| name == "parameters" && !is_input(name)) {
         let (_, value) = fields.remove(place);

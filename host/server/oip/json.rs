@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::predict::{
     self, Datatype, JsonLimits, Parameter, Parameters, Shape, Tensor, TensorSpec, encode_tensor,
 };
-use crate::server::http;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -74,7 +73,7 @@ impl Form<'_> {
 
 /// Reads the JSON of a request, and its tensors in `tail`.
 pub(super) fn decode(head: &[u8], mut tail: Tail, limits: JsonLimits) -> Result<(InferRequest, Form<'_>)> {
-    let request: Request<'_> = http::parse_object(head, "the body is not an inference request")?;
+    let request: Request<'_> = super::parse_object(head, "the body is not an inference request")?;
     let inputs = request.inputs.iter().map(|input| input.decode(&mut tail, limits)).collect::<Result<_>>()?;
     tail.end()?;
     let mut parameters = request.parameters.into_parameters()?;

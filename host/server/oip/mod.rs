@@ -159,6 +159,32 @@ pub(super) fn no_such_path(path: &str) -> Reply {
     error_reply(&Error::not_found(format!("no route {path}")))
 }
 
+/// Reads a body. Of one that is no JSON, the message has the words and the place that clients of the protocol know.
+fn parse_object<'a, T: serde::Deserialize<'a>>(text: &'a [u8], otherwise: &str) -> Result<T> {
+    http::parse_object(text, otherwise).map_err(|error| match not_json(text) {
+        Some(place) => {
+            let message = error.message();
+            Error::invalid(format!(
+                "{message}: failed to parse the request JSON buffer: Invalid value. at {place}"
+            ))
+        }
+        None => error,
+    })
+}
+
+/// The byte at which a text stops being JSON; None for one that is JSON, and for an empty one.
+fn not_json(text: &[u8]) -> Option<usize> {
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return None;
+    }
+    let error = serde_json::from_slice::<serde::de::IgnoredAny>(text).err()?;
+    if error.is_eof() {
+        return Some(text.len());
+    }
+    let lines = text.split_inclusive(|&byte| byte == b'\n').take(error.line().saturating_sub(1));
+    Some(lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1))
+}
+
 fn error_json(error: &Error) -> Value {
     json!({"error": error.message()})
 }
