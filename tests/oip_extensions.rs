@@ -139,23 +139,43 @@ fn each_tensor_has_the_form_that_was_asked_for() {
 
 #[test]
 fn a_body_without_json_is_the_only_input() {
-    let host = serve(&["identity", "add_sub", "texts", "fixed"]);
+    let names = ["identity", "plus1", "add_sub", "text", "texts", "fixed"];
+    let models = names.iter().map(|name| format!("[models.{name}]\npath = \"{name}.onnx\"\n"));
+    let rows = ["identity", "texts"]
+        .map(|name| format!("[models.{name}-rows]\npath = \"{name}.onnx\"\nmax_batch_size = 4\n"));
+    let manifest: String = models.chain(rows).collect();
+    let setup = Setup::new(&manifest);
+    let host =
+        names.iter().fold(setup, |setup, name| setup.file(&format!("{name}.onnx"), model(name))).start();
     let ask = |model: &str, body: &[u8]| {
         let path = format!("/v2/models/{model}/infer");
         host.client().request("POST", &path, &[(HEAD_LENGTH, "0")], body)
     };
     let floats = |count: usize| vec![0_u8; count * 4];
     for (model, body, shape, expected) in [
-        ("identity", floats(6), json!([1, 6]), floats(6)),
+        // Rows are one, and what there is goes into the other dimension.
+        ("identity-rows", floats(6), json!([1, 6]), floats(6)),
         ("fixed", floats(3), json!([3]), floats(3)),
-        ("texts", b"abc".to_vec(), json!([1, 1]), element(b"abc")),
+        ("text", b"a\0bc".to_vec(), json!([1]), element(b"a\0bc")),
     ] {
         let (head, raw) = parts(&ask(model, &body));
         assert_eq!((&head["outputs"][0]["shape"], &raw[0]), (&shape, &expected), "{model}");
     }
-    refused(&ask("identity", &[0; 7]), 400, &["7 bytes"]);
+    refused(&ask("identity-rows", &[0; 7]), 400, &["7 bytes"]);
+    let several = "The shape of the raw input 'x' can not be deduced because there are more than one variable-sized \
+        dimension in [-1,-1]";
+    refused(&ask("identity", &floats(6)), 400, &["input \"x\": ", several]);
+    let not_one = "For BYTE datatype raw input 'INPUT0', the model must have input shape [1]; it has [-1,-1]";
+    refused(&ask("texts-rows", b"abc"), 400, &[not_one]);
     refused(&ask("fixed", &floats(4)), 400, &["16 bytes", "[3]"]);
-    refused(&ask("add_sub", &floats(32)), 400, &["one input", "has 2"]);
+    refused(
+        &ask("add_sub", &floats(32)),
+        400,
+        &[
+            "one input",
+            "Raw request must only have 1 input (found 1) to be deduced but got 2 inputs in 'add_sub' model configuration",
+        ],
+    );
     refused(&ask("identity", b""), 400, &["empty"]);
 }
 

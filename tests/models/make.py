@@ -248,6 +248,9 @@ write(
     rows[2:],
 )
 
+# One text, of which there is always one.
+write("text", [h.make_node("Identity", ["INPUT0"], ["OUTPUT0"])], [value("INPUT0", T.STRING, [1])], [value("OUTPUT0", T.STRING, [1])])
+
 # The same out as in, of texts and of bytes with a sign.
 for name, datatype in (("texts", T.STRING), ("int8", T.INT8)):
     write(

@@ -62,15 +62,32 @@ impl Tail {
 }
 
 /// A body without JSON: all of it is the one input of its model.
-pub(super) fn whole(metadata: &Metadata, body: Bytes) -> Result<InferRequest> {
+///
+/// `rows` says whether a free first dimension counts rows, and so leaves the others to be found out.
+pub(super) fn whole(model: &str, metadata: &Metadata, rows: bool, body: Bytes) -> Result<InferRequest> {
     let [spec] = metadata.inputs.as_slice() else {
         return Err(Error::invalid(format!(
-            "a body without JSON (Inference-Header-Content-Length: 0) is for models with one input, this one has {}",
+            "a body without JSON (Inference-Header-Content-Length: 0) is for models with one input: Raw request must \
+             only have 1 input (found 1) to be deduced but got {} inputs in '{model}' model configuration",
             metadata.inputs.len()
         )));
     };
     let fault =
         |message: String| Error::invalid(format!("input \"{}\": {message}", spec.name)).field(&*spec.name);
+    let dimensions = &spec.shape[usize::from(rows && spec.shape.first() == Some(&-1))..];
+    if dimensions.iter().filter(|&&dimension| dimension < 0).count() > 1 {
+        let (name, shape) = (&spec.name, format_shape(&spec.shape));
+        return Err(fault(format!(
+            "The shape of the raw input '{name}' can not be deduced because there are more than one variable-sized \
+             dimension in {shape}"
+        )));
+    }
+    if spec.datatype == Datatype::Bytes && dimensions.iter().any(|&dimension| dimension != 1) {
+        let (name, shape) = (&spec.name, format_shape(&spec.shape));
+        return Err(fault(format!(
+            "For BYTE datatype raw input '{name}', the model must have input shape [1]; it has {shape}"
+        )));
+    }
     let shape = whole_shape(spec, body.len()).ok_or_else(|| {
         let (datatype, shape) = (spec.datatype.as_str(), format_shape(&spec.shape));
         fault(format!(

@@ -59,7 +59,9 @@ impl Asked<'_> {
         let route = self.resolve(journey)?;
         let (head, tail) = binary::split(self.headers, body)?;
         let (request, form): (InferRequest, Form<'_>) = if head.is_empty() && !tail.is_empty() {
-            (binary::whole(route.metadata(), tail)?, Form::binary())
+            // A transformer or a model that runs each request alone has no rows; see `config`.
+            let rows = route.batching.is_some();
+            (binary::whole(&route.name.name, route.metadata(), rows, tail)?, Form::binary())
         } else {
             json::decode(&head, Tail(tail), self.limits())?
         };
