@@ -19,7 +19,10 @@ fn model_control_is_off_unless_the_manifest_allows_it() {
             refused(
                 &answer,
                 503,
-                &["explicit model load / unload is not allowed", "model_control = \"explicit\""],
+                &[
+                    "explicit model load / unload is not allowed if polling is enabled",
+                    "model_control = \"explicit\"",
+                ],
             );
         }
         assert!(is_ready(&host, "plain"));
@@ -181,7 +184,7 @@ fn what_cannot_be_loaded_is_refused_and_changes_nothing() {
             "plain",
             json!({"file:1/model.onnx": "AAAA"}),
             400,
-            &["file:1/model.onnx", "files are not taken from requests"],
+            &["file:1/model.onnx", "Invalid file path: files are not taken from requests"],
         ),
         ("plain", json!({"config": "{}", "file:a": "AAAA"}), 400, &["files are not taken from requests"]),
         ("plain", json!({"priority": 1}), 400, &["parameter \"priority\" is not known"]),

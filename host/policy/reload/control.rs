@@ -72,7 +72,8 @@ impl Reloader {
             return Ok(());
         }
         Err(Error::unavailable(
-            "explicit model load / unload is not allowed; model_control = \"explicit\" under [server] allows it",
+            "explicit model load / unload is not allowed if polling is enabled; model_control = \"explicit\" under [server] \
+             allows it",
         ))
     }
 

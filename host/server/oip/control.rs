@@ -130,8 +130,8 @@ fn overrides(reloader: &Reloader, model: &str, parameters: &Map<String, Value>) 
         let shown = cut(name);
         let message = match name.starts_with("file:") {
             true => format!(
-                "parameter \"{shown}\": files are not taken from requests, since a model's file is code that \
-                 runs; put it in its place and load the model"
+                "parameter \"{shown}\": Invalid file path: files are not taken from requests, since a model's file is \
+                 code that runs; put it in its place and load the model"
             ),
             false => format!("parameter \"{shown}\" is not known; config is"),
         };
