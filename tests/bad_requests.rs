@@ -269,10 +269,10 @@ fn timeouts_and_parameters_are_checked() {
         }
     }
     for (bad, part) in [
-        ("null", "parameter \"p\" is null"),
-        ("[1]", "parameter \"p\" is a list"),
-        ("{\"q\":1}", "parameter \"p\" is an object"),
-        ("9223372036854775808", "parameter \"p\" is an integer over 9223372036854775807"),
+        ("null", "parameter 'p' has invalid type. It is null"),
+        ("[1]", "parameter 'p' has invalid type. It is a list"),
+        ("{\"q\":1}", "parameter 'p' has invalid type. It is an object"),
+        ("9223372036854775808", "parameter 'p' has invalid type. It is an integer over 9223372036854775807"),
         ("1e999", "number out of range"),
     ] {
         for (path, input) in [("/predict", "\"data\":[1]"), ("/predict/batch", "\"items\":[]")] {

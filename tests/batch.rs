@@ -87,7 +87,7 @@ fn a_bad_item_is_null_with_its_error_and_spoils_no_other() {
         (
             json!({"data": good, "parameters": {"explain": [1]}}),
             "invalid_input",
-            "parameter \"explain\" is a list",
+            "parameter 'explain' has invalid type. It is a list",
             Some("parameters.explain"),
         ),
         (json!({"data": good, "parameters": {"explain": "maybe"}}), "invalid_input", "explain", None),

@@ -173,7 +173,10 @@ fn predict_refuses_what_the_host_refuses() {
             &["model \"plus\" has no version \"2\"", "versions: 1"],
         ),
         (r#"{"model":"plus","data":["x"]}"#, &["input \"x\"[0]: expected a number for FP32"]),
-        (r#"{"model":"plus","data":[1],"parameters":{"p":[]}}"#, &["parameter \"p\" is a list"]),
+        (
+            r#"{"model":"plus","data":[1],"parameters":{"p":[]}}"#,
+            &["parameter 'p' has invalid type. It is a list"],
+        ),
         (r#"{"model":"loop","data":{"n":[1000000000]},"timeout_ms":50}"#, &["deadline"]),
     ] {
         let (code, out, err) = predict(&setup, request);

@@ -216,10 +216,18 @@ fn the_caller_chooses_outputs_id_and_time() {
         let answer = ask(json!({"parameters": {"timeout": timeout}}));
         refused(&answer, 400, &["parameter \"timeout\"", &timeout.to_string(), "microseconds"]);
     }
-    refused(&ask(json!({"parameters": {"timeout": null}})), 400, &["parameter \"timeout\" is null"]);
+    refused(
+        &ask(json!({"parameters": {"timeout": null}})),
+        400,
+        &["parameter 'timeout' has invalid type. It is null"],
+    );
     let yes = json!({"parameters": {"binary_data_output": "yes"}});
     refused(&ask(yes), 400, &["parameter \"binary_data_output\" is \"yes\"; it is true or false"]);
-    refused(&ask(json!({"parameters": {"mine": [1]}})), 400, &["parameter \"mine\" is a list"]);
+    refused(
+        &ask(json!({"parameters": {"mine": [1]}})),
+        400,
+        &["parameter 'mine' has invalid type. It is a list"],
+    );
     for (name, value, status) in [
         ("priority", json!(2), 200),
         ("priority", json!(-1), 400),

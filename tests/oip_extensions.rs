@@ -387,7 +387,7 @@ fn labels_are_held_against_the_model() {
 
 #[test]
 fn generate_takes_and_gives_flat_objects() {
-    let host = serve(&["texts", "plus1", "two_inputs"]);
+    let host = serve(&["texts", "plus1", "two_inputs", "datatypes"]);
     let ask = |path: &str, body: Value| host.post(&format!("/v2/models/{path}"), body.to_string());
     for (model, body, expected) in [
         ("texts", json!({"INPUT0": "grüße"}), json!({"OUTPUT0": "grüße"})),
@@ -413,8 +413,21 @@ fn generate_takes_and_gives_flat_objects() {
             ("plus1", json!({"prompt": "a"}), 400, "input \"x\" (FP32 [-1]) is missing"),
             ("plus1", json!({"x": "a"}), 400, "expected a number for FP32"),
             ("plus1", json!({"x": [[1]]}), 400, "expected shape [-1], got [1,1]"),
-            ("plus1", json!({"x": 1, "parameters": [1]}), 400, "expected a JSON object"),
-            ("plus1", json!({"x": 1, "more": {}}), 400, "parameter \"more\" is an object"),
+            (
+                "plus1",
+                json!({"x": 1, "parameters": [1]}),
+                400,
+                "Expected JSON object for keyword: 'parameters': expected a JSON object",
+            ),
+            ("plus1", json!({"x": 1, "more": {}}), 400, "parameter 'more' has invalid type. It is an object"),
+            (
+                "plus1",
+                json!({"x": 1, "parameters": {"more": {}}}),
+                400,
+                "Converting keyword: 'parameters': parameter 'more' has invalid type.",
+            ),
+            ("texts", json!({"INPUT0": 1}), 400, "attempt to access JSON non-string as string"),
+            ("datatypes", json!({"bool": 1}), 400, "attempt to access JSON non-boolean as boolean"),
             ("plus1", json!([1]), 400, "expected a JSON object"),
             ("nobody", json!({}), 404, "nobody"),
         ] {

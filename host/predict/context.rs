@@ -21,8 +21,9 @@ pub enum Parameter {
 pub fn parameter(name: &str, value: &serde_json::Value) -> Result<Parameter> {
     use serde_json::Value;
     let refused = |what: &str| {
-        let message =
-            format!("parameter \"{name}\" is {what}; a parameter is a string, a number or a boolean");
+        let message = format!(
+            "parameter '{name}' has invalid type. It is {what}; a parameter is a string, a number or a boolean"
+        );
         Err(Error::invalid(message).field(format!("parameters.{name}")))
     };
     match value {

@@ -149,7 +149,13 @@ impl Node<'_> {
             datatype if is_float(datatype) => format!("a number for {}", datatype.as_str()),
             datatype => format!("a whole number for {}", datatype.as_str()),
         };
-        E::custom(format_args!("expected {wanted}, got {got}"))
+        // What clients of the Open Inference Protocol know.
+        let known = match self.elements.datatype {
+            Datatype::Bool => ": attempt to access JSON non-boolean as boolean",
+            Datatype::Bytes => ": attempt to access JSON non-string as string",
+            _ => "",
+        };
+        E::custom(format_args!("expected {wanted}, got {got}{known}"))
     }
 
     fn integer<E: serde::de::Error>(&mut self, value: i128) -> std::result::Result<(), E> {

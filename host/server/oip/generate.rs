@@ -145,11 +145,15 @@ fn request(body: &[u8], metadata: &Metadata, limits: JsonLimits) -> Result<Infer
         InferRequest { id: None, parameters: Parameters::new(), inputs: Vec::new(), outputs: Vec::new() };
     let mut fields = super::parse_object::<Object<'_>>(body, UNREADABLE)?.0;
     let is_input = |name: &str| metadata.inputs.iter().any(|spec| *spec.name == *name);
+    let mut nested = None;
     if let Some(place) = fields.iter().position(|(name, _)| name == "parameters" && !is_input(name)) {
         let (_, value) = fields.remove(place);
-        fields.extend(http::parse_object::<Object<'_>>(value.get().as_bytes(), UNREADABLE)?.0);
+        let inner: Object<'_> =
+            http::parse_object(value.get().as_bytes(), "Expected JSON object for keyword: 'parameters'")?;
+        nested = Some(inner);
     }
-    for (name, value) in fields {
+    let nested = nested.into_iter().flat_map(|inner| inner.0).map(|field| (field, true));
+    for ((name, value), is_nested) in fields.into_iter().map(|field| (field, false)).chain(nested) {
         if let Some(spec) = metadata.inputs.iter().find(|spec| *spec.name == *name) {
             request.inputs.push(input(spec, value.get(), limits)?);
             continue;
@@ -159,7 +163,10 @@ fn request(body: &[u8], metadata: &Metadata, limits: JsonLimits) -> Result<Infer
         match (&*name, read) {
             ("id", Value::String(id)) => request.id = Some(id),
             (name, value) => {
-                let parameter = predict::parameter(name, &value)?;
+                let parameter = predict::parameter(name, &value).map_err(|error| match is_nested {
+                    true => error.context("Converting keyword: 'parameters'"),
+                    false => error,
+                })?;
                 request.parameters.push((name.to_owned(), parameter));
             }
         }
