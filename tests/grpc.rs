@@ -373,10 +373,20 @@ fn what_is_not_offered_says_so() {
     let host = serve("plus1");
     let caller = Caller::new(&host);
     caller.run(async |mut client| {
-        let status = client.system_shared_memory_status(SystemSharedMemoryStatusRequest::default()).await;
-        let status = status.unwrap_err();
+        let asked = SystemSharedMemoryRegisterRequest::default();
+        let status = client.system_shared_memory_register(asked).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
         assert!(status.message().contains("shared memory is not supported"), "{}", status.message());
+        let none = client.system_shared_memory_status(SystemSharedMemoryStatusRequest::default()).await;
+        assert!(none.unwrap().into_inner().regions.is_empty());
+        let none = client.cuda_shared_memory_status(CudaSharedMemoryStatusRequest::default()).await;
+        assert!(none.unwrap().into_inner().regions.is_empty());
+        client.system_shared_memory_unregister(SystemSharedMemoryUnregisterRequest::default()).await.unwrap();
+        client.cuda_shared_memory_unregister(CudaSharedMemoryUnregisterRequest::default()).await.unwrap();
+        let asked = SystemSharedMemoryStatusRequest { name: "a".into() };
+        let status = client.system_shared_memory_status(asked).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound);
+        assert!(status.message().contains("Unable to find system shared memory region: 'a'"));
         let status = client.trace_setting(TraceSettingRequest::default()).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
         let status = client.log_settings(LogSettingsRequest::default()).await.unwrap_err();

@@ -347,11 +347,12 @@ fn what_the_protocol_does_not_have_is_refused_in_its_form() {
         ("DELETE", "/v2/logging", 405, Some("GET, POST")),
         ("GET", "/v2/trace/setting", 501, None),
         ("POST", "/v2/models/m/trace/setting", 501, None),
-        ("GET", "/v2/systemsharedmemory/status", 501, None),
-        ("GET", "/v2/systemsharedmemory/region/a/status", 501, None),
+        ("POST", "/v2/systemsharedmemory/status", 405, Some("GET")),
+        ("GET", "/v2/systemsharedmemory/region/a/status", 404, None),
         ("POST", "/v2/systemsharedmemory/region/a/register", 501, None),
         ("GET", "/v2/systemsharedmemory/region/a/register", 405, Some("POST")),
-        ("POST", "/v2/cudasharedmemory/unregister", 501, None),
+        ("GET", "/v2/cudasharedmemory/unregister", 405, Some("POST")),
+        ("POST", "/v2/cudasharedmemory/region/a/register", 501, None),
         ("POST", "/v2/cudasharedmemory/status", 405, Some("GET")),
         ("GET", "/v2/cudasharedmemory", 404, None),
         ("GET", "/v2/trace", 404, None),
@@ -366,6 +367,22 @@ fn what_the_protocol_does_not_have_is_refused_in_its_form() {
         let answer = host.client().request(method, path, &[], b"");
         assert_eq!((answer.status, answer.header("allow")), (status, allow), "{method} {path}");
         refused(&answer, status, &[]);
+    }
+}
+
+#[test]
+fn of_shared_memory_there_is_none() {
+    let host = serve("plus1");
+    for kind in ["systemsharedmemory", "cudasharedmemory"] {
+        let answer = host.get(&format!("/v2/{kind}/status"));
+        assert_eq!((answer.status, answer.json()), (200, json!([])), "{kind}");
+        for path in ["unregister", "region/a/unregister"] {
+            let answer = host.post(&format!("/v2/{kind}/{path}"), "");
+            assert_eq!((answer.status, answer.body.len()), (200, 0), "{kind}/{path}");
+        }
+        let kind_of_region = if kind.starts_with("cuda") { "cuda" } else { "system" };
+        let message = format!("Unable to find {kind_of_region} shared memory region: 'a'");
+        refused(&host.get(&format!("/v2/{kind}/region/a/status")), 404, &[&message]);
     }
 }
 

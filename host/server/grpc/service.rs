@@ -4,6 +4,7 @@ use super::{Grpc, control, metadata, status, stream};
 use crate::error::{Error, Result};
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::*;
+use crate::server::oip::absent::no_region;
 use hyper::HeaderMap;
 use std::sync::Arc;
 use tonic::codegen::BoxStream;
@@ -109,9 +110,13 @@ impl GrpcInferenceService for Grpc {
 
     async fn system_shared_memory_status(
         self: Arc<Self>,
-        _: Request<SystemSharedMemoryStatusRequest>,
+        request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Answer<SystemSharedMemoryStatusResponse> {
-        not_offered(SHARED_MEMORY)
+        // No region is ever registered.
+        answer(match &*request.get_ref().name {
+            "" => Ok(SystemSharedMemoryStatusResponse::default()),
+            name => Err(no_region("system", name)),
+        })
     }
 
     async fn system_shared_memory_register(
@@ -125,14 +130,19 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         _: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Answer<SystemSharedMemoryUnregisterResponse> {
-        not_offered(SHARED_MEMORY)
+        // No region is ever registered.
+        answer(Ok(SystemSharedMemoryUnregisterResponse {}))
     }
 
     async fn cuda_shared_memory_status(
         self: Arc<Self>,
-        _: Request<CudaSharedMemoryStatusRequest>,
+        request: Request<CudaSharedMemoryStatusRequest>,
     ) -> Answer<CudaSharedMemoryStatusResponse> {
-        not_offered(SHARED_MEMORY)
+        // No region is ever registered.
+        answer(match &*request.get_ref().name {
+            "" => Ok(CudaSharedMemoryStatusResponse::default()),
+            name => Err(no_region("CUDA", name)),
+        })
     }
 
     async fn cuda_shared_memory_register(
@@ -146,7 +156,8 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         _: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Answer<CudaSharedMemoryUnregisterResponse> {
-        not_offered(SHARED_MEMORY)
+        // No region is ever registered.
+        answer(Ok(CudaSharedMemoryUnregisterResponse {}))
     }
 
     async fn trace_setting(self: Arc<Self>, _: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {

@@ -1,7 +1,7 @@
 //! The Open Inference Protocol over HTTP, with the extensions that Triton has: which path is what, and what the
 //! server and its models are. What an inference means is in `infer`, which other protocols share.
 
-mod absent;
+pub(in crate::server) mod absent;
 mod binary;
 mod classification;
 pub(in crate::server) mod config;

@@ -1,18 +1,14 @@
 """Shared memory, sequences, traces and log settings: a refusal that says so, and a server that goes on."""
 
-from expect import ADDRESS, LEFT, RIGHT, refused, sum_and_difference, triton
+from expect import ADDRESS, LEFT, PROTOCOL, RIGHT, equal, refused, sum_and_difference, triton
 
 with triton.InferenceServerClient(ADDRESS) as client:
     handle = b"no handle"
     for what, call in {
         "shared memory": lambda: client.register_system_shared_memory("region", "/region", 64),
-        "shared memory status": lambda: client.get_system_shared_memory_status(),
         "shared memory of a region": lambda: client.get_system_shared_memory_status("region"),
-        "shared memory, all": lambda: client.unregister_system_shared_memory(),
-        "shared memory, one": lambda: client.unregister_system_shared_memory("region"),
         "CUDA shared memory": lambda: client.register_cuda_shared_memory("region", handle, 0, 64),
-        "CUDA shared memory status": lambda: client.get_cuda_shared_memory_status(),
-        "CUDA shared memory, all": lambda: client.unregister_cuda_shared_memory(),
+        "CUDA shared memory of a region": lambda: client.get_cuda_shared_memory_status("region"),
         "trace settings": lambda: client.get_trace_settings(),
         "trace settings of a model": lambda: client.get_trace_settings("simple"),
         "new trace settings": lambda: client.update_trace_settings(settings={"trace_level": ["OFF"]}),
@@ -20,6 +16,15 @@ with triton.InferenceServerClient(ADDRESS) as client:
         "new log settings": lambda: client.update_log_settings({"log_verbose_level": 1}),
     }.items():
         refused(what, call, "not supported")
+
+    for what, status in {
+        "shared memory": client.get_system_shared_memory_status(),
+        "CUDA shared memory": client.get_cuda_shared_memory_status(),
+    }.items():
+        equal(what, len(status if PROTOCOL == "http" else status.regions), 0)
+    for name in ("", "region"):
+        client.unregister_system_shared_memory(name)
+        client.unregister_cuda_shared_memory(name)
 
     tensors = [triton.InferInput(name, [1, 16], "INT32") for name in ("INPUT0", "INPUT1")]
     tensors[0].set_shared_memory("region", 64)
