@@ -50,18 +50,24 @@ pub fn javascript_source(folder: &Path) -> Option<PathBuf> {
     sources.next().filter(|_| sources.next().is_none())
 }
 
-/// The world of a source, told by the one role that it defines and by whether it calls models: what a component
-/// imports it carries, and the host sees by it that it may wait.
+/// Roles in Python and JavaScript, and the roles that Python alone can have.
+const ROLES: [&str; 4] = ["transformer", "model", "executor", WAITING];
+const WAITING: &str = "streaming-model";
+const WAITING_WORLD: &str = "hostler:concurrent/streaming-model-plugin";
+
+/// The world of a source, told by the one role that it defines and by what it calls: what a component imports it
+/// carries, and the host sees by it that it may wait.
 fn world(layout: &Layout, source: &Path) -> Result<String> {
     let text = fs::read_to_string(source).attempting(|| format!("read {}", source.display()))?;
     match roles(&text)[..] {
+        [WAITING] => Ok(WAITING_WORLD.to_owned()),
         [role] if asks_servers(&text) => Ok(format!("{role}-outbound-plugin")),
         [role] if role != "executor" && calls_models(&text) => Ok(format!("calling-{role}-plugin")),
         [role] => Ok(format!("{role}-plugin")),
         ref roles => Err(Error::new(
             format!("{}: defines {} roles, expected one", layout.relative(source), roles.len()),
-            "one line of it begins with `class Transformer`, `class Model` or `class Executor` (Python), or with\n\
-             `export const transformer`, `export const model` or `export const executor` (JavaScript)",
+            "one line of it begins with `class Transformer`, `class Model`, `class Executor` or `class StreamingModel`\n\
+             (Python), or with `export const transformer`, `export const model` or `export const executor` (JavaScript)",
         )),
     }
 }
@@ -82,16 +88,16 @@ fn calls_models(source: &str) -> bool {
 /// The roles that a source in Python or JavaScript defines at its outermost level.
 fn roles(source: &str) -> Vec<&'static str> {
     let defines = |role: &str, line: &str| {
+        let class: String = role.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
         let (name, rest) = match (line.strip_prefix("class "), line.strip_prefix("export const ")) {
-            (Some(rest), _) => (role[..1].to_uppercase() + &role[1..], rest),
-            (_, Some(rest)) => (role.to_owned(), rest),
+            (Some(rest), _) => (class, rest),
+            (_, Some(rest)) => (class[..1].to_lowercase() + &class[1..], rest),
             _ => return false,
         };
         rest.strip_prefix(&name)
             .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
     };
-    let roles = ["transformer", "model", "executor"];
-    roles.into_iter().filter(|role| source.lines().any(|line| defines(role, line))).collect()
+    ROLES.into_iter().filter(|role| source.lines().any(|line| defines(role, line))).collect()
 }
 
 fn sdk(layout: &Layout, language: Language) -> PathBuf {
@@ -107,7 +113,11 @@ fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> 
     // The reason of a failure is in the first lines; a backtrace of the tool itself would bury it.
     componentize.env("RUST_BACKTRACE", "0");
     componentize.current_dir(&layout.root).arg(packages.join("bin/componentize-py"));
-    componentize.args(["-d", "wit", "-w", &world, "componentize", "app"]);
+    componentize.args(["-d", "wit"]);
+    if world == WAITING_WORLD {
+        componentize.args(["-d", "wit/async"]);
+    }
+    componentize.args(["-w", &world, "componentize", "app"]);
     componentize.arg("-p").arg(folder).arg("-p").arg(&sdk).arg("-o").arg(output);
     run(&mut componentize, "plugins/sdk/python/README.md says what a Python plugin needs")
 }
@@ -115,6 +125,12 @@ fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> 
 fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
     let source = javascript_source(folder).unwrap_or_else(|| folder.join("app.js"));
     let world = world(layout, &source)?;
+    if world == WAITING_WORLD {
+        return Err(Error::new(
+            format!("{}: componentize-qjs builds no plugins that wait", layout.relative(&source)),
+            "the role streaming-model is for Rust and Python; see docs/streaming.md",
+        ));
+    }
     let packages = node_packages(layout, &sdk(layout, Language::JavaScript))?;
     let mut componentize = Command::new(packages.join("node_modules/.bin/componentize-qjs"));
     componentize.current_dir(&layout.root).args(["--wit", "wit", "--world", &world]);
@@ -138,6 +154,8 @@ mod tests {
         assert_eq!(roles("class Model:\n    class Executor:\n        pass\n"), ["model"]);
         assert_eq!(roles("export const transformer = hostler.transformer({});\n"), ["transformer"]);
         assert_eq!(roles("export const model=1;\nexport const executor = 2;\n"), ["model", "executor"]);
+        assert_eq!(roles("class StreamingModel(concurrent.StreamingModel):\n"), ["streaming-model"]);
+        assert_eq!(roles("export const streamingModel = 1;\n"), ["streaming-model"]);
         assert_eq!(roles("class Models:\n# class Executor\nexport const modelName = 1;\n"), [""; 0]);
     }
 }
