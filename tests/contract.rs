@@ -340,7 +340,7 @@ fn a_trap_or_a_loop_in_ready_costs_the_instance_as_any_other() {
 fn restarts_back_off_and_end_in_a_quarantine_that_a_reload_or_a_new_file_lifts() {
     let host = repeat("", "");
     let quarantined = || {
-        let mut trap = || {
+        let trap = || {
             let answer = Stream::open(host.http, &request(&[0], 0, json!({"do": "trap"})), "*/*");
             let state = state(&host);
             assert!(["ready", "restarting", "quarantined"].contains(&&*state), "{state} {}", answer.status);

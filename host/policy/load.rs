@@ -3,6 +3,10 @@
 //! The only place that knows concrete executors. Whatever an earlier policy has already is taken from
 //! there, by content: a reload costs what changed. Runs on loader threads; blocks.
 
+mod parts;
+
+pub(super) use self::parts::Parts;
+use self::parts::{CallableKey, ExecutorKey, LoadedPlugin, ModelPlugin};
 use super::checks;
 use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan, TlsPlan};
@@ -15,13 +19,11 @@ use crate::executor::{
     Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
     TlsFiles, TritonExecutor, Twin,
 };
-use crate::metrics::{Families, Metrics};
-use crate::plugin::{
-    Engine, Grant, Numbers, Plugin, PluginExecutor, PluginModel, Role, StreamingModel, Transformer,
-};
+use crate::metrics::Metrics;
+use crate::plugin::{Engine, Grant, Plugin, Role};
 use crate::predict::Metadata;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,86 +35,6 @@ pub struct Loader {
     pub runtime: tokio::runtime::Handle,
     /// Where the manifest says that ONNX Runtime is.
     pub library: Option<PathBuf>,
-}
-
-/// Pieces of a policy that a later one may use again.
-#[derive(Default)]
-pub(super) struct Parts {
-    executors: HashMap<ExecutorKey, Arc<dyn Executor>>,
-    plugins: HashMap<(Arc<str>, PluginPlan), Arc<LoadedPlugin>>,
-    callables: HashMap<CallableKey, Arc<dyn Callable>>,
-}
-
-/// Executors that are the same: with the same plugin and the same executor behind it, where it has these.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct ExecutorKey {
-    name: Arc<str>,
-    plan: ExecutorPlan,
-    plugin: Option<PluginPlan>,
-    inner: Option<Box<ExecutorKey>>,
-}
-
-impl ExecutorKey {
-    fn of(plan: &Plan, name: &Arc<str>) -> Self {
-        let own = &plan.executors[name];
-        let (plugin, inner) = match own {
-            ExecutorPlan::Pool { .. } | ExecutorPlan::Triton { .. } => (None, None),
-            ExecutorPlan::Custom { plugin, inner, .. } => {
-                (Some(plan.plugins[plugin].clone()), Some(Box::new(ExecutorKey::of(plan, inner))))
-            }
-        };
-        ExecutorKey { name: Arc::clone(name), plan: own.clone(), plugin, inner }
-    }
-}
-
-/// Models that are the same: the same content, made in the same way.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum CallableKey {
-    Onnx {
-        file: String,
-        external: Vec<File>,
-        sessions: SessionConfig,
-    },
-    Plugin {
-        name: Arc<str>,
-        plan: PluginPlan,
-        idempotent: bool,
-    },
-    /// Of the remote that this executor stands for.
-    Remote {
-        executor: Box<ExecutorKey>,
-        name: String,
-        version: Option<String>,
-        twin: Option<String>,
-    },
-}
-
-impl Parts {
-    /// What the plugins measure themselves.
-    pub fn families(&self) -> impl Iterator<Item = &Families> {
-        self.plugins.values().map(|plugin| plugin.numbers.families())
-    }
-
-    /// Plugins whose calls wait side by side.
-    pub fn shared(&self) -> impl Iterator<Item = &Arc<StreamingModel>> {
-        self.plugins.values().filter_map(|plugin| match &plugin.model {
-            Some(ModelPlugin::Streaming(model)) => Some(model),
-            _ => None,
-        })
-    }
-}
-
-struct LoadedPlugin {
-    numbers: Arc<Numbers>,
-    transformer: Option<Arc<Transformer>>,
-    model: Option<ModelPlugin>,
-    executor: Option<Arc<PluginExecutor>>,
-}
-
-/// A plugin that is a model, in the one role or the other.
-enum ModelPlugin {
-    Model(Arc<PluginModel>),
-    Streaming(Arc<StreamingModel>),
 }
 
 /// How long each part of a reload took.
@@ -318,7 +240,7 @@ impl Loader {
             },
             SourcePlan::Plugin(name) => {
                 let (name, plan) = plugin(name);
-                CallableKey::Plugin { name, plan, idempotent: wanted.idempotent }
+                CallableKey::Plugin { name, plan: plan.into(), idempotent: wanted.idempotent }
             }
             SourcePlan::Remote { name, version, twin } => CallableKey::Remote {
                 executor: Box::new(ExecutorKey::of(plan, plan.base(&wanted.executor).0)),

@@ -125,10 +125,13 @@ impl Life {
             } else if !pause.is_zero() {
                 tracing::warn!(plugin, pause_ms, detail = fault.detail(), "no instance: {fault}");
             }
-            if !(queue.is_closed() && queue.is_empty()) && !*self.replica.stop.borrow() {
+            let over = |queue: &UnboundedReceiver<Ticket>| {
+                (queue.is_closed() && queue.is_empty()) || *self.replica.stop.borrow()
+            };
+            if !over(queue) {
                 standing.pause(pause).await;
             }
-            if (queue.is_closed() && queue.is_empty()) || *self.replica.stop.borrow() {
+            if over(queue) {
                 return;
             }
         }
