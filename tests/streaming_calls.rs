@@ -4,6 +4,7 @@
 mod support;
 
 use serde_json::json;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::streaming::{Stream, ask, connect, elements, request, send};
 use support::{Host, Setup, plugin};
@@ -12,6 +13,9 @@ const ROUTERS: [&str; 2] = ["router", "router-py"];
 
 /// The model `router` in one of its languages, which asks `first` and `second`; both are `faulty`, with this config.
 fn router(language: &str, first: &str, faulty: &str) -> Host {
+    // The first host compiles the component, and the others find it in the cache.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     Setup::new(&format!(
         "[executors.cpu]\nworkers = 4\n\n[plugins.router]\npath = \"router.wasm\"\n\n[plugins.router.config]\n\
          first = \"{first}\"\nsecond = \"second\"\n\n[plugins.faulty]\npath = \"faulty.wasm\"\n\

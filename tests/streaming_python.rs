@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::json;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use support::streaming::{Stream, ask, at_once, elements, request};
 use support::{Host, Setup, plugin};
@@ -12,6 +13,9 @@ fn repeat(limits: &str) -> Host {
     let manifest = format!(
         "[plugins.repeat]\npath = \"repeat.wasm\"\n{limits}\n\n[models.repeat]\nplugin = \"repeat\"\n"
     );
+    // The first host compiles the component, and the others find it in the cache.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     Setup::new(&manifest).file("repeat.wasm", plugin("repeat-py")).start()
 }
 
