@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use support::streaming::{Stream, ask, at_once, elements, repeat, request};
+use support::streaming::{Stream, ask, at_once, elements, leave_again_and_again, repeat, request};
 use support::{Host, Setup, eventually, exposition, jobs, never_seen, plugin, replace};
 
 fn none() -> Value {
@@ -167,18 +167,8 @@ fn calls_go_to_the_instance_with_the_fewest_and_over_the_cap_of_all_they_are_ref
 fn what_is_cancelled_is_stopped_even_if_the_guest_takes_no_notice() {
     let host = repeat("grace_ms = 50\nmax_in_flight = 8", "");
     for name in ["hang", "stay", "none"] {
-        for _ in 0..9 {
-            let body = match name {
-                "none" => request(&[0, 60_000], 0, none()),
-                name => request(&[0, 0], 60_000, json!({"do": name, "at": 1})),
-            };
-            // One more than there are places: one has to come free.
-            let ready = || {
-                let mut stream = Stream::open(host.http, &body, "*/*");
-                (stream.status == 200).then(|| stream.part().unwrap().expect("the first response"))
-            };
-            eventually(&format!("a place for {name}"), ready, || host.log());
-        }
+        // One more than there are places.
+        leave_again_and_again(&host, name, 9);
     }
     unharmed(&host);
 }

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::streaming::{Stream, ask, at_once, connect, elements, repeat, request, send};
+use support::streaming::{
+    Stream, ask, at_once, connect, elements, leave_again_and_again, repeat, request, send,
+};
 use support::{Host, Usage, eventually, replace};
 
 fn none() -> Value {
@@ -70,18 +72,7 @@ fn who_leaves_frees_the_place_even_if_the_guest_takes_no_notice() {
     let host = repeat("grace_ms = 50\nmax_in_flight = 8", "");
     let mut before = None;
     for name in ["hang", "stay", "none"] {
-        for _ in 0..rounds(8, 400) {
-            let body = match name {
-                "none" => request(&[0, 30_000], 0, none()),
-                name => request(&[0, 0], 30_000, json!({"do": name, "at": 1})),
-            };
-            // More than there are places: each has to come free.
-            let ready = || {
-                let mut stream = Stream::open(host.http, &body, "*/*");
-                (stream.status == 200).then(|| stream.part().unwrap().expect("the first response"))
-            };
-            eventually(&format!("a place for {name}"), ready, || host.log());
-        }
+        leave_again_and_again(&host, name, rounds(8, 400));
         unharmed(&host);
         // What the first ones grew stays.
         before.get_or_insert_with(|| host.usage());

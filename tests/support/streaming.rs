@@ -160,3 +160,19 @@ pub fn ask(host: &Host, body: &Value) -> Vec<Value> {
 pub fn elements(lines: &[Value]) -> Vec<i64> {
     lines.iter().filter_map(|line| line["result"]["OUT"][0].as_i64()).collect()
 }
+
+/// Opens such streams so many times and leaves each after its first response; more of them than `host` has places for
+/// mean that each place has to come free.
+pub fn leave_again_and_again(host: &Host, name: &str, times: usize) {
+    let body = match name {
+        "none" => request(&[0, 30_000], 0, json!({})),
+        name => request(&[0, 0], 30_000, json!({"do": name, "at": 1})),
+    };
+    for _ in 0..times {
+        let ready = || {
+            let mut stream = Stream::open(host.http, &body, "*/*");
+            (stream.status == 200).then(|| stream.part().unwrap().expect("the first response"))
+        };
+        super::eventually(&format!("a place for {name}"), ready, || host.log());
+    }
+}
