@@ -7,6 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Requests are made on threads of connections and freed on workers, which glibc's allocator makes dear.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A native inference host: ONNX models and WebAssembly plugins, swapped live.
 #[derive(Parser)]
 #[command(version, after_help = "Docs: README.md. Log level: HOSTLER_LOG=debug (as in RUST_LOG).")]
