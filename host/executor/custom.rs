@@ -7,19 +7,20 @@
 
 use super::below::{Below, Habit};
 use super::lend::{Answer, Lease, Terms};
-use super::pool::{OVERDUE_AFTER, PoolMetrics, STREAM_BUFFER, WORKER_NICE};
+use super::places::{Place, Places};
+use super::pool::{PoolMetrics, STREAM_BUFFER};
 use super::target::ModelTarget;
-use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs};
+use super::threads::{Threads, some_at_once};
+use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::plugin::{Answered, PluginExecutor, share_this_thread};
+use crate::plugin::{Answered, PluginExecutor};
 use crate::predict::{Context, Response, Responses, Target, Tensor, channel};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CustomConfig {
@@ -48,9 +49,6 @@ impl OnFailure {
     }
 }
 
-/// Items of a batch that are answered at the same time, where the guest has them one by one.
-pub(super) const BATCH_AT_ONCE: usize = 16;
-
 pub struct CustomExecutor {
     shared: Arc<Shared>,
 }
@@ -60,23 +58,13 @@ struct Shared {
     config: CustomConfig,
     plugin: Arc<PluginExecutor>,
     inner: Arc<dyn Executor>,
-    slots: Mutex<Slots>,
+    places: Arc<Places>,
     /// The guest has said that it takes no batches.
     one_by_one: AtomicBool,
     habit: Habit,
     metrics: PoolMetrics,
     fallbacks: prometheus::IntCounter,
-    runtime: Option<tokio::runtime::Runtime>,
-}
-
-/// The calls of one admission.
-type Members = SmallVec<[Arc<Context>; 1]>;
-
-/// What runs now.
-#[derive(Default)]
-struct Slots {
-    next: u64,
-    taken: Vec<(u64, Members)>,
+    threads: Threads,
 }
 
 impl CustomExecutor {
@@ -89,38 +77,21 @@ impl CustomExecutor {
         inner: Arc<dyn Executor>,
         metrics: &Metrics,
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.threads)
-            .thread_name(name)
-            .on_thread_start(|| {
-                crate::config::lower_priority(WORKER_NICE);
-                share_this_thread();
-            })
-            .enable_time()
-            .build()
-            .map_err(|error| Error::failed(format!("executor \"{name}\": cannot start threads: {error}")))?;
+        let threads = Threads::start(name, name, config.threads)?;
+        let pool = PoolMetrics::new(metrics, name);
         let shared = Shared {
             name: name.into(),
             config,
             plugin,
             inner,
-            slots: Mutex::default(),
+            places: Places::bounded(name.into(), config.workers, &pool),
             one_by_one: AtomicBool::new(false),
             habit: Habit::default(),
-            metrics: PoolMetrics::new(metrics, name),
+            metrics: pool,
             fallbacks: metrics.executor_fallbacks.with_label_values(&[name]),
-            runtime: Some(runtime),
+            threads,
         };
         Ok(CustomExecutor { shared: Arc::new(shared) })
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // The last call of a retired executor drops it, on one of its own threads: nothing is left to wait for.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -149,22 +120,23 @@ impl Executor for CustomExecutor {
 
     fn submit(&self, call: Call) -> Result<Responses> {
         let context = Arc::clone(&call.context);
-        let slot = Slot::take(&self.shared, smallvec![Arc::clone(&context)])?;
+        let place = self.shared.places.take(smallvec![Arc::clone(&context)])?;
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let admitted = Instant::now();
         let lends = call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
         let lease = lends.then(Arc::<Lease>::default);
         let lent_with = lease.clone();
+        let shared = Arc::clone(&self.shared);
         let work = async move {
             let queue_wait = admitted.elapsed();
-            slot.shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
+            shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
             let sink = Sink::new(sender, &call, queue_wait);
-            slot.shared.clone().run(call, sink, lease, Some(slot)).await
+            shared.run(call, sink, lease, Some(place)).await
         };
         match lent_with {
-            None => self.spawn(async move { work.await.give() }),
+            None => drop(self.shared.threads.spawn(async move { work.await.give() })),
             Some(lease) => {
-                let home = self.runtime().handle().clone();
+                let home = self.shared.threads.handle().clone();
                 let lent =
                     Lent { context, lease, terms: Terms::OneCall, work: Box::pin(work), home: home.into() };
                 if let Err(refused) = self.shared.inner.lend(lent) {
@@ -177,21 +149,17 @@ impl Executor for CustomExecutor {
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         let contexts = calls.iter().map(|call| Arc::clone(&call.context)).collect();
-        let slot = Slot::take(&self.shared, contexts)?;
-        let channels = |call: Call| {
-            let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-            ((call, sender), responses)
-        };
-        let (calls, responses): (Vec<_>, Vec<_>) = calls.into_iter().map(channels).unzip();
-        let admitted = Instant::now();
-        self.spawn(async move {
+        let place = self.shared.places.take(contexts)?;
+        let (calls, responses) = with_channels(calls);
+        let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
+        self.shared.threads.spawn(async move {
             let queue_wait = admitted.elapsed();
-            slot.shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
+            shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
             let items = calls.into_iter().map(|(call, sender)| {
                 let sink = Sink::new(sender, &call, queue_wait);
                 (call, sink)
             });
-            slot.shared.clone().run_batch(items.collect(), slot).await;
+            shared.run_batch(items.collect(), place).await;
         });
         Ok(responses)
     }
@@ -202,79 +170,15 @@ impl Executor for CustomExecutor {
     }
 
     fn status(&self) -> Status {
-        let slots = self.shared.slots();
-        Status {
-            workers: self.shared.config.workers,
-            busy: slots.taken.len(),
-            inflight: slots.taken.iter().map(|(_, contexts)| contexts.len()).sum(),
-            overdue: slots.taken.iter().filter(|(_, contexts)| is_overdue(contexts)).count(),
-            queue_length: 0,
-            queue_capacity: 0,
-        }
+        self.shared.places.status()
     }
 
     fn running(&self) -> Vec<String> {
-        let slots = self.shared.slots();
-        slots.taken.iter().flat_map(|(_, contexts)| contexts).map(|context| context.id.to_string()).collect()
-    }
-}
-
-fn is_overdue(contexts: &[Arc<Context>]) -> bool {
-    let now = Instant::now();
-    contexts.iter().all(|context| context.deadline.is_some_and(|deadline| now > deadline + OVERDUE_AFTER))
-}
-
-impl CustomExecutor {
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.runtime().spawn(work);
-    }
-
-    fn runtime(&self) -> &tokio::runtime::Runtime {
-        self.shared.runtime.as_ref().expect("invariant: taken on drop only")
-    }
-}
-
-/// A place among those that may run at once, as long as it lives.
-struct Slot {
-    shared: Arc<Shared>,
-    key: u64,
-}
-
-impl Slot {
-    fn take(shared: &Arc<Shared>, contexts: Members) -> Result<Self> {
-        let mut slots = shared.slots();
-        if slots.taken.len() >= shared.config.workers {
-            drop(slots);
-            shared.metrics.overloaded.inc();
-            return Err(Error::overloaded(format!(
-                "executor \"{}\": {} calls run already, which is as many as its workers",
-                shared.name, shared.config.workers
-            )));
-        }
-        let key = slots.next;
-        slots.next += 1;
-        slots.taken.push((key, contexts));
-        Ok(Slot { shared: Arc::clone(shared), key })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut slots = self.shared.slots();
-        let Some(place) = slots.taken.iter().position(|(key, _)| *key == self.key) else { return };
-        let (_, contexts) = slots.taken.swap_remove(place);
-        drop(slots);
-        if is_overdue(&contexts) {
-            self.shared.metrics.overdue.inc();
-        }
+        self.shared.places.running()
     }
 }
 
 impl Shared {
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().expect("invariant: no panic under the lock")
-    }
-
     fn below(&self, call: &Call, lease: Option<Arc<Lease>>) -> Arc<Below> {
         let target = ModelTarget {
             model: Arc::clone(&call.context.model),
@@ -289,13 +193,13 @@ impl Shared {
         Below::new(target, lease)
     }
 
-    /// Answers one call. The slot is free before the caller knows, unless the guest goes on after its answer.
+    /// Answers one call. The place is free before the caller knows, unless the guest goes on after its answer.
     async fn run(
         self: Arc<Self>,
         call: Call,
         mut sink: Sink,
         lease: Option<Arc<Lease>>,
-        slot: Option<Slot>,
+        place: Option<Place>,
     ) -> Answer {
         let below = self.below(&call, lease);
         let Call { context, input, callable, .. } = call;
@@ -313,7 +217,7 @@ impl Shared {
         };
         below.released(&context).await;
         self.count(&last);
-        drop(slot);
+        drop(place);
         Answer { sink, last }
     }
 
@@ -335,7 +239,8 @@ impl Shared {
             biased;
             outcome = &mut guest => outcome,
             Ok(outputs) = answered => {
-                sink.answer(self.checked(callable, outputs)).await;
+                // Rare, and large: in a box, so that all other calls are smaller.
+                Box::pin(sink.answer(self.checked(callable, outputs))).await;
                 if let Err(error) = guest.await {
                     let (request, plugin) = (&*context.id, &**self.plugin.name());
                     tracing::warn!(request, plugin, detail = error.detail(), "after its answer: {error}");
@@ -345,7 +250,7 @@ impl Shared {
         };
         let outputs = match (outcome, spare) {
             (Ok(answered), _) => self.checked(callable, answered?)?,
-            (Err(fault), Some(inputs)) => self.fall_back(context, fault, inputs, &*target).await?,
+            (Err(fault), Some(inputs)) => Box::pin(self.fall_back(context, fault, inputs, &*target)).await?,
             (Err(fault), None) => return Err(fault),
         };
         context.check()?;
@@ -381,7 +286,7 @@ impl Shared {
     }
 
     /// Answers a batch: all at once if the guest can, each for itself if not.
-    async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, slot: Slot) {
+    async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, place: Place) {
         if items.is_empty() {
             return;
         }
@@ -440,18 +345,14 @@ impl Shared {
             sink.finish(outcome);
         }
         below.released(&joint).await;
-        drop(slot);
+        drop(place);
     }
 
     async fn run_each(self: Arc<Self>, items: Vec<(Call, Sink)>) {
-        let mut running = JoinSet::new();
-        for (call, sink) in items {
-            if running.len() >= BATCH_AT_ONCE {
-                running.join_next().await;
-            }
+        let runs = items.into_iter().map(|(call, sink)| {
             let run = Arc::clone(&self).run(call, sink, None, None);
-            running.spawn(async move { run.await.give() });
-        }
-        while running.join_next().await.is_some() {}
+            async move { run.await.give() }
+        });
+        some_at_once(runs).await;
     }
 }

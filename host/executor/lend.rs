@@ -6,11 +6,12 @@
 //! that waits for anything else goes home, to threads that are for waiting, and frees the worker: so no worker
 //! is ever held by a guest that waits for another one.
 
-use super::room::Places;
+use super::places::Places;
 use super::{Callable, Runs, Sink};
 use crate::error::Result;
 use crate::plugin::with_ticks;
 use crate::predict::{Context, Response, Service, Tensor};
+use smallvec::smallvec;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context as Task, Poll, Wake, Waker};
 use std::time::Instant;
 
-/// For how long a guest of another executor may compute on a lent worker, in milliseconds. One whose thread was interrupted by others is
-/// not sent home for that.
+/// For how long a guest of another executor may compute on a lent worker, in milliseconds. One whose thread was
+/// interrupted by others is not sent home for that.
 const TICKS: u32 = 5;
 
 /// An answer that is ready, and not given yet: first its slots are freed.
@@ -73,7 +74,7 @@ impl Lent {
     /// Runs on threads where it may wait.
     pub(super) fn go_home(self) {
         let Lent { context, work, home, .. } = self;
-        let place = home.places.as_ref().map(|places| places.take([context]));
+        let place = home.places.as_ref().and_then(|places| places.take(smallvec![context]).ok());
         home.runtime.spawn(async move {
             let answer = work.await;
             drop(place);

@@ -8,6 +8,7 @@ mod below;
 mod custom;
 mod lend;
 mod onnx;
+mod places;
 mod pool;
 mod queue;
 mod room;
@@ -18,6 +19,7 @@ mod shared;
 mod target;
 mod texts;
 mod thread_pool;
+mod threads;
 mod triton;
 
 pub use batch::Batching;
@@ -35,8 +37,9 @@ pub use triton::{TlsFiles, TritonConfig, TritonExecutor};
 use crate::error::{Error, Result};
 use crate::plugin::{Transformer, Visit};
 use crate::predict::{
-    Context, Metadata, Payload, Response, Responses, Sender, Service, Tensor, check_outputs,
+    Context, Metadata, Payload, Response, Responses, Sender, Service, Tensor, channel, check_outputs,
 };
+use pool::STREAM_BUFFER;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -164,6 +167,15 @@ pub struct Call {
     pub batching: Option<Batching>,
     /// Where runs of the callable are counted; none for checks and copies.
     pub runs: Option<Arc<Runs>>,
+}
+
+/// The calls of a batch, each with its way back, and the callers' ends of these.
+fn with_channels(calls: Vec<Call>) -> (Vec<(Call, Sender)>, Vec<Responses>) {
+    let channels = calls.into_iter().map(|call| {
+        let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
+        ((call, sender), responses)
+    });
+    channels.unzip()
 }
 
 /// Where a callable sends all responses but its last.
@@ -361,7 +373,7 @@ pub async fn run_alone(call: Call) -> Result<Response> {
             context.cancellation.expire();
         }
     });
-    let (sender, mut responses) = crate::predict::channel(Arc::clone(&call.context), 1024);
+    let (sender, mut responses) = channel(Arc::clone(&call.context), 1024);
     let mut sink = Sink::new(sender, &call, Duration::ZERO);
     let last = call.run(&mut sink).await;
     watch.abort();

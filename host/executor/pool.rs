@@ -7,7 +7,7 @@
 use super::batch::{Batch, BatchMetrics, Member};
 use super::lend::Begun;
 use super::queue::{Admission, Job, Queue, Work};
-use super::{Call, Lent, Sink, Status};
+use super::{Call, Lent, Sink, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::predict::{Context, Response, Responses, channel};
@@ -193,14 +193,9 @@ impl WorkerPool {
 
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         let admitted = Instant::now();
-        let (jobs, responses): (VecDeque<Job>, Vec<Responses>) = calls
-            .into_iter()
-            .map(|call| {
-                let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-                (Job::call(call, sender, admitted), responses)
-            })
-            .unzip();
-        self.shared.admit(jobs.into()).map_err(|_| self.shared.refusal())?;
+        let (calls, responses) = with_channels(calls);
+        let jobs = calls.into_iter().map(|(call, sender)| Job::call(call, sender, admitted));
+        self.shared.admit(jobs.collect::<VecDeque<_>>().into()).map_err(|_| self.shared.refusal())?;
         Ok(responses)
     }
 

@@ -5,18 +5,17 @@
 //! turn on a worker, and come here when they wait: as many as have room on the executor, so that the workers are
 //! always free for what is waited for.
 
-use super::custom::BATCH_AT_ONCE;
 use super::lend::{Answer, Home, Lease, LentCall, Terms};
-use super::pool::{STREAM_BUFFER, WORKER_NICE, WorkerPool};
-use super::{Call, Lent, Sink};
+use super::places::Places;
+use super::pool::{STREAM_BUFFER, WorkerPool};
+use super::threads::{Threads, some_at_once};
+use super::{Call, Lent, Sink, with_channels};
 use crate::error::{Error, Result};
-use crate::plugin::{Permit, share_this_thread};
-use crate::predict::{Context, Payload, Response, Responses, channel};
-use smallvec::SmallVec;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use crate::plugin::Permit;
+use crate::predict::{Payload, Response, Responses, channel};
+use smallvec::smallvec;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
-use tokio::task::JoinSet;
 
 /// Threads for the guests of all calls, at least; one that computes keeps others waiting for a tick.
 const THREADS_MIN: usize = 2;
@@ -27,61 +26,12 @@ pub(super) struct Room {
     /// Of those that have begun on a worker.
     waiting: Arc<Places>,
     /// Started with the first call that has a guest here.
-    runtime: OnceLock<Background>,
-}
-
-struct Background(Option<tokio::runtime::Runtime>);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-#[derive(Default)]
-pub(super) struct Places(Mutex<Taken>);
-
-#[derive(Default)]
-struct Taken {
-    next: u64,
-    calls: HashMap<u64, Members>,
-}
-
-/// The calls of one admission.
-type Members = SmallVec<[Arc<Context>; 1]>;
-
-impl Places {
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn take(self: &Arc<Self>, calls: impl IntoIterator<Item = Arc<Context>>) -> Place {
-        let mut taken = self.lock();
-        let key = taken.next;
-        taken.next += 1;
-        taken.calls.insert(key, calls.into_iter().collect());
-        drop(taken);
-        Place { places: Arc::clone(self), key }
-    }
-}
-
-/// Calls are here for as long as this lives.
-pub(super) struct Place {
-    places: Arc<Places>,
-    key: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.lock().calls.remove(&self.key);
-    }
+    threads: OnceLock<Threads>,
 }
 
 impl Room {
     pub fn new(name: &str) -> Self {
-        Room { name: name.into(), places: Arc::default(), waiting: Arc::default(), runtime: OnceLock::new() }
+        Room { name: name.into(), places: Arc::default(), waiting: Arc::default(), threads: OnceLock::new() }
     }
 
     /// Begins a call whose model is shared, or refuses it, at once.
@@ -99,7 +49,7 @@ impl Room {
     fn start(&self, call: Call, permit: Permit) -> Result<Responses> {
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
-        let place = self.places.take([Arc::clone(&context)]);
+        let place = self.places.take(smallvec![Arc::clone(&context)])?;
         if call.transformer.is_none() {
             let Payload::Tensors(inputs) = call.input else {
                 return Err(Error::invalid("this model has no transformer, so it takes tensors only"));
@@ -109,7 +59,7 @@ impl Room {
             return Ok(responses);
         }
         let admitted = Instant::now();
-        self.runtime()?.spawn(async move {
+        self.threads()?.spawn(async move {
             let mut sink = Sink::new(sender, &call, admitted.elapsed());
             let Call { context, input, callable, .. } = call;
             let outcome = async {
@@ -142,7 +92,7 @@ impl Room {
             }
         };
         let home =
-            Home { runtime: self.runtime()?.handle().clone(), places: Some(Arc::clone(&self.waiting)) };
+            Home { runtime: self.threads()?.handle().clone(), places: Some(Arc::clone(&self.waiting)) };
         let lent = Lent { context, lease, terms: Terms::Turn, work: Box::pin(work), home };
         pool.lend(lent).map_err(|_| pool.refusal())?;
         Ok(responses)
@@ -151,28 +101,20 @@ impl Room {
     /// The same for a batch, as one admission. Its calls begin here, some at a time.
     pub fn begin_batch(&self, calls: Vec<Call>, pool: &Arc<WorkerPool>) -> Result<Vec<Responses>> {
         self.check_space(pool)?;
-        let runtime = self.runtime()?;
-        let place = self.waiting.take(calls.iter().map(|call| Arc::clone(&call.context)));
-        let channels = calls.into_iter().map(|call| {
-            let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-            ((call, sender), responses)
-        });
-        let (calls, responses): (Vec<_>, Vec<_>) = channels.unzip();
+        let threads = self.threads()?;
+        let place = self.waiting.take(calls.iter().map(|call| Arc::clone(&call.context)).collect())?;
+        let (calls, responses) = with_channels(calls);
         let (pool, admitted) = (Arc::clone(pool), Instant::now());
-        runtime.spawn(async move {
-            let mut running = JoinSet::new();
-            for (call, sender) in calls {
-                if running.len() >= BATCH_AT_ONCE {
-                    running.join_next().await;
-                }
+        threads.spawn(async move {
+            let runs = calls.into_iter().map(|(call, sender)| {
                 let pool = Arc::clone(&pool);
-                running.spawn(async move {
+                async move {
                     let mut sink = Sink::new(sender, &call, admitted.elapsed());
                     let last = run(call, &mut sink, &pool, None).await;
                     sink.finish(last);
-                });
-            }
-            while running.join_next().await.is_some() {}
+                }
+            });
+            some_at_once(runs).await;
             drop(place);
         });
         Ok(responses)
@@ -180,46 +122,30 @@ impl Room {
 
     /// Refuses calls while as many wait as have room on the executor.
     fn check_space(&self, pool: &WorkerPool) -> Result<()> {
-        let (waiting, config) = (self.waiting.lock().calls.len(), pool.config());
+        let (waiting, config) = (self.waiting.len(), pool.config());
         if waiting < config.workers + config.queue {
             return Ok(());
         }
         Err(pool.overloaded(format!("{waiting} calls wait for other models, as many as have room here")))
     }
 
-    fn runtime(&self) -> Result<&tokio::runtime::Runtime> {
-        let failed = |error: std::io::Error| {
-            Error::failed(format!("executor \"{}\": cannot start threads: {error}", self.name))
-        };
-        if self.runtime.get().is_none() {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(crate::config::cores().max(THREADS_MIN))
-                .thread_name(format!("{}-room", self.name))
-                .on_thread_start(|| {
-                    crate::config::lower_priority(WORKER_NICE);
-                    share_this_thread();
-                })
-                .enable_time()
-                .build()
-                .map_err(failed)?;
+    fn threads(&self) -> Result<&Threads> {
+        if self.threads.get().is_none() {
+            let count = crate::config::cores().max(THREADS_MIN);
+            let threads = Threads::start(&self.name, &format!("{}-room", self.name), count)?;
             // Made twice at worst, by two first calls at once; one of them stays.
-            let _ = self.runtime.set(Background(Some(runtime)));
+            let _ = self.threads.set(threads);
         }
-        let runtime = self.runtime.get().and_then(|background| background.0.as_ref());
-        Ok(runtime.expect("invariant: just set, and taken on drop only"))
+        Ok(self.threads.get().expect("invariant: just set"))
     }
 
     /// Calls that are here now.
     pub fn in_flight(&self) -> usize {
-        let calls = |places: &Places| places.lock().calls.values().map(|calls| calls.len()).sum::<usize>();
-        calls(&self.places) + calls(&self.waiting)
+        self.places.in_flight() + self.waiting.in_flight()
     }
 
     pub fn running(&self) -> Vec<String> {
-        let ids = |places: &Places| -> Vec<_> {
-            places.lock().calls.values().flatten().map(|context| context.id.to_string()).collect()
-        };
-        [ids(&self.places), ids(&self.waiting)].concat()
+        [self.places.running(), self.waiting.running()].concat()
     }
 }
 

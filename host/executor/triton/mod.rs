@@ -9,20 +9,20 @@ mod link;
 mod metadata;
 mod model;
 mod onnx_file;
-mod places;
 mod status;
 mod wire;
 
-use super::pool::{PoolMetrics, STREAM_BUFFER, WORKER_NICE};
-use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status};
+use super::places::{Place, Places};
+use super::pool::{PoolMetrics, STREAM_BUFFER};
+use super::threads::{BATCH_AT_ONCE, Threads};
+use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::plugin::share_this_thread;
 use crate::predict::{Response, Responses, Sender, channel};
 use bytes::Bytes;
 use link::Link;
 use model::RemoteModel;
-use places::{Place, Places};
+use smallvec::smallvec;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -55,9 +55,6 @@ pub struct TlsFiles {
     pub domain: Option<String>,
 }
 
-/// Calls of a batch that are in flight at the same time.
-const BATCH_AT_ONCE: usize = 16;
-
 pub struct TritonExecutor {
     shared: Arc<Shared>,
 }
@@ -68,7 +65,7 @@ struct Shared {
     link: Arc<Link>,
     places: Arc<Places>,
     metrics: PoolMetrics,
-    runtime: Option<tokio::runtime::Runtime>,
+    threads: Threads,
 }
 
 impl TritonExecutor {
@@ -76,56 +73,27 @@ impl TritonExecutor {
 
     /// Connects to nothing yet: the first model that is loaded does.
     pub fn start(name: &str, config: TritonConfig, tls: Option<TlsFiles>, metrics: &Metrics) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.threads)
-            .thread_name(name)
-            .on_thread_start(|| {
-                crate::config::lower_priority(WORKER_NICE);
-                share_this_thread();
-            })
-            .enable_all()
-            .build()
-            .map_err(|error| Error::failed(format!("executor \"{name}\": cannot start threads: {error}")))?;
+        let threads = Threads::with_network(name, config.threads)?;
         let pool = PoolMetrics::new(metrics, name);
         let link = {
-            let _entered = runtime.enter();
+            let _entered = threads.enter();
             Arc::new(Link::open(name.into(), &config, tls.as_ref())?)
         };
-        // It ends with the runtime.
-        runtime.spawn(Arc::clone(&link).watch());
+        // It ends with the threads.
+        threads.spawn(Arc::clone(&link).watch());
         let shared = Shared {
             name: name.into(),
-            places: Arc::new(Places::new(
-                name.into(),
-                config.workers,
-                pool.overloaded.clone(),
-                pool.overdue.clone(),
-            )),
+            places: Places::bounded(name.into(), config.workers, &pool),
             config,
             link,
             metrics: pool,
-            runtime: Some(runtime),
+            threads,
         };
         Ok(TritonExecutor { shared: Arc::new(shared) })
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.shared.runtime().spawn(work);
-    }
-}
-
-impl Shared {
-    fn runtime(&self) -> &tokio::runtime::Runtime {
-        self.runtime.as_ref().expect("invariant: taken on drop only")
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // The last call of a retired executor drops it, on one of its own threads: nothing is left to wait for.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.shared.threads.spawn(work);
     }
 }
 
@@ -154,7 +122,7 @@ impl Executor for TritonExecutor {
             Source::Remote { name, version, twin } => {
                 let link = Arc::clone(&self.shared.link);
                 let load = RemoteModel::load(link, name, version.as_deref(), twin.as_ref());
-                let model = self.shared.runtime().block_on(load)?;
+                let model = self.shared.threads.block_on(load)?;
                 self.shared.link.keep(&model);
                 Ok(model)
             }
@@ -169,7 +137,7 @@ impl Executor for TritonExecutor {
 
     fn submit(&self, call: Call) -> Result<Responses> {
         self.shared.link.check()?;
-        let place = self.shared.places.take(vec![Arc::clone(&call.context)])?;
+        let place = self.shared.places.take(smallvec![Arc::clone(&call.context)])?;
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
         let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
         self.spawn(async move { shared.run(call, sender, admitted, Some(place)).await });
@@ -180,11 +148,7 @@ impl Executor for TritonExecutor {
         self.shared.link.check()?;
         let contexts = calls.iter().map(|call| Arc::clone(&call.context)).collect();
         let place = self.shared.places.take(contexts)?;
-        let channels = |call: Call| {
-            let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-            ((call, sender), responses)
-        };
-        let (calls, responses): (Vec<_>, Vec<_>) = calls.into_iter().map(channels).unzip();
+        let (calls, responses) = with_channels(calls);
         let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
         self.spawn(async move { shared.run_batch(calls, admitted, place).await });
         Ok(responses)

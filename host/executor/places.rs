@@ -1,0 +1,158 @@
+//! Places for calls in flight, known by name. Where an executor has as many as workers, a place is taken at once or
+//! not at all; elsewhere they are only counted.
+//!
+//! A batch takes one; what it runs beside that is lent from places that are free, so that calls in flight are
+//! never more than there are places.
+
+use super::Status;
+use super::pool::{OVERDUE_AFTER, PoolMetrics};
+use crate::error::{Error, Result};
+use crate::predict::Context;
+use prometheus::IntCounter;
+use slab::Slab;
+use smallvec::SmallVec;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The calls of one admission; one that is lent to a batch has none of its own.
+pub(super) type Members = SmallVec<[Arc<Context>; 1]>;
+
+#[derive(Default)]
+pub(super) struct Places {
+    taken: Mutex<Slab<Members>>,
+    bound: Option<Bound>,
+}
+
+struct Bound {
+    executor: Arc<str>,
+    workers: usize,
+    overloaded: IntCounter,
+    overdue: IntCounter,
+}
+
+/// One of the places, for as long as it lives.
+pub(super) struct Place {
+    places: Arc<Places>,
+    key: usize,
+}
+
+impl Places {
+    /// As many as the executor has workers.
+    pub fn bounded(executor: Arc<str>, workers: usize, metrics: &PoolMetrics) -> Arc<Self> {
+        let (overloaded, overdue) = (metrics.overloaded.clone(), metrics.overdue.clone());
+        let bound = Some(Bound { executor, workers, overloaded, overdue });
+        Arc::new(Places { taken: Mutex::default(), bound })
+    }
+
+    /// A place for an admission, or Overloaded.
+    pub fn take(self: &Arc<Self>, calls: Members) -> Result<Place> {
+        self.try_take(calls).map_err(|bound| {
+            bound.overloaded.inc();
+            Error::overloaded(format!(
+                "executor \"{}\": {} calls are in flight, which is as many as its workers",
+                bound.executor, bound.workers
+            ))
+        })
+    }
+
+    /// A place for a part of what has one already, if there is one to spare.
+    pub fn lend(self: &Arc<Self>) -> Option<Place> {
+        self.try_take(Members::new()).ok()
+    }
+
+    fn try_take(self: &Arc<Self>, calls: Members) -> std::result::Result<Place, &Bound> {
+        let mut taken = self.lock();
+        if let Some(bound) = self.bound.as_ref().filter(|bound| taken.len() >= bound.workers) {
+            return Err(bound);
+        }
+        let key = taken.insert(calls);
+        drop(taken);
+        Ok(Place { places: Arc::clone(self), key })
+    }
+
+    /// Places that are taken.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Calls in them.
+    pub fn in_flight(&self) -> usize {
+        self.lock().iter().map(|(_, calls)| calls.len()).sum()
+    }
+
+    /// Of an executor without a queue.
+    pub fn status(&self) -> Status {
+        let taken = self.lock();
+        Status {
+            workers: self.bound.as_ref().map_or(0, |bound| bound.workers),
+            busy: taken.len(),
+            inflight: taken.iter().map(|(_, calls)| calls.len()).sum(),
+            overdue: taken.iter().filter(|(_, calls)| are_overdue(calls)).count(),
+            queue_length: 0,
+            queue_capacity: 0,
+        }
+    }
+
+    /// The ids of the calls.
+    pub fn running(&self) -> Vec<String> {
+        let taken = self.lock();
+        taken.iter().flat_map(|(_, calls)| calls).map(|context| context.id.to_string()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<Members>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let calls = self.places.lock().remove(self.key);
+        if let Some(bound) = self.places.bound.as_ref().filter(|_| are_overdue(&calls)) {
+            bound.overdue.inc();
+        }
+    }
+}
+
+fn are_overdue(calls: &[Arc<Context>]) -> bool {
+    let now = Instant::now();
+    let late = |context: &Arc<Context>| context.deadline.is_some_and(|at| now > at + OVERDUE_AFTER);
+    !calls.is_empty() && calls.iter().all(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::metrics::Metrics;
+    use smallvec::smallvec;
+
+    fn context() -> Arc<Context> {
+        Arc::new(Context::new("id".into(), "m".into(), "1".into(), None))
+    }
+
+    #[test]
+    fn places_are_taken_at_once_or_refused_and_come_back() {
+        let metrics = PoolMetrics::new(&Metrics::new(), "remote");
+        let places = Places::bounded("remote".into(), 2, &metrics);
+        let first = places.take(smallvec![context(), context()]).unwrap();
+        let lent = places.lend().unwrap();
+        assert!(places.lend().is_none());
+        let refused = places.take(smallvec![context()]).err().unwrap();
+        assert_eq!(refused.kind(), Kind::Overloaded);
+        assert!(refused.message().contains("executor \"remote\": 2 calls"), "{refused}");
+        assert_eq!((places.status().busy, places.status().inflight), (2, 2));
+        drop(lent);
+        drop(places.take(smallvec![context()]).unwrap());
+        drop(first);
+        assert_eq!((places.status().busy, metrics.overloaded.get()), (0, 1));
+    }
+
+    #[test]
+    fn places_without_a_bound_are_only_counted() {
+        let places = Arc::<Places>::default();
+        let taken: Vec<_> = (0..100).map(|_| places.take(smallvec![context()]).unwrap()).collect();
+        assert_eq!((places.len(), places.in_flight(), places.running().len()), (100, 100, 100));
+        drop(taken);
+        assert_eq!(places.len(), 0);
+    }
+}
