@@ -334,8 +334,12 @@ impl Ticker {
     }
 
     fn wake(&self) {
-        self.last_call_ms.store(self.now_ms(), Ordering::SeqCst);
-        if self.parked.swap(false, Ordering::SeqCst) {
+        // Written by all workers at each call, so only where there is something to write.
+        let now_ms = self.now_ms();
+        if self.last_call_ms.load(Ordering::SeqCst) != now_ms {
+            self.last_call_ms.store(now_ms, Ordering::SeqCst);
+        }
+        if self.parked.load(Ordering::SeqCst) && self.parked.swap(false, Ordering::SeqCst) {
             self.thread.unpark();
         }
     }

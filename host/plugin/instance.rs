@@ -124,7 +124,8 @@ impl<P: RolePre> Pool<P> {
             biased;
             outcome = work => outcome,
             () = context.cancellation.cancelled() => Err(Trap::Interrupt.into()),
-            () = tokio::time::sleep_until(deadline.into()) => Err(Trap::Interrupt.into()),
+            // A timer is made only for a call that waits.
+            () = async { tokio::time::sleep_until(deadline.into()).await } => Err(Trap::Interrupt.into()),
         };
         match outcome {
             Ok(result) => {
