@@ -34,7 +34,7 @@ for kind in ["direct", "passed", "hedged"]:
     bodies[f"plain-{kind}"] = {"model": f"plain-{kind}", "data": {"input": rows}}
     bodies[f"large-{kind}"] = {"model": f"large-{kind}", "data": [0] * 150_000}
 # `--calls`: a plugin by itself, and one that calls another model.
-for name in ["alone", "calls-reused", "calls-fresh"]:
+for name in ["alone", "calls-reused", "calls-fresh", "calls-shared"]:
     bodies[name] = {"model": name, "data": [1]}
 for name in ["large-alone", "large-calls"]:
     bodies[name] = {"model": name, "data": [0] * 150_000}

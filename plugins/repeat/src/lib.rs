@@ -10,7 +10,7 @@
 //! without end), `tire` (is not ready for the next `asks` questions), `ready-trap` and `ready-spin` (what the next
 //! question gets).
 //!
-//! More config keys: `single` makes it a model with exactly one response, `meter` makes it count itself, `unready` is
+//! More config keys: `leaf` makes it a model of `x` that gives it back as `y`, both `FP32 [-1]`, `single` makes it a model with exactly one response, `meter` makes it count itself, `unready` is
 //! for how many questions each instance is not ready, `good_starts` how many instances can be made before `initialize`
 //! fails, `finalize_ms` how long `finalize` waits.
 
@@ -30,6 +30,10 @@ hostler_plugin::export!(Repeat: streaming_model);
 
 impl StreamingModel for Repeat {
     fn metadata() -> StreamingMetadata {
+        if is_set("leaf") {
+            let spec = |name| tensor::spec(name, Datatype::Fp32, &[-1]);
+            return StreamingMetadata { inputs: vec![spec("x")], outputs: vec![spec("y")], streaming: false };
+        }
         let inputs = vec![
             tensor::spec("IN", Datatype::Int32, &[-1]),
             tensor::spec("DELAY", Datatype::Uint32, &[-1]),
@@ -69,6 +73,9 @@ impl StreamingModel for Repeat {
 
     async fn execute(request: Request, inputs: Vec<Tensor>, responses: Sink) -> Result<(), Error> {
         meter("execute")?;
+        if is_set("leaf") {
+            return responses.send(vec![inputs[0].renamed("y")]).await;
+        }
         if let Some(name) = request.text("through")?.filter(|name| *name != request.model()) {
             let call = model(&name, None)?.start(&inputs, None)?;
             let take = request.integer("take")?.unwrap_or(i64::MAX);

@@ -52,6 +52,7 @@ pub const CALLS: Comparison = Comparison {
     pairs: &[
         ["alone", "calls-reused", "\"y\""],
         ["alone", "calls-fresh", "\"y\""],
+        ["alone", "calls-shared", "\"y\""],
         ["large-alone", "large-calls", "\"y\""],
         ["triton-alone", "triton-calls", "\"y\""],
     ],

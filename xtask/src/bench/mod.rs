@@ -227,7 +227,15 @@ fn measure(layout: &Layout, plan: &Plan, targets: &[Target], folder: &Path) -> R
     for round in 1..=plan.rounds {
         for connections in CONNECTIONS {
             for target in targets.iter().filter(|target| target.connections.contains(&connections)) {
-                let cell = load(layout, target, connections, plan.seconds, folder)?;
+                let measured = load(layout, target, connections, plan.seconds, folder);
+                let cell = match measured {
+                    // A peer that crashes is started again; the report says so.
+                    Err(error) if target.server.revive(folder)? => {
+                        step(&format!("{}: {error}; started again", target.name));
+                        load(layout, target, connections, plan.seconds, folder)?
+                    }
+                    measured => measured?,
+                };
                 step(&format!(
                     "round {round}/{}: {:>3} connections: {:<22} {:>7.0} requests/s, {:>6.1} us CPU per request, {} failed",
                     plan.rounds, connections, target.name, cell.requests_per_s, cell.cpu_us, cell.failed

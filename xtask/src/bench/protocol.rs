@@ -131,12 +131,12 @@ fn calibrated(server: &Server) -> Result<Vec<u8>> {
 
 fn load(target: &'static str, server: &Server, users: usize, time: Duration, body: &[u8]) -> Row {
     let (answers, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-    let probe = Probe::start(server.port, server.health);
+    let (port, probe) = (server.port, Probe::start(server.port, server.health));
     scope(|scope| {
         for user in 0..users {
             let (answers, stop) = (&answers, &stop);
             scope.spawn(move || {
-                let own = live(server.port, user as u64, body, stop);
+                let own = live(port, user as u64, body, stop);
                 answers.lock().expect("invariant: no user panics").extend(own);
             });
         }

@@ -1,5 +1,6 @@
 //! The servers under test: started on free ports of 127.0.0.1, watched through /proc, ended when dropped.
 
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -25,6 +26,13 @@ pub struct Server {
     pub grpc: u16,
     /// Answers 200 at once when the server lives.
     pub health: &'static str,
+    process: RefCell<Process>,
+    /// Starts it again, on the same ports; none if its crash ends the benchmark.
+    again: Option<Box<dyn Fn() -> Result<Child>>>,
+    crashes: Cell<u32>,
+}
+
+struct Process {
     child: Child,
     /// Processes that it started and that work for it.
     parts: Vec<u32>,
@@ -32,8 +40,14 @@ pub struct Server {
 
 const HEALTH: &str = "/health";
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Process {
+    fn end(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
         // What a server that crashed leaves behind. A number may have gone to somebody else meanwhile.
@@ -71,10 +85,11 @@ pub fn hostler(
     let log = logs.join("hostler.log");
     let mut child = start(command.stdout(Stdio::piped()), &log)?;
     let line = listening_line(&mut child);
-    let mut server = Server { port: 0, grpc: 0, health: HEALTH, child, parts: Vec::new() };
+    let mut server = Server::new([0, 0], HEALTH, child);
     server.port = parse_port(&line, "http=").ok_or_else(|| did_not_start("hostler", &log))?;
     server.grpc = parse_port(&line, "grpc=").ok_or_else(|| did_not_start("hostler", &log))?;
-    ready(server, "hostler", &log)
+    server.wait_until_ready("hostler", &log)?;
+    Ok(server)
 }
 
 /// The least that a gRPC server of Hostler's making can cost: `xtask/floor/grpc.rs`.
@@ -83,7 +98,7 @@ pub fn grpc_floor(binary: &Path, logs: &Path) -> Result<Server> {
     let log = logs.join("grpc-floor.log");
     let mut child = start(command.arg("127.0.0.1:0").stdout(Stdio::piped()), &log)?;
     let line = listening_line(&mut child);
-    let mut server = Server { port: 0, grpc: 0, health: HEALTH, child, parts: Vec::new() };
+    let mut server = Server::new([0, 0], HEALTH, child);
     server.grpc = parse_port(&line, "grpc=").ok_or_else(|| did_not_start("grpc-floor", &log))?;
     Ok(server)
 }
@@ -106,21 +121,26 @@ pub fn fastapi(
     command.args(["--no-access-log", "--log-level", "warning"]);
     let log = logs.join("fastapi.log");
     let child = start(command.stdout(Stdio::null()), &log)?;
-    ready(Server { port, grpc: 0, health: HEALTH, child, parts: Vec::new() }, "fastapi", &log)
+    let server = Server::new([port, 0], HEALTH, child);
+    server.wait_until_ready("fastapi", &log)?;
+    Ok(server)
 }
 
 /// Triton with the models of a folder; its Python backend has a process for each instance of a model.
 pub fn triton(program: &Path, models: &Path, logs: &Path) -> Result<Server> {
     let (port, grpc) = (free_port()?, free_port()?);
-    let mut command = bound_to_this_process(program);
-    command.arg(format!("--model-repository={}", models.display()));
-    command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-metrics=false"]);
-    command.args([format!("--http-port={port}"), format!("--grpc-port={grpc}")]);
-    let log = logs.join("triton.log");
-    let child = start(command.stdout(Stdio::null()), &log)?;
-    let server = Server { port, grpc, health: "/v2/health/ready", child, parts: Vec::new() };
-    let mut server = ready(server, "triton", &log)?;
-    server.parts = children(server.child.id());
+    let (program, models, log) = (program.to_owned(), models.display().to_string(), logs.join("triton.log"));
+    let again = move || {
+        let mut command = bound_to_this_process(&program);
+        command.arg(format!("--model-repository={models}"));
+        command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-metrics=false"]);
+        command.args([format!("--http-port={port}"), format!("--grpc-port={grpc}")]);
+        start(command.stdout(Stdio::null()), &log)
+    };
+    let mut server = Server::new([port, grpc], "/v2/health/ready", again()?);
+    server.wait_until_ready("triton", &logs.join("triton.log"))?;
+    server.find_parts();
+    server.again = Some(Box::new(again));
     Ok(server)
 }
 
@@ -134,6 +154,53 @@ fn children(id: u32) -> Vec<u32> {
 }
 
 impl Server {
+    fn new([port, grpc]: [u16; 2], health: &'static str, child: Child) -> Self {
+        let process = RefCell::new(Process { child, parts: Vec::new() });
+        Server { port, grpc, health, process, again: None, crashes: Cell::new(0) }
+    }
+
+    fn find_parts(&self) {
+        let mut process = self.process.borrow_mut();
+        process.parts = children(process.child.id());
+    }
+
+    /// Starts it again if it has crashed and can be; says whether it was.
+    pub fn revive(&self, logs: &Path) -> Result<bool> {
+        let Some(again) = &self.again else { return Ok(false) };
+        if matches!(self.process.borrow_mut().child.try_wait(), Ok(None)) {
+            return Ok(false);
+        }
+        self.crashes.set(self.crashes.get() + 1);
+        // What is left of the old one.
+        self.process.borrow_mut().end();
+        self.process.replace(Process { child: again()?, parts: Vec::new() });
+        self.wait_until_ready("triton", &logs.join("triton.log"))?;
+        self.find_parts();
+        Ok(true)
+    }
+
+    /// How often it has crashed.
+    pub fn crashes(&self) -> u32 {
+        self.crashes.get()
+    }
+
+    /// Waits until it says that it lives.
+    fn wait_until_ready(&self, name: &str, log: &Path) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < START_LIMIT {
+            let answer = Connection::open(self.port)
+                .and_then(|mut connection| connection.request("GET", self.health, b""));
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            if !matches!(self.process.borrow_mut().child.try_wait(), Ok(None)) {
+                break;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        Err(did_not_start(name, log))
+    }
+
     /// User and system time of all its threads and parts, those that ended included.
     pub fn cpu(&self) -> Result<Duration> {
         self.all(|id| {
@@ -156,7 +223,8 @@ impl Server {
 
     /// The sum over its processes.
     fn all<T: std::iter::Sum>(&self, one: impl Fn(u32) -> Result<T>) -> Result<T> {
-        std::iter::once(self.child.id()).chain(self.parts.iter().copied()).map(one).sum()
+        let process = self.process.borrow();
+        std::iter::once(process.child.id()).chain(process.parts.iter().copied()).map(one).sum()
     }
 }
 
@@ -200,23 +268,6 @@ fn parse_port(line: &str, interface: &str) -> Option<u16> {
     let address =
         line.strip_prefix("listening ")?.split_whitespace().find_map(|word| word.strip_prefix(interface))?;
     address.rsplit(':').next()?.parse().ok()
-}
-
-/// Waits until it says that it lives.
-fn ready(mut server: Server, name: &str, log: &Path) -> Result<Server> {
-    let start = Instant::now();
-    while start.elapsed() < START_LIMIT {
-        let answer = Connection::open(server.port)
-            .and_then(|mut connection| connection.request("GET", server.health, b""));
-        if answer.is_ok_and(|answer| answer.status == 200) {
-            return Ok(server);
-        }
-        if !matches!(server.child.try_wait(), Ok(None)) {
-            break;
-        }
-        sleep(Duration::from_millis(50));
-    }
-    Err(did_not_start(name, log))
 }
 
 fn did_not_start(name: &str, log: &Path) -> Error {

@@ -83,7 +83,7 @@ pub fn triton(layout: &Layout, args: &[String]) -> Result<()> {
     let cells = measure(layout, &plan, &targets, &folder)?;
     let streams = stream::compare(layout, &python, &peer, [&binary, &library, &folder])?;
     let command = plan_text(&plan).replace("xtask bench", "xtask bench triton");
-    let report = report(&command, &machine, &cells) + "\nA streaming model:\n\n" + &streams;
+    let report = report(&command, &machine, peer.crashes(), &cells) + "\nA streaming model:\n\n" + &streams;
     publish(layout, &plan, &layout.root.join("docs/performance.md"), &MARKERS, &report)
 }
 
@@ -189,10 +189,15 @@ fn place(layout: &Layout, folder: &Path, file: &str, name: &str) -> Result<()> {
     fs::copy(layout.root.join(file), folder.join(name)).attempting(|| format!("copy {file}")).map(drop)
 }
 
-fn report(command: &str, machine: &str, cells: &[Cell]) -> String {
+fn report(command: &str, machine: &str, crashes: u32, cells: &[Cell]) -> String {
+    let crashed = match crashes {
+        0 => String::new(),
+        1 => "; it crashed once and was started again".to_owned(),
+        crashes => format!("; it crashed {crashes} times and was started again"),
+    };
     let mut text = format!(
         "Command: `{command}`\n\n{machine}- h2load {}, one thread\n\
-         - Triton is 2.51; its server and Python processes are summed\n\n\
+         - Triton is 2.51; its server and Python processes are summed{crashed}\n\n\
          Median over the rounds (smallest to largest). The last three columns are shares of Triton's, round by round.\n",
         grpc::version()
     );
