@@ -69,7 +69,7 @@ fn a_model_and_what_it_calls_share_one_worker() {
 
 #[test]
 fn a_transformer_and_its_model_and_what_it_calls_share_one_worker() {
-    for language in ["caller", "caller-py"] {
+    for language in ["caller", "caller-py", "caller-js"] {
         let setup = setup(
             &[("around", "before = \"plus\"\nafter = \"plus\"")],
             "[executors.onnx]\nkind = \"onnx\"\nworkers = 1\n\n[models.copy]\npath = \"copy.onnx\"\n\
