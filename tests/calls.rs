@@ -205,6 +205,39 @@ fn what_a_model_answers_is_a_value() {
 }
 
 #[test]
+fn a_model_that_is_not_ready_is_a_value_that_names_it() {
+    let host = setup(
+        &[("caller", "do = \"stream\"")],
+        "[plugins.tired]\npath = \"repeat.wasm\"\nconfig = { unready = \"1000\" }\n\n[plugins.broken]\n\
+         path = \"repeat.wasm\"\n\n[models.outer]\nplugin = \"caller\"\n\n[models.sleeps]\nplugin = \"tired\"\n\n\
+         [models.traps]\nplugin = \"broken\"\n\n[models.copy]\npath = \"copy.onnx\"\n",
+    )
+    .file("repeat.wasm", plugin("repeat"))
+    .start();
+    let quarantined = || {
+        let data = json!({"IN": [1], "DELAY": [0], "WAIT": [0]});
+        let body = json!({"model": "traps", "data": data, "parameters": {"do": "trap"}});
+        host.post("/predict/stream", body.to_string());
+        (host.policy()["plugins"]["broken"]["replicas"][0]["state"] == "quarantined").then_some(())
+    };
+    eventually("the quarantine", quarantined, || host.log());
+    for (name, plugin, why) in
+        [("sleeps", "tired", "says that it is not ready"), ("traps", "broken", "is quarantined")]
+    {
+        assert_eq!(host.get(&format!("/v2/models/{name}/ready")).status, 503);
+        let (named, plugin) = (format!("model \"{name}:1\""), format!("plugin \"{plugin}\""));
+        let answer = ask(&host, "outer", &[1.0], json!({"to": name}));
+        answer.refused(503, "unavailable", &[&named, &plugin, why]);
+        let caught = ask(&host, "outer", &[1.0], json!({"to": name, "do": "catch"}));
+        assert_eq!(caught.result(), json!({"y": [-1.0]}), "{name}");
+        host.wait_for_log(&["caught: ", &plugin, why]);
+    }
+    assert_eq!(traps(&host, "caller"), 0.0);
+    assert_eq!(host.predict("copy", json!([1.0])).result(), json!({"y": [1.0]}));
+    host.wait_for_idle("cpu");
+}
+
+#[test]
 fn a_call_may_have_less_time_than_its_caller() {
     for executor in ["cpu", "other"] {
         let host = setup(

@@ -43,7 +43,7 @@ impl Target for ModelTarget {
             batching: self.batching,
             runs: self.runs.clone(),
         };
-        self.executor.submit(call).map_err(|error| self.named(error))
+        self.executor.submit(call).map_err(|error| self.refused(error))
     }
 
     fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
@@ -61,7 +61,7 @@ impl ModelTarget {
     /// The context of a call with these inputs, if there can be one.
     fn admit(&self, caller: &Context, inputs: &[Tensor], until: Option<Instant>) -> Result<Context> {
         caller.check()?;
-        check_inputs(self.callable.metadata(), inputs).map_err(|error| self.named(error))?;
+        check_inputs(self.callable.metadata(), inputs).map_err(|error| self.refused(error))?;
         let own = self.timeout.map(|timeout| Instant::now() + timeout);
         let deadline = caller.deadline.into_iter().chain(own).chain(until).min();
         if self.below {
@@ -85,6 +85,16 @@ impl ModelTarget {
         let outcome = lease.run(LentCall { context, callable, inputs, runs: self.runs.clone() }).await;
         let outputs = outcome.map_err(|error| self.named(error))?;
         outputs.ok_or_else(|| Error::failed("the model gave no response"))
+    }
+
+    /// A call that did not begin. Its message says which model it was for to a guest that calls several; an executor's
+    /// plugin knows the one below it.
+    fn refused(&self, error: Error) -> Error {
+        let error = match self.below {
+            true => error,
+            false => error.context(format!("model \"{}:{}\"", self.model, self.version)),
+        };
+        self.named(error)
     }
 
     fn named(&self, error: Error) -> Error {

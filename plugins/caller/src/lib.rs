@@ -7,7 +7,7 @@
 //! | `elements` | how many of `x` a leaf answers, all by default |
 //! | `before`, `after` | as a transformer it has that model work on the input, and on the output; both optional |
 //! | `within_us` | the time that a call has |
-//! | `do` | `call`, the default; `twice`: both answers; `start`: two calls at once, and the first answer; `stream`: all responses of a model like `repeat`, to which `x` are the elements; `catch`: -1 instead of an error |
+//! | `do` | `call`, the default; `twice`: both answers; `start`: two calls at once, and the first answer; `stream`: all responses of a model like `repeat`, to which `x` are the elements; `catch`: -1 instead of an error, of such a model too |
 
 use hostler_plugin::{
     Callable, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, config, json,
@@ -76,10 +76,10 @@ fn ask(request: &Request, model: &Callable, inputs: &[Tensor]) -> Result<Tensor,
         None => model.start(inputs),
     };
     let outputs = match (setting(request, "do")?.as_deref(), timeout) {
-        (Some("stream"), _) => {
-            if !model.is_streaming() {
-                return Err(Error::unsupported("it gives one response"));
-            }
+        (Some("stream"), _) if !model.is_streaming() => {
+            return Err(Error::unsupported("it gives one response"));
+        }
+        (Some("stream" | "catch"), _) if model.is_streaming() => {
             return everything(start(&stream_inputs(&inputs[0])?)?.responses());
         }
         (Some("start"), _) => {
