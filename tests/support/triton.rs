@@ -105,6 +105,12 @@ impl Triton {
         }
     }
 
+    /// Waits until its log, which its models can write to, has this text.
+    pub fn wait_for_log(&self, text: &str) {
+        let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
+        eventually(text, || log().contains(text).then_some(()), log);
+    }
+
     /// How the names of its shared memory begin.
     fn memory(&self) -> String {
         format!("hostler_test_{}_{}_", std::process::id(), self.grpc)
