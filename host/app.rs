@@ -250,10 +250,20 @@ fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Durat
     let folder = manifest.parent().unwrap_or(Path::new("."));
     let here = std::env::current_dir().unwrap_or_default();
     let shown = folder.strip_prefix(&here).unwrap_or(folder).join("request.json");
-    if folder.join("request.json").is_file() {
-        println!("try: curl -s http://{http}/predict -d @{}", shown.display());
-    } else {
-        println!("try: curl -s http://{http}/models");
+    match std::fs::read(folder.join("request.json")) {
+        Ok(request) if asks_for_stream(policy, &request) => {
+            println!("try: curl -sN http://{http}/predict/stream -d @{}", shown.display());
+        }
+        Ok(_) => println!("try: curl -s http://{http}/predict -d @{}", shown.display()),
+        Err(_) => println!("try: curl -s http://{http}/models"),
     }
     println!("policy: curl -s http://{admin}/admin/policy");
+}
+
+/// Whether the model that this request is for gives any number of responses.
+fn asks_for_stream(policy: &Policy, request: &[u8]) -> bool {
+    let Ok(request) = serde_json::from_slice::<serde_json::Value>(request) else { return false };
+    let asked = policy.content.models().find(|(name, _)| request["model"] == ***name);
+    let mut versions = asked.into_iter().flat_map(|(_, model)| model.versions.values());
+    versions.any(|route| route.callable.metadata().streaming)
 }

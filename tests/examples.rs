@@ -9,13 +9,13 @@ use hostler::proto::inference::infer_parameter::ParameterChoice;
 use hostler::proto::inference::{InferParameter, ModelInferRequest};
 use serde_json::{Value, json};
 use support::streaming::Stream;
-use support::{Host, Setup, example, plugin};
+use support::{Host, Setup, eventually, example, plugin};
 
 fn serve() -> Host {
     let manifest = std::fs::read_to_string(example("streaming/hostler.toml")).unwrap();
     let manifest = manifest.replace("../../plugins/bin/", "");
     let mut setup = Setup::new(&manifest).file("streaming.wasm", plugin("streaming"));
-    for name in ["letters.onnx", "alphabet.txt"] {
+    for name in ["letters.onnx", "alphabet.txt", "request.json"] {
         setup = setup.file(name, example(&format!("streaming/{name}")));
     }
     setup.grpc().start()
@@ -54,6 +54,14 @@ fn the_text_is_that_of_a_plain_loop_over_the_same_weights() {
     for (prompt, parameters, text) in references() {
         assert_eq!(generate(&host, &prompt, &parameters), text, "{prompt} {parameters}");
     }
+}
+
+#[test]
+fn the_host_says_how_to_ask_for_a_stream() {
+    let host = serve();
+    let line = format!("try: curl -sN http://{}/predict/stream -d @request.json", host.http);
+    let said = || host.stdout().contains(&line).then_some(());
+    eventually("the line to try", said, || host.stdout().join("\n"));
 }
 
 #[test]
