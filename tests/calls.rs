@@ -9,6 +9,9 @@ use support::custom::{all_answers, events};
 use support::load::{Load, Outcome, Shot};
 use support::{Answer, Host, Setup, eventually, model, plugin, replace};
 
+/// One transformer in each of them.
+const LANGUAGES: [&str; 3] = ["caller", "caller-py", "caller-js"];
+
 /// A manifest whose models all are on `cpu`, unless `policy` says otherwise, with the plugin `caller` under the names
 /// of `callers`, each with its config.
 fn setup(callers: &[(&str, &str)], rest: &str) -> Setup {
@@ -69,7 +72,7 @@ fn a_model_and_what_it_calls_share_one_worker() {
 
 #[test]
 fn a_transformer_and_its_model_and_what_it_calls_share_one_worker() {
-    for language in ["caller", "caller-py", "caller-js"] {
+    for language in LANGUAGES {
         let setup = setup(
             &[("around", "before = \"plus\"\nafter = \"plus\"")],
             "[executors.onnx]\nkind = \"onnx\"\nworkers = 1\n\n[models.copy]\npath = \"copy.onnx\"\n\
@@ -202,6 +205,33 @@ fn what_a_model_answers_is_a_value() {
     let empty = ask(&host, "outer", &[1.0], json!({"to": "nobody", "do": "catch"}));
     assert_eq!(empty.result(), json!({"y": [-1.0]}));
     assert_eq!(traps(&host, "caller"), 0.0);
+}
+
+#[test]
+fn a_transformer_in_any_language_passes_an_error_on() {
+    for language in LANGUAGES {
+        let host = setup(
+            &[("around", "")],
+            "[plugins.bad]\npath = \"faulty.wasm\"\nconfig = { fail_every = \"1\" }\n\n[plugins.slow]\n\
+             path = \"faulty.wasm\"\nconfig = { fast_ms = \"60000\" }\n\n[models.bad]\nplugin = \"bad\"\n\n\
+             [models.slow]\nplugin = \"slow\"\n\n[models.copy]\npath = \"copy.onnx\"\ntransformer = \"around\"\n",
+        )
+        .file("caller.wasm", plugin(language))
+        .file("faulty.wasm", plugin("faulty"))
+        .start();
+        for place in ["before", "after"] {
+            for (to, status, kind, part) in [
+                ("nobody", 404, "not_found", "no model \"nobody\""),
+                ("bad", 503, "unavailable", "as its config says"),
+                ("slow", 504, "deadline", "has not answered within 50000 us"),
+            ] {
+                let answer = ask(&host, "copy", &[1.0], json!({place: to, "within_us": "50000"}));
+                answer.refused(status, kind, &[part]);
+            }
+        }
+        assert_eq!(ask(&host, "copy", &[1.0], json!({})).result(), json!([1.0]), "{language}");
+        assert_eq!(traps(&host, "around"), 0.0, "{language}");
+    }
 }
 
 #[test]
