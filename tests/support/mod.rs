@@ -359,6 +359,14 @@ pub struct Usage {
     pub rss_kb: u64,
 }
 
+impl Usage {
+    /// What the memory has grown by in all of these later looks. The allocator gives pages back when it likes, so a
+    /// host that leaks nothing moves by some MB; what leaks is there each time.
+    pub fn growth_kb(&self, later: &[Usage]) -> u64 {
+        later.iter().map(|look| look.rss_kb.saturating_sub(self.rss_kb)).min().unwrap_or(0)
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.child.kill();
