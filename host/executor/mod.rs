@@ -6,12 +6,14 @@
 mod batch;
 mod below;
 mod custom;
+mod idle;
 mod lend;
 mod onnx;
 mod places;
 mod pool;
 mod queue;
 mod room;
+mod running;
 mod runs;
 pub mod runtime;
 mod session;

@@ -5,7 +5,8 @@
 //! never more than there are places.
 
 use super::Status;
-use super::pool::{OVERDUE_AFTER, PoolMetrics};
+use super::pool::PoolMetrics;
+use super::running::OVERDUE_AFTER;
 use crate::error::{Error, Result};
 use crate::predict::Context;
 use prometheus::IntCounter;

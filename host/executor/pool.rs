@@ -5,24 +5,26 @@
 //! starves nobody. Work that nobody waits for is never started.
 
 use super::batch::{Batch, BatchMetrics, Member};
+use super::idle::Idle;
 use super::lend::Begun;
 use super::queue::{Admission, Job, Queue, Work};
+use super::running::Running;
 use super::{Call, Lent, Sink, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::predict::{Context, Response, Responses, channel};
+use crate::predict::{Response, Responses, channel};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// A worker held for longer than this past the end of its call's time counts as overdue: guests stop
-/// within it, ONNX Runtime only at the next node of its graph.
-pub(super) const OVERDUE_AFTER: Duration = Duration::from_millis(10);
-
 /// Responses of a stream that may wait for a slow reader.
 pub(super) const STREAM_BUFFER: usize = 16;
+
+/// While every core has a busy worker, others sleep on for this long: the busy ones come soon, if they do not wait for
+/// something, and so few share the caches.
+const HELD_BACK: Duration = Duration::from_millis(5);
 
 /// Workers yield to I/O: on a machine whose cores are all busy computing, accepting and answering go first.
 pub(super) const WORKER_NICE: i32 = 5;
@@ -42,7 +44,8 @@ struct Shared {
     name: Arc<str>,
     config: PoolConfig,
     state: Mutex<State>,
-    available: Condvar,
+    /// By worker, what wakes it.
+    bells: Box<[Condvar]>,
     metrics: PoolMetrics,
     cores: usize,
 }
@@ -51,44 +54,10 @@ struct State {
     queue: Queue,
     /// By worker.
     running: Vec<Running>,
-    idle: usize,
-    /// Some work has waited for company here: only then is there time to watch.
-    has_delays: bool,
-    /// Until when the idle worker sleeps that watches for the next delay to end.
+    idle: Idle,
+    /// Until when the idle worker sleeps that watches the time of what waits.
     watched: Option<Instant>,
     closed: bool,
-}
-
-/// What a worker is doing: the calls that have no answer yet, each at its place.
-#[derive(Default)]
-struct Running {
-    calls: Vec<Option<Arc<Context>>>,
-    left: usize,
-}
-
-impl Running {
-    fn begin(&mut self, jobs: &[Job]) {
-        self.calls.clear();
-        self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(job.context()))));
-        self.left = jobs.len();
-    }
-
-    fn end(&mut self, place: usize) {
-        if self.calls[place].take().is_some() {
-            self.left -= 1;
-        }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.left > 0
-    }
-
-    /// Calls that share a run are late when the last of them is.
-    fn is_overdue(&self) -> bool {
-        let latest = self.calls.iter().flatten().map(|context| context.deadline);
-        let latest = latest.reduce(|a, b| Some(a?.max(b?))).flatten();
-        latest.is_some_and(|deadline| Instant::now() > deadline + OVERDUE_AFTER)
-    }
 }
 
 /// Prepared series of one executor.
@@ -125,20 +94,20 @@ impl WorkerPool {
         runtime: &tokio::runtime::Handle,
         metrics: &Metrics,
     ) -> Result<Self> {
+        let cores = crate::config::cores();
         let shared = Arc::new(Shared {
             name: name.into(),
             config,
             state: Mutex::new(State {
                 queue: Queue::default(),
                 running: (0..config.workers).map(|_| Running::default()).collect(),
-                idle: 0,
-                has_delays: false,
+                idle: Idle::new(cores),
                 watched: None,
                 closed: false,
             }),
-            available: Condvar::new(),
+            bells: (0..config.workers).map(|_| Condvar::new()).collect(),
             metrics: PoolMetrics::new(metrics, name),
-            cores: crate::config::cores(),
+            cores,
         });
         let pool = WorkerPool { shared };
         for index in 0..config.workers {
@@ -223,7 +192,7 @@ impl WorkerPool {
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
-        self.shared.available.notify_all();
+        self.shared.bells.iter().for_each(Condvar::notify_one);
     }
 }
 
@@ -244,12 +213,10 @@ impl Shared {
 
     /// Gives the jobs a place in the queue, or gives them back.
     fn admit(&self, jobs: Admission) -> Result<(), Box<Admission>> {
-        let count = jobs.len();
-        let delay = jobs.front().and_then(Job::ready_at);
         let wake = {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
-            let free = state.running.iter().filter(|running| !running.is_busy()).count();
+            let free = self.config.workers - state.busy();
             let full = |state: &State| state.queue.len() >= self.config.queue + free;
             if full(&state) {
                 self.metrics.timeouts.inc_by(state.queue.forget_abandoned());
@@ -258,20 +225,16 @@ impl Shared {
                 return Err(Box::new(jobs));
             }
             state.queue.push(jobs);
-            state.has_delays |= delay.is_some();
-            match state.idle {
-                0 => 0,
-                idle if delay.is_none() || state.queue.last_is_ready() => idle.min(count),
-                // It waits for company, and somebody may watch the time already.
-                _ => usize::from(state.watched.is_none_or(|watched| Some(watched) > delay)),
-            }
+            state.next_to_wake(self.cores)
         };
-        match wake {
-            0 => {}
-            1 => self.available.notify_one(),
-            _ => self.available.notify_all(),
-        }
+        self.wake(wake);
         Ok(())
+    }
+
+    fn wake(&self, worker: Option<usize>) {
+        if let Some(worker) = worker {
+            self.bells[worker].notify_one();
+        }
     }
 
     fn work(&self, index: usize, runtime: &tokio::runtime::Handle) {
@@ -378,7 +341,11 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let closed = state.closed;
-            match state.queue.next(closed) {
+            let next = match state.held_back_until(self.cores, 0) {
+                Some(until) if Instant::now() < until => Err(Some(until)),
+                _ => state.queue.next(closed),
+            };
+            match next {
                 Ok(job) => {
                     let batching = job.batching();
                     jobs.push(job);
@@ -388,12 +355,9 @@ impl Shared {
                     }
                     let gone: Vec<Job> = jobs.extract_if(.., |job| job.context().check().is_err()).collect();
                     state.running[index].begin(jobs);
-                    if state.has_delays && state.watched.is_none() && state.idle > 0 && state.queue.len() > 0
-                    {
-                        // Somebody must watch the time of what still waits for company.
-                        self.available.notify_one();
-                    }
+                    let wake = state.next_to_wake(self.cores);
                     drop(state);
+                    self.wake(wake);
                     // Outside of the lock: it wakes a task.
                     for job in gone {
                         self.refuse_late(job);
@@ -404,7 +368,7 @@ impl Shared {
                     state = self.lock();
                 }
                 Err(_) if closed => return false,
-                Err(until) => state = self.wait(state, until),
+                Err(until) => state = self.wait(index, state, until),
             }
         }
     }
@@ -421,30 +385,59 @@ impl Shared {
     }
 
     /// Sleeps until there is something to look at. One idle worker at a time watches `until`.
-    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
+    fn wait<'a>(
+        &'a self,
+        index: usize,
+        mut state: MutexGuard<'a, State>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
         const POISONED: &str = "invariant: no panic under the queue's lock";
         let watch = until.filter(|until| state.watched.is_none_or(|watched| watched > *until));
-        state.idle += 1;
+        state.idle.sleeps(index);
+        let bell = &self.bells[index];
         if let Some(until) = watch {
             state.watched = Some(until);
             let left = until.saturating_duration_since(Instant::now());
-            state = self.available.wait_timeout(state, left).expect(POISONED).0;
+            state = bell.wait_timeout(state, left).expect(POISONED).0;
             if state.watched == Some(until) {
                 state.watched = None;
             }
         } else {
-            state = self.available.wait(state).expect(POISONED);
+            state = bell.wait(state).expect(POISONED);
         }
-        state.idle -= 1;
+        state.idle.came(index);
         state
     }
 }
 
 impl State {
+    fn busy(&self) -> usize {
+        self.running.iter().filter(|running| running.is_busy()).count()
+    }
+
+    /// Until when what waits is for workers that are busy already, if so many are or `coming` that all cores are.
+    fn held_back_until(&self, cores: usize, coming: usize) -> Option<Instant> {
+        if self.closed || self.busy() + coming < cores {
+            return None;
+        }
+        self.queue.oldest().map(|admitted| admitted + HELD_BACK)
+    }
+
+    /// Which worker to wake for what is in the queue.
+    fn next_to_wake(&mut self, cores: usize) -> Option<usize> {
+        let held_back = self.held_back_until(cores, self.idle.coming());
+        let until = match self.queue.when(self.closed) {
+            Ok(()) => held_back,
+            Err(company) => Some(held_back.into_iter().chain(Some(company?)).max()?),
+        };
+        // Somebody watches the time of what waits for one.
+        let needed = until.is_none_or(|until| self.watched.is_none_or(|watched| watched > until));
+        if needed { self.idle.next() } else { None }
+    }
+
     /// Idle workers that could begin at once, each on a core of its own.
     fn helpers(&self, cores: usize) -> usize {
-        let busy = self.running.iter().filter(|running| running.is_busy()).count();
-        self.idle.min(cores.saturating_sub(busy + 1))
+        self.idle.len().min(cores.saturating_sub(self.busy() + 1))
     }
 }
 

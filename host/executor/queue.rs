@@ -120,6 +120,11 @@ impl Queue {
         self.admissions.iter().map(Admission::len).sum()
     }
 
+    /// When the first of them came.
+    pub fn oldest(&self) -> Option<Instant> {
+        Some(self.admissions.front()?.front()?.admitted)
+    }
+
     pub fn push(&mut self, admission: Admission) {
         if !admission.is_empty() {
             self.admissions.push_back(admission);
@@ -152,6 +157,11 @@ impl Queue {
         Ok(job)
     }
 
+    /// Whether a job is ready, and if not, when one will be, if anything waits.
+    pub fn when(&self, hurry: bool) -> Result<(), Option<Instant>> {
+        self.first_ready(hurry).map(drop)
+    }
+
     /// A job is ready at once, but with a delay when it is that old or enough wait to fill its batch.
     fn first_ready(&self, hurry: bool) -> Result<usize, Option<Instant>> {
         let mut soonest: Option<Instant> = None;
@@ -172,12 +182,6 @@ impl Queue {
             soonest = Some(soonest.map_or(ready_at, |soonest| soonest.min(ready_at)));
         }
         Err(soonest)
-    }
-
-    /// Whether the last job need not wait for others.
-    pub fn last_is_ready(&self) -> bool {
-        let last = self.admissions.back().and_then(|admission| admission.front());
-        last.is_none_or(|job| job.ready_at().is_none() || self.fills(job))
     }
 
     /// Whether those who wait for the job's model would fill a batch.

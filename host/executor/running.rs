@@ -1,0 +1,42 @@
+//! What the workers of a pool are doing.
+
+use super::queue::Job;
+use crate::predict::Context;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A worker held for longer than this past the end of its call's time counts as overdue: guests stop
+/// within it, ONNX Runtime only at the next node of its graph.
+pub(super) const OVERDUE_AFTER: Duration = Duration::from_millis(10);
+
+/// What a worker is doing: the calls that have no answer yet, each at its place.
+#[derive(Default)]
+pub(super) struct Running {
+    pub calls: Vec<Option<Arc<Context>>>,
+    pub left: usize,
+}
+
+impl Running {
+    pub fn begin(&mut self, jobs: &[Job]) {
+        self.calls.clear();
+        self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(job.context()))));
+        self.left = jobs.len();
+    }
+
+    pub fn end(&mut self, place: usize) {
+        if self.calls[place].take().is_some() {
+            self.left -= 1;
+        }
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Calls that share a run are late when the last of them is.
+    pub fn is_overdue(&self) -> bool {
+        let latest = self.calls.iter().flatten().map(|context| context.deadline);
+        let latest = latest.reduce(|a, b| Some(a?.max(b?))).flatten();
+        latest.is_some_and(|deadline| Instant::now() > deadline + OVERDUE_AFTER)
+    }
+}
