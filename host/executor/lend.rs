@@ -7,10 +7,11 @@
 //! is ever held by a guest that waits for another one.
 
 use super::places::Places;
-use super::{Callable, Runs, Sink};
+use super::shared::SharedCallable;
+use super::{Call, Callable, Executor, Runs, Sink};
 use crate::error::Result;
-use crate::plugin::with_ticks;
-use crate::predict::{Context, Response, Service, Tensor};
+use crate::plugin::{Helms, with_ticks};
+use crate::predict::{Context, Response, Responses, Service, Tensor};
 use smallvec::smallvec;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -103,10 +104,15 @@ impl Lent {
             if polled.is_ready() {
                 break polled;
             }
-            let Some(call) = self.lease.lock().call.take() else { break polled };
-            let outcome = runtime.block_on(call.run());
-            ran(&outcome);
-            self.lease.ended(outcome);
+            let Some(asked) = self.lease.lock().asked.take() else { break polled };
+            match asked {
+                Asked::Run(call) => {
+                    let outcome = runtime.block_on(call.run());
+                    ran(&outcome);
+                    self.lease.ended(outcome);
+                }
+                Asked::Begin(target, call) => self.lease.begun(begin(&*target, call, executor, runtime)),
+            }
         };
         self.lease.lock().calls_left = 0;
         match polled {
@@ -147,11 +153,30 @@ pub(super) fn held(executor: &str) -> Option<Arc<Lease>> {
     })
 }
 
+/// The worker that polls the calling guest, if that has its turn there, and the worker is one of this executor unless
+/// `any` will do.
+pub(super) fn held_turn(executor: &str, any: bool) -> Option<Arc<Lease>> {
+    HELD.with_borrow(|held| {
+        let (_, lease) = held.as_ref().filter(|(name, _)| any || **name == *executor)?;
+        lease.has_turn().then(|| Arc::clone(lease))
+    })
+}
+
 /// How far work has come on a worker.
 #[expect(clippy::large_enum_variant, reason = "moved once, where a box would be an allocation for each call")]
 pub(super) enum Begun {
     Answered(Answer),
     Waits(Lent),
+}
+
+impl Begun {
+    /// Gives the answer, or goes on where work may wait.
+    pub fn go_on(self) {
+        match self {
+            Begun::Answered(answer) => answer.give(),
+            Begun::Waits(lent) => lent.go_home(),
+        }
+    }
 }
 
 /// The right to run calls on the worker that polls the guest.
@@ -162,12 +187,55 @@ pub struct Lease(Mutex<State>);
 struct State {
     /// Calls that the worker which polls the guest would run for it.
     calls_left: u32,
-    call: Option<LentCall>,
+    asked: Option<Asked>,
     /// Of the call that runs now.
     running: Option<Arc<Context>>,
     /// The guest was woken while its call ran: it is to be stopped.
     woken: bool,
     outcome: Option<Result<Option<Vec<Tensor>>>>,
+    begun: Option<Result<Responses>>,
+}
+
+/// What the worker shall do between two polls of the guest.
+enum Asked {
+    Run(LentCall),
+    Begin(Arc<dyn Executor>, Call),
+}
+
+thread_local! {
+    /// While the worker that this thread is begins a call for its guest: its executor, and its runtime.
+    static BEGINS: RefCell<Option<(Arc<str>, tokio::runtime::Handle)>> = const { RefCell::new(None) };
+}
+
+/// Begins a call for the guest of a worker, and does here what there is to do for it at once.
+fn begin(
+    target: &dyn Executor,
+    call: Call,
+    executor: &Arc<str>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Responses> {
+    struct Restore(Option<(Arc<str>, tokio::runtime::Handle)>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BEGINS.replace(self.0.take());
+        }
+    }
+    let callable = Arc::clone(&call.callable);
+    let helms = callable.shared().map(SharedCallable::helms);
+    let begun = {
+        let _restore = Restore(BEGINS.replace(Some((Arc::clone(executor), runtime.clone()))));
+        target.submit(call)
+    };
+    helms.map(Helms::turn);
+    begun
+}
+
+/// The runtime of the worker that this thread is, if it is one of this executor and begins a call for its guest.
+pub(super) fn begins(executor: &str) -> Option<tokio::runtime::Handle> {
+    BEGINS.with_borrow(|begins| {
+        let (_, runtime) = begins.as_ref().filter(|(name, _)| **name == *executor)?;
+        Some(runtime.clone())
+    })
 }
 
 /// A call that the worker shall run.
@@ -203,6 +271,26 @@ impl Lease {
         self.lock().calls_left > 0
     }
 
+    /// Whether the worker is the guest's own until it waits.
+    fn has_turn(&self) -> bool {
+        self.lock().calls_left > 1
+    }
+
+    /// Has the worker begin a call to a model that may wait, and help it along. Only while the guest has its turn.
+    pub(super) async fn begin(&self, executor: Arc<dyn Executor>, call: Call) -> Result<Responses> {
+        {
+            let mut state = self.lock();
+            // What is left of a call that the guest did not wait for.
+            state.begun = None;
+            state.asked = Some(Asked::Begin(executor, call));
+        }
+        poll_fn(|_| self.lock().begun.take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    fn begun(&self, begun: Result<Responses>) {
+        self.lock().begun = Some(begun);
+    }
+
     /// Has the worker run a call. Only while the lease is held.
     pub(super) async fn run(&self, call: LentCall) -> Result<Option<Vec<Tensor>>> {
         {
@@ -211,7 +299,7 @@ impl Lease {
             state.running = Some(Arc::clone(&call.context));
             // What is left of a call that the guest did not wait for.
             (state.woken, state.outcome) = (false, None);
-            state.call = Some(call);
+            state.asked = Some(Asked::Run(call));
         }
         poll_fn(|task| {
             let mut state = self.lock();

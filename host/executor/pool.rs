@@ -146,6 +146,11 @@ impl WorkerPool {
         })
     }
 
+    /// Runs work on this thread, a worker that its guest has for itself, until it has its answer or waits.
+    pub fn run_here(&self, lent: Lent, worker: &tokio::runtime::Handle) {
+        self.shared.begin(lent, worker).go_on();
+    }
+
     /// Counts a refusal, and words it.
     pub fn refusal(&self) -> Error {
         self.shared.refusal()
@@ -266,18 +271,18 @@ impl Shared {
     }
 
     fn run_lent(&self, index: usize, lent: Lent, runtime: &tokio::runtime::Handle) {
-        let begin = AssertUnwindSafe(|| {
-            lent.begin(&self.name, runtime, |ran| self.count_timeout(ran.as_ref().err()))
-        });
+        let begin = AssertUnwindSafe(|| self.begin(lent, runtime));
         let begun = catch_unwind(begin);
         // As in `end`: the slot is free before the caller knows, or before the work goes on.
         self.leave(index, 0);
-        match begun {
-            Ok(Begun::Answered(answer)) => answer.give(),
-            Ok(Begun::Waits(lent)) => lent.go_home(),
-            // What the work held says so to its caller.
-            Err(_) => {}
+        // If it panicked, what the work held says so to its caller.
+        if let Ok(begun) = begun {
+            begun.go_on();
         }
+    }
+
+    fn begin(&self, lent: Lent, runtime: &tokio::runtime::Handle) -> Begun {
+        lent.begin(&self.name, runtime, |ran| self.count_timeout(ran.as_ref().err()))
     }
 
     fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, runtime: &tokio::runtime::Handle) {

@@ -5,7 +5,7 @@
 //! turn on a worker, and come here when they wait: as many as have room on the executor, so that the workers are
 //! always free for what is waited for.
 
-use super::lend::{Answer, Home, Lease, LentCall, Terms};
+use super::lend::{self, Answer, Home, Lease, LentCall, Terms};
 use super::places::Places;
 use super::pool::{STREAM_BUFFER, WorkerPool};
 use super::threads::{Threads, some_at_once};
@@ -87,14 +87,19 @@ impl Room {
             let (lease, pool) = (Arc::clone(&lease), Arc::clone(pool));
             async move {
                 let mut sink = Sink::new(sender, &call, admitted.elapsed());
-                let last = run(call, &mut sink, &pool, Some(&*lease)).await;
+                // Large, so it is made by the thread that runs it, which then frees it cheaply.
+                let last = Box::pin(run(call, &mut sink, &pool, Some(&*lease))).await;
                 Answer { sink, last }
             }
         };
         let home =
             Home { runtime: self.threads()?.handle().clone(), places: Some(Arc::clone(&self.waiting)) };
         let lent = Lent { context, lease, terms: Terms::Turn, work: Box::pin(work), home };
-        pool.lend(lent).map_err(|_| pool.refusal())?;
+        match lend::begins(pool.name()) {
+            // The guest that calls waits for nothing else.
+            Some(worker) => pool.run_here(lent, &worker),
+            None => pool.lend(lent).map_err(|_| pool.refusal())?,
+        }
         Ok(responses)
     }
 

@@ -4,7 +4,7 @@
 use super::pool::STREAM_BUFFER;
 use super::{BoxFuture, Callable, Sink};
 use crate::error::Result;
-use crate::plugin::{Permit, StreamingModel};
+use crate::plugin::{Helms, Permit, StreamingModel};
 use crate::predict::{Context, Metadata, Sender, Tensor, channel};
 use std::sync::Arc;
 
@@ -20,6 +20,11 @@ impl SharedCallable {
 
     pub(super) fn admit(&self) -> Result<Permit> {
         self.plugin.admit()
+    }
+
+    /// See [`StreamingModel::helms`].
+    pub(super) fn helms(&self) -> Helms {
+        self.plugin.helms()
     }
 
     /// Begins an admitted call; `held` is dropped when it has ended.

@@ -35,21 +35,18 @@ impl Target for ModelTarget {
     }
 
     fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
-        let call = Call {
-            context: Arc::new(self.admit(caller, &inputs, None)?),
-            input: Payload::Tensors(inputs),
-            transformer: None,
-            callable: Arc::clone(&self.callable),
-            batching: self.batching,
-            runs: self.runs.clone(),
-        };
-        self.executor.submit(call).map_err(|error| self.refused(error))
+        self.executor.submit(self.admitted(caller, inputs, None)?).map_err(|error| self.refused(error))
     }
 
     fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
+        let (shared, waits) = (self.callable.shared().is_some(), self.callable.waits());
+        if (shared || waits)
+            && let Some(lease) = lend::held_turn(self.executor.name(), shared)
+        {
+            return Box::pin(async move { self.begin_here(&lease, caller, inputs, until).await });
+        }
         // What waits by itself, or with others, is for the executor.
-        let runs_at_once =
-            self.batching.is_none() && !self.callable.waits() && self.callable.shared().is_none();
+        let runs_at_once = self.batching.is_none() && !waits && !shared;
         match lend::held(self.executor.name()).filter(|_| runs_at_once) {
             Some(lease) => Box::pin(async move { self.run_here(&lease, caller, inputs, until).await }),
             None => Box::pin(async move { self.start(caller, inputs)?.one().await?.tensors() }),
@@ -58,6 +55,17 @@ impl Target for ModelTarget {
 }
 
 impl ModelTarget {
+    fn admitted(&self, caller: &Context, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
+        Ok(Call {
+            context: Arc::new(self.admit(caller, &inputs, until)?),
+            input: Payload::Tensors(inputs),
+            transformer: None,
+            callable: Arc::clone(&self.callable),
+            batching: self.batching,
+            runs: self.runs.clone(),
+        })
+    }
+
     /// The context of a call with these inputs, if there can be one.
     fn admit(&self, caller: &Context, inputs: &[Tensor], until: Option<Instant>) -> Result<Context> {
         caller.check()?;
@@ -68,6 +76,22 @@ impl ModelTarget {
             return Ok(caller.part(deadline));
         }
         caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)
+    }
+
+    /// One call that may wait: it begins on the worker that its caller has.
+    async fn begin_here(
+        &self,
+        lease: &Lease,
+        caller: &Context,
+        inputs: Vec<Tensor>,
+        until: Instant,
+    ) -> Result<Vec<Tensor>> {
+        let call = self.admitted(caller, inputs, Some(until))?;
+        let context = Arc::clone(&call.context);
+        // Whoever could stop it otherwise may be on this worker as well.
+        let _leaving = caller.cancellation.on_cancel(move || context.cancellation.cancel());
+        let begun = lease.begin(Arc::clone(&self.executor), call).await;
+        begun.map_err(|error| self.refused(error))?.one().await?.tensors()
     }
 
     /// One call on the worker that its caller has.

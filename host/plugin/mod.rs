@@ -20,7 +20,7 @@ mod outbound;
 mod state;
 mod undrained;
 
-pub use concurrent::{Permit, ReplicaStatus, StreamingModel};
+pub use concurrent::{Helms, Permit, ReplicaStatus, StreamingModel};
 pub use engine::Engine;
 pub use executor::{Answered, PluginExecutor};
 pub use inspect::{Anatomy, CONTRACT_VERSION, Role};

@@ -24,7 +24,10 @@ pub struct Desk {
     /// Ticks of the epoch that the guest has computed through since then.
     ticks: AtomicU32,
     inner: Mutex<Inner>,
-    changed: Notify,
+    /// One each, so that a call wakes nobody who does not wait for what it does.
+    came: Notify,
+    left: Notify,
+    stranded: Notify,
 }
 
 #[derive(Default)]
@@ -41,13 +44,15 @@ struct Inner {
 
 impl Desk {
     pub fn new() -> Arc<Self> {
-        let (inner, changed) = Default::default();
+        let (inner, came, left, stranded) = Default::default();
         Arc::new(Desk {
             started: Instant::now(),
             turn_us: AtomicU64::new(0),
             ticks: AtomicU32::new(0),
             inner,
-            changed,
+            came,
+            left,
+            stranded,
         })
     }
 
@@ -63,7 +68,7 @@ impl Desk {
         let key = inner.keys_given;
         inner.calls.insert(key, Arc::clone(&call));
         drop(inner);
-        self.changed.notify_waiters();
+        self.came.notify_waiters();
         (key, call)
     }
 
@@ -87,7 +92,10 @@ impl Desk {
             inner.stranded.insert(key, call);
         }
         drop(inner);
-        self.changed.notify_waiters();
+        self.left.notify_waiters();
+        if !clean {
+            self.stranded.notify_waiters();
+        }
     }
 
     pub fn by_key(&self, key: u32) -> Caller {
@@ -139,10 +147,6 @@ impl Desk {
         self.lock().culprit
     }
 
-    pub fn stranded(&self) -> usize {
-        self.lock().stranded.len()
-    }
-
     /// Calls that have ended in order.
     pub fn served(&self) -> u64 {
         self.lock().served
@@ -152,16 +156,14 @@ impl Desk {
         self.lock().calls.is_empty()
     }
 
-    /// Returns once `wanted` holds; asked again whenever a call comes or goes.
-    pub async fn until(&self, wanted: impl Fn(&Self) -> bool) {
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            if wanted(self) {
-                return;
-            }
-            changed.await;
-        }
+    /// Returns once no call is there.
+    pub async fn until_empty(&self) {
+        until(&self.left, || self.is_empty()).await;
+    }
+
+    /// Returns once so many calls that were given up are still there.
+    pub async fn until_stranded(&self, count: usize) {
+        until(&self.stranded, || self.lock().stranded.len() >= count).await;
     }
 
     /// Polls `future` on the instance's event loop, and notes each time that the loop comes by.
@@ -189,7 +191,7 @@ impl Desk {
     /// Returns when the event loop did not come by for `turn` though it was called.
     pub async fn stuck(&self, turn: Duration) {
         loop {
-            self.until(|desk| !desk.is_empty()).await;
+            until(&self.came, || !self.is_empty()).await;
             tokio::time::sleep(turn).await;
             let called = self.turn_us.load(Ordering::Relaxed);
             if let Some(driver) = self.lock().driver.take() {
@@ -200,6 +202,18 @@ impl Desk {
                 return;
             }
         }
+    }
+}
+
+/// Returns once `wanted` holds; asked again at each of these notices.
+async fn until(notices: &Notify, wanted: impl Fn() -> bool) {
+    loop {
+        let mut noticed = pin!(notices.notified());
+        noticed.as_mut().enable();
+        if wanted() {
+            return;
+        }
+        noticed.await;
     }
 }
 

@@ -2,6 +2,7 @@
 //! is lost. Nothing here decides who is admitted.
 
 use super::desk::{Desk, HOST};
+use super::helm::Wheel;
 use super::turns::{Execute, Ready, ask_ready, take_calls};
 use super::{Replica, Shared, Ticket};
 use crate::error::{Error, Result};
@@ -60,8 +61,11 @@ impl Drop for Thread {
     }
 }
 
-/// How the event loop of an instance ended.
-enum Ended {
+/// How the event loop of an instance ended, how many calls ended in order there, and the way to those to come.
+pub(super) type Served = (Ended, u64, Option<UnboundedReceiver<Ticket>>);
+
+/// Why an event loop ended.
+pub(super) enum Ended {
     /// Nobody can send calls any more, and all that were there are done.
     Drained,
     /// The instance cannot be used any more.
@@ -102,9 +106,13 @@ impl Life {
                     if let Some(announce) = announce.take() {
                         let _ = announce.send(Ok(Arc::clone(&instance.metadata)));
                     }
-                    match instance.serve(&self, &mut tickets).await {
-                        (Ended::Drained, _) => return,
-                        (Ended::Lost(fault), served) => (fault, served > 0),
+                    let wheel = Wheel::new(instance.serve(self.clone(), tickets.take()));
+                    self.replica.set_wheel(&wheel);
+                    let (ended, served, left) = wheel.run().await;
+                    tickets = left;
+                    match ended {
+                        Ended::Drained => return,
+                        Ended::Lost(fault) => (fault, served > 0),
                     }
                 }
                 Err(fault) => (fault, false),
@@ -234,8 +242,9 @@ impl Instance {
         Ok(Instance { store, exports, execute, ready, is_ready, desk, metadata, _alive })
     }
 
-    /// Takes calls until there can be no more or the instance is lost; gives how many have ended in order.
-    async fn serve(mut self, life: &Life, tickets: &mut Option<UnboundedReceiver<Ticket>>) -> (Ended, u64) {
+    /// Takes calls until there can be no more or the instance is lost.
+    async fn serve(mut self, life: Life, mut tickets: Option<UnboundedReceiver<Ticket>>) -> Served {
+        let life = &life;
         let shared = &life.shared;
         let (desk, limits) = (Arc::clone(&self.desk), &shared.grant.limits);
         let model = self.exports.hostler_concurrent_streaming_model();
@@ -244,7 +253,7 @@ impl Instance {
                 desk.driven(async {
                     tokio::select! {
                         biased;
-                        taken = take_calls(accessor, life, tickets, &desk, &self.execute, &self.metadata) => taken?,
+                        taken = take_calls(accessor, life, &mut tickets, &desk, &self.execute, &self.metadata) => taken?,
                         fault = ask_ready(accessor, life, &desk, self.ready) => return Err(fault),
                     }
                     let finalized = tokio::time::timeout(limits.timeout, model.call_finalize(accessor)).await;
@@ -270,7 +279,7 @@ impl Instance {
                 }
             }
         };
-        let Err(error) = outcome else { return (Ended::Drained, desk.served()) };
+        let Err(error) = outcome else { return (Ended::Drained, desk.served(), tickets) };
         shared.metrics.traps.inc();
         if let Ok(stack) = self.store.as_context_mut().async_call_stack() {
             let stack: Vec<_> = stack.collect();
@@ -280,7 +289,7 @@ impl Instance {
         // What the instance held is gone before its callers know.
         drop(self.store);
         mourn(life, &desk, &fault);
-        (Ended::Lost(fault), desk.served())
+        (Ended::Lost(fault), desk.served(), tickets)
     }
 
     fn explain(&self, shared: &Shared, error: &wasmtime::Error) -> Error {

@@ -5,6 +5,7 @@
 //! is lost is replaced by its thread at once. Which executor a call came through is not known here.
 
 mod desk;
+mod helm;
 mod host_calls;
 #[cfg(feature = "outbound-http")]
 mod http;
@@ -24,6 +25,9 @@ use super::instance::PluginMetrics;
 use super::state::{Grant, State};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Metadata, Sender, Tensor};
+use helm::{Helm, Wheel};
+use instance::Served;
+use smallvec::SmallVec;
 use standing::Standing;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -68,6 +72,8 @@ struct Replica {
     stop: watch::Sender<bool>,
     /// Threads that run an instance of it.
     threads: watch::Sender<usize>,
+    /// The event loop of the instance that takes calls.
+    wheel: Mutex<Option<Arc<Wheel<Served>>>>,
 }
 
 impl Replica {
@@ -77,6 +83,24 @@ impl Replica {
 
     fn retried(&self) -> Option<Ticket> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn set_wheel(&self, wheel: &Arc<Wheel<Served>>) {
+        *self.wheel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(wheel));
+    }
+
+    fn helm(&self) -> Option<Helm<Served>> {
+        Some(self.wheel.lock().unwrap_or_else(PoisonError::into_inner).clone()?.helm())
+    }
+}
+
+/// The right to run the event loops of a model's instances on this thread.
+pub struct Helms(SmallVec<[Helm<Served>; 1]>);
+
+impl Helms {
+    /// Does what there is to do at once in them, in guests as in the host. Of others, too, who have brought a call.
+    pub fn turn(self) {
+        self.0.into_iter().for_each(Helm::turn);
     }
 }
 
@@ -187,6 +211,11 @@ impl StreamingModel {
             // The sender is there for as long as the replica is.
             let _ = replica.threads.subscribe().wait_for(|threads| *threads == 0).await;
         }
+    }
+
+    /// Taken before a call begins, by a thread that may run guests, to run the call there.
+    pub fn helms(&self) -> Helms {
+        Helms(self.replicas.iter().filter_map(|line| line.replica.helm()).collect())
     }
 
     /// A place in the instance that has the fewest calls, or none at once.

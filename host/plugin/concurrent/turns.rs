@@ -10,10 +10,10 @@ use crate::plugin::bindings::types;
 use crate::plugin::host_calls::Request;
 use crate::plugin::state::State;
 use crate::predict::{Metadata, Tensor};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::Instant;
 use wasmtime::component::{Accessor, AccessorTask, Resource, TypedFunc};
 
 /// Calls that were given up and stay in an instance before it is replaced.
@@ -43,46 +43,50 @@ pub(super) async fn take_calls(
 ) -> wasmtime::Result<()> {
     let limits = &life.shared.grant.limits;
     let (mut stop, mut replaced) = (life.replica.stop.subscribe(), life.replica.replaced.subscribe());
-    let until = |replaced: bool| replaced.then(|| Instant::now() + drain_limit(life));
-    let mut drained = until(*replaced.borrow());
-    loop {
-        let retried = life.replica.retried();
-        let ticket = match (retried, tickets.as_mut()) {
-            (Some(ticket), _) => Some(ticket),
-            (None, Some(queue)) => tokio::select! {
-                ticket = queue.recv() => ticket,
-                _ = stop.wait_for(|stop| *stop), if !queue.is_closed() => {
-                    queue.close();
-                    continue;
-                }
-                Ok(()) = replaced.changed() => {
-                    drained = until(*replaced.borrow_and_update());
-                    continue;
-                }
-                () = tokio::time::sleep_until(drained.unwrap_or_else(Instant::now)), if drained.is_some() => {
-                    // It is there for as long as there is a way back to it.
-                    drained = None;
-                    end_all(life, desk);
-                    continue;
-                }
-                () = desk.until(|desk| desk.stranded() >= STRANDED_MAX) => {
-                    // Another instance goes on, on a thread of its own, while this one ends its calls.
-                    let queue = tickets.take().expect("invariant: it was there");
-                    tracing::info!(plugin = &*life.shared.grant.name, "replacing an instance full of stranded calls");
-                    if let Err(error) = life.clone().spawn(queue, None) {
-                        tracing::error!(plugin = &*life.shared.grant.name, "{error}");
+    // Waited for from call to call: to begin anew with each costs more than the rest.
+    let mut stopped = pin!(stop.wait_for(|stop| *stop));
+    let mut full = pin!(desk.until_stranded(STRANDED_MAX));
+    'calls: loop {
+        let mut drained = pin!(drained(life, *replaced.borrow_and_update()));
+        let mut is_drained = false;
+        let mut changed = pin!(replaced.changed());
+        loop {
+            let retried = life.replica.retried();
+            let ticket = match (retried, tickets.as_mut()) {
+                (Some(ticket), _) => Some(ticket),
+                (None, Some(queue)) => tokio::select! {
+                    ticket = queue.recv() => ticket,
+                    _ = &mut stopped, if !queue.is_closed() => {
+                        queue.close();
+                        continue;
                     }
-                    None
-                }
-            },
-            (None, None) => None,
-        };
-        let Some(ticket) = ticket else { break };
-        life.shared.metrics.calls.inc();
-        let inputs = ticket.inputs.clone();
-        let (key, call) = desk.seat(InFlight::new(ticket, &life.shared.grant.name, limits.timeout, metadata));
-        let (execute, desk, grace) = (*execute, Arc::clone(desk), limits.shared.grace);
-        accessor.spawn(Serve { key, call, inputs, execute, desk, grace })?;
+                    Ok(()) = &mut changed => continue 'calls,
+                    () = &mut drained, if !is_drained => {
+                        // It is there for as long as there is a way back to it.
+                        is_drained = true;
+                        end_all(life, desk);
+                        continue;
+                    }
+                    () = &mut full => {
+                        // Another instance goes on, on a thread of its own, while this one ends its calls.
+                        let (queue, plugin) = (tickets.take(), &*life.shared.grant.name);
+                        tracing::info!(plugin, "replacing an instance full of stranded calls");
+                        if let Err(error) = life.clone().spawn(queue.expect("invariant: it was there"), None) {
+                            tracing::error!(plugin, "{error}");
+                        }
+                        None
+                    }
+                },
+                (None, None) => None,
+            };
+            let Some(ticket) = ticket else { break 'calls };
+            life.shared.metrics.calls.inc();
+            let inputs = ticket.inputs.clone();
+            let call = InFlight::new(ticket, &life.shared.grant.name, limits.timeout, metadata);
+            let (key, call) = desk.seat(call);
+            let (execute, desk, grace) = (*execute, Arc::clone(desk), limits.shared.grace);
+            accessor.spawn(Serve { key, call, inputs, execute, desk, grace })?;
+        }
     }
     drain(life, desk).await;
     Ok(())
@@ -93,12 +97,20 @@ fn drain_limit(life: &Life) -> Duration {
     limits.shared.drain.unwrap_or(limits.timeout)
 }
 
+/// Returns when a plugin that was replaced has had its time; never for one that was not.
+async fn drained(life: &Life, replaced: bool) {
+    match replaced {
+        true => tokio::time::sleep(drain_limit(life)).await,
+        false => std::future::pending().await,
+    }
+}
+
 /// Waits for the calls that are there to end; those that do not are ended.
 async fn drain(life: &Life, desk: &Desk) {
-    if tokio::time::timeout(drain_limit(life), desk.until(Desk::is_empty)).await.is_err() {
+    if tokio::time::timeout(drain_limit(life), desk.until_empty()).await.is_err() {
         end_all(life, desk);
         let grace = life.shared.grant.limits.shared.grace;
-        let _ = tokio::time::timeout(grace + READY_LIMIT, desk.until(Desk::is_empty)).await;
+        let _ = tokio::time::timeout(grace + READY_LIMIT, desk.until_empty()).await;
     }
 }
 
