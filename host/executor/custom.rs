@@ -1,9 +1,9 @@
 //! The `custom` executor: a plugin that stands before another executor and decides how it is called.
 //!
 //! Guests wait: for the inner executor, for each other, for a time. So they run as tasks on a few threads of
-//! their own, each call with an instance for itself; one that computes yields to the others. While there are few,
-//! those that mostly begin with a call to their model begin on a worker of the inner executor (`lend`). A call has
-//! its transformer run where its guest runs, since the inner executor takes tensors only.
+//! their own, each call with an instance for itself; one that computes yields to the others. Those that mostly
+//! begin with a call to their model begin on a worker of the inner executor (`lend`). A call has its transformer
+//! run where its guest runs, since the inner executor takes tensors only.
 
 use super::below::{Below, Habit};
 use super::lend::{Answer, Lease, Terms};
@@ -49,10 +49,6 @@ impl OnFailure {
     }
 }
 
-/// While few calls are in flight, a guest that begins on a worker of its model saves waking two threads. Where many
-/// are, all threads are awake, and cost less while each does one thing: guests here, models there.
-const LENT_PER_CORE: usize = 4;
-
 pub struct CustomExecutor {
     shared: Arc<Shared>,
 }
@@ -66,8 +62,6 @@ struct Shared {
     /// The guest has said that it takes no batches.
     one_by_one: AtomicBool,
     habit: Habit,
-    /// Calls in flight up to which guests begin on a worker of the inner executor.
-    lent_max: usize,
     metrics: PoolMetrics,
     fallbacks: prometheus::IntCounter,
     threads: Threads,
@@ -93,7 +87,6 @@ impl CustomExecutor {
             places: Places::bounded(name.into(), config.workers, &pool),
             one_by_one: AtomicBool::new(false),
             habit: Habit::default(),
-            lent_max: LENT_PER_CORE * crate::config::cores(),
             metrics: pool,
             fallbacks: metrics.executor_fallbacks.with_label_values(&[name]),
             threads,
@@ -130,9 +123,7 @@ impl Executor for CustomExecutor {
         let place = self.shared.places.take(smallvec![Arc::clone(&context)])?;
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let admitted = Instant::now();
-        let crowded = place.others() >= self.shared.lent_max;
-        let lends =
-            !crowded && call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
+        let lends = call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
         let lease = lends.then(Arc::<Lease>::default);
         let lent_with = lease.clone();
         let shared = Arc::clone(&self.shared);
@@ -140,7 +131,8 @@ impl Executor for CustomExecutor {
             let queue_wait = admitted.elapsed();
             shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
             let sink = Sink::new(sender, &call, queue_wait);
-            shared.run(call, sink, lease, Some(place)).await
+            // Large, so it is made by the thread that runs it, which then frees it cheaply.
+            Box::pin(shared.run(call, sink, lease, Some(place))).await
         };
         match lent_with {
             None => drop(self.shared.threads.spawn(async move { work.await.give() })),

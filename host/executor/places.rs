@@ -35,14 +35,6 @@ struct Bound {
 pub(super) struct Place {
     places: Arc<Places>,
     key: usize,
-    others: usize,
-}
-
-impl Place {
-    /// Places that were taken before this one.
-    pub fn others(&self) -> usize {
-        self.others
-    }
 }
 
 impl Places {
@@ -74,9 +66,9 @@ impl Places {
         if let Some(bound) = self.bound.as_ref().filter(|bound| taken.len() >= bound.workers) {
             return Err(bound);
         }
-        let (others, key) = (taken.len(), taken.insert(calls));
+        let key = taken.insert(calls);
         drop(taken);
-        Ok(Place { places: Arc::clone(self), key, others })
+        Ok(Place { places: Arc::clone(self), key })
     }
 
     /// Places that are taken.
@@ -145,7 +137,6 @@ mod tests {
         let places = Places::bounded("remote".into(), 2, &metrics);
         let first = places.take(smallvec![context(), context()]).unwrap();
         let lent = places.lend().unwrap();
-        assert_eq!((first.others(), lent.others()), (0, 1));
         assert!(places.lend().is_none());
         let refused = places.take(smallvec![context()]).err().unwrap();
         assert_eq!(refused.kind(), Kind::Overloaded);
