@@ -10,7 +10,7 @@ use super::places::Places;
 use super::shared::SharedCallable;
 use super::{Call, Callable, Executor, Runs, Sink};
 use crate::error::Result;
-use crate::plugin::{Helms, with_ticks};
+use crate::plugin::with_ticks;
 use crate::predict::{Context, Response, Responses, Service, Tensor};
 use smallvec::smallvec;
 use std::cell::RefCell;
@@ -226,7 +226,9 @@ fn begin(
         let _restore = Restore(BEGINS.replace(Some((Arc::clone(executor), runtime.clone()))));
         target.submit(call)
     };
-    helms.map(Helms::turn);
+    if let Some(helms) = helms {
+        helms.turn();
+    }
     begun
 }
 
