@@ -210,7 +210,7 @@ mod tests {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                 for number in 0..CALLS {
                     let (done, mut waits) = oneshot::channel();
-                    let helm = ((number + bringer) % 5 != 0).then(|| Arc::clone(&wheel).helm());
+                    let helm = (!(number + bringer).is_multiple_of(5)).then(|| Arc::clone(&wheel).helm());
                     calls.send(done).unwrap();
                     if let Some(helm) = helm {
                         helm.turn();
