@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
-use support::load::{Load, Outcome, Shot};
+use support::load::{Load, Shot};
 use support::{Answer, Host, Setup, model, replace};
 
 /// The model `dense` once on the executor `here`, which is the CPU, and once on a GPU.
@@ -74,7 +74,9 @@ fn a_gpu_that_is_not_there_is_refused() {
     let setup = Setup::new(&manifest).file("dense.onnx", model("dense"));
     let (code, out, err) = setup.run(&["check", "hostler.toml"]);
     assert_eq!(code, 1, "{out}{err}");
-    for part in ["model \"fast:1\": ", "cuda:63"] {
+    for part in
+        ["model \"fast:1\": ", "device \"cuda:63\" cannot be used", "nvidia-smi -L", "device = \"cpu\""]
+    {
         assert!(err.contains(part), "{err}\nlacks {part}");
     }
     eprintln!("{err}");
@@ -145,24 +147,33 @@ fn moves_between_cpu_and_gpu_fail_no_request() {
 #[test]
 #[ignore = "needs a GPU"]
 fn figures() {
-    let batched = BOTH.replace("[models.fast]\n", "[models.fast]\nmax_batch_size = 64\n");
+    let there = |keys: &str| BOTH.replace("device = \"cuda\"\n", &format!("device = \"cuda\"\n{keys}\n"));
+    let batched =
+        |manifest: String| manifest.replace("[models.fast]\n", "[models.fast]\nmax_batch_size = 64\n");
+    let idle_mb = gpu_memory_mb();
     for (what, manifest, model, connections, count) in [
-        ("CPU, 1 row", BOTH, "slow", 50, 1),
-        ("GPU, 1 row", BOTH, "fast", 50, 1),
-        ("GPU, 1 row, batched", &batched, "fast", 50, 1),
-        ("CPU, 256 rows", BOTH, "slow", 8, 256),
-        ("GPU, 256 rows", BOTH, "fast", 8, 256),
+        ("CPU, 1 row", BOTH.to_owned(), "slow", 50, 1),
+        ("GPU, 1 row", BOTH.to_owned(), "fast", 50, 1),
+        ("GPU, 1 row, 1 session", there("sessions = 1"), "fast", 50, 1),
+        ("GPU, 1 row, 8 sessions", there("sessions = 8"), "fast", 50, 1),
+        ("GPU, 1 row, batched", batched(BOTH.to_owned()), "fast", 50, 1),
+        ("GPU, 1 row, batched, 1 session", batched(there("sessions = 1")), "fast", 50, 1),
+        ("GPU, 1 row, batched, 8 sessions", batched(there("sessions = 8")), "fast", 50, 1),
+        ("CPU, 256 rows", BOTH.to_owned(), "slow", 8, 256),
+        ("GPU, 256 rows", BOTH.to_owned(), "fast", 8, 256),
+        ("GPU, 256 rows, 1 session", there("sessions = 1"), "fast", 8, 256),
+        ("GPU, 256 rows, 8 sessions", there("sessions = 8"), "fast", 8, 256),
     ] {
-        let host = serve(manifest);
-        let Outcome { answers, faults, latencies } = {
-            let fault = |answer: &Answer| (answer.status != 200).then(|| answer.text());
-            let load = Load::start(host.http, connections, Shot::predict(model, &rows(count)), None, fault);
-            std::thread::sleep(Duration::from_secs(3));
-            load.stop()
-        };
-        let outcome = Outcome { answers, faults, latencies };
-        let (p50, p99) = (outcome.percentile(0.5), outcome.percentile(0.99));
-        eprintln!("{what}, {connections} connections: {} answers/s, p50 {p50:?}, p99 {p99:?}", answers / 3);
+        let host = serve(&manifest);
+        let fault = |answer: &Answer| (answer.status != 200).then(|| answer.text());
+        let load = Load::start(host.http, connections, Shot::predict(model, &rows(count)), None, fault);
+        std::thread::sleep(Duration::from_secs(3));
+        let memory_mb = gpu_memory_mb() - idle_mb;
+        let outcome = load.stop();
+        let (rate, p50, p99) = (outcome.answers / 3, outcome.percentile(0.5), outcome.percentile(0.99));
+        eprintln!(
+            "{what}, {connections} connections: {rate}/s, p50 {p50:?}, p99 {p99:?}, {memory_mb} MB on the GPU"
+        );
         assert_eq!(outcome.faults, Vec::<String>::new());
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::predict::{Context, Datatype, Metadata, Shape, Tensor, TensorSpec, element_count};
 use bytes::Bytes;
 use ort::ep::{CUDA, ExecutionProvider};
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use std::fmt;
@@ -59,7 +60,7 @@ impl OnnxModel {
         check_device(config.device)?;
         let sessions = (0..config.sessions.max(1))
             .map(|_| {
-                let mut builder = builder(environment, config).map_err(load_error)?;
+                let mut builder = on(config.device, builder(environment, config).map_err(load_error)?)?;
                 if external_data { builder.commit_from_file(path) } else { builder.commit_from_memory(bytes) }
                     .map_err(load_error)
             })
@@ -154,16 +155,27 @@ impl Callable for OnnxModel {
 fn builder(
     environment: &ort::environment::Environment,
     config: SessionConfig,
-) -> ort::Result<ort::session::builder::SessionBuilder> {
+) -> ort::Result<SessionBuilder> {
     let builder = Session::builder(environment)?
         .with_intra_threads(config.intra_threads)?
         .with_inter_threads(1)?
         // Spinning threads would take the cores that other requests need.
         .with_intra_op_spinning(false)?;
-    Ok(match config.device {
-        Device::Cpu => builder,
-        Device::Cuda(index) => builder
-            .with_execution_providers([CUDA::default().with_device_id(index).build().error_on_failure()])?,
+    Ok(builder)
+}
+
+/// Has what is built run on this device.
+fn on(device: Device, builder: SessionBuilder) -> Result<SessionBuilder> {
+    let Device::Cuda(index) = device else { return Ok(builder) };
+    let provider = CUDA::default().with_device_id(index).build().error_on_failure();
+    builder.with_execution_providers([provider]).map_err(|error| {
+        let text = error.to_string();
+        Error::unavailable(format!(
+            "device \"{device}\" cannot be used; it must be one that nvidia-smi -L lists, with CUDA and cuDNN where the \
+             loader finds them (LD_LIBRARY_PATH), or device = \"cpu\": {}",
+            text.lines().next().unwrap_or_default()
+        ))
+        .source(text.clone())
     })
 }
 
