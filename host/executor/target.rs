@@ -49,7 +49,10 @@ impl Target for ModelTarget {
         let runs_at_once = self.batching.is_none() && !waits && !shared;
         match lend::held(self.executor.name()).filter(|_| runs_at_once) {
             Some(lease) => Box::pin(async move { self.run_here(&lease, caller, inputs, until).await }),
-            None => Box::pin(async move { self.start(caller, inputs)?.one().await?.tensors() }),
+            None => Box::pin(async move {
+                let response = self.start(caller, inputs)?.one().await;
+                response.map_err(|error| self.named(error))?.tensors()
+            }),
         }
     }
 }
@@ -91,7 +94,8 @@ impl ModelTarget {
         // Whoever could stop it otherwise may be on this worker as well.
         let _leaving = caller.cancellation.on_cancel(move || context.cancellation.cancel());
         let begun = lease.begin(Arc::clone(&self.executor), call).await;
-        begun.map_err(|error| self.refused(error))?.one().await?.tensors()
+        let response = begun.map_err(|error| self.refused(error))?.one().await;
+        response.map_err(|error| self.named(error))?.tensors()
     }
 
     /// One call on the worker that its caller has.

@@ -122,8 +122,9 @@ impl Life {
                 return;
             }
             let Some(queue) = &mut tickets else { return };
+            let drained = |queue: &UnboundedReceiver<Ticket>| queue.is_closed() && queue.is_empty();
             let pause = standing.lose(&fault, served);
-            if pause.is_zero() && !(queue.is_closed() && queue.is_empty()) {
+            if pause.is_zero() && !drained(queue) {
                 continue;
             }
             let (plugin, pause_ms) = (&*self.shared.grant.name, pause.as_millis() as u64);
@@ -133,9 +134,7 @@ impl Life {
             } else if !pause.is_zero() {
                 tracing::warn!(plugin, pause_ms, detail = fault.detail(), "no instance: {fault}");
             }
-            let over = |queue: &UnboundedReceiver<Ticket>| {
-                (queue.is_closed() && queue.is_empty()) || *self.replica.stop.borrow()
-            };
+            let over = |queue: &UnboundedReceiver<Ticket>| drained(queue) || *self.replica.stop.borrow();
             if !over(queue) {
                 standing.pause(pause).await;
             }

@@ -25,6 +25,9 @@ const READY_EVERY: Duration = Duration::from_secs(1);
 /// `ready` must not wait; this long is a wait.
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
+/// What calls that were ended by force may take beyond their grace before the instance goes.
+const DRAIN_SLACK: Duration = Duration::from_secs(1);
+
 pub(super) type Execute = TypedFunc<
     (Resource<Request>, Vec<Resource<Tensor>>, Resource<Sink>),
     (std::result::Result<(), types::Error>,),
@@ -110,7 +113,7 @@ async fn drain(life: &Life, desk: &Desk) {
     if tokio::time::timeout(drain_limit(life), desk.until_empty()).await.is_err() {
         end_all(life, desk);
         let grace = life.shared.grant.limits.shared.grace;
-        let _ = tokio::time::timeout(grace + READY_LIMIT, desk.until_empty()).await;
+        let _ = tokio::time::timeout(grace + DRAIN_SLACK, desk.until_empty()).await;
     }
 }
 
