@@ -83,7 +83,7 @@ fn a_gpu_that_is_not_there_is_refused() {
     // A running host keeps what it has.
     let host = serve(BOTH);
     replace(&host.path("hostler.toml"), manifest.as_bytes());
-    let policy = host.wait_for_outcome("refused");
+    let policy = host.wait_for_outcome("rejected");
     assert!(policy["last_reload"].to_string().contains("cuda:63"), "{policy}");
     assert_eq!(host.predict("fast", rows(1)).status, 200);
 }
