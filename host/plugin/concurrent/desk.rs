@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use std::task::Waker;
+use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use wasmtime::component::GuestTaskId;
@@ -166,13 +166,25 @@ impl Desk {
         until(&self.stranded, || self.lock().stranded.len() >= count).await;
     }
 
-    /// Polls `future` on the instance's event loop, and notes each time that the loop comes by.
+    /// Polls `future` on the instance's event loop when it was woken, and notes each time that the loop comes by: that
+    /// is several times for one call.
     pub async fn driven<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), driver: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&bell));
         std::future::poll_fn(|task| {
             self.mark();
-            self.lock().driver = Some(task.waker().clone());
-            future.as_mut().poll(task)
+            {
+                let mut driver = bell.driver();
+                if driver.as_ref().is_none_or(|driver| !driver.will_wake(task.waker())) {
+                    *driver = Some(task.waker().clone());
+                    self.lock().driver = Some(task.waker().clone());
+                }
+            }
+            match bell.rung.swap(false, Ordering::AcqRel) {
+                true => future.as_mut().poll(&mut std::task::Context::from_waker(&waker)),
+                false => Poll::Pending,
+            }
         })
         .await
     }
@@ -194,13 +206,38 @@ impl Desk {
             until(&self.came, || !self.is_empty()).await;
             tokio::time::sleep(turn).await;
             let called = self.turn_us.load(Ordering::Relaxed);
-            if let Some(driver) = self.lock().driver.take() {
-                driver.wake();
+            if let Some(driver) = &self.lock().driver {
+                driver.wake_by_ref();
             }
             tokio::time::sleep(turn).await;
             if self.turn_us.load(Ordering::Relaxed) == called && !self.is_empty() {
                 return;
             }
+        }
+    }
+}
+
+/// What wakes the host's own part of an event loop, and the loop with it.
+struct Bell {
+    rung: AtomicBool,
+    driver: Mutex<Option<Waker>>,
+}
+
+impl Bell {
+    fn driver(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.driver.lock().expect("invariant: no panic under the lock")
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        if let Some(driver) = &*self.driver() {
+            driver.wake_by_ref();
         }
     }
 }
