@@ -13,6 +13,8 @@ use hostler_plugin::{
     Callable, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, config, json,
     log, models, tensor, wait_any,
 };
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 struct Caller;
@@ -63,7 +65,7 @@ impl Transformer for Caller {
 }
 
 /// What the model that `key` names makes of `x`, again as `x`.
-fn around(request: &Request, key: &str, x: Tensor) -> Result<Vec<Tensor>, Error> {
+fn around(request: &Request, key: &'static str, x: Tensor) -> Result<Vec<Tensor>, Error> {
     let Some(to) = setting(request, key)? else { return Ok(vec![x]) };
     Ok(vec![ask(request, &models::get(&to, None)?, &[x])?.renamed("x")])
 }
@@ -136,9 +138,19 @@ fn leaf(request: &Request, x: &Tensor) -> Result<Vec<Tensor>, Error> {
 }
 
 /// A text from the request, or else from the config.
-fn setting(request: &Request, key: &str) -> Result<Option<String>, Error> {
+fn setting(request: &Request, key: &'static str) -> Result<Option<String>, Error> {
     match request.text(key)? {
         Some(text) => Ok(Some(text)),
-        None => config::get(key),
+        None => configured(key),
     }
+}
+
+/// The config stays what it is for as long as the instance lives, so each key is asked for once.
+fn configured(key: &'static str) -> Result<Option<String>, Error> {
+    static KNOWN: Mutex<BTreeMap<&'static str, Option<String>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().expect("one thread");
+    if !known.contains_key(key) {
+        known.insert(key, config::get(key)?);
+    }
+    Ok(known[key].clone())
 }
