@@ -361,24 +361,35 @@ fn a_plugin_sees_nothing_of_the_machine() {
 fn misdeeds_leave_nothing_behind() {
     let manifest = MANIFEST.replace("memory_mb = 256", "memory_mb = 32");
     let host = setup(&manifest).start();
-    let mut client = host.client();
     let misdeeds = misdeeds();
-    let mut round = |count: usize| {
-        for index in 0..count {
-            let misdeed = &misdeeds[index % misdeeds.len()];
-            let instances = if index % 2 == 0 { "fresh" } else { "reused" };
-            let plugin = if misdeed.brisk { format!("{instances}-brisk") } else { instances.to_owned() };
-            let answer = ask(&mut client, "round", &plugin, &misdeed.parameters);
+    let ask = |client: &mut Client, index: usize| {
+        let misdeed = &misdeeds[index % misdeeds.len()];
+        let instances = if index % 2 == 0 { "fresh" } else { "reused" };
+        let plugin = if misdeed.brisk { format!("{instances}-brisk") } else { instances.to_owned() };
+        (misdeed, ask(client, "round", &plugin, &misdeed.parameters))
+    };
+    // Fills the pools of slots and of instances, and has every worker work. Of whom nobody knows how long each takes.
+    std::thread::scope(|scope| {
+        for first in 0..8 {
+            let (host, ask) = (&host, &ask);
+            scope.spawn(move || {
+                let mut client = host.client();
+                (first..first + 75).for_each(|index| drop(ask(&mut client, index)));
+            });
+        }
+    });
+    let mut client = host.client();
+    let mut look = || {
+        for index in 0..300 {
+            let (misdeed, answer) = ask(&mut client, index);
             assert_eq!(answer.status, misdeed.status, "{}: {}", misdeed.name, answer.text());
         }
-    };
-    // Fills the pools of slots and of instances.
-    round(600);
-    let before = host.usage();
-    let looks = [(); 3].map(|()| {
-        round(300);
+        // What was answered at its deadline ends a moment later.
+        host.wait_for_idle("cpu");
         host.usage()
-    });
+    };
+    let before = look();
+    let looks = [look(), look(), look()];
     eprintln!("before {before:?}, after 300, 600 and 900 rounds {looks:?}");
     let after = &looks[2];
     assert_eq!((after.threads, after.files), (before.threads, before.files));
