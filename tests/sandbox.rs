@@ -364,7 +364,7 @@ fn misdeeds_leave_nothing_behind() {
     let misdeeds = misdeeds();
     let ask = |client: &mut Client, index: usize| {
         let misdeed = &misdeeds[index % misdeeds.len()];
-        let instances = if index % 2 == 0 { "fresh" } else { "reused" };
+        let instances = if index.is_multiple_of(2) { "fresh" } else { "reused" };
         let plugin = if misdeed.brisk { format!("{instances}-brisk") } else { instances.to_owned() };
         (misdeed, ask(client, "round", &plugin, &misdeed.parameters))
     };
