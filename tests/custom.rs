@@ -173,7 +173,8 @@ fn calls_that_were_left_behind_are_cancelled() {
         host.wait_for_idle("custom");
         host.wait_for_idle("cpu");
     }
-    assert!(events(&host, "faulty", "calls") > 5);
+    // The four of `leak` and the one of `forever` have begun for sure; the others may be gone before a worker comes.
+    assert!(events(&host, "faulty", "calls") >= 5);
     assert_eq!(events(&host, "faulty", "finished"), 0);
 }
 
