@@ -23,6 +23,7 @@ mod texts;
 mod thread_pool;
 mod threads;
 mod triton;
+mod workers;
 
 pub use batch::Batching;
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};

@@ -1,8 +1,8 @@
 //! The `onnx` executor: workers that run ONNX models on its device.
 
-use super::pool::{PoolConfig, WorkerPool};
-use super::room::Room;
+use super::pool::PoolConfig;
 use super::session::{OnnxModel, SessionConfig};
+use super::workers::Workers;
 use super::{Call, Callable, Executor, Lent, Source, Status};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -11,8 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub struct OnnxExecutor {
-    pool: Arc<WorkerPool>,
-    room: Room,
+    workers: Workers,
     sessions: SessionConfig,
     library: Option<PathBuf>,
 }
@@ -29,14 +28,14 @@ impl OnnxExecutor {
         runtime: &tokio::runtime::Handle,
         metrics: &Metrics,
     ) -> Result<Self> {
-        let pool = Arc::new(WorkerPool::start(name, pool, runtime, metrics)?);
-        Ok(OnnxExecutor { pool, room: Room::new(name), sessions, library })
+        let workers = Workers::start(name, pool, runtime, metrics)?;
+        Ok(OnnxExecutor { workers, sessions, library })
     }
 }
 
 impl Executor for OnnxExecutor {
     fn name(&self) -> &str {
-        self.pool.name()
+        self.workers.name()
     }
 
     fn kind(&self) -> &'static str {
@@ -57,27 +56,23 @@ impl Executor for OnnxExecutor {
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        if call.waits() { self.room.begin(call, &self.pool) } else { self.pool.submit(call) }
+        self.workers.submit(call)
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
-        match calls.first() {
-            Some(first) if first.waits() => self.room.begin_batch(calls, &self.pool),
-            _ => self.pool.submit_batch(calls),
-        }
+        self.workers.submit_batch(calls)
     }
 
     fn lend(&self, lent: Lent) -> Result<(), Lent> {
-        self.pool.lend(lent)
+        self.workers.lend(lent)
     }
 
     fn status(&self) -> Status {
-        let status = self.pool.status();
-        Status { inflight: status.inflight + self.room.in_flight(), ..status }
+        self.workers.status()
     }
 
     fn running(&self) -> Vec<String> {
-        [self.pool.running(), self.room.running()].concat()
+        self.workers.running()
     }
 }
 
@@ -86,7 +81,7 @@ impl OnnxExecutor {
         Error::invalid(format!(
             "executor \"{}\" is of kind onnx and runs ONNX files, but the model is the plugin \"{plugin}\"; name \
              an executor of kind thread-pool, such as \"cpu\"",
-            self.pool.name()
+            self.workers.name()
         ))
     }
 }

@@ -1,8 +1,8 @@
 //! The `thread-pool` executor: workers that run plugins, and ONNX models on the CPU.
 
-use super::pool::{PoolConfig, WorkerPool};
-use super::room::Room;
+use super::pool::PoolConfig;
 use super::session::{Device, OnnxModel, SessionConfig};
+use super::workers::Workers;
 use super::{BoxFuture, Call, Callable, Executor, Lent, SharedCallable, Sink, Source, Status, check_outputs};
 use crate::error::Result;
 use crate::metrics::Metrics;
@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub struct ThreadPoolExecutor {
-    pool: Arc<WorkerPool>,
-    room: Room,
+    workers: Workers,
     sessions: SessionConfig,
     library: Option<PathBuf>,
 }
@@ -31,14 +30,14 @@ impl ThreadPoolExecutor {
         metrics: &Metrics,
     ) -> Result<Self> {
         let sessions = SessionConfig { device: Device::Cpu, ..sessions };
-        let pool = Arc::new(WorkerPool::start(name, pool, runtime, metrics)?);
-        Ok(ThreadPoolExecutor { pool, room: Room::new(name), sessions, library })
+        let workers = Workers::start(name, pool, runtime, metrics)?;
+        Ok(ThreadPoolExecutor { workers, sessions, library })
     }
 }
 
 impl Executor for ThreadPoolExecutor {
     fn name(&self) -> &str {
-        self.pool.name()
+        self.workers.name()
     }
 
     fn kind(&self) -> &'static str {
@@ -60,36 +59,23 @@ impl Executor for ThreadPoolExecutor {
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        if call.callable.shared().is_some() {
-            self.room.submit(call)
-        } else if call.waits() {
-            self.room.begin(call, &self.pool)
-        } else {
-            self.pool.submit(call)
-        }
+        self.workers.submit(call)
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
-        match calls.first() {
-            Some(first) if first.callable.shared().is_some() => self.room.submit_batch(calls),
-            Some(first) if first.waits() => self.room.begin_batch(calls, &self.pool),
-            _ => self.pool.submit_batch(calls),
-        }
+        self.workers.submit_batch(calls)
     }
 
     fn lend(&self, lent: Lent) -> Result<(), Lent> {
-        self.pool.lend(lent)
+        self.workers.lend(lent)
     }
 
     fn status(&self) -> Status {
-        let status = self.pool.status();
-        Status { inflight: status.inflight + self.room.in_flight(), ..status }
+        self.workers.status()
     }
 
     fn running(&self) -> Vec<String> {
-        let mut running = self.pool.running();
-        running.extend(self.room.running());
-        running
+        self.workers.running()
     }
 }
 

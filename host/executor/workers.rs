@@ -1,0 +1,62 @@
+//! The workers of an executor with a queue, and the room of those of its calls that wait: each call goes where it
+//! belongs.
+
+use super::pool::{PoolConfig, WorkerPool};
+use super::room::Room;
+use super::{Call, Lent, Status};
+use crate::error::Result;
+use crate::metrics::Metrics;
+use crate::predict::Responses;
+use std::sync::Arc;
+
+pub(super) struct Workers {
+    pool: Arc<WorkerPool>,
+    room: Room,
+}
+
+impl Workers {
+    pub fn start(
+        name: &str,
+        config: PoolConfig,
+        runtime: &tokio::runtime::Handle,
+        metrics: &Metrics,
+    ) -> Result<Self> {
+        let pool = Arc::new(WorkerPool::start(name, config, runtime, metrics)?);
+        Ok(Workers { pool, room: Room::new(name) })
+    }
+
+    pub fn name(&self) -> &str {
+        self.pool.name()
+    }
+
+    pub fn submit(&self, call: Call) -> Result<Responses> {
+        if call.callable.shared().is_some() {
+            self.room.submit(call)
+        } else if call.waits() {
+            self.room.begin(call, &self.pool)
+        } else {
+            self.pool.submit(call)
+        }
+    }
+
+    pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
+        match calls.first() {
+            Some(first) if first.callable.shared().is_some() => self.room.submit_batch(calls),
+            Some(first) if first.waits() => self.room.begin_batch(calls, &self.pool),
+            _ => self.pool.submit_batch(calls),
+        }
+    }
+
+    pub fn lend(&self, lent: Lent) -> Result<(), Lent> {
+        self.pool.lend(lent)
+    }
+
+    pub fn status(&self) -> Status {
+        let status = self.pool.status();
+        Status { inflight: status.inflight + self.room.in_flight(), ..status }
+    }
+
+    pub fn running(&self) -> Vec<String> {
+        [self.pool.running(), self.room.running()].concat()
+    }
+}
