@@ -3,6 +3,7 @@
 use super::target::Models;
 use crate::error::{Error, Result};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -238,7 +239,22 @@ pub struct Cancellation {
 #[derive(Default)]
 struct Hooks {
     next: u64,
-    registered: Vec<(u64, Box<dyn FnOnce() + Send>)>,
+    registered: SmallVec<[(u64, Hook); 1]>,
+}
+
+/// What is done on cancellation.
+enum Hook {
+    Cancel(Arc<Context>),
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+impl Hook {
+    fn run(self) {
+        match self {
+            Hook::Cancel(context) => context.cancellation.cancel(),
+            Hook::Run(hook) => hook(),
+        }
+    }
 }
 
 impl Cancellation {
@@ -269,15 +285,24 @@ impl Cancellation {
     /// Runs `hook` on cancellation, on the thread that cancels; at once if cancelled already.
     /// The hook is forgotten when the guard is dropped.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> OnCancel<'_> {
+        self.register(Hook::Run(Box::new(hook)))
+    }
+
+    /// Cancels `other` on cancellation, as long as the guard lives.
+    pub fn cancels(&self, other: &Arc<Context>) -> OnCancel<'_> {
+        self.register(Hook::Cancel(Arc::clone(other)))
+    }
+
+    fn register(&self, hook: Hook) -> OnCancel<'_> {
         let mut hooks = self.hooks.lock().expect("invariant: hooks are not run under the lock");
         if self.is_cancelled() {
             drop(hooks);
-            hook();
+            hook.run();
             return OnCancel { cancellation: self, id: u64::MAX };
         }
         let id = hooks.next;
         hooks.next += 1;
-        hooks.registered.push((id, Box::new(hook)));
+        hooks.registered.push((id, hook));
         OnCancel { cancellation: self, id }
     }
 
@@ -291,7 +316,7 @@ impl Cancellation {
         };
         self.notify.notify_waiters();
         for (_, hook) in hooks {
-            hook();
+            hook.run();
         }
     }
 }
