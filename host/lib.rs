@@ -28,7 +28,7 @@
 //! lower priority. A `custom` executor is a plugin that decides how another executor is called: its guests
 //! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. So are the
 //! calls of a `triton` executor, which wait for a remote. A transformer or model that calls other models has its turn on a
-//! worker and leaves it when it waits. A plugin whose requests wait side by side has an instance
+//! worker, leaves it when it waits, and has another one when it is woken. A plugin whose requests wait side by side has an instance
 //! for all of them, on a thread of its own, and holds no worker; a worker whose guest calls it may run it for a moment.
 //! A reload builds beside the running policy at the lowest and swaps it in one step.
 //!

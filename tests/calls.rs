@@ -123,6 +123,33 @@ fn a_guest_that_waits_holds_no_worker() {
 }
 
 #[test]
+fn a_guest_that_has_waited_goes_on_before_what_has_not_begun() {
+    // The caller's only worker has a second of other work in its queue when the call that it waits for ends.
+    const WAITING: usize = 20;
+    let host = setup(
+        &[("caller", "to = \"slow\"")],
+        "[executors.other]\nkind = \"thread-pool\"\nworkers = 1\n\n[plugins.slow]\npath = \"faulty.wasm\"\n\n\
+         [plugins.slow.config]\nfast_ms = \"200\"\n\n[plugins.queued]\npath = \"faulty.wasm\"\n\n\
+         [plugins.queued.config]\nfast_ms = \"50\"\n\n[models.outer]\nplugin = \"caller\"\n\n[models.slow]\n\
+         plugin = \"slow\"\n\n[models.queued]\nplugin = \"queued\"\n\n[policy]\nouter = \"cpu\"\n\
+         queued = \"cpu\"\nslow = \"other\"\n",
+    )
+    .file("faulty.wasm", plugin("faulty"))
+    .start();
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| ask(&host, "outer", &[7.0], json!({})));
+        let called = || (events(&host, "slow", "calls") == 1).then_some(());
+        eventually("the call of the slow model", called, || host.log());
+        let queued: Vec<_> =
+            (0..WAITING).map(|_| scope.spawn(|| host.predict("queued", json!([1.0])).status)).collect();
+        assert_eq!(caller.join().unwrap().result(), json!({"y": [7.0]}));
+        assert!(events(&host, "queued", "finished") < WAITING as u64);
+        assert!(queued.into_iter().all(|answer| answer.join().unwrap() == 200));
+    });
+    host.wait_for_idle("cpu");
+}
+
+#[test]
 fn a_model_that_calls_models_takes_no_batches() {
     let models = "[models.outer]\nplugin = \"caller\"\nmax_batch_size = 4\n";
     let log = setup(&[("caller", "")], models).try_start().map(|_| ()).unwrap_err();

@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 use support::load::{Load, Outcome, Shot};
 use support::slow::{ENDLESS, MODELS, deed, rounds, rounds_for, serve, setup, within};
-use support::{Client, Host, Setup, eventually};
+use support::{Client, Host, Setup, eventually, plugin};
 
 fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -168,6 +168,27 @@ fn without_a_queue_one_client_is_never_refused() {
         let answer = client.post("/predict", &body);
         assert_eq!(answer.status, 200, "request {index}: {}", answer.text());
     }
+}
+
+/// While every core has a busy worker the next one is held back, but not for long: these do not compute.
+#[test]
+fn all_workers_work_where_calls_only_sleep() {
+    const WORKERS: usize = 24;
+    let manifest = format!(
+        "[executors.cpu]\nworkers = {WORKERS}\n[plugins.faulty]\npath = \"faulty.wasm\"\n[plugins.faulty.config]\n\
+         fast_ms = \"60000\"\n[models.faulty]\nplugin = \"faulty\"\n"
+    );
+    let host = Setup::new(&manifest).file("faulty.wasm", plugin("faulty")).start();
+    let body = json!({"model": "faulty", "data": [1.0], "timeout_ms": 3_000}).to_string();
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| host.post("/predict", &body))).collect();
+        let status = host.wait_for_policy("a worker for each call", |policy| {
+            policy["executors"]["cpu"]["busy"] == WORKERS
+        });
+        assert_eq!(number(&status["executors"]["cpu"], "queue_length"), 0);
+        assert!(calls.into_iter().all(|call| call.join().unwrap().status == 504));
+    });
+    host.wait_for_idle("cpu");
 }
 
 #[test]

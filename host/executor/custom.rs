@@ -138,8 +138,7 @@ impl Executor for CustomExecutor {
             None => drop(self.shared.threads.spawn(async move { work.await.give() })),
             Some(lease) => {
                 let home = self.shared.threads.handle().clone();
-                let lent =
-                    Lent { context, lease, terms: Terms::OneCall, work: Box::pin(work), home: home.into() };
+                let lent = Lent::new(context, lease, Terms::OneCall, Box::pin(work), home.into());
                 if let Err(refused) = self.shared.inner.lend(lent) {
                     refused.go_home();
                 }

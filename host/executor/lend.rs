@@ -3,17 +3,19 @@
 //!
 //! Most guests do little more than call their model. Such a guest runs where its call will run: the worker
 //! polls it, runs the call that it makes, and polls it to its end, with no thread to wake in between. A guest
-//! that waits for anything else goes home, to threads that are for waiting, and frees the worker: so no worker
-//! is ever held by a guest that waits for another one.
+//! that waits for anything else frees the worker: so no worker is ever held by a guest that waits for another one.
+//! One of another executor goes home, to threads that are for waiting; one of this executor comes back to the queue of
+//! its workers once it is woken.
 
-use super::places::Places;
+use super::held;
+use super::places::{Place, Places};
+use super::pool::WorkerPool;
 use super::shared::SharedCallable;
 use super::{Call, Callable, Executor, Runs, Sink};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plugin::with_ticks;
 use crate::predict::{Context, Response, Responses, Service, Tensor};
 use smallvec::smallvec;
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,34 +50,93 @@ pub(super) enum Terms {
 }
 
 /// Where guests that wait are.
-#[derive(Clone)]
 pub(super) struct Home {
+    /// Its timers are theirs, and its threads if they do not come back to a queue.
     pub runtime: tokio::runtime::Handle,
-    /// Where those that wait are counted, if nobody else does.
-    pub places: Option<Arc<Places>>,
+    pub back: Option<Back>,
+}
+
+/// The way back of guests that have their turns on the workers of their own executor.
+pub(super) struct Back {
+    pub pool: Arc<WorkerPool>,
+    /// Where those that wait are counted.
+    pub waiting: Arc<Places>,
 }
 
 impl From<tokio::runtime::Handle> for Home {
     fn from(runtime: tokio::runtime::Handle) -> Self {
-        Home { runtime, places: None }
+        Home { runtime, back: None }
     }
 }
 
-/// Work that wants a worker to begin on.
+/// Work that wants a worker, to begin on or to go on.
 pub struct Lent {
     pub(super) context: Arc<Context>,
-    pub(super) lease: Arc<Lease>,
-    pub(super) terms: Terms,
-    pub(super) work: Work,
+    lease: Arc<Lease>,
+    terms: Terms,
+    work: Work,
     /// Where it goes on once it waits.
-    pub(super) home: Home,
+    home: Home,
+    /// Of work that waits, or has waited and is to go on.
+    place: Option<Place>,
 }
 
 impl Lent {
+    pub(super) fn new(
+        context: Arc<Context>,
+        lease: Arc<Lease>,
+        terms: Terms,
+        work: Work,
+        home: Home,
+    ) -> Self {
+        Lent { context, lease, terms, work, home, place: None }
+    }
+
+    /// Whether it has waited since it began.
+    pub(super) fn has_waited(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Where it can wait, and go on if no worker comes.
+    pub(super) fn threads(&self) -> tokio::runtime::Handle {
+        self.home.runtime.clone()
+    }
+
+    /// Counts it among those that wait, if its home does.
+    pub(super) fn take_place(&mut self) {
+        if let (Some(back), None) = (&self.home.back, &self.place) {
+            self.place = back.waiting.take(smallvec![Arc::clone(&self.context)]).ok();
+        }
+    }
+
+    /// Frees the worker, until it is woken.
+    fn wait(mut self) {
+        if self.home.back.is_none() {
+            return self.go_home();
+        }
+        self.take_place();
+        let lease = Arc::clone(&self.lease);
+        let mut state = lease.lock();
+        if state.notified {
+            drop(state);
+            self.come_back();
+        } else {
+            state.waits = Some(self);
+        }
+    }
+
+    /// Goes on with its next turn on a worker.
+    fn come_back(self) {
+        match &self.home.back {
+            Some(back) => Arc::clone(&back.pool).resume(self),
+            None => self.go_home(),
+        }
+    }
+
     /// Runs on threads where it may wait.
-    pub(super) fn go_home(self) {
-        let Lent { context, work, home, .. } = self;
-        let place = home.places.as_ref().and_then(|places| places.take(smallvec![context]).ok());
+    pub(super) fn go_home(mut self) {
+        self.take_place();
+        let Lent { work, home, place, .. } = self;
         home.runtime.spawn(async move {
             let answer = work.await;
             drop(place);
@@ -84,20 +145,26 @@ impl Lent {
     }
 
     /// Polls the work on a worker of this executor until it has its answer or waits, with the calls that it may
-    /// make here. `ran` learns how each of them ended.
+    /// make here. `failed` learns of each error that counts for this executor.
     pub(super) fn begin(
         mut self,
         executor: &Arc<str>,
         runtime: &tokio::runtime::Handle,
-        ran: impl Fn(&Result<Option<Vec<Tensor>>>),
+        failed: impl Fn(&Error),
     ) -> Begun {
         let home = self.home.runtime.clone();
         // Its timers are those of its home.
         let _home = home.enter();
-        self.lease.lock().calls_left = match self.terms {
-            Terms::OneCall => 1,
-            Terms::Turn => u32::MAX,
-        };
+        // Whoever sees it run need not see it wait.
+        self.place = None;
+        {
+            let mut state = self.lease.lock();
+            state.notified = false;
+            state.calls_left = match self.terms {
+                Terms::OneCall => 1,
+                Terms::Turn => u32::MAX,
+            };
+        }
         let waker = Waker::from(Arc::clone(&self.lease));
         let polled = loop {
             let polled = self.poll(executor, &waker);
@@ -108,7 +175,9 @@ impl Lent {
             match asked {
                 Asked::Run(call) => {
                     let outcome = runtime.block_on(call.run());
-                    ran(&outcome);
+                    if let (Err(error), Terms::OneCall) = (&outcome, self.terms) {
+                        failed(error);
+                    }
                     self.lease.ended(outcome);
                 }
                 Asked::Begin(target, call) => self.lease.begun(begin(&*target, call, executor, runtime)),
@@ -116,50 +185,23 @@ impl Lent {
         };
         self.lease.lock().calls_left = 0;
         match polled {
-            Poll::Ready(answer) => Begun::Answered(answer),
+            Poll::Ready(answer) => {
+                if let (Err(error), Terms::Turn) = (&answer.last, self.terms) {
+                    failed(error);
+                }
+                Begun::Answered(answer)
+            }
             Poll::Pending => Begun::Waits(self),
         }
     }
 
     fn poll(&mut self, executor: &Arc<str>, waker: &Waker) -> Poll<Answer> {
-        struct Restore(Option<Held>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                HELD.replace(self.0.take());
-            }
-        }
-        let _restore = Restore(HELD.replace(Some((Arc::clone(executor), Arc::clone(&self.lease)))));
         let mut poll = || self.work.as_mut().poll(&mut Task::from_waker(waker));
-        match self.terms {
+        held::by_guest(executor, &self.lease, || match self.terms {
             Terms::OneCall => with_ticks(TICKS, poll),
             Terms::Turn => poll(),
-        }
+        })
     }
-}
-
-/// The executor whose worker it is, and the right to run calls there.
-type Held = (Arc<str>, Arc<Lease>);
-
-thread_local! {
-    /// What the guest has that is polled on this thread, if it is polled on a worker.
-    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
-}
-
-/// The right to run a call on this thread, if it is a worker of this executor and the calling guest has it.
-pub(super) fn held(executor: &str) -> Option<Arc<Lease>> {
-    HELD.with_borrow(|held| {
-        let (_, lease) = held.as_ref().filter(|(name, _)| **name == *executor)?;
-        lease.is_held().then(|| Arc::clone(lease))
-    })
-}
-
-/// The worker that polls the calling guest, if that has its turn there, and the worker is one of this executor unless
-/// `any` will do.
-pub(super) fn held_turn(executor: &str, any: bool) -> Option<Arc<Lease>> {
-    HELD.with_borrow(|held| {
-        let (_, lease) = held.as_ref().filter(|(name, _)| any || **name == *executor)?;
-        lease.has_turn().then(|| Arc::clone(lease))
-    })
 }
 
 /// How far work has come on a worker.
@@ -170,11 +212,11 @@ pub(super) enum Begun {
 }
 
 impl Begun {
-    /// Gives the answer, or goes on where work may wait.
+    /// Gives the answer, or lets the work wait.
     pub fn go_on(self) {
         match self {
             Begun::Answered(answer) => answer.give(),
-            Begun::Waits(lent) => lent.go_home(),
+            Begun::Waits(lent) => lent.wait(),
         }
     }
 }
@@ -192,6 +234,10 @@ struct State {
     running: Option<Arc<Context>>,
     /// The guest was woken while its call ran: it is to be stopped.
     woken: bool,
+    /// The guest was woken since its turn began.
+    notified: bool,
+    /// The guest, while it waits for its next turn.
+    waits: Option<Lent>,
     outcome: Option<Result<Option<Vec<Tensor>>>>,
     begun: Option<Result<Responses>>,
 }
@@ -202,11 +248,6 @@ enum Asked {
     Begin(Arc<dyn Executor>, Call),
 }
 
-thread_local! {
-    /// While the worker that this thread is begins a call for its guest: its executor, and its runtime.
-    static BEGINS: RefCell<Option<(Arc<str>, tokio::runtime::Handle)>> = const { RefCell::new(None) };
-}
-
 /// Begins a call for the guest of a worker, and does here what there is to do for it at once.
 fn begin(
     target: &dyn Executor,
@@ -214,30 +255,13 @@ fn begin(
     executor: &Arc<str>,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Responses> {
-    struct Restore(Option<(Arc<str>, tokio::runtime::Handle)>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            BEGINS.replace(self.0.take());
-        }
-    }
     let callable = Arc::clone(&call.callable);
     let helms = callable.shared().map(SharedCallable::helms);
-    let begun = {
-        let _restore = Restore(BEGINS.replace(Some((Arc::clone(executor), runtime.clone()))));
-        target.submit(call)
-    };
+    let begun = held::for_guest(executor, runtime, || target.submit(call));
     if let Some(helms) = helms {
         helms.turn();
     }
     begun
-}
-
-/// The runtime of the worker that this thread is, if it is one of this executor and begins a call for its guest.
-pub(super) fn begins(executor: &str) -> Option<tokio::runtime::Handle> {
-    BEGINS.with_borrow(|begins| {
-        let (_, runtime) = begins.as_ref().filter(|(name, _)| **name == *executor)?;
-        Some(runtime.clone())
-    })
 }
 
 /// A call that the worker shall run.
@@ -274,7 +298,7 @@ impl Lease {
     }
 
     /// Whether the worker is the guest's own until it waits.
-    fn has_turn(&self) -> bool {
+    pub fn has_turn(&self) -> bool {
         self.lock().calls_left > 1
     }
 
@@ -303,9 +327,11 @@ impl Lease {
             (state.woken, state.outcome) = (false, None);
             state.asked = Some(Asked::Run(call));
         }
+        let mut asked = false;
         poll_fn(|task| {
             let mut state = self.lock();
-            if std::mem::take(&mut state.woken) {
+            if !asked && std::mem::take(&mut state.woken) {
+                asked = true;
                 drop(state);
                 // Whoever stops the guest is asked first; if nobody does, the outcome is there next time.
                 task.waker().wake_by_ref();
@@ -327,11 +353,18 @@ impl Wake for Lease {
     /// While its call runs, a guest waits for the end of its time, which is the call's too. Its caller's leaving stops
     /// the call by itself, and what it has started before concerns it later.
     fn wake(self: Arc<Self>) {
-        let running = {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let (waits, running) = {
             let mut state = self.lock();
-            state.woken = true;
-            state.running.clone()
+            (state.woken, state.notified) = (true, true);
+            (state.waits.take(), state.running.clone())
         };
+        if let Some(waits) = waits {
+            waits.come_back();
+        }
         if let Some(running) = running {
             // Notices that the time is over, and stops the call.
             let _ = running.check();

@@ -6,6 +6,8 @@
 mod batch;
 mod below;
 mod custom;
+mod dispatch;
+mod held;
 mod idle;
 mod lend;
 mod onnx;

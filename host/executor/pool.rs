@@ -5,10 +5,9 @@
 //! starves nobody. Work that nobody waits for is never started.
 
 use super::batch::{Batch, BatchMetrics, Member};
-use super::idle::Idle;
+use super::dispatch::{HELD_BACK, State};
 use super::lend::Begun;
-use super::queue::{Admission, Job, Queue, Work};
-use super::running::Running;
+use super::queue::{Admission, Job, Work};
 use super::{Call, Lent, Sink, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
@@ -21,10 +20,6 @@ use std::time::{Duration, Instant};
 
 /// Responses of a stream that may wait for a slow reader.
 pub(super) const STREAM_BUFFER: usize = 16;
-
-/// While every core has a busy worker, others sleep on for this long: the busy ones come soon, if they do not wait for
-/// something, and so few share the caches.
-const HELD_BACK: Duration = Duration::from_millis(5);
 
 /// Workers yield to I/O: on a machine whose cores are all busy computing, accepting and answering go first.
 pub(super) const WORKER_NICE: i32 = 5;
@@ -47,17 +42,6 @@ struct Shared {
     /// By worker, what wakes it.
     bells: Box<[Condvar]>,
     metrics: PoolMetrics,
-    cores: usize,
-}
-
-struct State {
-    queue: Queue,
-    /// By worker.
-    running: Vec<Running>,
-    idle: Idle,
-    /// Until when the idle worker sleeps that watches the time of what waits.
-    watched: Option<Instant>,
-    closed: bool,
 }
 
 /// Prepared series of one executor.
@@ -94,20 +78,12 @@ impl WorkerPool {
         runtime: &tokio::runtime::Handle,
         metrics: &Metrics,
     ) -> Result<Self> {
-        let cores = crate::config::cores();
         let shared = Arc::new(Shared {
             name: name.into(),
             config,
-            state: Mutex::new(State {
-                queue: Queue::default(),
-                running: (0..config.workers).map(|_| Running::default()).collect(),
-                idle: Idle::new(cores),
-                watched: None,
-                closed: false,
-            }),
+            state: Mutex::new(State::new(config.workers, crate::config::cores())),
             bells: (0..config.workers).map(|_| Condvar::new()).collect(),
             metrics: PoolMetrics::new(metrics, name),
-            cores,
         });
         let pool = WorkerPool { shared };
         for index in 0..config.workers {
@@ -144,6 +120,17 @@ impl WorkerPool {
             Some(Job { work: Work::Lent(lent), .. }) => lent,
             _ => unreachable!("what was to be admitted comes back"),
         })
+    }
+
+    /// Gives work that has waited its next turn, before what has not begun.
+    pub fn resume(&self, lent: Lent) {
+        let (wake, threads) = {
+            let mut state = self.shared.lock();
+            state.queue.push_begun(Job::lent(lent, Instant::now()));
+            (state.next_to_wake(), state.sends_home())
+        };
+        self.shared.wake(wake);
+        self.shared.send_home(threads);
     }
 
     /// Runs work on this thread, a worker that its guest has for itself, until it has its answer or waits.
@@ -221,7 +208,7 @@ impl Shared {
         let wake = {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
-            let free = self.config.workers - state.busy();
+            let free = self.config.workers.saturating_sub(state.busy() + state.queue.begun());
             let full = |state: &State| state.queue.len() >= self.config.queue + free;
             if full(&state) {
                 self.metrics.timeouts.inc_by(state.queue.forget_abandoned());
@@ -230,7 +217,7 @@ impl Shared {
                 return Err(Box::new(jobs));
             }
             state.queue.push(jobs);
-            state.next_to_wake(self.cores)
+            state.next_to_wake()
         };
         self.wake(wake);
         Ok(())
@@ -242,7 +229,26 @@ impl Shared {
         }
     }
 
-    fn work(&self, index: usize, runtime: &tokio::runtime::Handle) {
+    /// While no worker is idle, lets work that has begun go on on these threads if none comes soon.
+    fn send_home(self: &Arc<Self>, threads: Option<tokio::runtime::Handle>) {
+        let Some(threads) = threads else { return };
+        let shared = Arc::clone(self);
+        threads.spawn(async move {
+            let mut is_done = false;
+            while !is_done {
+                tokio::time::sleep(HELD_BACK).await;
+                let late;
+                (late, is_done) = shared.lock().take_late();
+                for job in late {
+                    if let Work::Lent(lent) = job.work {
+                        lent.go_home();
+                    }
+                }
+            }
+        });
+    }
+
+    fn work(self: &Arc<Self>, index: usize, runtime: &tokio::runtime::Handle) {
         let mut jobs = Vec::new();
         while self.take(index, &mut jobs) {
             if jobs.len() == 1 {
@@ -258,6 +264,10 @@ impl Shared {
         if job.batching().is_some() {
             self.metrics.batches.size.observe(1.0);
         }
+        if job.has_waited() {
+            let Work::Lent(lent) = job.work else { unreachable!("only lent work waits") };
+            return self.run_lent(index, lent, runtime);
+        }
         let queue_wait = self.waited(&job);
         let (call, sender) = match job.work {
             Work::Call(call, sender) => (call, sender),
@@ -272,7 +282,10 @@ impl Shared {
 
     fn run_lent(&self, index: usize, lent: Lent, runtime: &tokio::runtime::Handle) {
         let begin = AssertUnwindSafe(|| self.begin(lent, runtime));
-        let begun = catch_unwind(begin);
+        let mut begun = catch_unwind(begin);
+        if let Ok(Begun::Waits(lent)) = &mut begun {
+            lent.take_place();
+        }
         // As in `end`: the slot is free before the caller knows, or before the work goes on.
         self.leave(index, 0);
         // If it panicked, what the work held says so to its caller.
@@ -282,7 +295,7 @@ impl Shared {
     }
 
     fn begin(&self, lent: Lent, runtime: &tokio::runtime::Handle) -> Begun {
-        lent.begin(&self.name, runtime, |ran| self.count_timeout(ran.as_ref().err()))
+        lent.begin(&self.name, runtime, |error| self.count_timeout(Some(error)))
     }
 
     fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, runtime: &tokio::runtime::Handle) {
@@ -342,11 +355,11 @@ impl Shared {
     }
 
     /// Puts the next job into `jobs`, with those that share its run. False when the pool is at its end.
-    fn take(&self, index: usize, jobs: &mut Vec<Job>) -> bool {
+    fn take(self: &Arc<Self>, index: usize, jobs: &mut Vec<Job>) -> bool {
         let mut state = self.lock();
         loop {
             let closed = state.closed;
-            let next = match state.held_back_until(self.cores, 0) {
+            let next = match state.held_back_until(0) {
                 Some(until) if Instant::now() < until => Err(Some(until)),
                 _ => state.queue.next(closed),
             };
@@ -355,14 +368,15 @@ impl Shared {
                     let batching = job.batching();
                     jobs.push(job);
                     if let Some(batching) = batching {
-                        let helpers = state.helpers(self.cores);
+                        let helpers = state.helpers();
                         state.queue.join(jobs, batching, helpers);
                     }
-                    let gone: Vec<Job> = jobs.extract_if(.., |job| job.context().check().is_err()).collect();
+                    let gone: Vec<Job> = jobs.extract_if(.., |job| job.is_abandoned()).collect();
                     state.running[index].begin(jobs);
-                    let wake = state.next_to_wake(self.cores);
+                    let (wake, threads) = (state.next_to_wake(), state.sends_home());
                     drop(state);
                     self.wake(wake);
+                    self.send_home(threads);
                     // Outside of the lock: it wakes a task.
                     for job in gone {
                         self.refuse_late(job);
@@ -412,37 +426,6 @@ impl Shared {
         }
         state.idle.came(index);
         state
-    }
-}
-
-impl State {
-    fn busy(&self) -> usize {
-        self.running.iter().filter(|running| running.is_busy()).count()
-    }
-
-    /// Until when what waits is for workers that are busy already, if so many are or `coming` that all cores are.
-    fn held_back_until(&self, cores: usize, coming: usize) -> Option<Instant> {
-        if self.closed || self.busy() + coming < cores {
-            return None;
-        }
-        self.queue.oldest().map(|admitted| admitted + HELD_BACK)
-    }
-
-    /// Which worker to wake for what is in the queue.
-    fn next_to_wake(&mut self, cores: usize) -> Option<usize> {
-        let held_back = self.held_back_until(cores, self.idle.coming());
-        let until = match self.queue.when(self.closed) {
-            Ok(()) => held_back,
-            Err(company) => Some(held_back.into_iter().chain(Some(company?)).max()?),
-        };
-        // Somebody watches the time of what waits for one.
-        let needed = until.is_none_or(|until| self.watched.is_none_or(|watched| watched > until));
-        if needed { self.idle.next() } else { None }
-    }
-
-    /// Idle workers that could begin at once, each on a core of its own.
-    fn helpers(&self, cores: usize) -> usize {
-        self.idle.len().min(cores.saturating_sub(self.busy() + 1))
     }
 }
 

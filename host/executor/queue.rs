@@ -39,6 +39,16 @@ impl Job {
         }
     }
 
+    /// Whether it goes on with what has begun.
+    pub fn has_waited(&self) -> bool {
+        matches!(&self.work, Work::Lent(lent) if lent.has_waited())
+    }
+
+    /// Whether nobody waits for it any more, and it has not begun.
+    pub fn is_abandoned(&self) -> bool {
+        !self.has_waited() && self.context().check().is_err()
+    }
+
     pub fn batching(&self) -> Option<Batching> {
         match &self.work {
             Work::Call(call, _) => call.batching,
@@ -63,6 +73,8 @@ impl Job {
 #[derive(Default)]
 pub(super) struct Queue {
     admissions: VecDeque<Admission>,
+    /// What has waited and is to go on. It holds no place here.
+    begun: VecDeque<Job>,
 }
 
 /// What takes one place in the queue: a job, or the jobs of a batch. One allocates nothing.
@@ -120,9 +132,34 @@ impl Queue {
         self.admissions.iter().map(Admission::len).sum()
     }
 
-    /// When the first of them came.
+    /// Jobs that have waited and are to go on.
+    pub fn begun(&self) -> usize {
+        self.begun.len()
+    }
+
+    /// When the first of all came.
     pub fn oldest(&self) -> Option<Instant> {
-        Some(self.admissions.front()?.front()?.admitted)
+        let first = self.admissions.front().and_then(Admission::front);
+        first.into_iter().chain(self.begun.front()).map(|job| job.admitted).min()
+    }
+
+    /// Where the first of them can go on without a worker.
+    pub fn begun_threads(&self) -> Option<tokio::runtime::Handle> {
+        match &self.begun.front()?.work {
+            Work::Lent(lent) => Some(lent.threads()),
+            Work::Call(..) => None,
+        }
+    }
+
+    /// Takes those of them that came before then.
+    pub fn begun_before(&mut self, then: Instant) -> Vec<Job> {
+        let count = self.begun.iter().take_while(|job| job.admitted <= then).count();
+        self.begun.drain(..count).collect()
+    }
+
+    /// It is taken before what has not begun.
+    pub fn push_begun(&mut self, job: Job) {
+        self.begun.push_back(job);
     }
 
     pub fn push(&mut self, admission: Admission) {
@@ -148,6 +185,9 @@ impl Queue {
     /// Takes the first job whose time has come. If there is none, says when there will be, if anything waits.
     /// What is left of its admission goes to the end of the queue.
     pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
+        if let Some(job) = self.begun.pop_front() {
+            return Ok(job);
+        }
         let index = self.first_ready(hurry)?;
         let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
         let job = admission.pop_front().expect("invariant: no admission is empty");
@@ -159,7 +199,7 @@ impl Queue {
 
     /// Whether a job is ready, and if not, when one will be, if anything waits.
     pub fn when(&self, hurry: bool) -> Result<(), Option<Instant>> {
-        self.first_ready(hurry).map(drop)
+        if self.begun.is_empty() { self.first_ready(hurry).map(drop) } else { Ok(()) }
     }
 
     /// A job is ready at once, but with a delay when it is that old or enough wait to fill its batch.

@@ -1,11 +1,12 @@
 //! Where calls are that wait and hold no worker, known by name.
 //!
 //! Those whose model waits by itself in an instance of its own are bounded by their model; a transformer around such
-//! a model runs on threads of the room, where guests take turns. Those of plugins that call other models have their
-//! turn on a worker, and come here when they wait: as many as have room on the executor, so that the workers are
-//! always free for what is waited for.
+//! a model runs on threads of the room, where guests take turns, and so do the items of batches that wait. Calls of
+//! plugins that call other models have their turns on the workers, and are here between them: as many as have room on
+//! the executor, so that the workers are always free for what is waited for.
 
-use super::lend::{self, Answer, Home, Lease, LentCall, Terms};
+use super::held;
+use super::lend::{Answer, Back, Home, Lease, LentCall, Terms};
 use super::places::Places;
 use super::pool::{STREAM_BUFFER, WorkerPool};
 use super::threads::{Threads, some_at_once};
@@ -23,7 +24,7 @@ const THREADS_MIN: usize = 2;
 pub(super) struct Room {
     name: Arc<str>,
     places: Arc<Places>,
-    /// Of those that have begun on a worker.
+    /// Of those that are between two turns on a worker.
     waiting: Arc<Places>,
     /// Started with the first call that has a guest here.
     threads: OnceLock<Threads>,
@@ -92,10 +93,10 @@ impl Room {
                 Answer { sink, last }
             }
         };
-        let home =
-            Home { runtime: self.threads()?.handle().clone(), places: Some(Arc::clone(&self.waiting)) };
-        let lent = Lent { context, lease, terms: Terms::Turn, work: Box::pin(work), home };
-        match lend::begins(pool.name()) {
+        let back = Back { pool: Arc::clone(pool), waiting: Arc::clone(&self.waiting) };
+        let home = Home { runtime: self.threads()?.handle().clone(), back: Some(back) };
+        let lent = Lent::new(context, lease, Terms::Turn, Box::pin(work), home);
+        match held::begins(pool.name()) {
             // The guest that calls waits for nothing else.
             Some(worker) => pool.run_here(lent, &worker),
             None => pool.lend(lent).map_err(|_| pool.refusal())?,
@@ -173,8 +174,7 @@ async fn run(
         None => {
             sink.lend_instance(pool.config().workers);
             let part = Arc::new(context.part(context.deadline));
-            let cancelled = Arc::clone(&part);
-            let _leaving = context.cancellation.on_cancel(move || cancelled.cancellation.cancel());
+            let _leaving = context.cancellation.cancels(&part);
             let input = Payload::Tensors(inputs);
             let call =
                 Call { context: Arc::clone(&part), input, transformer: None, callable, batching, runs };

@@ -1,6 +1,7 @@
 //! A model on its executor, as a plugin may call it.
 
-use super::lend::{self, Lease, LentCall};
+use super::held;
+use super::lend::{Lease, LentCall};
 use super::{Batching, Call, Callable, Executor, Runs};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Outputs, Payload, Responses, Target, Tensor, check_inputs};
@@ -41,13 +42,13 @@ impl Target for ModelTarget {
     fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
         let (shared, waits) = (self.callable.shared().is_some(), self.callable.waits());
         if (shared || waits)
-            && let Some(lease) = lend::held_turn(self.executor.name(), shared)
+            && let Some(lease) = held::turn(self.executor.name(), shared)
         {
             return Box::pin(async move { self.begin_here(&lease, caller, inputs, until).await });
         }
         // What waits by itself, or with others, is for the executor.
         let runs_at_once = self.batching.is_none() && !waits && !shared;
-        match lend::held(self.executor.name()).filter(|_| runs_at_once) {
+        match held::lease(self.executor.name()).filter(|_| runs_at_once) {
             Some(lease) => Box::pin(async move { self.run_here(&lease, caller, inputs, until).await }),
             None => Box::pin(async move {
                 let response = self.start(caller, inputs)?.one().await;
@@ -90,9 +91,8 @@ impl ModelTarget {
         until: Instant,
     ) -> Result<Vec<Tensor>> {
         let call = self.admitted(caller, inputs, Some(until))?;
-        let context = Arc::clone(&call.context);
         // Whoever could stop it otherwise may be on this worker as well.
-        let _leaving = caller.cancellation.on_cancel(move || context.cancellation.cancel());
+        let _leaving = caller.cancellation.cancels(&call.context);
         let begun = lease.begin(Arc::clone(&self.executor), call).await;
         let response = begun.map_err(|error| self.refused(error))?.one().await;
         response.map_err(|error| self.named(error))?.tensors()
@@ -107,8 +107,7 @@ impl ModelTarget {
         until: Instant,
     ) -> Result<Vec<Tensor>> {
         let context = Arc::new(self.admit(caller, &inputs, Some(until))?);
-        let left = Arc::clone(&context);
-        let _leaving = caller.cancellation.on_cancel(move || left.cancellation.cancel());
+        let _leaving = caller.cancellation.cancels(&context);
         let callable = Arc::clone(&self.callable);
         let outcome = lease.run(LentCall { context, callable, inputs, runs: self.runs.clone() }).await;
         let outputs = outcome.map_err(|error| self.named(error))?;
