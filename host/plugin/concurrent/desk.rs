@@ -24,34 +24,32 @@ pub struct Desk {
     /// Ticks of the epoch that the guest has computed through since then.
     ticks: AtomicU32,
     inner: Mutex<Inner>,
+    bell: Arc<Bell>,
     /// One each, so that a call wakes nobody who does not wait for what it does.
     came: Notify,
-    left: Notify,
     stranded: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
-    keys_given: u32,
     calls: HashMap<u32, Arc<InFlight>>,
     tasks: HashMap<GuestTaskId, u32>,
     /// Calls whose guest went on after nobody waited; they stay in the instance for ever.
     stranded: HashMap<u32, Arc<InFlight>>,
     served: u64,
     culprit: Option<u32>,
-    driver: Option<Waker>,
 }
 
 impl Desk {
     pub fn new() -> Arc<Self> {
-        let (inner, came, left, stranded) = Default::default();
+        let (inner, bell, came, stranded) = Default::default();
         Arc::new(Desk {
             started: Instant::now(),
             turn_us: AtomicU64::new(0),
             ticks: AtomicU32::new(0),
             inner,
+            bell,
             came,
-            left,
             stranded,
         })
     }
@@ -60,19 +58,18 @@ impl Desk {
         self.inner.lock().expect("invariant: no panic under the lock")
     }
 
-    /// Puts a call in its place; its key is what handles and tasks are known by.
-    pub fn seat(&self, call: InFlight) -> (u32, Arc<InFlight>) {
+    /// Puts a call in its place; its key is what its handles and its guest task are known by.
+    pub fn seat(&self, key: u32, task: GuestTaskId, call: InFlight) -> Arc<InFlight> {
         let call = Arc::new(call);
         let mut inner = self.lock();
-        inner.keys_given = inner.keys_given.wrapping_add(1).max(HOST + 1);
-        let key = inner.keys_given;
         inner.calls.insert(key, Arc::clone(&call));
+        inner.tasks.insert(task, key);
         drop(inner);
         self.came.notify_waiters();
-        (key, call)
+        call
     }
 
-    /// Says which guest task works for a call.
+    /// Says which guest task works for a call of the host.
     pub fn assign(&self, task: GuestTaskId, key: u32) {
         self.lock().tasks.insert(task, key);
     }
@@ -92,7 +89,6 @@ impl Desk {
             inner.stranded.insert(key, call);
         }
         drop(inner);
-        self.left.notify_waiters();
         if !clean {
             self.stranded.notify_waiters();
         }
@@ -156,11 +152,6 @@ impl Desk {
         self.lock().calls.is_empty()
     }
 
-    /// Returns once no call is there.
-    pub async fn until_empty(&self) {
-        until(&self.left, || self.is_empty()).await;
-    }
-
     /// Returns once so many calls that were given up are still there.
     pub async fn until_stranded(&self, count: usize) {
         until(&self.stranded, || self.lock().stranded.len() >= count).await;
@@ -170,23 +161,32 @@ impl Desk {
     /// is several times for one call.
     pub async fn driven<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), driver: Mutex::default() });
-        let waker = Waker::from(Arc::clone(&bell));
+        let waker = Waker::from(Arc::clone(&self.bell));
+        self.bell.rung.store(true, Ordering::Release);
         std::future::poll_fn(|task| {
             self.mark();
-            {
-                let mut driver = bell.driver();
-                if driver.as_ref().is_none_or(|driver| !driver.will_wake(task.waker())) {
-                    *driver = Some(task.waker().clone());
-                    self.lock().driver = Some(task.waker().clone());
-                }
-            }
-            match bell.rung.swap(false, Ordering::AcqRel) {
+            self.bell.is_for(task.waker());
+            match self.bell.rung.swap(false, Ordering::AcqRel) {
                 true => future.as_mut().poll(&mut std::task::Context::from_waker(&waker)),
                 false => Poll::Pending,
             }
         })
         .await
+    }
+
+    /// Returns when the event loop comes by again: after the guest has done what was begun just now. For what is polled
+    /// by `driven`.
+    pub async fn next_turn(&self) {
+        let mut waited = false;
+        std::future::poll_fn(|_| {
+            if std::mem::replace(&mut waited, true) {
+                return Poll::Ready(());
+            }
+            // Nobody is woken: what was begun keeps the loop going.
+            self.bell.rung.store(true, Ordering::Release);
+            Poll::Pending
+        })
+        .await;
     }
 
     fn mark(&self) {
@@ -206,9 +206,7 @@ impl Desk {
             until(&self.came, || !self.is_empty()).await;
             tokio::time::sleep(turn).await;
             let called = self.turn_us.load(Ordering::Relaxed);
-            if let Some(driver) = &self.lock().driver {
-                driver.wake_by_ref();
-            }
+            self.bell.wake_driver();
             tokio::time::sleep(turn).await;
             if self.turn_us.load(Ordering::Relaxed) == called && !self.is_empty() {
                 return;
@@ -218,6 +216,7 @@ impl Desk {
 }
 
 /// What wakes the host's own part of an event loop, and the loop with it.
+#[derive(Default)]
 struct Bell {
     rung: AtomicBool,
     driver: Mutex<Option<Waker>>,
@@ -226,6 +225,20 @@ struct Bell {
 impl Bell {
     fn driver(&self) -> MutexGuard<'_, Option<Waker>> {
         self.driver.lock().expect("invariant: no panic under the lock")
+    }
+
+    /// Whoever polls the event loop is woken from now on.
+    fn is_for(&self, waker: &Waker) {
+        let mut driver = self.driver();
+        if driver.as_ref().is_none_or(|driver| !driver.will_wake(waker)) {
+            *driver = Some(waker.clone());
+        }
+    }
+
+    fn wake_driver(&self) {
+        if let Some(driver) = &*self.driver() {
+            driver.wake_by_ref();
+        }
     }
 }
 
@@ -236,9 +249,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, Ordering::Release);
-        if let Some(driver) = &*self.driver() {
-            driver.wake_by_ref();
-        }
+        self.wake_driver();
     }
 }
 

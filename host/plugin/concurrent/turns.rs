@@ -10,11 +10,13 @@ use crate::plugin::bindings::types;
 use crate::plugin::host_calls::Request;
 use crate::plugin::state::State;
 use crate::predict::{Metadata, Tensor};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use wasmtime::component::{Accessor, AccessorTask, Resource, TypedFunc};
+use wasmtime::component::{Accessor, GuestTaskId, Resource, TypedFunc};
 
 /// Calls that were given up and stay in an instance before it is replaced.
 const STRANDED_MAX: usize = 256;
@@ -28,10 +30,11 @@ const READY_LIMIT: Duration = Duration::from_secs(1);
 /// What calls that were ended by force may take beyond their grace before the instance goes.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
-pub(super) type Execute = TypedFunc<
-    (Resource<Request>, Vec<Resource<Tensor>>, Resource<Sink>),
-    (std::result::Result<(), types::Error>,),
->;
+type Parameters = (Resource<Request>, Vec<Resource<Tensor>>, Resource<Sink>);
+
+type Outcome = (std::result::Result<(), types::Error>,);
+
+pub(super) type Execute = TypedFunc<Parameters, Outcome>;
 
 pub(super) type Ready = TypedFunc<(), (bool,)>;
 
@@ -49,6 +52,8 @@ pub(super) async fn take_calls(
     // Waited for from call to call: to begin anew with each costs more than the rest.
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     let mut full = pin!(desk.until_stranded(STRANDED_MAX));
+    let mut serving = FuturesUnordered::new();
+    let mut key = HOST;
     'calls: loop {
         let mut drained = pin!(drained(life, *replaced.borrow_and_update()));
         let mut is_drained = false;
@@ -58,6 +63,10 @@ pub(super) async fn take_calls(
             let ticket = match (retried, tickets.as_mut()) {
                 (Some(ticket), _) => Some(ticket),
                 (None, Some(queue)) => tokio::select! {
+                    Some(served) = serving.next() => {
+                        served?;
+                        continue;
+                    }
                     ticket = queue.recv() => ticket,
                     _ = &mut stopped, if !queue.is_closed() => {
                         queue.close();
@@ -82,17 +91,67 @@ pub(super) async fn take_calls(
                 },
                 (None, None) => None,
             };
-            let Some(ticket) = ticket else { break 'calls };
+            let Some(mut ticket) = ticket else { break 'calls };
             life.shared.metrics.calls.inc();
-            let inputs = ticket.inputs.clone();
+            // What no other instance will be asked for again need not be kept.
+            let inputs = match ticket.idempotent {
+                true => ticket.inputs.clone(),
+                false => std::mem::take(&mut ticket.inputs),
+            };
+            key = key.wrapping_add(1).max(HOST + 1);
+            let begun = accessor.with(|mut access| {
+                let table = &mut access.get().table;
+                let inputs = inputs.into_iter().map(|tensor| Ok(table.push(tensor)?));
+                let inputs = inputs.collect::<wasmtime::Result<Vec<_>>>()?;
+                let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
+                execute.start_call_concurrent(&mut access, parameters)
+            })?;
             let call = InFlight::new(ticket, &life.shared.grant.name, limits.timeout, metadata);
-            let (key, call) = desk.seat(call);
-            let (execute, desk, grace) = (*execute, Arc::clone(desk), limits.shared.grace);
-            accessor.spawn(Serve { key, call, inputs, execute, desk, grace })?;
+            let call = desk.seat(key, begun.task(), call);
+            let task = begun.task();
+            let mut outcome = Box::pin(execute.finish_call_concurrent(accessor, begun));
+            // The guest runs now. Most calls have ended then, and need not be watched.
+            desk.next_turn().await;
+            let at_once = (!metadata.streaming).then(|| outcome.as_mut().now_or_never()).flatten();
+            match at_once {
+                Some(outcome) => ended(desk, key, task, &call, outcome?).await,
+                None => serving.push(serve(desk, key, task, call, outcome, limits.shared.grace)),
+            }
         }
     }
-    drain(life, desk).await;
+    drain(life, desk, &mut serving).await
+}
+
+/// One call in the event loop, until its guest has ended or is left where it is.
+async fn serve(
+    desk: &Desk,
+    key: u32,
+    task: GuestTaskId,
+    call: Arc<InFlight>,
+    outcome: impl Future<Output = wasmtime::Result<Outcome>>,
+    grace: Duration,
+) -> wasmtime::Result<()> {
+    let given_up = async {
+        let why = call.over().await;
+        call.fail(why.clone());
+        tokio::time::sleep(grace).await;
+        why
+    };
+    tokio::select! {
+        biased;
+        outcome = outcome => ended(desk, key, task, &call, outcome?).await,
+        why = given_up => {
+            desk.leave(key, task, false);
+            call.end(Err(why)).await;
+        }
+    }
     Ok(())
+}
+
+/// The guest has ended its call in order.
+async fn ended(desk: &Desk, key: u32, task: GuestTaskId, call: &InFlight, (outcome,): Outcome) {
+    desk.leave(key, task, true);
+    call.end(outcome.map_err(|error| call.own(error.into()))).await;
 }
 
 fn drain_limit(life: &Life) -> Duration {
@@ -109,12 +168,26 @@ async fn drained(life: &Life, replaced: bool) {
 }
 
 /// Waits for the calls that are there to end; those that do not are ended.
-async fn drain(life: &Life, desk: &Desk) {
-    if tokio::time::timeout(drain_limit(life), desk.until_empty()).await.is_err() {
-        end_all(life, desk);
-        let grace = life.shared.grant.limits.shared.grace;
-        let _ = tokio::time::timeout(grace + DRAIN_SLACK, desk.until_empty()).await;
+async fn drain<F>(life: &Life, desk: &Desk, serving: &mut FuturesUnordered<F>) -> wasmtime::Result<()>
+where
+    F: Future<Output = wasmtime::Result<()>>,
+{
+    if let Ok(ended) = tokio::time::timeout(drain_limit(life), all(serving)).await {
+        return ended;
     }
+    end_all(life, desk);
+    let grace = life.shared.grant.limits.shared.grace;
+    tokio::time::timeout(grace + DRAIN_SLACK, all(serving)).await.unwrap_or(Ok(()))
+}
+
+async fn all<F>(serving: &mut FuturesUnordered<F>) -> wasmtime::Result<()>
+where
+    F: Future<Output = wasmtime::Result<()>>,
+{
+    while let Some(served) = serving.next().await {
+        served?;
+    }
+    Ok(())
 }
 
 /// Tells all calls that their time is over, and the operator which these are.
@@ -162,50 +235,5 @@ pub(super) async fn ask_ready(
         };
         desk.accuse_host();
         return fault;
-    }
-}
-
-/// One call in the event loop.
-struct Serve {
-    key: u32,
-    call: Arc<InFlight>,
-    inputs: Vec<Tensor>,
-    execute: Execute,
-    desk: Arc<Desk>,
-    grace: Duration,
-}
-
-impl AccessorTask<State> for Serve {
-    async fn run(self, accessor: &Accessor<State>) -> wasmtime::Result<()> {
-        let Serve { key, call, inputs, execute, desk, grace } = self;
-        let begun = accessor.with(|mut access| {
-            let table = &mut access.get().table;
-            let inputs = inputs.into_iter().map(|tensor| Ok(table.push(tensor)?));
-            let inputs = inputs.collect::<wasmtime::Result<Vec<_>>>()?;
-            let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
-            let begun = execute.start_call_concurrent(&mut access, parameters)?;
-            desk.assign(begun.task(), key);
-            wasmtime::error::Ok(begun)
-        })?;
-        let task = begun.task();
-        let given_up = async {
-            let why = call.over().await;
-            call.fail(why.clone());
-            tokio::time::sleep(grace).await;
-            why
-        };
-        tokio::select! {
-            biased;
-            outcome = execute.finish_call_concurrent(accessor, begun) => {
-                let (outcome,) = outcome?;
-                desk.leave(key, task, true);
-                call.end(outcome.map_err(|error| call.own(error.into()))).await;
-            }
-            why = given_up => {
-                desk.leave(key, task, false);
-                call.end(Err(why)).await;
-            }
-        }
-        Ok(())
     }
 }

@@ -16,6 +16,8 @@
 
 use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, model, sleep};
 use hostler_plugin::{Datatype, Error, Request, Tensor, config, metrics, state, tensor};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -128,8 +130,11 @@ async fn pause(ms: u32) -> Result<(), Error> {
     }
 }
 
-fn is_set(key: &str) -> bool {
-    matches!(config::get(key), Ok(Some(_)))
+/// Whether the config has it. It stays what it is for as long as the instance lives, so each key is asked for once.
+fn is_set(key: &'static str) -> bool {
+    static KNOWN: Mutex<BTreeMap<&'static str, bool>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().expect("one thread");
+    *known.entry(key).or_insert_with(|| matches!(config::get(key), Ok(Some(_))))
 }
 
 /// Counts where it is, if its config says so; in `execute` with a label that needs escaping.
