@@ -12,10 +12,6 @@ use std::task::{Context as Task, Poll, Wake, Waker};
 /// Polls of an event loop by a worker before its thread goes on: others bring calls, too.
 const POLLS_MAX: usize = 16;
 
-/// How often a worker looks whether the event loop is free, about 5 us in all: most polls end within that, and what
-/// a caller saves by waiting is more.
-const LOOKS_MAX: u32 = 200;
-
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// An event loop that ends with `T`, and whose turn it is.
@@ -149,14 +145,9 @@ impl<T: Send + 'static> Wheel<T> {
 pub struct Helm<T: Send + 'static>(Arc<Wheel<T>>);
 
 impl<T: Send + 'static> Helm<T> {
-    /// Does what there is to do at once, or waits a moment for somebody else to do it.
+    /// Does what there is to do at once. If somebody else does, the call is seen to by them.
     pub fn turn(self) {
-        for _ in 0..LOOKS_MAX {
-            if self.0.turn() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
+        self.0.turn();
     }
 }
 
