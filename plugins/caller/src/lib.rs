@@ -28,10 +28,11 @@ impl Model for Caller {
     }
 
     fn predict(request: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
-        let Some(to) = setting(request, "to")? else { return leaf(request, &inputs[0]) };
-        let version = setting(request, "version")?;
-        let ask = || ask(request, &models::get(&to, version.as_deref())?, &inputs);
-        Ok(vec![match setting(request, "do")?.as_deref() {
+        let settings = Settings::of(request);
+        let Some(to) = settings.text("to")? else { return leaf(&settings, &inputs[0]) };
+        let (version, deed) = (settings.text("version")?, settings.text("do")?);
+        let ask = || ask(&settings, deed.as_deref(), &models::get(&to, version.as_deref())?, &inputs);
+        Ok(vec![match deed.as_deref() {
             Some("twice") => joined(&[ask()?, ask()?])?,
             Some("catch") => ask().or_else(|error| {
                 log::info(&format!("caught: {}", error.message));
@@ -66,18 +67,24 @@ impl Transformer for Caller {
 
 /// What the model that `key` names makes of `x`, again as `x`.
 fn around(request: &Request, key: &'static str, x: Tensor) -> Result<Vec<Tensor>, Error> {
-    let Some(to) = setting(request, key)? else { return Ok(vec![x]) };
-    Ok(vec![ask(request, &models::get(&to, None)?, &[x])?.renamed("x")])
+    let settings = Settings::of(request);
+    let Some(to) = settings.text(key)? else { return Ok(vec![x]) };
+    let deed = settings.text("do")?;
+    Ok(vec![ask(&settings, deed.as_deref(), &models::get(&to, None)?, &[x])?.renamed("x")])
 }
 
-fn ask(request: &Request, model: &Callable, inputs: &[Tensor]) -> Result<Tensor, Error> {
-    let timeout =
-        setting(request, "within_us")?.and_then(|text| text.parse().ok()).map(Duration::from_micros);
+fn ask(
+    settings: &Settings,
+    deed: Option<&str>,
+    model: &Callable,
+    inputs: &[Tensor],
+) -> Result<Tensor, Error> {
+    let timeout = settings.text("within_us")?.and_then(|text| text.parse().ok()).map(Duration::from_micros);
     let start = |inputs: &[Tensor]| match timeout {
         Some(timeout) => model.start_within(inputs, timeout),
         None => model.start(inputs),
     };
-    let outputs = match (setting(request, "do")?.as_deref(), timeout) {
+    let outputs = match (deed, timeout) {
         (Some("stream"), _) if !model.is_streaming() => {
             return Err(Error::unsupported("it gives one response"));
         }
@@ -122,8 +129,8 @@ fn joined(parts: &[Tensor]) -> Result<Tensor, Error> {
     tensor::fp32("y", &[y.len() as i64], &y)
 }
 
-fn leaf(request: &Request, x: &Tensor) -> Result<Vec<Tensor>, Error> {
-    if let Some(elements) = setting(request, "elements")?.and_then(|text| text.parse::<u32>().ok()) {
+fn leaf(settings: &Settings, x: &Tensor) -> Result<Vec<Tensor>, Error> {
+    if let Some(elements) = settings.text("elements")?.and_then(|text| text.parse::<u32>().ok()) {
         return Ok(vec![Tensor::create(
             "y",
             Datatype::Fp32,
@@ -131,17 +138,32 @@ fn leaf(request: &Request, x: &Tensor) -> Result<Vec<Tensor>, Error> {
             &x.read(0, 4 * u64::from(elements)),
         )?]);
     }
-    let Some(offset) = request.number("offset")? else { return Ok(vec![x.renamed("y")]) };
+    let request = settings.request;
+    let Some(offset) = settings.number("offset")? else { return Ok(vec![x.renamed("y")]) };
     log::info(&format!("leaf {} {}", request.model(), request.id()));
     let y: Vec<f32> = x.to_f32()?.iter().map(|x| x + offset as f32).collect();
     Ok(vec![tensor::fp32("y", &x.shape(), &y)?])
 }
 
-/// A text from the request, or else from the config.
-fn setting(request: &Request, key: &'static str) -> Result<Option<String>, Error> {
-    match request.text(key)? {
-        Some(text) => Ok(Some(text)),
-        None => configured(key),
+/// What the request says and, where it says nothing, the config.
+struct Settings<'a> {
+    request: &'a Request,
+    has_parameters: bool,
+}
+
+impl<'a> Settings<'a> {
+    fn of(request: &'a Request) -> Self {
+        Settings { request, has_parameters: !request.parameter_names().is_empty() }
+    }
+
+    fn text(&self, key: &'static str) -> Result<Option<String>, Error> {
+        let text = if self.has_parameters { self.request.text(key)? } else { None };
+        if text.is_some() { Ok(text) } else { configured(key) }
+    }
+
+    /// A number from the request.
+    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+        if self.has_parameters { self.request.number(key) } else { Ok(None) }
     }
 }
 
