@@ -36,80 +36,48 @@ mod concurrent_outbound {
 pub use concurrent_outbound::hostler::concurrent::http as concurrent_http;
 pub use outbound::hostler::plugin::{http, http_types};
 
+/// Generates a role's world. What it imports like all others do is there already.
+macro_rules! role {
+    ($world:literal, $export:literal) => {
+        wit_bindgen::generate!({
+            path: ["../../../wit", "../../../wit/async"],
+            world: $world,
+            with: {
+                "hostler:plugin/types@0.1.0": super::types,
+                "hostler:plugin/assets@0.1.0": super::assets,
+                "hostler:plugin/state@0.1.0": super::state,
+                "hostler:plugin/metrics@0.1.0": super::metrics,
+                "wasi:logging/logging@0.1.0-draft": super::logging,
+                "wasi:config/store@0.2.0-rc.1": super::store,
+            },
+            generate_all,
+            pub_export_macro: true,
+            export_macro_name: $export,
+        });
+    };
+}
+
 pub mod transformer {
-    wit_bindgen::generate!({
-        path: "../../../wit",
-        world: "transformer-plugin",
-        with: {
-            "hostler:plugin/types@0.1.0": super::types,
-            "hostler:plugin/assets@0.1.0": super::assets,
-            "hostler:plugin/state@0.1.0": super::state,
-            "hostler:plugin/metrics@0.1.0": super::metrics,
-            "wasi:logging/logging@0.1.0-draft": super::logging,
-            "wasi:config/store@0.2.0-rc.1": super::store,
-        },
-        pub_export_macro: true,
-        export_macro_name: "export_transformer",
-    });
+    role!("hostler:plugin/transformer-plugin", "export_transformer");
 
     pub use exports::hostler::plugin::transformer::Guest;
 }
 
 pub mod model {
-    wit_bindgen::generate!({
-        path: "../../../wit",
-        world: "model-plugin",
-        with: {
-            "hostler:plugin/types@0.1.0": super::types,
-            "hostler:plugin/assets@0.1.0": super::assets,
-            "hostler:plugin/state@0.1.0": super::state,
-            "hostler:plugin/metrics@0.1.0": super::metrics,
-            "wasi:logging/logging@0.1.0-draft": super::logging,
-            "wasi:config/store@0.2.0-rc.1": super::store,
-        },
-        pub_export_macro: true,
-        export_macro_name: "export_model",
-    });
+    role!("hostler:plugin/model-plugin", "export_model");
 
     pub use exports::hostler::plugin::model::Guest;
 }
 
 pub mod executor {
-    wit_bindgen::generate!({
-        path: "../../../wit",
-        world: "executor-plugin",
-        with: {
-            "hostler:plugin/types@0.1.0": super::types,
-            "hostler:plugin/assets@0.1.0": super::assets,
-            "hostler:plugin/state@0.1.0": super::state,
-            "hostler:plugin/metrics@0.1.0": super::metrics,
-            "wasi:logging/logging@0.1.0-draft": super::logging,
-            "wasi:config/store@0.2.0-rc.1": super::store,
-        },
-        pub_export_macro: true,
-        export_macro_name: "export_executor",
-    });
+    role!("hostler:plugin/executor-plugin", "export_executor");
 
     pub use exports::hostler::plugin::executor::Guest;
     pub use hostler::plugin::{callables, models};
 }
 
 pub mod streaming_model {
-    wit_bindgen::generate!({
-        path: ["../../../wit", "../../../wit/async"],
-        world: "hostler:concurrent/streaming-model-plugin",
-        with: {
-            "hostler:plugin/types@0.1.0": super::types,
-            "hostler:plugin/assets@0.1.0": super::assets,
-            "hostler:plugin/state@0.1.0": super::state,
-            "hostler:plugin/metrics@0.1.0": super::metrics,
-            "wasi:logging/logging@0.1.0-draft": super::logging,
-            "wasi:config/store@0.2.0-rc.1": super::store,
-        },
-        generate_all,
-        pub_export_macro: true,
-        export_macro_name: "export_streaming_model",
-    });
+    role!("hostler:concurrent/streaming-model-plugin", "export_streaming_model");
 
     pub use exports::hostler::concurrent::streaming_model::{Guest, StreamingMetadata};
     pub use hostler::concurrent::{clock, models, sinks};
