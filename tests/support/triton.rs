@@ -75,6 +75,21 @@ impl Triton {
         self.child = Some(command.spawn().expect("Triton starts"));
     }
 
+    /// Starts it again if it has ended, or ends within a second, without having been told to.
+    pub fn restart_if_crashed(&mut self) -> bool {
+        let until = Instant::now() + std::time::Duration::from_secs(1);
+        let mut has_ended = || self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
+        while !has_ended() {
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        self.kill();
+        self.restart();
+        true
+    }
+
     pub fn is_ready(&self) -> bool {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.http));
         let answer = Client::new(address).try_request("GET", "/v2/health/ready", &[], b"");
