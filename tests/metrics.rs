@@ -158,17 +158,22 @@ fn gauges_follow_an_executor_while_it_works_and_when_it_rests() {
     let request =
         format!("POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{long}", long.len());
     let mut clients: Vec<_> = (0..3).map(|_| host.client()).collect();
-    for client in &mut clients {
-        client.send(request.as_bytes()).unwrap();
-    }
     let wait_for = |expected: [f64; 5]| {
         let what = format!("the gauges {expected:?}");
         eventually(&what, || (gauges(&host) == expected).then_some(()), || format!("{:?}", gauges(&host)));
     };
+    clients[0].send(request.as_bytes()).unwrap();
+    wait_for([1.0, 1.0, 1.0, 0.0, 5.0]);
+    for client in &mut clients[1..] {
+        client.send(request.as_bytes()).unwrap();
+    }
     wait_for([1.0, 1.0, 3.0, 2.0, 5.0]);
     let executors = host.policy()["executors"].clone();
     assert_eq!((&executors["onnx"]["busy"], &executors["onnx"]["inflight"]), (&json!(1), &json!(3)));
-    clients.iter_mut().for_each(|client| client.leave());
+    // Those who wait first: the worker that the other one frees would begin with them.
+    clients[1..].iter_mut().for_each(|client| client.leave());
+    wait_for([1.0, 1.0, 1.0, 0.0, 5.0]);
+    clients[0].leave();
     wait_for([1.0, 0.0, 0.0, 0.0, 5.0]);
     assert_eq!(host.predict("loop", json!({"n": [1]})).status, 200);
     let waited = host.metric("hostler_executor_queue_wait_seconds_count{executor=\"onnx\"}");
