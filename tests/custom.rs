@@ -168,13 +168,13 @@ fn a_callable_of_an_earlier_request_leads_nowhere() {
 #[test]
 fn calls_that_were_left_behind_are_cancelled() {
     let host = hostile("", "fast_ms = \"100000\"");
-    for (name, status) in [("unwaited", 500), ("leak", 504), ("forever", 504), ("many", 429)] {
+    for (name, status) in [("unwaited", 500), ("leak", 504), ("leak", 504), ("forever", 504), ("many", 429)] {
         assert_eq!(deed(&host, name, json!({"count": 5_000})).status, status, "{name}");
         host.wait_for_idle("custom");
         host.wait_for_idle("cpu");
     }
-    // The four of `leak` and the one of `forever` have begun for sure; the others may be gone before a worker comes.
-    assert!(events(&host, "faulty", "calls") >= 5);
+    // The four of each `leak` and the one of `forever` have begun; others may be gone before a worker comes.
+    assert!(events(&host, "faulty", "calls") > 5);
     assert_eq!(events(&host, "faulty", "finished"), 0);
 }
 
