@@ -1,6 +1,6 @@
 //! The `onnx` executor: workers that run ONNX models on its device.
 
-use super::pool::PoolConfig;
+use super::pool::{PoolConfig, WorkerPool};
 use super::session::{OnnxModel, SessionConfig};
 use super::workers::Workers;
 use super::{Call, Callable, Executor, Lent, Source, Status};
@@ -28,7 +28,7 @@ impl OnnxExecutor {
         runtime: &tokio::runtime::Handle,
         metrics: &Metrics,
     ) -> Result<Self> {
-        let workers = Workers::start(name, pool, runtime, metrics)?;
+        let workers = Workers::new(WorkerPool::start(name, pool, runtime, metrics)?);
         Ok(OnnxExecutor { workers, sessions, library })
     }
 }

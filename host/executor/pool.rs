@@ -264,11 +264,8 @@ impl Shared {
         if job.batching().is_some() {
             self.metrics.batches.size.observe(1.0);
         }
-        if job.has_waited() {
-            let Work::Lent(lent) = job.work else { unreachable!("only lent work waits") };
-            return self.run_lent(index, lent, runtime);
-        }
-        let queue_wait = self.waited(&job);
+        // What goes on has been counted when it began.
+        let queue_wait = if job.has_waited() { Duration::ZERO } else { self.waited(&job) };
         let (call, sender) = match job.work {
             Work::Call(call, sender) => (call, sender),
             Work::Lent(lent) => return self.run_lent(index, lent, runtime),

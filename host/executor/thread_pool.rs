@@ -1,6 +1,6 @@
 //! The `thread-pool` executor: workers that run plugins, and ONNX models on the CPU.
 
-use super::pool::PoolConfig;
+use super::pool::{PoolConfig, WorkerPool};
 use super::session::{Device, OnnxModel, SessionConfig};
 use super::workers::Workers;
 use super::{BoxFuture, Call, Callable, Executor, Lent, SharedCallable, Sink, Source, Status, check_outputs};
@@ -30,7 +30,7 @@ impl ThreadPoolExecutor {
         metrics: &Metrics,
     ) -> Result<Self> {
         let sessions = SessionConfig { device: Device::Cpu, ..sessions };
-        let workers = Workers::start(name, pool, runtime, metrics)?;
+        let workers = Workers::new(WorkerPool::start(name, pool, runtime, metrics)?);
         Ok(ThreadPoolExecutor { workers, sessions, library })
     }
 }

@@ -1,11 +1,10 @@
 //! The workers of an executor with a queue, and the room of those of its calls that wait: each call goes where it
 //! belongs.
 
-use super::pool::{PoolConfig, WorkerPool};
+use super::pool::WorkerPool;
 use super::room::Room;
 use super::{Call, Lent, Status};
 use crate::error::Result;
-use crate::metrics::Metrics;
 use crate::predict::Responses;
 use std::sync::Arc;
 
@@ -15,14 +14,8 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    pub fn start(
-        name: &str,
-        config: PoolConfig,
-        runtime: &tokio::runtime::Handle,
-        metrics: &Metrics,
-    ) -> Result<Self> {
-        let pool = Arc::new(WorkerPool::start(name, config, runtime, metrics)?);
-        Ok(Workers { pool, room: Room::new(name) })
+    pub fn new(pool: WorkerPool) -> Self {
+        Workers { room: Room::new(pool.name()), pool: Arc::new(pool) }
     }
 
     pub fn name(&self) -> &str {
