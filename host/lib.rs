@@ -18,7 +18,7 @@
 //! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; remotes that are asked; plugins that stand before them |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember; with the feature `outbound-http`, the servers that they may ask |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
-//! | [`error`], [`proto`] | the one error type; the messages of the Open Inference Protocol over gRPC |
+//! | [`alarm`], [`error`], [`proto`] | deadlines at the price of one timer a task; the one error type; the messages of the Open Inference Protocol over gRPC |
 //!
 //! # A request
 //!
@@ -42,6 +42,7 @@
 //! - A failed reload changes nothing but the record of it.
 
 pub mod access_log;
+pub mod alarm;
 pub mod app;
 pub mod cli;
 pub mod config;

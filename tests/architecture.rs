@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 11] = [
     &["executor"],
     &["plugin"],
     &["metrics", "shutdown", "config", "predict"],
-    &["error", "proto"],
+    &["alarm", "error", "proto"],
 ];
 
 /// Files may be a little longer than a reader likes, not much.

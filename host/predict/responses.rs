@@ -223,9 +223,9 @@ impl Responses {
         let Some(deadline) = self.context.deadline else {
             return self.receive().await;
         };
-        match tokio::time::timeout_at(deadline.into(), self.receive()).await {
-            Ok(item) => item,
-            Err(_) => {
+        match crate::alarm::by(deadline, self.receive()).await {
+            Some(item) => item,
+            None => {
                 self.context.cancellation.expire();
                 self.shared.update(|state| state.ended = true);
                 self.context.stopped().map(Err)

@@ -1,5 +1,6 @@
 //! What all HTTP routes share: bodies, replies, request ids, error kind to status.
 
+use crate::alarm;
 use crate::error::{Error, Kind, Result};
 use crate::policy::settings::Limits;
 use bytes::{Bytes, BytesMut};
@@ -82,14 +83,14 @@ pub async fn read_body(body: Incoming, limits: &Limits) -> Result<Bytes> {
         return Err(too_large());
     }
     let read = collect(body, max);
-    match tokio::time::timeout(limits.body_timeout, read).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(Unread::TooLarge)) => Err(too_large()),
-        Ok(Err(Unread::Broken(error))) if left(&error) => {
+    match alarm::within(limits.body_timeout, read).await {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(Unread::TooLarge)) => Err(too_large()),
+        Some(Err(Unread::Broken(error))) if left(&error) => {
             Err(Error::cancelled("the client left before its body was whole"))
         }
-        Ok(Err(Unread::Broken(error))) => Err(Error::invalid(format!("cannot read the body: {error}"))),
-        Err(_) => {
+        Some(Err(Unread::Broken(error))) => Err(Error::invalid(format!("cannot read the body: {error}"))),
+        None => {
             let ms = limits.body_timeout.as_millis();
             Err(Error::deadline(format!("the body did not arrive within {ms} ms")).field(BODY))
         }

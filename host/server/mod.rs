@@ -14,6 +14,7 @@ mod parts;
 pub mod plain;
 mod stream;
 
+use crate::alarm;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::policy::settings::Limits;
@@ -21,13 +22,15 @@ use http::Reply;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -52,7 +55,7 @@ pub trait Protocol: Send + Sync + 'static {
 
 impl<S: Service> Protocol for S {
     async fn connection(self: Arc<Self>, stream: TcpStream, limits: Limits, stop: watch::Receiver<bool>) {
-        connection(stream, self, limits, stop).await;
+        alarm::shared(connection(stream, self, limits, stop)).await;
     }
 
     fn refuse(stream: &TcpStream, max_connections: usize) {
@@ -128,6 +131,33 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// The same for who is polled often meanwhile: a look at what has changed takes no lock.
+async fn stopped_at_last(stop: &mut watch::Receiver<bool>) {
+    let seen = stop.clone();
+    let mut stopped = pin!(stopped(stop));
+    let mut is_first = true;
+    poll_fn(|context| match seen.has_changed() {
+        Ok(false) if !std::mem::take(&mut is_first) => Poll::Pending,
+        _ => stopped.as_mut().poll(context),
+    })
+    .await;
+}
+
+/// The alarm of a connection, for hyper.
+struct Timer;
+
+impl hyper::rt::Timer for Timer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep_until(Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(alarm::until(deadline))
+    }
+}
+
+impl hyper::rt::Sleep for alarm::Until {}
+
 struct Open {
     count: AtomicUsize,
     gauge: prometheus::IntGauge,
@@ -169,7 +199,7 @@ async fn connection<S: Service>(
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Timer)
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(8192))
@@ -177,7 +207,7 @@ async fn connection<S: Service>(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
+        () = stopped_at_last(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

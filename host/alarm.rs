@@ -1,0 +1,192 @@
+//! Deadlines that are hardly ever reached, at the price of one timer a task instead of one for each wait.
+//!
+//! A request waits for its head, its body and its answer, each until some deadline. A timer of the runtime for each
+//! would go into a wheel that all threads share, behind a lock, and out again a moment later. Where a task has an
+//! alarm, its waits share it: it is set to the first deadline and left there when the wait is over, and rings for
+//! nobody once in a while; whoever waits then sets it anew. Elsewhere each wait has a timer of its own.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
+
+thread_local! {
+    /// Of the task that is polled.
+    static ALARM: Cell<Option<Box<Alarm>>> = const { Cell::new(None) };
+}
+
+struct Alarm {
+    /// Whom it wakes: a part of the task that is polled with another waker cannot share it.
+    waker: Waker,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    fn poll(&mut self, deadline: Instant) -> Poll<()> {
+        if let Some(timer) = self.timer.as_mut().filter(|timer| !timer.is_elapsed()) {
+            if timer.deadline().into_std() <= deadline {
+                return Poll::Pending;
+            }
+        } else if Instant::now() >= deadline {
+            return Poll::Ready(());
+        }
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                timer.as_mut().reset(deadline.into());
+                timer
+            }
+            None => self.timer.insert(Box::pin(tokio::time::sleep_until(deadline.into()))),
+        };
+        // It must be set whatever this task has used of its budget.
+        pin!(tokio::task::unconstrained(timer)).poll(&mut Context::from_waker(&self.waker))
+    }
+}
+
+/// Gives the waits of a task, as far as its own waker polls them, an alarm that they share.
+pub async fn shared<T>(task: impl Future<Output = T>) -> T {
+    let mut task = pin!(task);
+    let mut own: Option<Box<Alarm>> = None;
+    poll_fn(|context| {
+        let alarm = own.take().filter(|alarm| alarm.waker.will_wake(context.waker()));
+        let alarm = alarm.unwrap_or_else(|| Box::new(Alarm { waker: context.waker().clone(), timer: None }));
+        let lent = Lent { outer: ALARM.replace(Some(alarm)), own: &mut own };
+        let poll = task.as_mut().poll(context);
+        drop(lent);
+        poll
+    })
+    .await
+}
+
+/// The alarm is where waits find it, and goes back, also if the task panics.
+struct Lent<'a> {
+    outer: Option<Box<Alarm>>,
+    own: &'a mut Option<Box<Alarm>>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        *self.own = ALARM.replace(self.outer.take());
+    }
+}
+
+/// Ready at the deadline.
+pub struct Until {
+    deadline: Instant,
+    /// Where there is no alarm to share.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+pub fn until(deadline: Instant) -> Until {
+    Until { deadline, timer: None }
+}
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline;
+        if self.timer.is_none()
+            && let Some(mut alarm) = ALARM.take()
+        {
+            let poll = alarm.waker.will_wake(context.waker()).then(|| alarm.poll(deadline));
+            ALARM.set(Some(alarm));
+            if let Some(poll) = poll {
+                return poll;
+            }
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        timer.as_mut().poll(context)
+    }
+}
+
+/// What the work gives; none if it has not by its deadline.
+pub async fn by<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut until) = (pin!(work), until(deadline));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Pin::new(&mut until).poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// What the work gives; none if it takes longer. The clock is read only if it takes any time at all.
+pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => by(Instant::now() + limit, work).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(3600);
+
+    async fn waits(limit: Duration) -> bool {
+        within(limit, std::future::pending::<()>()).await.is_none()
+    }
+
+    #[tokio::test]
+    async fn deadlines_are_kept_with_an_alarm_and_without() {
+        let began = Instant::now();
+        let one_after_the_other = async {
+            // The alarm stays at an hour, is set back, rings for somebody who has gone, and is set again.
+            assert!(by(began + LONG, waits(SHORT)).await.is_some_and(|late| late));
+            assert!(by(began + SHORT * 2, tokio::task::yield_now()).await.is_some());
+            assert!(waits(SHORT * 2).await);
+            assert!(by(began, std::future::pending::<()>()).await.is_none(), "a deadline that has passed");
+        };
+        shared(one_after_the_other).await;
+        assert!(began.elapsed() >= SHORT * 3);
+        assert!(waits(SHORT).await && began.elapsed() >= SHORT * 4);
+    }
+
+    #[tokio::test]
+    async fn waits_side_by_side_share_an_alarm() {
+        let began = Instant::now();
+        let both = async {
+            let (long, short) = (waits(SHORT * 3), waits(SHORT));
+            let short = async move { short.await.then(|| began.elapsed()) };
+            tokio::join!(long, short)
+        };
+        let (long, short) = shared(both).await;
+        assert!(long && began.elapsed() >= SHORT * 3);
+        assert!(short.is_some_and(|after| (SHORT..SHORT * 3).contains(&after)), "{short:?}");
+    }
+
+    #[tokio::test]
+    async fn a_part_with_its_own_waker_is_woken_by_its_own_timer() {
+        let mut parts: futures_util::stream::FuturesUnordered<_> =
+            [SHORT * 2, SHORT, SHORT * 3].map(waits).into_iter().collect();
+        let polls = Arc::new(AtomicUsize::new(0));
+        let all = async {
+            let waiting = async { while futures_util::StreamExt::next(&mut parts).await.is_some() {} };
+            let mut waiting = pin!(waiting);
+            poll_fn(|context| {
+                polls.fetch_add(1, Ordering::Relaxed);
+                waiting.as_mut().poll(context)
+            })
+            .await;
+        };
+        shared(by(Instant::now() + LONG, all)).await.expect("they end before");
+        assert!(polls.load(Ordering::Relaxed) <= 7, "each is woken once");
+    }
+
+    #[tokio::test]
+    async fn an_alarm_goes_with_its_task() {
+        let nested = shared(async {
+            assert!(shared(waits(SHORT)).await);
+            let task = tokio::spawn(waits(SHORT));
+            assert!(waits(SHORT).await && task.await.unwrap());
+        });
+        nested.await;
+        assert!(ALARM.take().is_none(), "none is left behind");
+    }
+}
