@@ -7,6 +7,7 @@
 use super::{Call, Callable, Runs, Sink};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Metadata, Payload, Response, Service, Tensor, format_shape};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -80,8 +81,10 @@ pub(super) struct Batch<'a> {
     /// Workers of the executor.
     pub workers: usize,
     pub metrics: &'a BatchMetrics,
-    /// Gives the call at this place its answer.
-    pub answer: &'a dyn Fn(usize, Sink, Result<Option<Response>>),
+    /// Frees the places of calls that are about to have their answer.
+    pub leave: &'a dyn Fn(&[usize]),
+    /// Hears why a call has none.
+    pub failed: &'a dyn Fn(&Error),
 }
 
 /// One call of a batch.
@@ -105,6 +108,11 @@ impl Member {
             rows: None,
             sink: Some(sink),
         }
+    }
+
+    /// Whether its answer is what the model gave.
+    fn is_plain(&self) -> bool {
+        self.sink.as_ref().is_none_or(|sink| sink.visit.is_none())
     }
 
     fn fits(&self, other: &Member, reads_request: bool) -> bool {
@@ -148,8 +156,15 @@ impl Batch<'_> {
     }
 
     fn answer(&mut self, place: usize, last: Result<Option<Response>>) {
+        (self.leave)(&[place]);
+        self.finish(place, last);
+    }
+
+    /// For one whose place is free: whoever asks after its answer sees it free.
+    fn finish(&mut self, place: usize, last: Result<Option<Response>>) {
         if let Some(sink) = self.members[place].sink.take() {
-            (self.answer)(place, sink, last);
+            last.as_ref().err().inspect(|error| (self.failed)(error));
+            sink.finish(last);
         }
     }
 
@@ -199,7 +214,8 @@ impl Batch<'_> {
 
     async fn run_group(&mut self, mut places: Vec<usize>) {
         // Preprocess of the others, or another group, took its time: who has left meanwhile is not computed.
-        places.retain(|&place| match self.members[place].context.check() {
+        let now = Instant::now();
+        places.retain(|&place| match self.members[place].context.check_at(now) {
             Ok(()) => true,
             Err(reason) => {
                 self.answer(place, Err(reason));
@@ -213,14 +229,24 @@ impl Batch<'_> {
         if let [place] = places[..] {
             return self.run_alone(place).await;
         }
-        let began = Instant::now();
-        match self.run_together(&places).await {
+        match self.run_together(&places, now).await {
             Ok(parts) => {
-                let rows = self.count_run(&places, began.elapsed());
                 let answering = Instant::now();
+                let rows = self.count_run(&places, answering - now);
                 let runs = self.runs(&places);
+                // Those that have no part of the work left leave together, and the worker with the last of all.
+                let plain = |place: &usize| self.members[*place].is_plain();
+                let early: SmallVec<[usize; 32]> =
+                    places[..places.len() - 1].iter().copied().filter(plain).collect();
+                if !early.is_empty() {
+                    (self.leave)(&early);
+                }
                 for (place, outputs) in places.into_iter().zip(parts) {
-                    self.respond(place, outputs).await;
+                    let last = self.respond(place, outputs, answering).await;
+                    if early.binary_search(&place).is_err() {
+                        (self.leave)(&[place]);
+                    }
+                    self.finish(place, last);
                 }
                 if let Some(runs) = runs {
                     runs.record_output(rows, answering.elapsed());
@@ -260,22 +286,29 @@ impl Batch<'_> {
         let member = &mut self.members[place];
         let inputs = std::mem::take(&mut member.inputs);
         let Some(sink) = &mut member.sink else { return };
-        let last = sink.run(&*self.callable, inputs).await;
-        self.answer(place, last);
-    }
-
-    async fn respond(&mut self, place: usize, outputs: Vec<Tensor>) {
-        let member = &mut self.members[place];
-        let Some(sink) = &mut member.sink else { return };
+        // Others have run before it.
         let last = match member.context.check() {
-            Ok(()) => sink.respond(outputs).await.map(Some),
+            Ok(()) => sink.run(&*self.callable, inputs).await,
             Err(reason) => Err(reason),
         };
         self.answer(place, last);
     }
 
+    async fn respond(
+        &mut self,
+        place: usize,
+        outputs: Vec<Tensor>,
+        answering: Instant,
+    ) -> Result<Option<Response>> {
+        let member = &mut self.members[place];
+        let Some(sink) = &mut member.sink else { return Ok(None) };
+        member.context.check_at(answering)?;
+        let now = if sink.visit.is_some() { Instant::now() } else { answering };
+        sink.respond_at(now, outputs).await.map(Some)
+    }
+
     /// The outputs of each.
-    async fn run_together(&self, places: &[usize]) -> Result<Vec<Vec<Tensor>>> {
+    async fn run_together(&self, places: &[usize], now: Instant) -> Result<Vec<Vec<Tensor>>> {
         let members = || places.iter().map(|&place| &self.members[place]);
         let first = &self.members[places[0]];
         let reads_request = self.callable.reads_request();
@@ -289,7 +322,7 @@ impl Batch<'_> {
         let stack = |tensor: &Tensor| Tensor::stacked(members().filter_map(|member| member.named(tensor)));
         let inputs = first.inputs.iter().map(stack).collect::<Result<Vec<_>>>()?;
         let rows: Vec<usize> = members().filter_map(|member| member.rows).collect();
-        let mut sink = Sink::shared(&context);
+        let mut sink = Sink::shared(&context, now);
         let outputs = self.callable.call(&context, inputs, &mut sink).await?;
         let parts = outputs
             .ok_or_else(|| Error::failed("the model gave no response to a batch"))

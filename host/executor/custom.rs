@@ -128,9 +128,8 @@ impl Executor for CustomExecutor {
         let lent_with = lease.clone();
         let shared = Arc::clone(&self.shared);
         let work = async move {
-            let queue_wait = admitted.elapsed();
-            shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
-            let sink = Sink::new(sender, &call, queue_wait);
+            let sink = Sink::begun(sender, &call, admitted);
+            shared.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
             // Large, so it is made by the thread that runs it, which then frees it cheaply.
             Box::pin(shared.run(call, sink, lease, Some(place))).await
         };
@@ -153,10 +152,11 @@ impl Executor for CustomExecutor {
         let (calls, responses) = with_channels(calls);
         let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
         self.shared.threads.spawn(async move {
-            let queue_wait = admitted.elapsed();
+            let now = Instant::now();
+            let queue_wait = now.saturating_duration_since(admitted);
             shared.metrics.queue_wait.observe(queue_wait.as_secs_f64());
             let items = calls.into_iter().map(|(call, sender)| {
-                let sink = Sink::new(sender, &call, queue_wait);
+                let sink = Sink::new(sender, &call, queue_wait, now);
                 (call, sink)
             });
             shared.run_batch(items.collect(), place).await;

@@ -275,9 +275,9 @@ pub(super) struct LentCall {
 
 impl LentCall {
     async fn run(self) -> Result<Option<Vec<Tensor>>> {
-        self.context.check()?;
-        let mut sink = Sink::shared(&self.context);
         let began = Instant::now();
+        self.context.check_at(began)?;
+        let mut sink = Sink::shared(&self.context, began);
         let rows = self.runs.as_ref().map_or(1, |runs| runs.rows(&self.inputs));
         let outputs = self.callable.call(&self.context, self.inputs, &mut sink).await?;
         if let Some(runs) = &self.runs {

@@ -197,14 +197,20 @@ pub struct Sink {
 }
 
 impl Sink {
-    fn new(sender: Sender, call: &Call, queue_wait: Duration) -> Self {
+    fn new(sender: Sender, call: &Call, queue_wait: Duration, now: Instant) -> Self {
         let visit = call.transformer.as_ref().map(Transformer::visit);
         let runs = call.runs.clone();
-        Sink { sender: Some(sender), visit, queue_wait, runs, ..Sink::shared(&call.context) }
+        Sink { sender: Some(sender), visit, queue_wait, runs, ..Sink::shared(&call.context, now) }
+    }
+
+    /// For a call that begins now.
+    fn begun(sender: Sender, call: &Call, admitted: Instant) -> Self {
+        let now = Instant::now();
+        Sink::new(sender, call, now.saturating_duration_since(admitted), now)
     }
 
     /// For a run that several calls share: nobody could say whose response it is.
-    fn shared(context: &Arc<Context>) -> Self {
+    fn shared(context: &Arc<Context>, now: Instant) -> Self {
         Sink {
             sender: None,
             context: Arc::clone(context),
@@ -212,14 +218,13 @@ impl Sink {
             queue_wait: Duration::ZERO,
             runs: None,
             service: Service { rows: 1, ..Service::default() },
-            since: Instant::now(),
+            since: now,
         }
     }
 
     /// The time since the last part of the work.
-    fn lap(&mut self) -> Duration {
-        let now = Instant::now();
-        now.duration_since(std::mem::replace(&mut self.since, now))
+    fn lap(&mut self, now: Instant) -> Duration {
+        now.saturating_duration_since(std::mem::replace(&mut self.since, now))
     }
 
     /// Sends one response of several. Waits while the caller is behind; fails once it has left.
@@ -233,7 +238,7 @@ impl Sink {
             None => Ok(()),
         };
         // A caller that is behind costs the model no time.
-        self.lap();
+        self.lap(Instant::now());
         sent
     }
 
@@ -251,9 +256,9 @@ impl Sink {
 
     /// From a call's input to the model's.
     async fn preprocess(&mut self, input: Payload, callable: &dyn Callable) -> Result<Vec<Tensor>> {
-        self.context.check()?;
         let inputs = match (&mut self.visit, input) {
             (Some(visit), input) => {
+                self.context.check()?;
                 let inputs = visit.preprocess(&self.context, input).await?;
                 crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
                     // The tensors are the plugin's making, so the fault is not the caller's.
@@ -261,15 +266,19 @@ impl Sink {
                         .context(format!("plugin \"{}\": preprocess", visit.name()))
                         .plugin(&**visit.name())
                 })?;
+                let now = Instant::now();
+                self.context.check_at(now)?;
+                self.service.input = self.lap(now);
                 inputs
             }
-            (None, Payload::Tensors(inputs)) => inputs,
+            (None, Payload::Tensors(inputs)) => {
+                self.context.check_at(self.since)?;
+                inputs
+            }
             (None, _) => {
                 return Err(Error::invalid("this model has no transformer, so it takes tensors only"));
             }
         };
-        self.context.check()?;
-        self.service.input = self.lap();
         if let Some(runs) = &self.runs {
             self.service.rows = runs.rows(&inputs);
         }
@@ -287,12 +296,17 @@ impl Sink {
     }
 
     async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
-        let infer = self.lap();
+        self.respond_at(Instant::now(), outputs).await
+    }
+
+    /// `now` is when the outputs came.
+    async fn respond_at(&mut self, now: Instant, outputs: Vec<Tensor>) -> Result<Response> {
+        let infer = self.lap(now);
         self.service.infer += infer;
         let payload = match &mut self.visit {
             Some(visit) => {
                 let payload = visit.postprocess(&self.context, outputs).await?;
-                let output = self.lap();
+                let output = self.lap(Instant::now());
                 self.service.output += output;
                 payload
             }
@@ -304,12 +318,15 @@ impl Sink {
     /// Runs the callable for one call and postprocesses what it gives.
     async fn run(&mut self, callable: &dyn Callable, inputs: Vec<Tensor>) -> Result<Option<Response>> {
         let context = Arc::clone(&self.context);
-        context.check()?;
+        context.check_at(self.since)?;
         let response = match callable.call(&context, inputs, self).await? {
-            Some(outputs) => match context.check() {
-                Ok(()) => self.respond(outputs).await.map(Some),
-                Err(reason) => Err(reason),
-            },
+            Some(outputs) => {
+                let now = Instant::now();
+                match context.check_at(now) {
+                    Ok(()) => self.respond_at(now, outputs).await.map(Some),
+                    Err(reason) => Err(reason),
+                }
+            }
             None => Ok(None),
         };
         // The model has run, whatever became of its outputs.
@@ -379,7 +396,7 @@ pub async fn run_alone(call: Call) -> Result<Response> {
         }
     });
     let (sender, mut responses) = channel(Arc::clone(&call.context), 1024);
-    let mut sink = Sink::new(sender, &call, Duration::ZERO);
+    let mut sink = Sink::begun(sender, &call, Instant::now());
     let last = call.run(&mut sink).await;
     watch.abort();
     sink.finish(last);

@@ -11,7 +11,7 @@ use super::queue::{Admission, Job, Work};
 use super::{Call, Lent, Sink, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::predict::{Response, Responses, channel};
+use crate::predict::{Responses, channel};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
@@ -250,31 +250,34 @@ impl Shared {
 
     fn work(self: &Arc<Self>, index: usize, runtime: &tokio::runtime::Handle) {
         let mut jobs = Vec::new();
-        while self.take(index, &mut jobs) {
+        while let Some(now) = self.take(index, &mut jobs) {
             if jobs.len() == 1 {
                 let job = jobs.pop().expect("invariant: one job");
-                self.run(index, job, runtime);
+                self.run(index, job, now, runtime);
             } else {
-                self.run_batch(index, &mut jobs, runtime);
+                self.run_batch(index, &mut jobs, now, runtime);
             }
         }
     }
 
-    fn run(&self, index: usize, job: Job, runtime: &tokio::runtime::Handle) {
+    fn run(&self, index: usize, job: Job, now: Instant, runtime: &tokio::runtime::Handle) {
         if job.batching().is_some() {
             self.metrics.batches.size.observe(1.0);
         }
         // What goes on has been counted when it began.
-        let queue_wait = if job.has_waited() { Duration::ZERO } else { self.waited(&job) };
+        let queue_wait = if job.has_waited() { Duration::ZERO } else { self.waited(&job, now) };
         let (call, sender) = match job.work {
             Work::Call(call, sender) => (call, sender),
             Work::Lent(lent) => return self.run_lent(index, lent, runtime),
         };
-        let mut sink = Sink::new(sender, &call, queue_wait);
+        let mut sink = Sink::new(sender, &call, queue_wait, now);
         // A panic in one call must not cost a worker: it is that call's failure.
         let run = AssertUnwindSafe(|| runtime.block_on(call.run(&mut sink)));
         let last = catch_unwind(run).unwrap_or_else(|_| Err(panicked()));
-        self.end(index, 0, sink, last);
+        self.count_timeout(last.as_ref().err());
+        // The slot is free before the caller knows: whoever asks after its answer sees it free.
+        self.leave(index, &[0]);
+        sink.finish(last);
     }
 
     fn run_lent(&self, index: usize, lent: Lent, runtime: &tokio::runtime::Handle) {
@@ -283,8 +286,8 @@ impl Shared {
         if let Ok(Begun::Waits(lent)) = &mut begun {
             lent.take_place();
         }
-        // As in `end`: the slot is free before the caller knows, or before the work goes on.
-        self.leave(index, 0);
+        // As in `run`: the slot is free before the caller knows, or before the work goes on.
+        self.leave(index, &[0]);
         // If it panicked, what the work held says so to its caller.
         if let Ok(begun) = begun {
             begun.go_on();
@@ -295,14 +298,14 @@ impl Shared {
         lent.begin(&self.name, runtime, |error| self.count_timeout(Some(error)))
     }
 
-    fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, runtime: &tokio::runtime::Handle) {
+    fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, now: Instant, runtime: &tokio::runtime::Handle) {
         let rows_max = jobs[0].batching().map_or(1, |batching| batching.max_size);
         let mut callable = None;
         let mut members = Vec::with_capacity(jobs.len());
         for job in jobs.drain(..) {
-            let queue_wait = self.waited(&job);
+            let queue_wait = self.waited(&job, now);
             let Work::Call(call, sender) = job.work else { unreachable!("only calls share a run") };
-            let sink = Sink::new(sender, &call, queue_wait);
+            let sink = Sink::new(sender, &call, queue_wait, now);
             callable.get_or_insert_with(|| Arc::clone(&call.callable));
             members.push(Member::new(call, sink));
         }
@@ -312,7 +315,8 @@ impl Shared {
             rows_max,
             workers: self.config.workers,
             metrics: &self.metrics.batches,
-            answer: &|place, sink, last| self.end(index, place, sink, last),
+            leave: &|places| self.leave(index, places),
+            failed: &|error| self.count_timeout(Some(error)),
         };
         let run = AssertUnwindSafe(|| runtime.block_on(batch.run()));
         if catch_unwind(run).is_err() {
@@ -320,28 +324,19 @@ impl Shared {
         }
     }
 
-    fn waited(&self, job: &Job) -> Duration {
-        let queue_wait = job.admitted.elapsed();
+    fn waited(&self, job: &Job, now: Instant) -> Duration {
+        let queue_wait = now.saturating_duration_since(job.admitted);
         self.metrics.queue_wait.observe(queue_wait.as_secs_f64());
         queue_wait
     }
 
-    fn end(&self, index: usize, place: usize, sink: Sink, last: Result<Option<Response>>) {
-        self.count_timeout(last.as_ref().err());
-        // The slot is free before the caller knows: whoever asks after its answer sees it free.
-        self.leave(index, place);
-        sink.finish(last);
-    }
-
-    fn leave(&self, index: usize, place: usize) {
-        let overdue = {
+    fn leave(&self, index: usize, places: &[usize]) {
+        let (is_overdue, ended) = {
             let running = &mut self.lock().running[index];
-            let overdue = running.is_overdue();
-            running.end(place);
-            overdue
+            (running.is_overdue(), running.end(places))
         };
-        if overdue {
-            self.metrics.overdue.inc();
+        if is_overdue {
+            self.metrics.overdue.inc_by(ended as u64);
         }
     }
 
@@ -351,8 +346,8 @@ impl Shared {
         }
     }
 
-    /// Puts the next job into `jobs`, with those that share its run. False when the pool is at its end.
-    fn take(self: &Arc<Self>, index: usize, jobs: &mut Vec<Job>) -> bool {
+    /// Puts the next job into `jobs`, with those that share its run, and says when. None when the pool is at its end.
+    fn take(self: &Arc<Self>, index: usize, jobs: &mut Vec<Job>) -> Option<Instant> {
         let mut state = self.lock();
         loop {
             let closed = state.closed;
@@ -368,7 +363,8 @@ impl Shared {
                         let helpers = state.helpers();
                         state.queue.join(jobs, batching, helpers);
                     }
-                    let gone: Vec<Job> = jobs.extract_if(.., |job| job.is_abandoned()).collect();
+                    let now = Instant::now();
+                    let gone: Vec<Job> = jobs.extract_if(.., |job| job.is_abandoned(now)).collect();
                     state.running[index].begin(jobs);
                     let (wake, threads) = (state.next_to_wake(), state.sends_home());
                     drop(state);
@@ -379,11 +375,11 @@ impl Shared {
                         self.refuse_late(job);
                     }
                     if !jobs.is_empty() {
-                        return true;
+                        return Some(now);
                     }
                     state = self.lock();
                 }
-                Err(_) if closed => return false,
+                Err(_) if closed => return None,
                 Err(until) => state = self.wait(index, state, until),
             }
         }

@@ -45,8 +45,8 @@ impl Job {
     }
 
     /// Whether nobody waits for it any more, and it has not begun.
-    pub fn is_abandoned(&self) -> bool {
-        !self.has_waited() && self.context().check().is_err()
+    pub fn is_abandoned(&self, now: Instant) -> bool {
+        !self.has_waited() && self.context().check_at(now).is_err()
     }
 
     pub fn batching(&self) -> Option<Batching> {

@@ -61,7 +61,7 @@ impl Room {
         }
         let admitted = Instant::now();
         self.threads()?.spawn(async move {
-            let mut sink = Sink::new(sender, &call, admitted.elapsed());
+            let mut sink = Sink::begun(sender, &call, admitted);
             let Call { context, input, callable, .. } = call;
             let outcome = async {
                 let inputs = sink.preprocess(input, &*callable).await?;
@@ -87,7 +87,7 @@ impl Room {
         let work = {
             let (lease, pool) = (Arc::clone(&lease), Arc::clone(pool));
             async move {
-                let mut sink = Sink::new(sender, &call, admitted.elapsed());
+                let mut sink = Sink::begun(sender, &call, admitted);
                 // Large, so it is made by the thread that runs it, which then frees it cheaply.
                 let last = Box::pin(run(call, &mut sink, &pool, Some(&*lease))).await;
                 Answer { sink, last }
@@ -115,7 +115,7 @@ impl Room {
             let runs = calls.into_iter().map(|(call, sender)| {
                 let pool = Arc::clone(&pool);
                 async move {
-                    let mut sink = Sink::new(sender, &call, admitted.elapsed());
+                    let mut sink = Sink::begun(sender, &call, admitted);
                     let last = run(call, &mut sink, &pool, None).await;
                     sink.finish(last);
                 }

@@ -14,6 +14,8 @@ pub(super) const OVERDUE_AFTER: Duration = Duration::from_millis(10);
 pub(super) struct Running {
     pub calls: Vec<Option<Arc<Context>>>,
     pub left: usize,
+    /// Until when none of them can be late.
+    in_time: Option<Instant>,
 }
 
 impl Running {
@@ -21,12 +23,15 @@ impl Running {
         self.calls.clear();
         self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(job.context()))));
         self.left = jobs.len();
+        let first = jobs.iter().filter_map(|job| job.context().deadline).min();
+        self.in_time = first.map(|deadline| deadline + OVERDUE_AFTER);
     }
 
-    pub fn end(&mut self, place: usize) {
-        if self.calls[place].take().is_some() {
-            self.left -= 1;
-        }
+    /// Says how many of them had not ended before.
+    pub fn end(&mut self, places: &[usize]) -> usize {
+        let ended = places.iter().filter(|&&place| self.calls[place].take().is_some()).count();
+        self.left -= ended;
+        ended
     }
 
     pub fn is_busy(&self) -> bool {
@@ -35,8 +40,12 @@ impl Running {
 
     /// Calls that share a run are late when the last of them is.
     pub fn is_overdue(&self) -> bool {
+        let now = Instant::now();
+        if self.in_time.is_none_or(|in_time| now <= in_time) {
+            return false;
+        }
         let latest = self.calls.iter().flatten().map(|context| context.deadline);
         let latest = latest.reduce(|a, b| Some(a?.max(b?))).flatten();
-        latest.is_some_and(|deadline| Instant::now() > deadline + OVERDUE_AFTER)
+        latest.is_some_and(|deadline| now > deadline + OVERDUE_AFTER)
     }
 }

@@ -152,18 +152,9 @@ impl Context {
         joint.models.clone_from(&first.models);
         joint.callers.clone_from(&first.callers);
         prepare(&mut joint);
+        joint.cancellation.keepers = AtomicUsize::new(members.clone().count());
         let joint = Arc::new(joint);
-        let waiting = Arc::new(AtomicUsize::new(members.clone().count()));
-        let guards = members
-            .map(|member| {
-                let (joint, waiting) = (Arc::clone(&joint), Arc::clone(&waiting));
-                member.cancellation.on_cancel(move || {
-                    if waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-                        joint.cancellation.cancel();
-                    }
-                })
-            })
-            .collect();
+        let guards = members.map(|member| member.cancellation.cancels(&joint)).collect();
         (joint, guards)
     }
 
@@ -185,7 +176,12 @@ impl Context {
 
     /// Why this call should not go on, if it should not. Work asks before it starts and between its parts.
     pub fn check(&self) -> Result<()> {
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        self.check_at(Instant::now())
+    }
+
+    /// The same for who has just looked at the clock.
+    pub fn check_at(&self, now: Instant) -> Result<()> {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.cancellation.expire();
         }
         self.stopped().map_or(Ok(()), Err)
@@ -229,11 +225,23 @@ const GONE: u8 = 1;
 const EXPIRED: u8 = 2;
 
 /// Tells the work of a call to stop: because the caller left, or because its deadline has passed.
-#[derive(Default)]
 pub struct Cancellation {
     state: AtomicU8,
+    /// How many of those that cancel this when they are cancelled are left: the last one does.
+    keepers: AtomicUsize,
     notify: Notify,
     hooks: Mutex<Hooks>,
+}
+
+impl Default for Cancellation {
+    fn default() -> Self {
+        Cancellation {
+            state: AtomicU8::new(LIVE),
+            keepers: AtomicUsize::new(1),
+            notify: Notify::default(),
+            hooks: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -251,7 +259,7 @@ enum Hook {
 impl Hook {
     fn run(self) {
         match self {
-            Hook::Cancel(context) => context.cancellation.cancel(),
+            Hook::Cancel(context) => context.cancellation.leave(),
             Hook::Run(hook) => hook(),
         }
     }
@@ -261,6 +269,13 @@ impl Cancellation {
     /// Nobody waits for the answer any more. Only the first of `cancel` and `expire` counts.
     pub fn cancel(&self) {
         self.set(GONE);
+    }
+
+    /// One of those who keep this alive is gone.
+    fn leave(&self) {
+        if self.keepers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.cancel();
+        }
     }
 
     /// The deadline has passed.
@@ -288,7 +303,7 @@ impl Cancellation {
         self.register(Hook::Run(Box::new(hook)))
     }
 
-    /// Cancels `other` on cancellation, as long as the guard lives.
+    /// Cancels `other` on cancellation, as long as the guard lives. A joint context stays until its last member goes.
     pub fn cancels(&self, other: &Arc<Context>) -> OnCancel<'_> {
         self.register(Hook::Cancel(Arc::clone(other)))
     }

@@ -175,9 +175,8 @@ impl Executor for TritonExecutor {
 impl Shared {
     /// Answers one call. Its place, if it has one of its own, is free before the caller knows.
     async fn run(self: Arc<Self>, call: Call, sender: Sender, admitted: Instant, place: Option<Place>) {
-        let queue_wait = admitted.elapsed();
-        self.metrics.queue_wait.observe(queue_wait.as_secs_f64());
-        let mut sink = Sink::new(sender, &call, queue_wait);
+        let mut sink = Sink::begun(sender, &call, admitted);
+        self.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
         let outcome = self.answer(call, &mut sink).await;
         if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Deadline) {
             self.metrics.timeouts.inc();
