@@ -343,6 +343,19 @@ impl Host {
 
     /// Threads, open files and resident memory (kB), for leak checks.
     pub fn usage(&self) -> Usage {
+        // The connection that was asked last may not be closed yet.
+        let mut usage = self.usage_now();
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(20));
+            let before = std::mem::replace(&mut usage, self.usage_now());
+            if (before.threads, before.files) == (usage.threads, usage.files) {
+                break;
+            }
+        }
+        usage
+    }
+
+    fn usage_now(&self) -> Usage {
         let proc = PathBuf::from(format!("/proc/{}", self.pid()));
         let count = |name: &str| std::fs::read_dir(proc.join(name)).map_or(0, Iterator::count);
         let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
