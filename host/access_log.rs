@@ -41,6 +41,7 @@ pub struct Entry<'a> {
     pub elapsed: Duration,
     pub queue_wait: Duration,
     pub service: Duration,
+    pub now: SystemTime,
 }
 
 impl AccessLog {
@@ -98,30 +99,51 @@ fn flush(buffer: &Mutex<Vec<u8>>, lines: &mut Vec<u8>) {
 
 impl Entry<'_> {
     fn append_to(&self, line: &mut Vec<u8>) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let put = |line: &mut Vec<u8>, key: &str, value: Option<&str>| {
             if let Some(value) = value {
-                let _ = write!(line, ",\"{key}\":");
+                put_key(line, key);
                 serde_json::to_writer(line, value).expect("invariant: writing to memory");
             }
         };
-        let _ = write!(line, "{{\"ts\":{}.{:03}", now.as_secs(), now.subsec_millis());
+        line.extend_from_slice(b"{\"ts\":");
+        put_thousandths(line, since.as_millis() as u64);
         put(line, "id", Some(self.id));
         put(line, "protocol", Some(self.protocol));
         put(line, "model", self.model);
         put(line, "version", self.version);
         put(line, "executor", self.executor);
-        let _ = write!(line, ",\"generation\":{},\"status\":{}", self.generation, self.status);
+        for (key, number) in [("generation", self.generation), ("status", self.status.into())] {
+            put_key(line, key);
+            line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        }
         put(line, "kind", self.error.map(|error| error.kind().as_str()));
         put(line, "plugin", self.error.and_then(Error::plugin_name));
         put(line, "error", self.error.map(Error::message));
         for (key, duration) in
             [("ms", self.elapsed), ("queue_ms", self.queue_wait), ("service_ms", self.service)]
         {
-            // Whole numbers cost a fraction of what floating point does, and are as exact.
-            let us = duration.as_micros();
-            let _ = write!(line, ",\"{key}\":{}.{:03}", us / 1000, us % 1000);
+            put_key(line, key);
+            put_thousandths(line, duration.as_micros() as u64);
         }
         line.extend_from_slice(b"}\n");
     }
+}
+
+fn put_key(line: &mut Vec<u8>, key: &str) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(key.as_bytes());
+    line.extend_from_slice(b"\":");
+}
+
+/// Whole numbers cost a fraction of what floating point does, and are as exact.
+fn put_thousandths(line: &mut Vec<u8>, number: u64) {
+    line.extend_from_slice(itoa::Buffer::new().format(number / 1000).as_bytes());
+    let rest = number % 1000;
+    line.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+}
+
+/// The last of a number.
+fn digit(number: u64) -> u8 {
+    b'0' + (number % 10) as u8
 }

@@ -14,7 +14,7 @@ use crate::predict::{
     self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses, Service,
 };
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The header of W3C's trace context.
 const TRACEPARENT: &str = "traceparent";
@@ -260,7 +260,7 @@ impl Journey {
     pub fn count_error(&self, error: &Error) {
         if let Some(route) = &self.route {
             route.tally.record(Outcome::of(Some(error.kind()), Duration::ZERO));
-            route.statistics.failed(self.started.elapsed());
+            route.statistics.failed(self.started.elapsed(), SystemTime::now());
         }
         self.log_error(error);
     }
@@ -275,7 +275,7 @@ impl Journey {
         if let Some((copy, answer)) = self.copy.take().filter(|_| error.is_none()) {
             copy.run(&self.id, answer);
         }
-        let elapsed = self.started.elapsed();
+        let (elapsed, now) = (self.started.elapsed(), SystemTime::now());
         let metrics = &self.router.metrics;
         match (&self.route, status) {
             (Some(route), 200) => route.metrics.ok.inc(),
@@ -293,8 +293,8 @@ impl Journey {
                 let took = self.queue_wait + self.service.total();
                 route.tally.record(Outcome::of(error.map(Error::kind), took));
                 match error {
-                    None => route.statistics.answered(elapsed, self.queue_wait, self.service),
-                    Some(_) => route.statistics.failed(elapsed),
+                    None => route.statistics.answered(elapsed, self.queue_wait, self.service, now),
+                    Some(_) => route.statistics.failed(elapsed, now),
                 }
             }
         }
@@ -315,6 +315,7 @@ impl Journey {
                 elapsed,
                 queue_wait: self.queue_wait,
                 service: self.service.total(),
+                now,
             });
         }
     }

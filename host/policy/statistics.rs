@@ -74,7 +74,7 @@ impl Statistics {
     }
 
     /// A request that has its answer after so long.
-    pub fn answered(&self, elapsed: Duration, queue_wait: Duration, service: Service) {
+    pub fn answered(&self, elapsed: Duration, queue_wait: Duration, service: Service, now: SystemTime) {
         self.success.add(elapsed);
         self.queue.add_time(queue_wait);
         self.input.add_time(service.input);
@@ -82,22 +82,22 @@ impl Statistics {
         self.output.add_time(service.output);
         // Of a stream without a response nobody has said it.
         self.rows.add(service.rows.max(1) as u64);
-        self.touch();
+        self.touch(now);
     }
 
     /// One of several that came as one request.
     pub fn answered_item(&self, response: &Response) {
         let elapsed = response.queue_wait + response.service.total();
-        self.answered(elapsed, response.queue_wait, response.service);
+        self.answered(elapsed, response.queue_wait, response.service, SystemTime::now());
     }
 
-    pub fn failed(&self, elapsed: Duration) {
+    pub fn failed(&self, elapsed: Duration, now: SystemTime) {
         self.fail.add(elapsed);
-        self.touch();
+        self.touch(now);
     }
 
-    fn touch(&self) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    fn touch(&self, now: SystemTime) {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last.set(since.as_millis() as u64);
     }
 

@@ -180,8 +180,21 @@ pub fn in_plain_words(message: &str) -> String {
 pub fn request_id(headers: &HeaderMap) -> Arc<str> {
     match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| usable_as_id(id)) {
         Some(id) => id.into(),
-        None => format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into(),
+        None => new_id(),
     }
+}
+
+/// 128 random bits in hexadecimal.
+fn new_id() -> Arc<str> {
+    let mut id = [0; 32];
+    for half in id.chunks_exact_mut(16) {
+        let mut bits = fastrand::u64(..);
+        for digit in half {
+            bits = bits.rotate_left(4);
+            *digit = b"0123456789abcdef"[bits as usize & 15];
+        }
+    }
+    std::str::from_utf8(&id).expect("invariant: digits are ASCII").into()
 }
 
 /// Whether a text may go into a log and a header as it is.

@@ -21,6 +21,9 @@ const IDLE: u8 = 0;
 const STARTED: u8 = 1;
 const LATE: u8 = 2;
 
+/// Answers of so many bytes go out as one piece: to put them together costs less than to send pieces.
+const SMALL_BYTES: usize = 1024;
+
 /// Of a head, as far as its path begins.
 const PATH_BYTES: usize = 16;
 
@@ -223,9 +226,17 @@ impl AsyncWrite for Watched {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let first = bufs.iter().find(|buf| !buf.is_empty());
+        let length = bufs.iter().map(|buf| buf.len()).sum();
         if first.is_some_and(|first| self.takes_over(first)) {
-            let length = bufs.iter().map(|buf| buf.len()).sum();
             return self.poll_refusal(cx).map_ok(|()| length);
+        }
+        if length <= SMALL_BYTES {
+            let (mut whole, mut end) = ([0; SMALL_BYTES], 0);
+            for buf in bufs {
+                whole[end..][..buf.len()].copy_from_slice(buf);
+                end += buf.len();
+            }
+            return Pin::new(&mut self.stream).poll_write(cx, &whole[..end]);
         }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }

@@ -35,26 +35,24 @@ pub struct Public {
 
 impl Service for Public {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
+        if let Some(form) = Form::asked(&request) {
+            return self.answered(request, form).await;
+        }
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let get = method == Method::GET || method == Method::HEAD;
         match path.as_str() {
-            "/predict" if method == Method::POST => self.answered(request, Form::Single).await,
-            "/predict/batch" if method == Method::POST => self.answered(request, Form::Batch).await,
-            "/predict/stream" if method == Method::POST => stream::answer(self, request).await,
+            // What is rarely asked for is kept out of the future of the others, which is moved for each request.
+            "/predict/stream" if method == Method::POST => Box::pin(stream::answer(self, request)).await,
             "/health" if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
             "/ready" if get => self.ready(),
             "/metrics" if get => metrics_reply(&self.metrics, &self.router),
             "/models" if get => self.models(),
             "/predict" | "/predict/batch" | "/predict/stream" => http::method_not_allowed("POST"),
             "/health" | "/ready" | "/metrics" | "/models" => http::method_not_allowed("GET"),
-            _ if jobs::takes(&path) => jobs::answer(self, request, &path).await,
+            _ if jobs::takes(&path) => Box::pin(jobs::answer(self, request, &path)).await,
             _ if path == "/v2" || path.starts_with("/v2/") => oip::answer(self, request, &path).await,
-            _ => match path.strip_prefix("/predict/").filter(|model| !model.contains('/')) {
-                Some(model) if method == Method::POST => {
-                    let model = model.to_owned();
-                    self.answered(request, Form::Body(model)).await
-                }
+            _ => match Form::model(&path) {
                 Some(_) => http::method_not_allowed("POST"),
                 // A client of the protocol with a base path that nobody here has: it reads errors in its own form.
                 None if path.contains("/v2/") => oip::no_such_path(&path),
@@ -74,6 +72,26 @@ enum Form {
     Body(String),
 }
 
+impl Form {
+    fn asked(request: &Request<Incoming>) -> Option<Self> {
+        if request.method() != Method::POST {
+            return None;
+        }
+        match request.uri().path() {
+            "/predict" => Some(Form::Single),
+            "/predict/batch" => Some(Form::Batch),
+            "/predict/stream" => None,
+            path if jobs::takes(path) => None,
+            path => Form::model(path).map(|model| Form::Body(model.to_owned())),
+        }
+    }
+
+    /// The model that a path of the third form names.
+    fn model(path: &str) -> Option<&str> {
+        path.strip_prefix("/predict/").filter(|model| !model.contains('/'))
+    }
+}
+
 impl Public {
     async fn answered(&self, request: Request<Incoming>, form: Form) -> Reply {
         let (parts, body) = request.into_parts();
@@ -83,7 +101,7 @@ impl Public {
         let outcome = match http::read_body(body, self.router.limits()).await {
             Ok(body) => match form {
                 Form::Single => self.single(&mut journey, &asked, body).await,
-                Form::Batch => self.batch(&mut journey, &asked, body).await,
+                Form::Batch => Box::pin(self.batch(&mut journey, &asked, body)).await,
                 Form::Body(model) => self.body(&mut journey, &asked, body, &model).await,
             },
             Err(error) => Err(error),
