@@ -1,10 +1,10 @@
 //! What all HTTP routes share: bodies, replies, request ids, error kind to status.
 
+use super::waker;
 use crate::alarm;
 use crate::error::{Error, Kind, Result};
 use crate::policy::settings::Limits;
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Response, StatusCode};
@@ -115,7 +115,7 @@ fn left(error: &hyper::Error) -> bool {
 async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = waker::next_frame(&mut body).await {
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         if first.len() + rest.len() + data.len() > max {
             return Err(Unread::TooLarge);
@@ -127,6 +127,9 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
+        }
+        if body.is_end_stream() {
+            break;
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })

@@ -13,6 +13,7 @@ pub mod oip;
 mod parts;
 pub mod plain;
 mod stream;
+mod waker;
 
 use crate::alarm;
 use crate::error::{Error, Result};
@@ -55,7 +56,7 @@ pub trait Protocol: Send + Sync + 'static {
 
 impl<S: Service> Protocol for S {
     async fn connection(self: Arc<Self>, stream: TcpStream, limits: Limits, stop: watch::Receiver<bool>) {
-        alarm::shared(connection(stream, self, limits, stop)).await;
+        waker::listening(alarm::shared(connection(stream, self, limits, stop))).await;
     }
 
     fn refuse(stream: &TcpStream, max_connections: usize) {

@@ -1,0 +1,151 @@
+//! What wakes a connection, without what it says to itself.
+//!
+//! Whoever takes a part of a body from hyper wakes the task that reads the next one, which is the connection's own and
+//! is running: it would be polled once more for nothing after the last part. The wake of a part that is not the last
+//! is passed on.
+
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ear {
+    Open,
+    Closed,
+    /// Closed, and somebody called.
+    Called,
+}
+
+thread_local! {
+    /// Wakes from other threads are heard always.
+    static EAR: Cell<Ear> = const { Cell::new(Ear::Open) };
+}
+
+/// The waker of a task.
+struct Listening(Waker);
+
+impl Wake for Listening {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        match EAR.get() {
+            Ear::Open => self.0.wake_by_ref(),
+            Ear::Closed | Ear::Called => EAR.set(Ear::Called),
+        }
+    }
+}
+
+/// Runs a connection with a waker that `next_frame` knows.
+pub(super) async fn listening<T>(connection: impl Future<Output = T>) -> T {
+    let mut connection = pin!(connection);
+    let mut known: Option<(Arc<Listening>, Waker)> = None;
+    poll_fn(|context| {
+        let known = match &mut known {
+            Some(known) if known.0.0.will_wake(context.waker()) => known,
+            known => {
+                let listening = Arc::new(Listening(context.waker().clone()));
+                known.insert((Arc::clone(&listening), listening.into()))
+            }
+        };
+        connection.as_mut().poll(&mut Context::from_waker(&known.1))
+    })
+    .await
+}
+
+/// The next part of a body.
+pub(super) async fn next_frame(body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
+    poll_fn(|context| {
+        EAR.set(Ear::Closed);
+        let poll = Pin::new(&mut *body).poll_frame(context);
+        let called = EAR.replace(Ear::Open) == Ear::Called;
+        let is_last = matches!(poll, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
+        if called && !is_last {
+            context.waker().wake_by_ref();
+        }
+        poll
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Empty;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Reads a body, all but the head of the request in `parts`, and gives its length and how often its connection was
+    /// polled from the first part to the answer.
+    async fn ask(parts: &[&str]) -> (usize, usize) {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (length, polls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let read = Arc::clone(&length);
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let read = Arc::clone(&read);
+            async move {
+                let mut body = request.into_body();
+                while let Some(frame) = next_frame(&mut body).await {
+                    let data = frame.unwrap().into_data().unwrap();
+                    read.fetch_add(data.len(), Ordering::Relaxed);
+                }
+                // As when the answer is another thread's.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new();
+        let connection = connection.serve_connection(TokioIo::new(server), answer);
+        let count = Arc::clone(&polls);
+        let task = tokio::spawn(async move {
+            let mut connection = pin!(listening(connection));
+            poll_fn(|context| {
+                count.fetch_add(1, Ordering::Relaxed);
+                connection.as_mut().poll(context)
+            })
+            .await
+        });
+        tokio::task::yield_now().await;
+        polls.store(0, Ordering::Relaxed);
+        for part in parts {
+            client.write_all(part.as_bytes()).await.unwrap();
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let polls = polls.load(Ordering::Relaxed);
+        drop(client);
+        let _ = task.await;
+        (length.load(Ordering::Relaxed), polls)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_there_costs_no_poll_of_its_own() {
+        let (length, polls) = ask(&["POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nwhole"]).await;
+        assert_eq!((length, polls), (5, 2), "one for the request, one for the answer");
+    }
+
+    #[tokio::test]
+    async fn parts_of_a_body_wake_their_reader() {
+        let known = ["POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\none", "two", "six"];
+        let chunked = [
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+            "3\r\none\r\n",
+            "3\r\ntwo\r\n0\r\n\r\n",
+        ];
+        assert_eq!(ask(&known).await.0, 9);
+        assert_eq!(ask(&chunked).await.0, 6);
+    }
+}
