@@ -24,6 +24,27 @@ thread_local! {
     static EAR: Cell<Ear> = const { Cell::new(Ear::Open) };
 }
 
+/// The ear of this thread is closed as long as this lives.
+struct Closed;
+
+impl Closed {
+    fn new() -> Self {
+        EAR.set(Ear::Closed);
+        Closed
+    }
+
+    /// Says whether somebody called meanwhile.
+    fn open(self) -> bool {
+        EAR.get() == Ear::Called
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        EAR.set(Ear::Open);
+    }
+}
+
 /// The waker of a task.
 struct Listening(Waker);
 
@@ -60,9 +81,9 @@ pub(super) async fn listening<T>(connection: impl Future<Output = T>) -> T {
 /// The next part of a body.
 pub(super) async fn next_frame(body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
     poll_fn(|context| {
-        EAR.set(Ear::Closed);
+        let ear = Closed::new();
         let poll = Pin::new(&mut *body).poll_frame(context);
-        let called = EAR.replace(Ear::Open) == Ear::Called;
+        let called = ear.open();
         let is_last = matches!(poll, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
         if called && !is_last {
             context.waker().wake_by_ref();
