@@ -102,22 +102,26 @@ impl Future for Until {
 }
 
 /// What the work gives; none if it has not by its deadline.
-pub async fn by<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
-    let (mut work, mut until) = (pin!(work), until(deadline));
-    poll_fn(|context| match work.as_mut().poll(context) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => Pin::new(&mut until).poll(context).map(|()| None),
-    })
-    .await
+pub fn by<T>(deadline: Instant, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    before(move || deadline, work)
 }
 
 /// What the work gives; none if it takes longer. The clock is read only if it takes any time at all.
-pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => by(Instant::now() + limit, work).await,
-    }
+pub fn within<T>(limit: Duration, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    before(move || Instant::now() + limit, work)
+}
+
+/// Asks for the deadline once the work is not done at once.
+async fn before<T>(deadline: impl Fn() -> Instant, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut late) = (pin!(work), None);
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => {
+            let late = late.get_or_insert_with(|| until(deadline()));
+            Pin::new(late).poll(context).map(|()| None)
+        }
+    })
+    .await
 }
 
 #[cfg(test)]

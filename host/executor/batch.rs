@@ -235,18 +235,17 @@ impl Batch<'_> {
                 let rows = self.count_run(&places, answering - now);
                 let runs = self.runs(&places);
                 // Those that have no part of the work left leave together, and the worker with the last of all.
-                let plain = |place: &usize| self.members[*place].is_plain();
-                let early: SmallVec<[usize; 32]> =
-                    places[..places.len() - 1].iter().copied().filter(plain).collect();
-                if !early.is_empty() {
-                    (self.leave)(&early);
+                let last = places.last().copied();
+                let early = |batch: &Self, place| Some(place) != last && batch.members[place].is_plain();
+                let together: SmallVec<[usize; 32]> =
+                    places.iter().copied().filter(|&place| early(self, place)).collect();
+                if !together.is_empty() {
+                    (self.leave)(&together);
                 }
                 for (place, outputs) in places.into_iter().zip(parts) {
+                    let has_left = early(self, place);
                     let last = self.respond(place, outputs, answering).await;
-                    if early.binary_search(&place).is_err() {
-                        (self.leave)(&[place]);
-                    }
-                    self.finish(place, last);
+                    if has_left { self.finish(place, last) } else { self.answer(place, last) }
                 }
                 if let Some(runs) = runs {
                     runs.record_output(rows, answering.elapsed());

@@ -315,10 +315,9 @@ impl Sink {
         Ok(Response { payload, queue_wait: self.queue_wait, service: self.service })
     }
 
-    /// Runs the callable for one call and postprocesses what it gives.
+    /// Runs the callable for one call that was just checked, and postprocesses what it gives.
     async fn run(&mut self, callable: &dyn Callable, inputs: Vec<Tensor>) -> Result<Option<Response>> {
         let context = Arc::clone(&self.context);
-        context.check_at(self.since)?;
         let response = match callable.call(&context, inputs, self).await? {
             Some(outputs) => {
                 let now = Instant::now();

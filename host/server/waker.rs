@@ -64,16 +64,14 @@ impl Wake for Listening {
 /// Runs a connection with a waker that `next_frame` knows.
 pub(super) async fn listening<T>(connection: impl Future<Output = T>) -> T {
     let mut connection = pin!(connection);
-    let mut known: Option<(Arc<Listening>, Waker)> = None;
+    let mut known: Option<(Waker, Waker)> = None;
     poll_fn(|context| {
-        let known = match &mut known {
-            Some(known) if known.0.0.will_wake(context.waker()) => known,
-            known => {
-                let listening = Arc::new(Listening(context.waker().clone()));
-                known.insert((Arc::clone(&listening), listening.into()))
-            }
+        let task = context.waker();
+        let (_, own) = match &mut known {
+            Some(known) if known.0.will_wake(task) => known,
+            known => known.insert((task.clone(), Arc::new(Listening(task.clone())).into())),
         };
-        connection.as_mut().poll(&mut Context::from_waker(&known.1))
+        connection.as_mut().poll(&mut Context::from_waker(own))
     })
     .await
 }
