@@ -16,7 +16,7 @@
 //! | [`router`] | a request's way, once for all protocols: resolve, deadline, submit, account |
 //! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, what clients load and unload an `overlay` over the manifest, `load` the only place that knows concrete executors; [`access_log`] beside it |
 //! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; remotes that are asked; plugins that stand before them |
-//! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember; with the feature `outbound-http`, the servers that they may ask |
+//! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember, and the servers that they may ask |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
 //! | [`alarm`], [`error`], [`proto`] | deadlines at the price of one timer a task; the one error type; the messages of the Open Inference Protocol over gRPC |
 //!

@@ -84,7 +84,6 @@ pub mod concurrent {
 }
 
 /// HTTP for the synchronous roles.
-#[cfg(feature = "outbound-http")]
 pub mod outbound {
     wasmtime::component::bindgen!({
         path: "wit",
@@ -95,7 +94,6 @@ pub mod outbound {
 }
 
 /// HTTP for the role `streaming-model`.
-#[cfg(feature = "outbound-http")]
 pub mod concurrent_outbound {
     wasmtime::component::bindgen!({
         path: ["wit", "wit/async"],
@@ -108,7 +106,6 @@ pub mod concurrent_outbound {
     });
 }
 
-#[cfg(feature = "outbound-http")]
 pub use self::{
     concurrent_outbound::hostler::concurrent::http as concurrent_http,
     outbound::hostler::plugin::{http, http_types},

@@ -226,7 +226,6 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = common_linker(engine)?;
     callables::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    #[cfg(feature = "outbound-http")]
     super::bindings::http::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }
@@ -237,7 +236,6 @@ fn concurrent_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     sinks::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     clock::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     concurrent_models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    #[cfg(feature = "outbound-http")]
     super::bindings::concurrent_http::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }
@@ -252,7 +250,6 @@ fn common_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     state::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    #[cfg(feature = "outbound-http")]
     super::bindings::http_types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -113,12 +113,12 @@ impl Anatomy {
     fn why_not(interface: &str) -> Option<&'static str> {
         let ours = |name: &str| interface.split_once('@').is_some_and(|(interface, _)| interface == name);
         let http = ours("hostler:plugin/http") || ours("hostler:concurrent/http");
-        if http && !cfg!(feature = "outbound-http") {
-            Some(" (HTTP to other servers is in hosts that are built with --features outbound-http)")
-        } else if http {
+        if http {
             Some(" (a streaming-model asks by hostler:concurrent/http, all others by hostler:plugin/http)")
         } else if interface.starts_with("wasi:http") {
-            Some(" (plugins have no network; HTTP is hostler:plugin/http, in hosts that are built with it)")
+            Some(
+                " (plugins have no network; HTTP is hostler:plugin/http, to servers that the manifest allows)",
+            )
         } else {
             None
         }
@@ -182,10 +182,9 @@ pub(super) fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
         true => &["hostler:concurrent/sinks", "hostler:concurrent/clock", "hostler:concurrent/models"],
         false => &["hostler:plugin/callables", "hostler:plugin/models"],
     };
-    let http: &[&str] = match (cfg!(feature = "outbound-http"), concurrent) {
-        (false, _) => &[],
-        (true, true) => &["hostler:concurrent/http", "hostler:plugin/http-types"],
-        (true, false) => &["hostler:plugin/http", "hostler:plugin/http-types"],
+    let http: &[&str] = match concurrent {
+        true => &["hostler:concurrent/http", "hostler:plugin/http-types"],
+        false => &["hostler:plugin/http", "hostler:plugin/http-types"],
     };
     let own = own.iter().chain(http).map(|name| format!("{name}@{CONTRACT_VERSION}"));
     let ours = ["types", "assets", "state", "metrics"]

@@ -15,7 +15,6 @@ mod instance;
 mod log;
 mod memory;
 mod numbers;
-#[cfg(feature = "outbound-http")]
 mod outbound;
 mod state;
 mod undrained;

@@ -25,7 +25,6 @@ pub struct Grant {
     pub(super) memory: Arc<Memory>,
     pub(super) numbers: Arc<Numbers>,
     /// The servers that it may ask; none: nobody.
-    #[cfg(feature = "outbound-http")]
     pub(super) outbound: Option<super::outbound::Outbound>,
 }
 
@@ -35,21 +34,11 @@ impl Grant {
         let memory = engine.memory(&name, limits.state_bytes);
         let numbers = Arc::new(Numbers::new(Arc::clone(&name), metrics));
         let (config, assets) = Default::default();
-        Grant {
-            name,
-            limits,
-            config,
-            assets,
-            memory,
-            numbers,
-            #[cfg(feature = "outbound-http")]
-            outbound: None,
-        }
+        Grant { name, limits, config, assets, memory, numbers, outbound: None }
     }
 
     /// Lets the plugin ask servers; its connections live on `runtime`. `ca` has certificates in PEM, trusted beside
     /// those that this machine trusts.
-    #[cfg(feature = "outbound-http")]
     pub fn allow_http(
         &mut self,
         limits: crate::config::outbound::OutboundLimits,
@@ -81,7 +70,6 @@ pub(super) struct CallState {
     /// What it may call, and what it has called.
     pub calls: Calls,
     /// How often it has asked a server.
-    #[cfg(feature = "outbound-http")]
     pub asked: std::sync::atomic::AtomicU32,
 }
 
@@ -139,7 +127,6 @@ impl State {
             deadline,
             result_bytes_left: self.grant.limits.result_bytes,
             calls: Calls::default(),
-            #[cfg(feature = "outbound-http")]
             asked: Default::default(),
         });
     }

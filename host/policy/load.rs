@@ -191,7 +191,6 @@ impl Loader {
         grant.config.clone_from(&plan.config);
         grant.assets = assets.collect::<Result<_>>().map_err(named)?;
         let numbers = grant.numbers();
-        #[cfg(feature = "outbound-http")]
         if let Some(http) = &plan.http {
             let ca = http.ca.as_ref().map(|file| files.read(file)).transpose().map_err(named)?;
             let runtime = self.runtime.clone();

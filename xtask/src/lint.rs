@@ -16,10 +16,6 @@ pub fn lint(layout: &Layout) -> Result<()> {
     let deny = ["--", "-D", "warnings"];
     run(layout.cargo().args(["clippy", "--workspace", "--all-targets"]).args(deny), "")?;
 
-    step("clippy on outbound HTTP");
-    let outbound = ["--features", "hostler/outbound-http", "--lib", "--test", "outbound"];
-    run(layout.cargo().args(["clippy", "--workspace"]).args(outbound).args(deny), "")?;
-
     let crates: Vec<_> =
         all(layout)?.into_iter().filter(|plugin| plugin.language == Language::Rust).collect();
     if !crates.is_empty() {

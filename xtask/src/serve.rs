@@ -30,10 +30,7 @@ pub fn serve(layout: &Layout, args: &[String]) -> Result<()> {
     let library = onnxruntime::library(layout)?;
     plugin::build_all(layout, true)?;
     plugin::build_example(layout, example)?;
-    let outbound =
-        std::fs::read_to_string(layout.root.join(&manifest)).is_ok_and(|text| text.contains(".http]"));
-    let features: &[&str] = if outbound { &["outbound-http"] } else { &[] };
-    let binary = build_host_with(layout, release, features)?;
+    let binary = build_host(layout, release)?;
     step(&format!("hostler serve {manifest}"));
     let mut host = Command::new(binary);
     host.current_dir(&layout.root)
@@ -47,15 +44,10 @@ pub fn serve(layout: &Layout, args: &[String]) -> Result<()> {
 
 /// Builds the program; its path.
 pub fn build_host(layout: &Layout, release: bool) -> Result<PathBuf> {
-    build_host_with(layout, release, &[])
-}
-
-fn build_host_with(layout: &Layout, release: bool, features: &[&str]) -> Result<PathBuf> {
     let profile = if release { "release" } else { "debug" };
     step(&format!("build host ({profile})"));
     let mut cargo = layout.cargo();
     cargo.args(["build", "--bin", "hostler"]).args(release.then_some("--release"));
-    cargo.args(features.iter().flat_map(|feature| ["--features", feature]));
     run(&mut cargo, "")?;
     Ok(layout.target()?.join(profile).join("hostler"))
 }

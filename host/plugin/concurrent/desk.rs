@@ -304,7 +304,6 @@ pub struct InFlight {
     /// Calls to models that are under way on its behalf, and end with it.
     invocations: Mutex<Vec<Weak<Running>>>,
     /// How often it has asked a server.
-    #[cfg(feature = "outbound-http")]
     pub asked: AtomicU32,
     /// What is needed to make the call again; and the place that it holds.
     ticket: Mutex<Option<Ticket>>,
@@ -329,7 +328,6 @@ impl InFlight {
             stopped: OnceLock::new(),
             stop: Notify::new(),
             invocations: Mutex::default(),
-            #[cfg(feature = "outbound-http")]
             asked: AtomicU32::new(0),
             ticket: Mutex::new(Some(ticket)),
         }

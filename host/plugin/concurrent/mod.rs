@@ -7,7 +7,6 @@
 mod desk;
 mod helm;
 mod host_calls;
-#[cfg(feature = "outbound-http")]
 mod http;
 mod instance;
 mod models;

@@ -34,11 +34,6 @@ const BODY_KB_MAX: usize = 1 << 20;
 
 impl Planner<'_> {
     pub(super) fn http(&mut self, plugin: &str, table: &Spanned<manifest::Http>) -> Option<HttpPlan> {
-        if !cfg!(feature = "outbound-http") {
-            let message = format!("{plugin} has a table http, which this host cannot honour");
-            self.hinted(table.span(), message, "build the host with --features outbound-http");
-            return None;
-        }
         let what = format!("{plugin}: http");
         let table = table.get_ref();
         let mut allow = Vec::new();

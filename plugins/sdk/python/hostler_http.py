@@ -4,8 +4,7 @@
 
     answer = hostler_http.fetch("https://features.internal:8080/users/7", headers={"accept": "application/json"})
 
-A module of its own, because a component that imports it runs only in hosts that are built with
-`--features outbound-http`. It waits, and the worker waits with it.
+A module of its own, because importing it adds an import to the component. The call blocks, and its worker with it.
 """
 
 from componentize_py_types import Err

@@ -1,5 +1,5 @@
 //! Asking HTTP servers: those that the manifest allows under `[plugins.<name>.http]`. A component that calls [`fetch`]
-//! runs in hosts that are built with `--features outbound-http`, and in no other.
+//! imports the interface `hostler:plugin/http`.
 //!
 //! ```no_run
 //! use hostler_plugin::{Error, http};

@@ -66,7 +66,7 @@
 //! ```
 //!
 //! What stands in another server is asked with [`http::fetch`], or with [`concurrent::fetch`] in a streaming model, if
-//! the manifest allows that server and the host is built with `--features outbound-http`.
+//! the manifest allows that server.
 //!
 //! It knows no model, and of JSON only what a small plugin needs to read it. On a target that is not
 //! WebAssembly everything compiles, so that a plugin's own logic can be tested with `cargo test`, but
