@@ -1,8 +1,6 @@
-//! Speaks gRPC to a host, through a client made from the same file. Included by those tests alone that do, since
-//! it takes long to compile.
-#![allow(dead_code, reason = "each test file uses its own part")]
+//! Speaks gRPC to a host, through a client generated from the same protocol file.
 
-use crate::support::{Host, PATIENCE, Setup, model};
+use super::{Host, PATIENCE, Setup, model};
 use bytes::{Buf, BufMut};
 use hostler::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use hostler::proto::inference::model_infer_request::InferInputTensor;

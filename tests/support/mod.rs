@@ -1,5 +1,5 @@
 //! Starts a real host on free ports, in a folder of its own, and speaks to it as a client would.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod certificates;
 pub mod client;
@@ -7,9 +7,11 @@ pub mod control;
 pub mod custom;
 pub mod exposition;
 pub mod gather;
+pub mod grpc;
 pub mod jobs;
 pub mod load;
 pub mod slow;
+pub mod store;
 pub mod streaming;
 pub mod triton;
 pub mod versions;

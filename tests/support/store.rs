@@ -8,7 +8,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
 
-use super::support::{PATIENCE, eventually, root};
+use super::{PATIENCE, eventually, root};
 
 pub struct Store {
     pub address: SocketAddr,

@@ -1,5 +1,5 @@
-//! The Python packages that the client programs of the tests need. Only fetches them: `tests/tritonclient.rs` and
-//! `tests/side_by_side.rs` run the programs, and find the packages through the variable that this module names.
+//! The Python packages that the client programs of the tests need. Only fetches them: `tests/protocols/tritonclient.rs` and
+//! `tests/guests/side_by_side.rs` run the programs, and find the packages through the variable that this module names.
 
 use std::path::PathBuf;
 

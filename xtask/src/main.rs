@@ -27,6 +27,7 @@ cargo xtask <command>
 
   serve [--release] [EXAMPLE] [-- ARGS]   set up, build and serve examples/EXAMPLE (default: bankchurn)
   test [--only lints|tests] [ARGS]        all that CI checks; ARGS go to `cargo test` and skip the lints
+  soak [N]                                the long forms of tests that have one, N swaps each (default: 400)
   plugin NAME [--as OTHER]                build plugins/NAME and put it at plugins/bin/NAME.wasm (or OTHER.wasm)
   ort                                     fetch the ONNX Runtime library into the cache and print its path
   triton                                  fetch a Triton into the cache and print the program that starts it
@@ -67,6 +68,7 @@ fn dispatch(args: &[String]) -> Result<()> {
     match name {
         "serve" => serve::serve(&layout, rest),
         "test" => test::test(&layout, rest),
+        "soak" => test::soak(&layout, rest),
         "plugin" => plugin::command(&layout, rest),
         "ort" => onnxruntime::library(&layout).map(|path| println!("{}", path.display())),
         "triton" => triton::program(&layout).map(|path| println!("{}", path.display())),

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: all that continuous integration checks, the cheap before the dear.
 
+use std::process::Command;
+
 use crate::command::{run, step};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -26,24 +28,41 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
         lint(layout)?;
     }
     if tests {
-        let library = onnxruntime::library(layout)?;
-        plugin::build_all(layout, false)?;
-        let packages = clients::packages(layout)?;
-        let (variable, value) = triton::variable(layout);
+        let mut cargo = prepared(layout)?;
         step("tests");
-        let mut cargo = layout.cargo();
-        cargo.args(["test", "--workspace"]).args(args).env(onnxruntime::VARIABLE, &library);
-        cargo.env(clients::VARIABLE, packages).env(variable, value);
-        run(&mut cargo, "")?;
-        if args.is_empty() {
-            // What ships is tested above. This compiles the host once more, and no dependency of it: cargo's target
-            // folder has room for both, so that neither is made again.
-            step("tests of outbound HTTP");
-            let mut cargo = layout.cargo();
-            cargo.args(["test", "--workspace", "--features", "hostler/outbound-http", "--test", "outbound"]);
-            run(cargo.env(onnxruntime::VARIABLE, library), "")?;
-        }
+        run(cargo.args(["test", "--workspace"]).args(args), "")?;
     }
     step("all good");
     Ok(())
+}
+
+/// `soak [N]`: the tests that repeat something and are short in CI, at their full length, in a release build.
+pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
+    let swaps: u32 = match args {
+        [] => 400,
+        [count] => count.parse().ok().unwrap_or(0),
+        _ => 0,
+    };
+    if swaps == 0 {
+        return Err(Error::new("soak: expected a number of swaps", "example: cargo xtask soak 400"));
+    }
+    let mut cargo = prepared(layout)?;
+    step(&format!("long tests, {swaps} swaps each"));
+    cargo.args(["test", "--release", "--test", "guests", "--test", "operations", "--test", "remotes", "--"]);
+    cargo.args(["--nocapture", "--test-threads=1"]).args(SOAKS).env("HOSTLER_SOAK", swaps.to_string());
+    run(&mut cargo, "")
+}
+
+/// Modules with tests that read `HOSTLER_SOAK`.
+const SOAKS: [&str; 4] = ["soak::", "custom_swaps::", "triton_swaps::", "streaming_faults::"];
+
+/// Cargo, with all that the tests need built, fetched and named in its environment.
+fn prepared(layout: &Layout) -> Result<Command> {
+    let library = onnxruntime::library(layout)?;
+    plugin::build_all(layout, false)?;
+    let packages = clients::packages(layout)?;
+    let (variable, value) = triton::variable(layout);
+    let mut cargo = layout.cargo();
+    cargo.env(onnxruntime::VARIABLE, library).env(clients::VARIABLE, packages).env(variable, value);
+    Ok(cargo)
 }

@@ -1,0 +1,19 @@
+//! Plugins: the contract, the sandbox, calls between models, streaming, and every SDK.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod calls;
+mod contract;
+mod copies;
+mod custom;
+mod custom_swaps;
+mod languages;
+mod outbound;
+mod plugin_files;
+mod sandbox;
+mod side_by_side;
+mod streaming;
+mod streaming_calls;
+mod streaming_faults;
+mod streaming_python;

@@ -1,0 +1,210 @@
+//! Plugin files: what cannot be served is refused at load, by `check` and by `serve`, with a reason that
+//! says what was wanted and what was found; what was compiled once is kept, and no disk can break that.
+
+use crate::support::{Host, Setup, model, plugin, replace, root};
+use serde_json::json;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+/// One of the faulty components in `plugins/hostile/wat`.
+fn wat(name: &str) -> Vec<u8> {
+    wat::parse_file(root().join(format!("plugins/hostile/wat/{name}.wat"))).expect("it is WAT")
+}
+
+fn wasm(name: &str) -> Vec<u8> {
+    std::fs::read(plugin(name)).expect("a plugin")
+}
+
+/// A manifest for one plugin in one role; its file is `p.wasm`.
+fn setup(role: &str, server: &str, wasm: &[u8]) -> Setup {
+    let model = match role {
+        "model" => "plugin = \"p\"",
+        _ => "path = \"m.onnx\"\ntransformer = \"p\"",
+    };
+    let manifest = format!(
+        "[server]\n{server}\n[plugins.p]\npath = \"p.wasm\"\ntimeout_ms = 500\n[models.m]\n{model}\n\
+         [policy]\ndefault = \"cpu\"\n"
+    );
+    let setup = Setup::new(&manifest).file("m.onnx", model_file());
+    replace(&setup.path("p.wasm"), wasm);
+    setup
+}
+
+fn model_file() -> PathBuf {
+    model("identity")
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_a_reason() {
+    let half = |name: &str| wasm(name)[..wasm(name).len() / 2].to_vec();
+    let cases: Vec<(&str, &str, Vec<u8>, &[&str])> = vec![
+        ("no role", "model", wat("empty"), &["needs the role model", "exports nothing"]),
+        (
+            "a model as transformer",
+            "transformer",
+            wat("smallest"),
+            &["needs the role transformer (export hostler:plugin/transformer@0.1.0)", "its role is model"],
+        ),
+        (
+            "a transformer as model",
+            "model",
+            wasm("churn"),
+            &["needs the role model (export hostler:plugin/model@0.1.0)", "its role is transformer"],
+        ),
+        (
+            "another version",
+            "transformer",
+            wat("wrong-version"),
+            &["built against hostler:plugin/transformer@0.9.0", "this host has 0.1.0"],
+        ),
+        (
+            "a missing import",
+            "model",
+            wat("missing-import"),
+            &["imports what this host does not give: other:pkg/thing@1.0.0"],
+        ),
+        ("other functions", "model", wat("wrong-types"), &["metadata", "expected `record` found `u32`"]),
+        ("a core module", "model", wat("core-module"), &["a core WebAssembly module, not a component"]),
+        ("an empty file", "model", Vec::new(), &["the file is empty"]),
+        ("a text", "model", b"plugin = true\n".to_vec(), &["the file is not WebAssembly"]),
+        ("half a file", "model", half("hostile"), &["not a component that this host can run"]),
+        (
+            "a header alone",
+            "model",
+            b"\0asm\x0d\0\x01\0\0".to_vec(),
+            &["not a component that this host can run"],
+        ),
+        ("a start that traps", "model", wat("start-trap"), &["metadata", "panicked or aborted"]),
+        ("a start without end", "model", wat("start-spin"), &["was stopped after", "its timeout_ms is 500"]),
+        ("metadata that traps", "model", wat("metadata-trap"), &["metadata", "panicked or aborted"]),
+        ("metadata that is no text", "model", wat("metadata-odd"), &["metadata", "invalid utf-8"]),
+        (
+            "10 GiB of memory",
+            "model",
+            wat("memory-10gib"),
+            &["10737418240", "exceeds the limit of 0x40000000"],
+        ),
+        ("4 GiB of memory", "model", wat("memory-4gib"), &["4294967296", "exceeds the limit of 0x40000000"]),
+    ];
+    for (name, role, wasm, parts) in cases {
+        let setup = setup(role, "", &wasm);
+        for command in
+            [&["check"][..], &["serve", "hostler.toml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]]
+        {
+            let (code, _, error) = setup.run(command);
+            assert_eq!(code, 1, "{name}: {command:?}: {error}");
+            for part in [&["plugin \"p\""][..], parts].concat() {
+                assert!(error.contains(part), "{name}: {command:?} lacks {part:?}:\n{error}");
+            }
+        }
+        let (code, out, error) = setup.run(&["check", "p.wasm"]);
+        // A plugin in a role that its manifest does not want is no bad plugin.
+        let expected = i32::from(!parts.iter().any(|part| part.starts_with("its role is")));
+        assert_eq!(code, expected, "{name}: check p.wasm: {out}{error}");
+    }
+}
+
+#[test]
+fn the_smallest_plugin_is_served() {
+    let host = setup("model", "", &wat("smallest")).start();
+    let answer = host.predict("m", json!([1.5, 2.5]));
+    assert_eq!(answer.result(), json!({"x": [1.5, 2.5]}));
+}
+
+/// The compiled components in the folder `cache`.
+fn entries(setup: &Setup) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(setup.path("cache")).expect("the cache's folder");
+    files.map(|file| file.expect("a file").path()).collect()
+}
+
+fn works(host: &Host) {
+    let answer = host.predict("m", json!([1.5, 2.5]));
+    assert_eq!(answer.result(), json!({"x": [1.5, 2.5]}));
+}
+
+/// The log up to the line that says what is served.
+fn log_of_start(host: &Host) -> String {
+    host.wait_for_log(&["policy", "applied"]);
+    host.log()
+}
+
+/// Starts a host, asks it once, and says whether it complained about what it found in its cache.
+fn complains(setup: &Setup) -> bool {
+    let host = Setup::at(setup.dir.path()).start();
+    works(&host);
+    log_of_start(&host).contains("compiled plugin is damaged")
+}
+
+#[test]
+fn a_compiled_plugin_is_kept_and_a_damaged_one_is_compiled_again() {
+    let setup = setup("model", "cache_dir = \"cache\"", &wat("smallest"));
+    assert!(!complains(&setup), "the first start");
+    let [entry] = &entries(&setup)[..] else { panic!("{:?}", entries(&setup)) };
+    let compiled = std::fs::read(entry).expect("the entry");
+    let mode = std::fs::metadata(setup.path("cache")).expect("the folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "native code is for its user alone");
+
+    // An entry is renamed into its place: it would be another file.
+    let inode = || std::fs::metadata(entry).expect("the entry").ino();
+    let before = inode();
+    assert!(!complains(&setup), "the second start");
+    assert_eq!(inode(), before, "the second start takes what is there");
+
+    let mut flipped = compiled.clone();
+    flipped[compiled.len() / 2] ^= 1;
+    let damages = [
+        ("a flipped bit", flipped),
+        ("cut", compiled[..compiled.len() / 3].to_vec()),
+        ("empty", Vec::new()),
+        ("longer", [&compiled[..], b"!"].concat()),
+    ];
+    for (name, damage) in damages {
+        replace(entry, &damage);
+        assert!(complains(&setup), "{name}");
+        assert_ne!(std::fs::read(entry).expect("the entry"), damage, "{name}: it is written anew");
+        assert_eq!(entries(&setup).len(), 1, "{name}");
+        assert!(!complains(&setup), "{name}: mended for the next start");
+    }
+}
+
+#[test]
+fn an_entry_of_another_plugin_is_not_run() {
+    let cached = |wasm: &[u8]| {
+        let setup = setup("model", "cache_dir = \"cache\"", wasm);
+        drop(Setup::at(setup.dir.path()).start());
+        let entry = entries(&setup).remove(0);
+        (setup, entry)
+    };
+    let (_other, stranger) = cached(&wasm("echo"));
+    let (setup, entry) = cached(&wat("smallest"));
+    std::fs::copy(stranger, entry).expect("a copy");
+    assert!(complains(&setup));
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_costs_one_line_in_the_log() {
+    for (name, dir) in [
+        ("below a file", "p.wasm/cache"),
+        ("a file", "p.wasm"),
+        ("no disk", "/proc/self/cache"),
+        ("a long name", &"x".repeat(300)),
+    ] {
+        let host = setup("model", &format!("cache_dir = \"{dir}\""), &wat("smallest")).start();
+        works(&host);
+        let complaints = log_of_start(&host).matches("compiled plugins cannot be kept").count();
+        assert_eq!(complaints, 1, "{name}: {}", host.log());
+        assert_eq!(std::fs::read(host.path("p.wasm")).expect("the plugin"), wat("smallest"), "{name}");
+    }
+}
+
+#[test]
+fn a_read_only_cache_is_used() {
+    let setup = setup("model", "cache_dir = \"cache\"", &wat("smallest"));
+    let cache = setup.path("cache");
+    std::fs::create_dir(&cache).expect("the folder");
+    // The user of the tests may be one whom no permission stops: the host has to serve in both cases.
+    std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o555)).expect("permissions");
+    let host = setup.start();
+    works(&host);
+    std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+}

@@ -1,0 +1,17 @@
+//! Manifests, reloads, rollouts, and the command line.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod canary;
+mod cli;
+mod drill;
+mod examples;
+mod executors;
+mod gpu;
+mod guard;
+mod manifest;
+mod models;
+mod reload;
+mod routing;
+mod soak;

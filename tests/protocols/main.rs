@@ -1,0 +1,12 @@
+//! The Open Inference Protocol over REST and gRPC, and its model control.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod control;
+mod control_views;
+mod grpc;
+mod grpc_stream;
+mod oip;
+mod oip_extensions;
+mod tritonclient;

@@ -1,0 +1,9 @@
+//! Models that a Triton serves.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod calls_remote;
+mod triton;
+mod triton_streams;
+mod triton_swaps;

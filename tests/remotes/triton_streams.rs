@@ -1,0 +1,128 @@
+//! Decoupled models of a real Triton, below any protocol: responses as they come, none, errors, callers who leave.
+
+use crate::support::eventually;
+use crate::support::triton::Triton;
+use hostler::error::Kind;
+use hostler::executor::{Call, Callable, Executor, Source, TritonConfig, TritonExecutor};
+use hostler::metrics::Metrics;
+use hostler::predict::{Context, Datatype, Payload, Responses, Tensor};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+struct Remote {
+    executor: TritonExecutor,
+    model: Arc<dyn Callable>,
+}
+
+impl Remote {
+    fn new(triton: &Triton) -> Self {
+        let config = TritonConfig {
+            url: format!("http://{}", triton.url()),
+            workers: 4,
+            threads: 1,
+            channels: 2,
+            connect_timeout: Duration::from_secs(1),
+            keepalive: None,
+            message_bytes_max: 1 << 20,
+        };
+        let executor = TritonExecutor::start("remote", config, None, &Metrics::new()).unwrap();
+        let source = Source::Remote { name: "repeat".into(), version: None, twin: None };
+        let model = executor.load(&source).unwrap();
+        Remote { executor, model }
+    }
+
+    fn ask(&self, values: &[i32], delay_ms: u32) -> Responses {
+        let shape = || [values.len() as i64][..].into();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let delays: Vec<u8> = values.iter().flat_map(|_| delay_ms.to_le_bytes()).collect();
+        let inputs = vec![
+            Tensor::new("values", Datatype::Int32, shape(), bytes.into()).unwrap(),
+            Tensor::new("delays_ms", Datatype::Uint32, shape(), delays.into()).unwrap(),
+        ];
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let context = Context::new("id".into(), "repeat".into(), "1".into(), Some(deadline));
+        let call = Call {
+            context: Arc::new(context),
+            input: Payload::Tensors(inputs),
+            transformer: None,
+            callable: Arc::clone(&self.model),
+            batching: None,
+            runs: None,
+        };
+        self.executor.submit(call).unwrap()
+    }
+
+    fn wait_for_idle(&self) {
+        eventually("an idle executor", || (self.executor.status().busy == 0).then_some(()), String::new);
+    }
+}
+
+/// The value in each response, when it came, and how the stream ended.
+fn collect(mut responses: Responses) -> (Vec<(i32, Duration)>, Option<hostler::error::Error>) {
+    let started = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let mut values = Vec::new();
+        while let Some(response) = responses.next().await {
+            let tensors = match response {
+                Ok(response) => response.payload,
+                Err(error) => return (values, Some(error)),
+            };
+            let Payload::Tensors(tensors) = tensors else { panic!("tensors") };
+            let value = tensors.iter().find(|tensor| tensor.name() == "value").expect("a value");
+            values.push((i32::from_le_bytes(value.data()[..].try_into().unwrap()), started.elapsed()));
+        }
+        (values, None)
+    })
+}
+
+#[test]
+fn responses_come_one_by_one_as_the_model_gives_them() {
+    let Some(triton) = Triton::start(&["repeat"]) else { return };
+    let remote = Remote::new(&triton);
+    assert!(remote.model.metadata().streaming);
+
+    let (values, end) = collect(remote.ask(&[7, 8, 9], 200));
+    assert_eq!(values.iter().map(|(value, _)| *value).collect::<Vec<_>>(), [7, 8, 9]);
+    assert!(end.is_none(), "{end:?}");
+    for (index, (_, at)) in values.iter().enumerate() {
+        let expected = Duration::from_millis(200) * (index as u32 + 1);
+        let late = at.saturating_sub(expected);
+        assert!(*at >= expected && late < Duration::from_millis(150), "response {index} after {at:?}");
+    }
+    // None at all, and more than wait between the ends.
+    assert!(matches!(collect(remote.ask(&[], 0)), (values, None) if values.is_empty()));
+    let many: Vec<i32> = (0..500).collect();
+    let (values, end) = collect(remote.ask(&many, 0));
+    assert_eq!((values.len(), end.is_none()), (500, true));
+    assert!(values.iter().map(|(value, _)| *value).eq(many));
+
+    // An error ends it, after what came before.
+    let (values, end) = collect(remote.ask(&[1, -1, 2], 0));
+    let end = end.expect("an error");
+    assert_eq!((values.len(), end.kind()), (1, Kind::Failed));
+    assert!(end.message().contains("value 1 is negative"), "{end}");
+    remote.wait_for_idle();
+}
+
+#[test]
+fn streams_run_beside_each_other_and_end_with_their_caller() {
+    let Some(mut triton) = Triton::start(&["repeat"]) else { return };
+    let remote = Remote::new(&triton);
+    let slow = remote.ask(&[1, 2], 5_000);
+    let started = Instant::now();
+    assert_eq!(collect(remote.ask(&[3], 10)).0.len(), 1);
+    assert!(started.elapsed() < Duration::from_secs(4), "the slow one is not waited for");
+    assert_eq!(remote.executor.status().busy, 1);
+    drop(slow);
+    remote.wait_for_idle();
+
+    // The remote dies in the middle of one.
+    let lost = remote.ask(&[1, 2], 5_000);
+    std::thread::sleep(Duration::from_millis(100));
+    triton.kill();
+    let started = Instant::now();
+    let (_, end) = collect(lost);
+    assert_eq!(end.expect("an error").kind(), Kind::Unavailable);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}

@@ -1,0 +1,20 @@
+//! Requests over the plain interface, from the first byte to the answer or the refusal, and jobs.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_connections;
+mod bad_requests;
+mod batch;
+mod batching;
+mod batching_answers;
+mod deadlines;
+mod disconnects;
+mod jobs;
+mod jobs_end;
+mod jobs_faults;
+mod jobs_http;
+mod metrics;
+mod overload;
+mod predict;
+mod shutdown;
