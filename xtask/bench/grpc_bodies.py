@@ -21,6 +21,8 @@ MODELS = {
     "hostler-bankchurn": ("bankchurn", "bankchurn"),
     "reused": ("bankchurn", "reused"),
     "fresh": ("bankchurn", "fresh"),
+    # `bench --against`
+    "plain": ("bankchurn", "plain"),
 }
 for name, (source, model) in MODELS.items():
     tensor = json.loads((folder / f"triton-{source}.json").read_text())["inputs"][0]

@@ -10,7 +10,10 @@ use crate::packages::python_packages;
 /// Where the tests look for the packages.
 pub const VARIABLE: &str = "HOSTLER_TRITONCLIENT";
 
+/// Which packages.
+pub const REQUIREMENTS: &str = "tests/clients/requirements.txt";
+
 /// The folder with them, made if need be.
 pub fn packages(layout: &Layout) -> Result<PathBuf> {
-    python_packages(layout, &layout.root.join("tests/clients/requirements.txt"))
+    python_packages(layout, &layout.root.join(REQUIREMENTS))
 }

@@ -35,6 +35,9 @@ cargo xtask <command>
         [--quick] [--hostler PATH]        only see that it works; measure another build
         [--batching]                      instead: each model with and without max_batch_size
         [--executors]                     instead: each model with and without a plugin before its executor
+  bench --against BINARY [--seconds N]    measure this build against an earlier one, pair by pair, and judge
+        [--rounds PAIRS] [--only ROW]     at least 20 pairs; one of plain, reused, fresh, batched, plain-grpc
+        [--quick] [--hostler PATH]        only see that it works; judge another build
   bench triton [--seconds N] [--rounds N] measure against a real Triton, by HTTP and gRPC, streams included
   bench waits [--rounds N]                thousands of requests that wait in one instance; against a real Triton
   bench protocol [--seconds N]            users who think, a slow model, probes; against FastAPI

@@ -6,9 +6,12 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::command::output;
+use crate::command::{output, step};
 use crate::error::{Attempt, Result};
 use crate::layout::Layout;
+
+/// An idle machine shows less; more than this is seen in the results.
+const BUSY_PERCENT_MAX: f64 = 10.0;
 
 /// Processor, kernel and all versions that matter, as a Markdown list. `requirements` has those of the peer's packages.
 pub fn describe(layout: &Layout, hostler: &Path, requirements: &str, busy_percent: f64) -> Result<String> {
@@ -30,6 +33,23 @@ pub fn describe(layout: &Layout, hostler: &Path, requirements: &str, busy_percen
         pins.collect::<Vec<_>>().join(", "),
         wrk_version(),
     ))
+}
+
+/// Which build a program is: its version, and the begin of its digest.
+pub fn build(program: &Path) -> Result<String> {
+    let text = output(Command::new("sha256sum").arg(program), "sha256sum is in Debian's package coreutils")?;
+    // A name with odd characters has a backslash before the digest.
+    let digest: String = text.trim_start_matches('\\').chars().take(12).collect();
+    Ok(format!("{}, sha256 {digest}…", version(program)))
+}
+
+/// Says so if others use the machine.
+pub fn warn_if_busy(busy_percent: f64) {
+    if busy_percent > BUSY_PERCENT_MAX {
+        step(&format!(
+            "warning: the machine is {busy_percent:.0} % busy with other work: expect poor numbers"
+        ));
+    }
 }
 
 /// How much of all cores others use: looked at for one second, before anything is started.

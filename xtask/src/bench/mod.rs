@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: Hostler against FastAPI + uvicorn on the same model, interleaved in one run, because two runs
 //! on one machine differ by more than what is measured. Only this file knows who is measured with what.
 
+mod against;
 mod compare;
 mod grpc;
 mod http;
 mod machine;
+mod paired;
 mod probe;
 mod protocol;
 mod report;
@@ -28,8 +30,6 @@ use server::Server;
 const CONNECTIONS: [u32; 3] = [1, 10, 100];
 /// What the languages of plugins cost is compared under this load alone.
 const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
-/// An idle machine shows less; more than this is seen in the results.
-const BUSY_PERCENT_MAX: f64 = 10.0;
 /// The route of the plain interface.
 const PREDICT: &str = "/predict";
 /// FastAPI and what it needs.
@@ -109,6 +109,9 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     if args.first().is_some_and(|arg| arg == "waits") {
         return waits::waits(layout, &args[1..]);
     }
+    if args.iter().any(|arg| arg == "--against") {
+        return against::against(layout, args);
+    }
     let plan = parse(args)?;
     packages::debian_program("wrk")?;
     let library = onnxruntime::library(layout)?;
@@ -121,11 +124,7 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     let folder = layout.target()?.join("bench");
     write_bodies(layout, &python, &folder)?;
     let busy_percent = machine::busy_percent()?;
-    if busy_percent > BUSY_PERCENT_MAX {
-        step(&format!(
-            "warning: the machine is {busy_percent:.0} % busy with other work: expect poor numbers"
-        ));
-    }
+    machine::warn_if_busy(busy_percent);
 
     let machine = machine::describe(layout, &binary, REQUIREMENTS, busy_percent)?;
     let page = layout.root.join("docs/performance.md");

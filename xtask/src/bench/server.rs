@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use crate::packages::see_packages;
 
 /// Enough to import Python's packages or to compile a plugin on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// No first line of a server is longer.
+const LINE_BYTES_MAX: u64 = 1 << 10;
 
 pub struct Server {
     /// Of HTTP; 0 if it has none.
@@ -70,6 +74,16 @@ pub fn hostler(
     library: &Path,
     logs: &Path,
 ) -> Result<Server> {
+    hostler_named(layout, "hostler", manifest, [binary, library, logs])
+}
+
+/// The same under a name of its own, which its log has too: for several builds beside each other.
+pub fn hostler_named(
+    layout: &Layout,
+    name: &str,
+    manifest: &str,
+    [binary, library, logs]: [&Path; 3],
+) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     command.current_dir(&layout.root).env(onnxruntime::VARIABLE, library);
     command.args([
@@ -82,13 +96,14 @@ pub fn hostler(
         "--grpc",
         "127.0.0.1:0",
     ]);
-    let log = logs.join("hostler.log");
+    let log = logs.join(name).with_extension("log");
     let mut child = start(command.stdout(Stdio::piped()), &log)?;
-    let line = listening_line(&mut child);
+    let stdout = child.stdout.take();
     let mut server = Server::new([0, 0], HEALTH, child);
-    server.port = parse_port(&line, "http=").ok_or_else(|| did_not_start("hostler", &log))?;
-    server.grpc = parse_port(&line, "grpc=").ok_or_else(|| did_not_start("hostler", &log))?;
-    server.wait_until_ready("hostler", &log)?;
+    let line = listening_line(stdout);
+    let ports = parse_port(&line, "http=").zip(parse_port(&line, "grpc="));
+    (server.port, server.grpc) = ports.ok_or_else(|| not_hostler(name, binary, &line, &log))?;
+    server.wait_until_ready(name, &log)?;
     Ok(server)
 }
 
@@ -97,8 +112,9 @@ pub fn grpc_floor(binary: &Path, logs: &Path) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     let log = logs.join("grpc-floor.log");
     let mut child = start(command.arg("127.0.0.1:0").stdout(Stdio::piped()), &log)?;
-    let line = listening_line(&mut child);
+    let stdout = child.stdout.take();
     let mut server = Server::new([0, 0], HEALTH, child);
+    let line = listening_line(stdout);
     server.grpc = parse_port(&line, "grpc=").ok_or_else(|| did_not_start("grpc-floor", &log))?;
     Ok(server)
 }
@@ -255,13 +271,32 @@ fn start(command: &mut Command, log: &Path) -> Result<Child> {
 }
 
 /// The first line, `listening http=127.0.0.1:PORT grpc=...`. What follows is read and dropped, so that the pipe never
-/// fills. Empty if the server ended without it.
-fn listening_line(child: &mut Child) -> String {
-    let mut stdout = BufReader::new(child.stdout.take().expect("invariant: stdout is piped"));
-    let mut line = String::new();
-    drop(stdout.read_line(&mut line));
-    spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-    line
+/// fills. Empty if the server ended without it or did not write it within [`START_LIMIT`].
+fn listening_line(stdout: Option<ChildStdout>) -> String {
+    let stdout = stdout.expect("invariant: stdout is piped");
+    let (sender, receiver) = mpsc::channel();
+    spawn(move || {
+        let (mut stdout, mut line) = (BufReader::new(stdout), Vec::new());
+        drop(stdout.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line));
+        drop(sender.send(String::from_utf8_lossy(&line).into_owned()));
+        std::io::copy(&mut stdout, &mut std::io::sink())
+    });
+    receiver.recv_timeout(START_LIMIT).unwrap_or_default()
+}
+
+/// Why a program is not one that can be measured: it ended or kept silent, or it said something else.
+fn not_hostler(name: &str, binary: &Path, line: &str, log: &Path) -> Error {
+    if line.is_empty() {
+        return did_not_start(&format!("{name} ({})", binary.display()), log);
+    }
+    Error::new(
+        format!(
+            "{name} ({}) is not a hostler with HTTP and gRPC: it said {:?}",
+            binary.display(),
+            line.trim_end()
+        ),
+        "expected `listening http=ADDRESS grpc=ADDRESS ...` as the first line of its output",
+    )
 }
 
 fn parse_port(line: &str, interface: &str) -> Option<u16> {
