@@ -1,10 +1,12 @@
 //! Makes Rust of `host/proto/inference.proto`, in Rust alone: no compiler of the C++ world is asked for.
 
 use prost::Message;
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=host/proto");
+    println!("cargo:rerun-if-changed=host/proto/inference.proto");
     let files = protox::compile(["inference.proto"], ["host/proto"])?;
 
     // What reflection tells a client about the service.
@@ -15,6 +17,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     std::fs::write(out.join("inference.bin"), described.encode_to_vec())?;
 
+    let mut shapes = Shapes::default();
+    for file in &files.file {
+        for message in &file.message_type {
+            shapes.add(&format!(".{}", file.package()), message);
+        }
+    }
+    std::fs::write(out.join("shapes.rs"), shapes.source())?;
+
     tonic_prost_build::configure()
         // Contents of tensors are slices of the message as it arrived.
         .bytes(".")
@@ -23,6 +33,108 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .use_arc_self(true)
         // `ModelInfer` has a way of its own, so the service lacks it.
         .generate_default_stubs(true)
+        // Counts what a message becomes before it is built.
+        .codec_path("crate::proto::codec::BoundedCodec")
         .compile_fds(files)?;
     Ok(())
+}
+
+/// A field, with the numbers that `descriptor.proto` has for types and labels.
+struct Field {
+    number: i32,
+    kind: i32,
+    repeated: bool,
+    type_name: String,
+}
+
+const FLOAT_64: [i32; 3] = [1, 6, 16];
+const FLOAT_32: [i32; 3] = [2, 7, 15];
+const INTEGER_64: [i32; 3] = [3, 4, 18];
+const BOOL: i32 = 8;
+const STRING: i32 = 9;
+const MESSAGE: i32 = 11;
+const BYTES: i32 = 12;
+const REPEATED: i32 = 3;
+
+/// The messages of a file by their full names, each with its fields and whether it is an entry of a map.
+#[derive(Default)]
+struct Shapes(BTreeMap<String, (Vec<Field>, bool)>);
+
+impl Shapes {
+    fn add(&mut self, scope: &str, message: &protox::prost_reflect::prost_types::DescriptorProto) {
+        let name = format!("{scope}.{}", message.name());
+        let field = |field: &protox::prost_reflect::prost_types::FieldDescriptorProto| Field {
+            number: field.number(),
+            kind: field.r#type.unwrap_or_default(),
+            repeated: field.label == Some(REPEATED),
+            type_name: field.type_name().to_owned(),
+        };
+        let is_entry = message.options.as_ref().is_some_and(|options| options.map_entry());
+        for nested in &message.nested_type {
+            self.add(&name, nested);
+        }
+        self.0.insert(name, (message.field.iter().map(field).collect(), is_entry));
+    }
+
+    /// Bytes of a message in Rust, a little more rather than less.
+    fn size(&self, message: &str) -> usize {
+        let size = |field: &Field| match field.kind {
+            _ if field.repeated => 24,
+            STRING => 24,
+            BYTES => 32,
+            MESSAGE => 8 + self.size(&field.type_name),
+            _ => 8,
+        };
+        8 + self.0[message].0.iter().map(size).sum::<usize>()
+    }
+
+    fn field(&self, field: &Field) -> Option<String> {
+        let shape = constant(&field.type_name);
+        Some(match (field.kind, field.repeated) {
+            (MESSAGE, true) if self.0[&field.type_name].1 => format!("Map(&{shape})"),
+            (MESSAGE, true) => format!("Many(&{shape})"),
+            (MESSAGE, false) => format!("One(&{shape})"),
+            (STRING, true) => "Texts".to_owned(),
+            (STRING, false) => "Text".to_owned(),
+            (BYTES, true) => "Slices".to_owned(),
+            (_, false) => return None,
+            (kind, true) if FLOAT_64.contains(&kind) => "Fixed(8)".to_owned(),
+            (kind, true) if FLOAT_32.contains(&kind) => "Fixed(4)".to_owned(),
+            (kind, true) if INTEGER_64.contains(&kind) => "Varints(8)".to_owned(),
+            (BOOL, true) => "Varints(1)".to_owned(),
+            (_, true) => "Varints(4)".to_owned(),
+        })
+    }
+
+    fn source(&self) -> String {
+        let mut source = String::from("use super::growth::{Field, Shape, Shaped};\n");
+        for (name, (fields, _)) in &self.0 {
+            let constant = constant(name);
+            let fields = fields.iter().filter_map(|field| Some((field.number, self.field(field)?)));
+            let fields: String =
+                fields.map(|(number, field)| format!("({number}, Field::{field}), ")).collect();
+            let size = self.size(name);
+            let shape = format!("Shape {{ size: {size}, fields: &[{fields}] }}");
+            let _ = writeln!(source, "pub static {constant}: Shape = {shape};");
+            // Only these are sent by themselves.
+            if let [_, _, message] = name.split('.').collect::<Vec<_>>()[..] {
+                let _ = writeln!(
+                    source,
+                    "impl Shaped for super::inference::{message} {{ const SHAPE: &'static Shape = &{constant}; }}"
+                );
+            }
+        }
+        // The same parameters belong to requests, inputs and outputs.
+        let _ = writeln!(
+            source,
+            "pub static INFER_PARAMETERS_ENTRY: &Shape = &{};",
+            constant(".inference.ModelInferRequest.ParametersEntry")
+        );
+        source
+    }
+}
+
+/// `.inference.A.BEntry` as the name of a constant.
+fn constant(message: &str) -> String {
+    message.trim_start_matches('.').replace('.', "_").to_uppercase()
 }

@@ -17,6 +17,7 @@
 //! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, what clients load and unload an `overlay` over the manifest, `load` the only place that knows concrete executors; [`access_log`] beside it |
 //! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; remotes that are asked; plugins that stand before them |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember, and the servers that they may ask |
+//! | [`offload`] | threads for reading and writing large bodies |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
 //! | [`alarm`], [`error`], [`proto`] | deadlines at the price of one timer a task; the one error type; the messages of the Open Inference Protocol over gRPC |
 //!
@@ -51,6 +52,7 @@ pub mod error;
 pub mod executor;
 pub mod jobs;
 pub mod metrics;
+pub mod offload;
 pub mod plugin;
 pub mod policy;
 pub mod predict;

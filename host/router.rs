@@ -11,7 +11,7 @@ use crate::policy::settings::Limits;
 use crate::policy::tally::Outcome;
 use crate::policy::{Caller, Copy, InUse, Live, Picked, Policy, Route, Shadow};
 use crate::predict::{
-    self, BatchResponses, Context, JsonLimits, JsonText, Parameters, Payload, Response, Responses, Service,
+    self, BatchResponses, Context, JsonText, MemoryBudget, Parameters, Payload, Response, Responses, Service,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -55,14 +55,9 @@ impl Router {
         self.live.contents()
     }
 
-    /// A model's input from JSON: as it is for a transformer, as tensors without one.
-    pub fn input(&self, route: &Route, text: JsonText) -> Result<Payload> {
-        if route.transformer.is_some() {
-            return Ok(Payload::Json(text));
-        }
-        let limits = JsonLimits { tensor_bytes_max: self.limits.max_body_bytes.saturating_mul(4) };
-        let inputs = predict::decode_inputs(&text, route.callable.metadata(), limits);
-        inputs.map(Payload::Tensors).map_err(|error| error.model(route.name.to_string()))
+    /// What one request may become.
+    pub fn budget(&self) -> MemoryBudget {
+        MemoryBudget::new(self.limits.max_body_bytes)
     }
 
     /// Takes the policy snapshot that this request uses to its end; `header` looks up what a canary's rule
@@ -91,6 +86,15 @@ impl Router {
             ended: false,
         }
     }
+}
+
+/// A model's input from JSON: as it is for a transformer, as tensors without one.
+pub fn input(route: &Route, text: JsonText, budget: &mut MemoryBudget) -> Result<Payload> {
+    if route.transformer.is_some() {
+        return Ok(Payload::Json(text));
+    }
+    let inputs = predict::decode_inputs(&text, route.callable.metadata(), budget);
+    inputs.map(Payload::Tensors).map_err(|error| error.model(route.name.to_string()))
 }
 
 /// Where there is room for one response only.

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 11] = [
     &["router"],
     &["policy", "access_log"],
     &["executor"],
-    &["plugin"],
+    &["plugin", "offload"],
     &["metrics", "shutdown", "config", "predict"],
     &["alarm", "error", "proto"],
 ];

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::policy::Route;
 use crate::policy::plan::{JobsPlan, ModelName};
-use crate::predict::{JsonText, Parameters};
+use crate::predict::{JsonText, MemoryBudget, Parameters};
 use crate::router::Router;
 use run::Active;
 use slots::Slots;
@@ -75,6 +75,20 @@ pub struct Item {
     parameters: Parameters,
 }
 
+impl Item {
+    /// Checks an input against the model as it is now; a reload may change it before the job runs.
+    pub fn checked(
+        route: &Route,
+        input: JsonText,
+        parameters: Parameters,
+        mut budget: MemoryBudget,
+    ) -> Result<Self> {
+        crate::router::refuse_streaming(route)?;
+        crate::router::input(route, input.clone(), &mut budget)?;
+        Ok(Item { input, parameters })
+    }
+}
+
 /// What a caller asks to be spent on each job.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AskedBudgets {
@@ -106,13 +120,6 @@ impl Jobs {
         });
         runtime.spawn(sweep(Arc::downgrade(&jobs)));
         jobs
-    }
-
-    /// Checks an input against the model as it is now; a reload may change it before the job runs.
-    pub fn item(&self, route: &Route, input: JsonText, parameters: Parameters) -> Result<Item> {
-        crate::router::refuse_streaming(route)?;
-        self.parts.router.input(route, input.clone())?;
-        Ok(Item { input, parameters })
     }
 
     /// Submits one job for each item, all or none. Unlike a request, each attempt of a job uses the policy

@@ -10,8 +10,9 @@ use super::store::Change;
 use super::{Jobs, stopping};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::JobMetrics;
+use crate::offload;
 use crate::predict::{self, JsonText, Responses};
-use crate::router::{Ask, Journey};
+use crate::router::{self, Ask, Journey};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -369,16 +370,19 @@ async fn call(
     *work = None;
     let (model, budgets) = (&active.spec.model, active.budgets());
     let route = journey.resolve(&model.name, Some(&model.version), &|_| None)?;
-    let input = journey.router().input(&route, active.input.clone())?;
+    let (text, checked, mut budget) = (active.input.clone(), Arc::clone(&route), journey.router().budget());
+    let length = text.as_bytes().len();
+    let input = offload::run(length, move || router::input(&checked, text, &mut budget)).await?;
     let timeout = journey.router().timeout(&route, budgets.max_runtime).min(active.time_left());
     let ask = Ask { parameters: active.spec.parameters.clone(), timeout: Some(timeout) };
     let id = format!("{}/{number}", active.id).into();
     let responses = work.insert(journey.submit(&route, ask, input, id)?);
     let response = journey.answer(&route, responses).await?;
-    let mut result = Vec::new();
-    predict::encode_result(&response.payload, &mut result)
-        .map_err(|error| error.model(route.name.to_string()))?;
-    Ok(result.into())
+    let encoded = offload::run(response.payload.json_bytes(), move || {
+        let mut result = Vec::new();
+        predict::encode_result(&response.payload, &mut result).map(|()| result.into())
+    });
+    encoded.await.map_err(|error| error.model(route.name.to_string()))
 }
 
 /// Counts an attempt that holds its worker past its end.

@@ -8,7 +8,7 @@ use super::plan::CheckPlan;
 use super::{Content, Route};
 use crate::error::{Error, Result};
 use crate::executor::Call;
-use crate::predict::{self, Context, JsonLimits, JsonText, Parameters, Payload};
+use crate::predict::{self, Context, JsonText, MemoryBudget, Parameters, Payload};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -77,8 +77,8 @@ impl Route {
         let input = match &self.transformer {
             Some(_) => Payload::Json(data),
             None => {
-                let limits = JsonLimits { tensor_bytes_max: usize::MAX };
-                Payload::Tensors(predict::decode_inputs(&data, self.callable.metadata(), limits)?)
+                let mut budget = MemoryBudget::unlimited();
+                Payload::Tensors(predict::decode_inputs(&data, self.callable.metadata(), &mut budget)?)
             }
         };
         let call = Call {

@@ -3,6 +3,7 @@
 //! Elements are written straight into their final bytes, and a wrong one is named with its place. Taken is
 //! what the datatype can hold exactly or by rounding (FP types), everything else is refused.
 
+use super::MemoryBudget;
 use super::metadata::TensorSpec;
 use super::tensor::{Datatype, MAX_RANK, Shape, Tensor, append_element, format_shape};
 use crate::error::{Error, Result};
@@ -13,13 +14,9 @@ use std::fmt;
 /// JSON reader itself recurses.
 const NESTING_MAX: usize = 100;
 
-/// Bounds on what one JSON value may become.
-#[derive(Clone, Copy, Debug)]
-pub struct JsonLimits {
-    /// Bytes of one decoded tensor at most: an INT8 is one byte here and up to five in JSON, an
-    /// FP64 eight here and at least two in JSON.
-    pub tensor_bytes_max: usize,
-}
+/// Texts from this size on are counted before they are read, so that their elements need one allocation and no more
+/// than they take.
+const COUNTED_BYTES_MIN: usize = 64 << 10;
 
 /// Reads the JSON text of one input. The shape is that of the nested arrays; with `flat_shape` given, the
 /// elements may also come as one flat array of as many elements (the Open Inference Protocol allows both).
@@ -27,12 +24,13 @@ pub fn decode_tensor(
     spec: &TensorSpec,
     json: &str,
     flat_shape: Option<&[i64]>,
-    limits: JsonLimits,
+    budget: &mut MemoryBudget,
 ) -> Result<Tensor> {
     let mut elements = Elements {
         datatype: spec.datatype,
-        data: Vec::with_capacity(json.len().min(1024)),
-        data_bytes_max: limits.tensor_bytes_max,
+        data: Vec::with_capacity(room(spec.datatype, json).min(budget.left())),
+        data_bytes_max: budget.left(),
+        is_over: false,
         shape: Shape::new(),
         leaf_depth: None,
         path: Shape::new(),
@@ -40,12 +38,16 @@ pub fn decode_tensor(
     };
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let read = Node { elements: &mut elements, depth: 0 }.deserialize(&mut deserializer);
+    if elements.is_over {
+        return Err(budget.exceeded(&format!("input \"{}\"", spec.name)).field(&*spec.name));
+    }
     if let Err(error) = read.and_then(|()| deserializer.end()) {
         let place: String = elements.path.iter().take(MAX_RANK).map(|index| format!("[{index}]")).collect();
         let message = format!("input \"{}\"{place}: {}", spec.name, strip_position(&error));
         return Err(Error::invalid(message).field(&*spec.name));
     }
     let (data, shape) = (elements.data, elements.shape);
+    budget.charge(TENSOR_BYTES + data.len(), "inputs")?;
     let shape = match flat_shape {
         Some(wanted) if shape.as_slice() != wanted => {
             let count = said_count(spec, wanted)?;
@@ -67,6 +69,22 @@ pub fn decode_tensor(
     };
     Tensor::new(spec.name.clone(), spec.datatype, shape, data.into())
         .map_err(|error| error.field(&*spec.name))
+}
+
+/// Bytes of a tensor besides its elements.
+const TENSOR_BYTES: usize = 2 * size_of::<Tensor>();
+
+/// Bytes for the elements of a text: for those of a long one as many as there can be.
+fn room(datatype: Datatype, json: &str) -> usize {
+    if json.len() < COUNTED_BYTES_MIN {
+        return json.len().min(1024);
+    }
+    let elements = json.bytes().filter(|byte| *byte == b',').count() + 1;
+    match datatype.size() {
+        Some(size) => elements.saturating_mul(size),
+        // A length stands in place of quotes and a comma.
+        None => json.len() + elements,
+    }
 }
 
 /// How many elements the sender says that there are, if so many can be.
@@ -97,6 +115,8 @@ struct Elements {
     datatype: Datatype,
     data: Vec<u8>,
     data_bytes_max: usize,
+    /// There are more bytes than that.
+    is_over: bool,
     shape: Shape,
     /// The depth at which elements stand, once the first was seen.
     leaf_depth: Option<usize>,
@@ -131,15 +151,18 @@ impl Node<'_> {
             Some(depth) if depth == self.depth => Ok(()),
             Some(_) => Err(E::custom("expected a list, got an element")),
         }?;
-        if self.elements.data.len() > self.elements.data_bytes_max {
-            let limit = self.elements.data_bytes_max;
-            return Err(E::custom(format_args!("more than {limit} bytes of elements")));
-        }
-        Ok(())
+        // Said in other words than these.
+        if self.elements.is_over { Err(E::custom("over the budget")) } else { Ok(()) }
     }
 
+    /// Appends an element of this size, if there is room for it.
     fn put(&mut self, bytes: &[u8]) {
-        self.elements.data.extend_from_slice(bytes);
+        let Elements { data, data_bytes_max, is_over, .. } = &mut *self.elements;
+        if bytes.len() > *data_bytes_max - data.len() {
+            *is_over = true;
+        } else {
+            data.extend_from_slice(bytes);
+        }
     }
 
     fn mismatch<E: serde::de::Error>(&self, got: impl fmt::Display) -> E {
@@ -300,6 +323,10 @@ impl<'de> Visitor<'de> for Node<'_> {
             let start: String = value.chars().take(20).collect();
             return Err(self.mismatch(format_args!("the string {start:?}")));
         }
+        if 4 + value.len() > self.elements.data_bytes_max - self.elements.data.len() {
+            self.elements.is_over = true;
+            return Ok(());
+        }
         append_element(&mut self.elements.data, value.as_bytes()).map_err(E::custom)
     }
 
@@ -320,7 +347,7 @@ mod tests {
 
     fn decode(datatype: Datatype, json: &str) -> Result<Tensor> {
         let spec = TensorSpec { name: "x".into(), datatype, shape: Shape::new(), optional: false };
-        decode_tensor(&spec, json, None, JsonLimits { tensor_bytes_max: 1 << 20 })
+        decode_tensor(&spec, json, None, &mut MemoryBudget::new(1 << 20))
     }
 
     fn encode(tensor: &Tensor) -> String {
@@ -392,7 +419,44 @@ mod tests {
             assert_eq!(error.kind(), Kind::InvalidInput);
             assert!(error.message().contains(expected), "{json}: {error}");
         }
+        let long = format!("[\"{}\"]", "\u{7f}".repeat(1 << 20));
+        assert!(decode(Datatype::Fp32, &long).unwrap_err().message().len() < 1_000);
         let deep = "[".repeat(100_000);
         assert!(decode(Datatype::Fp32, &deep).unwrap_err().message().contains("nested more than 16 deep"));
+    }
+
+    #[test]
+    fn tensors_of_one_request_share_its_budget() {
+        let spec = |datatype| TensorSpec { name: "x".into(), datatype, shape: Shape::new(), optional: false };
+        // Two bytes of JSON are eight of FP64.
+        let zeros = format!("[{}0]", "0,".repeat(200_000));
+        let mut budget = MemoryBudget::new(1 << 20);
+        let tensor = decode_tensor(&spec(Datatype::Fp64), &zeros, None, &mut budget).unwrap();
+        assert_eq!(tensor.count(), 200_001);
+        assert!(budget.left() < (4 << 20) - 1_600_000);
+        decode_tensor(&spec(Datatype::Fp64), &zeros, None, &mut budget).unwrap();
+        let error = decode_tensor(&spec(Datatype::Fp64), &zeros, None, &mut budget).unwrap_err();
+        assert_eq!((error.kind(), error.field_name()), (Kind::TooLarge, Some("x")));
+        assert!(error.message().contains("input \"x\" would take over 4 MB"), "{error}");
+        decode_tensor(&spec(Datatype::Int8), &zeros, None, &mut budget).unwrap();
+        let texts = format!("[{}\"\"]", "\"\",".repeat(400_000));
+        let error = decode_tensor(&spec(Datatype::Bytes), &texts, None, &mut budget).unwrap_err();
+        assert_eq!(error.kind(), Kind::TooLarge);
+        let lists = format!("[{}[]]", "[],".repeat(400_000));
+        let empty =
+            decode_tensor(&spec(Datatype::Fp64), &lists, None, &mut MemoryBudget::new(1 << 20)).unwrap();
+        assert_eq!(empty.shape(), [400_001, 0]);
+    }
+
+    #[test]
+    fn a_long_text_is_read_into_one_allocation() {
+        let json = format!("[{}1.5]", "0,-2.5e-3,".repeat(20_000));
+        let tensor = decode(Datatype::Fp32, &json).unwrap();
+        let room = room(Datatype::Fp32, &json);
+        assert_eq!((tensor.data().len(), room), (40_001 * 4, 40_001 * 4));
+        let texts = format!("[{}\"\\u00e9\"]", "\"a\",".repeat(40_000));
+        assert!(
+            decode(Datatype::Bytes, &texts).unwrap().data().len() <= super::room(Datatype::Bytes, &texts)
+        );
     }
 }

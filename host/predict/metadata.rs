@@ -37,10 +37,7 @@ impl Metadata {
 pub fn check_inputs(metadata: &Metadata, inputs: &[Tensor]) -> Result<()> {
     for (index, tensor) in inputs.iter().enumerate() {
         check_input(metadata.input(tensor.name())?, tensor)?;
-        if inputs[..index].iter().any(|earlier| earlier.name() == tensor.name()) {
-            let message = format!("input '{}' already exists in request", tensor.name());
-            return Err(Error::invalid(message).field(tensor.name()));
-        }
+        refuse_duplicate(&inputs[..index], tensor.name())?;
     }
     for spec in metadata.inputs.iter().filter(|spec| !spec.optional) {
         if !inputs.iter().any(|tensor| tensor.name() == &*spec.name) {
@@ -52,6 +49,14 @@ pub fn check_inputs(metadata: &Metadata, inputs: &[Tensor]) -> Result<()> {
             );
             return Err(Error::invalid(message).field(&*spec.name));
         }
+    }
+    Ok(())
+}
+
+/// Refuses a further tensor of this name.
+pub fn refuse_duplicate(earlier: &[Tensor], name: &str) -> Result<()> {
+    if earlier.iter().any(|tensor| tensor.name() == name) {
+        return Err(Error::invalid(format!("input '{name}' already exists in request")).field(name));
     }
     Ok(())
 }

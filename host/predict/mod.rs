@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a protocol, an executor or a plugin; all of them meet in these types.
 
+mod budget;
 mod context;
 mod encode;
 mod json;
@@ -9,17 +10,21 @@ mod metadata;
 mod plain;
 mod responses;
 mod rows;
+mod scalar;
 mod target;
 mod tensor;
+pub mod walk;
 
+pub use budget::MemoryBudget;
 pub use context::{Cancellation, Context, OnCancel, Parameter, Parameters, parameter};
 pub use encode::encode_tensor;
-pub use json::{JsonLimits, decode_tensor};
-pub use metadata::{Metadata, TensorSpec, check_inputs, check_outputs, fits};
+pub use json::decode_tensor;
+pub use metadata::{Metadata, TensorSpec, check_inputs, check_outputs, fits, refuse_duplicate};
 pub use plain::{decode_inputs, encode_result};
 pub use responses::{BatchResponses, Release, Response, Responses, Sender, Service, channel};
+pub use scalar::{Scalar, charge_parameter, parameters, parameters_bytes};
 pub use target::{Models, Outputs, Target};
-pub use tensor::{Datatype, MAX_RANK, Shape, Tensor, element_count, format_shape};
+pub use tensor::{Datatype, MAX_RANK, Shape, Tensor, append_element, element_count, format_shape};
 
 use bytes::Bytes;
 
@@ -29,6 +34,18 @@ pub enum Payload {
     Json(JsonText),
     Bytes { content_type: String, data: Bytes },
     Tensors(Vec<Tensor>),
+}
+
+impl Payload {
+    /// Bytes of it as JSON, roughly.
+    pub fn json_bytes(&self) -> usize {
+        match self {
+            Payload::Json(text) => text.as_bytes().len(),
+            Payload::Bytes { .. } => 0,
+            // A number has some ten digits in place of four bytes.
+            Payload::Tensors(tensors) => tensors.iter().map(|tensor| 3 * tensor.data().len()).sum(),
+        }
+    }
 }
 
 /// The text of exactly one JSON value. Made only from what a parser has accepted.

@@ -1,30 +1,31 @@
 //! The plain JSON form of a prediction: an object of input name to nested arrays, and back.
 
 use super::encode::encode_tensor;
-use super::json::{JsonLimits, decode_tensor};
-use super::metadata::{Metadata, check_inputs};
+use super::json::decode_tensor;
+use super::metadata::{Metadata, check_inputs, refuse_duplicate};
 use super::tensor::Tensor;
-use super::{JsonText, Payload};
+use super::walk::each_field;
+use super::{JsonText, MemoryBudget, Payload};
 use crate::error::{Error, Result};
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::fmt;
 
 /// Tensors from `data`: an object of input names, or the value alone where there is one input.
-pub fn decode_inputs(data: &JsonText, metadata: &Metadata, limits: JsonLimits) -> Result<Vec<Tensor>> {
+pub fn decode_inputs(data: &JsonText, metadata: &Metadata, budget: &mut MemoryBudget) -> Result<Vec<Tensor>> {
     let text = data.as_str();
     let inputs = match (text.trim_start().starts_with('{'), metadata.inputs.as_slice()) {
         (true, _) => {
-            let entries: Entries = serde_json::from_str(text)
-                .map_err(|error| Error::invalid(format!("data: {error}")).field("data"))?;
-            entries
-                .0
-                .into_iter()
-                .map(|(name, value)| decode_tensor(metadata.input(&name)?, value.get(), None, limits))
-                .collect::<Result<Vec<_>>>()?
+            let mut inputs: Vec<Tensor> = Vec::with_capacity(metadata.inputs.len());
+            let walked = each_field(text, |name, value| {
+                let spec = metadata.input(&name)?;
+                refuse_duplicate(&inputs, &name)?;
+                inputs.push(decode_tensor(spec, value.get(), None, budget)?);
+                Ok(())
+            });
+            let unreadable =
+                |error: &serde_json::Error| Error::invalid(format!("data: {error}")).field("data");
+            walked.map_err(|stopped| stopped.into_error(unreadable))?;
+            inputs
         }
-        (false, [only]) => vec![decode_tensor(only, text, None, limits)?],
+        (false, [only]) => vec![decode_tensor(only, text, None, budget)?],
         (false, specs) => {
             let names: Vec<String> = specs.iter().map(|spec| format!("\"{}\": …", spec.name)).collect();
             let wanted = names.join(", ");
@@ -67,34 +68,3 @@ pub fn encode_result(payload: &Payload, out: &mut Vec<u8>) -> Result<()> {
     }
     Ok(())
 }
-
-/// An object's entries as they are, in their order, duplicates included.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> serde::Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Collect;
-
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of inputs")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entries<'de>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some((key, value)) = map.next_entry::<Name<'de>, &RawValue>()? {
-                    entries.push((key.0, value));
-                }
-                Ok(Entries(entries))
-            }
-        }
-
-        deserializer.deserialize_map(Collect)
-    }
-}
-
-/// Borrowed unless the key has escapes.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -5,6 +5,7 @@
 
 use super::http::{self, Content, Reply};
 use crate::error::{Error, Result};
+use crate::offload;
 use crate::policy::settings::Limits;
 use bytes::Bytes;
 use flate2::Compression;
@@ -16,8 +17,8 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
 use std::io::{Read, Write};
 
-/// Larger bodies are not for a thread that serves connections.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+/// A byte takes so many times as long to pack as one of JSON to read.
+const PACKING: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Encoding {
@@ -45,7 +46,16 @@ pub async fn read_body(headers: &HeaderMap, body: Incoming, limits: &Limits) -> 
     let packed = http::read_body(body, limits).await?;
     let Some(encoding) = content_encoding(headers)? else { return Ok(packed) };
     let max = limits.max_body_bytes;
-    in_background(packed.len(), move || unpack(encoding, &packed, max)).await
+    let name = encoding.as_str();
+    match unpack(encoding, packed, max).await {
+        Ok(Some(unpacked)) => Ok(unpacked),
+        Ok(None) => {
+            Err(Error::too_large(format!("the body unpacks to over {} MB; see max_body_mb", max >> 20)))
+        }
+        Err(why) => {
+            Err(Error::invalid(format!("the body is not {name}, as its Content-Encoding says: {why}")))
+        }
+    }
 }
 
 fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
@@ -61,25 +71,36 @@ fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
     encoding.map(Some)
 }
 
-fn unpack(encoding: Encoding, packed: &[u8], max: usize) -> Result<Bytes> {
+/// Unpacks what may have `max` bytes; None if there are more, and an error in words if it is broken. What unpacks to
+/// much is unpacked elsewhere, however short it is.
+pub async fn unpack(encoding: Encoding, packed: Bytes, max: usize) -> Result<Option<Bytes>, String> {
+    if packed.len() <= offload::INLINE_BYTES_MAX {
+        let least = max.min(offload::INLINE_BYTES_MAX);
+        match unpack_here(encoding, &packed, least) {
+            Ok(None) if least < max => {}
+            unpacked => return unpacked,
+        }
+    }
+    offload::run(usize::MAX, move || unpack_here(encoding, &packed, max)).await
+}
+
+fn unpack_here(encoding: Encoding, packed: &[u8], max: usize) -> Result<Option<Bytes>, String> {
     let mut rest = packed;
-    let mut unpacked = Vec::with_capacity(packed.len().saturating_mul(4).min(max));
+    // What is not used of it takes no memory.
+    let mut unpacked = Vec::with_capacity(max.min(http::RESERVED_BYTES_MAX) + 1);
     let limit = max as u64 + 1;
     let read = match encoding {
         Encoding::Gzip => MultiGzDecoder::new(&mut rest).take(limit).read_to_end(&mut unpacked),
         Encoding::Deflate => ZlibDecoder::new(&mut rest).take(limit).read_to_end(&mut unpacked),
     };
-    let name = encoding.as_str();
-    let broken =
-        |why: &str| Error::invalid(format!("the body is not {name}, as its Content-Encoding says: {why}"));
-    read.map_err(|error| broken(&error.to_string()))?;
+    read.map_err(|error| error.to_string())?;
     if unpacked.len() > max {
-        return Err(Error::too_large(format!("the body unpacks to over {} MB; see max_body_mb", max >> 20)));
+        return Ok(None);
     }
-    if !rest.is_empty() {
-        return Err(broken(&format!("{} bytes follow its end", rest.len())));
+    match rest.len() {
+        0 => Ok(Some(unpacked.into())),
+        left => Err(format!("{left} bytes follow its end")),
     }
-    Ok(unpacked.into())
 }
 
 /// What a caller would rather have than the answer as it is.
@@ -113,7 +134,7 @@ pub async fn pack(reply: Reply, encoding: Option<Encoding>) -> Reply {
         Ok(whole) => whole.to_bytes(),
         Err(never) => match never {},
     };
-    let packed = in_background(length as usize, move || {
+    let packed = offload::run(length as usize * PACKING, move || {
         let sink = Vec::with_capacity(whole.len() / 2);
         match encoding {
             Encoding::Gzip => {
@@ -130,14 +151,6 @@ pub async fn pack(reply: Reply, encoding: Option<Encoding>) -> Reply {
     parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
     parts.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     Reply::from_parts(parts, Content::from(Bytes::from(packed)))
-}
-
-/// What takes long for many bytes runs elsewhere if there are many.
-pub async fn in_background<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if bytes <= INLINE_BYTES_MAX {
-        return work();
-    }
-    tokio::task::spawn_blocking(work).await.expect("invariant: packing does not panic")
 }
 
 #[cfg(test)]

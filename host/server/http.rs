@@ -111,8 +111,13 @@ fn left(error: &hyper::Error) -> bool {
     })
 }
 
-/// One frame, as small requests have, is not copied.
+/// Room that is reserved at once for what has not arrived yet.
+pub const RESERVED_BYTES_MAX: usize = 64 << 20;
+
+/// One frame, as small requests have, is not copied. Room for the others is reserved once, so that a large body is not
+/// copied while it grows; what has not arrived takes no memory.
 async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
+    let declared = body.size_hint().exact().map_or(max, |length| length as usize);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = waker::next_frame(&mut body).await {
@@ -124,6 +129,7 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
             first = data;
         } else {
             if rest.is_empty() {
+                rest.reserve(declared.min(RESERVED_BYTES_MAX));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
@@ -137,17 +143,43 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
 
 /// Reads what must be a JSON object; `otherwise` begins the error.
 pub fn parse_object<'a, T: serde::Deserialize<'a>>(text: &'a [u8], otherwise: &str) -> Result<T> {
+    parse_with(text, otherwise, std::marker::PhantomData)
+}
+
+/// The same, with what reads it.
+pub fn parse_with<'a, S: serde::de::DeserializeSeed<'a>>(
+    text: &'a [u8],
+    otherwise: &str,
+    seed: S,
+) -> Result<S::Value> {
     // serde would take a list of the fields' values as well.
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => Err(Error::invalid("the body is empty; send a JSON object")),
-        Some(b'{') => serde_json::from_slice(text)
-            .map_err(|error| Error::invalid(format!("{otherwise}: {}", in_plain_words(&error.to_string())))),
+        Some(b'{') => read_whole(text, seed)
+            .map_err(|error| Error::invalid(format!("{otherwise}: {}", in_plain_words(&error)))),
         Some(_) => Err(Error::invalid(format!("{otherwise}: expected a JSON object"))),
     }
 }
 
+fn read_whole<'a, S: serde::de::DeserializeSeed<'a>>(
+    text: &'a [u8],
+    seed: S,
+) -> serde_json::Result<S::Value> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = seed.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+/// Bytes of what a parser says that are kept: it may quote the name of a field whole.
+const WORDS_BYTES_MAX: usize = 1 << 10;
+
 /// What serde says of a value of another type, without the names that types have in this program.
-pub fn in_plain_words(message: &str) -> String {
+pub fn in_plain_words(error: &serde_json::Error) -> String {
+    let mut message = Cut(String::new());
+    // An error is no more than what does not fit.
+    let _ = write!(message, "{error}");
+    let message = message.0.as_str();
     let type_or_value = ["invalid type: ", "invalid value: "];
     let Some(rest) = type_or_value.iter().find_map(|start| message.strip_prefix(start)) else {
         return message.to_owned();
@@ -177,6 +209,17 @@ pub fn in_plain_words(message: &str) -> String {
         wanted => wanted,
     };
     format!("got {got}, expected {wanted}{place}")
+}
+
+/// Text up to a limit.
+struct Cut(String);
+
+impl Write for Cut {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = WORDS_BYTES_MAX.saturating_sub(self.0.len());
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        if text.len() > room { Err(std::fmt::Error) } else { Ok(()) }
+    }
 }
 
 /// The caller's request id, if it is one that can go into a log; otherwise a new one.

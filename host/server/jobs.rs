@@ -1,10 +1,13 @@
 //! Jobs over HTTP: submit under `/predict/async`, watch, fetch, cancel and forget under `/jobs`.
 
 use super::http::{self, Reply};
-use super::plain::{self, Asked, BATCH_ITEMS_MAX, Fields, Public, UNREADABLE, Version};
+use super::plain::{Asked, Public};
+use super::request::{self, BATCH_ITEMS_MAX, Head, UNREADABLE, Version};
 use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::{AskedBudgets, Attempt, Filter, Item, Job, Settled, State};
-use crate::predict::JsonText;
+use crate::offload;
+use crate::predict::walk::Listed;
+use crate::predict::{JsonText, MemoryBudget};
 use crate::router::Journey;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -14,6 +17,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// The longest that one request may wait for a job: shorter than the patience of most proxies.
@@ -61,8 +66,8 @@ async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> 
     let asked = Asked { headers: &parts.headers, query: parts.uri.query() };
     let mut journey = public.router.begin(http::request_id(&parts.headers), "plain", &asked.header());
     let outcome = match http::read_body(body, public.router.limits()).await {
-        Ok(body) if batch => submit_batch(public, &mut journey, &asked, &body).await,
-        Ok(body) => submit(public, &mut journey, &asked, &body).await,
+        Ok(body) if batch => submit_batch(public, &mut journey, &asked, body).await,
+        Ok(body) => submit(public, &mut journey, &asked, body).await,
         Err(error) => Err(error),
     };
     let (mut reply, error) = match outcome {
@@ -74,18 +79,27 @@ async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> 
     reply
 }
 
-async fn submit(public: &Public, journey: &mut Journey, asked: &Asked<'_>, body: &Bytes) -> Result<Reply> {
-    let request: Single<'_> = http::parse_object(body, UNREADABLE)?;
-    let budgets = budgets([
-        request.timeout_ms,
-        request.max_attempts,
-        request.max_runtime_ms,
-        request.max_total_runtime_ms,
-    ])?;
-    let version = request.version.map(Version::into_text);
-    let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
-    let parameters = plain::parameters(request.parameters.as_ref())?;
-    let item = public.jobs.item(&route, copied(request.data), parameters)?;
+async fn submit(public: &Public, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
+    let length = body.len();
+    let (head, budgets, data) = offload::run(length, move || {
+        let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
+        let budgets = budgets([
+            request.timeout_ms,
+            request.max_attempts,
+            request.max_runtime_ms,
+            request.max_total_runtime_ms,
+        ])?;
+        let head = Head::of(&body, request.model, request.version, request.parameters, None);
+        Ok::<_, Error>((head, budgets, request::part(&body, request.data)))
+    })
+    .await?;
+    let route = journey.resolve(&head.model, head.version(), &asked.header())?;
+    let (checked, mut budget) = (Arc::clone(&route), public.router.budget());
+    let item = offload::run(length, move || {
+        let parameters = head.parameters(&mut budget)?;
+        Item::checked(&checked, copied(&data), parameters, budget)
+    })
+    .await?;
     let jobs = public.jobs.submit_background(&route.name, vec![item], budgets, journey.id()).await?;
     let job = jobs.first().expect("invariant: a job for each item");
     let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(job));
@@ -101,37 +115,38 @@ async fn submit_batch(
     public: &Public,
     journey: &mut Journey,
     asked: &Asked<'_>,
-    body: &Bytes,
+    body: Bytes,
 ) -> Result<Reply> {
-    let request: Batch<'_> = http::parse_object(body, UNREADABLE)?;
-    let budgets = budgets([
-        request.timeout_ms,
-        request.max_attempts,
-        request.max_runtime_ms,
-        request.max_total_runtime_ms,
-    ])?;
-    let version = request.version.map(Version::into_text);
-    let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
-    if request.items.len() > BATCH_ITEMS_MAX {
-        let message = format!("{} items; at most {BATCH_ITEMS_MAX} are allowed", request.items.len());
-        return Err(Error::too_large(message).field("items"));
-    }
-    let shared = plain::parameters(request.parameters.as_ref())?;
-    let item = |item: &RawValue| -> Result<Item> {
-        let item: plain::Item<'_> = http::parse_object(item.get().as_bytes(), "not an item")?;
-        let own = plain::parameters(item.parameters.as_ref())?;
-        let parameters = if own.is_empty() { shared.clone() } else { own };
-        public.jobs.item(&route, copied(item.data), parameters)
-    };
-    let items: Vec<Item> = request
-        .items
-        .iter()
-        .enumerate()
-        .map(|(index, raw)| {
+    let length = body.len();
+    let (head, budgets, body, places) = offload::run(length, move || {
+        let request: Batch<'_> = http::parse_object(&body, UNREADABLE)?;
+        let budgets = budgets([
+            request.timeout_ms,
+            request.max_attempts,
+            request.max_runtime_ms,
+            request.max_total_runtime_ms,
+        ])?;
+        let head = Head::of(&body, request.model, request.version, request.parameters, None);
+        let places = request::places(&body, &request.items)?;
+        Ok::<_, Error>((head, budgets, body, places))
+    })
+    .await?;
+    let route = journey.resolve(&head.model, head.version(), &asked.header())?;
+    let (checked, mut budget) = (Arc::clone(&route), public.router.budget());
+    let items = offload::run(length, move || {
+        let shared = head.parameters(&mut budget)?;
+        let item = |place: &Range<usize>, budget: &mut MemoryBudget| {
+            let (data, parameters) = request::item(&body, place, &shared, budget)?;
+            // Its tensors are let go once they were checked, and so is their share of the budget.
+            Item::checked(&checked, copied(&data), parameters, *budget)
+        };
+        let items = places.iter().enumerate().map(|(index, place)| {
             let at = format!("items[{index}]");
-            item(raw).map_err(|error| error.context(&at).field(at))
-        })
-        .collect::<Result<_>>()?;
+            item(place, &mut budget).map_err(|error| error.context(&at).field(at))
+        });
+        items.collect::<Result<Vec<Item>>>()
+    })
+    .await?;
     let jobs = public.jobs.submit_background(&route.name, items, budgets, journey.id()).await?;
     let promises: Vec<Value> = jobs.iter().map(promise).collect();
     Ok(http::json_of(StatusCode::ACCEPTED, &json!({"jobs": promises})))
@@ -212,11 +227,16 @@ struct Single<'a> {
     version: Option<Version<'a>>,
     #[serde(borrow)]
     data: &'a RawValue,
-    parameters: Option<Fields>,
-    timeout_ms: Option<Value>,
-    max_attempts: Option<Value>,
-    max_runtime_ms: Option<Value>,
-    max_total_runtime_ms: Option<Value>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timeout_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_attempts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_runtime_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_total_runtime_ms: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -227,27 +247,28 @@ struct Batch<'a> {
     #[serde(borrow)]
     version: Option<Version<'a>>,
     #[serde(borrow)]
-    items: Vec<&'a RawValue>,
-    parameters: Option<Fields>,
-    timeout_ms: Option<Value>,
-    max_attempts: Option<Value>,
-    max_runtime_ms: Option<Value>,
-    max_total_runtime_ms: Option<Value>,
+    items: Listed<'a, BATCH_ITEMS_MAX>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timeout_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_attempts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_runtime_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_total_runtime_ms: Option<&'a RawValue>,
 }
 
 /// `timeout_ms` is what `/predict` calls the time of one attempt.
 const BUDGETS: [&str; 4] = ["timeout_ms", "max_attempts", "max_runtime_ms", "max_total_runtime_ms"];
 
-fn budgets(asked: [Option<Value>; 4]) -> Result<AskedBudgets> {
+fn budgets(asked: [Option<&RawValue>; 4]) -> Result<AskedBudgets> {
     let mut numbers = [None; 4];
     for ((field, value), number) in BUDGETS.into_iter().zip(asked).zip(&mut numbers) {
         let Some(value) = value else { continue };
-        *number = value.as_u64().filter(|number| *number > 0);
-        if number.is_none() {
-            let unit = if field == "max_attempts" { "" } else { " of milliseconds" };
-            let message = format!("{field} is {value}; it must be a whole number{unit}, at least 1");
-            return Err(Error::invalid(message).field(field));
-        }
+        let unit = if field == "max_attempts" { "" } else { " of milliseconds" };
+        *number = Some(request::whole_number(field, value, unit)?);
     }
     let [timeout, max_attempts, max_runtime, max_total_runtime] = numbers;
     if timeout.is_some() && max_runtime.is_some() {
@@ -262,8 +283,8 @@ fn budgets(asked: [Option<Value>; 4]) -> Result<AskedBudgets> {
 }
 
 /// The input alone: a job must not keep the whole body in memory.
-fn copied(data: &RawValue) -> JsonText {
-    JsonText::from_checked(Bytes::copy_from_slice(data.get().as_bytes()))
+fn copied(data: &JsonText) -> JsonText {
+    JsonText::from_checked(Bytes::copy_from_slice(data.as_bytes()))
 }
 
 fn url(job: &Job) -> String {

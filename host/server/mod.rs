@@ -12,6 +12,7 @@ mod jobs;
 pub mod oip;
 mod parts;
 pub mod plain;
+mod request;
 mod stream;
 mod waker;
 

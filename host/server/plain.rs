@@ -1,13 +1,15 @@
 //! The plain interface: `/predict` in JSON, and what a load balancer or a person asks for.
 
 use super::http::{self, Reply};
+use super::request::{self, BatchRequest, UNREADABLE};
 use super::{Service, jobs, oip, stream};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
 use crate::metrics::{Metrics, Served};
+use crate::offload;
 use crate::policy::{Reloader, Route};
-use crate::predict::{self, JsonText, Parameters, Payload};
-use crate::router::{Ask, Journey, Router};
+use crate::predict::{self, Payload};
+use crate::router::{self, Ask, Journey, Router};
 use crate::shutdown::Readiness;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -15,14 +17,8 @@ use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Items of one batch at most.
-pub(super) const BATCH_ITEMS_MAX: usize = 1000;
-
-pub(super) const UNREADABLE: &str = "the body is not what this path takes";
 
 /// Everything that the public listener serves.
 pub struct Public {
@@ -116,40 +112,24 @@ impl Public {
     }
 
     async fn single(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
-        let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
-        let version = request.version.map(Version::into_text);
-        let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
-        let input = self.input(&route, &body, request.data)?;
-        let ask = Ask {
-            parameters: parameters(request.parameters.as_ref())?,
-            timeout: timeout(request.timeout_ms)?,
-        };
+        let request = request::Request::read(body).await?;
+        let route = journey.resolve(&request.head.model, request.head.version(), &asked.header())?;
+        let (ask, input) = request.input(&route, self.router.budget()).await?;
         let response = journey.predict(&route, ask, input).await?;
-        envelope(journey, &route, &response.payload)
+        envelope(journey, &route, response.payload).await
     }
 
     async fn batch(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
-        let request: Batch<'_> = http::parse_object(&body, UNREADABLE)?;
-        let version = request.version.map(Version::into_text);
-        let route = journey.resolve(&request.model, version.as_deref(), &asked.header())?;
-        if request.items.len() > BATCH_ITEMS_MAX {
-            let message = format!("{} items; at most {BATCH_ITEMS_MAX} are allowed", request.items.len());
-            return Err(Error::too_large(message).field("items"));
-        }
-        let (shared, timeout) = (parameters(request.parameters.as_ref())?, timeout(request.timeout_ms)?);
-        let mut answers: Vec<Option<Result<Vec<u8>>>> = request.items.iter().map(|_| None).collect();
+        let request = BatchRequest::read(body).await?;
+        let route = journey.resolve(&request.head.model, request.head.version(), &asked.header())?;
+        let items = request.inputs(&route, self.router.budget()).await?;
+        let mut answers: Vec<Option<Result<Payload>>> = items.iter().map(|_| None).collect();
         let mut runnable = Vec::new();
         let mut indices = Vec::new();
-        for (index, item) in request.items.iter().enumerate() {
-            let prepared =
-                http::parse_object::<Item<'_>>(item.get().as_bytes(), "not an item").and_then(|item| {
-                    let own = parameters(item.parameters.as_ref())?;
-                    let parameters = if own.is_empty() { shared.clone() } else { own };
-                    Ok((Ask { parameters, timeout }, self.input(&route, &body, item.data)?))
-                });
-            match prepared {
-                Ok(prepared) => {
-                    runnable.push(prepared);
+        for (index, item) in items.into_iter().enumerate() {
+            match item {
+                Ok(item) => {
+                    runnable.push(item);
                     indices.push(index);
                 }
                 Err(error) => answers[index] = Some(Err(error)),
@@ -157,15 +137,11 @@ impl Public {
         }
         if !runnable.is_empty() {
             for (index, answer) in indices.into_iter().zip(journey.predict_batch(&route, runnable).await?) {
-                answers[index] = Some(answer.and_then(|response| {
-                    let mut result = Vec::new();
-                    predict::encode_result(&response.payload, &mut result)?;
-                    Ok(result)
-                }));
+                answers[index] = Some(answer.map(|response| response.payload));
             }
         }
         let answers = answers.into_iter().map(|answer| answer.expect("invariant: every item was answered"));
-        Ok(batch_reply(journey, &route, answers))
+        Ok(batch_reply(journey, &route, answers.collect()).await)
     }
 
     /// The body itself is the input: a JPEG, a text, a JSON record.
@@ -179,8 +155,12 @@ impl Public {
         let content_type = http::header(asked.headers, "content-type").unwrap_or_default();
         let is_json = content_type.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
         let input = if is_json {
-            let value = parse_json::<&RawValue>(&body)?;
-            self.input(&route, &body, value)?
+            let (route, mut budget) = (Arc::clone(&route), self.router.budget());
+            offload::run(body.len(), move || {
+                let value = parse_json::<&RawValue>(&body)?;
+                router::input(&route, request::part(&body, value), &mut budget)
+            })
+            .await?
         } else if route.transformer.is_some() {
             let content_type =
                 if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type };
@@ -192,19 +172,15 @@ impl Public {
             )));
         };
         let response = journey.predict(&route, asked.ask()?, input).await?;
-        match &response.payload {
+        match response.payload {
             Payload::Bytes { content_type, data } => {
-                let content_type = HeaderValue::from_str(content_type).map_err(|_| {
+                let content_type = HeaderValue::from_str(&content_type).map_err(|_| {
                     Error::failed(format!("the plugin gave the content type {content_type:?}, which is none"))
                 })?;
-                Ok(http::reply(StatusCode::OK, content_type, data.clone()))
+                Ok(http::reply(StatusCode::OK, content_type, data))
             }
-            payload => envelope(journey, &route, payload),
+            payload => envelope(journey, &route, payload).await,
         }
-    }
-
-    pub(super) fn input(&self, route: &Route, body: &Bytes, data: &RawValue) -> Result<Payload> {
-        self.router.input(route, JsonText::from_checked(body.slice_ref(data.get().as_bytes())))
     }
 
     fn ready(&self) -> Reply {
@@ -280,7 +256,7 @@ impl Asked<'_> {
             let number = || serde_json::from_str(&value).ok().filter(serde_json::Value::is_number);
             let typed = typed.or_else(number).unwrap_or(serde_json::Value::String(value));
             if name == "timeout_ms" {
-                ask.timeout = timeout(Some(typed))?;
+                ask.timeout = Some(timeout(&typed)?);
             } else {
                 let parameter = predict::parameter(&name, &typed)?;
                 ask.parameters.push((name, parameter));
@@ -290,78 +266,18 @@ impl Asked<'_> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Single<'a> {
-    #[serde(borrow)]
-    pub model: Cow<'a, str>,
-    #[serde(borrow)]
-    pub version: Option<Version<'a>>,
-    #[serde(borrow)]
-    pub data: &'a RawValue,
-    pub parameters: Option<Fields>,
-    pub timeout_ms: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Batch<'a> {
-    #[serde(borrow)]
-    model: Cow<'a, str>,
-    #[serde(borrow)]
-    version: Option<Version<'a>>,
-    #[serde(borrow)]
-    items: Vec<&'a RawValue>,
-    parameters: Option<Fields>,
-    timeout_ms: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Item<'a> {
-    #[serde(borrow)]
-    pub data: &'a RawValue,
-    pub parameters: Option<Fields>,
-}
-
-pub(super) type Fields = serde_json::Map<String, serde_json::Value>;
-
-/// `"2"` or `2`.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "version must be a string or a whole number")]
-pub(super) enum Version<'a> {
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-    Number(u64),
-}
-
-impl<'a> Version<'a> {
-    pub fn into_text(self) -> Cow<'a, str> {
-        match self {
-            Version::Text(text) => text,
-            Version::Number(number) => number.to_string().into(),
-        }
-    }
-}
-
 fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     if body.is_empty() {
         return Err(Error::invalid("the body is empty; send a JSON object"));
     }
-    serde_json::from_slice(body).map_err(|error| {
-        Error::invalid(format!("{UNREADABLE}: {}", http::in_plain_words(&error.to_string())))
-    })
+    serde_json::from_slice(body)
+        .map_err(|error| Error::invalid(format!("{UNREADABLE}: {}", http::in_plain_words(&error))))
 }
 
-pub(super) fn parameters(fields: Option<&Fields>) -> Result<Parameters> {
-    let fields = fields.into_iter().flatten();
-    fields.map(|(name, value)| Ok((name.clone(), predict::parameter(name, value)?))).collect()
-}
-
-pub(super) fn timeout(asked: Option<serde_json::Value>) -> Result<Option<Duration>> {
-    let Some(asked) = asked else { return Ok(None) };
+/// The timeout of a query.
+fn timeout(asked: &serde_json::Value) -> Result<Duration> {
     match asked.as_u64() {
-        Some(ms) if ms > 0 => Ok(Some(Duration::from_millis(ms))),
+        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
         _ => {
             let message =
                 format!("timeout_ms is {asked}; it must be a whole number of milliseconds, at least 1");
@@ -371,12 +287,16 @@ pub(super) fn timeout(asked: Option<serde_json::Value>) -> Result<Option<Duratio
 }
 
 /// `{"model", "version", "id", "result"}`
-fn envelope(journey: &Journey, route: &Route, payload: &Payload) -> Result<Reply> {
+async fn envelope(journey: &Journey, route: &Route, payload: Payload) -> Result<Reply> {
     let mut body = open_envelope(journey, route);
     body.extend_from_slice(b",\"result\":");
-    predict::encode_result(payload, &mut body)?;
-    body.push(b'}');
-    Ok(http::json(StatusCode::OK, body))
+    let body = offload::run(payload.json_bytes(), move || {
+        predict::encode_result(&payload, &mut body).map(|()| {
+            body.push(b'}');
+            body
+        })
+    });
+    Ok(http::json(StatusCode::OK, body.await?))
 }
 
 fn open_envelope(journey: &Journey, route: &Route) -> Vec<u8> {
@@ -393,33 +313,42 @@ fn open_envelope(journey: &Journey, route: &Route) -> Vec<u8> {
 }
 
 /// Results in the order of the items, null where there is an error instead.
-fn batch_reply(journey: &Journey, route: &Route, answers: impl Iterator<Item = Result<Vec<u8>>>) -> Reply {
-    let mut body = open_envelope(journey, route);
-    let mut errors = Vec::new();
+async fn batch_reply(journey: &Journey, route: &Route, answers: Vec<Result<Payload>>) -> Reply {
+    let body = open_envelope(journey, route);
+    let bytes = answers.iter().flatten().map(Payload::json_bytes).sum();
+    let (body, errors) = offload::run(bytes, move || encode_batch(body, answers)).await;
+    errors.iter().for_each(|error| journey.count_error(error));
+    http::json(StatusCode::OK, body)
+}
+
+/// Appends results and errors to `body`; the errors are also given back, to be counted.
+fn encode_batch(mut body: Vec<u8>, answers: Vec<Result<Payload>>) -> (Vec<u8>, Vec<Error>) {
+    let (mut entries, mut errors) = (Vec::new(), Vec::new());
     body.extend_from_slice(b",\"results\":[");
-    for (index, answer) in answers.enumerate() {
+    for (index, answer) in answers.into_iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        match answer {
-            Ok(result) => body.extend_from_slice(&result),
-            Err(error) => {
-                body.extend_from_slice(b"null");
-                journey.count_error(&error);
-                let mut entry = serde_json::json!({
-                    "index": index,
-                    "kind": error.kind().as_str(),
-                    "message": error.message(),
-                });
-                if let Some(field) = error.field_name() {
-                    entry["field"] = field.into();
-                }
-                errors.push(entry);
-            }
+        let start = body.len();
+        let Err(error) = answer.and_then(|payload| predict::encode_result(&payload, &mut body)) else {
+            continue;
+        };
+        // What was written of it before it failed.
+        body.truncate(start);
+        body.extend_from_slice(b"null");
+        let mut entry = serde_json::json!({
+            "index": index,
+            "kind": error.kind().as_str(),
+            "message": error.message(),
+        });
+        if let Some(field) = error.field_name() {
+            entry["field"] = field.into();
         }
+        entries.push(entry);
+        errors.push(error);
     }
     body.extend_from_slice(b"],\"errors\":");
-    serde_json::to_writer(&mut body, &errors).expect("invariant: writing to memory");
+    serde_json::to_writer(&mut body, &entries).expect("invariant: writing to memory");
     body.push(b'}');
-    http::json(StatusCode::OK, body)
+    (body, errors)
 }

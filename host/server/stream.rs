@@ -3,11 +3,13 @@
 
 use super::http::{self, Content, Reply};
 use super::parts::{self, Step};
-use super::plain::{self, Public, Single, UNREADABLE};
+use super::plain::Public;
+use super::request;
 use crate::error::{Error, Result};
+use crate::offload;
 use crate::policy::Route;
 use crate::predict::{self, Response, Responses};
-use crate::router::{Ask, Journey};
+use crate::router::Journey;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
@@ -36,12 +38,9 @@ async fn begin(
     body: Incoming,
 ) -> Result<(Arc<Route>, Responses)> {
     let body = http::read_body(body, public.router.limits()).await?;
-    let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
-    let version = request.version.map(plain::Version::into_text);
-    let route = journey.resolve(&request.model, version.as_deref(), &header)?;
-    let input = public.input(&route, &body, request.data)?;
-    let parameters = plain::parameters(request.parameters.as_ref())?;
-    let ask = Ask { parameters, timeout: plain::timeout(request.timeout_ms)? };
+    let request = request::Request::read(body).await?;
+    let route = journey.resolve(&request.head.model, request.head.version(), &header)?;
+    let (ask, input) = request.input(&route, public.router.budget()).await?;
     let responses = journey.stream(&route, ask, input)?;
     Ok((route, responses))
 }
@@ -133,7 +132,12 @@ struct Stream {
 impl Stream {
     async fn next(&mut self) -> Option<Result<Bytes>> {
         let response = self.journey.next(&self.route, &mut self.responses).await?;
-        Some(response.and_then(|response| self.form.part(&response)))
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return Some(Err(error)),
+        };
+        let form = self.form;
+        Some(offload::run(response.payload.json_bytes(), move || form.part(&response)).await)
     }
 
     fn step(mut self) -> Step<Self> {

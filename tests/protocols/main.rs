@@ -7,6 +7,7 @@ mod control;
 mod control_views;
 mod grpc;
 mod grpc_stream;
+mod message_memory;
 mod oip;
 mod oip_extensions;
 mod tritonclient;

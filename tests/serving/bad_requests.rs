@@ -133,19 +133,19 @@ fn json_nested_without_end_is_refused_wherever_it_stands() {
             case(
                 "/predict",
                 around(r#"{"model":"plus","data":[1],"timeout_ms":"#, deep, "}"),
-                &["recursion limit"],
+                &["timeout_ms is", "a whole number of milliseconds"],
             ),
             case(
                 "/predict",
                 around(r#"{"model":"plus","data":[1],"parameters":{"p":"#, deep, "}}"),
-                &["recursion limit"],
+                &["parameter 'p' has invalid type"],
             ),
             case("/predict", around(r#"{"model":"plus","data":[1],"x":"#, deep, "}"), &["unknown field `x`"]),
             case("/v2/models/plus/infer", around(r#"{"inputs":"#, deep, "}"), &["body"]),
             case(
                 "/v2/models/plus/infer",
                 around(r#"{"inputs":[],"parameters":{"p":"#, deep, "}}"),
-                &["recursion limit"],
+                &["parameter 'p' has invalid type"],
             ),
             case(
                 "/v2/models/plus/infer",

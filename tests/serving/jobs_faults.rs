@@ -7,7 +7,7 @@ use hostler::app;
 use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
-    AskedBudgets, Bounds, Change, Filter, Job, JobStore, Jobs, MemoryStore, Page, Parts, State, Status,
+    AskedBudgets, Bounds, Change, Filter, Item, Job, JobStore, Jobs, MemoryStore, Page, Parts, State, Status,
 };
 use hostler::metrics::Metrics;
 use hostler::policy::Reloader;
@@ -118,7 +118,7 @@ impl Bench {
         let mut journey = self.router.begin("request".into(), "test", &|_| None);
         let route = journey.resolve("hostile", None, &|_| None).unwrap();
         let input = JsonText::parse("[\"a\"]".into()).unwrap();
-        let item = self.jobs.item(&route, input, Vec::new()).unwrap();
+        let item = Item::checked(&route, input, Vec::new(), self.router.budget()).unwrap();
         let (asked, id) = (AskedBudgets::default(), Arc::clone(journey.id()));
         journey.withdraw();
         let submitted = self.jobs.submit_background(&route.name, vec![item], asked, &id);

@@ -8,6 +8,7 @@ mod bad_requests;
 mod batch;
 mod batching;
 mod batching_answers;
+mod body_memory;
 mod deadlines;
 mod disconnects;
 mod jobs;

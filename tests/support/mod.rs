@@ -357,6 +357,20 @@ impl Host {
         usage
     }
 
+    /// What `work` has the process take in memory at its peak, in kB, and what it gives.
+    pub fn peak_growth_kb<T>(&self, work: impl FnOnce() -> T) -> (u64, T) {
+        let kb = |name: &str| -> u64 {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
+            let value = status.lines().find_map(|line| line.strip_prefix(name)).expect("a value");
+            value.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        let (resident, peak) = (kb("VmRSS:"), kb("VmHWM:"));
+        let outcome = work();
+        let later = kb("VmHWM:");
+        // The start of the host may have had a higher peak.
+        (if later > peak { later - resident } else { 0 }, outcome)
+    }
+
     fn usage_now(&self) -> Usage {
         let proc = PathBuf::from(format!("/proc/{}", self.pid()));
         let count = |name: &str| std::fs::read_dir(proc.join(name)).map_or(0, Iterator::count);

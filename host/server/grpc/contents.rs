@@ -1,18 +1,24 @@
 //! A tensor's contents: raw bytes beside the message's inputs, or typed lists inside of them.
 
+use super::message::InferInputTensor;
 use crate::error::{Error, Result};
-use crate::predict::{Datatype, Shape, Tensor, element_count, format_shape};
-use crate::proto::inference::InferTensorContents;
-use crate::proto::inference::model_infer_request::InferInputTensor;
+use crate::predict::walk::shown;
+use crate::predict::{Datatype, MemoryBudget, Shape, Tensor, append_element, element_count, format_shape};
+use crate::proto::wire::{self, Fields, Malformed, Value};
 use bytes::Bytes;
 
 /// Pairs each input of a request for `model` with its contents.
-pub(super) fn decode(model: &str, inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<Tensor>> {
+pub(super) fn decode(
+    model: &str,
+    inputs: Vec<InferInputTensor>,
+    raw: Vec<Bytes>,
+    budget: &mut MemoryBudget,
+) -> Result<Vec<Tensor>> {
     if raw.is_empty() {
-        return inputs.into_iter().map(typed).collect();
+        return inputs.into_iter().map(|input| typed(input, budget)).collect();
     }
     let (given, wanted) = (raw.len(), inputs.len());
-    if let Some(input) = inputs.iter().find(|input| input.contents.is_some()) {
+    if let Some(input) = inputs.iter().find(|input| !input.contents.is_empty()) {
         return Err(fault(
             input,
             "it has contents, and there are raw_input_contents as well; send one of them",
@@ -69,95 +75,203 @@ fn tensor(input: &InferInputTensor, datatype: Datatype, data: Bytes) -> Result<T
     tensor.map_err(|error| error.context(format!("input \"{}\"", input.name)).field(&*input.name))
 }
 
-fn typed(mut input: InferInputTensor) -> Result<Tensor> {
+/// Reads typed contents straight into the bytes that the tensor has: how many those are is known before.
+fn typed(input: InferInputTensor, budget: &mut MemoryBudget) -> Result<Tensor> {
     let datatype = datatype(&input)?;
-    let contents = input.contents.take().unwrap_or_default();
-    let list = list_of(datatype).ok_or_else(|| {
+    let list = List::of(datatype).ok_or_else(|| {
         fault(&input, format!("{} has no typed contents; send it in raw_input_contents", datatype.as_str()))
     })?;
-    let filled = filled(&contents);
-    if let Some((other, _)) = filled.iter().find(|(name, count)| *name != list && *count > 0) {
-        return Err(fault(&input, format!("{} is sent in {list}, not in {other}", datatype.as_str())));
+    let unreadable = |error: Malformed| fault(&input, format!("its contents cannot be read: {error}"));
+    let counts = Counts::of(&input.contents).map_err(unreadable)?;
+    if let Some(other) = counts.other_than(list) {
+        return Err(fault(&input, format!("{} is sent in {}, not in {other}", datatype.as_str(), list.name)));
     }
-    let given = filled.iter().find(|(name, _)| *name == list).map_or(0, |(_, count)| *count);
+    let given = counts.elements(list);
     let wanted = element_count(&input.shape).map_err(|error| fault(&input, error))?;
     if given != wanted {
-        let shape = format_shape(&input.shape);
+        let (shape, list) = (format_shape(&input.shape), list.name);
         return Err(fault(&input, format!("shape {shape} needs {wanted} elements in {list}, got {given}")));
     }
-    let data = bytes_of(datatype, contents).map_err(|error| fault(&input, error))?;
-    tensor(&input, datatype, data)
+    let size = counts.tensor_bytes(datatype);
+    budget
+        .charge(size, &format!("input \"{}\"", shown(&input.name)))
+        .map_err(|error| error.field(&*input.name))?;
+    let mut data = Vec::with_capacity(size);
+    each(&input.contents, list.number, |element| put(datatype, element, &mut data))
+        .map_err(unreadable)?
+        .map_err(|error| fault(&input, error))?;
+    tensor(&input, datatype, data.into())
 }
 
-/// The list that goes with a datatype; the halves have none.
-fn list_of(datatype: Datatype) -> Option<&'static str> {
-    Some(match datatype {
-        Datatype::Bool => "bool_contents",
-        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => "int_contents",
-        Datatype::Int64 => "int64_contents",
-        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => "uint_contents",
-        Datatype::Uint64 => "uint64_contents",
-        Datatype::Fp32 => "fp32_contents",
-        Datatype::Fp64 => "fp64_contents",
-        Datatype::Bytes => "bytes_contents",
-        Datatype::Fp16 | Datatype::Bf16 => return None,
-    })
+/// A list of `InferTensorContents`.
+#[derive(Clone, Copy, PartialEq)]
+struct List {
+    number: u32,
+    name: &'static str,
 }
 
-fn filled(contents: &InferTensorContents) -> [(&'static str, usize); 8] {
-    [
-        ("bool_contents", contents.bool_contents.len()),
-        ("int_contents", contents.int_contents.len()),
-        ("int64_contents", contents.int64_contents.len()),
-        ("uint_contents", contents.uint_contents.len()),
-        ("uint64_contents", contents.uint64_contents.len()),
-        ("fp32_contents", contents.fp32_contents.len()),
-        ("fp64_contents", contents.fp64_contents.len()),
-        ("bytes_contents", contents.bytes_contents.len()),
-    ]
-}
+const LISTS: [&str; 8] = [
+    "bool_contents",
+    "int_contents",
+    "int64_contents",
+    "uint_contents",
+    "uint64_contents",
+    "fp32_contents",
+    "fp64_contents",
+    "bytes_contents",
+];
 
-/// The elements in the form that tensors have.
-fn bytes_of(datatype: Datatype, contents: InferTensorContents) -> Result<Bytes> {
-    let data = match datatype {
-        Datatype::Bool => contents.bool_contents.into_iter().map(u8::from).collect(),
-        Datatype::Int8 => narrow(&contents.int_contents, i8::to_le_bytes, datatype)?,
-        Datatype::Int16 => narrow(&contents.int_contents, i16::to_le_bytes, datatype)?,
-        Datatype::Int32 => wide(&contents.int_contents, i32::to_le_bytes),
-        Datatype::Int64 => wide(&contents.int64_contents, i64::to_le_bytes),
-        Datatype::Uint8 => narrow(&contents.uint_contents, u8::to_le_bytes, datatype)?,
-        Datatype::Uint16 => narrow(&contents.uint_contents, u16::to_le_bytes, datatype)?,
-        Datatype::Uint32 => wide(&contents.uint_contents, u32::to_le_bytes),
-        Datatype::Uint64 => wide(&contents.uint64_contents, u64::to_le_bytes),
-        Datatype::Fp32 => wide(&contents.fp32_contents, f32::to_le_bytes),
-        Datatype::Fp64 => wide(&contents.fp64_contents, f64::to_le_bytes),
-        Datatype::Bytes => return elements(&contents.bytes_contents),
-        Datatype::Fp16 | Datatype::Bf16 => unreachable!("invariant: a datatype with a list"),
-    };
-    Ok(data.into())
-}
-
-fn wide<T: Copy, const N: usize>(elements: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    elements.iter().flat_map(|element| bytes(*element)).collect()
-}
-
-/// The lists are of 32 bits, so an element can be too large for its datatype.
-fn narrow<W: Copy + std::fmt::Display, T: TryFrom<W>, const N: usize>(
-    elements: &[W],
-    bytes: impl Fn(T) -> [u8; N],
-    datatype: Datatype,
-) -> Result<Vec<u8>> {
-    let mut data = Vec::with_capacity(elements.len() * N);
-    for (index, element) in elements.iter().enumerate() {
-        let narrow = T::try_from(*element).map_err(|_| {
-            Error::invalid(format!("element {index} is {element}, which {} cannot hold", datatype.as_str()))
-        })?;
-        data.extend_from_slice(&bytes(narrow));
+impl List {
+    /// The list that goes with a datatype; the halves have none.
+    fn of(datatype: Datatype) -> Option<Self> {
+        let number = match datatype {
+            Datatype::Bool => 1,
+            Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => 2,
+            Datatype::Int64 => 3,
+            Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => 4,
+            Datatype::Uint64 => 5,
+            Datatype::Fp32 => 6,
+            Datatype::Fp64 => 7,
+            Datatype::Bytes => 8,
+            Datatype::Fp16 | Datatype::Bf16 => return None,
+        };
+        Some(List { number, name: LISTS[number as usize - 1] })
     }
-    Ok(data)
 }
 
-fn elements(elements: &[Bytes]) -> Result<Bytes> {
-    let one = Shape::from_slice(&[elements.len() as i64]);
-    Tensor::from_elements("", one, elements).map(|tensor| tensor.data().clone())
+/// What contents have, by the numbers of their lists.
+#[derive(Default)]
+struct Counts {
+    elements: [usize; LISTS.len() + 1],
+    /// Of the texts alone.
+    text_bytes: usize,
+}
+
+impl Counts {
+    fn of(contents: &[Bytes]) -> Result<Self, Malformed> {
+        let mut counts = Counts::default();
+        for part in contents {
+            for field in Fields::of(part) {
+                let (number, value) = field?;
+                let Some(elements) = counts.elements.get_mut(number as usize) else { continue };
+                *elements += match (number, value) {
+                    (8, Value::Bytes(text)) => {
+                        counts.text_bytes += text.len();
+                        1
+                    }
+                    (1..=5, Value::Varint(_)) | (6, Value::Fixed32(_)) | (7, Value::Fixed64(_)) => 1,
+                    (1..=5, Value::Bytes(packed)) => packed.iter().filter(|byte| **byte < 0x80).count(),
+                    (6, Value::Bytes(packed)) => packed.len() / 4,
+                    (7, Value::Bytes(packed)) => packed.len() / 8,
+                    _ => return Err(Malformed::WIRE_TYPE),
+                };
+            }
+        }
+        Ok(counts)
+    }
+
+    fn elements(&self, list: List) -> usize {
+        self.elements[list.number as usize]
+    }
+
+    /// The name of a list with elements that is not this one.
+    fn other_than(&self, list: List) -> Option<&'static str> {
+        let mut others = LISTS.iter().zip(&self.elements[1..]);
+        others.find(|(name, count)| **name != list.name && **count > 0).map(|(name, _)| *name)
+    }
+
+    fn tensor_bytes(&self, datatype: Datatype) -> usize {
+        match (datatype.size(), List::of(datatype)) {
+            (Some(size), Some(list)) => size.saturating_mul(self.elements(list)),
+            _ => 4 * self.elements[8] + self.text_bytes,
+        }
+    }
+}
+
+/// An element as it is on the wire.
+enum Element<'a> {
+    Varint(u64),
+    /// Little-endian, as a tensor has it; any number of them.
+    Fixed(&'a [u8]),
+    Text(&'a [u8]),
+}
+
+/// Gives the elements of a list to `take` until it refuses one. The outer error is what the wire is.
+fn each(
+    contents: &[Bytes],
+    list: u32,
+    mut take: impl FnMut(Element<'_>) -> Result<()>,
+) -> Result<Result<()>, Malformed> {
+    for part in contents {
+        for field in Fields::of(part) {
+            let (number, value) = field?;
+            if number != list {
+                continue;
+            }
+            let taken = match (number, value) {
+                (8, Value::Bytes(text)) => take(Element::Text(text)),
+                (6 | 7, Value::Bytes(packed)) => take(Element::Fixed(packed)),
+                (_, Value::Bytes(mut packed)) => {
+                    let mut taken = Ok(());
+                    while !packed.is_empty() && taken.is_ok() {
+                        taken = take(Element::Varint(wire::varint(&mut packed)?));
+                    }
+                    taken
+                }
+                (_, Value::Varint(value)) => take(Element::Varint(value)),
+                (_, Value::Fixed32(bytes)) => take(Element::Fixed(&bytes)),
+                (_, Value::Fixed64(bytes)) => take(Element::Fixed(&bytes)),
+                (_, Value::Group) => return Err(Malformed::WIRE_TYPE),
+            };
+            if taken.is_err() {
+                return Ok(taken);
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Appends an element in the form that tensors have. Whole numbers have 32 bits on the wire where their datatype has
+/// fewer, so one can be too large.
+fn put(datatype: Datatype, element: Element<'_>, data: &mut Vec<u8>) -> Result<()> {
+    let value = match element {
+        Element::Varint(value) => value,
+        Element::Fixed(bytes) => {
+            data.extend_from_slice(bytes);
+            return Ok(());
+        }
+        Element::Text(text) => return append_element(data, text),
+    };
+    macro_rules! narrow {
+        ($wire:ty, $rust:ty) => {{
+            let value = value as $wire;
+            let narrow = <$rust>::try_from(value).map_err(|_| {
+                let index = data.len() / size_of::<$rust>();
+                let name = datatype.as_str();
+                Error::invalid(format!("element {index} is {value}, which {name} cannot hold"))
+            })?;
+            data.extend_from_slice(&narrow.to_le_bytes());
+        }};
+    }
+    match datatype {
+        Datatype::Bool => data.push(u8::from(value != 0)),
+        Datatype::Int8 => narrow!(i32, i8),
+        Datatype::Int16 => narrow!(i32, i16),
+        Datatype::Int32 => data.extend_from_slice(&(value as i32).to_le_bytes()),
+        Datatype::Uint8 => narrow!(u32, u8),
+        Datatype::Uint16 => narrow!(u32, u16),
+        Datatype::Uint32 => data.extend_from_slice(&(value as u32).to_le_bytes()),
+        _ => data.extend_from_slice(&value.to_le_bytes()),
+    }
+    Ok(())
+}
+
+/// Bytes that are looked at one by one: those of typed contents, and raw ones that are checked.
+pub(super) fn work_bytes(inputs: &[InferInputTensor], raw: &[Bytes]) -> usize {
+    let typed = inputs.iter().flat_map(|input| &input.contents).map(Bytes::len);
+    let checked = |(input, data): (&InferInputTensor, &Bytes)| match &*input.datatype {
+        "BOOL" | "BYTES" => data.len(),
+        _ => 0,
+    };
+    typed.sum::<usize>() + inputs.iter().zip(raw).map(checked).sum::<usize>()
 }

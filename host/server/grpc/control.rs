@@ -161,7 +161,7 @@ pub(super) async fn load(
 ) -> Result<RepositoryModelLoadResponse> {
     check_repository(&asked.repository_name)?;
     let parameters = parameters(asked.parameters);
-    control::load_model(&grpc.reloader, &asked.model_name, &parameters).await?;
+    control::load_model(&grpc.reloader, &asked.model_name, &parameters, grpc.router.budget()).await?;
     Ok(RepositoryModelLoadResponse {})
 }
 

@@ -5,9 +5,9 @@
 
 use crate::error::{Error, Result};
 use crate::policy::settings::Limits;
-use crate::server::compression::in_background;
+use crate::server::compression::{self, Encoding};
+use crate::server::http::RESERVED_BYTES_MAX;
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::read::{GzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Frame, Incoming};
@@ -15,7 +15,6 @@ use hyper::header::HeaderValue;
 use prost::Message;
 use prost::encoding::{self, WireType};
 use smallvec::SmallVec;
-use std::io::Read;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -25,48 +24,41 @@ const PREFIX: usize = 5;
 /// Contents from this size on are sent as they are; copying smaller ones is cheaper than a frame of their own.
 const APART_BYTES_MIN: usize = 16 << 10;
 
-/// How a call's messages may be compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    Identity,
-    Gzip,
-    Deflate,
-}
-
-impl Encoding {
-    /// What the header `grpc-encoding` says.
-    pub fn of(headers: &HeaderMap) -> Result<Self> {
-        match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
-            None | Some(b"identity") => Ok(Encoding::Identity),
-            Some(b"gzip") => Ok(Encoding::Gzip),
-            Some(b"deflate") => Ok(Encoding::Deflate),
-            Some(other) => Err(Error::unsupported(format!(
-                "messages compressed by \"{}\" are not read here; send gzip, deflate or identity",
-                String::from_utf8_lossy(other)
-            ))),
-        }
+/// How a call's messages may be compressed: what the header `grpc-encoding` says.
+pub(super) fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
+    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(None),
+        Some(b"gzip") => Ok(Some(Encoding::Gzip)),
+        Some(b"deflate") => Ok(Some(Encoding::Deflate)),
+        Some(other) => Err(Error::unsupported(format!(
+            "messages compressed by \"{}\" are not read here; send gzip, deflate or identity",
+            String::from_utf8_lossy(other)
+        ))),
     }
 }
 
 /// Reads the one message of a unary call, within the limits of size and time.
-pub(super) async fn read(body: Incoming, encoding: Encoding, limits: &Limits) -> Result<Bytes> {
+pub(super) async fn read(body: Incoming, encoding: Option<Encoding>, limits: &Limits) -> Result<Bytes> {
     let read = collect(body, limits.max_body_bytes);
     let Ok(framed) = tokio::time::timeout(limits.body_timeout, read).await else {
         let ms = limits.body_timeout.as_millis();
         return Err(Error::deadline(format!("the message did not arrive within {ms} ms")).field("body"));
     };
-    let framed = framed?;
-    let (compressed, message) = (framed[0], framed.slice(PREFIX..));
-    let max = limits.max_body_bytes;
-    match (compressed, encoding) {
+    let mut framed = framed?;
+    let flag = framed.split_to(PREFIX)[0];
+    unpacked(flag, framed, encoding, limits.max_body_bytes).await
+}
+
+/// A message as its flag says that it is; a small one can unpack to a very large one, so that ends at the limit.
+async fn unpacked(flag: u8, message: Bytes, encoding: Option<Encoding>, max: usize) -> Result<Bytes> {
+    match (flag, encoding) {
         (0, _) => Ok(message),
-        (1, Encoding::Gzip) => {
-            in_background(message.len(), move || unpack(GzDecoder::new(&message[..]), max)).await
-        }
-        (1, Encoding::Deflate) => {
-            in_background(message.len(), move || unpack(ZlibDecoder::new(&message[..]), max)).await
-        }
-        (1, Encoding::Identity) => {
+        (1, Some(encoding)) => match compression::unpack(encoding, message, max).await {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => Err(too_large(max)),
+            Err(why) => Err(Error::invalid(format!("the message does not unpack: {why}"))),
+        },
+        (1, None) => {
             Err(Error::invalid("the message says that it is compressed, and no grpc-encoding says how"))
         }
         (flag, _) => Err(Error::invalid(format!("a message begins with the byte {flag}; it is 0 or 1"))),
@@ -84,8 +76,8 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes> {
             first = data;
         } else {
             if rest.is_empty() {
-                // The whole length is believed only so far: it is the client's word.
-                rest.reserve(declared(&first).unwrap_or(0).min(1 << 20).max(first.len() + data.len()));
+                // What has not arrived takes no memory, and a large message is not copied while it grows.
+                rest.reserve(declared(&first).unwrap_or(0).min(RESERVED_BYTES_MAX));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
@@ -117,18 +109,61 @@ fn declared(framed: &[u8]) -> Option<usize> {
     Some(PREFIX + u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize)
 }
 
-/// A small message can unpack to a very large one, so unpacking ends at the limit.
-fn unpack(from: impl Read, max: usize) -> Result<Bytes> {
-    let mut message = Vec::new();
-    let read = from.take(max as u64 + 1).read_to_end(&mut message);
-    read.map_err(|error| Error::invalid(format!("the message does not unpack: {error}")))?;
-    if message.len() > max { Err(too_large(max)) } else { Ok(message.into()) }
-}
-
 pub(super) const NO_MESSAGE: &str = "the call has no message";
 
 pub(super) fn too_large(max: usize) -> Error {
     Error::too_large(format!("the message is over {} MB; see max_body_mb", max >> 20))
+}
+
+/// The messages of a call that streams, one after the other.
+pub(super) struct Messages {
+    body: Incoming,
+    encoding: Option<Encoding>,
+    message_bytes_max: usize,
+    /// What has come of the next one, and maybe of those behind it.
+    come: BytesMut,
+}
+
+impl Messages {
+    pub fn new(body: Incoming, encoding: Option<Encoding>, message_bytes_max: usize) -> Self {
+        Messages { body, encoding, message_bytes_max, come: BytesMut::new() }
+    }
+
+    /// None after the last.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let max = self.message_bytes_max;
+        loop {
+            match declared(&self.come) {
+                Some(whole) if whole - PREFIX > max => return Err(too_large(max)),
+                Some(whole) if self.come.len() >= whole => {
+                    let mut framed = self.come.split_to(whole).freeze();
+                    let flag = framed.split_to(PREFIX)[0];
+                    return unpacked(flag, framed, self.encoding, max).await.map(Some);
+                }
+                _ => {}
+            }
+            let Some(frame) = self.body.frame().await else {
+                return match (declared(&self.come), self.come.len()) {
+                    (_, 0) => Ok(None),
+                    (Some(whole), come) => Err(Error::invalid(format!(
+                        "the message breaks off after {} of {} bytes",
+                        come - PREFIX,
+                        whole - PREFIX
+                    ))),
+                    (None, _) => Err(Error::invalid("the message breaks off before its end")),
+                };
+            };
+            let frame =
+                frame.map_err(|_| Error::cancelled("the client left before its message was whole"))?;
+            if let Ok(data) = frame.into_data() {
+                if self.come.is_empty() {
+                    // What has not arrived takes no memory, and a large message is not copied while it grows.
+                    self.come.reserve(declared(&data).unwrap_or(0).min(RESERVED_BYTES_MAX));
+                }
+                self.come.extend_from_slice(&data);
+            }
+        }
+    }
 }
 
 /// What a call is answered with.

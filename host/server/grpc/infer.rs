@@ -1,13 +1,15 @@
 //! `ModelInfer`, and what it shares with the stream: messages to the protocol's request and back.
 
 use super::Grpc;
-use super::frame::{self, Body, Encoding};
+use super::frame::{self, Body};
+use super::message::ModelInferRequest;
+use super::received::Message;
 use super::{contents, status};
 use crate::error::{Error, Result};
-use crate::predict::{Parameter, Parameters};
+use crate::predict::{MemoryBudget, Parameter, Parameters};
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
-use crate::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
+use crate::proto::inference::{InferParameter, ModelInferResponse};
 use crate::router::Journey;
 use crate::server::http;
 use crate::server::oip::infer::{self, InferRequest, InferResponse, RequestedOutput};
@@ -15,7 +17,6 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
-use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
     let started = Instant::now();
     let message = receive(grpc, &parts.headers, body).await;
     let id = match &message {
-        Ok(message) => request_id(&parts.headers, &message.id),
+        Ok(message) => request_id(&parts.headers, message.id()),
         Err(_) => http::request_id(&parts.headers),
     };
     let mut journey = grpc.router.begin(id, "grpc", &|name| http::header(&parts.headers, name));
@@ -51,25 +52,25 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
     response
 }
 
-async fn receive(grpc: &Grpc, headers: &HeaderMap, body: Incoming) -> Result<ModelInferRequest> {
+async fn receive(grpc: &Grpc, headers: &HeaderMap, body: Incoming) -> Result<Message> {
     timeout(headers)?;
-    let message = frame::read(body, Encoding::of(headers)?, grpc.router.limits()).await?;
-    ModelInferRequest::decode(message)
-        .map_err(|error| status::unreadable("is not a ModelInferRequest", &error.to_string()))
+    let message = frame::read(body, frame::encoding(headers)?, grpc.router.limits()).await?;
+    Message::read(message, grpc.router.budget()).await
 }
 
 async fn answer(
     journey: &mut Journey,
     headers: &HeaderMap,
-    message: ModelInferRequest,
+    message: Message,
     started: Instant,
 ) -> Result<Body> {
-    let left = timeout(headers)?.map(|timeout| timeout.saturating_sub(started.elapsed()));
-    let version = version(&message.model_version);
+    let timeout = timeout(headers)?;
+    let version = version(message.version());
     let route = journey
-        .resolve(&message.model_name, version, &|name| http::header(headers, name))
+        .resolve(message.model(), version, &|name| http::header(headers, name))
         .map_err(|error| infer::unknown_model(error, version))?;
-    let response = infer::infer(journey, &route, decode(message, left)?).await?;
+    let left = || timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
+    let response = infer::infer(journey, &route, message.decode(left).await?).await?;
     let (head, contents) = encode(response);
     Body::message(&head, RAW_OUTPUT_CONTENTS, &contents)
 }
@@ -116,8 +117,8 @@ fn read_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// What the caller wants, in the protocol's terms; `left` is what remains of the call's own deadline.
-pub(super) fn decode(message: ModelInferRequest, left: Option<Duration>) -> Result<InferRequest> {
+/// What the caller wants, in the protocol's terms.
+pub(super) fn decode(message: ModelInferRequest, budget: &mut MemoryBudget) -> Result<InferRequest> {
     let mut request = InferRequest {
         id: Some(message.id).filter(|id| !id.is_empty()),
         parameters: parameters(message.parameters)?,
@@ -129,19 +130,17 @@ pub(super) fn decode(message: ModelInferRequest, left: Option<Duration>) -> Resu
             infer::check_tensor_parameter(format_args!("input \"{}\"", input.name), name)?;
         }
     }
-    request.inputs = contents::decode(&message.model_name, message.inputs, message.raw_input_contents)?;
+    request.inputs =
+        contents::decode(&message.model_name, message.inputs, message.raw_input_contents, budget)?;
     for output in message.outputs {
         let parameters = parameters(output.parameters)?;
         request.outputs.push(RequestedOutput { name: output.name, parameters });
-    }
-    if let Some(left) = left {
-        limit(&mut request.parameters, left)?;
     }
     Ok(request)
 }
 
 /// The deadline of the call bounds the `timeout` that the message may have, where 0 is none.
-fn limit(parameters: &mut Parameters, left: Duration) -> Result<()> {
+pub(super) fn limit(parameters: &mut Parameters, left: Duration) -> Result<()> {
     let us = i64::try_from(left.as_micros()).unwrap_or(i64::MAX);
     if us == 0 {
         return Err(Error::deadline("the call's deadline passed before its message was read"));

@@ -9,7 +9,9 @@ mod control;
 mod frame;
 mod health;
 mod infer;
+mod message;
 mod metadata;
+mod received;
 mod service;
 mod status;
 mod stream;
@@ -103,6 +105,9 @@ impl Calls {
         }
         if let Err(error) = infer::timeout(request.headers()) {
             return status::refusal(&error);
+        }
+        if (service, method) == (SERVICE, "ModelStreamInfer") {
+            return stream::answer(&self.grpc, request);
         }
         match self.services.iter().find(|(name, _)| *name == service) {
             Some((_, served)) => {

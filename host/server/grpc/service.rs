@@ -1,14 +1,13 @@
-//! The calls of `inference.GRPCInferenceService` but `ModelInfer`: which module answers which.
+//! The calls of `inference.GRPCInferenceService` but `ModelInfer` and `ModelStreamInfer`: which module answers which.
 
-use super::{Grpc, control, metadata, status, stream};
+use super::{Grpc, control, metadata, status};
 use crate::error::{Error, Result};
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::*;
 use crate::server::oip::absent::no_region;
 use hyper::HeaderMap;
 use std::sync::Arc;
-use tonic::codegen::BoxStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -61,14 +60,6 @@ impl GrpcInferenceService for Grpc {
     ) -> Answer<ModelMetadataResponse> {
         let (headers, ModelMetadataRequest { name, version }) = open(request);
         answer(metadata::model(&self, &headers, &name, &version))
-    }
-
-    async fn model_stream_infer(
-        self: Arc<Self>,
-        request: Request<Streaming<ModelInferRequest>>,
-    ) -> Answer<BoxStream<ModelStreamInferResponse>> {
-        let (headers, requests) = open(request);
-        Ok(Response::new(Box::pin(stream::begin(self, headers, requests))))
     }
 
     async fn model_config(

@@ -4,23 +4,28 @@
 //! once come in the order of their requests, as callers without ids expect. An error is a message and not
 //! the end: the stream goes on.
 
+use super::frame::{self, Messages};
+use super::received::Message;
 use super::{Grpc, infer, status};
 use crate::error::{Error, Result};
 use crate::predict::Parameter;
-use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::router::Journey;
 use crate::server::oip::infer::{self as oip, ENABLE_EMPTY_FINAL, InferRequest, InferResponse};
 use crate::server::{http, stopped};
-use hyper::HeaderMap;
-use prost::Message;
-use std::pin::Pin;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Request, Response};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use tonic::Status;
+use tonic::codec::{EncodeBody, SingleMessageCompressionOverride};
 use tonic::codegen::tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic_prost::ProstEncoder;
 
 /// Requests of one stream that are read and not answered: clients have one stream for all that they wait for.
 const READ_MAX: usize = 1024;
@@ -70,7 +75,23 @@ struct Call {
     places: Semaphore,
 }
 
-pub(super) fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Streaming<ModelInferRequest>) -> Answers {
+/// Requests are framed here, so that each is counted before it is built; answers by tonic.
+pub(super) fn answer(grpc: &Arc<Grpc>, request: Request<Incoming>) -> Response<frame::Body> {
+    let (parts, body) = request.into_parts();
+    let requests = match frame::encoding(&parts.headers) {
+        Ok(encoding) => Messages::new(body, encoding, grpc.router.limits().max_body_bytes),
+        Err(error) => return status::refusal(&error),
+    };
+    let answers = begin(Arc::clone(grpc), parts.headers, requests);
+    let once = SingleMessageCompressionOverride::default();
+    // What a model answers is not the caller's doing.
+    let body = EncodeBody::new_server(ProstEncoder::default(), answers, None, once, Some(usize::MAX));
+    let mut response = Response::new(frame::Body::Tonic(tonic::body::Body::new(body)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages) -> Answers {
     let (answers, receiver) = mpsc::channel(WAITING_MAX);
     // What cannot be read was refused before.
     let timeout = infer::timeout(&headers).unwrap_or_default();
@@ -84,28 +105,33 @@ pub(super) fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Streaming<Mod
 }
 
 /// Reads requests and lets them run, until the caller has no more, is out of time, or the host stops.
-async fn drive(call: Arc<Call>, mut requests: Streaming<ModelInferRequest>, mut stop: watch::Receiver<bool>) {
+async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bool>) {
     let mut running = JoinSet::new();
     let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
     let work = async {
         let mut turn = Turn::first();
         let mut held_bytes = 0;
+        // Never dropped in the middle of a message.
+        let mut next = pin!(next(Arc::clone(&call), requests));
         let ended = loop {
             tokio::select! {
-                message = requests.message(), if running.len() < READ_MAX && held_bytes < bytes_max => match message {
-                    Ok(Some(request)) => {
-                        let (own, next) = turn.split();
-                        turn = next;
-                        let (call, bytes) = (Arc::clone(&call), request.encoded_len());
-                        held_bytes += bytes;
-                        running.spawn(async move {
-                            run(call, request, own).await;
-                            bytes
-                        });
+                (requests, message) = &mut next, if running.len() < READ_MAX && held_bytes < bytes_max => {
+                    match message {
+                        Ok(Some(message)) => {
+                            next.set(self::next(Arc::clone(&call), requests));
+                            let (own, after) = turn.split();
+                            turn = after;
+                            let (call, bytes) = (Arc::clone(&call), message.held_bytes());
+                            held_bytes += bytes;
+                            running.spawn(async move {
+                                run(call, message, own).await;
+                                bytes
+                            });
+                        }
+                        Ok(None) => break None,
+                        Err(error) => break Some(status::status_of(&error)),
                     }
-                    Ok(None) => break None,
-                    Err(status) => break Some(call.unread(status)),
-                },
+                }
                 // One that panicked has its bytes counted to the end of the stream.
                 Some(ended) = running.join_next(), if !running.is_empty() => held_bytes -= ended.unwrap_or(0),
                 () = stopped(&mut stop) => break Some(Status::unavailable("the host is stopping")),
@@ -125,27 +151,41 @@ async fn drive(call: Arc<Call>, mut requests: Streaming<ModelInferRequest>, mut 
     }
 }
 
+/// The next request, and the way to those after it.
+async fn next(call: Arc<Call>, mut requests: Messages) -> (Messages, Result<Option<Message>>) {
+    let message = match requests.next().await {
+        Ok(Some(bytes)) => Message::read(bytes, call.grpc.router.budget()).await.map(Some),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    (requests, message)
+}
+
 /// One request, to its last response.
-async fn run(call: Arc<Call>, message: ModelInferRequest, mut turn: Turn) {
-    let id = message.id.clone();
+async fn run(call: Arc<Call>, message: Message, mut turn: Turn) {
+    let id = message.id().to_owned();
     let mut journey = {
         let request_id = infer::request_id(&call.headers, &id);
         call.grpc.router.begin(request_id, "grpc", &|name| http::header(&call.headers, name))
     };
-    let name = (message.model_name.clone(), message.model_version.clone());
+    let version = infer::version(message.version());
     let resolved = journey
-        .resolve(&name.0, infer::version(&name.1), &|name| http::header(&call.headers, name))
-        .map_err(|error| oip::unknown_model(error, infer::version(&name.1)));
-    let marks = asks_for_marks(&message);
+        .resolve(message.model(), version, &|name| http::header(&call.headers, name))
+        .map_err(|error| oip::unknown_model(error, version));
     let _place = match &resolved {
         // They wait side by side in their instance, up to a limit of its own.
         Ok(route) if route.is_shared() => None,
         // Dropped with its answer. The semaphore is never closed.
         _ => call.places.acquire().await.ok(),
     };
-    let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let error = match resolved.and_then(|route| Ok((route, infer::decode(message, left)?))) {
+    let left = || call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let decoded = match resolved {
+        Ok(route) => message.decode(left).await.map(|request| (route, request)),
+        Err(error) => Err(error),
+    };
+    let error = match decoded {
         Ok((route, request)) if route.is_streaming() => {
+            let marks = asks_for_marks(&request);
             tokio::join!(turn.pass(), call.responses(journey, &route, request, marks));
             return;
         }
@@ -164,20 +204,12 @@ async fn run(call: Arc<Call>, message: ModelInferRequest, mut turn: Turn) {
     journey.end(status::counted(Some(&error)), Some(&error));
 }
 
-fn asks_for_marks(message: &ModelInferRequest) -> bool {
-    use crate::proto::inference::infer_parameter::ParameterChoice::BoolParam;
-    let asked = message.parameters.get(ENABLE_EMPTY_FINAL).and_then(|value| value.parameter_choice.as_ref());
-    matches!(asked, Some(BoolParam(true)))
+fn asks_for_marks(request: &InferRequest) -> bool {
+    let asked = request.parameters.iter().find(|(name, _)| name == ENABLE_EMPTY_FINAL);
+    matches!(asked, Some((_, Parameter::Boolean(true))))
 }
 
 impl Call {
-    /// What is said where no further message could be read, in the host's words if that is the caller's doing.
-    fn unread(&self, status: Status) -> Status {
-        let max = self.grpc.router.limits().max_body_bytes;
-        let error = status::of_reading(&status, "is not a ModelInferRequest", max);
-        error.map_or(status, |error| status::status_of(&error))
-    }
-
     async fn responses(
         &self,
         journey: Journey,

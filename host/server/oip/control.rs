@@ -7,9 +7,12 @@ use super::config::{self, ModelConfig};
 use super::infer::unknown_model;
 use super::statistics::{self, ModelStatistics};
 use crate::error::{Error, Result};
+use crate::offload;
 use crate::policy::overlay::Overrides;
 use crate::policy::reload::{Indexed, State};
 use crate::policy::{Caller, Policy, Reloader};
+use crate::predict::walk::{built_bytes, each_field};
+use crate::predict::{self, MemoryBudget, Scalar};
 use crate::server::compression;
 use crate::server::http::{self, Reply};
 use crate::server::plain::Public;
@@ -17,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 /// The configuration of a model; without a version, of the one that this caller would get.
@@ -76,9 +80,10 @@ pub(in crate::server) async fn load_model(
     reloader: &Reloader,
     model: &str,
     parameters: &Map<String, Value>,
+    budget: MemoryBudget,
 ) -> Result<()> {
     reloader.may_control()?;
-    let overrides = overrides(reloader, model, parameters)
+    let overrides = overrides(reloader, model, parameters, budget)
         .map_err(|error| error.context(format_args!("failed to load '{}'", cut(model))))?;
     reloader.load_model(model.to_owned(), overrides).await
 }
@@ -110,10 +115,16 @@ pub(in crate::server) async fn unload_model(
 pub(in crate::server) const OTHER_REPOSITORY: &str = "'repository_name' specification is not supported: there is one \
     repository here, the manifest; leave the name out";
 
-fn overrides(reloader: &Reloader, model: &str, parameters: &Map<String, Value>) -> Result<Overrides> {
+fn overrides(
+    reloader: &Reloader,
+    model: &str,
+    parameters: &Map<String, Value>,
+    mut budget: MemoryBudget,
+) -> Result<Overrides> {
     let mut overrides = Overrides::default();
     for (name, value) in parameters {
         if name == "config" {
+            budget.charge(value.as_str().map_or(0, built_bytes), "config")?;
             let fields = value.as_str().map(serde_json::from_str::<Map<String, Value>>);
             let reason = match fields {
                 Some(Ok(fields)) => {
@@ -235,43 +246,75 @@ fn answer_statistics(public: &Public, model: Option<&str>, version: Option<&str>
 
 async fn answer_index(public: &Public, head: &Parts, body: Incoming) -> Result<Reply> {
     #[derive(Default, Deserialize)]
-    struct Asked {
-        #[serde(default)]
-        ready: bool,
+    struct Asked<'a> {
+        #[serde(borrow)]
+        ready: Option<Scalar<'a>>,
     }
-    let asked: Asked = read(public, head, body).await?;
-    Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, asked.ready)))
-}
-
-#[derive(Default, Deserialize)]
-struct Control {
-    #[serde(default)]
-    parameters: Map<String, Value>,
+    let ready = read(public, head, body, |body| {
+        let asked: Asked<'_> = super::parse_object(body, UNREADABLE)?;
+        match asked.ready {
+            None => Ok(false),
+            Some(Scalar::Boolean(ready)) => Ok(ready),
+            Some(other) => {
+                let message = format!("{UNREADABLE}: ready is {other}, expected true or false");
+                Err(Error::invalid(message).field("ready"))
+            }
+        }
+    });
+    Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, ready.await?)))
 }
 
 async fn answer_load(public: &Public, head: &Parts, body: Incoming, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
-    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, head, body).await?);
-    load_model(&public.reloader, &model, &asked.parameters).await?;
+    let (model, budget) = (http::decode_segment(model)?, public.router.budget());
+    let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
+    load_model(&public.reloader, &model, &parameters, budget).await?;
     Ok(super::empty(StatusCode::OK))
 }
 
 async fn answer_unload(public: &Public, head: &Parts, body: Incoming, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
-    let (model, asked): (_, Control) = (http::decode_segment(model)?, read(public, head, body).await?);
-    unload_model(&public.reloader, &model, &asked.parameters).await?;
+    let (model, budget) = (http::decode_segment(model)?, public.router.budget());
+    let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
+    unload_model(&public.reloader, &model, &parameters).await?;
     Ok(super::empty(StatusCode::OK))
 }
 
-/// These bodies may be left out.
-async fn read<T: Default + serde::de::DeserializeOwned>(
+const UNREADABLE: &str = "the body is not what this path takes";
+
+/// The parameters of a load or unload. Of a list or an object is kept that it is one: no parameter is.
+fn parameters(body: &[u8], mut budget: MemoryBudget) -> Result<Map<String, Value>> {
+    #[derive(Deserialize)]
+    struct Control<'a> {
+        #[serde(borrow)]
+        parameters: Option<&'a RawValue>,
+    }
+    let asked: Control<'_> = super::parse_object(body, UNREADABLE)?;
+    let mut parameters = Map::new();
+    let Some(fields) = asked.parameters else { return Ok(parameters) };
+    let unreadable = |error: &serde_json::Error| {
+        Error::invalid(format!("{UNREADABLE}: parameters: {}", http::in_plain_words(error)))
+    };
+    let walked = each_field(fields.get(), |name, value| {
+        let value = Scalar::of(value).map_err(|error| unreadable(&error))?;
+        predict::charge_parameter(&mut budget, &name, &value)?;
+        parameters.insert(name.into_owned(), value.into());
+        Ok(())
+    });
+    walked.map_err(|stopped| stopped.into_error(unreadable))?;
+    Ok(parameters)
+}
+
+/// Reads a body, which may be left out.
+async fn read<T: Default + Send + 'static>(
     public: &Public,
     head: &Parts,
     body: Incoming,
+    parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let body = compression::read_body(&head.headers, body, public.router.limits()).await?;
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(T::default());
-    }
-    super::parse_object(&body, "the body is not what this path takes")
+    offload::run(body.len(), move || {
+        if body.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { parse(&body) }
+    })
+    .await
 }

@@ -5,7 +5,12 @@ use super::infer::{self, InferRequest, InferResponse, InferStream};
 use super::inference::Asked;
 use super::{error_json, json, status_of};
 use crate::error::{Error, Result};
-use crate::predict::{self, JsonLimits, Metadata, Parameters, Shape, Tensor, TensorSpec, encode_tensor};
+use crate::offload;
+use crate::policy::Route;
+use crate::predict::walk::{each_field, shown};
+use crate::predict::{
+    self, MemoryBudget, Metadata, Parameters, Scalar, Shape, Tensor, TensorSpec, encode_tensor,
+};
 use crate::router::Journey;
 use crate::server::http::{self, Content, Reply};
 use crate::server::parts::{self, Step};
@@ -13,12 +18,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 impl Asked<'_> {
@@ -30,7 +30,7 @@ impl Asked<'_> {
         };
         let answer = match stream.next().await {
             Some(Ok(response)) => match stream.next().await {
-                None => object(&response).map(|text| http::json(StatusCode::OK, text)),
+                None => encoded(response, object).await.map(|text| http::json(StatusCode::OK, text)),
                 Some(Err(error)) => Err(error),
                 Some(Ok(_)) => Err(not_one("more than one")),
             },
@@ -48,7 +48,8 @@ impl Asked<'_> {
             Err((journey, error)) => return self.end(journey, Err(error)).await,
         };
         let first = match stream.next().await.transpose() {
-            Ok(first) => first.as_ref().map(event).transpose(),
+            Ok(None) => Ok(None),
+            Ok(Some(first)) => encoded(first, event).await.map(Some),
             Err(error) => Err(error),
         };
         let first = match first {
@@ -70,18 +71,29 @@ impl Asked<'_> {
 
     async fn begin_stream(&self, body: Incoming) -> Result<InferStream, (Journey, Error)> {
         let mut journey = self.begin();
-        let begun = match self.read(body).await {
-            Ok(body) => self.resolve(&mut journey).and_then(|route| {
-                let request = request(&body, route.metadata(), self.limits())?;
-                Ok((route, request))
-            }),
-            Err(error) => Err(error),
-        };
-        match begun {
+        match self.read_request(&mut journey, body).await {
             Ok((route, request)) => infer::stream(journey, &route, request),
             Err(error) => Err((journey, error)),
         }
     }
+
+    async fn read_request(
+        &self,
+        journey: &mut Journey,
+        body: Incoming,
+    ) -> Result<(Arc<Route>, InferRequest)> {
+        let body = self.read(body).await?;
+        let route = self.resolve(journey)?;
+        let (asked, mut budget) = (Arc::clone(&route), self.public.router.budget());
+        let request = offload::run(body.len(), move || request(&body, asked.metadata(), &mut budget));
+        Ok((route, request.await?))
+    }
+}
+
+/// A response in its form, made elsewhere if it is large.
+async fn encoded(response: InferResponse, form: fn(&InferResponse) -> Result<Bytes>) -> Result<Bytes> {
+    let bytes = response.outputs.iter().map(|tensor| 3 * tensor.data().len()).sum();
+    offload::run(bytes, move || form(&response)).await
 }
 
 /// The one event of a stream that ends before its first response.
@@ -109,74 +121,87 @@ fn status(error: Option<&Error>) -> u16 {
     error.map_or(StatusCode::OK, status_of).as_u16()
 }
 
-/// The fields of a request, as they stand.
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+const UNREADABLE: &str = "the body is not a generate request";
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Object<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of inputs and parameters")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Object<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Object(fields))
-            }
-        }
-
-        deserializer.deserialize_map(Reader)
-    }
-}
-
-fn request(body: &[u8], metadata: &Metadata, limits: JsonLimits) -> Result<InferRequest> {
-    const UNREADABLE: &str = "the body is not a generate request";
-    let mut request =
-        InferRequest { id: None, parameters: Parameters::new(), inputs: Vec::new(), outputs: Vec::new() };
-    let mut fields = super::parse_object::<Object<'_>>(body, UNREADABLE)?.0;
+fn request(body: &[u8], metadata: &Metadata, budget: &mut MemoryBudget) -> Result<InferRequest> {
+    let mut reader = Reader {
+        metadata,
+        budget,
+        request: InferRequest {
+            id: None,
+            parameters: Parameters::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        },
+    };
+    // Checks the whole body before anything of it is taken.
+    let body: &RawValue = super::parse_object(body, UNREADABLE)?;
     let is_input = |name: &str| metadata.inputs.iter().any(|spec| *spec.name == *name);
     let mut nested = None;
-    if let Some(place) = fields.iter().position(|(name, _)| name == "parameters" && !is_input(name)) {
-        let (_, value) = fields.remove(place);
-        let inner: Object<'_> =
-            http::parse_object(value.get().as_bytes(), "Expected JSON object for keyword: 'parameters'")?;
-        nested = Some(inner);
-    }
-    let nested = nested.into_iter().flat_map(|inner| inner.0).map(|field| (field, true));
-    for ((name, value), is_nested) in fields.into_iter().map(|field| (field, false)).chain(nested) {
-        if let Some(spec) = metadata.inputs.iter().find(|spec| *spec.name == *name) {
-            request.inputs.push(input(spec, value.get(), limits)?);
-            continue;
+    let walked = each_field(body.get(), |name, value| {
+        if name == "parameters" && !is_input(&name) && nested.is_none() {
+            nested = Some(value);
+            return Ok(());
         }
-        let read: Value = serde_json::from_str(value.get())
-            .map_err(|error| Error::invalid(format!("{UNREADABLE}: \"{name}\": {error}")))?;
-        match (&*name, read) {
-            ("id", Value::String(id)) => request.id = Some(id),
-            (name, value) => {
-                let parameter = predict::parameter(name, &value).map_err(|error| match is_nested {
+        reader.field(&name, value)
+    });
+    walked.map_err(|stopped| stopped.into_error(|error| unreadable(UNREADABLE, error)))?;
+    if let Some(nested) = nested {
+        const EXPECTED: &str = "Expected JSON object for keyword: 'parameters'";
+        if !nested.get().starts_with('{') {
+            return Err(Error::invalid(format!("{EXPECTED}: expected a JSON object")));
+        }
+        let walked = each_field(nested.get(), |name, value| {
+            let read = reader.field(&name, value);
+            read.map_err(|error| {
+                match error.field_name().is_some_and(|field| field.starts_with("parameters.")) {
                     true => error.context("Converting keyword: 'parameters'"),
                     false => error,
-                })?;
-                request.parameters.push((name.to_owned(), parameter));
+                }
+            })
+        });
+        walked.map_err(|stopped| stopped.into_error(|error| unreadable(EXPECTED, error)))?;
+    }
+    Ok(reader.request)
+}
+
+fn unreadable(what: &str, error: &serde_json::Error) -> Error {
+    Error::invalid(format!("{what}: {}", http::in_plain_words(error)))
+}
+
+struct Reader<'a> {
+    metadata: &'a Metadata,
+    budget: &'a mut MemoryBudget,
+    request: InferRequest,
+}
+
+impl Reader<'_> {
+    /// A field that has an input's name is that input, `id` is the request's, and every other one is a parameter.
+    fn field(&mut self, name: &str, value: &RawValue) -> Result<()> {
+        if let Some(spec) = self.metadata.inputs.iter().find(|spec| *spec.name == *name) {
+            predict::refuse_duplicate(&self.request.inputs, name)?;
+            self.request.inputs.push(input(spec, value.get(), self.budget)?);
+            return Ok(());
+        }
+        let read = Scalar::of(value).map_err(|error| {
+            let words = http::in_plain_words(&error);
+            Error::invalid(format!("{UNREADABLE}: \"{}\": {words}", shown(name)))
+        })?;
+        predict::charge_parameter(self.budget, name, &read)?;
+        match (name, read) {
+            ("id", Scalar::Text(id)) => self.request.id = Some(id.into_owned()),
+            (name, value) => {
+                let value = value.parameter(name)?;
+                self.request.parameters.push((name.to_owned(), value));
             }
         }
+        Ok(())
     }
-    Ok(request)
 }
 
 /// Elements in whatever lists; where these are not of the input's shape, its shape is filled with the elements.
-fn input(spec: &TensorSpec, text: &str, limits: JsonLimits) -> Result<Tensor> {
-    let tensor = predict::decode_tensor(spec, text, None, limits)?;
+fn input(spec: &TensorSpec, text: &str, budget: &mut MemoryBudget) -> Result<Tensor> {
+    let tensor = predict::decode_tensor(spec, text, None, budget)?;
     if predict::fits(&spec.shape, tensor.shape()) {
         return Ok(tensor);
     }
@@ -188,10 +213,10 @@ fn input(spec: &TensorSpec, text: &str, limits: JsonLimits) -> Result<Tensor> {
 }
 
 /// A response as one flat object: an output of one element is that element.
-fn object(response: &InferResponse) -> Result<Vec<u8>> {
+fn object(response: &InferResponse) -> Result<Bytes> {
     let mut out = Vec::with_capacity(256);
     write(response, &mut out)?;
-    Ok(out)
+    Ok(out.into())
 }
 
 fn write(response: &InferResponse, out: &mut Vec<u8>) -> Result<()> {
@@ -237,7 +262,11 @@ fn next_event(mut stream: InferStream) -> Step<InferStream> {
             stream.end(status);
             return (Bytes::new(), None);
         };
-        match response.and_then(|response| event(&response)) {
+        let event = match response {
+            Ok(response) => encoded(response, event).await,
+            Err(error) => Err(error),
+        };
+        match event {
             Ok(event) => (event, Some(stream)),
             Err(error) => {
                 stream.into_journey().end(status(Some(&error)), Some(&error));

@@ -140,8 +140,16 @@ struct Wanted {
     classes: Option<usize>,
 }
 
+/// Bytes of a request's id: each response of a stream repeats it.
+const ID_BYTES_MAX: usize = 4 << 10;
+
 /// Holds a request against what its model takes and gives.
 fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
+    if let Some(length) = request.id.as_ref().map(String::len).filter(|length| *length > ID_BYTES_MAX) {
+        let message =
+            format!("the request's id has {length} bytes; at most {ID_BYTES_MAX} are repeated in responses");
+        return Err(Error::too_large(message).field("id"));
+    }
     let metadata = route.metadata();
     predict::check_inputs(metadata, &request.inputs)
         .map_err(|error| missing(&route.name.name, metadata, &request.inputs, error))?;

@@ -5,8 +5,8 @@ use super::infer::{self, InferRequest};
 use super::json::{self, Form};
 use super::{error_reply, names};
 use crate::error::{Error, Result};
+use crate::offload;
 use crate::policy::Route;
-use crate::predict::JsonLimits;
 use crate::router::Journey;
 use crate::server::compression;
 use crate::server::http::{self, Reply};
@@ -41,32 +41,35 @@ impl Asked<'_> {
         compression::read_body(self.headers, body, self.public.router.limits()).await
     }
 
-    pub fn limits(&self) -> JsonLimits {
-        JsonLimits { tensor_bytes_max: self.public.router.limits().max_body_bytes.saturating_mul(4) }
-    }
-
     /// `POST …/infer`
     pub async fn infer(&self, body: Incoming) -> Reply {
         let mut journey = self.begin();
         let answer = match self.read(body).await {
-            Ok(body) => self.infer_body(&mut journey, &body).await,
+            Ok(body) => self.infer_body(&mut journey, body).await,
             Err(error) => Err(error),
         };
         self.end(journey, answer).await
     }
 
-    async fn infer_body(&self, journey: &mut Journey, body: &Bytes) -> Result<Reply> {
+    async fn infer_body(&self, journey: &mut Journey, body: Bytes) -> Result<Reply> {
         let route = self.resolve(journey)?;
-        let (head, tail) = binary::split(self.headers, body)?;
-        let (request, form): (InferRequest, Form<'_>) = if head.is_empty() && !tail.is_empty() {
-            // A transformer or a model that runs each request alone has no rows; see `config`.
-            let rows = route.batching.is_some();
-            (binary::whole(&route.name.name, route.metadata(), rows, tail)?, Form::binary())
-        } else {
-            json::decode(&head, Tail(tail), self.limits())?
-        };
+        let (head, tail) = binary::split(self.headers, &body)?;
+        let (budget, asked) = (self.public.router.budget(), Arc::clone(&route));
+        let decoded = offload::run(body.len(), move || {
+            // Not held by this connection while its parts are read.
+            drop(body);
+            if head.is_empty() && !tail.is_empty() {
+                // A transformer or a model that runs each request alone has no rows; see `config`.
+                let rows = asked.batching.is_some();
+                return Ok((binary::whole(&asked.name.name, asked.metadata(), rows, tail)?, Form::binary()));
+            }
+            json::decode(&head, Tail(tail), budget)
+        });
+        let (request, form): (InferRequest, Form) = decoded.await?;
         let response = infer::infer(journey, &route, request).await?;
-        let (head, tail) = json::encode(&response, &form)?;
+        let encoded =
+            offload::run(json::text_bytes(&response, &form), move || json::encode(&response, &form));
+        let (head, tail) = encoded.await?;
         Ok(binary::reply(head, tail))
     }
 

@@ -1,35 +1,33 @@
 //! Inference requests and responses over HTTP: JSON, with tensors in it or behind it.
 
 use super::binary::Tail;
-use super::infer::{self, InferRequest, InferResponse, RequestedOutput, check_tensor_parameter};
+use super::fields::{Dimensions, Fields, FieldsReader, InputParameters, OutputParameters, take_flag};
+use super::infer::{InferRequest, InferResponse, RequestedOutput, check_tensor_parameter};
 use crate::error::{Error, Result};
+use crate::predict::walk::{EachItem, Name, ObjectOf, shown};
 use crate::predict::{
-    self, Datatype, JsonLimits, Parameter, Parameters, Shape, Tensor, TensorSpec, encode_tensor,
+    self, Datatype, MemoryBudget, Parameter, Parameters, Tensor, TensorSpec, encode_tensor,
 };
+use crate::server::request::BodyText;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
-const BINARY_DATA: &str = "binary_data";
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 const BINARY_DATA_SIZE: &str = "binary_data_size";
 
-#[derive(Deserialize)]
+/// What a body says, its tensors' data left where they stand.
+#[derive(Default)]
 struct Request<'a> {
-    #[serde(borrow)]
     id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    parameters: Fields<'a>,
-    #[serde(borrow)]
+    parameters: Parameters,
     inputs: SmallVec<[Input<'a>; 4]>,
-    #[serde(borrow)]
-    outputs: Option<SmallVec<[Output<'a>; 4]>>,
+    outputs: SmallVec<[Output<'a>; 4]>,
 }
 
 #[derive(Deserialize)]
@@ -38,9 +36,9 @@ struct Input<'a> {
     name: Cow<'a, str>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    shape: Shape,
+    shape: Dimensions,
     #[serde(borrow, default)]
-    parameters: Fields<'a>,
+    parameters: Fields<InputParameters<'a>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -50,146 +48,180 @@ struct Output<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
-    parameters: Fields<'a>,
+    parameters: Fields<OutputParameters<'a>>,
 }
+
+/// Bytes that an input or an output takes besides its data and its texts: as it is read, and as a tensor.
+const TENSOR_BYTES: usize = 3 * size_of::<Input<'_>>() + 2 * size_of::<Tensor>();
 
 /// Which outputs a caller wants behind the JSON.
-pub(super) struct Form<'a> {
+pub(super) struct Form {
     binary: bool,
-    named: SmallVec<[(Cow<'a, str>, bool); 4]>,
+    named: SmallVec<[(BodyText, bool); 4]>,
 }
 
-impl Form<'_> {
+impl Form {
     /// All outputs behind the JSON.
     pub fn binary() -> Self {
         Form { binary: true, named: SmallVec::new() }
     }
 
     fn is_binary(&self, output: &str) -> bool {
-        let named = self.named.iter().find(|(name, _)| name == output);
+        let named = self.named.iter().find(|(name, _)| **name == *output);
         named.map_or(self.binary, |(_, binary)| *binary)
     }
 }
 
 /// Reads the JSON of a request, and its tensors in `tail`.
-pub(super) fn decode(head: &[u8], mut tail: Tail, limits: JsonLimits) -> Result<(InferRequest, Form<'_>)> {
-    let request: Request<'_> = super::parse_object(head, "the body is not an inference request")?;
-    let inputs = request.inputs.iter().map(|input| input.decode(&mut tail, limits)).collect::<Result<_>>()?;
+pub(super) fn decode(head: &Bytes, mut tail: Tail, mut budget: MemoryBudget) -> Result<(InferRequest, Form)> {
+    let request = read(head, &mut budget)?;
+    let inputs: Vec<Tensor> =
+        request.inputs.iter().map(|input| input.decode(&mut tail, &mut budget)).collect::<Result<_>>()?;
     tail.end()?;
-    let mut parameters = request.parameters.into_parameters()?;
+    let mut parameters = request.parameters;
     let mut form = Form {
         binary: take_flag(&mut parameters, BINARY_DATA_OUTPUT)?.unwrap_or(false),
         named: SmallVec::new(),
     };
-    let mut outputs = Vec::with_capacity(request.outputs.as_ref().map_or(0, |outputs| outputs.len()));
-    for output in request.outputs.into_iter().flatten() {
-        let mut parameters = output.parameters.into_parameters()?;
-        let binary = take_flag(&mut parameters, BINARY_DATA)
-            .map_err(|error| error.context(format!("output \"{}\"", output.name)))?;
-        outputs.push(RequestedOutput { name: (*output.name).to_owned(), parameters });
-        form.named.extend(binary.map(|binary| (output.name, binary)));
+    let mut outputs = Vec::with_capacity(request.outputs.len());
+    for Output { name, parameters: Fields(parameters) } in request.outputs {
+        let (binary, parameters) =
+            parameters.read().map_err(|error| error.context(format!("output \"{}\"", shown(&name))))?;
+        outputs.push(RequestedOutput { name: (*name).to_owned(), parameters });
+        form.named.extend(binary.map(|binary| (BodyText::of(head, name), binary)));
     }
     let id = request.id.map(Cow::into_owned);
     Ok((InferRequest { id, parameters, inputs, outputs }, form))
 }
 
+fn read<'a>(head: &'a [u8], budget: &mut MemoryBudget) -> Result<Request<'a>> {
+    let mut stopped = None;
+    let what = "the body is not an inference request";
+    let read = super::parse_with(head, what, RequestReader { budget, stopped: &mut stopped });
+    match stopped {
+        Some(error) => Err(error),
+        None => read,
+    }
+}
+
+/// Reads a request and charges its parts as they come. What the budget refuses is left in `stopped`.
+struct RequestReader<'b> {
+    budget: &'b mut MemoryBudget,
+    stopped: &'b mut Option<Error>,
+}
+
+impl<'de> DeserializeSeed<'de> for RequestReader<'_> {
+    type Value = Request<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<Request<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RequestReader<'_> {
+    type Value = Request<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Request<'de>, A::Error> {
+        let RequestReader { budget, stopped } = self;
+        let mut request = Request::default();
+        let mut seen = [false; 4];
+        while let Some(Name(name)) = map.next_key()? {
+            let Some(index) = FIELDS.iter().position(|field| *field == name) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            if std::mem::replace(&mut seen[index], true) {
+                return Err(A::Error::duplicate_field(FIELDS[index]));
+            }
+            match FIELDS[index] {
+                "id" => request.id = map.next_value::<Option<Name<'_>>>()?.map(|Name(id)| id),
+                "parameters" => {
+                    let fields = FieldsReader { budget: &mut *budget, stopped: &mut *stopped };
+                    request.parameters = map.next_value_seed(fields)?;
+                }
+                "inputs" => {
+                    let take = |ObjectOf(input): ObjectOf<Input<'de>>| {
+                        let texts = input.name.len() + input.datatype.len();
+                        budget.charge(TENSOR_BYTES + 2 * texts, "inputs")?;
+                        request.inputs.push(input);
+                        Ok(())
+                    };
+                    map.next_value_seed(EachItem::new(stopped, take))?;
+                }
+                _ => {
+                    let take = |ObjectOf(output): ObjectOf<Output<'de>>| {
+                        budget.charge(TENSOR_BYTES + 2 * output.name.len(), "outputs")?;
+                        request.outputs.push(output);
+                        Ok(())
+                    };
+                    // `null` is none, as if the field were not there.
+                    map.next_value_seed(EachItem::new(stopped, take).or_null())?;
+                }
+            }
+        }
+        if seen[INPUTS] { Ok(request) } else { Err(A::Error::missing_field(FIELDS[INPUTS])) }
+    }
+}
+
+const FIELDS: [&str; 4] = ["id", "parameters", "inputs", "outputs"];
+const INPUTS: usize = 2;
+
 impl Input<'_> {
-    fn decode(&self, tail: &mut Tail, limits: JsonLimits) -> Result<Tensor> {
+    fn decode(&self, tail: &mut Tail, budget: &mut MemoryBudget) -> Result<Tensor> {
         let name = &*self.name;
-        let fault = |message: String| Error::invalid(format!("input \"{name}\": {message}")).field(name);
+        let fault =
+            |message: String| Error::invalid(format!("input \"{}\": {message}", shown(name))).field(name);
         let datatype = Datatype::parse(&self.datatype).ok_or_else(|| {
             let known = Datatype::ALL.map(Datatype::as_str);
             let hint = crate::error::did_you_mean(&self.datatype, known);
-            fault(format!("no datatype \"{}\"{hint}", self.datatype))
+            fault(format!("no datatype \"{}\"{hint}", shown(&self.datatype)))
         })?;
-        let mut size = None;
-        for (parameter, value) in &self.parameters.0 {
-            check_tensor_parameter(format_args!("input \"{name}\""), parameter)?;
-            if parameter == BINARY_DATA_SIZE {
-                let bytes = value.as_u64().and_then(|bytes| usize::try_from(bytes).ok());
-                size = Some(bytes.ok_or_else(|| {
-                    fault(format!("{BINARY_DATA_SIZE} is {value}; it is a number of bytes"))
-                })?);
-            }
+        let shape =
+            self.shape.checked().map_err(|error| error.context(format!("input \"{name}\"")).field(name))?;
+        let Fields(InputParameters { binary_data_size, shared_memory }) = &self.parameters;
+        if let Some(parameter) = shared_memory {
+            check_tensor_parameter(format_args!("input \"{}\"", shown(name)), parameter)?;
         }
+        let size = match binary_data_size {
+            None => None,
+            Some(value) => {
+                let bytes = value.as_u64().and_then(|bytes| usize::try_from(bytes).ok());
+                Some(bytes.ok_or_else(|| {
+                    fault(format!("{BINARY_DATA_SIZE} is {value}; it is a number of bytes"))
+                })?)
+            }
+        };
         match (size, self.data) {
             (Some(size), None) => {
                 let data = tail.take(size).map_err(|error| error.context(format!("input \"{name}\"")))?;
-                Tensor::new(name, datatype, self.shape.clone(), data).map_err(|error| error.field(name))
+                Tensor::new(name, datatype, shape, data).map_err(|error| error.field(name))
             }
             (Some(_), Some(_)) => Err(fault(format!("it has both data and {BINARY_DATA_SIZE}"))),
             (None, Some(data)) => {
-                let spec =
-                    TensorSpec { name: name.into(), datatype, shape: self.shape.clone(), optional: false };
-                predict::decode_tensor(&spec, data.get(), Some(&self.shape), limits)
+                let spec = TensorSpec { name: name.into(), datatype, shape, optional: false };
+                predict::decode_tensor(&spec, data.get(), Some(&spec.shape), budget)
             }
             (None, None) => Err(fault("it has no data".into())),
         }
     }
 }
 
-/// Takes a parameter that says yes or no.
-fn take_flag(parameters: &mut Parameters, wanted: &str) -> Result<Option<bool>> {
-    let Some(place) = parameters.iter().position(|(name, _)| name == wanted) else { return Ok(None) };
-    match parameters.remove(place).1 {
-        Parameter::Boolean(value) => Ok(Some(value)),
-        value => {
-            let value = infer::shown(&value);
-            Err(Error::invalid(format!("parameter \"{wanted}\" is {value}; it is true or false"))
-                .field(format!("parameters.{wanted}")))
-        }
-    }
+/// Bytes of the JSON that a response needs, roughly.
+pub(super) fn text_bytes(response: &InferResponse, form: &Form) -> usize {
+    let written = response.outputs.iter().filter(|tensor| !form.is_binary(tensor.name()));
+    // A number has some ten digits in place of four bytes.
+    written.map(|tensor| 3 * tensor.data().len()).sum()
 }
-
-/// Parameters in the order sent.
-#[derive(Default)]
-pub(super) struct Fields<'a>(SmallVec<[(Cow<'a, str>, Value); 1]>);
-
-impl Fields<'_> {
-    pub fn into_parameters(self) -> Result<Parameters> {
-        let fields = self.0.into_iter();
-        fields
-            .map(|(name, value)| {
-                let value = predict::parameter(&name, &value)?;
-                Ok((name.into_owned(), value))
-            })
-            .collect()
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Reader<'a>(PhantomData<&'a ()>);
-
-        impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
-            type Value = Fields<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of parameters")
-            }
-
-            fn visit_unit<E>(self) -> std::result::Result<Fields<'a>, E> {
-                Ok(Fields::default())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Fields<'a>, A::Error> {
-                let mut fields = Fields::default();
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.0.push((name, value));
-                }
-                Ok(fields)
-            }
-        }
-
-        deserializer.deserialize_any(Reader(PhantomData))
-    }
-}
-
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The JSON of a response, and the tensors that go behind it.
-pub(super) fn encode(response: &InferResponse, form: &Form<'_>) -> Result<(Vec<u8>, SmallVec<[Bytes; 4]>)> {
+pub(super) fn encode(response: &InferResponse, form: &Form) -> Result<(Vec<u8>, SmallVec<[Bytes; 4]>)> {
     let mut out = Vec::with_capacity(256);
     let mut tail = SmallVec::new();
     begin(&mut out, response);

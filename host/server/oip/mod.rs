@@ -6,6 +6,7 @@ mod binary;
 mod classification;
 pub(in crate::server) mod config;
 pub(in crate::server) mod control;
+mod fields;
 mod generate;
 pub(in crate::server) mod infer;
 mod inference;
@@ -161,7 +162,16 @@ pub(super) fn no_such_path(path: &str) -> Reply {
 
 /// Reads a body. Of one that is no JSON, the message has the words and the place that clients of the protocol know.
 fn parse_object<'a, T: serde::Deserialize<'a>>(text: &'a [u8], otherwise: &str) -> Result<T> {
-    http::parse_object(text, otherwise).map_err(|error| match not_json(text) {
+    parse_with(text, otherwise, std::marker::PhantomData)
+}
+
+/// The same, with what reads it.
+fn parse_with<'a, S: serde::de::DeserializeSeed<'a>>(
+    text: &'a [u8],
+    otherwise: &str,
+    seed: S,
+) -> Result<S::Value> {
+    http::parse_with(text, otherwise, seed).map_err(|error| match not_json(text) {
         Some(place) => {
             let message = error.message();
             Error::invalid(format!(

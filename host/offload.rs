@@ -1,0 +1,154 @@
+//! Threads for work that takes long where a body is large: reading, writing and packing it.
+//!
+//! The threads that serve connections never wait for it, and it yields to them. There are as many threads as cores,
+//! so no more bodies than that are decoded at once; the others wait in the order in which they came.
+
+use crate::config;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, OnceLock};
+use tokio::sync::oneshot;
+
+/// Bodies up to this size are decoded where they arrive: another thread would take longer to wake.
+pub const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Below the threads that serve connections and above those that load models, as the workers that run them.
+const NICE: i32 = 5;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+struct Pool {
+    jobs: Mutex<VecDeque<Job>>,
+    ready: Condvar,
+}
+
+/// Runs `work`, on another thread if it is for more than `INLINE_BYTES_MAX` bytes. Work that nobody waits for any
+/// more when its turn comes is dropped.
+pub async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if bytes <= INLINE_BYTES_MAX {
+        return work();
+    }
+    match pool() {
+        Some(pool) => Box::pin(pool.run(work)).await,
+        None => work(),
+    }
+}
+
+impl Pool {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = oneshot::channel();
+        self.push(Box::new(move || {
+            if !sender.is_closed() {
+                // Dropped here if its caller has left meanwhile, and not on a thread that serves connections.
+                let _ = sender.send(work());
+            }
+        }));
+        receiver.await.expect("invariant: work on bodies does not panic")
+    }
+}
+
+/// None where no thread can be started: slow work is better than none.
+fn pool() -> Option<&'static Pool> {
+    static POOL: OnceLock<Option<&'static Pool>> = OnceLock::new();
+    *POOL.get_or_init(Pool::start)
+}
+
+impl Pool {
+    /// The threads live as long as the process.
+    fn start() -> Option<&'static Self> {
+        let pool: &'static Pool = Box::leak(Box::new(Pool { jobs: Mutex::default(), ready: Condvar::new() }));
+        let started = (0..config::cores()).filter(|index| {
+            let thread = std::thread::Builder::new().name(format!("body-{index}"));
+            thread.spawn(|| pool.work()).is_ok()
+        });
+        match started.count() {
+            0 => {
+                tracing::warn!("no thread for large bodies can be started; they delay other connections");
+                None
+            }
+            _ => Some(pool),
+        }
+    }
+
+    fn push(&self, job: Job) {
+        self.jobs.lock().expect("invariant: no panic under the lock").push_back(job);
+        self.ready.notify_one();
+    }
+
+    fn work(&self) {
+        config::lower_priority(NICE);
+        loop {
+            let job = {
+                let mut jobs = self.jobs.lock().expect("invariant: no panic under the lock");
+                loop {
+                    match jobs.pop_front() {
+                        Some(job) => break job,
+                        None => jobs = self.ready.wait(jobs).expect("invariant: no panic under the lock"),
+                    }
+                }
+            };
+            // The caller sees it: what it waits for is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::sync::mpsc;
+    use std::task::Poll;
+
+    const LARGE: usize = INLINE_BYTES_MAX + 1;
+
+    fn thread_name() -> String {
+        std::thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    /// Polls it once, so that its work is queued.
+    async fn begin<T>(work: &mut Pin<Box<impl Future<Output = T>>>) {
+        let is_pending = poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_pending())).await;
+        assert!(is_pending);
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_worked_on_elsewhere() {
+        assert_eq!(run(INLINE_BYTES_MAX, thread_name).await, thread_name());
+        assert!(run(LARGE, thread_name).await.starts_with("body-"));
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_is_not_begun() {
+        // All threads are busy until they are told to go on.
+        let (busy, entered) = mpsc::channel();
+        let mut gates: Vec<_> = (0..config::cores())
+            .map(|_| {
+                let ((open, gate), busy) = (mpsc::channel::<()>(), busy.clone());
+                let work = Box::pin(run(LARGE, move || {
+                    busy.send(()).unwrap();
+                    let _ = gate.recv();
+                }));
+                (open, work)
+            })
+            .collect();
+        for (_, work) in &mut gates {
+            begin(work).await;
+            entered.recv().unwrap();
+        }
+        let (began, seen) = mpsc::channel();
+        let left = began.clone();
+        let mut left = Box::pin(run(LARGE, move || left.send("left").unwrap()));
+        begin(&mut left).await;
+        drop(left);
+        let mut stayed = Box::pin(run(LARGE, move || began.send("stayed").unwrap()));
+        begin(&mut stayed).await;
+        for (open, work) in gates {
+            drop(open);
+            work.await;
+        }
+        stayed.await;
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), ["stayed"]);
+    }
+}

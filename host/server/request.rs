@@ -1,0 +1,280 @@
+//! The bodies of the plain interface. First what they name and where their inputs stand, then, once the model is known,
+//! what the inputs are: both within the request's budget of memory, and neither on a thread that serves connections
+//! where the body is large.
+
+use super::http;
+use crate::error::{Error, Result};
+use crate::offload;
+use crate::policy::Route;
+use crate::predict::walk::{Listed, shown};
+use crate::predict::{self, JsonText, MemoryBudget, Parameters, Payload, Scalar};
+use crate::router::{self, Ask};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Items of one batch at most.
+pub(super) const BATCH_ITEMS_MAX: usize = 1000;
+
+pub(super) const UNREADABLE: &str = "the body is not what this path takes";
+
+/// A text of a body, which is not copied.
+#[derive(Clone, Debug)]
+pub(super) struct BodyText(Bytes);
+
+impl BodyText {
+    pub fn of(body: &Bytes, text: Cow<'_, str>) -> Self {
+        BodyText(match text {
+            Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
+            Cow::Owned(text) => text.into(),
+        })
+    }
+}
+
+impl std::ops::Deref for BodyText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("invariant: it was a text")
+    }
+}
+
+/// What a body names, besides its inputs.
+pub(super) struct Head {
+    pub model: BodyText,
+    pub version: Option<BodyText>,
+    pub parameters: Option<JsonText>,
+    pub timeout: Option<Duration>,
+}
+
+impl Head {
+    pub fn of(
+        body: &Bytes,
+        model: Cow<'_, str>,
+        version: Option<Version<'_>>,
+        parameters: Option<&RawValue>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Head {
+            model: BodyText::of(body, model),
+            version: version.map(|version| BodyText::of(body, version.into_text())),
+            parameters: parameters.map(|parameters| part(body, parameters)),
+            timeout,
+        }
+    }
+
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    pub fn parameters(&self, budget: &mut MemoryBudget) -> Result<Parameters> {
+        let text = self.parameters.as_ref().map(JsonText::as_str);
+        let raw = text.map(|text| serde_json::from_str(text).expect("invariant: it was read before"));
+        parameters(raw, budget)
+    }
+}
+
+/// A value of a body, which is not copied.
+pub(super) fn part(body: &Bytes, value: &RawValue) -> JsonText {
+    JsonText::from_checked(body.slice_ref(value.get().as_bytes()))
+}
+
+/// `POST /predict` and `/predict/stream`.
+pub(super) struct Request {
+    pub head: Head,
+    data: JsonText,
+    body_bytes: usize,
+}
+
+impl Request {
+    pub async fn read(body: Bytes) -> Result<Self> {
+        offload::run(body.len(), move || Self::parse(&body)).await
+    }
+
+    fn parse(body: &Bytes) -> Result<Self> {
+        let Single { model, version, data, parameters, timeout_ms } = http::parse_object(body, UNREADABLE)?;
+        let head = Head::of(body, model, version, parameters, timeout(timeout_ms)?);
+        Ok(Request { head, data: part(body, data), body_bytes: body.len() })
+    }
+
+    /// What the model is asked.
+    pub async fn input(self, route: &Arc<Route>, mut budget: MemoryBudget) -> Result<(Ask, Payload)> {
+        let route = Arc::clone(route);
+        offload::run(self.body_bytes, move || {
+            let input = router::input(&route, self.data, &mut budget)?;
+            let parameters = self.head.parameters(&mut budget)?;
+            Ok((Ask { parameters, timeout: self.head.timeout }, input))
+        })
+        .await
+    }
+}
+
+/// `POST /predict/batch`
+pub(super) struct BatchRequest {
+    pub head: Head,
+    body: Bytes,
+    /// Where the items stand in the body.
+    items: Vec<Range<usize>>,
+}
+
+impl BatchRequest {
+    pub async fn read(body: Bytes) -> Result<Self> {
+        offload::run(body.len(), move || Self::parse(body)).await
+    }
+
+    fn parse(body: Bytes) -> Result<Self> {
+        let Batch { model, version, items, parameters, timeout_ms } = http::parse_object(&body, UNREADABLE)?;
+        let head = Head::of(&body, model, version, parameters, timeout(timeout_ms)?);
+        let items = places(&body, &items)?;
+        Ok(BatchRequest { head, body, items })
+    }
+
+    /// What the model is asked, item by item; one that is wrong does not touch the others.
+    pub async fn inputs(
+        self,
+        route: &Arc<Route>,
+        mut budget: MemoryBudget,
+    ) -> Result<Vec<Result<(Ask, Payload)>>> {
+        let (route, timeout) = (Arc::clone(route), self.head.timeout);
+        offload::run(self.body.len(), move || {
+            let shared = self.head.parameters(&mut budget)?;
+            let items = self.items.iter().map(|place| {
+                let (input, parameters) = item(&self.body, place, &shared, &mut budget)?;
+                let input = router::input(&route, input, &mut budget)?;
+                Ok((Ask { parameters, timeout }, input))
+            });
+            Ok(items.collect())
+        })
+        .await
+    }
+}
+
+/// Where the items of a batch stand in its body, if there are no more of them than one may have.
+pub(super) fn places(body: &Bytes, items: &Listed<'_, BATCH_ITEMS_MAX>) -> Result<Vec<Range<usize>>> {
+    if items.count > BATCH_ITEMS_MAX {
+        let message = format!("{} items; at most {BATCH_ITEMS_MAX} are allowed", items.count);
+        return Err(Error::too_large(message).field("items"));
+    }
+    let place = |item: &&RawValue| {
+        let start = item.get().as_ptr().addr() - body.as_ptr().addr();
+        start..start + item.get().len()
+    };
+    Ok(items.items.iter().map(place).collect())
+}
+
+/// One item of a batch: its input, and its parameters or those that all share.
+pub(super) fn item(
+    body: &Bytes,
+    place: &Range<usize>,
+    shared: &Parameters,
+    budget: &mut MemoryBudget,
+) -> Result<(JsonText, Parameters)> {
+    let item: Item<'_> = http::parse_object(&body[place.clone()], "not an item")?;
+    let own = parameters(item.parameters, budget)?;
+    if !own.is_empty() {
+        return Ok((part(body, item.data), own));
+    }
+    // The item has a copy, and so has the part of its call that is admitted for itself.
+    budget.charge(2 * predict::parameters_bytes(shared), "parameters, which each item has,")?;
+    Ok((part(body, item.data), shared.clone()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Single<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    #[serde(borrow)]
+    version: Option<Version<'a>>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timeout_ms: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    #[serde(borrow)]
+    version: Option<Version<'a>>,
+    #[serde(borrow)]
+    items: Listed<'a, BATCH_ITEMS_MAX>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timeout_ms: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+}
+
+/// `"2"` or `2`.
+pub(super) struct Version<'a>(Cow<'a, str>);
+
+impl<'a> Version<'a> {
+    fn into_text(self) -> Cow<'a, str> {
+        self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Version<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Scalar::deserialize(deserializer)? {
+            Scalar::Text(text) => Ok(Version(text)),
+            Scalar::Integer(number @ 0..) => Ok(Version(number.to_string().into())),
+            Scalar::Unsigned(number) => Ok(Version(number.to_string().into())),
+            _ => Err(D::Error::custom("version must be a string or a whole number")),
+        }
+    }
+}
+
+/// Parameters of a body of the plain interface.
+fn parameters(fields: Option<&RawValue>, budget: &mut MemoryBudget) -> Result<Parameters> {
+    predict::parameters(fields, budget).map_err(|stopped| {
+        stopped.into_error(|error| {
+            Error::invalid(format!("{UNREADABLE}: parameters: {}", http::in_plain_words(error)))
+        })
+    })
+}
+
+pub(super) fn timeout(asked: Option<&RawValue>) -> Result<Option<Duration>> {
+    match asked {
+        None => Ok(None),
+        Some(asked) => milliseconds("timeout_ms", asked).map(Some),
+    }
+}
+
+/// A whole number of milliseconds, at least 1.
+pub(super) fn milliseconds(field: &str, asked: &RawValue) -> Result<Duration> {
+    whole_number(field, asked, " of milliseconds").map(Duration::from_millis)
+}
+
+/// A whole number, at least 1.
+pub(super) fn whole_number(field: &str, asked: &RawValue, unit: &str) -> Result<u64> {
+    let scalar = Scalar::of(asked)
+        .map_err(|error| Error::invalid(format!("{UNREADABLE}: {field}: {error}")).field(field))?;
+    match scalar.as_u64() {
+        Some(number) if number > 0 => Ok(number),
+        _ => {
+            let nested = matches!(scalar, Scalar::List | Scalar::Object);
+            let got = if nested { shown(asked.get()).to_owned() } else { scalar.to_string() };
+            let message = format!("{field} is {got}; it must be a whole number{unit}, at least 1");
+            Err(Error::invalid(message).field(field))
+        }
+    }
+}
