@@ -2,6 +2,7 @@
 
 use crate::access_log::AccessLog;
 use crate::error::{Error, Result};
+use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::jobs::{Jobs, MemoryStore};
 use crate::metrics::Metrics;
 use crate::plugin::Engine;
@@ -250,7 +251,8 @@ fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Durat
     let folder = manifest.parent().unwrap_or(Path::new("."));
     let here = std::env::current_dir().unwrap_or_default();
     let shown = folder.strip_prefix(&here).unwrap_or(folder).join("request.json");
-    match std::fs::read(folder.join("request.json")) {
+    let limit = Limit::bytes(FileKind::Request, 1 << 20);
+    match input_file::read(&folder.join("request.json"), limit, &Progress::default()) {
         Ok(request) if asks_for_stream(policy, &request) => {
             println!("try: curl -sN http://{http}/predict/stream -d @{}", shown.display());
         }

@@ -1,8 +1,10 @@
 //! The commands that do not serve: check, diff, predict, wit.
 
 use crate::app;
+use crate::cancel::Cancel;
 use crate::config::PluginLimits;
 use crate::error::{Error, Result};
+use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::metrics::Metrics;
 use crate::plugin::{CONTRACT_VERSION, Engine, Grant, Plugin, Role};
 use crate::policy::files::{Files, hex_digest};
@@ -82,8 +84,8 @@ fn describe_route(plan: &Plan, model: &str) -> Result<String> {
 
 /// What a component is, needs and costs.
 fn check_plugin(file: &Path) -> Result<bool> {
-    let wasm = std::fs::read(file)
-        .map_err(|error| Error::not_found(format!("cannot read {}: {error}", file.display())))?;
+    let wasm = input_file::read(file, FileLimits::default().of(FileKind::Plugin), &Progress::default())
+        .map_err(|error| error.context(format!("cannot read {}", file.display())))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::failed(format!("cannot start a runtime: {error}")))?;
     let engine = Engine::new(Default::default())?;
@@ -175,14 +177,13 @@ fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
 
 /// `hostler predict REQUEST`: prints the result.
 pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
+    let limit = FileLimits::default().of(FileKind::Request);
     let text = if request == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
+        input_file::read_stream(std::io::stdin().lock(), limit)
     } else {
-        std::fs::read_to_string(request)
+        input_file::read(request, limit, &Progress::default())
     };
-    let text =
-        text.map_err(|error| Error::not_found(format!("cannot read {}: {error}", request.display())))?;
+    let text = text.map_err(|error| error.context(format!("cannot read {}", request.display())))?;
     // The fields of POST /predict.
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -199,7 +200,7 @@ pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
         Text(String),
         Number(u64),
     }
-    let asked: Request = serde_json::from_str(&text)
+    let asked: Request = serde_json::from_slice(&text)
         .map_err(|error| Error::invalid(format!("{} is not a request: {error}", request.display())))?;
     let version = asked.version.map(|version| match version {
         Version::Text(text) => text,
@@ -219,6 +220,7 @@ pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
         &asked.data,
         &parameters,
         timeout.min(limits.max_timeout),
+        &Cancel::default(),
     ))?;
     println!("{}", String::from_utf8_lossy(&result));
     Ok(true)

@@ -139,17 +139,19 @@ pub fn lower_priority(nice: i32) {
     }
 }
 
+/// The priority of what reads, compiles and loads.
+pub const LOADER_NICE: i32 = 10;
+
 /// Runs `work` on a thread that yields to everything else, and waits for it. The calling thread keeps its
-/// own priority, and with it the threads that it starts.
-pub fn at_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    const LOADER_NICE: i32 = 10;
+/// own priority, and with it the threads that it starts. Fails where no thread can be started.
+pub fn at_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
         let loader = std::thread::Builder::new().name("load".into()).spawn_scoped(scope, || {
             lower_priority(LOADER_NICE);
             work()
         });
-        match loader.expect("invariant: a process that cannot start a thread cannot load either").join() {
-            Ok(result) => result,
+        match loader?.join() {
+            Ok(result) => Ok(result),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })

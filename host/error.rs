@@ -19,10 +19,12 @@ pub enum Kind {
     Deadline,
     Cancelled,
     Failed,
+    /// What was asked for does not fit what is there now. Only the host gives it; guests see `Failed`.
+    Conflict,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::InvalidInput,
         Kind::NotFound,
         Kind::Unsupported,
@@ -32,6 +34,7 @@ impl Kind {
         Kind::Deadline,
         Kind::Cancelled,
         Kind::Failed,
+        Kind::Conflict,
     ];
 
     /// The name in answers, metrics and logs.
@@ -46,6 +49,7 @@ impl Kind {
             Kind::Deadline => "deadline",
             Kind::Cancelled => "cancelled",
             Kind::Failed => "failed",
+            Kind::Conflict => "conflict",
         }
     }
 }
@@ -68,6 +72,7 @@ struct Inner {
     model: Option<String>,
     plugin: Option<String>,
     source: Option<String>,
+    transient: bool,
 }
 
 macro_rules! constructors {
@@ -87,6 +92,7 @@ impl Error {
             model: None,
             plugin: None,
             source: None,
+            transient: false,
         }))
     }
 
@@ -100,6 +106,26 @@ impl Error {
         deadline => Deadline,
         cancelled => Cancelled,
         failed => Failed,
+    }
+
+    /// What the operating system said of a file, a thread or a process. Says neither what was attempted nor on
+    /// what: that is for the caller to add as context.
+    pub fn io(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let kind = match error.kind() {
+            _ if is_transient(error) => Kind::Unavailable,
+            ErrorKind::NotFound => Kind::NotFound,
+            _ => Kind::InvalidInput,
+        };
+        let mut io = Self::new(kind, error.to_string());
+        io.0.transient = is_transient(error);
+        io
+    }
+
+    /// The cause may pass: the same attempt can succeed later, with the same files.
+    pub fn transient(mut self) -> Self {
+        self.0.transient = true;
+        self
     }
 
     /// The input field at fault.
@@ -152,6 +178,11 @@ impl Error {
         self.0.plugin.as_deref()
     }
 
+    /// Whether the cause may pass by itself: the fault is not in what was given.
+    pub fn is_transient(&self) -> bool {
+        self.0.transient
+    }
+
     pub fn detail(&self) -> Option<&str> {
         self.0.source.as_deref()
     }
@@ -177,6 +208,48 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Whether an error of the operating system speaks of a shortage or a disturbance, not of what was asked for.
+pub fn is_transient(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    match error.raw_os_error() {
+        Some(code) => matches!(
+            code,
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::EAGAIN
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::ENOSPC
+                | libc::EDQUOT
+                | libc::EIO
+                | libc::ESTALE
+                | libc::EINTR
+                | libc::EBUSY
+                | libc::ETXTBSY
+                | libc::ENOLCK
+                | libc::ETIMEDOUT
+                | libc::EREMOTEIO
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::ECONNRESET
+                | libc::ENOTCONN
+        ),
+        None => matches!(
+            error.kind(),
+            ErrorKind::OutOfMemory
+                | ErrorKind::Interrupted
+                | ErrorKind::TimedOut
+                | ErrorKind::WouldBlock
+                | ErrorKind::StorageFull
+                | ErrorKind::QuotaExceeded
+                | ErrorKind::StaleNetworkFileHandle
+                | ErrorKind::ResourceBusy
+        ),
+    }
+}
 
 fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
@@ -234,6 +307,19 @@ mod tests {
         assert_eq!(nearest("bankchrun", known), Some("bankchurn"));
         assert_eq!(nearest("Echo", known), Some("echo"));
         assert_eq!(nearest("translator", known), None);
+    }
+
+    #[test]
+    fn a_shortage_may_pass_and_a_missing_file_is_a_fault() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM, libc::ENOSPC, libc::EIO] {
+            let error = Error::io(&std::io::Error::from_raw_os_error(code));
+            assert!(error.is_transient(), "{error}");
+            assert_eq!(error.context("cannot read x").kind(), Kind::Unavailable);
+        }
+        for code in [libc::ENOENT, libc::EACCES, libc::EISDIR, libc::ELOOP, libc::ENOTDIR] {
+            let error = Error::io(&std::io::Error::from_raw_os_error(code));
+            assert!(!error.is_transient(), "{error}");
+        }
     }
 
     #[test]

@@ -18,8 +18,9 @@
 //! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; remotes that are asked; plugins that stand before them |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember, and the servers that they may ask |
 //! | [`offload`] | threads for reading and writing large bodies |
+//! | [`input_file`] | reads files that users name: regular ones only, within bounds |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
-//! | [`alarm`], [`error`], [`proto`] | deadlines at the price of one timer a task; the one error type; the messages of the Open Inference Protocol over gRPC |
+//! | [`alarm`], [`cancel`], [`error`], [`proto`] | deadlines at the price of one timer a task; the flag that abandons a build; the one error type; the messages of the Open Inference Protocol over gRPC |
 //!
 //! # A request
 //!
@@ -45,11 +46,13 @@
 pub mod access_log;
 pub mod alarm;
 pub mod app;
+pub mod cancel;
 pub mod cli;
 pub mod config;
 pub mod drill;
 pub mod error;
 pub mod executor;
+pub mod input_file;
 pub mod jobs;
 pub mod metrics;
 pub mod offload;

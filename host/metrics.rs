@@ -5,6 +5,7 @@
 mod count;
 mod families;
 mod jobs;
+mod reload;
 
 pub use count::Count;
 pub use families::{Change, Definition, Families, Family, FamilyKind, Refusal};
@@ -14,6 +15,7 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+pub use reload::ReloadMetrics;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -59,6 +61,7 @@ pub struct Metrics {
     pub plugin_http_seconds: HistogramVec,
     pub plugin_http_in_flight: IntGaugeVec,
     pub reloads: IntCounterVec,
+    pub reload: ReloadMetrics,
     pub policy_generation: IntGauge,
     pub policy_stale: IntGauge,
     pub rollout_share: Gauge,
@@ -211,6 +214,7 @@ impl Metrics {
                 &["plugin"],
             ),
             reloads: counter("hostler_reloads_total", "Reloads, by outcome.", &["outcome"]),
+            reload: ReloadMetrics::new(&registry),
             policy_generation: gauge("hostler_policy_generation", "The number of the running policy."),
             policy_stale: gauge(
                 "hostler_policy_stale",

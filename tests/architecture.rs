@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// From the outermost to the innermost. Modules in one row may not name each other.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 13] = [
     &["main"],
     &["cli", "drill"],
     &["app"],
@@ -14,7 +14,9 @@ const LAYERS: [&[&str]; 11] = [
     &["policy", "access_log"],
     &["executor"],
     &["plugin", "offload"],
+    &["input_file"],
     &["metrics", "shutdown", "config", "predict"],
+    &["cancel"],
     &["alarm", "error", "proto"],
 ];
 

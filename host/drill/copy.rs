@@ -37,8 +37,9 @@ impl Copy {
     pub fn make(plan: &Plan, files: &Files) -> Result<Self> {
         let folder = Folder::make()?;
         let home = plan.path.parent().unwrap_or(Path::new("/")).to_owned();
-        let text = fs::read_to_string(&plan.path)
-            .map_err(|error| Error::unavailable(format!("cannot read {}: {error}", plan.path.display())))?;
+        let text = super::swaps::read(&plan.path)?;
+        let text = String::from_utf8(text)
+            .map_err(|_| Error::invalid(format!("{} is not UTF-8", plan.path.display())))?;
         let mut manifest: Table = text.parse().map_err(|error: toml::de::Error| {
             Error::invalid(format!("{}: {}", plan.path.display(), error.message()))
         })?;

@@ -3,6 +3,7 @@
 use super::copy::{other_component, other_model, replace};
 use super::ground::{Deed, Ground, Pace};
 use crate::error::{Error, Result};
+use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::policy::plan::{ExecutorKind, ExecutorPlan, SourcePlan};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub async fn manifest(ground: &mut Ground, until: Instant) -> Result<Deed> {
 fn lengthen_queue(ground: &mut Ground, executors: &[String], number: usize) {
     let executor = &executors[number % executors.len()];
     let round = number / executors.len();
-    let queue = ground.queue(executor).min(1 << 30) + 1 + round % 2;
+    let queue = ground.queue(executor).min((1 << 20) - 2) + 1 + round % 2;
     ground.copy.table(&["executors", executor]).insert("queue".into(), (queue as i64).into());
 }
 
@@ -58,9 +59,11 @@ async fn swap_files(
     Ok(pace.done)
 }
 
-fn read(file: &std::path::Path) -> Result<Vec<u8>> {
-    std::fs::read(file)
-        .map_err(|error| Error::unavailable(format!("cannot read {}: {error}", file.display())))
+pub(super) fn read(file: &std::path::Path) -> Result<Vec<u8>> {
+    // It was within its limit when it was copied.
+    let limit = Limit::bytes(FileKind::Asset, u64::MAX);
+    input_file::read(file, limit, &Progress::default())
+        .map_err(|error| error.context(format!("cannot read {}", file.display())))
 }
 
 /// Models with the executors that can take them and compute the same there, their own first.

@@ -10,6 +10,7 @@ mod dispatch;
 mod held;
 mod idle;
 mod lend;
+mod load_limit;
 mod onnx;
 mod places;
 mod pool;
@@ -30,6 +31,7 @@ mod workers;
 pub use batch::Batching;
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};
 pub use lend::Lent;
+pub use load_limit::LoadLimit;
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
 pub use runs::{Runs, RunsOfSize};
@@ -98,7 +100,7 @@ pub trait Executor: Send + Sync {
 pub enum Source {
     /// An ONNX file, with the bytes that were read (and hashed) from it. With external data the runtime
     /// reads the file again, beside its data.
-    Onnx { path: PathBuf, bytes: bytes::Bytes, external_data: bool },
+    Onnx { path: PathBuf, bytes: bytes::Bytes, external_data: bool, limit: LoadLimit },
     /// A plugin in the role `model`.
     Plugin(Arc<crate::plugin::PluginModel>),
     /// A model of the remote that an executor stands for; without a version the only one that is there.

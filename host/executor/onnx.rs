@@ -44,9 +44,9 @@ impl Executor for OnnxExecutor {
 
     fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
         match source {
-            Source::Onnx { path, bytes, external_data } => {
+            Source::Onnx { path, bytes, external_data, limit } => {
                 let environment = super::runtime::environment(self.library.as_deref())?;
-                let model = OnnxModel::load(&environment, path, bytes, *external_data, self.sessions)?;
+                let model = OnnxModel::load(&environment, path, bytes, *external_data, limit, self.sessions)?;
                 Ok(Arc::new(model))
             }
             Source::Plugin(plugin) => Err(self.runs_no_plugin(plugin.name())),

@@ -96,7 +96,7 @@ impl WorkerPool {
                     shared.work(index, &runtime);
                 })
                 .map_err(|error| {
-                    Error::failed(format!("executor \"{name}\": cannot start worker {index}: {error}"))
+                    Error::io(&error).context(format!("executor \"{name}\": cannot start worker {index}"))
                 })?;
         }
         Ok(pool)

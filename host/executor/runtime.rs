@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use ort::environment::Environment;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// The release whose interface this host is built for; newer ones work too.
 const VERSION_WANTED: &str = "1.31";
@@ -17,7 +17,7 @@ static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 /// The environment, from the library at `configured`, `ORT_DYLIB_PATH`, the cache of `cargo xtask ort`, or
 /// the system's library path, in this order. The first success holds for the life of the process.
 pub fn environment(configured: Option<&Path>) -> Result<Environment> {
-    let mut environment = ENVIRONMENT.lock().expect("invariant: no panic under the lock");
+    let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
     }

@@ -3,7 +3,7 @@
 //! A session runs one call at a time (its `Run` is not safe to share), so a model has several. A run ends
 //! at its deadline at the next node of the graph; until then its worker is held.
 
-use super::{BoxFuture, Callable, Sink, texts};
+use super::{BoxFuture, Callable, LoadLimit, Sink, texts};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Datatype, Metadata, Shape, Tensor, TensorSpec, element_count};
 use bytes::Bytes;
@@ -55,14 +55,24 @@ impl OnnxModel {
         path: &Path,
         bytes: &[u8],
         external_data: bool,
+        limit: &LoadLimit,
         config: SessionConfig,
     ) -> Result<Self> {
         check_device(config.device)?;
         let sessions = (0..config.sessions.max(1))
             .map(|_| {
                 let mut builder = on(config.device, builder(environment, config).map_err(load_error)?)?;
-                if external_data { builder.commit_from_file(path) } else { builder.commit_from_memory(bytes) }
+                let canceler = builder.canceler();
+                // Takes effect at the next step of the load; until then, and for its memory, there is no bound.
+                let stop = move || drop(canceler.cancel());
+                limit.run(stop, || {
+                    if external_data {
+                        builder.commit_from_file(path)
+                    } else {
+                        builder.commit_from_memory(bytes)
+                    }
                     .map_err(load_error)
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         let metadata = metadata(&sessions[0])?;

@@ -4,6 +4,7 @@ use super::pool::WORKER_NICE;
 use crate::error::{Error, Result};
 use crate::plugin::share_this_thread;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
@@ -31,9 +32,13 @@ impl Threads {
             crate::config::lower_priority(WORKER_NICE);
             share_this_thread();
         });
-        let runtime = enable(&mut builder).build();
-        let failed = |error| Error::failed(format!("executor \"{executor}\": cannot start threads: {error}"));
-        runtime.map(|runtime| Threads(Some(runtime))).map_err(failed)
+        enable(&mut builder);
+        let failed = |error: Error| error.context(format!("executor \"{executor}\": cannot start threads"));
+        // tokio panics where the system gives it no thread, and that may pass.
+        let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
+        let no_thread = || Error::unavailable("the system gives no more").transient();
+        let built = built.map_err(|_| failed(no_thread()))?;
+        built.map(|runtime| Threads(Some(runtime))).map_err(|error| failed(Error::io(&error)))
     }
 }
 

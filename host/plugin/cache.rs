@@ -4,6 +4,7 @@
 //! ignored and written anew. Whoever can write the folder can run code as this user: it is made for the
 //! user alone. No error of the disk is ever an error of the caller.
 
+use crate::input_file::{self, FileKind, Limit, Progress};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -14,6 +15,9 @@ use std::time::SystemTime;
 use wasmtime::component::Component;
 
 const DIGEST_BYTES: usize = 32;
+
+/// Larger than any compiled plugin.
+const ENTRY_BYTES_MAX: u64 = 2 << 30;
 
 pub(super) struct Cache {
     dir: PathBuf,
@@ -29,7 +33,8 @@ impl Cache {
 
     pub fn load(&self, engine: &wasmtime::Engine, wasm: &[u8]) -> Option<Component> {
         let path = self.path(engine, wasm);
-        let entry = fs::read(&path).ok()?;
+        let limit = Limit::bytes(FileKind::Plugin, ENTRY_BYTES_MAX);
+        let entry = input_file::read(&path, limit, &Progress::default()).ok()?;
         let component = verified(&path, &entry).and_then(|code| {
             // SAFETY: the code is what `store` wrote after compiling it: its digest fits, also to the name of
             // the entry, which is the digest of the component, of the engine's settings and its version.

@@ -208,11 +208,15 @@ fn range(data: &Bytes, offset: u64, length: u64) -> Bytes {
     data.slice(from as usize..to as usize)
 }
 
+/// `$only_ours` are cases that the contract does not have, with the case that a guest sees instead.
 macro_rules! same_cases {
-    ($ours:ty, $theirs:ty, [$($case:ident),* $(,)?]) => {
+    ($ours:ty, $theirs:ty, [$($case:ident),* $(,)?] $(, $only_ours:ident => $instead:ident)*) => {
         impl From<$ours> for $theirs {
             fn from(value: $ours) -> Self {
-                match value { $(<$ours>::$case => <$theirs>::$case,)* }
+                match value {
+                    $(<$ours>::$case => <$theirs>::$case,)*
+                    $(<$ours>::$only_ours => <$theirs>::$instead,)*
+                }
             }
         }
 
@@ -232,7 +236,8 @@ same_cases!(
 same_cases!(
     Kind,
     types::ErrorKind,
-    [InvalidInput, NotFound, Unsupported, TooLarge, Overloaded, Unavailable, Deadline, Cancelled, Failed,]
+    [InvalidInput, NotFound, Unsupported, TooLarge, Overloaded, Unavailable, Deadline, Cancelled, Failed,],
+    Conflict => Failed
 );
 
 impl From<Error> for types::Error {

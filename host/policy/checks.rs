@@ -6,6 +6,7 @@
 
 use super::plan::CheckPlan;
 use super::{Content, Route};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::executor::Call;
 use crate::predict::{self, Context, JsonText, MemoryBudget, Parameters, Payload};
@@ -36,13 +37,14 @@ pub(super) async fn run(
     check: &CheckPlan,
     content: &[u8],
     timeout: Duration,
+    cancel: &Cancel,
 ) -> Result<()> {
     let path = check.file.path.display();
     let samples = parse(content)
         .map_err(|error| Error::invalid(format!("check {path} is not a list of samples: {error}")))?;
     for (index, sample) in samples.into_iter().enumerate() {
         let answer = route
-            .sample(policy, &sample.data, &sample.parameters, timeout)
+            .sample(policy, &sample.data, &sample.parameters, timeout, cancel)
             .await
             .map_err(|error| error.context(format!("check {path}[{index}] failed")))?;
         let answer = serde_json::from_slice(&answer).expect("invariant: results are JSON");
@@ -62,12 +64,14 @@ pub fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
 impl Route {
     /// Runs one plain request on the calling thread, outside of any queue where that can be; gives the
     /// result as JSON, of a model with any number of responses as a list of them. `policy` is what the route belongs to.
+    /// `cancel` stops it as a caller's leaving would.
     pub async fn sample(
         &self,
         policy: &Arc<Content>,
         data: &RawValue,
         parameters: &serde_json::Map<String, Value>,
         timeout: Duration,
+        cancel: &Cancel,
     ) -> Result<Vec<u8>> {
         let (name, version) = (Arc::clone(&self.name.name), Arc::clone(&self.name.version));
         let mut context = Context::new("sample".into(), name, version, Some(Instant::now() + timeout));
@@ -81,8 +85,11 @@ impl Route {
                 Payload::Tensors(predict::decode_inputs(&data, self.callable.metadata(), &mut budget)?)
             }
         };
+        let context = Arc::new(context);
+        let stopped = Arc::clone(&context);
+        let _registered = cancel.on_cancel(move || stopped.cancellation.cancel());
         let call = Call {
-            context: Arc::new(context),
+            context,
             input,
             transformer: self.transformer.clone(),
             callable: Arc::clone(&self.callable),

@@ -11,11 +11,13 @@ pub struct Diagnostic {
     pub message: String,
     pub span: Option<Range<usize>>,
     pub hint: Option<String>,
+    /// It may pass by itself: what is wrong is a shortage, not the file.
+    pub transient: bool,
 }
 
 impl Diagnostic {
     pub fn new(message: impl Into<String>) -> Self {
-        Diagnostic { message: message.into(), span: None, hint: None }
+        Diagnostic { message: message.into(), span: None, hint: None, transient: false }
     }
 
     pub fn at(mut self, span: Range<usize>) -> Self {
@@ -35,23 +37,41 @@ pub struct Diagnostics {
     pub path: PathBuf,
     pub text: String,
     pub faults: Vec<Diagnostic>,
+    /// Faults that were found beside these, and are only counted.
+    pub more: usize,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 impl Diagnostics {
     pub fn new(path: &Path, text: &str, faults: Vec<Diagnostic>) -> Self {
-        Diagnostics { path: path.to_owned(), text: text.to_owned(), faults }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Diagnostics { path: path.to_owned(), text: text.to_owned(), faults, more: 0, lines }
+    }
+
+    /// So many faults were found beside these.
+    pub fn and_more(mut self, more: usize) -> Self {
+        self.more = more;
+        self
     }
 
     /// Line and column of a byte, both from 1. Columns count characters.
     pub fn position(&self, byte: usize) -> (usize, usize) {
-        let before = &self.text[..self.text.floor_char_boundary(byte)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let byte = self.text.floor_char_boundary(byte);
+        // The first line begins at 0, so at least one begins before any byte.
+        let row = self.lines.partition_point(|start| *start <= byte);
+        let line_start = self.lines[row - 1];
+        (row, self.text[line_start..byte].chars().count() + 1)
     }
 
     /// One line for each fault: `hostler.toml:3:1: …`.
     pub fn lines(&self) -> Vec<String> {
-        self.faults.iter().map(|fault| self.line(fault)).collect()
+        let lines = self.faults.iter().map(|fault| self.line(fault));
+        lines.chain(self.rest()).collect()
+    }
+
+    fn rest(&self) -> Option<String> {
+        (self.more > 0).then(|| format!("{}: and {} more faults", self.path.display(), self.more))
     }
 
     fn line(&self, fault: &Diagnostic) -> String {
@@ -74,7 +94,7 @@ impl Diagnostics {
             return self.show_hint(fault, "", f);
         };
         let (row, column) = self.position(span.start);
-        let source = self.text.lines().nth(row - 1).unwrap_or_default();
+        let source = self.text[self.lines[row - 1]..].lines().next().unwrap_or_default();
         let gutter = " ".repeat(row.to_string().len());
         let room = source.chars().count().saturating_sub(column - 1).max(1);
         let width =
@@ -105,6 +125,9 @@ impl fmt::Display for Diagnostics {
                 writeln!(f)?;
             }
             self.show(fault, f)?;
+        }
+        if let Some(rest) = self.rest() {
+            writeln!(f, "\n{rest}")?;
         }
         Ok(())
     }

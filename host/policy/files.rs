@@ -1,15 +1,17 @@
 //! Files that a policy is made of, known by the digest of their content.
 //!
-//! A digest is computed once for each state of a file. What is loaded later is read again and must still
-//! have that digest: a policy never runs anything other than what it says.
+//! A digest is computed once for each state of a file. What is loaded later must still have that digest: a
+//! policy never runs anything other than what it says. Small files are kept in memory from the moment that
+//! they were digested until the policy is built, so that one which changes all the time can be loaded too.
 
 use crate::error::{Error, Result};
+use crate::input_file::{self, FileKind, FileLimits, Limit, Progress};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// Every path that was asked for, also those that do not exist, as it was before it was read.
@@ -47,17 +49,31 @@ impl Stat {
     }
 }
 
+#[cfg(test)]
+impl Stat {
+    pub fn made_up(length: u64) -> Stat {
+        Stat { modified: None, changed: (0, 0), length, inode: 0 }
+    }
+}
+
 /// A digest is trusted only if the file was older than this when it was read: two writes closer together
 /// can have the same time.
 const SETTLED: Duration = Duration::from_millis(50);
 
-/// Digests of files, remembered.
+/// Files up to this size are kept in memory until the policy is built, as many as fit into `HELD_BYTES_MAX`.
+const HELD_FILE_BYTES_MAX: usize = 1 << 20;
+const HELD_BYTES_MAX: usize = 32 << 20;
+
+/// Reads files for one attempt to build a policy. Digests are shared by all attempts.
 #[derive(Default)]
 pub struct Files {
-    known: Mutex<HashMap<PathBuf, Known>>,
+    known: Arc<Mutex<HashMap<PathBuf, Known>>>,
     asked: Mutex<Signature>,
+    held: Mutex<Held>,
     /// Files are looked for below this folder instead of below `/`: a last-good copy.
     root: Option<PathBuf>,
+    /// Whether this attempt is still wanted, and what it reads now.
+    pub progress: Progress,
 }
 
 #[derive(Clone)]
@@ -67,10 +83,26 @@ struct Known {
     external_data: Option<Vec<PathBuf>>,
 }
 
+#[derive(Default)]
+struct Held {
+    contents: HashMap<PathBuf, (String, Bytes)>,
+    bytes: usize,
+}
+
+/// Nothing below panics halfway through a change, so what a lock guards is whole even if a holder panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Files {
     /// Files that are found in a copy: `/a/b` is `<root>/a/b`.
     pub fn below(root: PathBuf) -> Self {
         Files { root: Some(root), ..Files::default() }
+    }
+
+    /// For another attempt, which knows the digests that this one does.
+    pub fn attempt(&self) -> Self {
+        Files { known: Arc::clone(&self.known), root: self.root.clone(), ..Files::default() }
     }
 
     /// Where a file that a plan names really is.
@@ -81,72 +113,103 @@ impl Files {
         }
     }
 
-    pub fn file(&self, path: &Path) -> std::io::Result<File> {
-        Ok(self.known(path, false)?.file)
+    pub fn file(&self, path: &Path, limit: Limit) -> Result<File> {
+        Ok(self.known(path, limit, false)?.file)
     }
 
     /// An ONNX file with the files beside it that hold its external data.
-    pub fn model(&self, path: &Path) -> std::io::Result<(File, Vec<File>)> {
-        let known = self.known(path, true)?;
+    pub fn model(&self, path: &Path, limits: &FileLimits) -> Result<(File, Vec<File>)> {
+        let known = self.known(path, limits.of(FileKind::Model), true)?;
         let beside = path.parent().unwrap_or(Path::new("."));
         let external = known.external_data.unwrap_or_default();
         let external = external.iter().map(|name| {
             let path = beside.join(name);
-            self.file(&path).map_err(|error| {
-                // The caller names the model's file; what is missing is another.
-                let message = format!("its external data {}: {error}", path.display());
-                std::io::Error::new(error.kind(), message)
-            })
+            let file = self.file(&path, limits.of(FileKind::ExternalData));
+            // The caller names the model's file; what is missing is another.
+            file.map_err(|error| error.context(format!("its external data {}", path.display())))
         });
-        Ok((known.file, external.collect::<Result<_, _>>()?))
+        Ok((known.file, external.collect::<Result<_>>()?))
     }
 
     /// Reads a file that a plan names; fails if its content is no longer the same.
     pub fn read(&self, file: &File) -> Result<Bytes> {
+        if let Some((sha256, content)) = lock(&self.held).contents.get(&file.path)
+            && *sha256 == file.sha256
+        {
+            return Ok(content.clone());
+        }
         let path = file.path.display();
-        let content = std::fs::read(self.location(&file.path))
-            .map_err(|error| Error::unavailable(format!("cannot read {path}: {error}")))?;
+        let changed = || Error::unavailable("it changed while it was being loaded").transient();
+        let mut content = Vec::new();
+        let limit = Limit::bytes(FileKind::Asset, u64::MAX);
+        input_file::read_in_pieces(&self.location(&file.path), limit, &self.progress, |piece| {
+            if content.len() + piece.len() > file.bytes as usize {
+                return Err(changed());
+            }
+            input_file::append(&mut content, piece)
+        })
+        .map_err(|error| error.context(format!("cannot read {path}")))?;
         if hex_digest(&content) != file.sha256 {
-            return Err(Error::unavailable(format!("{path} changed while it was being loaded")));
+            return Err(changed().context(format!("cannot read {path}")));
         }
         Ok(content.into())
     }
 
     /// Every path that was asked for since the last call.
     pub fn take_asked(&self) -> Signature {
-        std::mem::take(&mut *self.asked.lock().expect("invariant: no panic under the lock"))
+        std::mem::take(&mut *lock(&self.asked))
     }
 
-    fn known(&self, path: &Path, is_model: bool) -> std::io::Result<Known> {
+    fn known(&self, path: &Path, limit: Limit, is_model: bool) -> Result<Known> {
         let location = &self.location(path);
         let stat = Stat::of(location);
-        self.asked.lock().expect("invariant: no panic under the lock").insert(path.to_owned(), stat.clone());
-        if std::fs::metadata(location)?.is_dir() {
-            return Err(std::io::Error::other("it is a folder"));
-        }
-        let remembered = self.known.lock().expect("invariant: no panic under the lock").get(path).cloned();
+        lock(&self.asked).insert(path.to_owned(), stat.clone());
+        let remembered = lock(&self.known).get(path).cloned();
         if let (Some(known), Some(stat)) = (remembered, &stat)
             && known.stat == *stat
             && (!is_model || known.external_data.is_some())
         {
+            limit.check(known.file.bytes)?;
             return Ok(known);
         }
         let read_at = SystemTime::now();
-        let content = std::fs::read(location)?;
-        let file = File { path: path.to_owned(), sha256: hex_digest(&content), bytes: content.len() as u64 };
+        let (mut digest, mut bytes, mut content) = (Sha256::new(), 0_u64, Vec::new());
+        input_file::read_in_pieces(location, limit, &self.progress, |piece| {
+            digest.update(piece);
+            bytes += piece.len() as u64;
+            // What is large is read again when it is loaded. A model is looked into at once.
+            if is_model || bytes <= HELD_FILE_BYTES_MAX as u64 {
+                input_file::append(&mut content, piece)?;
+            }
+            Ok(())
+        })?;
+        let sha256 = format!("{:x}", digest.finalize());
         let external_data = is_model.then(|| super::external_data::locations(&content));
+        if content.len() as u64 == bytes {
+            self.hold(path, &sha256, content);
+        }
+        let file = File { path: path.to_owned(), sha256, bytes };
         let Some(stat) = stat else {
-            return Err(std::io::Error::from(std::io::ErrorKind::NotFound));
+            return Err(Error::unavailable("it appeared while it was read").transient());
         };
         let settled = stat.modified.and_then(|modified| read_at.duration_since(modified).ok());
         let known = Known { stat, file, external_data };
-        let mut all = self.known.lock().expect("invariant: no panic under the lock");
+        let mut all = lock(&self.known);
         if settled.is_some_and(|age| age >= SETTLED) {
             all.insert(path.to_owned(), known.clone());
         } else {
             all.remove(path);
         }
         Ok(known)
+    }
+
+    fn hold(&self, path: &Path, sha256: &str, content: Vec<u8>) {
+        let mut held = lock(&self.held);
+        if content.len() <= HELD_FILE_BYTES_MAX && held.bytes + content.len() <= HELD_BYTES_MAX {
+            held.bytes += content.len();
+            let replaced = held.contents.insert(path.to_owned(), (sha256.to_owned(), content.into()));
+            held.bytes -= replaced.map_or(0, |(_, content)| content.len());
+        }
     }
 }
 

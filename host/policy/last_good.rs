@@ -5,6 +5,7 @@
 use super::files::{File, Files};
 use super::plan::{ExecutorPlan, Plan, SourcePlan};
 use crate::error::{Error, Result};
+use crate::input_file::{FileKind, Limit};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -37,11 +38,13 @@ impl LastGood {
         // For this user alone: the key of an executor's tls may be among the files.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&next).map_err(failed)?;
         let old = Files::below(self.root());
-        let manifest = files.file(&plan.path).map_err(failed)?;
+        // What is in the copy, or is to go there, was within its limit when it was planned.
+        let any_size = Limit::bytes(FileKind::Asset, u64::MAX);
+        let manifest = files.file(&plan.path, any_size).map_err(|error| self.copying(error))?;
         for file in std::iter::once(&manifest).chain(files_of(plan)) {
             let target = Files::below(next.clone()).location(&file.path);
             fs::create_dir_all(target.parent().expect("invariant: below the folder")).map_err(failed)?;
-            let same = old.file(&file.path).is_ok_and(|copy| copy.sha256 == file.sha256);
+            let same = old.file(&file.path, any_size).is_ok_and(|copy| copy.sha256 == file.sha256);
             let linked = same && fs::hard_link(old.location(&file.path), &target).is_ok();
             if !linked {
                 fs::write(&target, files.read(file)?).map_err(failed)?;
@@ -68,7 +71,11 @@ impl LastGood {
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::unavailable(format!("cannot keep a last-good copy in {}: {error}", self.folder.display()))
+        self.copying(Error::io(&error))
+    }
+
+    fn copying(&self, error: Error) -> Error {
+        error.context(format!("cannot keep a last-good copy in {}", self.folder.display()))
     }
 
     fn previous(&self) -> PathBuf {

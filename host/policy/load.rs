@@ -16,8 +16,8 @@ use super::usage::Usage;
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{
-    Callable, CustomExecutor, Executor, OnnxExecutor, PoolConfig, SessionConfig, Source, ThreadPoolExecutor,
-    TlsFiles, TritonExecutor, Twin,
+    Callable, CustomExecutor, Executor, LoadLimit, OnnxExecutor, PoolConfig, SessionConfig, Source,
+    ThreadPoolExecutor, TlsFiles, TritonExecutor, Twin,
 };
 use crate::metrics::Metrics;
 use crate::plugin::{Engine, Grant, Plugin, Role};
@@ -79,12 +79,12 @@ impl Loader {
             self.executor(name, &plan, files, &mut parts, reuse)?;
         }
         let started = Instant::now();
-        crate::config::at_low_priority(|| self.plugins(&plan, files, &mut parts, reuse))?;
+        at_low_priority(|| self.plugins(&plan, files, &mut parts, reuse))?;
         phases.plugins = started.elapsed();
         for name in plan.executors.keys().filter(is_custom) {
             self.executor(name, &plan, files, &mut parts, reuse)?;
         }
-        crate::config::at_low_priority(|| self.load_into(parts, plan, files, reuse, phases))
+        at_low_priority(|| self.load_into(parts, plan, files, reuse, phases))
     }
 
     /// The executor of this name, and those that it stands before.
@@ -123,6 +123,7 @@ impl Loader {
     fn plugins(&self, plan: &Plan, files: &Files, parts: &mut Parts, reuse: &[Arc<Content>]) -> Result<()> {
         // Plugins that nothing uses are still compiled: a broken one should be known.
         for (name, wanted) in &plan.plugins {
+            files.progress.check()?;
             let key = (Arc::clone(name), wanted.clone());
             let plugin = match reuse.iter().find_map(|old| old.parts.plugins.get(&key)) {
                 Some(plugin) => Arc::clone(plugin),
@@ -144,6 +145,7 @@ impl Loader {
         let started = Instant::now();
         let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
         for (name, wanted) in &plan.models {
+            files.progress.check()?;
             let route = self
                 .route(name, wanted, &plan, files, &mut parts, reuse)
                 .map_err(|error| error.context(format!("model \"{name}\"")).model(name.to_string()))?;
@@ -198,7 +200,7 @@ impl Loader {
         }
         let plugin = Plugin::load(&self.engine, grant, &wasm)?;
         let wants = |role| plan.roles.contains(&role);
-        self.runtime.block_on(async {
+        self.runtime.block_on(files.progress.unless_stopped(async {
             Ok(LoadedPlugin {
                 numbers,
                 transformer: match wants(Role::Transformer) {
@@ -217,7 +219,7 @@ impl Loader {
                     false => None,
                 },
             })
-        })
+        }))
     }
 
     fn route(
@@ -253,7 +255,7 @@ impl Loader {
         let callable = match known {
             // An executor may refuse a kind of model that another one has loaded.
             Some(callable) if !matches!(key, CallableKey::Plugin { .. }) => Arc::clone(callable),
-            _ => executor.load(&self.source(wanted, files, parts, plugin)?)?,
+            _ => executor.load(&self.source(wanted, plan, files, parts, plugin)?)?,
         };
         parts.callables.insert(key, Arc::clone(&callable));
         if let Some(batching) = wanted.batching {
@@ -289,6 +291,7 @@ impl Loader {
     fn source(
         &self,
         wanted: &ModelPlan,
+        plan: &Plan,
         files: &Files,
         parts: &Parts,
         plugin: impl Fn(&Arc<str>) -> (Arc<str>, PluginPlan),
@@ -298,6 +301,10 @@ impl Loader {
                 path: files.location(&file.path),
                 bytes: files.read(file)?,
                 external_data: !external.is_empty(),
+                limit: LoadLimit {
+                    time: plan.reload.model_load_timeout,
+                    cancel: files.progress.stop.clone(),
+                },
             },
             SourcePlan::Plugin(name) => {
                 let model = parts.plugins[&plugin(name)].model.as_ref();
@@ -334,13 +341,22 @@ impl Loader {
             }
             let timeout = plan.timeout.unwrap_or(content.plan.settings.limits.default_timeout);
             for check in &plan.checks {
+                let samples = files.read(&check.file)?;
+                let cancel = &files.progress.stop;
+                let run = checks::run(content, route, check, &samples, timeout, cancel);
                 self.runtime
-                    .block_on(checks::run(content, route, check, &files.read(&check.file)?, timeout))
+                    .block_on(files.progress.unless_stopped(run))
                     .map_err(|error| error.context(format!("model \"{name}\"")))?;
             }
         }
         Ok(())
     }
+}
+
+/// Does the dear part of loading on a thread that yields to everything else.
+fn at_low_priority<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let done = crate::config::at_low_priority(work);
+    done.map_err(|error| Error::io(&error).context("cannot start a thread to load a policy"))?
 }
 
 fn tls_files(plan: &TlsPlan, files: &Files) -> Result<TlsFiles> {

@@ -21,6 +21,7 @@ pub struct Manifest {
     pub policy: Named<Spanned<String>>,
     pub routing: Named<Routing>,
     pub reload: Reload,
+    pub files: Files,
     pub jobs: Jobs,
 }
 
@@ -134,13 +135,13 @@ pub struct Plugin {
     /// `fresh`, `reused` or `shared`.
     pub instances: Option<Spanned<String>>,
     /// Megabytes that one call may hand to the host.
-    pub result_mb: Option<usize>,
-    pub handles: Option<usize>,
-    pub log_kb: Option<usize>,
+    pub result_mb: Option<Spanned<usize>>,
+    pub handles: Option<Spanned<usize>>,
+    pub log_kb: Option<Spanned<usize>>,
     /// Kilobytes that the plugin may keep across requests.
-    pub state_kb: Option<usize>,
+    pub state_kb: Option<Spanned<usize>>,
     /// Calls after which a reused instance is replaced.
-    pub calls_max: Option<u64>,
+    pub calls_max: Option<Spanned<u64>>,
     /// Shared instances beside each other.
     pub replicas: Option<Spanned<usize>>,
     /// Calls in flight in one shared instance.
@@ -148,9 +149,9 @@ pub struct Plugin {
     /// How long a shared instance may compute in one go.
     pub turn_ms: Option<Spanned<u64>>,
     /// How long a call may take to return after nobody waits for it.
-    pub grace_ms: Option<u64>,
+    pub grace_ms: Option<Spanned<u64>>,
     /// How long calls may take to end when their plugin is replaced.
-    pub drain_ms: Option<u64>,
+    pub drain_ms: Option<Spanned<u64>>,
     #[serde(default)]
     pub config: BTreeMap<String, String>,
     #[serde(default)]
@@ -209,8 +210,7 @@ pub struct Model {
 pub struct Check {
     pub file: Spanned<PathBuf>,
     /// Numbers may differ by this much.
-    #[serde(default)]
-    pub tolerance: f64,
+    pub tolerance: Option<Spanned<f64>>,
 }
 
 /// `[routing.<model>]`
@@ -229,10 +229,14 @@ pub struct Routing {
 pub struct Reload {
     /// `watch` or `manual`.
     pub mode: Option<Spanned<String>>,
-    /// Files must be quiet for this long before they are read.
-    pub quiet_ms: Option<u64>,
+    /// A file must be quiet for this long before it is read.
+    pub quiet_ms: Option<Spanned<u64>>,
+    /// A file that keeps changing is waited for at most this long.
+    pub quiet_max_ms: Option<Spanned<u64>>,
     /// Files are looked at this often even if no event came.
-    pub poll_ms: Option<u64>,
+    pub poll_ms: Option<Spanned<u64>>,
+    /// Time for ONNX Runtime to load one session of a model.
+    pub model_load_timeout_ms: Option<Spanned<u64>>,
     pub guard: Option<Guard>,
     pub canary: Option<Canary>,
 }
@@ -262,6 +266,18 @@ pub struct Canary {
     pub shadow_share: Option<Spanned<f64>>,
     pub shadow_tolerance: Option<Spanned<f64>>,
     pub max_difference_rate: Option<Spanned<f64>>,
+}
+
+/// `[files]`: how large a file of each kind may be.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Files {
+    pub max_model_mb: Option<Spanned<u64>>,
+    pub max_external_data_mb: Option<Spanned<u64>>,
+    pub max_plugin_mb: Option<Spanned<u64>>,
+    pub max_asset_mb: Option<Spanned<u64>>,
+    pub max_check_mb: Option<Spanned<u64>>,
+    pub max_labels_mb: Option<Spanned<u64>>,
 }
 
 /// `[jobs]`

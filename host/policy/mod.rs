@@ -4,6 +4,7 @@
 //! changes: a reload builds another one beside it and swaps them. Only `reload` writes the live one. What
 //! clients load and unload is an `overlay` over the manifest.
 
+mod changes;
 mod checks;
 mod describe;
 mod diagnostic;

@@ -81,6 +81,22 @@ pub struct Record {
     pub changes: Vec<String>,
     pub errors: Vec<String>,
     pub warnings: Vec<String>,
+    /// Attempts in a row that failed for a reason which may pass, this one included.
+    pub failures: u32,
+    /// Then: the time until the next attempt.
+    pub retry_in_ms: Option<u64>,
+}
+
+/// What is being built.
+#[derive(Clone, Debug, Serialize)]
+pub struct Building {
+    pub trigger: Trigger,
+    /// Seconds since 1970.
+    pub since: f64,
+    /// `reading` or `loading`.
+    pub phase: &'static str,
+    /// Attempts that wait for this one.
+    pub waiting: usize,
 }
 
 /// A generation that is kept or still used.
@@ -142,6 +158,9 @@ pub struct Report {
     pub digest: String,
     pub since: f64,
     pub stale: bool,
+    pub stale_reason: Option<String>,
+    /// While a policy is built.
+    pub building: Option<Building>,
     pub mode: &'static str,
     pub manifest: PathBuf,
     pub generations: Vec<Generation>,
@@ -165,6 +184,8 @@ impl Record {
             changes: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
+            failures: 0,
+            retry_in_ms: None,
         }
     }
 }

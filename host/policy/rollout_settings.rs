@@ -2,9 +2,13 @@
 
 use super::diagnostic::Diagnostic;
 use super::manifest::{self, Spanned};
-use super::plan::StickyBy;
+use super::plan::{MS_MAX, StickyBy};
 use super::settings::milliseconds;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// Steps of a canary.
+const STEPS_MAX: usize = 100;
 
 /// When a new policy is rolled back by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,15 +62,15 @@ impl GuardSettings {
     pub fn from_manifest(guard: &manifest::Guard) -> Result<Self, Diagnostic> {
         const TABLE: &str = "[reload.guard]";
         let default = GuardSettings::default();
-        let min_requests = whole(&guard.min_requests, default.min_requests);
-        if min_requests == 0 {
-            return Err(fault(TABLE, "min_requests", &guard.min_requests, "must be at least 1"));
-        }
+        let min_requests =
+            whole(TABLE, "min_requests", &guard.min_requests, default.min_requests, 1..=1_000_000_000)?;
+        let watch_ms = default.watch.as_millis() as u64;
+        let watch_ms = whole(TABLE, "watch_ms", &guard.watch_ms, watch_ms, 0..=MS_MAX)?;
         let floor_ms = default.latency_floor.as_secs_f64() * 1e3;
         let floor_ms =
             within(TABLE, "latency_floor_ms", &guard.latency_floor_ms, floor_ms, 0.0, 3_600_000.0)?;
         Ok(GuardSettings {
-            watch: guard.watch_ms.as_ref().map_or(default.watch, |ms| milliseconds(*ms.get_ref())),
+            watch: milliseconds(watch_ms),
             min_requests,
             max_fault_rate: rate(TABLE, "max_fault_rate", &guard.max_fault_rate, default.max_fault_rate)?,
             max_latency_ratio: within(
@@ -89,7 +93,7 @@ impl CanarySettings {
         let by = by.ok_or_else(|| {
             fault(TABLE, "by", &canary.by, "is not known").hint("write \"request-id\" or \"header:<name>\"")
         })?;
-        let period = milliseconds(whole(&canary.shadow_ms, 0));
+        let period = milliseconds(whole(TABLE, "shadow_ms", &canary.shadow_ms, 0, 0..=MS_MAX)?);
         let shadow = ShadowSettings {
             period,
             share: within(TABLE, "shadow_share", &canary.shadow_share, 10.0, 0.0, 100.0)?,
@@ -101,7 +105,7 @@ impl CanarySettings {
         };
         Ok(CanarySettings {
             steps: steps(canary.steps.as_ref())?,
-            step: milliseconds(whole(&canary.step_ms, 30_000)),
+            step: milliseconds(whole(TABLE, "step_ms", &canary.step_ms, 30_000, 0..=MS_MAX)?),
             by,
             shadow: (!period.is_zero()).then_some(shadow),
         })
@@ -114,16 +118,34 @@ fn steps(written: Option<&Spanned<Vec<f64>>>) -> Result<Vec<f64>, Diagnostic> {
     let mut steps = written.get_ref().clone();
     let bounded = steps.iter().all(|step| *step > 0.0 && *step <= 100.0);
     let growing = steps.windows(2).all(|pair| pair[0] < pair[1]);
-    if steps.is_empty() || !bounded || !growing {
-        let message = "[reload.canary] steps must be growing numbers of percent, over 0 and at most 100";
+    if steps.is_empty() || steps.len() > STEPS_MAX || !bounded || !growing {
+        let message = format!(
+            "[reload.canary] steps must be at most {STEPS_MAX} growing numbers of percent, over 0 and at most 100"
+        );
         return Err(Diagnostic::new(message).at(written.span()).hint("write [1, 10, 50]"));
     }
     steps.retain(|step| *step < 100.0);
     Ok(steps)
 }
 
-fn whole(written: &Option<Spanned<u64>>, default: u64) -> u64 {
-    written.as_ref().map_or(default, |value| *value.get_ref())
+/// A whole number within its bounds.
+pub(super) fn whole(
+    table: &str,
+    key: &str,
+    written: &Option<Spanned<u64>>,
+    default: u64,
+    bounds: RangeInclusive<u64>,
+) -> Result<u64, Diagnostic> {
+    let number = written.as_ref().map_or(default, |value| *value.get_ref());
+    match number {
+        low if low < *bounds.start() => {
+            Err(fault(table, key, written, &format!("must be at least {}", bounds.start())))
+        }
+        high if high > *bounds.end() => {
+            Err(fault(table, key, written, &format!("must be at most {}", bounds.end())))
+        }
+        number => Ok(number),
+    }
 }
 
 fn rate(table: &str, key: &str, written: &Option<Spanned<f64>>, default: f64) -> Result<f64, Diagnostic> {

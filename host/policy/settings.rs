@@ -2,7 +2,8 @@
 
 use super::diagnostic::Diagnostic;
 use super::manifest;
-use super::rollout_settings::{CanarySettings, GuardSettings};
+use super::plan::MS_MAX;
+use super::rollout_settings::{CanarySettings, GuardSettings, whole};
 use crate::config::EngineConfig;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,9 +52,23 @@ impl Settings {
         };
         let ms = |value: Option<u64>, default: u64| milliseconds(value.unwrap_or(default));
         let path = |value: &Option<PathBuf>| value.as_ref().map(|path| folder.join(path));
-        let positive = |key: &str, value: Option<usize>, default: usize| match value {
+        let within = |key: &str, value: Option<usize>, default: usize, most: usize| match value {
             Some(0) => Err(Diagnostic::new(format!("[server] {key} must be at least 1"))),
+            Some(value) if value > most => {
+                Err(Diagnostic::new(format!("[server] {key} must be at most {most}")))
+            }
             value => Ok(value.unwrap_or(default)),
+        };
+        let positive = |key: &str, value: Option<usize>, default: usize| {
+            let most = match key {
+                "io_threads" => 1024,
+                "max_connections" => 1 << 20,
+                "max_header_kb" => 16 << 10,
+                "plugin_memory_mb_max" => 4096,
+                // Of a body, in MiB.
+                _ => 2047,
+            };
+            within(key, value, default, most)
         };
         for (key, value) in [
             ("timeout_ms", server.timeout_ms),
@@ -61,7 +76,17 @@ impl Settings {
             ("header_timeout_ms", server.header_timeout_ms),
             ("body_timeout_ms", server.body_timeout_ms),
         ] {
-            positive(key, value.map(|ms| ms.min(1) as usize), 1)?;
+            within(key, value.map(|ms| ms as usize), 1, MS_MAX as usize)?;
+        }
+        for (key, value, most) in [
+            ("drain_delay_ms", server.drain_delay_ms, MS_MAX),
+            ("drain_timeout_ms", server.drain_timeout_ms, MS_MAX),
+            ("plugin_instances", server.plugin_instances.map(u64::from), 65_536),
+            ("cache_mb", server.cache_mb, 1 << 30),
+        ] {
+            if value.is_some_and(|value| value > most) {
+                return Err(Diagnostic::new(format!("[server] {key} must be at most {most}")));
+            }
         }
         let engine = EngineConfig::default();
         let memory_mb =
@@ -138,7 +163,11 @@ pub struct ReloadSettings {
     /// Changes go live by themselves; otherwise only on the operator's word.
     pub watch: bool,
     pub quiet: Duration,
+    /// A file that keeps changing is waited for at most this long.
+    pub quiet_max: Duration,
     pub poll: Duration,
+    /// Time for ONNX Runtime to load one session of a model.
+    pub model_load_timeout: Duration,
     /// Without it nothing is rolled back by itself.
     pub guard: Option<GuardSettings>,
     pub canary: Option<CanarySettings>,
@@ -146,6 +175,7 @@ pub struct ReloadSettings {
 
 impl ReloadSettings {
     pub fn from_manifest(reload: &manifest::Reload) -> Result<Self, Diagnostic> {
+        const TABLE: &str = "[reload]";
         let watch = match reload.mode.as_ref().map(|mode| mode.get_ref().as_str()) {
             None | Some("watch") => true,
             Some("manual") => false,
@@ -161,8 +191,17 @@ impl ReloadSettings {
         Ok(ReloadSettings {
             watch,
             // Long enough for a writer that writes a file in pieces, short beside a person's patience.
-            quiet: milliseconds(reload.quiet_ms.unwrap_or(50)),
-            poll: milliseconds(reload.poll_ms.unwrap_or(2_000).max(10)),
+            quiet: milliseconds(whole(TABLE, "quiet_ms", &reload.quiet_ms, 50, 0..=60_000)?),
+            // Long enough for most copies, and no longer than a change of another file should wait.
+            quiet_max: milliseconds(whole(TABLE, "quiet_max_ms", &reload.quiet_max_ms, 5_000, 0..=MS_MAX)?),
+            poll: milliseconds(whole(TABLE, "poll_ms", &reload.poll_ms, 2_000, 0..=MS_MAX)?.max(10)),
+            model_load_timeout: milliseconds(whole(
+                TABLE,
+                "model_load_timeout_ms",
+                &reload.model_load_timeout_ms,
+                300_000,
+                1..=MS_MAX,
+            )?),
             // Who asks for a canary wants it judged.
             guard: guard.or_else(|| canary.as_ref().map(|_| GuardSettings::default())),
             canary,

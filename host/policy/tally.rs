@@ -31,7 +31,8 @@ impl Outcome {
                 | Kind::Unsupported
                 | Kind::TooLarge
                 | Kind::Overloaded
-                | Kind::Cancelled,
+                | Kind::Cancelled
+                | Kind::Conflict,
             ) => Outcome::Other,
         }
     }

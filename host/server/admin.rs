@@ -39,10 +39,16 @@ impl Service for Admin {
                 };
                 self.reload(dry_run, who(&request)).await
             }
-            "/admin/policy/rollback" if post => match self.reloader.rollback(who(&request)).await {
-                Ok(record) => http::json_of(StatusCode::OK, &record),
-                Err(error) => http::error_reply(&error, ""),
-            },
+            "/admin/policy/rollback" if post => {
+                let generation = match generation(request.uri().query()) {
+                    Ok(generation) => generation,
+                    Err(error) => return http::error_reply(&error, ""),
+                };
+                match self.reloader.rollback(who(&request), generation).await {
+                    Ok(record) => http::json_of(StatusCode::OK, &record),
+                    Err(error) => http::error_reply(&error, ""),
+                }
+            }
             "/admin/policy/promote" if post => match self.reloader.promote(who(&request)).await {
                 Ok(record) => http::json_of(StatusCode::OK, &record),
                 Err(error) => http::error_reply(&error, ""),
@@ -122,6 +128,14 @@ impl Admin {
         };
         self.engine.undrained().list().iter().map(entry).collect()
     }
+}
+
+/// The policy that a rollback is to bring back.
+fn generation(query: Option<&str>) -> Result<Option<u64>, Error> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
+    let number = query.strip_prefix("generation=").and_then(|number| number.parse().ok());
+    let message = format!("the query \"{query}\" is not known; write generation=<number>");
+    number.map(Some).ok_or_else(|| Error::invalid(message))
 }
 
 fn replica(status: ReplicaStatus) -> Value {

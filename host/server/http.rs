@@ -296,6 +296,7 @@ pub fn status_of(error: &Error) -> StatusCode {
         Kind::Deadline => StatusCode::GATEWAY_TIMEOUT,
         Kind::Cancelled => StatusCode::from_u16(499).expect("invariant: a three-digit code"),
         Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::Conflict => StatusCode::CONFLICT,
     }
 }
 

@@ -3,11 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod builds;
 mod canary;
 mod cli;
 mod drill;
 mod examples;
 mod executors;
+mod files;
 mod gpu;
 mod guard;
 mod manifest;

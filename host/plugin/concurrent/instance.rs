@@ -80,7 +80,7 @@ impl Life {
     ) -> Result<()> {
         let name = format!("{}-{}", self.shared.grant.name, self.index);
         let failed =
-            |error: std::io::Error| Error::failed(format!("cannot start the thread {name}: {error}"));
+            |error: std::io::Error| Error::io(&error).context(format!("cannot start the thread {name}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let thread = std::thread::Builder::new().name(name.clone());
         let alive = Thread::new(&self.replica);

@@ -1,8 +1,8 @@
 //! Executors of kind `custom`: their plugin, and the executor that they stand before.
 
+use super::bounds::{CALLS_MAX, WORKERS_MAX};
 use super::{ExecutorPlan, Planner, PluginPlan};
 use crate::config::cores;
-use crate::error::did_you_mean;
 use crate::executor::{CustomConfig, OnFailure};
 use crate::plugin::Role;
 use crate::policy::manifest::{self, Manifest, Spanned};
@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 /// Calls at once; each holds an instance of the plugin while it waits for the model.
 const WORKERS: usize = 128;
+
+/// Custom executors before one another: each is a call within a call.
+const CHAIN_MAX: usize = 16;
 
 impl Planner<'_> {
     pub(super) fn custom(
@@ -31,8 +34,8 @@ impl Planner<'_> {
             }
         };
         let config = CustomConfig {
-            workers: self.at_least_one(name, "workers", &table.workers, WORKERS),
-            threads: self.at_least_one(name, "threads", &table.threads, cores()),
+            workers: self.at_least_one(name, "workers", &table.workers, WORKERS, CALLS_MAX),
+            threads: self.at_least_one(name, "threads", &table.threads, cores(), WORKERS_MAX),
             on_failure,
         };
         for (word, value, mend) in [
@@ -67,12 +70,16 @@ impl Planner<'_> {
             let mut next = inner.get_ref().as_str();
             while let Some(ExecutorPlan::Custom { inner, .. }) = plans.get(next) {
                 path.push(next);
-                if path[..path.len() - 1].contains(&next) {
+                if path[..path.len() - 1].contains(&next) || path.len() > CHAIN_MAX {
                     break;
                 }
                 next = inner;
             }
-            if path.len() > 1 && path[..path.len() - 1].contains(&path[path.len() - 1]) {
+            if path.len() > CHAIN_MAX && !path[..path.len() - 1].contains(&path[path.len() - 1]) {
+                let message = format!("executor \"{name}\" stands before more than {CHAIN_MAX} others");
+                self.hinted(inner.span(), message, format!("the first of them: {}", path.join(" -> ")));
+                bad.push(name.clone());
+            } else if path.len() > 1 && path[..path.len() - 1].contains(&path[path.len() - 1]) {
                 let way = path.join(" -> ");
                 let message = format!("executor \"{name}\" stands before itself: {way}");
                 self.hinted(
@@ -83,7 +90,7 @@ impl Planner<'_> {
                 bad.push(name.clone());
             } else if !plans.contains_key(inner.get_ref().as_str()) {
                 let known = || plans.keys().map(|name| &**name).filter(|other| other != name);
-                let hint = did_you_mean(inner.get_ref(), known());
+                let hint = self.did_you_mean(inner.get_ref(), known());
                 let message = format!("executor \"{name}\": no executor \"{}\"{hint}", inner.get_ref());
                 let known = known().collect::<Vec<_>>().join(", ");
                 self.hinted(inner.span(), message, format!("executors: {known}"));
@@ -93,7 +100,9 @@ impl Planner<'_> {
                 bad.push(name.clone());
             }
         }
-        plans.retain(|name, _| !bad.iter().any(|bad| **bad == **name));
+        for name in &bad {
+            plans.remove(name.as_str());
+        }
     }
 
     /// Asks the plugins of custom executors for their role.

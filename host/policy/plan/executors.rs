@@ -1,8 +1,8 @@
 //! `[executors]`: the three that always exist, and those that the manifest adds.
 
+use super::bounds::{QUEUE_MAX, SESSIONS_MAX, WORKERS_MAX};
 use super::{ExecutorKind, ExecutorPlan, Planner};
 use crate::config::cores;
-use crate::error::did_you_mean;
 use crate::executor::{Device, PoolConfig, SessionConfig};
 use crate::policy::manifest::{self, Manifest, Spanned};
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ impl Planner<'_> {
                 }
                 other => {
                     let known = ExecutorKind::ALL.map(ExecutorKind::as_str);
-                    let hint = did_you_mean(other, known);
+                    let hint = self.did_you_mean(other, known);
                     let message = format!("executor \"{name}\": kind \"{other}\" is not known{hint}");
                     self.hinted(kind.span(), message, format!("kinds: {}", known.join(", ")));
                     return None;
@@ -79,10 +79,13 @@ impl Planner<'_> {
         self.no_custom(name, table);
         self.no_remote(name, table);
         self.misplaced(name, [("threads", span(&table.threads), "custom and triton")]);
-        let workers = self.at_least_one(name, "workers", &table.workers, workers);
+        let workers = self.at_least_one(name, "workers", &table.workers, workers, WORKERS_MAX);
         // More copies than cores cost memory and gain nothing; eight are much memory already.
-        let sessions = self.at_least_one(name, "sessions", &table.sessions, workers.min(cores()).min(8));
-        let intra_threads = self.at_least_one(name, "intra_threads", &table.intra_threads, 1);
+        let sessions = workers.min(cores()).min(8);
+        let sessions = self.at_least_one(name, "sessions", &table.sessions, sessions, SESSIONS_MAX);
+        let intra_threads = self.at_least_one(name, "intra_threads", &table.intra_threads, 1, SESSIONS_MAX);
+        let of_executor = format!("executor \"{name}\": ");
+        let queue = self.number(&of_executor, "queue", table.queue.as_ref(), 256, 0..=QUEUE_MAX);
         let device = match (&table.device, kind) {
             (None, _) => Device::Cpu,
             (Some(device), ExecutorKind::ThreadPool) => {
@@ -94,7 +97,7 @@ impl Planner<'_> {
         };
         Some(ExecutorPlan::Pool {
             kind,
-            pool: PoolConfig { workers, queue: table.queue.as_ref().map_or(256, |queue| *queue.get_ref()) },
+            pool: PoolConfig { workers, queue },
             sessions: SessionConfig { device, sessions, intra_threads },
         })
     }
@@ -105,15 +108,9 @@ impl Planner<'_> {
         key: &str,
         value: &Option<Spanned<usize>>,
         default: usize,
+        most: usize,
     ) -> usize {
-        match value {
-            Some(value) if *value.get_ref() == 0 => {
-                self.fault(value.span(), format!("executor \"{name}\": {key} must be at least 1"));
-                1
-            }
-            Some(value) => *value.get_ref(),
-            None => default,
-        }
+        self.number(&format!("executor \"{name}\": "), key, value.as_ref(), default, 1..=most)
     }
 
     /// Keys of executors with workers of their own, in one that has none.

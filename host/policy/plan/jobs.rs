@@ -1,8 +1,8 @@
 //! `[jobs]`: what background work may take. Live: a reload changes it for jobs to come.
 
 use super::Planner;
-use crate::policy::manifest::{self, Spanned};
-use crate::policy::settings::milliseconds;
+use super::bounds::{CALLS_MAX, MS_MAX};
+use crate::policy::manifest;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,40 +38,36 @@ impl JobsPlan {
 
 impl Planner<'_> {
     pub(super) fn jobs(&mut self, table: &manifest::Jobs) -> JobsPlan {
-        let total_runtime_ms = self.positive("total_runtime_ms", table.total_runtime_ms.as_ref());
+        const TABLE: &str = "[jobs] ";
         // A day: longer work wants a store that outlives the process.
-        let longest_ms = self.positive("max_total_runtime_ms", table.max_total_runtime_ms.as_ref());
-        let longest = milliseconds(longest_ms.unwrap_or(86_400_000));
-        if let (Some(ms), Some(written)) = (total_runtime_ms, &table.total_runtime_ms)
-            && milliseconds(ms) > longest
+        let longest = self.ms(TABLE, "max_total_runtime_ms", table.max_total_runtime_ms.as_ref());
+        let longest = longest.unwrap_or(Duration::from_secs(86_400));
+        let total_runtime = self.ms(TABLE, "total_runtime_ms", table.total_runtime_ms.as_ref());
+        if let (Some(total), Some(written)) = (total_runtime, &table.total_runtime_ms)
+            && total > longest
         {
+            let ms = total.as_millis();
             let message = format!("[jobs] total_runtime_ms is {ms}, over max_total_runtime_ms");
             self.hinted(written.span(), message, format!("at most {}", longest.as_millis()));
         }
-        let result_ttl_s = self.positive("result_ttl_s", table.result_ttl_s.as_ref()).unwrap_or(600);
-        let store_mb = self.positive("store_mb", table.store_mb.as_ref()).unwrap_or(256);
+        let (result_ttl, store) = (table.result_ttl_s.as_ref(), table.store_mb.as_ref());
+        let (capacity, concurrency) = (table.capacity.as_ref(), table.concurrency.as_ref());
+        let attempts = table.max_attempts.as_ref();
         JobsPlan {
-            capacity: self.positive("capacity", table.capacity.as_ref()).unwrap_or(1000),
-            store_bytes: store_mb.saturating_mul(1 << 20),
+            capacity: self.number(TABLE, "capacity", capacity, 1000, 1..=1_000_000),
+            store_bytes: self.number(TABLE, "store_mb", store, 256, 1..=1 << 20) << 20,
             // Under the queue of an executor, so that jobs leave room for requests.
-            concurrency: self.positive("concurrency", table.concurrency.as_ref()).unwrap_or(64),
-            result_ttl: milliseconds(result_ttl_s.saturating_mul(1000)),
-            max_attempts: self.positive("max_attempts", table.max_attempts.as_ref()).unwrap_or(10),
-            total_runtime: milliseconds(total_runtime_ms.unwrap_or(600_000)).min(longest),
+            concurrency: self.number(TABLE, "concurrency", concurrency, 64, 1..=CALLS_MAX),
+            result_ttl: Duration::from_secs(self.number(
+                TABLE,
+                "result_ttl_s",
+                result_ttl,
+                600,
+                1..=MS_MAX / 1000,
+            )),
+            max_attempts: self.number(TABLE, "max_attempts", attempts, 10, 1..=1000),
+            total_runtime: total_runtime.unwrap_or(Duration::from_secs(600)).min(longest),
             max_total_runtime: longest,
         }
-    }
-
-    fn positive<N: Copy + Default + PartialEq>(
-        &mut self,
-        key: &str,
-        value: Option<&Spanned<N>>,
-    ) -> Option<N> {
-        let value = value?;
-        if *value.get_ref() == N::default() {
-            self.fault(value.span(), format!("[jobs] {key} must be at least 1"));
-            return None;
-        }
-        Some(*value.get_ref())
     }
 }

@@ -4,6 +4,7 @@
 //! faults are collected, so that one look mends them all.
 
 mod batching;
+mod bounds;
 mod custom;
 mod executors;
 mod jobs;
@@ -13,6 +14,7 @@ mod plugins;
 mod remote;
 mod routing;
 
+pub(super) use bounds::MS_MAX;
 pub use jobs::JobsPlan;
 pub use outbound::HttpPlan;
 
@@ -23,7 +25,9 @@ use super::manifest::{self, Manifest, Spanned};
 use super::overlay::Overlay;
 use super::settings::{ReloadSettings, Settings};
 use crate::config::PluginLimits;
+use crate::error::{Error, did_you_mean};
 use crate::executor::{Batching, CustomConfig, PoolConfig, SessionConfig, TritonConfig};
+use crate::input_file::{FileKind, FileLimits};
 use crate::plugin::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -223,6 +227,14 @@ pub enum Unplanned {
 }
 
 impl Unplanned {
+    /// Whether the same files may be read well later: what is wrong is a shortage, not their content.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Unplanned::Faulty(diagnostics) => diagnostics.faults.iter().any(|fault| fault.transient),
+            Unplanned::Pending(_) => false,
+        }
+    }
+
     /// One line for each fault.
     pub fn lines(&self) -> Vec<String> {
         match self {
@@ -245,12 +257,14 @@ impl Plan {
 
     /// The same, with what model control has changed.
     pub(super) fn read_under(overlay: &Overlay, path: &Path, files: &Files) -> Result<Self, Unplanned> {
-        let unreadable = |error: std::io::Error| {
+        let unreadable = |error: Error| {
             let fault = Diagnostic::new(format!("cannot read the manifest: {error}"));
+            let fault = Diagnostic { transient: error.is_transient(), ..fault };
             Unplanned::Faulty(Diagnostics::new(path, "", vec![fault]))
         };
-        files.file(path).map_err(unreadable)?;
-        let text = std::fs::read_to_string(files.location(path)).map_err(unreadable)?;
+        let file = files.file(path, FileLimits::default().of(FileKind::Manifest)).map_err(unreadable)?;
+        let text = String::from_utf8(files.read(&file).map_err(unreadable)?.into())
+            .map_err(|_| unreadable(Error::invalid("it is not UTF-8")))?;
         let mut manifest = Manifest::parse(path, &text).map_err(Unplanned::Faulty)?;
         let bare = Planner::new(path, files, Overlay::default()).check(&manifest, &text);
         if overlay.is_empty() {
@@ -283,13 +297,19 @@ impl Plan {
     }
 }
 
+/// Faults that are shown; more are counted.
+const FAULTS_MAX: usize = 50;
+
 struct Planner<'a> {
     path: &'a Path,
     folder: &'a Path,
     files: &'a Files,
+    limits: FileLimits,
     /// As it was applied to the manifest.
     overlay: Overlay,
     faults: Vec<Diagnostic>,
+    /// Faults beside these, which are only counted.
+    more: usize,
     pending: Vec<String>,
     /// Plugins whose file cannot be read; that was said once already.
     unreadable: BTreeSet<String>,
@@ -299,7 +319,8 @@ impl<'a> Planner<'a> {
     fn new(path: &'a Path, files: &'a Files, overlay: Overlay) -> Self {
         let folder = path.parent().unwrap_or(Path::new("."));
         let (faults, pending, unreadable) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Planner { path, folder, files, overlay, faults, pending, unreadable }
+        let limits = FileLimits::default();
+        Planner { path, folder, files, limits, overlay, faults, more: 0, pending, unreadable }
     }
 
     fn check(mut self, manifest: &Manifest, text: &str) -> Result<Plan, Unplanned> {
@@ -307,12 +328,14 @@ impl<'a> Planner<'a> {
             Some(plan) if self.faults.is_empty() && self.pending.is_empty() => Ok(plan),
             _ if self.faults.is_empty() => Err(Unplanned::Pending(self.pending)),
             _ => {
+                self.faults.truncate(FAULTS_MAX);
                 let faults = self
                     .faults
                     .into_iter()
                     .map(|fault| crate::policy::settings::placed(fault, text))
                     .collect();
-                Err(Unplanned::Faulty(Diagnostics::new(self.path, text, faults)))
+                let more = self.more;
+                Err(Unplanned::Faulty(Diagnostics::new(self.path, text, faults).and_more(more)))
             }
         }
     }
@@ -322,6 +345,7 @@ impl<'a> Planner<'a> {
         let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
         let jobs = self.jobs(&manifest.jobs);
+        self.limits = self.file_limits(&manifest.files);
         let executors = self.executors(manifest);
         let mut plugins = self.plugins(manifest);
         self.custom_plugins(manifest, &executors, &mut plugins);
@@ -357,23 +381,44 @@ impl<'a> Planner<'a> {
     }
 
     fn fault(&mut self, span: Range<usize>, message: impl Into<String>) -> &mut Diagnostic {
+        if self.has_many_faults() {
+            // The last one is given to be changed by the caller, and taken away by the next.
+            self.more += 1;
+            self.faults.truncate(FAULTS_MAX);
+        }
         self.faults.push(Diagnostic::new(message).at(span));
         self.faults.last_mut().expect("invariant: just pushed")
+    }
+
+    /// There are as many faults as anybody reads: more are counted, and no hints are looked for.
+    fn has_many_faults(&self) -> bool {
+        self.faults.len() >= FAULTS_MAX
+    }
+
+    /// ` (did you mean "x"?)`, or nothing. It takes the product of the names' lengths for each known name.
+    fn did_you_mean<'n>(&self, name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+        if self.has_many_faults() { String::new() } else { did_you_mean(name, known) }
     }
 
     fn hinted(&mut self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
         self.fault(span, message).hint = Some(hint.into());
     }
 
-    fn file(&mut self, what: &str, path: &Spanned<PathBuf>) -> Option<File> {
+    fn file(&mut self, what: &str, path: &Spanned<PathBuf>, kind: FileKind) -> Option<File> {
         let full = self.folder.join(path.get_ref());
-        match self.files.file(&full) {
+        match self.files.file(&full, self.limits.of(kind)) {
             Ok(file) => Some(file),
             Err(error) => {
-                self.fault(path.span(), format!("{what}: cannot read {}: {error}", full.display()));
+                self.unreadable(what, path, &error);
                 None
             }
         }
+    }
+
+    fn unreadable(&mut self, what: &str, path: &Spanned<PathBuf>, error: &Error) {
+        let full = self.folder.join(path.get_ref());
+        let fault = self.fault(path.span(), format!("{what}: cannot read {}: {error}", full.display()));
+        fault.transient = error.is_transient();
     }
 
     /// A pinned file that has another digest is still to come.

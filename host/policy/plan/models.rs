@@ -4,12 +4,11 @@ use super::{
     CheckPlan, ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Planner, PluginPlan, SourcePlan,
     parse_model_name,
 };
-use crate::error::did_you_mean;
+use crate::input_file::FileKind;
 use crate::plugin::Role;
 use crate::policy::files::File;
 use crate::policy::manifest::{self, Manifest, Spanned};
-use crate::policy::settings::milliseconds;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,8 +32,12 @@ impl Planner<'_> {
         if let Some((known, _)) = executors.get_key_value(name.get_ref().as_str()) {
             return Some(Arc::clone(known));
         }
+        if self.has_many_faults() {
+            self.more += 1;
+            return None;
+        }
         let known = || executors.keys().map(|name| &**name);
-        let hint = did_you_mean(name.get_ref(), known());
+        let hint = self.did_you_mean(name.get_ref(), known());
         let message = format!("{what}: no executor \"{}\"{hint}", name.get_ref());
         self.hinted(name.span(), message, format!("executors: {}", known().collect::<Vec<_>>().join(", ")));
         None
@@ -48,6 +51,13 @@ impl Planner<'_> {
         default: Option<&Arc<str>>,
     ) -> BTreeMap<ModelName, ModelPlan> {
         let mut plans = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
+        for (route, executor) in &manifest.policy {
+            if let Some(name) = parse_model_name(route.get_ref()) {
+                // Of one that is given twice, which is a fault, the first.
+                wanted.entry(name).or_insert(executor);
+            }
+        }
         for (key, table) in &manifest.models {
             let Some(name) = self.model_name(key) else { continue };
             let what = format!("model \"{name}\"");
@@ -55,29 +65,27 @@ impl Planner<'_> {
                 .transformer
                 .as_ref()
                 .and_then(|name| self.want_role(&what, name, Role::Transformer, plugins));
-            let wanted = manifest
-                .policy
-                .iter()
-                .find(|(route, _)| parse_model_name(route.get_ref()).as_ref() == Some(&name));
-            let executor = match (wanted, default) {
-                (Some((_, executor)), _) => self.executor_named(executor, &what, executors),
+            let executor = match (wanted.get(&name), default) {
+                (Some(executor), _) => self.executor_named(executor, &what, executors),
                 (None, Some(default)) => Some(Arc::clone(default)),
                 (None, None) => self.own_executor(&what, table, executors),
             };
             let base =
                 executor.as_ref().and_then(|name| Some((&**name, super::base(executors, name)?.1.kind())));
             let source = self.source(&what, key, table, base, plugins);
-            if let Some(timeout) = table.timeout_ms.as_ref().filter(|ms| *ms.get_ref() == 0) {
-                self.fault(timeout.span(), format!("{what}: timeout_ms must be at least 1"));
-            }
+            let timeout = self.ms(&format!("{what}: "), "timeout_ms", table.timeout_ms.as_ref());
             let batching = self.batching(&what, table);
             let labels = self.labels(&what, table);
             let checks = table
                 .checks
                 .iter()
                 .filter_map(|check| {
-                    let file = self.file(&format!("{what}: check"), &check.file)?;
-                    Some(CheckPlan { file, tolerance: check.tolerance })
+                    let file = self.file(&format!("{what}: check"), &check.file, FileKind::Check)?;
+                    let tolerance = check.tolerance.as_ref();
+                    let of = format!("{what}: check: ");
+                    // NaN is out of every range: it would let every answer pass.
+                    let tolerance = self.number(&of, "tolerance", tolerance, 0.0, 0.0..=f64::MAX);
+                    Some(CheckPlan { file, tolerance })
                 })
                 .collect();
             if plans.contains_key(&name) {
@@ -87,7 +95,6 @@ impl Planner<'_> {
                 );
             }
             if let (Some(source), Some(executor)) = (source, executor) {
-                let timeout = table.timeout_ms.as_ref().map(|ms| milliseconds(*ms.get_ref()));
                 let idempotent = table.idempotent;
                 let plan = ModelPlan {
                     source,
@@ -121,7 +128,7 @@ impl Planner<'_> {
 
     fn labels(&mut self, what: &str, table: &manifest::Model) -> BTreeMap<Arc<str>, File> {
         let files = table.labels.iter().filter_map(|(output, path)| {
-            let file = self.file(&format!("{what}: labels of \"{output}\""), path)?;
+            let file = self.file(&format!("{what}: labels of \"{output}\""), path, FileKind::Labels)?;
             Some((output.as_str().into(), file))
         });
         files.collect()
@@ -180,13 +187,13 @@ impl Planner<'_> {
         path: &Spanned<PathBuf>,
     ) -> Option<(File, Vec<File>)> {
         let full = self.folder.join(path.get_ref());
-        match self.files.model(&full) {
+        match self.files.model(&full, &self.limits) {
             Ok((file, external)) => {
                 self.pinned(what, &file, table.sha256.as_ref());
                 Some((file, external))
             }
             Err(error) => {
-                self.fault(path.span(), format!("{what}: cannot read {}: {error}", full.display()));
+                self.unreadable(what, path, &error);
                 None
             }
         }
@@ -200,11 +207,11 @@ impl Planner<'_> {
         plugins: &mut BTreeMap<Arc<str>, PluginPlan>,
     ) -> Option<Arc<str>> {
         let name = plugin.get_ref().as_str();
-        let Some(known) = plugins.keys().find(|known| ***known == *name).cloned() else {
+        let Some(known) = plugins.get_key_value(name).map(|(known, _)| Arc::clone(known)) else {
             if self.unreadable.contains(name) {
                 return None;
             }
-            let hint = did_you_mean(name, plugins.keys().map(|name| &**name));
+            let hint = self.did_you_mean(name, plugins.keys().map(|name| &**name));
             let message = format!("{what}: no plugin \"{name}\"{hint}");
             self.hinted(plugin.span(), message, format!("add a table [plugins.{name}] with its path"));
             return None;
@@ -215,25 +222,29 @@ impl Planner<'_> {
 
     /// Every key of `[policy]` must be `default` or a model, and each model is there once.
     pub(super) fn policy_names(&mut self, manifest: &Manifest, models: &BTreeMap<ModelName, ModelPlan>) {
-        let mut seen = Vec::new();
+        let mut seen = BTreeSet::new();
+        let known: BTreeSet<_> =
+            manifest.models.keys().filter_map(|key| parse_model_name(key.get_ref())).collect();
         for (route, _) in manifest.policy.iter().filter(|(route, _)| route.get_ref() != "default") {
             let written = route.get_ref();
             let name = parse_model_name(written);
-            if name.is_none() || !manifest.models.keys().any(|key| parse_model_name(key.get_ref()) == name) {
+            let Some(name) = name.filter(|name| known.contains(name)) else {
                 // With a version or without, as it is written.
-                let known = models.keys().map(|known| match written.contains(':') {
+                let known = models.keys().take_while(|_| !self.has_many_faults());
+                let known = known.map(|known| match written.contains(':') {
                     true => known.to_string(),
                     false => known.name.to_string(),
                 });
                 let known: Vec<String> = known.collect();
-                let hint = did_you_mean(written, known.iter().map(String::as_str));
+                let hint = self.did_you_mean(written, known.iter().map(String::as_str));
                 self.fault(route.span(), format!("[policy]: no model \"{written}\"{hint}"));
-            } else if seen.contains(&name) {
+                continue;
+            };
+            if !seen.insert(name) {
                 let message =
                     format!("[policy]: \"{written}\" is given twice: a name without a version is version 1");
                 self.fault(route.span(), message);
             }
-            seen.push(name);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `[plugins.<name>.http]`: the servers that a plugin may ask.
 
 use super::Planner;
+use super::bounds::CALLS_MAX;
 use crate::config::outbound::{Allowed, OutboundLimits};
+use crate::input_file::FileKind;
 use crate::policy::files::File;
 use crate::policy::manifest::{self, Spanned};
-use crate::policy::settings::milliseconds;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpPlan {
@@ -47,30 +48,24 @@ impl Planner<'_> {
                 }
             }
         }
-        for (key, zero) in [
-            ("timeout_ms", table.timeout_ms.as_ref().filter(|ms| *ms.get_ref() == 0).map(Spanned::span)),
-            ("max_body_kb", table.max_body_kb.as_ref().filter(|kb| *kb.get_ref() == 0).map(Spanned::span)),
-            ("max_calls", table.max_calls.as_ref().filter(|n| *n.get_ref() == 0).map(Spanned::span)),
-            ("max_in_flight", table.max_in_flight.as_ref().filter(|n| *n.get_ref() == 0).map(Spanned::span)),
-        ] {
-            if let Some(span) = zero {
-                self.fault(span, format!("{what}: {key} must be at least 1"));
-            }
-        }
-        if let Some(kb) = table.max_body_kb.as_ref().filter(|kb| *kb.get_ref() > BODY_KB_MAX) {
-            self.fault(kb.span(), format!("{what}: max_body_kb must be at most {BODY_KB_MAX}"));
-        }
-        let ca = table.ca_file.as_ref().and_then(|path| self.file(&format!("{what}: ca_file"), path));
+        let ca = table.ca_file.as_ref();
+        let ca = ca.and_then(|path| self.file(&format!("{what}: ca_file"), path, FileKind::Tls));
         let default = OutboundLimits::default();
+        let of = format!("{what}: ");
+        let body_kb = table.max_body_kb.as_ref();
         let limits = OutboundLimits {
             allow,
-            timeout: table.timeout_ms.as_ref().map_or(default.timeout, |ms| milliseconds(*ms.get_ref())),
-            body_bytes: table
-                .max_body_kb
-                .as_ref()
-                .map_or(default.body_bytes, |kb| kb.get_ref().saturating_mul(1 << 10)),
-            calls: table.max_calls.as_ref().map_or(default.calls, |n| *n.get_ref()),
-            in_flight: table.max_in_flight.as_ref().map_or(default.in_flight, |n| *n.get_ref()),
+            timeout: self.ms(&of, "timeout_ms", table.timeout_ms.as_ref()).unwrap_or(default.timeout),
+            body_bytes: self.number(&of, "max_body_kb", body_kb, default.body_bytes >> 10, 1..=BODY_KB_MAX)
+                << 10,
+            calls: self.number(&of, "max_calls", table.max_calls.as_ref(), default.calls, 1..=1_000_000),
+            in_flight: self.number(
+                &of,
+                "max_in_flight",
+                table.max_in_flight.as_ref(),
+                default.in_flight,
+                1..=CALLS_MAX,
+            ),
         };
         Some(HttpPlan { limits, ca })
     }

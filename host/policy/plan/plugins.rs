@@ -1,9 +1,10 @@
 //! `[plugins]`: files, limits, assets.
 
+use super::bounds::MEMORY_MB_MAX;
 use super::{Planner, PluginPlan};
 use crate::config::{Instances, PluginLimits, SharedLimits};
-use crate::policy::manifest::{self, Manifest, Spanned};
-use crate::policy::settings::milliseconds;
+use crate::input_file::FileKind;
+use crate::policy::manifest::{self, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,12 +16,13 @@ impl Planner<'_> {
             self.check_name("plugin", key);
             let what = format!("plugin \"{name}\"");
             let limits = self.plugin_limits(&what, table);
-            let file = self.file(&what, &table.path);
+            let file = self.file(&what, &table.path, FileKind::Plugin);
             let assets: Vec<_> = table
                 .assets
                 .iter()
                 .filter_map(|(asset, path)| {
-                    Some((asset.clone(), self.file(&format!("{what}: asset \"{asset}\""), path)?))
+                    let what = format!("{what}: asset \"{asset}\"");
+                    Some((asset.clone(), self.file(&what, path, FileKind::Asset)?))
                 })
                 .collect();
             let http = table.http.as_ref().and_then(|http| self.http(&what, http));
@@ -55,34 +57,56 @@ impl Planner<'_> {
                 default.instances
             }
         };
-        for (key, zero) in [
-            ("memory_mb", table.memory_mb.as_ref().filter(|mb| *mb.get_ref() == 0).map(Spanned::span)),
-            ("timeout_ms", table.timeout_ms.as_ref().filter(|ms| *ms.get_ref() == 0).map(Spanned::span)),
-            ("replicas", table.replicas.as_ref().filter(|count| *count.get_ref() == 0).map(Spanned::span)),
-            ("max_in_flight", table.max_in_flight.as_ref().filter(|n| *n.get_ref() == 0).map(Spanned::span)),
-            ("turn_ms", table.turn_ms.as_ref().filter(|ms| *ms.get_ref() == 0).map(Spanned::span)),
-        ] {
-            if let Some(span) = zero {
-                self.fault(span, format!("{what}: {key} must be at least 1"));
-            }
-        }
-        let mb =
-            |value: Option<usize>, default: usize| value.map_or(default, |mb| mb.saturating_mul(1 << 20));
+        let table_name = format!("{what}: ");
+        let of = table_name.as_str();
+        let shared = &default.shared;
         PluginLimits {
             instances,
-            memory_bytes: mb(table.memory_mb.as_ref().map(|mb| *mb.get_ref()), default.memory_bytes),
-            timeout: table.timeout_ms.as_ref().map_or(default.timeout, |ms| milliseconds(*ms.get_ref())),
-            result_bytes: mb(table.result_mb, default.result_bytes),
-            handles: table.handles.unwrap_or(default.handles),
-            log_bytes: table.log_kb.map_or(default.log_bytes, |kb| kb.saturating_mul(1 << 10)),
-            state_bytes: table.state_kb.map_or(default.state_bytes, |kb| kb.saturating_mul(1 << 10)),
-            calls_max: table.calls_max.unwrap_or(default.calls_max).max(1),
+            memory_bytes: self.number(
+                of,
+                "memory_mb",
+                table.memory_mb.as_ref(),
+                default.memory_bytes >> 20,
+                1..=MEMORY_MB_MAX,
+            ) << 20,
+            timeout: self.ms(of, "timeout_ms", table.timeout_ms.as_ref()).unwrap_or(default.timeout),
+            result_bytes: self.number(
+                of,
+                "result_mb",
+                table.result_mb.as_ref(),
+                default.result_bytes >> 20,
+                0..=MEMORY_MB_MAX,
+            ) << 20,
+            handles: self.number(of, "handles", table.handles.as_ref(), default.handles, 0..=1 << 20),
+            log_bytes: self.number(
+                of,
+                "log_kb",
+                table.log_kb.as_ref(),
+                default.log_bytes >> 10,
+                0..=64 << 10,
+            ) << 10,
+            state_bytes: self.number(
+                of,
+                "state_kb",
+                table.state_kb.as_ref(),
+                default.state_bytes >> 10,
+                0..=MEMORY_MB_MAX << 10,
+            ) << 10,
+            calls_max: self
+                .number(of, "calls_max", table.calls_max.as_ref(), default.calls_max, 0..=1_000_000_000_000)
+                .max(1),
             shared: SharedLimits {
-                replicas: table.replicas.as_ref().map_or(default.shared.replicas, |count| *count.get_ref()),
-                in_flight: table.max_in_flight.as_ref().map_or(default.shared.in_flight, |n| *n.get_ref()),
-                turn: table.turn_ms.as_ref().map_or(default.shared.turn, |ms| milliseconds(*ms.get_ref())),
-                grace: table.grace_ms.map_or(default.shared.grace, milliseconds),
-                drain: table.drain_ms.map(milliseconds),
+                replicas: self.number(of, "replicas", table.replicas.as_ref(), shared.replicas, 1..=128),
+                in_flight: self.number(
+                    of,
+                    "max_in_flight",
+                    table.max_in_flight.as_ref(),
+                    shared.in_flight,
+                    1..=1 << 20,
+                ),
+                turn: self.ms(of, "turn_ms", table.turn_ms.as_ref()).unwrap_or(shared.turn),
+                grace: self.ms_or_none(of, "grace_ms", table.grace_ms.as_ref()).unwrap_or(shared.grace),
+                drain: self.ms_or_none(of, "drain_ms", table.drain_ms.as_ref()),
             },
         }
     }

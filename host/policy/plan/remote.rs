@@ -1,10 +1,11 @@
 //! Executors of kind `triton`, and models of the remotes that they stand for.
 
+use super::bounds::{CALLS_MAX, WORKERS_MAX};
 use super::{ExecutorKind, ExecutorPlan, Planner, SourcePlan, TlsPlan};
 use crate::config::cores;
 use crate::executor::TritonConfig;
+use crate::input_file::FileKind;
 use crate::policy::manifest::{self, Spanned};
-use crate::policy::settings::milliseconds;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,21 +39,22 @@ impl Planner<'_> {
             self.hinted(key.span(), message, "add url = \"127.0.0.1:8001\", the address of Triton's gRPC");
             return None;
         };
-        let timeout = self.positive_ms(name, "connect_timeout_ms", &table.connect_timeout_ms);
-        let keepalive = self.positive_ms(name, "keepalive_ms", &table.keepalive_ms);
+        let of_executor = format!("executor \"{name}\": ");
+        let timeout = self.ms(&of_executor, "connect_timeout_ms", table.connect_timeout_ms.as_ref());
+        let keepalive = self.ms(&of_executor, "keepalive_ms", table.keepalive_ms.as_ref());
         let config = TritonConfig {
             url: self.url(name, url, table.tls.is_some())?,
-            workers: self.at_least_one(name, "workers", &table.workers, WORKERS),
-            threads: self.at_least_one(name, "threads", &table.threads, cores()),
-            channels: self.between_one_and(CHANNELS_MAX, name, "channels", &table.channels, CHANNELS),
+            workers: self.at_least_one(name, "workers", &table.workers, WORKERS, CALLS_MAX),
+            threads: self.at_least_one(name, "threads", &table.threads, cores(), WORKERS_MAX),
+            channels: self.at_least_one(name, "channels", &table.channels, CHANNELS, CHANNELS_MAX),
             connect_timeout: timeout.unwrap_or(CONNECT_TIMEOUT),
             keepalive,
-            message_bytes_max: self.between_one_and(
-                MESSAGE_MB_MAX,
+            message_bytes_max: self.at_least_one(
                 name,
                 "max_message_mb",
                 &table.max_message_mb,
                 MESSAGE_MB,
+                MESSAGE_MB_MAX,
             ) << 20,
         };
         let tls = match &table.tls {
@@ -90,9 +92,11 @@ impl Planner<'_> {
         let what = format!("executor \"{name}\": tls");
         let table = tls.get_ref();
         let faults = self.faults.len();
-        let ca = table.ca.as_ref().and_then(|path| self.file(&what, path));
+        let ca = table.ca.as_ref().and_then(|path| self.file(&what, path, FileKind::Tls));
         let identity = match (&table.cert, &table.key) {
-            (Some(cert), Some(key)) => self.file(&what, cert).zip(self.file(&what, key)),
+            (Some(cert), Some(key)) => {
+                self.file(&what, cert, FileKind::Tls).zip(self.file(&what, key, FileKind::Tls))
+            }
             (None, None) => None,
             _ => {
                 let message = format!("{what} has one of cert and key");
@@ -101,29 +105,6 @@ impl Planner<'_> {
             }
         };
         (self.faults.len() == faults).then(|| TlsPlan { ca, identity, domain: table.domain.clone() })
-    }
-
-    fn positive_ms(&mut self, name: &str, key: &str, value: &Option<Spanned<u64>>) -> Option<Duration> {
-        let value = value.as_ref()?;
-        if *value.get_ref() == 0 {
-            self.fault(value.span(), format!("executor \"{name}\": {key} must be at least 1"));
-        }
-        Some(milliseconds(*value.get_ref()))
-    }
-
-    fn between_one_and(
-        &mut self,
-        max: usize,
-        name: &str,
-        key: &str,
-        value: &Option<Spanned<usize>>,
-        default: usize,
-    ) -> usize {
-        let number = self.at_least_one(name, key, value, default);
-        if let Some(value) = value.as_ref().filter(|_| number > max) {
-            self.fault(value.span(), format!("executor \"{name}\": {key} must be at most {max}"));
-        }
-        number.min(max)
     }
 
     /// The source of a model whose executor is, or stands before, one of kind `triton`.

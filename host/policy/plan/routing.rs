@@ -1,9 +1,8 @@
 //! `[routing]`: which version a request without one gets.
 
 use super::{ModelName, ModelPlan, Planner, RoutingPlan, StickyBy, parse_model_name};
-use crate::error::did_you_mean;
 use crate::policy::manifest::{Manifest, Spanned};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Planner<'_> {
@@ -20,13 +19,14 @@ impl Planner<'_> {
         for (key, table) in &manifest.routing {
             let name = key.get_ref().as_str();
             let Some(known) = versions.get(name) else {
-                let hint = did_you_mean(name, versions.keys().copied());
+                let hint = self.did_you_mean(name, versions.keys().copied());
                 self.fault(key.span(), format!("[routing.{name}]: no model \"{name}\"{hint}"));
                 continue;
             };
             let weights = table.weights.get_ref();
-            for version in weights.keys().filter(|version| !known.iter().any(|known| ***known == **version)) {
-                let hint = did_you_mean(version, known.iter().map(|version| &***version));
+            let names: BTreeSet<&str> = known.iter().map(|known| &***known).collect();
+            for version in weights.keys().filter(|version| !names.contains(version.as_str())) {
+                let hint = self.did_you_mean(version, known.iter().map(|version| &***version));
                 let message =
                     format!("[routing.{name}]: model \"{name}\" has no version \"{version}\"{hint}");
                 self.fault(table.weights.span(), message);
@@ -39,9 +39,9 @@ impl Planner<'_> {
                 weights.iter().map(|(version, weight)| (version.as_str().into(), *weight)).collect();
             plans.insert(name.into(), RoutingPlan { weights, by });
         }
+        let ruled: BTreeSet<&str> = manifest.routing.keys().map(|key| key.get_ref().as_str()).collect();
         for (name, versions) in versions.into_iter().filter(|(_, versions)| versions.len() > 1) {
-            let ruled = manifest.routing.keys().any(|key| key.get_ref() == name);
-            if !ruled {
+            if !ruled.contains(name) {
                 self.ambiguous(manifest, name, &versions);
             }
         }
@@ -50,6 +50,11 @@ impl Planner<'_> {
 
     /// Several versions and no rule: "latest" is never implied. Prints the lines to add.
     fn ambiguous(&mut self, manifest: &Manifest, name: &str, versions: &[&Arc<str>]) {
+        if self.has_many_faults() {
+            // Its place is looked for among all models: only for what is shown.
+            self.more += 1;
+            return;
+        }
         let first = versions.first().map(|version| version.to_string()).unwrap_or_default();
         let weights: Vec<String> = versions
             .iter()

@@ -4,8 +4,11 @@
 //! and is watched by the guard. An unload reads nothing: it takes one model out of what is live and of what is
 //! kept for a rollback, so that its memory is free and other changes of the files stay where they are.
 
-use super::{Command, Keeper, Reloader, stopping};
+use super::build::Goal;
+use super::thread::ReloadThread;
+use super::{Command, Reloader, stopping};
 use crate::error::{Error, Kind, Result, did_you_mean};
+use crate::policy::files::Signature;
 use crate::policy::overlay::Overrides;
 use crate::policy::record::{Outcome, Record, Trigger};
 use crate::policy::rollout::Serving;
@@ -99,49 +102,53 @@ impl Reloader {
     }
 }
 
-impl Keeper {
-    pub(super) fn load_model(&mut self, model: &str, overrides: Overrides) -> Result<()> {
-        self.no_candidate()?;
-        self.shared.history().loading = Some(model.to_owned());
-        let loaded = self.load_under(model, overrides);
-        self.shared.history().loading = None;
-        loaded
-    }
-
-    fn load_under(&mut self, model: &str, overrides: Overrides) -> Result<()> {
-        let overridden = overrides != Overrides::default();
-        let mut overlay = self.shared.live.snapshot().content.plan.overlay.clone();
-        overlay.load(model, overrides);
-        let started = Instant::now();
-        let (planned, seen) = self.plan(&overlay);
-        if let Ok(plan) = &planned
-            && !plan.models.keys().any(|name| *name.name == *model)
-        {
-            let model = bounded(model);
-            let hint = did_you_mean(&model, plan.models.keys().map(|name| &*name.name));
-            return Err(Error::not_found(format!("the manifest has no model \"{model}\"{hint}")));
-        }
-        let record = Record::new(Trigger::ModelControl(format!("load {model}")));
-        let record = self.attempt(planned, record, started, false);
+impl ReloadThread {
+    /// What a client is told of the model that it wanted to be loaded.
+    pub(super) fn model_loaded(
+        &mut self,
+        record: Record,
+        seen: Signature,
+        overrides: &Overrides,
+    ) -> Result<()> {
         if matches!(record.outcome, Outcome::Applied | Outcome::Unchanged) {
-            self.remember(seen);
+            self.watching.seen(seen);
             self.finish(record, false);
             return Ok(());
         }
         // What was looked at has not become what is live: a watch finds it changed as before.
-        let stale = self.shared.history().stale;
+        let stale = self.stale();
         let record = self.finish(record, false);
         self.set_stale(stale);
         // What is overridden may be at fault; the files are not the caller's.
-        let by_override = overridden && record.outcome == Outcome::Rejected;
+        let overridden = *overrides != Overrides::default();
+        let by_override = overridden && record.outcome == Outcome::Rejected && record.failures == 0;
         let kind = if by_override { Kind::InvalidInput } else { Kind::Unavailable };
         Err(Error::new(kind, record.errors.join("; ")))
+    }
+
+    /// A load of this model that has not ended is not wanted any more.
+    fn abandon_load(&mut self, model: &str) {
+        let loads = |goal: &Goal| matches!(goal, Goal::Model { name, .. } if name == model);
+        let error = Error::unavailable("it was unloaded while it was being loaded");
+        if let Some(build) = self.build.take_if(|build| loads(&build.request.goal)) {
+            self.shared.history().loading = None;
+            self.abandon(build).refuse(&error);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for request in waiting {
+            if loads(&request.goal) {
+                request.refuse(&error);
+            } else {
+                self.waiting.push_back(request);
+            }
+        }
     }
 
     /// Gives the routes that requests may still run on.
     pub(super) fn unload_model(&mut self, model: &str) -> Result<Vec<Arc<Route>>> {
         let started = Instant::now();
         self.no_candidate()?;
+        self.abandon_load(model);
         let live = self.shared.live.snapshot();
         let content = &live.content;
         if content.plan.overlay.unloaded.contains_key(model) {
@@ -158,8 +165,11 @@ impl Keeper {
         record.changes = diff(&content.plan.description, &without.plan.description);
         self.newest = self.newest.max(live.generation) + 1;
         self.take_away(&live, without, model);
+        if let Some(build) = &mut self.build {
+            build.unloaded.push(model.to_owned());
+        }
         record.phases_ms.insert("total", (started.elapsed().as_secs_f64() * 1e4).round() / 10.0);
-        let stale = self.shared.history().stale;
+        let stale = self.stale();
         self.finish(record, false);
         self.set_stale(stale);
         Ok(self.routes(model))
@@ -195,7 +205,7 @@ impl Keeper {
     }
 
     /// A policy that proves itself must not be overtaken by one that has not.
-    fn no_candidate(&self) -> Result<()> {
+    pub(super) fn no_candidate(&self) -> Result<()> {
         let serving = self.shared.live.0.load();
         let Some(candidate) = &serving.candidate else { return Ok(()) };
         Err(Error::unavailable(format!(

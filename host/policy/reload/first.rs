@@ -15,18 +15,30 @@ pub struct FirstPlan {
     pub plan: Plan,
     /// Set where it comes from the last good copy; then why.
     copy: Option<(Files, Vec<String>)>,
+    /// The files were bad for a reason that may pass.
+    transient: bool,
+}
+
+/// What a process starts with.
+pub(super) struct Started {
+    pub content: Arc<Content>,
+    /// It is the copy, for a reason that may pass.
+    pub transient: bool,
 }
 
 impl FirstPlan {
     /// Reads the manifest; where it is bad and there is a last good copy, that copy's.
     pub fn read(path: &Path, files: &Files, last_good: Option<&LastGood>) -> Result<Self, Unplanned> {
-        Plan::read(path, files).map(|plan| FirstPlan { plan, copy: None }).or_else(|unplanned| {
-            let copy = last_good.and_then(LastGood::files).and_then(|copy| {
-                let plan = Plan::read(path, &copy).ok()?;
-                Some(FirstPlan { plan, copy: Some((copy, unplanned.lines())) })
-            });
-            copy.ok_or(unplanned)
-        })
+        Plan::read(path, files).map(|plan| FirstPlan { plan, copy: None, transient: false }).or_else(
+            |unplanned| {
+                let transient = unplanned.is_transient();
+                let copy = last_good.and_then(LastGood::files).and_then(|copy| {
+                    let plan = Plan::read(path, &copy).ok()?;
+                    Some(FirstPlan { plan, copy: Some((copy, unplanned.lines())), transient })
+                });
+                copy.ok_or(unplanned)
+            },
+        )
     }
 }
 
@@ -38,21 +50,24 @@ pub(super) fn load(
     loader: &Loader,
     last_good: Option<&LastGood>,
     record: &mut Record,
-) -> Result<Arc<Content>> {
+) -> Result<Started> {
     let mut phases = Phases::default();
     record.digest = Some(first.plan.digest.clone());
     if let Some((copy, errors)) = first.copy {
         record.errors = errors;
         record.outcome = Outcome::Fallback;
-        return loader.load(first.plan, &copy, &[], &mut phases);
+        let content = loader.load(first.plan, &copy, &[], &mut phases)?;
+        return Ok(Started { content, transient: first.transient });
     }
+    let mut transient = false;
     let loaded = loader.load(first.plan, files, &[], &mut phases).or_else(|error| {
         let Some(copy) = last_good.and_then(LastGood::files) else { return Err(error) };
         let plan = Plan::read(path, &copy).map_err(|_| error.clone())?;
         record.errors = vec![error.to_string()];
+        transient = error.is_transient();
         record.outcome = Outcome::Fallback;
         loader.load(plan, &copy, &[], &mut phases)
     });
     record.phases_ms = phases.in_ms().into();
-    loaded
+    loaded.map(|content| Started { content, transient })
 }

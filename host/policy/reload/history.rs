@@ -1,10 +1,10 @@
 //! What the reload thread remembers and an operator may see: the last record, what is kept, what goes on.
 
-use crate::policy::record::{Generation, Record, Report, seconds};
+use crate::policy::record::{Building, Generation, Outcome, Record, Report, seconds};
 use crate::policy::rollout::Rollout;
 use crate::policy::{Live, Policy};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub(super) struct Shared {
     pub live: Arc<Live>,
@@ -16,13 +16,31 @@ pub(super) struct History {
     pub last: Record,
     pub previous: Option<Arc<Policy>>,
     pub retired: Vec<Weak<Policy>>,
-    pub stale: bool,
+    /// Why the files are not what serves, if they are not.
+    pub stale: Option<String>,
     pub rollout: Option<Rollout>,
     /// The model that model control is loading.
     pub loading: Option<String>,
+    /// What is being built.
+    pub building: Option<Building>,
 }
 
 impl History {
+    /// Of a process that has just loaded its first policy.
+    pub fn new(record: &Record) -> Self {
+        let fallback = record.outcome == Outcome::Fallback;
+        let reason = || record.errors.first().cloned().unwrap_or_else(|| record.outcome.as_str().into());
+        History {
+            last: record.clone(),
+            previous: None,
+            retired: Vec::new(),
+            stale: fallback.then(reason),
+            rollout: None,
+            loading: None,
+            building: None,
+        }
+    }
+
     /// Remembers a policy for as long as a request runs on it.
     pub fn retire(&mut self, policy: &Arc<Policy>) {
         self.retired.retain(|policy| policy.strong_count() > 0);
@@ -32,7 +50,8 @@ impl History {
 
 impl Shared {
     pub fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().expect("invariant: no panic under the lock")
+        // A panic is survived, and leaves no change half done here.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Plugins that nothing which serves has any more are to end their calls; those that are back need not.
@@ -73,7 +92,9 @@ impl Shared {
             generation: policy.generation,
             digest: plan.digest.clone(),
             since: seconds(policy.since),
-            stale: history.stale,
+            stale: history.stale.is_some(),
+            stale_reason: history.stale.clone(),
+            building: history.building.clone(),
             mode: if plan.reload.watch { "watch" } else { "manual" },
             manifest: self.path.clone(),
             generations,

@@ -1,7 +1,7 @@
 //! How new content reaches its callers, and how it is taken back: swaps, rollouts, rollbacks.
 
-use super::Keeper;
-use crate::error::{Error, Result};
+use super::thread::ReloadThread;
+use crate::error::{Error, Kind, Result};
 use crate::policy::describe::diff;
 use crate::policy::record::{Outcome, Record, Trigger, seconds};
 use crate::policy::rollout::{Rollout, Serving, Stage, Verdict};
@@ -15,7 +15,7 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Without a guard, the time over which the live policy's numbers are kept for one to come.
 const RECENT: Duration = Duration::from_secs(60);
 
-impl Keeper {
+impl ReloadThread {
     /// Brings new content to its callers: at once, or step by step.
     pub(super) fn introduce(&mut self, content: Arc<Content>, record: &mut Record) {
         let live = self.shared.live.snapshot();
@@ -59,6 +59,8 @@ impl Keeper {
         let mut history = self.shared.history();
         let retired = if keep_previous { Some(old) } else { history.previous.replace(old) };
         retired.iter().for_each(|policy| history.retire(policy));
+        drop(history);
+        self.background.free(retired);
     }
 
     fn enter(&mut self, mut rollout: Rollout, stage: Stage, policy: Arc<Policy>) {
@@ -88,6 +90,7 @@ impl Keeper {
             self.shared.history().retire(&candidate.policy);
             tracing::info!(generation = rollout.generation, stage = "ended", share = 0.0, "rollout");
         }
+        self.background.free(serving);
         self.show_stage(None);
         Some(rollout)
     }
@@ -152,12 +155,33 @@ impl Keeper {
         record.at = seconds(SystemTime::now());
         record.trigger = who.map_or(record.trigger, Trigger::Admin);
         // The files may have become bad since.
-        let stale = self.shared.history().stale;
+        let stale = self.stale();
         self.swap(Arc::clone(&candidate.policy), false);
         self.show_stage(None);
         self.enter(rollout, Stage::Watch, Arc::clone(&candidate.policy));
         let record = self.finish(record, false);
         self.set_stale(stale);
+        Ok(record)
+    }
+
+    /// An operator's rollback, to the policy of this generation where one is named. What is being built must not
+    /// go live behind it.
+    pub(super) fn roll_back_to(&mut self, generation: Option<u64>, who: String) -> Result<Record> {
+        if let Some(wanted) = generation {
+            let serving = self.shared.live.0.load_full();
+            let previous = match &serving.candidate {
+                Some(_) => Some(serving.stable.generation),
+                None => self.shared.history().previous.as_ref().map(|previous| previous.generation),
+            };
+            if previous != Some(wanted) {
+                let now = previous.map_or_else(|| "there is none".to_owned(), |now| format!("it is {now}"));
+                let message = format!("generation {wanted} is not what a rollback would bring back: {now}");
+                return Err(Error::new(Kind::Conflict, message));
+            }
+        }
+        let generation = self.shared.live.snapshot().generation;
+        let record = self.rollback(Trigger::Admin(who), None)?;
+        self.overrule(&format!("generation {generation} was rolled back while these files were being built"));
         Ok(record)
     }
 
@@ -187,7 +211,7 @@ impl Keeper {
         let (bad_files, good_files) = (&bad.content.plan.written, &good.content.plan.written);
         let by_control = bad_files == good_files;
         if !by_control {
-            self.refused = Some((bad_files.clone(), why));
+            self.refused.insert(bad_files.clone(), why);
         }
         let unproven = self.end_rollout().is_some();
         if serving.candidate.is_none() {
@@ -201,12 +225,13 @@ impl Keeper {
             }
         }
         // A policy is copied once it is proven.
-        if let Some(last_good) = self.last_good.as_ref().filter(|_| !unproven) {
-            let _ = last_good.roll_back().inspect_err(|error| tracing::warn!("{error}"));
+        if !unproven {
+            self.background.roll_back();
         }
+        self.background.free(serving);
         self.loader.metrics.rollbacks.with_label_values(&[by]).inc();
         record.phases_ms.insert("total", (started.elapsed().as_secs_f64() * 1e4).round() / 10.0);
-        let stale = self.shared.history().stale;
+        let stale = self.stale();
         let record = self.finish(record, false);
         // What model control did was in no file.
         if by_control {

@@ -24,6 +24,7 @@ pub(super) fn code_of(error: &Error) -> Code {
         Kind::Deadline => Code::DeadlineExceeded,
         Kind::Cancelled => Code::Cancelled,
         Kind::Failed => Code::Internal,
+        Kind::Conflict => Code::FailedPrecondition,
     }
 }
 

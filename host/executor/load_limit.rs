@@ -1,0 +1,81 @@
+//! A bound on the time that loading a model in a library may take, and a way to abandon it.
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// How long one load may take, and what abandons it.
+#[derive(Clone)]
+pub struct LoadLimit {
+    pub time: Duration,
+    pub cancel: Cancel,
+}
+
+impl LoadLimit {
+    /// Runs `load` on this thread. When its time is over, or when it is abandoned, `stop` is called on another
+    /// thread; the load itself has to end then, and its result does not count any more.
+    pub fn run<T>(
+        &self,
+        stop: impl Fn() + Send + Sync + 'static,
+        load: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        self.cancel.check()?;
+        let stop = Arc::new(stop);
+        let abandon = Arc::clone(&stop);
+        let _registered = self.cancel.on_cancel(move || abandon());
+        let expired = AtomicBool::new(false);
+        let loaded = std::thread::scope(|scope| {
+            let (ended, end) = channel::<()>();
+            let (time, expired, stop) = (self.time, &expired, &stop);
+            let watch = move || {
+                if end.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+                    expired.store(true, Ordering::SeqCst);
+                    stop();
+                }
+            };
+            let watch = std::thread::Builder::new().name("load-limit".into()).spawn_scoped(scope, watch);
+            watch.map_err(|error| Error::io(&error).context("cannot start a thread to bound a load"))?;
+            let loaded = load();
+            drop(ended);
+            loaded
+        });
+        self.cancel.check()?;
+        if expired.load(Ordering::SeqCst) {
+            return Err(Error::deadline(format!(
+                "loading it took longer than {} ms, model_load_timeout_ms of [reload]",
+                self.time.as_millis()
+            )));
+        }
+        loaded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits until it is stopped, as a load does that takes for ever.
+    fn run(limit: &LoadLimit) -> Result<()> {
+        let (stop, stopped) = channel::<()>();
+        let stop = move || {
+            let _ = stop.send(());
+        };
+        limit.run(stop, move || stopped.recv().map_err(|_| Error::failed("not stopped")))
+    }
+
+    #[test]
+    fn a_load_is_stopped_at_its_limit_or_when_it_is_abandoned() {
+        let limit = |time| LoadLimit { time, cancel: Cancel::default() };
+        assert_eq!(limit(Duration::MAX).run(|| {}, || Ok(7)).unwrap(), 7);
+        let late = run(&limit(Duration::from_millis(20))).unwrap_err();
+        assert!(late.message().contains("longer than 20 ms"), "{late}");
+        let abandoned = limit(Duration::from_secs(60));
+        let cancel = abandoned.cancel.clone();
+        let canceller = std::thread::spawn(move || cancel.cancel());
+        assert_eq!(run(&abandoned).unwrap_err().kind(), crate::error::Kind::Cancelled);
+        canceller.join().unwrap();
+    }
+}
