@@ -5,6 +5,9 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+/// Characters of a line that are shown.
+const LINE_SHOWN: usize = 240;
+
 /// One fault. Without a span it concerns the whole file.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
@@ -94,16 +97,22 @@ impl Diagnostics {
             return self.show_hint(fault, "", f);
         };
         let (row, column) = self.position(span.start);
-        let source = self.text[self.lines[row - 1]..].lines().next().unwrap_or_default();
+        // A line can be as long as the file: a part of it, from a little before the fault, says enough.
+        let line = self.text[self.lines[row - 1]..].lines().next().unwrap_or_default();
+        let skipped = (column - 1).saturating_sub(if line.len() > LINE_SHOWN { 40 } else { usize::MAX });
+        let source: String = line.chars().skip(skipped).take(LINE_SHOWN).collect();
+        let shown_column = column - skipped;
         let gutter = " ".repeat(row.to_string().len());
-        let room = source.chars().count().saturating_sub(column - 1).max(1);
-        let width =
-            self.text.get(span.clone()).map_or(1, |text| text.chars().take_while(|&c| c != '\n').count());
+        let room = source.chars().count().saturating_sub(shown_column - 1).max(1);
+        let width = self
+            .text
+            .get(span.clone())
+            .map_or(1, |text| text.chars().take(room).take_while(|&c| c != '\n').count());
         let marks = "^".repeat(width.clamp(1, room));
         writeln!(f, "{gutter}--> {}:{row}:{column}", self.path.display())?;
         writeln!(f, "{gutter} |")?;
         writeln!(f, "{row} | {source}")?;
-        writeln!(f, "{gutter} | {}{marks}", " ".repeat(column - 1))?;
+        writeln!(f, "{gutter} | {}{marks}", " ".repeat(shown_column - 1))?;
         self.show_hint(fault, &gutter, f)
     }
 

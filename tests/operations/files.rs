@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A reload that has to wait for a file takes longer than this.
-const AT_ONCE: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// What a path may lead to in place of a file, and what is said of it.
 const STRANGE: [(&str, &str); 4] = [

@@ -375,3 +375,46 @@ fn a_manifest_that_cannot_be_read_is_named() {
     assert_eq!(code, 1);
     assert!(said.contains("hostler.toml") && said.contains("UTF-8"), "{said}");
 }
+
+#[test]
+fn numbers_out_of_their_bounds_are_refused_with_the_bound() {
+    for (table, said) in [
+        ("[executors.cpu]\nworkers = 9223372036854775807", "executor \"cpu\": workers must be at most 1024"),
+        ("[executors.cpu]\nworkers = 1000000000", "workers must be at most 1024"),
+        ("[executors.cpu]\nqueue = 1000000000", "queue must be at most 1048576"),
+        ("[executors.onnx]\nsessions = 1000000000", "sessions must be at most 256"),
+        ("[executors.onnx]\nintra_threads = 1000000000", "intra_threads must be at most 256"),
+        ("[plugins.echo]\npath = \"echo.wasm\"\nreplicas = 1000000000", "replicas must be at most 128"),
+        ("[plugins.echo]\npath = \"echo.wasm\"\nmemory_mb = 1000000000", "memory_mb must be at most 4096"),
+        ("[plugins.echo]\npath = \"echo.wasm\"\nhandles = 1000000000", "handles must be at most 1048576"),
+        ("[plugins.echo]\npath = \"echo.wasm\"\ngrace_ms = 9000000000000000", "grace_ms must be at most"),
+        ("[jobs]\nconcurrency = 1000000000", "[jobs] concurrency must be at most 65536"),
+        ("[jobs]\nstore_mb = 1000000000", "[jobs] store_mb must be at most 1048576"),
+        ("[reload]\nquiet_ms = 1000000000", "[reload] quiet_ms must be at most 60000"),
+        ("[server]\nio_threads = 1000000000", "[server] io_threads must be at most 1024"),
+        ("[server]\nplugin_instances = 1000000000", "[server] plugin_instances must be at most 65536"),
+        ("[server]\ndrain_timeout_ms = 9000000000000000", "[server] drain_timeout_ms must be at most"),
+    ] {
+        let setup = Setup::new(&format!("{table}\n[models.plus]\npath = \"plus.onnx\"\n"))
+            .file("plus.onnx", crate::support::model("plus1"))
+            .file("echo.wasm", crate::support::plugin("echo"));
+        let (code, _, error) = setup.run(&["check", "hostler.toml", "--quick"]);
+        assert!(code == 1 && error.contains(said), "{table}: {error}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_faults_are_found_in_a_moment_and_the_first_of_them_shown() {
+    let weights: Vec<String> = (0..100_000).map(|number| format!("v{number} = 1")).collect();
+    let manifest = format!(
+        "[models.plus]\npath = \"plus.onnx\"\n[routing.plus]\nweights = {{ {} }}\n",
+        weights.join(", ")
+    );
+    let setup = Setup::new(&manifest).file("plus.onnx", crate::support::model("plus1"));
+    let started = std::time::Instant::now();
+    let (code, _, error) = setup.run(&["check", "hostler.toml", "--quick"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("has no version \"v0\""), "{error}");
+    // A machine that is busy takes its time; one look at each pair of them would take minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+}
