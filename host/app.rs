@@ -1,6 +1,7 @@
 //! The running host: reads the manifest, starts everything in order, serves, and stops in order.
 
 use crate::access_log::AccessLog;
+use crate::config::descriptors::{self, DescriptorPlan};
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::jobs::{Jobs, MemoryStore};
@@ -15,7 +16,7 @@ use crate::router::Router;
 use crate::server::admin::Admin;
 use crate::server::grpc::{Calls, Grpc};
 use crate::server::plain::Public;
-use crate::server::{Listener, http};
+use crate::server::{Capacity, Listener, Pool, Terms, http};
 use crate::shutdown::{Readiness, Signals};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ pub struct Options {
 /// Serves until a signal ends it. True if every request and every job was finished.
 pub fn serve(options: &Options) -> Result<bool> {
     let started = Instant::now();
+    descriptors::raise_limit();
     let path = absolute(&options.manifest)?;
     let last_good = match (options.fallback, &options.state_dir) {
         (false, _) => None,
@@ -163,9 +165,25 @@ impl Serving {
         let (stop_admin, stopped_admin) = watch::channel(false);
         let limits = self.settings.limits;
         let Listeners { http, grpc, admin } = listeners;
-        let grpc = grpc.map(|listener| self.grpc(listener, &public, stopped_http.clone())).transpose()?;
-        let http = tokio::spawn(http.serve(public, limits, Arc::clone(&self.metrics), stopped_http));
-        let operator = tokio::spawn(admin.serve(operator, limits, Arc::clone(&self.metrics), stopped_admin));
+        let plan = self.divide_descriptors(1 + usize::from(grpc.is_some()));
+        let terms = |capacity| Terms { limits, capacity, metrics: Arc::clone(&self.metrics) };
+        let public_terms = terms(Capacity {
+            connections: limits.max_connections,
+            pool: Pool::new(plan.public),
+            probes: plan.probes,
+            for_operators: false,
+        });
+        let admin_terms = terms(Capacity {
+            connections: plan.admin,
+            pool: Pool::new(plan.admin),
+            probes: 0,
+            for_operators: true,
+        });
+        let grpc = grpc
+            .map(|listener| self.grpc(listener, &public, public_terms.clone(), stopped_http.clone()))
+            .transpose()?;
+        let http = tokio::spawn(http.serve(public, public_terms, stopped_http));
+        let operator = tokio::spawn(admin.serve(operator, admin_terms, stopped_admin));
         let public = async {
             let _ = http.await;
             if let Some(grpc) = grpc {
@@ -216,6 +234,7 @@ impl Serving {
         &self,
         listener: Listener,
         public: &Public,
+        terms: Terms,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinHandle<()>> {
         let calls = Calls::new(Grpc {
@@ -224,8 +243,27 @@ impl Serving {
             reloader: Arc::clone(&public.reloader),
             stop: stop.clone(),
         })?;
-        let (limits, metrics) = (self.settings.limits, Arc::clone(&self.metrics));
-        Ok(tokio::spawn(listener.serve(Arc::new(calls), limits, metrics, stop)))
+        Ok(tokio::spawn(listener.serve(Arc::new(calls), terms, stop)))
+    }
+
+    /// Finds out how many connections fit into what the process may open.
+    fn divide_descriptors(&self, public_listeners: usize) -> DescriptorPlan {
+        let wanted = self.settings.limits.max_connections;
+        let plan = DescriptorPlan::new(public_listeners, wanted);
+        self.metrics.connections_max.set(i64::try_from(plan.public).unwrap_or(i64::MAX));
+        if plan.fits {
+            tracing::debug!(open_files_max = plan.limit, connections = plan.public, "descriptors divided");
+        } else {
+            tracing::warn!(
+                open_files_max = plan.limit,
+                connections = plan.public,
+                max_connections = wanted,
+                listeners = public_listeners,
+                "max_connections does not fit into the limit of open files; raise the hard limit (ulimit -Hn, \
+                 LimitNOFILE) or lower max_connections"
+            );
+        }
+        plan
     }
 }
 

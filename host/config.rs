@@ -2,6 +2,7 @@
 //!
 //! The manifest's own shape is `policy::manifest`; these are the values that come out of it.
 
+pub mod descriptors;
 pub mod outbound;
 
 use std::path::PathBuf;

@@ -12,8 +12,8 @@ pub use families::{Change, Definition, Families, Family, FamilyKind, Refusal};
 pub use jobs::JobMetrics;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 pub use reload::ReloadMetrics;
 use std::collections::BTreeSet;
@@ -73,6 +73,10 @@ pub struct Metrics {
     pub shadow_faults: IntCounterVec,
     pub shadow_dropped: IntCounterVec,
     pub connections: IntGauge,
+    pub connections_max: IntGauge,
+    pub connections_closed: IntCounterVec,
+    pub connections_refused: IntCounter,
+    pub accept_errors: IntCounter,
     pub access_log_dropped: IntCounterVec,
     pub jobs: JobMetrics,
     plugins: families::Plugins,
@@ -243,7 +247,30 @@ impl Metrics {
             ),
             shadow_faults: counter("hostler_shadow_faults_total", "Copies that failed.", &[]),
             shadow_dropped: counter("hostler_shadow_dropped_total", "Copies not run: busy.", &[]),
-            connections: gauge("hostler_http_connections", "Open HTTP connections."),
+            connections: gauge("hostler_http_connections", "Open connections of all listeners."),
+            connections_max: gauge(
+                "hostler_connections_max",
+                "Connections that the public listeners may have open together.",
+            ),
+            connections_closed: counter(
+                "hostler_connections_closed_total",
+                "Connections that the host closed while their clients had them open, by reason.",
+                &["reason"],
+            ),
+            connections_refused: register(
+                &registry,
+                IntCounter::new(
+                    "hostler_connections_refused_total",
+                    "Connections refused unread because all were in use.",
+                ),
+            ),
+            accept_errors: register(
+                &registry,
+                IntCounter::new(
+                    "hostler_accept_errors_total",
+                    "Errors of accept, such as too many open files.",
+                ),
+            ),
             access_log_dropped: counter(
                 "hostler_access_log_dropped_total",
                 "Access log lines dropped because the writer was behind.",

@@ -4,80 +4,32 @@
 //! status and nothing more. Both are said here: a client that sent half a head is told 408, one that was merely idle
 //! is not; a refusal of hyper's gets a body that says what is wrong.
 
+use super::connection::Connection;
+use super::http::Content;
+use super::probes;
 use crate::policy::settings::Limits;
-use crate::server::http::Content;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-const IDLE: u8 = 0;
-const STARTED: u8 = 1;
-const LATE: u8 = 2;
-
 /// Answers of so many bytes go out as one piece: to put them together costs less than to send pieces.
 const SMALL_BYTES: usize = 1024;
-
-/// Of a head, as far as its path begins.
-const PATH_BYTES: usize = 16;
-
-pub(super) struct Head {
-    state: AtomicU8,
-    /// An answer was begun and is not made whole yet.
-    answering: AtomicBool,
-    /// Bytes of an answer may be on their way; nothing is a refusal of hyper's until they are out.
-    owed: AtomicBool,
-    /// The head that was begun asks for the Open Inference Protocol.
-    is_oip: AtomicBool,
-}
-
-impl Head {
-    /// The head was read whole, and is answered.
-    pub fn complete(&self) {
-        self.state.store(IDLE, Ordering::Relaxed);
-        self.owed.store(true, Ordering::Relaxed);
-        self.answering.store(true, Ordering::Relaxed);
-    }
-
-    /// What came since then was this request's body.
-    pub fn body_read(&self) {
-        self.state.store(IDLE, Ordering::Relaxed);
-    }
-
-    /// The time for the head is over.
-    pub fn timed_out(&self) {
-        let _ = self.state.compare_exchange(STARTED, LATE, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Bytes that came are a head's first, unless they are a body's.
-    fn read(&self, bytes: &[u8]) {
-        if self.state.swap(STARTED, Ordering::Relaxed) == IDLE {
-            let start = &bytes[..bytes.len().min(PATH_BYTES)];
-            self.is_oip.store(start.windows(4).any(|part| part == b" /v2"), Ordering::Relaxed);
-        }
-    }
-
-    /// All that hyper had to write is out.
-    fn flushed(&self) {
-        self.owed.store(self.answering.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-}
 
 /// An answer's content. Its end is the end of the answer.
 pub(super) struct Answer {
     pub content: Content,
-    pub head: Arc<Head>,
+    pub connection: Arc<Connection>,
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.head.answering.store(false, Ordering::Relaxed);
+        self.connection.answer_made();
     }
 }
 
@@ -103,27 +55,20 @@ impl Body for Answer {
 
 pub(super) struct Watched {
     stream: TcpStream,
-    head: Arc<Head>,
+    connection: Arc<Connection>,
     header_bytes_max: usize,
     /// What is said in place of a refusal of hyper's, as far as it is not out.
     refusal: Option<Bytes>,
 }
 
 impl Watched {
-    pub fn new(stream: TcpStream, limits: &Limits) -> (Self, Arc<Head>) {
-        let head = Arc::new(Head {
-            state: AtomicU8::new(IDLE),
-            answering: AtomicBool::new(false),
-            owed: AtomicBool::new(false),
-            is_oip: AtomicBool::new(false),
-        });
-        let header_bytes_max = limits.max_header_bytes;
-        (Watched { stream, head: Arc::clone(&head), header_bytes_max, refusal: None }, head)
+    pub fn new(stream: TcpStream, connection: Arc<Connection>, limits: &Limits) -> Self {
+        Watched { stream, connection, header_bytes_max: limits.max_header_bytes, refusal: None }
     }
 
     /// What hyper says while no answer is owed is its refusal of a head: a status and no body.
     fn refusal_for(&self, written: &[u8]) -> Option<Bytes> {
-        if self.head.owed.load(Ordering::Relaxed) {
+        if self.connection.owes_answer() {
             return None;
         }
         let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
@@ -142,7 +87,7 @@ impl Watched {
             }
             _ => return None,
         };
-        Some(said(status, kind, &message, self.head.is_oip.load(Ordering::Relaxed)))
+        Some(said(status, kind, &message, self.connection.is_oip()))
     }
 
     /// Writes what is left of the refusal. Ready once all of it is out.
@@ -169,9 +114,9 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if self.head.state.load(Ordering::Relaxed) == LATE {
+        if self.connection.head_is_late() {
             let message = "the request's headers did not arrive in time";
-            let is_oip = self.head.is_oip.load(Ordering::Relaxed);
+            let is_oip = self.connection.is_oip();
             let _ = self.stream.try_write(&said("408 Request Timeout", "deadline", message, is_oip));
         }
     }
@@ -180,8 +125,12 @@ impl Drop for Watched {
 /// Answers a connection over the limit, without reading its request. Best effort: a client that does not read is not
 /// waited for.
 pub(super) fn refuse(stream: &TcpStream, max_connections: usize) {
-    let message = format!("all {max_connections} connections of this host are in use");
-    let _ = stream.try_write(&said("503 Service Unavailable", "overloaded", &message, false));
+    let _ = stream.try_write(&said(
+        "503 Service Unavailable",
+        "overloaded",
+        &probes::message(max_connections),
+        false,
+    ));
 }
 
 /// A whole answer, the last of its connection.
@@ -191,8 +140,10 @@ fn said(status: &str, kind: &str, message: &str, is_oip: bool) -> Bytes {
         false => format!("{{\"error\":{{\"kind\":\"{kind}\",\"message\":\"{message}\"}}}}"),
     };
     let length = body.len();
+    let retry = if status.starts_with("503") { "retry-after: 1\r\n" } else { "" };
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{retry}content-length: {length}\r\n\
+         connection: close\r\n\r\n"
     );
     (head + &body).into()
 }
@@ -206,7 +157,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.head.read(&buf.filled()[before..]);
+            self.connection.read(&buf.filled()[before..]);
         }
         read
     }
@@ -246,7 +197,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.head.flushed();
+        self.connection.flushed();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -1,39 +1,42 @@
 //! Listeners and connections: HTTP/1.1 in, the routes of `plain`, `oip` and `admin` out; gRPC beside it.
 //!
-//! A failed `accept()` never ends a listener. Connections are bounded in number, size of headers, and the
-//! time that a client may take to send them.
+//! Connections are bounded in number (`connections`), size of headers, and the time that a client may take to send
+//! them.
 
 pub mod admin;
 mod compression;
+mod connection;
+mod connections;
 pub mod grpc;
 pub mod http;
 mod io;
 mod jobs;
+mod listener;
 pub mod oip;
 mod parts;
 pub mod plain;
+mod probes;
 mod request;
 mod stream;
 mod waker;
 
 use crate::alarm;
-use crate::error::{Error, Result};
-use crate::metrics::Metrics;
 use crate::policy::settings::Limits;
+use connection::Connection;
+pub use connections::{Capacity, Pool};
 use http::Reply;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+pub use listener::{Listener, Terms};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// Answers requests of one listener.
@@ -46,8 +49,7 @@ pub trait Protocol: Send + Sync + 'static {
     /// Serves one connection to its end, or until `stop` says so and what was begun is finished.
     fn connection(
         self: Arc<Self>,
-        stream: TcpStream,
-        limits: Limits,
+        opened: Opened,
         stop: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send;
 
@@ -55,75 +57,22 @@ pub trait Protocol: Send + Sync + 'static {
     fn refuse(stream: &TcpStream, max_connections: usize);
 }
 
+/// A connection that was accepted.
+pub struct Opened {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    limits: Limits,
+    /// All but probes is refused: this many connections are in use, which is the limit.
+    refuses: Option<usize>,
+}
+
 impl<S: Service> Protocol for S {
-    async fn connection(self: Arc<Self>, stream: TcpStream, limits: Limits, stop: watch::Receiver<bool>) {
-        waker::listening(alarm::shared(connection(stream, self, limits, stop))).await;
+    async fn connection(self: Arc<Self>, opened: Opened, stop: watch::Receiver<bool>) {
+        waker::listening(alarm::shared(connection(opened, self, stop))).await;
     }
 
     fn refuse(stream: &TcpStream, max_connections: usize) {
         io::refuse(stream, max_connections);
-    }
-}
-
-/// A listener that is bound and not yet accepting.
-pub struct Listener {
-    inner: TcpListener,
-    address: SocketAddr,
-}
-
-impl Listener {
-    /// Port 0 takes a free one.
-    pub async fn bind(what: &str, address: SocketAddr) -> Result<Self> {
-        let failed = |error: std::io::Error| {
-            Error::unavailable(format!("cannot listen for {what} on {address}: {error}"))
-        };
-        let inner = TcpListener::bind(address).await.map_err(failed)?;
-        let address = inner.local_addr().map_err(failed)?;
-        Ok(Listener { inner, address })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts until `stop` says so, then waits for the connections to finish their requests.
-    pub async fn serve<P: Protocol>(
-        self,
-        protocol: Arc<P>,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let open = Arc::new(Open { count: AtomicUsize::new(0), gauge: metrics.connections.clone() });
-        let mut tasks = tokio::task::JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.inner.accept() => accepted,
-                () = stopped(&mut stop) => break,
-                Some(_) = tasks.join_next() => continue,
-            };
-            match accepted {
-                Ok((stream, _)) if open.count.load(Ordering::Relaxed) >= limits.max_connections => {
-                    P::refuse(&stream, limits.max_connections);
-                }
-                Ok((stream, _)) => {
-                    let (protocol, stop) = (Arc::clone(&protocol), stop.clone());
-                    let counted = Counted::new(&open);
-                    tasks.spawn(async move {
-                        let _counted = counted;
-                        protocol.connection(stream, limits, stop).await;
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, or a client that left while queued: neither may end this
-                    // loop, and the first must not turn it into a busy one.
-                    tracing::warn!(%error, address = %self.address, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-        drop(self.inner);
-        while tasks.join_next().await.is_some() {}
     }
 }
 
@@ -160,44 +109,21 @@ impl hyper::rt::Timer for Timer {
 
 impl hyper::rt::Sleep for alarm::Until {}
 
-struct Open {
-    count: AtomicUsize,
-    gauge: prometheus::IntGauge,
-}
-
-struct Counted(Arc<Open>);
-
-impl Counted {
-    fn new(open: &Arc<Open>) -> Self {
-        open.count.fetch_add(1, Ordering::Relaxed);
-        open.gauge.inc();
-        Counted(Arc::clone(open))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
-        self.0.gauge.dec();
-    }
-}
-
-async fn connection<S: Service>(
-    stream: TcpStream,
-    service: Arc<S>,
-    limits: Limits,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch::Receiver<bool>) {
+    let Opened { stream, connection: record, limits, refuses } = opened;
     let _ = stream.set_nodelay(true);
-    let (stream, head) = io::Watched::new(stream, &limits);
-    let in_head = Arc::clone(&head);
+    let stream = io::Watched::new(stream, Arc::clone(&record), &limits);
+    let asked = Arc::clone(&record);
     let answer = service_fn(move |request| {
-        in_head.complete();
-        let (service, head) = (Arc::clone(&service), Arc::clone(&in_head));
+        asked.head_complete();
+        let (service, connection) = (Arc::clone(&service), Arc::clone(&asked));
         async move {
-            let reply = service.answer(request).await;
-            head.body_read();
-            Ok::<_, Infallible>(reply.map(|content| io::Answer { content, head }))
+            let reply = match refuses {
+                None => service.answer(request).await,
+                Some(max) => Box::pin(probes::answer(&*service, request, max)).await,
+            };
+            connection.body_read();
+            Ok::<_, Infallible>(reply.map(|content| io::Answer { content, connection }))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -213,8 +139,12 @@ async fn connection<S: Service>(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        _ = record.closed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if ended.is_err_and(|error| error.is_timeout()) {
-        head.timed_out();
+        record.head_timed_out();
     }
 }

@@ -47,7 +47,7 @@ impl Service for Public {
             "/predict" | "/predict/batch" | "/predict/stream" => http::method_not_allowed("POST"),
             "/health" | "/ready" | "/metrics" | "/models" => http::method_not_allowed("GET"),
             _ if jobs::takes(&path) => Box::pin(jobs::answer(self, request, &path)).await,
-            _ if path == "/v2" || path.starts_with("/v2/") => oip::answer(self, request, &path).await,
+            _ if oip::is_path(&path) => oip::answer(self, request, &path).await,
             _ => match Form::model(&path) {
                 Some(_) => http::method_not_allowed("POST"),
                 // A client of the protocol with a base path that nobody here has: it reads errors in its own form.

@@ -365,9 +365,10 @@ fn a_connection_over_the_limit_is_503_and_the_others_are_served() {
         assert_eq!(client.get("/health").status, 200);
     }
     let mut fourth = host.client();
-    fourth.send(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    fourth.send(post("/predict", "", GOOD).as_bytes()).unwrap();
     let answer = fourth.receive().unwrap();
     answer.refused(503, "overloaded", &["all 3 connections of this host are in use"]);
+    assert_eq!(answer.header("retry-after"), Some("1"));
     for client in &mut clients {
         assert_eq!(client.post("/predict", GOOD).status, 200);
     }

@@ -10,6 +10,7 @@ mod batching;
 mod batching_answers;
 mod body_memory;
 mod deadlines;
+mod descriptors;
 mod disconnects;
 mod jobs;
 mod jobs_end;

@@ -3,7 +3,7 @@
 //! Bounds are ten times what an idle machine needs; `--nocapture` prints what was measured.
 
 use crate::support::load::{Load, Outcome, Shot};
-use crate::support::slow::{ENDLESS, MODELS, deed, rounds, rounds_for, serve, setup, within};
+use crate::support::slow::{ENDLESS, deed, rounds, rounds_for, serve, within};
 use crate::support::{Client, Host, Setup, eventually, plugin};
 use serde_json::{Value, json};
 use std::sync::Barrier;
@@ -233,43 +233,16 @@ fn connections_over_the_limit_are_told_so_and_the_next_is_served() {
     let mut clients: Vec<Client> = (0..4).map(|_| host.client()).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.get("/health").status, 200));
     for _ in 0..50 {
-        let answer = host.client().try_request("GET", "/health", &[], b"").expect("an answer, not a reset");
+        let answer = host.client().try_request("GET", "/models", &[], b"").expect("an answer, not a reset");
         assert_eq!(answer.status, 503, "{}", answer.text());
         assert_eq!(answer.header("connection"), Some("close"));
         let error = answer.error();
         assert_eq!(error["kind"], "overloaded");
         assert_eq!(error["message"], "all 4 connections of this host are in use");
     }
-    assert_eq!(gauge(), 5.0, "four, and the operator's own");
+    eventually("four, and the operator's own", || (gauge() == 5.0).then_some(()), || gauge().to_string());
     assert_eq!(clients[0].get("/health").status, 200, "those that are in stay");
     clients.pop();
     eventually("a free connection", || (gauge() == 4.0).then_some(()), || gauge().to_string());
     assert_eq!(host.get("/health").status, 200);
-}
-
-#[test]
-fn running_out_of_files_is_survived() {
-    const FILES: u32 = 48;
-    let setup: Setup = setup(MODELS).open_files_max(FILES);
-    let host = setup.start();
-    let mut early = host.client();
-    assert_eq!(early.post("/predict", rounds(10).to_string()).status, 200);
-
-    // The kernel completes these connections; the host cannot take them all.
-    let crowd: Vec<_> = (0..FILES)
-        .map(|_| std::net::TcpStream::connect(host.http).expect("a place in the backlog"))
-        .collect();
-    let started = Instant::now();
-    host.wait_for_log(&["cannot accept a connection", "Too many open files"]);
-    assert_eq!(early.post("/predict", rounds(10).to_string()).status, 200, "who is in is served");
-    drop(crowd);
-    eventually(
-        "a connection to be served",
-        || host.client().try_request("GET", "/health", &[], b"").ok().filter(|answer| answer.status == 200),
-        || host.log(),
-    );
-    let complaints = host.log().matches("cannot accept a connection").count();
-    let most = started.elapsed().as_millis() as usize / 50 + 2;
-    assert!(complaints <= most, "{complaints} lines in {:?}: it waits between attempts", started.elapsed());
-    assert_eq!(host.post("/predict", deed("hostile", "ok").to_string()).status, 200);
 }

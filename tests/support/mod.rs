@@ -57,7 +57,8 @@ pub struct Setup {
     pub dir: Dir,
     args: Vec<String>,
     env: Vec<(String, String)>,
-    open_files_max: Option<u32>,
+    ulimit: Option<String>,
+    http: &'static str,
 }
 
 /// Where a setup lives.
@@ -79,14 +80,23 @@ impl Dir {
 impl Setup {
     /// What another setup has left in its folder.
     pub fn at(path: &Path) -> Self {
-        Setup { dir: Dir::Other(path.to_owned()), args: Vec::new(), env: Vec::new(), open_files_max: None }
+        Setup::in_folder(Dir::Other(path.to_owned()))
     }
 
     /// `[server]` need not be written. Put files beside the manifest with `file` and `text`.
     pub fn new(manifest: &str) -> Self {
         let dir = Dir::Own(tempfile::tempdir().expect("a temporary folder"));
-        let setup = Setup { dir, args: Vec::new(), env: Vec::new(), open_files_max: None };
-        setup.text("hostler.toml", manifest)
+        Setup::in_folder(dir).text("hostler.toml", manifest)
+    }
+
+    fn in_folder(dir: Dir) -> Self {
+        Setup { dir, args: Vec::new(), env: Vec::new(), ulimit: None, http: "127.0.0.1:0" }
+    }
+
+    /// The address of the public listener, instead of a free port of the loopback.
+    pub fn listen(mut self, http: &'static str) -> Self {
+        self.http = http;
+        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -120,8 +130,13 @@ impl Setup {
     }
 
     /// The process may have no more files and connections open than this.
-    pub fn open_files_max(mut self, limit: u32) -> Self {
-        self.open_files_max = Some(limit);
+    pub fn open_files_max(self, limit: u32) -> Self {
+        self.ulimit(&format!("-n {limit}"))
+    }
+
+    /// The process is started behind `ulimit` with these arguments.
+    pub fn ulimit(mut self, args: &str) -> Self {
+        self.ulimit = Some(args.into());
         self
     }
 
@@ -134,11 +149,11 @@ impl Setup {
 
     fn command(&self, args: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_hostler");
-        let mut command = match self.open_files_max {
+        let mut command = match &self.ulimit {
             None => Command::new(binary),
-            Some(limit) => {
+            Some(args) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), binary]);
+                shell.args(["-c", &format!("ulimit {args} && exec \"$0\" \"$@\""), binary]);
                 shell
             }
         };
@@ -153,7 +168,7 @@ impl Setup {
 
     /// Starts the host, or gives what it said before it ended.
     pub fn try_start(self) -> Result<Host, String> {
-        let mut command = self.command(&["serve", "hostler.toml", "--http", "127.0.0.1:0"]);
+        let mut command = self.command(&["serve", "hostler.toml", "--http", self.http]);
         command.args(["--admin", "127.0.0.1:0"]).args(&self.args);
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");

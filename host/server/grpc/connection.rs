@@ -1,8 +1,11 @@
 //! One HTTP/2 connection: its beginning, its bounds, its end.
 
 use super::Calls;
-use crate::policy::settings::Limits;
-use crate::server::stopped;
+use super::frame::Body;
+use crate::server::connection::Connection;
+use crate::server::{Opened, stopped};
+use bytes::Bytes;
+use hyper::body::Frame;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -33,17 +36,17 @@ const FRAME_BYTES_MAX: u32 = 256 << 10;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-pub(super) async fn serve(
-    mut stream: TcpStream,
-    calls: Arc<Calls>,
-    limits: Limits,
-    mut stop: watch::Receiver<bool>,
-) {
+/// How long a connection is open that serves probes only; its client connects anew then and may find room.
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
+
+pub(super) async fn serve(opened: Opened, calls: Arc<Calls>, mut stop: watch::Receiver<bool>) {
+    let Opened { mut stream, connection: record, limits, refuses } = opened;
     let _ = stream.set_nodelay(true);
     let mut preface = [0; PREFACE.len()];
     let greeted = tokio::select! {
         greeted = tokio::time::timeout(limits.header_timeout, stream.read_exact(&mut preface)) => greeted,
         () = stopped(&mut stop) => return,
+        _ = record.closed() => return,
     };
     if !matches!(greeted, Ok(Ok(_))) {
         return;
@@ -51,9 +54,16 @@ pub(super) async fn serve(
     if preface != *PREFACE {
         return say_what_is_spoken(&stream);
     }
+    let asked = Arc::clone(&record);
     let answer = service_fn(move |request| {
-        let calls = Arc::clone(&calls);
-        async move { Ok::<_, Infallible>(calls.answer(request).await) }
+        let (calls, open) = (Arc::clone(&calls), OpenCall::begin(&asked));
+        async move {
+            let response = match refuses {
+                None => calls.answer(request).await,
+                Some(max) => Box::pin(calls.answer_probe(request, max)).await,
+            };
+            Ok::<_, Infallible>(response.map(|body| Answered { body, _open: open }))
+        }
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -68,13 +78,58 @@ pub(super) async fn serve(
         .auto_date_header(false)
         .serve_connection(TokioIo::new(Greeted { stream, preface_left: PREFACE }), answer);
     let mut connection = pin!(connection);
-    let _ = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let probed = async {
+        match refuses {
+            Some(_) => tokio::time::sleep(PROBE_WITHIN).await,
+            None => std::future::pending().await,
         }
     };
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = stopped(&mut stop) => {}
+        _ = record.closed() => {}
+        () = probed => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+/// A call that is open, from its head to the end of its answer.
+struct OpenCall(Arc<Connection>);
+
+impl OpenCall {
+    fn begin(connection: &Arc<Connection>) -> Self {
+        connection.call_begun();
+        OpenCall(Arc::clone(connection))
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.call_ended();
+    }
+}
+
+/// An answer's body, with the word that its call is open.
+struct Answered {
+    body: Body,
+    _open: OpenCall,
+}
+
+impl hyper::body::Body for Answered {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
 }
 
 /// Best effort, for a person whose browser or curl took this port for another.

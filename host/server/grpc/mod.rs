@@ -16,10 +16,9 @@ mod service;
 mod status;
 mod stream;
 
-use super::Protocol;
+use super::{Opened, Protocol, probes};
 use crate::error::{Error, Result};
 use crate::policy::Reloader;
-use crate::policy::settings::Limits;
 use crate::proto;
 use crate::proto::inference::grpc_inference_service_server::{
     GrpcInferenceServiceServer, SERVICE_NAME as SERVICE,
@@ -62,6 +61,13 @@ pub struct Calls {
     services: [(&'static str, Served); 4],
 }
 
+/// Calls that ask how the host is, and end.
+const PROBES: [&str; 3] = [
+    "/grpc.health.v1.Health/Check",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+];
+
 type Answer = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
 type Served = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 
@@ -87,6 +93,14 @@ impl Calls {
             ("grpc.reflection.v1alpha.ServerReflection", served(v1alpha.map_err(undescribed)?)),
         ];
         Ok(Calls { grpc, services })
+    }
+
+    /// The answer where only probes are served, because `connections_max` connections are in use.
+    async fn answer_probe(&self, request: Request<Incoming>, connections_max: usize) -> Response<Body> {
+        match PROBES.contains(&request.uri().path()) {
+            true => self.answer(request).await,
+            false => status::refusal(&Error::overloaded(probes::message(connections_max))),
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
@@ -119,11 +133,12 @@ impl Calls {
 }
 
 impl Protocol for Calls {
-    async fn connection(self: Arc<Self>, stream: TcpStream, limits: Limits, stop: watch::Receiver<bool>) {
-        connection::serve(stream, self, limits, stop).await;
+    async fn connection(self: Arc<Self>, opened: Opened, stop: watch::Receiver<bool>) {
+        connection::serve(opened, self, stop).await;
     }
 
-    /// A client reads a connection that closes as a host that is not there, and tries again later.
+    /// Only where probes have all their connections as well. A client reads a connection that closes as a host that is
+    /// not there, and tries again later.
     fn refuse(_stream: &TcpStream, _max_connections: usize) {}
 }
 

@@ -43,6 +43,11 @@ pub(in crate::server) const EXTENSIONS: [&str; 8] = [
     "statistics",
 ];
 
+/// Whether a path is one of this protocol's.
+pub(super) fn is_path(path: &str) -> bool {
+    path == "/v2" || path.starts_with("/v2/")
+}
+
 /// `/v2…`
 pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &str) -> Reply {
     let (parts, body) = request.into_parts();
@@ -199,7 +204,7 @@ fn error_json(error: &Error) -> Value {
     json!({"error": error.message()})
 }
 
-fn error_reply(error: &Error) -> Reply {
+pub(super) fn error_reply(error: &Error) -> Reply {
     let mut reply = http::json_of(status_of(error), &error_json(error));
     http::retry_after(&mut reply, error);
     reply

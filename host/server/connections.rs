@@ -1,0 +1,245 @@
+//! The open connections of a listener: how many there may be, and which one goes for a new one.
+//!
+//! Where all are in use, a new connection takes the place of the one that has waited for a request the longest, if
+//! that is a while. Otherwise it becomes one of a few that serve health checks and metrics only, so that a crowd
+//! cannot make the host look dead.
+
+use super::connection::{Closing, Connection};
+use crate::metrics::Metrics;
+use slab::Slab;
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+/// How often the table looks at its connections.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A connection that has waited for a request this long may be closed for a new one. Long enough that a client that
+/// asks again and again keeps its connection.
+const IDLE_MIN: Duration = Duration::from_secs(5);
+
+/// Connections that several listeners may have open together.
+pub struct Pool {
+    limit: usize,
+    open: AtomicUsize,
+    tables: Mutex<Vec<Weak<Connections>>>,
+}
+
+impl Pool {
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Pool { limit, open: AtomicUsize::new(0), tables: Mutex::default() })
+    }
+
+    fn take(&self) -> bool {
+        let more = |open| (open < self.limit).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Closes an idle connection of any listener.
+    fn close_idle(&self, idle_min: Duration) -> bool {
+        let tables = self.tables.lock().expect("invariant: no panic under the lock");
+        tables.iter().filter_map(Weak::upgrade).any(|table| table.close_idle(Use::Everything, idle_min))
+    }
+}
+
+/// How many connections a listener may have.
+#[derive(Clone)]
+pub struct Capacity {
+    /// Of this listener.
+    pub connections: usize,
+    /// Of all listeners that share it.
+    pub pool: Arc<Pool>,
+    /// Beyond those, for health checks and metrics.
+    pub probes: usize,
+    /// For operators alone: a connection goes for a new one however short it has been idle, and the descriptor that is
+    /// kept back serves everything.
+    pub for_operators: bool,
+}
+
+/// What a connection may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Everything,
+    Probes,
+}
+
+struct Entry {
+    connection: Arc<Connection>,
+    opened: u64,
+    used_for: Use,
+    /// It counts until it is closed, which its task may learn a moment later.
+    counts: bool,
+    requests_seen: u32,
+    /// Since when it is known to wait for a request.
+    waits_since: Option<Instant>,
+}
+
+impl Entry {
+    /// How long it has waited for a request, as far as a sweep has seen it.
+    fn waited(&self, now: Instant) -> Duration {
+        match self.waits_since {
+            Some(since) if self.connection.requests() == self.requests_seen => now - since,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Entries {
+    all: Slab<Entry>,
+    opened: u64,
+    full: usize,
+    probes: usize,
+}
+
+impl Entries {
+    fn count(&mut self, used_for: Use) -> &mut usize {
+        match used_for {
+            Use::Everything => &mut self.full,
+            Use::Probes => &mut self.probes,
+        }
+    }
+}
+
+pub(super) struct Connections {
+    capacity: Capacity,
+    metrics: Arc<Metrics>,
+    entries: Mutex<Entries>,
+}
+
+/// A connection's place in the table, until it is dropped.
+pub(super) struct Place {
+    table: Arc<Connections>,
+    key: usize,
+    pub connection: Arc<Connection>,
+    pub used_for: Use,
+}
+
+impl Connections {
+    pub fn new(capacity: Capacity, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let entries = Mutex::default();
+        let table = Arc::new(Connections { capacity, metrics: Arc::clone(metrics), entries });
+        let mut tables = table.capacity.pool.tables.lock().expect("invariant: no panic under the lock");
+        tables.push(Arc::downgrade(&table));
+        drop(tables);
+        table
+    }
+
+    /// The most connections that may be open here.
+    pub fn limit(&self) -> usize {
+        self.capacity.connections.min(self.capacity.pool.limit)
+    }
+
+    /// A place for a new connection, or none. `is_last` says that its descriptor is the one that was kept for it.
+    pub fn admit(self: &Arc<Self>, is_last: bool) -> Option<Place> {
+        let has_room = (!is_last || self.capacity.for_operators) && self.take();
+        let used_for = match has_room {
+            true => Use::Everything,
+            false => Use::Probes,
+        };
+        let probes = || self.entries().probes;
+        if !has_room && probes() >= self.capacity.probes && !self.close_idle(Use::Probes, Duration::ZERO) {
+            return None;
+        }
+        let mut entries = self.entries();
+        *entries.count(used_for) += 1;
+        entries.opened += 1;
+        let (connection, opened) = (Arc::<Connection>::default(), entries.opened);
+        let key = entries.all.insert(Entry {
+            connection: Arc::clone(&connection),
+            opened,
+            used_for,
+            counts: true,
+            requests_seen: 0,
+            waits_since: None,
+        });
+        drop(entries);
+        self.metrics.connections.inc();
+        Some(Place { table: Arc::clone(self), key, connection, used_for })
+    }
+
+    /// Takes one of the pool's connections for one that may be used for everything, that of an idle one if need be.
+    fn take(&self) -> bool {
+        let pool = &self.capacity.pool;
+        let idle_min = if self.capacity.for_operators { Duration::ZERO } else { IDLE_MIN };
+        let is_full = self.entries().full >= self.capacity.connections;
+        if is_full && !self.close_idle(Use::Everything, idle_min) {
+            return false;
+        }
+        pool.take() || (pool.close_idle(idle_min) && pool.take())
+    }
+
+    /// Closes connections that are idle, to have their descriptors back.
+    pub fn close_some_idle(&self) {
+        const AT_ONCE: usize = 16;
+        let _ = (0..AT_ONCE).all(|_| self.capacity.pool.close_idle(IDLE_MIN));
+    }
+
+    /// Closes the connection that has waited the longest for a request, at least `idle_min`.
+    fn close_idle(&self, used_for: Use, idle_min: Duration) -> bool {
+        let (now, mut entries) = (Instant::now(), self.entries());
+        let candidates = entries.all.iter().filter(|(_, entry)| {
+            entry.counts
+                && entry.used_for == used_for
+                && entry.connection.waits_for_request()
+                && entry.waited(now) >= idle_min
+        });
+        // Those that no sweep has seen yet are told apart by their age.
+        let longest = candidates.min_by_key(|(_, entry)| (Reverse(entry.waited(now)), entry.opened));
+        let Some(key) = longest.map(|(key, _)| key) else { return false };
+        entries.all[key].connection.close(Closing::Idle);
+        self.uncount(&mut entries, key);
+        drop(entries);
+        self.metrics.connections_closed.with_label_values(&[Closing::Idle.as_str()]).inc();
+        true
+    }
+
+    fn uncount(&self, entries: &mut Entries, key: usize) {
+        let entry = &mut entries.all[key];
+        if !std::mem::take(&mut entry.counts) {
+            return;
+        }
+        let used_for = entry.used_for;
+        *entries.count(used_for) -= 1;
+        if used_for == Use::Everything {
+            self.capacity.pool.give_back();
+        }
+    }
+
+    /// Notes which connections have had no request since the last sweep.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for (_, entry) in &mut self.entries().all {
+            let requests = entry.connection.requests();
+            let waits = entry.connection.waits_for_request() && requests == entry.requests_seen;
+            entry.requests_seen = requests;
+            entry.waits_since = if waits { entry.waits_since.or(Some(now)) } else { None };
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().expect("invariant: no panic under the lock")
+    }
+}
+
+impl Place {
+    /// The most connections that may be open beside this one.
+    pub fn limit(&self) -> usize {
+        self.table.limit()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut entries = self.table.entries();
+        self.table.uncount(&mut entries, self.key);
+        entries.all.remove(self.key);
+        drop(entries);
+        self.table.metrics.connections.dec();
+    }
+}
