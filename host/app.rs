@@ -16,7 +16,7 @@ use crate::router::Router;
 use crate::server::admin::Admin;
 use crate::server::grpc::{Calls, Grpc};
 use crate::server::plain::Public;
-use crate::server::{Capacity, Listener, Pool, Terms, http};
+use crate::server::{Capacity, CrossSite, Listener, Pool, Terms, http};
 use crate::shutdown::{Readiness, Signals};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -88,12 +88,14 @@ pub fn serve(options: &Options) -> Result<bool> {
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
         reloader: Arc::clone(&reloader),
+        cross_site: CrossSite::public(&settings.access, addresses.http),
     });
     let operator = Arc::new(Admin {
         router: Arc::clone(&router),
         metrics: Arc::clone(&metrics),
         reloader: Arc::clone(&reloader),
         engine,
+        cross_site: CrossSite::admin(&settings.access, addresses.admin),
     });
     let serving = Serving { settings, metrics, router, jobs, readiness, reloader };
     let drained = runtime.block_on(serving.run(Listeners { http, grpc, admin }, public, operator))?;

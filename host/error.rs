@@ -21,10 +21,12 @@ pub enum Kind {
     Failed,
     /// What was asked for does not fit what is there now. Only the host gives it; guests see `Failed`.
     Conflict,
+    /// Only the host says so, never a plugin: who asks may not.
+    Forbidden,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::InvalidInput,
         Kind::NotFound,
         Kind::Unsupported,
@@ -35,6 +37,7 @@ impl Kind {
         Kind::Cancelled,
         Kind::Failed,
         Kind::Conflict,
+        Kind::Forbidden,
     ];
 
     /// The name in answers, metrics and logs.
@@ -50,6 +53,7 @@ impl Kind {
             Kind::Cancelled => "cancelled",
             Kind::Failed => "failed",
             Kind::Conflict => "conflict",
+            Kind::Forbidden => "forbidden",
         }
     }
 }
@@ -106,6 +110,7 @@ impl Error {
         deadline => Deadline,
         cancelled => Cancelled,
         failed => Failed,
+        forbidden => Forbidden,
     }
 
     /// What the operating system said of a file, a thread or a process. Says neither what was attempted nor on

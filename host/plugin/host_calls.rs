@@ -237,7 +237,8 @@ same_cases!(
     Kind,
     types::ErrorKind,
     [InvalidInput, NotFound, Unsupported, TooLarge, Overloaded, Unavailable, Deadline, Cancelled, Failed,],
-    Conflict => Failed
+    Conflict => Failed,
+    Forbidden => Failed
 );
 
 impl From<Error> for types::Error {

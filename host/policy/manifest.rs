@@ -40,6 +40,10 @@ pub struct Server {
     /// Threads that serve connections.
     pub io_threads: Option<usize>,
     pub max_connections: Option<usize>,
+    /// Names under which the host may be asked, besides `localhost` and addresses.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Origins whose pages may ask and read the answers.
+    pub allowed_origins: Option<Vec<String>>,
     pub max_body_mb: Option<usize>,
     pub max_header_kb: Option<usize>,
     /// Time in which a client must have sent its headers.
@@ -318,6 +322,8 @@ impl Server {
             onnxruntime,
             io_threads,
             max_connections,
+            allowed_hosts,
+            allowed_origins,
             max_body_mb,
             max_header_kb,
             header_timeout_ms,

@@ -5,7 +5,7 @@ use super::manifest;
 use super::plan::MS_MAX;
 use super::rollout_settings::{CanarySettings, GuardSettings, whole};
 use crate::config::EngineConfig;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +23,17 @@ pub struct Settings {
     pub access_log: bool,
     /// Clients may load and unload models.
     pub model_control: bool,
+    pub access: Access,
     pub engine: EngineConfig,
+}
+
+/// Which web pages may ask, and under which names.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    /// Names besides `localhost` and addresses, in lower case; `*` is any. None: the default.
+    pub hosts: Option<Vec<String>>,
+    /// Origins in the form in which browsers send them.
+    pub origins: Vec<String>,
 }
 
 /// What one client may do.
@@ -114,6 +124,7 @@ impl Settings {
             drain_timeout: ms(server.drain_timeout_ms, 30_000),
             access_log: server.access_log.unwrap_or(true),
             model_control: model_control(server)?,
+            access: access(server)?,
             engine: EngineConfig {
                 instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
                 memory_bytes_max: memory_mb.saturating_mul(1 << 20),
@@ -150,6 +161,48 @@ fn model_control(server: &manifest::Server) -> Result<bool, Diagnostic> {
         Some(other) => Err(Diagnostic::new(format!("[server] model_control = \"{other}\" is not known"))
             .hint("write \"none\" or \"explicit\"")),
     }
+}
+
+fn access(server: &manifest::Server) -> Result<Access, Diagnostic> {
+    let host = |text: &String| match text.strip_suffix('.').unwrap_or(text) {
+        "*" => Ok("*".to_owned()),
+        name if is_host(name) => Ok(name.to_ascii_lowercase()),
+        _ => Err(Diagnostic::new(format!(
+            "[server] allowed_hosts has \"{text}\", which is not the name of a host"
+        ))
+        .hint("write the name alone, such as \"models.example.org\", or \"*\" for any")),
+    };
+    let origin = |text: &String| {
+        let (scheme, place) = text.split_once("://").unwrap_or_default();
+        let (name, port) = place.rsplit_once(':').filter(|_| !place.ends_with(']')).unwrap_or((place, "1"));
+        let is_address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let is_place = is_host(name) || is_address.is_some_and(|name| name.parse::<Ipv6Addr>().is_ok());
+        if matches!(scheme, "http" | "https") && is_place && port.parse::<u16>().is_ok() {
+            return Ok(without_default_port(&text.to_ascii_lowercase()).to_owned());
+        }
+        Err(Diagnostic::new(format!("[server] allowed_origins has \"{text}\", which is not an origin")).hint(
+            "write scheme, name and, where it is not the scheme's own, port, such as \"https://app.example.org\"; each \
+             origin is named by itself",
+        ))
+    };
+    Ok(Access {
+        hosts: server.allowed_hosts.as_ref().map(|hosts| hosts.iter().map(host).collect()).transpose()?,
+        origins: server.allowed_origins.iter().flatten().map(origin).collect::<Result<_, _>>()?,
+    })
+}
+
+fn is_host(name: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.split('.').all(is_part)
+}
+
+/// Browsers leave the port out where it is the scheme's own.
+fn without_default_port(origin: &str) -> &str {
+    let port = if origin.starts_with("https:") { ":443" } else { ":80" };
+    origin.strip_suffix(port).unwrap_or(origin)
 }
 
 /// A duration that can be added to any moment: a year is for ever here.

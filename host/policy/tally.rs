@@ -32,7 +32,8 @@ impl Outcome {
                 | Kind::TooLarge
                 | Kind::Overloaded
                 | Kind::Cancelled
-                | Kind::Conflict,
+                | Kind::Conflict
+                | Kind::Forbidden,
             ) => Outcome::Other,
         }
     }

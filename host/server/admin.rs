@@ -1,6 +1,7 @@
 //! The admin listener: the policy, reloads, rollbacks, metrics. Loopback unless the manifest says otherwise.
 
 use super::Service;
+use super::cross_site::{self, CrossSite, Sensitivity};
 use super::http::{self, Reply};
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -19,6 +20,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub reloader: Arc<Reloader>,
     pub engine: Arc<Engine>,
+    pub cross_site: CrossSite,
 }
 
 impl Service for Admin {
@@ -26,6 +28,14 @@ impl Service for Admin {
         let method = request.method();
         let get = method == Method::GET || method == Method::HEAD;
         let post = method == Method::POST;
+        let sensitivity = match request.uri().path() {
+            "/health" | "/metrics" => Sensitivity::Open,
+            _ => Sensitivity::Controls,
+        };
+        if let Err(error) = self.cross_site.check(&request, sensitivity) {
+            self.metrics.errors.with_label_values(&[error.kind().as_str()]).inc();
+            return cross_site::refusal(&error, request.uri().path());
+        }
         match request.uri().path() {
             "/admin/policy" if get => http::json_of(StatusCode::OK, &self.policy()),
             "/admin/reload" if post => {

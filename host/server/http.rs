@@ -297,6 +297,7 @@ pub fn status_of(error: &Error) -> StatusCode {
         Kind::Cancelled => StatusCode::from_u16(499).expect("invariant: a three-digit code"),
         Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The plain interface: `/predict` in JSON, and what a load balancer or a person asks for.
 
+use super::cross_site::{self, CrossSite, Sensitivity};
 use super::http::{self, Reply};
 use super::request::{self, BatchRequest, UNREADABLE};
-use super::{Service, jobs, oip, stream};
+use super::{Service, jobs, oip, probes, stream};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
 use crate::metrics::{Metrics, Served};
@@ -27,10 +28,41 @@ pub struct Public {
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     pub reloader: Arc<Reloader>,
+    pub cross_site: CrossSite,
 }
 
 impl Service for Public {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
+        // Predictions are for anybody, so that pages of other sites matter only where some may read answers.
+        if !self.cross_site.has_origins()
+            && let Some(form) = Form::asked(&request)
+        {
+            return self.answered(request, form).await;
+        }
+        Box::pin(self.checked(request)).await
+    }
+}
+
+impl Public {
+    /// Answers a request that a page of another site may have made.
+    async fn checked(&self, request: Request<Incoming>) -> Reply {
+        let path = request.uri().path();
+        if let Err(error) = self.cross_site.check(&request, sensitivity(path)) {
+            self.metrics.errors.with_label_values(&[error.kind().as_str()]).inc();
+            return cross_site::refusal(&error, path);
+        }
+        let Some(reader) = self.cross_site.reader(request.headers()) else {
+            return self.routed(request).await;
+        };
+        let mut reply = match cross_site::preflight(&request) {
+            Some(reply) => reply,
+            None => self.routed(request).await,
+        };
+        cross_site::let_read(&mut reply, reader);
+        reply
+    }
+
+    async fn routed(&self, request: Request<Incoming>) -> Reply {
         if let Some(form) = Form::asked(&request) {
             return self.answered(request, form).await;
         }
@@ -38,15 +70,14 @@ impl Service for Public {
         let path = request.uri().path().to_owned();
         let get = method == Method::GET || method == Method::HEAD;
         match path.as_str() {
-            // What is rarely asked for is kept out of the future of the others, which is moved for each request.
-            "/predict/stream" if method == Method::POST => Box::pin(stream::answer(self, request)).await,
+            "/predict/stream" if method == Method::POST => stream::answer(self, request).await,
             "/health" if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
             "/ready" if get => self.ready(),
             "/metrics" if get => metrics_reply(&self.metrics, &self.router),
             "/models" if get => self.models(),
             "/predict" | "/predict/batch" | "/predict/stream" => http::method_not_allowed("POST"),
             "/health" | "/ready" | "/metrics" | "/models" => http::method_not_allowed("GET"),
-            _ if jobs::takes(&path) => Box::pin(jobs::answer(self, request, &path)).await,
+            _ if jobs::takes(&path) => jobs::answer(self, request, &path).await,
             _ if oip::is_path(&path) => oip::answer(self, request, &path).await,
             _ => match Form::model(&path) {
                 Some(_) => http::method_not_allowed("POST"),
@@ -55,6 +86,21 @@ impl Service for Public {
                 None => http::no_such_path(&method, &path),
             },
         }
+    }
+}
+
+/// How much it matters who asks for a path.
+fn sensitivity(path: &str) -> Sensitivity {
+    if jobs::takes(path) || oip::is_control(path) {
+        Sensitivity::Controls
+    } else if probes::is_probe(path)
+        || path == "/predict"
+        || path.starts_with("/predict/")
+        || oip::is_open(path)
+    {
+        Sensitivity::Open
+    } else {
+        Sensitivity::Reads
     }
 }
 

@@ -9,6 +9,7 @@ mod batch;
 mod batching;
 mod batching_answers;
 mod body_memory;
+mod cross_site;
 mod deadlines;
 mod descriptors;
 mod disconnects;

@@ -25,6 +25,7 @@ pub(super) fn code_of(error: &Error) -> Code {
         Kind::Cancelled => Code::Cancelled,
         Kind::Failed => Code::Internal,
         Kind::Conflict => Code::FailedPrecondition,
+        Kind::Forbidden => Code::PermissionDenied,
     }
 }
 

@@ -48,6 +48,17 @@ pub(super) fn is_path(path: &str) -> bool {
     path == "/v2" || path.starts_with("/v2/")
 }
 
+/// Whether a path is one of those that change which models are served.
+pub(super) fn is_control(path: &str) -> bool {
+    path == "/v2/repository" || path.starts_with("/v2/repository/")
+}
+
+/// Whether a path runs a model or says whether one is ready.
+pub(super) fn is_open(path: &str) -> bool {
+    let last = path.strip_prefix("/v2/models/").and_then(|rest| rest.rsplit_once('/'));
+    last.is_some_and(|(_, action)| is_action(action))
+}
+
 /// `/v2…`
 pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &str) -> Reply {
     let (parts, body) = request.into_parts();
