@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Characters of a line that are shown.
-const LINE_SHOWN: usize = 240;
+const LINE_SHOWN: usize = 100;
 
 /// One fault. Without a span it concerns the whole file.
 #[derive(Clone, Debug)]

@@ -63,6 +63,7 @@ fn a_rollback_is_answered_at_once_and_what_is_being_built_does_not_go_live_behin
     assert_eq!((plus(&host), host.generation()), (2.0, 3));
     let policy = host.wait_for_policy("no build", |policy| policy["building"].is_null());
     assert_eq!((policy["stale"].as_bool(), policy["generation"].as_u64()), (Some(true), Some(3)));
+    assert_eq!(policy["last_reload"]["outcome"], "rolled_back");
     assert_eq!(host.metric("hostler_reloads_total{outcome=\"refused\"}"), 1.0);
     // What was being built stays refused; other files go live.
     replace(&host.path("hostler.toml"), manifest("[executors.cpu]\nworkers = 3\n").as_bytes());

@@ -414,7 +414,9 @@ fn a_hundred_thousand_faults_are_found_in_a_moment_and_the_first_of_them_shown()
     let started = std::time::Instant::now();
     let (code, _, error) = setup.run(&["check", "hostler.toml", "--quick"]);
     assert_eq!(code, 1);
-    assert!(error.contains("has no version \"v0\""), "{error}");
+    for part in ["has no version \"v0\"", "and 99960 more faults"] {
+        assert!(error.contains(part), "{error}");
+    }
     // A machine that is busy takes its time; one look at each pair of them would take minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
 }

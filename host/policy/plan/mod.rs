@@ -297,8 +297,8 @@ impl Plan {
     }
 }
 
-/// Faults that are shown; more are counted.
-const FAULTS_MAX: usize = 50;
+/// Faults that are shown, which fit into one error; more are counted.
+const FAULTS_MAX: usize = 40;
 
 struct Planner<'a> {
     path: &'a Path,

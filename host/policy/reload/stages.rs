@@ -167,22 +167,25 @@ impl ReloadThread {
     /// An operator's rollback, to the policy of this generation where one is named. What is being built must not
     /// go live behind it.
     pub(super) fn roll_back_to(&mut self, generation: Option<u64>, who: String) -> Result<Record> {
-        if let Some(wanted) = generation {
-            let serving = self.shared.live.0.load_full();
-            let previous = match &serving.candidate {
-                Some(_) => Some(serving.stable.generation),
-                None => self.shared.history().previous.as_ref().map(|previous| previous.generation),
-            };
-            if previous != Some(wanted) {
-                let now = previous.map_or_else(|| "there is none".to_owned(), |now| format!("it is {now}"));
-                let message = format!("generation {wanted} is not what a rollback would bring back: {now}");
-                return Err(Error::new(Kind::Conflict, message));
-            }
+        let serving = self.shared.live.0.load_full();
+        let previous = match &serving.candidate {
+            Some(_) => Some(serving.stable.generation),
+            None => self.shared.history().previous.as_ref().map(|previous| previous.generation),
+        };
+        if let Some(wanted) = generation.filter(|wanted| previous != Some(*wanted)) {
+            let now = previous.map_or_else(|| "there is none".to_owned(), |now| format!("it is {now}"));
+            let message = format!("generation {wanted} is not what a rollback would bring back: {now}");
+            return Err(Error::new(Kind::Conflict, message));
         }
-        let generation = self.shared.live.snapshot().generation;
-        let record = self.rollback(Trigger::Admin(who), None)?;
-        self.overrule(&format!("generation {generation} was rolled back while these files were being built"));
-        Ok(record)
+        if previous.is_some() {
+            let bad = serving.candidate.as_ref().map_or(&serving.stable, |candidate| &candidate.policy);
+            let generation = bad.generation;
+            // Its record comes first, so that the last one is the rollback's.
+            self.overrule(&format!(
+                "generation {generation} was rolled back while these files were being built"
+            ));
+        }
+        self.rollback(Trigger::Admin(who), None)
     }
 
     /// Takes a candidate away, or makes the previous policy live again. `reason` is the guard's.
