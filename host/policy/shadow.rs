@@ -12,6 +12,7 @@ use super::{Content, Route};
 use crate::error::{Error, Kind, Result};
 use crate::executor::Call;
 use crate::metrics::Metrics;
+use crate::offload;
 use crate::predict::{self, Context, Parameters, Payload, Response};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -148,12 +149,12 @@ impl Copy {
                 (_, Err(_)) => Verdict::Different,
                 (_, Ok(response)) => {
                     let tolerance = self.shadow.settings.tolerance;
-                    // Large answers take their time to compare: not on a thread that serves connections.
+                    // Both answers are built as JSON values, which take many times their length: no more of them
+                    // at once than there are threads for large bodies.
                     let compare = move || same(&answer, &response.payload, tolerance);
-                    match tokio::task::spawn_blocking(compare).await {
-                        Ok(true) => Verdict::Same,
-                        Ok(false) => Verdict::Different,
-                        Err(_) => return,
+                    match offload::run(usize::MAX, compare).await {
+                        true => Verdict::Same,
+                        false => Verdict::Different,
                     }
                 }
             };
