@@ -7,6 +7,7 @@ mod batch;
 mod below;
 mod custom;
 mod dispatch;
+mod division;
 mod held;
 mod idle;
 mod lend;

@@ -33,6 +33,7 @@ pub fn environment(configured: Option<&Path>) -> Result<Environment> {
     })?;
     // What goes wrong in a run comes back as that run's error; a run stopped at its deadline is no news.
     built.set_log_level(ort::logging::LogLevel::Fatal);
+    super::division::install();
     tracing::info!(path = %path.display(), "ONNX Runtime loaded");
     Ok(environment.insert(built).clone())
 }
