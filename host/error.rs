@@ -40,6 +40,11 @@ impl Kind {
         Kind::Forbidden,
     ];
 
+    /// Whether it says that something is wrong with the request, not with what was to answer it.
+    pub fn is_about_request(self) -> bool {
+        matches!(self, Kind::InvalidInput | Kind::NotFound | Kind::Unsupported | Kind::TooLarge)
+    }
+
     /// The name in answers, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,6 +61,23 @@ impl Kind {
             Kind::Forbidden => "forbidden",
         }
     }
+}
+
+/// Whose word an error's kind is. It decides what becomes of an error that leaves a plugin, and what a
+/// rollout counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ground {
+    /// The host's, about what it was asked to do.
+    #[default]
+    Host,
+    /// The host's, about a call that no plugin should make, whatever the request is.
+    Misuse,
+    /// The host's, about data that came from the caller unchanged.
+    Caller,
+    /// The host's, about tensors of a plugin, which the error names.
+    Maker,
+    /// A plugin's, which has chosen the kind.
+    Plugin,
 }
 
 /// Bytes of a message: room for a manifest with fifty faults, but not to echo a whole request into a log.
@@ -77,6 +99,9 @@ struct Inner {
     plugin: Option<String>,
     source: Option<String>,
     transient: bool,
+    ground: Ground,
+    is_graph_refusal: bool,
+    is_unjudged: bool,
 }
 
 macro_rules! constructors {
@@ -97,6 +122,9 @@ impl Error {
             plugin: None,
             source: None,
             transient: false,
+            ground: Ground::Host,
+            is_graph_refusal: false,
+            is_unjudged: false,
         }))
     }
 
@@ -157,6 +185,62 @@ impl Error {
         self
     }
 
+    /// The same in other words.
+    pub fn with_message(mut self, message: &str) -> Self {
+        self.0.message = printable(cut(message.to_owned(), MESSAGE_BYTES_MAX));
+        self
+    }
+
+    /// Says whose word the kind is.
+    pub fn ground(mut self, ground: Ground) -> Self {
+        self.0.ground = ground;
+        self
+    }
+
+    /// Says that the graph of a model refused its inputs in the middle of a run: they may be wrong, or
+    /// the model is.
+    pub fn graph_refusal(mut self) -> Self {
+        self.0.is_graph_refusal = true;
+        self
+    }
+
+    /// Says that this is no evidence for or against the version of the model that was asked.
+    pub fn unjudged(mut self) -> Self {
+        self.0.is_unjudged = true;
+        self
+    }
+
+    /// What the error is outside of the plugin to which the host gave it, and which has returned it. What
+    /// the host says to a plugin about its call is no answer to the caller, who has not made that call.
+    pub fn returned_by(self, plugin: &str) -> Self {
+        match self.0.ground {
+            Ground::Caller => self,
+            Ground::Host if !self.0.kind.is_about_request() => self.plugin(plugin),
+            Ground::Host | Ground::Misuse => {
+                let what = format!("plugin \"{plugin}\": a host call failed with {}", self.0.kind.as_str());
+                self.into_failure(what).plugin(plugin)
+            }
+            Ground::Maker | Ground::Plugin => self.settled().plugin(plugin),
+        }
+    }
+
+    /// What the error is for the caller: tensors that a plugin made are no fault of the caller's.
+    pub fn settled(self) -> Self {
+        if self.0.ground != Ground::Maker || !self.0.kind.is_about_request() {
+            return self;
+        }
+        let plugin = self.plugin_name().unwrap_or_default();
+        let what = format!("plugin \"{plugin}\" made tensors that were refused");
+        self.into_failure(what)
+    }
+
+    fn into_failure(mut self, what: String) -> Self {
+        self.0.kind = Kind::Failed;
+        self.0.ground = Ground::Host;
+        self.0.field = None;
+        self.context(what)
+    }
+
     /// Says what was attempted: `model "a:1": …`.
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = format!("{}: {}", printable(what.to_string()), self.0.message);
@@ -186,6 +270,18 @@ impl Error {
     /// Whether the cause may pass by itself: the fault is not in what was given.
     pub fn is_transient(&self) -> bool {
         self.0.transient
+    }
+
+    pub fn whose(&self) -> Ground {
+        self.0.ground
+    }
+
+    pub fn is_graph_refusal(&self) -> bool {
+        self.0.is_graph_refusal
+    }
+
+    pub fn is_unjudged(&self) -> bool {
+        self.0.is_unjudged
     }
 
     pub fn detail(&self) -> Option<&str> {

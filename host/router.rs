@@ -175,7 +175,7 @@ impl Journey {
     /// Begins one call. Whoever holds its responses can also wait until the work has really ended.
     pub fn submit(&self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Result<Responses> {
         let call = self.call(route, ask, input, id);
-        route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
+        route.executor.submit(call).map_err(|error| error.settled().model(route.name.to_string()))
     }
 
     /// Begins one call with 0..n responses. The journey ends with the stream, not with this.
@@ -192,13 +192,14 @@ impl Journey {
                 self.service = response.service;
                 Ok(response)
             }
-            Err(error) => Err(error.model(route.name.to_string())),
+            Err(error) => Err(error.settled().model(route.name.to_string())),
         })
     }
 
     /// Waits for the single response of a call that `submit` has begun.
     pub async fn answer(&mut self, route: &Arc<Route>, responses: &mut Responses) -> Result<Response> {
-        let response = responses.one().await.map_err(|error| error.model(route.name.to_string()))?;
+        let response =
+            responses.one().await.map_err(|error| error.settled().model(route.name.to_string()))?;
         self.queue_wait = response.queue_wait;
         self.service = response.service;
         Ok(response)
@@ -212,7 +213,7 @@ impl Journey {
     ) -> Result<Vec<Result<Response>>> {
         refuse_streaming(route)?;
         self.batch = true;
-        let named = |error: Error| error.model(route.name.to_string());
+        let named = |error: Error| error.settled().model(route.name.to_string());
         let calls = items
             .into_iter()
             .enumerate()
@@ -242,7 +243,7 @@ impl Journey {
         context.models = Some(Arc::clone(&self.policy.content) as _);
         Call {
             context: Arc::new(context),
-            input,
+            input: input.from_caller(),
             transformer: route.transformer.clone(),
             callable: Arc::clone(&route.callable),
             batching: route.batching,

@@ -15,7 +15,7 @@ use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, che
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plugin::{Answered, PluginExecutor};
-use crate::predict::{Context, Response, Responses, Target, Tensor, channel};
+use crate::predict::{Announced, Context, Response, Responses, Target, Tensor, channel};
 use smallvec::smallvec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -259,7 +259,7 @@ impl Shared {
 
     /// The guest's outputs, if they are those of the model.
     fn checked(&self, callable: &dyn Callable, outputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        check_outputs(self.plugin.name(), "the model's", callable.metadata(), &outputs)?;
+        check_outputs(self.plugin.name(), Announced::ByModel, callable.metadata(), &outputs)?;
         Ok(outputs)
     }
 

@@ -14,7 +14,7 @@ use super::shared::SharedCallable;
 use super::{Call, Callable, Executor, Runs, Sink};
 use crate::error::{Error, Result};
 use crate::plugin::with_ticks;
-use crate::predict::{Context, Response, Responses, Service, Tensor};
+use crate::predict::{Context, Makers, Response, Responses, Service, Tensor};
 use smallvec::smallvec;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -279,7 +279,9 @@ impl LentCall {
         self.context.check_at(began)?;
         let mut sink = Sink::shared(&self.context, began);
         let rows = self.runs.as_ref().map_or(1, |runs| runs.rows(&self.inputs));
-        let outputs = self.callable.call(&self.context, self.inputs, &mut sink).await?;
+        let makers = Makers::of(&self.inputs);
+        let outputs = self.callable.call(&self.context, self.inputs, &mut sink).await;
+        let outputs = outputs.map_err(|error| makers.explain(error))?;
         if let Some(runs) = &self.runs {
             runs.record(Service { infer: began.elapsed(), rows, ..Service::default() });
         }

@@ -16,6 +16,7 @@ mod onnx;
 mod places;
 mod pool;
 mod queue;
+mod refusal;
 mod room;
 mod running;
 mod runs;
@@ -42,10 +43,11 @@ pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 pub use triton::{TlsFiles, TritonConfig, TritonExecutor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Ground, Result};
 use crate::plugin::{Transformer, Visit};
 use crate::predict::{
-    Context, Metadata, Payload, Response, Responses, Sender, Service, Tensor, channel, check_outputs,
+    Context, Makers, Metadata, Payload, Response, Responses, Sender, Service, Tensor, channel, check_outputs,
+    explain_check,
 };
 use pool::STREAM_BUFFER;
 use std::future::Future;
@@ -201,6 +203,7 @@ pub struct Sink {
 
 impl Sink {
     fn new(sender: Sender, call: &Call, queue_wait: Duration, now: Instant) -> Self {
+        call.context.begin();
         let visit = call.transformer.as_ref().map(Transformer::visit);
         let runs = call.runs.clone();
         Sink { sender: Some(sender), visit, queue_wait, runs, ..Sink::shared(&call.context, now) }
@@ -261,9 +264,17 @@ impl Sink {
     async fn preprocess(&mut self, input: Payload, callable: &dyn Callable) -> Result<Vec<Tensor>> {
         let inputs = match (&mut self.visit, input) {
             (Some(visit), input) => {
+                let sent = if let Payload::Tensors(tensors) = &input { tensors.len() } else { 0 };
                 self.context.check()?;
                 let inputs = visit.preprocess(&self.context, input).await?;
                 crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
+                    let error = match inputs.len() == sent && inputs.iter().all(Tensor::is_callers) {
+                        true => error.ground(Ground::Caller),
+                        false => explain_check(error, &inputs),
+                    };
+                    if error.whose() == Ground::Caller {
+                        return error;
+                    }
                     // The tensors are the plugin's making, so the fault is not the caller's.
                     Error::failed(error.message().to_owned())
                         .context(format!("plugin \"{}\": preprocess", visit.name()))
@@ -321,7 +332,9 @@ impl Sink {
     /// Runs the callable for one call that was just checked, and postprocesses what it gives.
     async fn run(&mut self, callable: &dyn Callable, inputs: Vec<Tensor>) -> Result<Option<Response>> {
         let context = Arc::clone(&self.context);
-        let response = match callable.call(&context, inputs, self).await? {
+        let makers = Makers::of(&inputs);
+        let outputs = callable.call(&context, inputs, self).await;
+        let response = match outputs.map_err(|error| makers.explain(error))? {
             Some(outputs) => {
                 let now = Instant::now();
                 match context.check_at(now) {

@@ -56,6 +56,7 @@ impl Room {
                 return Err(Error::invalid("this model has no transformer, so it takes tensors only"));
             };
             let model = call.callable.shared().expect("invariant: its permit came from there");
+            context.begin();
             model.start(permit, &context, inputs, sender, Box::new(place));
             return Ok(responses);
         }

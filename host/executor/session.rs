@@ -3,9 +3,10 @@
 //! A session runs one call at a time (its `Run` is not safe to share), so a model has several. A run ends
 //! at its deadline at the next node of the graph; until then its worker is held.
 
-use super::{BoxFuture, Callable, LoadLimit, Sink, texts};
+use super::refusal::{Dimensions, run_error};
+use super::{BoxFuture, Callable, LoadLimit, Sink, division, texts};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Datatype, Metadata, Shape, Tensor, TensorSpec, element_count};
+use crate::predict::{Context, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count};
 use bytes::Bytes;
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
@@ -44,6 +45,8 @@ pub struct SessionConfig {
 
 pub(super) struct OnnxModel {
     metadata: Metadata,
+    dimensions: Dimensions,
+    intra_threads: usize,
     sessions: Mutex<Vec<Session>>,
     free: Semaphore,
 }
@@ -76,7 +79,18 @@ impl OnnxModel {
             })
             .collect::<Result<Vec<_>>>()?;
         let metadata = metadata(&sessions[0])?;
-        Ok(OnnxModel { metadata, free: Semaphore::new(sessions.len()), sessions: Mutex::new(sessions) })
+        let optional = sessions[0].overridable_initializers();
+        let required = sessions[0].inputs().iter().map(|input| (input.name(), input.dtype()));
+        let inputs = required.chain(optional.iter().map(|input| (input.name(), input.dtype())));
+        let dimensions = Dimensions::of(inputs);
+        let intra_threads = config.intra_threads;
+        Ok(OnnxModel {
+            metadata,
+            dimensions,
+            intra_threads,
+            free: Semaphore::new(sessions.len()),
+            sessions: Mutex::new(sessions),
+        })
     }
 
     async fn run(&self, context: &Arc<Context>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -115,15 +129,20 @@ impl OnnxModel {
                 tracing::warn!(%error, "cannot stop a run of ONNX Runtime");
             }
         });
+        let zeros = division::zeros();
         let outputs = session.run_with_options(values, &*options).map_err(|error| {
             // A stopped run says "terminate flag"; the reason for it is the context's.
-            context.check().err().unwrap_or_else(|| run_error(&error))
+            let failed = || run_error(context, &self.dimensions, inputs, &error);
+            context.check().err().unwrap_or_else(failed)
         })?;
+        if zeros.have_changed(self.intra_threads) {
+            return Err(division_by_zero(context));
+        }
         self.metadata
             .outputs
             .iter()
             .zip(outputs.values())
-            .map(|(spec, value)| output_tensor(spec, &value))
+            .map(|(spec, value)| Ok(output_tensor(spec, &value)?.made_by(Origin::Model)))
             .collect()
     }
 
@@ -208,16 +227,13 @@ fn load_error(error: impl fmt::Display) -> Error {
     Error::invalid(format!("ONNX Runtime cannot load it: {first}")).source(text.clone())
 }
 
-/// What ONNX Runtime refuses about the inputs is the caller's error; the rest is the model's.
-fn run_error(error: &ort::Error) -> Error {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let message = format!("ONNX Runtime: {first}");
-    let mapped = match error.code() {
-        ort::ErrorCode::InvalidArgument => Error::invalid(message),
-        _ => Error::failed(message),
-    };
-    mapped.source(text.clone())
+/// Code of the runtime has divided by zero and was given 0, so its outputs cannot be trusted.
+fn division_by_zero(context: &Context) -> Error {
+    let (model, version) = (&context.model, &context.version);
+    Error::invalid(format!(
+        "model \"{model}:{version}\": the graph divides an integer by zero for these inputs"
+    ))
+    .graph_refusal()
 }
 
 fn metadata(session: &Session) -> Result<Metadata> {

@@ -4,7 +4,7 @@ use super::held;
 use super::lend::{Lease, LentCall};
 use super::{Batching, Call, Callable, Executor, Runs};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Outputs, Payload, Responses, Target, Tensor, check_inputs};
+use crate::predict::{Context, Outputs, Payload, Responses, Target, Tensor, check_inputs, explain_check};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,8 @@ impl ModelTarget {
     /// The context of a call with these inputs, if there can be one.
     fn admit(&self, caller: &Context, inputs: &[Tensor], until: Option<Instant>) -> Result<Context> {
         caller.check()?;
-        check_inputs(self.callable.metadata(), inputs).map_err(|error| self.refused(error))?;
+        check_inputs(self.callable.metadata(), inputs)
+            .map_err(|error| self.refused(explain_check(error, inputs)))?;
         let own = self.timeout.map(|timeout| Instant::now() + timeout);
         let deadline = caller.deadline.into_iter().chain(own).chain(until).min();
         if self.below {

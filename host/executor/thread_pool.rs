@@ -7,7 +7,7 @@ use super::{BoxFuture, Call, Callable, Executor, Lent, SharedCallable, Sink, Sou
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::plugin::PluginModel;
-use crate::predict::{Context, Metadata, Responses, Tensor};
+use crate::predict::{Announced, Context, Metadata, Responses, Tensor};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -103,7 +103,7 @@ impl Callable for PluginCallable {
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
         Box::pin(async move {
             let outputs = self.0.predict(context, inputs).await?;
-            check_outputs(self.0.name(), "its", self.metadata(), &outputs)?;
+            check_outputs(self.0.name(), Announced::ByPlugin, self.metadata(), &outputs)?;
             Ok(Some(outputs))
         })
     }

@@ -7,7 +7,7 @@
 use super::bindings::{callables, models, types};
 use super::concurrent::Limit;
 use super::state::State;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Ground, Result};
 use crate::predict::{Context, Response, Responses, Target, Tensor};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -189,14 +189,15 @@ impl State {
     ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
         if self.call()?.calls.invocations.len() >= INVOCATIONS_MAX {
             let message = format!("{INVOCATIONS_MAX} calls are under way; drop some before the next one");
-            return Ok(Err(Error::overloaded(message).into()));
+            // A mistake of the guest's, and no overload that the caller could wait out.
+            return Ok(Err(self.hand(Error::overloaded(message).ground(Ground::Misuse))));
         }
         let inputs = self.borrowed(inputs)?;
         let call = self.call()?;
         let target = call.calls.target(callable.rep())?;
         let attempt = match Attempt::start(&**target, &call.context, inputs, limit) {
             Ok(attempt) => attempt,
-            Err(error) => return Ok(Err(error.into())),
+            Err(error) => return Ok(Err(self.hand(error))),
         };
         let key = self.next_key();
         self.call()?.calls.invocations.push((key, attempt));
@@ -209,7 +210,7 @@ impl State {
                 .into_iter()
                 .map(|tensor| Ok(self.table.push(tensor)?))
                 .collect::<Trappable<_>>()?),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.hand(error)),
         })
     }
 }
@@ -253,7 +254,7 @@ impl callables::Host for State {
         let tensors = self.borrowed(&handles)?;
         let Some(answer) = self.call()?.calls.answer.take() else {
             let message = "there is nobody to answer: the request was answered already, or is one of a batch";
-            return Ok(Err(Error::new(Kind::Unsupported, message).into()));
+            return Ok(Err(self.hand(Error::unsupported(message))));
         };
         // Nobody may wait any more; the guest is stopped for that elsewhere.
         let _ = answer.send(tensors);
@@ -352,14 +353,14 @@ impl models::Host for State {
         let call = self.call()?;
         let Some(models) = call.context.models.clone() else {
             let message = "models can be called while a request is answered";
-            return Ok(Err(Error::new(Kind::Unsupported, message).into()));
+            return Ok(Err(self.hand(Error::unsupported(message))));
         };
         if call.calls.targets.len() >= TARGETS_MAX {
             wasmtime::bail!("asked for more than {TARGETS_MAX} models in one call");
         }
         match models.target(&model, version.as_deref(), &call.context) {
             Ok(target) => self.give(target).map(Ok),
-            Err(error) => Ok(Err(error.into())),
+            Err(error) => Ok(Err(self.hand(error))),
         }
     }
 }

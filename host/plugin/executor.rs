@@ -49,8 +49,7 @@ impl PluginExecutor {
         target: Arc<dyn Target>,
         early: oneshot::Sender<Vec<Tensor>>,
     ) -> Result<Answered> {
-        let outcome = self
-            .pool
+        self.pool
             .call_once(context, async |live| {
                 let inputs = push_tensors(live, inputs)?;
                 let state = live.store.data_mut();
@@ -59,10 +58,9 @@ impl PluginExecutor {
                 let guest = live.exports.hostler_plugin_executor();
                 let request = Resource::new_own(0);
                 let outcome = guest.call_submit(&mut live.store, request, &inputs, callable).await?;
-                inside(outcome, |tensors| take_tensors(live, tensors))
+                inside(live, outcome, take_tensors)
             })
-            .await?;
-        Ok(outcome.map_err(|error| self.own(error)))
+            .await
     }
 
     /// Lets the guest answer several requests; none if it would rather have them one by one.
@@ -85,14 +83,11 @@ impl PluginExecutor {
                 state.call()?.calls.batch = members;
                 let guest = live.exports.hostler_plugin_executor();
                 let outcome = guest.call_submit_batch(&mut live.store, &requests, &inputs, callable).await?;
-                inside(outcome, |outcomes| take_each(live, outcomes))
+                inside(live, outcome, take_each)
             })
             .await?;
-        match outcome.map_err(|error| self.own(error)) {
-            Ok(outcomes) if outcomes.len() == count => {
-                let own = |outcome: Result<_, _>| outcome.map_err(|error| self.own(error));
-                Ok(Some(outcomes.into_iter().map(own).collect()))
-            }
+        match outcome {
+            Ok(outcomes) if outcomes.len() == count => Ok(Some(outcomes)),
             Ok(outcomes) => Err(Error::failed(format!(
                 "plugin \"{}\" gave {} outcomes for a batch of {count}",
                 self.name,
@@ -104,17 +99,11 @@ impl PluginExecutor {
             Err(error) => Ok(Some(vec![Err(error); count])),
         }
     }
-
-    fn own(&self, error: types::Error) -> Error {
-        Error::from(error).plugin(&*self.name)
-    }
 }
-
-type Outcomes<T> = Vec<Result<T, types::Error>>;
 
 fn take_each<E>(
     live: &mut Live<E>,
-    outcomes: Outcomes<Vec<Resource<Tensor>>>,
-) -> wasmtime::Result<Outcomes<Vec<Tensor>>> {
-    outcomes.into_iter().map(|outcome| inside(outcome, |tensors| take_tensors(live, tensors))).collect()
+    outcomes: Vec<Result<Vec<Resource<Tensor>>, types::Error>>,
+) -> wasmtime::Result<Vec<Answered>> {
+    outcomes.into_iter().map(|outcome| inside(live, outcome, take_tensors)).collect()
 }

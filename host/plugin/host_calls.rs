@@ -3,7 +3,7 @@
 use super::bindings::{assets, logging, store, types};
 use super::state::State;
 use crate::error::{Error, Kind};
-use crate::predict::{Context, Datatype, Parameter, Tensor};
+use crate::predict::{Context, Datatype, Origin, Parameter, Tensor};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,8 +29,8 @@ impl types::HostTensor for State {
     ) -> Trappable<Result<Resource<Tensor>, types::Error>> {
         self.spend(name.len() + data.len())?;
         Ok(match Tensor::new(name, datatype.into(), shape.into(), data.into()) {
-            Ok(tensor) => Ok(self.table.push(tensor)?),
-            Err(error) => Err(error.into()),
+            Ok(tensor) => Ok(self.table.push(tensor.made_by(self.origin()))?),
+            Err(error) => Err(self.hand(error)),
         })
     }
 
@@ -66,9 +66,12 @@ impl types::HostTensor for State {
         tensor: Resource<Tensor>,
         shape: Vec<i64>,
     ) -> Trappable<Result<Resource<Tensor>, types::Error>> {
-        Ok(match self.table.get(&tensor)?.reshaped(shape.into()) {
-            Ok(tensor) => Ok(self.table.push(tensor)?),
-            Err(error) => Err(error.into()),
+        let tensor = self.table.get(&tensor)?;
+        let is_same = tensor.shape() == &shape[..];
+        Ok(match tensor.reshaped(shape.into()) {
+            Ok(tensor) if is_same => Ok(self.table.push(tensor)?),
+            Ok(tensor) => Ok(self.table.push(tensor.made_by(self.origin()))?),
+            Err(error) => Err(self.hand(error)),
         })
     }
 
@@ -79,6 +82,19 @@ impl types::HostTensor for State {
 }
 
 impl State {
+    /// Gives an error to the guest, and remembers it: see [`Handed`](super::handed::Handed).
+    pub(super) fn hand(&mut self, error: Error) -> types::Error {
+        match &self.desk {
+            Some(desk) => desk.hand(error),
+            None => self.handed.hand(error),
+        }
+    }
+
+    /// Who made what the guest makes.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::Plugin(Arc::clone(&self.grant.name))
+    }
+
     fn context(&mut self, request: Resource<Request>) -> Trappable<Arc<Context>> {
         if let Some(desk) = &self.desk {
             let call = desk.by_key(request.rep()).call();
@@ -147,22 +163,22 @@ impl assets::Host for State {
     }
 
     fn size(&mut self, name: String) -> Trappable<Result<u64, types::Error>> {
-        Ok(self.asset(&name).map(|data| data.len() as u64))
+        Ok(self.asset(&name).map(|data| data.len() as u64).map_err(|error| self.hand(error)))
     }
 
     fn read(&mut self, name: String, offset: u64, length: u64) -> Trappable<Result<Vec<u8>, types::Error>> {
-        Ok(self.asset(&name).map(|data| range(&data, offset, length).to_vec()))
+        let data = self.asset(&name).map_err(|error| self.hand(error));
+        Ok(data.map(|data| range(&data, offset, length).to_vec()))
     }
 }
 
 impl State {
-    fn asset(&self, name: &str) -> Result<Bytes, types::Error> {
+    fn asset(&self, name: &str) -> Result<Bytes, Error> {
         self.grant.assets.get(name).cloned().ok_or_else(|| {
             let known = self.grant.assets.keys().map(String::as_str);
             let hint = crate::error::did_you_mean(name, known);
             let plugin = &self.grant.name;
             Error::not_found(format!("no asset \"{name}\"{hint}; name it under [plugins.{plugin}.assets]"))
-                .into()
         })
     }
 }
@@ -240,26 +256,6 @@ same_cases!(
     Conflict => Failed,
     Forbidden => Failed
 );
-
-impl From<Error> for types::Error {
-    fn from(error: Error) -> Self {
-        types::Error {
-            kind: error.kind().into(),
-            message: error.message().to_owned(),
-            field: error.field_name().map(str::to_owned),
-        }
-    }
-}
-
-impl From<types::Error> for Error {
-    fn from(error: types::Error) -> Self {
-        let mapped = Error::new(error.kind.into(), error.message);
-        match error.field {
-            Some(field) => mapped.field(field),
-            None => mapped,
-        }
-    }
-}
 
 impl From<&Parameter> for types::Parameter {
     fn from(parameter: &Parameter) -> Self {

@@ -168,12 +168,15 @@ impl state::Host for State {
         ttl_ms: Option<u64>,
     ) -> Trappable<Result<(), types::Error>> {
         self.spend(key.len() + value.len())?;
-        Ok(self.grant.memory.set(key, Value::Bytes(value.into()), ttl(ttl_ms)).map_err(Into::into))
+        let set = self.grant.memory.set(key, Value::Bytes(value.into()), ttl(ttl_ms));
+        Ok(set.map_err(|error| self.hand(error)))
     }
 
     fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
         let Some(Value::Tensors(tensors)) = self.grant.memory.get(&key) else { return Ok(None) };
-        tensors.into_iter().map(|tensor| Ok(self.table.push(tensor)?)).collect::<Trappable<_>>().map(Some)
+        // They are of another request: not what this caller has sent.
+        let kept = tensors.into_iter().map(|tensor| Ok(self.table.push(tensor.made_by(self.origin()))?));
+        kept.collect::<Trappable<_>>().map(Some)
     }
 
     fn set_tensors(
@@ -184,7 +187,8 @@ impl state::Host for State {
     ) -> Trappable<Result<(), types::Error>> {
         self.spend(key.len())?;
         let tensors = self.borrowed(&tensors)?;
-        Ok(self.grant.memory.set(key, Value::Tensors(tensors), ttl(ttl_ms)).map_err(Into::into))
+        let set = self.grant.memory.set(key, Value::Tensors(tensors), ttl(ttl_ms));
+        Ok(set.map_err(|error| self.hand(error)))
     }
 
     fn delete(&mut self, key: String) -> Trappable<bool> {

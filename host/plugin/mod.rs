@@ -9,6 +9,7 @@ mod calls;
 mod concurrent;
 mod engine;
 mod executor;
+mod handed;
 mod host_calls;
 mod inspect;
 mod instance;
@@ -272,17 +273,15 @@ impl Visit {
     }
 
     pub async fn preprocess(&mut self, context: &Arc<Context>, input: Payload) -> Result<Vec<Tensor>> {
-        let Transformer { pool, name, .. } = &*self.transformer;
-        let outcome = pool
-            .call(&mut self.held, context, async |live| {
-                let payload = lower_payload(live, input)?;
-                let request = Resource::new_own(0);
-                let guest = live.exports.hostler_plugin_transformer();
-                let outcome = guest.call_preprocess(&mut live.store, request, &payload).await?;
-                inside(outcome, |tensors| take_tensors(live, tensors))
-            })
-            .await?;
-        outcome.map_err(|error| Error::from(error).plugin(&**name))
+        let Transformer { pool, .. } = &*self.transformer;
+        pool.call(&mut self.held, context, async |live| {
+            let payload = lower_payload(live, input)?;
+            let request = Resource::new_own(0);
+            let guest = live.exports.hostler_plugin_transformer();
+            let outcome = guest.call_preprocess(&mut live.store, request, &payload).await?;
+            inside(live, outcome, take_tensors)
+        })
+        .await?
     }
 
     pub async fn postprocess(&mut self, context: &Arc<Context>, outputs: Vec<Tensor>) -> Result<Payload> {
@@ -293,7 +292,7 @@ impl Visit {
                 let request = Resource::new_own(0);
                 let guest = live.exports.hostler_plugin_transformer();
                 let outcome = guest.call_postprocess(&mut live.store, request, &outputs).await?;
-                inside(outcome, |payload| lift_payload(live, payload))
+                inside(live, outcome, lift_payload)
             })
             .await?;
         match outcome {
@@ -302,7 +301,7 @@ impl Visit {
                 Error::failed(format!("plugin \"{name}\" answered with what is not JSON: {error}"))
                     .plugin(&**name)
             }),
-            Err(error) => Err(Error::from(error).plugin(&**name)),
+            Err(error) => Err(error),
         }
     }
 }
@@ -345,28 +344,30 @@ impl PluginModel {
     }
 
     pub async fn predict(&self, context: &Arc<Context>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let outcome = self
-            .pool
+        self.pool
             .call_once(context, async |live| {
                 let inputs = push_tensors(live, inputs)?;
                 let request = Resource::new_own(0);
                 let guest = live.exports.hostler_plugin_model();
                 let outcome = guest.call_predict(&mut live.store, request, &inputs).await?;
-                inside(outcome, |tensors| take_tensors(live, tensors))
+                inside(live, outcome, take_tensors)
             })
-            .await?;
-        outcome.map_err(|error| Error::from(error).plugin(&*self.name))
+            .await?
     }
 }
 
-/// Takes a guest's result out of its instance; its error is a value and passes through.
-fn inside<T, R>(
+/// Takes a guest's result out of its instance; its error is a value, and is told from those of the host.
+fn inside<E, T, R>(
+    live: &mut Live<E>,
     outcome: Result<T, types::Error>,
-    take: impl FnOnce(T) -> wasmtime::Result<R>,
-) -> wasmtime::Result<Result<R, types::Error>> {
+    take: impl FnOnce(&mut Live<E>, T) -> wasmtime::Result<R>,
+) -> wasmtime::Result<Result<R>> {
     match outcome {
-        Ok(value) => take(value).map(Ok),
-        Err(error) => Ok(Err(error)),
+        Ok(value) => take(live, value).map(Ok),
+        Err(error) => {
+            let state = live.store.data();
+            Ok(Err(state.handed.returned(error, &state.grant.name)))
+        }
     }
 }
 

@@ -101,10 +101,10 @@ pub struct Histogram(Arc<Family>);
 type Trappable<T> = wasmtime::Result<T>;
 type Lowered<T> = Result<T, types::Error>;
 
-fn lowered(refusal: Refusal) -> types::Error {
+fn error(refusal: Refusal) -> Error {
     match refusal {
-        Refusal::TooMuch(message) => Error::new(Kind::TooLarge, message).into(),
-        Refusal::Wrong(message) => Error::failed(message).into(),
+        Refusal::TooMuch(message) => Error::new(Kind::TooLarge, message),
+        Refusal::Wrong(message) => Error::failed(message),
     }
 }
 
@@ -117,14 +117,15 @@ impl State {
     ) -> Trappable<Lowered<Resource<T>>> {
         Ok(match self.grant.numbers.families.define(name, definition) {
             Ok(family) => Ok(self.table.push(handle(family))?),
-            Err(refusal) => Err(lowered(refusal)),
+            Err(refusal) => Err(self.hand(error(refusal))),
         })
     }
 }
 
 impl State {
-    fn change(&self, family: &Family, values: Vec<String>, change: Change) -> Trappable<Lowered<()>> {
-        Ok(self.grant.numbers.families.change(family, values, change).map_err(lowered))
+    fn change(&mut self, family: &Family, values: Vec<String>, change: Change) -> Trappable<Lowered<()>> {
+        let changed = self.grant.numbers.families.change(family, values, change);
+        Ok(changed.map_err(|refusal| self.hand(error(refusal))))
     }
 }
 
@@ -140,7 +141,8 @@ impl metrics::HostCounter for State {
     }
 
     fn add(&mut self, counter: Resource<Counter>, values: Vec<String>, by: f64) -> Trappable<Lowered<()>> {
-        self.change(&self.table.get(&counter)?.0, values, Change::Add(by))
+        let family = Arc::clone(&self.table.get(&counter)?.0);
+        self.change(&family, values, Change::Add(by))
     }
 
     fn drop(&mut self, counter: Resource<Counter>) -> Trappable<()> {
@@ -161,11 +163,13 @@ impl metrics::HostGauge for State {
     }
 
     fn set(&mut self, gauge: Resource<Gauge>, values: Vec<String>, value: f64) -> Trappable<Lowered<()>> {
-        self.change(&self.table.get(&gauge)?.0, values, Change::Set(value))
+        let family = Arc::clone(&self.table.get(&gauge)?.0);
+        self.change(&family, values, Change::Set(value))
     }
 
     fn add(&mut self, gauge: Resource<Gauge>, values: Vec<String>, by: f64) -> Trappable<Lowered<()>> {
-        self.change(&self.table.get(&gauge)?.0, values, Change::Add(by))
+        let family = Arc::clone(&self.table.get(&gauge)?.0);
+        self.change(&family, values, Change::Add(by))
     }
 
     fn drop(&mut self, gauge: Resource<Gauge>) -> Trappable<()> {
@@ -192,7 +196,8 @@ impl metrics::HostHistogram for State {
         values: Vec<String>,
         value: f64,
     ) -> Trappable<Lowered<()>> {
-        self.change(&self.table.get(&histogram)?.0, values, Change::Observe(value))
+        let family = Arc::clone(&self.table.get(&histogram)?.0);
+        self.change(&family, values, Change::Observe(value))
     }
 
     fn drop(&mut self, histogram: Resource<Histogram>) -> Trappable<()> {

@@ -3,6 +3,7 @@
 use super::calls::Calls;
 use super::concurrent::Desk;
 use super::engine::Engine;
+use super::handed::Handed;
 use super::log::{GuestOutput, LogBudget, Stream};
 use super::memory::Memory;
 use super::numbers::Numbers;
@@ -84,6 +85,8 @@ pub(super) struct State {
     pub keys_given: u32,
     /// In this call the guest asked for more memory than it may have.
     pub memory_refused: bool,
+    /// Errors that the guest was given in this call.
+    pub handed: Handed,
     /// The calls that wait side by side in this instance, where they do.
     pub desk: Option<Arc<Desk>>,
     /// Made when the guest first needs it: most plugins never do, and building it costs microseconds.
@@ -102,6 +105,7 @@ impl State {
             memory_bytes: 0,
             memory_refused: false,
             keys_given: 0,
+            handed: Handed::default(),
             desk: None,
             wasi: None,
         }
@@ -122,6 +126,7 @@ impl State {
     pub fn begin(&mut self, context: Arc<Context>, deadline: Instant) {
         self.log.begin(Arc::clone(&context.id), self.grant.limits.log_bytes);
         self.memory_refused = false;
+        self.handed.clear();
         self.call = Some(CallState {
             context,
             deadline,

@@ -90,7 +90,7 @@ impl Route {
         let _registered = cancel.on_cancel(move || stopped.cancellation.cancel());
         let call = Call {
             context,
-            input,
+            input: input.from_caller(),
             transformer: self.transformer.clone(),
             callable: Arc::clone(&self.callable),
             runs: None,

@@ -4,7 +4,7 @@ use super::target::Models;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use smallvec::SmallVec;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -76,6 +76,8 @@ pub struct Context {
     pub models: Option<Arc<dyn Models>>,
     /// The calls by plugins that lead to this one.
     callers: Option<Arc<Caller>>,
+    /// The work has begun.
+    begun: AtomicBool,
     note: Mutex<Bytes>,
     /// The plugin that is being called.
     plugin: Mutex<Option<Arc<str>>>,
@@ -93,6 +95,7 @@ impl Context {
             cancellation: Cancellation::default(),
             models: None,
             callers: None,
+            begun: AtomicBool::new(false),
             note: Mutex::default(),
             plugin: Mutex::default(),
         }
@@ -168,6 +171,15 @@ impl Context {
 
     pub fn set_note(&self, note: Bytes) {
         *self.note.lock().expect("invariant: no panic while a note is held") = note;
+    }
+
+    /// Says that the work begins: it no longer waits for its turn.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     pub fn time_left(&self) -> Option<Duration> {

@@ -1,5 +1,6 @@
 //! What a model takes and gives, and the check of a request against it.
 
+use super::origin::Origin;
 use super::tensor::{Datatype, Shape, Tensor, format_shape};
 use crate::error::{Error, Result, did_you_mean};
 use std::sync::Arc;
@@ -72,15 +73,26 @@ fn check_input(spec: &TensorSpec, tensor: &Tensor) -> Result<()> {
     Err(Error::invalid(format!("input \"{}\": {fault}", spec.name)).field(&*spec.name))
 }
 
-/// A plugin keeps to the outputs that `whose` metadata announces: its own, or the model's.
-pub fn check_outputs(plugin: &str, whose: &str, metadata: &Metadata, outputs: &[Tensor]) -> Result<()> {
+/// Whose metadata announces the outputs of a plugin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    ByPlugin,
+    /// By the model that the plugin stands before.
+    ByModel,
+}
+
+/// A plugin keeps to the outputs that are announced. What a model gave and a plugin before it passes on is
+/// not held to the shapes that the model announces: without the plugin it is not, either.
+pub fn check_outputs(plugin: &str, by: Announced, metadata: &Metadata, outputs: &[Tensor]) -> Result<()> {
+    let is_passed_on = |tensor: &Tensor| by == Announced::ByModel && matches!(tensor.origin(), Origin::Model);
     let fits = |tensor: &Tensor| {
         metadata.outputs.iter().any(|spec| {
             *spec.name == *tensor.name()
                 && spec.datatype == tensor.datatype()
-                && fits(&spec.shape, tensor.shape())
+                && (is_passed_on(tensor) || fits(&spec.shape, tensor.shape()))
         })
     };
+    let whose = if by == Announced::ByModel { "the model's" } else { "its" };
     match outputs.iter().find(|tensor| !fits(tensor)) {
         None => Ok(()),
         Some(tensor) => Err(Error::failed(format!(

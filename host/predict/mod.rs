@@ -7,6 +7,7 @@ mod context;
 mod encode;
 mod json;
 mod metadata;
+mod origin;
 mod plain;
 mod responses;
 mod rows;
@@ -19,7 +20,8 @@ pub use budget::MemoryBudget;
 pub use context::{Cancellation, Context, OnCancel, Parameter, Parameters, parameter};
 pub use encode::encode_tensor;
 pub use json::decode_tensor;
-pub use metadata::{Metadata, TensorSpec, check_inputs, check_outputs, fits, refuse_duplicate};
+pub use metadata::{Announced, Metadata, TensorSpec, check_inputs, check_outputs, fits, refuse_duplicate};
+pub use origin::{Makers, Origin, explain_check};
 pub use plain::{decode_inputs, encode_result};
 pub use responses::{BatchResponses, Release, Response, Responses, Sender, Service, channel};
 pub use scalar::{Scalar, charge_parameter, parameters, parameters_bytes};
@@ -44,6 +46,17 @@ impl Payload {
             Payload::Bytes { .. } => 0,
             // A number has some ten digits in place of four bytes.
             Payload::Tensors(tensors) => tensors.iter().map(|tensor| 3 * tensor.data().len()).sum(),
+        }
+    }
+
+    /// Says that it came with the request.
+    pub fn from_caller(self) -> Self {
+        match self {
+            Payload::Tensors(tensors) => {
+                let callers = |tensor: Tensor| tensor.made_by(Origin::Caller);
+                Payload::Tensors(tensors.into_iter().map(callers).collect())
+            }
+            other => other,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One response, with what it cost.
 #[derive(Debug)]
@@ -241,6 +241,16 @@ impl Responses {
         }
     }
 
+    /// When the call has to be answered.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.context.deadline
+    }
+
+    /// Whether the work has begun, or only waited for its turn.
+    pub fn has_begun(&self) -> bool {
+        self.context.has_begun()
+    }
+
     /// Tells the work to stop, and keeps this end, so that `released` can be waited for.
     pub fn cancel(&self) {
         self.context.cancellation.cancel();
@@ -303,7 +313,6 @@ impl Drop for Responses {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use std::time::Instant;
 
     fn context(deadline: Option<Duration>) -> Arc<Context> {
         let name: Arc<str> = "m".into();

@@ -35,7 +35,7 @@ impl Tensor {
         let mut shape = first.shape.clone();
         shape[0] = rows;
         // Each part is well-formed, and elements of any datatype stand one behind the other: nothing to check.
-        Ok(Tensor { name: first.name.clone(), datatype: first.datatype, shape, data: data.into() })
+        Ok(Tensor { shape, data: data.into(), ..first.clone() })
     }
 
     /// Parts of so many rows each, which together must be all rows. Copies no elements.
@@ -58,7 +58,7 @@ impl Tensor {
             };
             let mut shape = self.shape.clone();
             shape[0] = rows as i64;
-            Tensor { name: self.name.clone(), datatype: self.datatype, shape, data: rest.split_to(length) }
+            Tensor { shape, data: rest.split_to(length), ..self.clone() }
         };
         Ok(rows.iter().map(part).collect())
     }

@@ -1,5 +1,6 @@
 //! Tensors: a name, a datatype, a shape and bytes that are never copied on their way.
 
+use super::origin::Origin;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -85,12 +86,20 @@ impl Datatype {
 }
 
 /// Immutable, little-endian, row-major, without padding. Cloning copies no elements.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Tensor {
     pub(super) name: Arc<str>,
     pub(super) datatype: Datatype,
     pub(super) shape: Shape,
     pub(super) data: Bytes,
+    pub(super) origin: Origin,
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Self) -> bool {
+        let Tensor { name, datatype, shape, data, origin: _ } = self;
+        (name, datatype, shape, data) == (&other.name, &other.datatype, &other.shape, &other.data)
+    }
 }
 
 impl Tensor {
@@ -126,7 +135,7 @@ impl Tensor {
                 }
             }
         }
-        Ok(Tensor { name, datatype, shape, data })
+        Ok(Tensor { name, datatype, shape, data, origin: Origin::Unknown })
     }
 
     pub fn name(&self) -> &str {
@@ -143,6 +152,20 @@ impl Tensor {
 
     pub fn data(&self) -> &Bytes {
         &self.data
+    }
+
+    /// Says who made it.
+    pub fn made_by(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub fn is_callers(&self) -> bool {
+        matches!(self.origin, Origin::Caller)
     }
 
     /// The number of elements.

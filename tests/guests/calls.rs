@@ -171,12 +171,15 @@ fn a_call_finds_its_model_as_a_client_does() {
     assert_eq!(y(json!({"to": "n"})), json!([4.0]), "the routing rule gives version 2");
     assert_eq!(y(json!({"to": "n", "version": "1"})), json!([3.0]));
     assert_eq!(y(json!({"to": "custom"})), json!([4.0]));
-    ask(&host, "outer", &[3.0], json!({"to": "nobody"})).refused(404, "not_found", &["no model \"nobody\""]);
-    ask(&host, "outer", &[3.0], json!({"to": "n", "version": "9"})).refused(
-        404,
-        "not_found",
-        &["no version \"9\""],
-    );
+    // The caller has named none of them.
+    for (to, part) in [
+        (json!({"to": "nobody"}), "failed with not_found: no model \"nobody\""),
+        (json!({"to": "n", "version": "9"}), "no version \"9\""),
+    ] {
+        let error = ask(&host, "outer", &[3.0], to).refused(500, "failed", &["plugin \"caller\"", part]);
+        assert_eq!(error["plugin"], "caller");
+        host.wait_for_log(&["ERROR", "failed", part]);
+    }
     assert_eq!(traps(&host, "caller"), 0.0);
 }
 
@@ -206,7 +209,11 @@ fn a_stream_is_read_one_response_after_the_other() {
         assert_eq!(answer.result()["y"], json!(x));
     }
     let answer = ask(&host, "outer", &[1.0], json!({}));
-    answer.refused(501, "unsupported", &["model \"repeat:1\" gives any number of responses; start a call"]);
+    answer.refused(
+        500,
+        "failed",
+        &["failed with unsupported: model \"repeat:1\" gives any number of responses; start a call"],
+    );
     assert_eq!(traps(&host, "caller"), 0.0);
     host.wait_for_idle("cpu");
 }

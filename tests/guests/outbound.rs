@@ -82,15 +82,15 @@ fn who_is_not_allowed_is_not_asked() {
         ("https://example.org/".to_owned(), "\"https://*.example.org\""),
         (format!("http://127.2:{port}/"), "is not one of its allow_hosts"),
     ] {
-        ask(&host, url, json!({})).refused(501, "unsupported", &["plugin \"p\": ", why]);
+        ask(&host, url, json!({})).refused(500, "failed", &["plugin \"p\": ", "unsupported", why]);
     }
     let named = fetching(&table(&[format!("http://127.1:{port}")], "")).start();
     let guarded = ask(&named, format!("http://127.1:{port}/users/1"), json!({}));
     let mend = format!("add \"http://127.0.0.1:{port}\" to allow_hosts");
-    guarded.refused(501, "unsupported", &["leads to 127.0.0.1, a loopback address", &mend]);
+    guarded.refused(500, "failed", &["unsupported", "leads to 127.0.0.1, a loopback address", &mend]);
     let silent = fetching("").start();
     let nobody = ask(&silent, store.url("/users/1"), json!({}));
-    nobody.refused(501, "unsupported", &["may ask no server", "[plugins.p.http] allow_hosts"]);
+    nobody.refused(500, "failed", &["unsupported", "may ask no server", "[plugins.p.http] allow_hosts"]);
     assert_eq!((store.connections(), other.connections()), (0, 0));
     // With the address allowed as well, the name is good.
     assert_eq!(texts(&ask(&host, format!("http://127.1:{port}/users/1"), json!({}))).0, 200);
@@ -102,26 +102,26 @@ fn what_is_no_request_is_refused_with_its_place() {
     let host = fetching(&only(&store, "")).start();
     let url = store.url("/echo");
     let header = |line: &str| json!({"header": line});
-    for (url, parameters, why, field) in [
-        ("features.internal".to_owned(), json!({}), "does not begin with", "url"),
-        ("ftp://features.internal".to_owned(), json!({}), "does not begin with", "url"),
-        (url.replace("//", "//me:secret@"), json!({}), "has a user", "url"),
-        ("http://a b/".to_owned(), json!({}), "is none", "url"),
-        ("http://127.0.0.1:99999/".to_owned(), json!({}), "the URL", "url"),
-        (format!("{url}/{}", "a".repeat(9000)), json!({}), "more than 8192 bytes", "url"),
-        (url.clone(), json!({"method": "CONNECT"}), "is no method; there are GET, HEAD", "method"),
-        (url.clone(), json!({"method": "get"}), "is no method", "method"),
-        (url.clone(), header("Host: other"), "is the host's own", "headers"),
-        (url.clone(), header("Transfer-Encoding: chunked"), "is the host's own", "headers"),
-        (url.clone(), header("proxy-authorization: x"), "is the host's own", "headers"),
-        (url.clone(), header("a b: x"), "name that is none", "headers"),
-        (url.clone(), header("a: b\r\nc: d"), "control character", "headers"),
+    for (url, parameters, why) in [
+        ("features.internal".to_owned(), json!({}), "does not begin with"),
+        ("ftp://features.internal".to_owned(), json!({}), "does not begin with"),
+        (url.replace("//", "//me:secret@"), json!({}), "has a user"),
+        ("http://a b/".to_owned(), json!({}), "is none"),
+        ("http://127.0.0.1:99999/".to_owned(), json!({}), "the URL"),
+        (format!("{url}/{}", "a".repeat(9000)), json!({}), "more than 8192 bytes"),
+        (url.clone(), json!({"method": "CONNECT"}), "is no method; there are GET, HEAD"),
+        (url.clone(), json!({"method": "get"}), "is no method"),
+        (url.clone(), header("Host: other"), "is the host's own"),
+        (url.clone(), header("Transfer-Encoding: chunked"), "is the host's own"),
+        (url.clone(), header("proxy-authorization: x"), "is the host's own"),
+        (url.clone(), header("a b: x"), "name that is none"),
+        (url.clone(), header("a: b\r\nc: d"), "control character"),
     ] {
-        let error = ask(&host, url, parameters).refused(400, "invalid_input", &[why]);
-        assert_eq!(error["field"], field, "{error}");
+        // The plugin has passed on what the host told it, and the caller has sent no such request.
+        ask(&host, url, parameters).refused(500, "failed", &["failed with invalid_input", why]);
     }
     let long = header(&format!("x: {}", "y".repeat(20_000)));
-    ask(&host, url, long).refused(413, "too_large", &["16384 bytes together"]);
+    ask(&host, url, long).refused(500, "failed", &["failed with too_large", "16384 bytes together"]);
     assert_eq!(store.connections(), 0);
 }
 
@@ -133,10 +133,18 @@ fn answers_are_bounded_in_size_time_and_number() {
     let at = |path: &str| store.url(path);
     assert_eq!(texts(&ask(&host, at("/big/1024"), json!({}))).2.len(), 1024);
     for path in ["/big/1025", "/chunks/300", "/chunks/9000000"] {
-        ask(&host, at(path), json!({})).refused(413, "too_large", &["more than 1 KiB", "max_body_kb"]);
+        ask(&host, at(path), json!({})).refused(
+            500,
+            "failed",
+            &["failed with too_large", "more than 1 KiB", "max_body_kb"],
+        );
     }
     let body = json!({"method": "POST", "body": "x".repeat(1025)});
-    ask(&host, at("/echo"), body).refused(413, "too_large", &["a body of 1025 bytes", "max_body_kb is 1"]);
+    ask(&host, at("/echo"), body).refused(
+        500,
+        "failed",
+        &["failed with too_large", "a body of 1025 bytes", "max_body_kb is 1"],
+    );
     ask(&host, at("/head/200000"), json!({})).refused(503, "unavailable", &["broke off"]);
 
     for path in ["/never", "/stall"] {
@@ -247,7 +255,7 @@ fn a_streaming_model_gets_errors_as_values_and_leaves_with_its_caller() {
     users(&[1, 2, 3, 4]).refused(500, "failed", &["asks more than 3 times", "max_calls"]);
     let silent = features("features", &store.url(""), "", "").start();
     let nobody = silent.predict("m", json!({"users": [1]}));
-    nobody.refused(501, "unsupported", &["may ask no server", "[plugins.p.http] allow_hosts"]);
+    nobody.refused(500, "failed", &["unsupported", "may ask no server", "[plugins.p.http] allow_hosts"]);
 
     let host = features("features", &store.url("/never"), &http, "").start();
     let mut client = host.client();

@@ -168,9 +168,9 @@ fn misdeeds() -> Vec<Misdeed> {
         wrong(
             "a bad tensor",
             json!({"do": "bad-tensor"}),
-            400,
-            "invalid_input",
-            "tensor \"bad\": FP32 of shape [2,2] needs 16 bytes, got 12",
+            500,
+            "failed",
+            "plugin \"{p}\": a host call failed with invalid_input: tensor \"bad\": FP32 of shape [2,2] needs 16 bytes, got 12",
         ),
         wrong("NaN", json!({"do": "nan"}), 500, "failed", not_json),
         wrong("half a JSON", json!({"do": "not-json"}), 500, "failed", not_json),

@@ -59,7 +59,9 @@ fn both_models_work_while_one_request_waits_and_stop_with_it() {
 fn what_a_model_answers_is_never_a_trap() {
     for language in ROUTERS {
         let host = router(language, "nobody", "");
-        host.predict("router", json!([1.0])).refused(404, "not_found", &["no model \"nobody\""]);
+        let error = host.predict("router", json!([1.0]));
+        let error = error.refused(500, "failed", &["failed with not_found: no model \"nobody\""]);
+        assert_eq!(error["plugin"], "router");
         assert_eq!(traps(&host), 0.0);
 
         let host = router(language, "first", "fail_every = \"1\"");

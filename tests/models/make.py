@@ -270,3 +270,52 @@ write(
     [value("image", T.FLOAT, ["n", 3, 8, 8])],
     [value("shares", T.FLOAT, ["n", 3])],
 )
+
+# Two inputs that give one name to a dimension: lengths that differ are refused in the middle of a run, but for 1.
+write(
+    "shared_name",
+    [h.make_node("Mul", ["a", "b"], ["y"], name="/scale/Mul")],
+    [value("a", T.FLOAT, ["batch", "len"]), value("b", T.FLOAT, ["batch", "len"])],
+    [value("y", T.FLOAT, ["batch", "len"])],
+)
+
+# Positions for four tokens and no more.
+write(
+    "positions",
+    [h.make_node("Add", ["x", "table"], ["y"], name="/embed/Add")],
+    [value("x", T.FLOAT, ["tokens"])],
+    [value("y", T.FLOAT, ["tokens"])],
+    [nh.from_array(np.ones(4, np.float32), "table")],
+)
+
+# Numbers of texts, of which some are none.
+write(
+    "parse",
+    [h.make_node("Cast", ["x"], ["y"], to=T.FLOAT)],
+    [value("x", T.STRING, ["n"])],
+    [value("y", T.FLOAT, ["n"])],
+)
+
+# Integers: the smallest divided by -1 is too large for its type.
+write(
+    "divide",
+    [
+        h.make_node("Div", ["a", "b"], ["quotient"]),
+        h.make_node("Mod", ["a", "b"], ["rest"]),
+        h.make_node("Div", ["c", "d"], ["quotient_32"]),
+    ],
+    [value("a", T.INT64, ["n"]), value("b", T.INT64, ["n"]), value("c", T.INT32, ["n"]), value("d", T.INT32, ["n"])],
+    [value("quotient", T.INT64, ["n"]), value("rest", T.INT64, ["n"]), value("quotient_32", T.INT32, ["n"])],
+)
+
+# Frames of a signal; the runtime divides by what it is told of their length.
+write(
+    "frames",
+    [h.make_node("STFT", ["x", "step", "window", "length"], ["y"])],
+    [value("x", T.FLOAT, ["n", "m"]), value("window", T.FLOAT, ["w"]), value("length", T.INT64, [1])],
+    [value("y", T.FLOAT, None)],
+    [scalar("step", 7)],
+)
+
+# As many zeros as the caller asks for.
+write("zeros", [h.make_node("ConstantOfShape", ["n"], ["y"])], [value("n", T.INT64, [1])], [value("y", T.FLOAT, ["n"])])

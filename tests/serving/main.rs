@@ -20,4 +20,5 @@ mod jobs_http;
 mod metrics;
 mod overload;
 mod predict;
+mod refused_data;
 mod shutdown;

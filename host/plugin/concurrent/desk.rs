@@ -4,7 +4,11 @@
 use super::Ticket;
 use super::models::Running;
 use crate::error::{Error, Result};
-use crate::predict::{Context, Metadata, Payload, Response, Sender, Service, Tensor, check_outputs};
+use crate::plugin::bindings::types;
+use crate::plugin::handed::Handed;
+use crate::predict::{
+    Announced, Context, Metadata, Payload, Response, Sender, Service, Tensor, check_outputs,
+};
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -38,6 +42,8 @@ struct Inner {
     stranded: HashMap<u32, Arc<InFlight>>,
     served: u64,
     culprit: Option<u32>,
+    /// Errors that the guest was given in calls that are not told apart.
+    handed: Handed,
 }
 
 impl Desk {
@@ -101,6 +107,18 @@ impl Desk {
             (None, Some(call)) => Caller::Abandoned(Arc::clone(call)),
             (None, None) => Caller::Nobody,
         }
+    }
+
+    /// Gives an error to the guest, for whichever call.
+    pub fn hand(&self, error: Error) -> types::Error {
+        self.lock().handed.hand(error)
+    }
+
+    /// The error with which the guest has ended a call.
+    pub fn returned(&self, call: &InFlight, error: types::Error) -> Error {
+        let known =
+            call.handed.lock().expect("invariant: no panic under the lock").known(&error, &call.plugin);
+        known.unwrap_or_else(|| self.lock().handed.returned(error, &call.plugin))
     }
 
     /// The call that the first known task of a call stack works for.
@@ -303,6 +321,8 @@ pub struct InFlight {
     stop: Notify,
     /// Calls to models that are under way on its behalf, and end with it.
     invocations: Mutex<Vec<Weak<Running>>>,
+    /// Errors that the guest was given on its behalf.
+    handed: Mutex<Handed>,
     /// How often it has asked a server.
     pub asked: AtomicU32,
     /// What is needed to make the call again; and the place that it holds.
@@ -328,6 +348,7 @@ impl InFlight {
             stopped: OnceLock::new(),
             stop: Notify::new(),
             invocations: Mutex::default(),
+            handed: Mutex::default(),
             asked: AtomicU32::new(0),
             ticket: Mutex::new(Some(ticket)),
         }
@@ -366,9 +387,9 @@ impl InFlight {
         self.stop.notify_waiters();
     }
 
-    /// An error of the guest's own choice.
-    pub fn own(&self, error: Error) -> Error {
-        error.plugin(&*self.plugin)
+    /// Gives an error to the guest.
+    pub fn hand(&self, error: Error) -> types::Error {
+        self.handed.lock().expect("invariant: no panic under the lock").hand(error)
     }
 
     /// Waits for `work` on behalf of this call, as long as that makes sense.
@@ -396,7 +417,7 @@ impl InFlight {
 
     /// Sends a response, or keeps it until the end of the call if it is the only one.
     pub async fn respond(&self, outputs: Vec<Tensor>) -> Result<()> {
-        check_outputs(&self.plugin, "its", &self.metadata, &outputs)?;
+        check_outputs(&self.plugin, Announced::ByPlugin, &self.metadata, &outputs)?;
         let payload = Payload::Tensors(outputs);
         let service = Service { infer: self.started.elapsed(), rows: 1, ..Service::default() };
         let response = Response { payload, queue_wait: self.queue_wait, service };

@@ -55,7 +55,7 @@ impl<T: Send + 'static> clock::HostWithStore<T> for HasSelf<State> {
         time_us: u64,
     ) -> Trappable<std::result::Result<(), types::Error>> {
         let slept = waited(accessor, tokio::time::sleep(Duration::from_micros(time_us))).await?;
-        Ok(slept.map_err(Into::into))
+        Ok(slept.map_err(|error| accessor.with(|mut access| access.get().hand(error))))
     }
 }
 
@@ -81,8 +81,11 @@ impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<State> {
             Ok((desk.map_or(Caller::Nobody, |desk| desk.by_key(sink.rep())), outputs))
         })?;
         match call {
-            Caller::Call(call) => Ok(call.respond(outputs).await.map_err(Into::into)),
-            Caller::Nobody => Ok(Err(Error::unsupported("the responses ended when execute returned").into())),
+            Caller::Call(call) => Ok(call.respond(outputs).await.map_err(|error| call.hand(error))),
+            Caller::Nobody => {
+                let error = Error::unsupported("the responses ended when execute returned");
+                Ok(Err(accessor.with(|mut access| access.get().hand(error))))
+            }
             Caller::Abandoned(_) => std::future::pending().await,
         }
     }

@@ -16,7 +16,9 @@ impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<State> {
     ) -> wasmtime::Result<Result<http_types::HttpResponse, types::Error>> {
         let grant = accessor.with(|mut access| Arc::clone(&access.get().grant));
         let call = caller(accessor).await?;
-        let Some(outbound) = &grant.outbound else { return Ok(Err(nobody(&grant).into())) };
+        let Some(outbound) = &grant.outbound else {
+            return Ok(Err(accessor.with(|mut access| access.get().hand(nobody(&grant)))));
+        };
         let question = request.into();
         let answer = match &call {
             Some(call) => {
@@ -26,6 +28,7 @@ impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<State> {
             // In `initialize` and `finalize`.
             None => outbound.fetch(question, None, None).await,
         };
-        Ok(answer.map(Into::into).map_err(Into::into))
+        let hand = |error| accessor.with(|mut access| access.get().hand(error));
+        Ok(answer.map(Into::into).map_err(hand))
     }
 }

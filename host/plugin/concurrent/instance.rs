@@ -8,6 +8,7 @@ use super::{Replica, Shared, Ticket};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::concurrent::StreamingModelPlugin;
 use crate::plugin::engine::TICK;
+use crate::plugin::handed::chosen;
 use crate::plugin::instance::in_words;
 use crate::plugin::state::State;
 use crate::plugin::tensor_specs;
@@ -232,7 +233,7 @@ impl Instance {
             .await
             .and_then(|made| made)
             .map_err(failed)?;
-        let (metadata, is_ready) = made.map_err(|error| Error::from(error).context("initialize"))?;
+        let (metadata, is_ready) = made.map_err(|error| chosen(error).context("initialize"))?;
         let (inputs, outputs) = (tensor_specs(metadata.inputs), tensor_specs(metadata.outputs));
         let metadata = Arc::new(Metadata { inputs, outputs, streaming: metadata.streaming });
         let turn = limits.shared.turn;

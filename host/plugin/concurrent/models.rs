@@ -75,14 +75,15 @@ impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<State> {
     ) -> Trappable<Lowered<Resource<Callable>>> {
         let caller = current(&mut access)?;
         let Some(caller) = caller.call() else {
-            return Ok(Err(Error::unsupported("models can be called while a request is answered").into()));
+            let error = Error::unsupported("models can be called while a request is answered");
+            return Ok(Err(access.get().hand(error)));
         };
         let Some(models) = &caller.context.models else {
-            return Ok(Err(Error::unsupported("this request can call no models").into()));
+            return Ok(Err(caller.hand(Error::unsupported("this request can call no models"))));
         };
         match models.target(&model, version.as_deref(), &caller.context) {
             Ok(target) => Ok(Ok(access.get().table.push(Callable { target, caller })?)),
-            Err(error) => Ok(Err(error.into())),
+            Err(error) => Ok(Err(caller.hand(error))),
         }
     }
 }
@@ -110,7 +111,7 @@ impl models::HostCallable for State {
         let inputs = self.borrowed(&inputs)?;
         let responses = match target.start(&caller.context, inputs) {
             Ok(responses) => responses,
-            Err(error) => return Ok(Err(error.into())),
+            Err(error) => return Ok(Err(caller.hand(error))),
         };
         let running = Arc::new(Running::new(Some(responses)));
         caller.calls(&running);
@@ -146,7 +147,7 @@ impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<State> {
         let outcome = caller.wait(Limit::new(timeout_us).hold(answer)).await.and_then(|outcome| outcome);
         match outcome {
             Ok(tensors) => accessor.with(|mut access| access.get().push_all(tensors)).map(Ok),
-            Err(error) => Ok(Err(error.into())),
+            Err(error) => Ok(Err(caller.hand(error))),
         }
     }
 }
@@ -185,7 +186,7 @@ impl<T: Send + 'static> models::HostInvocationWithStore<T> for HasSelf<State> {
             Some(Ok(tensors)) => {
                 accessor.with(|mut access| access.get().push_all(tensors)).map(|all| Some(Ok(all)))
             }
-            Some(Err(error)) => Ok(Some(Err(error.into()))),
+            Some(Err(error)) => Ok(Some(Err(caller.hand(error)))),
         }
     }
 }

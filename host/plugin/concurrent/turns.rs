@@ -151,7 +151,7 @@ async fn serve(
 /// The guest has ended its call in order.
 async fn ended(desk: &Desk, key: u32, task: GuestTaskId, call: &InFlight, (outcome,): Outcome) {
     desk.leave(key, task, true);
-    call.end(outcome.map_err(|error| call.own(error.into()))).await;
+    call.end(outcome.map_err(|error| desk.returned(call, error))).await;
 }
 
 fn drain_limit(life: &Life) -> Duration {

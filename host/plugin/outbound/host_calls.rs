@@ -36,9 +36,9 @@ impl http::Host for State {
         request: http_types::HttpRequest,
     ) -> wasmtime::Result<Result<http_types::HttpResponse, types::Error>> {
         let grant = Arc::clone(&self.grant);
-        let Some(outbound) = &grant.outbound else { return Ok(Err(nobody(&grant).into())) };
+        let Some(outbound) = &grant.outbound else { return Ok(Err(self.hand(nobody(&grant)))) };
         let call = self.call()?;
         let answer = outbound.fetch(request.into(), Some(&call.context), Some(&call.asked)).await;
-        Ok(answer.map(Into::into).map_err(Into::into))
+        Ok(answer.map(Into::into).map_err(|error| self.hand(error)))
     }
 }

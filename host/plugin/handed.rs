@@ -1,0 +1,120 @@
+//! Errors that the host gave to a guest, known again when the guest returns one of them.
+//!
+//! An error of the contract has a kind, a message and a field, and nothing that says who chose the kind.
+//! A guest that passes on what a host call gave it has chosen nothing: what the host said about the
+//! guest's call is not what the caller is to hear about the request.
+
+use super::bindings::types;
+use crate::error::{Error, Ground};
+use std::collections::VecDeque;
+
+/// Errors that are remembered; the oldest is forgotten first.
+const HANDED_MAX: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Handed(VecDeque<Error>);
+
+impl Handed {
+    /// What the guest gets of an error.
+    pub fn hand(&mut self, error: Error) -> types::Error {
+        let lowered = lowered(&error);
+        if self.0.len() == HANDED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(error);
+        lowered
+    }
+
+    /// The error that a guest returns, if it is one of these: of the same kind and about the same field,
+    /// with the host's words, to which the guest may have added its own.
+    fn find(&self, returned: &types::Error) -> Option<&Error> {
+        self.0.iter().rev().find(|error| {
+            types::ErrorKind::from(error.kind()) == returned.kind
+                && error.field_name() == returned.field.as_deref()
+                && returned.message.contains(error.message())
+        })
+    }
+
+    /// The error that a guest of `plugin` returns, if it was given to it.
+    pub fn known(&self, returned: &types::Error, plugin: &str) -> Option<Error> {
+        let error = self.find(returned)?.clone().with_message(&returned.message);
+        Some(error.returned_by(plugin))
+    }
+
+    /// The error that a guest of `plugin` returns.
+    pub fn returned(&self, returned: types::Error, plugin: &str) -> Error {
+        self.known(&returned, plugin).unwrap_or_else(|| chosen(returned).plugin(plugin))
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// An error that a guest has made itself.
+pub(super) fn chosen(error: types::Error) -> Error {
+    let mapped = Error::new(error.kind.into(), error.message).ground(Ground::Plugin);
+    match error.field {
+        Some(field) => mapped.field(field),
+        None => mapped,
+    }
+}
+
+fn lowered(error: &Error) -> types::Error {
+    types::Error {
+        kind: error.kind().into(),
+        message: error.message().to_owned(),
+        field: error.field_name().map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn an_error_that_is_passed_on_is_the_plugins_and_one_of_its_own_is_kept() {
+        let mut handed = Handed::default();
+        let given = handed.hand(Error::not_found("no model \"nope\""));
+        let passed = handed.returned(given.clone(), "p");
+        assert_eq!((passed.kind(), passed.plugin_name()), (Kind::Failed, Some("p")));
+        assert_eq!(passed.message(), "plugin \"p\": a host call failed with not_found: no model \"nope\"");
+        let more = types::Error { message: format!("while asking: {}", given.message), ..given.clone() };
+        let passed = handed.returned(more, "p");
+        assert_eq!(passed.kind(), Kind::Failed);
+        assert!(passed.message().ends_with("not_found: while asking: no model \"nope\""), "{passed}");
+
+        // Another kind, other words, a field: the guest has chosen.
+        let own = types::Error { kind: types::ErrorKind::InvalidInput, ..given.clone() };
+        assert_eq!(handed.returned(own, "p").kind(), Kind::InvalidInput);
+        let own = types::Error { message: "no such user".into(), ..given.clone() };
+        assert_eq!(handed.returned(own, "p").kind(), Kind::NotFound);
+        let own = types::Error { field: Some("user".into()), ..given };
+        assert_eq!(handed.returned(own, "p").kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn what_says_nothing_about_the_request_and_what_is_about_the_callers_data_keep_their_kind() {
+        let mut handed = Handed::default();
+        for kind in [Kind::Overloaded, Kind::Unavailable, Kind::Deadline, Kind::Cancelled, Kind::Failed] {
+            let given = handed.hand(Error::new(kind, "why"));
+            assert_eq!(handed.returned(given, "p").kind(), kind);
+        }
+        let given = handed.hand(Error::invalid("x is too long").ground(Ground::Caller).graph_refusal());
+        let passed = handed.returned(given, "p");
+        assert_eq!((passed.kind(), passed.is_graph_refusal()), (Kind::InvalidInput, true));
+        let given = handed.hand(Error::invalid("y is too long").ground(Ground::Maker).plugin("other"));
+        let passed = handed.returned(given, "p");
+        assert_eq!((passed.kind(), passed.plugin_name()), (Kind::Failed, Some("other")));
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut handed = Handed::default();
+        let first = handed.hand(Error::not_found("first"));
+        (0..HANDED_MAX).for_each(|n| drop(handed.hand(Error::overloaded(n.to_string()))));
+        assert_eq!(handed.returned(first, "p").kind(), Kind::NotFound);
+        assert_eq!(handed.0.len(), HANDED_MAX);
+    }
+}

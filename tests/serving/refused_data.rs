@@ -1,0 +1,148 @@
+//! What the graph of a model refuses about a caller's data is the caller's error, in plain words; nothing that a
+//! caller sends ends the host.
+
+use crate::support::{Answer, Host, Setup, model, plugin};
+use serde_json::{Value, json};
+
+const MODELS: [&str; 7] = ["shared_name", "positions", "parse", "gather", "divide", "frames", "zeros"];
+
+fn setup(more: &str) -> Setup {
+    let models = MODELS.map(|name| format!("[models.{name}]\npath = \"{name}.onnx\"\n"));
+    let setup = Setup::new(&(models.concat() + more));
+    MODELS.iter().fold(setup, |setup, name| setup.file(&format!("{name}.onnx"), model(name)))
+}
+
+fn assert_plain(answer: &Answer) {
+    for part in ["onnxruntime_src", ".cc", ".h:", "ONNXRuntimeError", "Non-zero status"] {
+        assert!(!answer.text().contains(part), "{}", answer.text());
+    }
+}
+
+#[test]
+fn refused_data_is_the_callers_error_and_is_named() {
+    let host = setup("").start();
+    for (name, data, parts) in [
+        (
+            "shared_name",
+            json!({"a": [[1.0, 2.0, 3.0]], "b": [[1.0, 2.0]]}),
+            &["dimension \"len\"", "\"a\" [1,3] has 3", "\"b\" [1,2] has 2", "node \"/scale/Mul\" (Mul)"][..],
+        ),
+        (
+            "positions",
+            json!([1.0, 2.0, 3.0, 4.0, 5.0]),
+            &["node \"/embed/Add\" (Add)", "\"x\" FP32 [5]", "4 by 5"],
+        ),
+        ("parse", json!(["12", "abc"]), &["a text is not a number", "Cast", "\"x\" BYTES [2]"]),
+        ("parse", json!(["1e999"]), &["a text is not a number, or one that is out of range"]),
+        ("gather", json!([3, 99]), &["idx=99", "Gather", "\"x\" INT64 [2]"]),
+        ("divide", json!({"a": [1], "b": [0], "c": [1], "d": [1]}), &["by zero", "\"b\" INT64 [1]"]),
+        ("zeros", json!([-1]), &["ConstantOfShape", "must be >= 0"]),
+    ] {
+        let answer = host.predict(name, data.clone());
+        let error = answer.refused(400, "invalid_input", parts);
+        assert!(error["message"].as_str().unwrap().contains(&format!("model \"{name}:1\"")), "{error}");
+        assert_eq!(error["model"], format!("{name}:1"));
+        assert_plain(&answer);
+    }
+    let log = host.wait_for_log(&["shared_name", "onnxruntime_src"]);
+    assert!(log.contains("INFO"), "the raw text is for the log: {log}");
+    // The same over the Open Inference Protocol.
+    let input = |name: &str, data: Value| {
+        let length = data.as_array().unwrap().len();
+        json!({"name": name, "datatype": "FP32", "shape": [1, length], "data": data})
+    };
+    let body = json!({"inputs": [input("a", json!([1.0, 2.0, 3.0])), input("b", json!([1.0, 2.0]))]});
+    let answer = host.post("/v2/models/shared_name/infer", body.to_string());
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("\\\"len\\\""), "{}", answer.text());
+    assert_plain(&answer);
+}
+
+#[test]
+fn what_the_runtime_takes_is_never_refused_for_the_name_of_a_dimension() {
+    let host = setup("").start();
+    let answer = host.predict("shared_name", json!({"a": [[1.0, 2.0, 3.0]], "b": [[2.0]]}));
+    assert_eq!(answer.result(), json!({"y": [[2.0, 4.0, 6.0]]}));
+}
+
+#[test]
+fn the_runtimes_own_trouble_stays_the_hosts_error() {
+    let host = setup("").start();
+    let answer = host.predict("zeros", json!([1_u64 << 45]));
+    answer.refused(500, "failed", &["model \"zeros:1\"", "ConstantOfShape", "allocate memory"]);
+    assert_plain(&answer);
+    host.wait_for_log(&["ERROR", "zeros", "onnxruntime_src"]);
+    assert_eq!(host.predict("zeros", json!([2])).result(), json!({"y": [0.0, 0.0]}));
+}
+
+#[test]
+fn integers_that_overflow_in_a_division_do_not_end_the_host() {
+    let host = setup("").start();
+    let (least, least_32) = (i64::MIN, i32::MIN);
+    let data = json!({"a": [least, 7, -7], "b": [-1, 2, 2], "c": [least_32, 7, -7], "d": [-1, 2, -1]});
+    let result = host.predict("divide", data).result();
+    assert_eq!(result["quotient"], json!([least, 3, -3]), "it wraps around");
+    assert_eq!(result["rest"], json!([0, 1, 1]));
+    assert_eq!(result["quotient_32"], json!([least_32, 3, 7]));
+    // Where the runtime does not look for zero itself, no answer is made of what came out.
+    let data = json!({"x": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "window": [], "length": [0]});
+    host.predict("frames", data).refused(400, "invalid_input", &["model \"frames:1\"", "by zero"]);
+    assert_eq!(host.predict("gather", json!([1])).status, 200);
+}
+
+#[test]
+fn one_bad_request_of_a_batch_fails_alone() {
+    let host = setup("[models.batched]\npath = \"gather.onnx\"\nmax_batch_size = 16\n").start();
+    let items: Vec<Value> =
+        (0..12).map(|item| json!({"data": [if item == 5 { 99 } else { item % 10 }]})).collect();
+    let answer = host.post("/predict/batch", json!({"model": "batched", "items": items}).to_string()).json();
+    assert_eq!(answer["errors"].as_array().unwrap().len(), 1, "{answer}");
+    assert_eq!(
+        (&answer["errors"][0]["index"], &answer["errors"][0]["kind"]),
+        (&json!(5), &json!("invalid_input"))
+    );
+}
+
+// Plugins
+
+fn behind_plugins() -> Host {
+    setup(
+        "[executors.passed]\nkind = \"custom\"\nplugin = \"pass\"\ninner = \"onnx\"\n\n[executors.onnx]\nkind = \"onnx\"\n\n\
+         [plugins.pass]\npath = \"pass.wasm\"\n\n[plugins.caller]\npath = \"caller.wasm\"\n\n[plugins.outer]\n\
+         path = \"caller.wasm\"\n\n[plugins.outer.config]\nto = \"positions\"\n\n[models.made]\npath = \"positions.onnx\"\n\
+         transformer = \"caller\"\n\n[models.made-passed]\npath = \"positions.onnx\"\ntransformer = \"caller\"\n\n\
+         [models.passed]\npath = \"positions.onnx\"\n\n[models.outer]\nplugin = \"outer\"\n\n[policy]\n\
+         passed = \"passed\"\nmade-passed = \"passed\"\n",
+    )
+    .file("pass.wasm", plugin("pass"))
+    .file("caller.wasm", plugin("caller"))
+    .start()
+}
+
+#[test]
+fn a_plugin_that_passes_the_callers_tensors_on_is_not_at_fault() {
+    let host = behind_plugins();
+    for name in ["passed", "outer"] {
+        let answer = host.predict(name, json!([1.0, 2.0, 3.0, 4.0, 5.0]));
+        let error = answer.refused(400, "invalid_input", &["node \"/embed/Add\" (Add)", "\"x\" FP32 [5]"]);
+        assert_eq!(error["plugin"], Value::Null, "{error}");
+        assert_eq!(
+            host.predict(name, json!([1.0, 2.0, 3.0, 4.0])).result(),
+            json!({"y": [2.0, 3.0, 4.0, 5.0]})
+        );
+    }
+}
+
+#[test]
+fn a_plugin_that_made_the_tensors_is_at_fault() {
+    let host = behind_plugins();
+    for name in ["made", "made-passed"] {
+        let answer = host.predict(name, json!([1.0, 2.0, 3.0, 4.0, 5.0]));
+        let parts = ["plugin \"caller\" made tensors that were refused", "node \"/embed/Add\" (Add)"];
+        let error = answer.refused(500, "failed", &parts);
+        assert_eq!(error["plugin"], "caller", "{error}");
+        assert_plain(&answer);
+        host.wait_for_log(&["ERROR", name, "made tensors", "onnxruntime_src"]);
+        assert_eq!(host.predict(name, json!([1.0, 2.0, 3.0, 4.0])).status, 200);
+    }
+}
