@@ -72,6 +72,7 @@ pub struct Metrics {
     pub shadow_differences: IntCounterVec,
     pub shadow_faults: IntCounterVec,
     pub shadow_dropped: IntCounterVec,
+    pub guard_replays: IntCounterVec,
     pub connections: IntGauge,
     pub connections_max: IntGauge,
     pub connections_closed: IntCounterVec,
@@ -247,6 +248,11 @@ impl Metrics {
             ),
             shadow_faults: counter("hostler_shadow_faults_total", "Copies that failed.", &[]),
             shadow_dropped: counter("hostler_shadow_dropped_total", "Copies not run: busy.", &[]),
+            guard_replays: counter(
+                "hostler_guard_replays_total",
+                "Failed requests that the version before was asked again.",
+                &["outcome"],
+            ),
             connections: gauge("hostler_http_connections", "Open connections of all listeners."),
             connections_max: gauge(
                 "hostler_connections_max",

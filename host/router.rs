@@ -9,7 +9,7 @@ use crate::executor::Call;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
 use crate::policy::tally::Outcome;
-use crate::policy::{Caller, Copy, InUse, Live, Picked, Policy, Route, Shadow};
+use crate::policy::{Caller, Copy, InUse, Kept, Live, Picked, Policy, Route, Shadow};
 use crate::predict::{
     self, BatchResponses, Context, JsonText, MemoryBudget, Parameters, Payload, Response, Responses, Service,
 };
@@ -84,6 +84,8 @@ impl Router {
             queue_wait: Duration::ZERO,
             service: Service::default(),
             ended: false,
+            is_shortened: false,
+            kept: Vec::new(),
         }
     }
 }
@@ -133,6 +135,10 @@ pub struct Journey {
     queue_wait: Duration,
     service: Service,
     ended: bool,
+    /// Whether the caller gave less time than the operator allows for this route.
+    is_shortened: bool,
+    /// Requests that the guard may ask again of the version before, by item.
+    kept: Vec<Option<Kept>>,
 }
 
 impl Journey {
@@ -164,7 +170,7 @@ impl Journey {
     /// Runs one call and waits for its single response.
     pub async fn predict(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Response> {
         refuse_streaming(route)?;
-        let timeout = self.router.timeout(route, ask.timeout);
+        let timeout = self.router.timeout(route, None);
         let copy = self.shadow.as_ref().and_then(|to| to.copy(route, &input, &ask.parameters, timeout));
         let mut responses = self.submit(route, ask, input, Arc::clone(&self.id))?;
         let response = self.answer(route, &mut responses).await?;
@@ -173,18 +179,24 @@ impl Journey {
     }
 
     /// Begins one call. Whoever holds its responses can also wait until the work has really ended.
-    pub fn submit(&self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Result<Responses> {
+    pub fn submit(
+        &mut self,
+        route: &Arc<Route>,
+        ask: Ask,
+        input: Payload,
+        id: Arc<str>,
+    ) -> Result<Responses> {
         let call = self.call(route, ask, input, id);
-        route.executor.submit(call).map_err(|error| error.settled().model(route.name.to_string()))
+        route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
     }
 
     /// Begins one call with 0..n responses. The journey ends with the stream, not with this.
-    pub fn stream(&self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Responses> {
+    pub fn stream(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Responses> {
         self.submit(route, ask, input, Arc::clone(&self.id))
     }
 
     /// The next response of a stream, none after the last.
-    pub async fn next(&mut self, route: &Route, responses: &mut Responses) -> Option<Result<Response>> {
+    pub async fn next(&mut self, route: &Arc<Route>, responses: &mut Responses) -> Option<Result<Response>> {
         let next = responses.next().await?;
         Some(match next {
             Ok(response) => {
@@ -192,14 +204,14 @@ impl Journey {
                 self.service = response.service;
                 Ok(response)
             }
-            Err(error) => Err(error.settled().model(route.name.to_string())),
+            Err(error) => Err(self.judged(route, 0, error, responses)),
         })
     }
 
     /// Waits for the single response of a call that `submit` has begun.
     pub async fn answer(&mut self, route: &Arc<Route>, responses: &mut Responses) -> Result<Response> {
-        let response =
-            responses.one().await.map_err(|error| error.settled().model(route.name.to_string()))?;
+        let response = responses.one().await;
+        let response = response.map_err(|error| self.judged(route, 0, error, responses))?;
         self.queue_wait = response.queue_wait;
         self.service = response.service;
         Ok(response)
@@ -213,16 +225,17 @@ impl Journey {
     ) -> Result<Vec<Result<Response>>> {
         refuse_streaming(route)?;
         self.batch = true;
-        let named = |error: Error| error.settled().model(route.name.to_string());
-        let calls = items
-            .into_iter()
-            .enumerate()
-            .map(|(index, (ask, input))| self.call(route, ask, input, format!("{}/{index}", self.id).into()))
-            .collect();
+        let named = |error: Error| error.model(route.name.to_string());
+        let mut calls = Vec::with_capacity(items.len());
+        for (index, (ask, input)) in items.into_iter().enumerate() {
+            let id = format!("{}/{index}", self.id).into();
+            calls.push(self.call(route, ask, input, id));
+        }
         let mut responses = BatchResponses(route.executor.submit_batch(calls).map_err(named)?);
         let mut answers = Vec::with_capacity(responses.0.len());
-        for response in &mut responses.0 {
-            let answer = response.one().await.map_err(named);
+        for (index, response) in responses.0.iter_mut().enumerate() {
+            let answer = response.one().await;
+            let answer = answer.map_err(|error| self.judged(route, index, error, response));
             if let Ok(response) = &answer {
                 self.queue_wait = self.queue_wait.max(response.queue_wait);
                 self.service += response.service;
@@ -234,8 +247,31 @@ impl Journey {
         Ok(answers)
     }
 
-    fn call(&self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Call {
-        let deadline = self.started + self.router.timeout(route, ask.timeout);
+    /// An error of a call, with what the router knows of it: the model, and whether it says anything about
+    /// the version. A deadline does not if the caller gave less time than the operator allows, or if it
+    /// passed while the call waited for a worker. Of others the guard may ask the version before.
+    fn judged(&mut self, route: &Arc<Route>, index: usize, error: Error, responses: &Responses) -> Error {
+        let error = error.settled().model(route.name.to_string());
+        let deadline = responses.deadline();
+        let has_passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_late = error.kind() == Kind::Deadline && !responses.has_begun();
+        if is_late || (self.is_shortened && has_passed()) {
+            return error.unjudged();
+        }
+        if let Some(kept) = self.kept.get_mut(index).and_then(Option::take) {
+            kept.question(route, &self.id, &error);
+        }
+        error
+    }
+
+    fn call(&mut self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Call {
+        let timeout = self.router.timeout(route, ask.timeout);
+        self.is_shortened = ask.timeout.is_some() && timeout < self.router.timeout(route, None);
+        let deadline = self.started + timeout;
+        let kept = route.keep(&input, &ask.parameters, || self.router.timeout(route, None));
+        if kept.is_some() || self.batch {
+            self.kept.push(kept);
+        }
         let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
         let mut context = Context::new(id, name, version, Some(deadline));
         context.trace.clone_from(&self.trace);
@@ -264,7 +300,7 @@ impl Journey {
     /// Counts the failure of a part of the request, such as one item of a batch.
     pub fn count_error(&self, error: &Error) {
         if let Some(route) = &self.route {
-            route.tally.record(Outcome::of(Some(error.kind()), Duration::ZERO));
+            route.tally.record(Outcome::of(Some(error), Duration::ZERO));
             route.statistics.failed(self.started.elapsed(), SystemTime::now());
         }
         self.log_error(error);
@@ -296,7 +332,7 @@ impl Journey {
             route.metrics.duration.observe(elapsed.as_secs_f64());
             if error.is_some() || !self.batch {
                 let took = self.queue_wait + self.service.total();
-                route.tally.record(Outcome::of(error.map(Error::kind), took));
+                route.tally.record(Outcome::of(error, took));
                 match error {
                     None => route.statistics.answered(elapsed, self.queue_wait, self.service, now),
                     Some(_) => route.statistics.failed(elapsed, now),

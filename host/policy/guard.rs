@@ -16,7 +16,7 @@ pub(super) fn judge(settings: &GuardSettings, route: &str, new: &Counts, old: &C
     let known = old.judged() >= settings.min_requests;
     let before = if known { old.fault_rate() } else { 0.0 };
     if new.fault_rate() > before + settings.max_fault_rate {
-        let (faults, requests) = (new.faults, new.judged());
+        let (faults, requests) = (new.faults(), new.judged());
         let (rate, allowed) = (percent(new.fault_rate()), percent(settings.max_fault_rate));
         let worse =
             if before > 0.0 { format!(" more than the {} before", percent(before)) } else { String::new() };

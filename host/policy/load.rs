@@ -22,6 +22,7 @@ use crate::executor::{
 use crate::metrics::Metrics;
 use crate::plugin::{Engine, Grant, Plugin, Role};
 use crate::predict::Metadata;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -276,6 +277,7 @@ impl Loader {
             labels: BTreeMap::new(),
             metrics,
             tally: Tally::default(),
+            evidence: ArcSwapOption::empty(),
             usage: Usage::default(),
             statistics: Arc::new(Statistics::new(wanted.batching)),
         };
@@ -428,6 +430,11 @@ impl Route {
         let same_executor = Arc::ptr_eq(&self.executor, &other.executor)
             || [self, other].iter().all(|route| route.executor.kind() != CustomExecutor::KIND);
         same_transformer && same_executor && Arc::ptr_eq(&self.callable, &other.callable)
+    }
+
+    /// Whether a plugin in its executor decides how the model is called.
+    pub(super) fn is_behind_plugin(&self) -> bool {
+        self.executor.kind() == CustomExecutor::KIND
     }
 
     /// Whether the statistics of `other` go on with this route.

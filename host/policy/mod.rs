@@ -8,6 +8,7 @@ mod changes;
 mod checks;
 mod describe;
 mod diagnostic;
+mod evidence;
 mod external_data;
 pub mod files;
 mod guard;
@@ -30,6 +31,7 @@ mod watch;
 pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
 pub use describe::{Description, diff};
 pub use diagnostic::Diagnostics;
+pub use evidence::Kept;
 pub use last_good::{LastGood, files_of};
 pub use load::Loader;
 pub use reload::Reloader;
@@ -41,7 +43,8 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Batching, Callable, Executor, ModelTarget};
 use crate::metrics::{Families, Metrics};
 use crate::plugin::{StreamingModel, Transformer};
-use crate::predict::{Context, Metadata, Models, Target};
+use crate::predict::{Context, Metadata, Models, Parameters, Payload, Target};
+use arc_swap::ArcSwapOption;
 use plan::{ModelName, Plan, RoutingPlan, StickyBy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,6 +86,8 @@ pub struct Route {
     pub metrics: RouteMetrics,
     /// What the guard judges by.
     pub tally: tally::Tally,
+    /// While the guard judges it and can ask the version before.
+    evidence: ArcSwapOption<evidence::Evidence>,
     pub statistics: Arc<statistics::Statistics>,
     usage: usage::Usage,
 }
@@ -113,6 +118,17 @@ impl Route {
     /// Whether a request has 0..n responses.
     pub fn is_streaming(&self) -> bool {
         self.callable.metadata().streaming
+    }
+
+    /// Keeps a request while the guard may want to ask it again of the version before.
+    pub fn keep(
+        &self,
+        input: &Payload,
+        parameters: &Parameters,
+        timeout: impl FnOnce() -> Duration,
+    ) -> Option<Kept> {
+        let evidence = self.evidence.load();
+        evidence.as_ref().map(|evidence| evidence.keep(input, parameters, timeout()))
     }
 
     /// Whether its calls wait side by side in an instance that they share, and take no place of its executor.

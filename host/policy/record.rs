@@ -137,7 +137,13 @@ pub struct Judged {
 #[derive(Clone, Debug, Serialize)]
 pub struct Numbers {
     pub requests: u64,
+    /// Those that count.
     pub faults: u64,
+    /// Requests that the model's graph refused.
+    pub refused: u64,
+    /// Faults and refusals that the version before was asked about, and those that it has answered.
+    pub replayed: u64,
+    pub confirmed: u64,
     pub fault_rate: f64,
     pub p95_ms: f64,
 }

@@ -3,6 +3,7 @@
 //! Shadow, then the canary's steps, then a watch once it serves everybody; each stage is judged by the guard.
 //! Nothing here is driven by a clock of its own: the reload thread asks, and does what the answer says.
 
+use super::evidence::{Evidence, Replays};
 use super::guard::{self, QUANTILE, ms};
 use super::plan::{ModelName, StickyBy};
 use super::record::{Judged, Numbers, Progress, Record, seconds};
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// A step that has seen too few requests to be judged lasts at most this many times as long: a service
 /// without traffic does not wait for ever.
 const STEP_TIMES_MAX: u32 = 4;
+
+/// Fewer replays than this are no ground for a verdict while others are under way.
+const REPLAYS_LEAST: u64 = 5;
 
 /// What requests get. Readers take a snapshot; `reload` alone replaces it.
 pub struct Live(pub(super) ArcSwap<Serving>);
@@ -163,7 +167,18 @@ impl Sides {
     }
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.new.evidence.store(None);
+    }
+}
+
 impl Watched {
+    /// Whether too little is known of these faults yet: replays are under way.
+    fn waits_for_evidence(&self, new: &Counts) -> bool {
+        new.replayed < REPLAYS_LEAST && self.new.tally.is_pending()
+    }
+
     fn now(&self) -> Sides {
         let old = self.old.as_ref().map_or_else(Counts::default, |route| route.tally.counts());
         Sides { new: self.new.tally.counts(), old }
@@ -174,17 +189,23 @@ impl Rollout {
     /// A rollout that has not begun. `before` gives a route's counts of the time before.
     pub fn new(
         policy: &Policy,
-        old: &Content,
+        old: &Arc<Content>,
         guard: GuardSettings,
         record: Record,
         before: impl Fn(&ModelName) -> Counts,
+        metrics: &Arc<Metrics>,
     ) -> Self {
-        let routes = differing(&policy.content, old).map(|(new, old)| {
+        let replays = Replays::new(metrics);
+        let routes = differing(&policy.content, old).map(|(new, before_it)| {
+            let evidence = before_it
+                .as_ref()
+                .and_then(|route| Evidence::new((&*policy.content, &*new), (old, route), &replays));
+            new.evidence.store(evidence);
             let mut watched = Watched {
                 name: new.name.clone(),
                 before: before(&new.name),
                 new,
-                old,
+                old: before_it,
                 start: Sides::default(),
                 stage: Sides::default(),
                 told: Sides::default(),
@@ -303,7 +324,12 @@ impl Rollout {
             let stage = now.since(&watched.stage);
             seen += stage.new.judged();
             let name = watched.name.to_string();
-            let judge = |new: &Counts, old: &Counts| guard::judge(&self.guard, &name, new, old);
+            let judge = |new: &Counts, old: &Counts| {
+                if watched.waits_for_evidence(new) {
+                    return None;
+                }
+                guard::judge(&self.guard, &name, new, old)
+            };
             let worse = match self.stage {
                 Stage::Watch => judge(&stage.new, &watched.before),
                 // A slow trickle shows over all stages, a sudden change in one.
@@ -339,9 +365,12 @@ impl Rollout {
             let grown = now.since(&watched.told);
             watched.told = now;
             for (side, counts) in [("new", grown.new), ("old", grown.old)] {
-                for (outcome, count) in
-                    [("ok", counts.ok()), ("fault", counts.faults), ("other", counts.others)]
-                {
+                for (outcome, count) in [
+                    ("ok", counts.ok()),
+                    ("fault", counts.suspects()),
+                    ("refused", counts.refusals),
+                    ("other", counts.others),
+                ] {
                     metrics.generation_requests.with_label_values(&[side, outcome]).inc_by(count);
                 }
             }
@@ -351,7 +380,10 @@ impl Rollout {
     pub fn progress(&self) -> Progress {
         let numbers = |counts: &Counts| Numbers {
             requests: counts.judged(),
-            faults: counts.faults,
+            faults: counts.faults(),
+            refused: counts.refusals,
+            replayed: counts.replayed,
+            confirmed: counts.confirmed,
             fault_rate: counts.fault_rate(),
             p95_ms: ms(counts.quantile(QUANTILE)),
         };

@@ -142,8 +142,12 @@ impl Copy {
             }
             let took =
                 outcome.as_ref().map_or(Duration::ZERO, |answer| answer.queue_wait + answer.service.total());
-            let counted = Outcome::of(error, took);
+            let counted = Outcome::of(outcome.as_ref().err(), took);
             self.route.tally.record(counted);
+            if matches!(counted, Outcome::Fault | Outcome::Refused) {
+                // The old policy has answered this very request.
+                self.route.tally.replayed(true);
+            }
             let verdict = match (counted, outcome) {
                 (Outcome::Fault, _) => Verdict::Fault,
                 (_, Err(_)) => Verdict::Different,
@@ -173,7 +177,7 @@ impl Copy {
         }
         let call = Call {
             context: Arc::new(context),
-            input: self.input.clone(),
+            input: self.input.clone().from_caller(),
             transformer: self.route.transformer.clone(),
             callable: Arc::clone(&self.route.callable),
             batching: self.route.batching,

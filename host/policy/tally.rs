@@ -2,7 +2,9 @@
 //!
 //! Latencies fall into buckets a fifth apart, which is fine enough to tell two versions from each other.
 
-use crate::error::Kind;
+use super::Route;
+use crate::error::{Error, Kind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,14 +18,18 @@ pub enum Outcome {
     Ok(Duration),
     /// The plugin's, the model's or the host's fault.
     Fault,
+    /// The graph of the model refused the inputs: the caller's fault, or the model's.
+    Refused,
     /// The caller's fault, or a full queue: says nothing about the version.
     Other,
 }
 
 impl Outcome {
-    pub fn of(error: Option<Kind>, took: Duration) -> Self {
-        match error {
+    pub fn of(error: Option<&Error>, took: Duration) -> Self {
+        match error.map(Error::kind) {
             None => Outcome::Ok(took),
+            Some(_) if error.is_some_and(Error::is_unjudged) => Outcome::Other,
+            Some(Kind::InvalidInput) if error.is_some_and(Error::is_graph_refusal) => Outcome::Refused,
             Some(Kind::Failed | Kind::Unavailable | Kind::Deadline) => Outcome::Fault,
             Some(
                 Kind::InvalidInput
@@ -43,7 +49,13 @@ impl Outcome {
 pub struct Tally {
     latencies: [AtomicU64; BUCKETS],
     faults: AtomicU64,
+    refusals: AtomicU64,
     others: AtomicU64,
+    /// Faults and refusals that the version before was asked about, and those that it has answered.
+    replayed: AtomicU64,
+    confirmed: AtomicU64,
+    /// Replays under way.
+    pending: AtomicU64,
 }
 
 impl Default for Tally {
@@ -51,7 +63,11 @@ impl Default for Tally {
         Tally {
             latencies: [const { AtomicU64::new(0) }; BUCKETS],
             faults: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
             others: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
         }
     }
 }
@@ -61,17 +77,34 @@ impl Tally {
         let counter = match outcome {
             Outcome::Ok(took) => &self.latencies[bucket(took)],
             Outcome::Fault => &self.faults,
+            Outcome::Refused => &self.refusals,
             Outcome::Other => &self.others,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What the version before made of a request that this one failed.
+    pub(super) fn replayed(&self, is_answered: bool) {
+        // In this order: nobody sees more confirmed than replayed.
+        self.replayed.fetch_add(1, Ordering::Release);
+        self.confirmed.fetch_add(u64::from(is_answered), Ordering::Release);
+    }
+
+    /// Whether replays are under way.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn counts(&self) -> Counts {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let get = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let confirmed = get(&self.confirmed);
         Counts {
             latencies: self.latencies.iter().map(get).collect(),
-            faults: get(&self.faults),
+            suspects: get(&self.faults),
+            refusals: get(&self.refusals),
             others: get(&self.others),
+            replayed: get(&self.replayed),
+            confirmed,
         }
     }
 }
@@ -80,9 +113,13 @@ impl Tally {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     latencies: Vec<u64>,
-    pub faults: u64,
+    /// Faults, whatever the version before would have answered.
+    suspects: u64,
+    pub refusals: u64,
     /// Not judged.
     pub others: u64,
+    pub replayed: u64,
+    pub confirmed: u64,
 }
 
 impl Counts {
@@ -90,8 +127,11 @@ impl Counts {
         let before = earlier.latencies.iter().copied().chain(std::iter::repeat(0));
         Counts {
             latencies: self.latencies.iter().zip(before).map(|(now, before)| now - before).collect(),
-            faults: self.faults - earlier.faults,
+            suspects: self.suspects - earlier.suspects,
+            refusals: self.refusals - earlier.refusals,
             others: self.others - earlier.others,
+            replayed: self.replayed - earlier.replayed,
+            confirmed: self.confirmed - earlier.confirmed,
         }
     }
 
@@ -99,13 +139,28 @@ impl Counts {
         self.latencies.iter().sum()
     }
 
+    /// Faults, before the version before was asked.
+    pub fn suspects(&self) -> u64 {
+        self.suspects
+    }
+
+    /// Faults that count. Where the version before was asked about some of what failed, the same share of
+    /// all counts as it has answered of these; where it was not, all faults do, and no refusals.
+    pub fn faults(&self) -> u64 {
+        if self.replayed == 0 {
+            return self.suspects;
+        }
+        let (failed, replayed) = (self.suspects + self.refusals, self.replayed);
+        (failed * self.confirmed.min(replayed) + replayed / 2) / replayed
+    }
+
     /// Calls that say something about the version.
     pub fn judged(&self) -> u64 {
-        self.ok() + self.faults
+        self.ok() + self.faults()
     }
 
     pub fn fault_rate(&self) -> f64 {
-        self.faults as f64 / self.judged().max(1) as f64
+        self.faults() as f64 / self.judged().max(1) as f64
     }
 
     /// The latency under which this share of the good calls stays; zero without any.
@@ -128,6 +183,26 @@ impl Counts {
         }
         (0..faults).for_each(|_| tally.record(Outcome::Fault));
         tally.counts()
+    }
+}
+
+/// A replay under way for a route.
+pub(super) struct Pending(Arc<Route>);
+
+impl Pending {
+    pub fn new(route: Arc<Route>) -> Self {
+        route.tally.pending.fetch_add(1, Ordering::AcqRel);
+        Pending(route)
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.0.tally
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.tally.pending.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -172,7 +247,7 @@ mod tests {
         (0..10).for_each(|_| tally.record(Outcome::Fault));
         tally.record(Outcome::Other);
         let counts = tally.counts().since(&before);
-        assert_eq!((counts.judged(), counts.faults, counts.others), (100, 10, 1));
+        assert_eq!((counts.judged(), counts.faults(), counts.others), (100, 10, 1));
         assert!((counts.fault_rate() - 0.1).abs() < 1e-9);
         let p95 = counts.quantile(0.95);
         assert!(p95 > ms(10) && p95 < ms(13), "{p95:?}");
@@ -180,9 +255,27 @@ mod tests {
     }
 
     #[test]
+    fn faults_count_as_far_as_the_version_before_answers() {
+        let tally = Tally::default();
+        (0..10).for_each(|_| tally.record(Outcome::Fault));
+        (0..30).for_each(|_| tally.record(Outcome::Refused));
+        assert_eq!(tally.counts().faults(), 10, "nothing was replayed");
+        tally.replayed(false);
+        assert_eq!(tally.counts().faults(), 0);
+        tally.replayed(true);
+        assert_eq!(tally.counts().faults(), 20, "one half of all that failed");
+        (0..2).for_each(|_| tally.replayed(false));
+        assert_eq!((tally.counts().faults(), tally.counts().judged()), (10, 10));
+    }
+
+    #[test]
     fn a_kind_is_a_fault_or_says_nothing() {
+        let outcome = |error: &Error| Outcome::of(Some(error), Duration::ZERO);
         let faults =
-            Kind::ALL.into_iter().filter(|kind| Outcome::of(Some(*kind), Duration::ZERO) == Outcome::Fault);
+            Kind::ALL.into_iter().filter(|kind| outcome(&Error::new(*kind, "why")) == Outcome::Fault);
         assert_eq!(faults.collect::<Vec<_>>(), [Kind::Unavailable, Kind::Deadline, Kind::Failed]);
+        assert_eq!(outcome(&Error::deadline("the caller's own").unjudged()), Outcome::Other);
+        assert_eq!(outcome(&Error::invalid("x").graph_refusal()), Outcome::Refused);
+        assert_eq!(outcome(&Error::failed("x").graph_refusal()), Outcome::Fault);
     }
 }

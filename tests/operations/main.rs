@@ -7,6 +7,7 @@ mod builds;
 mod canary;
 mod cli;
 mod drill;
+mod evidence;
 mod examples;
 mod executors;
 mod files;

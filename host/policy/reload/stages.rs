@@ -38,7 +38,8 @@ impl ReloadThread {
             let known = unproven.as_ref().and_then(|old| old.before(name));
             known.unwrap_or_else(|| self.recent.counts(&base, name))
         };
-        let mut rollout = Rollout::new(&policy, &base.content, guard, record.clone(), before);
+        let mut rollout =
+            Rollout::new(&policy, &base.content, guard, record.clone(), before, &self.loader.metrics);
         if let Some(canary) = settings.canary {
             rollout = rollout.with_canary(canary, &policy.content, &self.loader.metrics);
         }

@@ -57,7 +57,7 @@ pub(in crate::server) async fn infer(
 /// Begins a model that gives any number of responses; one that answers once gives one.
 #[expect(clippy::result_large_err, reason = "both sides hold the journey, and a box would cost every stream")]
 pub(in crate::server) fn stream(
-    journey: Journey,
+    mut journey: Journey,
     route: &Arc<Route>,
     request: InferRequest,
 ) -> Result<InferStream, (Journey, Error)> {
