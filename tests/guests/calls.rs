@@ -253,7 +253,7 @@ fn a_transformer_in_any_language_passes_an_error_on() {
         .start();
         for place in ["before", "after"] {
             for (to, status, kind, part) in [
-                ("nobody", 404, "not_found", "no model \"nobody\""),
+                ("nobody", 500, "failed", "no model \"nobody\""),
                 ("bad", 503, "unavailable", "as its config says"),
                 ("slow", 504, "deadline", "has not answered within 50000 us"),
             ] {

@@ -98,7 +98,7 @@ fn models_with_exactly_one_response_wait_side_by_side_too() {
     assert!(started.elapsed() < Duration::from_millis(800), "{:?}", started.elapsed());
     // None, or a second one, is the plugin's fault.
     let two = host.post("/predict", request(&[0, 0], 0, none()).to_string());
-    two.refused(501, "unsupported", &["exactly one response"]);
+    two.refused(500, "failed", &["failed with unsupported", "exactly one response"]);
     let empty = host.post("/predict", request(&[], 0, none()).to_string());
     empty.refused(500, "failed", &["without a response"]);
 }
