@@ -147,6 +147,8 @@ fn main() -> ExitCode {
         }
         Action::Wit { folder } => cli::write_contract(&folder),
     };
+    // ONNX Runtime takes its own things down when the process exits; no session may be left to free then.
+    hostler::executor::unload::finish(Duration::from_secs(10));
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -28,6 +28,7 @@ mod texts;
 mod thread_pool;
 mod threads;
 mod triton;
+pub mod unload;
 mod workers;
 
 pub use batch::Batching;

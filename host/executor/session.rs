@@ -4,7 +4,7 @@
 //! at its deadline at the next node of the graph; until then its worker is held.
 
 use super::refusal::{Dimensions, run_error};
-use super::{BoxFuture, Callable, LoadLimit, Sink, division, texts};
+use super::{BoxFuture, Callable, LoadLimit, Sink, division, texts, unload};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count};
 use bytes::Bytes;
@@ -61,6 +61,8 @@ impl OnnxModel {
         limit: &LoadLimit,
         config: SessionConfig,
     ) -> Result<Self> {
+        // Also what is given up half-way is freed.
+        let _trimmed = Trimmed;
         check_device(config.device)?;
         let sessions = (0..config.sessions.max(1))
             .map(|_| {
@@ -148,6 +150,21 @@ impl OnnxModel {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Session>> {
         self.sessions.lock().expect("invariant: no panic under the lock")
+    }
+}
+
+impl Drop for OnnxModel {
+    fn drop(&mut self) {
+        unload::free(std::mem::take(&mut *self.lock()));
+    }
+}
+
+/// Loading a model takes a multiple of the memory that it keeps.
+struct Trimmed;
+
+impl Drop for Trimmed {
+    fn drop(&mut self) {
+        unload::trim_soon();
     }
 }
 

@@ -16,5 +16,6 @@ mod guard;
 mod manifest;
 mod models;
 mod reload;
+mod reload_memory;
 mod routing;
 mod soak;

@@ -10,6 +10,7 @@ pub mod gather;
 pub mod grpc;
 pub mod jobs;
 pub mod load;
+pub mod onnx;
 pub mod slow;
 pub mod store;
 pub mod streaming;
