@@ -15,6 +15,7 @@ mod load_limit;
 mod onnx;
 mod places;
 mod pool;
+mod private_folder;
 mod queue;
 mod refusal;
 mod room;
@@ -37,8 +38,9 @@ pub use lend::Lent;
 pub use load_limit::LoadLimit;
 pub use onnx::OnnxExecutor;
 pub use pool::PoolConfig;
+pub use private_folder::PrivateFolder;
 pub use runs::{Runs, RunsOfSize};
-pub use session::{Device, SessionConfig};
+pub use session::{Device, ExternalFiles, OnnxSource, SessionConfig};
 pub use shared::SharedCallable;
 pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
@@ -102,9 +104,8 @@ pub trait Executor: Send + Sync {
 
 /// Where a model comes from.
 pub enum Source {
-    /// An ONNX file, with the bytes that were read (and hashed) from it. With external data the runtime
-    /// reads the file again, beside its data.
-    Onnx { path: PathBuf, bytes: bytes::Bytes, external_data: bool, limit: LoadLimit },
+    /// An ONNX file, with the bytes that were read (and hashed) from it and from its external data.
+    Onnx(OnnxSource),
     /// A plugin in the role `model`.
     Plugin(Arc<crate::plugin::PluginModel>),
     /// A model of the remote that an executor stands for; without a version the only one that is there.

@@ -44,10 +44,10 @@ impl Executor for OnnxExecutor {
 
     fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
         match source {
-            Source::Onnx { path, bytes, external_data, limit } => {
+            Source::Onnx(model) => {
                 let environment = super::runtime::environment(self.library.as_deref())?;
-                let model = OnnxModel::load(&environment, path, bytes, *external_data, limit, self.sessions)?;
-                Ok(Arc::new(model))
+                let loaded = OnnxModel::load(&environment, model, self.sessions)?;
+                Ok(Arc::new(loaded))
             }
             Source::Plugin(plugin) => Err(self.runs_no_plugin(plugin.name())),
             Source::Streaming { plugin, .. } => Err(self.runs_no_plugin(plugin.name())),

@@ -4,7 +4,7 @@
 //! at its deadline at the next node of the graph; until then its worker is held.
 
 use super::refusal::{Dimensions, run_error};
-use super::{BoxFuture, Callable, LoadLimit, Sink, division, texts, unload};
+use super::{BoxFuture, Callable, LoadLimit, PrivateFolder, Sink, division, texts, unload};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -43,6 +43,52 @@ pub struct SessionConfig {
     pub intra_threads: usize,
 }
 
+/// An ONNX model as it was read, before it is loaded.
+pub struct OnnxSource {
+    /// Where the file is, for messages. It is not read again.
+    pub path: PathBuf,
+    pub bytes: Bytes,
+    pub external: ExternalFiles,
+    /// False if the host could not tell which external data the file names.
+    pub is_readable: bool,
+    /// For each session.
+    pub limit: LoadLimit,
+}
+
+/// Where ONNX Runtime finds a model's external data. It finds none elsewhere.
+pub enum ExternalFiles {
+    None,
+    /// Copies under the names that the model gives them. May go once the sessions are made.
+    Folder(PrivateFolder),
+    Memory(Vec<(PathBuf, Arc<[u8]>)>),
+}
+
+impl ExternalFiles {
+    /// A path that cannot exist: without a folder ONNX Runtime would look in the process's working folder.
+    const NO_FOLDER: &str = "/dev/null/no-external-data";
+
+    /// Has sessions find these files and no others.
+    fn give_to(&self, builder: SessionBuilder) -> Result<SessionBuilder> {
+        let folder = match self {
+            ExternalFiles::Folder(folder) => folder
+                .path()
+                .to_str()
+                .ok_or_else(|| Error::unavailable(format!("{} is not UTF-8", folder.path().display())))?,
+            ExternalFiles::None | ExternalFiles::Memory(_) => Self::NO_FOLDER,
+        };
+        let key = "session.model_external_initializers_file_folder_path";
+        let mut builder = builder.with_config_entry(key, folder).map_err(load_error)?;
+        if let ExternalFiles::Memory(files) = self {
+            for (name, content) in files {
+                let content = Arc::clone(content);
+                builder =
+                    builder.with_external_initializer_file_in_memory(name, content).map_err(load_error)?;
+            }
+        }
+        Ok(builder)
+    }
+}
+
 pub(super) struct OnnxModel {
     metadata: Metadata,
     dimensions: Dimensions,
@@ -52,13 +98,10 @@ pub(super) struct OnnxModel {
 }
 
 impl OnnxModel {
-    /// Makes the sessions. With external data the model is read from `path`, beside its data.
+    /// Makes the sessions.
     pub fn load(
         environment: &ort::environment::Environment,
-        path: &Path,
-        bytes: &[u8],
-        external_data: bool,
-        limit: &LoadLimit,
+        source: &OnnxSource,
         config: SessionConfig,
     ) -> Result<Self> {
         // Also what is given up half-way is freed.
@@ -66,20 +109,20 @@ impl OnnxModel {
         check_device(config.device)?;
         let sessions = (0..config.sessions.max(1))
             .map(|_| {
-                let mut builder = on(config.device, builder(environment, config).map_err(load_error)?)?;
+                let builder = on(config.device, builder(environment, config).map_err(load_error)?)?;
+                let mut builder = source.external.give_to(builder)?;
                 let canceler = builder.canceler();
                 // Takes effect at the next step of the load; until then, and for its memory, there is no bound.
                 let stop = move || drop(canceler.cancel());
-                limit.run(stop, || {
-                    if external_data {
-                        builder.commit_from_file(path)
-                    } else {
-                        builder.commit_from_memory(bytes)
-                    }
-                    .map_err(load_error)
-                })
+                source.limit.run(stop, || builder.commit_from_memory(&source.bytes).map_err(load_error))
             })
             .collect::<Result<Vec<_>>>()?;
+        if !source.is_readable {
+            return Err(Error::unsupported(
+                "ONNX Runtime loads it, but its form does not show which files with external data it names; save it \
+                 again with the onnx package",
+            ));
+        }
         let metadata = metadata(&sessions[0])?;
         let optional = sessions[0].overridable_initializers();
         let required = sessions[0].inputs().iter().map(|input| (input.name(), input.dtype()));

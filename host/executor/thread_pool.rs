@@ -46,9 +46,9 @@ impl Executor for ThreadPoolExecutor {
 
     fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
         Ok(match source {
-            Source::Onnx { path, bytes, external_data, limit } => {
+            Source::Onnx(model) => {
                 let environment = super::runtime::environment(self.library.as_deref())?;
-                Arc::new(OnnxModel::load(&environment, path, bytes, *external_data, limit, self.sessions)?)
+                Arc::new(OnnxModel::load(&environment, model, self.sessions)?)
             }
             Source::Plugin(plugin) => Arc::new(PluginCallable(Arc::clone(plugin))),
             Source::Remote { name, .. } => return Err(super::refuse_remote(self.name(), Self::KIND, name)),

@@ -74,9 +74,9 @@ pub fn describe(plan: &Plan) -> Description {
         match &model.source {
             SourcePlan::Onnx { file, external } => {
                 entry.insert("file".into(), file.sha256.clone());
-                for file in external {
-                    let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    entry.insert(format!("external.{name}"), file.sha256.clone());
+                for data in external {
+                    let name = data.beside(file).to_string_lossy();
+                    entry.insert(format!("external.{name}"), data.sha256.clone());
                 }
             }
             SourcePlan::Plugin(plugin) => drop(entry.insert("plugin".into(), plugin.to_string())),

@@ -4,11 +4,13 @@
 //! policy never runs anything other than what it says. Small files are kept in memory from the moment that
 //! they were digested until the policy is built, so that one which changes all the time can be loaded too.
 
+use super::external_data::{self, Fault};
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Limit, Progress};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,14 @@ pub struct File {
     /// SHA-256 of the content, in hexadecimal.
     pub sha256: String,
     pub bytes: u64,
+}
+
+impl File {
+    /// The path of external data relative to the folder of its model.
+    pub fn beside(&self, model: &File) -> &Path {
+        let folder = model.path.parent().unwrap_or(Path::new(""));
+        self.path.strip_prefix(folder).unwrap_or(&self.path)
+    }
 }
 
 /// What the file system says of a file without reading it. A change of content changes this, unless it
@@ -80,7 +90,18 @@ pub struct Files {
 struct Known {
     stat: Stat,
     file: File,
-    external_data: Option<Vec<PathBuf>>,
+    /// Of a model: its external data, or why they cannot be served.
+    external_data: Option<Result<Vec<Needed>, String>>,
+}
+
+/// External data as a model names them.
+#[derive(Clone)]
+struct Needed {
+    /// Relative to the model's folder.
+    name: PathBuf,
+    bytes_min: u64,
+    /// The tensor that needs as many.
+    tensor: String,
 }
 
 #[derive(Default)]
@@ -120,15 +141,29 @@ impl Files {
     /// An ONNX file with the files beside it that hold its external data.
     pub fn model(&self, path: &Path, limits: &FileLimits) -> Result<(File, Vec<File>)> {
         let known = self.known(path, limits.of(FileKind::Model), true)?;
-        let beside = path.parent().unwrap_or(Path::new("."));
-        let external = known.external_data.unwrap_or_default();
-        let external = external.iter().map(|name| {
-            let path = beside.join(name);
-            let file = self.file(&path, limits.of(FileKind::ExternalData));
-            // The caller names the model's file; what is missing is another.
-            file.map_err(|error| error.context(format!("its external data {}", path.display())))
-        });
+        let needed = known.external_data.unwrap_or(Ok(Vec::new())).map_err(Error::invalid)?;
+        let limit = limits.of(FileKind::ExternalData);
+        let external = needed.iter().map(|needed| self.external(path, needed, limit));
         Ok((known.file, external.collect::<Result<_>>()?))
+    }
+
+    fn external(&self, model: &Path, needed: &Needed, limit: Limit) -> Result<File> {
+        let Needed { name, bytes_min, tensor } = needed;
+        let path = model.parent().unwrap_or(Path::new(".")).join(name);
+        if path == model {
+            let why = "the file of its external data is the model itself";
+            return Err(Error::invalid(format!("tensor {tensor:?}: {why}")));
+        }
+        let file = self.file(&path, limit);
+        // The caller names the model's file; what is missing is another.
+        let file = file.map_err(|error| error.context(format!("its external data {}", path.display())))?;
+        if file.bytes < *bytes_min {
+            let (name, bytes) = (name.display(), file.bytes);
+            return Err(Error::invalid(format!(
+                "tensor {tensor:?} needs {bytes_min} bytes of {name}, which has {bytes}"
+            )));
+        }
+        Ok(file)
     }
 
     /// Reads a file that a plan names; fails if its content is no longer the same.
@@ -139,7 +174,6 @@ impl Files {
             return Ok(content.clone());
         }
         let path = file.path.display();
-        let changed = || Error::unavailable("it changed while it was being loaded").transient();
         let mut content = Vec::new();
         let limit = Limit::bytes(FileKind::Asset, u64::MAX);
         input_file::read_in_pieces(&self.location(&file.path), limit, &self.progress, |piece| {
@@ -153,6 +187,34 @@ impl Files {
             return Err(changed().context(format!("cannot read {path}")));
         }
         Ok(content.into())
+    }
+
+    /// Copies a file that a plan names, and fails if its content is no longer the same. The inner error is
+    /// that of writing: the file is not at fault.
+    pub fn copy(&self, file: &File, to: &mut impl Write) -> Result<std::io::Result<()>> {
+        let (mut digest, mut bytes, mut failed) = (Sha256::new(), 0_u64, None);
+        let limit = Limit::bytes(FileKind::ExternalData, u64::MAX);
+        let read = input_file::read_in_pieces(&self.location(&file.path), limit, &self.progress, |piece| {
+            digest.update(piece);
+            bytes += piece.len() as u64;
+            if bytes > file.bytes {
+                return Err(changed());
+            }
+            to.write_all(piece).map_err(|error| {
+                let message = Error::io(&error);
+                failed = Some(error);
+                message
+            })
+        });
+        if let Some(error) = failed {
+            return Ok(Err(error));
+        }
+        let same = || match format!("{:x}", digest.finalize()) == file.sha256 {
+            true => Ok(Ok(())),
+            false => Err(changed()),
+        };
+        read.and_then(|()| same())
+            .map_err(|error| error.context(format!("cannot read {}", file.path.display())))
     }
 
     /// Every path that was asked for since the last call.
@@ -184,7 +246,7 @@ impl Files {
             Ok(())
         })?;
         let sha256 = format!("{:x}", digest.finalize());
-        let external_data = is_model.then(|| super::external_data::locations(&content));
+        let external_data = is_model.then(|| needed(&content));
         if content.len() as u64 == bytes {
             self.hold(path, &sha256, content);
         }
@@ -210,6 +272,24 @@ impl Files {
             let replaced = held.contents.insert(path.to_owned(), (sha256.to_owned(), content.into()));
             held.bytes -= replaced.map_or(0, |(_, content)| content.len());
         }
+    }
+}
+
+fn changed() -> Error {
+    Error::unavailable("it changed while it was being loaded").transient()
+}
+
+fn needed(model: &[u8]) -> Result<Vec<Needed>, String> {
+    match external_data::scan(model) {
+        Ok(found) => {
+            let files = found.files.into_iter();
+            Ok(files
+                .map(|(name, data)| Needed { name, bytes_min: data.bytes_min, tensor: data.tensor })
+                .collect())
+        }
+        // What is wrong with it is for ONNX Runtime to say.
+        Err(Fault::Unreadable) => Ok(Vec::new()),
+        Err(fault) => Err(fault.to_string()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! The only place that knows concrete executors. Whatever an earlier policy has already is taken from
 //! there, by content: a reload costs what changed. Runs on loader threads; blocks.
 
+mod onnx_source;
 mod parts;
 
 pub(super) use self::parts::Parts;
@@ -299,15 +300,11 @@ impl Loader {
         plugin: impl Fn(&Arc<str>) -> (Arc<str>, PluginPlan),
     ) -> Result<Source> {
         Ok(match &wanted.source {
-            SourcePlan::Onnx { file, external } => Source::Onnx {
-                path: files.location(&file.path),
-                bytes: files.read(file)?,
-                external_data: !external.is_empty(),
-                limit: LoadLimit {
-                    time: plan.reload.model_load_timeout,
-                    cancel: files.progress.stop.clone(),
-                },
-            },
+            SourcePlan::Onnx { file, external } => {
+                let limit =
+                    LoadLimit { time: plan.reload.model_load_timeout, cancel: files.progress.stop.clone() };
+                Source::Onnx(onnx_source::read(file, external, files, limit)?)
+            }
             SourcePlan::Plugin(name) => {
                 let model = parts.plugins[&plugin(name)].model.as_ref();
                 match model.expect("invariant: the plan wants this role") {

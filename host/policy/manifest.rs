@@ -194,6 +194,8 @@ pub struct Model {
     pub remote: Option<Spanned<Remote>>,
     /// The model file counts only when it has this digest.
     pub sha256: Option<Spanned<String>>,
+    /// The same for its external data, by their path relative to the model's folder.
+    pub data_sha256: BTreeMap<String, Spanned<String>>,
     /// A plugin in the role `transformer`.
     pub transformer: Option<Spanned<String>>,
     pub timeout_ms: Option<Spanned<u64>>,

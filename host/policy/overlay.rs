@@ -83,7 +83,7 @@ impl Overrides {
     const KEYS: [&str; 3] = ["max_batch_size", "max_queue_delay_us", "timeout_ms"];
 
     /// Keys of `[models]` that a request must not set.
-    const REFUSED: [&str; 6] = ["path", "plugin", "remote", "sha256", "transformer", "checks"];
+    const REFUSED: [&str; 7] = ["path", "plugin", "remote", "sha256", "data_sha256", "transformer", "checks"];
 
     /// Whether a key can be overridden.
     pub fn takes(key: &str) -> bool {

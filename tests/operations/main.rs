@@ -10,6 +10,7 @@ mod drill;
 mod evidence;
 mod examples;
 mod executors;
+mod external_data;
 mod files;
 mod gpu;
 mod guard;

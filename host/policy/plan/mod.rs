@@ -421,9 +421,9 @@ impl<'a> Planner<'a> {
         fault.transient = error.is_transient();
     }
 
-    /// A pinned file that has another digest is still to come.
-    fn pinned(&mut self, what: &str, file: &File, pin: Option<&Spanned<String>>) {
-        let Some(pin) = pin else { return };
+    /// A pinned file that has another digest is still to come. True if the file is as its pin says.
+    fn pinned(&mut self, what: &str, file: &File, pin: Option<&Spanned<String>>) -> bool {
+        let Some(pin) = pin else { return true };
         let wanted = pin.get_ref().trim_start_matches("sha256:").to_lowercase();
         if wanted.len() != 64 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let message = format!("{what}: sha256 is not a digest of 64 hexadecimal digits");
@@ -432,7 +432,10 @@ impl<'a> Planner<'a> {
             let path = file.path.display();
             self.pending
                 .push(format!("{what}: {path} has sha256 {}, the manifest waits for {wanted}", file.sha256));
+        } else {
+            return true;
         }
+        false
     }
 
     fn model_name(&mut self, key: &Spanned<String>) -> Option<ModelName> {

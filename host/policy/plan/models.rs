@@ -164,6 +164,9 @@ impl Planner<'_> {
                     let hint = format!("a plugin is pinned by sha256 under [plugins.{}]", plugin.get_ref());
                     self.hinted(pin.span(), format!("{what} has sha256 and no file of its own"), hint);
                 }
+                if let Some(pin) = table.data_sha256.values().next() {
+                    self.fault(pin.span(), format!("{what} has data_sha256 and no file of its own"));
+                }
                 self.want_role(what, plugin, Role::Model, plugins).map(SourcePlan::Plugin)
             }
             (Some(_), Some(plugin)) => {
@@ -189,12 +192,45 @@ impl Planner<'_> {
         let full = self.folder.join(path.get_ref());
         match self.files.model(&full, &self.limits) {
             Ok((file, external)) => {
-                self.pinned(what, &file, table.sha256.as_ref());
+                // The model may be the old one still, with other data.
+                if self.pinned(what, &file, table.sha256.as_ref()) {
+                    self.data_pinned(what, table, &file, &external);
+                }
                 Some((file, external))
             }
             Err(error) => {
                 self.unreadable(what, path, &error);
                 None
+            }
+        }
+    }
+
+    /// The pins of external data. Where the model has one, each of its files must have one.
+    fn data_pinned(&mut self, what: &str, table: &manifest::Model, file: &File, external: &[File]) {
+        let names: Vec<String> =
+            external.iter().map(|data| data.beside(file).to_string_lossy().into_owned()).collect();
+        let all = || {
+            let pins = names.iter().zip(external).take(100);
+            let pins = pins.map(|(name, data)| format!("{name:?} = {:?}", data.sha256));
+            format!("data_sha256 = {{ {} }}", pins.collect::<Vec<_>>().join(", "))
+        };
+        let known: BTreeSet<&String> = names.iter().collect();
+        // One is enough: each is compared with all names.
+        if let Some((name, pin)) = table.data_sha256.iter().find(|(name, _)| !known.contains(name)) {
+            let hint = self.did_you_mean(name, names.iter().map(String::as_str));
+            let message =
+                format!("{what}: data_sha256 has \"{name}\", which is no external data of the model{hint}");
+            self.hinted(pin.span(), message, format!("the pins of its data are now {}", all()));
+        }
+        for (name, data) in names.iter().zip(external) {
+            match (table.data_sha256.get(name), &table.sha256) {
+                (Some(pin), _) => drop(self.pinned(what, data, Some(pin))),
+                (None, Some(pin)) => {
+                    let message = format!("{what} is pinned, and its external data \"{name}\" is not");
+                    self.hinted(pin.span(), message, format!("add {}", all()));
+                    return;
+                }
+                (None, None) => {}
             }
         }
     }
