@@ -1,32 +1,60 @@
 //! What an ONNX file says of its inputs and outputs, held against a remote model that shall be the same.
 //!
-//! Reads only the few fields of ONNX's protobuf schema that say so: no runtime is needed, and no weight is kept.
+//! Reads only the few fields of ONNX's protobuf schema that say so: no runtime is needed, no weight is kept, and a
+//! hostile file cannot have it build much more than it should.
 
 use super::super::Twin;
 use crate::error::{Error, Result};
 use crate::predict::{Datatype, Metadata, TensorSpec, format_shape};
+use crate::proto::wire::{Fields, Value as Content};
 use prost::Message;
 
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(message, optional, tag = "7")]
-    graph: Option<Graph>,
-}
+/// Inputs and outputs of a model, and bytes that describe one of them.
+const VALUES_MAX: usize = 1 << 16;
+const VALUE_BYTES_MAX: usize = 1 << 16;
 
-#[derive(Clone, PartialEq, Message)]
+/// The inputs and outputs of a graph.
+#[derive(Default)]
 struct Graph {
-    #[prost(message, repeated, tag = "5")]
-    initializers: Vec<Named>,
-    #[prost(message, repeated, tag = "11")]
     inputs: Vec<Value>,
-    #[prost(message, repeated, tag = "12")]
     outputs: Vec<Value>,
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct Named {
-    #[prost(string, tag = "8")]
-    name: String,
+impl Graph {
+    /// The main graph of a model; inputs that have a default are left out. None if it is no ONNX model.
+    fn of(model: &[u8]) -> Option<Graph> {
+        let (mut graph, mut found) = (Graph::default(), false);
+        for field in Fields::of(model) {
+            let (7, Content::Bytes(message)) = field.ok()? else { continue };
+            found = true;
+            for field in Fields::of(message) {
+                let (values, value) = match field.ok()? {
+                    (11, Content::Bytes(value)) => (&mut graph.inputs, value),
+                    (12, Content::Bytes(value)) => (&mut graph.outputs, value),
+                    _ => continue,
+                };
+                if values.len() == VALUES_MAX || value.len() > VALUE_BYTES_MAX {
+                    return None;
+                }
+                values.push(Value::decode(value).ok()?);
+            }
+            let defaults = Fields::of(message).filter_map(|field| match field {
+                Ok((5, Content::Bytes(tensor))) => name_of(tensor),
+                _ => None,
+            });
+            let defaults: std::collections::HashSet<&[u8]> = defaults.collect();
+            graph.inputs.retain(|value| !defaults.contains(value.name.as_bytes()));
+        }
+        found.then_some(graph)
+    }
+}
+
+fn name_of(tensor: &[u8]) -> Option<&[u8]> {
+    let names = Fields::of(tensor).filter_map(|field| match field {
+        Ok((8, Content::Bytes(name))) => Some(name),
+        _ => None,
+    });
+    names.last()
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -68,13 +96,10 @@ struct Dimension {
 /// fits every other.
 pub(super) fn compare(twin: &Twin, there: &str, remote: &Metadata) -> Result<()> {
     let file = twin.path.display();
-    let graph = Model::decode(&*twin.bytes).ok().and_then(|model| model.graph);
+    let graph = Graph::of(&twin.bytes);
     let graph = graph.ok_or_else(|| Error::invalid(format!("{file} is not an ONNX model")))?;
-    let has_default = |value: &&Value| graph.initializers.iter().any(|named| named.name == value.name);
-    let inputs: Vec<&Value> = graph.inputs.iter().filter(|value| !has_default(value)).collect();
-    let outputs: Vec<&Value> = graph.outputs.iter().collect();
-    let fault = difference("input", &inputs, &remote.inputs)
-        .or_else(|| difference("output", &outputs, &remote.outputs));
+    let fault = difference("input", &graph.inputs, &remote.inputs)
+        .or_else(|| difference("output", &graph.outputs, &remote.outputs));
     match fault {
         None => Ok(()),
         Some(fault) => Err(Error::invalid(format!(
@@ -83,7 +108,7 @@ pub(super) fn compare(twin: &Twin, there: &str, remote: &Metadata) -> Result<()>
     }
 }
 
-fn difference(what: &str, here: &[&Value], there: &[TensorSpec]) -> Option<String> {
+fn difference(what: &str, here: &[Value], there: &[TensorSpec]) -> Option<String> {
     for value in here {
         let name = &value.name;
         let Some(spec) = there.iter().find(|spec| *spec.name == *name) else {
@@ -152,6 +177,28 @@ fn datatype(element: i32) -> Option<Datatype> {
 mod tests {
     use super::*;
 
+    #[derive(Clone, PartialEq, Message)]
+    struct WrittenModel {
+        #[prost(message, optional, tag = "7")]
+        graph: Option<WrittenGraph>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct WrittenGraph {
+        #[prost(message, repeated, tag = "5")]
+        initializers: Vec<Named>,
+        #[prost(message, repeated, tag = "11")]
+        inputs: Vec<Value>,
+        #[prost(message, repeated, tag = "12")]
+        outputs: Vec<Value>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Named {
+        #[prost(string, tag = "8")]
+        name: String,
+    }
+
     fn model(element: i32, dimensions: &[Option<i64>]) -> Twin {
         let dimensions = dimensions.iter().map(|&value| Dimension { value }).collect();
         let tensor = TensorType { element, shape: Some(Dimensions { dimensions }) };
@@ -159,8 +206,8 @@ mod tests {
             |name: &str| Value { name: name.into(), kind: Some(Type { tensor: Some(tensor.clone()) }) };
         let inputs = vec![value("x"), value("weights")];
         let initializers = vec![Named { name: "weights".into() }];
-        let graph = Graph { initializers, inputs, outputs: vec![value("y")] };
-        let bytes = Model { graph: Some(graph) }.encode_to_vec().into();
+        let graph = WrittenGraph { initializers, inputs, outputs: vec![value("y")] };
+        let bytes = WrittenModel { graph: Some(graph) }.encode_to_vec().into();
         Twin { path: "m.onnx".into(), bytes }
     }
 
@@ -192,6 +239,13 @@ mod tests {
             for part in ["the model \"m\" is another model than the file m.onnx", part] {
                 assert!(error.message().contains(part), "{error}\nlacks {part}");
             }
+        }
+        let inputs = vec![Value::default(); VALUES_MAX + 1];
+        let graph = WrittenGraph { inputs, ..WrittenGraph::default() };
+        let many = WrittenModel { graph: Some(graph) }.encode_to_vec().into();
+        for bytes in [many, b"hello".as_slice().into(), bytes::Bytes::new()] {
+            let error = compare(&Twin { path: "m.onnx".into(), bytes }, "there", &remote(&[1])).unwrap_err();
+            assert!(error.message().contains("m.onnx is not an ONNX model"), "{error}");
         }
         let mut more = remote(&[-1, 18]);
         more.outputs[0].name = "z".into();
