@@ -128,8 +128,12 @@ pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) ->
     let differs = || Some(format!("result{place}: expected {expect}, got {got}"));
     match (expect, got) {
         (Value::Number(a), Value::Number(b)) => {
-            let (a, b) = (a.as_f64()?, b.as_f64()?);
-            ((a - b).abs() > tolerance).then(differs).flatten()
+            // FP64 does not tell large whole numbers apart.
+            let far = match (a.as_i128(), b.as_i128()) {
+                (Some(a), Some(b)) => (a - b).unsigned_abs() as f64 > tolerance,
+                _ => (a.as_f64()? - b.as_f64()?).abs() > tolerance,
+            };
+            far.then(differs).flatten()
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a
             .iter()

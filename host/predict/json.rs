@@ -1,17 +1,16 @@
 //! JSON to tensors: nested arrays of numbers, booleans or strings. The way back is `encode`.
 //!
-//! Elements are written straight into their final bytes, and a wrong one is named with its place. Taken is
-//! what the datatype can hold exactly or by rounding (FP types), everything else is refused.
+//! Elements are written straight into their final bytes, and a wrong one is named with its place. Whole numbers are
+//! taken if the datatype holds them; numbers for floating point are rounded once, to the nearest value of the datatype.
 
 use super::MemoryBudget;
+use super::elements::{Elements, Refusal};
 use super::metadata::TensorSpec;
-use super::tensor::{Datatype, MAX_RANK, Shape, Tensor, append_element, format_shape};
+use super::tensor::{Datatype, MAX_RANK, Shape, Tensor, format_shape};
 use crate::error::{Error, Result};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
-use std::fmt;
+use std::borrow::Cow;
 
-/// Lists in lists, where the shape is said beside them and extra ones around an element do no harm. Below what the
-/// JSON reader itself recurses.
+/// Lists in lists, where the shape is said beside them and extra ones around an element do no harm.
 const NESTING_MAX: usize = 100;
 
 /// Texts from this size on are counted before they are read, so that their elements need one allocation and no more
@@ -20,13 +19,14 @@ const COUNTED_BYTES_MIN: usize = 64 << 10;
 
 /// Reads the JSON text of one input. The shape is that of the nested arrays; with `flat_shape` given, the
 /// elements may also come as one flat array of as many elements (the Open Inference Protocol allows both).
+/// The text is well-formed JSON, as that of a `RawValue` is.
 pub fn decode_tensor(
     spec: &TensorSpec,
     json: &str,
     flat_shape: Option<&[i64]>,
     budget: &mut MemoryBudget,
 ) -> Result<Tensor> {
-    let mut elements = Elements {
+    let elements = Elements {
         datatype: spec.datatype,
         data: Vec::with_capacity(room(spec.datatype, json).min(budget.left())),
         data_bytes_max: budget.left(),
@@ -36,14 +36,15 @@ pub fn decode_tensor(
         path: Shape::new(),
         depth_max: if flat_shape.is_some() { NESTING_MAX } else { MAX_RANK },
     };
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let read = Node { elements: &mut elements, depth: 0 }.deserialize(&mut deserializer);
+    let mut reader = Reader { text: json, at: 0, elements };
+    let read = reader.read();
+    let elements = reader.elements;
     if elements.is_over {
         return Err(budget.exceeded(&format!("input \"{}\"", spec.name)).field(&*spec.name));
     }
-    if let Err(error) = read.and_then(|()| deserializer.end()) {
+    if let Err(refusal) = read {
         let place: String = elements.path.iter().take(MAX_RANK).map(|index| format!("[{index}]")).collect();
-        let message = format!("input \"{}\"{place}: {}", spec.name, strip_position(&error));
+        let message = format!("input \"{}\"{place}: {refusal}", spec.name);
         return Err(Error::invalid(message).field(&*spec.name));
     }
     let (data, shape) = (elements.data, elements.shape);
@@ -111,231 +112,114 @@ fn strip_position(error: &serde_json::Error) -> String {
     text.rfind(" at line ").map_or(text.clone(), |end| text[..end].to_owned())
 }
 
-struct Elements {
-    datatype: Datatype,
-    data: Vec<u8>,
-    data_bytes_max: usize,
-    /// There are more bytes than that.
-    is_over: bool,
-    shape: Shape,
-    /// The depth at which elements stand, once the first was seen.
-    leaf_depth: Option<usize>,
-    /// Where the reader is, for errors.
-    path: Shape,
-    depth_max: usize,
+/// Reads one well-formed JSON value, element by element, without recursion.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    elements: Elements,
 }
 
-struct Node<'a> {
-    elements: &'a mut Elements,
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl Node<'_> {
-    fn leaf<E: serde::de::Error>(&mut self) -> std::result::Result<(), E> {
-        match self.elements.leaf_depth {
-            None if self.elements.shape.len() > self.depth => {
-                Err(E::custom("expected a list, got an element"))
-            }
-            None => {
-                self.elements.leaf_depth = Some(self.depth);
-                Ok(())
-            }
-            Some(depth) if depth == self.depth => Ok(()),
-            Some(_) => Err(E::custom("expected a list, got an element")),
-        }?;
-        // Said in other words than these.
-        if self.elements.is_over { Err(E::custom("over the budget")) } else { Ok(()) }
-    }
-
-    /// Appends an element of this size, if there is room for it.
-    fn put(&mut self, bytes: &[u8]) {
-        let Elements { data, data_bytes_max, is_over, .. } = &mut *self.elements;
-        if bytes.len() > *data_bytes_max - data.len() {
-            *is_over = true;
-        } else {
-            data.extend_from_slice(bytes);
-        }
-    }
-
-    fn mismatch<E: serde::de::Error>(&self, got: impl fmt::Display) -> E {
-        let wanted = match self.elements.datatype {
-            Datatype::Bool => "true or false for BOOL".to_owned(),
-            Datatype::Bytes => "a string for BYTES".to_owned(),
-            datatype if is_float(datatype) => format!("a number for {}", datatype.as_str()),
-            datatype => format!("a whole number for {}", datatype.as_str()),
-        };
-        // What clients of the Open Inference Protocol know.
-        let known = match self.elements.datatype {
-            Datatype::Bool => ": attempt to access JSON non-boolean as boolean",
-            Datatype::Bytes => ": attempt to access JSON non-string as string",
-            _ => "",
-        };
-        E::custom(format_args!("expected {wanted}, got {got}{known}"))
-    }
-
-    fn integer<E: serde::de::Error>(&mut self, value: i128) -> std::result::Result<(), E> {
-        macro_rules! put {
-            ($($datatype:ident: $rust:ty),*) => {
-                match self.elements.datatype {
-                    $(Datatype::$datatype => <$rust>::try_from(value).map(|value| self.put(&value.to_le_bytes())),)*
-                    _ => return Err(self.mismatch(value)),
+impl<'a> Reader<'a> {
+    fn read(&mut self) -> std::result::Result<(), Refusal> {
+        loop {
+            match self.peek() {
+                Some(b'[') => {
+                    self.at += 1;
+                    self.elements.open()?;
+                    if self.peek() != Some(b']') {
+                        continue;
+                    }
+                    self.at += 1;
+                    self.elements.close(0)?;
                 }
-            };
-        }
-        let put = put!(
-            Uint8: u8, Uint16: u16, Uint32: u32, Uint64: u64, Int8: i8, Int16: i16, Int32: i32, Int64: i64
-        );
-        put.map_err(|_| {
-            let (name, range) = (self.elements.datatype.as_str(), range(self.elements.datatype));
-            E::custom(format_args!("{value} is out of range for {name} ({})", range.unwrap_or_default()))
-        })
-    }
-
-    fn float<E: serde::de::Error>(&mut self, value: f64) -> std::result::Result<(), E> {
-        let finite = match self.elements.datatype {
-            Datatype::Fp64 => {
-                self.put(&value.to_le_bytes());
-                true
+                Some(b'"') => {
+                    let value = self.string()?;
+                    self.elements.string(&value)?;
+                }
+                Some(b'-' | b'0'..=b'9') => {
+                    let token = self.word();
+                    self.elements.number(token)?;
+                }
+                Some(b't' | b'f' | b'n') => match self.word() {
+                    "true" => self.elements.boolean(true)?,
+                    "false" => self.elements.boolean(false)?,
+                    "null" => return Err(self.elements.mismatch("null")),
+                    _ => return Err(self.malformed()),
+                },
+                Some(b'{') => return Err(self.elements.mismatch("an object")),
+                _ => return Err(self.malformed()),
             }
-            Datatype::Fp32 => {
-                self.put(&(value as f32).to_le_bytes());
-                (value as f32).is_finite()
-            }
-            Datatype::Fp16 => {
-                self.put(&half::f16::from_f64(value).to_le_bytes());
-                half::f16::from_f64(value).is_finite()
-            }
-            Datatype::Bf16 => {
-                self.put(&half::bf16::from_f64(value).to_le_bytes());
-                half::bf16::from_f64(value).is_finite()
-            }
-            datatype => {
-                // Larger whole numbers than 64 bits hold are read as this.
-                return Err(match range(datatype).filter(|_| value.abs() >= i64::MAX as f64) {
-                    Some(range) => E::custom(format_args!(
-                        "{value:e} is out of range for {} ({range})",
-                        datatype.as_str()
-                    )),
-                    None => self.mismatch(format_args!("the number {value:?}")),
-                });
-            }
-        };
-        if finite {
-            return Ok(());
-        }
-        let name = self.elements.datatype.as_str();
-        Err(E::custom(format_args!("{value:e} is out of range for {name}")))
-    }
-}
-
-/// What a datatype of whole numbers holds.
-fn range(datatype: Datatype) -> Option<String> {
-    macro_rules! range {
-        ($($datatype:ident: $rust:ty),*) => {
-            match datatype {
-                $(Datatype::$datatype => Some(format!("{} to {}", <$rust>::MIN, <$rust>::MAX)),)*
-                _ => None,
-            }
-        };
-    }
-    range!(Uint8: u8, Uint16: u16, Uint32: u32, Uint64: u64, Int8: i8, Int16: i16, Int32: i32, Int64: i64)
-}
-
-fn is_float(datatype: Datatype) -> bool {
-    matches!(datatype, Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64)
-}
-
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nested arrays of elements")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
-        let Node { elements, depth } = self;
-        if depth >= elements.depth_max {
-            let limit = elements.depth_max;
-            return Err(A::Error::custom(format_args!(
-                "lists are nested more than {limit} deep: JSON nesting depth exceeds maximum allowed limit ({limit})"
-            )));
-        }
-        if elements.leaf_depth.is_some_and(|leaf| depth >= leaf) {
-            return Err(A::Error::custom("expected an element, got a list"));
-        }
-        let known = elements.shape.get(depth).copied();
-        if known.is_none() {
-            elements.shape.push(-1);
-        }
-        elements.path.push(0);
-        let mut count = 0_i64;
-        while seq.next_element_seed(Node { elements, depth: depth + 1 })?.is_some() {
-            count += 1;
-            elements.path[depth] = count;
-        }
-        elements.path.pop();
-        match known.filter(|&known| known >= 0) {
-            Some(known) if known != count => Err(A::Error::custom(format_args!(
-                "lists of unequal length: expected {known} elements, got {count}"
-            ))),
-            _ => {
-                elements.shape[depth] = count;
-                Ok(())
+            if self.ends()? {
+                return Ok(());
             }
         }
     }
 
-    fn visit_bool<E: serde::de::Error>(mut self, value: bool) -> std::result::Result<(), E> {
-        self.leaf()?;
-        if self.elements.datatype != Datatype::Bool {
-            return Err(self.mismatch(value));
+    /// Closes the lists that end here. True at the end of the text, false where another element follows.
+    fn ends(&mut self) -> std::result::Result<bool, Refusal> {
+        loop {
+            match (self.peek(), self.elements.path.last_mut()) {
+                (None, None) => return Ok(true),
+                (Some(b','), Some(index)) => {
+                    self.at += 1;
+                    *index += 1;
+                    return Ok(false);
+                }
+                (Some(b']'), Some(index)) => {
+                    self.at += 1;
+                    let count = *index + 1;
+                    self.elements.close(count)?;
+                }
+                _ => return Err(self.malformed()),
+            }
         }
-        self.put(&[u8::from(value)]);
-        Ok(())
     }
 
-    fn visit_u64<E: serde::de::Error>(mut self, value: u64) -> std::result::Result<(), E> {
-        self.leaf()?;
-        if is_float(self.elements.datatype) { self.float(value as f64) } else { self.integer(value.into()) }
-    }
-
-    fn visit_i64<E: serde::de::Error>(mut self, value: i64) -> std::result::Result<(), E> {
-        self.leaf()?;
-        if is_float(self.elements.datatype) { self.float(value as f64) } else { self.integer(value.into()) }
-    }
-
-    fn visit_f64<E: serde::de::Error>(mut self, value: f64) -> std::result::Result<(), E> {
-        self.leaf()?;
-        self.float(value)
-    }
-
-    fn visit_str<E: serde::de::Error>(mut self, value: &str) -> std::result::Result<(), E> {
-        self.leaf()?;
-        if self.elements.datatype != Datatype::Bytes {
-            let start: String = value.chars().take(20).collect();
-            return Err(self.mismatch(format_args!("the string {start:?}")));
+    /// The next byte that is not a space.
+    fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.text.as_bytes().get(self.at) {
+                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
+                next => return next.copied(),
+            }
         }
-        if 4 + value.len() > self.elements.data_bytes_max - self.elements.data.len() {
-            self.elements.is_over = true;
-            return Ok(());
+    }
+
+    /// A number or a literal: as long as letters, digits, signs and points follow.
+    fn word(&mut self) -> &'a str {
+        let rest = &self.text[self.at..];
+        let inside = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'+');
+        let word = &rest[..rest.as_bytes().iter().take_while(|byte| inside(byte)).count()];
+        self.at += word.len();
+        word
+    }
+
+    /// A string, without its quotes.
+    fn string(&mut self) -> std::result::Result<Cow<'a, str>, Refusal> {
+        let rest = &self.text[self.at..];
+        let (mut end, mut escaped) = (1, false);
+        loop {
+            match rest.as_bytes().get(end) {
+                Some(b'"') => break,
+                Some(b'\\') => (end, escaped) = (end + 2, true),
+                Some(_) => end += 1,
+                None => return Err(self.malformed()),
+            }
         }
-        append_element(&mut self.elements.data, value.as_bytes()).map_err(E::custom)
+        self.at += end + 1;
+        if escaped {
+            let read = serde_json::from_str::<String>(&rest[..=end]);
+            return read.map(Cow::from).map_err(|error| strip_position(&error));
+        }
+        Ok(rest[1..end].into())
     }
 
-    fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<(), E> {
-        Err(self.mismatch("null"))
-    }
-
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, _map: A) -> std::result::Result<(), A::Error> {
-        Err(self.mismatch("an object"))
+    /// What the text is refused for that is not JSON.
+    fn malformed(&self) -> Refusal {
+        match serde_json::from_str::<serde::de::IgnoredAny>(self.text) {
+            Err(error) => strip_position(&error),
+            Ok(_) => "expected nested arrays of elements".to_owned(),
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod budget;
 mod context;
+mod decimal;
+mod elements;
 mod encode;
 mod json;
 mod metadata;

@@ -8,6 +8,7 @@ mod control_views;
 mod grpc;
 mod grpc_stream;
 mod message_memory;
+mod numbers;
 mod oip;
 mod oip_extensions;
 mod tritonclient;
