@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 /// `model "a:1"` to `executor` to `onnx`.
 pub type Description = BTreeMap<String, BTreeMap<String, String>>;
 
+/// Before the keys of a plugin's config. Of their values only digests are known, and changes show not even those.
+const CONFIG: &str = "config.";
+
 pub fn describe(plan: &Plan) -> Description {
     let mut description = Description::new();
     description.insert("jobs".into(), owned(plan.jobs.entries()));
@@ -64,7 +67,7 @@ pub fn describe(plan: &Plan) -> Description {
             let drain = now.drain.map(|drain| ("drain_ms".to_owned(), drain.as_millis().to_string()));
             entry.extend(drain);
         }
-        entry.extend(plugin.config.iter().map(|(key, value)| (format!("config.{key}"), value.clone())));
+        entry.extend(plugin.config.digests(name).map(|(key, digest)| (format!("{CONFIG}{key}"), digest)));
         entry.extend(plugin.assets.iter().map(|(key, file)| (format!("assets.{key}"), file.sha256.clone())));
         entry.extend(plugin.http.iter().flat_map(|http| http.described()));
         description.insert(format!("plugin \"{name}\""), entry);
@@ -169,6 +172,14 @@ fn attributes(
     let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let line = |key: &String| {
         let (old, new) = (before.get(key), after.get(key));
+        if key.starts_with(CONFIG) {
+            let change = match (old, new) {
+                (None, _) => "added",
+                (_, None) => "removed",
+                _ => "changed",
+            };
+            return (old != new).then(|| format!("{thing}: {key} {change}"));
+        }
         let show = |value: Option<&String>| value.map_or_else(|| "none".to_owned(), |value| short(value));
         (old != new).then(|| format!("{thing}: {key} {} -> {}", show(old), show(new)))
     };

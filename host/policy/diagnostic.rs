@@ -1,5 +1,6 @@
 //! What is wrong in a manifest, where, and how to mend it.
 
+use super::secret;
 use crate::error::{Error, Kind};
 use std::fmt::{self, Write as _};
 use std::ops::Range;
@@ -44,12 +45,14 @@ pub struct Diagnostics {
     pub more: usize,
     /// Where each line begins.
     lines: Vec<usize>,
+    /// Where values stand that must not be shown.
+    hidden: Vec<Range<usize>>,
 }
 
 impl Diagnostics {
     pub fn new(path: &Path, text: &str, faults: Vec<Diagnostic>) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Diagnostics { path: path.to_owned(), text: text.to_owned(), faults, more: 0, lines }
+        Diagnostics { path: path.to_owned(), text: text.to_owned(), faults, more: 0, lines, hidden: secret::spans(text) }
     }
 
     /// So many faults were found beside these.
@@ -97,11 +100,11 @@ impl Diagnostics {
             return self.show_hint(fault, "", f);
         };
         let (row, column) = self.position(span.start);
+        let (line, place) = self.source(span.start);
         // A line can be as long as the file: a part of it, from a little before the fault, says enough.
-        let line = self.text[self.lines[row - 1]..].lines().next().unwrap_or_default();
-        let skipped = (column - 1).saturating_sub(if line.len() > LINE_SHOWN { 40 } else { usize::MAX });
+        let skipped = (place - 1).saturating_sub(if line.len() > LINE_SHOWN { 40 } else { usize::MAX });
         let source: String = line.chars().skip(skipped).take(LINE_SHOWN).collect();
-        let shown_column = column - skipped;
+        let shown_column = place - skipped;
         let gutter = " ".repeat(row.to_string().len());
         let room = source.chars().count().saturating_sub(shown_column - 1).max(1);
         let width = self
@@ -114,6 +117,29 @@ impl Diagnostics {
         writeln!(f, "{row} | {source}")?;
         writeln!(f, "{gutter} | {}{marks}", " ".repeat(shown_column - 1))?;
         self.show_hint(fault, &gutter, f)
+    }
+
+    /// The line with this byte, without values that must not be shown, and the column of the byte there.
+    fn source(&self, byte: usize) -> (String, usize) {
+        let (row, mut column) = self.position(byte);
+        let start = self.lines[row - 1];
+        let end = start + self.text[start..].lines().next().unwrap_or_default().len();
+        let (mut shown, mut at) = (String::new(), start);
+        let first = self.hidden.partition_point(|span| span.end <= start);
+        for hidden in self.hidden[first..].iter().take_while(|span| span.start < end) {
+            shown += &self.text[at..hidden.start.max(at)];
+            if byte >= hidden.start {
+                column = shown.chars().count() + 1;
+            }
+            shown += secret::HIDDEN;
+            at = hidden.end.min(end);
+            if byte >= hidden.end {
+                let between = self.text.get(at..byte).map_or(0, |text| text.chars().count());
+                column = shown.chars().count() + between + 1;
+            }
+        }
+        shown += &self.text[at..end];
+        (shown, column)
     }
 
     fn show_hint(&self, fault: &Diagnostic, gutter: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,9 +3,11 @@
 //! Spans are kept where a later check may complain. What a missing key means is said in `plan`.
 
 use super::diagnostic::{Diagnostic, Diagnostics};
+use super::secret::{self, PluginConfig};
 use crate::error::nearest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 pub use toml::Spanned;
 
@@ -157,7 +159,7 @@ pub struct Plugin {
     /// How long calls may take to end when their plugin is replaced.
     pub drain_ms: Option<Spanned<u64>>,
     #[serde(default)]
-    pub config: BTreeMap<String, String>,
+    pub config: PluginConfig,
     #[serde(default)]
     pub assets: BTreeMap<String, Spanned<PathBuf>>,
     /// The servers that it may ask.
@@ -365,11 +367,19 @@ fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
         });
     } else if let Some(missing) = quoted(message, "missing field `") {
         fault.message = format!("the key \"{missing}\" is missing");
+    } else if fault.span.as_ref().is_some_and(|span| is_secret(text, span)) {
+        fault.message = secret::without_quoted(&fault.message);
     } else if let Some(key) = fault.span.clone().and_then(|span| unquoted_colon(text, span.start)) {
         fault.message = format!("the key {key} has a colon and no quotes");
         fault.hint = Some(format!("write \"{key}\""));
     }
     fault
+}
+
+fn is_secret(text: &str, span: &Range<usize>) -> bool {
+    secret::spans(text)
+        .iter()
+        .any(|hidden| span.start < hidden.end && hidden.start < span.end.max(span.start + 1))
 }
 
 /// Types as a reader of TOML knows them.

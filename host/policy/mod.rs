@@ -21,6 +21,7 @@ pub mod record;
 pub mod reload;
 mod rollout;
 mod rollout_settings;
+mod secret;
 pub mod settings;
 mod shadow;
 pub mod statistics;

@@ -19,4 +19,5 @@ mod models;
 mod reload;
 mod reload_memory;
 mod routing;
+mod secrets;
 mod soak;

@@ -23,6 +23,7 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::files::{File, Files};
 use super::manifest::{self, Manifest, Spanned};
 use super::overlay::Overlay;
+use super::secret::PluginConfig;
 use super::settings::{ReloadSettings, Settings};
 use crate::config::PluginLimits;
 use crate::error::{Error, did_you_mean};
@@ -152,7 +153,7 @@ impl ExecutorPlan {
 pub struct PluginPlan {
     pub file: File,
     pub limits: PluginLimits,
-    pub config: BTreeMap<String, String>,
+    pub config: PluginConfig,
     pub assets: BTreeMap<String, File>,
     pub http: Option<Box<HttpPlan>>,
     /// The roles that models want of it.

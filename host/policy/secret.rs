@@ -1,0 +1,188 @@
+//! Values of `[plugins.<name>.config]`: plugins are given keys and passwords there, so what the host shows of them are
+//! their names and digests, never the values.
+
+use super::files::hex_digest;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Deref, Range};
+
+/// What stands in place of a value.
+pub(super) const HIDDEN: &str = "<hidden>";
+
+/// Digits of a digest that is shown: enough to tell values apart.
+const DIGITS: usize = 16;
+
+/// The strings that the manifest gives a plugin. `Debug` shows their keys.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(transparent)]
+pub struct PluginConfig(BTreeMap<String, String>);
+
+impl Deref for PluginConfig {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PluginConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.keys().map(|key| (key, HIDDEN))).finish()
+    }
+}
+
+impl PluginConfig {
+    /// Each key with the digest of its value.
+    ///
+    /// The digest covers the names of plugin and key, so that equal values do not look equal, and has no other salt:
+    /// hosts and commands that read the same manifest must come to the same digest. A value that can be guessed can be
+    /// confirmed by its digest.
+    pub(super) fn digests(&self, plugin: &str) -> impl Iterator<Item = (String, String)> {
+        self.0.iter().map(move |(key, value)| {
+            // Lengths keep the parts apart.
+            let text = format!("config {} {plugin} {} {key} {value}", plugin.len(), key.len());
+            (key.clone(), format!("digest:{}", &hex_digest(text.as_bytes())[..DIGITS]))
+        })
+    }
+}
+
+/// Where the text of a manifest has such values. The text may be malformed: what looks like a value counts as one.
+pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut table: Vec<&str> = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let line_end = text[at..].find('\n').map_or(text.len(), |length| at + length);
+        let line = text[at..line_end].trim();
+        let mut end = line_end;
+        if let Some(header) = line.strip_prefix('[') {
+            table = keys(header.split(']').next().unwrap_or_default().trim_start_matches('[')).collect();
+        } else if line.starts_with('#') || line.is_empty() {
+            // A value that was commented out is one still.
+            found.extend(is_config(&table).then_some(at..line_end));
+        } else {
+            let equals = text[at..line_end].find('=').map(|place| at + place);
+            let path: Vec<&str> = match equals {
+                Some(equals) => table.iter().copied().chain(keys(&text[at..equals])).collect(),
+                None => table.clone(),
+            };
+            let start = equals.map_or(at, |equals| equals + 1);
+            end = value_end(text, start);
+            // A plugin, or all of them, may be written as one value.
+            let value = &text[start..end];
+            let within = path.first() == Some(&"plugins") && path.len() < 3 && value.contains("config");
+            found.extend((within || is_config(&path) || is_stray(&path, value)).then_some(start..end));
+        }
+        at = end + 1;
+    }
+    found
+}
+
+fn keys(path: &str) -> impl Iterator<Item = &str> {
+    path.split('.').map(|key| key.trim().trim_matches(['"', '\'']))
+}
+
+fn is_config(path: &[&str]) -> bool {
+    path.first() == Some(&"plugins") && path.iter().skip(2).any(|key| *key == "config")
+}
+
+/// Whether this is a text under a key that plugins do not have: it was meant for their config.
+fn is_stray(path: &[&str], value: &str) -> bool {
+    const TEXTS: [&str; 3] = ["path", "sha256", "instances"];
+    let is_text = value.trim_start().starts_with(['"', '\'']);
+    matches!(path, ["plugins", _, key] if is_text && !TEXTS.contains(key))
+}
+
+/// The end of the line on which a value ends: lists, tables and some strings go over several.
+fn value_end(text: &str, start: usize) -> usize {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (start, 0_usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\n' if depth == 0 => return at,
+            b'#' => at += text[at..].find('\n').map_or(text.len() - at, |length| length) - 1,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            quote @ (b'"' | b'\'') => at = string_end(text, at, quote),
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+/// The last byte of a string, or of the line on which it should end.
+fn string_end(text: &str, start: usize, quote: u8) -> usize {
+    let bytes = text.as_bytes();
+    let long = bytes[start..].starts_with(&[quote; 3]);
+    let marks = if long { 3 } else { 1 };
+    let mut at = start + marks;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if quote == b'"' => at += 1,
+            b'\n' if !long => return at - 1,
+            byte if byte == quote && bytes[at..].starts_with(&[quote; 3][..marks]) => return at + marks - 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    bytes.len() - 1
+}
+
+/// A message about a value, without what it quotes.
+pub(super) fn without_quoted(message: &str) -> String {
+    let Some(quote) = message.find(['"', '`']) else { return message.to_owned() };
+    let expected = message.rfind(", expected ").filter(|place| *place > quote);
+    expected.map_or_else(
+        || "this value cannot be read".to_owned(),
+        |place| format!("{}{}", message[..quote].trim_end(), &message[place..]),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_however_they_are_written() {
+        for text in [
+            "[plugins.a.config]\napi_key = \"SECRET\"\n",
+            "[ plugins . \"a\" . config ]\napi_key = 'SECRET' # SECRET\n# old = \"SECRET\"\n",
+            "[plugins.a]\nconfig.api_key = \"SECRET\"\n",
+            "[plugins.a]\nconfig = { api_key = \"SECRET\" }\n",
+            "[plugins.a]\npath = \"a\"\nconfig = \"SECRET\"\n",
+            "[plugins]\na = { path = \"a.wasm\", config = { api_key = \"SECRET\" } }\n",
+            "plugins.a.config.api_key = \"SECRET\"\n",
+            "plugins = { a = { config = { k = \"SECRET\" } } }\n",
+            "[plugins.a.config]\nkey = \"\"\"\nline\nSECRET = 1\n[SECRET]\n\"\"\"\n",
+            "[plugins.a.config]\nkey = [\n\"SECRET\",\n  \"SECRET\"\n]\n",
+            "[plugins.a.config]\nkey = SECRET\n",
+            "[plugins.a.config]\nSECRET\n",
+            "[plugins.a.config]\nkey = \"SECRET\nother = \"SECRET\n",
+            "[plugins.a.config]\nkey = \"\"\"SECRET\n",
+            "[plugins.a.config\nkey = \"SECRET\"",
+            "[plugins.a]\npath = \"a\"\napi_key = \"SECRET\"\n",
+            "[plugins.a.config.deeper]\nkey = \"\\\"SECRET\"",
+        ] {
+            let found = spans(text);
+            for (place, _) in text.match_indices("SECRET") {
+                assert!(found.iter().any(|span| span.contains(&place)), "{place} of {text}: {found:?}");
+            }
+        }
+        let text = "[plugins.config]\npath = \"a\"\n[models.config]\nplugin = \"b\"\nconfig = 1\n";
+        assert_eq!(spans(text), Vec::<Range<usize>>::new());
+    }
+
+    #[test]
+    fn messages_lose_what_they_quote() {
+        for (message, expected) in [
+            ("wrong type: integer `1234`, expected a string", "wrong type: integer, expected a string"),
+            ("wrong type: string \"a, expected b\", expected a map", "wrong type: string, expected a map"),
+            ("unclosed string", "unclosed string"),
+            ("bad `SECRET`", "this value cannot be read"),
+        ] {
+            assert_eq!(without_quoted(message), expected);
+        }
+    }
+}
