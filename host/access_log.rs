@@ -1,32 +1,16 @@
-//! The access log: one JSON line per request on stdout, written by a thread of its own.
+//! The access log: one JSON line per request on stdout.
 //!
-//! Requests append to a bounded buffer and never wait for the disk or a slow reader; what does not fit is
+//! Requests append to the bounded queue of stdout and never wait for the disk or a slow reader; what does not fit is
 //! dropped and counted.
 
-use crate::error::{Error, Result};
-use crate::metrics::Metrics;
+use crate::error::Error;
+use crate::output;
 use std::cell::RefCell;
-use std::io::Write;
-use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
-
-/// Bytes that may wait for the writer: about ten thousand lines.
-const BUFFER_BYTES_MAX: usize = 4 << 20;
-
-/// Bytes that a buffer keeps for the next lines when it is empty.
-const BUFFER_BYTES_KEPT: usize = 1 << 20;
-
-/// How long a line may wait.
-const FLUSH_EVERY: Duration = Duration::from_millis(50);
 
 thread_local! {
     /// Where a line is made.
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-pub struct AccessLog {
-    buffer: Arc<Mutex<Vec<u8>>>,
-    dropped: prometheus::IntCounter,
 }
 
 pub struct Entry<'a> {
@@ -44,60 +28,16 @@ pub struct Entry<'a> {
     pub now: SystemTime,
 }
 
-impl AccessLog {
-    pub fn start(metrics: &Metrics) -> Result<Self> {
-        let buffer = Arc::new(Mutex::new(Vec::new()));
-        let weak = Arc::downgrade(&buffer);
-        std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_out(&weak))
-            .map_err(|error| Error::failed(format!("cannot start the access log's thread: {error}")))?;
-        let dropped = metrics.access_log_dropped.with_label_values::<&str>(&[]);
-        Ok(AccessLog { buffer, dropped })
-    }
-
-    pub fn write(&self, entry: &Entry<'_>) {
+impl Entry<'_> {
+    pub fn write(&self) {
         // Made outside of the lock, which all connections share.
         LINE.with_borrow_mut(|line| {
             line.clear();
-            entry.append_to(line);
-            let mut buffer = self.buffer.lock().expect("invariant: no panic under the lock");
-            if buffer.len() >= BUFFER_BYTES_MAX {
-                self.dropped.inc();
-            } else {
-                buffer.extend_from_slice(line);
-            }
+            self.append_to(line);
+            output::stdout().write_lazily(line);
         });
     }
-}
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        flush(&self.buffer, &mut Vec::new());
-    }
-}
-
-fn write_out(buffer: &Weak<Mutex<Vec<u8>>>) {
-    // Two buffers in turn: neither grows anew.
-    let mut lines = Vec::new();
-    while let Some(buffer) = buffer.upgrade() {
-        flush(&buffer, &mut lines);
-        drop(buffer);
-        std::thread::sleep(FLUSH_EVERY);
-    }
-}
-
-fn flush(buffer: &Mutex<Vec<u8>>, lines: &mut Vec<u8>) {
-    lines.clear();
-    lines.shrink_to(BUFFER_BYTES_KEPT);
-    std::mem::swap(&mut *buffer.lock().expect("invariant: no panic under the lock"), lines);
-    if !lines.is_empty() {
-        // A closed stdout is no reason to stop serving.
-        let _ = std::io::stdout().lock().write_all(lines);
-    }
-}
-
-impl Entry<'_> {
     fn append_to(&self, line: &mut Vec<u8>) {
         let since = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let put = |line: &mut Vec<u8>, key: &str, value: Option<&str>| {

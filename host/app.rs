@@ -1,11 +1,11 @@
 //! The running host: reads the manifest, starts everything in order, serves, and stops in order.
 
-use crate::access_log::AccessLog;
 use crate::config::descriptors::{self, DescriptorPlan};
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::jobs::{Jobs, MemoryStore};
 use crate::metrics::Metrics;
+use crate::output;
 use crate::plugin::Engine;
 use crate::policy::files::Files;
 use crate::policy::plan::Unplanned;
@@ -17,7 +17,9 @@ use crate::server::admin::Admin;
 use crate::server::grpc::{Calls, Grpc};
 use crate::server::plain::Public;
 use crate::server::{Capacity, CrossSite, Listener, Pool, Terms, http};
-use crate::shutdown::{Readiness, Signals};
+use crate::shutdown::{self, Event, Readiness, Signals};
+use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +40,15 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Serves until a signal ends it. True if every request and every job was finished.
-pub fn serve(options: &Options) -> Result<bool> {
+/// Serves until a signal ends the process: exit code 0 if every request and every job was finished, 1 otherwise. Returns
+/// only if it cannot start.
+pub fn serve(options: &Options) -> Result<Infallible> {
     let started = Instant::now();
+    output::serve()
+        .map_err(|error| Error::failed(format!("cannot write to stdout and stderr by threads: {error}")))?;
+    std::panic::set_hook(Box::new(log_panic));
+    // Before anything that may take long: an end can be asked for at any moment.
+    let signals = signals()?;
     descriptors::raise_limit();
     let path = absolute(&options.manifest)?;
     let last_good = match (options.fallback, &options.state_dir) {
@@ -65,8 +73,8 @@ pub fn serve(options: &Options) -> Result<bool> {
     let loader = loader(&settings, &metrics, runtime.handle())?;
     let engine = Arc::clone(&loader.engine);
     let reloader = Arc::new(Reloader::start(path.clone(), files, first, loader, last_good)?);
-    let access_log = settings.access_log.then(|| AccessLog::start(&metrics)).transpose()?;
-    let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), access_log, settings.limits));
+    let router =
+        Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), settings.access_log, settings.limits));
     let jobs = Jobs::start(crate::jobs::Parts {
         store: Arc::new(MemoryStore::default()),
         router: Arc::clone(&router),
@@ -81,6 +89,8 @@ pub fn serve(options: &Options) -> Result<bool> {
         grpc: grpc.as_ref().map(Listener::address),
         admin: admin.address(),
     };
+    // A signal that follows the announcement begins a shutdown.
+    signals.serving(settings.drain_delay + settings.drain_timeout * 2);
     announce(&reloader.live().snapshot(), &path, &addresses, started.elapsed());
     let public = Arc::new(Public {
         router: Arc::clone(&router),
@@ -97,11 +107,44 @@ pub fn serve(options: &Options) -> Result<bool> {
         engine,
         cross_site: CrossSite::admin(&settings.access, addresses.admin),
     });
+    // Held until the end: their destructors wait for threads, which may be stuck.
+    let kept = (Arc::clone(&reloader), Arc::clone(&router));
     let serving = Serving { settings, metrics, router, jobs, readiness, reloader };
-    let drained = runtime.block_on(serving.run(Listeners { http, grpc, admin }, public, operator))?;
-    // Workers that still run are not waited for: they were named.
-    runtime.shutdown_timeout(Duration::from_millis(100));
-    Ok(drained)
+    let drained =
+        runtime.block_on(serving.run(signals, Listeners { http, grpc, admin }, public, operator))?;
+    drop_within(DROP_TIMEOUT, (kept, runtime));
+    shutdown::exit(if drained { 0 } else { 1 })
+}
+
+/// How long the exit waits for destructors, those of plugins and sessions among them.
+const DROP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Drops a value on a thread of its own, and leaves it there if that takes longer.
+fn drop_within(limit: Duration, value: impl Send + 'static) {
+    let (done, ended) = std::sync::mpsc::channel();
+    let dropping = std::thread::Builder::new().name("drop".into()).spawn(move || {
+        drop(value);
+        let _ = done.send(());
+    });
+    if dropping.is_ok() {
+        let _ = ended.recv_timeout(limit);
+    }
+}
+
+/// Handles signals from now on.
+pub fn signals() -> Result<Signals> {
+    Signals::install().map_err(|error| Error::failed(format!("cannot handle signals: {error}")))
+}
+
+/// A panic is a line of the log like others, and is written without waiting.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let current = std::thread::current();
+    let (thread, place) = (current.name(), panic.location().map(ToString::to_string));
+    let message = panic.payload_as_str().unwrap_or("a value that is no text");
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then_some(backtrace);
+    let backtrace = backtrace.map(|backtrace| backtrace.to_string());
+    tracing::error!(thread, place, backtrace, "panicked: {message}");
 }
 
 /// A manifest's faults as an error, shown with their lines.
@@ -160,9 +203,13 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(self, listeners: Listeners, public: Arc<Public>, operator: Arc<Admin>) -> Result<bool> {
-        let mut signals =
-            Signals::new().map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
+    async fn run(
+        self,
+        mut signals: Signals,
+        listeners: Listeners,
+        public: Arc<Public>,
+        operator: Arc<Admin>,
+    ) -> Result<bool> {
         let (stop_http, stopped_http) = watch::channel(false);
         let (stop_admin, stopped_admin) = watch::channel(false);
         let limits = self.settings.limits;
@@ -193,7 +240,12 @@ impl Serving {
             }
         };
 
-        let signal = signals.next().await;
+        let signal = loop {
+            match signals.next().await {
+                Event::Stop(signal) => break signal,
+                Event::Reload => drop(tokio::spawn(reload(Arc::clone(&self.reloader)))),
+            }
+        };
         self.readiness.drain();
         let (delay, grace) = (self.settings.drain_delay, self.settings.drain_timeout);
         tracing::info!(signal, delay_ms = delay.as_millis() as u64, "draining");
@@ -210,7 +262,7 @@ impl Serving {
         };
         let drained = tokio::select! {
             drained = drain => drained,
-            signal = signals.next() => {
+            signal = signals.stop() => {
                 tracing::warn!(signal, "a second signal: stopping at once");
                 false
             }
@@ -269,6 +321,13 @@ impl Serving {
     }
 }
 
+/// What SIGHUP asks of a service. The record of it says how it went.
+async fn reload(reloader: Arc<Reloader>) {
+    if let Err(error) = reloader.reload(false, "SIGHUP".to_owned()).await {
+        tracing::warn!("cannot reload on SIGHUP: {error}");
+    }
+}
+
 struct Addresses {
     http: SocketAddr,
     grpc: Option<SocketAddr>,
@@ -277,16 +336,25 @@ struct Addresses {
 
 /// The first line is for programs, the rest for a person.
 fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) {
+    output::stdout().write(announcement(policy, manifest, addresses, took).as_bytes());
+}
+
+fn announcement(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) -> String {
+    let mut text = String::new();
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        writeln!(text, "{line}").expect("invariant: writing to memory");
+    };
     let Addresses { http, grpc, admin } = addresses;
     let grpc = grpc.map(|address| format!(" grpc={address}")).unwrap_or_default();
-    println!("listening http={http}{grpc} admin={admin}");
-    println!("hostler {} serves {} ({} ms)", env!("CARGO_PKG_VERSION"), manifest.display(), took.as_millis());
+    line(format_args!("listening http={http}{grpc} admin={admin}"));
+    let (version, ms) = (env!("CARGO_PKG_VERSION"), took.as_millis());
+    line(format_args!("hostler {version} serves {} ({ms} ms)", manifest.display()));
     for route in policy.content.models().flat_map(|(_, model)| model.versions.values()) {
         let transformer = match &route.transformer {
             Some(transformer) => format!(", transformer {}", transformer.name()),
             None => String::new(),
         };
-        println!("  {} on {}{transformer}", route.name, route.executor.name());
+        line(format_args!("  {} on {}{transformer}", route.name, route.executor.name()));
     }
     let folder = manifest.parent().unwrap_or(Path::new("."));
     let here = std::env::current_dir().unwrap_or_default();
@@ -294,12 +362,13 @@ fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Durat
     let limit = Limit::bytes(FileKind::Request, 1 << 20);
     match input_file::read(&folder.join("request.json"), limit, &Progress::default()) {
         Ok(request) if asks_for_stream(policy, &request) => {
-            println!("try: curl -sN http://{http}/predict/stream -d @{}", shown.display());
+            line(format_args!("try: curl -sN http://{http}/predict/stream -d @{}", shown.display()));
         }
-        Ok(_) => println!("try: curl -s http://{http}/predict -d @{}", shown.display()),
-        Err(_) => println!("try: curl -s http://{http}/models"),
+        Ok(_) => line(format_args!("try: curl -s http://{http}/predict -d @{}", shown.display())),
+        Err(_) => line(format_args!("try: curl -s http://{http}/models")),
     }
-    println!("policy: curl -s http://{admin}/admin/policy");
+    line(format_args!("policy: curl -s http://{admin}/admin/policy"));
+    text
 }
 
 /// Whether the model that this request is for gives any number of responses.

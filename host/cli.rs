@@ -6,6 +6,7 @@ use crate::config::PluginLimits;
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::metrics::Metrics;
+use crate::output;
 use crate::plugin::{CONTRACT_VERSION, Engine, Grant, Plugin, Role};
 use crate::policy::files::{Files, hex_digest};
 use crate::policy::plan::{ModelName, Plan};
@@ -24,7 +25,7 @@ pub fn check(file: &Path, resolve: Option<&str>, quick: bool) -> Result<bool> {
     let files = Files::default();
     let plan = Plan::read(&app::absolute(file)?, &files).map_err(app::unplanned)?;
     if let Some(model) = resolve {
-        println!("{}", describe_route(&plan, model)?);
+        output::print(describe_route(&plan, model)?);
     }
     let summary =
         format!("{} models, {} plugins, digest {}", plan.models.len(), plan.plugins.len(), plan.digest);
@@ -32,7 +33,7 @@ pub fn check(file: &Path, resolve: Option<&str>, quick: bool) -> Result<bool> {
         let loaded = Loaded::new(plan, &files)?;
         drop(loaded);
     }
-    println!("{}: ok ({summary})", file.display());
+    output::print(format_args!("{}: ok ({summary})", file.display()));
     Ok(true)
 }
 
@@ -95,18 +96,20 @@ fn check_plugin(file: &Path) -> Result<bool> {
     let grant = Grant::new(name.into(), limits, &engine, &metrics);
     let plugin = Plugin::load(&engine, grant, &wasm)?;
     let anatomy = plugin.anatomy();
-    println!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm));
-    println!("contract: hostler:plugin@{CONTRACT_VERSION}");
+    output::print(format_args!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm)));
+    output::print(format_args!("contract: hostler:plugin@{CONTRACT_VERSION}"));
     if anatomy.roles.is_empty() {
-        println!("roles: none; it exports {}", anatomy.exports.join(", "));
-        println!("a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION}, …/model or …/executor,");
-        println!("or hostler:concurrent/streaming-model@{CONTRACT_VERSION}");
+        output::print(format_args!("roles: none; it exports {}", anatomy.exports.join(", ")));
+        output::print(format_args!(
+            "a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION}, …/model or …/executor,"
+        ));
+        output::print(format_args!("or hostler:concurrent/streaming-model@{CONTRACT_VERSION}"));
         return Ok(false);
     }
     let roles: Vec<&str> = anatomy.roles.iter().map(|role: &Role| role.as_str()).collect();
-    println!("roles: {}", roles.join(", "));
-    println!("imports:");
-    anatomy.imports.iter().for_each(|import| println!("  {import}"));
+    output::print(format_args!("roles: {}", roles.join(", ")));
+    output::print("imports:");
+    anatomy.imports.iter().for_each(|import| output::print(format_args!("  {import}")));
     // As loading a manifest does: links each role and asks it for its metadata.
     for role in &anatomy.roles {
         match role {
@@ -123,7 +126,7 @@ fn check_plugin(file: &Path) -> Result<bool> {
     // The first instances fill the pool; what a request pays is what comes after.
     runtime.block_on(plugin.fresh_instance_cost(10))?;
     let cost = runtime.block_on(plugin.fresh_instance_cost(200))?;
-    println!("fresh instance: {:.1} us", cost.as_secs_f64() * 1e6);
+    output::print(format_args!("fresh instance: {:.1} us", cost.as_secs_f64() * 1e6));
     Ok(true)
 }
 
@@ -142,16 +145,16 @@ pub fn diff(manifest: &Path, admin: Option<SocketAddr>) -> Result<bool> {
     let running: Running = serde_json::from_slice(&body)
         .map_err(|error| Error::unavailable(format!("{address} did not answer as a Hostler: {error}")))?;
     let changes = crate::policy::diff(&running.description, &plan.description);
-    println!(
+    output::print(format_args!(
         "running: generation {}, digest {}; {}: digest {}",
         running.generation,
         running.digest,
         manifest.display(),
         plan.digest
-    );
-    changes.iter().for_each(|change| println!("  {change}"));
+    ));
+    changes.iter().for_each(|change| output::print(format_args!("  {change}")));
     if changes.is_empty() {
-        println!("  no change");
+        output::print("  no change");
     }
     Ok(true)
 }
@@ -222,7 +225,7 @@ pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
         timeout.min(limits.max_timeout),
         &Cancel::default(),
     ))?;
-    println!("{}", String::from_utf8_lossy(&result));
+    output::print(String::from_utf8_lossy(&result));
     Ok(true)
 }
 
@@ -240,7 +243,7 @@ pub fn write_contract(folder: &Path) -> Result<bool> {
         std::fs::create_dir_all(parent)
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|error| Error::unavailable(format!("cannot write {}: {error}", path.display())))?;
-        println!("{}", path.display());
+        output::print(path.display());
     }
     Ok(true)
 }

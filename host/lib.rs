@@ -20,7 +20,7 @@
 //! | [`offload`] | threads for reading and writing large bodies |
 //! | [`input_file`] | reads files that users name: regular ones only, within bounds |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
-//! | [`alarm`], [`cancel`], [`error`], [`proto`] | deadlines at the price of one timer a task; the flag that abandons a build; the one error type; the messages of the Open Inference Protocol over gRPC |
+//! | [`alarm`], [`cancel`], [`error`], [`output`], [`proto`] | deadlines at the price of one timer a task; the flag that abandons a build; the one error type; stdout and stderr; the messages of the Open Inference Protocol over gRPC |
 //!
 //! # A request
 //!
@@ -43,6 +43,8 @@
 //! - A job ends: every wait has a bound, and attempts of one job never overlap.
 //! - A failed reload changes nothing but the record of it.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod access_log;
 pub mod alarm;
 pub mod app;
@@ -56,6 +58,7 @@ pub mod input_file;
 pub mod jobs;
 pub mod metrics;
 pub mod offload;
+pub mod output;
 pub mod plugin;
 pub mod policy;
 pub mod predict;

@@ -1,7 +1,9 @@
 //! The command line.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use clap::{Args, Parser, Subcommand};
-use hostler::{app, cli, drill};
+use hostler::{app, cli, drill, output, shutdown};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -126,12 +128,12 @@ fn main() -> ExitCode {
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let command = Command::parse();
+    if !matches!(command.action, Action::Serve(_) | Action::Drill(_)) {
+        shutdown::end_as_first_process();
+    }
     init_log();
     let outcome = match command.action {
-        Action::Serve(Serve { manifest, http, grpc, admin, fallback, state_dir }) => {
-            let fallback = fallback.is_some();
-            app::serve(&app::Options { manifest, http, grpc, admin, fallback, state_dir })
-        }
+        Action::Serve(serve) => serve.run(),
         Action::Check(Check { file, resolve, quick }) => cli::check(&file, resolve.as_deref(), quick),
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
         Action::Predict(Predict { request, manifest }) => cli::predict(&manifest, &request),
@@ -149,13 +151,30 @@ fn main() -> ExitCode {
     };
     // ONNX Runtime takes its own things down when the process exits; no session may be left to free then.
     hostler::executor::unload::finish(Duration::from_secs(10));
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{}", error.message().trim_end());
+    match (outcome, output::print_error()) {
+        (Ok(true), None) => ExitCode::SUCCESS,
+        (Ok(false), None) => ExitCode::FAILURE,
+        (Ok(_), Some(error)) => {
+            output::report(format_args!("cannot write to stdout: {error}"));
             ExitCode::FAILURE
         }
+        (Err(error), _) => {
+            output::report(error.message().trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Serve {
+    /// Ends the process, by a signal or because it cannot start.
+    fn run(self) -> ! {
+        let Serve { manifest, http, grpc, admin, fallback, state_dir } = self;
+        let fallback = fallback.is_some();
+        let Err(error) = app::serve(&app::Options { manifest, http, grpc, admin, fallback, state_dir });
+        output::report(error.message().trim_end());
+        // Why it does not start is all that it has to say: a slow reader gets it whole.
+        output::flush(output::REPORT_TIMEOUT);
+        shutdown::exit(1)
     }
 }
 
@@ -163,11 +182,24 @@ fn main() -> ExitCode {
 fn init_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("HOSTLER_LOG").unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log).with_target(false);
     if std::env::var_os("HOSTLER_LOG_FORMAT").is_some_and(|format| format == "json") {
         builder.json().init();
     } else {
         builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}
+
+/// One event of the log is one write.
+struct Log;
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        output::log().write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod families;
 mod jobs;
 mod reload;
 
+use crate::output;
 pub use count::Count;
 pub use families::{Change, Definition, Families, Family, FamilyKind, Refusal};
 pub use jobs::JobMetrics;
@@ -78,7 +79,6 @@ pub struct Metrics {
     pub connections_closed: IntCounterVec,
     pub connections_refused: IntCounter,
     pub accept_errors: IntCounter,
-    pub access_log_dropped: IntCounterVec,
     pub jobs: JobMetrics,
     plugins: families::Plugins,
     uptime: Gauge,
@@ -107,6 +107,9 @@ impl Metrics {
         let instantiate =
             HistogramOpts::new("hostler_plugin_instantiate_seconds", "Time to make a plugin instance.")
                 .buckets(LATENCY_BUCKETS.to_vec());
+        for queue in [output::log(), output::stdout()] {
+            register(&registry, Ok(queue.dropped().clone()));
+        }
         let executor = ["executor"];
         Metrics {
             requests: counter(
@@ -276,11 +279,6 @@ impl Metrics {
                     "hostler_accept_errors_total",
                     "Errors of accept, such as too many open files.",
                 ),
-            ),
-            access_log_dropped: counter(
-                "hostler_access_log_dropped_total",
-                "Access log lines dropped because the writer was behind.",
-                &[],
             ),
             jobs: JobMetrics::new(&registry),
             plugins: families::Plugins::default(),

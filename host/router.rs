@@ -3,7 +3,7 @@
 //! A journey begins when a request was decoded far enough to be named, and ends with one count, one line
 //! in the access log and, if something broke, one line in the host's log.
 
-use crate::access_log::{AccessLog, Entry};
+use crate::access_log::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::executor::Call;
 use crate::metrics::{Metrics, UNKNOWN};
@@ -28,17 +28,12 @@ const ACCEPTED: u16 = 202;
 pub struct Router {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
-    access_log: Option<AccessLog>,
+    access_log: bool,
     limits: Limits,
 }
 
 impl Router {
-    pub fn new(
-        live: Arc<Live>,
-        metrics: Arc<Metrics>,
-        access_log: Option<AccessLog>,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(live: Arc<Live>, metrics: Arc<Metrics>, access_log: bool, limits: Limits) -> Self {
         Router { live, metrics, access_log, limits }
     }
 
@@ -342,9 +337,9 @@ impl Journey {
         if let Some(error) = error {
             self.log_error(error);
         }
-        if let Some(log) = &self.router.access_log {
+        if self.router.access_log {
             let route = self.route.as_deref();
-            log.write(&Entry {
+            let entry = Entry {
                 id: &self.id,
                 protocol: self.protocol,
                 model: route.map(|route| &*route.name.name),
@@ -357,7 +352,8 @@ impl Journey {
                 queue_wait: self.queue_wait,
                 service: self.service.total(),
                 now,
-            });
+            };
+            entry.write();
         }
     }
 

@@ -1,6 +1,10 @@
 //! From the first signal to the exit: not ready, serve on, stop accepting, finish, name what is left.
 
-use tokio::signal::unix::{SignalKind, signal};
+mod signals;
+
+pub use signals::{Event, Signals, end_as_first_process};
+
+use crate::output;
 use tokio::sync::watch;
 
 /// Whether a load balancer should send requests here.
@@ -25,24 +29,14 @@ impl Readiness {
     }
 }
 
-/// Returns at each SIGTERM or SIGINT.
-pub struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+/// Ends the process once the log is written, or [`output::FLUSH_TIMEOUT`] later. Neither destructors nor exit handlers
+/// run: threads may still be inside native code that those would pull away, or hold what those wait for.
+pub fn exit(code: i32) -> ! {
+    output::flush(output::FLUSH_TIMEOUT);
+    exit_now(code)
 }
 
-impl Signals {
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
+fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process, and is safe in a signal handler too.
+    unsafe { libc::_exit(code) }
 }

@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 13] = [
     &["input_file"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel"],
-    &["alarm", "error", "proto"],
+    &["alarm", "error", "output", "proto"],
 ];
 
 /// Files may be a little longer than a reader likes, not much.

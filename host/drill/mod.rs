@@ -17,9 +17,9 @@ mod swaps;
 
 use crate::app;
 use crate::error::{Error, Result};
+use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
-use crate::shutdown::Signals;
 use copy::Copy;
 use ground::Ground;
 use host::{Host, Usage};
@@ -47,33 +47,33 @@ pub struct Options {
 
 /// Runs the drill and prints what it found. True if every exercise passed.
 pub fn run(options: &Options) -> Result<bool> {
+    let mut signals = app::signals()?;
+    // The drill ends its host and removes its copy: no step of that takes long.
+    signals.serving(Duration::ZERO);
     let files = Files::default();
     let plan = Plan::read(&app::absolute(&options.manifest)?, &files).map_err(app::unplanned)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Error::failed(format!("cannot start a runtime: {error}")))?;
     let report = runtime.block_on(async {
-        let signals = Signals::new();
-        let mut signals =
-            signals.map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
         // Whichever branch ends: what the drill has started and written goes with its values.
         tokio::select! {
             report = drill(options, plan, &files) => report,
-            signal = signals.next() => {
+            signal = signals.stop() => {
                 Err(Error::cancelled(format!("{signal}: the drill was ended, with its host and its copy")))
             }
         }
     })?;
     if options.json {
-        println!("{}", report.json());
+        output::print(report.json());
     } else {
-        print!("{}", report.table());
+        output::print_text(report.table());
     }
     Ok(report.passed)
 }
 
 async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
     let copy = Copy::make(&plan, files)?;
-    eprintln!("drill: starting a copy of {}", options.manifest.display());
+    output::report(format_args!("drill: starting a copy of {}", options.manifest.display()));
     let host = Host::start(&copy).await?;
     let (samples, models) = samples::gather(&plan, files, host.http).await?;
     if samples.is_empty() {
@@ -101,7 +101,7 @@ async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
             exercises.push(Row::skipped(name, format!("the host ended earlier, with {status}")));
             continue;
         }
-        eprintln!("drill: {name}");
+        output::report(format_args!("drill: {name}"));
         exercises.extend(ground.exercise(name).await);
         if ground.host.ended().is_none() {
             after = ground.host.usage();

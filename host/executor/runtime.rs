@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The release whose interface this host is built for; newer ones work too.
 const VERSION_WANTED: &str = "1.31";
@@ -28,14 +29,25 @@ pub fn environment(configured: Option<&Path>) -> Result<Environment> {
             path.display()
         ))
     })?;
-    let built = builder.with_name("hostler").with_telemetry(false).build().map_err(|error| {
+    let builder = builder.with_name("hostler").with_telemetry(false).with_logger(Arc::new(log));
+    let built = builder.build().map_err(|error| {
         Error::unavailable(format!("cannot start ONNX Runtime from {}: {error}; {MEND}", path.display()))
     })?;
     // What goes wrong in a run comes back as that run's error; a run stopped at its deadline is no news.
-    built.set_log_level(ort::logging::LogLevel::Fatal);
+    built.set_log_level(LogLevel::Fatal);
     super::division::install();
     tracing::info!(path = %path.display(), "ONNX Runtime loaded");
     Ok(environment.insert(built).clone())
+}
+
+/// What the library says is a line of the host's log; by itself it would write to stderr, and wait there.
+fn log(level: LogLevel, _category: &str, _id: &str, place: &str, message: &str) {
+    match level {
+        LogLevel::Verbose => tracing::trace!(target: "ort", place, "{message}"),
+        LogLevel::Info => tracing::debug!(target: "ort", place, "{message}"),
+        LogLevel::Warning => tracing::warn!(target: "ort", place, "{message}"),
+        LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "ort", place, "{message}"),
+    }
 }
 
 fn find(configured: Option<&Path>) -> Result<PathBuf> {

@@ -52,7 +52,14 @@ pub struct Diagnostics {
 impl Diagnostics {
     pub fn new(path: &Path, text: &str, faults: Vec<Diagnostic>) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Diagnostics { path: path.to_owned(), text: text.to_owned(), faults, more: 0, lines, hidden: secret::spans(text) }
+        Diagnostics {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            faults,
+            more: 0,
+            lines,
+            hidden: secret::spans(text),
+        }
     }
 
     /// So many faults were found beside these.

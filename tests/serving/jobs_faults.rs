@@ -101,7 +101,7 @@ impl Bench {
         let (runtime, metrics) = (app::runtime(&settings).unwrap(), Arc::new(Metrics::new()));
         let loader = app::loader(&settings, &metrics, runtime.handle()).unwrap();
         let reloader = Reloader::start(path, files, first, loader, None).unwrap();
-        let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), None, settings.limits));
+        let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), false, settings.limits));
         let store = Arc::new(Faulty::default());
         let jobs = Jobs::start(Parts {
             store: Arc::clone(&store) as Arc<dyn JobStore>,

@@ -11,6 +11,7 @@ pub mod grpc;
 pub mod jobs;
 pub mod load;
 pub mod onnx;
+pub mod process;
 pub mod slow;
 pub mod store;
 pub mod streaming;
@@ -148,7 +149,7 @@ impl Setup {
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_hostler");
         let mut command = match &self.ulimit {
             None => Command::new(binary),

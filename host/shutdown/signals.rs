@@ -1,0 +1,275 @@
+//! Signals, from the first moment of a process to its last.
+//!
+//! A handler only writes the signal's number to a pipe. A thread that does nothing else reads it, so a signal is acted
+//! on whatever the rest of the process waits for: it ends a start that is stuck in a model, passes the signal on to
+//! the host that serves, and ends a shutdown that exceeds its limit or is asked for a second time.
+
+use super::{exit, exit_now};
+use crate::output;
+use std::ffi::CStr;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How long the host has for its last words after a second signal.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// How long those may take to be written.
+const LAST_FLUSH: Duration = Duration::from_millis(200);
+
+/// What a shutdown may take beyond the limits of its steps.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Where the handler writes.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// Signals that ask for an end.
+static STOPS: AtomicU32 = AtomicU32::new(0);
+
+/// Whether SIGHUP says that the terminal has hung up. Otherwise it asks for a reload.
+static HANGS_UP: AtomicBool = AtomicBool::new(false);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// End, for this signal.
+    Stop(&'static str),
+    /// Read the files again.
+    Reload,
+}
+
+/// What has arrived so far.
+#[derive(Clone, Copy, Default)]
+struct Arrived {
+    stops: u32,
+    last: &'static str,
+    reloads: u32,
+}
+
+/// The signals of a process. There is one.
+pub struct Signals {
+    arrived: watch::Receiver<Arrived>,
+    told: Arrived,
+    limit: watch::Sender<Option<Duration>>,
+}
+
+impl Signals {
+    /// Handles signals from now on. Until [`serving`](Self::serving) is called, one that asks for an end ends the process.
+    pub fn install() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        // SAFETY: the descriptor is that of a pipe which stays open.
+        unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        PIPE.store(writer.into_raw_fd(), Ordering::Release);
+        let (sender, arrived) = watch::channel(Arrived::default());
+        let (limit, limited) = watch::channel(None);
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || follow(reader, &sender, &limited))?;
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2] {
+            handle(signal, on_signal);
+        }
+        handle(libc::SIGABRT, on_abort);
+        match (has_terminal(), is_ignored(libc::SIGHUP)) {
+            // As nohup has it: the process outlives its terminal.
+            (true, true) => {}
+            (hangs_up, _) => {
+                HANGS_UP.store(hangs_up, Ordering::Release);
+                handle(libc::SIGHUP, on_signal);
+            }
+        }
+        // SAFETY: no handler. A file that reaches the limit of the process is an error of that write.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        unblock([libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2]);
+        Ok(Signals { arrived, told: Arrived::default(), limit })
+    }
+
+    /// From now on signals come out of [`next`](Self::next). The steps of a shutdown take at most `limit`; a little
+    /// later the process is ended, whatever holds it.
+    pub fn serving(&self, limit: Duration) {
+        self.limit.send_replace(Some(limit));
+    }
+
+    /// The next signal. Several reloads that were asked for meanwhile are one.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            let arrived = *self.arrived.borrow_and_update();
+            if arrived.stops > self.told.stops {
+                self.told.stops += 1;
+                return Event::Stop(arrived.last);
+            }
+            if arrived.reloads > self.told.reloads {
+                self.told.reloads = arrived.reloads;
+                return Event::Reload;
+            }
+            if self.arrived.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// The next signal that asks for an end.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Event::Stop(signal) = self.next().await {
+                return signal;
+            }
+        }
+    }
+}
+
+/// As the first process of a container, a command without handlers would ignore signals: the kernel's default does not
+/// end that one.
+pub fn end_as_first_process() {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal)
+    }
+    if std::process::id() == 1 {
+        [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].into_iter().for_each(|signal| handle(signal, end));
+    }
+}
+
+extern "C" fn on_signal(signal: libc::c_int) {
+    if asks_for_end(signal) && STOPS.fetch_add(1, Ordering::AcqRel) >= 2 {
+        exit_now(1);
+    }
+    // SAFETY: safe in a signal handler; the interrupted code finds its error number as it was.
+    unsafe {
+        let error = libc::__errno_location();
+        let before = *error;
+        let byte = signal as u8;
+        libc::write(PIPE.load(Ordering::Acquire), (&raw const byte).cast(), 1);
+        *error = before;
+    }
+}
+
+extern "C" fn on_abort(signal: libc::c_int) {
+    output::wait_for_last_words();
+    // SAFETY: safe in a signal handler. The signal comes again when this returns, and ends the process.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+fn asks_for_end(signal: libc::c_int) -> bool {
+    matches!(signal, libc::SIGTERM | libc::SIGINT)
+        || (signal == libc::SIGHUP && HANGS_UP.load(Ordering::Acquire))
+}
+
+/// The thread.
+fn follow(
+    mut reader: io::PipeReader,
+    arrived: &watch::Sender<Arrived>,
+    limit: &watch::Receiver<Option<Duration>>,
+) {
+    let mut deadline: Option<Instant> = None;
+    loop {
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !readable_within(&reader, left) {
+                if STOPS.load(Ordering::Acquire) < 2 {
+                    tracing::error!("the shutdown exceeded its limits: ended");
+                }
+                output::flush(LAST_FLUSH);
+                exit_now(1);
+            }
+        }
+        let mut byte = [0];
+        match reader.read(&mut byte) {
+            Ok(1) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            _ => return,
+        }
+        let signal = libc::c_int::from(byte[0]);
+        let name = name(signal);
+        if signal == libc::SIGHUP && !asks_for_end(signal) {
+            arrived.send_modify(|arrived| arrived.reloads += 1);
+        } else if !asks_for_end(signal) {
+            tracing::warn!(signal = name, "signal ignored");
+        } else {
+            let Some(limit) = *limit.borrow() else {
+                tracing::info!(signal = name, "stopped before it served");
+                exit(0);
+            };
+            arrived.send_modify(|arrived| (arrived.stops, arrived.last) = (arrived.stops + 1, name));
+            let limit = if deadline.is_none() { limit + MARGIN } else { LAST_WORDS };
+            deadline = Some(Instant::now() + limit);
+        }
+    }
+}
+
+fn name(signal: libc::c_int) -> &'static str {
+    match signal {
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGINT => "SIGINT",
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGUSR1 => "SIGUSR1",
+        _ => "SIGUSR2",
+    }
+}
+
+fn readable_within(reader: &io::PipeReader, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let ms = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX);
+        let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid structure.
+        match unsafe { libc::poll(&raw mut poll, 1, ms) } {
+            0 if left.is_zero() || ms > 0 => return false,
+            1 => return true,
+            _ if left.is_zero() => return false,
+            _ => {}
+        }
+    }
+}
+
+fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: the structure is valid, and the handlers here call only what is safe in one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: the call fills the structure and changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action);
+        action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// A parent may have started the process with signals blocked.
+fn unblock(signals: [libc::c_int; 5]) {
+    // SAFETY: the set is valid. Threads started later inherit the mask.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Whether the process has a controlling terminal: then SIGHUP says that it has hung up.
+fn has_terminal() -> bool {
+    const TERMINAL: &CStr = c"/dev/tty";
+    // SAFETY: the path ends with a zero byte; what was opened is closed.
+    unsafe {
+        let terminal = libc::open(
+            TERMINAL.as_ptr(),
+            libc::O_RDONLY | libc::O_NOCTTY | libc::O_NONBLOCK | libc::O_CLOEXEC,
+        );
+        if terminal >= 0 {
+            libc::close(terminal);
+        }
+        terminal >= 0
+    }
+}

@@ -1,0 +1,270 @@
+//! What the host writes to stdout and stderr: nobody waits for it, and it says how much was lost.
+
+use crate::support::process::{Process, command, policy, redirected, small_pipe};
+use crate::support::{Client, PATIENCE, Setup, eventually, plugin};
+use serde_json::json;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+fn setup() -> Setup {
+    let manifest = "[plugins.hostile]\npath = \"hostile.wasm\"\nlog_kb = 16384\n[models.hostile]\nplugin = \"hostile\"\n";
+    Setup::new(manifest).file("hostile.wasm", plugin("hostile"))
+}
+
+fn ask(http: SocketAddr, deed: &str, timeout_ms: u64) -> u16 {
+    let parameters = json!({"do": deed, "at": "predict"});
+    let body = json!({"model": "hostile", "data": ["a"], "parameters": parameters, "timeout_ms": timeout_ms});
+    Client::new(http).post("/predict", body.to_string()).status
+}
+
+/// The value of a metric without labels.
+fn metric(admin: SocketAddr, name: &str) -> f64 {
+    let text = Client::new(admin).get("/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().expect("a number")
+}
+
+/// Requests that are logged, a reload, a look at it: all are answered.
+fn serves(process: &Process) -> (SocketAddr, SocketAddr) {
+    let (http, admin) = process.addresses();
+    for _ in 0..20 {
+        // The failure and its backtrace are more than a pipe of 4 KB holds.
+        assert_eq!(ask(http, "trap", 5000), 500);
+        assert_eq!(ask(http, "ok", 5000), 200);
+    }
+    assert_eq!(Client::new(http).get("/health").status, 200);
+    let reloaded = Client::new(admin).post("/admin/reload", "");
+    assert_eq!(reloaded.json()["outcome"], "unchanged", "{}", reloaded.text());
+    assert_eq!(policy(admin).expect("the policy")["generation"], 1);
+    (http, admin)
+}
+
+/// Ends the process by SIGTERM; it takes no longer than its one second for the log, and what a busy machine adds.
+fn ends(mut process: Process) {
+    process.signal("TERM");
+    let (status, took) = process.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// Gathers the lines of a stream.
+fn gather(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            sink.lock().unwrap().push(line);
+        }
+    });
+    lines
+}
+
+fn wait_for_line(lines: &Mutex<Vec<String>>, part: &str) -> String {
+    let find = || lines.lock().unwrap().iter().find(|line| line.contains(part)).cloned();
+    eventually(&format!("a line with {part:?}"), find, || lines.lock().unwrap().join("\n"))
+}
+
+/// A host with these as its stdout and stderr.
+fn start(stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Process {
+    let setup = setup();
+    let mut command = command(&setup);
+    command.stdout(stdout).stderr(stderr);
+    Process::start(setup, &mut command)
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing_and_says_later_what_was_lost() {
+    let ((unread, out), (reader, log)) = (small_pipe(), small_pipe());
+    let process = start(out, log);
+    let (http, admin) = serves(&process);
+    let lost = || metric(admin, "hostler_log_dropped_total");
+    let until = Instant::now() + PATIENCE;
+    while lost() == 0.0 {
+        assert!(Instant::now() < until, "the log has no bound");
+        ask(http, "log-flood", 1000);
+    }
+    serves(&process);
+    assert_eq!(metric(admin, "hostler_access_log_dropped_total"), 0.0);
+    let lines = gather(reader);
+    let told = wait_for_line(&lines, "lines dropped");
+    assert!(told.contains("stream=\"stderr\"") && told.contains("lines="), "{told}");
+    drop(unread);
+    ends(process);
+}
+
+#[test]
+fn readers_that_stopped_do_not_hold_up_the_exit() {
+    let ((_unread_out, out), (_unread_log, log)) = (small_pipe(), small_pipe());
+    let process = start(out, log);
+    let (http, _) = serves(&process);
+    // Both pipes are full, and both writers wait: a line of either is at least 80 bytes.
+    for _ in 0..100 {
+        ask(http, "trap", 5000);
+    }
+    ends(process);
+}
+
+#[test]
+fn readers_that_have_left_stop_nothing() {
+    let ((left_out, out), (left_log, log)) = (small_pipe(), small_pipe());
+    drop((left_out, left_log));
+    let process = start(out, log);
+    let (_, admin) = serves(&process);
+    let counted = || (metric(admin, "hostler_log_dropped_total") > 0.0).then_some(());
+    eventually("lost lines to be counted", counted, String::new);
+    ends(process);
+}
+
+#[test]
+fn a_full_disk_stops_nothing() {
+    let full = || File::options().write(true).open("/dev/full").expect("/dev/full");
+    let process = start(full(), full());
+    let (_, admin) = serves(&process);
+    for name in ["hostler_log_dropped_total", "hostler_access_log_dropped_total"] {
+        eventually(name, || (metric(admin, name) > 0.0).then_some(()), String::new);
+    }
+    ends(process);
+}
+
+#[test]
+fn a_file_that_reaches_its_limit_stops_nothing() {
+    let setup = setup();
+    let path = setup.path("out");
+    let shell = format!("ulimit -f 8; exec \"$0\" \"$@\" >{} 2>/dev/null", path.display());
+    let mut command = redirected(&setup, "");
+    let args: Vec<_> = command.get_args().skip(2).map(|arg| arg.to_owned()).collect();
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &shell]).args(args).current_dir(command.get_current_dir().expect("a folder"));
+    limited.env("HOSTLER_CACHE", setup.path("cache"));
+    command = limited;
+    let process = Process::start(setup, &mut command);
+    let (http, admin) = serves(&process);
+    let until = Instant::now() + PATIENCE;
+    while metric(admin, "hostler_access_log_dropped_total") == 0.0 {
+        assert!(Instant::now() < until, "the file has no limit");
+        ask(http, "ok", 5000);
+    }
+    serves(&process);
+    ends(process);
+}
+
+#[test]
+fn closed_descriptors_are_not_taken_by_files_and_sockets() {
+    for words in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
+        let setup = setup();
+        let mut command = redirected(&setup, words);
+        let process = Process::start(setup, &mut command);
+        serves(&process);
+        for descriptor in 0..3 {
+            let link =
+                std::fs::read_link(format!("/proc/{}/fd/{descriptor}", process.pid())).expect("it is open");
+            let link = link.display().to_string();
+            assert!(link == "/dev/null" || link.starts_with("pipe:"), "{words}: {descriptor} is {link}");
+        }
+        ends(process);
+    }
+}
+
+#[test]
+fn every_line_is_whole_where_the_readers_end_does_not_block() {
+    let (mut reader, log) = small_pipe();
+    // SAFETY: the descriptor is that of the pipe.
+    unsafe { libc::fcntl(log.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    let setup = setup();
+    let mut command = command(&setup);
+    command.stderr(log);
+    let process = Process::start(setup, &mut command);
+    drop(command);
+    let (http, admin) = process.addresses();
+    for _ in 0..40 {
+        assert_eq!(ask(http, "forge", 5000), 200);
+    }
+    process.signal("TERM");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("the log");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(text.ends_with('\n') && lines.last().is_some_and(|line| line.contains("drained")), "{text}");
+    // The plugin says it three times: in its log, on stdout and on stderr.
+    assert_eq!(text.matches("honest").count(), 120, "{text}");
+    let _ = admin;
+    ends_by_itself(process);
+}
+
+fn ends_by_itself(mut process: Process) {
+    let (status, _) = process.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+#[test]
+fn what_native_code_writes_comes_to_the_log_and_never_to_the_access_log() {
+    let (out, log) = (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+    let mut process = start(out.1, log.1);
+    let (out, log) = (gather(out.0), gather(log.0));
+    let (http, _) = process.addresses();
+    for descriptor in [1, 2] {
+        let path = format!("/proc/{}/fd/{descriptor}", process.pid());
+        let mut native = File::options().write(true).open(path).expect("the descriptor");
+        writeln!(native, "native words on {descriptor}").expect("it can be written");
+        wait_for_line(&log, &format!("native words on {descriptor}"));
+    }
+    assert_eq!(ask(http, "ok", 5000), 200);
+    wait_for_line(&out, "\"status\":200");
+    assert!(!out.lock().unwrap().join("\n").contains("native"), "{out:?}");
+
+    // The last words of a process that aborts are not lost.
+    let path = format!("/proc/{}/fd/2", process.pid());
+    let mut native = File::options().write(true).open(path).expect("the descriptor");
+    writeln!(native, "last words").expect("it can be written");
+    process.signal("ABRT");
+    let (status, _) = process.wait();
+    assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
+    wait_for_line(&log, "last words");
+}
+
+#[test]
+fn a_command_whose_reader_has_left_says_nothing_of_it() {
+    let setup = setup();
+    let run = |stdout: Stdio| {
+        let output = setup.command(&["check", "hostler.toml"]).stdout(stdout).stderr(Stdio::piped()).output();
+        let output = output.expect("the binary runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let (code, log) = run(writer.into());
+    assert_eq!((code, log.contains("panicked")), (Some(0), false), "{log}");
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+    let (code, log) = run(full.into());
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("cannot write to stdout: ") && !log.contains("panicked"), "{log}");
+    let output = setup
+        .command(&["check", "nowhere.toml"])
+        .stderr(File::options().write(true).open("/dev/full").unwrap())
+        .status();
+    assert_eq!(output.expect("the binary runs").code(), Some(1));
+}
+
+#[test]
+fn a_start_that_fails_says_all_of_its_reason() {
+    let lines: String =
+        (0..2000).map(|index| format!("[models.m{index}]\npath = \"gone{index}.onnx\"\n")).collect();
+    let setup = Setup::new(&lines);
+    let (mut reader, log) = small_pipe();
+    let mut command = command(&setup);
+    command.stderr(log);
+    let mut process = Process::start(setup, &mut command);
+    drop(command);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("the log");
+    let (status, _) = process.wait();
+    assert_eq!(status.code(), Some(1), "{status}");
+    for index in [0, 1999] {
+        assert!(text.contains(&format!("gone{index}.onnx")), "{text}");
+    }
+}
