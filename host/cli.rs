@@ -94,7 +94,7 @@ fn check_plugin(file: &Path) -> Result<bool> {
     let metrics = Metrics::new();
     let limits = PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() };
     let grant = Grant::new(name.into(), limits, &engine, &metrics);
-    let plugin = Plugin::load(&engine, grant, &wasm)?;
+    let plugin = Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default())?;
     let anatomy = plugin.anatomy();
     output::print(format_args!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm)));
     output::print(format_args!("contract: hostler:plugin@{CONTRACT_VERSION}"));

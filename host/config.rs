@@ -44,6 +44,31 @@ pub struct PluginLimits {
     /// Calls that a reused instance serves before it is replaced.
     pub calls_max: u64,
     pub shared: SharedLimits,
+    pub compile: CompileLimits,
+}
+
+/// What compiling one plugin may take. The kernel holds these limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CompileLimits {
+    /// Processor time, over all threads.
+    pub cpu: Duration,
+    /// Address space of the compiler process.
+    pub memory_bytes: usize,
+}
+
+impl CompileLimits {
+    /// Time by the clock. At low priority beside a busy host, a process gets a small share of the processors.
+    pub fn wall(&self) -> Duration {
+        const WALL_PER_CPU: u32 = 10;
+        self.cpu.saturating_mul(WALL_PER_CPU)
+    }
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        // A Python plugin of 18 MB takes 7 to 12 s and 600 MB.
+        CompileLimits { cpu: Duration::from_secs(60), memory_bytes: 1 << 30 }
+    }
 }
 
 /// What instances may use whose calls wait side by side.
@@ -93,6 +118,7 @@ impl Default for PluginLimits {
             // A guest that leaks slowly starts anew before it matters.
             calls_max: 100_000,
             shared: SharedLimits::default(),
+            compile: CompileLimits::default(),
         }
     }
 }
@@ -107,8 +133,11 @@ pub struct EngineConfig {
     /// Compiled plugins are kept here; none: not at all.
     pub cache_dir: Option<PathBuf>,
     pub cache_bytes_max: u64,
-    /// Threads that compile plugins.
+    /// Threads of a process that compiles a plugin.
     pub compile_threads: usize,
+    /// The program that compiles plugins; none: this one. Other programs that use this library have no command for
+    /// that, and name a `hostler`.
+    pub compiler: Option<PathBuf>,
 }
 
 impl Default for EngineConfig {
@@ -118,8 +147,10 @@ impl Default for EngineConfig {
             memory_bytes_max: 1 << 30,
             cache_dir: default_cache_dir().map(|dir| dir.join("components")),
             cache_bytes_max: 1 << 30,
-            // Half of the cores: a reload must leave room for the requests.
-            compile_threads: (cores() / 2).max(1),
+            // Half of the cores: a reload must leave room for the requests. More than eight would not be faster,
+            // and each takes memory.
+            compile_threads: (cores() / 2).clamp(1, 8),
+            compiler: None,
         }
     }
 }

@@ -20,7 +20,7 @@
 //! | [`offload`] | threads for reading and writing large bodies |
 //! | [`input_file`] | reads files that users name: regular ones only, within bounds |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
-//! | [`alarm`], [`cancel`], [`error`], [`output`], [`proto`] | deadlines at the price of one timer a task; the flag that abandons a build; the one error type; stdout and stderr; the messages of the Open Inference Protocol over gRPC |
+//! | [`alarm`], [`cancel`], [`error`], [`output`], [`private_folder`], [`proto`] | deadlines at the price of one timer a task; the flag that abandons a build; the one error type; stdout and stderr; folders that only the host writes to; the messages of the Open Inference Protocol over gRPC |
 //!
 //! # A request
 //!
@@ -62,6 +62,7 @@ pub mod output;
 pub mod plugin;
 pub mod policy;
 pub mod predict;
+pub mod private_folder;
 pub mod proto;
 pub mod router;
 pub mod server;

@@ -3,6 +3,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::{Args, Parser, Subcommand};
+use hostler::plugin::compiler::{self, child::Task};
 use hostler::{app, cli, drill, output, shutdown};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ enum Action {
     Predict(Predict),
     /// Serve a copy of a manifest and mistreat it under load; prints a table, exit code 0 if all passed.
     Drill(Drill),
+    /// Compile one plugin from standard input, under limits. The host starts it for each plugin that it compiles.
+    #[command(name = compiler::COMMAND, hide = true)]
+    CompilePlugin(CompilePlugin),
     /// Write the plugin contract (WIT) into a folder.
     Wit {
         /// Made if it does not exist.
@@ -74,6 +78,22 @@ struct Check {
     /// Read the manifest and its files only: compile no plugin, load no model, run no checks.
     #[arg(long)]
     quick: bool,
+}
+
+#[derive(Args)]
+struct CompilePlugin {
+    #[arg(long)]
+    bytes: usize,
+    #[arg(long)]
+    concurrent: bool,
+    #[arg(long)]
+    threads: usize,
+    #[arg(long)]
+    cpu_s: u64,
+    #[arg(long)]
+    memory_bytes: u64,
+    #[arg(long)]
+    parent: u32,
 }
 
 #[derive(Args)]
@@ -128,11 +148,16 @@ fn main() -> ExitCode {
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let command = Command::parse();
+    if let Action::CompilePlugin(asked) = command.action {
+        let CompilePlugin { bytes, concurrent, threads, cpu_s, memory_bytes, parent } = asked;
+        return compiler::child::run(&Task { bytes, concurrent, threads, cpu_s, memory_bytes, parent });
+    }
     if !matches!(command.action, Action::Serve(_) | Action::Drill(_)) {
         shutdown::end_as_first_process();
     }
     init_log();
     let outcome = match command.action {
+        Action::CompilePlugin(_) => unreachable!("ran above"),
         Action::Serve(serve) => serve.run(),
         Action::Check(Check { file, resolve, quick }) => cli::check(&file, resolve.as_deref(), quick),
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),

@@ -26,6 +26,9 @@ const LATENCY_BUCKETS: [f64; 16] = [
     10.0,
 ];
 
+/// Seconds; a Rust plugin takes tenths, one in Python ten on an idle machine.
+const COMPILE_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0];
+
 /// Requests of one run.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
@@ -56,6 +59,8 @@ pub struct Metrics {
     pub plugin_traps: IntCounterVec,
     pub plugin_instantiate: Histogram,
     pub plugin_instances: IntGaugeVec,
+    pub plugin_compiles: IntCounterVec,
+    pub plugin_compile_seconds: Histogram,
     pub plugin_events: IntCounterVec,
     pub plugin_values: GaugeVec,
     pub plugin_http_calls: IntCounterVec,
@@ -110,6 +115,8 @@ impl Metrics {
         for queue in [output::log(), output::stdout()] {
             register(&registry, Ok(queue.dropped().clone()));
         }
+        let compile = HistogramOpts::new("hostler_plugin_compile_seconds", "Time to compile a plugin.")
+            .buckets(COMPILE_BUCKETS.to_vec());
         let executor = ["executor"];
         Metrics {
             requests: counter(
@@ -194,6 +201,12 @@ impl Metrics {
             ),
             plugin_instantiate: register(&registry, Histogram::with_opts(instantiate)),
             plugin_instances: gauges(INSTANCES, "Plugin instances alive.", &["plugin"]),
+            plugin_compiles: counter(
+                "hostler_plugin_compiles_total",
+                "Plugins loaded: compiled, cached, rejected, abandoned or failed.",
+                &["outcome"],
+            ),
+            plugin_compile_seconds: register(&registry, Histogram::with_opts(compile)),
             plugin_events: counter(
                 "hostler_plugin_events_total",
                 "What plugins count themselves.",

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 13] = [
     &["plugin", "offload"],
     &["input_file"],
     &["metrics", "shutdown", "config", "predict"],
-    &["cancel"],
+    &["cancel", "private_folder"],
     &["alarm", "error", "output", "proto"],
 ];
 

@@ -1,121 +1,209 @@
 //! Compiled components on disk, so that a restart does not compile again.
 //!
-//! An entry is native code, so it is run only if its digest fits: cut, corrupt or foreign entries are
-//! ignored and written anew. Whoever can write the folder can run code as this user: it is made for the
-//! user alone. No error of the disk is ever an error of the caller.
+//! An entry is native code, so it is run only if its digest fits, and only from a folder that nobody else can write
+//! to: the cache's own subfolder of the folder that the user names. What else lies in either is never touched. An
+//! entry is copied before it runs: what happens to its file later does not matter. No error of the disk is ever an
+//! error of the caller.
 
-use crate::input_file::{self, FileKind, Limit, Progress};
+use super::artifact::CodeWriter;
+use super::compiler::Compiled;
+use super::compiler::report::{self, Report};
+use crate::private_folder::PrivateFolder;
 use sha2::{Digest, Sha256};
-use std::fs;
+use std::fs::Metadata;
 use std::hash::{Hash, Hasher};
-use std::io::Write;
+use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
-use wasmtime::component::Component;
+use std::time::{Duration, SystemTime};
+
+/// The cache's own folder in the user's. Another layout of entries gets another name.
+const FOLDER: &str = "hostler-compiled-2";
+
+const ENTRY_SUFFIX: &str = ".cwasm";
+
+/// Of entries that are being written.
+const UNFINISHED_PREFIX: &str = ".unfinished-";
 
 const DIGEST_BYTES: usize = 32;
 
-/// Larger than any compiled plugin.
-const ENTRY_BYTES_MAX: u64 = 2 << 30;
+/// More than any compiler process may send.
+const ENTRY_BYTES_MAX: u64 = 4 << 30;
+
+/// Files that a host was writing when it ended are removed after this time.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 pub(super) struct Cache {
-    dir: PathBuf,
+    folder: PathBuf,
     bytes_max: u64,
-    /// A disk that cannot be written is said once.
+    /// A folder that cannot be used is said once.
     complained: AtomicBool,
 }
 
 impl Cache {
-    pub fn new(dir: PathBuf, bytes_max: u64) -> Self {
-        Cache { dir, bytes_max, complained: AtomicBool::new(false) }
+    pub fn new(dir: &Path, bytes_max: u64) -> Self {
+        Cache { folder: dir.join(FOLDER), bytes_max, complained: AtomicBool::new(false) }
     }
 
-    pub fn load(&self, engine: &wasmtime::Engine, wasm: &[u8]) -> Option<Component> {
-        let path = self.path(engine, wasm);
-        let limit = Limit::bytes(FileKind::Plugin, ENTRY_BYTES_MAX);
-        let entry = input_file::read(&path, limit, &Progress::default()).ok()?;
-        let component = verified(&path, &entry).and_then(|code| {
-            // SAFETY: the code is what `store` wrote after compiling it: its digest fits, also to the name of
-            // the entry, which is the digest of the component, of the engine's settings and its version.
-            unsafe { Component::deserialize(engine, code) }.ok()
-        });
-        match &component {
-            // The time of last use decides what is removed first.
-            Some(_) => drop(fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()))),
-            None => tracing::warn!(path = %path.display(), "compiled plugin is damaged; compiling it again"),
-        }
-        component
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
-    pub fn store(&self, engine: &wasmtime::Engine, wasm: &[u8], component: &Component) {
-        let written = component
-            .serialize()
-            .map_err(|error| error.to_string())
-            .and_then(|code| self.write(&self.path(engine, wasm), &code).map_err(|error| error.to_string()));
-        if let Err(error) = written
-            && !self.complained.swap(true, Ordering::Relaxed)
-        {
-            let dir = self.dir.display();
-            tracing::warn!(%dir, error, "compiled plugins cannot be kept; they are compiled at each start");
-        }
-        self.evict();
-    }
-
-    fn path(&self, engine: &wasmtime::Engine, wasm: &[u8]) -> PathBuf {
-        let mut digest = Sha256::new();
-        let mut settings = HashInto(Sha256::new());
-        engine.precompile_compatibility_hash().hash(&mut settings);
-        digest.update(settings.0.finalize());
-        digest.update(wasm);
-        self.dir.join(format!("{:x}.cwasm", digest.finalize()))
-    }
-
-    /// Beside, then renamed: another process never sees half an entry.
-    fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let beside = self.dir.join(format!(".{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let write = || {
-            let mut file = fs::File::create_new(&beside)?;
-            file.write_all(&digest(path, code))?;
-            file.write_all(code)?;
-            fs::rename(&beside, path)
+    /// The entry of this name, if it is there and whole.
+    pub fn load(&self, name: &str) -> Option<Compiled> {
+        let folder = match PrivateFolder::open(&self.folder) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.complain(&error);
+                return None;
+            }
         };
-        write().inspect_err(|_| drop(fs::remove_file(&beside)))
+        match self.read(&folder, name) {
+            Ok(compiled) => Some(compiled),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                let path = self.folder.join(name);
+                tracing::warn!(path = %path.display(), %error, "compiled plugin is damaged; compiling it again");
+                None
+            }
+        }
     }
 
-    /// Removes what was not used for longest until the folder is within its bound.
-    fn evict(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return };
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
-            })
-            .collect();
-        files.sort_unstable();
-        let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
-        for (_, length, path) in files {
+    fn read(&self, folder: &PrivateFolder, name: &str) -> Result<Compiled> {
+        let file = folder.read(name)?;
+        let length = file.metadata()?.len();
+        if length > ENTRY_BYTES_MAX {
+            return Err(Error::other("it is too long"));
+        }
+        // The time of last use decides what is removed first. A read-only cache has none.
+        let _ = file.set_modified(SystemTime::now());
+        let mut rest = file.take(length);
+        let mut expected = [0; DIGEST_BYTES];
+        rest.read_exact(&mut expected)?;
+        let mut head = vec![0; 4];
+        rest.read_exact(&mut head)?;
+        let bytes = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if bytes > report::BYTES_MAX {
+            return Err(Error::other("its head is too long"));
+        }
+        head.resize(4 + bytes, 0);
+        rest.read_exact(&mut head[4..])?;
+        let mut digest = Sha256::new_with_prefix(name).chain_update(&head);
+        let mut writer = CodeWriter::new(Some(&self.folder));
+        writer.expect(rest.limit());
+        copy(&mut rest, |bytes| {
+            digest.update(bytes);
+            writer.write(bytes)
+        })?;
+        if digest.finalize()[..] != expected {
+            return Err(Error::other("its digest does not fit"));
+        }
+        match report::parse(&head)? {
+            Some((Report::Compiled { interface, .. }, _)) => {
+                Ok(Compiled { interface, code: writer.finish() })
+            }
+            _ => Err(Error::other("it has no code")),
+        }
+    }
+
+    /// Keeps what was compiled under this name.
+    pub fn store(&self, name: &str, compiled: &Compiled) {
+        let stored = PrivateFolder::make(&self.folder).and_then(|folder| {
+            let written = write(&folder, name, compiled);
+            self.evict(&folder);
+            written
+        });
+        if let Err(error) = stored {
+            self.complain(&error);
+        }
+    }
+
+    fn complain(&self, error: &Error) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            let folder = self.folder.display();
+            tracing::warn!(%folder, %error, "compiled plugins cannot be kept; they are compiled at each start");
+        }
+    }
+
+    /// Removes the entries that were not used for longest until all are within their bound. Other files are not
+    /// the cache's, and neither counted nor touched.
+    fn evict(&self, folder: &PrivateFolder) {
+        let now = SystemTime::now();
+        let mut entries: Vec<(SystemTime, u64, String)> = Vec::new();
+        for name in folder.names().unwrap_or_default() {
+            let Some(name) = name.to_str().filter(|name| is_entry(name) || is_unfinished(name)) else {
+                continue;
+            };
+            let Some(found) = folder.stat(name).filter(Metadata::is_file) else { continue };
+            let Ok(used) = found.modified() else { continue };
+            if is_entry(name) {
+                entries.push((used, found.len(), name.to_owned()));
+            } else if now.duration_since(used).is_ok_and(|age| age > ABANDONED) {
+                let _ = folder.remove(name);
+            }
+        }
+        entries.sort_unstable();
+        let mut total: u64 = entries.iter().map(|(_, length, _)| length).sum();
+        for (_, length, name) in entries {
             if total <= self.bytes_max {
                 break;
             }
             total -= length;
-            let _ = fs::remove_file(path);
+            let _ = folder.remove(&name);
         }
     }
 }
 
-fn verified<'e>(path: &Path, entry: &'e [u8]) -> Option<&'e [u8]> {
-    let (found, code) = entry.split_at_checked(DIGEST_BYTES)?;
-    (digest(path, code) == found).then_some(code)
+/// The name of what a component becomes with an engine's settings and version.
+pub(super) fn entry_name(engine: &wasmtime::Engine, wasm: &[u8]) -> String {
+    let mut settings = HashInto(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut settings);
+    let digest = Sha256::new_with_prefix(settings.0.finalize()).chain_update(wasm).finalize();
+    format!("{digest:x}{ENTRY_SUFFIX}")
 }
 
-/// Of the name and the code: an entry that was renamed is damaged.
-fn digest(path: &Path, code: &[u8]) -> [u8; DIGEST_BYTES] {
-    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    Sha256::new().chain_update(name).chain_update(code).finalize().into()
+fn is_entry(name: &str) -> bool {
+    let digest = name.strip_suffix(ENTRY_SUFFIX).unwrap_or_default();
+    digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with(UNFINISHED_PREFIX)
+}
+
+/// Beside, then renamed: another process never sees half an entry.
+fn write(folder: &PrivateFolder, name: &str, compiled: &Compiled) -> Result<()> {
+    let beside = format!("{UNFINISHED_PREFIX}{}-{:016x}", std::process::id(), fastrand::u64(..));
+    let mut file = folder.create(&beside)?;
+    let mut write = || {
+        let mut head = Vec::new();
+        let interface = compiled.interface.clone();
+        report::write(&mut head, &Report::Compiled { interface, code_bytes: compiled.code.len()? })?;
+        let mut digest = Sha256::new_with_prefix(name).chain_update(&head);
+        file.write_all(&[0; DIGEST_BYTES])?;
+        file.write_all(&head)?;
+        copy(&mut compiled.code.reader()?, |bytes| {
+            digest.update(bytes);
+            file.write_all(bytes)
+        })?;
+        file.write_all_at(&digest.finalize(), 0)?;
+        folder.rename(&beside, name)
+    };
+    write().inspect_err(|_| drop(folder.remove(&beside)))
+}
+
+fn copy(from: &mut dyn Read, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => take(&buffer[..read])?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 struct HashInto(Sha256);
@@ -133,47 +221,39 @@ impl Hasher for HashInto {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::inspect::Interface;
 
-    fn empty() -> Vec<u8> {
-        wat::parse_str("(component)").unwrap()
+    fn compiled(code: &[u8]) -> Compiled {
+        let mut writer = CodeWriter::new(None);
+        writer.expect(code.len() as u64);
+        writer.write(code).unwrap();
+        Compiled { interface: Interface::default(), code: writer.finish() }
     }
 
-    fn entries(dir: &Path) -> Vec<PathBuf> {
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
     }
 
     #[test]
-    fn damaged_entries_are_ignored_and_old_ones_removed() {
+    fn only_entries_are_counted_and_evicted() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = wasmtime::Engine::default();
-        let wasm = &empty()[..];
-        let component = Component::new(&engine, wasm).unwrap();
-        let cache = Cache::new(dir.path().join("c"), 1 << 30);
-        assert!(cache.load(&engine, wasm).is_none());
-        cache.store(&engine, wasm, &component);
-        assert!(cache.load(&engine, wasm).is_some());
-
-        let entry = &entries(&dir.path().join("c"))[0];
-        let mut bytes = fs::read(entry).unwrap();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        fs::write(entry, &bytes).unwrap();
-        assert!(cache.load(&engine, wasm).is_none(), "a flipped bit is noticed");
-        fs::write(entry, &bytes[..10]).unwrap();
-        assert!(cache.load(&engine, wasm).is_none(), "a cut entry is noticed");
-
-        Cache::new(dir.path().join("c"), 1).store(&engine, wasm, &component);
-        assert_eq!(entries(&dir.path().join("c")).len(), 0, "the bound holds");
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_made_is_survived() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let engine = wasmtime::Engine::default();
-        let wasm = &empty()[..];
-        let component = Component::new(&engine, wasm).unwrap();
-        let cache = Cache::new(file.path().join("below-a-file"), 1);
-        cache.store(&engine, wasm, &component);
-        assert!(cache.load(&engine, wasm).is_none());
+        let cache = Cache::new(dir.path(), 1);
+        let name = format!("{}{ENTRY_SUFFIX}", "a".repeat(64));
+        let own = dir.path().join(FOLDER);
+        std::fs::write(dir.path().join(&name), "the user's, older than all").unwrap();
+        Cache::new(dir.path(), 1 << 20).store(&name, &compiled(b"code"));
+        assert!(cache.load(&name).is_some());
+        for other in ["notes.txt", "model.cwasm", ".new", &"b".repeat(70)] {
+            std::fs::write(own.join(other), "the user's").unwrap();
+        }
+        cache.store(&name, &compiled(b"code"));
+        assert_eq!(names(&own).len(), 4, "{:?}", names(&own));
+        assert!(cache.load(&name).is_none(), "the bound holds");
+        assert_eq!(names(dir.path()), [name.as_str(), FOLDER]);
     }
 }

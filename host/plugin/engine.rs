@@ -1,15 +1,19 @@
-//! The wasmtime engine that runs plugins, its clock, and the compiling of components.
+//! The wasmtime engine that runs plugins, its clock, and how components come into it.
 //!
 //! One engine for the life of the process, and a second one, made when it is first needed, for plugins whose calls
 //! wait side by side. The pool of instance slots of each is shared by all its plugins, old and new; none free is
 //! Overloaded, never a wait.
 
-use super::cache::Cache;
+use super::artifact::CodeWriter;
+use super::cache::{Cache, entry_name};
+use super::compiler::{Compiled, Compiler, Source};
+use super::inspect::Interface;
 use super::memory::Memory;
 use super::state::State;
 use super::undrained::Undrained;
 use crate::config::EngineConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -41,7 +45,7 @@ pub struct Engine {
     pub(super) linker: Linker<State>,
     pub(super) config: EngineConfig,
     cache: Option<Cache>,
-    compilers: rayon::ThreadPool,
+    compiler: Compiler,
     ticker: Arc<Ticker>,
     concurrent: OnceLock<Concurrent>,
     /// Where instances wait for their next call.
@@ -88,20 +92,15 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Result<Arc<Self>> {
         let wasmtime = wasmtime::Engine::new(&wasmtime_config(&config)).map_err(failed)?;
         let linker = linker(&wasmtime).map_err(failed)?;
-        let compilers = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.compile_threads)
-            .thread_name(|index| format!("compile-{index}"))
-            .start_handler(|_| crate::config::lower_priority(10))
-            .build()
-            .map_err(|error| Error::failed(format!("cannot start compile threads: {error}")))?;
-        let cache = config.cache_dir.clone().map(|dir| Cache::new(dir, config.cache_bytes_max));
+        let compiler = Compiler::new(config.compiler.clone(), config.compile_threads);
+        let cache = config.cache_dir.as_deref().map(|dir| Cache::new(dir, config.cache_bytes_max));
         let ticker = Ticker::start(&wasmtime)?;
         Ok(Arc::new(Engine {
             wasmtime,
             linker,
             config,
             cache,
-            compilers,
+            compiler,
             ticker,
             concurrent: OnceLock::new(),
             idle: Mutex::default(),
@@ -120,20 +119,47 @@ impl Engine {
         Ok(self.concurrent.get_or_init(|| made))
     }
 
-    /// Compiles a component for one of the engines, or takes it from the cache. Blocks; runs on low-priority
-    /// threads.
-    pub(super) fn compile(&self, engine: &wasmtime::Engine, wasm: &[u8]) -> Result<Component> {
-        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(engine, wasm)) {
-            return Ok(component);
+    /// Takes a component from the cache, or has it compiled. Blocks for as long as that takes.
+    pub(super) fn compile(&self, source: &Source, metrics: &Metrics) -> Result<(Component, Interface)> {
+        let wasmtime = match source.concurrent {
+            true => &self.concurrent()?.wasmtime,
+            false => &self.wasmtime,
+        };
+        let entry = self.cache.as_ref().map(|cache| (cache, entry_name(wasmtime, source.wasm)));
+        let load = |compiled: &Compiled| {
+            // SAFETY: a compiler process of this host has made the code: it came through a pipe of its own, or from
+            // a folder that only this user can write to, with a digest that fits it and the name of its entry, which
+            // stands for the component, the engine's settings and its version.
+            unsafe { compiled.code.load(wasmtime) }.map_err(|error| {
+                Error::invalid(format!("not a component that this host can run: {}", error.root_cause()))
+                    .source(format!("{error:?}"))
+            })
+        };
+        let count = |outcome: &str| metrics.plugin_compiles.with_label_values(&[outcome]).inc();
+        if let Some((cache, name)) = &entry
+            && let Some(compiled) = cache.load(name)
+            && let Ok(component) = load(&compiled)
+        {
+            count("cached");
+            return Ok((component, compiled.interface));
         }
-        let component = self.compilers.install(|| Component::new(engine, wasm)).map_err(|error| {
-            Error::invalid(format!("not a component that this host can run: {}", error.root_cause()))
-                .source(format!("{error:?}"))
+        let started = Instant::now();
+        let writer = CodeWriter::new(self.cache.as_ref().map(Cache::folder));
+        let compiled = self.compiler.compile(source, writer);
+        metrics.plugin_compile_seconds.observe(started.elapsed().as_secs_f64());
+        let compiled = compiled.inspect_err(|error| {
+            count(match error.kind() {
+                Kind::InvalidInput => "rejected",
+                Kind::Cancelled => "abandoned",
+                _ => "failed",
+            });
         })?;
-        if let Some(cache) = &self.cache {
-            cache.store(engine, wasm, &component);
+        let component = load(&compiled).inspect_err(|_| count("rejected"))?;
+        count("compiled");
+        if let Some((cache, name)) = &entry {
+            cache.store(name, &compiled);
         }
-        Ok(component)
+        Ok((component, compiled.interface))
     }
 
     /// What the plugin of this name remembers: the same for all generations of it.
@@ -177,21 +203,36 @@ impl Engine {
     }
 }
 
+/// What decides which native code a component becomes: the same in the compiler process and in the host.
+pub(super) fn code_settings(concurrent: bool) -> wasmtime::Config {
+    let mut wasmtime = wasmtime::Config::new();
+    wasmtime
+        .epoch_interruption(true)
+        .parallel_compilation(true)
+        .async_stack_size(STACK_BYTES)
+        .max_wasm_stack(STACK_BYTES / 2);
+    match concurrent {
+        true => wasmtime.wasm_component_model_async(true),
+        // Plugins of this engine are synchronous: a call costs a quarter without the machinery for tasks.
+        false => wasmtime.concurrency_support(false),
+    };
+    wasmtime
+}
+
 fn wasmtime_config(config: &EngineConfig) -> wasmtime::Config {
-    let mut wasmtime = common_config(config, config.instances, config.instances);
-    // Plugins of this engine are synchronous: a call costs a quarter without the machinery for tasks.
-    wasmtime.concurrency_support(false);
+    let mut wasmtime = code_settings(false);
+    wasmtime.allocation_strategy(pool(config, config.instances, config.instances));
     wasmtime
 }
 
 fn concurrent_config(config: &EngineConfig) -> wasmtime::Config {
     let instances = config.instances.clamp(1, CONCURRENT_INSTANCES_MAX);
-    let mut wasmtime = common_config(config, instances, instances.saturating_mul(CONCURRENT_STACKS));
-    wasmtime.wasm_component_model_async(true);
+    let mut wasmtime = code_settings(true);
+    wasmtime.allocation_strategy(pool(config, instances, instances.saturating_mul(CONCURRENT_STACKS)));
     wasmtime
 }
 
-fn common_config(config: &EngineConfig, instances: u32, stacks: u32) -> wasmtime::Config {
+fn pool(config: &EngineConfig, instances: u32, stacks: u32) -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_stacks(stacks)
@@ -211,14 +252,7 @@ fn common_config(config: &EngineConfig, instances: u32, stacks: u32) -> wasmtime
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(64 << 10)
         .pagemap_scan(Enabled::Auto);
-    let mut wasmtime = wasmtime::Config::new();
-    wasmtime
-        .epoch_interruption(true)
-        .parallel_compilation(true)
-        .async_stack_size(STACK_BYTES)
-        .max_wasm_stack(STACK_BYTES / 2)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    wasmtime
+    InstanceAllocationStrategy::Pooling(pool)
 }
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
@@ -375,5 +409,21 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(*run().downcast_ref::<wasmtime::Trap>().unwrap(), wasmtime::Trap::Interrupt);
+    }
+
+    #[test]
+    fn code_from_an_engine_without_a_pool_fits_the_engines_that_run_it() {
+        let config = EngineConfig { instances: 1, cache_dir: None, ..EngineConfig::default() };
+        let settings = |engine: &wasmtime::Engine| {
+            use std::hash::{DefaultHasher, Hash, Hasher};
+            let mut hasher = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        for (concurrent, config) in [(false, wasmtime_config(&config)), (true, concurrent_config(&config))] {
+            let compiling = wasmtime::Engine::new(&code_settings(concurrent)).unwrap();
+            let running = wasmtime::Engine::new(&config).unwrap();
+            assert_eq!(settings(&compiling), settings(&running), "concurrent: {concurrent}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a component has and needs, read from its type: roles, imports, the contract's version.
 
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use wasmtime::component::Component;
@@ -56,6 +57,57 @@ impl fmt::Display for Role {
     }
 }
 
+/// What a component names: read from its type where it is compiled, judged by the host.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Interface {
+    pub imports: Vec<Import>,
+    pub exports: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Import {
+    pub name: String,
+    /// Types are not code: they come with the interfaces that use them.
+    pub is_type: bool,
+}
+
+/// Imports and exports of one plugin; those in use have up to 40.
+const NAMES_MAX: usize = 1000;
+
+const NAME_BYTES_MAX: usize = 512;
+
+impl Interface {
+    /// For the compiler process: types of any size are walked here.
+    pub fn of(engine: &wasmtime::Engine, component: &Component) -> Self {
+        let ty = component.component_type();
+        // One more than is allowed shows that there are too many.
+        let imports = ty.imports(engine).take(NAMES_MAX + 1).map(|(name, item)| Import {
+            name: name.to_owned(),
+            is_type: matches!(item.ty, ComponentItem::Type(_)),
+        });
+        let exports = ty.exports(engine).take(NAMES_MAX + 1).map(|(name, _)| name.to_owned());
+        Interface { imports: imports.collect(), exports: exports.collect() }
+    }
+
+    /// Whether it is small enough to work with; otherwise why not.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        for (what, count) in [("imports", self.imports.len()), ("exports", self.exports.len())] {
+            if count > NAMES_MAX {
+                return Err(format!("it has more than {NAMES_MAX} {what}"));
+            }
+        }
+        let names = self.imports.iter().map(|import| &import.name).chain(&self.exports);
+        match names.map(String::len).max() {
+            Some(bytes) if bytes > NAME_BYTES_MAX => Err(format!(
+                "it imports or exports a name of {bytes} bytes; at most {NAME_BYTES_MAX} are read"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The type of a component, as far as a reader wants to know.
 #[derive(Clone, Debug)]
 pub struct Anatomy {
@@ -65,16 +117,23 @@ pub struct Anatomy {
 }
 
 impl Anatomy {
-    pub(super) fn of(engine: &wasmtime::Engine, component: &Component) -> Self {
-        let ty = component.component_type();
-        let names = |items: &mut dyn Iterator<Item = &str>| items.map(str::to_owned).collect::<Vec<_>>();
-        let imports = names(&mut ty.imports(engine).map(|(name, _)| name));
-        let exports = names(&mut ty.exports(engine).map(|(name, _)| name));
+    /// What a component is, by what it names; an error if this host cannot run it.
+    pub(super) fn read(interface: Interface, concurrent: bool) -> Result<Self> {
         let has = |role: &Role| {
             let wanted = format!("{}{role}@", role.package());
-            exports.iter().any(|export| export.strip_prefix(&wanted).is_some_and(compatible))
+            interface.exports.iter().any(|export| export.strip_prefix(&wanted).is_some_and(compatible))
         };
-        Anatomy { roles: Role::ALL.into_iter().filter(has).collect(), imports, exports }
+        let roles = Role::ALL.into_iter().filter(has).collect();
+        let given = given_interfaces(concurrent);
+        let missing: Vec<String> = interface
+            .imports
+            .iter()
+            .filter(|import| !import.is_type && !given.contains(&without_patch(&import.name)))
+            .map(|import| import.name.clone())
+            .collect();
+        let imports = interface.imports.into_iter().map(|import| import.name).collect();
+        let anatomy = Anatomy { roles, imports, exports: interface.exports };
+        anatomy.check(&missing).map(|()| anatomy)
     }
 
     /// Whether its synchronous roles may wait for others: it imports what calls models or servers.
@@ -84,12 +143,7 @@ impl Anatomy {
     }
 
     /// Refuses what this host cannot run, with the versions or the imports that do not fit.
-    pub(super) fn check(
-        &self,
-        given: &BTreeSet<String>,
-        engine: &wasmtime::Engine,
-        component: &Component,
-    ) -> Result<()> {
+    fn check(&self, missing: &[String]) -> Result<()> {
         let ours = |name: &&String| [PACKAGE, CONCURRENT_PACKAGE].iter().any(|ours| name.starts_with(ours));
         for name in self.imports.iter().chain(&self.exports).filter(ours) {
             let Some((interface, version)) = name.split_once('@') else { continue };
@@ -100,7 +154,6 @@ impl Anatomy {
                 )));
             }
         }
-        let missing = Self::missing_imports(given, engine, component);
         if missing.is_empty() {
             return Ok(());
         }
@@ -122,22 +175,6 @@ impl Anatomy {
         } else {
             None
         }
-    }
-
-    fn missing_imports(
-        given: &BTreeSet<String>,
-        engine: &wasmtime::Engine,
-        component: &Component,
-    ) -> Vec<String> {
-        let ty = component.component_type();
-        ty.imports(engine)
-            .filter(|(name, item)| match item.ty {
-                // Types are not code: they come with the interfaces that use them.
-                ComponentItem::Type(_) => false,
-                _ => !given.contains(&without_patch(name)),
-            })
-            .map(|(name, _)| name.to_owned())
-            .collect()
     }
 
     /// Says what a component without the wanted role has instead.
@@ -175,8 +212,8 @@ fn without_patch(name: &str) -> String {
     }
 }
 
-/// The interfaces that plugins may import, in the form that `missing_imports` compares.
-pub(super) fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
+/// The interfaces that plugins may import, as `without_patch` has them.
+fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
     let own: &[&str] = match concurrent {
         // What blocks its caller would block all that wait beside it.
         true => &["hostler:concurrent/sinks", "hostler:concurrent/clock", "hostler:concurrent/models"],

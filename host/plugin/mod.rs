@@ -3,9 +3,11 @@
 //! A plugin has one or more roles. Each call has a deadline and a budget; a guest that traps, overruns or
 //! waits too long loses its instance and fails one request. Nothing here knows a policy or a protocol.
 
+mod artifact;
 mod bindings;
 mod cache;
 mod calls;
+pub mod compiler;
 mod concurrent;
 mod engine;
 mod executor;
@@ -29,10 +31,12 @@ pub use numbers::Numbers;
 pub use state::Grant;
 pub use undrained::{Ended, Undrained};
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::predict::{Context, JsonText, Metadata, Payload, Tensor, TensorSpec};
 use bindings::{model::ModelPlugin, transformer::TransformerPlugin, types};
+use compiler::Source;
 use instance::{Live, PluginMetrics, Pool, RolePre};
 use state::State;
 use std::sync::Arc;
@@ -84,8 +88,14 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Compiles and checks a component. Blocks for as long as compiling takes.
-    pub fn load(engine: &Arc<Engine>, grant: Grant, wasm: &[u8]) -> Result<Self> {
+    /// Compiles and checks a component. Blocks for as long as compiling takes, or until the build is abandoned.
+    pub fn load(
+        engine: &Arc<Engine>,
+        grant: Grant,
+        wasm: &[u8],
+        metrics: &Metrics,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let named = |error: Error| {
             let name = &grant.name;
             error.context(format!("plugin \"{name}\"")).plugin(&**name)
@@ -100,14 +110,9 @@ impl Plugin {
         }
         not_a_component(wasm).map_or(Ok(()), Err).map_err(named)?;
         let concurrent = inspect::is_concurrent(wasm);
-        let wasmtime = match concurrent {
-            true => &engine.concurrent().map_err(named)?.wasmtime,
-            false => &engine.wasmtime,
-        };
-        let component = engine.compile(wasmtime, wasm).map_err(named)?;
-        let anatomy = Anatomy::of(wasmtime, &component);
-        let given = inspect::given_interfaces(concurrent);
-        anatomy.check(&given, wasmtime, &component).map_err(named)?;
+        let source = Source { wasm, concurrent, limits: grant.limits.compile, cancel };
+        let (component, interface) = engine.compile(&source, metrics).map_err(named)?;
+        let anatomy = Anatomy::read(interface, concurrent).map_err(named)?;
         if concurrent && anatomy.roles.iter().any(|role| *role != Role::StreamingModel) {
             return Err(named(Error::unsupported(
                 "a component with the role streaming-model can have no other; make two of it",

@@ -200,7 +200,7 @@ impl Loader {
             let runtime = self.runtime.clone();
             grant.allow_http(http.limits.clone(), ca.as_deref(), runtime, &self.metrics).map_err(named)?;
         }
-        let plugin = Plugin::load(&self.engine, grant, &wasm)?;
+        let plugin = Plugin::load(&self.engine, grant, &wasm, &self.metrics, &files.progress.stop)?;
         let wants = |role| plan.roles.contains(&role);
         self.runtime.block_on(files.progress.unless_stopped(async {
             Ok(LoadedPlugin {

@@ -158,6 +158,10 @@ pub struct Plugin {
     pub grace_ms: Option<Spanned<u64>>,
     /// How long calls may take to end when their plugin is replaced.
     pub drain_ms: Option<Spanned<u64>>,
+    /// Seconds of processor time to compile it.
+    pub compile_s: Option<Spanned<u64>>,
+    /// Megabytes of memory to compile it.
+    pub compile_mb: Option<Spanned<usize>>,
     #[serde(default)]
     pub config: PluginConfig,
     #[serde(default)]

@@ -132,7 +132,7 @@ impl Settings {
                 cache_bytes_max: server
                     .cache_mb
                     .map_or(engine.cache_bytes_max, |mb| mb.saturating_mul(1 << 20)),
-                compile_threads: engine.compile_threads,
+                ..engine
             },
         })
     }

@@ -2,14 +2,15 @@
 //! that a guest calls has the caller's bytes, and the caller has the model's.
 
 use crate::support::plugin;
-use hostler::config::{EngineConfig, Instances, PluginLimits};
+use hostler::cancel::Cancel;
+use hostler::config::{Instances, PluginLimits};
 use hostler::error::Result;
 use hostler::executor::{
     BoxFuture, Call, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, PoolConfig,
     SessionConfig, Sink, Source, ThreadPoolExecutor,
 };
 use hostler::metrics::Metrics;
-use hostler::plugin::{Engine, Grant, Plugin};
+use hostler::plugin::{Grant, Plugin};
 use hostler::predict::{Context, Datatype, Metadata, Models, Payload, Target, Tensor, TensorSpec};
 use std::sync::{Arc, Mutex};
 
@@ -83,14 +84,19 @@ fn spec(name: &str) -> TensorSpec {
 fn a_large_tensor_passes_a_guest_without_a_copy() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let metrics = Metrics::new();
-    let engine = Engine::new(EngineConfig { instances: 8, ..EngineConfig::default() }).unwrap();
+    let engine = crate::support::engine(8);
     let sessions = SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 };
     let pool = PoolConfig { workers: 1, queue: 8 };
     let inner = ThreadPoolExecutor::start("inner", pool, sessions, None, runtime.handle(), &metrics).unwrap();
     let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
     let grant = Grant::new("pass".into(), limits, &engine, &metrics);
     let wasm = std::fs::read(plugin("pass")).unwrap();
-    let guest = Arc::new(Plugin::load(&engine, grant, &wasm).unwrap().executor(&metrics).unwrap());
+    let guest = Arc::new(
+        Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default())
+            .unwrap()
+            .executor(&metrics)
+            .unwrap(),
+    );
     let config = CustomConfig { workers: 8, threads: 1, on_failure: OnFailure::Fail };
     let custom = CustomExecutor::start("pass", config, guest, Arc::new(inner), &metrics).unwrap();
 
@@ -117,7 +123,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
 fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let metrics = Metrics::new();
-    let engine = Engine::new(EngineConfig { instances: 8, ..EngineConfig::default() }).unwrap();
+    let engine = crate::support::engine(8);
     let sessions = SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 };
     let pool = |name: &str| -> Arc<dyn Executor> {
         let pool = PoolConfig { workers: 1, queue: 8 };
@@ -127,7 +133,9 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
     let mut grant = Grant::new("caller".into(), PluginLimits::default(), &engine, &metrics);
     grant.config.insert("to".into(), "called".into());
     let wasm = std::fs::read(plugin("caller")).unwrap();
-    let guest = runtime.block_on(Plugin::load(&engine, grant, &wasm).unwrap().model(&metrics)).unwrap();
+    let guest = runtime
+        .block_on(Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default()).unwrap().model(&metrics))
+        .unwrap();
     let callable = executors[0].load(&Source::Plugin(Arc::new(guest))).unwrap();
     // On the worker that the guest has, and on that of another executor.
     for executor in &executors {

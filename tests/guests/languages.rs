@@ -2,7 +2,8 @@
 
 use crate::support::churn;
 use base64::Engine as _;
-use hostler::config::{EngineConfig, Instances, PluginLimits};
+use hostler::cancel::Cancel;
+use hostler::config::{Instances, PluginLimits};
 use hostler::error::{Error, Kind};
 use hostler::metrics::Metrics;
 use hostler::plugin::{Engine, Grant, Plugin, Transformer};
@@ -26,10 +27,7 @@ impl Bench {
     fn new() -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Bench {
-            engine: Engine::new(EngineConfig { instances: 8, ..EngineConfig::default() }).unwrap(),
-            runtime,
-        }
+        Bench { engine: crate::support::engine(8), runtime }
     }
 
     fn transformer(&self, language: &str, scaling: &str) -> Arc<Transformer> {
@@ -39,7 +37,7 @@ impl Bench {
         let mut grant = Grant::new(language.into(), limits, &self.engine, &metrics);
         grant.assets = assets;
         let wasm = std::fs::read(crate::support::plugin(language)).unwrap();
-        let plugin = Plugin::load(&self.engine, grant, &wasm).unwrap();
+        let plugin = Plugin::load(&self.engine, grant, &wasm, &metrics, &Cancel::default()).unwrap();
         Arc::new(self.runtime.block_on(plugin.transformer(&metrics)).unwrap())
     }
 }

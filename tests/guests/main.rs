@@ -4,6 +4,7 @@
 mod support;
 
 mod calls;
+mod compiler;
 mod contract;
 mod copies;
 mod custom;

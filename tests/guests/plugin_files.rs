@@ -1,7 +1,7 @@
 //! Plugin files: what cannot be served is refused at load, by `check` and by `serve`, with a reason that
 //! says what was wanted and what was found; what was compiled once is kept, and no disk can break that.
 
-use crate::support::{Host, Setup, model, plugin, replace, root};
+use crate::support::{Host, Setup, churn, model, plugin, replace, root};
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
@@ -111,9 +111,12 @@ fn the_smallest_plugin_is_served() {
     assert_eq!(answer.result(), json!({"x": [1.5, 2.5]}));
 }
 
+/// The cache's own folder in `cache`.
+const ENTRIES: &str = "cache/hostler-compiled-2";
+
 /// The compiled components in the folder `cache`.
 fn entries(setup: &Setup) -> Vec<PathBuf> {
-    let files = std::fs::read_dir(setup.path("cache")).expect("the cache's folder");
+    let files = std::fs::read_dir(setup.path(ENTRIES)).expect("the cache's folder");
     files.map(|file| file.expect("a file").path()).collect()
 }
 
@@ -141,7 +144,7 @@ fn a_compiled_plugin_is_kept_and_a_damaged_one_is_compiled_again() {
     assert!(!complains(&setup), "the first start");
     let [entry] = &entries(&setup)[..] else { panic!("{:?}", entries(&setup)) };
     let compiled = std::fs::read(entry).expect("the entry");
-    let mode = std::fs::metadata(setup.path("cache")).expect("the folder").permissions().mode();
+    let mode = std::fs::metadata(setup.path(ENTRIES)).expect("the folder").permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "native code is for its user alone");
 
     // An entry is renamed into its place: it would be another file.
@@ -207,4 +210,66 @@ fn a_read_only_cache_is_used() {
     let host = setup.start();
     works(&host);
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+}
+
+#[test]
+fn the_users_files_in_the_cache_folder_are_not_the_caches() {
+    let setup = setup("model", "cache_dir = \"cache\"\ncache_mb = 0", &wat("smallest"));
+    let theirs =
+        ["notes.txt", "model.onnx", &format!("{}.cwasm", "0".repeat(64)), "hostler-compiled-2/notes.txt"];
+    let folder = setup.path("cache");
+    std::fs::create_dir(&folder).expect("the folder");
+    // Another user's umask: the cache's folder is made for this user alone.
+    drop(Setup::at(setup.dir.path()).start());
+    for name in theirs {
+        replace(&folder.join(name), b"theirs");
+    }
+    drop(Setup::at(setup.dir.path()).start());
+    for name in theirs {
+        assert_eq!(std::fs::read(folder.join(name)).expect(name), b"theirs", "{name}");
+    }
+    assert_eq!(entries(&setup).len(), 1, "no entry is within the bound");
+}
+
+#[test]
+fn a_cache_that_others_can_write_to_is_refused() {
+    let cases =
+        ["others can write to it (mode 0777); run chmod go-w on it", "it is a symbolic link; remove it"];
+    for reason in cases {
+        let setup = setup("model", "cache_dir = \"cache\"", &wat("smallest"));
+        drop(Setup::at(setup.dir.path()).start());
+        let folder = setup.path(ENTRIES);
+        if reason.contains("link") {
+            std::fs::rename(&folder, setup.path("elsewhere")).expect("a move");
+            std::os::unix::fs::symlink(setup.path("elsewhere"), &folder).expect("a link");
+        } else {
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("permissions");
+        }
+        let before = std::fs::metadata(&entries(&setup)[0]).expect("the entry").modified().expect("a time");
+        let host = Setup::at(setup.dir.path()).start();
+        works(&host);
+        let log = log_of_start(&host);
+        assert!(log.contains("compiled plugins cannot be kept") && log.contains(reason), "{reason}: {log}");
+        assert_eq!(host.metric("hostler_plugin_compiles_total{outcome=\"compiled\"}"), 1.0, "{reason}");
+        let entry = std::fs::metadata(&entries(&setup)[0]).expect("the entry");
+        assert_eq!(entry.modified().expect("a time"), before, "{reason}: not even used");
+    }
+}
+
+#[test]
+fn what_happens_to_an_entry_later_does_not_matter() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let with_cache = |setup: Setup| setup.env("HOSTLER_CACHE", cache.path().to_str().expect("UTF-8"));
+    // Large enough to be mapped.
+    let setup = churn::setup("instances = \"reused\"").file("churn.wasm", plugin("churn-js"));
+    let setup = with_cache(setup);
+    drop(with_cache(Setup::at(setup.dir.path())).start());
+    let folder = cache.path().join("components/hostler-compiled-2");
+    let entry =
+        std::fs::read_dir(folder).expect("the folder").next().expect("an entry").expect("a file").path();
+    let cached = with_cache(Setup::at(setup.dir.path())).start();
+    assert_eq!(cached.metric("hostler_plugin_compiles_total{outcome=\"cached\"}"), 1.0);
+    std::fs::OpenOptions::new().write(true).truncate(true).open(entry).expect("the entry is cut");
+    let answer = cached.predict("bankchurn", churn::low_risk());
+    assert_eq!(answer.result()["risk"], "low");
 }

@@ -2,11 +2,12 @@
 
 use super::bounds::MEMORY_MB_MAX;
 use super::{Planner, PluginPlan};
-use crate::config::{Instances, PluginLimits, SharedLimits};
+use crate::config::{CompileLimits, Instances, PluginLimits, SharedLimits};
 use crate::input_file::FileKind;
 use crate::policy::manifest::{self, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Planner<'_> {
     pub(super) fn plugins(&mut self, manifest: &Manifest) -> BTreeMap<Arc<str>, PluginPlan> {
@@ -108,6 +109,15 @@ impl Planner<'_> {
                 grace: self.ms_or_none(of, "grace_ms", table.grace_ms.as_ref()).unwrap_or(shared.grace),
                 drain: self.ms_or_none(of, "drain_ms", table.drain_ms.as_ref()),
             },
+            compile: self.compile_limits(of, table),
         }
+    }
+
+    fn compile_limits(&mut self, of: &str, table: &manifest::Plugin) -> CompileLimits {
+        let CompileLimits { cpu, memory_bytes } = CompileLimits::default();
+        let cpu_s = self.number(of, "compile_s", table.compile_s.as_ref(), cpu.as_secs(), 1..=3600);
+        // Less does not compile the smallest plugin.
+        let mb = self.number(of, "compile_mb", table.compile_mb.as_ref(), memory_bytes >> 20, 128..=65_536);
+        CompileLimits { cpu: Duration::from_secs(cpu_s), memory_bytes: mb << 20 }
     }
 }

@@ -1,0 +1,114 @@
+//! The compiler process: reads one component from its standard input, writes what it is and its native code to its
+//! standard output, and ends.
+//!
+//! A component is a program for the compiler too: one of a few hundred bytes can ask for any amount of time or
+//! memory, and Cranelift can be neither stopped nor bounded from within. So it runs here, under limits that the
+//! kernel keeps. Whatever ends this process is told to the host's users by the parent (`super`).
+
+use super::report::{self, Report};
+use crate::plugin::engine::code_settings;
+use crate::plugin::inspect::Interface;
+use rustix::process::{Resource, Rlimit};
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use wasmtime::component::Component;
+
+/// What the parent asks for, as arguments of the hidden command.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Length of the component.
+    pub bytes: usize,
+    /// Compile for the engine of plugins whose calls wait side by side.
+    pub concurrent: bool,
+    pub threads: usize,
+    pub cpu_s: u64,
+    /// Address space of the process.
+    pub memory_bytes: u64,
+    pub parent: u32,
+}
+
+/// Below the threads that load models, and far below those that serve.
+const NICE: i32 = 10;
+
+/// How the message begins where threads cannot be started.
+pub(super) const NO_THREADS: &str = "cannot start compile threads";
+
+/// Standard input, output, error, and some for libraries.
+const FILES_MAX: u64 = 32;
+
+/// Compiles. The exit code is for the parent; a message on standard error is for its log.
+pub fn run(task: &Task) -> ExitCode {
+    let outcome = restrict(task).and_then(|()| {
+        let mut wasm = vec![0; task.bytes];
+        std::io::stdin().lock().read_exact(&mut wasm)?;
+        let (report, code) = compile(task, &wasm);
+        let mut out = std::io::stdout().lock();
+        report::write(&mut out, &report)?;
+        out.write_all(&code)?;
+        out.flush()
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Gives up all that compiling does not need.
+fn restrict(task: &Task) -> std::io::Result<()> {
+    use rustix::process::{Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The parent may have ended before that.
+    if getppid().is_none_or(|parent| parent.as_raw_pid() as u32 != task.parent) {
+        return Err(std::io::Error::other("the host that started this compiler has ended"));
+    }
+    close_inherited();
+    std::env::set_current_dir("/")?;
+    crate::config::lower_priority(NICE);
+    // Where memory runs out, this process goes and not the host. Without /proc the kernel chooses.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    let limits = [
+        (Resource::Core, 0, 0),
+        (Resource::Fsize, 0, 0),
+        (Resource::Nofile, FILES_MAX, FILES_MAX),
+        // The first ends the process by SIGXCPU, which says what happened.
+        (Resource::Cpu, task.cpu_s, task.cpu_s.saturating_add(5)),
+        (Resource::As, task.memory_bytes, task.memory_bytes),
+    ];
+    for (resource, current, maximum) in limits {
+        // A limit that the host itself was given cannot be raised.
+        let given = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let (current, maximum) = (Some(current.min(given)), Some(maximum.min(given)));
+        setrlimit(resource, Rlimit { current, maximum })?;
+    }
+    Ok(())
+}
+
+/// The host opens nothing that a child inherits; libraries in its process may have.
+fn close_inherited() {
+    // SAFETY: nothing in this process has opened a file yet. Kernels before 5.9 answer with an error.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
+fn compile(task: &Task, wasm: &[u8]) -> (Report, Vec<u8>) {
+    let compiled = rayon::ThreadPoolBuilder::new()
+        .num_threads(task.threads)
+        .build()
+        .map_err(|error| wasmtime::Error::msg(format!("{NO_THREADS}: {error}")))
+        .and_then(|threads| {
+            // No pool of instances: the address space is for the compiler.
+            let engine = wasmtime::Engine::new(&code_settings(task.concurrent))?;
+            let component = threads.install(|| Component::from_binary(&engine, wasm))?;
+            let interface = Interface::of(&engine, &component);
+            Ok((interface, component.serialize()?))
+        });
+    match compiled {
+        Ok((interface, code)) => match interface.check().and_then(|()| report::check_code(&code)) {
+            Ok(()) => (Report::Compiled { interface, code_bytes: code.len() as u64 }, code),
+            Err(message) => (Report::rejected(message, String::new()), Vec::new()),
+        },
+        Err(error) => (Report::rejected(error.root_cause().to_string(), format!("{error:?}")), Vec::new()),
+    }
+}

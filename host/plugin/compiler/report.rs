@@ -1,0 +1,82 @@
+//! What the compiler process says, and the bounds of it: a length, a report in JSON, then the native code.
+
+use crate::plugin::inspect::Interface;
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object, ObjectSection};
+use serde::{Deserialize, Serialize};
+use std::io::{Error, Result, Write};
+
+/// Bytes of a report; `Interface::check` keeps what a component names far below.
+pub const BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of the error of a compiler that are kept.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of what the host reads into memory when it loads a compiled component: its types and modules. CPython's
+/// has 0.5 MB. In memory they are a multiple of this.
+const METADATA_BYTES_MAX: u64 = 16 << 20;
+
+/// The section with them.
+const METADATA: &str = ".wasmtime.info";
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Report {
+    Compiled {
+        interface: Interface,
+        code_bytes: u64,
+    },
+    /// It is not a component, or not one that this host can run.
+    Rejected {
+        message: String,
+        detail: String,
+    },
+}
+
+impl Report {
+    pub fn rejected(message: String, detail: String) -> Self {
+        Report::Rejected { message: cut(message), detail: cut(detail) }
+    }
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
+    text
+}
+
+pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {
+    let text = serde_json::to_vec(report)?;
+    if text.len() > BYTES_MAX {
+        return Err(Error::other("the report of a compiled component is too long"));
+    }
+    out.write_all(&(text.len() as u32).to_le_bytes())?;
+    out.write_all(&text)
+}
+
+/// Reads the begin of what `write` wrote: the report and its length in bytes, once all of it is there.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Report, usize)>> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > BYTES_MAX {
+        return Err(Error::other(format!("a report of {length} bytes")));
+    }
+    let Some(text) = rest.get(..length) else { return Ok(None) };
+    let report: Report = serde_json::from_slice(text)?;
+    if let Report::Compiled { interface, .. } = &report {
+        interface.check().map_err(Error::other)?;
+    }
+    Ok(Some((report, 4 + length)))
+}
+
+/// Whether the host can load this code within its means; otherwise why not.
+pub fn check_code(code: &[u8]) -> std::result::Result<(), String> {
+    let file = ElfFile64::<Endianness>::parse(code).map_err(|error| format!("not native code: {error}"))?;
+    let bytes = file.section_by_name(METADATA).map_or(0, |section| section.size());
+    if bytes > METADATA_BYTES_MAX {
+        let (have, max) = (bytes >> 20, METADATA_BYTES_MAX >> 20);
+        return Err(format!(
+            "it has too many types, functions and modules: {have} MB of them, but at most {max} MB are loaded"
+        ));
+    }
+    Ok(())
+}
