@@ -42,6 +42,9 @@ enum Action {
         /// Made if it does not exist.
         #[arg(default_value = "wit")]
         folder: PathBuf,
+        /// Write over files that have other content.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -148,16 +151,20 @@ fn main() -> ExitCode {
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let command = Command::parse();
-    if let Action::CompilePlugin(asked) = command.action {
-        let CompilePlugin { bytes, concurrent, threads, cpu_s, memory_bytes, parent } = asked;
-        return compiler::child::run(&Task { bytes, concurrent, threads, cpu_s, memory_bytes, parent });
+    match &command.action {
+        // It says everything in its answer, and its limits leave no room for threads that write a log.
+        Action::CompilePlugin(_) => {}
+        Action::Serve(_) | Action::Drill(_) => init_log(),
+        _ => {
+            shutdown::end_as_first_process();
+            init_log();
+        }
     }
-    if !matches!(command.action, Action::Serve(_) | Action::Drill(_)) {
-        shutdown::end_as_first_process();
-    }
-    init_log();
     let outcome = match command.action {
-        Action::CompilePlugin(_) => unreachable!("ran above"),
+        Action::CompilePlugin(asked) => {
+            let CompilePlugin { bytes, concurrent, threads, cpu_s, memory_bytes, parent } = asked;
+            return compiler::child::run(&Task { bytes, concurrent, threads, cpu_s, memory_bytes, parent });
+        }
         Action::Serve(serve) => serve.run(),
         Action::Check(Check { file, resolve, quick }) => cli::check(&file, resolve.as_deref(), quick),
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
@@ -172,7 +179,7 @@ fn main() -> ExitCode {
                 only,
             })
         }
-        Action::Wit { folder } => cli::write_contract(&folder),
+        Action::Wit { folder, force } => cli::write_contract(&folder, force),
     };
     // ONNX Runtime takes its own things down when the process exits; no session may be left to free then.
     hostler::executor::unload::finish(Duration::from_secs(10));

@@ -114,6 +114,20 @@ fn wit_writes_the_whole_contract() {
     refused(&setup, &["wit", "hostler.toml"], &["cannot write hostler.toml/hostler.wit"]);
 }
 
+#[test]
+fn wit_writes_over_nothing_that_is_not_the_contract() {
+    let setup = Setup::new("").text("mine/async/concurrent.wit", "package mine:own;");
+    refused(&setup, &["wit", "mine"], &["mine/async/concurrent.wit exists and has other content", "--force"]);
+    let path = setup.path("mine/async/concurrent.wit");
+    assert_eq!(std::fs::read(&path).unwrap(), b"package mine:own;");
+    assert_eq!(files(&setup.path("mine")).len(), 1, "nothing else is written either");
+    assert_eq!(setup.run(&["wit", "mine", "--force"]).0, 0);
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        std::fs::read(root().join("wit/async/concurrent.wit")).unwrap()
+    );
+}
+
 /// `hostler predict` with the request on its standard input.
 fn predict(setup: &Setup, request: &str) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hostler"))
