@@ -51,10 +51,11 @@ pub fn serve(options: &Options) -> Result<Infallible> {
     let signals = signals()?;
     descriptors::raise_limit();
     let path = absolute(&options.manifest)?;
-    let last_good = match (options.fallback, &options.state_dir) {
-        (false, _) => None,
-        (true, Some(folder)) => Some(LastGood::new(folder.clone())),
-        (true, None) => LastGood::default_folder(&path).map(LastGood::new),
+    let last_good = match options.fallback {
+        false => None,
+        true => LastGood::new(options.state_dir.as_deref(), &path)
+            .inspect_err(|error| tracing::warn!("{error}"))
+            .ok(),
     };
     let files = Files::default();
     let first = FirstPlan::read(&path, &files, last_good.as_ref()).map_err(unplanned)?;

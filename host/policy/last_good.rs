@@ -1,94 +1,239 @@
-//! A copy on disk of everything that the last good policy was made of, so that a restart survives bad files.
+//! Copies on disk of everything that the last good policies were made of, so that a restart survives bad files.
 //!
-//! `<folder>/files` mirrors the file system below `/`. A new copy is made beside it and swapped in.
+//! Copies lie in a folder of the host's own, one for each manifest. Each copy is a folder that mirrors the file
+//! system below `/`; the file `current` says which copy is the last good one and which was so before. A copy counts
+//! from the moment that `current` names it, in one rename: until then, and if the host ends in the middle, the one
+//! before counts. Only copies that `current` does not name and that nobody uses are removed.
 
-use super::files::{File, Files};
+use super::files::{File, Files, hex_digest};
 use super::plan::{ExecutorPlan, Plan, SourcePlan};
 use crate::error::{Error, Result};
 use crate::input_file::{FileKind, Limit};
+use crate::private_folder::PrivateFolder;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The host's own folder in the folder that the user names.
+const FOLDER: &str = "hostler-last-good";
+const CURRENT: &str = "current";
+const LOCK: &str = "lock";
+const COPY_PREFIX: &str = "copy-";
+
+/// Bytes of the file `current`: it has two names.
+const CURRENT_BYTES_MAX: u64 = 4096;
+
+/// `current` is changed within milliseconds; a host that holds the lock for longer does not run.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct LastGood {
+    /// For one manifest.
     folder: PathBuf,
+    /// Where earlier versions kept the copy. Read, never changed.
+    legacy: PathBuf,
+    /// Copies that this process reads from, locked so that no other removes them.
+    used: Mutex<Vec<fs::File>>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Current {
+    last: Option<String>,
+    previous: Option<String>,
 }
 
 impl LastGood {
-    pub fn new(folder: PathBuf) -> Self {
-        LastGood { folder }
+    /// Keeps the copies in `state_dir`, or else where this user's programs keep their state.
+    pub fn new(state_dir: Option<&Path>, manifest: &Path) -> Result<Self> {
+        let key = &hex_digest(manifest.as_os_str().as_encoded_bytes())[..16];
+        let (state, legacy) = match state_dir {
+            Some(folder) => (folder.to_owned(), folder.join("files")),
+            None => {
+                let folder = default_state_dir().ok_or_else(|| {
+                    Error::unavailable(
+                        "no last-good copy can be kept: neither XDG_STATE_HOME nor HOME is set; name a folder for it \
+                         with --state-dir",
+                    )
+                })?;
+                let legacy = folder.join(key).join("files");
+                (folder, legacy)
+            }
+        };
+        Ok(LastGood { folder: state.join(FOLDER).join(key), legacy, used: Mutex::default() })
     }
 
-    /// The folder for a manifest, where users keep state: each manifest has its own.
-    pub fn default_folder(manifest: &Path) -> Option<PathBuf> {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
-        let digest = super::files::hex_digest(manifest.as_os_str().as_encoded_bytes());
-        Some(state.join("hostler").join(&digest[..16]))
-    }
-
-    /// Copies the files of a plan. Files that the copy has already are linked, not copied.
+    /// Copies the files of a plan. Files that the copy before has already are linked, not copied.
     pub fn save(&self, plan: &Plan, files: &Files) -> Result<()> {
-        let next = self.folder.join("next");
         let failed = |error| self.failed(error);
-        match fs::remove_dir_all(&next) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        let folder = self.open().map_err(failed)?;
+        let name = format!("{COPY_PREFIX}{:016x}", fastrand::u64(..));
+        let root = self.folder.join(&name);
         // For this user alone: the key of an executor's tls may be among the files.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&next).map_err(failed)?;
-        let old = Files::below(self.root());
+        fs::DirBuilder::new().mode(0o700).create(&root).map_err(failed)?;
+        // Nobody removes it before it counts.
+        let in_use = fs::File::open(&root).inspect(|root| drop(root.try_lock_shared())).map_err(failed)?;
+        let copied = self.copy(plan, files, &folder, &root).and_then(|()| {
+            self.change(&folder, |current| Current { previous: current.last, last: Some(name) })
+                .map_err(failed)
+        });
+        drop(in_use);
+        if copied.is_err() {
+            let _ = fs::remove_dir_all(&root);
+        }
+        copied
+    }
+
+    fn copy(&self, plan: &Plan, files: &Files, folder: &PrivateFolder, root: &Path) -> Result<()> {
+        let failed = |error| self.failed(error);
+        let before = read(folder).last.map(|name| Files::below(self.folder.join(name)));
+        let copy = Files::below(root.to_owned());
         // What is in the copy, or is to go there, was within its limit when it was planned.
         let any_size = Limit::bytes(FileKind::Asset, u64::MAX);
         let manifest = files.file(&plan.path, any_size).map_err(|error| self.copying(error))?;
-        for file in std::iter::once(&manifest).chain(files_of(plan)) {
-            let target = Files::below(next.clone()).location(&file.path);
-            fs::create_dir_all(target.parent().expect("invariant: below the folder")).map_err(failed)?;
-            let same = old.file(&file.path, any_size).is_ok_and(|copy| copy.sha256 == file.sha256);
-            let linked = same && fs::hard_link(old.location(&file.path), &target).is_ok();
+        // Several models may name one file.
+        let all: BTreeMap<&Path, &File> =
+            std::iter::once(&manifest).chain(files_of(plan)).map(|file| (&*file.path, file)).collect();
+        for file in all.into_values() {
+            let target = copy.location(&file.path);
+            let parent = target.parent().expect("invariant: below the folder");
+            fs::create_dir_all(parent).map_err(failed)?;
+            let same = before
+                .as_ref()
+                .filter(|old| old.file(&file.path, any_size).is_ok_and(|old| old.sha256 == file.sha256));
+            let linked = same.is_some_and(|old| fs::hard_link(old.location(&file.path), &target).is_ok());
             if !linked {
-                fs::write(&target, files.read(file)?).map_err(failed)?;
+                write(&target, &files.read(file)?).map_err(failed)?;
             }
-        }
-        let previous = self.previous();
-        let _ = fs::remove_dir_all(&previous);
-        if self.root().exists() {
-            fs::rename(self.root(), &previous).map_err(failed)?;
-        }
-        fs::rename(&next, self.root()).map_err(failed)
-    }
-
-    /// Makes the copy before the last one the last again; without one there is none.
-    pub fn roll_back(&self) -> Result<()> {
-        let failed = |error| self.failed(error);
-        if self.root().exists() {
-            fs::remove_dir_all(self.root()).map_err(failed)?;
-        }
-        if self.previous().exists() {
-            fs::rename(self.previous(), self.root()).map_err(failed)?;
         }
         Ok(())
     }
 
-    fn failed(&self, error: std::io::Error) -> Error {
+    /// Makes the copy before the last one the last again; without one there is none.
+    pub fn roll_back(&self) -> Result<()> {
+        let folder = match PrivateFolder::open(&self.folder) {
+            // Nothing was ever kept.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            folder => folder.map_err(|error| self.failed(error))?,
+        };
+        self.change(&folder, |current| Current { last: current.previous, previous: None })
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The files as they were last good; none if there is no copy.
+    pub fn files(&self) -> Option<Files> {
+        let root = match PrivateFolder::open(&self.folder) {
+            Ok(folder) if folder.stat(CURRENT).is_some() => self.folder.join(read(&folder).last?),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("cannot use the last-good copy: {error}");
+                return None;
+            }
+            _ => PrivateFolder::open(&self.legacy).ok()?.path().to_owned(),
+        };
+        let in_use = fs::File::open(&root).ok()?;
+        // Until this process ends. Where there are no locks, other hosts keep the two last copies at least.
+        let _ = in_use.try_lock_shared();
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(in_use);
+        Some(Files::below(root))
+    }
+
+    fn open(&self) -> io::Result<PrivateFolder> {
+        PrivateFolder::make(self.folder.parent().expect("invariant: it has two names of its own"))?;
+        PrivateFolder::make(&self.folder)
+    }
+
+    /// Names other copies in one step, and removes those that nothing names any more.
+    fn change(&self, folder: &PrivateFolder, change: impl FnOnce(Current) -> Current) -> io::Result<()> {
+        let lock = folder.lock_file(LOCK)?;
+        wait_for(&lock)?;
+        let current = change(read(folder));
+        let beside = format!("{CURRENT}-{:016x}", fastrand::u64(..));
+        let written = folder.create(&beside).and_then(|mut file| {
+            file.write_all(&serde_json::to_vec(&current)?)?;
+            file.sync_all()?;
+            folder.rename(&beside, CURRENT)?;
+            folder.sync()
+        });
+        if written.is_err() {
+            let _ = folder.remove(&beside);
+        }
+        written?;
+        for name in folder.names().unwrap_or_default() {
+            let Some(name) = name.to_str() else { continue };
+            let named = [&current.last, &current.previous].into_iter().flatten().any(|kept| kept == name);
+            if is_copy(name) && !named {
+                self.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a copy, unless it is being made or read.
+    fn remove(&self, name: &str) {
+        let path = self.folder.join(name);
+        if fs::File::open(&path).is_ok_and(|copy| copy.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
         self.copying(Error::io(&error))
     }
 
     fn copying(&self, error: Error) -> Error {
         error.context(format!("cannot keep a last-good copy in {}", self.folder.display()))
     }
+}
 
-    fn previous(&self) -> PathBuf {
-        self.folder.join("previous")
+fn default_state_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("hostler"))
+}
+
+fn is_copy(name: &str) -> bool {
+    let id = name.strip_prefix(COPY_PREFIX).unwrap_or_default();
+    id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Which copies count; none where the file is not there or damaged.
+fn read(folder: &PrivateFolder) -> Current {
+    let read = || {
+        let mut text = Vec::new();
+        folder.read(CURRENT)?.take(CURRENT_BYTES_MAX).read_to_end(&mut text)?;
+        io::Result::Ok(serde_json::from_slice::<Current>(&text)?)
+    };
+    let mut current = read().unwrap_or_default();
+    for name in [&mut current.last, &mut current.previous] {
+        *name = name.take().filter(|name| is_copy(name) && folder.path().join(name).is_dir());
     }
+    current
+}
 
-    /// The files as they were last good; none if there is no copy.
-    pub fn files(&self) -> Option<Files> {
-        self.root().is_dir().then(|| Files::below(self.root()))
-    }
+/// New, and on the disk before `current` names its copy.
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create_new(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
 
-    fn root(&self) -> PathBuf {
-        self.folder.join("files")
+/// Takes the lock; where the file system has no locks, there is only this host.
+fn wait_for(lock: &fs::File) -> io::Result<()> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(io::Error::other("another host holds its lock"));
+            }
+            Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(()),
+        }
     }
 }
 
@@ -114,4 +259,42 @@ pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
         ExecutorPlan::Pool { .. } | ExecutorPlan::Custom { .. } => Vec::new(),
     });
     plugins.chain(models).chain(executors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_fails_in_the_middle_leaves_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, state) = (dir.path().join("home"), dir.path().join("state"));
+        fs::create_dir(&home).unwrap();
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+        for name in ["plus1.onnx", "plus2.onnx"] {
+            fs::copy(models.join(name), home.join(name)).unwrap();
+        }
+        let manifest = home.join("hostler.toml");
+        fs::write(&manifest, "[models.a]\npath = \"plus1.onnx\"\n[models.b]\npath = \"plus2.onnx\"\n")
+            .unwrap();
+        let files = Files::default();
+        let plan = Plan::read(&manifest, &files).map_err(|why| why.lines()).unwrap();
+        let last_good = LastGood::new(Some(&state), &manifest).unwrap();
+        last_good.save(&plan, &files).unwrap();
+        let names = || PrivateFolder::open(&last_good.folder).unwrap().names().unwrap().len();
+        let before = names();
+
+        // As where the disk is full: the second file of the new copy cannot be made.
+        fs::copy(models.join("plus1.onnx"), home.join("plus2.onnx")).unwrap();
+        let plan = Plan::read(&manifest, &files).map_err(|why| why.lines()).unwrap();
+        fs::remove_file(home.join("plus2.onnx")).unwrap();
+        let error = last_good.save(&plan, &files).unwrap_err();
+        assert!(error.message().contains("plus"), "{error}");
+        assert_eq!(names(), before, "the half copy is removed");
+        let copy = last_good.files().unwrap();
+        assert!(Plan::read(&manifest, &copy).is_ok(), "the one before counts");
+
+        last_good.roll_back().unwrap();
+        assert!(last_good.files().is_none(), "there was none before it");
+    }
 }

@@ -14,6 +14,7 @@ mod external_data;
 mod files;
 mod gpu;
 mod guard;
+mod last_good;
 mod manifest;
 mod models;
 mod reload;

@@ -265,40 +265,6 @@ fn a_deleted_file_leaves_the_old_policy() {
     host.wait_for_generation(2);
 }
 
-#[test]
-fn the_last_good_copy_survives_a_restart_with_bad_files() {
-    let state = tempfile::tempdir().unwrap();
-    let state_dir = state.path().to_str().unwrap();
-    let with_fallback =
-        |setup: Setup| setup.arg("--fallback").arg("last-good").arg("--state-dir").arg(state_dir);
-    let mut host = with_fallback(churn::setup("")).start();
-    eventually("the copy", || state.path().join("files").exists().then_some(()), || host.log());
-    host.signal("TERM");
-    host.wait();
-
-    for (name, content) in
-        [("hostler.toml", &b"[modles]\n"[..]), ("churn.wasm", b"junk"), ("model.onnx", b"junk")]
-    {
-        let dir = host.setup.dir.path();
-        let original = std::fs::read(dir.join(name)).unwrap();
-        replace(&dir.join(name), content);
-        let broken = Setup::at(dir);
-        assert!(Setup::at(dir).try_start().is_err(), "{name}: without the flag a bad file ends the start");
-        let again = with_fallback(broken).start();
-        assert_eq!(risk(&again), "low", "{name}");
-        let policy = again.policy();
-        assert_eq!(
-            (policy["stale"].as_bool(), policy["last_reload"]["outcome"].as_str()),
-            (Some(true), Some("fallback"))
-        );
-        assert!(!policy["last_reload"]["errors"][0].as_str().unwrap().is_empty());
-        // Mended files go live without another restart.
-        replace(&dir.join(name), &original);
-        again.wait_for_policy("files that are good again", |policy| policy["stale"] == false);
-        assert_eq!(risk(&again), "low", "{name}");
-    }
-}
-
 /// Swaps under load: every answer is the one version's or the other's.
 fn swap_under_load(
     host: &Host,
