@@ -353,8 +353,9 @@ impl Server {
 
 impl Manifest {
     /// Reads a manifest's text. The first fault of form ends it; those of meaning come in `plan`, together.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, Diagnostics> {
-        toml::from_str(text).map_err(|error| Diagnostics::new(path, text, vec![explain(&error, text)]))
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Box<Diagnostics>> {
+        toml::from_str(text)
+            .map_err(|error| Box::new(Diagnostics::new(path, text, vec![explain(&error, text)])))
     }
 }
 

@@ -222,7 +222,7 @@ impl StickyBy {
 /// Why there is no plan.
 pub enum Unplanned {
     /// Something is wrong.
-    Faulty(Diagnostics),
+    Faulty(Box<Diagnostics>),
     /// A pinned file does not have its digest yet.
     Pending(Vec<String>),
 }
@@ -261,7 +261,7 @@ impl Plan {
         let unreadable = |error: Error| {
             let fault = Diagnostic::new(format!("cannot read the manifest: {error}"));
             let fault = Diagnostic { transient: error.is_transient(), ..fault };
-            Unplanned::Faulty(Diagnostics::new(path, "", vec![fault]))
+            Unplanned::Faulty(Box::new(Diagnostics::new(path, "", vec![fault])))
         };
         let file = files.file(path, FileLimits::default().of(FileKind::Manifest)).map_err(unreadable)?;
         let text = String::from_utf8(files.read(&file).map_err(unreadable)?.into())
@@ -336,7 +336,7 @@ impl<'a> Planner<'a> {
                     .map(|fault| crate::policy::settings::placed(fault, text))
                     .collect();
                 let more = self.more;
-                Err(Unplanned::Faulty(Diagnostics::new(self.path, text, faults).and_more(more)))
+                Err(Unplanned::Faulty(Box::new(Diagnostics::new(self.path, text, faults).and_more(more))))
             }
         }
     }
