@@ -37,6 +37,10 @@ pub struct PluginLimits {
     pub result_bytes: usize,
     /// Tensors and other handles alive in one instance.
     pub handles: usize,
+    /// Bytes that one instance may hold in the host: tensors that it has made or kept, results of its calls.
+    pub held_bytes: usize,
+    /// The same of all instances of the plugin together.
+    pub held_total_bytes: usize,
     /// Bytes of log that one call may write; the rest is dropped and counted.
     pub log_bytes: usize,
     /// Bytes that the plugin may keep across requests.
@@ -113,6 +117,9 @@ impl Default for PluginLimits {
             timeout: Duration::from_secs(10),
             result_bytes: 64 << 20,
             handles: 4096,
+            // Four results of the largest size that a call may hand over.
+            held_bytes: 256 << 20,
+            held_total_bytes: 1 << 30,
             log_bytes: 16 << 10,
             state_bytes: 1 << 20,
             // A guest that leaks slowly starts anew before it matters.

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub plugin_instances: IntGaugeVec,
     pub plugin_compiles: IntCounterVec,
     pub plugin_compile_seconds: Histogram,
+    pub plugin_held_bytes: IntGaugeVec,
+    pub plugin_state_bytes: IntGaugeVec,
     pub plugin_events: IntCounterVec,
     pub plugin_values: GaugeVec,
     pub plugin_http_calls: IntCounterVec,
@@ -207,6 +209,16 @@ impl Metrics {
                 &["outcome"],
             ),
             plugin_compile_seconds: register(&registry, Histogram::with_opts(compile)),
+            plugin_held_bytes: gauges(
+                "hostler_plugin_held_bytes",
+                "Bytes of tensors and results that a plugin's instances hold in the host.",
+                &["plugin"],
+            ),
+            plugin_state_bytes: gauges(
+                "hostler_plugin_state_bytes",
+                "Bytes that a plugin remembers in its state.",
+                &["plugin"],
+            ),
             plugin_events: counter(
                 "hostler_plugin_events_total",
                 "What plugins count themselves.",

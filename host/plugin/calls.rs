@@ -8,7 +8,7 @@ use super::bindings::{callables, models, types};
 use super::concurrent::Limit;
 use super::state::State;
 use crate::error::{Error, Ground, Result};
-use crate::predict::{Context, Response, Responses, Target, Tensor};
+use crate::predict::{Budget, Context, Response, Responses, Target, Tensor};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +46,9 @@ type Outcome = Result<Vec<Tensor>>;
 struct Attempt {
     now: Now,
     limit: Limit,
+    budget: Arc<dyn Budget>,
+    /// What the response in `now` is charged with.
+    charged: usize,
     /// What to say where there is room for one response only; none if there is only one.
     refusal: Option<Error>,
 }
@@ -69,29 +72,50 @@ fn next(mut responses: Responses, limit: Limit) -> Now {
 }
 
 impl Attempt {
-    fn start(target: &dyn Target, caller: &Context, inputs: Vec<Tensor>, limit: Limit) -> Result<Self> {
-        let now = next(target.start(caller, inputs)?, limit);
-        Ok(Attempt { now, limit, refusal: one_response(target).err() })
+    fn start(
+        target: &dyn Target,
+        caller: &Context,
+        inputs: Vec<Tensor>,
+        limit: Limit,
+        budget: Arc<dyn Budget>,
+    ) -> Result<Self> {
+        let responses = target.start(caller, inputs)?;
+        responses.charge(Arc::clone(&budget));
+        let now = next(responses, limit);
+        Ok(Attempt { now, limit, budget, charged: 0, refusal: one_response(target).err() })
     }
 
     /// Whether it has a response or has ended.
     fn poll(&mut self, task: &mut Task<'_>) -> bool {
         if let Now::Waits(work) = &mut self.now
-            && let Poll::Ready((responses, item)) = work.as_mut().poll(task)
+            && let Poll::Ready((responses, mut item)) = work.as_mut().poll(task)
         {
+            if let Some(Ok(tensors)) = &item {
+                let bytes = Tensor::bytes_kept(tensors);
+                match self.budget.charge(bytes) {
+                    Ok(()) => self.charged = bytes,
+                    Err(error) => item = Some(Err(error)),
+                }
+            }
             self.now = Now::Has(responses, item);
         }
         !matches!(self.now, Now::Waits(_))
+    }
+
+    /// What there is, from now on at the expense of who takes it.
+    fn take(&mut self) -> Now {
+        self.budget.release(std::mem::take(&mut self.charged));
+        std::mem::replace(&mut self.now, Now::Ended)
     }
 
     /// Once it has ended; then it has been asked.
     fn outcome(&mut self) -> Option<Outcome> {
         if let (Some(refusal), false) = (&self.refusal, matches!(self.now, Now::Ended)) {
             let refusal = refusal.clone();
-            self.now = Now::Ended;
+            self.take();
             return Some(Err(refusal));
         }
-        match std::mem::replace(&mut self.now, Now::Ended) {
+        match self.take() {
             Now::Has(_, item) => {
                 Some(item.unwrap_or_else(|| Err(Error::failed("the model gave no response"))))
             }
@@ -101,7 +125,7 @@ impl Attempt {
 
     async fn next(&mut self) -> Option<Outcome> {
         poll_fn(|task| if self.poll(task) { Poll::Ready(()) } else { Poll::Pending }).await;
-        match std::mem::replace(&mut self.now, Now::Ended) {
+        match self.take() {
             Now::Has(responses, Some(Ok(tensors))) => {
                 self.now = next(responses, self.limit);
                 Some(Ok(tensors))
@@ -109,6 +133,12 @@ impl Attempt {
             Now::Has(_, item) => item,
             _ => None,
         }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.take();
     }
 }
 
@@ -148,7 +178,7 @@ type Lowered = std::result::Result<Vec<Resource<Tensor>>, types::Error>;
 impl State {
     /// The tensors behind borrowed handles; their bytes are shared.
     pub(super) fn borrowed(&self, handles: &[Resource<Tensor>]) -> Trappable<Vec<Tensor>> {
-        handles.iter().map(|handle| Ok(self.table.get(handle)?.clone())).collect()
+        handles.iter().map(|handle| Ok(self.handles.get(handle)?.clone())).collect()
     }
 
     /// Lets the guest of the call in progress call `target`.
@@ -193,9 +223,10 @@ impl State {
             return Ok(Err(self.hand(Error::overloaded(message).ground(Ground::Misuse))));
         }
         let inputs = self.borrowed(inputs)?;
+        let budget = Arc::clone(self.handles.held());
         let call = self.call()?;
         let target = call.calls.target(callable.rep())?;
-        let attempt = match Attempt::start(&**target, &call.context, inputs, limit) {
+        let attempt = match Attempt::start(&**target, &call.context, inputs, limit, budget) {
             Ok(attempt) => attempt,
             Err(error) => return Ok(Err(self.hand(error))),
         };
@@ -206,10 +237,7 @@ impl State {
 
     fn lower(&mut self, outcome: Outcome) -> Trappable<Lowered> {
         Ok(match outcome {
-            Ok(tensors) => Ok(tensors
-                .into_iter()
-                .map(|tensor| Ok(self.table.push(tensor)?))
-                .collect::<Trappable<_>>()?),
+            Ok(tensors) => self.handles.push_all(tensors)?.map_err(|error| self.hand(error)),
             Err(error) => Err(self.hand(error)),
         })
     }

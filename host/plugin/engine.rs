@@ -163,11 +163,16 @@ impl Engine {
     }
 
     /// What the plugin of this name remembers: the same for all generations of it.
-    pub(super) fn memory(&self, plugin: &Arc<str>, bytes_max: usize) -> Arc<Memory> {
+    pub(super) fn memory(
+        &self,
+        plugin: &Arc<str>,
+        bytes_max: usize,
+        gauge: prometheus::IntGauge,
+    ) -> Arc<Memory> {
         let mut all = self.memories.lock().expect("invariant: no panic under the lock");
         all.retain(|_, memory| memory.strong_count() > 0);
         let memory = all.get(plugin).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let memory = Arc::new(Memory::default());
+            let memory = Arc::new(Memory::new(gauge));
             all.insert(Arc::clone(plugin), Arc::downgrade(&memory));
             memory
         });

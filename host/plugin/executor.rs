@@ -4,7 +4,7 @@ use super::bindings::executor::{ExecutorPlugin, ExecutorPluginPre};
 use super::bindings::types;
 use super::instance::{Live, Pool, RolePre};
 use super::state::State;
-use super::{inside, push_tensors, take_tensors};
+use super::{inside, push_inputs, take_tensors};
 use crate::error::{Error, Kind, Result};
 use crate::predict::{Context, Target, Tensor};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl PluginExecutor {
     ) -> Result<Answered> {
         self.pool
             .call_once(context, async |live| {
-                let inputs = push_tensors(live, inputs)?;
+                let inputs = push_inputs(live, inputs)?;
                 let state = live.store.data_mut();
                 let callable = state.give(target)?;
                 state.call()?.calls.answer = Some(early);
@@ -75,7 +75,7 @@ impl PluginExecutor {
         let outcome = self
             .pool
             .call_once(context, async |live| {
-                let pushed = inputs.into_iter().map(|inputs| push_tensors(live, inputs));
+                let pushed = inputs.into_iter().map(|inputs| push_inputs(live, inputs));
                 let inputs = pushed.collect::<wasmtime::Result<Vec<_>>>()?;
                 let requests: Vec<_> = (0..count as u32).map(Resource::new_own).collect();
                 let state = live.store.data_mut();

@@ -29,36 +29,37 @@ impl types::HostTensor for State {
     ) -> Trappable<Result<Resource<Tensor>, types::Error>> {
         self.spend(name.len() + data.len())?;
         Ok(match Tensor::new(name, datatype.into(), shape.into(), data.into()) {
-            Ok(tensor) => Ok(self.table.push(tensor.made_by(self.origin()))?),
+            Ok(tensor) => self.push(tensor.made_by(self.origin()))?,
             Err(error) => Err(self.hand(error)),
         })
     }
 
     fn name(&mut self, tensor: Resource<Tensor>) -> Trappable<String> {
-        Ok(self.table.get(&tensor)?.name().to_owned())
+        Ok(self.handles.get(&tensor)?.name().to_owned())
     }
 
     fn datatype(&mut self, tensor: Resource<Tensor>) -> Trappable<types::Datatype> {
-        Ok(self.table.get(&tensor)?.datatype().into())
+        Ok(self.handles.get(&tensor)?.datatype().into())
     }
 
     fn shape(&mut self, tensor: Resource<Tensor>) -> Trappable<Vec<i64>> {
-        Ok(self.table.get(&tensor)?.shape().to_vec())
+        Ok(self.handles.get(&tensor)?.shape().to_vec())
     }
 
     fn byte_length(&mut self, tensor: Resource<Tensor>) -> Trappable<u64> {
-        Ok(self.table.get(&tensor)?.data().len() as u64)
+        Ok(self.handles.get(&tensor)?.data().len() as u64)
     }
 
     fn read(&mut self, tensor: Resource<Tensor>, offset: u64, length: u64) -> Trappable<Vec<u8>> {
-        Ok(range(self.table.get(&tensor)?.data(), offset, length).to_vec())
+        Ok(range(self.handles.get(&tensor)?.data(), offset, length).to_vec())
     }
 
     fn renamed(&mut self, tensor: Resource<Tensor>, name: String) -> Trappable<Resource<Tensor>> {
         // The bytes are shared, the name is not.
         self.spend(name.len())?;
-        let renamed = self.table.get(&tensor)?.renamed(name);
-        Ok(self.table.push(renamed)?)
+        let renamed = self.handles.get(&tensor)?.renamed(name);
+        // The guest has no way to be told, so it is stopped.
+        Ok(self.handles.push(renamed)??)
     }
 
     fn reshaped(
@@ -66,17 +67,17 @@ impl types::HostTensor for State {
         tensor: Resource<Tensor>,
         shape: Vec<i64>,
     ) -> Trappable<Result<Resource<Tensor>, types::Error>> {
-        let tensor = self.table.get(&tensor)?;
+        let tensor = self.handles.get(&tensor)?;
         let is_same = tensor.shape() == &shape[..];
         Ok(match tensor.reshaped(shape.into()) {
-            Ok(tensor) if is_same => Ok(self.table.push(tensor)?),
-            Ok(tensor) => Ok(self.table.push(tensor.made_by(self.origin()))?),
+            Ok(tensor) if is_same => self.push(tensor)?,
+            Ok(tensor) => self.push(tensor.made_by(self.origin()))?,
             Err(error) => Err(self.hand(error)),
         })
     }
 
     fn drop(&mut self, tensor: Resource<Tensor>) -> Trappable<()> {
-        self.table.delete(tensor)?;
+        self.handles.take(tensor)?;
         Ok(())
     }
 }
@@ -88,6 +89,11 @@ impl State {
             Some(desk) => desk.hand(error),
             None => self.handed.hand(error),
         }
+    }
+
+    /// A handle of a tensor, or what the guest is told if it would hold too much.
+    fn push(&mut self, tensor: Tensor) -> Trappable<Result<Resource<Tensor>, types::Error>> {
+        Ok(self.handles.push(tensor)?.map_err(|error| self.hand(error)))
     }
 
     /// Who made what the guest makes.
@@ -147,6 +153,14 @@ impl types::HostRequest for State {
     fn set_note(&mut self, request: Resource<Request>, data: Vec<u8>) -> Trappable<()> {
         if data.len() > NOTE_BYTES_MAX {
             wasmtime::bail!("set a note of {} bytes; at most {NOTE_BYTES_MAX} are allowed", data.len());
+        }
+        self.spend(data.len())?;
+        if let Some(desk) = &self.desk {
+            let call = desk.by_key(request.rep()).call();
+            let call =
+                call.ok_or_else(|| wasmtime::Error::msg("used a request after its execute returned"))?;
+            call.set_note(data.into());
+            return Ok(());
         }
         self.context(request)?.set_note(data.into());
         Ok(())

@@ -69,9 +69,7 @@ impl<E> Live<E> {
     }
 
     fn end(&mut self) {
-        let state = self.store.data_mut();
-        state.log.end();
-        state.call = None;
+        self.store.data_mut().end();
     }
 }
 
@@ -194,10 +192,22 @@ impl<P: RolePre> Pool<P> {
         let kept = limits.reuses()
             && live.calls < limits.calls_max
             // A guest that leaks handles is replaced before it runs into its limit.
-            && live.store.data_mut().table.iter_mut().count() < limits.handles / 2;
+            && live.store.data_mut().handles.count() < limits.handles / 2
+            && !self.holds_too_much(&live);
         if kept {
             self.idle.lock().push(live);
         }
+    }
+
+    /// Whether an instance shall not wait for its next call with what it holds.
+    fn holds_too_much(&self, live: &Live<P::Exports>) -> bool {
+        let held = live.store.data().handles.held();
+        if !held.is_over() {
+            return false;
+        }
+        let (plugin, held_bytes) = (&*self.grant.name, held.bytes());
+        tracing::debug!(plugin, held_bytes, "instance replaced: it holds too much after its call");
+        true
     }
 
     /// Why a call did not return, for the caller; with backtrace and last words, for the log.
@@ -235,6 +245,8 @@ impl<P: RolePre> Pool<P> {
             Error::failed(format!("plugin \"{name}\" {}; see result_mb", OverBudget { limit_bytes }))
         } else if let Some(wasmtime_wasi::I32Exit(code)) = error.downcast_ref() {
             Error::failed(format!("plugin \"{name}\" exited with code {code} in the middle of a call"))
+        } else if let Some(own) = error.downcast_ref::<Error>() {
+            Error::failed(own.message())
         } else if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
             let handles = limits.handles;
             Error::failed(format!("plugin \"{name}\" holds more than its {handles} handles; see handles"))

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind};
 use crate::predict::Tensor;
 use bytes::Bytes;
 use lru::LruCache;
+use prometheus::IntGauge;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -31,6 +32,7 @@ struct Values {
     entries: LruCache<Box<str>, Entry>,
     bytes: usize,
     bytes_max: usize,
+    gauge: IntGauge,
 }
 
 struct Entry {
@@ -45,14 +47,13 @@ enum Value {
     Tensors(Vec<Tensor>),
 }
 
-impl Default for Memory {
-    fn default() -> Self {
-        let values = Values { entries: LruCache::unbounded(), bytes: 0, bytes_max: 0 };
+impl Memory {
+    /// An empty one with room for nothing; `gauge` shows how many bytes its values have.
+    pub fn new(gauge: IntGauge) -> Self {
+        let values = Values { entries: LruCache::unbounded(), bytes: 0, bytes_max: 0, gauge };
         Memory { values: Mutex::new(values), counters: RwLock::default() }
     }
-}
 
-impl Memory {
     /// Values over a smaller bound are forgotten at once.
     pub fn set_bound(&self, bytes_max: usize) {
         let mut values = self.values();
@@ -82,7 +83,10 @@ impl Memory {
         }
         let size = match &value {
             Value::Bytes(data) => data.len(),
-            Value::Tensors(tensors) => tensors.iter().map(|tensor| ENTRY_BYTES + tensor.data().len()).sum(),
+            Value::Tensors(tensors) => {
+                let bytes = |tensor: &Tensor| ENTRY_BYTES + tensor.name().len() + tensor.allocation().bytes;
+                tensors.iter().map(bytes).sum()
+            }
         };
         let bytes = ENTRY_BYTES + key.len() + size;
         let mut values = self.values();
@@ -93,7 +97,7 @@ impl Memory {
         }
         values.delete(&key);
         values.make_room(bytes);
-        values.bytes += bytes;
+        values.change(bytes as isize);
         let expires = ttl.map(|ttl| Instant::now() + ttl);
         values.entries.put(key.into(), Entry { value, bytes, expires });
         Ok(())
@@ -120,8 +124,13 @@ impl Memory {
 impl Values {
     fn delete(&mut self, key: &str) -> bool {
         let entry = self.entries.pop(key);
-        self.bytes -= entry.as_ref().map_or(0, |entry| entry.bytes);
+        self.change(-(entry.as_ref().map_or(0, |entry| entry.bytes) as isize));
         entry.is_some()
+    }
+
+    fn change(&mut self, bytes: isize) {
+        self.bytes = self.bytes.saturating_add_signed(bytes);
+        self.gauge.set(self.bytes as i64);
     }
 
     /// Forgets what was used longest ago until `bytes` more fit.
@@ -129,7 +138,7 @@ impl Values {
         while self.bytes + bytes > self.bytes_max
             && let Some((_, entry)) = self.entries.pop_lru()
         {
-            self.bytes -= entry.bytes;
+            self.change(-(entry.bytes as isize));
         }
     }
 }
@@ -175,8 +184,10 @@ impl state::Host for State {
     fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
         let Some(Value::Tensors(tensors)) = self.grant.memory.get(&key) else { return Ok(None) };
         // They are of another request: not what this caller has sent.
-        let kept = tensors.into_iter().map(|tensor| Ok(self.table.push(tensor.made_by(self.origin()))?));
-        kept.collect::<Trappable<_>>().map(Some)
+        let origin = self.origin();
+        let tensors = tensors.into_iter().map(|tensor| tensor.made_by(origin.clone())).collect();
+        // There is no word for an error here: a guest that would hold too much is stopped.
+        Ok(Some(self.handles.push_all(tensors)??))
     }
 
     fn set_tensors(
@@ -187,6 +198,8 @@ impl state::Host for State {
     ) -> Trappable<Result<(), types::Error>> {
         self.spend(key.len())?;
         let tensors = self.borrowed(&tensors)?;
+        // What is kept must not keep the body of a request that it is a part of.
+        let tensors = tensors.into_iter().map(|tensor| tensor.detached().unwrap_or(tensor)).collect();
         let set = self.grant.memory.set(key, Value::Tensors(tensors), ttl(ttl_ms));
         Ok(set.map_err(|error| self.hand(error)))
     }
@@ -213,6 +226,12 @@ impl state::Host for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::predict::{Allocation, Datatype};
+    use smallvec::smallvec;
+
+    fn memory() -> Memory {
+        Memory::new(IntGauge::new("state_bytes", "For a test.").unwrap())
+    }
 
     fn bytes(length: usize) -> Value {
         Value::Bytes(vec![0; length].into())
@@ -220,7 +239,7 @@ mod tests {
 
     #[test]
     fn values_are_bounded_and_the_longest_unused_goes_first() {
-        let memory = Memory::default();
+        let memory = memory();
         memory.set_bound(4096);
         for key in ["a", "b", "c"] {
             memory.set(key.into(), bytes(1000), None).unwrap();
@@ -232,12 +251,29 @@ mod tests {
         assert!(memory.delete("a") && !memory.delete("a"));
         memory.set_bound(0);
         let values = memory.values();
-        assert_eq!((values.bytes, values.entries.len()), (0, 0));
+        assert_eq!((values.bytes, values.entries.len(), values.gauge.get()), (0, 0, 0));
+    }
+
+    #[test]
+    fn tensors_count_with_all_that_they_keep_alive_and_with_their_names() {
+        let memory = memory();
+        memory.set_bound(1 << 20);
+        let body = Bytes::from(vec![0; 400 << 10]);
+        let part = |name: &str| {
+            let tensor = Tensor::new(name, Datatype::Int8, smallvec![5], body.slice(..5)).unwrap();
+            Value::Tensors(vec![tensor.part_of(Allocation::of(&body))])
+        };
+        for key in ["a", "b", "c"] {
+            memory.set(key.into(), part("x"), None).unwrap();
+        }
+        assert!(memory.get("a").is_none() && memory.get("c").is_some(), "two bodies of 400 KiB fit in 1 MiB");
+        let error = memory.set("d".into(), part(&"x".repeat(1 << 20)), None).unwrap_err();
+        assert_eq!(error.kind(), Kind::TooLarge);
     }
 
     #[test]
     fn values_expire() {
-        let memory = Memory::default();
+        let memory = memory();
         memory.set_bound(4096);
         memory.set("now".into(), bytes(1), Some(Duration::ZERO)).unwrap();
         memory.set("later".into(), bytes(1), Some(Duration::from_secs(1000))).unwrap();
@@ -246,7 +282,7 @@ mod tests {
 
     #[test]
     fn counters_are_shared_and_bounded() {
-        let memory = Memory::default();
+        let memory = memory();
         memory.counter("a").unwrap().fetch_add(3, Ordering::Relaxed);
         assert_eq!(memory.counter("a").unwrap().load(Ordering::Relaxed), 3);
         assert!((1..COUNTERS_MAX).all(|index| memory.counter(&index.to_string()).is_some()));

@@ -12,6 +12,8 @@ mod concurrent;
 mod engine;
 mod executor;
 mod handed;
+mod handles;
+mod held;
 mod host_calls;
 mod inspect;
 mod instance;
@@ -293,7 +295,7 @@ impl Visit {
         let Transformer { pool, name, .. } = &*self.transformer;
         let outcome = pool
             .call(&mut self.held, context, async |live| {
-                let outputs = push_tensors(live, outputs)?;
+                let outputs = push_inputs(live, outputs)?;
                 let request = Resource::new_own(0);
                 let guest = live.exports.hostler_plugin_transformer();
                 let outcome = guest.call_postprocess(&mut live.store, request, &outputs).await?;
@@ -351,7 +353,7 @@ impl PluginModel {
     pub async fn predict(&self, context: &Arc<Context>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         self.pool
             .call_once(context, async |live| {
-                let inputs = push_tensors(live, inputs)?;
+                let inputs = push_inputs(live, inputs)?;
                 let request = Resource::new_own(0);
                 let guest = live.exports.hostler_plugin_model();
                 let outcome = guest.call_predict(&mut live.store, request, &inputs).await?;
@@ -388,7 +390,7 @@ fn lower_payload<E>(live: &mut Live<E>, payload: Payload) -> wasmtime::Result<ty
         Payload::Bytes { content_type, data } => {
             types::Payload::Bytes(types::Blob { content_type, data: data.to_vec() })
         }
-        Payload::Tensors(tensors) => types::Payload::Tensors(push_tensors(live, tensors)?),
+        Payload::Tensors(tensors) => types::Payload::Tensors(push_inputs(live, tensors)?),
     })
 }
 
@@ -402,14 +404,12 @@ fn lift_payload<E>(live: &mut Live<E>, payload: types::Payload) -> wasmtime::Res
     })
 }
 
-fn push_tensors<E>(live: &mut Live<E>, tensors: Vec<Tensor>) -> wasmtime::Result<Vec<Resource<Tensor>>> {
-    let table = &mut live.store.data_mut().table;
-    tensors.into_iter().map(|tensor| Ok(table.push(tensor)?)).collect()
+fn push_inputs<E>(live: &mut Live<E>, tensors: Vec<Tensor>) -> wasmtime::Result<Vec<Resource<Tensor>>> {
+    live.store.data_mut().push_inputs(tensors)
 }
 
 fn take_tensors<E>(live: &mut Live<E>, tensors: Vec<Resource<Tensor>>) -> wasmtime::Result<Vec<Tensor>> {
-    let table = &mut live.store.data_mut().table;
-    tensors.into_iter().map(|tensor| Ok(table.delete(tensor)?)).collect()
+    Ok(live.store.data_mut().handles.take_all(tensors)?)
 }
 
 fn tensor_specs(specs: Vec<types::TensorSpec>) -> Vec<TensorSpec> {

@@ -116,7 +116,7 @@ impl State {
         handle: impl FnOnce(Arc<Family>) -> T,
     ) -> Trappable<Lowered<Resource<T>>> {
         Ok(match self.grant.numbers.families.define(name, definition) {
-            Ok(family) => Ok(self.table.push(handle(family))?),
+            Ok(family) => Ok(self.handles.table().push(handle(family))?),
             Err(refusal) => Err(self.hand(error(refusal))),
         })
     }
@@ -141,12 +141,12 @@ impl metrics::HostCounter for State {
     }
 
     fn add(&mut self, counter: Resource<Counter>, values: Vec<String>, by: f64) -> Trappable<Lowered<()>> {
-        let family = Arc::clone(&self.table.get(&counter)?.0);
+        let family = Arc::clone(&self.handles.other(&counter)?.0);
         self.change(&family, values, Change::Add(by))
     }
 
     fn drop(&mut self, counter: Resource<Counter>) -> Trappable<()> {
-        self.table.delete(counter)?;
+        self.handles.table().delete(counter)?;
         Ok(())
     }
 }
@@ -163,17 +163,17 @@ impl metrics::HostGauge for State {
     }
 
     fn set(&mut self, gauge: Resource<Gauge>, values: Vec<String>, value: f64) -> Trappable<Lowered<()>> {
-        let family = Arc::clone(&self.table.get(&gauge)?.0);
+        let family = Arc::clone(&self.handles.other(&gauge)?.0);
         self.change(&family, values, Change::Set(value))
     }
 
     fn add(&mut self, gauge: Resource<Gauge>, values: Vec<String>, by: f64) -> Trappable<Lowered<()>> {
-        let family = Arc::clone(&self.table.get(&gauge)?.0);
+        let family = Arc::clone(&self.handles.other(&gauge)?.0);
         self.change(&family, values, Change::Add(by))
     }
 
     fn drop(&mut self, gauge: Resource<Gauge>) -> Trappable<()> {
-        self.table.delete(gauge)?;
+        self.handles.table().delete(gauge)?;
         Ok(())
     }
 }
@@ -196,12 +196,12 @@ impl metrics::HostHistogram for State {
         values: Vec<String>,
         value: f64,
     ) -> Trappable<Lowered<()>> {
-        let family = Arc::clone(&self.table.get(&histogram)?.0);
+        let family = Arc::clone(&self.handles.other(&histogram)?.0);
         self.change(&family, values, Change::Observe(value))
     }
 
     fn drop(&mut self, histogram: Resource<Histogram>) -> Trappable<()> {
-        self.table.delete(histogram)?;
+        self.handles.table().delete(histogram)?;
         Ok(())
     }
 }

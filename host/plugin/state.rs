@@ -4,16 +4,18 @@ use super::calls::Calls;
 use super::concurrent::Desk;
 use super::engine::Engine;
 use super::handed::Handed;
+use super::handles::{Handles, Inputs};
+use super::held::PluginHeld;
 use super::log::{GuestOutput, LogBudget, Stream};
 use super::memory::Memory;
 use super::numbers::Numbers;
 use crate::config::PluginLimits;
 use crate::metrics::Metrics;
-use crate::predict::Context;
+use crate::predict::{Context, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-use wasmtime::component::ResourceTable;
+use wasmtime::component::Resource;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 /// What a plugin has: its name, limits, strings and files from the manifest, its memory and its metrics.
@@ -25,6 +27,7 @@ pub struct Grant {
     pub assets: BTreeMap<String, bytes::Bytes>,
     pub(super) memory: Arc<Memory>,
     pub(super) numbers: Arc<Numbers>,
+    pub(super) held: Arc<PluginHeld>,
     /// The servers that it may ask; none: nobody.
     pub(super) outbound: Option<super::outbound::Outbound>,
 }
@@ -32,10 +35,14 @@ pub struct Grant {
 impl Grant {
     /// A plugin of this name in this engine; it remembers what an earlier one of the same name has kept.
     pub fn new(name: Arc<str>, limits: PluginLimits, engine: &Engine, metrics: &Metrics) -> Self {
-        let memory = engine.memory(&name, limits.state_bytes);
+        let label = [&*name];
+        let memory =
+            engine.memory(&name, limits.state_bytes, metrics.plugin_state_bytes.with_label_values(&label));
+        let held = metrics.plugin_held_bytes.with_label_values(&label);
+        let held = PluginHeld::new(Arc::clone(&name), &limits, held);
         let numbers = Arc::new(Numbers::new(Arc::clone(&name), metrics));
         let (config, assets) = Default::default();
-        Grant { name, limits, config, assets, memory, numbers, outbound: None }
+        Grant { name, limits, config, assets, memory, numbers, held, outbound: None }
     }
 
     /// Lets the plugin ask servers; its connections live on `runtime`. `ca` has certificates in PEM, trusted beside
@@ -70,19 +77,24 @@ pub(super) struct CallState {
     pub result_bytes_left: usize,
     /// What it may call, and what it has called.
     pub calls: Calls,
+    /// Its number in this instance, and where its inputs lie.
+    pub number: u32,
+    pub inputs: Inputs,
     /// How often it has asked a server.
     pub asked: std::sync::atomic::AtomicU32,
 }
 
 pub(super) struct State {
     pub grant: Arc<Grant>,
-    pub table: ResourceTable,
+    pub handles: Handles,
     pub call: Option<CallState>,
     pub log: Arc<LogBudget>,
     /// Linear memory now, over all memories of the instance.
     pub memory_bytes: usize,
     /// Keys of callables and invocations so far.
     pub keys_given: u32,
+    /// Calls that the instance has begun.
+    calls_begun: u32,
     /// In this call the guest asked for more memory than it may have.
     pub memory_refused: bool,
     /// Errors that the guest was given in this call.
@@ -95,13 +107,17 @@ pub(super) struct State {
 
 impl State {
     pub fn new(grant: Arc<Grant>) -> Self {
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(grant.limits.handles);
+        let capacity = grant.limits.handles;
+        State::with_handles(grant, capacity)
+    }
+
+    fn with_handles(grant: Arc<Grant>, capacity: usize) -> Self {
         State {
             log: Arc::new(LogBudget::new(Arc::clone(&grant.name))),
+            handles: Handles::new(&grant.limits, &grant.held, capacity),
             grant,
-            table,
             call: None,
+            calls_begun: 0,
             memory_bytes: 0,
             memory_refused: false,
             keys_given: 0,
@@ -113,10 +129,8 @@ impl State {
 
     /// For an instance whose calls wait side by side, as many as `in_flight`.
     pub fn shared(grant: Arc<Grant>, desk: Arc<Desk>, in_flight: usize) -> Self {
-        let mut state = State::new(grant);
-        state
-            .table
-            .set_max_capacity(state.grant.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL)));
+        let capacity = grant.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL));
+        let mut state = State::with_handles(grant, capacity);
         state.log.begin("".into(), state.grant.limits.log_bytes);
         state.desk = Some(desk);
         state
@@ -127,13 +141,32 @@ impl State {
         self.log.begin(Arc::clone(&context.id), self.grant.limits.log_bytes);
         self.memory_refused = false;
         self.handed.clear();
+        self.calls_begun = self.calls_begun.wrapping_add(1);
         self.call = Some(CallState {
             context,
             deadline,
             result_bytes_left: self.grant.limits.result_bytes,
             calls: Calls::default(),
+            number: self.calls_begun,
+            inputs: Inputs::new(),
             asked: Default::default(),
         });
+    }
+
+    /// Ends the call in progress; what the guest has kept of its inputs is the guest's now.
+    pub fn end(&mut self) {
+        self.log.end();
+        if let Some(call) = self.call.take() {
+            self.handles.end(call.number, &call.inputs);
+        }
+    }
+
+    /// Handles of the inputs of the call in progress.
+    pub fn push_inputs(&mut self, tensors: Vec<Tensor>) -> wasmtime::Result<Vec<Resource<Tensor>>> {
+        let State { handles, call, .. } = self;
+        let call = call.as_mut().ok_or_else(|| wasmtime::Error::msg("called outside of a request"))?;
+        let push = |tensor| Ok(handles.push_input(tensor, call.number, &mut call.inputs)?);
+        tensors.into_iter().map(push).collect()
     }
 
     pub fn call(&mut self) -> wasmtime::Result<&mut CallState> {
@@ -185,7 +218,7 @@ impl WasiView for State {
                 .allow_ip_name_lookup(false);
             Box::new(builder.build())
         });
-        WasiCtxView { ctx: wasi, table: &mut self.table }
+        WasiCtxView { ctx: wasi, table: self.handles.table() }
     }
 }
 

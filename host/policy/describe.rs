@@ -50,6 +50,8 @@ pub fn describe(plan: &Plan) -> Description {
             ("memory_mb", (limits.memory_bytes >> 20).to_string()),
             ("timeout_ms", limits.timeout.as_millis().to_string()),
             ("result_mb", (limits.result_bytes >> 20).to_string()),
+            ("held_mb", (limits.held_bytes >> 20).to_string()),
+            ("held_total_mb", (limits.held_total_bytes >> 20).to_string()),
             ("handles", limits.handles.to_string()),
             ("log_kb", (limits.log_bytes >> 10).to_string()),
             ("state_kb", (limits.state_bytes >> 10).to_string()),

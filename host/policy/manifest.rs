@@ -143,6 +143,10 @@ pub struct Plugin {
     /// Megabytes that one call may hand to the host.
     pub result_mb: Option<Spanned<usize>>,
     pub handles: Option<Spanned<usize>>,
+    /// Megabytes that one instance may hold in the host.
+    pub held_mb: Option<Spanned<usize>>,
+    /// The same of all instances together.
+    pub held_total_mb: Option<Spanned<usize>>,
     pub log_kb: Option<Spanned<usize>>,
     /// Kilobytes that the plugin may keep across requests.
     pub state_kb: Option<Spanned<usize>>,

@@ -16,6 +16,7 @@ mod rows;
 mod scalar;
 mod target;
 mod tensor;
+mod unread;
 pub mod walk;
 
 pub use budget::MemoryBudget;
@@ -28,7 +29,10 @@ pub use plain::{decode_inputs, encode_result};
 pub use responses::{BatchResponses, Release, Response, Responses, Sender, Service, channel};
 pub use scalar::{Scalar, charge_parameter, parameters, parameters_bytes};
 pub use target::{Models, Outputs, Target};
-pub use tensor::{Datatype, MAX_RANK, Shape, Tensor, append_element, element_count, format_shape};
+pub use tensor::{
+    Allocation, Datatype, MAX_RANK, Shape, Tensor, append_element, element_count, format_shape,
+};
+pub use unread::Budget;
 
 use bytes::Bytes;
 

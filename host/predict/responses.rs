@@ -6,6 +6,7 @@
 
 use super::Payload;
 use super::context::Context;
+use super::unread::Budget;
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -73,6 +74,12 @@ struct State {
     receiver_gone: bool,
     receiver: Option<Waker>,
     sender: Option<Waker>,
+    budget: Option<Arc<dyn Budget>>,
+}
+
+/// What a response that waits keeps in memory.
+fn bytes_of(item: &Result<Response>) -> usize {
+    item.as_ref().map_or(0, |response| response.payload.bytes_kept())
 }
 
 impl State {
@@ -80,7 +87,17 @@ impl State {
         usize::from(self.first.is_some()) + self.rest.len()
     }
 
-    fn push(&mut self, item: Result<Response>) {
+    /// Where there is a budget and it does not suffice, the stream ends with that error instead.
+    fn push(&mut self, mut item: Result<Response>) {
+        if self.receiver_gone {
+            return;
+        }
+        if let Some(budget) = &self.budget
+            && let Err(error) = budget.charge(bytes_of(&item))
+        {
+            item = Err(error);
+            self.ended = true;
+        }
         if self.first.is_none() && self.rest.is_empty() {
             self.first = Some(item);
         } else {
@@ -89,7 +106,11 @@ impl State {
     }
 
     fn pop(&mut self) -> Option<Result<Response>> {
-        self.first.take().or_else(|| self.rest.pop_front())
+        let item = self.first.take().or_else(|| self.rest.pop_front())?;
+        if let Some(budget) = &self.budget {
+            budget.release(bytes_of(&item));
+        }
+        Some(item)
     }
 }
 
@@ -251,6 +272,18 @@ impl Responses {
         self.context.has_begun()
     }
 
+    /// Charges a budget for the responses that wait to be read here, those that are there already included.
+    pub fn charge(&self, budget: Arc<dyn Budget>) {
+        let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+        let (first, rest) = (state.first.take(), std::mem::take(&mut state.rest));
+        let ended = state.ended;
+        state.budget = Some(budget);
+        for item in first.into_iter().chain(rest) {
+            state.push(item);
+        }
+        state.ended |= ended;
+    }
+
     /// Tells the work to stop, and keeps this end, so that `released` can be waited for.
     pub fn cancel(&self) {
         self.context.cancellation.cancel();
@@ -298,6 +331,8 @@ impl Drop for Responses {
         let (ended, sender) = {
             let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
             state.receiver_gone = true;
+            // Others may keep the rest of the state for longer, to see when the work has let go.
+            while state.pop().is_some() {}
             (state.ended, state.sender.take())
         };
         if !ended {
@@ -313,6 +348,7 @@ impl Drop for Responses {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn context(deadline: Option<Duration>) -> Arc<Context> {
         let name: Arc<str> = "m".into();
@@ -321,8 +357,61 @@ mod tests {
     }
 
     fn response() -> Response {
-        let payload = Payload::Tensors(Vec::new());
+        response_of(Payload::Tensors(Vec::new()))
+    }
+
+    fn response_of(payload: Payload) -> Response {
         Response { payload, queue_wait: Duration::ZERO, service: Service::default() }
+    }
+
+    fn response_with(bytes: usize) -> Response {
+        response_of(Payload::Bytes { content_type: String::new(), data: vec![0; bytes].into() })
+    }
+
+    /// A budget of ten bytes.
+    #[derive(Default)]
+    struct Ten(AtomicUsize);
+
+    impl Budget for Ten {
+        fn charge(&self, bytes: usize) -> Result<()> {
+            if self.0.load(Ordering::Relaxed) + bytes > 10 {
+                return Err(Error::too_large("more than ten"));
+            }
+            self.0.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn release(&self, bytes: usize) {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_read_is_paid_for_until_it_is_read_or_nobody_will_read_it() {
+        let ten = Arc::new(Ten::default());
+        let held = || ten.0.load(Ordering::Relaxed);
+        let (mut sender, mut responses) = channel(context(None), 8);
+        sender.send(response_with(4)).await.unwrap();
+        responses.charge(ten.clone());
+        assert_eq!(held(), 4, "what was there before");
+        sender.send(response_with(5)).await.unwrap();
+        assert_eq!(held(), 9);
+        responses.next().await.unwrap().unwrap();
+        assert_eq!(held(), 5);
+        sender.send(response_with(6)).await.unwrap();
+        assert!(sender.send(response_with(1)).await.is_err(), "the stream has ended");
+        responses.next().await.unwrap().unwrap();
+        assert_eq!(responses.next().await.unwrap().unwrap_err().kind(), Kind::TooLarge);
+        assert!(responses.next().await.is_none());
+        assert_eq!(held(), 0);
+
+        let (mut sender, responses) = channel(context(None), 8);
+        responses.charge(ten.clone());
+        sender.send(response_with(7)).await.unwrap();
+        let release = responses.release();
+        drop(responses);
+        assert_eq!(held(), 0, "though its release is kept");
+        drop((sender, release));
     }
 
     #[tokio::test]

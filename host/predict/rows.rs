@@ -35,7 +35,7 @@ impl Tensor {
         let mut shape = first.shape.clone();
         shape[0] = rows;
         // Each part is well-formed, and elements of any datatype stand one behind the other: nothing to check.
-        Ok(Tensor { shape, data: data.into(), ..first.clone() })
+        Ok(Tensor { shape, ..first.clone() }.with_data(data.into()))
     }
 
     /// Parts of so many rows each, which together must be all rows. Copies no elements.
@@ -119,6 +119,7 @@ mod tests {
         let whole = tensor(Datatype::Fp32, 4, 0);
         let parts = whole.cut(&[1, 3]).unwrap();
         assert_eq!(parts[1].data().as_ptr(), whole.data()[8..].as_ptr());
+        assert_eq!(parts[1].allocation(), whole.allocation(), "it keeps the whole alive");
     }
 
     #[test]

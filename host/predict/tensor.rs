@@ -93,11 +93,46 @@ pub struct Tensor {
     pub(super) shape: Shape,
     pub(super) data: Bytes,
     pub(super) origin: Origin,
+    pub(super) allocation: Allocation,
 }
 
+/// The memory that a tensor's data keep alive: all of what they are a part of, such as the body of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// Unique as long as the memory is kept.
+    pub address: usize,
+    pub bytes: usize,
+}
+
+impl Allocation {
+    pub fn of(whole: &[u8]) -> Self {
+        Allocation { address: whole.as_ptr() as usize, bytes: whole.len() }
+    }
+
+    /// What reaches from the first of these parts to the last. For parts of one buffer that itself is out of reach; none if
+    /// they are too far from each other for that.
+    pub fn spanning(parts: &[Bytes]) -> Option<Self> {
+        const BETWEEN_BYTES_MAX: usize = 1 << 20;
+        let filled = || parts.iter().filter(|part| !part.is_empty()).map(|part| Allocation::of(part));
+        let address = filled().map(|part| part.address).min()?;
+        let bytes = filled().map(|part| part.address + part.bytes).max()? - address;
+        let sum: usize = filled().map(|part| part.bytes).sum();
+        (bytes <= sum.saturating_add(BETWEEN_BYTES_MAX)).then_some(Allocation { address, bytes })
+    }
+
+    fn contains(self, other: Allocation) -> bool {
+        self.address <= other.address && other.address + other.bytes <= self.address + self.bytes
+    }
+}
+
+/// Data up to this long are copied rather than left in a larger allocation: that costs a few microseconds, and even where
+/// the allocation is not known, as with the buffer of a connection, nothing large is kept for little.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Who made a tensor and where it lies makes no difference.
 impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
-        let Tensor { name, datatype, shape, data, origin: _ } = self;
+        let Tensor { name, datatype, shape, data, origin: _, allocation: _ } = self;
         (name, datatype, shape, data) == (&other.name, &other.datatype, &other.shape, &other.data)
     }
 }
@@ -135,7 +170,42 @@ impl Tensor {
                 }
             }
         }
-        Ok(Tensor { name, datatype, shape, data, origin: Origin::Unknown })
+        let allocation = Allocation::of(&data);
+        Ok(Tensor { name, datatype, shape, data, origin: Origin::Unknown, allocation })
+    }
+
+    /// The same with other data, which are known to fit.
+    pub(super) fn with_data(mut self, data: Bytes) -> Self {
+        self.allocation = Allocation::of(&data);
+        self.data = data;
+        self
+    }
+
+    /// Notes what the data are a part of. Data that lie elsewhere stay as they are.
+    #[must_use]
+    pub fn part_of(mut self, whole: Allocation) -> Self {
+        if whole.contains(self.allocation) {
+            self.allocation = whole;
+        }
+        self
+    }
+
+    /// The memory that this tensor keeps alive, as far as it is known.
+    pub fn allocation(&self) -> Allocation {
+        self.allocation
+    }
+
+    /// The memory that all of these keep alive. What two of them share counts twice.
+    pub fn bytes_kept(tensors: &[Tensor]) -> usize {
+        tensors.iter().map(|tensor| tensor.allocation.bytes).sum()
+    }
+
+    /// A copy in memory of its own, if this one is small or keeps more than twice of what it needs. For those who keep
+    /// tensors for longer than a call.
+    pub fn detached(&self) -> Option<Self> {
+        let length = self.data.len();
+        let copied = length > 0 && (length <= SMALL_BYTES || length < self.allocation.bytes / 2);
+        copied.then(|| self.clone().with_data(Bytes::copy_from_slice(&self.data)))
     }
 
     pub fn name(&self) -> &str {
@@ -284,6 +354,29 @@ mod tests {
         }
         let overflow = tensor(Datatype::Fp64, &[i64::MAX, i64::MAX], 8).unwrap_err();
         assert!(overflow.message().contains("more elements than can be addressed"), "{overflow}");
+    }
+
+    #[test]
+    fn a_part_knows_its_whole_and_can_leave_it() {
+        let body = Bytes::from(vec![7; 1 << 20]);
+        let part = |length: usize| {
+            let data = body.slice(8..8 + length);
+            Tensor::new("x", Datatype::Int8, smallvec![length as i64], data)
+                .unwrap()
+                .part_of(Allocation::of(&body))
+        };
+        let small = part(5);
+        assert_eq!(small.renamed("y").allocation(), Allocation::of(&body));
+        assert_eq!(small.reshaped(smallvec![5, 1]).unwrap().allocation().bytes, 1 << 20);
+        let own = small.detached().unwrap();
+        assert_eq!((own.allocation().bytes, &own), (5, &small));
+        assert!(part(400 << 10).detached().is_some(), "less than half of the body");
+        assert!(part(600 << 10).detached().is_none(), "a copy would save too little");
+        assert_eq!(own.part_of(Allocation::of(&body)).allocation().bytes, 5, "it lies elsewhere");
+        let parts = [body.slice(3..9), Bytes::new(), body.slice(100..200)];
+        let expected = Allocation { address: body.as_ptr() as usize + 3, bytes: 197 };
+        assert_eq!(Allocation::spanning(&parts), Some(expected));
+        assert_eq!(Allocation::spanning(&[Bytes::new()]), None);
     }
 
     #[test]

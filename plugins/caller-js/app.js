@@ -1,13 +1,17 @@
 // The transformer of `plugins/caller` in JavaScript: has one model work on the input, `before`, and another one on the
-// output, `after`. Both take `x` and give `y`, FP32 [-1].
+// output, `after`. Both take `x` and give `y`, FP32 [-1]. The parameter `keep_mb` makes it keep a tensor of that size.
 
 import * as calls from "../sdk/js/executor.js";
 import * as hostler from "../sdk/js/hostler.js";
+
+const kept = [];
 
 export const transformer = hostler.transformer({
   preprocess(request, input) {
     const numbers = input.tag === "json" ? JSON.parse(input.val) : null;
     if (!Array.isArray(numbers)) throw hostler.invalid(null, "expected numbers");
+    const mb = hostler.text(request, "keep_mb");
+    if (mb !== null) kept.push(hostler.tensor("kept", "UINT8", [mb << 20], new Uint8Array(mb << 20)));
     return [around(request, "before", hostler.tensor("x", "FP32", [numbers.length], numbers))];
   },
   postprocess(request, outputs) {

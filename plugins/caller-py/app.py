@@ -1,5 +1,5 @@
 """The transformer of `plugins/caller` in Python: has one model work on the input, `before`, and another one on the
-output, `after`. Both take `x` and give `y`, FP32 [-1].
+output, `after`. Both take `x` and give `y`, FP32 [-1]. The parameter `keep_mb` makes it keep a tensor of that size.
 """
 
 import json
@@ -7,11 +7,17 @@ import json
 import hostler_plugin as hostler
 
 
+KEPT = []
+
+
 class Transformer(hostler.Transformer):
     def preprocess(self, request, input):
         numbers = json.loads(input.value) if isinstance(input, hostler.Json) else None
         if not isinstance(numbers, list):
             raise hostler.invalid(None, "expected numbers")
+        if (mb := hostler.text(request, "keep_mb")) is not None:
+            size = int(mb) << 20
+            KEPT.append(hostler.Tensor.create("kept", hostler.Datatype["UINT8"], [size], bytes(size)))
         return [around(request, "before", hostler.tensor("x", "FP32", [len(numbers)], numbers))]
 
     def postprocess(self, request, outputs):

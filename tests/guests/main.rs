@@ -9,6 +9,7 @@ mod contract;
 mod copies;
 mod custom;
 mod custom_swaps;
+mod held;
 mod languages;
 mod outbound;
 mod plugin_files;

@@ -1,7 +1,7 @@
 //! Tensors and parameters in the messages of the Open Inference Protocol, and back. Contents travel raw.
 
 use crate::error::{Error, Result};
-use crate::predict::{Context, Datatype, Parameter, Parameters, Shape, Tensor};
+use crate::predict::{Allocation, Context, Datatype, Parameter, Parameters, Shape, Tensor};
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_request::InferInputTensor;
 use crate::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
@@ -80,6 +80,7 @@ pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
             "the answer has {named} outputs and raw contents of {raw}; this host reads raw contents only"
         )));
     }
+    let message = Allocation::spanning(&response.raw_output_contents);
     let tensors = response.outputs.into_iter().zip(response.raw_output_contents);
     tensors
         .map(|(output, data)| {
@@ -89,6 +90,10 @@ pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
             let shape = Shape::from_vec(output.shape);
             // What does not fit is the remote's fault, not the caller's.
             Tensor::new(output.name, datatype, shape, data)
+                .map(|tensor| match message {
+                    Some(message) => tensor.part_of(message),
+                    None => tensor,
+                })
                 .map_err(|error| Error::failed(format!("the answer is wrong: {}", error.message())))
         })
         .collect()

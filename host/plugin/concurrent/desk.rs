@@ -1,18 +1,14 @@
 //! The calls in flight in one instance: who waits for what, which guest task works for whom, and who has to
 //! hear of it when the instance is lost. Shared by the store, its host calls and the thread that runs it.
 
-use super::Ticket;
-use super::models::Running;
-use crate::error::{Error, Result};
+use super::in_flight::InFlight;
+use crate::error::Error;
 use crate::plugin::bindings::types;
 use crate::plugin::handed::Handed;
-use crate::predict::{
-    Announced, Context, Metadata, Payload, Response, Sender, Service, Tensor, check_outputs,
-};
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -31,7 +27,9 @@ pub struct Desk {
     bell: Arc<Bell>,
     /// One each, so that a call wakes nobody who does not wait for what it does.
     came: Notify,
-    stranded: Notify,
+    full: Notify,
+    /// The instance holds too much and is to end with its calls.
+    overfull: AtomicBool,
 }
 
 #[derive(Default)]
@@ -48,7 +46,7 @@ struct Inner {
 
 impl Desk {
     pub fn new() -> Arc<Self> {
-        let (inner, bell, came, stranded) = Default::default();
+        let (inner, bell, came, full, overfull) = Default::default();
         Arc::new(Desk {
             started: Instant::now(),
             turn_us: AtomicU64::new(0),
@@ -56,7 +54,8 @@ impl Desk {
             inner,
             bell,
             came,
-            stranded,
+            full,
+            overfull,
         })
     }
 
@@ -96,7 +95,7 @@ impl Desk {
         }
         drop(inner);
         if !clean {
-            self.stranded.notify_waiters();
+            self.full.notify_waiters();
         }
     }
 
@@ -116,9 +115,7 @@ impl Desk {
 
     /// The error with which the guest has ended a call.
     pub fn returned(&self, call: &InFlight, error: types::Error) -> Error {
-        let known =
-            call.handed.lock().expect("invariant: no panic under the lock").known(&error, &call.plugin);
-        known.unwrap_or_else(|| self.lock().handed.returned(error, &call.plugin))
+        call.known(&error).unwrap_or_else(|| self.lock().handed.returned(error, call.plugin()))
     }
 
     /// The call that the first known task of a call stack works for.
@@ -170,9 +167,17 @@ impl Desk {
         self.lock().calls.is_empty()
     }
 
-    /// Returns once so many calls that were given up are still there.
-    pub async fn until_stranded(&self, count: usize) {
-        until(&self.stranded, || self.lock().stranded.len() >= count).await;
+    /// Says that the instance holds too much, and is not to begin another call.
+    pub fn set_overfull(&self) {
+        self.overfull.store(true, Ordering::Relaxed);
+        self.full.notify_waiters();
+    }
+
+    /// Returns once so many calls that were given up are still there, or the instance holds too much; says why.
+    pub async fn until_full(&self, stranded: usize) -> &'static str {
+        let overfull = || self.overfull.load(Ordering::Relaxed);
+        until(&self.full, || overfull() || self.lock().stranded.len() >= stranded).await;
+        if overfull() { "it holds more than it may (held_mb)" } else { "it is full of stranded calls" }
     }
 
     /// Polls `future` on the instance's event loop when it was woken, and notes each time that the loop comes by: that
@@ -297,203 +302,5 @@ impl Caller {
             Caller::Call(call) | Caller::Abandoned(call) => Some(call),
             Caller::Nobody => None,
         }
-    }
-}
-
-/// One call in an instance.
-pub struct InFlight {
-    pub context: Arc<Context>,
-    /// The earlier of the request's deadline and the plugin's own timeout.
-    pub deadline: Instant,
-    timeout: Duration,
-    plugin: Arc<str>,
-    started: Instant,
-    queue_wait: Duration,
-    metadata: Arc<Metadata>,
-    sender: tokio::sync::Mutex<Option<Sender>>,
-    /// The one response of a model that is not streaming, until its call ends.
-    only: Mutex<Option<Response>>,
-    responded: AtomicBool,
-    /// Waits that failed because the call is over.
-    refusals: AtomicU32,
-    /// Why it is to end before its time.
-    stopped: OnceLock<Error>,
-    stop: Notify,
-    /// Calls to models that are under way on its behalf, and end with it.
-    invocations: Mutex<Vec<Weak<Running>>>,
-    /// Errors that the guest was given on its behalf.
-    handed: Mutex<Handed>,
-    /// How often it has asked a server.
-    pub asked: AtomicU32,
-    /// What is needed to make the call again; and the place that it holds.
-    ticket: Mutex<Option<Ticket>>,
-}
-
-impl InFlight {
-    pub fn new(mut ticket: Ticket, plugin: &Arc<str>, timeout: Duration, metadata: &Arc<Metadata>) -> Self {
-        let now = Instant::now();
-        let own = now + timeout;
-        InFlight {
-            context: Arc::clone(&ticket.context),
-            deadline: ticket.context.deadline.map_or(own, |deadline| deadline.min(own)),
-            timeout,
-            plugin: Arc::clone(plugin),
-            started: now,
-            queue_wait: now.duration_since(ticket.admitted),
-            metadata: Arc::clone(metadata),
-            sender: tokio::sync::Mutex::new(ticket.sender.take()),
-            only: Mutex::default(),
-            responded: AtomicBool::new(false),
-            refusals: AtomicU32::new(0),
-            stopped: OnceLock::new(),
-            stop: Notify::new(),
-            invocations: Mutex::default(),
-            handed: Mutex::default(),
-            asked: AtomicU32::new(0),
-            ticket: Mutex::new(Some(ticket)),
-        }
-    }
-
-    /// Why this call should not go on, once it should not.
-    pub async fn over(&self) -> Error {
-        let mut stop = pin!(self.stop.notified());
-        stop.as_mut().enable();
-        if let Some(why) = self.stopped.get() {
-            return why.clone();
-        }
-        tokio::select! {
-            () = stop => {}
-            () = self.context.cancellation.cancelled() => {}
-            () = tokio::time::sleep_until(self.deadline.into()) => {}
-        }
-        if let Some(why) = self.stopped.get() {
-            return why.clone();
-        }
-        match self.context.check() {
-            Err(error) => error,
-            Ok(()) => Error::deadline(format!(
-                "plugin \"{}\" was stopped after {} ms: its timeout_ms is {}",
-                self.plugin,
-                self.started.elapsed().as_millis(),
-                self.timeout.as_millis()
-            ))
-            .plugin(&*self.plugin),
-        }
-    }
-
-    /// Ends this call as if its time were over, with this error.
-    fn stop(&self, why: Error) {
-        let _ = self.stopped.set(why);
-        self.stop.notify_waiters();
-    }
-
-    /// Gives an error to the guest.
-    pub fn hand(&self, error: Error) -> types::Error {
-        self.handed.lock().expect("invariant: no panic under the lock").hand(error)
-    }
-
-    /// Waits for `work` on behalf of this call, as long as that makes sense.
-    pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        tokio::select! {
-            biased;
-            done = work => Ok(done),
-            error = self.over() => {
-                // A guest that takes no notice gets slower, not the host.
-                let refusals = self.refusals.fetch_add(1, Ordering::Relaxed);
-                if refusals > 0 {
-                    tokio::time::sleep(Duration::from_millis(refusals.min(50).into())).await;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Remembers a call to a model that shall end with this one.
-    pub fn calls(&self, running: &Arc<Running>) {
-        let mut invocations = self.invocations.lock().expect("invariant: no panic under the lock");
-        invocations.retain(|running| running.strong_count() > 0);
-        invocations.push(Arc::downgrade(running));
-    }
-
-    /// Sends a response, or keeps it until the end of the call if it is the only one.
-    pub async fn respond(&self, outputs: Vec<Tensor>) -> Result<()> {
-        check_outputs(&self.plugin, Announced::ByPlugin, &self.metadata, &outputs)?;
-        let payload = Payload::Tensors(outputs);
-        let service = Service { infer: self.started.elapsed(), rows: 1, ..Service::default() };
-        let response = Response { payload, queue_wait: self.queue_wait, service };
-        let second = self.responded.swap(true, Ordering::AcqRel);
-        if !self.metadata.streaming {
-            if second {
-                return Err(Error::unsupported("this model gives exactly one response, and has sent it"));
-            }
-            *self.only.lock().expect("invariant: no panic under the lock") = Some(response);
-            return Ok(());
-        }
-        self.wait(async {
-            match &mut *self.sender.lock().await {
-                Some(sender) => sender.send(response).await,
-                None => Err(Error::cancelled("the responses have ended")),
-            }
-        })
-        .await?
-    }
-
-    /// Tells the caller at once that this call is over; the place is held until it really is.
-    pub fn fail(&self, error: Error) {
-        // Whoever sends now sees the same end.
-        if let Ok(mut sender) = self.sender.try_lock()
-            && let Some(sender) = &mut *sender
-        {
-            sender.fail(error);
-        }
-    }
-
-    /// The end of a call, in order or not. The place is free before the caller knows.
-    pub async fn end(&self, outcome: Result<()>) {
-        let sender = self.sender.lock().await.take();
-        self.finish(sender, outcome);
-    }
-
-    /// The same where the instance is lost, so that nobody sends.
-    pub fn lost(&self, error: Error) {
-        let sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
-        self.finish(sender, Err(error));
-    }
-
-    fn finish(&self, sender: Option<Sender>, outcome: Result<()>) {
-        let only = self.only.lock().expect("invariant: no panic under the lock").take();
-        drop(self.ticket.lock().expect("invariant: no panic under the lock").take());
-        let invocations =
-            std::mem::take(&mut *self.invocations.lock().expect("invariant: no panic under the lock"));
-        for running in invocations.iter().filter_map(Weak::upgrade) {
-            drop(running.try_lock().ok().and_then(|mut responses| responses.take()));
-        }
-        let last = match outcome {
-            Ok(()) if !self.metadata.streaming && only.is_none() => {
-                let message = format!("plugin \"{}\" returned without a response", self.plugin);
-                Err(Error::failed(message).plugin(&*self.plugin))
-            }
-            Ok(()) => Ok(only),
-            Err(error) => Err(error),
-        };
-        if let Some(sender) = sender {
-            sender.finish(last);
-        }
-    }
-
-    /// The call as it was admitted, if it can be made again: it may be, nothing was sent, somebody waits.
-    pub fn again(&self) -> Option<Ticket> {
-        let mut held = self.ticket.lock().expect("invariant: no panic under the lock");
-        let again = |ticket: &mut Ticket| {
-            ticket.idempotent
-                && !self.responded.load(Ordering::Acquire)
-                && ticket.retries_left > 0
-                && self.context.check().is_ok()
-        };
-        let mut ticket = held.take_if(again)?;
-        drop(held);
-        ticket.retries_left -= 1;
-        ticket.sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
-        ticket.sender.is_some().then_some(ticket)
     }
 }

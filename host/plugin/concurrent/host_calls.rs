@@ -4,7 +4,8 @@
 //! made on. It fails when nobody waits for that request any more; and once the request was given up, it never
 //! returns, so that its guest stops where it is.
 
-use super::desk::{Caller, InFlight};
+use super::desk::Caller;
+use super::in_flight::InFlight;
 use crate::error::{Error, Result};
 use crate::plugin::bindings::{clock, sinks, types};
 use crate::plugin::state::State;
@@ -75,8 +76,7 @@ impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<State> {
     ) -> Trappable<std::result::Result<(), types::Error>> {
         let (call, outputs) = accessor.with(|mut access| -> Trappable<_> {
             let state = access.get();
-            let outputs = outputs.into_iter().map(|tensor| Ok(state.table.delete(tensor)?));
-            let outputs = outputs.collect::<Trappable<Vec<_>>>()?;
+            let outputs = state.handles.take_all(outputs)?;
             let desk = state.desk.as_ref();
             Ok((desk.map_or(Caller::Nobody, |desk| desk.by_key(sink.rep())), outputs))
         })?;

@@ -300,6 +300,8 @@ impl Instance {
             format!("computed for more than {} ms in one go; see turn_ms", limits.shared.turn.as_millis())
         } else if state.memory_refused {
             format!("wanted more than its {} MB of memory; see memory_mb", limits.memory_bytes >> 20)
+        } else if let Some(own) = error.downcast_ref::<Error>() {
+            return Error::failed(own.message()).plugin(&**name).source(format!("{last_words}{error:?}"));
         } else {
             in_words(error)
         };

@@ -8,6 +8,7 @@ mod desk;
 mod helm;
 mod host_calls;
 mod http;
+mod in_flight;
 mod instance;
 mod models;
 mod standing;

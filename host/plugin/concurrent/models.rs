@@ -2,28 +2,56 @@
 //!
 //! What is called belongs to the request that it was asked for and ends with it, whatever becomes of its handle.
 
-use super::desk::InFlight;
 use super::host_calls::current;
+use super::in_flight::InFlight;
 use crate::error::{Error, Kind, Result};
 use crate::plugin::bindings::{concurrent_models as models, types};
+use crate::plugin::held::InstanceHeld;
 use crate::plugin::state::State;
-use crate::predict::{Response, Responses, Target, Tensor};
-use std::sync::Arc;
+use crate::predict::{Budget, Response, Responses, Target, Tensor};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use wasmtime::component::{Access, Accessor, HasSelf, Resource};
 
-/// A model, for the request that it was asked for.
-#[derive(Clone)]
+/// A model, for the request that it was asked for. What a guest keeps of it after that request keeps nothing alive:
+/// neither the request nor the policy that the model is a part of.
 pub struct Callable {
-    target: Arc<dyn Target>,
-    caller: Arc<InFlight>,
+    model: Box<str>,
+    version: Box<str>,
+    streaming: bool,
+    target: Weak<dyn Target>,
+    caller: Weak<InFlight>,
+}
+
+impl Callable {
+    fn new(target: Arc<dyn Target>, caller: &Arc<InFlight>) -> Self {
+        let callable = Callable {
+            model: target.model().into(),
+            version: target.version().into(),
+            streaming: target.is_streaming(),
+            target: Arc::downgrade(&target),
+            caller: Arc::downgrade(caller),
+        };
+        caller.keep(target);
+        callable
+    }
+
+    /// The model, and the request that is still answered.
+    fn live(&self) -> Result<(Arc<dyn Target>, Arc<InFlight>)> {
+        self.target.upgrade().zip(self.caller.upgrade()).ok_or_else(|| {
+            let Callable { model, version, .. } = self;
+            Error::cancelled(format!(
+                "model \"{model}:{version}\": the request that it was to be called for has ended"
+            ))
+        })
+    }
 }
 
 /// A call under way.
 #[derive(Clone)]
 pub struct Invocation {
     running: Arc<Running>,
-    caller: Arc<InFlight>,
+    caller: Weak<InFlight>,
     limit: Limit,
 }
 
@@ -59,10 +87,18 @@ impl Limit {
 type Trappable<T> = wasmtime::Result<T>;
 type Lowered<T> = std::result::Result<T, types::Error>;
 
-impl State {
-    fn push_all(&mut self, tensors: Vec<Tensor>) -> Trappable<Vec<Resource<Tensor>>> {
-        tensors.into_iter().map(|tensor| Ok(self.table.push(tensor)?)).collect()
-    }
+/// Handles of what a call has given.
+fn lowered(
+    state: &mut State,
+    caller: &InFlight,
+    tensors: Vec<Tensor>,
+) -> Trappable<Lowered<Vec<Resource<Tensor>>>> {
+    Ok(state.handles.push_all(tensors)?.map_err(|error| caller.hand(error)))
+}
+
+/// The budget of the instance, for responses that wait.
+fn budget(state: &State) -> Arc<dyn Budget> {
+    Arc::<InstanceHeld>::clone(state.handles.held())
 }
 
 impl models::Host for State {}
@@ -82,7 +118,7 @@ impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<State> {
             return Ok(Err(caller.hand(Error::unsupported("this request can call no models"))));
         };
         match models.target(&model, version.as_deref(), &caller.context) {
-            Ok(target) => Ok(Ok(access.get().table.push(Callable { target, caller })?)),
+            Ok(target) => Ok(Ok(access.get().handles.table().push(Callable::new(target, &caller))?)),
             Err(error) => Ok(Err(caller.hand(error))),
         }
     }
@@ -90,15 +126,15 @@ impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<State> {
 
 impl models::HostCallable for State {
     fn model(&mut self, callable: Resource<Callable>) -> Trappable<String> {
-        Ok(self.table.get(&callable)?.target.model().to_owned())
+        Ok(self.handles.other(&callable)?.model.to_string())
     }
 
     fn version(&mut self, callable: Resource<Callable>) -> Trappable<String> {
-        Ok(self.table.get(&callable)?.target.version().to_owned())
+        Ok(self.handles.other(&callable)?.version.to_string())
     }
 
     fn streaming(&mut self, callable: Resource<Callable>) -> Trappable<bool> {
-        Ok(self.table.get(&callable)?.target.is_streaming())
+        Ok(self.handles.other(&callable)?.streaming)
     }
 
     fn start(
@@ -107,19 +143,28 @@ impl models::HostCallable for State {
         inputs: Vec<Resource<Tensor>>,
         timeout_us: Option<u64>,
     ) -> Trappable<Lowered<Resource<Invocation>>> {
-        let Callable { target, caller } = self.table.get(&callable)?.clone();
+        let live = self.handles.other(&callable)?.live();
         let inputs = self.borrowed(&inputs)?;
+        let (target, caller) = match live {
+            Ok(live) => live,
+            Err(error) => return Ok(Err(self.hand(error))),
+        };
         let responses = match target.start(&caller.context, inputs) {
             Ok(responses) => responses,
             Err(error) => return Ok(Err(caller.hand(error))),
         };
+        responses.charge(budget(self));
         let running = Arc::new(Running::new(Some(responses)));
         caller.calls(&running);
-        Ok(Ok(self.table.push(Invocation { running, caller, limit: Limit::new(timeout_us) })?))
+        let (caller, limit) = (Arc::downgrade(&caller), Limit::new(timeout_us));
+        Ok(Ok(self.handles.table().push(Invocation { running, caller, limit })?))
     }
 
     fn drop(&mut self, callable: Resource<Callable>) -> Trappable<()> {
-        self.table.delete(callable)?;
+        let Callable { target, caller, .. } = self.handles.table().delete(callable)?;
+        if let Some(caller) = caller.upgrade() {
+            caller.forget(&target);
+        }
         Ok(())
     }
 }
@@ -131,10 +176,14 @@ impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<State> {
         inputs: Vec<Resource<Tensor>>,
         timeout_us: Option<u64>,
     ) -> Trappable<Lowered<Vec<Resource<Tensor>>>> {
-        let (Callable { target, caller }, inputs) = accessor.with(|mut access| -> Trappable<_> {
+        let (live, inputs, budget) = accessor.with(|mut access| -> Trappable<_> {
             let state = access.get();
-            Ok((state.table.get(&callable)?.clone(), state.borrowed(&inputs)?))
+            Ok((state.handles.other(&callable)?.live(), state.borrowed(&inputs)?, budget(state)))
         })?;
+        let (target, caller) = match live {
+            Ok(live) => live,
+            Err(error) => return Ok(Err(accessor.with(|mut access| access.get().hand(error)))),
+        };
         let answer = async {
             if target.is_streaming() {
                 let (model, version) = (target.model(), target.version());
@@ -142,11 +191,13 @@ impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<State> {
                     format!("model \"{model}:{version}\" gives any number of responses; start a call");
                 return Err(Error::unsupported(message));
             }
-            target.start(&caller.context, inputs)?.one().await.and_then(Response::tensors)
+            let mut responses = target.start(&caller.context, inputs)?;
+            responses.charge(budget);
+            responses.one().await.and_then(Response::tensors)
         };
         let outcome = caller.wait(Limit::new(timeout_us).hold(answer)).await.and_then(|outcome| outcome);
         match outcome {
-            Ok(tensors) => accessor.with(|mut access| access.get().push_all(tensors)).map(Ok),
+            Ok(tensors) => accessor.with(|mut access| lowered(access.get(), &caller, tensors)),
             Err(error) => Ok(Err(caller.hand(error))),
         }
     }
@@ -154,7 +205,7 @@ impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<State> {
 
 impl models::HostInvocation for State {
     fn drop(&mut self, invocation: Resource<Invocation>) -> Trappable<()> {
-        self.table.delete(invocation)?;
+        self.handles.table().delete(invocation)?;
         Ok(())
     }
 }
@@ -164,8 +215,10 @@ impl<T: Send + 'static> models::HostInvocationWithStore<T> for HasSelf<State> {
         accessor: &Accessor<T, Self>,
         invocation: Resource<Invocation>,
     ) -> Trappable<Option<Lowered<Vec<Resource<Tensor>>>>> {
-        let invocation = accessor.with(|mut access| access.get().table.get(&invocation).cloned())?;
+        let invocation = accessor.with(|mut access| access.get().handles.other(&invocation).cloned())?;
         let Invocation { running, caller, limit } = invocation;
+        // The call has ended with its request.
+        let Some(caller) = caller.upgrade() else { return Ok(None) };
         let next = async {
             let mut running = running.lock().await;
             let Some(responses) = &mut *running else { return Ok(None) };
@@ -184,7 +237,7 @@ impl<T: Send + 'static> models::HostInvocationWithStore<T> for HasSelf<State> {
         match outcome.transpose() {
             None => Ok(None),
             Some(Ok(tensors)) => {
-                accessor.with(|mut access| access.get().push_all(tensors)).map(|all| Some(Ok(all)))
+                accessor.with(|mut access| lowered(access.get(), &caller, tensors)).map(Some)
             }
             Some(Err(error)) => Ok(Some(Err(caller.hand(error)))),
         }

@@ -2,11 +2,13 @@
 //! the wait for the last calls at its end.
 
 use super::Ticket;
-use super::desk::{Desk, HOST, InFlight};
+use super::desk::{Desk, HOST};
 use super::host_calls::Sink;
+use super::in_flight::{Brought, InFlight};
 use super::instance::Life;
 use crate::error::Error;
 use crate::plugin::bindings::types;
+use crate::plugin::handles::Inputs;
 use crate::plugin::host_calls::Request;
 use crate::plugin::state::State;
 use crate::predict::{Metadata, Tensor};
@@ -51,7 +53,7 @@ pub(super) async fn take_calls(
     let (mut stop, mut replaced) = (life.replica.stop.subscribe(), life.replica.replaced.subscribe());
     // Waited for from call to call: to begin anew with each costs more than the rest.
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
-    let mut full = pin!(desk.until_stranded(STRANDED_MAX));
+    let mut full = pin!(desk.until_full(STRANDED_MAX));
     let mut serving = FuturesUnordered::new();
     let mut key = HOST;
     'calls: loop {
@@ -79,10 +81,10 @@ pub(super) async fn take_calls(
                         end_all(life, desk);
                         continue;
                     }
-                    () = &mut full => {
+                    why = &mut full => {
                         // Another instance goes on, on a thread of its own, while this one ends its calls.
                         let (queue, plugin) = (tickets.take(), &*life.shared.grant.name);
-                        tracing::info!(plugin, "replacing an instance full of stranded calls");
+                        tracing::info!(plugin, why, "instance replaced");
                         if let Err(error) = life.clone().spawn(queue.expect("invariant: it was there"), None) {
                             tracing::error!(plugin, "{error}");
                         }
@@ -99,14 +101,15 @@ pub(super) async fn take_calls(
                 false => std::mem::take(&mut ticket.inputs),
             };
             key = key.wrapping_add(1).max(HOST + 1);
-            let begun = accessor.with(|mut access| {
-                let table = &mut access.get().table;
-                let inputs = inputs.into_iter().map(|tensor| Ok(table.push(tensor)?));
-                let inputs = inputs.collect::<wasmtime::Result<Vec<_>>>()?;
+            let (begun, brought) = accessor.with(|mut access| {
+                let handles = &mut access.get().handles;
+                let mut brought = Brought { inputs: Inputs::new(), held: Arc::clone(handles.held()) };
+                let push = |tensor| Ok(handles.push_input(tensor, key, &mut brought.inputs)?);
+                let inputs = inputs.into_iter().map(push).collect::<wasmtime::Result<Vec<_>>>()?;
                 let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
-                execute.start_call_concurrent(&mut access, parameters)
+                wasmtime::error::Ok((execute.start_call_concurrent(&mut access, parameters)?, brought))
             })?;
-            let call = InFlight::new(ticket, &life.shared.grant.name, limits.timeout, metadata);
+            let call = InFlight::new(ticket, &life.shared, metadata, brought);
             let call = desk.seat(key, begun.task(), call);
             let task = begun.task();
             let mut outcome = Box::pin(execute.finish_call_concurrent(accessor, begun));
@@ -114,8 +117,8 @@ pub(super) async fn take_calls(
             desk.next_turn().await;
             let at_once = (!metadata.streaming).then(|| outcome.as_mut().now_or_never()).flatten();
             match at_once {
-                Some(outcome) => ended(desk, key, task, &call, outcome?).await,
-                None => serving.push(serve(desk, key, task, call, outcome, limits.shared.grace)),
+                Some(outcome) => ended(accessor, desk, key, task, &call, outcome?).await,
+                None => serving.push(serve(accessor, desk, key, task, call, outcome, limits.shared.grace)),
             }
         }
     }
@@ -124,6 +127,7 @@ pub(super) async fn take_calls(
 
 /// One call in the event loop, until its guest has ended or is left where it is.
 async fn serve(
+    accessor: &Accessor<State>,
     desk: &Desk,
     key: u32,
     task: GuestTaskId,
@@ -139,18 +143,41 @@ async fn serve(
     };
     tokio::select! {
         biased;
-        outcome = outcome => ended(desk, key, task, &call, outcome?).await,
+        outcome = outcome => ended(accessor, desk, key, task, &call, outcome?).await,
         why = given_up => {
             desk.leave(key, task, false);
+            left(accessor, desk, key, &call);
             call.end(Err(why)).await;
         }
     }
     Ok(())
 }
 
+/// What the guest has kept of a call's inputs is the guest's from now on. An instance that holds too much with no call
+/// in it, or has had to be refused more, is replaced.
+fn left(accessor: &Accessor<State>, desk: &Desk, key: u32, call: &InFlight) {
+    let over = accessor.with(|mut access| {
+        let handles = &mut access.get().handles;
+        handles.end(key, &call.inputs);
+        let held = handles.held();
+        held.was_refused() || (held.is_over() && desk.is_empty())
+    });
+    if over {
+        desk.set_overfull();
+    }
+}
+
 /// The guest has ended its call in order.
-async fn ended(desk: &Desk, key: u32, task: GuestTaskId, call: &InFlight, (outcome,): Outcome) {
+async fn ended(
+    accessor: &Accessor<State>,
+    desk: &Desk,
+    key: u32,
+    task: GuestTaskId,
+    call: &InFlight,
+    (outcome,): Outcome,
+) {
     desk.leave(key, task, true);
+    left(accessor, desk, key, call);
     call.end(outcome.map_err(|error| desk.returned(call, error))).await;
 }
 

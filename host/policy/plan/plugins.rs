@@ -61,6 +61,22 @@ impl Planner<'_> {
         let table_name = format!("{what}: ");
         let of = table_name.as_str();
         let shared = &default.shared;
+        let held_mb =
+            self.number(of, "held_mb", table.held_mb.as_ref(), default.held_bytes >> 20, 1..=MEMORY_MB_MAX);
+        let held_total_mb = self.number(
+            of,
+            "held_total_mb",
+            table.held_total_mb.as_ref(),
+            (default.held_total_bytes >> 20).max(held_mb),
+            1..=1 << 20,
+        );
+        if let Some(total) = table.held_total_mb.as_ref().filter(|_| held_total_mb < held_mb) {
+            let message = format!(
+                "{what}: held_total_mb = {held_total_mb} is less than held_mb, which is {held_mb}: all instances \
+                 together may hold at least what one may"
+            );
+            self.fault(total.span(), message);
+        }
         PluginLimits {
             instances,
             memory_bytes: self.number(
@@ -79,6 +95,8 @@ impl Planner<'_> {
                 0..=MEMORY_MB_MAX,
             ) << 20,
             handles: self.number(of, "handles", table.handles.as_ref(), default.handles, 0..=1 << 20),
+            held_bytes: held_mb << 20,
+            held_total_bytes: held_total_mb << 20,
             log_bytes: self.number(
                 of,
                 "log_kb",

@@ -5,7 +5,7 @@ use super::message::{self, ModelInferRequest, Names};
 use super::{contents, infer, status};
 use crate::error::{Error, Result};
 use crate::offload::{self, INLINE_BYTES_MAX};
-use crate::predict::MemoryBudget;
+use crate::predict::{Allocation, MemoryBudget};
 use crate::server::oip::infer::InferRequest;
 use bytes::Bytes;
 use prost::Message as _;
@@ -17,8 +17,8 @@ const FIELDS_LOOKED_AT: usize = 1024;
 /// One request as it has come.
 pub(super) struct Message {
     content: Content,
-    /// Bytes of the message.
-    length: usize,
+    /// The bytes of the message, which raw contents are a part of.
+    whole: Allocation,
     budget: MemoryBudget,
 }
 
@@ -36,7 +36,7 @@ enum Content {
 impl Message {
     /// Reads a message at least as far as its names.
     pub async fn read(bytes: Bytes, mut budget: MemoryBudget) -> Result<Self> {
-        let length = bytes.len();
+        let (whole, length) = (Allocation::of(&bytes), bytes.len());
         // The raw contents of tensors stay where they are, so a large message can be little work.
         let names = Names::of(&bytes, FIELDS_LOOKED_AT, length > INLINE_BYTES_MAX);
         let content = match names {
@@ -55,7 +55,7 @@ impl Message {
                 Content::Built(message)
             }
         };
-        Ok(Message { content, length, budget })
+        Ok(Message { content, whole, budget })
     }
 
     pub fn model(&self) -> &str {
@@ -81,12 +81,12 @@ impl Message {
 
     /// Bytes that it holds: as they came, and what has been built of them.
     pub fn held_bytes(&self) -> usize {
-        self.length + (self.budget.max() - self.budget.left())
+        self.whole.bytes + (self.budget.max() - self.budget.left())
     }
 
     /// What the caller wants; `left` gives what remains of the call's own deadline, once the message is read.
     pub async fn decode(self, left: impl FnOnce() -> Option<Duration>) -> Result<InferRequest> {
-        let Message { content, length, mut budget } = self;
+        let Message { content, whole, mut budget } = self;
         let request = match content {
             Content::Built(message) => {
                 let work = contents::work_bytes(&message.inputs, &message.raw_input_contents);
@@ -94,10 +94,11 @@ impl Message {
             }
             Content::Named { bytes, .. } => {
                 let decode = move || infer::decode(build(bytes, &mut budget)?, &mut budget);
-                offload::run(length, decode).await
+                offload::run(whole.bytes, decode).await
             }
         };
         let mut request = request?;
+        request.inputs = request.inputs.into_iter().map(|input| input.part_of(whole)).collect();
         if let Some(left) = left() {
             infer::limit(&mut request.parameters, left)?;
         }

@@ -4,7 +4,7 @@
 
 use super::infer::{self, InferRequest};
 use crate::error::{Error, Result};
-use crate::predict::{Datatype, Metadata, Parameters, Shape, Tensor, TensorSpec, format_shape};
+use crate::predict::{Allocation, Datatype, Metadata, Parameters, Shape, Tensor, TensorSpec, format_shape};
 use crate::server::http::{self, Content, Reply};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -36,23 +36,30 @@ pub(super) fn split(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes)>
     }
 }
 
-/// The bytes behind the JSON, as far as no tensor has taken them.
-pub(super) struct Tail(pub Bytes);
+/// The bytes behind the JSON, as far as no tensor has taken them; and the body that they are a part of.
+pub(super) struct Tail {
+    left: Bytes,
+    pub body: Allocation,
+}
 
 impl Tail {
+    pub fn new(left: Bytes, body: Allocation) -> Self {
+        Tail { left, body }
+    }
+
     pub fn take(&mut self, size: usize) -> Result<Bytes> {
-        if size > self.0.len() {
+        if size > self.left.len() {
             return Err(Error::invalid(format!(
                 "binary_data_size is {size}, and {} bytes are left behind the JSON (see Inference-Header-Content-Length)",
-                self.0.len()
+                self.left.len()
             )));
         }
-        Ok(self.0.split_to(size))
+        Ok(self.left.split_to(size))
     }
 
     /// What no tensor has taken would be lost without a word.
     pub fn end(self) -> Result<()> {
-        match self.0.len() {
+        match self.left.len() {
             0 => Ok(()),
             left => Err(Error::invalid(format!(
                 "unexpected additional input data: the inputs' binary_data_size leave {left} bytes of the body over"

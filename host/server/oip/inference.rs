@@ -7,6 +7,7 @@ use super::{error_reply, names};
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
+use crate::predict::Allocation;
 use crate::router::Journey;
 use crate::server::compression;
 use crate::server::http::{self, Reply};
@@ -55,6 +56,7 @@ impl Asked<'_> {
         let route = self.resolve(journey)?;
         let (head, tail) = binary::split(self.headers, &body)?;
         let (budget, asked) = (self.public.router.budget(), Arc::clone(&route));
+        let whole = Allocation::of(&body);
         let decoded = offload::run(body.len(), move || {
             // Not held by this connection while its parts are read.
             drop(body);
@@ -63,7 +65,7 @@ impl Asked<'_> {
                 let rows = asked.batching.is_some();
                 return Ok((binary::whole(&asked.name.name, asked.metadata(), rows, tail)?, Form::binary()));
             }
-            json::decode(&head, Tail(tail), budget)
+            json::decode(&head, Tail::new(tail, whole), budget)
         });
         let (request, form): (InferRequest, Form) = decoded.await?;
         let response = infer::infer(journey, &route, request).await?;

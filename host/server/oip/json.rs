@@ -201,7 +201,8 @@ impl Input<'_> {
         match (size, self.data) {
             (Some(size), None) => {
                 let data = tail.take(size).map_err(|error| error.context(format!("input \"{name}\"")))?;
-                Tensor::new(name, datatype, shape, data).map_err(|error| error.field(name))
+                let tensor = Tensor::new(name, datatype, shape, data);
+                tensor.map(|tensor| tensor.part_of(tail.body)).map_err(|error| error.field(name))
             }
             (Some(_), Some(_)) => Err(fault(format!("it has both data and {BINARY_DATA_SIZE}"))),
             (None, Some(data)) => {

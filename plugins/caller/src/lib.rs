@@ -7,7 +7,7 @@
 //! | `elements` | how many of `x` a leaf answers, all by default |
 //! | `before`, `after` | as a transformer it has that model work on the input, and on the output; both optional |
 //! | `within_us` | the time that a call has |
-//! | `do` | `call`, the default; `twice`: both answers; `start`: two calls at once, and the first answer; `stream`: all responses of a model like `repeat`, to which `x` are the elements; `catch`: -1 instead of an error, of such a model too |
+//! | `do` | `call`, the default; `twice`: both answers; `start`: two calls at once, and the first answer; `stream`: all responses of a model like `repeat`, to which `x` are the elements; `catch`: -1 instead of an error, of such a model too; `keep`: the outputs are never dropped; `unread`: `count` calls at once, which have all answered before one is read |
 
 use hostler_plugin::{
     Callable, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, config, json,
@@ -90,6 +90,21 @@ fn ask(
         }
         (Some("stream" | "catch"), _) if model.is_streaming() => {
             return everything(start(&stream_inputs(&inputs[0])?)?.responses());
+        }
+        (Some("keep"), _) => {
+            let outputs = model.call(inputs)?;
+            outputs.iter().for_each(|output| std::mem::forget(output.renamed("kept")));
+            outputs
+        }
+        (Some("unread"), _) => {
+            let count = settings.number("count")?.unwrap_or(2.0) as usize;
+            let calls = (0..count).map(|_| start(inputs)).collect::<Result<Vec<_>, _>>()?;
+            // For an executor with one worker: the others have ended when the last one has.
+            if let Some(last) = calls.last() {
+                wait_any(&[last], None);
+            }
+            let outputs = calls.into_iter().map(|call| call.wait()).collect::<Result<Vec<_>, _>>();
+            outputs.map_err(|error| Error::failed(format!("refused: {}", error.message)))?.remove(0)
         }
         (Some("start"), _) => {
             let calls = [start(inputs)?, start(inputs)?];

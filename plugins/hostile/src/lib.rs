@@ -13,7 +13,7 @@ use hostler_plugin::{
     Blob, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, tensor,
 };
 
-use misdeed::{Answer, misdeed};
+use misdeed::{Answer, keep, misdeed};
 
 struct Hostile;
 
@@ -32,6 +32,7 @@ impl Transformer for Hostile {
                 Ok(vec![data(&blob.data)?])
             }
             Payload::Tensors(tensors) => {
+                keep(request, "preprocess", &tensors)?;
                 request.set_note(b"tensors");
                 Ok(tensors)
             }
@@ -68,6 +69,7 @@ impl Model for Hostile {
 
     fn predict(request: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
         version::misbehave(request)?;
+        keep(request, "predict", &inputs)?;
         match misdeed(request, "predict")? {
             Some(Answer::Tensors(tensors)) => Ok(tensors),
             Some(Answer::Json(_)) | None => Ok(inputs),

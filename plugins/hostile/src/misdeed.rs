@@ -1,7 +1,7 @@
 //! What a plugin can do wrong, by name. Some of it never returns.
 
 use crate::snoop::snoop;
-use hostler_plugin::{Datatype, Error, ErrorKind, Request, Tensor, log, metrics, tensor};
+use hostler_plugin::{Datatype, Error, ErrorKind, Request, Tensor, log, metrics, state, tensor};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,9 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
         "log-flood" => log_flood(),
         "print-flood" => print_flood(),
         "handles" => handles(whole(request, "count", 1_000_000)?)?,
+        "hoard" => hoard(whole(request, "mb", 20)? as usize, whole(request, "count", 1)?)?,
+        // Done where there are tensors to keep.
+        "keep" | "remember" => {}
         "names" => names(whole(request, "mb", 8)? as usize)?,
         "big-note" => request.set_note(&vec![0; 2 << 20]),
         "wrong-outputs" => {
@@ -150,6 +153,33 @@ fn handles(count: u64) -> Result<(), Error> {
         std::mem::forget(tensor::uint8("leak", &[0], &[])?);
     }
     Ok(())
+}
+
+/// Tensors of so many megabytes each that nobody drops; where the host takes no more of them, its own words.
+fn hoard(mb: usize, count: u64) -> Result<(), Error> {
+    let data = vec![7; mb << 20];
+    for _ in 0..count {
+        match Tensor::create("hoard", Datatype::Uint8, &[data.len() as i64], &data) {
+            Ok(tensor) => std::mem::forget(tensor),
+            Err(error) => return Err(Error::failed(format!("refused: {}", error.message))),
+        }
+    }
+    Ok(())
+}
+
+/// Keeps tensors beyond the call that they were given to: for ever, or in the plugin's state under the request's id.
+pub fn keep(request: &Request, at: &str, tensors: &[Tensor]) -> Result<(), Error> {
+    if request.text("at")?.is_some_and(|wanted| wanted != at) {
+        return Ok(());
+    }
+    match request.text("do")?.as_deref() {
+        Some("keep") => {
+            tensors.iter().for_each(|tensor| std::mem::forget(tensor.renamed("kept")));
+            Ok(())
+        }
+        Some("remember") => state::set_tensors(&request.id(), tensors, None),
+        _ => Ok(()),
+    }
 }
 
 /// A tensor of no bytes under a hundred long names.

@@ -10,7 +10,7 @@
 //! without end), `tire` (is not ready for the next `asks` questions), `ready-trap` and `ready-spin` (what the next
 //! question gets).
 //!
-//! More config keys: `leaf` makes it a model of `x` that gives it back as `y`, both `FP32 [-1]`, `single` makes it a model with exactly one response, `meter` makes it count itself, `unready` is
+//! More config keys: `leaf` makes it a model of `x` that gives it back as `y`, both `FP32 [-1]`, and with `keep` never drops an `x`, `single` makes it a model with exactly one response, `meter` makes it count itself, `unready` is
 //! for how many questions each instance is not ready, `good_starts` how many instances can be made before `initialize`
 //! fails, `finalize_ms` how long `finalize` waits.
 
@@ -76,6 +76,9 @@ impl StreamingModel for Repeat {
     async fn execute(request: Request, inputs: Vec<Tensor>, responses: Sink) -> Result<(), Error> {
         meter("execute")?;
         if is_set("leaf") {
+            if is_set("keep") {
+                std::mem::forget(inputs[0].renamed("kept"));
+            }
             return responses.send(vec![inputs[0].renamed("y")]).await;
         }
         if let Some(name) = request.text("through")?.filter(|name| *name != request.model()) {

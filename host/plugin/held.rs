@@ -1,0 +1,139 @@
+//! Bytes that guests hold in the host: tensors behind their handles, and results of calls that wait to be read. Counted
+//! for each instance against `held_mb`, and for all instances of a plugin together against `held_total_mb`.
+//!
+//! Linear memory (`memory_mb`) and values in `state` (`state_kb`) have limits of their own and are not counted here.
+
+use crate::config::PluginLimits;
+use crate::error::{Error, Kind, Result};
+use crate::predict::Budget;
+use prometheus::IntGauge;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// An instance tells the plugin's sum at once of what is this large, and of the rest when its call ends: the sum is
+/// shared by all workers, and most tensors are small.
+const TOLD_AT_ONCE_BYTES: usize = 64 << 10;
+
+/// What all instances of a plugin hold.
+pub(super) struct PluginHeld {
+    name: Arc<str>,
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    /// Of all generations of the plugin.
+    gauge: IntGauge,
+}
+
+impl PluginHeld {
+    pub fn new(name: Arc<str>, limits: &PluginLimits, gauge: IntGauge) -> Arc<Self> {
+        Arc::new(PluginHeld { name, bytes: AtomicUsize::new(0), bytes_max: limits.held_total_bytes, gauge })
+    }
+
+    /// Whether so much is held that instances should not keep anything beyond their calls.
+    pub fn is_short(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2
+    }
+}
+
+/// What one instance holds. Shared with the responses to its calls, which arrive on other threads.
+pub(super) struct InstanceHeld {
+    plugin: Arc<PluginHeld>,
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    /// How much of it the plugin's sum has been told.
+    told: AtomicUsize,
+    /// A call of the guest was refused for it.
+    refused: AtomicBool,
+}
+
+impl InstanceHeld {
+    pub fn new(plugin: &Arc<PluginHeld>, limits: &PluginLimits) -> Arc<Self> {
+        let (bytes, told, refused) = Default::default();
+        let (plugin, bytes_max) = (Arc::clone(plugin), limits.held_bytes);
+        Arc::new(InstanceHeld { plugin, bytes, bytes_max, told, refused })
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call of the guest was refused because of what the instance holds.
+    pub fn was_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that are held already, whatever the limits are.
+    pub fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Brings the plugin's sum up to date.
+    pub fn settle(&self) {
+        let now = self.bytes.load(Ordering::Relaxed);
+        if now == self.told.load(Ordering::Relaxed) {
+            return;
+        }
+        let before = self.told.swap(now, Ordering::Relaxed);
+        // Wrapping: the difference may be negative, the sum is not.
+        self.plugin.bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        self.plugin.gauge.add(now as i64 - before as i64);
+    }
+
+    /// Whether the instance should end with its call, so that what it holds is freed. At half of its limit: a guest that
+    /// leaks is replaced before a call of it is refused.
+    pub fn is_over(&self) -> bool {
+        let bytes = self.bytes();
+        bytes > self.bytes_max / 2 || (bytes > 0 && self.plugin.is_short())
+    }
+}
+
+impl Budget for InstanceHeld {
+    fn charge(&self, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mb = |bytes: usize| bytes.div_ceil(1 << 20);
+        let name = &self.plugin.name;
+        if before.saturating_add(bytes) > self.bytes_max {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.refused.store(true, Ordering::Relaxed);
+            let (held, more, limit) = (mb(before), mb(bytes), self.bytes_max >> 20);
+            let message = format!(
+                "plugin \"{name}\": an instance holds {held} MiB of tensors and results and wants {more} MiB more; \
+                 held_mb is {limit}: drop tensors that are no longer needed, or raise held_mb"
+            );
+            return Err(Error::new(Kind::TooLarge, message).plugin(&**name));
+        }
+        if bytes >= TOLD_AT_ONCE_BYTES {
+            self.settle();
+            let all = self.plugin.bytes.load(Ordering::Relaxed);
+            if all > self.plugin.bytes_max {
+                self.release(bytes);
+                self.settle();
+                let (all, limit) = (mb(all), self.plugin.bytes_max >> 20);
+                let message = format!(
+                    "plugin \"{name}\": its instances would hold {all} MiB of tensors and results together; \
+                     held_total_mb is {limit}: send fewer requests at once, or raise held_total_mb"
+                );
+                return Err(Error::new(Kind::Overloaded, message).plugin(&**name));
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, bytes: usize) {
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        if bytes >= TOLD_AT_ONCE_BYTES {
+            self.settle();
+        }
+    }
+}
+
+impl Drop for InstanceHeld {
+    fn drop(&mut self) {
+        *self.bytes.get_mut() = 0;
+        self.settle();
+    }
+}
