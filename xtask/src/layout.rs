@@ -36,6 +36,9 @@ impl Layout {
     pub fn cargo(&self) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root);
+        // Set for this program only. A build script of a dependency looks at it, so that what is built with it and
+        // what is built without would replace each other.
+        cargo.env_remove("CARGO_MANIFEST_DIR");
         cargo
     }
 
