@@ -6,7 +6,7 @@
 //! counted, and the log says how many as soon as a write succeeds again. [`serve`] also moves descriptors 1 and 2 to a
 //! pipe that the host reads itself, so that native libraries and child processes cannot block either.
 //!
-//! The other commands write directly, and wait for their reader as other programs do; see [`print`].
+//! The other commands write directly, and wait for their reader as other programs do; see [`print()`].
 
 mod descriptors;
 
@@ -222,7 +222,7 @@ pub fn flush(limit: Duration) -> bool {
     true
 }
 
-/// The first error of [`print`].
+/// The first error of [`print()`].
 static PRINT_ERROR: OnceLock<io::Error> = OnceLock::new();
 
 /// Prints a line of what a command answers. Waits for a slow reader; once one write has failed, nothing more is printed.
@@ -230,7 +230,7 @@ pub fn print(line: impl fmt::Display) {
     print_text(format!("{line}\n"));
 }
 
-/// Prints text as it is, as [`print`] does.
+/// Prints text as it is, as [`print()`] does.
 pub fn print_text(text: impl AsRef<str>) {
     if PRINT_ERROR.get().is_none()
         && let Err(failed) = write_all(libc::STDOUT_FILENO, text.as_ref().as_bytes())

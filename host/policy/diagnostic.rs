@@ -44,9 +44,9 @@ pub struct Diagnostics {
     /// Faults that were found beside these, and are only counted.
     pub more: usize,
     /// Where each line begins.
-    lines: Vec<usize>,
+    lines: Box<[usize]>,
     /// Where values stand that must not be shown.
-    hidden: Vec<Range<usize>>,
+    hidden: Box<[Range<usize>]>,
 }
 
 impl Diagnostics {
@@ -58,7 +58,7 @@ impl Diagnostics {
             faults,
             more: 0,
             lines,
-            hidden: secret::spans(text),
+            hidden: secret::spans(text).into(),
         }
     }
 

@@ -133,11 +133,13 @@ fn string_end(text: &str, start: usize, quote: u8) -> usize {
 /// A message about a value, without what it quotes.
 pub(super) fn without_quoted(message: &str) -> String {
     let Some(quote) = message.find(['"', '`']) else { return message.to_owned() };
-    let expected = message.rfind(", expected ").filter(|place| *place > quote);
-    expected.map_or_else(
-        || "this value cannot be read".to_owned(),
-        |place| format!("{}{}", message[..quote].trim_end(), &message[place..]),
-    )
+    let before = &message[..quote];
+    if let Some(expected) = message.rfind(", expected ").filter(|place| *place > quote) {
+        return format!("{}{}", before.trim_end(), &message[expected..]);
+    }
+    before
+        .rsplit_once(',')
+        .map_or_else(|| "this value cannot be read".to_owned(), |(fault, _)| fault.to_owned())
 }
 
 #[cfg(test)]
@@ -180,6 +182,7 @@ mod tests {
             ("wrong type: integer `1234`, expected a string", "wrong type: integer, expected a string"),
             ("wrong type: string \"a, expected b\", expected a map", "wrong type: string, expected a map"),
             ("unclosed string", "unclosed string"),
+            ("missing escaped value, expected `b`, `f`", "missing escaped value"),
             ("bad `SECRET`", "this value cannot be read"),
         ] {
             assert_eq!(without_quoted(message), expected);

@@ -91,10 +91,10 @@ fn hostile(name: &str) -> Vec<u8> {
             let exports = each(2000, |n| format!("(export \"e{n}\" (type $t))"));
             component(&format!("(component (type $t (tuple u8)) {exports})"))
         }
-        "a long name" => component(&format!(
-            "(component (component $c) (export \"{}\" (component $c)))",
-            "e".repeat(50_000)
-        )),
+        "a long name" => {
+            let name = "e".repeat(50_000);
+            component(&format!("(component (type $t (tuple u8)) (export \"{name}\" (type $t)))"))
+        }
         "many modules" => {
             let modules = each(900, |_| "(core module (func))".into());
             let inner = each(900, |n| format!("(component {} )", if n < 20 { &*modules } else { "" }));

@@ -64,12 +64,12 @@ fn a_changed_value_is_a_change_and_neither_value_is_shown() {
 fn faults_in_a_manifest_do_not_show_values() {
     let host = setup("").start();
     for (config, part) in [
-        (format!("prefix = \"{FIRST}\\q\""), "invalid"),
+        (format!("prefix = \"{FIRST}\\q\""), "hostler.toml:6:"),
         (format!("prefix = \"{FIRST}"), "invalid"),
         ("prefix = 4711081500".to_owned(), "wrong type: integer, expected a string"),
         ("prefix = [\"4711081500\"]".to_owned(), "wrong type"),
-        (format!("prefix = \"a\" \"{FIRST}\""), ""),
-        (format!("prefix = \"\"\"\n{FIRST}: \\q\n\"\"\""), "invalid"),
+        (format!("prefix = \"a\" \"{FIRST}\""), "hostler.toml:6:"),
+        (format!("prefix = \"\"\"\n{FIRST}: \\q\n\"\"\""), "hostler.toml:7:"),
         (
             format!("[plugins.other]\npath = \"echo.wasm\"\nconfig = \"{FIRST}\""),
             "wrong type: string, expected",

@@ -121,6 +121,8 @@ fn a_terminal_that_hangs_up_drains_the_host() {
     let setup = setup(QUIET);
     let (terminal, end) = terminal();
     let mut command = command(&setup);
+    // The terminal is that of the session for as long as somebody has it open.
+    command.stdin(end.try_clone().expect("another one"));
     with_terminal(&mut command, end).stderr(Stdio::piped());
     let mut process = Process::start(setup, &mut command);
     let log = gather(process.child.stderr.take().expect("piped"));
