@@ -83,8 +83,19 @@ fn run(inbox: &Receiver<Work>) {
     }
 }
 
-/// Asks the C library for what it keeps. The host's own allocator is another one and needs no asking.
+// Links the allocator of the host's program, also where a test has another one.
+use mimalloc as _;
+
+unsafe extern "C" {
+    /// Of mimalloc, which the crate of that name links.
+    fn mi_collect(force: bool);
+}
+
+/// Asks the C library and the host's own allocator for what they keep. The latter had the file of the model, and gives
+/// such memory back only while it is used.
 fn trim() {
+    // SAFETY: has no requirements, and may be called on any thread.
+    unsafe { mi_collect(true) };
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         let begun = Instant::now();

@@ -30,13 +30,18 @@ fn twenty_reloads_of_a_model_leave_no_more_than_the_two_generations_that_are_kep
     let manifest =
         "[models.m]\npath = \"m.onnx\"\n[executors.onnx]\nsessions = 2\n[reload]\nmode = \"manual\"\n";
     let setup = Setup::new(manifest);
-    let models = [layers(1), layers(2)];
-    replace(&setup.path("m.onnx"), &models[0]);
+    let model = layers(1);
+    // Another model each time: what the live or the previous generation has already is not loaded again.
+    let numbered = |turn: u32| {
+        let property = [onnx::field(1, "turn"), onnx::field(2, turn.to_string())].concat();
+        [model.clone(), onnx::field(14, property)].concat()
+    };
+    replace(&setup.path("m.onnx"), &numbered(0));
     let host = setup.start();
     let start = host.usage().rss_kb;
     let row = vec![1.0; WIDTH as usize];
     for turn in 1..=20 {
-        replace(&host.path("m.onnx"), &models[turn % 2]);
+        replace(&host.path("m.onnx"), &numbered(turn));
         assert_eq!(host.admin_post("/admin/reload").json()["outcome"], "applied", "{}", host.log());
         host.predict("m", json!([row])).result();
     }
