@@ -21,7 +21,7 @@ pub enum Kind {
     Failed,
     /// What was asked for does not fit what is there now. Only the host gives it; guests see `Failed`.
     Conflict,
-    /// Only the host says so, never a plugin: who asks may not.
+    /// The caller may not do this. Only the host returns it, never a plugin.
     Forbidden,
 }
 

@@ -247,7 +247,7 @@ pub fn read(path: &Path, limit: Limit, progress: &Progress) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Reads a stream to its end, such as standard input. Waits for whoever writes it.
+/// Reads a stream, such as standard input, to its end. Blocks until the writer closes it.
 pub fn read_stream(stream: impl Read, limit: Limit) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     let read = stream.take(limit.bytes_max.saturating_add(1)).read_to_end(&mut content);

@@ -26,7 +26,8 @@
 //!
 //! `server` decodes, `router` takes the policy snapshot once and resolves the route, the route's executor
 //! admits the call or refuses it at once. One worker thread runs preprocess, model and postprocess; its
-//! answer wakes the connection's task, `server` encodes. I/O threads do nothing else; workers run at a
+//! answer wakes the connection's task, `server` encodes. Large bodies are decoded and encoded on the threads of
+//! `offload`, and plugins are compiled in a child process with limits. I/O threads do nothing else; workers run at a
 //! lower priority. A `custom` executor is a plugin that decides how another executor is called: its guests
 //! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. So are the
 //! calls of a `triton` executor, which wait for a remote. A transformer or model that calls other models has its turn on a

@@ -151,7 +151,8 @@ mod x86 {
 
     type Registers = [libc::greg_t; 23];
 
-    /// Completes the division at the instruction pointer; false if there is none that faults.
+    /// Completes the division at the instruction pointer. Returns false if that instruction is not a
+    /// division that faults.
     unsafe fn complete(registers: &mut Registers) -> bool {
         let get = |register: libc::c_int| registers[register as usize];
         // SAFETY: an instruction is at most 15 bytes; the bytes behind a shorter one are in the same

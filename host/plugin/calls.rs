@@ -102,7 +102,7 @@ impl Attempt {
         !matches!(self.now, Now::Waits(_))
     }
 
-    /// What there is, from now on at the expense of who takes it.
+    /// Takes what has arrived and releases its charge: from now on the caller accounts for it.
     fn take(&mut self) -> Now {
         self.budget.release(std::mem::take(&mut self.charged));
         std::mem::replace(&mut self.now, Now::Ended)

@@ -52,7 +52,7 @@ impl Makers {
 }
 
 /// Says of an error of `check_inputs` whose fault it is: who made the tensor that it names. One that is
-/// missing is the fault of whoever chose the inputs, which stays open here.
+/// missing is the fault of the code that chose the inputs, which is not decided here.
 pub fn explain_check(error: Error, inputs: &[Tensor]) -> Error {
     let named = error.field_name().and_then(|name| inputs.iter().find(|tensor| tensor.name() == name));
     match named {

@@ -1,6 +1,6 @@
 //! Protobuf's wire format: the fields of a message as they stand in its bytes, without building anything.
 //!
-//! It accepts what prost accepts, so whoever counts with it counts all that prost would build.
+//! It accepts what prost accepts, so a count made with it covers all that prost would build.
 
 use std::fmt;
 

@@ -36,7 +36,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 /// How much of a header an error shows.
 const SHOWN_CHARS_MAX: usize = 80;
 
-/// What a route does, as far as it matters who asks.
+/// How much harm a page of another site can do through a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sensitivity {
     /// Health, metrics and predictions: anybody may ask.

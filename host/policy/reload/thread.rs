@@ -154,7 +154,7 @@ impl ReloadThread {
             let until = Instant::now() + STOP;
             while self.builders.alive() > 0 && Instant::now() < until {
                 let left = until.saturating_duration_since(Instant::now());
-                // Whoever still asks has no answer: their channels are dropped.
+                // Callers that still wait get an error: their channels are dropped.
                 drop(inbox.recv_timeout(left.min(Duration::from_millis(50))));
             }
         }
