@@ -2,37 +2,18 @@
 //! state. Each is counted against a limit of the manifest, in every role and kind of instance; a guest that leaks is
 //! replaced, and its requests go on.
 
+use crate::support::slow::{fresh_and_reused, setup};
 use crate::support::{Answer, Client, Host, Setup, eventually, model, plugin};
 use serde_json::{Value, json};
 
 const MB: usize = 1 << 20;
 
-/// The plugin `hostile` as a model and as a transformer, fresh and reused.
-const HOSTILE: &str = r#"
-[plugins.reused]
-path = "hostile.wasm"
-instances = "reused"
-result_mb = 256
-held_mb = 64
-
-[plugins.fresh]
-path = "hostile.wasm"
-result_mb = 256
-held_mb = 64
-
-[models.reused]
-plugin = "reused"
-
-[models.fresh]
-plugin = "fresh"
-
-[models.around]
-plugin = "fresh"
-transformer = "reused"
-"#;
-
-fn hostile() -> Host {
-    Setup::new(HOSTILE).file("hostile.wasm", plugin("hostile")).start()
+/// The models `fresh` and `reused`; in `around`, `fresh` is the model and `reused` the transformer.
+/// `limits` goes into the tables of both plugins.
+fn hostile(limits: &str) -> Host {
+    let around = "[models.around]\nplugin = \"fresh\"\ntransformer = \"reused\"\n";
+    let models = fresh_and_reused(&format!("result_mb = 256\nheld_mb = 64\n{limits}"));
+    setup(&(models + around)).start()
 }
 
 /// Models that call `plus1.onnx`, all on one worker; what they do is said by `parameters`.
@@ -153,7 +134,7 @@ fn leaks_are_bounded(
 
 #[test]
 fn a_reused_instance_that_leaks_tensors_is_replaced_before_it_is_refused() {
-    let host = hostile();
+    let host = hostile("");
     let mut client = host.client();
     let ask = || {
         let body = json!({"model": "around", "data": 1, "parameters": {"do": "hoard", "mb": 10}});
@@ -166,7 +147,7 @@ fn a_reused_instance_that_leaks_tensors_is_replaced_before_it_is_refused() {
 
 #[test]
 fn what_a_guest_wants_to_hold_over_its_limit_is_refused_in_its_call() {
-    let host = hostile();
+    let host = hostile("");
     for name in ["reused", "fresh"] {
         let parameters = json!({"do": "hoard", "mb": 20, "count": 4});
         let answer = infer(&mut host.client(), name, &parameters, ("data", "BYTES", 1), &element(1), 0);
@@ -186,8 +167,7 @@ fn what_a_guest_wants_to_hold_over_its_limit_is_refused_in_its_call() {
 
 #[test]
 fn all_instances_of_a_plugin_together_have_a_limit() {
-    let manifest = HOSTILE.replace("held_mb = 64", "held_mb = 64\nheld_total_mb = 64");
-    let host = Setup::new(&manifest).file("hostile.wasm", plugin("hostile")).start();
+    let host = hostile("held_total_mb = 64");
     let mut client = host.client();
     let mut hoard = |name: &str, mb: usize, count: usize| {
         let parameters = json!({"do": "hoard", "mb": mb, "count": count, "at": "predict"});
@@ -207,7 +187,7 @@ fn all_instances_of_a_plugin_together_have_a_limit() {
 
 #[test]
 fn inputs_that_a_guest_keeps_count_from_the_end_of_its_call() {
-    let host = hostile();
+    let host = hostile("");
     let mut client = host.client();
     // One request of 15 MB is more than held_mb allows to keep, and no call is refused for its inputs.
     leaks_are_bounded(&host, "reused", 20, 64 * MB, || {
@@ -222,7 +202,7 @@ fn inputs_that_a_guest_keeps_count_from_the_end_of_its_call() {
 
 #[test]
 fn a_small_tensor_does_not_keep_the_body_that_it_was_cut_from() {
-    let host = hostile();
+    let host = hostile("");
     let mut client = host.client();
     // 24 bodies of 8 MB, of which each leaves a few bytes with the guest.
     leaks_are_bounded(&host, "reused", 24, MB, || infer_element(&mut client, "reused", "keep", 5, 8 * MB));

@@ -2,16 +2,10 @@
 //!
 //! Bounds are ten times what an idle machine needs, or more; `--nocapture` prints what was measured.
 
-use crate::support::slow::{ENDLESS, deed, rounds, serve, setup, within};
+use crate::support::slow::{ENDLESS, SINGLE, deed, rounds, serve, setup, within};
 use crate::support::{Answer, Host};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-
-/// One worker each, so that a worker that is not free shows.
-fn single() -> Host {
-    let workers = "[executors.cpu]\nworkers = 1\n[executors.onnx]\nworkers = 1\nsessions = 1\n";
-    serve(workers)
-}
 
 fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -41,7 +35,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 #[test]
 fn work_stops_at_its_deadline_and_frees_its_worker() {
-    let host = single();
+    let host = serve(SINGLE);
     let endless = |timeout_ms| within(rounds(ENDLESS), timeout_ms);
     let cases = [
         ("spin", "cpu", within(deed("hostile", "spin"), 50)),
@@ -95,7 +89,7 @@ fn work_stops_at_its_deadline_and_frees_its_worker() {
 
 #[test]
 fn the_plugin_that_ran_at_the_deadline_is_named() {
-    let host = single();
+    let host = serve(SINGLE);
     for round in 0..10 {
         for name in ["spin", "sleep"] {
             let (answer, _) = timed(&host, "/predict", &within(deed("hostile", name), 50));
@@ -132,7 +126,7 @@ fn the_plugin_that_ran_at_the_deadline_is_named() {
 
 #[test]
 fn a_huge_node_is_answered_in_time_and_its_worker_is_counted_overdue_until_it_ends() {
-    let host = single();
+    let host = serve(SINGLE);
     let overdue_total = "hostler_executor_overdue_total{executor=\"onnx\"}";
     for timeout_ms in [50, 250] {
         host.wait_for_idle("onnx");
@@ -160,7 +154,7 @@ fn a_huge_node_is_answered_in_time_and_its_worker_is_counted_overdue_until_it_en
 
 #[test]
 fn a_deadline_that_passes_in_the_queue_is_answered_in_time_and_the_work_never_starts() {
-    let host = single();
+    let host = serve(SINGLE);
     let calls = "hostler_plugin_calls_total{plugin=\"hostile\"}";
     let timeouts = "hostler_executor_timeouts_total{executor=\"cpu\"}";
     // Metadata, asked for at load.
@@ -258,7 +252,7 @@ timeout_ms = 1000
 
 #[test]
 fn each_way_to_ask_takes_a_timeout() {
-    let host = single();
+    let host = serve(SINGLE);
     let spin = || json!({"data": ["a"], "parameters": {"do": "spin"}});
     let cases = [
         ("/predict", within(deed("hostile", "spin"), 50)),

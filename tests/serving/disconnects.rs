@@ -1,40 +1,12 @@
 //! Clients that leave: their work is not started, or stops; nothing of them stays, and the log says so.
 
-use crate::support::slow::{ENDLESS, deed, rounds, setup, within};
+use crate::support::slow::{ENDLESS, SINGLE, deed, fresh_and_reused, rounds, serve, within};
 use crate::support::{Client, Host, eventually};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-const MANIFEST: &str = r#"
-[executors.cpu]
-workers = 1
-
-[executors.onnx]
-workers = 1
-sessions = 1
-
-[plugins.fresh]
-path = "hostile.wasm"
-
-[plugins.reused]
-path = "hostile.wasm"
-instances = "reused"
-
-[models.fresh]
-plugin = "fresh"
-
-[models.reused]
-plugin = "reused"
-
-[models.loop]
-path = "loop.onnx"
-
-[models.huge]
-path = "huge_node.onnx"
-"#;
-
 fn start() -> Host {
-    setup(MANIFEST).start()
+    serve(&(SINGLE.to_owned() + &fresh_and_reused("")))
 }
 
 /// Sends a request and does not wait for its answer.
@@ -43,12 +15,6 @@ fn send(host: &Host, id: &str, body: &Value) -> Client {
     let headers = [("x-request-id", id)];
     client.begin("POST", "/predict", &headers, body.to_string().as_bytes()).expect("it can be sent");
     client
-}
-
-fn wait_for(host: &Host, executor: &str, key: &str, value: u64) {
-    host.wait_for_policy(&format!("{executor}: {key} = {value}"), |policy| {
-        policy["executors"][executor][key] == value
-    });
 }
 
 fn cancelled(host: &Host) -> f64 {
@@ -67,12 +33,12 @@ fn who_leaves_the_queue_is_never_served() {
     let calls = "hostler_plugin_calls_total{plugin=\"fresh\"}";
     let before = host.metric(calls);
     let blocker = send(&host, "blocker", &deed("fresh", "sleep"));
-    wait_for(&host, "cpu", "busy", 1);
+    host.wait_for_executor("cpu", "busy", 1);
     let mut queued: Vec<Client> =
         (0..5).map(|index| send(&host, &format!("queued-{index}"), &deed("fresh", "ok"))).collect();
-    wait_for(&host, "cpu", "queue_length", 5);
+    host.wait_for_executor("cpu", "queue_length", 5);
     queued.iter_mut().for_each(Client::leave);
-    wait_for(&host, "cpu", "queue_length", 0);
+    host.wait_for_executor("cpu", "queue_length", 0);
     (0..5).for_each(|index| expect_499(&host, &format!("queued-{index}")));
     assert_eq!(cancelled(&host), 5.0);
 
@@ -100,7 +66,7 @@ fn work_stops_when_its_client_leaves() {
         for round in 0..5 {
             let id = format!("{name}-{round}");
             let mut client = send(&host, &id, &body);
-            wait_for(&host, executor, "busy", 1);
+            host.wait_for_executor(executor, "busy", 1);
             let left = Instant::now();
             client.leave();
             host.wait_for_idle(executor);
@@ -121,7 +87,7 @@ fn work_stops_when_its_client_leaves() {
 fn a_huge_node_holds_its_worker_and_its_client_is_logged_at_once() {
     let host = start();
     let mut client = send(&host, "huge", &json!({"model": "huge", "data": {"n": [4096]}}));
-    wait_for(&host, "onnx", "busy", 1);
+    host.wait_for_executor("onnx", "busy", 1);
     client.leave();
     expect_499(&host, "huge");
     host.wait_for_idle("onnx");
@@ -138,8 +104,8 @@ fn a_batch_ends_with_its_client() {
     let mut client = host.client();
     let headers = [("x-request-id", "batch")];
     client.begin("POST", "/predict/batch", &headers, body.as_bytes()).expect("it can be sent");
-    wait_for(&host, "cpu", "inflight", 20);
-    wait_for(&host, "cpu", "busy", 1);
+    host.wait_for_executor("cpu", "inflight", 20);
+    host.wait_for_executor("cpu", "busy", 1);
     client.leave();
     host.wait_for_idle("cpu");
     assert_eq!(host.metric(calls) - before, 1.0, "one item ran, one after the other");
@@ -192,7 +158,7 @@ fn clients_that_leave_leave_nothing_behind() {
             // Some leave in the queue, some in the middle of their work, some before they have asked.
             let mut clients: Vec<Client> = bodies.iter().map(|body| send(&host, "round", body)).collect();
             if index % 2 == 0 {
-                wait_for(&host, "onnx", "busy", 1);
+                host.wait_for_executor("onnx", "busy", 1);
             }
             clients.iter_mut().for_each(Client::leave);
             leave_after(&host, "POST /predict HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\n{");

@@ -27,9 +27,31 @@ path = "loop.onnx"
 path = "huge_node.onnx"
 "#;
 
+/// One worker each for guests and for ONNX models, so that one which is not free shows.
+pub const SINGLE: &str = r#"
+[executors.cpu]
+workers = 1
+
+[executors.onnx]
+workers = 1
+sessions = 1
+"#;
+
 /// A host with these models and the tables of the caller.
 pub fn serve(tables: &str) -> Host {
     setup(&format!("{tables}\n{MODELS}")).start()
+}
+
+/// The plugin `hostile` as two plugins and models, named after their `instances`: `fresh` and `reused`.
+/// `limits` goes into the tables of both plugins.
+pub fn fresh_and_reused(limits: &str) -> String {
+    let tables = |name: &str| {
+        format!(
+            "[plugins.{name}]\npath = \"hostile.wasm\"\ninstances = \"{name}\"\n{limits}\n\n\
+             [models.{name}]\nplugin = \"{name}\"\n\n"
+        )
+    };
+    tables("fresh") + &tables("reused")
 }
 
 /// The body of a request for so many rounds of the model `loop`.

@@ -1,0 +1,234 @@
+//! A running host: what it is asked, what it has logged, what it takes of the machine.
+
+use super::{Answer, Client, PATIENCE, Setup, Usage, eventually};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// A running host. Killed when dropped.
+pub struct Host {
+    child: Child,
+    pub http: SocketAddr,
+    pub grpc: Option<SocketAddr>,
+    pub admin: SocketAddr,
+    log: Lines,
+    out: Lines,
+    pub setup: Setup,
+}
+
+impl Host {
+    /// Starts `command`, which serves `setup`. An error is what it said before it ended.
+    pub(super) fn spawn(mut command: Command, setup: Setup) -> Result<Self, String> {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let log = follow(child.stderr.take().expect("piped"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut first = String::new();
+        stdout.read_line(&mut first).expect("stdout can be read");
+        let out = follow(stdout);
+        let address = |key: &str| -> Option<SocketAddr> {
+            first.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok())
+        };
+        match (address("http="), address("admin=")) {
+            (Some(http), Some(admin)) => {
+                Ok(Host { child, http, grpc: address("grpc="), admin, log, out, setup })
+            }
+            _ => {
+                let _ = child.wait();
+                let until = Instant::now() + Duration::from_secs(1);
+                while log.lock().unwrap().is_empty() && Instant::now() < until {
+                    std::thread::yield_now();
+                }
+                Err(first + &log.lock().unwrap().join("\n"))
+            }
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.setup.path(name)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A connection of its own to the public listener.
+    pub fn client(&self) -> Client {
+        Client::new(self.http)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.client().get(path)
+    }
+
+    pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.client().post(path, body)
+    }
+
+    /// `POST /predict` with `{"model", "data"}`.
+    pub fn predict(&self, model: &str, data: Value) -> Answer {
+        self.post("/predict", serde_json::json!({"model": model, "data": data}).to_string())
+    }
+
+    pub fn admin_get(&self, path: &str) -> Answer {
+        Client::new(self.admin).get(path)
+    }
+
+    pub fn admin_post(&self, path: &str) -> Answer {
+        Client::new(self.admin).post(path, "")
+    }
+
+    /// `/admin/policy`
+    pub fn policy(&self) -> Value {
+        self.admin_get("/admin/policy").json()
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.policy()["generation"].as_u64().expect("a generation")
+    }
+
+    /// The value of a metric, by its name and labels as they are printed; 0 if it is not there.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let text = self.admin_get("/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until `/admin/policy` shows what `wanted` looks for.
+    pub fn wait_for_policy(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, || Some(self.policy()).filter(|policy| wanted(policy)), || self.log())
+    }
+
+    /// What `/admin/policy` says of an executor: workers, busy, overdue, inflight, queue_length, …
+    pub fn executor(&self, name: &str) -> Value {
+        self.policy()["executors"][name].clone()
+    }
+
+    /// Waits until `/admin/policy` says this of an executor.
+    pub fn wait_for_executor(&self, executor: &str, key: &str, value: u64) {
+        self.wait_for_policy(&format!("{executor}: {key} = {value}"), |policy| {
+            policy["executors"][executor][key] == value
+        });
+    }
+
+    /// Waits until an executor has nothing running and nothing queued.
+    pub fn wait_for_idle(&self, executor: &str) {
+        self.wait_for_executor(executor, "inflight", 0);
+    }
+
+    /// Waits until the last reload has this outcome.
+    pub fn wait_for_outcome(&self, outcome: &str) -> Value {
+        self.wait_for_policy(&format!("the outcome {outcome}"), |policy| {
+            policy["last_reload"]["outcome"] == outcome
+        })
+    }
+
+    /// Waits until this generation is live and its reload has ended: a swap comes a moment before
+    /// its record in `last_reload`.
+    pub fn wait_for_generation(&self, generation: u64) -> Value {
+        self.wait_for_policy(&format!("generation {generation}"), |policy| {
+            let reached = |seen: &Value| seen.as_u64() >= Some(generation);
+            reached(&policy["generation"]) && reached(&policy["last_reload"]["generation"])
+        })
+    }
+
+    /// Everything logged to stderr so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// Waits until a log line contains all of `parts`.
+    pub fn wait_for_log(&self, parts: &[&str]) -> String {
+        let find = || {
+            let lines = self.log.lock().unwrap();
+            lines.iter().find(|line| parts.iter().all(|part| line.contains(part))).cloned()
+        };
+        eventually(&format!("a log line with {parts:?}"), find, || self.log())
+    }
+
+    /// Everything on stdout after the first line: the announcement and the access log.
+    pub fn stdout(&self) -> Vec<String> {
+        self.out.lock().unwrap().clone()
+    }
+
+    /// Waits for an access log line about this request id.
+    pub fn access_log(&self, id: &str) -> Value {
+        let wanted = format!("\"id\":\"{id}\"");
+        let find = || {
+            let lines = self.out.lock().unwrap();
+            let line = lines.iter().find(|line| line.contains(&wanted))?;
+            Some(serde_json::from_str(line).expect("access log lines are JSON"))
+        };
+        eventually(&format!("an access log line of {id}"), find, || self.stdout().join("\n"))
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the host does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Threads, open files and resident memory (kB), for leak checks.
+    pub fn usage(&self) -> Usage {
+        // The connection that was asked last may not be closed yet.
+        let mut usage = Usage::of(self.pid());
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(20));
+            let before = std::mem::replace(&mut usage, Usage::of(self.pid()));
+            if (before.threads, before.files) == (usage.threads, usage.files) {
+                break;
+            }
+        }
+        usage
+    }
+
+    /// What `work` has the process take in memory at its peak, in kB, and what it gives.
+    pub fn peak_growth_kb<T>(&self, work: impl FnOnce() -> T) -> (u64, T) {
+        let kb = |name: &str| -> u64 {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
+            let value = status.lines().find_map(|line| line.strip_prefix(name)).expect("a value");
+            value.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        let (resident, peak) = (kb("VmRSS:"), kb("VmHWM:"));
+        let outcome = work();
+        let later = kb("VmHWM:");
+        // The start of the host may have had a higher peak.
+        (if later > peak { later - resident } else { 0 }, outcome)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a stream as they come.
+fn follow(stream: impl std::io::Read + Send + 'static) -> Lines {
+    let lines = Lines::default();
+    let sink = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            sink.lock().unwrap().push(line);
+        }
+    });
+    lines
+}
