@@ -9,25 +9,31 @@ use serde_json::{Value, json};
 
 const HOSTILE: &str = "hostile-executor";
 
-/// A host with `hostile-executor`, which has half a second for each request, before `faulty`.
-fn hostile(more: &str, faults: &str) -> Host {
-    hostile_setup(more, faults).start()
+/// More time than any guest needs that ends by itself, on a slow machine too.
+const PATIENT_MS: u64 = 120_000;
+
+/// Time after which a guest is stopped that never ends.
+const BRISK_MS: u64 = 500;
+
+/// A host with `hostile-executor`, which has `timeout_ms` for each request, before `faulty`.
+fn hostile(timeout_ms: u64, more: &str, faults: &str) -> Host {
+    hostile_setup(timeout_ms, more, faults).start()
 }
 
-fn hostile_setup(more: &str, faults: &str) -> Setup {
+fn hostile_setup(timeout_ms: u64, more: &str, faults: &str) -> Setup {
     let setup = setup(HOSTILE, "", faults);
     let manifest = std::fs::read_to_string(setup.path("hostler.toml")).unwrap();
     // Few handles: a busy machine needs its time to use up the many that there are by default.
-    let manifest = manifest.replace("workers = 128\n", &format!("workers = 128\n{more}\n")).replace(
-        "instances = \"reused\"\n\n[plugins.hostile-executor.config]",
-        "instances = \"reused\"\ntimeout_ms = 500\nhandles = 2000\n",
-    );
+    let limits = format!("instances = \"reused\"\ntimeout_ms = {timeout_ms}\nhandles = 2000\n");
+    let manifest = manifest
+        .replace("workers = 128\n", &format!("workers = 128\n{more}\n"))
+        .replace("instances = \"reused\"\n\n[plugins.hostile-executor.config]", &limits);
     setup.text("hostler.toml", &manifest)
 }
 
 /// The same before an ONNX model that gives back what it is given: its guests begin on the model's workers.
-fn hostile_before_onnx(more: &str) -> Host {
-    let setup = hostile_setup(more, "");
+fn hostile_before_onnx(timeout_ms: u64) -> Host {
+    let setup = hostile_setup(timeout_ms, "", "");
     let manifest = std::fs::read_to_string(setup.path("hostler.toml")).unwrap();
     let manifest = manifest
         .replace("[models.asked]\nplugin = \"faulty\"", "[models.asked]\npath = \"copy.onnx\"")
@@ -91,16 +97,17 @@ fn what_passes_through_is_as_without() {
 
 #[test]
 fn a_fault_costs_its_own_request() {
-    // Names of metrics are used up by the first half.
-    faults_cost_their_own_requests([hostile("", ""), hostile("", "")]);
+    faults_cost_their_own_requests([PATIENT_MS, BRISK_MS].map(|timeout_ms| hostile(timeout_ms, "", "")));
 }
 
 #[test]
 fn a_fault_on_a_lent_worker_costs_its_own_request() {
-    faults_cost_their_own_requests([hostile_before_onnx(""), hostile_before_onnx("")]);
+    faults_cost_their_own_requests([PATIENT_MS, BRISK_MS].map(hostile_before_onnx));
 }
 
-fn faults_cost_their_own_requests([host, second]: [Host; 2]) {
+/// Guests that end by themselves have all the time they need: only the brisk host stops any.
+fn faults_cost_their_own_requests([patient, brisk]: [Host; 2]) {
+    let host = patient;
     for name in ["many", "leak-many"] {
         let answer = deed(&host, name, json!({"count": 10_000}));
         // Whichever is reached first: the queue of the inner executor, which is an overload, or the calls that a
@@ -112,8 +119,6 @@ fn faults_cost_their_own_requests([host, second]: [Host; 2]) {
     }
     for (name, more, status, kind, part) in [
         ("trap", json!({}), 500, "failed", "panicked"),
-        ("spin", json!({}), 504, "deadline", "timeout_ms"),
-        ("sleep", json!({}), 504, "deadline", "timeout_ms"),
         ("empty-wait", json!({}), 500, "failed", ""),
         ("unwaited", json!({}), 500, "failed", "did not wait"),
         ("call-many", json!({"count": 100_000}), 500, "failed", "handles"),
@@ -134,7 +139,12 @@ fn faults_cost_their_own_requests([host, second]: [Host; 2]) {
         answer.refused(status, kind, &[part]);
         unharmed(&host);
     }
-    let host = second;
+    let host = brisk;
+    for name in ["spin", "sleep"] {
+        do_it(&host, name).refused(504, "deadline", &["timeout_ms"]);
+        unharmed(&host);
+    }
+    // The names of metrics are used up on the other host.
     for name in ["leak", "wait-twice", "answer", "answer-twice", "answer-then-fail", "odd-metric"] {
         assert_eq!(is_right(&do_it(&host, name)), None, "{name}");
         unharmed(&host);
@@ -144,7 +154,7 @@ fn faults_cost_their_own_requests([host, second]: [Host; 2]) {
 
 #[test]
 fn what_comes_after_an_answer_is_the_plugins_own_affair() {
-    let host = hostile("", "");
+    let host = hostile(BRISK_MS, "", "");
     for name in ["answer-then-trap", "answer-then-spin"] {
         for _ in 0..3 {
             assert_eq!(is_right(&do_it(&host, name)), None, "{name}");
@@ -155,7 +165,7 @@ fn what_comes_after_an_answer_is_the_plugins_own_affair() {
 
 #[test]
 fn an_executor_that_calls_itself_is_stopped() {
-    let host = hostile("", "");
+    let host = hostile(PATIENT_MS, "", "");
     let answer = do_it(&host, "recurse");
     assert!(answer.status >= 400 && answer.status < 505, "{}", answer.text());
     assert!(!answer.text().is_empty());
@@ -164,7 +174,7 @@ fn an_executor_that_calls_itself_is_stopped() {
 
 #[test]
 fn a_callable_of_an_earlier_request_leads_nowhere() {
-    let host = hostile("", "");
+    let host = hostile(PATIENT_MS, "", "");
     assert_eq!(is_right(&do_it(&host, "keep")), None);
     do_it(&host, "kept").refused(500, "failed", &[]);
     unharmed(&host);
@@ -172,7 +182,7 @@ fn a_callable_of_an_earlier_request_leads_nowhere() {
 
 #[test]
 fn calls_that_were_left_behind_are_cancelled() {
-    let host = hostile("", "fast_ms = \"100000\"");
+    let host = hostile(BRISK_MS, "", "fast_ms = \"100000\"");
     for (name, status) in [("unwaited", 500), ("leak", 504), ("leak", 504), ("forever", 504), ("many", 429)] {
         assert_eq!(deed(&host, name, json!({"count": 5_000})).status, status, "{name}");
         host.wait_for_idle("custom");
@@ -185,7 +195,7 @@ fn calls_that_were_left_behind_are_cancelled() {
 
 #[test]
 fn on_failure_inner_answers_where_the_guest_cannot() {
-    let host = hostile("on_failure = \"inner\"", "");
+    let host = hostile(BRISK_MS, "on_failure = \"inner\"", "");
     let fallbacks = || host.metric("hostler_executor_fallbacks_total{executor=\"custom\"}");
     for (count, name) in ["trap", "spin", "empty-wait", "dropped", "call-many"].into_iter().enumerate() {
         assert_eq!(is_right(&deed(&host, name, json!({"count": 100_000}))), None, "{name}");
@@ -200,7 +210,7 @@ fn on_failure_inner_answers_where_the_guest_cannot() {
 
 #[test]
 fn others_do_not_feel_a_hostile_request() {
-    let host = hostile("threads = 2", "fast_ms = \"5\"");
+    let host = hostile(BRISK_MS, "threads = 2", "fast_ms = \"5\"");
     let calm = Load::start(host.http, 4, shot("asked"), None, is_right);
     let plain = Load::start(host.http, 4, shot("plain"), None, is_right);
     std::thread::scope(|scope| {
@@ -219,14 +229,13 @@ fn others_do_not_feel_a_hostile_request() {
 fn a_guest_frees_a_lent_worker_that_it_does_not_use() {
     for name in ["spin", "sleep"] {
         // There is one worker, and the first guest has it.
-        let host = hostile_before_onnx("");
+        let host = hostile_before_onnx(BRISK_MS);
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| {
                 let answer = do_it(&host, name);
                 (answer.status, std::time::Instant::now())
             });
-            let busy = || (host.executor("custom")["busy"] == 1).then_some(());
-            crate::support::eventually("the guest has begun", busy, || host.log());
+            host.wait_for_executor("custom", "busy", 1);
             let served = host.predict("plain", json!([1.0]));
             let served_at = std::time::Instant::now();
             assert_eq!(is_right(&served), None);
@@ -263,8 +272,7 @@ fn a_call_on_a_lent_worker_ends_with_its_guest() {
         let body = slow::rounds(slow::ENDLESS).to_string();
         let mut client = host.client();
         client.begin("POST", "/predict", &[("content-type", "application/json")], body.as_bytes()).unwrap();
-        let busy = || (host.executor("onnx")["busy"] == 1).then_some(());
-        crate::support::eventually("the model runs", busy, || host.log());
+        host.wait_for_executor("onnx", "busy", 1);
         client.leave();
         host.wait_for_idle("pass");
         host.wait_for_idle("onnx");
@@ -332,7 +340,7 @@ fn batches_are_answered_whole_or_one_by_one() {
         in_order(&batch(&host, 100, "ok"), 100);
         host.wait_for_idle("custom");
     }
-    let host = hostile("", "");
+    let host = hostile(PATIENT_MS, "", "");
     in_order(&batch(&host, 5, "ok"), 5);
     let mixed = batch(&host, 3, "mixed").json();
     assert_eq!(
@@ -347,13 +355,13 @@ fn batches_are_answered_whole_or_one_by_one() {
         assert!(errors.iter().all(|error| error["kind"] == "failed"), "{deed}: {answer}");
     }
     unharmed(&host);
-    let host = hostile("on_failure = \"inner\"", "");
+    let host = hostile(PATIENT_MS, "on_failure = \"inner\"", "");
     in_order(&batch(&host, 3, "trap"), 3);
 }
 
 #[test]
 fn state_outlives_traps_and_swaps() {
-    let host = hostile("", "");
+    let host = hostile(PATIENT_MS, "", "");
     let tally = |number: u64| do_it(&host, "tally").refused(500, "failed", &[&format!("tally {number}")]);
     tally(1);
     assert_eq!(do_it(&host, "trap").status, 500);
@@ -366,7 +374,7 @@ fn state_outlives_traps_and_swaps() {
 
 #[test]
 fn state_is_bounded() {
-    let host = hostile("", "");
+    let host = hostile(PATIENT_MS, "", "");
     // 200 keys of 16 KB each, in 1 MB.
     assert_eq!(is_right(&deed(&host, "fill-state", json!({"count": 200}))), None);
     let kept = host.metric(&format!("hostler_plugin_value{{name=\"kept_keys\",plugin=\"{HOSTILE}\"}}"));

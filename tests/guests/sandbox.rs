@@ -300,6 +300,9 @@ fn a_long_error_is_cut() {
     assert_eq!(host.access_log("long")["error"], message);
 }
 
+/// 1 MB, which is 250 times what `log_kb` allows. Each line on stdout costs the host microseconds.
+const FLOOD_LINES: u64 = 10_000;
+
 #[test]
 fn log_output_is_capped_and_belongs_to_its_request() {
     let host = start();
@@ -309,7 +312,8 @@ fn log_output_is_capped_and_belongs_to_its_request() {
             // Twice: the budget is that of a call, not of an instance.
             for round in 0..2 {
                 let id = format!("{flood}-{plugin}-{round}");
-                let answer = ask(&mut client, &id, plugin, &json!({"do": flood, "at": "predict"}));
+                let parameters = json!({"do": flood, "at": "predict", "count": FLOOD_LINES});
+                let answer = ask(&mut client, &id, plugin, &parameters);
                 assert_eq!(answer.result(), json!({"a": 1}), "{id}");
                 let lines = log_of(&whole_log(&host), &id);
                 let (cut, said): (Vec<_>, Vec<_>) = lines

@@ -37,8 +37,8 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
         "snoop" if at == "postprocess" => return Ok(Some(Answer::Json(snoop(request)?))),
         "nan" | "not-json" | "snoop" => {}
         "forge" => forge(),
-        "log-flood" => log_flood(),
-        "print-flood" => print_flood(),
+        "log-flood" => log_flood(whole(request, "count", FLOOD_LINES)?),
+        "print-flood" => print_flood(whole(request, "count", FLOOD_LINES)?),
         "handles" => handles(whole(request, "count", 1_000_000)?)?,
         "hoard" => hoard(whole(request, "mb", 20)? as usize, whole(request, "count", 1)?)?,
         // Done where there are tensors to keep.
@@ -132,17 +132,20 @@ fn forge() {
     eprintln!("{LINES}");
 }
 
-/// 100 MB through the log.
-fn log_flood() {
+/// 100 MB.
+const FLOOD_LINES: u64 = 1 << 20;
+
+/// So many lines of 100 bytes through the log.
+fn log_flood(lines: u64) {
     let line = "a line of one hundred letters ".repeat(4)[..100].to_owned();
-    for _ in 0..1 << 20 {
+    for _ in 0..lines {
         log::info(&line);
     }
 }
 
-/// 100 MB through stdout.
-fn print_flood() {
-    for i in 0..1 << 20 {
+/// So many lines of 100 bytes through stdout.
+fn print_flood(lines: u64) {
+    for i in 0..lines {
         println!("line {i:010} {:83}", "of one hundred letters");
     }
 }
