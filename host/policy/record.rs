@@ -149,7 +149,7 @@ pub struct Numbers {
 }
 
 /// What the copies of requests showed.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Compared {
     pub requests: u64,
     pub differences: u64,

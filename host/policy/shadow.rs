@@ -15,8 +15,7 @@ use crate::metrics::Metrics;
 use crate::offload;
 use crate::predict::{self, Context, Parameters, Payload, Response};
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,10 +29,8 @@ pub struct Shadow {
     routes: HashMap<ModelName, Arc<Route>>,
     slots: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-    requests: AtomicU64,
-    differences: AtomicU64,
-    faults: AtomicU64,
-    dropped: AtomicU64,
+    /// Under one lock: the guard never sees a copy that is counted and not yet judged.
+    compared: Mutex<Compared>,
 }
 
 /// A request that is kept until its caller has been answered.
@@ -59,10 +56,7 @@ impl Shadow {
             routes: routes.map(|route| (route.name.clone(), route)).collect(),
             slots: Arc::new(Semaphore::new(COPIES_MAX)),
             metrics: Arc::clone(metrics),
-            requests: AtomicU64::new(0),
-            differences: AtomicU64::new(0),
-            faults: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            compared: Mutex::default(),
         }
     }
 
@@ -93,29 +87,28 @@ impl Shadow {
     }
 
     pub(super) fn compared(&self) -> Compared {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Compared {
-            requests: get(&self.requests),
-            differences: get(&self.differences),
-            faults: get(&self.faults),
-            dropped: get(&self.dropped),
-        }
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Compared> {
+        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn drop_one(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.lock().dropped += 1;
         self.metrics.shadow_dropped.with_label_values::<&str>(&[]).inc();
     }
 
     fn count(&self, verdict: Verdict) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut compared = self.lock();
+        compared.requests += 1;
         self.metrics.shadow_requests.with_label_values::<&str>(&[]).inc();
         let (count, metric) = match verdict {
             Verdict::Same => return,
-            Verdict::Different => (&self.differences, &self.metrics.shadow_differences),
-            Verdict::Fault => (&self.faults, &self.metrics.shadow_faults),
+            Verdict::Different => (&mut compared.differences, &self.metrics.shadow_differences),
+            Verdict::Fault => (&mut compared.faults, &self.metrics.shadow_faults),
         };
-        count.fetch_add(1, Ordering::Relaxed);
+        *count += 1;
         metric.with_label_values::<&str>(&[]).inc();
     }
 }
