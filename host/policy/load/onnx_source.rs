@@ -7,9 +7,12 @@
 use super::super::external_data::{self, ExternalData, Fault};
 use super::super::files::{File, Files};
 use crate::error::{Error, Result};
-use crate::executor::{ExternalFiles, LoadLimit, OnnxSource, PrivateFolder};
+use crate::executor::{ExternalFiles, LoadLimit, OnnxSource};
+use crate::private_folder::TemporaryFolder;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Reads a model and copies its external data. `external` are the plan's files for it.
@@ -43,14 +46,14 @@ fn copy(model: &Path, found: &ExternalData<'_>, external: &[File], files: &Files
     let by_name: BTreeMap<&Path, &File> =
         external.iter().filter_map(|file| Some((file.path.strip_prefix(folder).ok()?, file))).collect();
     let mut failures = Vec::new();
-    for place in PrivateFolder::places() {
+    for place in places() {
         match copy_to(&place, found, &by_name, files)? {
             Ok(folder) => return Ok(ExternalFiles::Folder(folder)),
             Err(error) => failures.push(format!("{}: {error}", place.display())),
         }
     }
     let failures = failures.join("; ");
-    let is_plain = |(path, file): (&std::path::PathBuf, &external_data::DataFile<'_>)| {
+    let is_plain = |(path, file): (&PathBuf, &external_data::DataFile<'_>)| {
         file.spellings.iter().all(|spelling| *spelling == path.as_os_str().as_encoded_bytes())
     };
     if found.is_nested || !found.files.iter().all(is_plain) {
@@ -72,14 +75,23 @@ fn copy(model: &Path, found: &ExternalData<'_>, external: &[File], files: &Files
     Ok(ExternalFiles::Memory(in_memory.collect::<Result<_>>()?))
 }
 
+/// Where copies may go, in order of preference: the folder for temporary files, and the cache.
+fn places() -> Vec<PathBuf> {
+    let temporary = std::path::absolute(std::env::temp_dir()).ok();
+    let cache = crate::config::default_cache_dir();
+    // The first use of the cache may be this one.
+    cache.iter().for_each(|cache| drop(DirBuilder::new().recursive(true).mode(0o700).create(cache)));
+    temporary.into_iter().chain(cache).collect()
+}
+
 /// The inner error is the place's: another one may do.
 fn copy_to(
     place: &Path,
     found: &ExternalData<'_>,
     by_name: &BTreeMap<&Path, &File>,
     files: &Files,
-) -> Result<std::io::Result<PrivateFolder>> {
-    let made = PrivateFolder::create_in(place);
+) -> Result<std::io::Result<TemporaryFolder>> {
+    let made = TemporaryFolder::create_in(place);
     let Ok(folder) = made else { return Ok(made) };
     for (name, data) in &found.files {
         let copied = match folder.create_file(name) {

@@ -1,10 +1,10 @@
-//! Folders of the host's own for the time of a load: with mode 0700, locked, and removed with their value.
+//! Folders for the time of a load: with mode 0700, locked, and removed with their value.
 //!
-//! The lock tells a folder in use from one that a killed host has left behind. What was left behind is removed when
-//! the next host needs a folder in the same place.
+//! The lock tells a folder in use from one that a killed host has left behind. What was left behind is
+//! removed when the next host needs a folder in the same place.
 
+use super::{Others, check, open_folder};
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::geteuid;
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
@@ -18,23 +18,15 @@ const PREFIX: &str = "hostler-data-";
 /// Places in which this process has looked for what others left behind.
 static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
+/// A folder under a name of its own. Access goes through its path, which libraries need.
 #[derive(Debug)]
-pub struct PrivateFolder {
+pub struct TemporaryFolder {
     path: PathBuf,
     /// Open for as long as the folder is in use.
     _lock: File,
 }
 
-impl PrivateFolder {
-    /// Where folders are made, in order of preference: the folder for temporary files, and the cache.
-    pub fn places() -> Vec<PathBuf> {
-        let temporary = std::path::absolute(std::env::temp_dir()).ok();
-        let cache = crate::config::default_cache_dir();
-        // The first use of the cache may be this one.
-        cache.iter().for_each(|cache| drop(DirBuilder::new().recursive(true).mode(0o700).create(cache)));
-        temporary.into_iter().chain(cache).collect()
-    }
-
+impl TemporaryFolder {
     /// Makes an empty folder below `place`, which must not let other users rename it.
     pub fn create_in(place: &Path) -> Result<Self> {
         if place.is_relative() {
@@ -62,7 +54,9 @@ impl PrivateFolder {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Err(rustix::io::Errno::WOULDBLOCK) => continue,
                 // Where there are no locks, none of the folders that are left behind is removed.
-                Ok(()) | Err(_) if is_still(&path, &lock) => return Ok(PrivateFolder { path, _lock: lock }),
+                Ok(()) | Err(_) if is_still(&path, &lock) => {
+                    return Ok(TemporaryFolder { path, _lock: lock });
+                }
                 _ => {}
             }
         }
@@ -85,16 +79,16 @@ impl PrivateFolder {
     }
 }
 
-impl Drop for PrivateFolder {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "private folder not removed");
+            tracing::warn!(path = %self.path.display(), %error, "temporary folder not removed");
         }
     }
 }
 
-/// Removes the folders that no process uses any more: they have the right name, belong to this user alone and are
-/// not locked.
+/// Removes the folders that no process uses any more: they have the right name, belong to this user
+/// alone and are not locked.
 fn sweep(place: &Path) {
     let Ok(entries) = fs::read_dir(place) else { return };
     for entry in entries.flatten() {
@@ -107,25 +101,17 @@ fn sweep(place: &Path) {
         }
         let path = entry.path();
         let Ok(folder) = open_folder(&path) else { continue };
-        let is_ours = folder
-            .metadata()
-            .is_ok_and(|metadata| metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 == 0);
+        let is_ours = folder.metadata().and_then(|found| check(&path, &found, Others::Nothing)).is_ok();
         let is_unused = is_ours && flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok();
         if is_unused && is_still(&path, &folder) {
             match fs::remove_dir_all(&path) {
-                Ok(()) => tracing::info!(path = %path.display(), "abandoned private folder removed"),
+                Ok(()) => tracing::info!(path = %path.display(), "abandoned temporary folder removed"),
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "abandoned private folder not removed");
+                    tracing::warn!(path = %path.display(), %error, "abandoned temporary folder not removed");
                 }
             }
         }
     }
-}
-
-/// Opens a folder itself, never what a link points to.
-fn open_folder(path: &Path) -> Result<File> {
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// Whether the open folder is the one at `path`.
@@ -150,7 +136,7 @@ mod tests {
     #[test]
     fn a_folder_is_for_the_host_alone_and_goes_with_its_value() {
         let place = tempfile::tempdir().unwrap();
-        let folder = PrivateFolder::create_in(place.path()).unwrap();
+        let folder = TemporaryFolder::create_in(place.path()).unwrap();
         let path = folder.path().to_owned();
         folder.create_file(Path::new("a/b.bin")).unwrap().write_all(b"x").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
@@ -163,7 +149,7 @@ mod tests {
     #[test]
     fn only_what_a_dead_host_left_behind_is_removed() {
         let place = tempfile::tempdir().unwrap();
-        let used = PrivateFolder::create_in(place.path()).unwrap();
+        let used = TemporaryFolder::create_in(place.path()).unwrap();
         let path = |digits: &str| place.path().join(format!("{PREFIX}{digits}"));
         let (left, foreign) = (path("00000000000000aa"), path("00000000000000bb"));
         let private = |path: &Path| DirBuilder::new().mode(0o700).create(path).unwrap();
@@ -185,9 +171,9 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let error = PrivateFolder::create_in(place.path()).unwrap_err();
+        let error = TemporaryFolder::create_in(place.path()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-        PrivateFolder::create_in(place.path()).unwrap();
+        TemporaryFolder::create_in(place.path()).unwrap();
     }
 }
