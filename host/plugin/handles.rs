@@ -173,7 +173,7 @@ impl Handles {
         self.held.settle();
     }
 
-    /// Copies what is a small part of its allocation, so that the rest of a body need not be kept for it.
+    /// Copies what came with a request or is a small part of its allocation, so that no body is kept for it.
     fn detach(&mut self, kept: &Inputs) {
         let tensors = self.table.iter_mut().filter_map(|entry| entry.downcast_mut::<Tensor>());
         let mut detached: Vec<(Tensor, Tensor)> = Vec::new();

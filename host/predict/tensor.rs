@@ -200,12 +200,13 @@ impl Tensor {
         tensors.iter().map(|tensor| tensor.allocation.bytes).sum()
     }
 
-    /// A copy in memory of its own, if this one is small or keeps more than twice of what it needs. For those who keep
-    /// tensors for longer than a call.
+    /// A copy in memory of its own, if this one is small, keeps more than twice of what it needs, or is a part of a
+    /// request. For what keeps tensors for longer than a call: in a later one, this tensor did not come from the caller.
     pub fn detached(&self) -> Option<Self> {
         let length = self.data.len();
-        let copied = length > 0 && (length <= SMALL_BYTES || length < self.allocation.bytes / 2);
-        copied.then(|| self.clone().with_data(Bytes::copy_from_slice(&self.data)))
+        let is_wasteful = length > 0 && (length <= SMALL_BYTES || length < self.allocation.bytes / 2);
+        let own = || self.clone().with_data(Bytes::copy_from_slice(&self.data)).made_by(Origin::Unknown);
+        (is_wasteful || self.is_callers()).then(own)
     }
 
     pub fn name(&self) -> &str {
@@ -372,6 +373,8 @@ mod tests {
         assert_eq!((own.allocation().bytes, &own), (5, &small));
         assert!(part(400 << 10).detached().is_some(), "less than half of the body");
         assert!(part(600 << 10).detached().is_none(), "a copy would save too little");
+        let callers = part(600 << 10).made_by(Origin::Caller).detached().unwrap();
+        assert!(!callers.is_callers() && callers.allocation().bytes == 600 << 10);
         assert_eq!(own.part_of(Allocation::of(&body)).allocation().bytes, 5, "it lies elsewhere");
         let parts = [body.slice(3..9), Bytes::new(), body.slice(100..200)];
         let expected = Allocation { address: body.as_ptr() as usize + 3, bytes: 197 };
