@@ -16,7 +16,7 @@ use crate::router::Router;
 use crate::server::admin::Admin;
 use crate::server::grpc::{Calls, Grpc};
 use crate::server::plain::Public;
-use crate::server::{Capacity, CrossSite, Listener, Pool, Terms, http};
+use crate::server::{Capacity, CrossSite, Listener, Pool, Terms, Transfers, http};
 use crate::shutdown::{self, Event, Readiness, Signals};
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -93,6 +93,7 @@ pub fn serve(options: &Options) -> Result<Infallible> {
     // A signal that follows the announcement begins a shutdown.
     signals.serving(settings.drain_delay + settings.drain_timeout * 2);
     announce(&reloader.live().snapshot(), &path, &addresses, started.elapsed());
+    let transfers = Transfers::new(settings.limits, Arc::clone(&metrics));
     let public = Arc::new(Public {
         router: Arc::clone(&router),
         jobs: Arc::clone(&jobs),
@@ -100,6 +101,7 @@ pub fn serve(options: &Options) -> Result<Infallible> {
         readiness: Arc::clone(&readiness),
         reloader: Arc::clone(&reloader),
         cross_site: CrossSite::public(&settings.access, addresses.http),
+        transfers,
     });
     let operator = Arc::new(Admin {
         router: Arc::clone(&router),
@@ -216,19 +218,21 @@ impl Serving {
         let limits = self.settings.limits;
         let Listeners { http, grpc, admin } = listeners;
         let plan = self.divide_descriptors(1 + usize::from(grpc.is_some()));
-        let terms = |capacity| Terms { limits, capacity, metrics: Arc::clone(&self.metrics) };
-        let public_terms = terms(Capacity {
+        let terms = |capacity, transfers| {
+            let metrics = Arc::clone(&self.metrics);
+            Terms { limits, capacity, transfers, metrics }
+        };
+        let transfers = Arc::clone(&public.transfers);
+        let capacity = Capacity {
             connections: limits.max_connections,
             pool: Pool::new(plan.public),
             probes: plan.probes,
             for_operators: false,
-        });
-        let admin_terms = terms(Capacity {
-            connections: plan.admin,
-            pool: Pool::new(plan.admin),
-            probes: 0,
-            for_operators: true,
-        });
+        };
+        let public_terms = terms(capacity, Some(transfers));
+        let capacity =
+            Capacity { connections: plan.admin, pool: Pool::new(plan.admin), probes: 0, for_operators: true };
+        let admin_terms = terms(capacity, None);
         let grpc = grpc
             .map(|listener| self.grpc(listener, &public, public_terms.clone(), stopped_http.clone()))
             .transpose()?;
@@ -296,6 +300,7 @@ impl Serving {
             router: Arc::clone(&self.router),
             readiness: Arc::clone(&self.readiness),
             reloader: Arc::clone(&public.reloader),
+            transfers: Arc::clone(&public.transfers),
             stop: stop.clone(),
         })?;
         Ok(tokio::spawn(listener.serve(Arc::new(calls), terms, stop)))

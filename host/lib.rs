@@ -15,7 +15,7 @@
 //! | [`jobs`] | requests in the background: states, budgets, retries, results that are kept |
 //! | [`router`] | a request's way, once for all protocols: resolve, deadline, submit, account |
 //! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, what clients load and unload an `overlay` over the manifest, `load` the only place that knows concrete executors; [`access_log`] beside it |
-//! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions; remotes that are asked; plugins that stand before them |
+//! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions, whose runs have stacks of their own; remotes that are asked; plugins that stand before them |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember, and the servers that they may ask |
 //! | [`offload`] | threads for reading and writing large bodies |
 //! | [`input_file`] | reads files that users name: regular ones only, within bounds |
@@ -26,7 +26,8 @@
 //!
 //! `server` decodes, `router` takes the policy snapshot once and resolves the route, the route's executor
 //! admits the call or refuses it at once. One worker thread runs preprocess, model and postprocess; its
-//! answer wakes the connection's task, `server` encodes. Large bodies are decoded and encoded on the threads of
+//! answer wakes the connection's task, `server` encodes. What the host holds for all clients shares one budget
+//! (`server/transfers.rs`), and slow clients lose theirs first. Large bodies are decoded and encoded on the threads of
 //! `offload`, and plugins are compiled in a child process with limits. I/O threads do nothing else; workers run at a
 //! lower priority. A `custom` executor is a plugin that decides how another executor is called: its guests
 //! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. So are the

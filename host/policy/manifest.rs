@@ -52,6 +52,12 @@ pub struct Server {
     pub header_timeout_ms: Option<u64>,
     /// Time in which a client must have sent its body.
     pub body_timeout_ms: Option<u64>,
+    /// Bytes that the host holds for all clients together.
+    pub max_buffered_mb: Option<usize>,
+    /// A request that arrives more slowly is given up; 0 is no minimum.
+    pub min_bytes_per_s: Option<u64>,
+    /// Time in which a client must take some of its answer.
+    pub write_timeout_ms: Option<u64>,
     /// Deadline of requests for which nobody set one.
     pub timeout_ms: Option<u64>,
     /// The latest deadline that a caller may ask for.
@@ -340,6 +346,9 @@ impl Server {
             max_header_kb,
             header_timeout_ms,
             body_timeout_ms,
+            max_buffered_mb,
+            min_bytes_per_s,
+            write_timeout_ms,
             timeout_ms,
             max_timeout_ms,
             drain_delay_ms,

@@ -44,6 +44,12 @@ pub struct Limits {
     pub max_header_bytes: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// What the host holds for all clients together: requests that are arriving or at work, and answers.
+    pub max_buffered_bytes: usize,
+    /// A request that arrives more slowly is given up.
+    pub min_bytes_per_s: u64,
+    /// An answer of which its client takes nothing for this long is given up.
+    pub write_timeout: Duration,
     pub default_timeout: Duration,
     pub max_timeout: Duration,
 }
@@ -75,6 +81,7 @@ impl Settings {
                 "max_connections" => 1 << 20,
                 "max_header_kb" => 16 << 10,
                 "plugin_memory_mb_max" => 4096,
+                "max_buffered_mb" => 1 << 20,
                 // Of a body, in MiB.
                 _ => 2047,
             };
@@ -85,6 +92,7 @@ impl Settings {
             ("max_timeout_ms", server.max_timeout_ms),
             ("header_timeout_ms", server.header_timeout_ms),
             ("body_timeout_ms", server.body_timeout_ms),
+            ("write_timeout_ms", server.write_timeout_ms),
         ] {
             within(key, value.map(|ms| ms as usize), 1, MS_MAX as usize)?;
         }
@@ -93,10 +101,21 @@ impl Settings {
             ("drain_timeout_ms", server.drain_timeout_ms, MS_MAX),
             ("plugin_instances", server.plugin_instances.map(u64::from), 65_536),
             ("cache_mb", server.cache_mb, 1 << 30),
+            ("min_bytes_per_s", server.min_bytes_per_s, 1 << 30),
         ] {
             if value.is_some_and(|value| value > most) {
                 return Err(Diagnostic::new(format!("[server] {key} must be at most {most}")));
             }
+        }
+        // Room for an image or a batch of a thousand rows as JSON.
+        let max_body_mb = positive("max_body_mb", server.max_body_mb, 16)?;
+        let max_buffered_mb = positive("max_buffered_mb", server.max_buffered_mb, 256.max(8 * max_body_mb))?;
+        if max_buffered_mb < max_body_mb {
+            return Err(Diagnostic::new(format!(
+                "[server] max_buffered_mb is {max_buffered_mb}, which is less than one body may have: max_body_mb is \
+                 {max_body_mb}"
+            ))
+            .hint("write at least max_body_mb, better eight times as much"));
         }
         let engine = EngineConfig::default();
         let memory_mb =
@@ -110,13 +129,16 @@ impl Settings {
             io_threads: positive("io_threads", server.io_threads, crate::config::cores())?,
             limits: Limits {
                 max_connections: positive("max_connections", server.max_connections, 4096)?,
-                // Room for an image or a batch of a thousand rows as JSON.
-                max_body_bytes: positive("max_body_mb", server.max_body_mb, 16)?.saturating_mul(1 << 20),
+                max_body_bytes: max_body_mb << 20,
                 max_header_bytes: positive("max_header_kb", server.max_header_kb, 64)?
                     .saturating_mul(1 << 10),
                 // Idle connections count too: shorter than this would cut the pools of clients.
                 header_timeout: ms(server.header_timeout_ms, 60_000),
                 body_timeout: ms(server.body_timeout_ms, 30_000),
+                max_buffered_bytes: max_buffered_mb << 20,
+                // Slower than any network that a client would wait for.
+                min_bytes_per_s: server.min_bytes_per_s.unwrap_or(1024),
+                write_timeout: ms(server.write_timeout_ms, 30_000),
                 default_timeout: ms(server.timeout_ms, 30_000),
                 max_timeout: ms(server.max_timeout_ms, 600_000),
             },

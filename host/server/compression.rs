@@ -4,9 +4,9 @@
 //! HTTP has it. What is large is packed away from the threads that serve connections.
 
 use super::http::{self, Content, Reply};
+use super::transfers::Transfers;
 use crate::error::{Error, Result};
 use crate::offload;
-use crate::policy::settings::Limits;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
@@ -16,6 +16,7 @@ use hyper::HeaderMap;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 /// A byte takes so many times as long to pack as one of JSON to read.
 const PACKING: usize = 4;
@@ -42,13 +43,13 @@ impl Encoding {
 }
 
 /// Reads a body whole and unpacked, within the limits of size and time.
-pub async fn read_body(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Result<Bytes> {
-    let packed = http::read_body(body, limits).await?;
+pub async fn read_body(headers: &HeaderMap, body: Incoming, transfers: &Arc<Transfers>) -> Result<Bytes> {
+    let packed = http::read_body(body, transfers).await?;
     let Some(encoding) = content_encoding(headers)? else { return Ok(packed) };
-    let max = limits.max_body_bytes;
+    let max = transfers.limits().max_body_bytes;
     let name = encoding.as_str();
     match unpack(encoding, packed, max).await {
-        Ok(Some(unpacked)) => Ok(unpacked),
+        Ok(Some(unpacked)) => transfers.count(unpacked),
         Ok(None) => {
             Err(Error::too_large(format!("the body unpacks to over {} MB; see max_body_mb", max >> 20)))
         }

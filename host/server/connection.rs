@@ -3,8 +3,11 @@
 //! The task writes and the table reads. Everything is a relaxed atomic on memory of the connection's own, so that a
 //! request pays no lock and no shared cache line for it.
 
+use super::transfers::{Abort, Transfers};
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
@@ -15,20 +18,23 @@ const LATE: u8 = 2;
 /// Bytes of a head that are searched for its path.
 const PATH_BYTES: usize = 16;
 
-/// Why the host closes a connection that its client has left open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why the host closes a connection that its client has left open. A later one overrides an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Closing {
     /// It waited for a request the longest, and the limit was reached.
     Idle,
+    /// Its client does not take what is sent to it: nothing is waited for any more.
+    Unread,
 }
 
 impl Closing {
-    pub const ALL: [Closing; 1] = [Closing::Idle];
+    const ALL: [Closing; 2] = [Closing::Idle, Closing::Unread];
 
     /// The label of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Closing::Idle => "idle",
+            Closing::Unread => "unread",
         }
     }
 }
@@ -47,12 +53,27 @@ pub(super) struct Connection {
     requests: AtomicU32,
     /// Calls of HTTP/2 that are open.
     calls: AtomicU32,
+    /// The socket takes no more bytes for now.
+    is_write_blocked: AtomicBool,
+    /// How often it took some after that; wraps around.
+    writes_resumed: AtomicU32,
     /// One more than the index of the `Closing`, or 0.
     closing: AtomicU8,
     task: AtomicWaker,
+    /// None where nothing is counted, as for operators.
+    transfers: Option<Arc<Transfers>>,
 }
 
 impl Connection {
+    pub fn new(transfers: Option<Arc<Transfers>>) -> Self {
+        Connection { transfers, ..Connection::default() }
+    }
+
+    /// What counts the bytes of large answers.
+    pub fn transfers(&self) -> Option<&Arc<Transfers>> {
+        self.transfers.as_ref()
+    }
+
     /// The head was read whole, and is answered.
     pub fn head_complete(&self) {
         self.head.store(IDLE, Ordering::Relaxed);
@@ -132,6 +153,23 @@ impl Connection {
         !self.owes_answer() && self.calls.load(Ordering::Relaxed) == 0
     }
 
+    /// Notes what came of a write to the socket.
+    pub fn write_polled(&self, written: &Poll<io::Result<usize>>) {
+        if written.is_pending() {
+            self.is_write_blocked.store(true, Ordering::Relaxed);
+        } else if self.is_write_blocked.load(Ordering::Relaxed) {
+            self.is_write_blocked.store(false, Ordering::Relaxed);
+            let resumed = self.writes_resumed.load(Ordering::Relaxed);
+            self.writes_resumed.store(resumed.wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Where the socket takes no bytes, a number that changes once it does.
+    pub fn write_blocked(&self) -> Option<u32> {
+        let is_blocked = self.is_write_blocked.load(Ordering::Relaxed);
+        is_blocked.then(|| self.writes_resumed.load(Ordering::Relaxed))
+    }
+
     pub fn closing(&self) -> Option<Closing> {
         let index = self.closing.load(Ordering::Relaxed).checked_sub(1)?;
         Closing::ALL.get(usize::from(index)).copied()
@@ -139,24 +177,42 @@ impl Connection {
 
     /// Tells the connection's task to end it. False if it was told before.
     pub fn close(&self, why: Closing) -> bool {
-        let is_first =
-            self.closing.compare_exchange(0, why as u8 + 1, Ordering::Release, Ordering::Relaxed).is_ok();
-        if is_first {
+        let code = why as u8 + 1;
+        let is_news = self.closing.fetch_max(code, Ordering::Release) < code;
+        if is_news {
             self.task.wake();
         }
-        is_first
+        is_news
     }
 
     /// Returns once somebody closes the connection. For the connection's own task, which polls it often: after the
     /// first time a poll is one load.
-    pub async fn closed(&self) -> Closing {
+    pub async fn closed(&self) {
+        self.closing_is(Closing::Idle).await;
+    }
+
+    /// Returns once the connection shall end without its last answers.
+    pub async fn abandoned(&self) {
+        self.closing_is(Closing::Unread).await;
+    }
+
+    async fn closing_is(&self, least: Closing) {
         let mut is_registered = false;
         poll_fn(|context: &mut Context<'_>| {
             if !std::mem::replace(&mut is_registered, true) {
                 self.task.register(context.waker());
             }
-            self.closing().map_or(Poll::Pending, Poll::Ready)
+            match self.closing() >= Some(least) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
         })
-        .await
+        .await;
+    }
+}
+
+impl Abort for Connection {
+    fn abort(&self) {
+        self.close(Closing::Unread);
     }
 }

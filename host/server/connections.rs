@@ -5,6 +5,7 @@
 //! cannot make the host look dead.
 
 use super::connection::{Closing, Connection};
+use super::transfers::Transfers;
 use crate::metrics::Metrics;
 use slab::Slab;
 use std::cmp::Reverse;
@@ -77,6 +78,8 @@ struct Entry {
     requests_seen: u32,
     /// Since when it is known to wait for a request.
     waits_since: Option<Instant>,
+    /// Since when its socket is known to take no bytes, and the number that it gave then.
+    blocked: Option<(u32, Instant)>,
 }
 
 impl Entry {
@@ -108,6 +111,7 @@ impl Entries {
 
 pub(super) struct Connections {
     capacity: Capacity,
+    transfers: Option<Arc<Transfers>>,
     metrics: Arc<Metrics>,
     entries: Mutex<Entries>,
 }
@@ -121,9 +125,9 @@ pub(super) struct Place {
 }
 
 impl Connections {
-    pub fn new(capacity: Capacity, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let entries = Mutex::default();
-        let table = Arc::new(Connections { capacity, metrics: Arc::clone(metrics), entries });
+    pub fn new(capacity: Capacity, transfers: Option<Arc<Transfers>>, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let (metrics, entries) = (Arc::clone(metrics), Mutex::default());
+        let table = Arc::new(Connections { capacity, transfers, metrics, entries });
         let mut tables = table.capacity.pool.tables.lock().expect("invariant: no panic under the lock");
         tables.push(Arc::downgrade(&table));
         drop(tables);
@@ -149,7 +153,7 @@ impl Connections {
         let mut entries = self.entries();
         *entries.count(used_for) += 1;
         entries.opened += 1;
-        let (connection, opened) = (Arc::<Connection>::default(), entries.opened);
+        let (connection, opened) = (Arc::new(Connection::new(self.transfers.clone())), entries.opened);
         let key = entries.all.insert(Entry {
             connection: Arc::clone(&connection),
             opened,
@@ -157,6 +161,7 @@ impl Connections {
             counts: true,
             requests_seen: 0,
             waits_since: None,
+            blocked: None,
         });
         drop(entries);
         self.metrics.connections.inc();
@@ -211,14 +216,29 @@ impl Connections {
         }
     }
 
-    /// Notes which connections have had no request since the last sweep.
-    pub fn sweep(&self) {
+    /// Notes which connections have had no request since the last sweep, and closes those whose clients have taken
+    /// nothing for as long as `stall_max`.
+    pub fn sweep(&self, stall_max: Duration) {
         let now = Instant::now();
         for (_, entry) in &mut self.entries().all {
+            let blocked = entry.connection.write_blocked();
+            entry.blocked = blocked.map(|number| match entry.blocked {
+                Some((seen, since)) if seen == number => (number, since),
+                _ => (number, now),
+            });
+            if entry.blocked.is_some_and(|(_, since)| now.duration_since(since) >= stall_max) {
+                self.close_unread(&entry.connection);
+            }
             let requests = entry.connection.requests();
             let waits = entry.connection.waits_for_request() && requests == entry.requests_seen;
             entry.requests_seen = requests;
             entry.waits_since = if waits { entry.waits_since.or(Some(now)) } else { None };
+        }
+    }
+
+    fn close_unread(&self, connection: &Connection) {
+        if connection.close(Closing::Unread) {
+            self.metrics.connections_closed.with_label_values(&[Closing::Unread.as_str()]).inc();
         }
     }
 

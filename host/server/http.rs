@@ -1,9 +1,9 @@
 //! What all HTTP routes share: bodies, replies, request ids, error kind to status.
 
+use super::transfers::{Receiving, Transfers};
 use super::waker;
 use crate::alarm;
 use crate::error::{Error, Kind, Result};
-use crate::policy::settings::Limits;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -75,17 +75,19 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The field at fault where a body does not arrive.
 const BODY: &str = "body";
 
-/// Reads a body whole, within the limits of size and time.
-pub async fn read_body(body: Incoming, limits: &Limits) -> Result<Bytes> {
+/// Reads a body whole, within the limits of size, time and pace.
+pub async fn read_body(body: Incoming, transfers: &Arc<Transfers>) -> Result<Bytes> {
+    let limits = transfers.limits();
     let max = limits.max_body_bytes;
     let too_large = || Error::too_large(format!("the body is over {} MB; see max_body_mb", max >> 20));
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
     }
-    let read = collect(body, max);
+    let read = collect(body, max, transfers);
     match alarm::within(limits.body_timeout, read).await {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
+        Some(Err(Unread::Refused(error))) => Err(error),
         Some(Err(Unread::Broken(error))) if left(&error) => {
             Err(Error::cancelled("the client left before its body was whole"))
         }
@@ -99,6 +101,8 @@ pub async fn read_body(body: Incoming, limits: &Limits) -> Result<Bytes> {
 
 enum Unread {
     TooLarge,
+    /// For what the host holds already, or for its pace.
+    Refused(Error),
     Broken(hyper::Error),
 }
 
@@ -116,11 +120,14 @@ pub const RESERVED_BYTES_MAX: usize = 64 << 20;
 
 /// One frame, as small requests have, is not copied. Room for the others is reserved once, so that a large body is not
 /// copied while it grows; what has not arrived takes no memory.
-async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
-    let declared = body.size_hint().exact().map_or(max, |length| length as usize);
+async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes, Unread> {
+    let length = body.size_hint().exact().map(|length| length as usize);
+    let mut receiving = Receiving::new(transfers);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = waker::next_frame(&mut body).await {
+    loop {
+        let frame = receiving.unless_aborted(waker::next_frame(&mut body)).await;
+        let Some(frame) = frame.map_err(Unread::Refused)? else { break };
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         if first.len() + rest.len() + data.len() > max {
             return Err(Unread::TooLarge);
@@ -129,7 +136,7 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
             first = data;
         } else {
             if rest.is_empty() {
-                rest.reserve(declared.min(RESERVED_BYTES_MAX));
+                rest.reserve(length.unwrap_or(max).min(RESERVED_BYTES_MAX));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
@@ -137,8 +144,9 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes, Unread> {
         if body.is_end_stream() {
             break;
         }
+        receiving.holds(first.len() + rest.len(), length).map_err(Unread::Refused)?;
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(receiving.finish(if rest.is_empty() { first } else { rest.freeze() }))
 }
 
 /// Reads what must be a JSON object; `otherwise` begins the error.

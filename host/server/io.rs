@@ -4,12 +4,15 @@
 //! status and nothing more. Both are said here: a client that sent half a head is told 408, one that was merely idle
 //! is not; a refusal of hyper's gets a body that says what is wrong.
 
-use super::connection::Connection;
-use super::http::Content;
+use super::connection::{Closing, Connection};
+use super::http::{Content, REQUEST_ID, Reply};
 use super::probes;
+use super::transfers::{Abort, Outgoing, PIECE_BYTES, Transfer};
 use crate::policy::settings::Limits;
 use bytes::Bytes;
+use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::HeaderValue;
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,8 +26,37 @@ const SMALL_BYTES: usize = 1024;
 
 /// An answer's content. Its end is the end of the answer.
 pub(super) struct Answer {
-    pub content: Content,
-    pub connection: Arc<Connection>,
+    content: Content,
+    connection: Arc<Connection>,
+    /// Data that is counted until it was sent. It comes before the rest of the content.
+    large: Option<Box<Outgoing>>,
+}
+
+impl Answer {
+    pub fn of(reply: Reply, connection: Arc<Connection>) -> Response<Self> {
+        let (head, content) = reply.into_parts();
+        let mut answer = Answer { content, connection, large: None };
+        if let Content::Whole(data) = &mut answer.content
+            && data.len() > PIECE_BYTES
+        {
+            let data = std::mem::take(data);
+            answer.content = Content::Empty;
+            let counted = answer.counted(data, head.headers.get(REQUEST_ID).cloned());
+            match counted {
+                Ok(outgoing) => answer.large = Some(Box::new(outgoing)),
+                Err(data) => answer.content = Content::Whole(data),
+            }
+        }
+        Response::from_parts(head, answer)
+    }
+
+    /// Counts data, unless nothing is counted on this connection.
+    fn counted(&self, data: Bytes, request_id: Option<HeaderValue>) -> Result<Outgoing, Bytes> {
+        let Some(transfers) = self.connection.transfers() else { return Err(data) };
+        let connection: Arc<dyn Abort> = Arc::clone(&self.connection) as Arc<dyn Abort>;
+        let transfer = Transfer::answer(transfers, connection, request_id);
+        Ok(Outgoing::new(&transfer, data.len(), data))
+    }
 }
 
 impl Drop for Answer {
@@ -41,15 +73,40 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.content).poll_frame(task)
+        let answer = &mut *self;
+        if let Some(piece) = answer.large.as_mut().and_then(|large| large.next()) {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        answer.large = None;
+        let frame = match std::task::ready!(Pin::new(&mut answer.content).poll_frame(task)) {
+            Some(Ok(frame)) => frame,
+            end => return Poll::Ready(end),
+        };
+        if frame.data_ref().is_none_or(|data| data.len() <= PIECE_BYTES) {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        // The rest of a stream: whole answers were counted before.
+        let data = frame.into_data().unwrap_or_default();
+        let data = match answer.counted(data, None) {
+            Ok(mut outgoing) => {
+                let first = outgoing.next().unwrap_or_default();
+                answer.large = Some(Box::new(outgoing));
+                first
+            }
+            Err(data) => data,
+        };
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream()
+        self.large.as_ref().is_none_or(|large| large.left() == 0) && self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.content.size_hint()
+        match &self.large {
+            Some(large) if self.content.is_end_stream() => SizeHint::with_exact(large.left() as u64),
+            _ => self.content.size_hint(),
+        }
     }
 }
 
@@ -114,6 +171,10 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        if self.connection.closing() == Some(Closing::Unread) {
+            // What its client has not taken is not kept by the system either.
+            let _ = self.stream.set_zero_linger();
+        }
         if self.connection.head_is_late() {
             let message = "the request's headers did not arrive in time";
             let is_oip = self.connection.is_oip();
@@ -168,7 +229,9 @@ impl AsyncWrite for Watched {
         if self.takes_over(buf) {
             return self.poll_refusal(cx).map_ok(|()| buf.len());
         }
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.connection.write_polled(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -181,15 +244,18 @@ impl AsyncWrite for Watched {
         if first.is_some_and(|first| self.takes_over(first)) {
             return self.poll_refusal(cx).map_ok(|()| length);
         }
-        if length <= SMALL_BYTES {
+        let written = if length <= SMALL_BYTES {
             let (mut whole, mut end) = ([0; SMALL_BYTES], 0);
             for buf in bufs {
                 whole[end..][..buf.len()].copy_from_slice(buf);
                 end += buf.len();
             }
-            return Pin::new(&mut self.stream).poll_write(cx, &whole[..end]);
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+            Pin::new(&mut self.stream).poll_write(cx, &whole[..end])
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        };
+        self.connection.write_polled(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

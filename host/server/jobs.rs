@@ -65,7 +65,7 @@ async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> 
     let (parts, body) = request.into_parts();
     let asked = Asked { headers: &parts.headers, query: parts.uri.query() };
     let mut journey = public.router.begin(http::request_id(&parts.headers), "plain", &asked.header());
-    let outcome = match http::read_body(body, public.router.limits()).await {
+    let outcome = match http::read_body(body, &public.transfers).await {
         Ok(body) if batch => submit_batch(public, &mut journey, &asked, body).await,
         Ok(body) => submit(public, &mut journey, &asked, body).await,
         Err(error) => Err(error),

@@ -4,6 +4,7 @@
 //! it serves one connection after the other to those who ask for the host's health.
 
 use super::connections::{Capacity, Connections, Place, SWEEP_EVERY, Use};
+use super::transfers::Transfers;
 use super::{Opened, Protocol, stopped};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
@@ -39,7 +40,19 @@ pub struct Listener {
 pub struct Terms {
     pub limits: Limits,
     pub capacity: Capacity,
+    /// Counts what connections hold; none for operators, whose connections are few.
+    pub transfers: Option<Arc<Transfers>>,
     pub metrics: Arc<Metrics>,
+}
+
+impl Terms {
+    fn sweep(&self, table: &Connections) {
+        if let Some(transfers) = &self.transfers {
+            transfers.sweep();
+        }
+        let stall_max = self.transfers.as_ref().map(|transfers| transfers.stall_max());
+        table.sweep(stall_max.unwrap_or(self.limits.write_timeout));
+    }
 }
 
 impl Listener {
@@ -63,8 +76,8 @@ impl Listener {
         terms: Terms,
         mut stop: watch::Receiver<bool>,
     ) {
-        let Terms { limits, capacity, metrics } = terms;
-        let table = Connections::new(capacity, &metrics);
+        let Terms { limits, metrics, .. } = &terms;
+        let table = Connections::new(terms.capacity.clone(), terms.transfers.clone(), metrics);
         let mut tasks = JoinSet::new();
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +88,7 @@ impl Listener {
                 () = stopped(&mut stop) => break,
                 Some(_) = tasks.join_next() => continue,
                 _ = sweep.tick() => {
-                    table.sweep();
+                    terms.sweep(&table);
                     continue;
                 }
             };
@@ -102,7 +115,7 @@ impl Listener {
             };
             match table.admit(is_last) {
                 Some(place) => {
-                    tasks.spawn(serve(Arc::clone(&protocol), stream, place, limits, stop.clone()));
+                    tasks.spawn(serve(Arc::clone(&protocol), stream, place, *limits, stop.clone()));
                 }
                 None => {
                     metrics.connections_refused.inc();
@@ -118,10 +131,13 @@ impl Listener {
             }
         }
         drop(self.inner);
+        if let Some(transfers) = &terms.transfers {
+            transfers.drain();
+        }
         loop {
             tokio::select! {
                 ended = tasks.join_next() => if ended.is_none() { break },
-                _ = sweep.tick() => table.sweep(),
+                _ = sweep.tick() => terms.sweep(&table),
             }
         }
     }

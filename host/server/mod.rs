@@ -19,6 +19,7 @@ pub mod plain;
 mod probes;
 mod request;
 mod stream;
+mod transfers;
 mod waker;
 
 use crate::alarm;
@@ -40,6 +41,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+pub use transfers::Transfers;
 
 /// Answers requests of one listener.
 pub trait Service: Send + Sync + 'static {
@@ -96,6 +98,14 @@ async fn stopped_at_last(stop: &mut watch::Receiver<bool>) {
     .await;
 }
 
+/// Returns once a connection shall take no more requests.
+async fn stopping(stop: &mut watch::Receiver<bool>, connection: &Connection) {
+    tokio::select! {
+        () = stopped_at_last(stop) => {}
+        () = connection.closed() => {}
+    }
+}
+
 /// The alarm of a connection, for hyper.
 struct Timer;
 
@@ -125,7 +135,7 @@ async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch
                 Some(max) => Box::pin(probes::answer(&*service, request, max)).await,
             };
             connection.body_read();
-            Ok::<_, Infallible>(reply.map(|content| io::Answer { content, connection }))
+            Ok::<_, Infallible>(io::Answer::of(reply, connection))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -137,13 +147,12 @@ async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped_at_last(&mut stop) => {
+        () = stopping(&mut stop, &record) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-        _ = record.closed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                () = record.abandoned() => Ok(()),
+            }
         }
     };
     if ended.is_err_and(|error| error.is_timeout()) {

@@ -3,6 +3,7 @@
 use super::cross_site::{self, CrossSite, Sensitivity};
 use super::http::{self, Reply};
 use super::request::{self, BatchRequest, UNREADABLE};
+use super::transfers::Transfers;
 use super::{Service, jobs, oip, probes, stream};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
@@ -29,6 +30,7 @@ pub struct Public {
     pub readiness: Arc<Readiness>,
     pub reloader: Arc<Reloader>,
     pub cross_site: CrossSite,
+    pub transfers: Arc<Transfers>,
 }
 
 impl Service for Public {
@@ -140,7 +142,7 @@ impl Public {
         let asked = Asked { headers: &parts.headers, query: parts.uri.query() };
         let id = http::request_id(&parts.headers);
         let mut journey = self.router.begin(id, "plain", &asked.header());
-        let outcome = match http::read_body(body, self.router.limits()).await {
+        let outcome = match http::read_body(body, &self.transfers).await {
             Ok(body) => match form {
                 Form::Single => self.single(&mut journey, &asked, body).await,
                 Form::Batch => Box::pin(self.batch(&mut journey, &asked, body)).await,

@@ -37,7 +37,7 @@ async fn begin(
     header: &(dyn Fn(&str) -> Option<String> + Sync),
     body: Incoming,
 ) -> Result<(Arc<Route>, Responses)> {
-    let body = http::read_body(body, public.router.limits()).await?;
+    let body = http::read_body(body, &public.transfers).await?;
     let request = request::Request::read(body).await?;
     let route = journey.resolve(&request.head.model, request.head.version(), &header)?;
     let (ask, input) = request.input(&route, public.router.budget()).await?;

@@ -24,3 +24,4 @@ mod predict;
 mod refused_data;
 mod shutdown;
 mod signals;
+mod slow_clients;

@@ -1,13 +1,12 @@
 //! One HTTP/2 connection: its beginning, its bounds, its end.
 
 use super::Calls;
-use super::frame::Body;
-use crate::server::connection::Connection;
+use super::answered::Answered;
+use super::call::{Call, Spawner};
+use crate::server::connection::{Closing, Connection};
 use crate::server::{Opened, stopped};
-use bytes::Bytes;
-use hyper::body::Frame;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
@@ -54,18 +53,20 @@ pub(super) async fn serve(opened: Opened, calls: Arc<Calls>, mut stop: watch::Re
     if preface != *PREFACE {
         return say_what_is_spoken(&stream);
     }
-    let asked = Arc::clone(&record);
+    let (asked, spawner) = (Arc::clone(&record), Spawner::default());
+    let next = spawner.clone();
     let answer = service_fn(move |request| {
-        let (calls, open) = (Arc::clone(&calls), OpenCall::begin(&asked));
+        let (calls, call) = (Arc::clone(&calls), Call::begin(&asked));
+        next.next_is(&call);
         async move {
             let response = match refuses {
-                None => calls.answer(request).await,
-                Some(max) => Box::pin(calls.answer_probe(request, max)).await,
+                None => calls.answer(request, &call).await,
+                Some(max) => Box::pin(calls.answer_probe(request, &call, max)).await,
             };
-            Ok::<_, Infallible>(response.map(|body| Answered { body, _open: open }))
+            Ok::<_, Infallible>(Answered::of(response, call))
         }
     });
-    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let connection = hyper::server::conn::http2::Builder::new(spawner)
         .timer(TokioTimer::new())
         .max_concurrent_streams(CALLS_MAX)
         .initial_stream_window_size(CALL_WINDOW)
@@ -76,7 +77,10 @@ pub(super) async fn serve(opened: Opened, calls: Arc<Calls>, mut stop: watch::Re
         .keep_alive_timeout(PONG_WITHIN)
         // No gRPC client reads a date.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(Greeted { stream, preface_left: PREFACE }), answer);
+        .serve_connection(
+            TokioIo::new(Greeted { stream, record: Arc::clone(&record), preface_left: PREFACE }),
+            answer,
+        );
     let mut connection = pin!(connection);
     let probed = async {
         match refuses {
@@ -91,44 +95,9 @@ pub(super) async fn serve(opened: Opened, calls: Arc<Calls>, mut stop: watch::Re
         () = probed => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
-}
-
-/// A call that is open, from its head to the end of its answer.
-struct OpenCall(Arc<Connection>);
-
-impl OpenCall {
-    fn begin(connection: &Arc<Connection>) -> Self {
-        connection.call_begun();
-        OpenCall(Arc::clone(connection))
-    }
-}
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        self.0.call_ended();
-    }
-}
-
-/// An answer's body, with the word that its call is open.
-struct Answered {
-    body: Body,
-    _open: OpenCall,
-}
-
-impl hyper::body::Body for Answered {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    tokio::select! {
+        _ = connection => {}
+        () = record.abandoned() => {}
     }
 }
 
@@ -145,7 +114,17 @@ fn say_what_is_spoken(stream: &TcpStream) {
 /// A socket whose preface was read, and is given once more to whoever reads next.
 struct Greeted {
     stream: TcpStream,
+    record: Arc<Connection>,
     preface_left: &'static [u8],
+}
+
+impl Drop for Greeted {
+    fn drop(&mut self) {
+        if self.record.closing() == Some(Closing::Unread) {
+            // What its client has not taken is not kept by the system either.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
 }
 
 impl AsyncRead for Greeted {
@@ -170,7 +149,9 @@ impl AsyncWrite for Greeted {
         task: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(task, buffer)
+        let written = Pin::new(&mut self.stream).poll_write(task, buffer);
+        self.record.write_polled(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -178,7 +159,9 @@ impl AsyncWrite for Greeted {
         task: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(task, buffers)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(task, buffers);
+        self.record.write_polled(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,9 +4,9 @@
 //! that stream are framed by tonic and not here. Answers are never compressed.
 
 use crate::error::{Error, Result};
-use crate::policy::settings::Limits;
 use crate::server::compression::{self, Encoding};
 use crate::server::http::RESERVED_BYTES_MAX;
+use crate::server::transfers::{Receiving, Transfers};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
@@ -16,7 +16,10 @@ use prost::Message;
 use prost::encoding::{self, WireType};
 use smallvec::SmallVec;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A byte that says whether the message is compressed, then four of its length, big-endian.
 const PREFIX: usize = 5;
@@ -37,24 +40,39 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
     }
 }
 
-/// Reads the one message of a unary call, within the limits of size and time.
-pub(super) async fn read(body: Incoming, encoding: Option<Encoding>, limits: &Limits) -> Result<Bytes> {
-    let read = collect(body, limits.max_body_bytes);
+/// Reads the one message of a unary call, within the limits of size, time and pace.
+pub(super) async fn read(
+    body: Incoming,
+    encoding: Option<Encoding>,
+    transfers: &Arc<Transfers>,
+) -> Result<Bytes> {
+    let limits = transfers.limits();
+    let read = collect(body, limits.max_body_bytes, transfers);
     let Ok(framed) = tokio::time::timeout(limits.body_timeout, read).await else {
-        let ms = limits.body_timeout.as_millis();
-        return Err(Error::deadline(format!("the message did not arrive within {ms} ms")).field("body"));
+        return Err(late(limits.body_timeout));
     };
     let mut framed = framed?;
     let flag = framed.split_to(PREFIX)[0];
-    unpacked(flag, framed, encoding, limits.max_body_bytes).await
+    unpacked(flag, framed, encoding, transfers).await
+}
+
+fn late(limit: Duration) -> Error {
+    let ms = limit.as_millis();
+    Error::deadline(format!("the message did not arrive within {ms} ms")).field("body")
 }
 
 /// A message as its flag says that it is; a small one can unpack to a very large one, so that ends at the limit.
-async fn unpacked(flag: u8, message: Bytes, encoding: Option<Encoding>, max: usize) -> Result<Bytes> {
+async fn unpacked(
+    flag: u8,
+    message: Bytes,
+    encoding: Option<Encoding>,
+    transfers: &Arc<Transfers>,
+) -> Result<Bytes> {
+    let max = transfers.limits().max_body_bytes;
     match (flag, encoding) {
         (0, _) => Ok(message),
         (1, Some(encoding)) => match compression::unpack(encoding, message, max).await {
-            Ok(Some(message)) => Ok(message),
+            Ok(Some(message)) => transfers.count(message),
             Ok(None) => Err(too_large(max)),
             Err(why) => Err(Error::invalid(format!("the message does not unpack: {why}"))),
         },
@@ -66,11 +84,12 @@ async fn unpacked(flag: u8, message: Bytes, encoding: Option<Encoding>, max: usi
 }
 
 /// Prefix and message, whole. One frame, as small requests have, is not copied.
-async fn collect(mut body: Incoming, max: usize) -> Result<Bytes> {
+async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
     let left = |_| Error::cancelled("the client left before its message was whole");
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    let mut receiving = Receiving::new(transfers);
+    while let Some(frame) = receiving.unless_aborted(body.frame()).await? {
         let Ok(data) = frame.map_err(left)?.into_data() else { continue };
         if first.is_empty() && rest.is_empty() {
             first = data;
@@ -88,10 +107,12 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Bytes> {
             Some(whole) if so_far.len() > whole => {
                 return Err(Error::invalid("there is more than one message, and this call takes one"));
             }
-            _ => {}
+            // All that is missing is the end of the stream.
+            Some(whole) if so_far.len() == whole && rest.is_empty() => {}
+            length => receiving.holds(so_far.len(), length)?,
         }
     }
-    let framed = if rest.is_empty() { first } else { rest.freeze() };
+    let framed = receiving.finish(if rest.is_empty() { first } else { rest.freeze() });
     match declared(&framed) {
         Some(whole) if framed.len() == whole => Ok(framed),
         Some(whole) => Err(Error::invalid(format!(
@@ -119,30 +140,41 @@ pub(super) fn too_large(max: usize) -> Error {
 pub(super) struct Messages {
     body: Incoming,
     encoding: Option<Encoding>,
-    message_bytes_max: usize,
+    transfers: Arc<Transfers>,
     /// What has come of the next one, and maybe of those behind it.
     come: BytesMut,
 }
 
 impl Messages {
-    pub fn new(body: Incoming, encoding: Option<Encoding>, message_bytes_max: usize) -> Self {
-        Messages { body, encoding, message_bytes_max, come: BytesMut::new() }
+    pub fn new(body: Incoming, encoding: Option<Encoding>, transfers: Arc<Transfers>) -> Self {
+        Messages { body, encoding, transfers, come: BytesMut::new() }
     }
 
-    /// None after the last.
+    /// None after the last. A message that has begun has the time and the pace of a body.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        let max = self.message_bytes_max;
+        let (max, limit) = (self.transfers.limits().max_body_bytes, self.transfers.limits().body_timeout);
+        let transfers = Arc::clone(&self.transfers);
+        let mut receiving = Receiving::new(&transfers);
+        let mut deadline = None;
         loop {
             match declared(&self.come) {
                 Some(whole) if whole - PREFIX > max => return Err(too_large(max)),
                 Some(whole) if self.come.len() >= whole => {
-                    let mut framed = self.come.split_to(whole).freeze();
+                    let mut framed = receiving.finish(self.come.split_to(whole).freeze());
                     let flag = framed.split_to(PREFIX)[0];
-                    return unpacked(flag, framed, self.encoding, max).await.map(Some);
+                    return unpacked(flag, framed, self.encoding, &transfers).await.map(Some);
                 }
-                _ => {}
+                _ if self.come.is_empty() => {}
+                length => receiving.holds(self.come.len(), length)?,
             }
-            let Some(frame) = self.body.frame().await else {
+            let frame = if self.come.is_empty() {
+                self.body.frame().await
+            } else {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
+                let part = tokio::time::timeout_at(deadline, self.body.frame());
+                receiving.unless_aborted(part).await?.map_err(|_| late(limit))?
+            };
+            let Some(frame) = frame else {
                 return match (declared(&self.come), self.come.len()) {
                     (_, 0) => Ok(None),
                     (Some(whole), come) => Err(Error::invalid(format!(
@@ -172,6 +204,16 @@ pub(super) enum Body {
     Message { pieces: Pieces, status_sent: bool },
     /// Whatever tonic makes.
     Tonic(tonic::body::Body),
+}
+
+impl Body {
+    /// Bytes of data that are there already.
+    pub fn data_bytes(&self) -> usize {
+        match self {
+            Body::Message { pieces, .. } => pieces.iter().map(Bytes::len).sum(),
+            Body::Tonic(_) => 0,
+        }
+    }
 }
 
 type Pieces = SmallVec<[Bytes; 4]>;

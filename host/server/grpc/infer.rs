@@ -54,7 +54,7 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
 
 async fn receive(grpc: &Grpc, headers: &HeaderMap, body: Incoming) -> Result<Message> {
     timeout(headers)?;
-    let message = frame::read(body, frame::encoding(headers)?, grpc.router.limits()).await?;
+    let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers).await?;
     Message::read(message, grpc.router.budget()).await
 }
 

@@ -3,10 +3,13 @@
 //! Calls go by their path to `infer`, which frames for itself, or to one of tonic's services. What an
 //! inference means is in `oip::infer`, which HTTP shares; TLS is left to what stands before the host.
 
+mod answered;
+mod call;
 mod connection;
 mod contents;
 mod control;
 mod frame;
+mod guarded;
 mod health;
 mod infer;
 mod message;
@@ -16,6 +19,7 @@ mod service;
 mod status;
 mod stream;
 
+use super::transfers::Transfers;
 use super::{Opened, Protocol, probes};
 use crate::error::{Error, Result};
 use crate::policy::Reloader;
@@ -25,7 +29,9 @@ use crate::proto::inference::grpc_inference_service_server::{
 };
 use crate::router::Router;
 use crate::shutdown::Readiness;
+use call::Call;
 use frame::Body;
+use guarded::Guarded;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, Response, StatusCode};
@@ -43,6 +49,7 @@ pub struct Grpc {
     pub router: Arc<Router>,
     pub readiness: Arc<Readiness>,
     pub reloader: Arc<Reloader>,
+    pub transfers: Arc<Transfers>,
     /// Says when the listener stops, for those calls that would never end by themselves.
     pub stop: watch::Receiver<bool>,
 }
@@ -69,7 +76,13 @@ const PROBES: [&str; 3] = [
 ];
 
 type Answer = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
-type Served = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
+type Served = Box<dyn Fn(Request<Guarded>) -> Answer + Send + Sync>;
+
+/// A question of reflection is a name.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
+
+/// Those services whose calls may go on for as long as their clients like begin so.
+const REFLECTION: &str = "grpc.reflection.";
 
 impl Calls {
     /// Needs the runtime that serves the connections around it.
@@ -89,21 +102,32 @@ impl Calls {
         let services = [
             (SERVICE, served(inference)),
             (HEALTH, served(health)),
-            ("grpc.reflection.v1.ServerReflection", served(v1.map_err(undescribed)?)),
-            ("grpc.reflection.v1alpha.ServerReflection", served(v1alpha.map_err(undescribed)?)),
+            (
+                "grpc.reflection.v1.ServerReflection",
+                served(v1.map_err(undescribed)?.max_decoding_message_size(QUESTION_BYTES_MAX)),
+            ),
+            (
+                "grpc.reflection.v1alpha.ServerReflection",
+                served(v1alpha.map_err(undescribed)?.max_decoding_message_size(QUESTION_BYTES_MAX)),
+            ),
         ];
         Ok(Calls { grpc, services })
     }
 
     /// The answer where only probes are served, because `connections_max` connections are in use.
-    async fn answer_probe(&self, request: Request<Incoming>, connections_max: usize) -> Response<Body> {
+    async fn answer_probe(
+        &self,
+        request: Request<Incoming>,
+        call: &Arc<Call>,
+        connections_max: usize,
+    ) -> Response<Body> {
         match PROBES.contains(&request.uri().path()) {
-            true => self.answer(request).await,
+            true => self.answer(request, call).await,
             false => status::refusal(&Error::overloaded(probes::message(connections_max))),
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, call: &Arc<Call>) -> Response<Body> {
         let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         if !content_type.starts_with(b"application/grpc") {
             let mut response = Response::new(Body::default());
@@ -121,10 +145,12 @@ impl Calls {
             return status::refusal(&error);
         }
         if (service, method) == (SERVICE, "ModelStreamInfer") {
-            return stream::answer(&self.grpc, request);
+            return stream::answer(&self.grpc, request, call);
         }
         match self.services.iter().find(|(name, _)| *name == service) {
-            Some((_, served)) => {
+            Some((name, served)) => {
+                let is_single = !name.starts_with(REFLECTION);
+                let request = request.map(|body| Guarded::new(body, &self.grpc.transfers, is_single));
                 status::corrected(served(request).await, self.grpc.router.limits().max_body_bytes)
             }
             None => status::refusal(&unknown(path)),
@@ -150,7 +176,7 @@ fn described() -> tonic_reflection::server::Builder<'static> {
 
 fn served<S>(service: S) -> Served
 where
-    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>,
+    S: Service<Request<Guarded>, Response = Response<tonic::body::Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send,
 {

@@ -12,14 +12,16 @@ use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::router::Journey;
 use crate::server::oip::infer::{self as oip, ENABLE_EMPTY_FINAL, InferRequest, InferResponse};
+use crate::server::transfers::{Abort, Hold, Transfer};
 use crate::server::{http, stopped};
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tonic::Status;
@@ -36,17 +38,26 @@ const RUNNING_MAX: usize = 64;
 /// What they may hold, in multiples of the largest message.
 const MESSAGES_HELD_MAX: usize = 4;
 
-/// Responses that wait for a slow reader, before the work waits as well.
+/// Responses that wait for a slow reader, before the work waits as well; one that is larger than all may be waits
+/// alone.
 const WAITING_MAX: usize = 16;
+const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Set on a response: whether it is the last to its request.
 const FINAL: &str = "triton_final_response";
 
 type Answer = Result<ModelStreamInferResponse, Status>;
 
+/// An answer that waits for the caller, and what it uses of the bounds.
+struct Waiting {
+    answer: Answer,
+    _bytes: Option<OwnedSemaphorePermit>,
+    _hold: Option<Hold>,
+}
+
 /// What the caller reads. Dropped when it leaves, and all its work with it.
 pub(super) struct Answers {
-    receiver: mpsc::Receiver<Answer>,
+    receiver: mpsc::Receiver<Waiting>,
     driver: AbortHandle,
 }
 
@@ -54,7 +65,7 @@ impl Stream for Answers {
     type Item = Answer;
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Answer>> {
-        self.receiver.poll_recv(task)
+        self.receiver.poll_recv(task).map(|waiting| Some(waiting?.answer))
     }
 }
 
@@ -71,18 +82,28 @@ struct Call {
     deadline: Option<Instant>,
     /// An error ends the stream with its status, as the caller asked (`triton_grpc_error`).
     errors_end: bool,
-    answers: mpsc::Sender<Answer>,
+    answers: mpsc::Sender<Waiting>,
     places: Semaphore,
+    /// Bytes of answers that may wait.
+    waiting_bytes: Arc<Semaphore>,
+    /// Counts them.
+    transfer: Arc<Transfer>,
 }
 
 /// Requests are framed here, so that each is counted before it is built; answers by tonic.
-pub(super) fn answer(grpc: &Arc<Grpc>, request: Request<Incoming>) -> Response<frame::Body> {
+pub(super) fn answer(
+    grpc: &Arc<Grpc>,
+    request: Request<Incoming>,
+    call: &Arc<super::call::Call>,
+) -> Response<frame::Body> {
     let (parts, body) = request.into_parts();
     let requests = match frame::encoding(&parts.headers) {
-        Ok(encoding) => Messages::new(body, encoding, grpc.router.limits().max_body_bytes),
+        Ok(encoding) => Messages::new(body, encoding, Arc::clone(&grpc.transfers)),
         Err(error) => return status::refusal(&error),
     };
-    let answers = begin(Arc::clone(grpc), parts.headers, requests);
+    let call = Arc::clone(call) as Arc<dyn Abort>;
+    let transfer = Transfer::answer(&grpc.transfers, call, parts.headers.get(http::REQUEST_ID).cloned());
+    let answers = begin(Arc::clone(grpc), parts.headers, requests, transfer);
     let once = SingleMessageCompressionOverride::default();
     // What a model answers is not the caller's doing.
     let body = EncodeBody::new_server(ProstEncoder::default(), answers, None, once, Some(usize::MAX));
@@ -91,15 +112,23 @@ pub(super) fn answer(grpc: &Arc<Grpc>, request: Request<Incoming>) -> Response<f
     response
 }
 
-fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages) -> Answers {
+fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages, transfer: Arc<Transfer>) -> Answers {
     let (answers, receiver) = mpsc::channel(WAITING_MAX);
     // What cannot be read was refused before.
     let timeout = infer::timeout(&headers).unwrap_or_default();
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let errors_end = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let stop = grpc.stop.clone();
-    let call =
-        Arc::new(Call { grpc, headers, deadline, errors_end, answers, places: Semaphore::new(RUNNING_MAX) });
+    let call = Arc::new(Call {
+        grpc,
+        headers,
+        deadline,
+        errors_end,
+        answers,
+        places: Semaphore::new(RUNNING_MAX),
+        waiting_bytes: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
+        transfer,
+    });
     let driver = tokio::spawn(drive(call, requests, stop)).abort_handle();
     Answers { receiver, driver }
 }
@@ -108,6 +137,8 @@ fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages) -> Answers {
 async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bool>) {
     let mut running = JoinSet::new();
     let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
+    // Where the host holds much already, a stream is given one message at a time.
+    let may_read = |held: usize| held == 0 || held < bytes_max && !call.grpc.transfers.is_tight();
     let work = async {
         let mut turn = Turn::first();
         let mut held_bytes = 0;
@@ -115,7 +146,7 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
         let mut next = pin!(next(Arc::clone(&call), requests));
         let ended = loop {
             tokio::select! {
-                (requests, message) = &mut next, if running.len() < READ_MAX && held_bytes < bytes_max => {
+                (requests, message) = &mut next, if running.len() < READ_MAX && may_read(held_bytes) => {
                     match message {
                         Ok(Some(message)) => {
                             next.set(self::next(Arc::clone(&call), requests));
@@ -147,7 +178,7 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
         }),
     };
     if let Some(status) = ended {
-        let _ = call.answers.send(Err(status)).await;
+        call.queue(Err(status), 0).await;
     }
 }
 
@@ -241,10 +272,23 @@ impl Call {
 
     async fn send(&self, response: InferResponse, last: bool) {
         let (mut head, contents) = infer::encode(response);
+        let bytes = contents.iter().map(Bytes::len).sum();
         head.raw_output_contents = contents;
         head.parameters.insert(FINAL.into(), infer::parameter(Parameter::Boolean(last)));
         let answer = ModelStreamInferResponse { error_message: String::new(), infer_response: Some(head) };
-        let _ = self.answers.send(Ok(answer)).await;
+        self.queue(Ok(answer), bytes).await;
+    }
+
+    /// Waits until the answer may wait for the caller.
+    async fn queue(&self, answer: Answer, bytes: usize) {
+        let hold = (bytes > 0).then(|| self.transfer.hold(bytes));
+        let permits = u32::try_from(bytes.min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let permit = match permits {
+            0 => None,
+            permits => Arc::clone(&self.waiting_bytes).acquire_many_owned(permits).await.ok(),
+        };
+        let _ = self.answers.send(Waiting { answer, _bytes: permit, _hold: hold }).await;
     }
 
     /// A request that has not begun. The response beside the error says which one it is about.
@@ -268,7 +312,7 @@ impl Call {
                 infer_response: Some(response),
             })
         };
-        let _ = self.answers.send(answer).await;
+        self.queue(answer, 0).await;
     }
 }
 

@@ -39,7 +39,7 @@ impl Asked<'_> {
     }
 
     pub async fn read(&self, body: Incoming) -> Result<Bytes> {
-        compression::read_body(self.headers, body, self.public.router.limits()).await
+        compression::read_body(self.headers, body, &self.public.transfers).await
     }
 
     /// `POST …/infer`

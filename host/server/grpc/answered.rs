@@ -1,0 +1,102 @@
+//! An answer's body on its way to the client: counted, and handed over in pieces.
+
+use super::call::Call;
+use super::frame::Body;
+use crate::server::http::REQUEST_ID;
+use crate::server::transfers::{Abort, Outgoing, PIECE_BYTES, Transfer};
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::Frame;
+use hyper::header::HeaderValue;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tonic::Status;
+
+/// Data up to this size is not counted: a connection has up to 1,024 calls.
+const UNCOUNTED_BYTES_MAX: usize = 4 << 10;
+
+type Next = Option<Result<Frame<Bytes>, Status>>;
+
+pub(super) struct Answered {
+    body: Body,
+    /// The call is open for as long as its answer is.
+    call: Arc<Call>,
+    transfer: Option<Arc<Transfer>>,
+    /// Data that is counted until it was sent.
+    outgoing: Option<Outgoing>,
+    /// What follows after that.
+    last: Option<Frame<Bytes>>,
+}
+
+impl Answered {
+    pub fn of(response: Response<Body>, call: Arc<Call>) -> Response<Self> {
+        let (head, body) = response.into_parts();
+        let bytes = body.data_bytes();
+        let mut answered = Answered { body, call, transfer: None, outgoing: None, last: None };
+        if bytes > UNCOUNTED_BYTES_MAX {
+            // From now on: its data is there, however late the client lets it go.
+            let id = head.headers.get(REQUEST_ID).cloned();
+            answered.outgoing =
+                answered.transfer(id).map(|transfer| Outgoing::new(&transfer, bytes, Bytes::new()));
+        }
+        Response::from_parts(head, answered)
+    }
+
+    fn transfer(&mut self, request_id: Option<HeaderValue>) -> Option<Arc<Transfer>> {
+        if self.transfer.is_none() {
+            let transfers = self.call.connection().transfers()?;
+            let call = Arc::clone(&self.call) as Arc<dyn Abort>;
+            self.transfer = Some(Transfer::answer(transfers, call, request_id));
+        }
+        self.transfer.clone()
+    }
+
+    /// The first piece of data that has come; the others follow.
+    fn first_piece(&mut self, data: Bytes) -> Bytes {
+        if let (Body::Message { .. }, Some(outgoing)) = (&self.body, &mut self.outgoing) {
+            // Counted as a part of the message.
+            outgoing.push(data);
+        } else {
+            let Some(transfer) = self.transfer(None) else { return data };
+            self.outgoing = Some(Outgoing::new(&transfer, data.len(), data));
+        }
+        self.outgoing.as_mut().and_then(Outgoing::next).unwrap_or_default()
+    }
+}
+
+impl hyper::body::Body for Answered {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Next> {
+        let answered = &mut *self;
+        if let Some(piece) = answered.outgoing.as_mut().and_then(Outgoing::next) {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if answered.last.is_none() {
+            let frame = match ready!(Pin::new(&mut answered.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            };
+            match frame.into_data() {
+                Ok(data) if data.len() > UNCOUNTED_BYTES_MAX => {
+                    return Poll::Ready(Some(Ok(Frame::data(answered.first_piece(data)))));
+                }
+                Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Err(last) => answered.last = Some(last),
+            }
+        }
+        // A stream can be reset until its last frame is handed over, so a long answer keeps that back.
+        if let Some(outgoing) = answered.outgoing.as_ref().filter(|outgoing| outgoing.bytes() > PIECE_BYTES) {
+            ready!(outgoing.poll_sent(context));
+        }
+        answered.outgoing = None;
+        Poll::Ready(answered.last.take().map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_out = self.outgoing.as_ref().is_none_or(|outgoing| outgoing.left() == 0);
+        is_out && self.last.is_none() && self.body.is_end_stream()
+    }
+}

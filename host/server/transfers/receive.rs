@@ -1,0 +1,108 @@
+//! Requests on their way in.
+
+use super::{Direction, Hold, Reason, SMALL_BYTES, Transfers};
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use std::borrow::Borrow;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+/// A request's body or one message of a call, while it arrives. One that arrives in one piece costs nothing.
+pub struct Receiving<T> {
+    transfers: T,
+    hold: Option<Hold>,
+}
+
+impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
+    pub fn new(transfers: T) -> Self {
+        Receiving { transfers, hold: None }
+    }
+
+    /// Counts what has come so far, in all; `length` is that of the whole, if it is known.
+    ///
+    /// # Errors
+    /// `overloaded` where the budget is used up and nothing slower can be aborted.
+    pub fn holds(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
+        let hold = self.hold.get_or_insert_with(|| Hold {
+            transfer: self.transfers.borrow().begin(Direction::Request, None, None),
+            bytes: 0,
+        });
+        hold.grow(bytes.saturating_sub(hold.bytes), length.unwrap_or(bytes) <= SMALL_BYTES)
+    }
+
+    /// Waits for a part, unless the transfer is aborted before it comes.
+    pub async fn unless_aborted<P>(&self, part: impl Future<Output = P>) -> Result<P> {
+        let mut part = pin!(part);
+        poll_fn(|context| match part.as_mut().poll(context) {
+            Poll::Ready(part) => Poll::Ready(Ok(part)),
+            Poll::Pending => self.poll_aborted(context).map(Err),
+        })
+        .await
+    }
+
+    /// Ready once the transfer is aborted.
+    pub fn poll_aborted(&self, context: &mut Context<'_>) -> Poll<Error> {
+        let Some(hold) = &self.hold else { return Poll::Pending };
+        let state = &hold.transfer.state;
+        state.reader.register(context.waker());
+        state.aborted().map_or(Poll::Pending, |reason| Poll::Ready(self.transfers.borrow().why(reason)))
+    }
+
+    /// The whole of what has come. Its bytes count until the last part of them is dropped.
+    pub fn finish(self, body: Bytes) -> Bytes {
+        match self.hold {
+            Some(hold) => counted(body, hold),
+            None => body,
+        }
+    }
+}
+
+fn counted(bytes: Bytes, hold: Hold) -> Bytes {
+    struct Counted {
+        bytes: Bytes,
+        _hold: Hold,
+    }
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+
+    hold.transfer.state.is_whole.store(true, Relaxed);
+    Bytes::from_owner(Counted { bytes, _hold: hold })
+}
+
+impl Transfers {
+    /// Counts what was made of a request, such as its unpacked body, until the last part of it is dropped.
+    pub fn count(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes> {
+        if bytes.len() <= SMALL_BYTES {
+            return Ok(bytes);
+        }
+        let mut receiving = Receiving::new(self);
+        receiving.holds(bytes.len(), None)?;
+        Ok(receiving.finish(bytes))
+    }
+
+    fn why(&self, reason: Reason) -> Error {
+        match reason {
+            Reason::Slow | Reason::Stalled => {
+                let min = self.limits.min_bytes_per_s;
+                Error::deadline(format!(
+                    "the request arrived at less than {min} bytes/s for 5 s; see min_bytes_per_s"
+                ))
+                .field("body")
+            }
+            Reason::Limit => {
+                let mb = self.limits.max_buffered_bytes >> 20;
+                Error::overloaded(format!(
+                    "the host holds {mb} MB of requests and answers for its clients, which is the limit, and this \
+                     request was the slowest to arrive; try again, or raise max_buffered_mb"
+                ))
+            }
+        }
+    }
+}
