@@ -36,6 +36,8 @@ pub fn environment(configured: Option<&Path>) -> Result<Environment> {
     // What goes wrong in a run comes back as that run's error; a run stopped at its deadline is no news.
     built.set_log_level(LogLevel::Fatal);
     super::division::install();
+    super::own_stack::install();
+    super::unload::keep_weights_apart();
     tracing::info!(path = %path.display(), "ONNX Runtime loaded");
     Ok(environment.insert(built).clone())
 }

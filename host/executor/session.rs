@@ -3,17 +3,22 @@
 //! A session runs one call at a time (its `Run` is not safe to share), so a model has several. A run ends
 //! at its deadline at the next node of the graph; until then its worker is held.
 
+use super::onnx_source::load_error;
+use super::own_stack::{GivenUp, OwnStack};
 use super::refusal::{Dimensions, run_error};
-use super::{BoxFuture, Callable, LoadLimit, PrivateFolder, Sink, division, texts, unload};
+use super::unsafe_ops::UnsafeOps;
+use super::{BoxFuture, Callable, OnnxSource, Sink, division, texts, unload};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count};
+use crate::predict::{
+    Context, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count, format_shape,
+};
 use bytes::Bytes;
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use std::fmt;
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -43,59 +48,20 @@ pub struct SessionConfig {
     pub intra_threads: usize,
 }
 
-/// An ONNX model as it was read, before it is loaded.
-pub struct OnnxSource {
-    /// Where the file is, for messages. It is not read again.
-    pub path: PathBuf,
-    pub bytes: Bytes,
-    pub external: ExternalFiles,
-    /// False if the host could not tell which external data the file names.
-    pub is_readable: bool,
-    /// For each session.
-    pub limit: LoadLimit,
-}
-
-/// Where ONNX Runtime finds a model's external data. It finds none elsewhere.
-pub enum ExternalFiles {
-    None,
-    /// Copies under the names that the model gives them. May go once the sessions are made.
-    Folder(PrivateFolder),
-    Memory(Vec<(PathBuf, Arc<[u8]>)>),
-}
-
-impl ExternalFiles {
-    /// A path that cannot exist: without a folder ONNX Runtime would look in the process's working folder.
-    const NO_FOLDER: &str = "/dev/null/no-external-data";
-
-    /// Has sessions find these files and no others.
-    fn give_to(&self, builder: SessionBuilder) -> Result<SessionBuilder> {
-        let folder = match self {
-            ExternalFiles::Folder(folder) => folder
-                .path()
-                .to_str()
-                .ok_or_else(|| Error::unavailable(format!("{} is not UTF-8", folder.path().display())))?,
-            ExternalFiles::None | ExternalFiles::Memory(_) => Self::NO_FOLDER,
-        };
-        let key = "session.model_external_initializers_file_folder_path";
-        let mut builder = builder.with_config_entry(key, folder).map_err(load_error)?;
-        if let ExternalFiles::Memory(files) = self {
-            for (name, content) in files {
-                let content = Arc::clone(content);
-                builder =
-                    builder.with_external_initializer_file_in_memory(name, content).map_err(load_error)?;
-            }
-        }
-        Ok(builder)
-    }
-}
-
 pub(super) struct OnnxModel {
     metadata: Metadata,
     dimensions: Dimensions,
     intra_threads: usize,
-    sessions: Mutex<Vec<Session>>,
+    unsafe_ops: UnsafeOps,
+    /// Each with the stack that its runs use.
+    sessions: Mutex<Vec<(Session, OwnStack)>>,
     free: Semaphore,
+    /// Runs that the runtime ended with `std::terminate`.
+    given_up: AtomicU32,
 }
+
+/// Each run that is given up keeps its memory for ever, so a model has no more of them than this.
+const GIVEN_UP_MAX: u32 = 256;
 
 impl OnnxModel {
     /// Makes the sessions.
@@ -107,14 +73,26 @@ impl OnnxModel {
         // Also what is given up half-way is freed.
         let _trimmed = Trimmed;
         check_device(config.device)?;
-        let sessions = (0..config.sessions.max(1))
+        let unsafe_ops = UnsafeOps::of(&source.bytes);
+        if let Some((op, why)) = unsafe_ops.refused {
+            return Err(Error::unsupported(format!(
+                "its operator {op} is not run: that of ONNX Runtime {why}"
+            )));
+        }
+        let sessions: Vec<(Session, OwnStack)> = (0..config.sessions.max(1))
             .map(|_| {
                 let builder = on(config.device, builder(environment, config).map_err(load_error)?)?;
                 let mut builder = source.external.give_to(builder)?;
                 let canceler = builder.canceler();
                 // Takes effect at the next step of the load; until then, and for its memory, there is no bound.
                 let stop = move || drop(canceler.cancel());
-                source.limit.run(stop, || builder.commit_from_memory(&source.bytes).map_err(load_error))
+                let mut stack = OwnStack::default();
+                let load = || match stack.run(|| builder.commit_from_memory(&source.bytes))? {
+                    Ok(loaded) => loaded.map_err(load_error),
+                    Err(GivenUp) => Err(load_given_up(source)),
+                };
+                let session = source.limit.run(stop, load)?;
+                Ok((session, stack))
             })
             .collect::<Result<Vec<_>>>()?;
         if !source.is_readable {
@@ -123,9 +101,10 @@ impl OnnxModel {
                  again with the onnx package",
             ));
         }
-        let metadata = metadata(&sessions[0])?;
-        let optional = sessions[0].overridable_initializers();
-        let required = sessions[0].inputs().iter().map(|input| (input.name(), input.dtype()));
+        let (first, _) = &sessions[0];
+        let metadata = metadata(first)?;
+        let optional = first.overridable_initializers();
+        let required = first.inputs().iter().map(|input| (input.name(), input.dtype()));
         let inputs = required.chain(optional.iter().map(|input| (input.name(), input.dtype())));
         let dimensions = Dimensions::of(inputs);
         let intra_threads = config.intra_threads;
@@ -133,12 +112,15 @@ impl OnnxModel {
             metadata,
             dimensions,
             intra_threads,
+            unsafe_ops,
             free: Semaphore::new(sessions.len()),
             sessions: Mutex::new(sessions),
+            given_up: AtomicU32::new(0),
         })
     }
 
     async fn run(&self, context: &Arc<Context>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.check_safe(context, inputs)?;
         let permit = tokio::select! {
             biased;
             permit = self.free.acquire() => permit.expect("invariant: the semaphore is never closed"),
@@ -149,16 +131,58 @@ impl OnnxModel {
         let session = self.lock().pop().expect("invariant: a permit stands for a session");
         // Given back also when a run panics: the permit is released after the session is back.
         let mut lease = Lease { model: self, session: Some(session) };
-        let session = lease.session.as_mut().expect("invariant: leased until dropped");
-        let outputs = self.run_on(session, context, inputs);
+        let (session, stack) = lease.session.as_mut().expect("invariant: leased until dropped");
+        let outputs = self.run_on(session, stack, context, inputs);
         drop(lease);
         drop(permit);
         outputs
     }
 
+    /// Refuses what would end the process.
+    fn check_safe(&self, context: &Context, inputs: &[Tensor]) -> Result<()> {
+        if let Some(op) = self.unsafe_ops.needs_elements
+            && let Some(input) = inputs.iter().find(|input| input.shape().contains(&0))
+        {
+            let message = format!(
+                "model \"{}:{}\": input \"{}\" has the shape {}; the model has the operator {op}, which takes no \
+                 dimension of 0",
+                context.model,
+                context.version,
+                input.name(),
+                format_shape(input.shape())
+            );
+            return Err(Error::invalid(message).field(input.name()).graph_refusal());
+        }
+        if self.given_up.load(Ordering::Relaxed) >= GIVEN_UP_MAX {
+            return Err(Error::unavailable(format!(
+                "model \"{}:{}\": ONNX Runtime gave up {GIVEN_UP_MAX} runs in the middle, each of which keeps its \
+                 memory, so there are no more; reload the model, and keep the inputs from it that the log names",
+                context.model, context.version
+            )));
+        }
+        Ok(())
+    }
+
+    /// An error for a run that has ended with `std::terminate`.
+    fn run_given_up(&self, context: &Context, inputs: &[Tensor]) -> Error {
+        let runs = self.given_up.fetch_add(1, Ordering::Relaxed) + 1;
+        let shapes: Vec<String> =
+            inputs.iter().map(|input| format!("{} {}", input.name(), format_shape(input.shape()))).collect();
+        let (model, version, shapes) = (&context.model, &context.version, shapes.join(", "));
+        tracing::warn!(%model, %version, shapes, runs, "run given up: ONNX Runtime called std::terminate");
+        // Threads of the runtime may still read them.
+        std::mem::forget(inputs.to_vec());
+        let message = format!(
+            "model \"{model}:{version}\": ONNX Runtime gave up in the middle of the run: an operator of the graph cannot \
+             take inputs of these sizes ({shapes})"
+        );
+        Error::invalid(message).graph_refusal()
+    }
+
     fn run_on(
         &self,
         session: &mut Session,
+        stack: &mut OwnStack,
         context: &Arc<Context>,
         inputs: &[Tensor],
     ) -> Result<Vec<Tensor>> {
@@ -175,7 +199,11 @@ impl OnnxModel {
             }
         });
         let zeros = division::zeros();
-        let outputs = session.run_with_options(values, &*options).map_err(|error| {
+        let Ok(outputs) = stack.run(|| session.run_with_options(values, &*options))? else {
+            std::mem::forget(Arc::clone(&options));
+            return Err(self.run_given_up(context, inputs));
+        };
+        let outputs = outputs.map_err(|error| {
             // A stopped run says "terminate flag"; the reason for it is the context's.
             let failed = || run_error(context, &self.dimensions, inputs, &error);
             context.check().err().unwrap_or_else(failed)
@@ -191,7 +219,7 @@ impl OnnxModel {
             .collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Session>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Session, OwnStack)>> {
         self.sessions.lock().expect("invariant: no panic under the lock")
     }
 }
@@ -213,7 +241,7 @@ impl Drop for Trimmed {
 
 struct Lease<'a> {
     model: &'a OnnxModel,
-    session: Option<Session>,
+    session: Option<(Session, OwnStack)>,
 }
 
 impl Drop for Lease<'_> {
@@ -281,10 +309,13 @@ fn check_device(device: Device) -> Result<()> {
     }
 }
 
-fn load_error(error: impl fmt::Display) -> Error {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    Error::invalid(format!("ONNX Runtime cannot load it: {first}")).source(text.clone())
+/// The runtime has called `std::terminate` while it made a session. What it had made stays in memory.
+fn load_given_up(source: &OnnxSource) -> Error {
+    std::mem::forget(source.bytes.clone());
+    Error::invalid(
+        "ONNX Runtime gave up in the middle of loading it (std::terminate): a node of its graph has inputs of sizes or \
+         ranks that its operator does not take",
+    )
 }
 
 /// Code of the runtime has divided by zero and was given 0, so its outputs cannot be trusted.

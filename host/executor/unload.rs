@@ -91,6 +91,22 @@ unsafe extern "C" {
     fn mi_collect(force: bool);
 }
 
+/// Allocations of the C library from this size on are mappings of their own, which go back to the system whole. By
+/// itself the library raises the size with each large one that is freed, up to 32 MiB: weights then lie between other
+/// allocations of the heap, which keep what is freed around them. Runs take their memory from an arena, so that this
+/// costs them nothing.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MAPPED_BYTES_MIN: i32 = 1 << 20;
+
+/// To be called before models are loaded.
+pub(super) fn keep_weights_apart() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: has no requirements, and may be called on any thread.
+    if unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) } == 0 {
+        tracing::debug!("the C library keeps its own threshold for mappings");
+    }
+}
+
 /// Asks the C library and the host's own allocator for what they keep. The latter had the file of the model, and gives
 /// such memory back only while it is used.
 fn trim() {

@@ -1,7 +1,7 @@
 //! What the graph of a model refuses about a caller's data is the caller's error, in plain words; nothing that a
 //! caller sends ends the host.
 
-use crate::support::{Answer, Host, Setup, model, plugin};
+use crate::support::{Answer, Host, Setup, model, onnx, plugin};
 use serde_json::{Value, json};
 
 const MODELS: [&str; 7] = ["shared_name", "positions", "parse", "gather", "divide", "frames", "zeros"];
@@ -73,6 +73,63 @@ fn the_runtimes_own_trouble_stays_the_hosts_error() {
     assert_plain(&answer);
     host.wait_for_log(&["ERROR", "zeros", "onnxruntime_src"]);
     assert_eq!(host.predict("zeros", json!([2])).result(), json!({"y": [0.0, 0.0]}));
+}
+
+/// A model of one node, whose input `x` may have any size in each of its dimensions.
+fn one_node(op: &str, rank: usize, inputs: &[&str], rest: &[Vec<u8>], weights: &[(&str, &[u64])]) -> Vec<u8> {
+    let dims: Vec<u8> = (0..rank).flat_map(|at| onnx::field(1, onnx::field(2, format!("d{at}")))).collect();
+    let tensor = [onnx::integer(1, onnx::FLOAT), onnx::field(2, dims)].concat();
+    let value = |name: &str| [onnx::field(1, name), onnx::field(2, onnx::field(1, &tensor))].concat();
+    let mut fields = vec![onnx::node(op, inputs, &["y"], rest)];
+    for (name, dims) in weights {
+        let zeros = vec![0.0; dims.iter().product::<u64>() as usize];
+        fields.push(onnx::field(5, onnx::tensor(name, onnx::FLOAT, dims, &onnx::floats(&zeros))));
+    }
+    // Of any rank.
+    let output =
+        [onnx::field(1, "y"), onnx::field(2, onnx::field(1, onnx::integer(1, onnx::FLOAT)))].concat();
+    onnx::model(&onnx::graph(&fields, &[value("x")], &[output]), &[])
+}
+
+fn infer(host: &Host, model: &str, shape: &[usize]) -> Answer {
+    let data = vec![0.5; shape.iter().product()];
+    let input = json!({"name": "x", "datatype": "FP32", "shape": shape, "data": data});
+    host.post(&format!("/v2/models/{model}/infer"), json!({"inputs": [input]}).to_string())
+}
+
+#[test]
+fn sizes_for_which_the_runtime_would_end_the_process_are_refused() {
+    let number = |name: &str, value: u64| {
+        onnx::field(5, [onnx::field(1, name), onnx::integer(3, value), onnx::integer(20, 2)].concat())
+    };
+    let unique = one_node("Unique", 2, &["x"], &[number("axis", 0)], &[]);
+    let weights: [(&str, &[u64]); 2] = [("w", &[1, 8, 3]), ("r", &[1, 8, 2])];
+    let lstm = one_node("LSTM", 3, &["x", "w", "r"], &[number("hidden_size", 2)], &weights);
+    let manifest = "[models.unique]\npath = \"unique.onnx\"\n[models.lstm]\npath = \"lstm.onnx\"\n\
+                    [executors.onnx]\nsessions = 1\n";
+    let setup = Setup::new(manifest);
+    std::fs::write(setup.path("unique.onnx"), unique).unwrap();
+    std::fs::write(setup.path("lstm.onnx"), lstm).unwrap();
+    let host = setup.start();
+    assert_eq!(infer(&host, "unique", &[3, 2]).status, 200);
+    assert_eq!(infer(&host, "lstm", &[4, 1, 3]).status, 200);
+    for round in 0..256 {
+        let answer = infer(&host, "unique", &[3, 0]);
+        assert_eq!(answer.status, 400, "round {round}: {}", answer.text());
+        assert!(answer.text().contains("cannot take inputs of these sizes (x [3,0])"), "{}", answer.text());
+        if round % 32 == 0 {
+            assert_eq!(infer(&host, "unique", &[3, 2]).status, 200, "the session goes on");
+        }
+    }
+    let answer = infer(&host, "unique", &[3, 0]);
+    assert!(answer.status == 503 && answer.text().contains("reload the model"), "{}", answer.text());
+    for shape in [[4, 0, 3], [0, 1, 3]] {
+        let answer = infer(&host, "lstm", &shape);
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains("operator LSTM, which takes no dimension of 0"), "{}", answer.text());
+    }
+    assert_eq!(infer(&host, "lstm", &[4, 1, 3]).status, 200);
+    host.wait_for_log(&["run given up", "x [3,0]"]);
 }
 
 #[test]
