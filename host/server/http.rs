@@ -13,6 +13,7 @@ use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 pub type Reply = Response<Content>;
 
@@ -76,18 +77,21 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BODY: &str = "body";
 
 /// Reads a body whole, within the limits of size, time and pace.
-pub async fn read_body(body: Incoming, transfers: &Arc<Transfers>) -> Result<Bytes> {
+pub async fn read_body(mut body: Incoming, transfers: &Arc<Transfers>) -> Result<Bytes> {
     let limits = transfers.limits();
     let max = limits.max_body_bytes;
     let too_large = || Error::too_large(format!("the body is over {} MB; see max_body_mb", max >> 20));
     if body.size_hint().lower() > max as u64 {
         return Err(too_large());
     }
-    let read = collect(body, max, transfers);
+    let read = collect(&mut body, max, transfers);
     match alarm::within(limits.body_timeout, read).await {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
-        Some(Err(Unread::Refused(error))) => Err(error),
+        Some(Err(Unread::Refused(error))) => {
+            discard(body, max).await;
+            Err(error)
+        }
         Some(Err(Unread::Broken(error))) if left(&error) => {
             Err(Error::cancelled("the client left before its body was whole"))
         }
@@ -120,13 +124,13 @@ pub const RESERVED_BYTES_MAX: usize = 64 << 20;
 
 /// One frame, as small requests have, is not copied. Room for the others is reserved once, so that a large body is not
 /// copied while it grows; what has not arrived takes no memory.
-async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes, Unread> {
+async fn collect(body: &mut Incoming, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes, Unread> {
     let length = body.size_hint().exact().map(|length| length as usize);
     let mut receiving = Receiving::new(transfers);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let frame = receiving.unless_aborted(waker::next_frame(&mut body)).await;
+        let frame = receiving.unless_aborted(waker::next_frame(body)).await;
         let Some(frame) = frame.map_err(Unread::Refused)? else { break };
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         if first.len() + rest.len() + data.len() > max {
@@ -144,9 +148,26 @@ async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> 
         if body.is_end_stream() {
             break;
         }
-        receiving.holds(first.len() + rest.len(), length).map_err(Unread::Refused)?;
+        receiving.holds(first.len() + rest.len(), length).await.map_err(Unread::Refused)?;
     }
     Ok(receiving.finish(if rest.is_empty() { first } else { rest.freeze() }))
+}
+
+/// Takes the rest of a refused body and keeps nothing of it: most clients read an answer only once they have sent their
+/// request, and lose it if the connection ends before. Not for long, since a slow client may send for ever.
+async fn discard(mut body: Incoming, mut max: usize) {
+    const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+    let discarded = alarm::within(DISCARD_TIMEOUT, async {
+        while let Some(Ok(frame)) = waker::next_frame(&mut body).await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match max.checked_sub(bytes) {
+                Some(left) => max = left,
+                None => return,
+            }
+        }
+    });
+    discarded.await;
 }
 
 /// Reads what must be a JSON object; `otherwise` begins the error.

@@ -29,9 +29,11 @@ const SMALL_BYTES: usize = 256 << 10;
 /// The reserve, as a part of the budget.
 const RESERVE_DIVISOR: usize = 4;
 
-/// A transfer that is younger than this, or would end within `SOON` at its pace, is not aborted for another one.
+/// A transfer that is younger than this, or would end within `SOON` at its pace, is not aborted for another one. One
+/// of which nothing has moved for `IDLE` has no pace.
 const YOUNG: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_millis(250);
 
 /// While the host drains, an answer of which the client takes nothing is waited for this long at most.
 const DRAIN_STALL: Duration = Duration::from_secs(5);
@@ -90,6 +92,7 @@ pub(super) trait Abort: Send + Sync {
 /// The budget, and all transfers that use it.
 pub struct Transfers {
     limits: Limits,
+    started: Instant,
     metrics: Arc<Metrics>,
     used: AtomicUsize,
     is_draining: AtomicBool,
@@ -117,6 +120,8 @@ struct State {
     held: AtomicUsize,
     /// Bytes that have come or gone.
     moved: AtomicU64,
+    /// When they last did, in ms since the start.
+    moved_at: AtomicU64,
     /// A request that has arrived whole: its bytes stay until it is answered, which is not up to its client.
     is_whole: AtomicBool,
     /// One more than the index of the `Reason`, or 0.
@@ -141,7 +146,7 @@ impl State {
 impl Transfers {
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
         let (used, is_draining, table) = Default::default();
-        Arc::new(Transfers { limits, metrics, used, is_draining, table })
+        Arc::new(Transfers { limits, started: Instant::now(), metrics, used, is_draining, table })
     }
 
     pub fn limits(&self) -> &Limits {
@@ -176,6 +181,7 @@ impl Transfers {
             began,
             held: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
+            moved_at: AtomicU64::new(self.ms(began)),
             is_whole: AtomicBool::new(false),
             aborted: AtomicU8::new(0),
             reader: AtomicWaker::new(),
@@ -185,6 +191,10 @@ impl Transfers {
         let entry = Entry { state: Arc::clone(&state), pace: Pace::new(began) };
         let key = self.table().entries.insert(entry);
         Arc::new(Transfer { transfers: Arc::clone(self), key, state })
+    }
+
+    fn ms(&self, moment: Instant) -> u64 {
+        moment.saturating_duration_since(self.started).as_millis() as u64
     }
 
     /// Uses a part of the budget, for which slower transfers are aborted if need be.
@@ -232,11 +242,15 @@ impl Transfers {
         let candidates = table.entries.iter().filter_map(|(key, Entry { state, pace })| {
             let is_old = now.saturating_duration_since(state.began) >= YOUNG;
             let held = state.held.load(Relaxed);
-            let left = pace.time_for(held, state.moved.load(Relaxed), now);
-            (is_old && state.can_be_aborted() && left >= SOON).then_some((key, left, held))
+            let idle = Duration::from_millis(self.ms(now).saturating_sub(state.moved_at.load(Relaxed)));
+            let left = match idle >= IDLE {
+                true => Duration::MAX,
+                false => pace.time_for(held, state.moved.load(Relaxed), now),
+            };
+            (is_old && state.can_be_aborted() && left >= SOON).then_some((key, (left, idle, held)))
         });
-        let slowest = candidates.max_by_key(|(_, left, held)| (*left, *held));
-        slowest.is_some_and(|(key, ..)| self.abort(&mut table, key, Reason::Limit, now))
+        let slowest = candidates.max_by_key(|(_, slowness)| *slowness);
+        slowest.is_some_and(|(key, _)| self.abort(&mut table, key, Reason::Limit, now))
     }
 
     /// Looks at the pace of all transfers. To be called once a second.
@@ -333,9 +347,10 @@ impl Transfer {
         Hold { transfer: Arc::clone(self), bytes }
     }
 
-    /// The client has taken bytes.
+    /// The client has sent or taken bytes.
     pub fn moved(&self, bytes: usize) {
         self.state.moved.fetch_add(bytes as u64, Relaxed);
+        self.state.moved_at.store(self.transfers.ms(Instant::now()), Relaxed);
     }
 }
 
@@ -357,7 +372,7 @@ impl Hold {
         let Transfer { transfers, state, .. } = &*self.transfer;
         transfers.reserve(bytes, is_small)?;
         state.held.fetch_add(bytes, Relaxed);
-        state.moved.fetch_add(bytes as u64, Relaxed);
+        self.transfer.moved(bytes);
         self.bytes += bytes;
         Ok(())
     }

@@ -109,7 +109,7 @@ async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> 
             }
             // All that is missing is the end of the stream.
             Some(whole) if so_far.len() == whole && rest.is_empty() => {}
-            length => receiving.holds(so_far.len(), length)?,
+            length => receiving.holds(so_far.len(), length).await?,
         }
     }
     let framed = receiving.finish(if rest.is_empty() { first } else { rest.freeze() });
@@ -165,7 +165,7 @@ impl Messages {
                     return unpacked(flag, framed, self.encoding, &transfers).await.map(Some);
                 }
                 _ if self.come.is_empty() => {}
-                length => receiving.holds(self.come.len(), length)?,
+                length => receiving.holds(self.come.len(), length).await?,
             }
             let frame = if self.come.is_empty() {
                 self.body.frame().await

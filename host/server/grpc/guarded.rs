@@ -41,7 +41,7 @@ impl Guarded {
 impl Single {
     fn take(&mut self, bytes: usize, is_last: bool) -> Result<()> {
         self.come += bytes;
-        if is_last { Ok(()) } else { self.receiving.holds(self.come, None) }
+        if is_last { Ok(()) } else { self.receiving.try_hold(self.come, None) }
     }
 
     fn poll_refused(&mut self, context: &mut Context<'_>) -> Poll<Error> {

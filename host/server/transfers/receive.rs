@@ -1,6 +1,7 @@
 //! Requests on their way in.
 
 use super::{Direction, Hold, Reason, SMALL_BYTES, Transfers};
+use crate::alarm;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use std::borrow::Borrow;
@@ -9,6 +10,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// For how long a request waits for room, and how often it looks for it.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
+const ROOM_RETRY: Duration = Duration::from_millis(50);
 
 /// A request's body or one message of a call, while it arrives. One that arrives in one piece costs nothing.
 pub struct Receiving<T> {
@@ -21,11 +27,30 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
         Receiving { transfers, hold: None }
     }
 
-    /// Counts what has come so far, in all; `length` is that of the whole, if it is known.
+    /// Counts what has come so far, in all; `length` is that of the whole, if it is known. Where the budget is used up
+    /// it waits for a moment: a client that has stopped is not known for slow at once.
     ///
     /// # Errors
-    /// `overloaded` where the budget is used up and nothing slower can be aborted.
-    pub fn holds(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
+    /// `overloaded` where nothing slower can be aborted even then.
+    pub async fn holds(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
+        let mut deadline = None;
+        loop {
+            let refused = match self.try_hold(bytes, length) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            let now = Instant::now();
+            if now >= *deadline.get_or_insert(now + ROOM_TIMEOUT) {
+                return Err(refused);
+            }
+            self.unless_aborted(alarm::until(now + ROOM_RETRY)).await?;
+            // It waits for the host, not for its client.
+            self.hold.iter().for_each(|hold| hold.transfer.moved(0));
+        }
+    }
+
+    /// The same without a wait.
+    pub fn try_hold(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
         let hold = self.hold.get_or_insert_with(|| Hold {
             transfer: self.transfers.borrow().begin(Direction::Request, None, None),
             bytes: 0,
@@ -83,7 +108,7 @@ impl Transfers {
             return Ok(bytes);
         }
         let mut receiving = Receiving::new(self);
-        receiving.holds(bytes.len(), None)?;
+        receiving.try_hold(bytes.len(), None)?;
         Ok(receiving.finish(bytes))
     }
 

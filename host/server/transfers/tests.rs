@@ -43,8 +43,8 @@ fn used(transfers: &Transfers) -> usize {
 fn a_request_counts_until_its_last_part_is_dropped() {
     let transfers = transfers();
     let mut receiving = Receiving::new(&transfers);
-    receiving.holds(MB, Some(2 * MB)).unwrap();
-    receiving.holds(2 * MB - 1, Some(2 * MB)).unwrap();
+    receiving.try_hold(MB, Some(2 * MB)).unwrap();
+    receiving.try_hold(2 * MB - 1, Some(2 * MB)).unwrap();
     let body = receiving.finish(vec![7; 2 * MB].into());
     let part = body.slice(5..9);
     drop(body);
@@ -59,18 +59,18 @@ fn a_request_counts_until_its_last_part_is_dropped() {
 fn what_is_full_refuses_large_requests_and_keeps_a_reserve_for_small_ones() {
     let transfers = transfers();
     let mut first = Receiving::new(&transfers);
-    first.holds(16 * MB, None).unwrap();
+    first.try_hold(16 * MB, None).unwrap();
     // It has only begun, so it is not slow.
     let mut large = Receiving::new(&transfers);
-    let error = large.holds(SMALL_BYTES + 1, None).unwrap_err();
+    let error = large.try_hold(SMALL_BYTES + 1, None).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Overloaded);
     assert!(error.message().contains("holds 16 MB"), "{error}");
     let mut small: Vec<_> = (0..16).map(|_| Receiving::new(&transfers)).collect();
-    small.iter_mut().for_each(|small| small.holds(SMALL_BYTES, None).unwrap());
-    assert!(Receiving::new(&transfers).holds(1, Some(1)).is_err(), "the reserve is used up as well");
+    small.iter_mut().for_each(|small| small.try_hold(SMALL_BYTES, None).unwrap());
+    assert!(Receiving::new(&transfers).try_hold(1, Some(1)).is_err(), "the reserve is used up as well");
     drop(small);
     drop(first);
-    large.holds(SMALL_BYTES + 1, None).unwrap();
+    large.try_hold(SMALL_BYTES + 1, None).unwrap();
     drop(large);
     assert_eq!(used(&transfers), 0);
 }
@@ -79,7 +79,7 @@ fn what_is_full_refuses_large_requests_and_keeps_a_reserve_for_small_ones() {
 fn the_slowest_transfer_makes_room_and_what_is_fast_or_at_work_stays() {
     let transfers = transfers();
     let mut at_work = Receiving::new(&transfers);
-    at_work.holds(4 * MB, None).unwrap();
+    at_work.try_hold(4 * MB, None).unwrap();
     let at_work = at_work.finish(Bytes::from(vec![0; 4 * MB]));
     let (fast, fast_ended) = answer(&transfers);
     let fast_hold = fast.hold(4 * MB);
@@ -87,14 +87,14 @@ fn the_slowest_transfer_makes_room_and_what_is_fast_or_at_work_stays() {
     let slow_hold = slow.hold(4 * MB);
     let (slower, slower_ended) = answer(&transfers);
     let slower_hold = slower.hold(4 * MB);
-    std::thread::sleep(YOUNG);
+    std::thread::sleep(YOUNG.max(IDLE));
     age(&transfers, Duration::from_secs(1));
     fast.moved(64 * MB);
     slow.moved(1000);
     slower.moved(100);
 
     let mut new = Receiving::new(&transfers);
-    new.holds(4 * MB, None).unwrap();
+    new.try_hold(4 * MB, None).unwrap();
     let ended = |ended: &Ended| ended.0.load(Relaxed);
     assert!(ended(&slower_ended) && !ended(&slow_ended) && !ended(&fast_ended));
     assert_eq!(used(&transfers), 16 * MB, "what was aborted holds nothing any more");
@@ -105,7 +105,7 @@ fn the_slowest_transfer_makes_room_and_what_is_fast_or_at_work_stays() {
     let large_hold = large.hold(8 * MB);
     assert!(ended(&slow_ended) && !ended(&fast_ended));
     assert_eq!(used(&transfers), 20 * MB, "an answer is in memory already, whether it fits or not");
-    assert!(Receiving::new(&transfers).holds(4 * MB, None).is_err());
+    assert!(Receiving::new(&transfers).try_hold(4 * MB, None).is_err());
     drop((slow_hold, fast_hold, large_hold, at_work, new));
     assert_eq!(used(&transfers), 0);
     let aborted = transfers.metrics.transfers_aborted.with_label_values(&["answer", "limit"]);
@@ -116,7 +116,7 @@ fn the_slowest_transfer_makes_room_and_what_is_fast_or_at_work_stays() {
 async fn a_slow_request_is_told_so() {
     let transfers = transfers();
     let mut receiving = Receiving::new(&transfers);
-    receiving.holds(1000, Some(MB)).unwrap();
+    receiving.try_hold(1000, Some(MB)).unwrap();
     let waiting = receiving.unless_aborted(std::future::pending::<()>());
     let swept = async {
         age(&transfers, Duration::from_secs(6));
