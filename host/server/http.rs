@@ -89,7 +89,8 @@ pub async fn read_body(mut body: Incoming, transfers: &Arc<Transfers>) -> Result
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
         Some(Err(Unread::Refused(error))) => {
-            discard(body, max).await;
+            // Rare, and not to be a part of every request.
+            Box::pin(discard(body, max)).await;
             Err(error)
         }
         Some(Err(Unread::Broken(error))) if left(&error) => {

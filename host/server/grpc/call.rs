@@ -3,11 +3,11 @@
 use crate::server::connection::Connection;
 use crate::server::transfers::Abort;
 use futures_util::task::AtomicWaker;
-use std::future::poll_fn;
-use std::pin::pin;
+use pin_project_lite::pin_project;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 /// A call, from its head to the end of its answer.
 pub(super) struct Call {
@@ -28,22 +28,33 @@ impl Call {
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
+}
 
-    /// Runs what serves the call, until the call is aborted: dropping it resets the stream.
-    async fn run(self: Arc<Self>, serve: impl Future) {
-        let mut serve = pin!(serve);
-        poll_fn(|context| {
-            if serve.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
+pin_project! {
+    /// The task of a call. It ends once the call is aborted: dropping what serves it resets the stream.
+    #[project = Projected]
+    struct Serving<F> {
+        // Large, so it is moved as seldom as can be.
+        #[pin]
+        serve: F,
+        call: Arc<Call>,
+    }
+}
+
+impl<F: Future> Future for Serving<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Projected { serve, call } = self.project();
+        let is_done = serve.poll(context).is_ready();
+        if !is_done {
+            call.task.register(context.waker());
+            if !call.is_aborted.load(Ordering::Acquire) {
+                return Poll::Pending;
             }
-            self.task.register(context.waker());
-            match self.is_aborted.load(Ordering::Acquire) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
-        self.is_done.store(true, Ordering::Release);
+        }
+        call.is_done.store(true, Ordering::Release);
+        Poll::Ready(())
     }
 }
 
@@ -82,7 +93,7 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Spawne
     fn execute(&self, task: F) {
         let call = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match call {
-            Some(call) => drop(tokio::spawn(call.run(task))),
+            Some(call) => drop(tokio::spawn(Serving { serve: task, call })),
             None => drop(tokio::spawn(task)),
         }
     }

@@ -33,20 +33,24 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
     /// # Errors
     /// `overloaded` where nothing slower can be aborted even then.
     pub async fn holds(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
-        let mut deadline = None;
-        loop {
-            let refused = match self.try_hold(bytes, length) {
-                Ok(()) => return Ok(()),
-                Err(refused) => refused,
-            };
-            let now = Instant::now();
-            if now >= *deadline.get_or_insert(now + ROOM_TIMEOUT) {
-                return Err(refused);
-            }
-            self.unless_aborted(alarm::until(now + ROOM_RETRY)).await?;
+        match self.try_hold(bytes, length) {
+            Ok(()) => Ok(()),
+            Err(refused) => Box::pin(self.wait_for_room(bytes, length, refused)).await,
+        }
+    }
+
+    async fn wait_for_room(&mut self, bytes: usize, length: Option<usize>, mut refused: Error) -> Result<()> {
+        let deadline = Instant::now() + ROOM_TIMEOUT;
+        while Instant::now() < deadline {
+            self.unless_aborted(alarm::until(Instant::now() + ROOM_RETRY)).await?;
             // It waits for the host, not for its client.
             self.hold.iter().for_each(|hold| hold.transfer.moved(0));
+            match self.try_hold(bytes, length) {
+                Ok(()) => return Ok(()),
+                Err(again) => refused = again,
+            }
         }
+        Err(refused)
     }
 
     /// The same without a wait.
