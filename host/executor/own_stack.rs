@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 const STACK_BYTES: usize = 4 << 20;
 
 thread_local! {
-    /// Of the code that runs on a stack of its own on this thread, or null.
+    /// The yielder of the coroutine that this thread runs, or null.
     static RUNNING: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
 }
 
@@ -35,7 +35,9 @@ pub(super) fn install() {
                 false => libc::dlsym(library, c"_ZSt13set_terminatePFvvE".as_ptr()),
             };
             if symbol.is_null() {
-                tracing::debug!("libstdc++ is not shared: a std::terminate of ONNX Runtime ends the process");
+                tracing::warn!(
+                    "libstdc++ is not a shared library here: a std::terminate of ONNX Runtime ends the process"
+                );
                 return None;
             }
             let set =
@@ -67,8 +69,8 @@ pub(super) struct GivenUp;
 pub(super) struct OwnStack(Option<DefaultStack>);
 
 impl OwnStack {
-    /// Runs `work` to its end, unless it is given up. In that case what it owns is never dropped; what it borrows is not
-    /// used by this thread any more, but maybe by threads that it has started.
+    /// Runs `work` to its end, unless it is given up. In that case what it owns is never dropped. What it borrows is not
+    /// used by this thread any more, but may be by threads that it has started: their memory must stay.
     ///
     /// # Errors
     /// `overloaded` where there is no memory for a stack.
@@ -78,12 +80,13 @@ impl OwnStack {
             None => DefaultStack::new(STACK_BYTES)
                 .map_err(|error| Error::overloaded(format!("cannot make a stack for a run: {error}")))?,
         };
+        let outer = RUNNING.get();
         let body = |yielder: &Yielder<(), ()>, ()| {
             let _outer = Outer(RUNNING.replace(yielder));
             work()
         };
-        // SAFETY: the coroutine runs to its end within this function, or is forgotten and never resumed: what it
-        // borrows is not used later.
+        // SAFETY: the coroutine runs to its end within this function, or is forgotten and never resumed. Its frames are
+        // not read again, so the borrows in them may end.
         let mut coroutine: Coroutine<(), (), R, DefaultStack> =
             unsafe { Coroutine::with_stack_unchecked(stack, body) };
         match coroutine.resume(()) {
@@ -92,6 +95,7 @@ impl OwnStack {
                 Ok(Ok(result))
             }
             CoroutineResult::Yield(()) => {
+                RUNNING.set(outer);
                 std::mem::forget(coroutine);
                 Ok(Err(GivenUp))
             }

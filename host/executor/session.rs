@@ -18,7 +18,7 @@ use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -56,12 +56,14 @@ pub(super) struct OnnxModel {
     /// Each with the stack that its runs use.
     sessions: Mutex<Vec<(Session, OwnStack)>>,
     free: Semaphore,
-    /// Runs that the runtime ended with `std::terminate`.
+    /// Runs that the runtime ended with `std::terminate`, and the bytes of their inputs that are kept for ever.
     given_up: AtomicU32,
+    given_up_bytes: AtomicUsize,
 }
 
-/// Each run that is given up keeps its memory for ever, so a model has no more of them than this.
+/// Each run that is given up keeps memory for ever, so a model has no more of them than this.
 const GIVEN_UP_MAX: u32 = 256;
+const GIVEN_UP_BYTES_MAX: usize = 16 << 20;
 
 impl OnnxModel {
     /// Makes the sessions.
@@ -116,6 +118,7 @@ impl OnnxModel {
             free: Semaphore::new(sessions.len()),
             sessions: Mutex::new(sessions),
             given_up: AtomicU32::new(0),
+            given_up_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -153,10 +156,11 @@ impl OnnxModel {
             );
             return Err(Error::invalid(message).field(input.name()).graph_refusal());
         }
-        if self.given_up.load(Ordering::Relaxed) >= GIVEN_UP_MAX {
+        let runs = self.given_up.load(Ordering::Relaxed);
+        if runs >= GIVEN_UP_MAX || self.given_up_bytes.load(Ordering::Relaxed) >= GIVEN_UP_BYTES_MAX {
             return Err(Error::unavailable(format!(
-                "model \"{}:{}\": ONNX Runtime gave up {GIVEN_UP_MAX} runs in the middle, each of which keeps its \
-                 memory, so there are no more; reload the model, and keep the inputs from it that the log names",
+                "model \"{}:{}\": ONNX Runtime gave up {runs} runs in the middle, each of which keeps its memory, so \
+                 there are no more; reload the model, and keep the inputs from it that the log names",
                 context.model, context.version
             )));
         }
@@ -170,8 +174,11 @@ impl OnnxModel {
             inputs.iter().map(|input| format!("{} {}", input.name(), format_shape(input.shape()))).collect();
         let (model, version, shapes) = (&context.model, &context.version, shapes.join(", "));
         tracing::warn!(%model, %version, shapes, runs, "run given up: ONNX Runtime called std::terminate");
-        // Threads of the runtime may still read them.
-        std::mem::forget(inputs.to_vec());
+        if self.intra_threads > 1 {
+            // Threads of the runtime may still read them.
+            self.given_up_bytes.fetch_add(Tensor::bytes_kept(inputs), Ordering::Relaxed);
+            std::mem::forget(inputs.to_vec());
+        }
         let message = format!(
             "model \"{model}:{version}\": ONNX Runtime gave up in the middle of the run: an operator of the graph cannot \
              take inputs of these sizes ({shapes})"

@@ -41,7 +41,7 @@ const NOT_SQUARE: &str = "writes outside of its tensors where a matrix is not sq
 const DEPTH_MAX: usize = 64;
 
 impl UnsafeOps {
-    /// Of a model file. What cannot be read has none: another reader says so.
+    /// Scans a model file. An unreadable file yields no operators; the loader reports it.
     pub fn of(model: &[u8]) -> Self {
         let mut found = UnsafeOps::default();
         for (number, content) in messages(model) {

@@ -149,7 +149,7 @@ async fn collect(body: &mut Incoming, max: usize, transfers: &Arc<Transfers>) ->
         if body.is_end_stream() {
             break;
         }
-        receiving.holds(first.len() + rest.len(), length).await.map_err(Unread::Refused)?;
+        receiving.hold(first.len() + rest.len(), length).await.map_err(Unread::Refused)?;
     }
     Ok(receiving.finish(if rest.is_empty() { first } else { rest.freeze() }))
 }

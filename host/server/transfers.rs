@@ -29,11 +29,14 @@ const SMALL_BYTES: usize = 256 << 10;
 /// The reserve, as a part of the budget.
 const RESERVE_DIVISOR: usize = 4;
 
-/// A transfer that is younger than this, or would end within `SOON` at its pace, is not aborted for another one. One
-/// of which nothing has moved for `IDLE` has no pace.
+/// A transfer that is younger than this, or would end within `SOON` at its pace, is not aborted for another one. A
+/// transfer that has not moved for `IDLE` counts as stopped.
 const YOUNG: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_millis(250);
+
+/// Where no transfer was slow enough to be aborted, none is looked for again until this has passed.
+const SEARCH_EVERY: Duration = Duration::from_millis(20);
 
 /// While the host drains, an answer of which the client takes nothing is waited for this long at most.
 const DRAIN_STALL: Duration = Duration::from_secs(5);
@@ -96,6 +99,8 @@ pub struct Transfers {
     metrics: Arc<Metrics>,
     used: AtomicUsize,
     is_draining: AtomicBool,
+    /// In ms since the start.
+    next_search: AtomicU64,
     table: Mutex<Table>,
 }
 
@@ -116,8 +121,12 @@ struct Entry {
 struct State {
     direction: Direction,
     began: Instant,
+    /// Since when it holds anything, in ms since the start.
+    holds_since: AtomicU64,
     /// Bytes that count against the budget.
     held: AtomicUsize,
+    /// Bytes that will have moved in the end, as far as that is known.
+    total: AtomicU64,
     /// Bytes that have come or gone.
     moved: AtomicU64,
     /// When they last did, in ms since the start.
@@ -145,8 +154,16 @@ impl State {
 
 impl Transfers {
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
-        let (used, is_draining, table) = Default::default();
-        Arc::new(Transfers { limits, started: Instant::now(), metrics, used, is_draining, table })
+        let (used, is_draining, next_search, table) = Default::default();
+        Arc::new(Transfers {
+            limits,
+            started: Instant::now(),
+            metrics,
+            used,
+            is_draining,
+            next_search,
+            table,
+        })
     }
 
     pub fn limits(&self) -> &Limits {
@@ -179,7 +196,9 @@ impl Transfers {
         let state = Arc::new(State {
             direction,
             began,
+            holds_since: AtomicU64::new(self.ms(began)),
             held: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             moved_at: AtomicU64::new(self.ms(began)),
             is_whole: AtomicBool::new(false),
@@ -211,13 +230,6 @@ impl Transfers {
         Ok(())
     }
 
-    /// The same for what is in memory already, whether it fits or not.
-    fn reserve_anyway(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Relaxed);
-        self.metrics.buffered_bytes.add(bytes as i64);
-        self.abort_excess();
-    }
-
     fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Relaxed);
         self.metrics.buffered_bytes.sub(bytes as i64);
@@ -238,19 +250,29 @@ impl Transfers {
     /// Aborts the transfer that would take longest to end. False if there is none that is slow.
     fn abort_slowest(&self) -> bool {
         let now = Instant::now();
+        let now_ms = self.ms(now);
+        if now_ms < self.next_search.load(Relaxed) {
+            return false;
+        }
+        let since = |moment: &AtomicU64| Duration::from_millis(now_ms.saturating_sub(moment.load(Relaxed)));
         let mut table = self.table();
         let candidates = table.entries.iter().filter_map(|(key, Entry { state, pace })| {
-            let is_old = now.saturating_duration_since(state.began) >= YOUNG;
-            let held = state.held.load(Relaxed);
-            let idle = Duration::from_millis(self.ms(now).saturating_sub(state.moved_at.load(Relaxed)));
+            if !state.can_be_aborted() || since(&state.holds_since) < YOUNG {
+                return None;
+            }
+            let (moved, idle) = (state.moved.load(Relaxed), since(&state.moved_at));
             let left = match idle >= IDLE {
                 true => Duration::MAX,
-                false => pace.time_for(held, state.moved.load(Relaxed), now),
+                false => pace.time_for(state.total.load(Relaxed).saturating_sub(moved), moved, now),
             };
-            (is_old && state.can_be_aborted() && left >= SOON).then_some((key, (left, idle, held)))
+            (left >= SOON).then_some((key, (left, idle, state.held.load(Relaxed))))
         });
         let slowest = candidates.max_by_key(|(_, slowness)| *slowness);
-        slowest.is_some_and(|(key, _)| self.abort(&mut table, key, Reason::Limit, now))
+        let is_aborted = slowest.is_some_and(|(key, _)| self.abort(&mut table, key, Reason::Limit, now));
+        if !is_aborted {
+            self.next_search.store(now_ms + SEARCH_EVERY.as_millis() as u64, Relaxed);
+        }
+        is_aborted
     }
 
     /// Looks at the pace of all transfers. To be called once a second.
@@ -340,10 +362,19 @@ impl Transfer {
         transfers.begin(Direction::Answer, Some(on_abort), request_id)
     }
 
-    /// Counts bytes of an answer, which are in memory already.
+    /// Counts bytes of an answer. They are in memory already, so they count whether they fit or not.
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Hold {
-        self.state.held.fetch_add(bytes, Relaxed);
-        self.transfers.reserve_anyway(bytes);
+        let Transfer { transfers, state, .. } = &**self;
+        transfers.used.fetch_add(bytes, Relaxed);
+        transfers.metrics.buffered_bytes.add(bytes as i64);
+        state.total.fetch_add(bytes as u64, Relaxed);
+        if state.held.fetch_add(bytes, Relaxed) == 0 {
+            // What came before on the same call says nothing about this answer.
+            let now_ms = transfers.ms(Instant::now());
+            state.holds_since.store(now_ms, Relaxed);
+            state.moved_at.store(now_ms, Relaxed);
+        }
+        transfers.abort_excess();
         Hold { transfer: Arc::clone(self), bytes }
     }
 
@@ -367,10 +398,19 @@ pub(super) struct Hold {
 }
 
 impl Hold {
+    /// The client has taken all of them.
+    pub fn moved(&self) {
+        self.transfer.moved(self.bytes);
+    }
+
     /// Counts more bytes of a request, if there is room for them or can be made.
     fn grow(&mut self, bytes: usize, is_small: bool) -> Result<()> {
         let Transfer { transfers, state, .. } = &*self.transfer;
         transfers.reserve(bytes, is_small)?;
+        if let Some(reason) = state.aborted() {
+            transfers.give_back(bytes);
+            return Err(transfers.error_for(reason));
+        }
         state.held.fetch_add(bytes, Relaxed);
         self.transfer.moved(bytes);
         self.bytes += bytes;

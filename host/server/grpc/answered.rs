@@ -1,7 +1,7 @@
 //! An answer's body on its way to the client: counted, and handed over in pieces.
 
 use super::call::Call;
-use super::frame::Body;
+use super::frame::{Body, UNCOUNTED_BYTES_MAX};
 use crate::server::http::REQUEST_ID;
 use crate::server::transfers::{Abort, Outgoing, PIECE_BYTES, Transfer};
 use bytes::Bytes;
@@ -13,9 +13,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tonic::Status;
 
-/// Data up to this size is not counted: a connection has up to 1,024 calls.
-const UNCOUNTED_BYTES_MAX: usize = 4 << 10;
-
 type Next = Option<Result<Frame<Bytes>, Status>>;
 
 pub(super) struct Answered {
@@ -25,7 +22,7 @@ pub(super) struct Answered {
     transfer: Option<Arc<Transfer>>,
     /// Data that is counted until it was sent.
     outgoing: Option<Outgoing>,
-    /// What follows after that.
+    /// Trailers, which follow the data.
     last: Option<Frame<Bytes>>,
 }
 

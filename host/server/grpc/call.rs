@@ -49,11 +49,15 @@ impl<F: Future> Future for Serving<F> {
         let is_done = serve.poll(context).is_ready();
         if !is_done {
             call.task.register(context.waker());
-            if !call.is_aborted.load(Ordering::Acquire) {
+            if !call.is_aborted.load(Ordering::SeqCst) {
                 return Poll::Pending;
             }
         }
-        call.is_done.store(true, Ordering::Release);
+        call.is_done.store(true, Ordering::SeqCst);
+        if is_done && call.is_aborted.load(Ordering::SeqCst) {
+            // Too late to reset the stream.
+            call.connection.abort();
+        }
         Poll::Ready(())
     }
 }
@@ -62,11 +66,11 @@ impl Abort for Call {
     /// Resets the stream. Where everything was handed over already and waits for the client, only the end of the
     /// connection takes it back.
     fn abort(&self) {
-        if self.is_done.load(Ordering::Acquire) {
+        self.is_aborted.store(true, Ordering::SeqCst);
+        self.task.wake();
+        // A socket that takes nothing keeps what was handed over even of streams that were reset.
+        if self.is_done.load(Ordering::SeqCst) || self.connection.write_blocked().is_some() {
             self.connection.abort();
-        } else {
-            self.is_aborted.store(true, Ordering::Release);
-            self.task.wake();
         }
     }
 }

@@ -28,8 +28,8 @@ const CALLS_MAX: u32 = 1024;
 const CALL_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Larger pieces mean fewer of them; the most that a client makes of it is its own affair.
-const FRAME_BYTES_MAX: u32 = 256 << 10;
+/// Larger frames mean fewer of them, but only a whole one shows that its client makes progress.
+const FRAME_BYTES_MAX: u32 = 64 << 10;
 
 /// A connection may idle for as long as somebody answers at its other end.
 const PING_EVERY: Duration = Duration::from_secs(60);
@@ -111,7 +111,7 @@ fn say_what_is_spoken(stream: &TcpStream) {
     let _ = stream.try_write((head + body).as_bytes());
 }
 
-/// A socket whose preface was read, and is given once more to whoever reads next.
+/// A socket whose preface was read, and is replayed to the next reader.
 struct Greeted {
     stream: TcpStream,
     record: Arc<Connection>,

@@ -17,12 +17,16 @@ use prost::encoding::{self, WireType};
 use smallvec::SmallVec;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// A byte that says whether the message is compressed, then four of its length, big-endian.
 const PREFIX: usize = 5;
+
+/// Messages up to this size are not counted: a connection has up to 1,024 calls.
+pub(super) const UNCOUNTED_BYTES_MAX: usize = 4 << 10;
 
 /// Contents from this size on are sent as they are; copying smaller ones is cheaper than a frame of their own.
 const APART_BYTES_MIN: usize = 16 << 10;
@@ -108,8 +112,8 @@ async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> 
                 return Err(Error::invalid("there is more than one message, and this call takes one"));
             }
             // All that is missing is the end of the stream.
-            Some(whole) if so_far.len() == whole && rest.is_empty() => {}
-            length => receiving.holds(so_far.len(), length).await?,
+            Some(whole) if so_far.len() == whole && rest.is_empty() && whole <= UNCOUNTED_BYTES_MAX => {}
+            length => receiving.hold(so_far.len(), length).await?,
         }
     }
     let framed = receiving.finish(if rest.is_empty() { first } else { rest.freeze() });
@@ -143,11 +147,18 @@ pub(super) struct Messages {
     transfers: Arc<Transfers>,
     /// What has come of the next one, and maybe of those behind it.
     come: BytesMut,
+    is_partial: Arc<AtomicBool>,
 }
 
 impl Messages {
     pub fn new(body: Incoming, encoding: Option<Encoding>, transfers: Arc<Transfers>) -> Self {
-        Messages { body, encoding, transfers, come: BytesMut::new() }
+        let (come, is_partial) = Default::default();
+        Messages { body, encoding, transfers, come, is_partial }
+    }
+
+    /// Says whether a message has begun to arrive and must be read on, for its client's sake.
+    pub fn is_partial(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_partial)
     }
 
     /// None after the last. A message that has begun has the time and the pace of a body.
@@ -160,12 +171,19 @@ impl Messages {
             match declared(&self.come) {
                 Some(whole) if whole - PREFIX > max => return Err(too_large(max)),
                 Some(whole) if self.come.len() >= whole => {
+                    if whole > UNCOUNTED_BYTES_MAX {
+                        receiving.hold(whole, Some(whole)).await?;
+                    }
+                    self.is_partial.store(false, Ordering::Relaxed);
                     let mut framed = receiving.finish(self.come.split_to(whole).freeze());
                     let flag = framed.split_to(PREFIX)[0];
                     return unpacked(flag, framed, self.encoding, &transfers).await.map(Some);
                 }
                 _ if self.come.is_empty() => {}
-                length => receiving.holds(self.come.len(), length).await?,
+                length => {
+                    self.is_partial.store(true, Ordering::Relaxed);
+                    receiving.hold(self.come.len(), length).await?;
+                }
             }
             let frame = if self.come.is_empty() {
                 self.body.frame().await

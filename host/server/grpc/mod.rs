@@ -81,7 +81,7 @@ type Served = Box<dyn Fn(Request<Guarded>) -> Answer + Send + Sync>;
 /// A question of reflection is a name.
 const QUESTION_BYTES_MAX: usize = 64 << 10;
 
-/// Those services whose calls may go on for as long as their clients like begin so.
+/// Prefix of the services whose calls may stay open for as long as their clients like.
 const REFLECTION: &str = "grpc.reflection.";
 
 impl Calls {

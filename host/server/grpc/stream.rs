@@ -20,6 +20,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -43,6 +44,9 @@ const MESSAGES_HELD_MAX: usize = 4;
 const WAITING_MAX: usize = 16;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
+/// What a response takes besides its contents.
+const HEAD_BYTES: usize = 512;
+
 /// Set on a response: whether it is the last to its request.
 const FINAL: &str = "triton_final_response";
 
@@ -52,7 +56,7 @@ type Answer = Result<ModelStreamInferResponse, Status>;
 struct Waiting {
     answer: Answer,
     _bytes: Option<OwnedSemaphorePermit>,
-    _hold: Option<Hold>,
+    _hold: Hold,
 }
 
 /// What the caller reads. Dropped when it leaves, and all its work with it.
@@ -65,7 +69,11 @@ impl Stream for Answers {
     type Item = Answer;
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Answer>> {
-        self.receiver.poll_recv(task).map(|waiting| Some(waiting?.answer))
+        self.receiver.poll_recv(task).map(|waiting| {
+            let Waiting { answer, _hold: hold, .. } = waiting?;
+            hold.moved();
+            Some(answer)
+        })
     }
 }
 
@@ -138,7 +146,11 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
     let mut running = JoinSet::new();
     let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
     // Where the host holds much already, a stream is given one message at a time.
-    let may_read = |held: usize| held == 0 || held < bytes_max && !call.grpc.transfers.is_tight();
+    let is_partial = requests.is_partial();
+    let may_read = |held: usize| {
+        let has_room = || held < bytes_max && !call.grpc.transfers.is_tight();
+        held == 0 || is_partial.load(Ordering::Relaxed) || has_room()
+    };
     let work = async {
         let mut turn = Turn::first();
         let mut held_bytes = 0;
@@ -178,7 +190,7 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
         }),
     };
     if let Some(status) = ended {
-        call.queue(Err(status), 0).await;
+        call.queue(Err(status), HEAD_BYTES).await;
     }
 }
 
@@ -212,7 +224,11 @@ async fn run(call: Arc<Call>, message: Message, mut turn: Turn) {
     let left = || call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let decoded = match resolved {
         Ok(route) => message.decode(left).await.map(|request| (route, request)),
-        Err(error) => Err(error),
+        Err(error) => {
+            // It is not kept while the answer waits for its turn.
+            drop(message);
+            Err(error)
+        }
     };
     let error = match decoded {
         Ok((route, request)) if route.is_streaming() => {
@@ -272,7 +288,7 @@ impl Call {
 
     async fn send(&self, response: InferResponse, last: bool) {
         let (mut head, contents) = infer::encode(response);
-        let bytes = contents.iter().map(Bytes::len).sum();
+        let bytes = contents.iter().map(Bytes::len).sum::<usize>() + HEAD_BYTES;
         head.raw_output_contents = contents;
         head.parameters.insert(FINAL.into(), infer::parameter(Parameter::Boolean(last)));
         let answer = ModelStreamInferResponse { error_message: String::new(), infer_response: Some(head) };
@@ -281,13 +297,10 @@ impl Call {
 
     /// Waits until the answer may wait for the caller.
     async fn queue(&self, answer: Answer, bytes: usize) {
-        let hold = (bytes > 0).then(|| self.transfer.hold(bytes));
+        let hold = self.transfer.hold(bytes);
         let permits = u32::try_from(bytes.min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
         // The semaphore is never closed.
-        let permit = match permits {
-            0 => None,
-            permits => Arc::clone(&self.waiting_bytes).acquire_many_owned(permits).await.ok(),
-        };
+        let permit = Arc::clone(&self.waiting_bytes).acquire_many_owned(permits).await.ok();
         let _ = self.answers.send(Waiting { answer, _bytes: permit, _hold: hold }).await;
     }
 
@@ -312,7 +325,7 @@ impl Call {
                 infer_response: Some(response),
             })
         };
-        self.queue(answer, 0).await;
+        self.queue(answer, HEAD_BYTES + error.message().len()).await;
     }
 }
 

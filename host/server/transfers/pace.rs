@@ -13,7 +13,7 @@ struct Mark {
 }
 
 pub(super) struct Pace {
-    /// Of the last sweep and the one before it.
+    /// Marks of the last two sweeps.
     marks: [Mark; 2],
     window: Mark,
     /// Bytes per second over the last whole window.
@@ -28,8 +28,8 @@ impl Pace {
         Pace { marks: [mark; 2], window: mark, window_rate: None, progressed: now }
     }
 
-    pub fn sweep(&mut self, moved: u64, holds: bool, now: Instant) {
-        if moved != self.marks[1].moved || !holds {
+    pub fn sweep(&mut self, moved: u64, is_holding: bool, now: Instant) {
+        if moved != self.marks[1].moved || !is_holding {
             self.progressed = now;
         }
         let mark = Mark { at: now, moved };
@@ -53,7 +53,7 @@ impl Pace {
     }
 
     /// How long these bytes would take at the pace of the last second or two.
-    pub fn time_for(&self, bytes: usize, moved: u64, now: Instant) -> Duration {
+    pub fn time_for(&self, bytes: u64, moved: u64, now: Instant) -> Duration {
         let since = self.marks[0];
         let elapsed = now.saturating_duration_since(since.at).as_secs_f64();
         let seconds = bytes as f64 * elapsed / (moved.saturating_sub(since.moved)) as f64;

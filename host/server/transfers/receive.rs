@@ -28,11 +28,11 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
     }
 
     /// Counts what has come so far, in all; `length` is that of the whole, if it is known. Where the budget is used up
-    /// it waits for a moment: a client that has stopped is not known for slow at once.
+    /// it waits for a moment: it takes 250 ms until a client that has stopped counts as slow.
     ///
     /// # Errors
     /// `overloaded` where nothing slower can be aborted even then.
-    pub async fn holds(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
+    pub async fn hold(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
         match self.try_hold(bytes, length) {
             Ok(()) => Ok(()),
             Err(refused) => Box::pin(self.wait_for_room(bytes, length, refused)).await,
@@ -59,6 +59,8 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
             transfer: self.transfers.borrow().begin(Direction::Request, None, None),
             bytes: 0,
         });
+        let total = length.unwrap_or(self.transfers.borrow().limits.max_body_bytes);
+        hold.transfer.state.total.store(total as u64, Relaxed);
         hold.grow(bytes.saturating_sub(hold.bytes), length.unwrap_or(bytes) <= SMALL_BYTES)
     }
 
@@ -77,7 +79,7 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
         let Some(hold) = &self.hold else { return Poll::Pending };
         let state = &hold.transfer.state;
         state.reader.register(context.waker());
-        state.aborted().map_or(Poll::Pending, |reason| Poll::Ready(self.transfers.borrow().why(reason)))
+        state.aborted().map_or(Poll::Pending, |reason| Poll::Ready(self.transfers.borrow().error_for(reason)))
     }
 
     /// The whole of what has come. Its bytes count until the last part of them is dropped.
@@ -116,7 +118,7 @@ impl Transfers {
         Ok(receiving.finish(bytes))
     }
 
-    fn why(&self, reason: Reason) -> Error {
+    pub(super) fn error_for(&self, reason: Reason) -> Error {
         match reason {
             Reason::Slow | Reason::Stalled => {
                 let min = self.limits.min_bytes_per_s;

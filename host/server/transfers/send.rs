@@ -14,7 +14,7 @@ pub const PIECE_BYTES: usize = 64 << 10;
 /// Data of one answer, which counts until the last piece of it was sent.
 pub(in crate::server) struct Outgoing {
     shared: Arc<Shared>,
-    /// Of the whole answer.
+    /// Size of the whole answer.
     bytes: usize,
     left: Bytes,
 }
@@ -55,7 +55,7 @@ impl Outgoing {
         Outgoing { shared, bytes, left: data }
     }
 
-    /// Those of the whole answer.
+    /// Size of the whole answer.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
