@@ -147,9 +147,10 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
     let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
     // Where the host holds much already, a stream is given one message at a time.
     let is_partial = requests.is_partial();
-    let may_read = |held: usize| {
-        let has_room = || held < bytes_max && !call.grpc.transfers.is_tight();
-        held == 0 || is_partial.load(Ordering::Relaxed) || has_room()
+    let may_read = |running: usize, held: usize| {
+        let has_room = || held == 0 || held < bytes_max && !call.grpc.transfers.is_tight();
+        // A message that has begun is read on: its client must not wait for the host.
+        is_partial.load(Ordering::Relaxed) || running < READ_MAX && has_room()
     };
     let work = async {
         let mut turn = Turn::first();
@@ -158,7 +159,7 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
         let mut next = pin!(next(Arc::clone(&call), requests));
         let ended = loop {
             tokio::select! {
-                (requests, message) = &mut next, if running.len() < READ_MAX && may_read(held_bytes) => {
+                (requests, message) = &mut next, if may_read(running.len(), held_bytes) => {
                     match message {
                         Ok(Some(message)) => {
                             next.set(self::next(Arc::clone(&call), requests));
