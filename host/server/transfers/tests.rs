@@ -1,3 +1,5 @@
+//! The budget without sockets: what counts, what is refused, what is aborted.
+
 use super::*;
 use crate::policy::manifest::Server;
 use crate::policy::settings::Settings;
