@@ -6,7 +6,7 @@ use crate::support::{Client, Setup, eventually, replace};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -136,21 +136,22 @@ fn a_terminal_that_hangs_up_drains_the_host() {
 
 /// Both ends of a terminal. When the first is closed, it has hung up.
 fn terminal() -> (OwnedFd, OwnedFd) {
-    let (mut terminal, mut end) = (-1, -1);
-    // SAFETY: two integers are written, which are new descriptors on success.
+    // Closed on exec from the first moment: a host that another test starts meanwhile would keep the terminal open.
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: each call is given what the one before it has made, and the name has room for its end.
     unsafe {
-        let opened = libc::openpty(
-            &raw mut terminal,
-            &raw mut end,
-            std::ptr::null_mut(),
-            std::ptr::null(),
-            std::ptr::null(),
-        );
-        assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
-        // The host must not inherit the end that hangs up.
-        libc::fcntl(terminal, libc::F_SETFD, libc::FD_CLOEXEC);
-        libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC);
-        (OwnedFd::from_raw_fd(terminal), OwnedFd::from_raw_fd(end))
+        let terminal = libc::posix_openpt(flags);
+        assert!(terminal >= 0, "{}", std::io::Error::last_os_error());
+        let terminal = OwnedFd::from_raw_fd(terminal);
+        let mut name = [0; 128];
+        let fd = terminal.as_raw_fd();
+        let is_named = libc::grantpt(fd) == 0
+            && libc::unlockpt(fd) == 0
+            && libc::ptsname_r(fd, name.as_mut_ptr(), name.len()) == 0;
+        assert!(is_named, "{}", std::io::Error::last_os_error());
+        let end = libc::open(name.as_ptr(), flags);
+        assert!(end >= 0, "{}", std::io::Error::last_os_error());
+        (terminal, OwnedFd::from_raw_fd(end))
     }
 }
 
