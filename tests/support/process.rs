@@ -51,11 +51,15 @@ pub fn without_terminal(command: &mut Command) -> &mut Command {
 /// In a session of its own whose terminal is `terminal`.
 pub fn with_terminal(command: &mut Command, terminal: OwnedFd) -> &mut Command {
     without_terminal(command);
-    // SAFETY: one system call between fork and exec.
+    // SAFETY: two system calls between fork and exec.
     unsafe {
-        command.pre_exec(move || match libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) {
-            -1 => Err(std::io::Error::last_os_error()),
-            _ => Ok(()),
+        command.pre_exec(move || {
+            // Tests that run under `nohup` hand the host a SIGHUP that is ignored.
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            match libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            }
         })
     }
 }
