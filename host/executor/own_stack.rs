@@ -80,9 +80,9 @@ impl OwnStack {
             None => DefaultStack::new(STACK_BYTES)
                 .map_err(|error| Error::overloaded(format!("cannot make a stack for a run: {error}")))?,
         };
-        let outer = RUNNING.get();
+        let _outer = Outer(RUNNING.get());
         let body = |yielder: &Yielder<(), ()>, ()| {
-            let _outer = Outer(RUNNING.replace(yielder));
+            RUNNING.set(yielder);
             work()
         };
         // SAFETY: the coroutine runs to its end within this function, or is forgotten and never resumed. Its frames are
@@ -95,7 +95,6 @@ impl OwnStack {
                 Ok(Ok(result))
             }
             CoroutineResult::Yield(()) => {
-                RUNNING.set(outer);
                 std::mem::forget(coroutine);
                 Ok(Err(GivenUp))
             }
@@ -103,7 +102,7 @@ impl OwnStack {
     }
 }
 
-/// What ran before on this thread, which goes on.
+/// What ran before on this thread. It is set again however the run ends.
 struct Outer(*const Yielder<(), ()>);
 
 impl Drop for Outer {

@@ -4,7 +4,8 @@
 //! the transfer that would take longest to end is aborted to make room for a new one; refusing the new one would let
 //! slow clients shut out the rest. A transfer that falls below the minimum pace is aborted at any time.
 //!
-//! Requests that arrive in one piece and small answers are not counted: the limit of connections bounds them.
+//! Over HTTP, requests that arrive in one piece and answers up to 64 KiB are not counted: the limit of connections
+//! bounds them. Over gRPC, where a connection has many calls, that holds for messages and answers up to 4 KiB.
 
 mod pace;
 mod receive;

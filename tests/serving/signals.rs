@@ -1,28 +1,14 @@
 //! Signals in every state of the process: while it starts, serves, builds and stops.
 
+use crate::support::host::{Lines, follow};
 use crate::support::process::{Process, command, policy, with_terminal, without_terminal};
 use crate::support::slow::{ENDLESS, rounds, setup};
 use crate::support::{Client, Setup, eventually, replace};
 use serde_json::json;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-type Lines = Arc<Mutex<Vec<String>>>;
-
-fn gather(stream: impl Read + Send + 'static) -> Lines {
-    let lines = Lines::default();
-    let sink = Arc::clone(&lines);
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            sink.lock().unwrap().push(line);
-        }
-    });
-    lines
-}
 
 fn wait_for_line(lines: &Lines, parts: &[&str]) {
     let text = || lines.lock().unwrap().join("\n");
@@ -52,7 +38,7 @@ fn start(setup: Setup) -> (Process, Lines) {
     let mut command = command(&setup);
     without_terminal(&mut command).stderr(Stdio::piped());
     let mut process = Process::start(setup, &mut command);
-    let log = gather(process.child.stderr.take().expect("piped"));
+    let log = follow(process.child.stderr.take().expect("piped"));
     (process, log)
 }
 
@@ -125,7 +111,7 @@ fn a_terminal_that_hangs_up_drains_the_host() {
     command.stdin(end.try_clone().expect("another one"));
     with_terminal(&mut command, end).stderr(Stdio::piped());
     let mut process = Process::start(setup, &mut command);
-    let log = gather(process.child.stderr.take().expect("piped"));
+    let log = follow(process.child.stderr.take().expect("piped"));
     drop(command);
     process.addresses();
     drop(terminal);
@@ -207,8 +193,8 @@ fn the_first_process_of_a_container_ends_at_a_signal() {
         outer.args(unshare).arg(inner.get_program()).args(inner.get_args()).current_dir(setup.path(""));
         without_terminal(&mut outer).stderr(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start(setup, &mut outer);
-        let log = gather(process.child.stderr.take().expect("piped"));
-        let out = gather(process.child.stdout.take().expect("piped"));
+        let log = follow(process.child.stderr.take().expect("piped"));
+        let out = follow(process.child.stdout.take().expect("piped"));
         let first = if last == "drained" { &out } else { &log };
         wait_for_line(first, &[event]);
         // `unshare` waits for its only child, and passes its exit code on.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-type Lines = Arc<Mutex<Vec<String>>>;
+pub type Lines = Arc<Mutex<Vec<String>>>;
 
 /// A running host. Killed when dropped.
 pub struct Host {
@@ -222,7 +222,7 @@ impl Drop for Host {
 }
 
 /// The lines of a stream as they come.
-fn follow(stream: impl std::io::Read + Send + 'static) -> Lines {
+pub fn follow(stream: impl std::io::Read + Send + 'static) -> Lines {
     let lines = Lines::default();
     let sink = Arc::clone(&lines);
     std::thread::spawn(move || {
