@@ -187,6 +187,7 @@ pub fn loader(
         metrics: Arc::clone(metrics),
         runtime: runtime.clone(),
         library: settings.onnxruntime.clone(),
+        pipeline_limits: Default::default(),
     })
 }
 

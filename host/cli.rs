@@ -4,6 +4,7 @@ use crate::app;
 use crate::cancel::Cancel;
 use crate::config::PluginLimits;
 use crate::error::{Error, Result};
+use crate::graph;
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::metrics::Metrics;
 use crate::output;
@@ -11,6 +12,7 @@ use crate::plugin::{CONTRACT_VERSION, Engine, Grant, Plugin, Role};
 use crate::policy::files::{Files, hex_digest};
 use crate::policy::plan::{ModelName, Plan};
 use crate::policy::{Caller, Content, Description, Loader};
+use crate::predict::{StepLog, StepRecord};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// `hostler check FILE`
-pub fn check(file: &Path, resolve: Option<&str>, quick: bool) -> Result<bool> {
+pub fn check(file: &Path, resolve: Option<&str>, picture: Option<Picture>, quick: bool) -> Result<bool> {
     if file.extension().is_some_and(|extension| extension == "wasm") {
         return check_plugin(file);
     }
@@ -26,6 +28,19 @@ pub fn check(file: &Path, resolve: Option<&str>, quick: bool) -> Result<bool> {
     let plan = Plan::read(&app::absolute(file)?, &files).map_err(app::unplanned)?;
     if let Some(model) = resolve {
         output::print(describe_route(&plan, model)?);
+    }
+    for pipeline in plan.pipelines.values() {
+        let graph = &pipeline.graph;
+        output::print(match picture {
+            None => graph::text(graph),
+            Some(Picture::Mermaid) => graph::mermaid(graph),
+            Some(Picture::Dot) => graph::dot(graph),
+        });
+    }
+    plan.unused_by_steps().iter().for_each(output::print);
+    if picture.is_some() && !quick {
+        drop(Loaded::new(plan, &files)?);
+        return Ok(true);
     }
     let summary =
         format!("{} models, {} plugins, digest {}", plan.models.len(), plan.plugins.len(), plan.digest);
@@ -35,6 +50,13 @@ pub fn check(file: &Path, resolve: Option<&str>, quick: bool) -> Result<bool> {
     }
     output::print(format_args!("{}: ok ({summary})", file.display()));
     Ok(true)
+}
+
+/// How the graphs of pipelines are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Picture {
+    Mermaid,
+    Dot,
 }
 
 /// Everything of a manifest, loaded and checked, without listeners.
@@ -179,7 +201,7 @@ fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
 }
 
 /// `hostler predict REQUEST`: prints the result.
-pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
+pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<bool> {
     let limit = FileLimits::default().of(FileKind::Request);
     let text = if request == Path::new("-") {
         input_file::read_stream(std::io::stdin().lock(), limit)
@@ -218,15 +240,46 @@ pub fn predict(manifest: &Path, request: &Path) -> Result<bool> {
     let limits = &content.plan.settings.limits;
     let timeout = asked_time.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
     let parameters = asked.parameters.unwrap_or_default();
+    let steps = shows_steps.then(Arc::<StepLog>::default);
     let result = runtime.block_on(route.sample(
         &content,
         &asked.data,
         &parameters,
         timeout.min(limits.max_timeout),
         &Cancel::default(),
-    ))?;
-    output::print(String::from_utf8_lossy(&result));
+        steps.clone(),
+    ));
+    // A failed request is when they are wanted most.
+    steps.iter().flat_map(|steps| steps.take()).for_each(|step| show_step(&step));
+    output::print(String::from_utf8_lossy(&result?));
     Ok(true)
+}
+
+/// Characters of a tensor's values that are shown.
+const VALUES_SHOWN: usize = 160;
+
+fn show_step(step: &StepRecord) {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let StepRecord { step: name, model, outcome, why, inputs, outputs, time, queue } = step;
+    let time = match *outcome {
+        "skipped" => String::new(),
+        _ => format!(" in {:.2} ms and {:.2} ms of waiting", ms(*time), ms(*queue)),
+    };
+    let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    output::print(format_args!("step {name} ({model}) {outcome}{time}{why}"));
+    for (sign, tensors) in [("<-", inputs), ("->", outputs)] {
+        for tensor in tensors {
+            let mut values = Vec::new();
+            // What cannot be shown as JSON is shown without values.
+            let _ = crate::predict::encode_tensor(tensor, false, &mut values);
+            let values = String::from_utf8_lossy(&values);
+            let shown: String = values.chars().take(VALUES_SHOWN).collect();
+            let more = if shown.len() < values.len() { "…" } else { "" };
+            let (datatype, shape) =
+                (tensor.datatype().as_str(), crate::predict::format_shape(tensor.shape()));
+            output::print(format_args!("  {sign} {} {datatype}{shape} {shown}{more}", tensor.name()));
+        }
+    }
 }
 
 /// `hostler wit FOLDER`: files that exist with other content are somebody's, and stay unless `force` says

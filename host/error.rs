@@ -97,6 +97,7 @@ struct Inner {
     field: Option<String>,
     model: Option<String>,
     plugin: Option<String>,
+    step: Option<String>,
     source: Option<String>,
     transient: bool,
     ground: Ground,
@@ -120,6 +121,7 @@ impl Error {
             field: None,
             model: None,
             plugin: None,
+            step: None,
             source: None,
             transient: false,
             ground: Ground::Host,
@@ -176,6 +178,29 @@ impl Error {
     /// The model that was asked. The first one named stays.
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.0.model.get_or_insert(model.into());
+        self
+    }
+
+    /// The step of a pipeline that failed. In a pipeline that is a step itself: `outer.inner`.
+    pub fn step(mut self, step: &str) -> Self {
+        self.0.step = Some(match self.0.step.take() {
+            Some(inner) => format!("{step}.{inner}"),
+            None => step.to_owned(),
+        });
+        self
+    }
+
+    /// The same about another field.
+    pub fn with_field(mut self, field: String) -> Self {
+        self.0.field = Some(printable(cut(field, NAME_BYTES_MAX)));
+        self
+    }
+
+    /// What is wrong is not in the caller's request, but in what was made of it.
+    pub fn as_failure(mut self) -> Self {
+        self.0.kind = Kind::Failed;
+        self.0.ground = Ground::Host;
+        self.0.field = None;
         self
     }
 
@@ -265,6 +290,10 @@ impl Error {
 
     pub fn plugin_name(&self) -> Option<&str> {
         self.0.plugin.as_deref()
+    }
+
+    pub fn step_name(&self) -> Option<&str> {
+        self.0.step.as_deref()
     }
 
     /// Whether the cause may pass by itself: the fault is not in what was given.

@@ -15,7 +15,8 @@
 //! | [`jobs`] | requests in the background: states, budgets, retries, results that are kept |
 //! | [`router`] | a request's way, once for all protocols: resolve, deadline, submit, account |
 //! | [`policy`] | manifest, plan, running policy; `reload` is its only writer, what clients load and unload an `overlay` over the manifest, `load` the only place that knows concrete executors; [`access_log`] beside it |
-//! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions, whose runs have stacks of their own; remotes that are asked; plugins that stand before them |
+//! | [`executor`] | named places that run models: queues, workers, ONNX Runtime sessions, whose runs have stacks of their own; remotes that are asked; plugins that stand before them; pipelines that call others |
+//! | [`graph`] | graphs of models: what a pipeline is made of, its checks, conditions and pictures |
 //! | [`plugin`] | WebAssembly components: the engine, instances, limits, what guests may call and remember, and the servers that they may ask |
 //! | [`offload`] | threads for reading and writing large bodies |
 //! | [`input_file`] | reads files that users name: regular ones only, within bounds |
@@ -56,6 +57,7 @@ pub mod config;
 pub mod drill;
 pub mod error;
 pub mod executor;
+pub mod graph;
 pub mod input_file;
 pub mod jobs;
 pub mod metrics;
@@ -69,3 +71,4 @@ pub mod proto;
 pub mod router;
 pub mod server;
 pub mod shutdown;
+mod wait_list;

@@ -3,6 +3,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::{Args, Parser, Subcommand};
+use hostler::cli::Picture;
 use hostler::plugin::compiler::{self, child::Task};
 use hostler::{app, cli, drill, output, shutdown};
 use std::net::SocketAddr;
@@ -78,6 +79,9 @@ struct Check {
     /// Print where requests for this model go: `echo` or `echo:v1`.
     #[arg(long, value_name = "MODEL")]
     resolve: Option<String>,
+    /// Print the graphs of pipelines as the source of a picture.
+    #[arg(long, value_name = "FORMAT", value_parser = ["mermaid", "dot"])]
+    graph: Option<String>,
     /// Read the manifest and its files only: compile no plugin, load no model, run no checks.
     #[arg(long)]
     quick: bool,
@@ -116,6 +120,9 @@ struct Predict {
     /// The manifest with the model.
     #[arg(long, default_value = "hostler.toml", value_name = "FILE")]
     manifest: PathBuf,
+    /// Print what each step of a pipeline read, gave and took, and why it ran or did not.
+    #[arg(long)]
+    steps: bool,
 }
 
 #[derive(Args)]
@@ -166,9 +173,12 @@ fn main() -> ExitCode {
             return compiler::child::run(&Task { bytes, concurrent, threads, cpu_s, memory_bytes, parent });
         }
         Action::Serve(serve) => serve.run(),
-        Action::Check(Check { file, resolve, quick }) => cli::check(&file, resolve.as_deref(), quick),
+        Action::Check(Check { file, resolve, graph, quick }) => {
+            let picture = graph.map(|format| if format == "dot" { Picture::Dot } else { Picture::Mermaid });
+            cli::check(&file, resolve.as_deref(), picture, quick)
+        }
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
-        Action::Predict(Predict { request, manifest }) => cli::predict(&manifest, &request),
+        Action::Predict(Predict { request, manifest, steps }) => cli::predict(&manifest, &request, steps),
         Action::Drill(Drill { manifest, seconds, connections, swaps_per_second, json, only }) => {
             drill::run(&drill::Options {
                 manifest,

@@ -5,12 +5,14 @@
 mod count;
 mod families;
 mod jobs;
+mod pipelines;
 mod reload;
 
 use crate::output;
 pub use count::Count;
 pub use families::{Change, Definition, Families, Family, FamilyKind, Refusal};
 pub use jobs::JobMetrics;
+pub use pipelines::PipelineMetrics;
 use prometheus::proto::MetricFamily;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -89,6 +91,7 @@ pub struct Metrics {
     pub buffered_bytes: IntGauge,
     pub transfers_aborted: IntCounterVec,
     pub jobs: JobMetrics,
+    pub pipelines: PipelineMetrics,
     plugins: families::Plugins,
     uptime: Gauge,
     started: std::time::Instant,
@@ -317,6 +320,7 @@ impl Metrics {
                 &["direction", "reason"],
             ),
             jobs: JobMetrics::new(&registry),
+            pipelines: PipelineMetrics::new(&registry),
             plugins: families::Plugins::default(),
             uptime: register(
                 &registry,

@@ -5,7 +5,7 @@
 
 use crate::access_log::Entry;
 use crate::error::{Error, Kind, Result};
-use crate::executor::Call;
+use crate::executor::{Call, Order};
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
 use crate::policy::tally::Outcome;
@@ -65,7 +65,10 @@ impl Router {
     ) -> Journey {
         let Picked { policy, shadow } = self.live.pick(&Caller { request_id: &id, header });
         let trace = header(TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX).map(Into::into);
+        let headers = policy.content.sticky_headers();
+        let headers = headers.filter_map(|name| Some((name.to_owned(), header(name)?))).collect();
         Journey {
+            headers,
             router: Arc::clone(self),
             policy,
             shadow,
@@ -111,6 +114,8 @@ pub struct Ask {
     pub parameters: Parameters,
     /// The caller's own timeout.
     pub timeout: Option<Duration>,
+    /// The outputs that it wants, if not all.
+    pub outputs: Option<Arc<[String]>>,
 }
 
 /// One request, from its name to its answer or to the end of its stream.
@@ -124,6 +129,8 @@ pub struct Journey {
     batch: bool,
     id: Arc<str>,
     trace: Option<Arc<str>>,
+    /// Those that routing rules look at, for the models that are called on the way.
+    headers: Arc<[(String, String)]>,
     protocol: &'static str,
     started: Instant,
     route: Option<InUse>,
@@ -270,6 +277,8 @@ impl Journey {
         let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
         let mut context = Context::new(id, name, version, Some(deadline));
         context.trace.clone_from(&self.trace);
+        context.headers = Arc::clone(&self.headers);
+        context.outputs = ask.outputs;
         context.parameters = ask.parameters;
         context.models = Some(Arc::clone(&self.policy.content) as _);
         Call {
@@ -279,6 +288,7 @@ impl Journey {
             callable: Arc::clone(&route.callable),
             batching: route.batching,
             runs: Some(Arc::clone(&route.statistics.runs)),
+            order: Order::New,
         }
     }
 

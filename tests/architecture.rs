@@ -13,11 +13,11 @@ const LAYERS: [&[&str]; 13] = [
     &["router"],
     &["policy", "access_log"],
     &["executor"],
-    &["plugin", "offload"],
+    &["plugin", "offload", "graph"],
     &["input_file"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel", "private_folder"],
-    &["alarm", "error", "output", "proto"],
+    &["alarm", "error", "output", "proto", "wait_list"],
 ];
 
 /// Files may be a little longer than a reader likes, not much.
@@ -122,7 +122,8 @@ fn every_file_says_what_it_is_for_and_is_not_too_long() {
 
 #[test]
 fn only_load_knows_concrete_executors() {
-    let concrete = ["OnnxExecutor", "ThreadPoolExecutor", "TritonExecutor", "CustomExecutor"];
+    let concrete =
+        ["OnnxExecutor", "ThreadPoolExecutor", "TritonExecutor", "CustomExecutor", "PipelineExecutor"];
     let faults: Vec<String> = host_sources()
         .into_iter()
         .filter(|(module, path, text)| {

@@ -77,8 +77,10 @@ pub fn movable(ground: &Ground) -> Vec<(String, Vec<String>)> {
                     own.is_some_and(|own| sessions.device == own.device)
                 }
                 (SourcePlan::Plugin(_), _) => executor.kind() == ExecutorKind::ThreadPool,
+                (SourcePlan::Pipeline(_), _) => executor.kind() == ExecutorKind::Pipeline,
                 // A plugin of its own may alter the answers.
                 (_, ExecutorPlan::Custom { .. }) => false,
+                (_, ExecutorPlan::Pipeline { .. }) => false,
                 // What is there is not known to be the same.
                 (SourcePlan::Remote { .. }, _) | (_, ExecutorPlan::Triton { .. }) => false,
             };

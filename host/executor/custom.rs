@@ -11,7 +11,9 @@ use super::places::{Place, Places};
 use super::pool::{PoolMetrics, STREAM_BUFFER};
 use super::target::ModelTarget;
 use super::threads::{Threads, some_at_once};
-use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs, with_channels};
+use super::{
+    BoxFuture, Call, Callable, Executor, Lent, Order, Sink, Source, Status, check_outputs, with_channels,
+};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plugin::{Answered, PluginExecutor};
@@ -119,31 +121,15 @@ impl Executor for CustomExecutor {
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        let context = Arc::clone(&call.context);
-        let place = self.shared.places.take(smallvec![Arc::clone(&context)])?;
-        let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
-        let admitted = Instant::now();
-        let lends = call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
-        let lease = lends.then(Arc::<Lease>::default);
-        let lent_with = lease.clone();
-        let shared = Arc::clone(&self.shared);
-        let work = async move {
-            let sink = Sink::begun(sender, &call, admitted);
-            shared.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
-            // Large, so it is made by the thread that runs it, which then frees it cheaply.
-            Box::pin(shared.run(call, sink, lease, Some(place))).await
-        };
-        match lent_with {
-            None => drop(self.shared.threads.spawn(async move { work.await.give() })),
-            Some(lease) => {
-                let home = self.shared.threads.handle().clone();
-                let lent = Lent::new(context, lease, Terms::OneCall, Box::pin(work), home.into());
-                if let Err(refused) = self.shared.inner.lend(lent) {
-                    refused.go_home();
-                }
-            }
-        }
-        Ok(responses)
+        let place = self.shared.places.take(smallvec![Arc::clone(&call.context)])?;
+        Ok(self.begin(call, place))
+    }
+
+    fn submit_begun(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
+        Box::pin(async move {
+            let place = self.shared.places.take_begun(Arc::clone(&call.context), since).await;
+            Ok(self.begin(call, place))
+        })
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
@@ -175,6 +161,36 @@ impl Executor for CustomExecutor {
 
     fn running(&self) -> Vec<String> {
         self.shared.places.running()
+    }
+}
+
+impl CustomExecutor {
+    /// Begins an admitted call.
+    fn begin(&self, call: Call, place: Place) -> Responses {
+        let context = Arc::clone(&call.context);
+        let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
+        let admitted = Instant::now();
+        let lends = call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
+        let lease = lends.then(Arc::<Lease>::default);
+        let lent_with = lease.clone();
+        let shared = Arc::clone(&self.shared);
+        let work = async move {
+            let sink = Sink::begun(sender, &call, admitted);
+            shared.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
+            // Large, so it is made by the thread that runs it, which then frees it cheaply.
+            Box::pin(shared.run(call, sink, lease, Some(place))).await
+        };
+        match lent_with {
+            None => drop(self.shared.threads.spawn(async move { work.await.give() })),
+            Some(lease) => {
+                let home = self.shared.threads.handle().clone();
+                let lent = Lent::new(context, lease, Terms::OneCall, Box::pin(work), home.into());
+                if let Err(refused) = self.shared.inner.lend(Order::New, lent) {
+                    refused.go_home();
+                }
+            }
+        }
+        responses
     }
 }
 

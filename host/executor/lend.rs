@@ -47,6 +47,8 @@ pub(super) enum Terms {
     OneCall,
     /// It has its turn like any call here: the worker is its own until it waits.
     Turn,
+    /// A pipeline: it runs those of its steps here that it waits for alone.
+    Steps,
 }
 
 /// Where guests that wait are.
@@ -162,7 +164,7 @@ impl Lent {
             state.notified = false;
             state.calls_left = match self.terms {
                 Terms::OneCall => 1,
-                Terms::Turn => u32::MAX,
+                Terms::Turn | Terms::Steps => u32::MAX,
             };
         }
         let waker = Waker::from(Arc::clone(&self.lease));
@@ -175,7 +177,7 @@ impl Lent {
             match asked {
                 Asked::Run(call) => {
                     let outcome = runtime.block_on(call.run());
-                    if let (Err(error), Terms::OneCall) = (&outcome, self.terms) {
+                    if let (Err(error), Terms::OneCall | Terms::Steps) = (&outcome, self.terms) {
                         failed(error);
                     }
                     self.lease.ended(outcome);
@@ -199,7 +201,7 @@ impl Lent {
         let mut poll = || self.work.as_mut().poll(&mut Task::from_waker(waker));
         held::by_guest(executor, &self.lease, || match self.terms {
             Terms::OneCall => with_ticks(TICKS, poll),
-            Terms::Turn => poll(),
+            Terms::Turn | Terms::Steps => poll(),
         })
     }
 }

@@ -15,6 +15,7 @@ mod load_limit;
 mod onnx;
 mod onnx_source;
 mod own_stack;
+pub mod pipeline;
 mod places;
 mod pool;
 mod queue;
@@ -40,6 +41,7 @@ pub use lend::Lent;
 pub use load_limit::LoadLimit;
 pub use onnx::OnnxExecutor;
 pub use onnx_source::{ExternalFiles, OnnxSource};
+pub use pipeline::{PipelineExecutor, PipelineModel};
 pub use pool::PoolConfig;
 pub use runs::{Runs, RunsOfSize};
 pub use session::{Device, SessionConfig};
@@ -81,9 +83,16 @@ pub trait Executor: Send + Sync {
     /// Admits all calls as one unit, or none. The answers are in the order of the calls.
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>>;
 
+    /// Admits a call of work that has begun at `since`. It waits for its place, before calls that are new, and is never
+    /// Overloaded: its deadline bounds it.
+    fn submit_begun(&self, call: Call, _since: Instant) -> BoxFuture<'_, Result<Responses>> {
+        let submitted = self.submit(call);
+        Box::pin(std::future::ready(submitted))
+    }
+
     /// Lends a worker to work that will make a call here. Its place is that of a call. Gives the work back where
     /// there is no room, or are no workers. Never blocks.
-    fn lend(&self, lent: Lent) -> Result<(), Lent> {
+    fn lend(&self, _order: Order, lent: Lent) -> Result<(), Lent> {
         Err(lent)
     }
 
@@ -114,6 +123,8 @@ pub enum Source {
     Remote { name: String, version: Option<String>, twin: Option<Twin> },
     /// A plugin in the role `streaming-model`. A call of an idempotent one may run again after a fault beside it.
     Streaming { plugin: Arc<crate::plugin::StreamingModel>, idempotent: bool },
+    /// A graph of models.
+    Pipeline(Arc<PipelineModel>),
 }
 
 /// An ONNX file that is said to be the same model as a remote one.
@@ -127,6 +138,14 @@ fn refuse_remote(executor: &str, kind: &str, model: &str) -> Error {
     Error::invalid(format!(
         "executor \"{executor}\" is of kind {kind} and runs models itself, but the model is \"{model}\" of a remote; name \
          an executor of kind triton"
+    ))
+}
+
+/// What every executor but `pipeline` says of a pipeline.
+fn refuse_pipeline(executor: &str, kind: &str) -> Error {
+    Error::invalid(format!(
+        "executor \"{executor}\" is of kind {kind}, but the model is a pipeline; name an executor of kind pipeline, such as \
+         \"pipeline\""
     ))
 }
 
@@ -152,6 +171,11 @@ pub trait Callable: Send + Sync {
 
     /// The model itself if its calls wait side by side in an instance that they share: they need no worker.
     fn shared(&self) -> Option<&SharedCallable> {
+        None
+    }
+
+    /// The graph itself, if it is one.
+    fn pipeline(&self) -> Option<&PipelineModel> {
         None
     }
 
@@ -181,6 +205,19 @@ pub struct Call {
     pub batching: Option<Batching>,
     /// Where runs of the callable are counted; none for checks and copies.
     pub runs: Option<Arc<Runs>>,
+    pub order: Order,
+}
+
+/// Which calls go first: those that go on with what has begun, the oldest request first; then what is new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// It is admitted or refused at once.
+    #[default]
+    New,
+    /// Of a request that has begun then. It waits instead of being refused.
+    Begun(Instant),
+    /// The same for what is repeated in a loop: it waits behind what is new now.
+    Again(Instant),
 }
 
 /// The calls of a batch, each with its way back, and the callers' ends of these.
@@ -250,6 +287,13 @@ impl Sink {
         // A caller that is behind costs the model no time.
         self.lap(Instant::now());
         sent
+    }
+
+    /// Ends the stream with an error, though the work holds on to something still.
+    fn fail(&mut self, error: &Error) {
+        if let Some(sender) = &mut self.sender {
+            sender.fail(error.clone());
+        }
     }
 
     /// Gives the last response now, though the work goes on: the caller waits no longer and cancels nothing.

@@ -3,12 +3,13 @@
 use super::pool::{PoolConfig, WorkerPool};
 use super::session::{OnnxModel, SessionConfig};
 use super::workers::Workers;
-use super::{Call, Callable, Executor, Lent, Source, Status};
+use super::{BoxFuture, Call, Callable, Executor, Lent, Order, Source, Status};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::predict::Responses;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub struct OnnxExecutor {
     workers: Workers,
@@ -51,6 +52,7 @@ impl Executor for OnnxExecutor {
             }
             Source::Plugin(plugin) => Err(self.runs_no_plugin(plugin.name())),
             Source::Streaming { plugin, .. } => Err(self.runs_no_plugin(plugin.name())),
+            Source::Pipeline(_) => Err(super::refuse_pipeline(self.name(), Self::KIND)),
             Source::Remote { name, .. } => Err(super::refuse_remote(self.name(), Self::KIND, name)),
         }
     }
@@ -59,12 +61,16 @@ impl Executor for OnnxExecutor {
         self.workers.submit(call)
     }
 
+    fn submit_begun(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
+        Box::pin(self.workers.submit_begun(call, since))
+    }
+
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         self.workers.submit_batch(calls)
     }
 
-    fn lend(&self, lent: Lent) -> Result<(), Lent> {
-        self.workers.lend(lent)
+    fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
+        self.workers.lend(order, lent)
     }
 
     fn status(&self) -> Status {

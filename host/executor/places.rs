@@ -9,9 +9,10 @@ use super::pool::PoolMetrics;
 use super::running::OVERDUE_AFTER;
 use crate::error::{Error, Result};
 use crate::predict::Context;
+use crate::wait_list::WaitList;
 use prometheus::IntCounter;
 use slab::Slab;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub(super) type Members = SmallVec<[Arc<Context>; 1]>;
 pub(super) struct Places {
     taken: Mutex<Slab<Members>>,
     bound: Option<Bound>,
+    /// Begun work that waits for a place.
+    waiting: WaitList,
 }
 
 struct Bound {
@@ -42,18 +45,29 @@ impl Places {
     pub fn bounded(executor: Arc<str>, workers: usize, metrics: &PoolMetrics) -> Arc<Self> {
         let (overloaded, overdue) = (metrics.overloaded.clone(), metrics.overdue.clone());
         let bound = Some(Bound { executor, workers, overloaded, overdue });
-        Arc::new(Places { taken: Mutex::default(), bound })
+        Arc::new(Places { taken: Mutex::default(), bound, waiting: WaitList::default() })
     }
 
     /// A place for an admission, or Overloaded.
     pub fn take(self: &Arc<Self>, calls: Members) -> Result<Place> {
-        self.try_take(calls).map_err(|bound| {
+        let refused = match &self.bound {
+            // What has begun goes before what is new.
+            Some(bound) if !self.waiting.is_empty() => Err(bound),
+            _ => self.try_take(calls),
+        };
+        refused.map_err(|bound| {
             bound.overloaded.inc();
             Error::overloaded(format!(
                 "executor \"{}\": {} calls are in flight, which is as many as its workers",
                 bound.executor, bound.workers
             ))
         })
+    }
+
+    /// A place for a call of work that has begun at `since`: it waits for one.
+    pub async fn take_begun(self: &Arc<Self>, call: Arc<Context>, since: Instant) -> Place {
+        let attempt = || self.try_take(smallvec![Arc::clone(&call)]).ok();
+        self.waiting.wait(since, attempt).await
     }
 
     /// A place for a part of what has one already, if there is one to spare.
@@ -108,6 +122,7 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let calls = self.places.lock().remove(self.key);
+        self.places.waiting.freed();
         if let Some(bound) = self.places.bound.as_ref().filter(|_| are_overdue(&calls)) {
             bound.overdue.inc();
         }
@@ -125,7 +140,6 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::metrics::Metrics;
-    use smallvec::smallvec;
 
     fn context() -> Arc<Context> {
         Arc::new(Context::new("id".into(), "m".into(), "1".into(), None))

@@ -8,7 +8,7 @@ use super::batch::{Batch, BatchMetrics, Member};
 use super::dispatch::{HELD_BACK, State};
 use super::lend::Begun;
 use super::queue::{Admission, Job, Work};
-use super::{Call, Lent, Sink, Status, with_channels};
+use super::{Call, Lent, Order, Sink, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::predict::{Responses, channel};
@@ -114,8 +114,8 @@ impl WorkerPool {
     }
 
     /// See [`Executor::lend`](super::Executor::lend). Work that is refused can go elsewhere, so it is not counted.
-    pub fn lend(&self, lent: Lent) -> Result<(), Lent> {
-        let job = Job::lent(lent, Instant::now());
+    pub fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
+        let job = Job::lent(lent, Instant::now()).in_order(order);
         self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
             Some(Job { work: Work::Lent(lent), .. }) => lent,
             _ => unreachable!("what was to be admitted comes back"),
@@ -208,8 +208,9 @@ impl Shared {
         let wake = {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
-            let free = self.config.workers.saturating_sub(state.busy() + state.queue.begun());
-            let full = |state: &State| state.queue.len() >= self.config.queue + free;
+            let free = self.config.workers.saturating_sub(state.busy() + state.queue.going_on());
+            let is_new = jobs.order() == Order::New;
+            let full = |state: &State| is_new && state.queue.len() >= self.config.queue + free;
             if full(&state) {
                 self.metrics.timeouts.inc_by(state.queue.forget_abandoned());
             }

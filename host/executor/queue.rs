@@ -1,7 +1,7 @@
 //! What waits for the workers of a pool, in order: admissions, and the jobs in them.
 
 use super::batch::{expected_rows, goes_with};
-use super::{Batching, Call, Lent};
+use super::{Batching, Call, Lent, Order};
 use crate::error::Kind;
 use crate::predict::{Context, Sender};
 use smallvec::SmallVec;
@@ -15,6 +15,7 @@ pub(super) struct Job {
     pub admitted: Instant,
     /// Rows that it adds to a batch, as far as is known before preprocess.
     rows: usize,
+    order: Order,
 }
 
 pub(super) enum Work {
@@ -24,12 +25,16 @@ pub(super) enum Work {
 
 impl Job {
     pub fn call(call: Call, sender: Sender, admitted: Instant) -> Self {
-        let rows = expected_rows(&call);
-        Job { work: Work::Call(call, sender), admitted, rows }
+        let (rows, order) = (expected_rows(&call), call.order);
+        Job { work: Work::Call(call, sender), admitted, rows, order }
     }
 
     pub fn lent(lent: Lent, admitted: Instant) -> Self {
-        Job { work: Work::Lent(lent), admitted, rows: 1 }
+        Job { work: Work::Lent(lent), admitted, rows: 1, order: Order::New }
+    }
+
+    pub fn in_order(self, order: Order) -> Self {
+        Job { order, ..self }
     }
 
     pub fn context(&self) -> &Arc<Context> {
@@ -72,7 +77,10 @@ impl Job {
 
 #[derive(Default)]
 pub(super) struct Queue {
+    /// Those of work that has begun come first, the oldest before.
     admissions: VecDeque<Admission>,
+    /// Those among them of work that has begun; each is one job.
+    going_on: usize,
     /// What has waited and is to go on. It holds no place here.
     begun: VecDeque<Job>,
 }
@@ -104,6 +112,10 @@ impl Admission {
         self.len() == 0
     }
 
+    pub fn order(&self) -> Order {
+        self.front().map_or(Order::New, |job| job.order)
+    }
+
     pub fn front(&self) -> Option<&Job> {
         self.first.as_ref().or_else(|| self.rest.front())
     }
@@ -123,9 +135,9 @@ impl Admission {
 }
 
 impl Queue {
-    /// Admissions that wait.
+    /// New admissions that wait: those of work that has begun have no bound.
     pub fn len(&self) -> usize {
-        self.admissions.len()
+        self.admissions.len() - self.going_on
     }
 
     pub fn jobs(&self) -> usize {
@@ -135,6 +147,11 @@ impl Queue {
     /// Jobs that have waited and are to go on.
     pub fn begun(&self) -> usize {
         self.begun.len()
+    }
+
+    /// All jobs of work that has begun.
+    pub fn going_on(&self) -> usize {
+        self.begun.len() + self.going_on
     }
 
     /// When the first of all came.
@@ -163,22 +180,31 @@ impl Queue {
     }
 
     pub fn push(&mut self, admission: Admission) {
-        if !admission.is_empty() {
-            self.admissions.push_back(admission);
+        if admission.is_empty() {
+            return;
         }
+        self.going_on += usize::from(admission.order() != Order::New);
+        let Order::Begun(since) = admission.order() else {
+            return self.admissions.push_back(admission);
+        };
+        let is_before = |other: &Admission| matches!(other.order(), Order::Begun(other) if other <= since);
+        let at = self.admissions.iter().take_while(|other| is_before(other)).count();
+        self.admissions.insert(at, admission);
     }
 
     /// Work that nobody waits for any more gives its place free. Returns how much of it ran out of time.
     pub fn forget_abandoned(&mut self) -> u64 {
-        let mut expired = 0;
+        let (mut expired, mut going_on) = (0, 0);
         for admission in &mut self.admissions {
             admission.retain(|job| {
                 let reason = job.context().stopped();
+                going_on += usize::from(reason.is_none() && job.order != Order::New);
                 expired += u64::from(reason.as_ref().is_some_and(|reason| reason.kind() == Kind::Deadline));
                 reason.is_none()
             });
         }
         self.admissions.retain(|admission| !admission.is_empty());
+        self.going_on = going_on;
         expired
     }
 
@@ -191,6 +217,7 @@ impl Queue {
         let index = self.first_ready(hurry)?;
         let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
         let job = admission.pop_front().expect("invariant: no admission is empty");
+        self.going_on -= usize::from(job.order != Order::New);
         if !admission.is_empty() {
             self.admissions.push_back(admission);
         }
@@ -257,6 +284,7 @@ impl Queue {
                         return;
                     }
                     rows += job.rows;
+                    self.going_on -= usize::from(job.order != Order::New);
                     jobs.extend(admission.pop_front());
                     if one_each || rows == rows_max {
                         break;

@@ -10,7 +10,7 @@ use super::lend::{Answer, Back, Home, Lease, LentCall, Terms};
 use super::places::Places;
 use super::pool::{STREAM_BUFFER, WorkerPool};
 use super::threads::{Threads, some_at_once};
-use super::{Call, Lent, Sink, with_channels};
+use super::{Call, Lent, Order, Sink, with_channels};
 use crate::error::{Error, Result};
 use crate::plugin::Permit;
 use crate::predict::{Payload, Response, Responses, channel};
@@ -47,6 +47,13 @@ impl Room {
         calls.into_iter().zip(permits).map(|(call, permit)| self.start(call, permit)).collect()
     }
 
+    /// Begins a call of work that has begun at `since`, once its model has a place for it.
+    pub async fn submit_begun(&self, call: Call, since: Instant) -> Result<Responses> {
+        let model = call.callable.shared().expect("invariant: only calls of shared models come here");
+        let permit = model.admit_begun(since).await?;
+        self.start(call, permit)
+    }
+
     fn start(&self, call: Call, permit: Permit) -> Result<Responses> {
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
@@ -81,7 +88,10 @@ impl Room {
 
     /// Begins a call with a guest that may wait for other models, or refuses it, at once.
     pub fn begin(&self, call: Call, pool: &Arc<WorkerPool>) -> Result<Responses> {
-        self.check_space(pool)?;
+        let order = call.order;
+        if order == Order::New {
+            self.check_space(pool)?;
+        }
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let (lease, admitted) = (Arc::<Lease>::default(), Instant::now());
@@ -100,7 +110,7 @@ impl Room {
         match held::begins(pool.name()) {
             // The guest that calls waits for nothing else.
             Some(worker) => pool.run_here(lent, &worker),
-            None => pool.lend(lent).map_err(|_| pool.refusal())?,
+            None => pool.lend(order, lent).map_err(|_| pool.refusal())?,
         }
         Ok(responses)
     }
@@ -164,7 +174,7 @@ async fn run(
     pool: &WorkerPool,
     lease: Option<&Lease>,
 ) -> Result<Option<Response>> {
-    let Call { context, input, callable, batching, runs, .. } = call;
+    let Call { context, input, callable, batching, runs, order, .. } = call;
     let inputs = sink.preprocess(input, &*callable).await?;
     if callable.waits() {
         return sink.run(&*callable, inputs).await;
@@ -177,8 +187,15 @@ async fn run(
             let part = Arc::new(context.part(context.deadline));
             let _leaving = context.cancellation.cancels(&part);
             let input = Payload::Tensors(inputs);
-            let call =
-                Call { context: Arc::clone(&part), input, transformer: None, callable, batching, runs };
+            let call = Call {
+                context: Arc::clone(&part),
+                input,
+                transformer: None,
+                callable,
+                batching,
+                runs,
+                order,
+            };
             let mut responses = pool.submit(call)?;
             let outcome = responses.one().await.and_then(Response::tensors);
             // Whoever waits for the end of this work waits for that of its part.

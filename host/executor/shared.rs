@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::plugin::{Helms, Permit, StreamingModel};
 use crate::predict::{Context, Metadata, Sender, Tensor, channel};
 use std::sync::Arc;
+use std::time::Instant;
 
 pub struct SharedCallable {
     plugin: Arc<StreamingModel>,
@@ -20,6 +21,11 @@ impl SharedCallable {
 
     pub(super) fn admit(&self) -> Result<Permit> {
         self.plugin.admit()
+    }
+
+    /// The same for work that has begun at `since`, which waits.
+    pub(super) async fn admit_begun(&self, since: Instant) -> Result<Permit> {
+        self.plugin.admit_begun(since).await
     }
 
     /// See [`StreamingModel::helms`].

@@ -2,7 +2,7 @@
 
 use super::held;
 use super::lend::{Lease, LentCall};
-use super::{Batching, Call, Callable, Executor, Runs};
+use super::{Batching, Call, Callable, Executor, Order, Runs};
 use crate::error::{Error, Result};
 use crate::predict::{Context, Outputs, Payload, Responses, Target, Tensor, check_inputs, explain_check};
 use std::sync::Arc;
@@ -67,7 +67,55 @@ impl ModelTarget {
             callable: Arc::clone(&self.callable),
             batching: self.batching,
             runs: self.runs.clone(),
+            order: Order::New,
         })
+    }
+
+    /// Begins a call of a step of a pipeline, which is never Overloaded. `context` is that of the call itself.
+    pub(super) async fn start_step(
+        &self,
+        context: &Arc<Context>,
+        inputs: Vec<Tensor>,
+        order: Order,
+    ) -> Result<Responses> {
+        let call = Call {
+            context: Arc::clone(context),
+            input: Payload::Tensors(inputs),
+            transformer: None,
+            callable: Arc::clone(&self.callable),
+            batching: self.batching,
+            runs: self.runs.clone(),
+            order,
+        };
+        match order {
+            Order::New => self.executor.submit(call),
+            Order::Begun(since) | Order::Again(since) => self.executor.submit_begun(call, since).await,
+        }
+    }
+
+    /// Runs a call of a step on the worker that polls this, if that is one of the model's executor and nothing else is
+    /// to be done meanwhile; gives the inputs back if not.
+    pub(super) async fn run_step(
+        &self,
+        context: &Arc<Context>,
+        inputs: Vec<Tensor>,
+    ) -> std::result::Result<Result<Vec<Tensor>>, Vec<Tensor>> {
+        let lease = held::lease(self.executor.name()).filter(|_| self.runs_at_once());
+        let Some(lease) = lease else { return Err(inputs) };
+        let callable = Arc::clone(&self.callable);
+        let call = LentCall { context: Arc::clone(context), callable, inputs, runs: self.runs.clone() };
+        let outputs = lease.run(call).await;
+        Ok(outputs.and_then(|outputs| outputs.ok_or_else(|| Error::failed("the model gave no response"))))
+    }
+
+    /// Whether a call of it may run on the worker that polls its caller.
+    pub(super) fn runs_at_once(&self) -> bool {
+        self.batching.is_none() && !self.callable.waits() && self.callable.shared().is_none()
+    }
+
+    /// Holds inputs against what the model takes.
+    pub(super) fn check_step(&self, inputs: &[Tensor]) -> Result<()> {
+        check_inputs(self.callable.metadata(), inputs).map_err(|error| explain_check(error, inputs))
     }
 
     /// The context of a call with these inputs, if there can be one.

@@ -3,13 +3,16 @@
 use super::pool::{PoolConfig, WorkerPool};
 use super::session::{Device, OnnxModel, SessionConfig};
 use super::workers::Workers;
-use super::{BoxFuture, Call, Callable, Executor, Lent, SharedCallable, Sink, Source, Status, check_outputs};
+use super::{
+    BoxFuture, Call, Callable, Executor, Lent, Order, SharedCallable, Sink, Source, Status, check_outputs,
+};
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::plugin::PluginModel;
 use crate::predict::{Announced, Context, Metadata, Responses, Tensor};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub struct ThreadPoolExecutor {
     workers: Workers,
@@ -51,6 +54,7 @@ impl Executor for ThreadPoolExecutor {
                 Arc::new(OnnxModel::load(&environment, model, self.sessions)?)
             }
             Source::Plugin(plugin) => Arc::new(PluginCallable(Arc::clone(plugin))),
+            Source::Pipeline(_) => return Err(super::refuse_pipeline(self.name(), Self::KIND)),
             Source::Remote { name, .. } => return Err(super::refuse_remote(self.name(), Self::KIND, name)),
             Source::Streaming { plugin, idempotent } => {
                 Arc::new(SharedCallable::new(Arc::clone(plugin), *idempotent))
@@ -62,12 +66,16 @@ impl Executor for ThreadPoolExecutor {
         self.workers.submit(call)
     }
 
+    fn submit_begun(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
+        Box::pin(self.workers.submit_begun(call, since))
+    }
+
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         self.workers.submit_batch(calls)
     }
 
-    fn lend(&self, lent: Lent) -> Result<(), Lent> {
-        self.workers.lend(lent)
+    fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
+        self.workers.lend(order, lent)
     }
 
     fn status(&self) -> Status {

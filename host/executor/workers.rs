@@ -3,10 +3,11 @@
 
 use super::pool::WorkerPool;
 use super::room::Room;
-use super::{Call, Lent, Status};
+use super::{Call, Lent, Order, Status};
 use crate::error::Result;
 use crate::predict::Responses;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(super) struct Workers {
     pool: Arc<WorkerPool>,
@@ -32,6 +33,14 @@ impl Workers {
         }
     }
 
+    /// See [`Executor::submit_begun`](super::Executor::submit_begun).
+    pub async fn submit_begun(&self, call: Call, since: Instant) -> Result<Responses> {
+        match call.callable.shared() {
+            Some(_) => self.room.submit_begun(call, since).await,
+            None => self.submit(call),
+        }
+    }
+
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         match calls.first() {
             Some(first) if first.callable.shared().is_some() => self.room.submit_batch(calls),
@@ -40,8 +49,8 @@ impl Workers {
         }
     }
 
-    pub fn lend(&self, lent: Lent) -> Result<(), Lent> {
-        self.pool.lend(lent)
+    pub fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
+        self.pool.lend(order, lent)
     }
 
     pub fn status(&self) -> Status {

@@ -374,7 +374,7 @@ async fn call(
     let length = text.as_bytes().len();
     let input = offload::run(length, move || router::input(&checked, text, &mut budget)).await?;
     let timeout = journey.router().timeout(&route, budgets.max_runtime).min(active.time_left());
-    let ask = Ask { parameters: active.spec.parameters.clone(), timeout: Some(timeout) };
+    let ask = Ask { parameters: active.spec.parameters.clone(), timeout: Some(timeout), outputs: None };
     let id = format!("{}/{number}", active.id).into();
     let responses = work.insert(journey.submit(&route, ask, input, id)?);
     let response = journey.answer(&route, responses).await?;

@@ -8,8 +8,8 @@ use super::plan::CheckPlan;
 use super::{Content, Route};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::executor::Call;
-use crate::predict::{self, Context, JsonText, MemoryBudget, Parameters, Payload};
+use crate::executor::{Call, Order};
+use crate::predict::{self, Context, JsonText, MemoryBudget, Parameters, Payload, StepLog};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,7 +44,7 @@ pub(super) async fn run(
         .map_err(|error| Error::invalid(format!("check {path} is not a list of samples: {error}")))?;
     for (index, sample) in samples.into_iter().enumerate() {
         let answer = route
-            .sample(policy, &sample.data, &sample.parameters, timeout, cancel)
+            .sample(policy, &sample.data, &sample.parameters, timeout, cancel, None)
             .await
             .map_err(|error| error.context(format!("check {path}[{index}] failed")))?;
         let answer = serde_json::from_slice(&answer).expect("invariant: results are JSON");
@@ -64,7 +64,7 @@ pub fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
 impl Route {
     /// Runs one plain request on the calling thread, outside of any queue where that can be; gives the
     /// result as JSON, of a model with any number of responses as a list of them. `policy` is what the route belongs to.
-    /// `cancel` stops it as a caller's leaving would.
+    /// `cancel` stops it as a caller's leaving would; `steps` gets what the steps of a pipeline do.
     pub async fn sample(
         &self,
         policy: &Arc<Content>,
@@ -72,11 +72,13 @@ impl Route {
         parameters: &serde_json::Map<String, Value>,
         timeout: Duration,
         cancel: &Cancel,
+        steps: Option<Arc<StepLog>>,
     ) -> Result<Vec<u8>> {
         let (name, version) = (Arc::clone(&self.name.name), Arc::clone(&self.name.version));
         let mut context = Context::new("sample".into(), name, version, Some(Instant::now() + timeout));
         context.parameters = self::parameters(parameters)?;
         context.models = Some(Arc::clone(policy) as _);
+        context.steps = steps;
         let data = JsonText::from_checked(Bytes::from(String::from(data.get())));
         let input = match &self.transformer {
             Some(_) => Payload::Json(data),
@@ -95,6 +97,7 @@ impl Route {
             callable: Arc::clone(&self.callable),
             runs: None,
             batching: None,
+            order: Order::New,
         };
         let mut json = Vec::new();
         if !self.is_streaming() {

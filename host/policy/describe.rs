@@ -24,6 +24,11 @@ pub fn describe(plan: &Plan) -> Description {
                 ("sessions", sessions.sessions.to_string()),
                 ("intra_threads", sessions.intra_threads.to_string()),
             ]),
+            ExecutorPlan::Pipeline { pool } => owned([
+                ("kind", "pipeline".to_owned()),
+                ("workers", pool.workers.to_string()),
+                ("queue", pool.queue.to_string()),
+            ]),
             ExecutorPlan::Triton { config, tls } => triton(config, tls.as_deref()),
             ExecutorPlan::Custom { config, plugin, inner } => owned([
                 ("kind", "custom".to_owned()),
@@ -85,6 +90,7 @@ pub fn describe(plan: &Plan) -> Description {
                 }
             }
             SourcePlan::Plugin(plugin) => drop(entry.insert("plugin".into(), plugin.to_string())),
+            SourcePlan::Pipeline(pipeline) => drop(entry.insert("pipeline".into(), pipeline.to_string())),
             SourcePlan::Remote { name, version, twin } => {
                 let version = version.as_deref().unwrap_or("the only one");
                 entry.insert("remote".into(), format!("{name}, version {version}"));
@@ -110,6 +116,9 @@ pub fn describe(plan: &Plan) -> Description {
             entry.insert(format!("checks.{index}"), value);
         }
         description.insert(format!("model \"{name}\""), entry);
+    }
+    for (name, pipeline) in &plan.pipelines {
+        description.insert(format!("pipeline \"{name}\""), pipeline.graph.entries());
     }
     for (name, routing) in &plan.routing {
         let weights =

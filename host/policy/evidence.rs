@@ -7,7 +7,7 @@
 use super::tally::{Outcome, Pending, Tally};
 use super::{Content, Route};
 use crate::error::{Error, Kind};
-use crate::executor::Call;
+use crate::executor::{Call, Order};
 use crate::metrics::Metrics;
 use crate::policy::plan::SourcePlan;
 use crate::predict::{self, Context, Parameter, Parameters, Payload};
@@ -185,6 +185,7 @@ impl Kept {
             callable: Arc::clone(&old.callable),
             batching: old.batching,
             runs: None,
+            order: Order::New,
         }
     }
 }

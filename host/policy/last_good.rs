@@ -249,14 +249,14 @@ pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
             SourcePlan::Remote { twin: Some((file, external)), .. } => {
                 std::iter::once(file).chain(external).collect()
             }
-            SourcePlan::Plugin(_) | SourcePlan::Remote { .. } => Vec::new(),
+            SourcePlan::Plugin(_) | SourcePlan::Remote { .. } | SourcePlan::Pipeline(_) => Vec::new(),
         };
         let checks = model.checks.iter().map(|check| &check.file);
         source.into_iter().chain(model.labels.values()).chain(checks)
     });
     let executors = plan.executors.values().flat_map(|executor| match executor {
         ExecutorPlan::Triton { tls, .. } => tls.iter().flat_map(|tls| tls.files()).collect(),
-        ExecutorPlan::Pool { .. } | ExecutorPlan::Custom { .. } => Vec::new(),
+        ExecutorPlan::Pool { .. } | ExecutorPlan::Custom { .. } | ExecutorPlan::Pipeline { .. } => Vec::new(),
     });
     plugins.chain(models).chain(executors)
 }

@@ -5,6 +5,7 @@
 
 mod onnx_source;
 mod parts;
+mod pipelines;
 
 pub(super) use self::parts::Parts;
 use self::parts::{CallableKey, ExecutorKey, LoadedPlugin, ModelPlugin};
@@ -16,9 +17,10 @@ use super::tally::Tally;
 use super::usage::Usage;
 use super::{Content, Model, Route, RouteMetrics};
 use crate::error::{Error, Result, did_you_mean};
+use crate::executor::pipeline::PipelineLimits;
 use crate::executor::{
-    Callable, CustomExecutor, Executor, LoadLimit, OnnxExecutor, PoolConfig, SessionConfig, Source,
-    ThreadPoolExecutor, TlsFiles, TritonExecutor, Twin,
+    Callable, CustomExecutor, Executor, LoadLimit, OnnxExecutor, PipelineExecutor, PoolConfig, SessionConfig,
+    Source, ThreadPoolExecutor, TlsFiles, TritonExecutor, Twin,
 };
 use crate::metrics::Metrics;
 use crate::plugin::{Engine, Grant, Plugin, Role};
@@ -37,6 +39,17 @@ pub struct Loader {
     pub runtime: tokio::runtime::Handle,
     /// Where the manifest says that ONNX Runtime is.
     pub library: Option<PathBuf>,
+    /// What is in flight of the limited steps of pipelines.
+    pub pipeline_limits: PipelineLimits,
+}
+
+/// What routes are made from.
+#[derive(Clone, Copy)]
+struct Ingredients<'a> {
+    plan: &'a Plan,
+    files: &'a Files,
+    /// Earlier policies; what they have already is used again.
+    reuse: &'a [Arc<Content>],
 }
 
 /// How long each part of a reload took.
@@ -111,6 +124,9 @@ impl Loader {
                 let tls = tls.map_err(|error| error.context(format!("executor \"{name}\": tls")))?;
                 Arc::new(TritonExecutor::start(name, config.clone(), tls, &self.metrics)?)
             }
+            (None, ExecutorPlan::Pipeline { pool }) => {
+                Arc::new(PipelineExecutor::start(name, *pool, &self.metrics))
+            }
             (None, ExecutorPlan::Custom { config, plugin, inner }) => {
                 let inner = self.executor(inner, plan, files, parts, reuse)?;
                 let loaded = &parts.plugins[&(Arc::clone(plugin), plan.plugins[plugin].clone())];
@@ -146,10 +162,11 @@ impl Loader {
     ) -> Result<Arc<Content>> {
         let started = Instant::now();
         let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
-        for (name, wanted) in &plan.models {
+        for name in pipelines::in_order(&plan) {
             files.progress.check()?;
+            let from = Ingredients { plan: &plan, files, reuse };
             let route = self
-                .route(name, wanted, &plan, files, &mut parts, reuse)
+                .route(name, from, &models, &mut parts)
                 .map_err(|error| error.context(format!("model \"{name}\"")).model(name.to_string()))?;
             let model = models.entry(Arc::clone(&name.name)).or_insert_with(|| Model {
                 versions: BTreeMap::new(),
@@ -227,39 +244,21 @@ impl Loader {
     fn route(
         &self,
         name: &ModelName,
-        wanted: &ModelPlan,
-        plan: &Plan,
-        files: &Files,
+        from: Ingredients<'_>,
+        models: &BTreeMap<Arc<str>, Model>,
         parts: &mut Parts,
-        reuse: &[Arc<Content>],
     ) -> Result<Route> {
+        let Ingredients { plan, files, reuse } = from;
+        let wanted = &plan.models[name];
         let executor = Arc::clone(&parts.executors[&ExecutorKey::of(plan, &wanted.executor)]);
         let plugin = |name: &Arc<str>| (Arc::clone(name), plan.plugins[name].clone());
-        let key = match &wanted.source {
-            SourcePlan::Onnx { file, external } => CallableKey::Onnx {
-                file: file.sha256.clone(),
-                external: external.clone(),
-                sessions: plan.base(&wanted.executor).1.sessions().expect("invariant: a pool runs files"),
-            },
-            SourcePlan::Plugin(name) => {
-                let (name, plan) = plugin(name);
-                CallableKey::Plugin { name, plan: plan.into(), idempotent: wanted.idempotent }
+        let callable = match &wanted.source {
+            SourcePlan::Pipeline(pipeline) => {
+                let model = self.pipeline(name, pipeline, plan, models)?;
+                executor.load(&Source::Pipeline(Arc::new(model)))?
             }
-            SourcePlan::Remote { name, version, twin } => CallableKey::Remote {
-                executor: Box::new(ExecutorKey::of(plan, plan.base(&wanted.executor).0)),
-                name: name.clone(),
-                version: version.clone(),
-                twin: twin.as_ref().map(|(file, _)| file.sha256.clone()),
-            },
+            _ => self.callable(wanted, from, parts, &*executor)?,
         };
-        let known =
-            parts.callables.get(&key).or_else(|| reuse.iter().find_map(|old| old.parts.callables.get(&key)));
-        let callable = match known {
-            // An executor may refuse a kind of model that another one has loaded.
-            Some(callable) if !matches!(key, CallableKey::Plugin { .. }) => Arc::clone(callable),
-            _ => executor.load(&self.source(wanted, plan, files, parts, plugin)?)?,
-        };
-        parts.callables.insert(key, Arc::clone(&callable));
         if let Some(batching) = wanted.batching {
             batching.check(&*callable)?;
         }
@@ -291,6 +290,45 @@ impl Loader {
         Ok(route)
     }
 
+    /// A model as it is, of an earlier policy if that has the same.
+    fn callable(
+        &self,
+        wanted: &ModelPlan,
+        from: Ingredients<'_>,
+        parts: &mut Parts,
+        executor: &dyn Executor,
+    ) -> Result<Arc<dyn Callable>> {
+        let Ingredients { plan, files, reuse } = from;
+        let plugin = |name: &Arc<str>| (Arc::clone(name), plan.plugins[name].clone());
+        let key = match &wanted.source {
+            SourcePlan::Pipeline(_) => unreachable!("a pipeline is made of what is loaded"),
+            SourcePlan::Onnx { file, external } => CallableKey::Onnx {
+                file: file.sha256.clone(),
+                external: external.clone(),
+                sessions: plan.base(&wanted.executor).1.sessions().expect("invariant: a pool runs files"),
+            },
+            SourcePlan::Plugin(name) => {
+                let (name, plan) = plugin(name);
+                CallableKey::Plugin { name, plan: plan.into(), idempotent: wanted.idempotent }
+            }
+            SourcePlan::Remote { name, version, twin } => CallableKey::Remote {
+                executor: Box::new(ExecutorKey::of(plan, plan.base(&wanted.executor).0)),
+                name: name.clone(),
+                version: version.clone(),
+                twin: twin.as_ref().map(|(file, _)| file.sha256.clone()),
+            },
+        };
+        let known =
+            parts.callables.get(&key).or_else(|| reuse.iter().find_map(|old| old.parts.callables.get(&key)));
+        let callable = match known {
+            // An executor may refuse a kind of model that another one has loaded.
+            Some(callable) if !matches!(key, CallableKey::Plugin { .. }) => Arc::clone(callable),
+            _ => executor.load(&self.source(wanted, plan, files, parts, plugin)?)?,
+        };
+        parts.callables.insert(key, Arc::clone(&callable));
+        Ok(callable)
+    }
+
     fn source(
         &self,
         wanted: &ModelPlan,
@@ -300,6 +338,7 @@ impl Loader {
         plugin: impl Fn(&Arc<str>) -> (Arc<str>, PluginPlan),
     ) -> Result<Source> {
         Ok(match &wanted.source {
+            SourcePlan::Pipeline(_) => unreachable!("a pipeline is made of what is loaded"),
             SourcePlan::Onnx { file, external } => {
                 let limit =
                     LoadLimit { time: plan.reload.model_load_timeout, cancel: files.progress.stop.clone() };
@@ -385,6 +424,7 @@ impl Content {
     pub(super) fn without(&self, model: &str) -> Content {
         let mut models = self.models.clone();
         models.remove(model);
+        pipelines::without(&mut models, model);
         let routes = || models.values().flat_map(|model| model.versions.values());
         let used =
             |callable: &Arc<dyn Callable>| routes().any(|route| Arc::ptr_eq(&route.callable, callable));
@@ -418,6 +458,9 @@ fn labels(
 
 impl Route {
     pub(super) fn computes_the_same(&self, other: &Route) -> bool {
+        if let (Some(ours), Some(theirs)) = (self.callable.pipeline(), other.callable.pipeline()) {
+            return self.transformer.is_none() == other.transformer.is_none() && ours.is_same(theirs);
+        }
         let same_transformer = match (&self.transformer, &other.transformer) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,

@@ -2,6 +2,8 @@
 //!
 //! Spans are kept where a later check may complain. What a missing key means is said in `plan`.
 
+pub mod pipelines;
+
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::secret::{self, PluginConfig};
 use crate::error::nearest;
@@ -20,6 +22,7 @@ pub struct Manifest {
     pub executors: Named<Executor>,
     pub plugins: Named<Plugin>,
     pub models: Named<Model>,
+    pub pipelines: Named<pipelines::Pipeline>,
     pub policy: Named<Spanned<String>>,
     pub routing: Named<Routing>,
     pub reload: Reload,
@@ -83,7 +86,7 @@ pub struct Server {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
-    /// `thread-pool`, `onnx`, `triton` or `custom`.
+    /// `thread-pool`, `onnx`, `triton`, `custom` or `pipeline`.
     pub kind: Option<Spanned<String>>,
     pub workers: Option<Spanned<usize>>,
     pub queue: Option<Spanned<usize>>,
@@ -208,6 +211,8 @@ pub struct Model {
     pub plugin: Option<Spanned<String>>,
     /// A model where an executor of kind `triton` asks.
     pub remote: Option<Spanned<Remote>>,
+    /// A graph of models, `[pipelines.<name>]`.
+    pub pipeline: Option<Spanned<String>>,
     /// The model file counts only when it has this digest.
     pub sha256: Option<Spanned<String>>,
     /// The same for its external data, by their path relative to the model's folder.

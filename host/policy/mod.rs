@@ -94,6 +94,7 @@ pub struct Route {
 }
 
 /// Prepared for the common case: no look-up by label for an answer with 200.
+#[derive(Clone)]
 pub struct RouteMetrics {
     pub ok: prometheus::IntCounter,
     pub duration: prometheus::Histogram,
@@ -145,6 +146,14 @@ pub struct Caller<'a> {
 }
 
 impl Content {
+    /// The headers that routing rules look at.
+    pub fn sticky_headers(&self) -> impl Iterator<Item = &str> {
+        self.plan.routing.values().filter_map(|routing| match &routing.by {
+            StickyBy::Header(name) => Some(name.as_str()),
+            StickyBy::RequestId => None,
+        })
+    }
+
     /// Why a model cannot run now, if there is one that cannot: a remote that is away, a plugin that says
     /// no or has no instance.
     pub fn unready(&self) -> Option<Error> {
@@ -163,6 +172,22 @@ impl Content {
     /// Plugins whose requests wait side by side.
     pub fn shared_plugins(&self) -> impl Iterator<Item = &Arc<StreamingModel>> {
         self.parts.shared()
+    }
+
+    /// The models that are pipelines and use this one, in whatever depth, the outermost first.
+    fn dependents(&self, model: &str) -> Vec<Arc<str>> {
+        let mut found: Vec<Arc<str>> = vec![model.into()];
+        let uses = |known: &Model, found: &[Arc<str>]| {
+            let pipelines = known.versions.values().filter_map(|route| route.callable.pipeline());
+            let mut steps = pipelines.flat_map(|pipeline| &pipeline.program().graph.steps);
+            steps.any(|step| found.contains(&step.model))
+        };
+        while let Some((name, _)) =
+            self.models.iter().find(|(name, known)| !found.contains(name) && uses(known, &found))
+        {
+            found.push(Arc::clone(name));
+        }
+        found.into_iter().skip(1).rev().collect()
     }
 
     pub fn models(&self) -> impl Iterator<Item = (&Arc<str>, &Model)> {
@@ -213,7 +238,7 @@ impl Content {
 /// What plugins call by name: the model on its executor, without its transformer.
 impl Models for Content {
     fn target(&self, model: &str, version: Option<&str>, caller: &Context) -> Result<Arc<dyn Target>> {
-        let by = Caller { request_id: &caller.id, header: &|_| None };
+        let by = Caller { request_id: &caller.id, header: &|name| caller.header(name) };
         let route = self.resolve(model, version, &by)?;
         Ok(Arc::new(ModelTarget {
             model: Arc::clone(&route.name.name),

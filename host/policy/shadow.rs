@@ -10,7 +10,7 @@ use super::rollout_settings::ShadowSettings;
 use super::tally::Outcome;
 use super::{Content, Route};
 use crate::error::{Error, Kind, Result};
-use crate::executor::Call;
+use crate::executor::{Call, Order};
 use crate::metrics::Metrics;
 use crate::offload;
 use crate::predict::{self, Context, Parameters, Payload, Response};
@@ -175,6 +175,7 @@ impl Copy {
             callable: Arc::clone(&self.route.callable),
             batching: self.route.batching,
             runs: None,
+            order: Order::New,
         };
         if self.route.is_streaming() {
             // The caller had one answer: any number of them is another one.

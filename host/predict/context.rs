@@ -1,5 +1,6 @@
 //! What travels with one call: who asked for what, until when, and whether anybody still waits.
 
+use super::steps::StepLog;
 use super::target::Models;
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -53,6 +54,8 @@ struct Caller {
     model: Arc<str>,
     version: Arc<str>,
     above: Option<Arc<Caller>>,
+    /// A step of a pipeline, whose depth was bounded when the policy was loaded.
+    is_pipeline: bool,
 }
 
 impl Caller {
@@ -74,6 +77,12 @@ pub struct Context {
     pub cancellation: Cancellation,
     /// The models that plugins may call on behalf of this request.
     pub models: Option<Arc<dyn Models>>,
+    /// What versions are chosen by besides the id: the headers that routing rules name, with their values.
+    pub headers: Arc<[(String, String)]>,
+    /// The outputs that the caller asked for, if it did not ask for all.
+    pub outputs: Option<Arc<[String]>>,
+    /// Where the steps of pipelines are noted, if somebody wants to see them.
+    pub steps: Option<Arc<StepLog>>,
     /// The calls by plugins that lead to this one.
     callers: Option<Arc<Caller>>,
     /// The work has begun.
@@ -94,6 +103,9 @@ impl Context {
             parameters: Parameters::new(),
             cancellation: Cancellation::default(),
             models: None,
+            headers: Arc::default(),
+            outputs: None,
+            steps: None,
             callers: None,
             begun: AtomicBool::new(false),
             note: Mutex::default(),
@@ -103,8 +115,23 @@ impl Context {
 
     /// The context of a call to a model that a plugin makes while it works on this one.
     pub fn child(&self, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Result<Self> {
+        self.called_by(false, model, version, deadline)
+    }
+
+    /// The same for a step of a pipeline.
+    pub fn step(&self, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Result<Self> {
+        self.called_by(true, model, version, deadline)
+    }
+
+    fn called_by(
+        &self,
+        is_pipeline: bool,
+        model: Arc<str>,
+        version: Arc<str>,
+        deadline: Option<Instant>,
+    ) -> Result<Self> {
         let (caller, above) = ((Arc::clone(&self.model), Arc::clone(&self.version)), self.callers.clone());
-        let callers = Caller { model: caller.0, version: caller.1, above };
+        let callers = Caller { model: caller.0, version: caller.1, above, is_pipeline };
         let refused = |why: &str| {
             let mut path: Vec<_> = callers.up().map(|caller| (&caller.model, &caller.version)).collect();
             path.reverse();
@@ -115,13 +142,15 @@ impl Context {
         if callers.up().any(|caller| caller.model == model && caller.version == version) {
             return refused("calls go round in a circle");
         }
-        if callers.up().count() > DEPTH_MAX {
+        if callers.up().filter(|caller| !caller.is_pipeline).count() > DEPTH_MAX {
             return refused(&format!("calls are more than {DEPTH_MAX} deep"));
         }
         let mut child = Context::new(Arc::clone(&self.id), model, version, deadline);
         child.trace.clone_from(&self.trace);
         child.parameters.clone_from(&self.parameters);
         child.models.clone_from(&self.models);
+        child.headers = Arc::clone(&self.headers);
+        child.steps.clone_from(&self.steps);
         child.callers = Some(Arc::new(callers));
         Ok(child)
     }
@@ -133,6 +162,9 @@ impl Context {
         part.trace.clone_from(&self.trace);
         part.parameters.clone_from(&self.parameters);
         part.models.clone_from(&self.models);
+        part.headers = Arc::clone(&self.headers);
+        part.outputs.clone_from(&self.outputs);
+        part.steps.clone_from(&self.steps);
         part.callers.clone_from(&self.callers);
         part.set_note(self.note());
         part
@@ -153,6 +185,7 @@ impl Context {
         let mut joint = Context::new(id, model, Arc::clone(&first.version), deadline);
         joint.trace.clone_from(&first.trace);
         joint.models.clone_from(&first.models);
+        joint.headers = Arc::clone(&first.headers);
         joint.callers.clone_from(&first.callers);
         prepare(&mut joint);
         joint.cancellation.keepers = AtomicUsize::new(members.clone().count());
@@ -163,6 +196,12 @@ impl Context {
 
     pub fn parameter(&self, name: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// A header of the request, of those that routing rules name.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        header.map(|(_, value)| value.clone())
     }
 
     pub fn note(&self) -> Bytes {

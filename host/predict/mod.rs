@@ -14,6 +14,7 @@ mod plain;
 mod responses;
 mod rows;
 mod scalar;
+mod steps;
 mod target;
 mod tensor;
 mod unread;
@@ -28,6 +29,7 @@ pub use origin::{Makers, Origin, explain_check};
 pub use plain::{decode_inputs, encode_result};
 pub use responses::{BatchResponses, Release, Response, Responses, Sender, Service, channel};
 pub use scalar::{Scalar, charge_parameter, parameters, parameters_bytes};
+pub use steps::{StepLog, StepRecord};
 pub use target::{Models, Outputs, Target};
 pub use tensor::{
     Allocation, Datatype, MAX_RANK, Shape, Tensor, append_element, element_count, format_shape,

@@ -1,5 +1,7 @@
 //! The admin listener: the policy, reloads, rollbacks, metrics. Loopback unless the manifest says otherwise.
 
+mod pipelines;
+
 use super::Service;
 use super::cross_site::{self, CrossSite, Sensitivity};
 use super::http::{self, Reply};
@@ -14,6 +16,8 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::SystemTime;
+
+const PIPELINES: &str = "/admin/pipelines/";
 
 pub struct Admin {
     pub router: Arc<Router>,
@@ -63,9 +67,17 @@ impl Service for Admin {
                 Ok(record) => http::json_of(StatusCode::OK, &record),
                 Err(error) => http::error_reply(&error, ""),
             },
+            "/admin/pipelines" if get => {
+                http::json_of(StatusCode::OK, &pipelines::list(&self.router.policy()))
+            }
+            path if get && path.starts_with(PIPELINES) => {
+                let query = request.uri().query().unwrap_or_default();
+                pipelines::reply(&self.router.policy(), &path[PIPELINES.len()..], query)
+            }
             "/metrics" if get => super::plain::metrics_reply(&self.metrics, &self.router),
             "/health" if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
-            "/admin/policy" | "/metrics" | "/health" => http::method_not_allowed("GET"),
+            "/admin/policy" | "/admin/pipelines" | "/metrics" | "/health" => http::method_not_allowed("GET"),
+            path if path.starts_with(PIPELINES) => http::method_not_allowed("GET"),
             "/admin/reload" | "/admin/policy/rollback" | "/admin/policy/promote" => {
                 http::method_not_allowed("POST")
             }

@@ -298,6 +298,10 @@ pub fn json_of(status: StatusCode, value: &impl serde::Serialize) -> Reply {
     json(status, serde_json::to_vec(value).expect("invariant: answers have string keys"))
 }
 
+pub fn text(status: StatusCode, body: String) -> Reply {
+    reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), body)
+}
+
 /// Inputs or outputs of a model, as the Open Inference Protocol writes them.
 pub fn tensor_specs(specs: &[crate::predict::TensorSpec]) -> Vec<serde_json::Value> {
     let spec = |spec: &crate::predict::TensorSpec| serde_json::json!({"name": &*spec.name, "datatype": spec.datatype.as_str(), "shape": &spec.shape[..]});
@@ -348,6 +352,8 @@ pub fn error_reply(error: &Error, id: &str) -> Reply {
         model: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         plugin: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<&'a str>,
         request_id: &'a str,
     }
 
@@ -357,6 +363,7 @@ pub fn error_reply(error: &Error, id: &str) -> Reply {
         field: error.field_name(),
         model: error.model_name(),
         plugin: error.plugin_name(),
+        step: error.step_name(),
         request_id: id,
     };
     let mut reply = json_of(status_of(error), &Body { error: fields });

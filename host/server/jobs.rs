@@ -353,9 +353,12 @@ fn history((index, attempt): (usize, &Attempt)) -> Value {
 
 fn fault(error: &Error) -> Value {
     let mut fault = json!({"kind": error.kind().as_str(), "message": error.message()});
-    for (key, value) in
-        [("field", error.field_name()), ("model", error.model_name()), ("plugin", error.plugin_name())]
-    {
+    for (key, value) in [
+        ("field", error.field_name()),
+        ("model", error.model_name()),
+        ("plugin", error.plugin_name()),
+        ("step", error.step_name()),
+    ] {
         if let Some(value) = value {
             fault[key] = value.into();
         }

@@ -108,7 +108,7 @@ impl Request {
         offload::run(self.body_bytes, move || {
             let input = router::input(&route, self.data, &mut budget)?;
             let parameters = self.head.parameters(&mut budget)?;
-            Ok((Ask { parameters, timeout: self.head.timeout }, input))
+            Ok((Ask { parameters, timeout: self.head.timeout, outputs: None }, input))
         })
         .await
     }
@@ -146,7 +146,7 @@ impl BatchRequest {
             let items = self.items.iter().map(|place| {
                 let (input, parameters) = item(&self.body, place, &shared, &mut budget)?;
                 let input = router::input(&route, input, &mut budget)?;
-                Ok((Ask { parameters, timeout }, input))
+                Ok((Ask { parameters, timeout, outputs: None }, input))
             });
             Ok(items.collect())
         })

@@ -6,8 +6,8 @@ use hostler::cancel::Cancel;
 use hostler::config::{Instances, PluginLimits};
 use hostler::error::Result;
 use hostler::executor::{
-    BoxFuture, Call, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, PoolConfig,
-    SessionConfig, Sink, Source, ThreadPoolExecutor,
+    BoxFuture, Call, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, Order,
+    PoolConfig, SessionConfig, Sink, Source, ThreadPoolExecutor,
 };
 use hostler::metrics::Metrics;
 use hostler::plugin::{Grant, Plugin};
@@ -111,6 +111,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
             callable: Arc::clone(&model) as _,
             batching: None,
             runs: None,
+            order: Order::New,
         };
         let mut responses = custom.submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();
@@ -152,6 +153,7 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
             callable: Arc::clone(&callable),
             batching: None,
             runs: None,
+            order: Order::New,
         };
         let mut responses = executors[0].submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

@@ -3,7 +3,7 @@
 use crate::support::eventually;
 use crate::support::triton::Triton;
 use hostler::error::Kind;
-use hostler::executor::{Call, Callable, Executor, Source, TritonConfig, TritonExecutor};
+use hostler::executor::{Call, Callable, Executor, Order, Source, TritonConfig, TritonExecutor};
 use hostler::metrics::Metrics;
 use hostler::predict::{Context, Datatype, Payload, Responses, Tensor};
 use std::sync::Arc;
@@ -48,6 +48,7 @@ impl Remote {
             callable: Arc::clone(&self.model),
             batching: None,
             runs: None,
+            order: Order::New,
         };
         self.executor.submit(call).unwrap()
     }

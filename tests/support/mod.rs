@@ -13,6 +13,7 @@ pub mod host;
 pub mod jobs;
 pub mod load;
 pub mod onnx;
+pub mod pipelines;
 pub mod process;
 pub mod setup;
 pub mod slow;

@@ -92,6 +92,14 @@ impl TritonExecutor {
         Ok(TritonExecutor { shared: Arc::new(shared) })
     }
 
+    /// Begins an admitted call.
+    fn begin(&self, call: Call, place: Place) -> Responses {
+        let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
+        let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
+        self.spawn(async move { shared.run(call, sender, admitted, Some(place)).await });
+        responses
+    }
+
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.shared.threads.spawn(work);
     }
@@ -130,6 +138,7 @@ impl Executor for TritonExecutor {
                 "the model is an ONNX file".into(),
                 "add remote = { name = \"…\" } to the model, or name an executor of kind onnx or thread-pool",
             ),
+            Source::Pipeline(_) => Err(crate::executor::refuse_pipeline(self.name(), Self::KIND)),
             Source::Plugin(plugin) => refuse_plugin(plugin.name()),
             Source::Streaming { plugin, .. } => refuse_plugin(plugin.name()),
         }
@@ -138,10 +147,15 @@ impl Executor for TritonExecutor {
     fn submit(&self, call: Call) -> Result<Responses> {
         self.shared.link.check()?;
         let place = self.shared.places.take(smallvec![Arc::clone(&call.context)])?;
-        let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-        let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
-        self.spawn(async move { shared.run(call, sender, admitted, Some(place)).await });
-        Ok(responses)
+        Ok(self.begin(call, place))
+    }
+
+    fn submit_begun(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
+        Box::pin(async move {
+            self.shared.link.check()?;
+            let place = self.shared.places.take_begun(Arc::clone(&call.context), since).await;
+            Ok(self.begin(call, place))
+        })
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {

@@ -23,8 +23,9 @@ pub use standing::ReplicaStatus;
 use super::engine::Engine;
 use super::instance::PluginMetrics;
 use super::state::{Grant, State};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::predict::{Context, Metadata, Sender, Tensor};
+use crate::wait_list::WaitList;
 use helm::{Helm, Wheel};
 use instance::Served;
 use smallvec::SmallVec;
@@ -51,6 +52,7 @@ pub struct StreamingModel {
     shared: Arc<Shared>,
     metadata: Arc<Metadata>,
     replicas: Vec<Line>,
+    waiting: Arc<WaitList>,
 }
 
 /// The way to one replica.
@@ -63,6 +65,8 @@ struct Line {
 #[derive(Default)]
 struct Replica {
     in_flight: AtomicUsize,
+    /// Begun work that waits for a place in any of the instances.
+    waiting: Arc<WaitList>,
     standing: Standing,
     /// Calls of a lost instance that the next one makes again.
     retries: Mutex<VecDeque<Ticket>>,
@@ -77,6 +81,11 @@ struct Replica {
 }
 
 impl Replica {
+    fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.waiting.freed();
+    }
+
     fn again(&self, ticket: Ticket) {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).push_back(ticket);
     }
@@ -112,7 +121,7 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.replica.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.replica.leave();
     }
 }
 
@@ -134,7 +143,7 @@ struct HeldPlace(Arc<Replica>);
 
 impl Drop for HeldPlace {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.leave();
     }
 }
 
@@ -150,10 +159,10 @@ impl StreamingModel {
     ) -> Result<Self> {
         let shared = Shared { engine: Arc::clone(engine), grant: Arc::clone(grant), pre, metrics };
         let shared = Arc::new(shared);
-        let mut replicas = Vec::new();
+        let (waiting, mut replicas) = (Arc::<WaitList>::default(), Vec::new());
         let mut metadata = None;
         for index in 0..grant.limits.shared.replicas {
-            let replica = Arc::<Replica>::default();
+            let replica = Arc::new(Replica { waiting: Arc::clone(&waiting), ..Replica::default() });
             let (tickets, queue) = tokio::sync::mpsc::unbounded_channel();
             let ready = instance::spawn(&shared, &replica, index, queue)?;
             let announced = ready.await.unwrap_or_else(|_| Err(Error::failed("its thread ended")));
@@ -164,7 +173,7 @@ impl StreamingModel {
             replicas.push(Line { replica, tickets });
         }
         let metadata = metadata.ok_or_else(|| Error::invalid("replicas must be at least 1"))?;
-        Ok(StreamingModel { shared, metadata, replicas })
+        Ok(StreamingModel { shared, metadata, replicas, waiting })
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -220,6 +229,27 @@ impl StreamingModel {
 
     /// A place in the instance that has the fewest calls, or none at once.
     pub fn admit(&self) -> Result<Permit> {
+        // What has begun goes before what is new.
+        if self.waiting.is_empty() { self.take_place() } else { Err(self.full()) }
+    }
+
+    /// A place for work that has begun at `since`: it waits for one instead of being refused.
+    pub async fn admit_begun(&self, since: Instant) -> Result<Permit> {
+        let attempt = || Some(self.take_place()).filter(|place| !is_overloaded(place));
+        self.waiting.wait(since, attempt).await
+    }
+
+    fn full(&self) -> Error {
+        Error::overloaded(format!(
+            "plugin \"{}\": {} instances have {} calls in flight each; see max_in_flight",
+            self.name(),
+            self.replicas.len(),
+            self.shared.grant.limits.shared.in_flight
+        ))
+        .plugin(&**self.name())
+    }
+
+    fn take_place(&self) -> Result<Permit> {
         let cap = self.shared.grant.limits.shared.in_flight;
         let load = |line: &&Line| line.replica.in_flight.load(Ordering::Acquire);
         let takes_calls = |line: &&Line| line.replica.standing.refusal().is_none();
@@ -233,15 +263,14 @@ impl StreamingModel {
         let take = |taken| (taken < cap).then_some(taken + 1);
         let taken = line.replica.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
         if taken.is_err() {
-            return Err(Error::overloaded(format!(
-                "plugin \"{}\": {} instances have {cap} calls in flight each; see max_in_flight",
-                self.name(),
-                self.replicas.len()
-            ))
-            .plugin(&**self.name()));
+            return Err(self.full());
         }
         Ok(Permit { replica: Arc::clone(&line.replica), tickets: line.tickets.clone() })
     }
+}
+
+fn is_overloaded(place: &Result<Permit>) -> bool {
+    place.as_ref().is_err_and(|error| error.kind() == Kind::Overloaded)
 }
 
 impl Permit {

@@ -29,7 +29,9 @@ impl ExecutorKey {
     pub(super) fn of(plan: &Plan, name: &Arc<str>) -> Self {
         let own = &plan.executors[name];
         let (plugin, inner) = match own {
-            ExecutorPlan::Pool { .. } | ExecutorPlan::Triton { .. } => (None, None),
+            ExecutorPlan::Pool { .. } | ExecutorPlan::Triton { .. } | ExecutorPlan::Pipeline { .. } => {
+                (None, None)
+            }
             ExecutorPlan::Custom { plugin, inner, .. } => {
                 (Some(plan.plugins[plugin].clone()), Some(Box::new(ExecutorKey::of(plan, inner))))
             }

@@ -95,6 +95,11 @@ impl Planner<'_> {
                 let known = known().collect::<Vec<_>>().join(", ");
                 self.hinted(inner.span(), message, format!("executors: {known}"));
                 bad.push(name.clone());
+            } else if let Some(ExecutorPlan::Pipeline { .. }) = plans.get(next) {
+                let message = format!("executor \"{name}\" stands before \"{next}\", which runs pipelines");
+                let mend = "let a step's model have the custom executor, or write the logic as a router";
+                self.hinted(inner.span(), message, mend);
+                bad.push(name.clone());
             } else if !plans.contains_key(next) {
                 // The fault is said where it is.
                 bad.push(name.clone());

@@ -1,6 +1,6 @@
 //! `[executors]`: the three that always exist, and those that the manifest adds.
 
-use super::bounds::{QUEUE_MAX, SESSIONS_MAX, WORKERS_MAX};
+use super::bounds::{CALLS_MAX, QUEUE_MAX, SESSIONS_MAX, WORKERS_MAX};
 use super::{ExecutorKind, ExecutorPlan, Planner};
 use crate::config::cores;
 use crate::executor::{Device, PoolConfig, SessionConfig};
@@ -8,6 +8,12 @@ use crate::policy::manifest::{self, Manifest, Spanned};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The executor of pipelines that always exists.
+const PIPELINE: &str = "pipeline";
+
+/// Requests of pipelines that run at once; they wait for their steps most of the time.
+const REQUESTS: usize = 64;
 
 impl Planner<'_> {
     pub(super) fn executors(&mut self, manifest: &Manifest) -> BTreeMap<Arc<str>, ExecutorPlan> {
@@ -26,20 +32,32 @@ impl Planner<'_> {
                 plans.insert(name.into(), plan);
             }
         }
+        let pipeline = manifest.executors.iter().find(|(key, _)| key.get_ref() == PIPELINE);
+        if let Some(kind) = pipeline.and_then(|(_, table)| table.kind.as_ref())
+            && kind.get_ref() != PIPELINE
+        {
+            let message = format!("executor \"{PIPELINE}\" always exists and cannot be {}", kind.get_ref());
+            self.hinted(kind.span(), message, format!("give the {} executor another name", kind.get_ref()));
+        }
+        if let Some(plan) = self.pipeline_executor(PIPELINE, pipeline.map_or(&nothing, |(_, table)| table)) {
+            plans.insert(PIPELINE.into(), plan);
+        }
         for (key, table) in &manifest.executors {
             let name = key.get_ref();
             self.check_name("executor", key);
-            if plans.contains_key(name.as_str()) || builtin.iter().any(|(builtin, ..)| builtin == name) {
+            let is_builtin = name == PIPELINE || builtin.iter().any(|(builtin, ..)| builtin == name);
+            if plans.contains_key(name.as_str()) || is_builtin {
                 continue;
             }
             if table.kind.is_none() {
                 let message = format!("executor \"{name}\" has no kind");
-                let mend = "add kind = \"thread-pool\", \"onnx\", \"triton\" or \"custom\"";
+                let mend = "add kind = \"thread-pool\", \"onnx\", \"triton\", \"custom\" or \"pipeline\"";
                 self.hinted(key.span(), message, mend);
             }
             let plan = match table.kind.as_ref().map(|kind| kind.get_ref().as_str()) {
                 Some("custom") => self.custom(key, table),
                 Some("triton") => self.triton(key, table),
+                Some("pipeline") => self.pipeline_executor(name, table),
                 _ => self.executor(name, table, None, cores()),
             };
             if let Some(plan) = plan {
@@ -62,7 +80,7 @@ impl Planner<'_> {
             Some(kind) => match kind.get_ref().as_str() {
                 "thread-pool" => ExecutorKind::ThreadPool,
                 "onnx" => ExecutorKind::Onnx,
-                other @ ("custom" | "triton") => {
+                other @ ("custom" | "triton" | "pipeline") => {
                     let message = format!("executor \"{name}\" always exists and cannot be {other}");
                     self.hinted(kind.span(), message, format!("give the {other} executor another name"));
                     return None;
@@ -100,6 +118,25 @@ impl Planner<'_> {
             pool: PoolConfig { workers, queue },
             sessions: SessionConfig { device, sessions, intra_threads },
         })
+    }
+
+    /// Requests at once, and those that may wait.
+    fn pipeline_executor(&mut self, name: &str, table: &manifest::Executor) -> Option<ExecutorPlan> {
+        self.no_custom(name, table);
+        self.no_remote(name, table);
+        self.misplaced(
+            name,
+            [
+                ("threads", span(&table.threads), "custom and triton"),
+                ("sessions", span(&table.sessions), "thread-pool and onnx"),
+                ("intra_threads", span(&table.intra_threads), "thread-pool and onnx"),
+                ("device", span(&table.device), "onnx"),
+            ],
+        );
+        let workers = self.at_least_one(name, "workers", &table.workers, REQUESTS, CALLS_MAX);
+        let of_executor = format!("executor \"{name}\": ");
+        let queue = self.number(&of_executor, "queue", table.queue.as_ref(), 256, 0..=QUEUE_MAX);
+        Some(ExecutorPlan::Pipeline { pool: PoolConfig { workers, queue } })
     }
 
     pub(super) fn at_least_one(

@@ -10,6 +10,7 @@ mod executors;
 mod jobs;
 mod models;
 mod outbound;
+pub mod pipelines;
 mod plugins;
 mod remote;
 mod routing;
@@ -17,6 +18,7 @@ mod routing;
 pub(super) use bounds::MS_MAX;
 pub use jobs::JobsPlan;
 pub use outbound::HttpPlan;
+pub use pipelines::PipelinePlan;
 
 use super::describe::{Description, describe};
 use super::diagnostic::{Diagnostic, Diagnostics};
@@ -48,6 +50,7 @@ pub struct Plan {
     pub plugins: BTreeMap<Arc<str>, PluginPlan>,
     pub models: BTreeMap<ModelName, ModelPlan>,
     pub routing: BTreeMap<Arc<str>, RoutingPlan>,
+    pub pipelines: BTreeMap<Arc<str>, PipelinePlan>,
     /// What was changed of the manifest before it was planned.
     pub overlay: Overlay,
     pub description: Description,
@@ -76,11 +79,17 @@ pub enum ExecutorKind {
     Onnx,
     Triton,
     Custom,
+    Pipeline,
 }
 
 impl ExecutorKind {
-    pub const ALL: [ExecutorKind; 4] =
-        [ExecutorKind::ThreadPool, ExecutorKind::Onnx, ExecutorKind::Triton, ExecutorKind::Custom];
+    pub const ALL: [ExecutorKind; 5] = [
+        ExecutorKind::ThreadPool,
+        ExecutorKind::Onnx,
+        ExecutorKind::Triton,
+        ExecutorKind::Custom,
+        ExecutorKind::Pipeline,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,6 +97,7 @@ impl ExecutorKind {
             ExecutorKind::Onnx => "onnx",
             ExecutorKind::Triton => "triton",
             ExecutorKind::Custom => "custom",
+            ExecutorKind::Pipeline => "pipeline",
         }
     }
 }
@@ -97,6 +107,7 @@ pub enum ExecutorPlan {
     Pool { kind: ExecutorKind, pool: PoolConfig, sessions: SessionConfig },
     Triton { config: TritonConfig, tls: Option<Box<TlsPlan>> },
     Custom { config: CustomConfig, plugin: Arc<str>, inner: Arc<str> },
+    Pipeline { pool: PoolConfig },
 }
 
 /// How an encrypted connection is checked; certificate and key are there together.
@@ -120,13 +131,14 @@ impl ExecutorPlan {
             ExecutorPlan::Pool { kind, .. } => *kind,
             ExecutorPlan::Triton { .. } => ExecutorKind::Triton,
             ExecutorPlan::Custom { .. } => ExecutorKind::Custom,
+            ExecutorPlan::Pipeline { .. } => ExecutorKind::Pipeline,
         }
     }
 
     /// Calls that run at once.
     pub fn workers(&self) -> usize {
         match self {
-            ExecutorPlan::Pool { pool, .. } => pool.workers,
+            ExecutorPlan::Pool { pool, .. } | ExecutorPlan::Pipeline { pool } => pool.workers,
             ExecutorPlan::Triton { config, .. } => config.workers,
             ExecutorPlan::Custom { config, .. } => config.workers,
         }
@@ -135,7 +147,7 @@ impl ExecutorPlan {
     /// Admissions that may wait for a worker.
     pub fn queue(&self) -> usize {
         match self {
-            ExecutorPlan::Pool { pool, .. } => pool.queue,
+            ExecutorPlan::Pool { pool, .. } | ExecutorPlan::Pipeline { pool } => pool.queue,
             ExecutorPlan::Triton { .. } | ExecutorPlan::Custom { .. } => 0,
         }
     }
@@ -144,7 +156,7 @@ impl ExecutorPlan {
     pub fn sessions(&self) -> Option<SessionConfig> {
         match self {
             ExecutorPlan::Pool { sessions, .. } => Some(*sessions),
-            ExecutorPlan::Triton { .. } | ExecutorPlan::Custom { .. } => None,
+            ExecutorPlan::Triton { .. } | ExecutorPlan::Custom { .. } | ExecutorPlan::Pipeline { .. } => None,
         }
     }
 }
@@ -186,6 +198,7 @@ pub enum SourcePlan {
         version: Option<String>,
         twin: Option<(File, Vec<File>)>,
     },
+    Pipeline(Arc<str>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -325,7 +338,7 @@ impl<'a> Planner<'a> {
     }
 
     fn check(mut self, manifest: &Manifest, text: &str) -> Result<Plan, Unplanned> {
-        match self.plan(manifest) {
+        match self.plan(manifest, text) {
             Some(plan) if self.faults.is_empty() && self.pending.is_empty() => Ok(plan),
             _ if self.faults.is_empty() => Err(Unplanned::Pending(self.pending)),
             _ => {
@@ -342,7 +355,7 @@ impl<'a> Planner<'a> {
     }
 
     /// None where something is missing that the rest is built on; a fault says what.
-    fn plan(&mut self, manifest: &Manifest) -> Option<Plan> {
+    fn plan(&mut self, manifest: &Manifest, text: &str) -> Option<Plan> {
         let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
         let jobs = self.jobs(&manifest.jobs);
@@ -351,7 +364,9 @@ impl<'a> Planner<'a> {
         let mut plugins = self.plugins(manifest);
         self.custom_plugins(manifest, &executors, &mut plugins);
         let default = self.policy_default(manifest, &executors);
-        let models = self.models(manifest, &executors, &mut plugins, default.as_ref());
+        let pipelines = self.pipelines(manifest, text);
+        let models = self.models(manifest, &executors, &mut plugins, default.as_ref(), &pipelines);
+        self.pipeline_models(manifest, &pipelines, &models);
         self.policy_names(manifest, &models);
         let routing = self.routing(manifest, &models);
         if models.is_empty() && self.faults.is_empty() && self.overlay.unloaded.is_empty() {
@@ -368,6 +383,7 @@ impl<'a> Planner<'a> {
             plugins,
             models,
             routing,
+            pipelines,
             overlay: self.overlay.clone(),
             description: Description::new(),
             digest: String::new(),

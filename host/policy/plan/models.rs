@@ -1,8 +1,8 @@
 //! `[models]` and `[policy]`: what each model is made of, and where it runs.
 
 use super::{
-    CheckPlan, ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Planner, PluginPlan, SourcePlan,
-    parse_model_name,
+    CheckPlan, ExecutorKind, ExecutorPlan, ModelName, ModelPlan, PipelinePlan, Planner, PluginPlan,
+    SourcePlan, parse_model_name,
 };
 use crate::input_file::FileKind;
 use crate::plugin::Role;
@@ -49,6 +49,7 @@ impl Planner<'_> {
         executors: &BTreeMap<Arc<str>, ExecutorPlan>,
         plugins: &mut BTreeMap<Arc<str>, PluginPlan>,
         default: Option<&Arc<str>>,
+        pipelines: &BTreeMap<Arc<str>, PipelinePlan>,
     ) -> BTreeMap<ModelName, ModelPlan> {
         let mut plans = BTreeMap::new();
         let mut wanted = BTreeMap::new();
@@ -65,14 +66,14 @@ impl Planner<'_> {
                 .transformer
                 .as_ref()
                 .and_then(|name| self.want_role(&what, name, Role::Transformer, plugins));
-            let executor = match (wanted.get(&name), default) {
+            let executor = match (wanted.get(&name), default.filter(|_| table.pipeline.is_none())) {
                 (Some(executor), _) => self.executor_named(executor, &what, executors),
                 (None, Some(default)) => Some(Arc::clone(default)),
                 (None, None) => self.own_executor(&what, table, executors),
             };
             let base =
                 executor.as_ref().and_then(|name| Some((&**name, super::base(executors, name)?.1.kind())));
-            let source = self.source(&what, key, table, base, plugins);
+            let source = self.source(&what, key, table, base, plugins, pipelines);
             let timeout = self.ms(&format!("{what}: "), "timeout_ms", table.timeout_ms.as_ref());
             let batching = self.batching(&what, table);
             let labels = self.labels(&what, table);
@@ -120,6 +121,7 @@ impl Planner<'_> {
         executors: &BTreeMap<Arc<str>, ExecutorPlan>,
     ) -> Option<Arc<str>> {
         match (&table.path, &table.remote) {
+            _ if table.pipeline.is_some() => Some("pipeline".into()),
             (Some(_), _) => Some("onnx".into()),
             (None, Some(remote)) if table.plugin.is_none() => self.only_triton(what, remote, executors),
             _ => Some("cpu".into()),
@@ -142,7 +144,16 @@ impl Planner<'_> {
         table: &manifest::Model,
         base: Option<(&str, ExecutorKind)>,
         plugins: &mut BTreeMap<Arc<str>, PluginPlan>,
+        pipelines: &BTreeMap<Arc<str>, PipelinePlan>,
     ) -> Option<SourcePlan> {
+        if let Some(pipeline) = &table.pipeline {
+            return self.pipeline_source(what, pipeline, table, base, pipelines);
+        }
+        if let Some((executor, ExecutorKind::Pipeline)) = base {
+            let message = format!("{what} is no pipeline, and executor \"{executor}\" runs pipelines only");
+            self.hinted(key.span(), message, "name an executor of another kind, such as \"cpu\" or \"onnx\"");
+            return None;
+        }
         if let Some((executor, ExecutorKind::Triton)) = base {
             return self.remote_source(what, key, table, executor);
         }
@@ -174,8 +185,8 @@ impl Planner<'_> {
                 None
             }
             (None, None) => {
-                let hint =
-                    "add path = \"<file>.onnx\", plugin = \"<name>\" or remote = { name = \"<name>\" }";
+                let hint = "add path = \"<file>.onnx\", plugin = \"<name>\", remote = { name = \"<name>\" } or \
+                            pipeline = \"<name>\"";
                 self.hinted(key.span(), format!("{what} has neither a path nor a plugin"), hint);
                 None
             }

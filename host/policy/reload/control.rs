@@ -52,9 +52,19 @@ impl Reloader {
         loaded.await.map_err(|_| stopping())?.map_err(|error| error.context(failed))
     }
 
-    /// Takes a model away. Returns once no request runs on it, or when they may take no longer.
-    pub async fn unload_model(&self, model: String) -> Result<()> {
+    /// Takes a model away, and before it the pipelines that use it if these are to go as well; without, they refuse their
+    /// requests. Returns once no request runs on what is gone, or when they may take no longer.
+    pub async fn unload_model(&self, model: String, dependents: bool) -> Result<()> {
         self.may_control()?;
+        if dependents {
+            for dependent in self.shared.live.snapshot().content.dependents(&model) {
+                self.unload_one(dependent.to_string()).await?;
+            }
+        }
+        self.unload_one(model).await
+    }
+
+    async fn unload_one(&self, model: String) -> Result<()> {
         let (reply, routes) = oneshot::channel();
         let failed = format!("failed to unload '{}'", bounded(&model));
         self.send(Command::Unload { model: model.clone(), reply })?;

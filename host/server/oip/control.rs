@@ -88,16 +88,20 @@ pub(in crate::server) async fn load_model(
     reloader.load_model(model.to_owned(), overrides).await
 }
 
-/// Unloads a model. No model depends on another here, so its dependents are none.
+/// Unloads a model, and if `unload_dependents` says so the pipelines that use it.
 pub(in crate::server) async fn unload_model(
     reloader: &Reloader,
     model: &str,
     parameters: &Map<String, Value>,
 ) -> Result<()> {
     reloader.may_control()?;
+    let mut dependents = false;
     for (name, value) in parameters {
         let fault = match (&**name, value) {
-            ("unload_dependents", Value::Bool(_)) => continue,
+            ("unload_dependents", Value::Bool(value)) => {
+                dependents = *value;
+                continue;
+            }
             ("unload_dependents", Value::Null) => "has no value that is true or false".to_owned(),
             ("unload_dependents", value) => {
                 format!("is {}; it is true or false", cut(&value.to_string()))
@@ -108,7 +112,7 @@ pub(in crate::server) async fn unload_model(
         let message = format!("failed to unload '{model}': parameter \"{name}\" {fault}");
         return Err(Error::invalid(message).field(name));
     }
-    reloader.unload_model(model.to_owned()).await
+    reloader.unload_model(model.to_owned(), dependents).await
 }
 
 /// There is one repository, the manifest, and it has no name.

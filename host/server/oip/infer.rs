@@ -138,6 +138,8 @@ struct Wanted {
     name: String,
     /// Of each row, the so many best instead of all.
     classes: Option<usize>,
+    /// The model may leave it out.
+    is_optional: bool,
 }
 
 /// Bytes of a request's id: each response of a stream repeats it.
@@ -153,8 +155,12 @@ fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
     let metadata = route.metadata();
     predict::check_inputs(metadata, &request.inputs)
         .map_err(|error| missing(&route.name.name, metadata, &request.inputs, error))?;
+    let mut ask = ask(request.parameters)?;
+    if !request.outputs.is_empty() {
+        ask.outputs = Some(request.outputs.iter().map(|output| output.name.clone()).collect());
+    }
     Ok(Prepared {
-        ask: ask(request.parameters)?,
+        ask,
         input: Payload::Tensors(request.inputs),
         frame: Frame {
             route: Arc::clone(route),
@@ -212,7 +218,7 @@ fn wanted(metadata: &Metadata, outputs: Vec<RequestedOutput>) -> Result<Vec<Want
                 classes = classification::classes(spec, value)?;
             }
         }
-        all.push(Wanted { name, classes });
+        all.push(Wanted { name, classes, is_optional: spec.optional });
     }
     Ok(all)
 }
@@ -248,7 +254,7 @@ fn ask(mut parameters: Parameters) -> Result<Ask> {
         fault = fault.take().or_else(|| taken.as_ref().err().cloned());
         matches!(taken, Ok(false))
     });
-    fault.map_or(Ok(Ask { parameters, timeout }), Err)
+    fault.map_or(Ok(Ask { parameters, timeout, outputs: None }), Err)
 }
 
 /// Whether a parameter is the protocol's, and if so what it means here.
@@ -322,6 +328,9 @@ impl Frame {
                 tensors.retain(|tensor| self.outputs.iter().any(|wanted| wanted.name == tensor.name()));
                 for wanted in &self.outputs {
                     let tensor = tensors.iter_mut().find(|tensor| tensor.name() == wanted.name);
+                    if tensor.is_none() && wanted.is_optional {
+                        continue;
+                    }
                     let tensor = tensor.ok_or_else(|| {
                         Error::failed(format!("the model gave no output \"{}\" this time", wanted.name))
                     })?;

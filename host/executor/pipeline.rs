@@ -1,0 +1,309 @@
+//! The `pipeline` executor: runs graphs of models. Its workers are requests at once, not threads; its queue bounds the
+//! rest.
+//!
+//! A request is admitted or refused here, once. What it then calls is never refused for want of a place: its steps wait
+//! for theirs, before what is new, until the deadline. One task drives a request (`run`); a graph that begins with a single
+//! step begins on a worker of that step's executor, so that a chain of steps there changes no thread.
+
+mod account;
+mod decide;
+mod frame;
+mod limits;
+mod metrics;
+mod model;
+mod rows;
+mod run;
+mod step;
+mod streams;
+
+pub use limits::{PipelineLimits, StepLimit};
+pub use metrics::{StepMetrics, StepOutcome};
+pub use model::{Binding, Bucket, Pick, PipelineModel, StepRoute, StepTarget};
+
+use super::lend::{Answer, Lease, Terms};
+use super::places::{Members, Place, Places};
+use super::pool::{PoolMetrics, STREAM_BUFFER};
+use super::threads::{Threads, some_at_once};
+use super::{Call, Callable, Executor, Lent, Order, PoolConfig, Sink, Source, Status, with_channels};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+use crate::predict::{Context, Response, Responses, Sender, channel};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+/// Threads on which requests go on that wait.
+const THREADS_MIN: usize = 2;
+
+pub struct PipelineExecutor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: Arc<str>,
+    config: PoolConfig,
+    places: Arc<Places>,
+    state: Mutex<State>,
+    metrics: PoolMetrics,
+    /// Started with the first request.
+    threads: OnceLock<Threads>,
+}
+
+#[derive(Default)]
+struct State {
+    running: usize,
+    queue: VecDeque<Admitted>,
+}
+
+/// What takes one place: a request, or a batch of them.
+struct Admitted {
+    calls: Vec<(Call, Sender)>,
+    at: Instant,
+}
+
+impl PipelineExecutor {
+    pub const KIND: &'static str = "pipeline";
+
+    pub fn start(name: &str, config: PoolConfig, metrics: &Metrics) -> Self {
+        let shared = Shared {
+            name: name.into(),
+            config,
+            places: Arc::default(),
+            state: Mutex::default(),
+            metrics: PoolMetrics::new(metrics, name),
+            threads: OnceLock::new(),
+        };
+        PipelineExecutor { shared: Arc::new(shared) }
+    }
+
+    fn refused(&self, model: &str) -> Error {
+        Error::invalid(format!(
+            "executor \"{}\" is of kind pipeline and runs pipelines, but the model is {model}; name an executor of another \
+             kind, such as \"cpu\" or \"onnx\"",
+            self.shared.name
+        ))
+    }
+}
+
+impl Executor for PipelineExecutor {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn load(&self, source: &Source) -> Result<Arc<dyn Callable>> {
+        Err(match source {
+            Source::Pipeline(model) => return Ok(Arc::clone(model) as _),
+            Source::Onnx(_) => self.refused("an ONNX file"),
+            Source::Plugin(plugin) => self.refused(&format!("the plugin \"{}\"", plugin.name())),
+            Source::Streaming { plugin, .. } => self.refused(&format!("the plugin \"{}\"", plugin.name())),
+            Source::Remote { name, .. } => self.refused(&format!("\"{name}\" of a remote")),
+        })
+    }
+
+    fn submit(&self, call: Call) -> Result<Responses> {
+        let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
+        self.shared.admit(vec![(call, sender)])?;
+        Ok(responses)
+    }
+
+    fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
+        let (calls, responses) = with_channels(calls);
+        if !calls.is_empty() {
+            self.shared.admit(calls)?;
+        }
+        Ok(responses)
+    }
+
+    fn status(&self) -> Status {
+        let state = self.shared.lock();
+        let queued: usize = state.queue.iter().map(|admitted| admitted.calls.len()).sum();
+        let places = self.shared.places.status();
+        Status {
+            workers: self.shared.config.workers,
+            busy: state.running,
+            inflight: places.inflight + queued,
+            overdue: places.overdue,
+            queue_length: state.queue.len(),
+            queue_capacity: self.shared.config.queue,
+        }
+    }
+
+    fn running(&self) -> Vec<String> {
+        self.shared.places.running()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins it, lets it wait in the queue, or refuses it.
+    fn admit(self: &Arc<Self>, calls: Vec<(Call, Sender)>) -> Result<()> {
+        self.threads()?;
+        let admitted = Admitted { calls, at: Instant::now() };
+        {
+            let mut state = self.lock();
+            let is_waiting = state.running >= self.config.workers;
+            if is_waiting && state.queue.len() >= self.config.queue {
+                let expired = forget_abandoned(&mut state.queue);
+                self.metrics.timeouts.inc_by(expired);
+            }
+            if is_waiting && state.queue.len() >= self.config.queue {
+                drop(state);
+                self.metrics.overloaded.inc();
+                let PoolConfig { workers, queue } = self.config;
+                return Err(Error::overloaded(format!(
+                    "executor \"{}\": {workers} requests run and the queue of {queue} is full",
+                    self.name
+                )));
+            }
+            if is_waiting {
+                state.queue.push_back(admitted);
+                return Ok(());
+            }
+            state.running += 1;
+        }
+        self.begin(admitted);
+        Ok(())
+    }
+
+    fn threads(&self) -> Result<&Threads> {
+        if self.threads.get().is_none() {
+            let count = crate::config::cores().max(THREADS_MIN);
+            let threads = Threads::start(&self.name, &self.name, count)?;
+            // Made twice at worst, by two first requests at once; one of them stays.
+            let _ = self.threads.set(threads);
+        }
+        Ok(self.threads.get().expect("invariant: just set"))
+    }
+
+    /// Begins what has one of the places that run.
+    fn begin(self: &Arc<Self>, mut admitted: Admitted) {
+        let members: Members = admitted.calls.iter().map(|(call, _)| Arc::clone(&call.context)).collect();
+        let place = self.places.take(members).ok();
+        let running = Running { shared: Arc::clone(self), _place: place };
+        let at = admitted.at;
+        if admitted.calls.len() == 1 {
+            let (call, sender) = admitted.calls.remove(0);
+            return self.begin_one(call, sender, at, running);
+        }
+        let (shared, threads) = (Arc::clone(self), self.handle());
+        threads.spawn(async move {
+            let runs = admitted.calls.into_iter().map(|(call, sender)| {
+                let shared = Arc::clone(&shared);
+                async move { shared.run(call, sender, at, None).await.give() }
+            });
+            some_at_once(runs).await;
+            drop(running);
+        });
+    }
+
+    fn handle(&self) -> tokio::runtime::Handle {
+        let threads = self.threads.get().expect("invariant: started when the request was admitted");
+        threads.handle().clone()
+    }
+
+    fn begin_one(self: &Arc<Self>, call: Call, sender: Sender, at: Instant, running: Running) {
+        let (context, home) = (Arc::clone(&call.context), self.handle());
+        // A transformer may wait and compute as it likes; that is not for another executor's worker.
+        let first = call.transformer.is_none().then(|| call.callable.pipeline()?.begins_on()).flatten();
+        let executor = first.map(|target| Arc::clone(&target.executor));
+        let shared = Arc::clone(self);
+        let work = Box::pin(async move { shared.run(call, sender, at, Some(running)).await });
+        let Some(executor) = executor else {
+            home.spawn(async move { work.await.give() });
+            return;
+        };
+        let lent = Lent::new(context, Arc::<Lease>::default(), Terms::Steps, work, home.into());
+        if let Err(refused) = executor.lend(Order::Begun(at), lent) {
+            refused.go_home();
+        }
+    }
+
+    /// Runs one request. Its place is free before the caller knows, unless detached steps go on.
+    async fn run(
+        self: Arc<Self>,
+        call: Call,
+        sender: Sender,
+        admitted: Instant,
+        running: Option<Running>,
+    ) -> Answer {
+        let mut sink = Sink::begun(sender, &call, admitted);
+        self.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
+        let last = self.answer(call, &mut sink).await;
+        if last.as_ref().is_err_and(|error| error.kind() == Kind::Deadline) {
+            self.metrics.timeouts.inc();
+        }
+        drop(running);
+        Answer { sink, last }
+    }
+
+    async fn answer(&self, call: Call, sink: &mut Sink) -> Result<Option<Response>> {
+        let inputs = sink.preprocess(call.input, &*call.callable).await?;
+        sink.lend_instance(self.config.workers);
+        sink.run(&*call.callable, inputs).await
+    }
+
+    /// One that ran is over: the first in the queue whose caller still waits begins.
+    fn next(self: &Arc<Self>) {
+        let mut dropped = Vec::new();
+        let next = {
+            let mut state = self.lock();
+            let next = loop {
+                let Some(admitted) = state.queue.pop_front() else { break None };
+                match admitted.calls.iter().any(|(call, _)| call.context.check().is_ok()) {
+                    true => break Some(admitted),
+                    false => dropped.push(admitted),
+                }
+            };
+            if next.is_none() {
+                state.running -= 1;
+            }
+            next
+        };
+        for (call, sender) in dropped.into_iter().flat_map(|admitted| admitted.calls) {
+            let why = call.context.check().err().unwrap_or_else(|| Error::cancelled("nobody waits for it"));
+            if why.kind() == Kind::Deadline {
+                self.metrics.timeouts.inc();
+            }
+            sender.finish(Err(why));
+        }
+        if let Some(next) = next {
+            self.begin(next);
+        }
+    }
+}
+
+/// Takes away what nobody waits for any more; says how much of it ran out of time.
+fn forget_abandoned(queue: &mut VecDeque<Admitted>) -> u64 {
+    let stopped = |context: &Context| context.stopped();
+    let mut expired = 0;
+    queue.retain(|admitted| {
+        let reasons: Vec<_> = admitted.calls.iter().map(|(call, _)| stopped(&call.context)).collect();
+        let keep = reasons.iter().any(Option::is_none);
+        if !keep {
+            let is_late = |reason: &&Error| reason.kind() == Kind::Deadline;
+            expired += reasons.iter().flatten().filter(is_late).count() as u64;
+        }
+        keep
+    });
+    expired
+}
+
+/// One of the requests that run.
+struct Running {
+    shared: Arc<Shared>,
+    _place: Option<Place>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self._place = None;
+        self.shared.next();
+    }
+}

@@ -1,0 +1,59 @@
+//! How long the steps of a pipeline take, and how they end.
+
+use crate::metrics::Metrics;
+use prometheus::Histogram;
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    Ok,
+    Error,
+    Skipped,
+    Cancelled,
+}
+
+impl StepOutcome {
+    pub const ALL: [StepOutcome; 4] =
+        [StepOutcome::Ok, StepOutcome::Error, StepOutcome::Skipped, StepOutcome::Cancelled];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StepOutcome::Ok => "ok",
+            StepOutcome::Error => "error",
+            StepOutcome::Skipped => "skipped",
+            StepOutcome::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Prepared series of one step.
+pub struct StepMetrics {
+    outcomes: [Histogram; 4],
+    queue: Histogram,
+}
+
+impl StepMetrics {
+    pub fn new(metrics: &Metrics, pipeline: &str, step: &str) -> Self {
+        let outcomes = StepOutcome::ALL
+            .map(|outcome| metrics.pipelines.step.with_label_values(&[pipeline, step, outcome.as_str()]));
+        StepMetrics { outcomes, queue: metrics.pipelines.queue.with_label_values(&[pipeline, step]) }
+    }
+
+    pub(super) fn record(&self, outcome: StepOutcome, time: Duration, queue: Duration) {
+        self.outcomes[outcome as usize].observe(time.as_secs_f64());
+        if outcome != StepOutcome::Skipped {
+            self.queue.observe(queue.as_secs_f64());
+        }
+    }
+
+    /// How often it ended so, and how many seconds that took altogether.
+    pub fn total(&self, outcome: StepOutcome) -> (u64, f64) {
+        let histogram = &self.outcomes[outcome as usize];
+        (histogram.get_sample_count(), histogram.get_sample_sum())
+    }
+
+    /// Seconds in which it waited for places.
+    pub fn queued(&self) -> f64 {
+        self.queue.get_sample_sum()
+    }
+}

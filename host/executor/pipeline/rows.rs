@@ -1,0 +1,83 @@
+//! Rows: with `rows = "each"` every row of a request has a frame of its own, and the outputs are stacked again.
+
+use super::run::Run;
+use crate::error::{Error, Result};
+use crate::predict::Tensor;
+use std::sync::Arc;
+
+/// Rows that walk the graph at once.
+const ROWS_AT_ONCE: usize = 64;
+
+/// The rows of a request whose rows walk alone.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub inputs: Vec<Vec<Tensor>>,
+    pub next: usize,
+    pub done: Vec<Option<Vec<Tensor>>>,
+    pub left: usize,
+}
+
+impl Run<'_> {
+    pub(super) fn cut_rows(&mut self, inputs: Vec<Tensor>) -> Result<()> {
+        let mut rows = None;
+        for tensor in &inputs {
+            let count = tensor.rows().unwrap_or(0);
+            if let Some((first, rows)) = rows
+                && rows != count
+            {
+                let message = format!(
+                    "input \"{}\" has {count} rows, and input \"{first}\" has {rows}: each row is a request of its own",
+                    tensor.name()
+                );
+                return Err(Error::invalid(message).field(tensor.name()));
+            }
+            rows = Some((tensor.name(), count));
+        }
+        let count = rows.map_or(0, |(_, rows)| rows);
+        let mut all: Vec<Vec<Tensor>> = vec![Vec::with_capacity(inputs.len()); count];
+        for tensor in &inputs {
+            for (row, part) in all.iter_mut().zip(tensor.cut(&vec![1; count])?) {
+                row.push(part);
+            }
+        }
+        self.rows = Rows { inputs: all, next: 0, done: vec![None; count], left: count };
+        Ok(())
+    }
+
+    pub(super) fn begin_rows(&mut self) -> Result<()> {
+        while self.rows.next < self.rows.inputs.len() && self.frames.len() < ROWS_AT_ONCE {
+            let row = self.rows.next;
+            self.rows.next += 1;
+            let inputs = std::mem::take(&mut self.rows.inputs[row]);
+            self.root(inputs, row as u64)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish_row(&mut self, at: usize) -> Result<()> {
+        let Some(outputs) = self.outputs_of(&self.frames[at]) else { return Ok(()) };
+        let frame = self.frames.remove(at);
+        self.rows.done[frame.number as usize] = Some(outputs);
+        self.rows.left -= 1;
+        frame.let_go(self.account);
+        self.begin_rows()
+    }
+
+    pub(super) fn stacked_rows(&self) -> Result<Vec<Tensor>> {
+        let wanted = self.program.metadata.outputs.iter().zip(&self.is_wanted).filter(|(_, wanted)| **wanted);
+        wanted
+            .map(|(spec, _)| {
+                let rows = self.rows.done.iter().flatten();
+                let mut parts =
+                    rows.filter_map(|row| row.iter().find(|tensor| *tensor.name() == *spec.name)).peekable();
+                if parts.peek().is_some() {
+                    let parts: Vec<&Tensor> = parts.collect();
+                    return Tensor::stacked(parts.into_iter());
+                }
+                let rest = spec.shape.iter().skip(1).map(|&dimension| dimension.max(0));
+                let shape = std::iter::once(0).chain(rest).collect();
+                Tensor::new(Arc::clone(&spec.name), spec.datatype, shape, bytes::Bytes::new())
+            })
+            .collect()
+    }
+}

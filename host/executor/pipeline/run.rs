@@ -1,0 +1,522 @@
+//! A pipeline at work for one request: decides which steps run, and runs them until the answer is there.
+//!
+//! One task does all of it. Steps that are ready together run side by side; a step that is ready alone may run on the
+//! worker that polls this. What a step waits for is known from its program, so each end of a step looks only at those
+//! that read it.
+
+use super::super::BoxFuture;
+use super::account::Account;
+use super::decide::Verdict;
+use super::frame::{Frame, Held, State};
+use super::metrics::StepOutcome;
+use super::model::{Answers, PipelineModel};
+use super::rows::Rows;
+use super::step::{Items, StepEnd, StepRun};
+use super::streams::Stream;
+use crate::error::{Error, Result};
+use crate::graph::{Program, Reader, ValueRef};
+use crate::predict::{Context, StepRecord, Tensor};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use slab::Slab;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The scope of the request itself.
+pub(super) const ROOT: usize = 0;
+
+pub(super) struct Run<'a> {
+    pub(super) model: &'a PipelineModel,
+    pub(super) program: &'a Program,
+    pub(super) context: &'a Arc<Context>,
+    pub(super) account: &'a Arc<Account>,
+    pub(super) frames: Slab<Frame>,
+    /// Steps to look at, by frame.
+    pub(super) open: Vec<(usize, usize)>,
+    begun: Vec<Begun>,
+    pub(super) running: FuturesUnordered<BoxFuture<'a, Event<'a>>>,
+    pub(super) streams: Vec<Stream<'a>>,
+    /// By step, whether it is to be decided at all.
+    pub(super) is_active: Vec<bool>,
+    pub(super) is_wanted: Vec<bool>,
+    pub(super) rows: Rows,
+    /// Answers of items, by number, until those before them are there.
+    pub(super) answers: BTreeMap<u64, (usize, Vec<Tensor>)>,
+    pub(super) answered: u64,
+    /// The caller has its answer; what is left is detached.
+    is_answered: bool,
+}
+
+struct Begun {
+    frame: usize,
+    step: usize,
+    inputs: Vec<Tensor>,
+    /// The inputs are those of the request.
+    are_callers: bool,
+}
+
+pub(super) enum Event<'a> {
+    Step { frame: usize, step: usize, inputs: Option<Vec<Tensor>>, end: StepEnd },
+    Begun { frame: usize, step: usize, stream: Result<Items<'a>> },
+    Item { frame: usize, step: usize, items: Items<'a>, item: Option<Result<Vec<Tensor>>> },
+}
+
+impl<'a> Run<'a> {
+    pub fn new(model: &'a PipelineModel, context: &'a Arc<Context>, account: &'a Arc<Account>) -> Self {
+        let program = &model.program;
+        let wanted = |name: &str| {
+            let asked = context.outputs.as_ref().filter(|outputs| !outputs.is_empty());
+            asked.is_none_or(|outputs| outputs.iter().any(|output| *output == *name))
+        };
+        let is_wanted: Vec<bool> = program.outputs.iter().map(|output| wanted(&output.name)).collect();
+        let is_active = (0..program.steps.len()).map(|step| {
+            let needs = |output: &crate::graph::OutputProgram| output.needs[step];
+            program.is_always[step]
+                || program.outputs.iter().zip(&is_wanted).any(|(output, wanted)| *wanted && needs(output))
+        });
+        Run {
+            model,
+            program,
+            context,
+            account,
+            frames: Slab::new(),
+            open: Vec::new(),
+            begun: Vec::new(),
+            running: FuturesUnordered::new(),
+            streams: Vec::new(),
+            is_active: is_active.collect(),
+            is_wanted,
+            rows: Rows::default(),
+            answers: BTreeMap::new(),
+            answered: 0,
+            is_answered: false,
+        }
+    }
+
+    pub async fn run(mut self, inputs: Vec<Tensor>, sink: &mut dyn Answers) -> Result<Option<Vec<Tensor>>> {
+        let outcome = self.work(inputs, sink).await;
+        if outcome.is_err() {
+            self.cancelled();
+        }
+        outcome
+    }
+
+    async fn work(&mut self, inputs: Vec<Tensor>, sink: &mut dyn Answers) -> Result<Option<Vec<Tensor>>> {
+        let early = sink.answers_early();
+        if self.program.graph.each_row {
+            self.cut_rows(inputs)?;
+            if self.rows.left == 0 {
+                return self.stacked_rows().map(Some);
+            }
+            self.begin_rows()?;
+        } else {
+            self.root(inputs, 0)?;
+        }
+        loop {
+            while let Some((frame, step)) = self.open.pop() {
+                self.decide(frame, step)?;
+            }
+            self.flush(sink).await?;
+            if !self.is_answered
+                && let Some(outputs) = self.answer(early)?
+            {
+                if self.is_finished() {
+                    return Ok(outputs);
+                }
+                sink.answer(outputs.unwrap_or_default()).await;
+                self.is_answered = true;
+            }
+            if self.is_answered && self.is_finished() {
+                return Ok(None);
+            }
+            if !self.open.is_empty() {
+                continue;
+            }
+            let mut begun = std::mem::take(&mut self.begun);
+            let is_alone = begun.len() == 1 && self.running.is_empty() && self.account.may_run_here;
+            if is_alone && self.program.steps[begun[0].step].items.is_none() {
+                let one = begun.remove(0);
+                let work = self.step(one, true);
+                let event = watched(self.context, self.is_answered, work).await?;
+                self.handle(event)?;
+                continue;
+            }
+            for one in begun {
+                let work = self.step(one, false);
+                self.running.push(Box::pin(work));
+            }
+            let next = self.running.next();
+            match watched(self.context, self.is_answered, next).await? {
+                Some(event) => self.handle(event)?,
+                None => {
+                    let name = &self.program.graph.name;
+                    return Err(Error::failed(format!(
+                        "pipeline \"{name}\" came to a halt; this is a bug of the host"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// The work of a step that was decided to run.
+    fn step(&self, begun: Begun, is_alone: bool) -> impl Future<Output = Event<'a>> + Send + use<'a> {
+        let Begun { frame, step, inputs, are_callers } = begun;
+        let run = StepRun {
+            model: self.model,
+            context: self.context,
+            account: self.account,
+            at: step,
+            number: self.number(frame),
+            is_detached: self.program.steps[step].is_detached,
+            is_alone,
+            are_callers,
+            outside: self.program.steps[step]
+                .again_while
+                .is_some()
+                .then(|| Arc::new(self.snapshot(frame, step))),
+        };
+        let is_stream = self.program.steps[step].items.is_some();
+        let kept = self.context.steps.is_some().then(|| inputs.clone());
+        async move {
+            if is_stream {
+                return Event::Begun { frame, step, stream: run.stream(inputs).await };
+            }
+            Event::Step { frame, step, inputs: kept, end: run.run(inputs).await }
+        }
+    }
+
+    /// Which row or item a frame is, for messages.
+    fn number(&self, frame: usize) -> Option<(&'static str, u64)> {
+        let frame = &self.frames[frame];
+        match frame.parent {
+            Some(_) => Some(("item", frame.number)),
+            None if self.program.graph.each_row => Some(("row", frame.number)),
+            None => None,
+        }
+    }
+
+    /// A frame for a request or a row.
+    pub(super) fn root(&mut self, inputs: Vec<Tensor>, number: u64) -> Result<()> {
+        let mut frame = Frame::new(self.program, ROOT, None, number);
+        for input in &self.program.inputs {
+            let tensor = inputs.iter().find(|tensor| *tensor.name() == *input.name).cloned();
+            frame.inputs.push(Held::new(tensor, input.readers, self.account)?);
+        }
+        drop(inputs);
+        self.begin_frame(frame).map(drop)
+    }
+
+    /// Opens all steps of a new frame.
+    pub(super) fn begin_frame(&mut self, mut frame: Frame) -> Result<usize> {
+        let program = self.program;
+        let steps = &program.scopes[frame.scope].steps;
+        let active: Vec<usize> = steps.iter().copied().filter(|step| self.is_active[*step]).collect();
+        frame.left = active.len();
+        frame.always_left = active.iter().filter(|step| program.graph.steps[**step].always).count();
+        let at = self.frames.insert(frame);
+        self.open.extend(active.into_iter().map(|step| (at, step)));
+        // What does not run reads nothing.
+        for &step in steps {
+            if !self.is_active[step] {
+                self.release(at, step);
+            }
+        }
+        self.resolve_all(at)?;
+        Ok(at)
+    }
+
+    /// Whether nothing is left to be done, answered or not.
+    fn is_finished(&self) -> bool {
+        self.rows.left == 0 && self.frames.iter().all(|(_, frame)| self.detached_left(frame) == 0)
+    }
+
+    /// Steps that nobody waits for and that are to run all the same.
+    fn detached_left(&self, frame: &Frame) -> usize {
+        let steps = self.program.scopes[frame.scope].steps.iter();
+        let is_left = |step: &&usize| {
+            let (program, cell) = (&self.program.steps[**step], &frame.cells[**step]);
+            program.is_detached && self.is_active[**step] && cell.state != State::Over
+        };
+        if self.program.has_detached { steps.filter(is_left).count() } else { 0 }
+    }
+
+    /// The answer, once everything that it waits for is there: none of a stream, which has answered by items.
+    fn answer(&mut self, early: bool) -> Result<Option<Option<Vec<Tensor>>>> {
+        if self.program.graph.each_row {
+            return match self.rows.left {
+                0 => self.stacked_rows().map(|rows| Some(Some(rows))),
+                _ => Ok(None),
+            };
+        }
+        let Some((_, root)) = self.frames.iter().next() else { return Ok(None) };
+        if root.always_left > 0 || (!early && self.detached_left(root) > 0) {
+            return Ok(None);
+        }
+        if self.program.answers_in != ROOT {
+            let is_done = root.left == self.detached_left(root) && self.frames.len() == 1;
+            return Ok(is_done.then_some(None));
+        }
+        Ok(self.outputs_of(root).map(Some))
+    }
+
+    /// The wanted outputs of a frame, if all are settled.
+    pub(super) fn outputs_of(&self, frame: &Frame) -> Option<Vec<Tensor>> {
+        let wanted = || self.is_wanted.iter().zip(&frame.outputs).filter(|(wanted, _)| **wanted);
+        if wanted().any(|(_, output)| output.is_none()) {
+            return None;
+        }
+        Some(wanted().filter_map(|(_, output)| output.clone().flatten()).collect())
+    }
+
+    fn handle(&mut self, event: Event<'a>) -> Result<()> {
+        match event {
+            Event::Step { frame, step, inputs, end } => self.ended(frame, step, inputs, end),
+            Event::Begun { frame, step, stream: Ok(items) } => {
+                let started = items.started();
+                self.frames[frame].cells[step].ran = true;
+                let stream = Stream { frame, step, items: None, live: 0, next: 0, end: None, started };
+                self.streams.push(stream);
+                self.next_item(frame, step, items);
+                Ok(())
+            }
+            Event::Begun { frame, step, stream: Err(error) } => {
+                let zero = Duration::ZERO;
+                self.ended(
+                    frame,
+                    step,
+                    None,
+                    StepEnd { outputs: Err(error), ran: true, queue: zero, time: zero },
+                )
+            }
+            Event::Item { frame, step, items, item } => self.item(frame, step, items, item),
+        }
+    }
+
+    /// A step is over by itself.
+    fn ended(&mut self, frame: usize, step: usize, inputs: Option<Vec<Tensor>>, end: StepEnd) -> Result<()> {
+        let StepEnd { outputs, ran, queue, time } = end;
+        let outcome = if outputs.is_ok() { StepOutcome::Ok } else { StepOutcome::Error };
+        self.model.metrics[step].record(outcome, time, queue);
+        if self.context.steps.is_some() {
+            let given = outputs.as_deref().unwrap_or_default();
+            let why = outputs.as_ref().err().map(|error| error.message().to_owned());
+            self.note(step, outcome, why, inputs.unwrap_or_default(), given.to_vec(), (time, queue));
+        }
+        self.frames[frame].cells[step].ran = ran;
+        let settled = outputs.and_then(|outputs| self.settled(frame, step, outputs));
+        if let Err(error) = settled {
+            self.failed(frame, step, error)?;
+        }
+        self.over(frame, step)
+    }
+
+    /// Keeps the outputs of a step.
+    fn settled(&mut self, frame: usize, step: usize, outputs: Vec<Tensor>) -> Result<()> {
+        let program = &self.program.steps[step];
+        for (place, spec) in program.outputs.iter().enumerate() {
+            let tensor = outputs.iter().find(|tensor| *tensor.name() == *spec.name);
+            if tensor.is_none() && !program.may_omit[place] {
+                let message = format!("the model omitted its output \"{}\"; see may_omit", spec.name);
+                return Err(self.named(step, Error::failed(message)));
+            }
+            let readers = self.frames[frame].cells[step].values[place].readers;
+            let held = Held::new(tensor.cloned(), readers, self.account)?;
+            self.frames[frame].cells[step].values[place] = held;
+        }
+        if let Some(choice) = &program.choice {
+            let name = &program.outputs[choice.output].name;
+            let by = outputs.iter().find(|tensor| *tensor.name() == **name);
+            let chosen = self.chosen(step, by).map_err(|error| self.named(step, error))?;
+            self.frames[frame].cells[step].chosen = chosen;
+        }
+        Ok(())
+    }
+
+    /// An error of a step ends the request, or leaves the step's outputs absent.
+    pub(super) fn failed(&mut self, frame: usize, step: usize, error: Error) -> Result<()> {
+        let is_detached = self.program.steps[step].is_detached || self.is_answered;
+        if !self.program.graph.steps[step].skips_on_error && !is_detached {
+            return Err(error);
+        }
+        let request = &*self.context.id;
+        tracing::debug!(request, detail = error.detail(), "step failed and was skipped: {error}");
+        let cell = &mut self.frames[frame].cells[step];
+        cell.error = Some(error.kind());
+        for held in &mut cell.values {
+            if let Some(tensor) = held.tensor.take() {
+                self.account.let_go(tensor.data().len());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn named(&self, step: usize, error: Error) -> Error {
+        let step = &self.program.graph.steps[step];
+        let pipeline = &self.program.graph.name;
+        error.context(format!("pipeline \"{pipeline}\": step \"{}\"", step.name)).step(&step.name)
+    }
+
+    /// A step does not run; its outputs are absent.
+    fn skipped(&mut self, frame: usize, step: usize, why: String) -> Result<()> {
+        self.model.metrics[step].record(StepOutcome::Skipped, Duration::ZERO, Duration::ZERO);
+        if self.context.steps.is_some() {
+            let none = (Duration::ZERO, Duration::ZERO);
+            self.note(step, StepOutcome::Skipped, Some(why), Vec::new(), Vec::new(), none);
+        }
+        self.release(frame, step);
+        self.over(frame, step)
+    }
+
+    fn note(
+        &self,
+        step: usize,
+        outcome: StepOutcome,
+        why: Option<String>,
+        inputs: Vec<Tensor>,
+        outputs: Vec<Tensor>,
+        (time, queue): (Duration, Duration),
+    ) {
+        let Some(log) = &self.context.steps else { return };
+        let written = &self.program.graph.steps[step];
+        log.add(StepRecord {
+            step: format!("{}.{}", self.program.graph.name, written.name),
+            model: written.model.to_string(),
+            outcome: outcome.as_str(),
+            why,
+            inputs,
+            outputs,
+            time,
+            queue,
+        });
+    }
+
+    /// Looks at a step that waits.
+    fn decide(&mut self, frame: usize, step: usize) -> Result<()> {
+        // The frame of an item may be gone.
+        let Some(known) = self.frames.get(frame) else { return Ok(()) };
+        if known.scope != self.program.steps[step].scope
+            || known.cells[step].state != State::Waiting
+            || !self.is_active[step]
+        {
+            return Ok(());
+        }
+        match self.verdict(frame, step) {
+            Ok(Verdict::Wait) => Ok(()),
+            Ok(Verdict::Skip(why)) => self.skipped(frame, step, why),
+            Ok(Verdict::Run(inputs, are_callers)) => {
+                self.frames[frame].cells[step].state = State::Running;
+                self.release(frame, step);
+                self.begun.push(Begun { frame, step, inputs, are_callers });
+                Ok(())
+            }
+            Err(error) => {
+                self.model.metrics[step].record(StepOutcome::Error, Duration::ZERO, Duration::ZERO);
+                self.release(frame, step);
+                self.failed(frame, step, error)?;
+                self.over(frame, step)
+            }
+        }
+    }
+
+    /// A step needs what it reads no more.
+    fn release(&mut self, frame: usize, step: usize) {
+        let scope = self.frames[frame].scope;
+        for value in &self.program.steps[step].reads {
+            match value {
+                ValueRef::Output(of, output) if self.program.scope_of_outputs(*of) == scope => {
+                    self.frames[frame].cells[*of].values[*output].release(self.account);
+                }
+                ValueRef::Input(input) if scope == ROOT => {
+                    self.frames[frame].inputs[*input].release(self.account);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A step is over: those that look at it are looked at.
+    pub(super) fn over(&mut self, frame: usize, step: usize) -> Result<()> {
+        let known = &mut self.frames[frame];
+        known.cells[step].state = State::Over;
+        known.left -= 1;
+        known.always_left -= usize::from(self.program.graph.steps[step].always);
+        let scope = known.scope;
+        for reader in &self.program.steps[step].dependents {
+            match *reader {
+                Reader::Step(other) => {
+                    let inner = self.program.steps[other].scope;
+                    if inner == scope {
+                        self.open.push((frame, other));
+                    } else {
+                        let frames = self.frames_within(frame, inner);
+                        self.open.extend(frames.into_iter().map(|frame| (frame, other)));
+                    }
+                }
+                Reader::Output(output) => {
+                    let frames = match self.program.answers_in == scope {
+                        true => vec![frame],
+                        false => self.frames_within(frame, self.program.answers_in),
+                    };
+                    for frame in frames {
+                        self.resolve(frame, output)?;
+                    }
+                }
+            }
+        }
+        self.finish_frame(frame)
+    }
+
+    /// The frames of a scope that lie within another one.
+    fn frames_within(&self, outer: usize, scope: usize) -> Vec<usize> {
+        let of_scope = self.frames.iter().filter(|(_, frame)| frame.scope == scope);
+        let lies_within = |at: &usize| {
+            std::iter::successors(Some(*at), |at| self.frames.get(*at)?.parent).any(|at| at == outer)
+        };
+        of_scope.map(|(at, _)| at).filter(lies_within).collect()
+    }
+
+    fn resolve_all(&mut self, frame: usize) -> Result<()> {
+        if self.frames[frame].scope != self.program.answers_in {
+            return Ok(());
+        }
+        (0..self.program.outputs.len()).try_for_each(|output| self.resolve(frame, output))
+    }
+
+    /// Settles an output of the pipeline, if what it reads is.
+    fn resolve(&mut self, frame: usize, output: usize) -> Result<()> {
+        if !self.is_wanted[output] || self.frames[frame].outputs[output].is_some() {
+            return Ok(());
+        }
+        if let Some(found) = self.output(frame, output)? {
+            self.frames[frame].outputs[output] = Some(found);
+        }
+        Ok(())
+    }
+
+    /// Notes what still ran when the request failed.
+    fn cancelled(&self) {
+        for (_, frame) in &self.frames {
+            let running = frame.cells.iter().enumerate().filter(|(_, cell)| cell.state == State::Running);
+            for (step, _) in running {
+                self.model.metrics[step].record(StepOutcome::Cancelled, Duration::ZERO, Duration::ZERO);
+            }
+        }
+    }
+}
+
+/// Waits for work as long as the caller does, or to its end where the caller has its answer.
+async fn watched<T>(context: &Context, is_answered: bool, work: impl Future<Output = T>) -> Result<T> {
+    if is_answered {
+        return Ok(work.await);
+    }
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => Ok(done),
+        () = context.cancellation.cancelled() => {
+            let error = || Error::cancelled("the caller left before the answer was ready");
+            Err(context.stopped().unwrap_or_else(error))
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Datatypes and shapes along the edges of a graph.
+
+use crate::predict::{Metadata, Shape, TensorSpec, format_shape};
+
+/// `FP32[-1,3]`
+pub(super) fn shown(spec: &TensorSpec) -> String {
+    format!("{}{}", spec.datatype.as_str(), format_shape(&spec.shape))
+}
+
+/// Why a tensor of `given` can never be one of `wanted`, if it cannot.
+pub(super) fn mismatch(given: &TensorSpec, wanted: &TensorSpec) -> Option<String> {
+    let ranks = given.shape.len() == wanted.shape.len();
+    let fits = |(&a, &b): (&i64, &i64)| a < 0 || b < 0 || a == b;
+    let same = given.datatype == wanted.datatype && ranks && given.shape.iter().zip(&wanted.shape).all(fits);
+    (!same).then(|| format!("{} does not fit {}", shown(given), shown(wanted)))
+}
+
+/// What fits both: of each dimension the one that is fixed.
+pub(super) fn narrowed(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
+    if mismatch(a, b).is_some() {
+        return None;
+    }
+    let dimension = |(&a, &b): (&i64, &i64)| if a < 0 { b } else { a };
+    let shape = a.shape.iter().zip(&b.shape).map(dimension).collect();
+    Some(TensorSpec { shape, optional: a.optional && b.optional, ..a.clone() })
+}
+
+/// What either may be: dimensions that differ are free. None where no shape says both.
+pub(super) fn widened(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
+    if a.datatype != b.datatype || a.shape.len() != b.shape.len() {
+        return None;
+    }
+    let dimension = |(&a, &b): (&i64, &i64)| if a == b { a } else { -1 };
+    let shape = a.shape.iter().zip(&b.shape).map(dimension).collect();
+    Some(TensorSpec { shape, ..a.clone() })
+}
+
+/// With a free first dimension; a scalar gets one.
+pub(super) fn with_rows(spec: &TensorSpec, rows: i64) -> TensorSpec {
+    let rest = spec.shape.iter().skip(1).copied();
+    let shape: Shape = std::iter::once(rows).chain(rest).collect();
+    TensorSpec { shape, ..spec.clone() }
+}
+
+/// What all versions of a model take and give together, or how two of them differ.
+pub(super) fn joined(versions: &[(std::sync::Arc<str>, Metadata)]) -> Result<Metadata, String> {
+    let Some(((first, base), rest)) = versions.split_first() else { return Ok(Metadata::default()) };
+    let mut joined = base.clone();
+    for (version, other) in rest {
+        let differ = |what: String| format!("its versions {first} and {version} differ: {what}");
+        if other.streaming != base.streaming {
+            return Err(differ("only one gives any number of responses".to_owned()));
+        }
+        for (what, ours, theirs) in
+            [("input", &mut joined.inputs, &other.inputs), ("output", &mut joined.outputs, &other.outputs)]
+        {
+            let required = |spec: &&TensorSpec| what == "output" || !spec.optional;
+            let unknown =
+                theirs.iter().filter(required).find(|spec| ours.iter().all(|our| our.name != spec.name));
+            if let Some(spec) = unknown {
+                return Err(differ(format!("{what} \"{}\"", spec.name)));
+            }
+            for our in ours.iter_mut() {
+                let Some(their) = theirs.iter().find(|spec| spec.name == our.name) else {
+                    return Err(differ(format!("{what} \"{}\"", our.name)));
+                };
+                let both = if what == "input" { narrowed(our, their) } else { widened(our, their) };
+                let both = both.ok_or_else(|| differ(format!("{what} \"{}\"", our.name)))?;
+                *our = TensorSpec { optional: our.optional && their.optional, ..both };
+            }
+        }
+    }
+    Ok(joined)
+}

@@ -1,0 +1,115 @@
+//! Bounds: of one request, of a step over all requests, and of what is admitted at all.
+
+use crate::support::load::{Load, Shot};
+use crate::support::pipelines::{calls, serve};
+use crate::support::{Answer, Client, Host};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+fn together(host: &Host, count: usize) -> Duration {
+    let body = json!({"model": "p", "data": {"x": [1]}}).to_string();
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            (0..count).map(|_| scope.spawn(|| Client::new(host.http).post("/predict", &body))).collect();
+        for answer in asked {
+            let answer = answer.join().unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    });
+    began.elapsed()
+}
+
+#[test]
+fn a_step_has_as_many_runs_at_once_as_it_may_and_the_rest_wait() {
+    let host = serve(
+        &[("slow", "sleep_ms = \"30\"")],
+        "[pipelines.p]\noutputs = { r = \"a.y\" }\n\
+         [pipelines.p.steps.a]\nmodel = \"slow\"\nin = { a = \"input.x\" }\nmax_in_flight = 2\n",
+    );
+    // Six runs of 30 ms, two at once.
+    assert!(together(&host, 6) >= Duration::from_millis(90));
+    assert_eq!(calls(&host, "slow"), 6.0);
+    let shown = host.admin_get("/admin/pipelines/p").json();
+    assert_eq!(shown["steps"]["a"]["in_flight"], 0, "{shown}");
+    assert!(shown["steps"]["a"]["queue_s"].as_f64().unwrap() > 0.1, "{shown}");
+}
+
+#[test]
+fn a_step_runs_so_often_a_second() {
+    let host = serve(
+        &[("one", "add = \"1\"")],
+        "[pipelines.p]\noutputs = { r = \"a.y\" }\n\
+         [pipelines.p.steps.a]\nmodel = \"one\"\nin = { a = \"input.x\" }\nmax_per_s = 50\n",
+    );
+    // One at once, and then one every 20 ms.
+    assert!(together(&host, 6) >= Duration::from_millis(100));
+}
+
+#[test]
+fn a_request_runs_so_many_steps_at_once() {
+    let host = serve(
+        &[("slow", "sleep_ms = \"30\""), ("both", "inputs = \"a,b\"")],
+        "[pipelines.p]\nparallel = 1\noutputs = { r = \"c.y\" }\n\
+         [pipelines.p.steps.a]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
+         [pipelines.p.steps.b]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
+         [pipelines.p.steps.c]\nmodel = \"both\"\nin = { a = \"a.y\", b = \"b.y\" }\n",
+    );
+    assert!(together(&host, 1) >= Duration::from_millis(60));
+}
+
+#[test]
+fn more_requests_than_there_is_room_for_are_refused_at_once() {
+    let host = serve(
+        &[("slow", "sleep_ms = \"60000\"")],
+        "[executors.pipeline]\nworkers = 1\nqueue = 1\n\
+         [pipelines.p]\noutputs = { r = \"a.y\" }\n\
+         [pipelines.p.steps.a]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n",
+    );
+    let body = json!({"model": "p", "data": {"x": [1]}}).to_string();
+    let mut waiting: Vec<Client> = Vec::new();
+    for count in 1..=2 {
+        let mut client = Client::new(host.http);
+        client.begin("POST", "/predict", &[], body.as_bytes()).unwrap();
+        waiting.push(client);
+        host.wait_for_executor("pipeline", "inflight", count);
+    }
+    let parts = ["executor \"pipeline\": 1 requests run and the queue of 1 is full"];
+    host.post("/predict", &body).refused(429, "overloaded", &parts);
+    // Who leaves the queue makes room.
+    waiting.pop().unwrap().leave();
+    host.wait_for_executor("pipeline", "queue_length", 1);
+    let late = json!({"model": "p", "data": {"x": [1]}, "timeout_ms": 50}).to_string();
+    host.post("/predict", &late).refused(504, "deadline", &[]);
+    waiting.pop().unwrap().leave();
+    host.wait_for_idle("pipeline");
+    host.wait_for_idle("cpu");
+}
+
+/// Five times the capacity: new requests are refused at once, and none that has begun fails for want of a place.
+#[test]
+fn what_has_begun_is_never_refused() {
+    let host = serve(
+        &[("slow", "sleep_ms = \"5\""), ("both", "inputs = \"a,b\"")],
+        "[executors.pipeline]\nworkers = 4\nqueue = 0\n[executors.cpu]\nworkers = 2\nqueue = 0\n\
+         [pipelines.p]\noutputs = { r = \"c.y\" }\n\
+         [pipelines.p.steps.a]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
+         [pipelines.p.steps.b]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
+         [pipelines.p.steps.c]\nmodel = \"both\"\nin = { a = \"a.y\", b = \"b.y\" }\n",
+    );
+    let judge = |answer: &Answer| match answer.status {
+        200 => None,
+        429 if answer.text().contains("executor \\\"pipeline\\\"") => None,
+        _ => Some(answer.text()),
+    };
+    let load = Load::start(host.http, 20, Shot::predict("p", &json!({"x": [1]})), None, judge);
+    let ok = "hostler_requests_total{code=\"200\",model=\"p\",version=\"1\"}";
+    crate::support::eventually("300 answers", || (host.metric(ok) >= 300.0).then_some(()), || host.log());
+    let outcome = load.stop();
+    assert_eq!(outcome.faults, Vec::<String>::new());
+    let refused = host.metric("hostler_executor_overloaded_total{executor=\"pipeline\"}");
+    eprintln!("{} answers, {refused} of them refused", outcome.answers);
+    assert!(refused > 0.0);
+    assert_eq!(host.metric("hostler_executor_overloaded_total{executor=\"cpu\"}"), 0.0);
+    host.wait_for_idle("pipeline");
+}

@@ -1,0 +1,16 @@
+//! Pipelines: graphs of models, served as models.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod copies;
+mod examples;
+mod faults;
+mod flow;
+mod interfaces;
+mod limits;
+mod random;
+mod repeats;
+mod rows;
+mod streams;
+mod swaps;
