@@ -39,7 +39,14 @@ for name in ["alone", "calls-reused", "calls-fresh", "calls-shared"]:
 for name in ["large-alone", "large-calls"]:
     bodies[name] = {"model": name, "data": [0] * 150_000}
 tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}
-for name in ["triton-alone", "triton-calls"]:
+# `--pipelines`: one model by itself, and a chain of five.
+for name in ["wasm-one", "wasm-five"]:
+    bodies[name] = {"model": name, "data": [1]}
+for name in ["native-one", "native-five"]:
+    bodies[name] = {"model": name, "data": [[1]]}
+for name in ["large-step", "large-steps"]:
+    bodies[name] = {"model": name, "data": [0] * 150_000}
+for name in ["triton-alone", "triton-calls", "triton-one", "triton-five"]:
     bodies[name] = {"inputs": [tensor]}
 # `bench triton`: the same floats in the Open Inference Protocol; with a plugin, the record.
 for model, name, row in [("small", "x", [[number / 16 for number in range(16)]]), ("bankchurn", "input", rows)]:

@@ -1,4 +1,4 @@
-//! `cargo xtask bench --batching`, `--executors` and `--calls`: the same model with and without something, in turn in one run.
+//! `cargo xtask bench --batching`, `--executors`, `--calls` and `--pipelines`: the same model with and without something, in turn in one run.
 
 use std::fmt::Write;
 
@@ -57,6 +57,21 @@ pub const CALLS: Comparison = Comparison {
         ["triton-alone", "triton-calls", "\"y\""],
     ],
     peers: &[["triton-alone", "/v2/models/alone/infer"], ["triton-calls", "/v2/models/calls/infer"]],
+};
+
+/// What steps of a pipeline cost: one such model, and a chain of five.
+pub const PIPELINES: Comparison = Comparison {
+    manifest: "xtask/bench/pipelines.toml",
+    markers: ["<!-- pipelines:begin -->", "<!-- pipelines:end -->"],
+    pairs: &[
+        ["wasm-one", "wasm-five", "\"y\""],
+        ["native-one", "native-five", "\"y\""],
+        ["large-step", "large-steps", "\"y\""],
+        ["triton-one", "triton-five", "\"y\""],
+        ["triton-five", "wasm-five", "\"y\""],
+        ["triton-five", "native-five", "\"y\""],
+    ],
+    peers: &[["triton-one", "/v2/models/pass/infer"], ["triton-five", "/v2/models/five/infer"]],
 };
 
 pub fn targets<'a>(

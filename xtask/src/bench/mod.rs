@@ -35,7 +35,7 @@ const PREDICT: &str = "/predict";
 /// FastAPI and what it needs.
 const REQUIREMENTS: &str = "xtask/bench/requirements.txt";
 const MODEL: &str = "examples/bankchurn/model.onnx";
-const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors | --calls]";
+const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors | --calls | --pipelines]";
 
 struct Plan {
     seconds: u64,
@@ -184,6 +184,7 @@ fn parse(args: &[String]) -> Result<Plan> {
             "--batching" => plan.comparison = Some(("--batching", compare::BATCHING)),
             "--executors" => plan.comparison = Some(("--executors", compare::EXECUTORS)),
             "--calls" => plan.comparison = Some(("--calls", compare::CALLS)),
+            "--pipelines" => plan.comparison = Some(("--pipelines", compare::PIPELINES)),
             "--hostler" => {
                 let path = args.next().ok_or_else(|| Error::new("bench: --hostler needs a path", USAGE))?;
                 plan.hostler = Some(std::path::absolute(path).attempting(|| format!("--hostler {path}"))?);

@@ -173,7 +173,7 @@ pub(super) fn streaming_model(layout: &Layout, models: &Path) -> Result<()> {
     place(layout, &model.join("1"), "tests/triton/repeat/model.py", "model.py")
 }
 
-/// A Triton with one model by itself, and one that calls it.
+/// A Triton with one model by itself and one that calls it, and one that passes on and five of these as an ensemble.
 pub(super) fn callers(layout: &Layout, folder: &Path) -> Result<Server> {
     let program = triton::program(layout)?;
     let models = folder.join("calling-models");
@@ -181,6 +181,11 @@ pub(super) fn callers(layout: &Layout, folder: &Path) -> Result<Server> {
         place(layout, &models.join(name), &format!("xtask/bench/triton/{name}.pbtxt"), "config.pbtxt")?;
         place(layout, &models.join(name).join("1"), &format!("xtask/bench/triton/{name}.py"), "model.py")?;
     }
+    place(layout, &models.join("pass"), "xtask/bench/triton/pass.pbtxt", "config.pbtxt")?;
+    place(layout, &models.join("pass").join("1"), "xtask/bench/triton/pass.py", "model.py")?;
+    place(layout, &models.join("five"), "xtask/bench/triton/five.pbtxt", "config.pbtxt")?;
+    // A version of an ensemble is an empty folder.
+    make_folder(&models.join("five").join("1"))?;
     server::triton(&program, &models, folder)
 }
 
