@@ -8,11 +8,16 @@
 mod account;
 mod decide;
 mod frame;
+mod items;
 mod limits;
 mod metrics;
 mod model;
+mod nested;
+mod outputs;
+mod parts;
 mod rows;
 mod run;
+mod snapshot;
 mod step;
 mod streams;
 

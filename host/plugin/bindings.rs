@@ -35,6 +35,15 @@ pub mod model {
     });
 }
 
+/// What a model may export beside its role.
+pub mod optional_inputs {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "hostler:plugin/optional-inputs-plugin",
+        exports: { default: async },
+    });
+}
+
 /// The role `executor`, and how it calls models.
 pub mod executor {
     wasmtime::component::bindgen!({

@@ -142,6 +142,12 @@ impl Anatomy {
         self.imports.iter().any(|import| calls.iter().any(|name| import.starts_with(name)))
     }
 
+    /// Whether a model says which of its inputs may be left out.
+    pub(super) fn has_optional_inputs(&self) -> bool {
+        let wanted = format!("{PACKAGE}optional-inputs@");
+        self.exports.iter().any(|export| export.strip_prefix(&wanted).is_some_and(compatible))
+    }
+
     /// Refuses what this host cannot run, with the versions or the imports that do not fit.
     fn check(&self, missing: &[String]) -> Result<()> {
         let ours = |name: &&String| [PACKAGE, CONCURRENT_PACKAGE].iter().any(|ours| name.starts_with(ours));

@@ -20,6 +20,7 @@ mod instance;
 mod log;
 mod memory;
 mod numbers;
+mod optional;
 mod outbound;
 mod state;
 mod undrained;
@@ -150,7 +151,11 @@ impl Plugin {
             .await
             .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
         let (name, waits) = (Arc::clone(&self.grant.name), self.anatomy.waits());
-        Ok(PluginModel { pool, name, metadata: metadata.into(), waits })
+        let mut metadata = Metadata::from(metadata);
+        if self.anatomy.has_optional_inputs() {
+            optional::mark(&name, &mut metadata, self.optional_inputs(metrics).await?)?;
+        }
+        Ok(PluginModel { pool, name, metadata, waits })
     }
 
     /// Links the role `executor`.

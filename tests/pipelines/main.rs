@@ -9,6 +9,7 @@ mod faults;
 mod flow;
 mod interfaces;
 mod limits;
+mod optional;
 mod random;
 mod repeats;
 mod rows;

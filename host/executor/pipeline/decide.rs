@@ -2,7 +2,7 @@
 
 use super::frame::State;
 use super::run::Run;
-use super::step::Snapshot;
+use super::snapshot::Snapshot;
 use crate::error::{Error, Kind, Result};
 use crate::graph::condition::{self, Environment, TensorRef};
 use crate::graph::{Need, ValueRef};

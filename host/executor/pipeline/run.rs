@@ -8,10 +8,11 @@ use super::super::BoxFuture;
 use super::account::Account;
 use super::decide::Verdict;
 use super::frame::{Frame, Held, State};
+use super::items::Items;
 use super::metrics::StepOutcome;
 use super::model::{Answers, PipelineModel};
 use super::rows::Rows;
-use super::step::{Items, StepEnd, StepRun};
+use super::step::{StepEnd, StepRun};
 use super::streams::Stream;
 use crate::error::{Error, Result};
 use crate::graph::{Program, Reader, ValueRef};
@@ -260,15 +261,6 @@ impl<'a> Run<'a> {
         Ok(self.outputs_of(root).map(Some))
     }
 
-    /// The wanted outputs of a frame, if all are settled.
-    pub(super) fn outputs_of(&self, frame: &Frame) -> Option<Vec<Tensor>> {
-        let wanted = || self.is_wanted.iter().zip(&frame.outputs).filter(|(wanted, _)| **wanted);
-        if wanted().any(|(_, output)| output.is_none()) {
-            return None;
-        }
-        Some(wanted().filter_map(|(_, output)| output.clone().flatten()).collect())
-    }
-
     fn handle(&mut self, event: Event<'a>) -> Result<()> {
         match event {
             Event::Step { frame, step, inputs, end } => self.ended(frame, step, inputs, end),
@@ -465,33 +457,6 @@ impl<'a> Run<'a> {
             }
         }
         self.finish_frame(frame)
-    }
-
-    /// The frames of a scope that lie within another one.
-    fn frames_within(&self, outer: usize, scope: usize) -> Vec<usize> {
-        let of_scope = self.frames.iter().filter(|(_, frame)| frame.scope == scope);
-        let lies_within = |at: &usize| {
-            std::iter::successors(Some(*at), |at| self.frames.get(*at)?.parent).any(|at| at == outer)
-        };
-        of_scope.map(|(at, _)| at).filter(lies_within).collect()
-    }
-
-    fn resolve_all(&mut self, frame: usize) -> Result<()> {
-        if self.frames[frame].scope != self.program.answers_in {
-            return Ok(());
-        }
-        (0..self.program.outputs.len()).try_for_each(|output| self.resolve(frame, output))
-    }
-
-    /// Settles an output of the pipeline, if what it reads is.
-    fn resolve(&mut self, frame: usize, output: usize) -> Result<()> {
-        if !self.is_wanted[output] || self.frames[frame].outputs[output].is_some() {
-            return Ok(());
-        }
-        if let Some(found) = self.output(frame, output)? {
-            self.frames[frame].outputs[output] = Some(found);
-        }
-        Ok(())
     }
 
     /// Notes what still ran when the request failed.

@@ -1,21 +1,16 @@
 //! One step of one request, from its inputs to its outputs: rounds of a loop, parts, attempts, and the calls of its model.
 
-use super::super::{BoxFuture, Callable, ModelTarget, Order};
+use super::super::{ModelTarget, Order};
 use super::account::Account;
-use super::model::{Answers, PipelineModel, StepTarget};
+use super::model::{PipelineModel, StepTarget};
+use super::nested::{NESTED_MAX, apart, nested};
+use super::snapshot::{Own, Snapshot};
 use crate::error::{Error, Kind, Result};
-use crate::graph::condition::{self, Environment, TensorRef};
+use crate::graph::condition;
 use crate::graph::{Member, Retry, Step};
-use crate::predict::{Context, Parameter, Response, Responses, Service, Tensor};
-use futures_util::{StreamExt, TryStreamExt};
+use crate::predict::{Context, Parameter, Service, Tensor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Pipelines within one another that one task runs.
-const NESTED_MAX: usize = 4;
-
-/// Parts of a step that run at once.
-const PARTS_AT_ONCE: usize = 64;
 
 /// A step that is about to run, or runs.
 #[derive(Clone)]
@@ -48,17 +43,17 @@ pub(super) struct StepEnd {
 
 /// What one call is a part of, for its error.
 #[derive(Clone, Copy, Default)]
-struct Place {
-    round: u32,
-    rows: Option<(usize, usize)>,
-    attempt: u32,
+pub(super) struct Place {
+    pub round: u32,
+    pub rows: Option<(usize, usize)>,
+    pub attempt: u32,
 }
 
-struct Called {
-    outputs: Vec<Tensor>,
-    queue: Duration,
+pub(super) struct Called {
+    pub outputs: Vec<Tensor>,
+    pub queue: Duration,
     /// False where there were no rows to run it for.
-    ran: bool,
+    pub ran: bool,
 }
 
 impl<'a> StepRun<'a> {
@@ -66,14 +61,14 @@ impl<'a> StepRun<'a> {
         &self.model.program.graph.steps[self.at]
     }
 
-    fn target(&self) -> &'a StepTarget {
+    pub(super) fn target(&self) -> &'a StepTarget {
         let binding = &self.model.bindings[self.at];
         let version = binding.pick.as_ref().map_or(0, |pick| pick(self.context));
         binding.versions.get(version).unwrap_or(&binding.versions[0])
     }
 
     /// When it must have ended, by the request and by its own time.
-    fn deadline(&self, started: Instant) -> Option<Instant> {
+    pub(super) fn deadline(&self, started: Instant) -> Option<Instant> {
         let own = self.step().timeout.map(|timeout| started + timeout);
         match (self.is_detached, own) {
             (true, Some(own)) => Some(own),
@@ -147,91 +142,13 @@ impl<'a> StepRun<'a> {
         Err(self.named(Error::failed(message), Place::default()))
     }
 
-    /// Runs once, or once for each part of its rows.
-    async fn parts(&self, inputs: Vec<Tensor>, deadline: Option<Instant>) -> Result<Called> {
-        let Some(each) = &self.step().each else {
-            return self.attempts(inputs, Place::default(), deadline).await;
-        };
-        let named = |error: Error| self.named(error, Place::default());
-        let rows = self.rows(&inputs).map_err(named)?;
-        if rows == 0 {
-            let outputs = self.without_rows().map_err(named)?;
-            return Ok(Called { outputs, queue: Duration::ZERO, ran: false });
-        }
-        let sizes: Vec<usize> =
-            (0..rows).step_by(each.rows).map(|first| each.rows.min(rows - first)).collect();
-        let mut parts: Vec<Vec<Tensor>> = vec![Vec::with_capacity(inputs.len()); sizes.len()];
-        for tensor in &inputs {
-            if each.split.iter().any(|name| **name == *tensor.name()) {
-                let cut = tensor.cut(&sizes).map_err(named)?;
-                parts.iter_mut().zip(cut).for_each(|(part, tensor)| part.push(tensor));
-            } else {
-                parts.iter_mut().for_each(|part| part.push(tensor.clone()));
-            }
-        }
-        let alone = StepRun { is_alone: self.is_alone && parts.len() == 1, ..self.clone() };
-        let runs = parts.into_iter().enumerate().map(|(number, inputs)| {
-            let first = number * each.rows;
-            let place = Place { rows: Some((first, first + sizes[number] - 1)), ..Place::default() };
-            let run: BoxFuture<'_, Result<Called>> = Box::pin(alone.attempts(inputs, place, deadline));
-            run
-        });
-        let mut runs: Vec<_> = runs.collect();
-        if runs.len() == 1 {
-            return runs.remove(0).await;
-        }
-        let all: Vec<Called> = futures_util::stream::iter(runs).buffered(PARTS_AT_ONCE).try_collect().await?;
-        let queue = all.iter().map(|called| called.queue).max().unwrap_or_default();
-        Ok(Called { outputs: self.stacked(&all).map_err(named)?, queue, ran: true })
-    }
-
-    /// The rows of what is split, which must be the same.
-    fn rows(&self, inputs: &[Tensor]) -> Result<usize> {
-        let each = self.step().each.as_ref().expect("invariant: asked of a step with each");
-        let mut rows = None;
-        for tensor in inputs.iter().filter(|tensor| each.split.iter().any(|name| **name == *tensor.name())) {
-            let count = tensor.rows().unwrap_or(0);
-            if rows.is_some_and(|rows| rows != count) {
-                let names = each.split.join("\", \"");
-                return Err(Error::invalid(format!("the inputs \"{names}\" have different numbers of rows")));
-            }
-            rows = Some(count);
-        }
-        Ok(rows.unwrap_or(0))
-    }
-
-    /// Outputs of no rows.
-    fn without_rows(&self) -> Result<Vec<Tensor>> {
-        let empty = self.model.program.steps[self.at].outputs.iter().map(|spec| {
-            let rest = spec.shape.iter().skip(1).map(|&dimension| dimension.max(0));
-            let shape = std::iter::once(0).chain(rest).collect();
-            Tensor::new(Arc::clone(&spec.name), spec.datatype, shape, bytes::Bytes::new())
-        });
-        empty.collect()
-    }
-
-    /// The outputs of all parts, one behind the other.
-    fn stacked(&self, parts: &[Called]) -> Result<Vec<Tensor>> {
-        let mut stacked = Vec::new();
-        for spec in &self.model.program.steps[self.at].outputs {
-            let of =
-                |called: &'_ Called| called.outputs.iter().position(|tensor| *tensor.name() == *spec.name);
-            let there = parts.iter().filter(|called| of(called).is_some()).count();
-            if there == 0 {
-                continue;
-            }
-            if there < parts.len() {
-                let message = format!("the model omitted \"{}\" for some of the rows", spec.name);
-                return Err(Error::failed(message));
-            }
-            let tensors = parts.iter().filter_map(|called| Some(&called.outputs[of(called)?]));
-            stacked.push(Tensor::stacked(tensors)?);
-        }
-        Ok(stacked)
-    }
-
     /// Calls the model until it answers, fails for good, or has no attempt left.
-    async fn attempts(&self, inputs: Vec<Tensor>, place: Place, deadline: Option<Instant>) -> Result<Called> {
+    pub(super) async fn attempts(
+        &self,
+        inputs: Vec<Tensor>,
+        place: Place,
+        deadline: Option<Instant>,
+    ) -> Result<Called> {
         let Some(retry) = &self.step().retry else { return self.call(inputs, place, deadline).await };
         let mut attempt = 1;
         loop {
@@ -296,7 +213,7 @@ impl<'a> StepRun<'a> {
         Ok(Called { outputs, queue: queue + waited, ran: true })
     }
 
-    fn step_context(
+    pub(super) fn step_context(
         &self,
         target: &ModelTarget,
         deadline: Option<Instant>,
@@ -353,37 +270,6 @@ impl<'a> StepRun<'a> {
         Ok((response.tensors()?, queue, service))
     }
 
-    /// Begins a model with any number of responses.
-    pub async fn stream(self, inputs: Vec<Tensor>) -> Result<Items<'a>> {
-        let started = Instant::now();
-        let deadline = self.deadline(started);
-        let callers_only = self.are_callers;
-        let begun = async {
-            self.account.visit()?;
-            let permit = match &self.model.limits[self.at] {
-                Some(limit) => Some(limit.enter(self.account.since).await),
-                None => None,
-            };
-            let StepTarget { target, .. } = self.target();
-            let context = self.step_context(target, deadline, Instant::now())?;
-            target.check_step(&inputs)?;
-            let responses = target.start_step(&context, inputs, Order::Begun(self.account.since)).await?;
-            self.account.called(responses.release());
-            Ok((responses, permit))
-        };
-        match begun.await {
-            Ok((responses, permit)) => {
-                Ok(Items { responses, started, callers_only, _permit: permit, run: self.clone() })
-            }
-            Err(error) => {
-                let error: Error = error;
-                let error = error.settled();
-                let is_hosts = error.kind().is_about_request() && !callers_only;
-                Err(self.named(if is_hosts { error.as_failure() } else { error }, Place::default()))
-            }
-        }
-    }
-
     /// With the field as the caller knows it.
     fn in_callers_words(&self, error: Error) -> Error {
         let source = self.step().inputs.iter().find(|(name, _)| error.field_name() == Some(name));
@@ -400,7 +286,7 @@ impl<'a> StepRun<'a> {
     }
 
     /// With the pipeline, the step and the run.
-    fn named(&self, error: Error, place: Place) -> Error {
+    pub(super) fn named(&self, error: Error, place: Place) -> Error {
         let step = self.step();
         let mut run = Vec::new();
         run.extend(self.number.map(|(what, number)| format!("{what} {number}")));
@@ -414,160 +300,6 @@ impl<'a> StepRun<'a> {
             .context(format!("pipeline \"{pipeline}\": step \"{}\"{run}", step.name))
             .step(&step.name)
             .model(format!("{}:{}", target.model, target.version))
-    }
-}
-
-/// Runs a pipeline within another one.
-fn nested<'r>(
-    pipeline: &'r PipelineModel,
-    context: &'r Arc<Context>,
-    inputs: Vec<Tensor>,
-    account: &'r Arc<Account>,
-) -> BoxFuture<'r, Result<Option<Vec<Tensor>>>> {
-    Box::pin(async move { pipeline.run(context, inputs, account, &mut OneAnswer).await })
-}
-
-/// The same as a task of its own, so that pipelines that are nested deeply do not use up the stack of a thread.
-async fn apart(
-    callable: Arc<dyn Callable>,
-    context: Arc<Context>,
-    inputs: Vec<Tensor>,
-    account: Arc<Account>,
-) -> Result<Option<Vec<Tensor>>> {
-    /// The task ends with the step that waits for it.
-    struct Ends(tokio::task::AbortHandle);
-    impl Drop for Ends {
-        fn drop(&mut self) {
-            self.0.abort();
-        }
-    }
-    let task = tokio::spawn(async move {
-        let pipeline = callable.pipeline().expect("invariant: asked of a pipeline");
-        nested(pipeline, &context, inputs, &account).await
-    });
-    let _ends = Ends(task.abort_handle());
-    task.await.unwrap_or_else(|_| Err(Error::failed("the pipeline within ended without an answer")))
-}
-
-/// The items of a streaming step.
-pub(super) struct Items<'a> {
-    run: StepRun<'a>,
-    responses: Responses,
-    started: Instant,
-    callers_only: bool,
-    _permit: Option<super::limits::Permit<'a>>,
-}
-
-impl Items<'_> {
-    pub async fn next(&mut self) -> Option<Result<Vec<Tensor>>> {
-        let item = self.responses.next().await.map(|item| item.and_then(Response::tensors));
-        let StepTarget { route, .. } = self.run.target();
-        match item {
-            Some(Ok(outputs)) => {
-                if let Err(error) = self.run.account.visit() {
-                    return Some(Err(self.run.named(error, Place::default())));
-                }
-                Some(Ok(outputs))
-            }
-            Some(Err(error)) => {
-                if self.run.account.counts {
-                    route.ended(Some(&error), Duration::ZERO, Service::default());
-                }
-                let error = error.settled();
-                let is_hosts = error.kind().is_about_request() && !self.callers_only;
-                let error = if is_hosts { error.as_failure() } else { error };
-                Some(Err(self.run.named(error, Place::default())))
-            }
-            None => {
-                if self.run.account.counts {
-                    let service = Service { infer: self.started.elapsed(), rows: 1, ..Service::default() };
-                    route.ended(None, Duration::ZERO, service);
-                }
-                None
-            }
-        }
-    }
-
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-}
-
-/// For a pipeline within another one, which answers once.
-struct OneAnswer;
-
-impl Answers for OneAnswer {
-    fn send(&mut self, _: Vec<Tensor>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::failed("a step that answers once gave several responses")) })
-    }
-
-    fn answers_early(&self) -> bool {
-        false
-    }
-
-    fn answer(&mut self, _: Vec<Tensor>) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
-}
-
-/// The latest outputs of a loop, and what is around it.
-struct Own<'a> {
-    outputs: &'a [Tensor],
-    outside: Option<&'a Snapshot>,
-}
-
-/// What a condition may ask about, as it was when its step began.
-pub(super) struct Snapshot {
-    pub context: Arc<Context>,
-    pub tensors: Vec<(TensorRef, Tensor)>,
-    pub steps: Vec<(Arc<str>, bool, Option<Kind>)>,
-    pub bucket: u8,
-}
-
-impl Environment for Snapshot {
-    fn tensor(&self, of: &TensorRef) -> Option<&Tensor> {
-        self.tensors.iter().find(|(known, _)| known == of).map(|(_, tensor)| tensor)
-    }
-
-    fn parameter(&self, name: &str) -> Option<&Parameter> {
-        self.context.parameter(name)
-    }
-
-    fn ran(&self, step: &str) -> bool {
-        self.steps.iter().any(|(known, ran, _)| **known == *step && *ran)
-    }
-
-    fn error(&self, step: &str) -> Option<Kind> {
-        self.steps.iter().find(|(known, ..)| **known == *step).and_then(|(.., error)| *error)
-    }
-
-    fn bucket(&self) -> i64 {
-        self.bucket.into()
-    }
-}
-
-impl Environment for Own<'_> {
-    fn tensor(&self, of: &TensorRef) -> Option<&Tensor> {
-        match of {
-            TensorRef::Own(name) => self.outputs.iter().find(|tensor| *tensor.name() == **name),
-            _ => self.outside?.tensor(of),
-        }
-    }
-
-    fn parameter(&self, name: &str) -> Option<&Parameter> {
-        self.outside?.parameter(name)
-    }
-
-    fn ran(&self, step: &str) -> bool {
-        self.outside.is_some_and(|outside| outside.ran(step))
-    }
-
-    fn error(&self, step: &str) -> Option<Kind> {
-        self.outside?.error(step)
-    }
-
-    fn bucket(&self) -> i64 {
-        self.outside.map_or(0, |outside| outside.bucket())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Items: the responses of a streaming step, each of which has a frame of its own for the steps behind it.
 
 use super::frame::{Frame, GatheredItems, Held, State};
+use super::items::Items;
 use super::metrics::StepOutcome;
 use super::model::Answers;
 use super::run::{Event, ROOT, Run};
-use super::step::Items;
 use crate::error::{Error, Result};
 use crate::graph::Gather;
 use crate::predict::Tensor;

@@ -39,6 +39,11 @@ export function model({ metadata, predict }) {
   return { metadata, predict: guarded(predict) };
 }
 
+// Beside a model: the names of its inputs that a request may leave out. Without it `predict` always gets all of them.
+//
+//     export const optionalInputs = hostler.optionalInputs("b");
+export const optionalInputs = (...names) => ({ names: () => names });
+
 // For `executor.js`, which is a module of its own because only those that call models can import what it imports.
 export function guarded(call) {
   return (...args) => {

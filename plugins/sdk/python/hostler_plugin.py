@@ -75,6 +75,14 @@ class Model:
         raise NotImplementedError
 
 
+class OptionalInputs:
+    """Beside a `Model`: the inputs that a request may leave out. Without it `predict` always gets all of them."""
+
+    def names(self):
+        """Called once, at load: a list of names of inputs in the model's metadata."""
+        raise NotImplementedError
+
+
 class Executor:
     """Decides how a model is called: again, twice at once, from a cache, another one instead.
 

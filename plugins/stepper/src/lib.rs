@@ -4,6 +4,7 @@
 //! | key | default | |
 //! |---|---|---|
 //! | `inputs` | `a` | names of its inputs, FP32[-1] each; those after the first may be shorter |
+//! | `optional` | none | those of them that a request may leave out |
 //! | `sleep_ms` | 0 | time of a call |
 //! | `flaky` | 0 | so many calls with the same first element fail before one does not |
 //! | `fail_below`, `fail_kind` | none, `failed` | a call whose first element is below fails |
@@ -18,14 +19,21 @@
 //! It counts `calls` when they begin and `finished` when they end.
 
 use hostler_plugin::{
-    Datatype, Error, ErrorKind, Model, ModelMetadata, Request, Tensor, config, metrics, state, tensor,
+    Datatype, Error, ErrorKind, Model, ModelMetadata, OptionalInputs, Request, Tensor, config, metrics,
+    state, tensor,
 };
 use std::sync::OnceLock;
 use std::time::Duration;
 
 struct Stepper;
 
-hostler_plugin::export!(Stepper: model);
+hostler_plugin::export!(Stepper: model, optional_inputs);
+
+impl OptionalInputs for Stepper {
+    fn names() -> Vec<String> {
+        text("optional").map(|names| names.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    }
+}
 
 /// What it does instead of what the rest of its config says.
 #[derive(Clone, Copy)]

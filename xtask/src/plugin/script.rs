@@ -61,6 +61,7 @@ fn world(layout: &Layout, source: &Path) -> Result<String> {
     let text = fs::read_to_string(source).attempting(|| format!("read {}", source.display()))?;
     match roles(&text)[..] {
         [WAITING] => Ok(WAITING_WORLD.to_owned()),
+        ["model"] if defines(&text, "optional-inputs") => Ok(optional_world(&text).to_owned()),
         [role] if asks_servers(&text) => Ok(format!("{role}-outbound-plugin")),
         [role] if role != "executor" && calls_models(&text) => Ok(format!("calling-{role}-plugin")),
         [role] => Ok(format!("{role}-plugin")),
@@ -69,6 +70,17 @@ fn world(layout: &Layout, source: &Path) -> Result<String> {
             "one line of it begins with `class Transformer`, `class Model`, `class Executor` or `class StreamingModel`\n\
              (Python), or with `export const transformer`, `export const model` or `export const executor` (JavaScript)",
         )),
+    }
+}
+
+/// The world of a model with inputs that may be left out.
+fn optional_world(source: &str) -> &'static str {
+    if asks_servers(source) {
+        "optional-model-outbound-plugin"
+    } else if calls_models(source) {
+        "calling-optional-model-plugin"
+    } else {
+        "optional-model-plugin"
     }
 }
 
@@ -87,17 +99,22 @@ fn calls_models(source: &str) -> bool {
 
 /// The roles that a source in Python or JavaScript defines at its outermost level.
 fn roles(source: &str) -> Vec<&'static str> {
-    let defines = |role: &str, line: &str| {
-        let class: String = role.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+    ROLES.into_iter().filter(|role| defines(source, role)).collect()
+}
+
+/// Whether a source defines the class or the constant of an interface at its outermost level.
+fn defines(source: &str, interface: &str) -> bool {
+    let class: String = interface.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+    let constant = class[..1].to_lowercase() + &class[1..];
+    source.lines().any(|line| {
         let (name, rest) = match (line.strip_prefix("class "), line.strip_prefix("export const ")) {
-            (Some(rest), _) => (class, rest),
-            (_, Some(rest)) => (class[..1].to_lowercase() + &class[1..], rest),
+            (Some(rest), _) => (&class, rest),
+            (_, Some(rest)) => (&constant, rest),
             _ => return false,
         };
-        rest.strip_prefix(&name)
+        rest.strip_prefix(name)
             .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
-    };
-    ROLES.into_iter().filter(|role| source.lines().any(|line| defines(role, line))).collect()
+    })
 }
 
 fn sdk(layout: &Layout, language: Language) -> PathBuf {

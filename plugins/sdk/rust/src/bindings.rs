@@ -69,6 +69,18 @@ pub mod model {
     pub use exports::hostler::plugin::model::Guest;
 }
 
+pub mod optional_inputs {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        world: "hostler:plugin/optional-inputs-plugin",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_optional_inputs",
+    });
+
+    pub use exports::hostler::plugin::optional_inputs::Guest;
+}
+
 pub mod executor {
     role!("hostler:plugin/executor-plugin", "export_executor");
 

@@ -96,10 +96,10 @@ pub use bindings::types::{
     Blob, Datatype, Error, ErrorKind, ModelMetadata, Parameter, Payload, Request, Tensor, TensorSpec,
 };
 pub use callable::{Callable, Invocation, answer, sleep, wait_any};
-pub use role::{Executor, Model, Transformer};
+pub use role::{Executor, Model, OptionalInputs, Transformer};
 
 /// Makes a type the component's plugin, in one role or several:
-/// `export!(Churn: transformer);`, `export!(Both: transformer, model);`.
+/// `export!(Churn: transformer);`, `export!(Both: transformer, model);`, `export!(Sum: model, optional_inputs);`.
 #[macro_export]
 macro_rules! export {
     ($plugin:ident: transformer) => {
@@ -107,6 +107,11 @@ macro_rules! export {
     };
     ($plugin:ident: model) => {
         $crate::bindings::model::export_model!($plugin with_types_in $crate::bindings::model);
+    };
+    ($plugin:ident: optional_inputs) => {
+        $crate::bindings::optional_inputs::export_optional_inputs!(
+            $plugin with_types_in $crate::bindings::optional_inputs
+        );
     };
     ($plugin:ident: executor) => {
         $crate::bindings::executor::export_executor!($plugin with_types_in $crate::bindings::executor);

@@ -32,6 +32,41 @@ pub trait Model {
     fn predict(request: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error>;
 }
 
+/// Beside [`Model`]: the inputs that a request may leave out. Without it `predict` always gets all of them.
+///
+/// ```
+/// use hostler_plugin::{Datatype, Error, Model, ModelMetadata, OptionalInputs, Request, Tensor, tensor};
+///
+/// struct Sum;
+///
+/// impl OptionalInputs for Sum {
+///     fn names() -> Vec<String> {
+///         vec!["b".into()]
+///     }
+/// }
+///
+/// impl Model for Sum {
+///     fn metadata() -> ModelMetadata {
+///         let spec = |name| tensor::spec(name, Datatype::Fp32, &[-1]);
+///         ModelMetadata { inputs: vec![spec("a"), spec("b")], outputs: vec![spec("y")] }
+///     }
+///
+///     fn predict(_: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+///         let mut y = tensor::named(&inputs, "a")?.to_f32()?;
+///         if let Ok(b) = tensor::named(&inputs, "b") {
+///             y.iter_mut().zip(b.to_f32()?).for_each(|(y, b)| *y += b);
+///         }
+///         Ok(vec![tensor::fp32("y", &[y.len() as i64], &y)?])
+///     }
+/// }
+///
+/// hostler_plugin::export!(Sum: model, optional_inputs);
+/// ```
+pub trait OptionalInputs {
+    /// Called once, at load: names of inputs in the model's metadata.
+    fn names() -> Vec<String>;
+}
+
 /// Decides how a model is called: again, twice at once, from a cache, another one instead.
 ///
 /// Each request has an instance for itself while it is here, so waiting stops nobody else. What must be
@@ -96,6 +131,12 @@ impl<T: Model> bindings::model::Guest for T {
 
     fn predict(request: Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
         T::predict(&request, inputs)
+    }
+}
+
+impl<T: OptionalInputs> bindings::optional_inputs::Guest for T {
+    fn names() -> Vec<String> {
+        T::names()
     }
 }
 

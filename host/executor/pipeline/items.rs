@@ -1,0 +1,85 @@
+//! The responses of a streaming model, as the items of its step.
+
+use super::super::Order;
+use super::model::StepTarget;
+use super::step::{Place, StepRun};
+use crate::error::{Error, Result};
+use crate::predict::{Response, Responses, Service, Tensor};
+use std::time::{Duration, Instant};
+
+impl<'a> StepRun<'a> {
+    /// Begins a model with any number of responses.
+    pub async fn stream(self, inputs: Vec<Tensor>) -> Result<Items<'a>> {
+        let started = Instant::now();
+        let deadline = self.deadline(started);
+        let callers_only = self.are_callers;
+        let begun = async {
+            self.account.visit()?;
+            let permit = match &self.model.limits[self.at] {
+                Some(limit) => Some(limit.enter(self.account.since).await),
+                None => None,
+            };
+            let StepTarget { target, .. } = self.target();
+            let context = self.step_context(target, deadline, Instant::now())?;
+            target.check_step(&inputs)?;
+            let responses = target.start_step(&context, inputs, Order::Begun(self.account.since)).await?;
+            self.account.called(responses.release());
+            Ok((responses, permit))
+        };
+        match begun.await {
+            Ok((responses, permit)) => {
+                Ok(Items { responses, started, callers_only, _permit: permit, run: self.clone() })
+            }
+            Err(error) => {
+                let error: Error = error;
+                let error = error.settled();
+                let is_hosts = error.kind().is_about_request() && !callers_only;
+                Err(self.named(if is_hosts { error.as_failure() } else { error }, Place::default()))
+            }
+        }
+    }
+}
+
+/// The items of a streaming step.
+pub(super) struct Items<'a> {
+    run: StepRun<'a>,
+    responses: Responses,
+    started: Instant,
+    callers_only: bool,
+    _permit: Option<super::limits::Permit<'a>>,
+}
+
+impl Items<'_> {
+    pub async fn next(&mut self) -> Option<Result<Vec<Tensor>>> {
+        let item = self.responses.next().await.map(|item| item.and_then(Response::tensors));
+        let StepTarget { route, .. } = self.run.target();
+        match item {
+            Some(Ok(outputs)) => {
+                if let Err(error) = self.run.account.visit() {
+                    return Some(Err(self.run.named(error, Place::default())));
+                }
+                Some(Ok(outputs))
+            }
+            Some(Err(error)) => {
+                if self.run.account.counts {
+                    route.ended(Some(&error), Duration::ZERO, Service::default());
+                }
+                let error = error.settled();
+                let is_hosts = error.kind().is_about_request() && !self.callers_only;
+                let error = if is_hosts { error.as_failure() } else { error };
+                Some(Err(self.run.named(error, Place::default())))
+            }
+            None => {
+                if self.run.account.counts {
+                    let service = Service { infer: self.started.elapsed(), rows: 1, ..Service::default() };
+                    route.ended(None, Duration::ZERO, service);
+                }
+                None
+            }
+        }
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+}
