@@ -260,6 +260,21 @@ impl Serving {
             let _ = stop_http.send(true);
             let jobs = self.jobs.drain(grace);
             let (requests, ()) = tokio::join!(tokio::time::timeout(grace, public), jobs);
+            // What nobody waits for, such as detached steps of pipelines, may end as requests may.
+            let executors: Vec<_> = self
+                .router
+                .contents()
+                .iter()
+                .flat_map(|content| content.executors.values().cloned())
+                .collect();
+            let detached = async {
+                for executor in &executors {
+                    executor.drained().await;
+                }
+            };
+            if requests.is_ok() && tokio::time::timeout(grace, detached).await.is_err() {
+                tracing::warn!(limit_ms = grace.as_millis() as u64, "detached steps have not ended in time");
+            }
             // Plugins have the last word when nobody asks them for anything any more.
             if requests.is_ok() && tokio::time::timeout(grace, self.reloader.finish()).await.is_err() {
                 tracing::warn!(limit_ms = grace.as_millis() as u64, "plugins have not ended in time");

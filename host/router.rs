@@ -90,6 +90,7 @@ impl Router {
 
 /// A model's input from JSON: as it is for a transformer, as tensors without one.
 pub fn input(route: &Route, text: JsonText, budget: &mut MemoryBudget) -> Result<Payload> {
+    route.check_available()?;
     if route.transformer.is_some() {
         return Ok(Payload::Json(text));
     }

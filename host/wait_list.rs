@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -61,6 +61,8 @@ impl WaitList {
 
     /// A place has become free.
     pub fn freed(&self) {
+        // Whoever waits has entered the list before it looked for a place, and this was freed before the list is looked at.
+        fence(Ordering::SeqCst);
         if self.is_empty() {
             return;
         }
@@ -79,6 +81,7 @@ impl WaitList {
         inner.next += 1;
         inner.waiting.insert(key, None);
         self.len.store(inner.waiting.len(), Ordering::Release);
+        fence(Ordering::SeqCst);
         Waiting { list: self, key }
     }
 

@@ -11,9 +11,7 @@ use super::places::{Place, Places};
 use super::pool::{PoolMetrics, STREAM_BUFFER};
 use super::target::ModelTarget;
 use super::threads::{Threads, some_at_once};
-use super::{
-    BoxFuture, Call, Callable, Executor, Lent, Order, Sink, Source, Status, check_outputs, with_channels,
-};
+use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plugin::{Answered, PluginExecutor};
@@ -172,7 +170,7 @@ impl CustomExecutor {
         let admitted = Instant::now();
         let lends = call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
         let lease = lends.then(Arc::<Lease>::default);
-        let lent_with = lease.clone();
+        let (lent_with, order) = (lease.clone(), call.order);
         let shared = Arc::clone(&self.shared);
         let work = async move {
             let sink = Sink::begun(sender, &call, admitted);
@@ -185,7 +183,7 @@ impl CustomExecutor {
             Some(lease) => {
                 let home = self.shared.threads.handle().clone();
                 let lent = Lent::new(context, lease, Terms::OneCall, Box::pin(work), home.into());
-                if let Err(refused) = self.shared.inner.lend(Order::New, lent) {
+                if let Err(refused) = self.shared.inner.lend(order, lent) {
                     refused.go_home();
                 }
             }
@@ -205,6 +203,7 @@ impl Shared {
             runs: call.runs.clone(),
             timeout: None,
             below: true,
+            order: call.order,
         };
         Below::new(target, lease)
     }

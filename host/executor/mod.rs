@@ -109,6 +109,11 @@ pub trait Executor: Send + Sync {
         None
     }
 
+    /// Returns once nothing runs here for which nobody waits any more. Asked when no request is to come.
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Ids of the calls that are running now, for a shutdown that names them.
     fn running(&self) -> Vec<String>;
 }

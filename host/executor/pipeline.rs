@@ -7,6 +7,7 @@
 
 mod account;
 mod decide;
+mod endings;
 mod frame;
 mod items;
 mod limits;
@@ -29,7 +30,9 @@ use super::lend::{Answer, Lease, Terms};
 use super::places::{Members, Place, Places};
 use super::pool::{PoolMetrics, STREAM_BUFFER};
 use super::threads::{Threads, some_at_once};
-use super::{Call, Callable, Executor, Lent, Order, PoolConfig, Sink, Source, Status, with_channels};
+use super::{
+    BoxFuture, Call, Callable, Executor, Lent, Order, PoolConfig, Sink, Source, Status, with_channels,
+};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::predict::{Context, Response, Responses, Sender, channel};
@@ -50,6 +53,8 @@ struct Shared {
     places: Arc<Places>,
     state: Mutex<State>,
     metrics: PoolMetrics,
+    /// Told when nothing runs.
+    idle: tokio::sync::Notify,
     /// Started with the first request.
     threads: OnceLock<Threads>,
 }
@@ -76,6 +81,7 @@ impl PipelineExecutor {
             places: Arc::default(),
             state: Mutex::default(),
             metrics: PoolMetrics::new(metrics, name),
+            idle: tokio::sync::Notify::new(),
             threads: OnceLock::new(),
         };
         PipelineExecutor { shared: Arc::new(shared) }
@@ -109,9 +115,16 @@ impl Executor for PipelineExecutor {
         })
     }
 
+    /// What is a part of another request runs in the place of that.
     fn submit(&self, call: Call) -> Result<Responses> {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-        self.shared.admit(vec![(call, sender)])?;
+        if call.order == Order::New {
+            self.shared.admit(vec![(call, sender)])?;
+        } else {
+            self.shared.threads()?;
+            self.shared.lock().running += 1;
+            self.shared.begin(Admitted { calls: vec![(call, sender)], at: Instant::now() });
+        }
         Ok(responses)
     }
 
@@ -129,12 +142,26 @@ impl Executor for PipelineExecutor {
         let places = self.shared.places.status();
         Status {
             workers: self.shared.config.workers,
-            busy: state.running,
+            busy: state.running.min(self.shared.config.workers),
             inflight: places.inflight + queued,
             overdue: places.overdue,
             queue_length: state.queue.len(),
             queue_capacity: self.shared.config.queue,
         }
+    }
+
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            loop {
+                let mut idle = std::pin::pin!(self.shared.idle.notified());
+                // From here on no wake-up is missed.
+                idle.as_mut().enable();
+                if self.shared.lock().running == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        })
     }
 
     fn running(&self) -> Vec<String> {
@@ -154,12 +181,14 @@ impl Shared {
         {
             let mut state = self.lock();
             let is_waiting = state.running >= self.config.workers;
+            let mut abandoned = VecDeque::new();
             if is_waiting && state.queue.len() >= self.config.queue {
-                let expired = forget_abandoned(&mut state.queue);
-                self.metrics.timeouts.inc_by(expired);
+                abandoned = forget_abandoned(&mut state.queue);
+                self.metrics.timeouts.inc_by(expired(&abandoned));
             }
             if is_waiting && state.queue.len() >= self.config.queue {
                 drop(state);
+                drop(abandoned);
                 self.metrics.overloaded.inc();
                 let PoolConfig { workers, queue } = self.config;
                 return Err(Error::overloaded(format!(
@@ -259,7 +288,12 @@ impl Shared {
         let mut dropped = Vec::new();
         let next = {
             let mut state = self.lock();
+            // What runs in the place of another request leaves none.
+            let has_place = state.running <= self.config.workers;
             let next = loop {
+                if !has_place {
+                    break None;
+                }
                 let Some(admitted) = state.queue.pop_front() else { break None };
                 match admitted.calls.iter().any(|(call, _)| call.context.check().is_ok()) {
                     true => break Some(admitted),
@@ -268,6 +302,9 @@ impl Shared {
             };
             if next.is_none() {
                 state.running -= 1;
+                if state.running == 0 {
+                    self.idle.notify_waiters();
+                }
             }
             next
         };
@@ -284,20 +321,20 @@ impl Shared {
     }
 }
 
-/// Takes away what nobody waits for any more; says how much of it ran out of time.
-fn forget_abandoned(queue: &mut VecDeque<Admitted>) -> u64 {
-    let stopped = |context: &Context| context.stopped();
-    let mut expired = 0;
-    queue.retain(|admitted| {
-        let reasons: Vec<_> = admitted.calls.iter().map(|(call, _)| stopped(&call.context)).collect();
-        let keep = reasons.iter().any(Option::is_none);
-        if !keep {
-            let is_late = |reason: &&Error| reason.kind() == Kind::Deadline;
-            expired += reasons.iter().flatten().filter(is_late).count() as u64;
-        }
-        keep
-    });
-    expired
+/// Takes away what nobody waits for any more.
+fn forget_abandoned(queue: &mut VecDeque<Admitted>) -> VecDeque<Admitted> {
+    let is_wanted =
+        |admitted: &Admitted| admitted.calls.iter().any(|(call, _)| call.context.stopped().is_none());
+    let (wanted, abandoned) = std::mem::take(queue).into_iter().partition(is_wanted);
+    *queue = wanted;
+    abandoned
+}
+
+/// How many of these calls have run out of time.
+fn expired(abandoned: &VecDeque<Admitted>) -> u64 {
+    let contexts = abandoned.iter().flat_map(|admitted| &admitted.calls).map(|(call, _)| &call.context);
+    let is_late = |context: &&Arc<Context>| context.stopped().is_some_and(|why| why.kind() == Kind::Deadline);
+    contexts.filter(is_late).count() as u64
 }
 
 /// One of the requests that run.

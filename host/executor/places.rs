@@ -72,6 +72,10 @@ impl Places {
 
     /// A place for a part of what has one already, if there is one to spare.
     pub fn lend(self: &Arc<Self>) -> Option<Place> {
+        // What has begun waits for it.
+        if !self.waiting.is_empty() {
+            return None;
+        }
         self.try_take(Members::new()).ok()
     }
 

@@ -161,8 +161,9 @@ impl WorkerPool {
     }
 
     pub fn status(&self) -> Status {
-        let mut state = self.shared.lock();
-        self.shared.metrics.timeouts.inc_by(state.queue.forget_abandoned());
+        let abandoned = self.shared.lock().queue.forget_abandoned();
+        self.shared.forget(abandoned);
+        let state = self.shared.lock();
         let busy = || state.running.iter().filter(|running| running.is_busy());
         Status {
             workers: self.shared.config.workers,
@@ -205,6 +206,7 @@ impl Shared {
 
     /// Gives the jobs a place in the queue, or gives them back.
     fn admit(&self, jobs: Admission) -> Result<(), Box<Admission>> {
+        let mut abandoned = Vec::new();
         let wake = {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
@@ -212,16 +214,27 @@ impl Shared {
             let is_new = jobs.order() == Order::New;
             let full = |state: &State| is_new && state.queue.len() >= self.config.queue + free;
             if full(&state) {
-                self.metrics.timeouts.inc_by(state.queue.forget_abandoned());
+                abandoned = state.queue.forget_abandoned();
             }
             if full(&state) {
+                drop(state);
+                self.forget(abandoned);
                 return Err(Box::new(jobs));
             }
             state.queue.push(jobs);
             state.next_to_wake()
         };
+        self.forget(abandoned);
         self.wake(wake);
         Ok(())
+    }
+
+    /// Lets go of work that nobody waits for, without the lock.
+    fn forget(&self, abandoned: Vec<Job>) {
+        let is_late =
+            |job: &&Job| job.context().stopped().is_some_and(|reason| reason.kind() == Kind::Deadline);
+        self.metrics.timeouts.inc_by(abandoned.iter().filter(is_late).count() as u64);
+        drop(abandoned);
     }
 
     fn wake(&self, worker: Option<usize>) {

@@ -2,7 +2,6 @@
 
 use super::batch::{expected_rows, goes_with};
 use super::{Batching, Call, Lent, Order};
-use crate::error::Kind;
 use crate::predict::{Context, Sender};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -128,9 +127,15 @@ impl Admission {
         self.first.iter().chain(&self.rest)
     }
 
-    fn retain(&mut self, mut keep: impl FnMut(&Job) -> bool) {
-        self.first = self.first.take().filter(|job| keep(job));
-        self.rest.retain(keep);
+    fn take_if(&mut self, is_taken: impl Fn(&Job) -> bool) -> Vec<Job> {
+        // Most admissions are as they are to stay.
+        if !self.iter().any(&is_taken) {
+            return Vec::new();
+        }
+        let jobs = self.first.take().into_iter().chain(std::mem::take(&mut self.rest));
+        let (taken, kept): (Vec<Job>, Vec<Job>) = jobs.partition(is_taken);
+        self.rest = kept.into();
+        taken
     }
 }
 
@@ -188,24 +193,20 @@ impl Queue {
             return self.admissions.push_back(admission);
         };
         let is_before = |other: &Admission| matches!(other.order(), Order::Begun(other) if other <= since);
-        let at = self.admissions.iter().take_while(|other| is_before(other)).count();
+        let at = self.admissions.partition_point(is_before);
         self.admissions.insert(at, admission);
     }
 
-    /// Work that nobody waits for any more gives its place free. Returns how much of it ran out of time.
-    pub fn forget_abandoned(&mut self) -> u64 {
-        let (mut expired, mut going_on) = (0, 0);
+    /// Work that nobody waits for any more gives its place free. Returns it: what it holds may look at this queue as it is
+    /// dropped, so that must be done without the lock.
+    pub fn forget_abandoned(&mut self) -> Vec<Job> {
+        let mut abandoned = Vec::new();
         for admission in &mut self.admissions {
-            admission.retain(|job| {
-                let reason = job.context().stopped();
-                going_on += usize::from(reason.is_none() && job.order != Order::New);
-                expired += u64::from(reason.as_ref().is_some_and(|reason| reason.kind() == Kind::Deadline));
-                reason.is_none()
-            });
+            abandoned.extend(admission.take_if(|job| job.context().stopped().is_some()));
         }
         self.admissions.retain(|admission| !admission.is_empty());
-        self.going_on = going_on;
-        expired
+        self.going_on -= abandoned.iter().filter(|job| job.order != Order::New).count();
+        abandoned
     }
 
     /// Takes the first job whose time has come. If there is none, says when there will be, if anything waits.

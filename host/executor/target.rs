@@ -20,6 +20,8 @@ pub struct ModelTarget {
     pub timeout: Option<Duration>,
     /// Whether it is the caller's own model, one executor further down.
     pub below: bool,
+    /// Whether its calls are of work that has begun.
+    pub order: Order,
 }
 
 impl Target for ModelTarget {
@@ -60,6 +62,11 @@ impl Target for ModelTarget {
 
 impl ModelTarget {
     fn admitted(&self, caller: &Context, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
+        // A pipeline's request has its place, and so does what its steps call.
+        let order = match self.order {
+            Order::New if caller.is_within_pipeline() => Order::Begun(Instant::now()),
+            order => order,
+        };
         Ok(Call {
             context: Arc::new(self.admit(caller, &inputs, until)?),
             input: Payload::Tensors(inputs),
@@ -67,7 +74,7 @@ impl ModelTarget {
             callable: Arc::clone(&self.callable),
             batching: self.batching,
             runs: self.runs.clone(),
-            order: Order::New,
+            order,
         })
     }
 

@@ -7,10 +7,16 @@ use super::{Fault, Gather};
 struct Absence<'a> {
     program: &'a Program,
     outputs: Vec<Vec<bool>>,
+    /// By step, whether it may not run or fail.
+    steps: Vec<bool>,
 }
 
 pub(super) fn check(program: &Program, order: &[usize]) -> Vec<Fault> {
-    let mut absence = Absence { program, outputs: vec![Vec::new(); program.steps.len()] };
+    let mut absence = Absence {
+        program,
+        outputs: vec![Vec::new(); program.steps.len()],
+        steps: vec![false; program.steps.len()],
+    };
     let mut faults = Vec::new();
     for &at in order {
         let step = &program.steps[at];
@@ -19,6 +25,7 @@ pub(super) fn check(program: &Program, order: &[usize]) -> Vec<Fault> {
             || !step.chosen_by.is_empty()
             || step.needs.iter().any(|need| !need.optional && absence.of_need(need));
         let is_absent = may_not_run || written.skips_on_error;
+        absence.steps[at] = is_absent;
         absence.outputs[at] = step.may_omit.iter().map(|omitted| *omitted || is_absent).collect();
         for need in &step.needs {
             let name = &step.inputs[need.inputs[0]];
@@ -58,7 +65,7 @@ impl Absence<'_> {
             ValueRef::Const(_) => false,
             ValueRef::Input(at) => self.program.metadata.inputs[*at].optional,
             ValueRef::Output(step, output) => self.outputs[*step][*output],
-            ValueRef::Gathered(gathered) => gathered.how == Gather::Last,
+            ValueRef::Gathered(gathered) => gathered.how == Gather::Last || self.steps[gathered.stream],
         }
     }
 

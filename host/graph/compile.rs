@@ -12,7 +12,7 @@ use super::types::{joined, shown};
 use super::{Fault, Graph, Member, Source, Step, StepModel};
 use crate::error::did_you_mean;
 use crate::predict::{Datatype, Metadata, Tensor, TensorSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The scope of the request itself.
@@ -47,6 +47,8 @@ struct Compiler<'a> {
     scopes: Vec<Scope>,
     scope_of: Vec<usize>,
     items_of: Vec<Option<usize>>,
+    /// By step, the streams that must have ended before it.
+    ends: Vec<BTreeSet<usize>>,
     /// As steps see them.
     inputs: Vec<TensorSpec>,
     /// As callers see them.
@@ -68,6 +70,7 @@ impl<'a> Compiler<'a> {
             scopes: vec![Scope { parent: None, stream: None, steps: Vec::new(), gathers: Vec::new() }],
             scope_of: vec![ROOT; count],
             items_of: vec![None; count],
+            ends: vec![BTreeSet::new(); count],
             inputs: Vec::new(),
             outputs: Vec::new(),
             constants: BTreeMap::new(),
@@ -208,29 +211,9 @@ impl<'a> Compiler<'a> {
                     }
                 }
             }
-            let asked = step.after.iter().chain(step.when.iter().flat_map(|when| {
-                let tensors: Vec<&Arc<str>> = when
-                    .tensors()
-                    .into_iter()
-                    .filter_map(
-                        |tensor| if let TensorRef::Output { step, .. } = tensor { Some(step) } else { None },
-                    )
-                    .collect();
-                when.steps().into_iter().filter(move |name| !tensors.contains(name))
-            }));
-            let asked: Vec<usize> = asked.filter_map(|name| self.graph.index(name)).collect();
-            for &other in asked.iter().chain(&self.wiring.chosen_by[at]) {
-                scope = self.met(&format!("{place}.after"), scope, self.scope_of[other]);
-            }
+            let asked = self.asked(at);
             for &other in &asked {
-                if self.items_of[other].is_some_and(|items| self.is_within(scope, items)) {
-                    let name = &self.graph.steps[other].name;
-                    let message = format!(
-                        "step \"{}\" runs for each item of \"{name}\" and cannot wait for its end",
-                        step.name
-                    );
-                    self.hinted(&place, message, "gather the items in a step that waits");
-                }
+                scope = self.met(&format!("{place}.after"), scope, self.scope_of[other]);
             }
             if step.detach && (scope != ROOT || self.graph.streaming) {
                 let message = format!("step \"{}\" belongs to a stream and cannot be detached", step.name);
@@ -238,11 +221,60 @@ impl<'a> Compiler<'a> {
             }
             self.scope_of[at] = scope;
             self.scopes[scope].steps.push(at);
+            let mut ends = BTreeSet::new();
+            step.inputs.iter().for_each(|(_, source)| self.ends_of(source, &mut ends));
+            for &other in &asked {
+                ends.extend(self.items_of[other].map(|_| other));
+                ends.extend(self.ends[other].iter().copied());
+            }
+            self.may_wait(&place, scope, &ends);
+            self.ends[at] = ends;
             if self.metadata[at].streaming {
                 self.items_of[at] = Some(self.scopes.len());
                 let parent = Some(scope);
                 self.scopes.push(Scope { parent, stream: Some(at), steps: Vec::new(), gathers: Vec::new() });
             }
+        }
+    }
+
+    /// The steps that must be over before this one, but for those whose items it reads.
+    fn asked(&self, at: usize) -> Vec<usize> {
+        let step = &self.graph.steps[at];
+        let conditions = step.when.iter().chain(step.looped.iter().map(|looped| &looped.again_while));
+        let status = conditions.flat_map(|condition| {
+            let is_tensor = |name: &Arc<str>| {
+                condition
+                    .tensors()
+                    .into_iter()
+                    .any(|tensor| matches!(tensor, TensorRef::Output { step, .. } if step == name))
+            };
+            condition.steps().into_iter().filter(move |name| !is_tensor(name))
+        });
+        let names = step.after.iter().chain(status).filter(|name| **name != step.name);
+        let steps = names.filter_map(|name| self.graph.index(name));
+        steps.chain(self.wiring.chosen_by[at].iter().copied()).collect()
+    }
+
+    /// The streams that must have ended before what a source reads is there.
+    fn ends_of(&self, source: &Source, ends: &mut BTreeSet<usize>) {
+        for step in source.steps().filter_map(|name| self.graph.index(name)) {
+            ends.extend(self.ends[step].iter().copied());
+            if source.gather.is_some() {
+                ends.extend(self.scopes[self.scope_of_outputs(step)].stream);
+            }
+        }
+    }
+
+    /// What belongs to an item cannot wait for the end of its own stream.
+    fn may_wait(&mut self, place: &str, scope: usize, ends: &BTreeSet<usize>) {
+        let own = ends
+            .iter()
+            .find(|stream| self.items_of[**stream].is_some_and(|items| self.is_within(scope, items)));
+        if let Some(&stream) = own {
+            let name = &self.graph.steps[stream].name;
+            let message =
+                format!("it is made for each item of \"{name}\", and waits for the end of \"{name}\"");
+            self.hinted(place, message, "do what needs all items in a step that reads no single one of them");
         }
     }
 

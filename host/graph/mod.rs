@@ -194,11 +194,16 @@ impl Source {
     }
 }
 
+/// Bytes of a constant that is shown.
+const CONST_SHOWN: usize = 60;
+
 impl std::fmt::Display for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Member::Input(name) => write!(f, "input.{name}"),
             Member::Output { step, output } => write!(f, "{step}.{output}"),
+            // A table of numbers says nothing in a line.
+            Member::Const(json) if json.len() > CONST_SHOWN => write!(f, "const of {} bytes", json.len()),
             Member::Const(json) => write!(f, "const {json}"),
         }
     }

@@ -34,8 +34,8 @@ pub struct Scope {
     /// The step whose items these are.
     pub stream: Option<usize>,
     pub steps: Vec<usize>,
-    /// What the scope around it gathers of its items: steps and their outputs.
-    pub gathers: Vec<(usize, usize)>,
+    /// What the scope around it gathers of its items: steps, their outputs, and whether these are stacked.
+    pub gathers: Vec<(usize, usize, bool)>,
 }
 
 pub struct StepProgram {
@@ -53,7 +53,7 @@ pub struct StepProgram {
     pub after: Vec<usize>,
     pub chosen_by: Vec<usize>,
     pub when: Option<Condition>,
-    /// Steps that must be over before `when` is looked at.
+    /// Steps that must be over before `when` and `loop.while` are looked at.
     pub asks: Vec<usize>,
     pub again_while: Option<Condition>,
     pub choice: Option<Choice>,
@@ -65,6 +65,8 @@ pub struct StepProgram {
     pub reads: Vec<ValueRef>,
     /// Only work that the answer does not wait for needs it.
     pub is_detached: bool,
+    /// The answer waits for it, or for what has to run for its items.
+    pub always: bool,
 }
 
 /// Inputs that take the same member of their alternatives.

@@ -123,6 +123,21 @@ impl Names<'_> {
             .chain(step.looped.iter().map(|l| ("loop.while", &l.again_while)))
         {
             self.condition(&at(key), key == "when", condition, faults);
+            if key == "loop.while" && condition.steps().iter().any(|name| **name == step.name) {
+                let message = format!("the condition asks about \"{}\" itself", step.name);
+                faults.push(Fault::new(at(key), message).hint("write self.OUTPUT for its latest output"));
+            }
+            if !step.detach {
+                condition.steps().iter().for_each(|name| self.not_detached(&at(key), name, faults));
+            }
+        }
+        if !step.detach {
+            step.after.iter().for_each(|name| self.not_detached(&at("after"), name, faults));
+        }
+        if step.detach && self.graph.each_row {
+            let fault =
+                Fault::new(at("detach"), "a step of a pipeline with rows = \"each\" cannot be detached");
+            faults.push(fault.hint("set always = true; the answer then waits for it"));
         }
         let has_input = |name: &str| step.inputs.iter().any(|(input, _)| **input == *name);
         if let Some(each) = &step.each {
@@ -168,13 +183,8 @@ impl Names<'_> {
             match member {
                 Member::Output { step, .. } => {
                     self.known(place, step, faults);
-                    let detached = self.index.get(&**step).is_some_and(|&at| self.graph.steps[at].detach);
-                    let reads_detached = of.is_none_or(|of| !of.detach);
-                    if detached && reads_detached {
-                        let message = format!(
-                            "step \"{step}\" is detached, so nothing that the answer waits for can read it"
-                        );
-                        faults.push(Fault::new(place, message));
+                    if of.is_none_or(|of| !of.detach) {
+                        self.not_detached(place, step, faults);
                     }
                 }
                 Member::Input(name) => self.known_input(place, name, faults),
@@ -187,6 +197,14 @@ impl Names<'_> {
                 }
                 Member::Const(_) => {}
             }
+        }
+    }
+
+    fn not_detached(&self, place: &str, step: &str, faults: &mut Vec<Fault>) {
+        if self.index.get(step).is_some_and(|&at| self.graph.steps[at].detach) {
+            let message =
+                format!("step \"{step}\" is detached, so nothing that the answer waits for can wait for it");
+            faults.push(Fault::new(place, message));
         }
     }
 

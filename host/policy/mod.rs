@@ -41,7 +41,7 @@ pub use shadow::{Copy, Shadow};
 pub use usage::InUse;
 
 use crate::error::{Error, Result, did_you_mean};
-use crate::executor::{Batching, Callable, Executor, ModelTarget};
+use crate::executor::{Batching, Callable, Executor, ModelTarget, Order};
 use crate::metrics::{Families, Metrics};
 use crate::plugin::{StreamingModel, Transformer};
 use crate::predict::{Context, Metadata, Models, Parameters, Payload, Target};
@@ -115,6 +115,12 @@ impl Route {
     pub fn metadata(&self) -> &Metadata {
         let own = self.transformer.as_ref().and_then(|transformer| transformer.metadata());
         own.unwrap_or_else(|| self.callable.metadata())
+    }
+
+    /// Why it refuses every request, whatever that is, if it does: its inputs are not known then.
+    pub fn check_available(&self) -> Result<()> {
+        let pipeline = self.callable.pipeline().and_then(|pipeline| pipeline.why_unavailable());
+        pipeline.map_or(Ok(()), |why| Err(why.clone().model(self.name.to_string())))
     }
 
     /// Whether a request has 0..n responses.
@@ -249,6 +255,7 @@ impl Models for Content {
             runs: Some(Arc::clone(&route.statistics.runs)),
             timeout: route.timeout,
             below: false,
+            order: Order::New,
         }))
     }
 }

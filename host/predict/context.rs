@@ -194,6 +194,11 @@ impl Context {
         (joint, guards)
     }
 
+    /// Whether a step of a pipeline has led to this call.
+    pub fn is_within_pipeline(&self) -> bool {
+        self.callers.as_ref().is_some_and(|callers| callers.up().any(|caller| caller.is_pipeline))
+    }
+
     pub fn parameter(&self, name: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }

@@ -15,6 +15,15 @@ pub struct TensorSpec {
     pub optional: bool,
 }
 
+impl TensorSpec {
+    /// A tensor of it without rows; other free dimensions are 0 as well.
+    pub fn without_rows(&self) -> Result<Tensor> {
+        let rest = self.shape.iter().skip(1).map(|&dimension| dimension.max(0));
+        let shape = std::iter::once(0).chain(rest).collect();
+        Tensor::new(Arc::clone(&self.name), self.datatype, shape, bytes::Bytes::new())
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata {
     pub inputs: Vec<TensorSpec>,

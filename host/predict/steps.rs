@@ -7,7 +7,7 @@ use std::time::Duration;
 /// One step, as it was over.
 #[derive(Clone, Debug)]
 pub struct StepRecord {
-    /// The pipeline and the step, such as `scoring.big`.
+    /// The pipeline and the step, such as `scoring.big`, and which row or item it was.
     pub step: String,
     pub model: String,
     /// `ok`, `error`, `skipped` or `cancelled`.

@@ -72,6 +72,7 @@ impl Models for Everywhere {
             runs: None,
             timeout: None,
             below: false,
+            order: Order::New,
         }))
     }
 }

@@ -130,6 +130,7 @@ fn no_tensor_is_copied_between_steps() {
             runs: None,
             timeout: None,
             below: false,
+            order: Order::New,
         };
         Binding { versions: vec![StepTarget { target, route: Arc::new(Uncounted) }], pick: None }
     };

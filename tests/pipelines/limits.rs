@@ -1,9 +1,11 @@
 //! Bounds: of one request, of a step over all requests, and of what is admitted at all.
 
-use crate::support::load::{Load, Shot};
+use crate::support::load::Outcome;
 use crate::support::pipelines::{calls, serve};
-use crate::support::{Answer, Client, Host};
+use crate::support::{Client, Host};
 use serde_json::json;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn together(host: &Host, count: usize) -> Duration {
@@ -97,19 +99,69 @@ fn what_has_begun_is_never_refused() {
          [pipelines.p.steps.b]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
          [pipelines.p.steps.c]\nmodel = \"both\"\nin = { a = \"a.y\", b = \"b.y\" }\n",
     );
-    let judge = |answer: &Answer| match answer.status {
-        200 => None,
-        429 if answer.text().contains("executor \\\"pipeline\\\"") => None,
-        _ => Some(answer.text()),
-    };
-    let load = Load::start(host.http, 20, Shot::predict("p", &json!({"x": [1]})), None, judge);
-    let ok = "hostler_requests_total{code=\"200\",model=\"p\",version=\"1\"}";
-    crate::support::eventually("300 answers", || (host.metric(ok) >= 300.0).then_some(()), || host.log());
-    let outcome = load.stop();
-    assert_eq!(outcome.faults, Vec::<String>::new());
+    let alone = ask_until(&host, 1, 50.0);
+    let many = ask_until(&host, 20, 300.0);
     let refused = host.metric("hostler_executor_overloaded_total{executor=\"pipeline\"}");
-    eprintln!("{} answers, {refused} of them refused", outcome.answers);
-    assert!(refused > 0.0);
+    eprintln!(
+        "alone: {}; five times the capacity: {}; {refused} refused, in p99 {:?}",
+        shown(&alone.served),
+        shown(&many.served),
+        many.refused.percentile(0.99)
+    );
+    assert!(refused > 0.0 && refused == many.refused.latencies.len() as f64);
     assert_eq!(host.metric("hostler_executor_overloaded_total{executor=\"cpu\"}"), 0.0);
     host.wait_for_idle("pipeline");
+}
+
+/// Latencies of the answers that were 200, and of those that were 429.
+#[derive(Default)]
+struct Answers {
+    served: Outcome,
+    refused: Outcome,
+}
+
+fn shown(outcome: &Outcome) -> String {
+    format!("p50 {:?}, p99 {:?}", outcome.percentile(0.5), outcome.percentile(0.99))
+}
+
+/// Asks with so many clients until so many more requests were served, or for `HOSTLER_OVERLOAD_S` seconds.
+fn ask_until(host: &Host, clients: usize, served: f64) -> Answers {
+    let ok = "hostler_requests_total{code=\"200\",model=\"p\",version=\"1\"}";
+    let (before, body) = (host.metric(ok), json!({"model": "p", "data": {"x": [1]}}).to_string());
+    let seconds = std::env::var("HOSTLER_OVERLOAD_S").ok().and_then(|seconds| seconds.parse().ok());
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let (stop, all) = (AtomicBool::new(false), Mutex::new(Answers::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let (mut client, mut own) = (host.client(), Answers::default());
+                while !stop.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    let answer = client.post("/predict", &body);
+                    match answer.status {
+                        200 => own.served.latencies.push(began.elapsed()),
+                        429 => {
+                            assert!(answer.text().contains("executor \\\"pipeline\\\""), "{}", answer.text());
+                            own.refused.latencies.push(began.elapsed());
+                            // A client that is told to come again later does not come again at once.
+                            std::thread::sleep(Duration::from_millis(2));
+                        }
+                        _ => panic!("{}", answer.text()),
+                    }
+                }
+                let mut all = all.lock().unwrap();
+                all.served.latencies.extend(own.served.latencies);
+                all.refused.latencies.extend(own.refused.latencies);
+            });
+        }
+        let is_over = || match until {
+            Some(until) => Instant::now() >= until,
+            None => host.metric(ok) - before >= served,
+        };
+        while !is_over() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    all.into_inner().unwrap()
 }

@@ -4,9 +4,11 @@
 mod support;
 
 mod copies;
+mod elsewhere;
 mod examples;
 mod faults;
 mod flow;
+mod hostile;
 mod interfaces;
 mod limits;
 mod optional;

@@ -27,7 +27,7 @@ impl Host {
     pub(super) fn spawn(mut command: Command, setup: Setup) -> Result<Self, String> {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let log = follow(child.stderr.take().expect("piped"));
+        let (log, reader) = read(child.stderr.take().expect("piped"));
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut first = String::new();
         stdout.read_line(&mut first).expect("stdout can be read");
@@ -41,10 +41,8 @@ impl Host {
             }
             _ => {
                 let _ = child.wait();
-                let until = Instant::now() + Duration::from_secs(1);
-                while log.lock().unwrap().is_empty() && Instant::now() < until {
-                    std::thread::yield_now();
-                }
+                // All that it has said is read.
+                let _ = reader.join();
                 Err(first + &log.lock().unwrap().join("\n"))
             }
         }
@@ -223,12 +221,17 @@ impl Drop for Host {
 
 /// The lines of a stream as they come.
 pub fn follow(stream: impl std::io::Read + Send + 'static) -> Lines {
+    read(stream).0
+}
+
+/// The same, with the thread that reads to the end of the stream.
+fn read(stream: impl std::io::Read + Send + 'static) -> (Lines, std::thread::JoinHandle<()>) {
     let lines = Lines::default();
     let sink = Arc::clone(&lines);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             sink.lock().unwrap().push(line);
         }
     });
-    lines
+    (lines, reader)
 }

@@ -28,7 +28,24 @@ pub(super) struct Account {
     bytes: AtomicUsize,
     bytes_max: usize,
     parallel: Option<Semaphore>,
-    called: Mutex<Vec<Release>>,
+    called: Mutex<Called>,
+}
+
+#[derive(Default)]
+struct Called {
+    releases: Vec<Release>,
+    /// As many as there may be before those that have ended are looked for.
+    next_look: usize,
+}
+
+impl Drop for Account {
+    /// What a pipeline within another one still holds is not held any more.
+    fn drop(&mut self) {
+        let held = self.bytes.load(Ordering::Relaxed);
+        for account in self.up().skip(1) {
+            account.bytes.fetch_sub(held, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Account {
@@ -51,8 +68,9 @@ impl Account {
 
     /// For a step that is a pipeline itself.
     pub fn below(self: &Arc<Self>, graph: &Graph, may_run_here: bool) -> Arc<Account> {
-        let own = Account::new(graph, self.since, self.counts, may_run_here);
-        Arc::new(Account { above: Some(Arc::clone(self)), depth: self.depth + 1, ..own })
+        let mut own = Account::new(graph, self.since, self.counts, may_run_here);
+        (own.above, own.depth) = (Some(Arc::clone(self)), self.depth + 1);
+        Arc::new(own)
     }
 
     fn up(&self) -> impl Iterator<Item = &Account> {
@@ -76,6 +94,14 @@ impl Account {
     pub fn hold(&self, bytes: usize) -> Result<()> {
         for account in self.up() {
             if account.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > account.bytes_max {
+                // It is not held: neither here nor below.
+                let outermost = std::ptr::from_ref(account);
+                for undone in self.up() {
+                    undone.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    if std::ptr::eq(undone, outermost) {
+                        break;
+                    }
+                }
                 let (pipeline, most) = (&account.pipeline, account.bytes_max >> 20);
                 return Err(Error::too_large(format!(
                     "pipeline \"{pipeline}\": the request holds more than {most} MB of tensors; raise max_mb if it needs them"
@@ -89,6 +115,20 @@ impl Account {
         for account in self.up() {
             account.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
+    }
+
+    /// Whether so many runs of steps are left, for what is about to be cut into as many parts.
+    pub fn expect(&self, what: &str, runs: usize) -> Result<()> {
+        for account in self.up() {
+            if runs > account.visits_max.saturating_sub(account.visits.load(Ordering::Relaxed)) {
+                let (pipeline, most) = (&account.pipeline, account.visits_max);
+                return Err(Error::too_large(format!(
+                    "pipeline \"{pipeline}\": the request has {runs} {what}, and may run {most} steps; send fewer, or raise \
+                     max_visits"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until one more step may run at once.
@@ -105,17 +145,24 @@ impl Account {
             return above.called(release);
         }
         let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-        if called.len() >= CALLED_KEPT {
-            called.retain(|release| !release.is_released());
+        if called.releases.len() >= called.next_look {
+            called.releases.retain(|release| !release.is_released());
+            called.next_look = CALLED_KEPT.max(2 * called.releases.len());
         }
-        called.push(release);
+        called.releases.push(release);
+    }
+
+    /// Whether nothing works for the request any more.
+    pub fn is_released(&self) -> bool {
+        let called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        called.releases.iter().all(Release::is_released)
     }
 
     /// Returns once nothing works for the request any more, which may be after its answer: ONNX Runtime stops at the
     /// next node of its graph.
     pub async fn released(&self) {
         let called = std::mem::take(&mut *self.called.lock().unwrap_or_else(PoisonError::into_inner));
-        for release in called {
+        for release in called.releases {
             release.wait().await;
         }
     }

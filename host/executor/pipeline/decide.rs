@@ -68,7 +68,12 @@ impl<'a> Run<'a> {
         if let Some(when) = &program.when {
             let view = View { run: self, frame };
             let holds = condition::evaluate(when, &view);
-            let error = |error: Error| self.named(step, error.context(format!("when = \"{}\"", when.text)));
+            let error = |error: Error| {
+                // Where it looks at nothing else, what is wrong is in the request.
+                let is_callers = error.kind() == Kind::Failed && when.steps().is_empty();
+                let error = if is_callers { Error::invalid(error.message()) } else { error };
+                self.named(step, error.context(format!("when = \"{}\"", when.text)))
+            };
             if !holds.map_err(error)? {
                 return Ok(Verdict::Skip(format!("when = \"{}\" is false", when.text)));
             }

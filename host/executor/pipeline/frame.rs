@@ -53,6 +53,8 @@ pub(super) struct GatheredItems {
     pub step: usize,
     pub output: usize,
     pub items: Vec<(u64, Tensor)>,
+    /// All of them, once the stream is over; then `items` has the last.
+    pub stacked: Option<Tensor>,
 }
 
 impl Held {
@@ -104,7 +106,11 @@ impl Frame {
     /// Gives back what it holds.
     pub fn let_go(self, account: &Account) {
         let values = self.cells.into_iter().flat_map(|cell| cell.values).chain(self.inputs);
-        let bytes = values.filter_map(|held| held.tensor).map(|tensor| tensor.data().len()).sum();
-        account.let_go(bytes);
+        let gathered = self
+            .gathered
+            .into_iter()
+            .flat_map(|list| list.items.into_iter().map(|(_, tensor)| tensor).chain(list.stacked));
+        let tensors = values.filter_map(|held| held.tensor).chain(gathered);
+        account.let_go(tensors.map(|tensor| tensor.data().len()).sum());
     }
 }

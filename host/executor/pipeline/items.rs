@@ -26,7 +26,13 @@ impl<'a> StepRun<'a> {
             self.account.called(responses.release());
             Ok((responses, permit))
         };
-        match begun.await {
+        let begun = match deadline.filter(|_| self.step().timeout.is_some()) {
+            None => begun.await,
+            Some(at) => tokio::time::timeout_at(at.into(), begun).await.unwrap_or_else(|_| {
+                Err(self.own_timeout(Error::deadline("the deadline of the request has passed"), deadline))
+            }),
+        };
+        match begun {
             Ok((responses, permit)) => {
                 Ok(Items { responses, started, callers_only, _permit: permit, run: self.clone() })
             }

@@ -18,8 +18,8 @@ type StepName = (Arc<str>, Arc<str>);
 pub struct Flow {
     in_flight: AtomicUsize,
     waiting: WaitList,
-    /// When the next run may begin. Those that wait for it do so in turn.
-    next: tokio::sync::Mutex<Option<Instant>>,
+    /// When the latest run began. Those that wait for their time do so in turn.
+    latest: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// The numbers of one policy, held against the runs of all.
@@ -70,11 +70,11 @@ impl StepLimit {
             }
         };
         if let Some(between) = self.between {
-            let mut next = self.flow.next.lock().await;
-            if let Some(at) = *next {
-                tokio::time::sleep_until(at.into()).await;
+            let mut latest = self.flow.latest.lock().await;
+            if let Some(at) = *latest {
+                tokio::time::sleep_until((at + between).into()).await;
             }
-            *next = Some(Instant::now() + between);
+            *latest = Some(Instant::now());
         }
         permit
     }

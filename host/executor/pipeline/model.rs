@@ -68,8 +68,17 @@ fn identity(program: &Program, bindings: &[Binding]) -> u64 {
     let mut hasher = DefaultHasher::new();
     program.graph.entries().hash(&mut hasher);
     for version in bindings.iter().flat_map(|binding| &binding.versions) {
-        let ModelTarget { model, version, executor, callable, batching, runs: _, timeout, below: _ } =
-            &version.target;
+        let ModelTarget {
+            model,
+            version,
+            executor,
+            callable,
+            batching,
+            runs: _,
+            timeout,
+            below: _,
+            order: _,
+        } = &version.target;
         (model, version, timeout).hash(&mut hasher);
         batching.map(|batching| (batching.max_size, batching.max_delay)).hash(&mut hasher);
         Arc::as_ptr(executor).addr().hash(&mut hasher);
@@ -179,6 +188,9 @@ pub(super) trait Answers: Send {
     /// Whether it can answer while detached steps go on.
     fn answers_early(&self) -> bool;
 
+    /// Ends with an error now, while detached steps go on.
+    fn fail(&mut self, error: &Error);
+
     fn answer(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, ()>;
 }
 
@@ -189,6 +201,10 @@ impl Answers for Sink {
 
     fn answers_early(&self) -> bool {
         true
+    }
+
+    fn fail(&mut self, error: &Error) {
+        Sink::fail(self, error);
     }
 
     fn answer(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, ()> {
@@ -226,9 +242,21 @@ impl Callable for PipelineModel {
         let account = Arc::new(account);
         Box::pin(async move {
             let outcome = self.run(context, inputs, &account, sink).await;
-            if let Err(error) = &outcome {
-                sink.fail(error);
+            if account.is_released() {
+                return outcome;
             }
+            // The caller need not wait for the end of what it waits for no more.
+            let outcome = match outcome {
+                Ok(Some(outputs)) => {
+                    Sink::answer(sink, Ok(outputs)).await;
+                    Ok(None)
+                }
+                Err(error) => {
+                    Sink::fail(sink, &error);
+                    Err(error)
+                }
+                Ok(None) => Ok(None),
+            };
             account.released().await;
             outcome
         })

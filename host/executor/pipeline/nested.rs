@@ -21,7 +21,16 @@ pub(super) fn nested<'r>(
 }
 
 /// The same as a task of its own, so that pipelines that are nested deeply do not use up the stack of a thread.
-pub(super) async fn apart(
+pub(super) fn apart(
+    callable: Arc<dyn Callable>,
+    context: Arc<Context>,
+    inputs: Vec<Tensor>,
+    account: Arc<Account>,
+) -> BoxFuture<'static, Result<Option<Vec<Tensor>>>> {
+    Box::pin(run_apart(callable, context, inputs, account))
+}
+
+async fn run_apart(
     callable: Arc<dyn Callable>,
     context: Arc<Context>,
     inputs: Vec<Tensor>,
@@ -53,6 +62,8 @@ impl Answers for OneAnswer {
     fn answers_early(&self) -> bool {
         false
     }
+
+    fn fail(&mut self, _: &Error) {}
 
     fn answer(&mut self, _: Vec<Tensor>) -> BoxFuture<'_, ()> {
         Box::pin(async {})

@@ -5,7 +5,6 @@ use super::step::{Called, Place, StepRun};
 use crate::error::{Error, Result};
 use crate::predict::Tensor;
 use futures_util::{StreamExt, TryStreamExt};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Parts of a step that run at once.
@@ -17,12 +16,17 @@ impl StepRun<'_> {
         let Some(each) = &self.step().each else {
             return self.attempts(inputs, Place::default(), deadline).await;
         };
-        let named = |error: Error| self.named(error, Place::default());
+        let named = |error: Error| {
+            // What was cut is the caller's only if nobody else has made it.
+            let error = if self.are_callers { error } else { error.as_failure() };
+            self.named(error, Place::default())
+        };
         let rows = self.rows(&inputs).map_err(named)?;
         if rows == 0 {
             let outputs = self.without_rows().map_err(named)?;
             return Ok(Called { outputs, queue: Duration::ZERO, ran: false });
         }
+        self.account.expect("parts", rows.div_ceil(each.rows)).map_err(named)?;
         let sizes: Vec<usize> =
             (0..rows).step_by(each.rows).map(|first| each.rows.min(rows - first)).collect();
         let mut parts: Vec<Vec<Tensor>> = vec![Vec::with_capacity(inputs.len()); sizes.len()];
@@ -35,19 +39,31 @@ impl StepRun<'_> {
             }
         }
         let alone = StepRun { is_alone: self.is_alone && parts.len() == 1, ..self.clone() };
-        let runs = parts.into_iter().enumerate().map(|(number, inputs)| {
+        let run = |(number, inputs): (usize, Vec<Tensor>)| {
             let first = number * each.rows;
             let place = Place { rows: Some((first, first + sizes[number] - 1)), ..Place::default() };
-            let run: BoxFuture<'_, Result<Called>> = Box::pin(alone.attempts(inputs, place, deadline));
+            let run: BoxFuture<'_, Result<Called>> = Box::pin(alone.part(inputs, place, deadline));
             run
-        });
-        let mut runs: Vec<_> = runs.collect();
-        if runs.len() == 1 {
-            return runs.remove(0).await;
+        };
+        if parts.len() == 1 {
+            let called = run((0, parts.remove(0))).await?;
+            self.account.let_go(called.bytes());
+            return Ok(called);
         }
-        let all: Vec<Called> = futures_util::stream::iter(runs).buffered(PARTS_AT_ONCE).try_collect().await?;
+        let runs = futures_util::stream::iter(parts.into_iter().enumerate()).map(run);
+        let all: Result<Vec<Called>> = runs.buffered(PARTS_AT_ONCE).try_collect().await;
+        let all = all?;
+        let stacked = self.stacked(&all).map_err(named);
+        self.account.let_go(all.iter().map(Called::bytes).sum());
         let queue = all.iter().map(|called| called.queue).max().unwrap_or_default();
-        Ok(Called { outputs: self.stacked(&all).map_err(named)?, queue, ran: true })
+        Ok(Called { outputs: stacked?, queue, ran: true })
+    }
+
+    /// One of several parts: what it gives is held until all are there.
+    async fn part(&self, inputs: Vec<Tensor>, place: Place, deadline: Option<Instant>) -> Result<Called> {
+        let called = self.attempts(inputs, place, deadline).await?;
+        self.account.hold(called.bytes()).map_err(|error| self.named(error, place))?;
+        Ok(called)
     }
 
     /// The rows of what is split, which must be the same.
@@ -67,12 +83,7 @@ impl StepRun<'_> {
 
     /// Outputs of no rows.
     pub(super) fn without_rows(&self) -> Result<Vec<Tensor>> {
-        let empty = self.model.program.steps[self.at].outputs.iter().map(|spec| {
-            let rest = spec.shape.iter().skip(1).map(|&dimension| dimension.max(0));
-            let shape = std::iter::once(0).chain(rest).collect();
-            Tensor::new(Arc::clone(&spec.name), spec.datatype, shape, bytes::Bytes::new())
-        });
-        empty.collect()
+        self.model.program.steps[self.at].outputs.iter().map(|spec| spec.without_rows()).collect()
     }
 
     /// The outputs of all parts, one behind the other.

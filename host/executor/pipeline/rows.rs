@@ -3,7 +3,6 @@
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::predict::Tensor;
-use std::sync::Arc;
 
 /// Rows that walk the graph at once.
 const ROWS_AT_ONCE: usize = 64;
@@ -34,6 +33,7 @@ impl Run<'_> {
             rows = Some((tensor.name(), count));
         }
         let count = rows.map_or(0, |(_, rows)| rows);
+        self.account.expect("rows", count)?;
         let mut all: Vec<Vec<Tensor>> = vec![Vec::with_capacity(inputs.len()); count];
         for tensor in &inputs {
             for (row, part) in all.iter_mut().zip(tensor.cut(&vec![1; count])?) {
@@ -49,18 +49,35 @@ impl Run<'_> {
             let row = self.rows.next;
             self.rows.next += 1;
             let inputs = std::mem::take(&mut self.rows.inputs[row]);
-            self.root(inputs, row as u64)?;
+            let at = self.root(inputs, row as u64)?;
+            // A row for which no step has to run is done at once.
+            if self.frames[at].left == 0 {
+                self.end_row(at)?;
+            }
         }
         Ok(())
     }
 
     pub(super) fn finish_row(&mut self, at: usize) -> Result<()> {
+        self.end_row(at)?;
+        self.begin_rows()
+    }
+
+    fn end_row(&mut self, at: usize) -> Result<()> {
         let Some(outputs) = self.outputs_of(&self.frames[at]) else { return Ok(()) };
+        if let Some(output) = outputs.iter().find(|output| output.rows() != Some(1)) {
+            let (number, name) = (self.frames[at].number, output.name());
+            let shape = crate::predict::format_shape(output.shape());
+            let pipeline = &self.program.graph.name;
+            let message = format!("row {number}: the output \"{name}\" has shape {shape}, not one row");
+            return Err(Error::failed(message).context(format!("pipeline \"{pipeline}\"")));
+        }
+        self.account.hold(outputs.iter().map(|tensor| tensor.data().len()).sum())?;
         let frame = self.frames.remove(at);
         self.rows.done[frame.number as usize] = Some(outputs);
         self.rows.left -= 1;
         frame.let_go(self.account);
-        self.begin_rows()
+        Ok(())
     }
 
     pub(super) fn stacked_rows(&self) -> Result<Vec<Tensor>> {
@@ -74,9 +91,7 @@ impl Run<'_> {
                     let parts: Vec<&Tensor> = parts.collect();
                     return Tensor::stacked(parts.into_iter());
                 }
-                let rest = spec.shape.iter().skip(1).map(|&dimension| dimension.max(0));
-                let shape = std::iter::once(0).chain(rest).collect();
-                Tensor::new(Arc::clone(&spec.name), spec.datatype, shape, bytes::Bytes::new())
+                spec.without_rows()
             })
             .collect()
     }

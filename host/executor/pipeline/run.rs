@@ -16,7 +16,7 @@ use super::step::{StepEnd, StepRun};
 use super::streams::Stream;
 use crate::error::{Error, Result};
 use crate::graph::{Program, Reader, ValueRef};
-use crate::predict::{Context, StepRecord, Tensor};
+use crate::predict::{Context, Tensor};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use slab::Slab;
@@ -45,8 +45,14 @@ pub(super) struct Run<'a> {
     /// Answers of items, by number, until those before them are there.
     pub(super) answers: BTreeMap<u64, (usize, Vec<Tensor>)>,
     pub(super) answered: u64,
-    /// The caller has its answer; what is left is detached.
-    is_answered: bool,
+    /// The caller has its answer or its error; what is left is detached.
+    pub(super) is_answered: bool,
+}
+
+/// What a turn of a run has come to.
+enum Turn {
+    GoesOn,
+    Ends(Option<Vec<Tensor>>),
 }
 
 struct Begun {
@@ -74,6 +80,8 @@ impl<'a> Run<'a> {
         let is_active = (0..program.steps.len()).map(|step| {
             let needs = |output: &crate::graph::OutputProgram| output.needs[step];
             program.is_always[step]
+                // Every item of a stream has a response, whatever is asked of it.
+                || (program.graph.streaming && program.outputs.iter().any(needs))
                 || program.outputs.iter().zip(&is_wanted).any(|(output, wanted)| *wanted && needs(output))
         });
         Run {
@@ -104,60 +112,104 @@ impl<'a> Run<'a> {
     }
 
     async fn work(&mut self, inputs: Vec<Tensor>, sink: &mut dyn Answers) -> Result<Option<Vec<Tensor>>> {
-        let early = sink.answers_early();
         if self.program.graph.each_row {
             self.cut_rows(inputs)?;
-            if self.rows.left == 0 {
-                return self.stacked_rows().map(Some);
-            }
             self.begin_rows()?;
         } else {
             self.root(inputs, 0)?;
         }
+        let mut failure = None;
         loop {
-            while let Some((frame, step)) = self.open.pop() {
-                self.decide(frame, step)?;
-            }
-            self.flush(sink).await?;
-            if !self.is_answered
-                && let Some(outputs) = self.answer(early)?
-            {
-                if self.is_finished() {
-                    return Ok(outputs);
+            match self.turn(sink).await {
+                Ok(Turn::GoesOn) => {}
+                Ok(Turn::Ends(outputs)) => return failure.map_or(Ok(outputs), Err),
+                // Detached steps go on, whatever becomes of the request.
+                Err(error) if self.has_detached_work() && !self.is_answered && sink.answers_early() => {
+                    sink.fail(&error);
+                    self.is_answered = true;
+                    self.context.cancellation.cancel();
+                    failure = Some(error);
                 }
-                sink.answer(outputs.unwrap_or_default()).await;
-                self.is_answered = true;
-            }
-            if self.is_answered && self.is_finished() {
-                return Ok(None);
-            }
-            if !self.open.is_empty() {
-                continue;
-            }
-            let mut begun = std::mem::take(&mut self.begun);
-            let is_alone = begun.len() == 1 && self.running.is_empty() && self.account.may_run_here;
-            if is_alone && self.program.steps[begun[0].step].items.is_none() {
-                let one = begun.remove(0);
-                let work = self.step(one, true);
-                let event = watched(self.context, self.is_answered, work).await?;
-                self.handle(event)?;
-                continue;
-            }
-            for one in begun {
-                let work = self.step(one, false);
-                self.running.push(Box::pin(work));
-            }
-            let next = self.running.next();
-            match watched(self.context, self.is_answered, next).await? {
-                Some(event) => self.handle(event)?,
-                None => {
-                    let name = &self.program.graph.name;
-                    return Err(Error::failed(format!(
-                        "pipeline \"{name}\" came to a halt; this is a bug of the host"
-                    )));
-                }
+                Err(error) => return Err(failure.unwrap_or(error)),
             }
         }
+    }
+
+    /// Decides what can be decided, answers if it can, and waits for one thing to happen.
+    async fn turn(&mut self, sink: &mut dyn Answers) -> Result<Turn> {
+        self.decide_open()?;
+        self.flush(sink).await?;
+        if !self.is_answered
+            && let Some(outputs) = self.answer(sink.answers_early())?
+        {
+            if self.is_finished() {
+                return Ok(Turn::Ends(outputs));
+            }
+            sink.answer(outputs.unwrap_or_default()).await;
+            self.is_answered = true;
+        }
+        if self.is_answered && self.is_finished() {
+            return Ok(Turn::Ends(None));
+        }
+        if !self.open.is_empty() {
+            return Ok(Turn::GoesOn);
+        }
+        let is_alone = self.begun.len() == 1 && self.running.is_empty() && self.account.may_run_here;
+        if is_alone && self.program.steps[self.begun[0].step].items.is_none() {
+            let one = self.begun.remove(0);
+            let work = self.step(one, true);
+            let event = watched(self.context, self.is_answered, work).await?;
+            return self.handle(event).map(|()| Turn::GoesOn);
+        }
+        self.start_begun();
+        let next = self.running.next();
+        match watched(self.context, self.is_answered, next).await? {
+            Some(event) => self.handle(event).map(|()| Turn::GoesOn),
+            None => {
+                let name = &self.program.graph.name;
+                let message = format!("pipeline \"{name}\" came to a halt; this is a bug of the host");
+                Err(Error::failed(message))
+            }
+        }
+    }
+
+    fn decide_open(&mut self) -> Result<()> {
+        while let Some((frame, step)) = self.open.pop() {
+            self.decide(frame, step)?;
+        }
+        Ok(())
+    }
+
+    /// Starts what was decided to run, side by side with what runs.
+    fn start_begun(&mut self) {
+        for one in std::mem::take(&mut self.begun) {
+            let work = self.step(one, false);
+            self.running.push(Box::pin(work));
+        }
+    }
+
+    /// Sends a response of several. The caller may be slow: what runs goes on meanwhile, since others may wait for what it
+    /// holds.
+    pub(super) async fn while_sending(&mut self, mut send: BoxFuture<'_, Result<()>>) -> Result<()> {
+        loop {
+            let context = self.context;
+            tokio::select! {
+                biased;
+                sent = &mut send => return sent,
+                Some(event) = self.running.next() => {
+                    self.handle(event)?;
+                    self.decide_open()?;
+                    self.start_begun();
+                }
+                () = context.cancellation.cancelled() => return Err(stopped(context)),
+                // Nobody else looks at the clock while the caller reads nothing.
+                () = deadline(context) => context.cancellation.expire(),
+            }
+        }
+    }
+
+    fn has_detached_work(&self) -> bool {
+        self.program.has_detached && self.frames.iter().any(|(_, frame)| self.detached_left(frame) > 0)
     }
 
     /// The work of a step that was decided to run.
@@ -188,7 +240,7 @@ impl<'a> Run<'a> {
     }
 
     /// Which row or item a frame is, for messages.
-    fn number(&self, frame: usize) -> Option<(&'static str, u64)> {
+    pub(super) fn number(&self, frame: usize) -> Option<(&'static str, u64)> {
         let frame = &self.frames[frame];
         match frame.parent {
             Some(_) => Some(("item", frame.number)),
@@ -198,14 +250,14 @@ impl<'a> Run<'a> {
     }
 
     /// A frame for a request or a row.
-    pub(super) fn root(&mut self, inputs: Vec<Tensor>, number: u64) -> Result<()> {
+    pub(super) fn root(&mut self, inputs: Vec<Tensor>, number: u64) -> Result<usize> {
         let mut frame = Frame::new(self.program, ROOT, None, number);
         for input in &self.program.inputs {
             let tensor = inputs.iter().find(|tensor| *tensor.name() == *input.name).cloned();
             frame.inputs.push(Held::new(tensor, input.readers, self.account)?);
         }
         drop(inputs);
-        self.begin_frame(frame).map(drop)
+        self.begin_frame(frame)
     }
 
     /// Opens all steps of a new frame.
@@ -214,7 +266,7 @@ impl<'a> Run<'a> {
         let steps = &program.scopes[frame.scope].steps;
         let active: Vec<usize> = steps.iter().copied().filter(|step| self.is_active[*step]).collect();
         frame.left = active.len();
-        frame.always_left = active.iter().filter(|step| program.graph.steps[**step].always).count();
+        frame.always_left = active.iter().filter(|step| program.steps[**step].always).count();
         let at = self.frames.insert(frame);
         self.open.extend(active.into_iter().map(|step| (at, step)));
         // What does not run reads nothing.
@@ -285,104 +337,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A step is over by itself.
-    fn ended(&mut self, frame: usize, step: usize, inputs: Option<Vec<Tensor>>, end: StepEnd) -> Result<()> {
-        let StepEnd { outputs, ran, queue, time } = end;
-        let outcome = if outputs.is_ok() { StepOutcome::Ok } else { StepOutcome::Error };
-        self.model.metrics[step].record(outcome, time, queue);
-        if self.context.steps.is_some() {
-            let given = outputs.as_deref().unwrap_or_default();
-            let why = outputs.as_ref().err().map(|error| error.message().to_owned());
-            self.note(step, outcome, why, inputs.unwrap_or_default(), given.to_vec(), (time, queue));
-        }
-        self.frames[frame].cells[step].ran = ran;
-        let settled = outputs.and_then(|outputs| self.settled(frame, step, outputs));
-        if let Err(error) = settled {
-            self.failed(frame, step, error)?;
-        }
-        self.over(frame, step)
-    }
-
-    /// Keeps the outputs of a step.
-    fn settled(&mut self, frame: usize, step: usize, outputs: Vec<Tensor>) -> Result<()> {
-        let program = &self.program.steps[step];
-        for (place, spec) in program.outputs.iter().enumerate() {
-            let tensor = outputs.iter().find(|tensor| *tensor.name() == *spec.name);
-            if tensor.is_none() && !program.may_omit[place] {
-                let message = format!("the model omitted its output \"{}\"; see may_omit", spec.name);
-                return Err(self.named(step, Error::failed(message)));
-            }
-            let readers = self.frames[frame].cells[step].values[place].readers;
-            let held = Held::new(tensor.cloned(), readers, self.account)?;
-            self.frames[frame].cells[step].values[place] = held;
-        }
-        if let Some(choice) = &program.choice {
-            let name = &program.outputs[choice.output].name;
-            let by = outputs.iter().find(|tensor| *tensor.name() == **name);
-            let chosen = self.chosen(step, by).map_err(|error| self.named(step, error))?;
-            self.frames[frame].cells[step].chosen = chosen;
-        }
-        Ok(())
-    }
-
-    /// An error of a step ends the request, or leaves the step's outputs absent.
-    pub(super) fn failed(&mut self, frame: usize, step: usize, error: Error) -> Result<()> {
-        let is_detached = self.program.steps[step].is_detached || self.is_answered;
-        if !self.program.graph.steps[step].skips_on_error && !is_detached {
-            return Err(error);
-        }
-        let request = &*self.context.id;
-        tracing::debug!(request, detail = error.detail(), "step failed and was skipped: {error}");
-        let cell = &mut self.frames[frame].cells[step];
-        cell.error = Some(error.kind());
-        for held in &mut cell.values {
-            if let Some(tensor) = held.tensor.take() {
-                self.account.let_go(tensor.data().len());
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn named(&self, step: usize, error: Error) -> Error {
-        let step = &self.program.graph.steps[step];
-        let pipeline = &self.program.graph.name;
-        error.context(format!("pipeline \"{pipeline}\": step \"{}\"", step.name)).step(&step.name)
-    }
-
-    /// A step does not run; its outputs are absent.
-    fn skipped(&mut self, frame: usize, step: usize, why: String) -> Result<()> {
-        self.model.metrics[step].record(StepOutcome::Skipped, Duration::ZERO, Duration::ZERO);
-        if self.context.steps.is_some() {
-            let none = (Duration::ZERO, Duration::ZERO);
-            self.note(step, StepOutcome::Skipped, Some(why), Vec::new(), Vec::new(), none);
-        }
-        self.release(frame, step);
-        self.over(frame, step)
-    }
-
-    fn note(
-        &self,
-        step: usize,
-        outcome: StepOutcome,
-        why: Option<String>,
-        inputs: Vec<Tensor>,
-        outputs: Vec<Tensor>,
-        (time, queue): (Duration, Duration),
-    ) {
-        let Some(log) = &self.context.steps else { return };
-        let written = &self.program.graph.steps[step];
-        log.add(StepRecord {
-            step: format!("{}.{}", self.program.graph.name, written.name),
-            model: written.model.to_string(),
-            outcome: outcome.as_str(),
-            why,
-            inputs,
-            outputs,
-            time,
-            queue,
-        });
-    }
-
     /// Looks at a step that waits.
     fn decide(&mut self, frame: usize, step: usize) -> Result<()> {
         // The frame of an item may be gone.
@@ -392,6 +346,9 @@ impl<'a> Run<'a> {
             || !self.is_active[step]
         {
             return Ok(());
+        }
+        if self.is_answered && !self.program.steps[step].is_detached {
+            return self.skipped(frame, step, "the request has ended".to_owned());
         }
         match self.verdict(frame, step) {
             Ok(Verdict::Wait) => Ok(()),
@@ -412,7 +369,7 @@ impl<'a> Run<'a> {
     }
 
     /// A step needs what it reads no more.
-    fn release(&mut self, frame: usize, step: usize) {
+    pub(super) fn release(&mut self, frame: usize, step: usize) {
         let scope = self.frames[frame].scope;
         for value in &self.program.steps[step].reads {
             match value {
@@ -432,7 +389,7 @@ impl<'a> Run<'a> {
         let known = &mut self.frames[frame];
         known.cells[step].state = State::Over;
         known.left -= 1;
-        known.always_left -= usize::from(self.program.graph.steps[step].always);
+        known.always_left -= usize::from(self.program.steps[step].always);
         let scope = known.scope;
         for reader in &self.program.steps[step].dependents {
             match *reader {
@@ -450,23 +407,17 @@ impl<'a> Run<'a> {
                         true => vec![frame],
                         false => self.frames_within(frame, self.program.answers_in),
                     };
-                    for frame in frames {
-                        self.resolve(frame, output)?;
+                    for within in frames {
+                        self.resolve(within, output)?;
+                        // Its steps may be over, and only this was missing.
+                        if within != frame && self.frames[within].left == 0 {
+                            self.finish_frame(within)?;
+                        }
                     }
                 }
             }
         }
         self.finish_frame(frame)
-    }
-
-    /// Notes what still ran when the request failed.
-    fn cancelled(&self) {
-        for (_, frame) in &self.frames {
-            let running = frame.cells.iter().enumerate().filter(|(_, cell)| cell.state == State::Running);
-            for (step, _) in running {
-                self.model.metrics[step].record(StepOutcome::Cancelled, Duration::ZERO, Duration::ZERO);
-            }
-        }
     }
 }
 
@@ -479,9 +430,18 @@ async fn watched<T>(context: &Context, is_answered: bool, work: impl Future<Outp
     tokio::select! {
         biased;
         done = &mut work => Ok(done),
-        () = context.cancellation.cancelled() => {
-            let error = || Error::cancelled("the caller left before the answer was ready");
-            Err(context.stopped().unwrap_or_else(error))
-        }
+        () = context.cancellation.cancelled() => Err(stopped(context)),
     }
+}
+
+async fn deadline(context: &Context) {
+    match context.deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn stopped(context: &Context) -> Error {
+    let error = || Error::cancelled("the caller left before the answer was ready");
+    context.stopped().unwrap_or_else(error)
 }

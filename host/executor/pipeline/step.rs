@@ -56,6 +56,12 @@ pub(super) struct Called {
     pub ran: bool,
 }
 
+impl Called {
+    pub fn bytes(&self) -> usize {
+        self.outputs.iter().map(|tensor| tensor.data().len()).sum()
+    }
+}
+
 impl<'a> StepRun<'a> {
     pub fn step(&self) -> &'a Step {
         &self.model.program.graph.steps[self.at]
@@ -95,8 +101,9 @@ impl<'a> StepRun<'a> {
     }
 
     /// Says whose time it was that has passed.
-    fn own_timeout(&self, error: Error, deadline: Option<Instant>) -> Error {
-        let is_own = error.kind() == Kind::Deadline && deadline != self.context.deadline;
+    pub(super) fn own_timeout(&self, error: Error, deadline: Option<Instant>) -> Error {
+        let has_passed = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_own = error.kind() == Kind::Deadline && has_passed && deadline != self.context.deadline;
         match self.step().timeout {
             Some(timeout) if is_own => {
                 let message = format!("its timeout_ms = {} has passed", timeout.as_millis());
@@ -245,16 +252,30 @@ impl<'a> StepRun<'a> {
         };
         if let Some(pipeline) = target.callable.pipeline() {
             let is_deep = (self.account.depth + 1).is_multiple_of(NESTED_MAX);
-            let account = self.account.below(&pipeline.program.graph, self.is_alone && !is_deep);
-            let outputs = match is_deep {
-                true => apart(Arc::clone(&target.callable), Arc::clone(context), inputs, account).await?,
-                false => nested(pipeline, context, inputs, &account).await?,
+            // A time of its own is watched here: nobody else waits for its answer.
+            let own_time = context.deadline.filter(|_| context.deadline != self.context.deadline);
+            let may_run_here = self.is_alone && !is_deep && own_time.is_none();
+            let account = self.account.below(&pipeline.program.graph, may_run_here);
+            context.begin();
+            let run = match is_deep {
+                true => apart(Arc::clone(&target.callable), Arc::clone(context), inputs, account),
+                false => nested(pipeline, context, inputs, &account),
+            };
+            let outputs = match own_time {
+                None => run.await?,
+                Some(at) => match tokio::time::timeout_at(at.into(), run).await {
+                    Ok(outputs) => outputs?,
+                    Err(_) => {
+                        context.cancellation.expire();
+                        return Err(Error::deadline("the deadline of the request has passed"));
+                    }
+                },
             };
             return Ok(run_here(outputs.unwrap_or_default()));
         }
         let mut inputs = inputs;
-        // Nobody would notice the end of a time of its own while it holds this thread.
-        if self.is_alone && context.deadline == self.context.deadline {
+        // Nobody would notice the end of a time of its own while it holds this thread, and rounds wait behind new work.
+        if self.is_alone && place.round <= 1 && context.deadline == self.context.deadline {
             context.begin();
             match target.run_step(context, inputs).await {
                 Ok(outputs) => return outputs.map(run_here),

@@ -8,7 +8,6 @@ use super::run::{Event, ROOT, Run};
 use crate::error::{Error, Result};
 use crate::graph::Gather;
 use crate::predict::Tensor;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A streaming step whose items are under way.
@@ -59,25 +58,45 @@ impl<'a> Run<'a> {
             }
         };
         let number = stream.next;
+        let inner = match self.item_frame(frame, step, number, &outputs) {
+            Ok(inner) => inner,
+            Err(error) => {
+                // As if the stream had ended so.
+                let error = self.named(step, error);
+                self.stream(frame, step).expect("invariant: just there").end = Some(Err(error));
+                return self.stream_over(frame, step);
+            }
+        };
+        let stream = self.stream(frame, step).expect("invariant: just there");
         stream.next += 1;
         stream.live += 1;
+        self.next_item(frame, step, items);
+        let at = self.begin_frame(inner)?;
+        self.finish_frame(at)
+    }
+
+    fn item_frame(&self, frame: usize, step: usize, number: u64, outputs: &[Tensor]) -> Result<Frame> {
         let scope = self.program.scope_of_outputs(step);
         let mut inner = Frame::new(self.program, scope, Some(frame), number);
         let program = &self.program.steps[step];
         for (place, spec) in program.outputs.iter().enumerate() {
             let tensor = outputs.iter().find(|tensor| *tensor.name() == *spec.name);
             if tensor.is_none() && !program.may_omit[place] {
+                inner.let_go(self.account);
                 let message = format!("item {number} lacks the output \"{}\"; see may_omit", spec.name);
-                return Err(self.named(step, Error::failed(message)));
+                return Err(Error::failed(message));
             }
-            inner.cells[step].values[place] =
-                Held::new(tensor.cloned(), program.readers[place].max(1), self.account)?;
+            match Held::new(tensor.cloned(), program.readers[place].max(1), self.account) {
+                Ok(held) => inner.cells[step].values[place] = held,
+                Err(error) => {
+                    inner.let_go(self.account);
+                    return Err(error);
+                }
+            }
         }
         inner.cells[step].state = State::Over;
         inner.cells[step].ran = true;
-        self.next_item(frame, step, items);
-        let at = self.begin_frame(inner)?;
-        self.finish_frame(at)
+        Ok(inner)
     }
 
     /// The frame of an item ends once all its steps are over; what is gathered of it goes to the frame around it.
@@ -92,10 +111,8 @@ impl<'a> Run<'a> {
         let (Some(parent), number, scope) = (frame.parent, frame.number, frame.scope) else { return Ok(()) };
         let step = self.program.scopes[scope].stream.expect("invariant: an item is of a stream");
         if self.program.answers_in == scope {
-            if self.outputs_of(frame).is_none() {
-                return Ok(());
-            }
-            let outputs = self.outputs_of(frame).unwrap_or_default();
+            let is_known = number < self.answered || self.answers.contains_key(&number);
+            let Some(outputs) = self.outputs_of(frame).filter(|_| !is_known) else { return Ok(()) };
             self.answers.insert(number, (at, outputs));
             // It goes with its answer, in the order of the items.
             return Ok(());
@@ -105,7 +122,7 @@ impl<'a> Run<'a> {
 
     pub(super) fn end_item(&mut self, at: usize, parent: usize, step: usize) -> Result<()> {
         let scope = self.frames[at].scope;
-        for &(of, output) in &self.program.scopes[scope].gathers {
+        for &(of, output, _) in &self.program.scopes[scope].gathers {
             let number = self.frames[at].number;
             let held = &self.frames[at].cells[of].values[output];
             let Some(tensor) = held.tensor.clone() else { continue };
@@ -113,7 +130,10 @@ impl<'a> Run<'a> {
             let lists = &mut self.frames[parent].gathered;
             match lists.iter_mut().find(|list| (list.step, list.output) == (of, output)) {
                 Some(list) => list.items.push((number, tensor)),
-                None => lists.push(GatheredItems { step: of, output, items: vec![(number, tensor)] }),
+                None => {
+                    let items = vec![(number, tensor)];
+                    lists.push(GatheredItems { step: of, output, items, stacked: None });
+                }
             }
         }
         self.frames.remove(at).let_go(self.account);
@@ -134,7 +154,7 @@ impl<'a> Run<'a> {
         if self.streams[at].live > 0 || self.streams[at].end.is_none() {
             return match &self.streams[at].end {
                 // What fails the request does not wait for the items before.
-                Some(Err(error)) if !self.program.graph.steps[step].skips_on_error => Err(error.clone()),
+                Some(Err(error)) if !self.tolerates(step) => Err(error.clone()),
                 _ => Ok(()),
             };
         }
@@ -143,13 +163,38 @@ impl<'a> Run<'a> {
         let end = stream.end.unwrap_or(Ok(()));
         let outcome = if end.is_ok() { StepOutcome::Ok } else { StepOutcome::Error };
         self.model.metrics[step].record(outcome, time, Duration::ZERO);
-        if let Err(error) = end {
+        let why = match &end {
+            Ok(()) => format!("it gave {} items", stream.next),
+            Err(error) => error.message().to_owned(),
+        };
+        self.note(frame, step, outcome, Some(why), Default::default(), (time, Duration::ZERO));
+        let gathered = end.and_then(|()| self.gather(frame, step));
+        if let Err(error) = gathered {
             self.failed(frame, step, error)?;
         }
-        for list in &mut self.frames[frame].gathered {
-            list.items.sort_by_key(|(number, _)| *number);
-        }
         self.over(frame, step)
+    }
+
+    /// Makes one tensor of the items of each output that is to be stacked; of the others the last is kept.
+    fn gather(&mut self, frame: usize, step: usize) -> Result<()> {
+        let program = self.program;
+        let scope = program.scope_of_outputs(step);
+        for &(of, output, stacks) in &program.scopes[scope].gathers {
+            let lists = &mut self.frames[frame].gathered;
+            let Some(list) = lists.iter_mut().find(|list| (list.step, list.output) == (of, output)) else {
+                continue;
+            };
+            list.items.sort_by_key(|(number, _)| *number);
+            if stacks {
+                let stacked = stacked(&list.items)?;
+                self.account.hold(stacked.data().len())?;
+                list.stacked = Some(stacked);
+            }
+            let last = list.items.len().saturating_sub(1);
+            let bytes = list.items.drain(..last).map(|(_, tensor)| tensor.data().len()).sum();
+            self.account.let_go(bytes);
+        }
+        Ok(())
     }
 
     /// Sends the answers of items, in their order.
@@ -158,7 +203,7 @@ impl<'a> Run<'a> {
             self.answered += 1;
             // An item of which nothing is there has no response.
             if !outputs.is_empty() {
-                sink.send(outputs).await?;
+                self.while_sending(sink.send(outputs)).await?;
             }
             let (parent, scope) = (self.frames[at].parent, self.frames[at].scope);
             let (parent, step) = (parent.unwrap_or(ROOT), self.program.scopes[scope].stream.unwrap_or(0));
@@ -167,28 +212,32 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// One tensor of the items that were gathered.
+    /// One tensor of the items that were gathered; none of a stream that failed or did not run.
     pub(super) fn gathered(&self, frame: usize, of: &crate::graph::Gathered) -> Result<Option<Tensor>> {
+        let cell = &self.frames[frame].cells[of.stream];
+        if cell.error.is_some() || !cell.ran {
+            return Ok(None);
+        }
         let lists = &self.frames[frame].gathered;
         let list = lists.iter().find(|list| (list.step, list.output) == (of.step, of.output));
-        let items = list.map_or(&[][..], |list| &list.items);
         if of.how == Gather::Last {
-            return Ok(items.last().map(|(_, tensor)| tensor.clone()));
+            return Ok(list.and_then(|list| Some(list.items.last()?.1.clone())));
         }
-        let spec = &self.program.steps[of.step].outputs[of.output];
-        if items.is_empty() {
-            let rest = spec.shape.iter().skip(1).map(|&dimension| dimension.max(0));
-            let shape = std::iter::once(0).chain(rest).collect();
-            return Tensor::new(Arc::clone(&spec.name), spec.datatype, shape, bytes::Bytes::new()).map(Some);
+        match list.and_then(|list| list.stacked.clone()) {
+            Some(stacked) => Ok(Some(stacked)),
+            None => self.program.steps[of.step].outputs[of.output].without_rows().map(Some),
         }
-        // A scalar is a row.
-        let rows: Result<Vec<Tensor>> = items
-            .iter()
-            .map(|(_, tensor)| match tensor.shape().is_empty() {
-                true => tensor.reshaped(smallvec::smallvec![1]),
-                false => Ok(tensor.clone()),
-            })
-            .collect();
-        Tensor::stacked(rows?.iter()).map(Some)
     }
+}
+
+/// The items, one behind the other; a scalar is a row.
+fn stacked(items: &[(u64, Tensor)]) -> Result<Tensor> {
+    let rows: Result<Vec<Tensor>> = items
+        .iter()
+        .map(|(_, tensor)| match tensor.shape().is_empty() {
+            true => tensor.reshaped(smallvec::smallvec![1]),
+            false => Ok(tensor.clone()),
+        })
+        .collect();
+    Tensor::stacked(rows?.iter())
 }

@@ -7,7 +7,7 @@ use crate::graph::program::{
 };
 use crate::graph::structure::{Wiring, closure};
 use crate::graph::types::with_rows;
-use crate::graph::{Member, Source, Step};
+use crate::graph::{Gather, Member, Source, Step};
 use crate::predict::{Metadata, TensorSpec};
 use std::sync::Arc;
 
@@ -124,12 +124,22 @@ impl Compiler<'_> {
             dependents: Vec::new(),
             reads: Vec::new(),
             is_detached: !self.wiring.is_needed[at],
+            always: step.always
+                || self.items_of[at].is_some_and(|items| {
+                    let steps = self.graph.steps.iter().enumerate();
+                    steps
+                        .filter(|(_, step)| step.always)
+                        .any(|(step, _)| self.is_within(self.scope_of[step], items))
+                }),
         }
     }
 
     /// The steps that its condition asks about, but for a stream whose item it is asked about.
     fn asks(&self, at: usize) -> Vec<usize> {
-        let steps = self.when[at].iter().flat_map(|when| when.steps());
+        let own = &self.graph.steps[at].name;
+        let again = self.again_while[at].iter().flat_map(|again| again.steps());
+        let steps =
+            self.when[at].iter().flat_map(|when| when.steps()).chain(again.filter(|step| *step != own));
         let steps = steps.filter_map(|name| self.graph.index(name));
         let is_of_item =
             |step: &usize| self.items_of[*step].is_some_and(|items| self.is_within(self.scope_of[at], items));
@@ -231,12 +241,14 @@ fn keep(program: &mut Program, value: &ValueRef) {
     match value {
         ValueRef::Output(step, output) => program.steps[*step].readers[*output] = Reader::KEPT,
         ValueRef::Input(input) => program.inputs[*input].readers = Reader::KEPT,
-        ValueRef::Gathered(Gathered { step, output, .. }) => {
+        ValueRef::Gathered(Gathered { step, output, how, .. }) => {
             program.steps[*step].readers[*output] = Reader::KEPT;
             let scope = program.scope_of_outputs(*step);
             let gathers = &mut program.scopes[scope].gathers;
-            if !gathers.contains(&(*step, *output)) {
-                gathers.push((*step, *output));
+            let stacks = *how == Gather::Stack;
+            match gathers.iter_mut().find(|(of, place, _)| (*of, *place) == (*step, *output)) {
+                Some((.., known)) => *known |= stacks,
+                None => gathers.push((*step, *output, stacks)),
             }
         }
         ValueRef::Const(_) => {}

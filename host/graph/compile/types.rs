@@ -265,6 +265,9 @@ impl Compiler<'_> {
             }
             self.outputs.push(if graph.each_row { with_rows(&spec, -1) } else { spec });
         }
+        let mut ends = std::collections::BTreeSet::new();
+        graph.outputs.iter().for_each(|(_, source)| self.ends_of(source, &mut ends));
+        self.may_wait("outputs", scope, &ends);
         let depth = std::iter::successors(Some(scope), |scope| self.scopes[*scope].parent).count();
         if graph.streaming && scope == ROOT {
             self.hinted(
@@ -274,6 +277,9 @@ impl Compiler<'_> {
             );
         } else if depth > 2 {
             self.hinted("outputs", "the outputs are of a stream within a stream", "gather the inner one");
+        }
+        if graph.each_row && self.inputs.is_empty() {
+            self.hinted("rows", "rows = \"each\" needs an input whose rows walk", "take rows away");
         }
         if graph.streaming && graph.each_row {
             self.fault("rows", "a streaming pipeline cannot have rows = \"each\"");

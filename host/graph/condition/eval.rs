@@ -133,7 +133,8 @@ fn parameter<'a>(name: &str, wanted: Option<Wanted>, environment: &'a dyn Enviro
 
 fn element<'a>(of: &TensorRef, tensor: &'a Tensor, index: &[u64]) -> Result<Value<'a>> {
     let shape = tensor.shape();
-    let inside = index.len() == shape.len() && index.iter().zip(shape).all(|(&at, &size)| (at as i64) < size);
+    let inside = index.len() == shape.len()
+        && index.iter().zip(shape).all(|(&at, &size)| i64::try_from(at).is_ok_and(|at| at < size));
     if !inside {
         let shape = crate::predict::format_shape(shape);
         return Err(Error::failed(format!("{of} has shape {shape}, and there is no element {index:?}")));

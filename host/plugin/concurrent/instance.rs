@@ -104,6 +104,7 @@ impl Life {
             let (fault, served) = match Instance::build(&self.shared).await {
                 Ok(instance) => {
                     standing.set_ready(instance.is_ready);
+                    self.replica.waiting.freed();
                     if let Some(announce) = announce.take() {
                         let _ = announce.send(Ok(Arc::clone(&instance.metadata)));
                     }

@@ -253,18 +253,21 @@ impl StreamingModel {
         let cap = self.shared.grant.limits.shared.in_flight;
         let load = |line: &&Line| line.replica.in_flight.load(Ordering::Acquire);
         let takes_calls = |line: &&Line| line.replica.standing.refusal().is_none();
-        let Some(line) = self.replicas.iter().filter(takes_calls).min_by_key(load) else {
+        let take = |taken| (taken < cap).then_some(taken + 1);
+        let mut lines: SmallVec<[&Line; 4]> = self.replicas.iter().filter(takes_calls).collect();
+        if lines.is_empty() {
             return Err(self.refusal().unwrap_or_else(|| {
                 // It came right in between.
                 Error::unavailable(format!("plugin \"{}\" had no instance just now", self.name()))
                     .plugin(&**self.name())
             }));
-        };
-        let take = |taken| (taken < cap).then_some(taken + 1);
-        let taken = line.replica.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-        if taken.is_err() {
-            return Err(self.full());
         }
+        // The one with the fewest calls; another one if somebody has just taken its last place.
+        lines.sort_by_key(load);
+        let place = lines.into_iter().find(|line| {
+            line.replica.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+        });
+        let line = place.ok_or_else(|| self.full())?;
         Ok(Permit { replica: Arc::clone(&line.replica), tickets: line.tickets.clone() })
     }
 }

@@ -252,7 +252,9 @@ pub(super) async fn ask_ready(
         };
         let fault = match tokio::time::timeout(READY_LIMIT, asked).await {
             Ok(Ok(ready)) => {
-                if life.replica.standing.set_ready(ready) {
+                let is_news = life.replica.standing.set_ready(ready);
+                life.replica.waiting.freed();
+                if is_news {
                     tracing::info!(plugin = &*life.shared.grant.name, ready, "asked");
                 }
                 continue;

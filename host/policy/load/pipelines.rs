@@ -3,7 +3,7 @@
 use super::Loader;
 use crate::error::{Error, Result};
 use crate::executor::pipeline::{Binding, Bucket, Pick, PipelineModel, StepMetrics, StepRoute, StepTarget};
-use crate::executor::{Callable, ModelTarget};
+use crate::executor::{Callable, ModelTarget, Order};
 use crate::graph::{Step, StepModel, compile};
 use crate::policy::plan::pipelines::inner_pipelines;
 use crate::policy::plan::{ModelName, Plan, SourcePlan};
@@ -99,16 +99,24 @@ impl Loader {
 
 /// Makes the pipelines that use a model, which is gone, unavailable.
 pub(super) fn without(models: &mut BTreeMap<Arc<str>, Model>, model: &str) {
-    // A pipeline within another one takes that along.
-    let mut gone: BTreeMap<Arc<str>, Option<Error>> = BTreeMap::from([(model.into(), None)]);
+    // A pipeline within another one takes that along: by version, since a step may use one alone.
+    let mut gone: BTreeMap<ModelName, Error> = BTreeMap::new();
     loop {
         let uses = |route: &Arc<Route>| {
             let pipeline =
                 route.callable.pipeline().filter(|pipeline| pipeline.why_unavailable().is_none())?;
             let graph = &pipeline.program().graph;
-            let (step, why) = graph.steps.iter().find_map(|step| Some((step, gone.get(&step.model)?)))?;
-            let why = why.clone().map(|why| at_step(why, &graph.name, step));
-            Some(why.unwrap_or_else(|| unloaded(&graph.name, step)))
+            graph.steps.iter().find_map(|step| {
+                if *step.model == *model {
+                    return Some(unloaded(&graph.name, step));
+                }
+                let is_used = |name: &&ModelName| {
+                    name.name == step.model
+                        && step.version.as_ref().is_none_or(|version| *version == name.version)
+                };
+                let name = gone.keys().find(is_used)?;
+                Some(at_step(gone[name].clone(), &graph.name, step))
+            })
         };
         let routes = models.values().flat_map(|known| known.versions.values());
         let dependents: Vec<(ModelName, Error)> =
@@ -124,7 +132,7 @@ pub(super) fn without(models: &mut BTreeMap<Arc<str>, Model>, model: &str) {
             let graph = Arc::clone(&program.graph);
             let refuses = PipelineModel::unavailable(program.metadata.clone(), graph, why.clone());
             *route = Arc::new(route.with_callable(Arc::new(refuses)));
-            gone.insert(name.name, Some(why));
+            gone.insert(name, why);
         }
     }
 }
@@ -163,6 +171,7 @@ fn target(route: &Arc<Route>) -> StepTarget {
         runs: Some(Arc::clone(&route.statistics.runs)),
         timeout: route.timeout,
         below: false,
+        order: Order::New,
     };
     StepTarget { target, route: Arc::clone(route) as _ }
 }

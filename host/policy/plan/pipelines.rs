@@ -60,9 +60,9 @@ fn placed(pipeline: &str, fault: Fault, spans: &BTreeMap<String, Range<usize>>, 
         // Where the text stands as it is, a part of it can be shown.
         Some(part)
             if key == place
-                && text
-                    .get(span.clone())
-                    .is_some_and(|text| text.starts_with('"') && !text.contains('\\')) =>
+                && text.get(span.clone()).is_some_and(|text| {
+                    text.starts_with('"') && !text.starts_with("\"\"\"") && !text.contains('\\')
+                }) =>
         {
             let start = (span.start + 1 + part.start).min(span.end.saturating_sub(1));
             start..(span.start + 1 + part.end).clamp(start + 1, span.end.max(start + 1))
@@ -163,12 +163,16 @@ impl Planner<'_> {
                 }
             }
         }
-        for (name, pipeline) in pipelines {
-            if let Some(way) = leads_back(name, pipelines, models) {
-                let message = format!("the pipelines call each other: {}", way.join(" -> "));
-                let fault = Fault::new("", message).hint("to run steps again, use a loop");
-                self.graph_fault(name, fault, &pipeline.places.spans, &pipeline.places.text);
-            }
+        if let Some(way) = circle(pipelines, models) {
+            let message = format!("the pipelines call each other: {}", way.join(" -> "));
+            let fault = Fault::new("", message).hint("to run steps again, use a loop");
+            let pipeline = &pipelines[way[0].as_str()];
+            self.graph_fault(&pipeline.graph.name, fault, &pipeline.places.spans, &pipeline.places.text);
+        } else if let Some(name) = too_deep(pipelines, models) {
+            let message = format!("pipelines are more than {DEPTH_MAX} deep within one another");
+            let pipeline = &pipelines[&name];
+            let fault = Fault::new("", message).hint("make one pipeline of several");
+            self.graph_fault(&name, fault, &pipeline.places.spans, &pipeline.places.text);
         }
     }
 
@@ -235,7 +239,14 @@ impl super::Plan {
     /// What the steps of pipelines do not use of their models, a line each.
     pub fn unused_by_steps(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        for pipeline in self.pipelines.values() {
+        for (name, pipeline) in &self.pipelines {
+            let is_served =
+                |model: &ModelPlan| matches!(&model.source, SourcePlan::Pipeline(served) if served == name);
+            if !self.models.values().any(is_served) {
+                notes.push(format!(
+                    "note: no model is the pipeline \"{name}\", so it was not held against its models"
+                ));
+            }
             for step in &pipeline.graph.steps {
                 let models = self.models.iter().filter(|(name, _)| {
                     name.name == step.model
@@ -258,27 +269,59 @@ impl super::Plan {
     }
 }
 
-/// The way from a pipeline back to it through the pipelines of its steps.
-fn leads_back(
-    from: &Arc<str>,
+/// Pipelines within one another.
+const DEPTH_MAX: usize = 256;
+
+/// By pipeline, those that its steps call.
+fn calls<'a>(
+    pipelines: &'a BTreeMap<Arc<str>, PipelinePlan>,
+    models: &BTreeMap<ModelName, ModelPlan>,
+) -> BTreeMap<&'a Arc<str>, Vec<Arc<str>>> {
+    pipelines.iter().map(|(name, pipeline)| (name, inner_pipelines(pipeline, models))).collect()
+}
+
+/// A way from a pipeline back to it.
+fn circle(
     pipelines: &BTreeMap<Arc<str>, PipelinePlan>,
     models: &BTreeMap<ModelName, ModelPlan>,
 ) -> Option<Vec<String>> {
-    let mut seen = BTreeSet::new();
-    let mut open = vec![(Arc::clone(from), vec![from.to_string()])];
-    while let Some((name, way)) = open.pop() {
-        for next in inner_pipelines(pipelines.get(&name)?, models) {
-            let mut way = way.clone();
-            way.push(next.to_string());
-            if next == *from {
-                return Some(way);
+    let calls = calls(pipelines, models);
+    // Those of which nothing leads back.
+    let mut done: BTreeSet<&Arc<str>> = BTreeSet::new();
+    for root in calls.keys() {
+        // Without recursion: they may be as deep as there are.
+        let mut way: Vec<(&Arc<str>, usize)> = vec![(root, 0)];
+        while let Some((name, next)) = way.last_mut() {
+            let name = *name;
+            let Some(inner) = calls.get(name).and_then(|calls| calls.get(*next)) else {
+                done.insert(name);
+                way.pop();
+                continue;
+            };
+            *next += 1;
+            if let Some(start) = way.iter().position(|(known, _)| *known == inner) {
+                let names = way[start..].iter().map(|(name, _)| name.to_string());
+                return Some(names.chain([inner.to_string()]).collect());
             }
-            if seen.insert(Arc::clone(&next)) {
-                open.push((next, way));
+            if let Some((inner, _)) = calls.get_key_value(inner).filter(|(inner, _)| !done.contains(*inner)) {
+                way.push((inner, 0));
             }
         }
     }
     None
+}
+
+/// A pipeline that has too many within it, each in the one before. There is no circle.
+fn too_deep(
+    pipelines: &BTreeMap<Arc<str>, PipelinePlan>,
+    models: &BTreeMap<ModelName, ModelPlan>,
+) -> Option<Arc<str>> {
+    let calls = calls(pipelines, models);
+    let mut level: BTreeSet<Arc<str>> = calls.keys().map(|name| Arc::clone(name)).collect();
+    for _ in 0..DEPTH_MAX {
+        level = level.iter().flat_map(|name| calls.get(name).into_iter().flatten()).cloned().collect();
+    }
+    level.into_iter().next()
 }
 
 /// The pipelines that are models of a pipeline's steps.

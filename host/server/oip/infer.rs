@@ -152,11 +152,13 @@ fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
             format!("the request's id has {length} bytes; at most {ID_BYTES_MAX} are repeated in responses");
         return Err(Error::too_large(message).field("id"));
     }
+    route.check_available()?;
     let metadata = route.metadata();
     predict::check_inputs(metadata, &request.inputs)
         .map_err(|error| missing(&route.name.name, metadata, &request.inputs, error))?;
     let mut ask = ask(request.parameters)?;
-    if !request.outputs.is_empty() {
+    // The outputs of a transformer are not those of its model.
+    if !request.outputs.is_empty() && route.transformer.is_none() {
         ask.outputs = Some(request.outputs.iter().map(|output| output.name.clone()).collect());
     }
     Ok(Prepared {

@@ -11,6 +11,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Errors that may not come again.
+const RETRIED: [Kind; 4] = [Kind::Overloaded, Kind::Unavailable, Kind::Deadline, Kind::Failed];
+
 const VISITS: u32 = 10_000;
 const VISITS_MAX: u32 = 100_000_000;
 const MB: usize = 256;
@@ -231,8 +234,9 @@ impl Reader<'_, '_> {
             self.note(at("on"), kind);
             let word = kind.get_ref().as_str();
             match Kind::ALL.iter().find(|known| known.as_str() == word) {
-                Some(Kind::Cancelled) | None => {
-                    let known = ["overloaded", "unavailable", "deadline", "failed"];
+                Some(kind) if RETRIED.contains(kind) => on.push(*kind),
+                _ => {
+                    let known = RETRIED.map(Kind::as_str);
                     let hint = self.planner.did_you_mean(word, known);
                     self.fault(
                         at("on"),
@@ -240,7 +244,6 @@ impl Reader<'_, '_> {
                         format!("write some of {}", known.join(", ")),
                     );
                 }
-                Some(kind) => on.push(*kind),
             }
         }
         if table.on.is_none() {
