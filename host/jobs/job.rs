@@ -281,6 +281,9 @@ fn without_detail(error: &Error) -> Error {
     if let Some(model) = error.model_name() {
         kept = kept.model(model);
     }
+    if let Some(step) = error.step_name() {
+        kept = kept.step(step);
+    }
     match error.plugin_name() {
         Some(plugin) => kept.plugin(plugin),
         None => kept,

@@ -389,6 +389,9 @@ fn encode_batch(mut body: Vec<u8>, answers: Vec<Result<Payload>>) -> (Vec<u8>, V
             "kind": error.kind().as_str(),
             "message": error.message(),
         });
+        if let Some(step) = error.step_name() {
+            entry["step"] = step.into();
+        }
         if let Some(field) = error.field_name() {
             entry["field"] = field.into();
         }
