@@ -32,7 +32,9 @@
 //! `offload`, and plugins are compiled in a child process with limits. I/O threads do nothing else; workers run at a
 //! lower priority. A `custom` executor is a plugin that decides how another executor is called: its guests
 //! wait, so they are tasks on threads of their own, and each call of theirs is admitted like any other. So are the
-//! calls of a `triton` executor, which wait for a remote. A transformer or model that calls other models has its turn on a
+//! calls of a `triton` executor, which wait for a remote. A `pipeline` executor drives a graph of models: one task decides
+//! which steps run, calls their models on their executors, and runs a step itself while it is polled on a worker of the
+//! right one; what it has begun is admitted before what is new. A transformer or model that calls other models has its turn on a
 //! worker, leaves it when it waits, and has another one when it is woken. A plugin whose requests wait side by side has an instance
 //! for all of them, on a thread of its own, and holds no worker; a worker whose guest calls it may run it for a moment.
 //! A reload builds beside the running policy at the lowest and swaps it in one step.
@@ -40,7 +42,8 @@
 //! # Invariants
 //!
 //! - A request uses one policy from its first byte to its last.
-//! - Admission never blocks: a place in a bounded queue, or `Overloaded`.
+//! - Admission never blocks: a place in a bounded queue, or `Overloaded`. A request that has begun is not refused on its
+//!   way: its further calls wait for their places until its deadline, before what is new.
 //! - A deadline is answered when it passes, whatever the work does; the work is stopped as soon as it can.
 //! - A guest that does not return cleanly loses its instance, and nobody else is hurt.
 //! - A job ends: every wait has a bound, and attempts of one job never overlap.

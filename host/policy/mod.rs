@@ -164,6 +164,8 @@ impl Content {
     /// no or has no instance.
     pub fn unready(&self) -> Option<Error> {
         let routes = self.models.values().flat_map(|model| model.versions.values());
+        // A pipeline of which a client has unloaded a model says so itself: the host is as ready as before.
+        let routes = routes.filter(|route| route.check_available().is_ok());
         routes.into_iter().find_map(|route| {
             let error = route.callable.ready().err()?;
             Some(error.context(format!("model \"{}\"", route.name)))

@@ -91,26 +91,31 @@ fn more_requests_than_there_is_room_for_are_refused_at_once() {
 /// Five times the capacity: new requests are refused at once, and none that has begun fails for want of a place.
 #[test]
 fn what_has_begun_is_never_refused() {
-    let host = serve(
-        &[("slow", "sleep_ms = \"5\""), ("both", "inputs = \"a,b\"")],
-        "[executors.pipeline]\nworkers = 4\nqueue = 0\n[executors.cpu]\nworkers = 2\nqueue = 0\n\
-         [pipelines.p]\noutputs = { r = \"c.y\" }\n\
-         [pipelines.p.steps.a]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
-         [pipelines.p.steps.b]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
-         [pipelines.p.steps.c]\nmodel = \"both\"\nin = { a = \"a.y\", b = \"b.y\" }\n",
-    );
-    let alone = ask_until(&host, 1, 50.0);
-    let many = ask_until(&host, 20, 300.0);
-    let refused = host.metric("hostler_executor_overloaded_total{executor=\"pipeline\"}");
-    eprintln!(
-        "alone: {}; five times the capacity: {}; {refused} refused, in p99 {:?}",
-        shown(&alone.served),
-        shown(&many.served),
-        many.refused.percentile(0.99)
-    );
-    assert!(refused > 0.0 && refused == many.refused.latencies.len() as f64);
-    assert_eq!(host.metric("hostler_executor_overloaded_total{executor=\"cpu\"}"), 0.0);
-    host.wait_for_idle("pipeline");
+    // More requests than their models have places, and as many: those who are admitted then wait for nobody.
+    for (requests, is_fair) in [(4, false), (1, true)] {
+        let host = serve(
+            &[("slow", "sleep_ms = \"5\""), ("both", "inputs = \"a,b\"")],
+            &format!(
+                "[executors.pipeline]\nworkers = {requests}\nqueue = 0\n[executors.cpu]\nworkers = 2\nqueue = 0\n\
+                 [pipelines.p]\noutputs = {{ r = \"c.y\" }}\n\
+                 [pipelines.p.steps.a]\nmodel = \"slow\"\nin = {{ a = \"input.x\" }}\n\
+                 [pipelines.p.steps.b]\nmodel = \"slow\"\nin = {{ a = \"input.x\" }}\n\
+                 [pipelines.p.steps.c]\nmodel = \"both\"\nin = {{ a = \"a.y\", b = \"b.y\" }}\n"
+            ),
+        );
+        let alone = ask_until(&host, 1, 50.0);
+        let many = ask_until(&host, if is_fair { 5 } else { 20 }, 200.0);
+        let refused = host.metric("hostler_executor_overloaded_total{executor=\"pipeline\"}");
+        eprintln!(
+            "{requests} at once: alone {}; five times the capacity {}; {refused} refused, in p99 {:?}",
+            shown(&alone.served),
+            shown(&many.served),
+            many.refused.percentile(0.99)
+        );
+        assert!(refused > 0.0 && refused == many.refused.latencies.len() as f64);
+        assert_eq!(host.metric("hostler_executor_overloaded_total{executor=\"cpu\"}"), 0.0);
+        host.wait_for_idle("pipeline");
+    }
 }
 
 /// Latencies of the answers that were 200, and of those that were 429.

@@ -93,6 +93,7 @@ fn an_unloaded_model_makes_its_pipelines_unavailable_until_it_is_back() {
         ask(model).refused(503, "unavailable", &["model \"one\" was unloaded by request"]);
         assert!(!is_ready(&host, model));
     }
+    assert_eq!(host.get("/ready").status, 200, "a client's unload is not the host's trouble");
     done(&load(&host, "one", None));
     assert_eq!(ask("q").result(), json!({"r": [2.0]}));
     assert!(is_ready(&host, "q"));
