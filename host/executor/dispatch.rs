@@ -80,7 +80,7 @@ impl State {
     /// Work that has begun and no worker has come for, and whether no more is there.
     pub fn take_late(&mut self) -> (Vec<Job>, bool) {
         let late = self.queue.begun_before(Instant::now() - HELD_BACK);
-        self.sends_home = self.queue.begun() > 0;
+        self.sends_home = self.queue.can_go_home();
         (late, !self.sends_home)
     }
 }

@@ -99,6 +99,11 @@ impl Lent {
         self.place.is_some()
     }
 
+    /// Whether it only makes calls, and so may begin where it goes on.
+    pub(super) fn is_of_a_pipeline(&self) -> bool {
+        matches!(self.terms, Terms::Steps)
+    }
+
     /// Where it can wait, and go on if no worker comes.
     pub(super) fn threads(&self) -> tokio::runtime::Handle {
         self.home.runtime.clone()

@@ -205,9 +205,9 @@ impl Shared {
     }
 
     /// Gives the jobs a place in the queue, or gives them back.
-    fn admit(&self, jobs: Admission) -> Result<(), Box<Admission>> {
+    fn admit(self: &Arc<Self>, jobs: Admission) -> Result<(), Box<Admission>> {
         let mut abandoned = Vec::new();
-        let wake = {
+        let (wake, threads) = {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
             let free = self.config.workers.saturating_sub(state.busy() + state.queue.going_on());
@@ -222,10 +222,11 @@ impl Shared {
                 return Err(Box::new(jobs));
             }
             state.queue.push(jobs);
-            state.next_to_wake()
+            (state.next_to_wake(), state.sends_home())
         };
         self.forget(abandoned);
         self.wake(wake);
+        self.send_home(threads);
         Ok(())
     }
 

@@ -32,6 +32,19 @@ impl Job {
         Job { work: Work::Lent(lent), admitted, rows: 1, order: Order::New }
     }
 
+    /// Whether it is a request of a pipeline that is to begin here.
+    fn is_first_turn(&self) -> bool {
+        self.order != Order::New && self.as_lent().is_some_and(Lent::is_of_a_pipeline)
+    }
+
+    /// The work, if it is lent.
+    fn as_lent(&self) -> Option<&Lent> {
+        match &self.work {
+            Work::Lent(lent) => Some(lent),
+            Work::Call(..) => None,
+        }
+    }
+
     pub fn in_order(self, order: Order) -> Self {
         Job { order, ..self }
     }
@@ -45,7 +58,7 @@ impl Job {
 
     /// Whether it goes on with what has begun.
     pub fn has_waited(&self) -> bool {
-        matches!(&self.work, Work::Lent(lent) if lent.has_waited())
+        self.as_lent().is_some_and(Lent::has_waited)
     }
 
     /// Whether nobody waits for it any more, and it has not begun.
@@ -80,6 +93,8 @@ pub(super) struct Queue {
     admissions: VecDeque<Admission>,
     /// Those among them of work that has begun; each is one job.
     going_on: usize,
+    /// Those among these that are requests of pipelines and wait for the worker to begin on.
+    first_turns: usize,
     /// What has waited and is to go on. It holds no place here.
     begun: VecDeque<Job>,
 }
@@ -113,6 +128,11 @@ impl Admission {
 
     pub fn order(&self) -> Order {
         self.front().map_or(Order::New, |job| job.order)
+    }
+
+    /// The one job, if it is a request of a pipeline that is to begin here.
+    fn first_turn(&self) -> Option<&Lent> {
+        self.first.as_ref().filter(|job| job.is_first_turn())?.as_lent()
     }
 
     pub fn front(&self) -> Option<&Job> {
@@ -165,18 +185,37 @@ impl Queue {
         first.into_iter().chain(self.begun.front()).map(|job| job.admitted).min()
     }
 
-    /// Where the first of them can go on without a worker.
+    /// Whether there is work that has begun and can go on without a worker.
+    pub fn can_go_home(&self) -> bool {
+        !self.begun.is_empty() || self.first_turns > 0
+    }
+
+    /// Where the first of that work can go on without a worker.
     pub fn begun_threads(&self) -> Option<tokio::runtime::Handle> {
-        match &self.begun.front()?.work {
-            Work::Lent(lent) => Some(lent.threads()),
-            Work::Call(..) => None,
+        match self.begun.front() {
+            Some(job) => job.as_lent().map(Lent::threads),
+            None if self.first_turns == 0 => None,
+            None => self.admissions.iter().find_map(Admission::first_turn).map(Lent::threads),
         }
     }
 
-    /// Takes those of them that came before then.
+    /// Takes all of that work that came before then.
     pub fn begun_before(&mut self, then: Instant) -> Vec<Job> {
         let count = self.begun.iter().take_while(|job| job.admitted <= then).count();
-        self.begun.drain(..count).collect()
+        let mut late: Vec<Job> = self.begun.drain(..count).collect();
+        let mut index = 0;
+        while self.first_turns > 0 && index < self.going_on {
+            let admission = &mut self.admissions[index];
+            if admission.first_turn().is_some() && admission.front().is_some_and(|job| job.admitted <= then) {
+                late.extend(admission.pop_front());
+                self.admissions.remove(index);
+                self.going_on -= 1;
+                self.first_turns -= 1;
+            } else {
+                index += 1;
+            }
+        }
+        late
     }
 
     /// It is taken before what has not begun.
@@ -189,6 +228,7 @@ impl Queue {
             return;
         }
         self.going_on += usize::from(admission.order() != Order::New);
+        self.first_turns += usize::from(admission.first_turn().is_some());
         let Order::Begun(since) = admission.order() else {
             return self.admissions.push_back(admission);
         };
@@ -206,6 +246,7 @@ impl Queue {
         }
         self.admissions.retain(|admission| !admission.is_empty());
         self.going_on -= abandoned.iter().filter(|job| job.order != Order::New).count();
+        self.first_turns -= abandoned.iter().filter(|job| job.is_first_turn()).count();
         abandoned
     }
 
@@ -219,6 +260,7 @@ impl Queue {
         let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
         let job = admission.pop_front().expect("invariant: no admission is empty");
         self.going_on -= usize::from(job.order != Order::New);
+        self.first_turns -= usize::from(job.is_first_turn());
         if !admission.is_empty() {
             self.admissions.push_back(admission);
         }

@@ -2,7 +2,7 @@
 //! seconds each, two a second.
 
 use crate::support::load::{Load, Shot, one_of};
-use crate::support::{Host, Setup, model, never_seen, plugin, replace};
+use crate::support::{Host, Setup, model, never_seen, plugin, repeats, replace};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ const CONNECTIONS: usize = 50;
 const BETWEEN_SWAPS: Duration = Duration::from_millis(500);
 
 fn swaps() -> u64 {
-    std::env::var("HOSTLER_SOAK").map_or(4, |count| count.parse().expect("HOSTLER_SOAK is a number of swaps"))
+    repeats(4) as u64
 }
 
 /// An ONNX model on one of `cpu`, `onnx` and the custom executor `hedged`.

@@ -4,7 +4,7 @@
 use crate::support::streaming::{
     Stream, ask, at_once, connect, elements, leave_again_and_again, repeat, request, send,
 };
-use crate::support::{Host, Usage, eventually, replace};
+use crate::support::{Host, Usage, eventually, is_soak, replace};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ fn deed(name: &str) -> Value {
 
 /// The sizes of a soak where it is asked for, small ones elsewhere.
 fn rounds(few: usize, many: usize) -> usize {
-    if std::env::var_os("HOSTLER_SOAK").is_some() { many } else { few }
+    if is_soak() { many } else { few }
 }
 
 /// The host serves as before, and holds nothing of what was.

@@ -3,7 +3,7 @@
 //! --test-threads=1`. That a machine without a GPU says so at load is a test of `models`.
 
 use crate::support::load::{Load, Shot};
-use crate::support::{Answer, Host, Setup, model, replace};
+use crate::support::{Answer, Host, Setup, model, repeats, replace};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
@@ -110,7 +110,7 @@ fn batches_give_what_single_requests_give() {
 #[test]
 #[ignore = "needs a GPU"]
 fn moves_between_cpu_and_gpu_fail_no_request() {
-    let swaps = std::env::var("HOSTLER_SOAK").map_or(20, |count| count.parse().expect("a number of swaps"));
+    let swaps = repeats(20);
     let host = serve(BOTH);
     let expected = outputs(&host.predict("slow", rows(1)));
     let wrong = move |answer: &Answer| {

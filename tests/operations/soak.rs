@@ -3,7 +3,7 @@
 
 use crate::support::churn::{loud, low_risk};
 use crate::support::load::{Load, Outcome, Shot, one_of};
-use crate::support::{Host, Setup, churn, model, never_seen, plugin, replace};
+use crate::support::{Host, Setup, churn, model, never_seen, plugin, repeats, replace};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const BETWEEN_SWAPS: Duration = Duration::from_millis(500);
 
 /// Swaps of each kind.
 fn swaps() -> u64 {
-    std::env::var("HOSTLER_SOAK").map_or(4, |count| count.parse().expect("HOSTLER_SOAK is a number of swaps"))
+    repeats(4) as u64
 }
 
 fn report(what: &str, outcome: &Outcome, host: &Host) {

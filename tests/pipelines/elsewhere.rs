@@ -2,7 +2,7 @@
 
 use crate::support::jobs;
 use crate::support::pipelines::{calls, manifest, serve, setup, steppers};
-use crate::support::{Client, Host, eventually};
+use crate::support::{Client, Host, eventually, repeats};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -215,8 +215,8 @@ fn nothing_of_a_caller_is_ever_in_another_ones_answer() {
         steppers(&[])
     );
     let host = setup(&text).start();
-    let requests: usize =
-        std::env::var("HOSTLER_PIPELINE_REQUESTS").map_or(10, |count| count.parse().unwrap());
+    // With the 400 repeats of a soak: 64 callers x 1,600 requests x 10 steps.
+    let requests = repeats(3) * 4;
     std::thread::scope(|scope| {
         for caller in 0..64_usize {
             let host = &host;

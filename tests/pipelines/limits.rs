@@ -1,9 +1,9 @@
 //! Bounds: of one request, of a step over all requests, and of what is admitted at all.
 
 use crate::support::load::Outcome;
-use crate::support::pipelines::{calls, serve};
-use crate::support::{Client, Host};
-use serde_json::json;
+use crate::support::pipelines::{calls, manifest, serve, setup};
+use crate::support::{Client, Host, eventually, is_soak};
+use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -88,6 +88,40 @@ fn more_requests_than_there_is_room_for_are_refused_at_once() {
     host.wait_for_idle("cpu");
 }
 
+/// A request that waits for its first worker holds its place only as long as its client waits, though no worker comes
+/// and nobody looks.
+#[test]
+fn who_leaves_before_the_first_step_makes_room() {
+    let text = manifest(
+        &[("slow", "sleep_ms = \"60000\"")],
+        "[executors.pipeline]\nworkers = 1\nqueue = 0\n[executors.cpu]\nworkers = 1\n\
+         [pipelines.p]\noutputs = { r = \"a.y\" }\n\
+         [pipelines.p.steps.a]\nmodel = \"slow\"\nin = { a = \"input.x\" }\n\
+         [models.one]\npath = \"identity.onnx\"\n\
+         [models.q]\npipeline = \"q\"\n[pipelines.q]\noutputs = { r = \"a.y\" }\n\
+         [pipelines.q.steps.a]\nmodel = \"one\"\nin = { x = \"input.x\" }\n",
+    );
+    // The plugin's own limit of 10 s would end what holds the worker.
+    let text = text.replace("instances = \"reused\"", "instances = \"reused\"\ntimeout_ms = 60000");
+    let host = setup(&text).start();
+    let begin = |model: &str, data: Value| {
+        let mut client = Client::new(host.http);
+        let body = json!({"model": model, "data": data, "timeout_ms": 60_000}).to_string();
+        client.begin("POST", "/predict", &[], body.as_bytes()).unwrap();
+        client
+    };
+    let mut holds = begin("slow", json!({"a": [1]}));
+    host.wait_for_executor("cpu", "busy", 1);
+    let mut waits = begin("p", json!({"x": [1]}));
+    host.wait_for_executor("pipeline", "inflight", 1);
+    waits.leave();
+    let ask = || host.predict("q", json!({"x": [[1]]}));
+    let answer = eventually("a place", || Some(ask()).filter(|answer| answer.status != 429), || host.log());
+    assert_eq!(answer.result(), json!({"r": [[1.0]]}));
+    holds.leave();
+    host.wait_for_idle("cpu");
+}
+
 /// Five times the capacity: new requests are refused at once, and none that has begun fails for want of a place.
 #[test]
 fn what_has_begun_is_never_refused() {
@@ -129,12 +163,11 @@ fn shown(outcome: &Outcome) -> String {
     format!("p50 {:?}, p99 {:?}", outcome.percentile(0.5), outcome.percentile(0.99))
 }
 
-/// Asks with so many clients until so many more requests were served, or for `HOSTLER_OVERLOAD_S` seconds.
+/// Asks with so many clients until so many more requests were served, or for 20 s in a soak.
 fn ask_until(host: &Host, clients: usize, served: f64) -> Answers {
     let ok = "hostler_requests_total{code=\"200\",model=\"p\",version=\"1\"}";
     let (before, body) = (host.metric(ok), json!({"model": "p", "data": {"x": [1]}}).to_string());
-    let seconds = std::env::var("HOSTLER_OVERLOAD_S").ok().and_then(|seconds| seconds.parse().ok());
-    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let until = is_soak().then(|| Instant::now() + Duration::from_secs(20));
     let (stop, all) = (AtomicBool::new(false), Mutex::new(Answers::default()));
     std::thread::scope(|scope| {
         for _ in 0..clients {

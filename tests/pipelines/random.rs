@@ -1,7 +1,7 @@
 //! Graphs made at random, held against a plain interpreter: every answer is the same, and nothing is left.
 
 use crate::support::pipelines::{setup, steppers};
-use crate::support::{Client, Host};
+use crate::support::{Client, Host, repeats};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -11,9 +11,9 @@ const STEPS_MAX: usize = 30;
 /// So many clients, each with graphs of its own.
 const CLIENTS: usize = 4;
 
-/// Each request is asked once in CI's form; `HOSTLER_PIPELINE_REQUESTS` asks for more.
+/// Requests of all clients: 10,000 with the 400 repeats of a soak.
 fn requests() -> usize {
-    std::env::var("HOSTLER_PIPELINE_REQUESTS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_500)
+    repeats(60) * 25
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

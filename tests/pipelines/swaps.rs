@@ -3,7 +3,7 @@
 use crate::support::control::{done, is_ready, load, unload};
 use crate::support::load::{Load, Shot};
 use crate::support::pipelines::{manifest, setup, steppers};
-use crate::support::{Answer, replace};
+use crate::support::{Answer, repeats, replace};
 use serde_json::{Value, json};
 
 const MODELS: &[(&str, &str)] =
@@ -29,8 +29,7 @@ fn answer(number: usize) -> Value {
 }
 
 fn swaps() -> usize {
-    std::env::var("HOSTLER_SOAK")
-        .map_or(20, |count| count.parse().expect("HOSTLER_SOAK is a number of swaps"))
+    repeats(20)
 }
 
 #[test]

@@ -3,13 +3,12 @@
 
 use crate::support::load::{Load, Shot};
 use crate::support::triton::Triton;
-use crate::support::{Answer, Host, Setup, churn, eventually, example, plugin, replace};
+use crate::support::{Answer, Host, Setup, churn, eventually, example, plugin, repeats, replace};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
 fn soak(short: u64, long_max: u64) -> u64 {
-    let asked = std::env::var("HOSTLER_SOAK").ok();
-    asked.map_or(short, |count| count.parse::<u64>().expect("HOSTLER_SOAK is a number").min(long_max))
+    (repeats(short as usize) as u64).min(long_max)
 }
 
 /// The bank-churn example, there and here; one word says where it runs.

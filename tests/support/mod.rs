@@ -98,6 +98,16 @@ pub fn patched(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     patched
 }
 
+/// How often `cargo xtask soak` wants a test to repeat what it is about; `few` elsewhere.
+pub fn repeats(few: usize) -> usize {
+    std::env::var("HOSTLER_SOAK").map_or(few, |count| count.parse().expect("HOSTLER_SOAK is a number"))
+}
+
+/// `cargo xtask soak` runs this test, at its full length.
+pub fn is_soak() -> bool {
+    std::env::var_os("HOSTLER_SOAK").is_some()
+}
+
 /// Asks until there is an answer; panics with `context` when patience is at its end.
 pub fn eventually<T>(what: &str, ask: impl Fn() -> Option<T>, context: impl Fn() -> String) -> T {
     let until = Instant::now() + PATIENCE;

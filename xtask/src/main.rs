@@ -35,7 +35,7 @@ cargo xtask <command>
         [--quick] [--hostler PATH]        only see that it works; measure another build
         [--batching]                      instead: each model with and without max_batch_size
         [--executors]                     instead: each model with and without a plugin before its executor
-        [--pipelines]                   instead: one model and a pipeline of five, beside Triton's ensemble
+        [--pipelines]                     instead: one model and a pipeline of five, beside Triton's ensemble
   bench --against BINARY [--seconds N]    measure this build against an earlier one, pair by pair, and judge
         [--rounds PAIRS] [--only ROW]     at least 20 pairs; one of plain, reused, fresh, batched, plain-grpc
         [--quick] [--hostler PATH]        only see that it works; judge another build

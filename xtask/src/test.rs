@@ -48,13 +48,23 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
     }
     let mut cargo = prepared(layout)?;
     step(&format!("long tests, {swaps} swaps each"));
-    cargo.args(["test", "--release", "--test", "guests", "--test", "operations", "--test", "remotes", "--"]);
+    cargo.args(["test", "--release", "--test", "guests", "--test", "operations", "--test", "remotes"]);
+    cargo.args(["--test", "pipelines", "--"]);
     cargo.args(["--nocapture", "--test-threads=1"]).args(SOAKS).env("HOSTLER_SOAK", swaps.to_string());
     run(&mut cargo, "")
 }
 
 /// Modules with tests that read `HOSTLER_SOAK`.
-const SOAKS: [&str; 4] = ["soak::", "custom_swaps::", "triton_swaps::", "streaming_faults::"];
+const SOAKS: [&str; 8] = [
+    "soak::",
+    "custom_swaps::",
+    "triton_swaps::",
+    "streaming_faults::",
+    "swaps::every_answer",
+    "random::",
+    "elsewhere::nothing_of",
+    "limits::what_has_begun",
+];
 
 /// Cargo, with all that the tests need built, fetched and named in its environment.
 fn prepared(layout: &Layout) -> Result<Command> {
