@@ -138,11 +138,14 @@ fn what_has_begun_is_never_refused() {
             ),
         );
         let alone = ask_until(&host, 1, 50.0);
+        let full = ask_until(&host, requests, 50.0);
+        assert!(full.refused.latencies.is_empty(), "refused at its capacity");
         let many = ask_until(&host, if is_fair { 5 } else { 20 }, 200.0);
         let refused = host.metric("hostler_executor_overloaded_total{executor=\"pipeline\"}");
         eprintln!(
-            "{requests} at once: alone {}; five times the capacity {}; {refused} refused, in p99 {:?}",
+            "{requests} at once: alone {}; at capacity {}; five times that {}; {refused} refused, in p99 {:?}",
             shown(&alone.served),
+            shown(&full.served),
             shown(&many.served),
             many.refused.percentile(0.99)
         );
