@@ -169,11 +169,6 @@ impl Queue {
         self.admissions.iter().map(Admission::len).sum()
     }
 
-    /// Jobs that have waited and are to go on.
-    pub fn begun(&self) -> usize {
-        self.begun.len()
-    }
-
     /// All jobs of work that has begun.
     pub fn going_on(&self) -> usize {
         self.begun.len() + self.going_on

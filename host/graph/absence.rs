@@ -44,8 +44,12 @@ pub(super) fn check(program: &Program, order: &[usize]) -> Vec<Fault> {
         let may_be_absent = absence.of_need(&need);
         if may_be_absent && !output.optional {
             let message = format!("the output \"{}\" may be absent: {}", output.name, absence.why(&need));
-            let hint =
-                "write \"STEP.OUTPUT?\" if the answer may lack it, or add a member that is always there";
+            let is_gathered = output.members.iter().any(|value| matches!(value, ValueRef::Gathered(_)));
+            let hint = if is_gathered {
+                "write { from = \"STEP.OUTPUT?\", gather = … } if the answer may lack it"
+            } else {
+                "write \"STEP.OUTPUT?\" if the answer may lack it, or add a member that is always there"
+            };
             faults.push(Fault::new(&place, message).hint(hint));
         } else if may_be_absent && program.graph.each_row {
             let message = format!(
@@ -123,7 +127,7 @@ impl Absence<'_> {
             let written = &self.program.graph.steps[step];
             let absent = program.needs.iter().find(|need| !need.optional && self.of_need(need));
             let cause = if let Some(when) = &written.when {
-                format!("step \"{}\" has when = \"{}\"", program.name, when.text)
+                format!("step \"{}\" has when = {}", program.name, when.quoted())
             } else if let Some(router) = program.chosen_by.first() {
                 let router = &self.program.steps[*router].name;
                 format!("step \"{}\" runs if \"{router}\" chooses it", program.name)

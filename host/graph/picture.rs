@@ -83,9 +83,18 @@ fn notes(step: &Step) -> Vec<String> {
     notes.extend(
         step.looped.as_ref().map(|l| format!("again while {}, up to {} times", l.again_while.text, l.max)),
     );
+    notes.extend(step.looped.as_ref().filter(|l| l.goes_on_at_max).map(|_| "then goes on".to_owned()));
+    let carried = step.looped.iter().flat_map(|looped| &looped.carry);
+    notes.extend(carried.map(|(input, output)| format!("carries {output} into {input}")));
     notes.extend(step.timeout.map(|timeout| format!("within {} ms", timeout.as_millis())));
     notes.extend(step.skips_on_error.then(|| "skipped on error".to_owned()));
-    notes.extend(step.retry.as_ref().map(|retry| format!("up to {} attempts", retry.attempts)));
+    notes.extend(step.retry.as_ref().map(|retry| {
+        let on: Vec<&str> = retry.on.iter().map(|kind| kind.as_str()).collect();
+        format!("up to {} attempts on {}", retry.attempts, on.join(", "))
+    }));
+    let params: Vec<&str> = step.params.iter().map(|(name, _)| &**name).collect();
+    notes.extend((!params.is_empty()).then(|| format!("sets {}", params.join(", "))));
+    notes.extend((!step.may_omit.is_empty()).then(|| format!("may omit {}", step.may_omit.join(", "))));
     notes.extend(step.max_in_flight.map(|most| format!("{most} in flight")));
     notes.extend(step.max_per_s.map(|most| format!("{most} per second")));
     notes.extend((!step.after.is_empty()).then(|| format!("after {}", step.after.join(", "))));
@@ -149,7 +158,8 @@ fn quoted(text: &str) -> String {
 }
 
 pub fn mermaid(graph: &Graph) -> String {
-    let mut shown = "flowchart LR\n  input([input])\n  output([output])\n".to_owned();
+    let mut shown =
+        format!("%% pipeline \"{}\"\nflowchart LR\n  input([input])\n  output([output])\n", graph.name);
     for step in &graph.steps {
         let lines = std::iter::once(format!("{}: {}", step.name, step.model)).chain(notes(step));
         let label = lines.map(|line| quoted(&line)).collect::<Vec<_>>().join("<br/>");

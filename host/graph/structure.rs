@@ -112,6 +112,11 @@ impl Names<'_> {
             if choose.among.is_empty() {
                 faults.push(Fault::new(at("choose.among"), "a router has nothing to choose among"));
             }
+            for (place, name) in choose.among.iter().enumerate() {
+                if choose.among[..place].contains(name) {
+                    faults.push(Fault::new(at("choose.among"), format!("\"{name}\" stands there twice")));
+                }
+            }
             if step.each.is_some() || step.looped.is_some() {
                 faults.push(Fault::new(at("choose"), "a router cannot have each or loop"));
             }
@@ -210,7 +215,10 @@ impl Names<'_> {
 
     fn known(&self, place: &str, name: &str, faults: &mut Vec<Fault>) {
         if !self.index.contains_key(name) {
-            let message = format!("no step \"{name}\"{}", did_you_mean(name, self.index.keys().copied()));
+            let message = format!(
+                "no step \"{name}\"{}",
+                did_you_mean(name, self.index.keys().copied().chain(["input"]))
+            );
             let known: Vec<&str> = self.index.keys().copied().take(20).collect();
             faults.push(Fault::new(place, message).hint(format!("steps: {}", known.join(", "))));
         }

@@ -381,10 +381,14 @@ fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
     let message = error.message();
     let mut fault = Diagnostic::new(in_plain_words(message));
     fault.span = error.span();
+    let line = fault.span.as_ref().map_or("", |span| line_at(text, span.start));
     if let Some(unknown) = quoted(message, "unknown field `") {
         fault.message = format!("unknown key \"{unknown}\"");
         let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
         fault.hint = Some(match meant(unknown, &known) {
+            _ if known.contains(&"on_error") && OF_PIPELINES.contains(&unknown) => {
+                format!("\"{unknown}\" is of [pipelines.NAME]; write it above the first table of a step")
+            }
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None => format!("known here: {}", known.join(", ")),
         });
@@ -392,11 +396,33 @@ fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
         fault.message = format!("the key \"{missing}\" is missing");
     } else if fault.span.as_ref().is_some_and(|span| is_secret(text, span)) {
         fault.message = secret::without_quoted(&fault.message);
+    } else if message.starts_with("unexpected key or value") && is_condition(line) {
+        fault.hint =
+            Some("write a condition that has texts in single quotes: 'params.mode == \"strict\"'".into());
+    } else if message.starts_with("invalid float") {
+        fault.hint = Some("put a text in quotes".into());
     } else if let Some(key) = fault.span.clone().and_then(|span| unquoted_colon(text, span.start)) {
         fault.message = format!("the key {key} has a colon and no quotes");
         fault.hint = Some(format!("write \"{key}\""));
     }
     fault
+}
+
+/// Keys of a pipeline, which do not go into the table of a step.
+const OF_PIPELINES: [&str; 8] =
+    ["inputs", "outputs", "rows", "streaming", "max_visits", "max_mb", "parallel", "window"];
+
+fn line_at(text: &str, at: usize) -> &str {
+    let start = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+    text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("")
+}
+
+/// Whether a line of a manifest has the condition of a step.
+fn is_condition(line: &str) -> bool {
+    line.split(['{', ',']).any(|part| {
+        let key = part.split('=').next().unwrap_or("").trim();
+        matches!(key, "when" | "while")
+    })
 }
 
 fn is_secret(text: &str, span: &Range<usize>) -> bool {

@@ -13,7 +13,7 @@ const HOSTILE: &str = "hostile-executor";
 const PATIENT_MS: u64 = 120_000;
 
 /// Time after which a guest is stopped that never ends.
-const BRISK_MS: u64 = 500;
+const BRISK_MS: u64 = 1_000;
 
 /// A host with `hostile-executor`, which has `timeout_ms` for each request, before `faulty`.
 fn hostile(timeout_ms: u64, more: &str, faults: &str) -> Host {

@@ -22,11 +22,11 @@ instances = "reused"
 
 [plugins.fresh-brisk]
 path = "hostile.wasm"
-timeout_ms = 50
+timeout_ms = 200
 
 [plugins.reused-brisk]
 path = "hostile.wasm"
-timeout_ms = 50
+timeout_ms = 200
 instances = "reused"
 
 [models.fresh]

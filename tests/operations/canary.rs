@@ -233,7 +233,7 @@ fn a_shadow_sees_a_planted_difference_and_callers_do_not() {
 
 #[test]
 fn a_shadow_without_a_difference_is_followed_by_the_canary() {
-    let reload = "[reload.canary]\nsteps = [50]\nshadow_ms = 300\nshadow_share = 100\nmax_difference_rate = 0\n\
+    let reload = "[reload.canary]\nsteps = [50]\nshadow_ms = 1000\nshadow_share = 100\nmax_difference_rate = 0\n\
                   step_ms = 100\n[reload.guard]\nmin_requests = 5\nlatency_floor_ms = 600000\nwatch_ms = 100";
     let host = plus_setup(reload).start();
     replace(&host.path("hostler.toml"), plus_manifest(reload, "timeout_ms = 5000").as_bytes());

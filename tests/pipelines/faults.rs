@@ -231,6 +231,30 @@ fn keys_that_do_not_go_together() {
             with("").replace("[pipelines.p]\n", "[pipelines.p]\nmax_visits = 0\n"),
             &["max_visits must be at least 1"],
         ),
+        (
+            with("retry = { attempts = 3, on = [] }\n"),
+            &["steps.a.retry.on", "no error is retried", "on = [\"overloaded\"]"],
+        ),
+        (with("retry = 3\n"), &["expected { attempts = NUMBER, … }"]),
+        (
+            with("choose = { by = \"y\", among = [\"b\", \"b\"] }\n")
+                + "[pipelines.p.steps.b]\nmodel = \"one\"\nin = { a = \"a.y\" }\n",
+            &["steps.a.choose.among", "\"b\" stands there twice"],
+        ),
+        (
+            with("outputs = { s = \"a.y\" }\n"),
+            &["unknown key \"outputs\"", "is of [pipelines.NAME]", "above the first table of a step"],
+        ),
+        (with("when = \"params.mode == \"strict\"\"\n"), &["in single quotes: 'params.mode == \"strict\"'"]),
+        (with("when = 'not params.x'\n"), &["\"not\" stands alone", "write ! for \"not\""]),
+        (with("when = 'params.x and params.y'\n"), &["found \"and\"", "write && for"]),
+        (with("when = 'len(input.x) > 2'\n"), &["did you mean \"size\"?"]),
+        (with("").replace("\"input.x\"", "input.x"), &["put a text in quotes"]),
+        (with("").replace("\"input.x\"", "\"inputs.x\""), &["no step \"inputs\"", "did you mean \"input\"?"]),
+        (
+            stream.replace("r = \"s.OUT\"", "r = { from = \"s.OUT\", gather = \"last\" }"),
+            &["may be absent", "{ from = \"STEP.OUTPUT?\", gather = … }"],
+        ),
         (with("params = { mode = [1] }\n"), &["steps.a.params.mode", "a parameter cannot be an array"]),
         (with("").replace("\"a.y\"", "{ from = \"a.y\" }"), &["the key \"gather\" is missing"]),
     ]);

@@ -138,6 +138,29 @@ fn branches_run_side_by_side_and_one_that_fails_stops_the_others() {
     host.predict("q", json!({"x": [1]})).refused(500, "failed", &["step \"b\""]);
     host.wait_for_idle("cpu");
     host.wait_for_idle("pipeline");
+    for (step, outcome, count) in
+        [("a", "cancelled", 1.0), ("a", "error", 0.0), ("b", "error", 1.0), ("b", "cancelled", 0.0)]
+    {
+        assert_eq!(ended(&host, "q", step, outcome), count, "{step} {outcome}");
+    }
+}
+
+fn ended(host: &Host, pipeline: &str, step: &str, outcome: &str) -> f64 {
+    let labels = format!("outcome=\"{outcome}\",pipeline=\"{pipeline}\",step=\"{step}\"");
+    host.metric(&format!("hostler_pipeline_step_seconds_count{{{labels}}}"))
+}
+
+#[test]
+fn what_the_answer_needs_no_more_is_cancelled_and_counted() {
+    let host = serve(
+        &[("first", ""), ("never", "sleep_ms = \"60000\"")],
+        "[pipelines.p]\noutputs = { r = [\"a.y\", \"b.y\"] }\n\
+         [pipelines.p.steps.a]\nmodel = \"first\"\nin = { a = \"input.x\" }\non_error = \"skip\"\n\
+         [pipelines.p.steps.b]\nmodel = \"never\"\nin = { a = \"input.x\" }\n",
+    );
+    assert_eq!(ask(&host, &[1.0]), json!({"r": [1.0]}));
+    host.wait_for_idle("cpu");
+    assert_eq!(ended(&host, "p", "b", "cancelled"), 1.0);
 }
 
 #[test]

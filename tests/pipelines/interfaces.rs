@@ -103,10 +103,18 @@ fn checks_run_through_the_steps_before_the_pipeline_goes_live() {
 
 #[test]
 fn the_command_line_draws_the_graph_and_shows_the_steps_of_a_request() {
-    let setup = setup(&text()).text("request.json", r#"{"model": "p", "data": {"x": [2, 4]}}"#);
+    let outer = "[models.q]\npipeline = \"q\"\n[pipelines.q]\noutputs = { r = \"inner.r\" }\n\
+                 [pipelines.q.steps.inner]\nmodel = \"p\"\nin = { x = \"input.x\" }\n";
+    let setup = setup(&(text() + outer))
+        .text("request.json", r#"{"model": "p", "data": {"x": [2, 4]}}"#)
+        .text("outer.json", r#"{"model": "q", "data": {"x": [2, 4]}}"#);
     let (_, mermaid, error) = setup.run(&["check", "hostler.toml", "--graph", "mermaid", "--quick"]);
-    for part in ["flowchart LR", "step_g{", "step_g -.->|\"may choose\"| step_b", "step_a -->|\"y\"| step_b"]
-    {
+    for part in [
+        "%% pipeline \"p\"\nflowchart LR",
+        "step_g{",
+        "step_g -.->|\"may choose\"| step_b",
+        "step_a -->|\"y\"| step_b",
+    ] {
         assert!(mermaid.contains(part), "{mermaid}{error}\nlacks {part}");
     }
     let (_, dot, _) = setup.run(&["check", "hostler.toml", "--graph", "dot", "--quick"]);
@@ -122,5 +130,9 @@ fn the_command_line_draws_the_graph_and_shows_the_steps_of_a_request() {
         "{\"r\":[3.0,5.0]}",
     ] {
         assert!(out.contains(part), "{out}\nlacks {part}");
+    }
+    let (_, out, error) = setup.run(&["predict", "outer.json", "--steps"]);
+    for part in ["step q.inner.a (one) ok in ", "step q.inner (p) ok in "] {
+        assert!(out.contains(part), "{out}{error}\nlacks {part}");
     }
 }

@@ -72,3 +72,27 @@ fn an_item_that_fails_ends_the_stream_and_is_named() {
     host.wait_for_idle("pipeline");
     host.wait_for_idle("cpu");
 }
+
+fn events(text: &str) -> Vec<Value> {
+    text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect()
+}
+
+#[test]
+fn the_items_before_an_error_are_sent_before_it() {
+    let host = serve(&format!(
+        "[pipelines.p]\nstreaming = true\noutputs = {{ r = \"a.y\" }}\n{STREAM}\
+         [pipelines.p.steps.a]\nmodel = \"picky\"\nin = {{ a = \"s.OUT\" }}\n"
+    ));
+    let of_the_item = json!({"model": "p", "data": data(&[5, 6, 1, 7])});
+    let of_the_stream =
+        json!({"model": "p", "data": data(&[5, 6, 7]), "parameters": {"do": "fail", "at": 2}});
+    for (body, step) in [(of_the_item, "a"), (of_the_stream, "s")] {
+        let text = host.post("/predict/stream", body.to_string()).text();
+        let events = events(&text);
+        let items: Vec<&Value> = events.iter().filter_map(|event| event.get("result")).collect();
+        assert_eq!(items, [&json!({"r": [5]}), &json!({"r": [6]})], "{text}");
+        assert_eq!(events.last().unwrap()["error"]["step"], step, "{text}");
+        host.wait_for_idle("pipeline");
+        host.wait_for_idle("cpu");
+    }
+}

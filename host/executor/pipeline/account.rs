@@ -17,6 +17,8 @@ pub(super) struct Account {
     /// Pipelines around this one.
     pub depth: usize,
     pipeline: Arc<str>,
+    /// Where somebody wants to see the steps: the outermost pipeline, and the steps that lead here.
+    pub path: Option<Box<str>>,
     /// When the request was admitted: what it goes on with is ordered by that.
     pub since: Instant,
     /// Whether its steps count for the routes of their models.
@@ -54,6 +56,7 @@ impl Account {
             above: None,
             depth: 0,
             pipeline: Arc::clone(&graph.name),
+            path: None,
             since,
             counts,
             may_run_here,
@@ -67,10 +70,21 @@ impl Account {
     }
 
     /// For a step that is a pipeline itself.
-    pub fn below(self: &Arc<Self>, graph: &Graph, may_run_here: bool) -> Arc<Account> {
+    pub fn below(
+        self: &Arc<Self>,
+        graph: &Graph,
+        may_run_here: bool,
+        path: Option<Box<str>>,
+    ) -> Arc<Account> {
         let mut own = Account::new(graph, self.since, self.counts, may_run_here);
+        own.path = path;
         (own.above, own.depth) = (Some(Arc::clone(self)), self.depth + 1);
         Arc::new(own)
+    }
+
+    /// The name of a step for who wants to see the steps: `pipeline.step`, or `pipeline.outer.step` within another one.
+    pub fn shown(&self, step: &str) -> String {
+        format!("{}.{step}", self.path.as_deref().unwrap_or(&self.pipeline))
     }
 
     fn up(&self) -> impl Iterator<Item = &Account> {

@@ -72,10 +72,10 @@ impl<'a> Run<'a> {
                 // Where it looks at nothing else, what is wrong is in the request.
                 let is_callers = error.kind() == Kind::Failed && when.steps().is_empty();
                 let error = if is_callers { Error::invalid(error.message()) } else { error };
-                self.named(step, error.context(format!("when = \"{}\"", when.text)))
+                self.named(step, error.context(format!("when = {}", when.quoted())))
             };
             if !holds.map_err(error)? {
-                return Ok(Verdict::Skip(format!("when = \"{}\" is false", when.text)));
+                return Ok(Verdict::Skip(format!("when = {} is false", when.quoted())));
             }
         }
         let (mut inputs, mut are_callers) = (Vec::with_capacity(program.inputs.len()), true);

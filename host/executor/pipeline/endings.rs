@@ -18,8 +18,10 @@ impl Run<'_> {
         end: StepEnd,
     ) -> Result<()> {
         let StepEnd { outputs, ran, queue, time } = end;
-        let outcome = if outputs.is_ok() { StepOutcome::Ok } else { StepOutcome::Error };
+        let outcome = StepOutcome::of(&outputs);
         self.model.metrics[step].record(outcome, time, queue);
+        // Accounted for, also where its error ends the request.
+        self.frames[frame].cells[step].state = State::Over;
         if self.context.steps.is_some() {
             let given = outputs.as_deref().unwrap_or_default();
             let why = outputs.as_ref().err().map(|error| error.message().to_owned());
@@ -59,7 +61,16 @@ impl Run<'_> {
     /// An error of a step ends the request, or leaves the step's outputs absent.
     pub(super) fn failed(&mut self, frame: usize, step: usize, error: Error) -> Result<()> {
         if !self.tolerates(step) {
-            return Err(error);
+            let known = &self.frames[frame];
+            if known.parent.is_none() || known.scope != self.program.answers_in {
+                return Err(error);
+            }
+            // The items before it are answered first.
+            let number = known.number;
+            if self.failing.as_ref().is_none_or(|(first, _)| number < *first) {
+                self.failing = Some((number, error));
+            }
+            return Ok(());
         }
         let request = &*self.context.id;
         tracing::debug!(request, detail = error.detail(), "step failed and was skipped: {error}");
@@ -111,7 +122,7 @@ impl Run<'_> {
         let written = &self.program.graph.steps[step];
         let number = self.number(frame).map(|(what, number)| format!(" ({what} {number})"));
         log.add(StepRecord {
-            step: format!("{}.{}{}", self.program.graph.name, written.name, number.unwrap_or_default()),
+            step: self.account.shown(&written.name) + &number.unwrap_or_default(),
             model: written.model.to_string(),
             outcome: outcome.as_str(),
             why,
@@ -122,13 +133,17 @@ impl Run<'_> {
         });
     }
 
-    /// Notes what still ran when the request failed.
+    /// Notes what still ran when the request ended: it failed, or its answer needed no more.
     pub(super) fn cancelled(&self) {
         for (at, frame) in &self.frames {
             let running = frame.cells.iter().enumerate().filter(|(_, cell)| cell.state == State::Running);
             for (step, _) in running {
-                self.model.metrics[step].record(StepOutcome::Cancelled, Duration::ZERO, Duration::ZERO);
-                self.note(at, step, StepOutcome::Cancelled, None, Default::default(), Default::default());
+                let stream = self.streams.iter().find(|stream| (stream.frame, stream.step) == (at, step));
+                let error = stream.and_then(|stream| stream.end.as_ref()?.as_ref().err());
+                let outcome = error.map_or(StepOutcome::Cancelled, |_| StepOutcome::Error);
+                let why = error.map(|error| error.message().to_owned());
+                self.model.metrics[step].record(outcome, Duration::ZERO, Duration::ZERO);
+                self.note(at, step, outcome, why, Default::default(), Default::default());
             }
         }
     }

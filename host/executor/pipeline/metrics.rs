@@ -1,5 +1,6 @@
 //! How long the steps of a pipeline take, and how they end.
 
+use crate::error::{Kind, Result};
 use crate::metrics::Metrics;
 use prometheus::Histogram;
 use std::time::Duration;
@@ -15,6 +16,14 @@ pub enum StepOutcome {
 impl StepOutcome {
     pub const ALL: [StepOutcome; 4] =
         [StepOutcome::Ok, StepOutcome::Error, StepOutcome::Skipped, StepOutcome::Cancelled];
+
+    pub(super) fn of<T>(ended: &Result<T>) -> Self {
+        match ended {
+            Ok(_) => StepOutcome::Ok,
+            Err(error) if error.kind() == Kind::Cancelled => StepOutcome::Cancelled,
+            Err(_) => StepOutcome::Error,
+        }
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {

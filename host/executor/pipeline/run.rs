@@ -45,6 +45,8 @@ pub(super) struct Run<'a> {
     /// Answers of items, by number, until those before them are there.
     pub(super) answers: BTreeMap<u64, (usize, Vec<Tensor>)>,
     pub(super) answered: u64,
+    /// The first item that failed, where items are answers; those before it are still to be sent.
+    pub(super) failing: Option<(u64, Error)>,
     /// The caller has its answer or its error; what is left is detached.
     pub(super) is_answered: bool,
 }
@@ -99,15 +101,14 @@ impl<'a> Run<'a> {
             rows: Rows::default(),
             answers: BTreeMap::new(),
             answered: 0,
+            failing: None,
             is_answered: false,
         }
     }
 
     pub async fn run(mut self, inputs: Vec<Tensor>, sink: &mut dyn Answers) -> Result<Option<Vec<Tensor>>> {
         let outcome = self.work(inputs, sink).await;
-        if outcome.is_err() {
-            self.cancelled();
-        }
+        self.cancelled();
         outcome
     }
 

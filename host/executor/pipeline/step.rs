@@ -255,7 +255,8 @@ impl<'a> StepRun<'a> {
             // A time of its own is watched here: nobody else waits for its answer.
             let own_time = context.deadline.filter(|_| context.deadline != self.context.deadline);
             let may_run_here = self.is_alone && !is_deep && own_time.is_none();
-            let account = self.account.below(&pipeline.program.graph, may_run_here);
+            let path = context.steps.is_some().then(|| self.account.shown(&self.step().name).into());
+            let account = self.account.below(&pipeline.program.graph, may_run_here, path);
             context.begin();
             let run = match is_deep {
                 true => apart(Arc::clone(&target.callable), Arc::clone(context), inputs, account),

@@ -26,9 +26,9 @@ pub(super) struct Stream<'a> {
 impl<'a> Run<'a> {
     /// Begins a streaming step's next item, or leaves it for when there is room.
     pub(super) fn next_item(&mut self, frame: usize, step: usize, mut items: Items<'a>) {
-        let window = self.program.graph.window;
+        let (window, is_failing) = (self.program.graph.window, self.failing.is_some());
         let Some(stream) = self.stream(frame, step) else { return };
-        if stream.live >= window {
+        if stream.live >= window || is_failing {
             stream.items = Some(items);
             return;
         }
@@ -112,6 +112,8 @@ impl<'a> Run<'a> {
         let step = self.program.scopes[scope].stream.expect("invariant: an item is of a stream");
         if self.program.answers_in == scope {
             let is_known = number < self.answered || self.answers.contains_key(&number);
+            let has_failed = self.failing.as_ref().is_some_and(|(first, _)| number >= *first);
+            let is_known = is_known || has_failed;
             let Some(outputs) = self.outputs_of(frame).filter(|_| !is_known) else { return Ok(()) };
             self.answers.insert(number, (at, outputs));
             // It goes with its answer, in the order of the items.
@@ -145,6 +147,11 @@ impl<'a> Run<'a> {
         self.stream_over(parent, step)
     }
 
+    /// Whether each item of a streaming step is a response.
+    fn gives_answers(&self, step: usize) -> bool {
+        self.program.answers_in != ROOT && self.program.answers_in == self.program.scope_of_outputs(step)
+    }
+
     /// A streaming step is over once it has ended and its items are.
     pub(super) fn stream_over(&mut self, frame: usize, step: usize) -> Result<()> {
         let Some(at) = self.streams.iter().position(|stream| stream.frame == frame && stream.step == step)
@@ -153,16 +160,17 @@ impl<'a> Run<'a> {
         };
         if self.streams[at].live > 0 || self.streams[at].end.is_none() {
             return match &self.streams[at].end {
-                // What fails the request does not wait for the items before.
-                Some(Err(error)) if !self.tolerates(step) => Err(error.clone()),
+                // What fails the request waits for the items before only where they are its answers.
+                Some(Err(error)) if !self.tolerates(step) && !self.gives_answers(step) => Err(error.clone()),
                 _ => Ok(()),
             };
         }
         let stream = self.streams.swap_remove(at);
         let time = stream.started.elapsed();
         let end = stream.end.unwrap_or(Ok(()));
-        let outcome = if end.is_ok() { StepOutcome::Ok } else { StepOutcome::Error };
+        let outcome = StepOutcome::of(&end);
         self.model.metrics[step].record(outcome, time, Duration::ZERO);
+        self.frames[frame].cells[step].state = State::Over;
         let why = match &end {
             Ok(()) => format!("it gave {} items", stream.next),
             Err(error) => error.message().to_owned(),
@@ -199,7 +207,11 @@ impl<'a> Run<'a> {
 
     /// Sends the answers of items, in their order.
     pub(super) async fn flush(&mut self, sink: &mut dyn Answers) -> Result<()> {
-        while let Some((at, outputs)) = self.answers.remove(&self.answered) {
+        loop {
+            if let Some((_, error)) = self.failing.take_if(|(number, _)| *number <= self.answered) {
+                return Err(error);
+            }
+            let Some((at, outputs)) = self.answers.remove(&self.answered) else { return Ok(()) };
             self.answered += 1;
             // An item of which nothing is there has no response.
             if !outputs.is_empty() {
@@ -209,7 +221,6 @@ impl<'a> Run<'a> {
             let (parent, step) = (parent.unwrap_or(ROOT), self.program.scopes[scope].stream.unwrap_or(0));
             self.end_item(at, parent, step)?;
         }
-        Ok(())
     }
 
     /// One tensor of the items that were gathered; none of a stream that failed or did not run.

@@ -53,6 +53,12 @@ impl Condition {
         found
     }
 
+    /// As it stands in a manifest.
+    pub fn quoted(&self) -> String {
+        let quote = if self.text.contains('"') { '\'' } else { '"' };
+        format!("{quote}{}{quote}", self.text)
+    }
+
     /// The steps that it asks about, in any way.
     pub fn steps(&self) -> Vec<&Arc<str>> {
         let mut found = Vec::new();

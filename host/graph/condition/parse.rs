@@ -86,6 +86,8 @@ impl<'a> Parser<'a> {
         };
         let fault = ConditionFault::new(self.at.clone(), format!("expected {wanted}, found {found}"));
         match &self.token {
+            Token::Name("and") => fault.hint("write && for \"and\""),
+            Token::Name("or") => fault.hint("write || for \"or\""),
             Token::Sign("?") => fault.hint("there is no ?: here; write two steps with conditions"),
             _ => fault,
         }
@@ -271,6 +273,9 @@ impl<'a> Parser<'a> {
             return Ok(name);
         }
         let fault = ConditionFault::new(start..self.before, format!("\"{of}\" stands alone"));
+        if of == "not" {
+            return Err(fault.hint("write ! for \"not\""));
+        }
         Err(fault.hint(format!("write params.{of} for a parameter, or {of}.OUTPUT for a tensor of a step")))
     }
 
@@ -310,7 +315,10 @@ impl<'a> Parser<'a> {
         }
         let Some((_, function)) = Function::ALL.iter().find(|(known, _)| *known == name) else {
             let known: Vec<&str> = Function::ALL.iter().map(|(name, _)| *name).chain(["has"]).collect();
-            let hint = crate::error::did_you_mean(name, known.iter().copied());
+            let hint = match name {
+                "len" | "length" | "count" => " (did you mean \"size\"?)".to_owned(),
+                _ => crate::error::did_you_mean(name, known.iter().copied()),
+            };
             let fault = ConditionFault::new(named, format!("no function \"{name}\"{hint}"));
             return Err(fault.hint(format!("functions: {}", known.join(", "))));
         };

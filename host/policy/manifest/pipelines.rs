@@ -67,7 +67,7 @@ pub struct Step {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ by = \"OUTPUT\", among = [\"STEP\", …] }")]
 pub struct Choose {
     /// The output that names steps of `among`, or their places in it.
     pub by: Spanned<String>,
@@ -75,14 +75,14 @@ pub struct Choose {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ split = [\"INPUT\", …], rows = NUMBER }")]
 pub struct Each {
     pub split: Vec<Spanned<String>>,
     pub rows: Option<Spanned<usize>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ while = \"CONDITION\", max = NUMBER, … }")]
 pub struct Loop {
     #[serde(rename = "while")]
     pub again_while: Spanned<String>,
@@ -95,7 +95,7 @@ pub struct Loop {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ attempts = NUMBER, … }")]
 pub struct Retry {
     pub attempts: Spanned<u32>,
     pub interval_ms: Option<Spanned<u64>>,
@@ -143,7 +143,11 @@ impl<'de> Deserialize<'de> for Source {
                 while let Some(member) = list.next_element::<Source>()? {
                     match member {
                         Source::One(member) => members.push(member),
-                        _ => return Err(A::Error::custom("a list of sources has texts and constants only")),
+                        _ => {
+                            return Err(A::Error::custom(
+                                "a list of sources has texts and constants only; { from = [\"…\", \"…\"], gather = … } gathers a list",
+                            ));
+                        }
                     }
                 }
                 Ok(Source::List(members))

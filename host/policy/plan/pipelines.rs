@@ -228,7 +228,7 @@ impl Planner<'_> {
                     "model \"{name}\" is not known to give the same answer twice, so it cannot be retried"
                 );
                 let fault = Fault::new(format!("steps.{}.retry", step.name), message);
-                return Some(fault.hint(format!("set idempotent = true under [models.\"{name}\"]")));
+                return Some(fault.hint(format!("add idempotent = true to the model \"{}\"", name.name)));
             }
         }
         None

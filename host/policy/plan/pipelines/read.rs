@@ -246,8 +246,13 @@ impl Reader<'_, '_> {
                 }
             }
         }
-        if table.on.is_none() {
-            on = vec![Kind::Overloaded, Kind::Unavailable, Kind::Deadline];
+        match &table.on {
+            None => on = vec![Kind::Overloaded, Kind::Unavailable, Kind::Deadline],
+            Some(kinds) if kinds.is_empty() => {
+                let message = "no error is retried, so retry does nothing";
+                self.fault(at("on"), message, "write on = [\"overloaded\"], or leave on out");
+            }
+            Some(_) => {}
         }
         let ms = |ms: u64| Duration::from_millis(ms);
         Retry {
