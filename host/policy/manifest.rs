@@ -2,14 +2,13 @@
 //!
 //! Spans are kept where a later check may complain. What a missing key means is said in `plan`.
 
+mod faults;
 pub mod pipelines;
 
-use super::diagnostic::{Diagnostic, Diagnostics};
-use super::secret::{self, PluginConfig};
-use crate::error::nearest;
+use super::diagnostic::Diagnostics;
+use super::secret::PluginConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 pub use toml::Spanned;
 
@@ -373,122 +372,8 @@ impl Manifest {
     /// Reads a manifest's text. The first fault of form ends it; those of meaning come in `plan`, together.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Box<Diagnostics>> {
         toml::from_str(text)
-            .map_err(|error| Box::new(Diagnostics::new(path, text, vec![explain(&error, text)])))
+            .map_err(|error| Box::new(Diagnostics::new(path, text, vec![faults::explain(&error, text)])))
     }
-}
-
-fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
-    let message = error.message();
-    let mut fault = Diagnostic::new(in_plain_words(message));
-    fault.span = error.span();
-    let line = fault.span.as_ref().map_or("", |span| line_at(text, span.start));
-    if let Some(unknown) = quoted(message, "unknown field `") {
-        fault.message = format!("unknown key \"{unknown}\"");
-        let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
-        fault.hint = Some(match meant(unknown, &known) {
-            _ if known.contains(&"on_error") && OF_PIPELINES.contains(&unknown) => {
-                format!("\"{unknown}\" is of [pipelines.NAME]; write it above the first table of a step")
-            }
-            Some(meant) => format!("did you mean \"{meant}\"?"),
-            None => format!("known here: {}", known.join(", ")),
-        });
-    } else if let Some(missing) = quoted(message, "missing field `") {
-        fault.message = format!("the key \"{missing}\" is missing");
-    } else if fault.span.as_ref().is_some_and(|span| is_secret(text, span)) {
-        fault.message = secret::without_quoted(&fault.message);
-    } else if message.starts_with("unexpected key or value") && is_condition(line) {
-        fault.hint =
-            Some("write a condition that has texts in single quotes: 'params.mode == \"strict\"'".into());
-    } else if message.starts_with("invalid float") {
-        fault.hint = Some("put a text in quotes".into());
-    } else if let Some(key) = fault.span.clone().and_then(|span| unquoted_colon(text, span.start)) {
-        fault.message = format!("the key {key} has a colon and no quotes");
-        fault.hint = Some(format!("write \"{key}\""));
-    }
-    fault
-}
-
-/// Keys of a pipeline, which do not go into the table of a step.
-const OF_PIPELINES: [&str; 8] =
-    ["inputs", "outputs", "rows", "streaming", "max_visits", "max_mb", "parallel", "window"];
-
-fn line_at(text: &str, at: usize) -> &str {
-    let start = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
-    text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("")
-}
-
-/// Whether a line of a manifest has the condition of a step.
-fn is_condition(line: &str) -> bool {
-    line.split(['{', ',']).any(|part| {
-        let key = part.split('=').next().unwrap_or("").trim();
-        matches!(key, "when" | "while")
-    })
-}
-
-fn is_secret(text: &str, span: &Range<usize>) -> bool {
-    secret::spans(text)
-        .iter()
-        .any(|hidden| span.start < hidden.end && hidden.start < span.end.max(span.start + 1))
-}
-
-/// Types as a reader of TOML knows them.
-fn in_plain_words(message: &str) -> String {
-    let words = [
-        ("expected usize", "expected a whole number"),
-        ("expected u64", "expected a whole number"),
-        ("expected u32", "expected a whole number"),
-        ("expected f64", "expected a number"),
-        ("expected struct", "expected a table, as"),
-    ];
-    let plain =
-        words.iter().fold(message.trim_end().to_owned(), |text, (ours, plain)| text.replace(ours, plain));
-    plain.strip_prefix("invalid type: ").map_or(plain.clone(), |rest| format!("wrong type: {rest}"))
-}
-
-fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
-    message.strip_prefix(before)?.split('`').next()
-}
-
-/// Words from other servers, then typing errors.
-fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    const SYNONYMS: [(&str, &str); 18] = [
-        ("max_workers", "workers"),
-        ("threads", "workers"),
-        ("count", "workers"),
-        ("concurrency", "workers"),
-        ("max_queue", "queue"),
-        ("queue_size", "queue"),
-        ("timeout", "timeout_ms"),
-        ("timeout_s", "timeout_ms"),
-        ("memory", "memory_mb"),
-        ("file", "path"),
-        ("wasm", "path"),
-        ("backend", "kind"),
-        ("type", "kind"),
-        ("address", "url"),
-        ("endpoint", "url"),
-        ("digest", "sha256"),
-        ("batch_size", "max_batch_size"),
-        ("max_queue_delay_microseconds", "max_queue_delay_us"),
-    ];
-    let synonym = SYNONYMS.iter().find(|(other, _)| *other == unknown).map(|(_, ours)| *ours);
-    known
-        .iter()
-        .find(|name| Some(**name) == synonym)
-        .copied()
-        .or_else(|| nearest(unknown, known.iter().copied()))
-}
-
-/// The bare key around `byte`, if it is one like `echo:v1`.
-fn unquoted_colon(text: &str, byte: usize) -> Option<&str> {
-    let byte = text.floor_char_boundary(byte);
-    let start = text[..byte].rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[start..].lines().next()?;
-    let key = line.split('=').next()?.trim().trim_matches(['[', ']']);
-    let key =
-        key.rsplit_once('.').filter(|(table, _)| !table.contains(':')).map_or(key, |(_, last)| last).trim();
-    let bare = !key.contains(['"', '\'', ' ']) && key.contains(':');
-    bare.then_some(key)
 }
 
 #[cfg(test)]

@@ -247,7 +247,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Version<'a> {
 fn parameters(fields: Option<&RawValue>, budget: &mut MemoryBudget) -> Result<Parameters> {
     predict::parameters(fields, budget).map_err(|stopped| {
         stopped.into_error(|error| {
-            Error::invalid(format!("{UNREADABLE}: parameters: {}", http::in_plain_words(error)))
+            let words = http::in_plain_words(error);
+            Error::invalid(format!("{UNREADABLE}: parameters: {words} of the parameters")).field("parameters")
         })
     })
 }
