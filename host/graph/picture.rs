@@ -2,7 +2,7 @@
 
 use super::{Graph, Member, Source, Step};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 /// What a step calls, reads and is told, in one line.
@@ -117,13 +117,14 @@ struct Edge {
 
 fn edges(graph: &Graph) -> Vec<Edge> {
     let mut edges: Vec<Edge> = Vec::new();
-    let mut add = |from: String, to: String, label: String, is_choice: bool| match edges
-        .iter_mut()
-        .find(|edge| (&edge.from, &edge.to, edge.is_choice) == (&from, &to, is_choice))
-    {
-        Some(edge) if edge.label == label || label.is_empty() => {}
-        Some(edge) => edge.label = format!("{}, {label}", edge.label),
-        None => edges.push(Edge { from, to, label, is_choice }),
+    let mut known: HashMap<(String, String, bool), usize> = HashMap::new();
+    let mut add = |from: String, to: String, label: String, is_choice: bool| {
+        let next = edges.len();
+        match *known.entry((from.clone(), to.clone(), is_choice)).or_insert(next) {
+            at if at == next => edges.push(Edge { from, to, label, is_choice }),
+            at if edges[at].label == label || label.is_empty() => {}
+            at => edges[at].label.extend([", ", &label]),
+        }
     };
     let mut read = |source: &Source, to: &str| {
         for member in &source.members {

@@ -3,10 +3,14 @@
 use super::condition::{self, TensorRef};
 use super::{Fault, Graph, Member, Source, Step};
 use crate::error::did_you_mean;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Steps of one graph.
 const STEPS_MAX: usize = 1000;
+/// Names of steps and tensors in the steps and outputs of one graph.
+const NAMES_MAX: usize = 20_000;
+/// More faults of one kind are not looked for: what each was meant to be takes time to find.
+const FAULTS_MAX: usize = 40;
 
 /// Who waits for whom, by index.
 pub(super) struct Wiring {
@@ -25,8 +29,34 @@ pub fn structure(graph: &Graph) -> Vec<Fault> {
     wire(graph).err().unwrap_or_default()
 }
 
+/// Refuses a graph that would take long only to be looked at.
+fn too_many(graph: &Graph) -> Option<Fault> {
+    let of_steps = graph.steps.iter().map(|step| {
+        let members: usize = step.inputs.iter().map(|(_, source)| source.members.len().max(1)).sum();
+        let chosen = step.choose.as_ref().map_or(0, |choose| choose.among.len());
+        members + chosen + step.after.len() + step.may_omit.len()
+    });
+    let of_outputs = graph.outputs.iter().map(|(_, source)| source.members.len());
+    let names: usize = of_steps.chain(of_outputs).sum();
+    let inputs = graph.inputs.as_ref().map_or(0, Vec::len);
+    for (what, count, most) in [
+        ("inputs", inputs, STEPS_MAX),
+        ("outputs", graph.outputs.len(), STEPS_MAX),
+        ("names in its steps and outputs", names, NAMES_MAX),
+    ] {
+        if count > most {
+            let message = format!("the pipeline has {count} {what}; at most {most} are allowed");
+            return Some(Fault::new("", message).hint("move a part of it into a pipeline of its own"));
+        }
+    }
+    None
+}
+
 pub(super) fn wire(graph: &Graph) -> Result<Wiring, Vec<Fault>> {
     let mut faults = Vec::new();
+    if let Some(fault) = too_many(graph) {
+        return Err(vec![fault]);
+    }
     if graph.steps.len() > STEPS_MAX {
         let message =
             format!("the pipeline has {} steps; at most {STEPS_MAX} are allowed", graph.steps.len());
@@ -112,8 +142,9 @@ impl Names<'_> {
             if choose.among.is_empty() {
                 faults.push(Fault::new(at("choose.among"), "a router has nothing to choose among"));
             }
-            for (place, name) in choose.among.iter().enumerate() {
-                if choose.among[..place].contains(name) {
+            let mut seen = HashSet::new();
+            for name in &choose.among {
+                if !seen.insert(name) && faults.len() < FAULTS_MAX {
                     faults.push(Fault::new(at("choose.among"), format!("\"{name}\" stands there twice")));
                 }
             }
@@ -214,7 +245,7 @@ impl Names<'_> {
     }
 
     fn known(&self, place: &str, name: &str, faults: &mut Vec<Fault>) {
-        if !self.index.contains_key(name) {
+        if !self.index.contains_key(name) && faults.len() < FAULTS_MAX {
             let message = format!(
                 "no step \"{name}\"{}",
                 did_you_mean(name, self.index.keys().copied().chain(["input"]))

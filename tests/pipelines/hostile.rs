@@ -62,6 +62,28 @@ fn rows_without_elements_and_too_many_rows_are_refused_before_they_are_cut() {
     }
 }
 
+/// Names by the thousand are counted before any is looked up.
+#[test]
+fn a_graph_with_too_many_names_is_refused_at_once() {
+    let names: Vec<String> = (0..100_000).map(|name| format!("\"n{name}\"")).collect();
+    let steps: String = (0..900)
+        .map(|step| format!("[pipelines.p.steps.s{step}]\nmodel = \"one\"\nin = {{ a = \"input.x\" }}\n"))
+        .collect();
+    for (count, part) in
+        [(100_000, "names in its steps and outputs; at most 20000"), (15_000, "no step \"n0\"")]
+    {
+        let names = names[..count].join(",");
+        let text = manifest(
+            &[("one", "")],
+            &format!("[pipelines.p]\noutputs = {{ r = \"s0.y\" }}\n{steps}after = [{names}]\n"),
+        );
+        let (code, out, error) = setup(&text).run(&["check", "hostler.toml", "--quick"]);
+        assert_ne!(code, 0);
+        assert!(error.contains(part), "{out}{}", &error[..error.len().min(2_000)]);
+        assert!(error.matches("no step").count() <= 40);
+    }
+}
+
 #[test]
 fn an_index_that_is_no_place_is_an_error_and_no_panic() {
     for index in ["9223372036854775808", "18446744073709551615", "7"] {
