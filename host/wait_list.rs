@@ -12,7 +12,7 @@ type Key = (Instant, u64);
 
 #[derive(Default)]
 pub struct WaitList {
-    /// Those that wait; looked at without the lock by whoever frees a place.
+    /// Those that wait; a thread that frees a place looks at it without the lock.
     len: AtomicUsize,
     inner: Mutex<Inner>,
 }

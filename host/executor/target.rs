@@ -67,15 +67,20 @@ impl ModelTarget {
             Order::New if caller.is_within_pipeline() => Order::Begun(Instant::now()),
             order => order,
         };
-        Ok(Call {
-            context: Arc::new(self.admit(caller, &inputs, until)?),
+        let context = Arc::new(self.admit(caller, &inputs, until)?);
+        Ok(self.call(context, inputs, order))
+    }
+
+    fn call(&self, context: Arc<Context>, inputs: Vec<Tensor>, order: Order) -> Call {
+        Call {
+            context,
             input: Payload::Tensors(inputs),
             transformer: None,
             callable: Arc::clone(&self.callable),
             batching: self.batching,
             runs: self.runs.clone(),
             order,
-        })
+        }
     }
 
     /// Begins a call of a step of a pipeline, which is never Overloaded. `context` is that of the call itself.
@@ -85,15 +90,7 @@ impl ModelTarget {
         inputs: Vec<Tensor>,
         order: Order,
     ) -> Result<Responses> {
-        let call = Call {
-            context: Arc::clone(context),
-            input: Payload::Tensors(inputs),
-            transformer: None,
-            callable: Arc::clone(&self.callable),
-            batching: self.batching,
-            runs: self.runs.clone(),
-            order,
-        };
+        let call = self.call(Arc::clone(context), inputs, order);
         match order {
             Order::New => self.executor.submit(call),
             Order::Begun(since) | Order::Again(since) => self.executor.submit_begun(call, since).await,

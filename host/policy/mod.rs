@@ -243,22 +243,29 @@ impl Content {
     }
 }
 
+impl Route {
+    /// The model on its executor, without its transformer.
+    fn target(&self) -> ModelTarget {
+        ModelTarget {
+            model: Arc::clone(&self.name.name),
+            version: Arc::clone(&self.name.version),
+            executor: Arc::clone(&self.executor),
+            callable: Arc::clone(&self.callable),
+            batching: self.batching,
+            runs: Some(Arc::clone(&self.statistics.runs)),
+            timeout: self.timeout,
+            below: false,
+            order: Order::New,
+        }
+    }
+}
+
 /// What plugins call by name: the model on its executor, without its transformer.
 impl Models for Content {
     fn target(&self, model: &str, version: Option<&str>, caller: &Context) -> Result<Arc<dyn Target>> {
         let by = Caller { request_id: &caller.id, header: &|name| caller.header(name) };
         let route = self.resolve(model, version, &by)?;
-        Ok(Arc::new(ModelTarget {
-            model: Arc::clone(&route.name.name),
-            version: Arc::clone(&route.name.version),
-            executor: Arc::clone(&route.executor),
-            callable: Arc::clone(&route.callable),
-            batching: route.batching,
-            runs: Some(Arc::clone(&route.statistics.runs)),
-            timeout: route.timeout,
-            below: false,
-            order: Order::New,
-        }))
+        Ok(Arc::new(route.target()))
     }
 }
 

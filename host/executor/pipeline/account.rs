@@ -17,7 +17,7 @@ pub(super) struct Account {
     /// Pipelines around this one.
     pub depth: usize,
     pipeline: Arc<str>,
-    /// Where somebody wants to see the steps: the outermost pipeline, and the steps that lead here.
+    /// Set where the steps are shown: the outermost pipeline, and the steps that lead here.
     pub path: Option<Box<str>>,
     /// When the request was admitted: what it goes on with is ordered by that.
     pub since: Instant,
@@ -82,7 +82,7 @@ impl Account {
         Arc::new(own)
     }
 
-    /// The name of a step for who wants to see the steps: `pipeline.step`, or `pipeline.outer.step` within another one.
+    /// The name of a step where the steps are shown: `pipeline.step`, or `pipeline.outer.step` within another one.
     pub fn shown(&self, step: &str) -> String {
         format!("{}.{step}", self.path.as_deref().unwrap_or(&self.pipeline))
     }

@@ -2,8 +2,8 @@
 
 use super::Loader;
 use crate::error::{Error, Result};
+use crate::executor::Callable;
 use crate::executor::pipeline::{Binding, Bucket, Pick, PipelineModel, StepMetrics, StepRoute, StepTarget};
-use crate::executor::{Callable, ModelTarget, Order};
 use crate::graph::{Step, StepModel, compile};
 use crate::policy::plan::pipelines::inner_pipelines;
 use crate::policy::plan::{ModelName, Plan, SourcePlan};
@@ -162,18 +162,7 @@ fn step_model(routes: &[&Arc<Route>]) -> StepModel {
 }
 
 fn target(route: &Arc<Route>) -> StepTarget {
-    let target = ModelTarget {
-        model: Arc::clone(&route.name.name),
-        version: Arc::clone(&route.name.version),
-        executor: Arc::clone(&route.executor),
-        callable: Arc::clone(&route.callable),
-        batching: route.batching,
-        runs: Some(Arc::clone(&route.statistics.runs)),
-        timeout: route.timeout,
-        below: false,
-        order: Order::New,
-    };
-    StepTarget { target, route: Arc::clone(route) as _ }
+    StepTarget { target: route.target(), route: Arc::clone(route) as _ }
 }
 
 /// The version that the routing rule gives a caller, where several may be used.

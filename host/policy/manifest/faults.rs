@@ -1,4 +1,4 @@
-//! What is wrong with the form of a manifest, in the words of who wrote it.
+//! What is wrong with the form of a manifest, in the words of TOML and of the manifest's keys.
 
 use crate::error::nearest;
 use crate::policy::diagnostic::Diagnostic;
