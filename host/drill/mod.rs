@@ -85,7 +85,7 @@ async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
             .collect();
         return Err(Error::invalid(format!(
             "no model can be asked, so there is nothing to drill\n{}\nadd to a model: checks = [{{ file = \
-             \"checks.json\" }}], with requests and their answers: see docs/manifest.md",
+             \"checks.json\" }}], with requests and their answers: see docs/reference/manifest.md",
             why.join("\n")
         )));
     }

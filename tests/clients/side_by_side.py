@@ -4,7 +4,7 @@
 
 HOSTLER and TRITON are the programs that start them. Prints a table in Markdown. Ends with an error if Hostler answers a
 client's mistake with a fault of its own, hangs, closes the connection without an answer or dies; if a difference has no
-explanation; or if docs/oip-errors.md has another table (`--write` puts it there).
+explanation; or if docs/measured/bad-requests.md has another table (`--write` puts it there).
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 from bad_requests import grpc_cases, http_cases, servers, wire
 from bad_requests.why import why
 
-DOCUMENT = servers.ROOT / "docs/oip-errors.md"
+DOCUMENT = servers.ROOT / "docs/measured/bad-requests.md"
 # The lines around a table in the document.
 BEGIN, END = "<!-- {} -->", "<!-- end -->"
 HEAD = ["| request | Hostler | says | Triton | why |", "|---|---|---|---|---|"]

@@ -102,7 +102,7 @@ fn a_record_that_preprocess_refuses_fails_alone_before_the_run() {
 }
 
 /// A matrix product of one row is computed by other instructions than that of many, so the last bits of a
-/// number may differ: `docs/manifest.md` says so. They differ no more than rounding explains.
+/// number may differ: `docs/reference/manifest.md` says so. They differ no more than rounding explains.
 #[test]
 fn a_matrix_product_may_differ_in_its_last_bits_and_no_more() {
     let manifest = "[executors.onnx]\nworkers = 1\n[models.loop]\npath = \"loop.onnx\"\n[models.dense]\npath = \

@@ -31,7 +31,7 @@ cargo xtask <command>
   plugin NAME [--as OTHER]                build plugins/NAME and put it at plugins/bin/NAME.wasm (or OTHER.wasm)
   ort                                     fetch the ONNX Runtime library into the cache and print its path
   triton                                  fetch a Triton into the cache and print the program that starts it
-  bench [--seconds N] [--rounds N]        measure against FastAPI + uvicorn, write docs/performance.md
+  bench [--seconds N] [--rounds N]        measure against FastAPI + uvicorn, write docs/measured/performance.md
         [--quick] [--hostler PATH]        only see that it works; measure another build
         [--batching]                      instead: each model with and without max_batch_size
         [--executors]                     instead: each model with and without a plugin before its executor

@@ -1,4 +1,4 @@
-//! What the manifest says under `[plugins.hedge.config]`. `docs/executors/hedge.md` lists the keys.
+//! What the manifest says under `[plugins.hedge.config]`. `docs/reference/executors/hedge.md` lists the keys.
 
 use hostler_plugin::budget::Budget;
 use hostler_plugin::{Error, config};

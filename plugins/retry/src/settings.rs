@@ -1,4 +1,4 @@
-//! What the manifest says under `[plugins.retry.config]`. `docs/executors/retry.md` lists the keys.
+//! What the manifest says under `[plugins.retry.config]`. `docs/reference/executors/retry.md` lists the keys.
 
 use hostler_plugin::budget::Budget;
 use hostler_plugin::{Error, ErrorKind, config};

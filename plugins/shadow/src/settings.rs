@@ -1,4 +1,4 @@
-//! What the manifest says under `[plugins.shadow.config]`. `docs/executors/shadow.md` lists the keys.
+//! What the manifest says under `[plugins.shadow.config]`. `docs/reference/executors/shadow.md` lists the keys.
 
 use hostler_plugin::{Error, config};
 use std::sync::OnceLock;

@@ -128,7 +128,7 @@ pub fn against(layout: &Layout, args: &[String]) -> Result<()> {
     let text = report(&options, &machine, &measured);
     println!("{text}");
     if !options.quick && options.only.is_none() {
-        report::write(&layout.root.join("docs/performance.md"), &MARKERS, &text)?;
+        report::write(&layout.root.join("docs/measured/performance.md"), &MARKERS, &text)?;
     }
     verdict(&options, &measured)
 }

@@ -127,7 +127,7 @@ pub fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     machine::warn_if_busy(busy_percent);
 
     let machine = machine::describe(layout, &binary, REQUIREMENTS, busy_percent)?;
-    let page = layout.root.join("docs/performance.md");
+    let page = layout.root.join("docs/measured/performance.md");
     if let Some((_, comparison)) = &plan.comparison {
         let hostler = server::hostler(layout, comparison.manifest, &binary, &library, &folder)?;
         let peers = !comparison.peers.is_empty();

@@ -105,7 +105,7 @@ pub fn protocol(layout: &Layout, args: &[String]) -> Result<()> {
     let text = table(&format!("cargo xtask bench protocol --seconds {seconds}"), &machine, &rows);
     println!("{text}");
     if !quick {
-        report::write(&layout.root.join("docs/performance.md"), &MARKERS, &text)?;
+        report::write(&layout.root.join("docs/measured/performance.md"), &MARKERS, &text)?;
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ pub fn triton(layout: &Layout, args: &[String]) -> Result<()> {
     let streams = stream::compare(layout, &python, &peer, [&binary, &library, &folder])?;
     let command = plan_text(&plan).replace("xtask bench", "xtask bench triton");
     let report = report(&command, &machine, peer.crashes(), &cells) + "\nA streaming model:\n\n" + &streams;
-    publish(layout, &plan, &layout.root.join("docs/performance.md"), &MARKERS, &report)
+    publish(layout, &plan, &layout.root.join("docs/measured/performance.md"), &MARKERS, &report)
 }
 
 /// Hostler, and the floor of its gRPC. Another build is expected where cargo puts both.

@@ -105,7 +105,7 @@ pub fn waits(layout: &Layout, args: &[String]) -> Result<()> {
     );
     report += &crowds_table(&crowds, &memory);
     report += &streams_table(&streams, &firsts);
-    publish(layout, &plan, &layout.root.join("docs/performance.md"), &MARKERS, &report)
+    publish(layout, &plan, &layout.root.join("docs/measured/performance.md"), &MARKERS, &report)
 }
 
 /// The servers in turn, so that a slow minute hits both.

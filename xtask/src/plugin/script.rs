@@ -145,7 +145,7 @@ fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()>
     if world == WAITING_WORLD {
         return Err(Error::new(
             format!("{}: componentize-qjs builds no plugins that wait", layout.relative(&source)),
-            "the role streaming-model is for Rust and Python; see docs/streaming.md",
+            "the role streaming-model is for Rust and Python; see docs/guide/streaming-models.md",
         ));
     }
     let packages = node_packages(layout, &sdk(layout, Language::JavaScript))?;
