@@ -2,7 +2,7 @@
 // model's probabilities to an answer. `plugins/churn` and `plugins/churn-py` are the same in other
 // languages and answer the same bytes; `tests/data/churn_cases.json` holds all three to it.
 
-import * as hostler from "../sdk/js/hostler.js";
+import * as hostler from "../../sdk/js/hostler.js";
 
 // From this probability on a customer counts as lost.
 const CHURN = 0.5;

@@ -1,8 +1,8 @@
 // A hedge in ten lines: a second call when the first has no answer after 20 ms. `plugins/hedge` is the one
 // to use; it learns the delay, keeps a budget and looks at errors.
 
-import * as calls from "../sdk/js/executor.js";
-import * as hostler from "../sdk/js/hostler.js";
+import * as calls from "../../sdk/js/executor.js";
+import * as hostler from "../../sdk/js/hostler.js";
 
 export const executor = calls.executor({
   submit(request, inputs, model) {

@@ -128,7 +128,7 @@ fn hostile(name: &str) -> Vec<u8> {
 const GOOD: &str = "smallest";
 
 fn good() -> Vec<u8> {
-    wat::parse_file(root().join(format!("plugins/hostile/wat/{GOOD}.wat"))).expect("it is WAT")
+    wat::parse_file(root().join(format!("tests/plugins/hostile/wat/{GOOD}.wat"))).expect("it is WAT")
 }
 
 /// A manifest for one plugin, with `keys` in its table; its file is `p.wasm`.

@@ -6,9 +6,9 @@ use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-/// One of the faulty components in `plugins/hostile/wat`.
+/// One of the faulty components in `tests/plugins/hostile/wat`.
 fn wat(name: &str) -> Vec<u8> {
-    wat::parse_file(root().join(format!("plugins/hostile/wat/{name}.wat"))).expect("it is WAT")
+    wat::parse_file(root().join(format!("tests/plugins/hostile/wat/{name}.wat"))).expect("it is WAT")
 }
 
 fn wasm(name: &str) -> Vec<u8> {

@@ -159,7 +159,7 @@ fn manual_reloads_pins_and_versions_are_drilled_too() {
 
 #[test]
 fn a_plugin_that_remembers_fails() {
-    let wat = root().join("plugins/hostile/wat/remembers.wat");
+    let wat = root().join("tests/plugins/hostile/wat/remembers.wat");
     let setup = |instances: &str| {
         let manifest = format!(
             "[plugins.p]\npath = \"p.wasm\"\ninstances = \"{instances}\"\n[models.p]\nplugin = \"p\"\n\

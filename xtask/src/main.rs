@@ -1,26 +1,12 @@
-//! `cargo xtask <command>`: everything about this repository that is more than one cargo call.
-//!
-//! Depends on nothing but the standard library, because it is compiled before all else. Each command does its own
-//! set-up and is cheap when there is nothing to do. It holds no knowledge of how the host works inside.
-
-mod bench;
-mod clients;
-mod command;
-mod content;
-mod error;
-mod layout;
-mod lint;
-mod onnxruntime;
-mod packages;
-mod plugin;
-mod serve;
-mod test;
-mod triton;
+//! `cargo xtask <command>`: everything about this repository that takes more than one cargo call. Each command sets up
+//! what it needs and is cheap when there is nothing to do.
 
 use std::process::ExitCode;
 
-use error::{Error, Result};
-use layout::Layout;
+use xtask::command::run;
+use xtask::error::{Error, Result};
+use xtask::layout::Layout;
+use xtask::{onnxruntime, plugin, serve, test, triton};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -76,7 +62,12 @@ fn dispatch(args: &[String]) -> Result<()> {
         "plugin" => plugin::command(&layout, rest),
         "ort" => onnxruntime::library(&layout).map(|path| println!("{}", path.display())),
         "triton" => triton::program(&layout).map(|path| println!("{}", path.display())),
-        "bench" => bench::bench(&layout, rest),
+        "bench" => bench(&layout, rest),
         _ => Err(Error::new(format!("command {name:?}: there is none of that name"), USAGE)),
     }
+}
+
+/// Builds and runs the benchmark, a crate of its own.
+fn bench(layout: &Layout, args: &[String]) -> Result<()> {
+    run(layout.cargo().args(["run", "--quiet", "--package", "hostler-bench", "--"]).args(args), "")
 }

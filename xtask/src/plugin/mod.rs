@@ -19,7 +19,7 @@ pub enum Language {
     JavaScript,
 }
 
-/// A folder in `plugins/` or `examples/` that can be built.
+/// A folder in `plugins/`, `examples/` or `tests/plugins/` that can be built.
 pub struct Plugin {
     pub name: String,
     pub language: Language,
@@ -82,10 +82,10 @@ pub fn build_example(layout: &Layout, example: &str) -> Result<()> {
     }
 }
 
-/// Every plugin of the repository, by name: those in `plugins/`, and those that examples bring along.
+/// Every plugin of the repository, by name: in `plugins/`, in `examples/`, and in `tests/plugins/`.
 pub fn all(layout: &Layout) -> Result<Vec<Plugin>> {
     let mut plugins = Vec::new();
-    for parent in ["plugins", "examples"] {
+    for parent in ["plugins", "examples", "tests/plugins"] {
         let entries = fs::read_dir(layout.root.join(parent)).attempting(|| format!("list {parent}/"))?;
         for entry in entries {
             let entry = entry.attempting(|| format!("list {parent}/"))?;
@@ -103,7 +103,7 @@ fn find(layout: &Layout, name: &str) -> Result<Plugin> {
     let plugins = all(layout)?;
     let names = plugins.iter().map(|plugin| plugin.name.as_str()).collect::<Vec<_>>().join(", ");
     plugins.into_iter().find(|plugin| plugin.name == name).ok_or_else(|| {
-        let attempted = format!("plugin {name:?}: neither plugins/{name} nor examples/{name} holds Cargo.toml, app.py or a .js file");
+        let attempted = format!("plugin {name:?}: none of plugins/{name}, examples/{name} and tests/plugins/{name} has a Cargo.toml, app.py or a .js file");
         Error::new(attempted, format!("there are: {names}"))
     })
 }

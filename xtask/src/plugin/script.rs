@@ -1,4 +1,4 @@
-//! Plugins in Python and JavaScript: their componentizers come from PyPI and npm, pinned in `plugins/sdk`.
+//! Plugins in Python and JavaScript: their componentizers come from PyPI and npm, pinned in `sdk`.
 //! Builds to `<target>/plugins/NAME.wasm` and does nothing while no input has changed.
 
 use std::fs;
@@ -118,7 +118,7 @@ fn defines(source: &str, interface: &str) -> bool {
 }
 
 fn sdk(layout: &Layout, language: Language) -> PathBuf {
-    layout.root.join("plugins/sdk").join(if language == Language::Python { "python" } else { "js" })
+    layout.root.join("sdk").join(if language == Language::Python { "python" } else { "js" })
 }
 
 fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
@@ -136,7 +136,7 @@ fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> 
     }
     componentize.args(["-w", &world, "componentize", "app"]);
     componentize.arg("-p").arg(folder).arg("-p").arg(&sdk).arg("-o").arg(output);
-    run(&mut componentize, "plugins/sdk/python/README.md says what a Python plugin needs")
+    run(&mut componentize, "sdk/python/README.md says what a Python plugin needs")
 }
 
 fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
@@ -152,7 +152,7 @@ fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()>
     let mut componentize = Command::new(packages.join("node_modules/.bin/componentize-qjs"));
     componentize.current_dir(&layout.root).args(["--wit", "wit", "--world", &world]);
     componentize.args(["--sync", "--js"]).arg(source).arg("--output").arg(output);
-    run(&mut componentize, "plugins/sdk/js/README.md says what a JavaScript plugin needs")
+    run(&mut componentize, "sdk/js/README.md says what a JavaScript plugin needs")
 }
 
 #[cfg(test)]

@@ -1,0 +1,481 @@
+//! `cargo xtask bench --against BINARY`: two builds of hostler in one run, pair by pair. A second server of the earlier
+//! build runs beside them and is paired in the same way: it shows how far two servers of one build differ here.
+
+use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::paired::{self, Interval};
+use super::server::{self, Server};
+use super::{Cell, PREDICT, Target, Wire, grpc, load, machine, number, report, write_bodies};
+use xtask::command::{output, step};
+use xtask::error::{Attempt, Error, Result};
+use xtask::layout::Layout;
+use xtask::{clients, onnxruntime, packages, plugin, serve};
+
+const USAGE: &str =
+    "bench --against BINARY [--seconds N] [--rounds PAIRS] [--only ROW] [--quick] [--hostler PATH]";
+const MARKERS: [&str; 2] = ["<!-- against:begin -->", "<!-- against:end -->"];
+const MANIFEST: &str = "bench/data/against.toml";
+const CONNECTIONS: u32 = 100;
+/// With fewer pairs the interval is wider than what is to be seen.
+const PAIRS_MIN: usize = 20;
+
+/// What is asked of each server: the model that the row is named after, and what a right answer contains.
+struct Row {
+    name: &'static str,
+    expected: &'static str,
+    grpc: bool,
+}
+
+const ROWS: [Row; 5] = [
+    Row { name: "plain", expected: "probabilities", grpc: false },
+    Row { name: "reused", expected: "churn", grpc: false },
+    Row { name: "fresh", expected: "churn", grpc: false },
+    Row { name: "batched", expected: "churn", grpc: false },
+    Row { name: "plain-grpc", expected: "", grpc: true },
+];
+
+struct Options {
+    /// The earlier build.
+    binary: PathBuf,
+    /// The later build, if it is not to be built here.
+    hostler: Option<PathBuf>,
+    seconds: u64,
+    pairs: usize,
+    quick: bool,
+    only: Option<String>,
+}
+
+/// Three servers that run beside each other: the earlier build twice, and the later one.
+struct Servers {
+    before: Server,
+    again: Server,
+    after: Server,
+}
+
+/// All pairs of one row.
+struct Measured {
+    row: &'static str,
+    before: Vec<Cell>,
+    after: Vec<Cell>,
+    /// What the later build costs of the earlier one, pair by pair.
+    change: Vec<Cost>,
+    /// The same of the earlier build's second server.
+    same: Vec<Cost>,
+    /// Requests to the earlier build, both servers of it, and to the later one that got no good answer.
+    failed: [u64; 2],
+}
+
+/// Ratios of two servers; above 1 the other one is dearer.
+#[derive(Clone, Copy)]
+struct Cost {
+    cpu: f64,
+    /// Time between two answers: the inverse of requests/s.
+    time: f64,
+}
+
+impl Cost {
+    fn of(cell: &Cell, base: &Cell) -> Cost {
+        Cost { cpu: cell.cpu_us / base.cpu_us, time: base.requests_per_s / cell.requests_per_s }
+    }
+}
+
+pub fn against(layout: &Layout, args: &[String]) -> Result<()> {
+    let options = parse(args)?;
+    check_program(&options.binary)?;
+    let built = layout.target()?.join("release/hostler");
+    if options.hostler.is_none() && same_file(&options.binary, &built) {
+        return Err(Error::new(
+            format!("bench: --against {}: the later build is put there", options.binary.display()),
+            "copy the earlier build to another place before its source changes",
+        ));
+    }
+    packages::debian_program("wrk")?;
+    packages::debian_program_of("h2load", "nghttp2-client")?;
+    let library = onnxruntime::library(layout)?;
+    let python = clients::packages(layout)?;
+    plugin::build_all(layout, true)?;
+    let later = match &options.hostler {
+        Some(path) => path.clone(),
+        None => serve::build_host(layout, true)?,
+    };
+    let folder = layout.target()?.join("bench");
+    write_bodies(layout, &python, &folder)?;
+    let mut script = Command::new("python3");
+    packages::see_packages(&mut script, &python);
+    output(script.current_dir(&layout.root).arg("bench/data/grpc_bodies.py").arg(&folder), "")?;
+    let busy_percent = machine::busy_percent()?;
+    machine::warn_if_busy(busy_percent);
+    let start =
+        |name, binary: &Path| server::hostler_named(layout, name, MANIFEST, [binary, &library, &folder]);
+    let servers = Servers {
+        before: start("hostler-before", &options.binary)?,
+        again: start("hostler-again", &options.binary)?,
+        after: start("hostler-after", &later)?,
+    };
+    let rows = ROWS.iter().filter(|row| options.only.as_ref().is_none_or(|only| only == row.name));
+    let rows: Vec<_> =
+        rows.map(|row| targets(layout, &python, &folder, row, &servers)).collect::<Result<_>>()?;
+    let measured = measure(layout, &options, &rows, &folder)?;
+
+    let mut machine = machine::describe(layout, &later, clients::REQUIREMENTS, busy_percent)?;
+    let builds = [("before", &options.binary), ("after", &later)];
+    for (name, binary) in builds {
+        let _ = writeln!(machine, "- {name}: {}", machine::build(binary)?);
+    }
+    let text = report(&options, &machine, &measured);
+    println!("{text}");
+    if !options.quick && options.only.is_none() {
+        report::write(&layout.root.join("docs/measured/performance.md"), &MARKERS, &text)?;
+    }
+    verdict(&options, &measured)
+}
+
+fn parse(args: &[String]) -> Result<Options> {
+    let (mut binary, mut hostler, mut only) = (None, None, None);
+    let (mut seconds, mut pairs, mut quick) = (None, None, false);
+    let mut args = args.iter();
+    let path = |arg: &str, value: Option<&String>| {
+        let path = value.ok_or_else(|| Error::new(format!("bench: {arg} needs a path"), USAGE))?;
+        std::path::absolute(path).attempting(|| format!("{arg} {path}"))
+    };
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--against" => binary = Some(path(arg, args.next())?),
+            "--hostler" => hostler = Some(path(arg, args.next())?),
+            "--seconds" => seconds = Some(number(arg, args.next())?),
+            "--rounds" => pairs = Some(number(arg, args.next())? as usize),
+            "--only" => only = args.next().cloned().or(Some(String::new())),
+            "--quick" => quick = true,
+            _ => {
+                return Err(Error::new(
+                    format!("bench: unexpected argument {arg:?} beside --against"),
+                    USAGE,
+                ));
+            }
+        }
+    }
+    let binary = binary.ok_or_else(|| Error::new("bench: --against needs a path", USAGE))?;
+    if let Some(only) = &only
+        && !ROWS.iter().any(|row| row.name == only)
+    {
+        let names = ROWS.map(|row| row.name).join(", ");
+        return Err(Error::new(
+            format!("bench: --only {only:?}: there is no such row"),
+            format!("rows: {names}"),
+        ));
+    }
+    let pairs = pairs.unwrap_or(if quick { 2 } else { PAIRS_MIN });
+    if pairs < PAIRS_MIN && !quick {
+        return Err(Error::new(
+            format!(
+                "bench: --rounds {pairs}: fewer than {PAIRS_MIN} pairs tell 3 % from noise on no machine"
+            ),
+            format!("ask for {PAIRS_MIN} or more, or add --quick to see only whether all works"),
+        ));
+    }
+    let seconds = seconds.unwrap_or(if quick { 1 } else { 2 });
+    Ok(Options { binary, hostler, seconds, pairs, quick, only })
+}
+
+/// Refuses what cannot be a program before anything is built.
+fn check_program(path: &Path) -> Result<()> {
+    let refused = |why: &str| {
+        let mend =
+            "give the path of a hostler that was built before, such as a copy of target/release/hostler";
+        Err(Error::new(format!("bench: --against {}: {why}", path.display()), mend))
+    };
+    match std::fs::metadata(path) {
+        Err(cause) => refused(&cause.to_string()),
+        Ok(file) if !file.is_file() => refused("it is not a file"),
+        Ok(file) if file.permissions().mode() & 0o111 == 0 => refused("it is not executable"),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+/// One row at each of the servers, after each has given the right answer and has been under load for a moment.
+fn targets<'a>(
+    layout: &Layout,
+    python: &Path,
+    folder: &Path,
+    row: &'static Row,
+    servers: &'a Servers,
+) -> Result<[Target<'a>; 3]> {
+    let servers = [&servers.before, &servers.again, &servers.after];
+    let mut wires = [Wire::Json; 3];
+    if row.grpc {
+        let body = folder.join(row.name).with_extension("grpc");
+        let calls = servers.map(|server| (body.clone(), server.grpc));
+        for (wire, answer) in wires.iter_mut().zip(grpc::ask(&layout.root, python, &calls)?) {
+            *wire = Wire::Grpc { answer };
+        }
+    }
+    let mut wires = wires.into_iter();
+    let targets = servers.map(|server| Target {
+        name: row.name,
+        server,
+        expected: row.expected,
+        path: PREDICT,
+        wire: wires.next().unwrap_or(Wire::Json),
+        connections: &[CONNECTIONS],
+    });
+    for (name, target) in ["before", "before, second server", "after"].iter().zip(&targets) {
+        let warmed = super::check(target, folder).and_then(|()| load(layout, target, 10, 1, folder));
+        warmed.attempting(|| format!("the build {name}"))?;
+    }
+    Ok(targets)
+}
+
+/// Pair by pair, and in each of them row by row, so that a slow minute hits all of them.
+fn measure(layout: &Layout, options: &Options, rows: &[[Target; 3]], folder: &Path) -> Result<Vec<Measured>> {
+    let measure = |target: &Target| {
+        let cell = load(layout, target, CONNECTIONS, options.seconds, folder)?;
+        match cell.requests_per_s > 0.0 && cell.cpu_us > 0.0 {
+            true => Ok(cell),
+            false => Err(Error::new(format!("{}: no answer in {} s", target.name, options.seconds), "")),
+        }
+    };
+    let mut all: Vec<Measured> = rows.iter().map(|[target, ..]| Measured::new(target.name)).collect();
+    for pair in 0..options.pairs {
+        for ([before, again, after], measured) in rows.iter().zip(&mut all) {
+            // A B, then B A: what drifts with time hits both alike.
+            let in_turn = |first: &Target, second: &Target| {
+                if pair % 2 == 0 {
+                    let first = measure(first)?;
+                    Ok((first, measure(second)?))
+                } else {
+                    let second = measure(second)?;
+                    Ok((measure(first)?, second))
+                }
+            };
+            let change: (Cell, Cell) = in_turn(before, after)?;
+            let same: (Cell, Cell) = in_turn(before, again)?;
+            measured.add(change, same);
+            step(&format!("pair {}/{}: {}", pair + 1, options.pairs, measured.last()));
+        }
+    }
+    Ok(all)
+}
+
+impl Measured {
+    fn new(row: &'static str) -> Measured {
+        let (before, after, change, same) = Default::default();
+        Measured { row, before, after, change, same, failed: [0, 0] }
+    }
+
+    fn add(&mut self, (before, after): (Cell, Cell), same: (Cell, Cell)) {
+        let failed = |cell: &Cell| cell.failed + cell.health_failed;
+        self.change.push(Cost::of(&after, &before));
+        self.same.push(Cost::of(&same.1, &same.0));
+        self.failed[0] += failed(&before) + failed(&same.0) + failed(&same.1);
+        self.failed[1] += failed(&after);
+        self.before.push(before);
+        self.after.push(after);
+    }
+
+    fn last(&self) -> String {
+        let cpu = |costs: &[Cost]| costs.last().map_or(f64::NAN, |cost| cost.cpu);
+        format!("{:<10} CPU {:.3}, A/A {:.3}", self.row, cpu(&self.change), cpu(&self.same))
+    }
+
+    /// What is judged: its name, its values before and after, and its costs.
+    fn measures(&self) -> [Measure; 2] {
+        let median = |cells: &[Cell], value: fn(&Cell) -> f64| {
+            paired::median(&cells.iter().map(value).collect::<Vec<_>>())
+        };
+        let costs = |costs: &[Cost], value: fn(&Cost) -> f64| costs.iter().map(value).collect::<Vec<_>>();
+        let measure = |name, digits, value: fn(&Cell) -> f64, cost: fn(&Cost) -> f64| Measure {
+            name,
+            digits,
+            values: [median(&self.before, value), median(&self.after, value)],
+            change: costs(&self.change, cost),
+            same: costs(&self.same, cost),
+        };
+        [
+            measure("CPU us/request", 1, |cell| cell.cpu_us, |cost| cost.cpu),
+            measure("requests/s", 0, |cell| cell.requests_per_s, |cost| cost.time),
+        ]
+    }
+}
+
+struct Measure {
+    name: &'static str,
+    digits: usize,
+    values: [f64; 2],
+    change: Vec<f64>,
+    same: Vec<f64>,
+}
+
+impl Measure {
+    /// Whether the cost has stayed, in words; none for too few pairs.
+    fn verdict(&self) -> Option<(bool, &'static str)> {
+        let (change, same) = (paired::interval(&self.change)?, paired::interval(&self.same)?);
+        Some(match paired::within(change, same) {
+            true if change.high <= paired::TOLERANCE => (true, "within 3 %"),
+            true => (true, "within A/A"),
+            false => (false, "over 3 %"),
+        })
+    }
+}
+
+fn report(options: &Options, machine: &str, measured: &[Measured]) -> String {
+    let mut text = format!(
+        "Command: `cargo xtask bench --against BINARY --seconds {} --rounds {}`\n\n{machine}\n\
+         Medians of {} pairs, {CONNECTIONS} connections. Costs are ratios of each pair (CPU after : before, requests/s\n\
+         before : after; above 1 is dearer) with the 95 % interval of their median.\n\n",
+        options.seconds, options.pairs, options.pairs
+    );
+    text += "| target | measure | before | after | cost | cost of A/A | failed | verdict |\n";
+    text += "|---|---|---:|---:|---:|---:|---:|---|\n";
+    for row in measured {
+        for measure in row.measures() {
+            let (name, digits, [before, after]) = (measure.name, measure.digits, measure.values);
+            let verdict = match measure.verdict() {
+                _ if row.failed[1] > row.failed[0] => "requests failed",
+                Some((_, words)) => words,
+                None => "too few pairs",
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {name} | {before:.digits$} | {after:.digits$} | {} | {} | {} | {verdict} |",
+                row.row,
+                shown(&measure.change),
+                shown(&measure.same),
+                row.failed[0] + row.failed[1],
+            );
+        }
+    }
+    text
+}
+
+fn shown(ratios: &[f64]) -> String {
+    match paired::interval(ratios) {
+        Some(Interval { median, low, high }) => format!("{median:.3} ({low:.3}–{high:.3})"),
+        None => format!("{:.3}", paired::median(ratios)),
+    }
+}
+
+/// An error if a cost has grown, so that a script can tell.
+fn verdict(options: &Options, measured: &[Measured]) -> Result<()> {
+    let mut over = Vec::new();
+    for row in measured {
+        if row.failed[1] > row.failed[0] {
+            over.push(format!("{}: {} requests failed", row.row, row.failed[1]));
+        }
+        for measure in row.measures() {
+            if let Some((false, words)) = measure.verdict() {
+                over.push(format!("{}: {} {words}: {}", row.row, measure.name, shown(&measure.change)));
+            }
+        }
+    }
+    match over.is_empty() || options.quick {
+        true => Ok(()),
+        false => Err(Error::new("bench: the later build is dearer than the earlier one", over.join("\n"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    fn cell(cpu_us: f64, requests_per_s: f64, failed: u64) -> Cell {
+        Cell {
+            target: "plain",
+            connections: CONNECTIONS,
+            requests_per_s,
+            p50_us: 1.0,
+            p99_us: 1.0,
+            failed,
+            cpu_us,
+            rss_mb: 1.0,
+            health_p99_us: 1.0,
+            health_failed: 0,
+        }
+    }
+
+    /// 20 pairs of a build that costs `cpu` times as much and answers `rate` times as many; A/A spreads by `noise`.
+    fn measured(cpu: f64, rate: f64, noise: f64, failed: u64) -> Measured {
+        let mut measured = Measured::new("plain");
+        for pair in 0..20 {
+            let same = if pair % 2 == 0 { 1.0 + noise } else { 1.0 / (1.0 + noise) };
+            measured.add(
+                (cell(20.0, 1000.0, 0), cell(20.0 * cpu, 1000.0 * rate, failed)),
+                (cell(20.0, 1000.0, 0), cell(20.0 * same, 1000.0 / same, 0)),
+            );
+        }
+        measured
+    }
+
+    fn options(args: &str) -> Options {
+        parse(&words(args)).expect("good arguments")
+    }
+
+    #[test]
+    fn fewer_than_twenty_pairs_are_refused_unless_it_is_only_a_look() {
+        assert_eq!(options("--against a").pairs, 20);
+        assert_eq!(options("--rounds 30 --against a").pairs, 30);
+        assert_eq!(options("--against a --quick").pairs, 2);
+        assert_eq!(options("--against a --quick --rounds 3").pairs, 3);
+        let cases = [
+            ("--against a --rounds 19", "--quick"),
+            ("--against a --only nothing", "rows: plain, reused, fresh, batched, plain-grpc"),
+            ("--against a --only", "rows: plain"),
+            ("--against", "needs a path"),
+            ("--against a --batching", "unexpected argument \"--batching\""),
+        ];
+        for (args, expected) in cases {
+            let error = parse(&words(args)).map(|_| ()).expect_err(args).to_string();
+            assert!(error.contains(expected), "{args}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused_with_the_reason() {
+        let folder = std::env::temp_dir();
+        let cases = [
+            (folder.join("no-such-hostler"), "No such file"),
+            (folder.clone(), "not a file"),
+            (Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"), "not executable"),
+        ];
+        for (path, expected) in cases {
+            let error = check_program(&path).expect_err("refused").to_string();
+            assert!(error.contains(expected) && error.contains("target/release/hostler"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_verdict_is_by_either_measure_and_by_failures() {
+        let judge = |measured: Measured| {
+            let options = options("--against a");
+            let text = report(&options, "- machine\n", std::slice::from_ref(&measured));
+            (text, verdict(&options, &[measured]).map_err(|error| error.to_string()))
+        };
+        let (text, fine) = judge(measured(1.02, 0.99, 0.0, 0));
+        assert!(text.contains("| plain | CPU us/request | 20.0 | 20.4 | 1.020 (1.020–1.020) |"), "{text}");
+        assert!(text.contains("| 1.000 (1.000–1.000) | 0 | within 3 % |") && fine.is_ok(), "{text}");
+        let (text, noisy) = judge(measured(1.05, 0.99, 0.06, 0));
+        assert!(text.contains("within A/A") && noisy.is_ok(), "{text}");
+        let (text, dearer) = judge(measured(1.05, 1.0, 0.0, 0));
+        let dearer = dearer.expect_err("5 % more CPU");
+        assert!(
+            text.contains("over 3 %") && dearer.contains("plain: CPU us/request over 3 %: 1.050"),
+            "{dearer}"
+        );
+        let (_, slower) = judge(measured(1.0, 0.9, 0.0, 0));
+        assert!(slower.expect_err("a tenth fewer answers").contains("requests/s over 3 %: 1.111"));
+        let (text, failed) = judge(measured(0.5, 2.0, 0.0, 1));
+        assert!(
+            text.contains("requests failed") && failed.expect_err("failures").contains("20 requests failed")
+        );
+    }
+}

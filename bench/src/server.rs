@@ -1,0 +1,338 @@
+//! The servers under test: started on free ports of 127.0.0.1, watched through /proc, ended when dropped.
+
+use std::cell::{Cell, RefCell};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use super::http::Connection;
+use xtask::command::{not_started, step};
+use xtask::error::{Attempt, Error, Result};
+use xtask::layout::Layout;
+use xtask::onnxruntime;
+use xtask::packages::see_packages;
+
+/// Enough to import Python's packages or to compile a plugin on a slow machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// No first line of a server is longer.
+const LINE_BYTES_MAX: u64 = 1 << 10;
+
+pub struct Server {
+    /// Of HTTP; 0 if it has none.
+    pub port: u16,
+    /// Of gRPC; 0 if it has none.
+    pub grpc: u16,
+    /// Answers 200 at once when the server lives.
+    pub health: &'static str,
+    process: RefCell<Process>,
+    /// Starts it again, on the same ports; none if its crash ends the benchmark.
+    again: Option<Box<dyn Fn() -> Result<Child>>>,
+    crashes: Cell<u32>,
+}
+
+struct Process {
+    child: Child,
+    /// Processes that it started and that work for it.
+    parts: Vec<u32>,
+}
+
+const HEALTH: &str = "/health";
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Process {
+    fn end(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        // What a server that crashed leaves behind. A number may have gone to somebody else meanwhile.
+        for id in &self.parts {
+            if fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.contains(STUB)) {
+                drop(Command::new("kill").args(["-KILL", &id.to_string()]).status());
+            }
+        }
+    }
+}
+
+/// The program that runs an instance of a model in Python for Triton.
+const STUB: &str = "triton_python_backend_stub";
+
+/// Hostler, whose first line on stdout names the port that it was given.
+pub fn hostler(
+    layout: &Layout,
+    manifest: &str,
+    binary: &Path,
+    library: &Path,
+    logs: &Path,
+) -> Result<Server> {
+    hostler_named(layout, "hostler", manifest, [binary, library, logs])
+}
+
+/// The same under a name of its own, which its log has too: for several builds beside each other.
+pub fn hostler_named(
+    layout: &Layout,
+    name: &str,
+    manifest: &str,
+    [binary, library, logs]: [&Path; 3],
+) -> Result<Server> {
+    let mut command = bound_to_this_process(binary);
+    command.current_dir(&layout.root).env(onnxruntime::VARIABLE, library);
+    command.args([
+        "serve",
+        manifest,
+        "--http",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--grpc",
+        "127.0.0.1:0",
+    ]);
+    let log = logs.join(name).with_extension("log");
+    let mut child = start(command.stdout(Stdio::piped()), &log)?;
+    let stdout = child.stdout.take();
+    let mut server = Server::new([0, 0], HEALTH, child);
+    let line = listening_line(stdout);
+    let ports = parse_port(&line, "http=").zip(parse_port(&line, "grpc="));
+    (server.port, server.grpc) = ports.ok_or_else(|| not_hostler(name, binary, &line, &log))?;
+    server.wait_until_ready(name, &log)?;
+    Ok(server)
+}
+
+/// The least that a gRPC server of Hostler's making can cost: `bench/floor/grpc.rs`.
+pub fn grpc_floor(binary: &Path, logs: &Path) -> Result<Server> {
+    let mut command = bound_to_this_process(binary);
+    let log = logs.join("grpc-floor.log");
+    let mut child = start(command.arg("127.0.0.1:0").stdout(Stdio::piped()), &log)?;
+    let stdout = child.stdout.take();
+    let mut server = Server::new([0, 0], HEALTH, child);
+    let line = listening_line(stdout);
+    server.grpc = parse_port(&line, "grpc=").ok_or_else(|| did_not_start("grpc-floor", &log))?;
+    Ok(server)
+}
+
+/// FastAPI on uvicorn: one process, its fastest event loop and parser, no access log.
+pub fn fastapi(
+    layout: &Layout,
+    packages: &Path,
+    logs: &Path,
+    app: &str,
+    variables: &[(&str, &str)],
+) -> Result<Server> {
+    let port = free_port()?;
+    let mut command = bound_to_this_process(Path::new("python3"));
+    see_packages(&mut command, packages);
+    command.current_dir(&layout.root).envs(variables.iter().copied());
+    command.args(["-m", "uvicorn", "--app-dir", "bench/data", &format!("{app}:app")]);
+    command.args(["--host", "127.0.0.1"]);
+    command.args(["--port", &port.to_string(), "--loop", "uvloop", "--http", "httptools"]);
+    command.args(["--no-access-log", "--log-level", "warning"]);
+    let log = logs.join("fastapi.log");
+    let child = start(command.stdout(Stdio::null()), &log)?;
+    let server = Server::new([port, 0], HEALTH, child);
+    server.wait_until_ready("fastapi", &log)?;
+    Ok(server)
+}
+
+/// Triton with the models of a folder; its Python backend has a process for each instance of a model.
+pub fn triton(program: &Path, models: &Path, logs: &Path) -> Result<Server> {
+    let (port, grpc) = (free_port()?, free_port()?);
+    let (program, models, log) = (program.to_owned(), models.display().to_string(), logs.join("triton.log"));
+    let again = move || {
+        let mut command = bound_to_this_process(&program);
+        command.arg(format!("--model-repository={models}"));
+        command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-metrics=false"]);
+        command.args([format!("--http-port={port}"), format!("--grpc-port={grpc}")]);
+        start(command.stdout(Stdio::null()), &log)
+    };
+    let mut server = Server::new([port, grpc], "/v2/health/ready", again()?);
+    server.wait_until_ready("triton", &logs.join("triton.log"))?;
+    server.find_parts();
+    server.again = Some(Box::new(again));
+    Ok(server)
+}
+
+/// Processes that any thread of a process has started.
+fn children(id: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().map_while(|id| id.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+impl Server {
+    fn new([port, grpc]: [u16; 2], health: &'static str, child: Child) -> Self {
+        let process = RefCell::new(Process { child, parts: Vec::new() });
+        Server { port, grpc, health, process, again: None, crashes: Cell::new(0) }
+    }
+
+    fn find_parts(&self) {
+        let mut process = self.process.borrow_mut();
+        process.parts = children(process.child.id());
+    }
+
+    /// Starts it again if it has crashed and can be; says whether it was.
+    pub fn revive(&self, logs: &Path) -> Result<bool> {
+        let Some(again) = &self.again else { return Ok(false) };
+        if matches!(self.process.borrow_mut().child.try_wait(), Ok(None)) {
+            return Ok(false);
+        }
+        self.crashes.set(self.crashes.get() + 1);
+        // What is left of the old one.
+        self.process.borrow_mut().end();
+        self.process.replace(Process { child: again()?, parts: Vec::new() });
+        self.wait_until_ready("triton", &logs.join("triton.log"))?;
+        self.find_parts();
+        Ok(true)
+    }
+
+    /// How often it has crashed.
+    pub fn crashes(&self) -> u32 {
+        self.crashes.get()
+    }
+
+    /// Waits until it says that it lives.
+    fn wait_until_ready(&self, name: &str, log: &Path) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < START_LIMIT {
+            let answer = Connection::open(self.port)
+                .and_then(|mut connection| connection.request("GET", self.health, b""));
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            if !matches!(self.process.borrow_mut().child.try_wait(), Ok(None)) {
+                break;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        Err(did_not_start(name, log))
+    }
+
+    /// User and system time of all its threads and parts, those that ended included.
+    pub fn cpu(&self) -> Result<Duration> {
+        self.all(|id| {
+            let text = proc_file(id, "stat")?;
+            parse_cpu(&text).ok_or_else(|| Error::new(format!("/proc/{id}/stat: cannot read {text:?}"), ""))
+        })
+    }
+
+    pub fn rss_mb(&self) -> Result<f64> {
+        self.all(|id| {
+            let text = proc_file(id, "status")?;
+            let kb = text
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
+            // A process that has ended has no memory left to show.
+            kb.map(|kb| kb / 1024.0)
+                .ok_or_else(|| Error::new(format!("the server on port {} has ended", self.port), ""))
+        })
+    }
+
+    /// The sum over its processes.
+    fn all<T: std::iter::Sum>(&self, one: impl Fn(u32) -> Result<T>) -> Result<T> {
+        let process = self.process.borrow();
+        std::iter::once(process.child.id()).chain(process.parts.iter().copied()).map(one).sum()
+    }
+}
+
+fn proc_file(id: u32, name: &str) -> Result<String> {
+    let path = format!("/proc/{id}/{name}");
+    fs::read_to_string(&path).attempting(|| format!("read {path}"))
+}
+
+/// Fields 14 and 15, in hundredths of a second; counted behind the name, which may hold blanks and parentheses.
+fn parse_cpu(stat: &str) -> Option<Duration> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
+}
+
+/// A command that the kernel ends with this process, however this one ends; `setpriv` becomes the program itself.
+fn bound_to_this_process(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+fn start(command: &mut Command, log: &Path) -> Result<Child> {
+    step(&format!("start {}", log.file_stem().unwrap_or_default().to_string_lossy()));
+    let stderr = File::create(log).attempting(|| format!("create {}", log.display()))?;
+    command.stdin(Stdio::null()).stderr(stderr);
+    command.spawn().map_err(|cause| not_started(command, &cause, "setpriv is in Debian's package util-linux"))
+}
+
+/// The first line, `listening http=127.0.0.1:PORT grpc=...`. What follows is read and dropped, so that the pipe never
+/// fills. Empty if the server ended without it or did not write it within [`START_LIMIT`].
+fn listening_line(stdout: Option<ChildStdout>) -> String {
+    let stdout = stdout.expect("invariant: stdout is piped");
+    let (sender, receiver) = mpsc::channel();
+    spawn(move || {
+        let (mut stdout, mut line) = (BufReader::new(stdout), Vec::new());
+        drop(stdout.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line));
+        drop(sender.send(String::from_utf8_lossy(&line).into_owned()));
+        std::io::copy(&mut stdout, &mut std::io::sink())
+    });
+    receiver.recv_timeout(START_LIMIT).unwrap_or_default()
+}
+
+/// Why a program is not one that can be measured: it ended or kept silent, or it said something else.
+fn not_hostler(name: &str, binary: &Path, line: &str, log: &Path) -> Error {
+    if line.is_empty() {
+        return did_not_start(&format!("{name} ({})", binary.display()), log);
+    }
+    Error::new(
+        format!(
+            "{name} ({}) is not a hostler with HTTP and gRPC: it said {:?}",
+            binary.display(),
+            line.trim_end()
+        ),
+        "expected `listening http=ADDRESS grpc=ADDRESS ...` as the first line of its output",
+    )
+}
+
+fn parse_port(line: &str, interface: &str) -> Option<u16> {
+    let address =
+        line.strip_prefix("listening ")?.split_whitespace().find_map(|word| word.strip_prefix(interface))?;
+    address.rsplit(':').next()?.parse().ok()
+}
+
+fn did_not_start(name: &str, log: &Path) -> Error {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+    Error::new(format!("{name} did not start"), format!("end of {}:\n{tail}", PathBuf::from(log).display()))
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    Ok(listener.attempting(|| "find a free port on 127.0.0.1".to_owned())?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_is_counted_behind_a_hostile_process_name() {
+        let stat = "12 (a) b ( c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 9 0 1 2 3";
+        assert_eq!(parse_cpu(stat), Some(Duration::from_secs(2)));
+        assert_eq!(parse_cpu("12 (a"), None);
+    }
+
+    #[test]
+    fn port_is_found_in_the_contract_line_only() {
+        let line = "listening http=127.0.0.1:8123 grpc=127.0.0.1:8 admin=127.0.0.1:9\n";
+        assert_eq!(parse_port(line, "http="), Some(8123));
+        assert_eq!(parse_port(line, "grpc="), Some(8));
+        assert_eq!(parse_port("error: no such file\n", "http="), None);
+    }
+}

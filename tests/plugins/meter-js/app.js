@@ -1,0 +1,20 @@
+// A model that answers what it was asked and counts itself: metrics with labels. `tests/plugins/meter-py` is the same in
+// Python.
+
+import * as hostler from "../../../sdk/js/hostler.js";
+
+export const model = hostler.model({
+  metadata() {
+    const message = hostler.spec("message", "BYTES", [-1]);
+    return { inputs: [message], outputs: [message] };
+  },
+  predict(request, inputs) {
+    const elements = hostler.elements(hostler.named(inputs, "message"));
+    hostler.counter("answers", "Answers given.", ["model"]).add([request.model()], 1);
+    hostler.gaugeOf("elements", "Elements of the last request.").set([], elements.length);
+    hostler.histogram("lengths", "Bytes of elements.", [1, 10, 100]).observe([], elements[0].length);
+    // What is wrong is an error of the contract, which the caller gets.
+    if (hostler.flag(request, "again")) hostler.counter("answers", "Something else.");
+    return inputs;
+  },
+});

@@ -1,0 +1,17 @@
+//! The building blocks of `cargo xtask` and of the benchmark: where things are, how they are fetched and built.
+//!
+//! Depends on the standard library only, because it is compiled before everything else. It knows nothing of how the
+//! host works inside.
+
+pub mod clients;
+pub mod command;
+pub mod content;
+pub mod error;
+pub mod layout;
+pub mod lint;
+pub mod onnxruntime;
+pub mod packages;
+pub mod plugin;
+pub mod serve;
+pub mod test;
+pub mod triton;
