@@ -3,9 +3,11 @@
 #   docker build -t hostler .
 #   docker run --rm -p 127.0.0.1:8000:8000 -p 127.0.0.1:8002:8002 hostler
 #
-# 8000 answers predictions; 8002 is administration and metrics: publish it to those who operate the host only.
-# To serve something else, mount a folder and name its manifest: `docker run -v ./mine:/mine:ro hostler serve
-# /mine/hostler.toml --http 0.0.0.0:8000 --admin 0.0.0.0:8002`.
+# Port 8000 serves predictions. Port 8002 serves administration and metrics: publish it only to the
+# operators of the host. To serve something else, mount a folder and pass its manifest:
+#
+#   docker run -v ./mine:/mine:ro hostler serve /mine/hostler.toml \
+#     --http 0.0.0.0:8000 --admin 0.0.0.0:8002
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
@@ -22,7 +24,7 @@ RUN mkdir /out \
     && cp /target/release/hostler /out/
 
 FROM debian:bookworm-slim
-# libstdc++ is for ONNX Runtime.
+# ONNX Runtime needs libstdc++.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
@@ -30,13 +32,13 @@ RUN apt-get update \
 COPY --from=build /out/hostler /usr/local/bin/
 COPY --from=build /out/libonnxruntime.so /usr/local/lib/
 WORKDIR /srv/hostler
-# The manifest names the plugin relative to itself, so the folders lie here as in the repository.
+# The manifest's path of the plugin is relative, so the folders are laid out as in the repository.
 COPY --from=build /src/examples/bankchurn examples/bankchurn
 COPY --from=build /src/plugins/bin/churn.wasm plugins/bin/
 ENV ORT_DYLIB_PATH=/usr/local/lib/libonnxruntime.so
 USER hostler
 EXPOSE 8000 8002
-# The image has no curl; bash speaks enough HTTP for a status line.
+# The image has no curl; bash can send a request and read the status line.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/8000; printf 'GET /health HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; head -1 <&3 | grep -q ' 200 '"]
 ENTRYPOINT ["hostler"]

@@ -1,4 +1,4 @@
-//! Makes Rust of `host/proto/inference.proto`, in Rust alone: no compiler of the C++ world is asked for.
+//! Generates Rust code from `host/proto/inference.proto`, without `protoc` or a C++ compiler.
 
 use prost::Message;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=host/proto/inference.proto");
     let files = protox::compile(["inference.proto"], ["host/proto"])?;
 
-    // What reflection tells a client about the service.
+    // The description of the service that reflection returns to clients.
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let mut described = files.clone();
     for file in &mut described.file {
@@ -26,20 +26,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("shapes.rs"), shapes.source())?;
 
     tonic_prost_build::configure()
-        // Contents of tensors are slices of the message as it arrived.
+        // Tensor contents are slices of the received message.
         .bytes(".")
-        // Parameters keep one order, and a map without entries costs nothing.
+        // Parameters have a stable order, and an empty map costs nothing.
         .btree_map(".")
         .use_arc_self(true)
-        // `ModelInfer` has a way of its own, so the service lacks it.
+        // The host handles `ModelInfer` separately, so the service does not implement it.
         .generate_default_stubs(true)
-        // Counts what a message becomes before it is built.
+        // Computes the memory that a message would take before it is decoded.
         .codec_path("crate::proto::codec::BoundedCodec")
         .compile_fds(files)?;
     Ok(())
 }
 
-/// A field, with the numbers that `descriptor.proto` has for types and labels.
+/// A field. `kind` is the number that `descriptor.proto` has for its type.
 struct Field {
     number: i32,
     kind: i32,
@@ -56,7 +56,7 @@ const MESSAGE: i32 = 11;
 const BYTES: i32 = 12;
 const REPEATED: i32 = 3;
 
-/// The messages of a file by their full names, each with its fields and whether it is an entry of a map.
+/// Messages by full name, each with its fields and whether it is an entry of a map.
 #[derive(Default)]
 struct Shapes(BTreeMap<String, (Vec<Field>, bool)>);
 
@@ -76,7 +76,8 @@ impl Shapes {
         self.0.insert(name, (message.field.iter().map(field).collect(), is_entry));
     }
 
-    /// Bytes of a message in Rust, a little more rather than less.
+    /// Returns the size of a message in Rust in bytes: an estimate that is rather too large than
+    /// too small.
     fn size(&self, message: &str) -> usize {
         let size = |field: &Field| match field.kind {
             _ if field.repeated => 24,
@@ -116,7 +117,7 @@ impl Shapes {
             let size = self.size(name);
             let shape = format!("Shape {{ size: {size}, fields: &[{fields}] }}");
             let _ = writeln!(source, "pub static {constant}: Shape = {shape};");
-            // Only these are sent by themselves.
+            // Only top-level messages are sent alone.
             if let [_, _, message] = name.split('.').collect::<Vec<_>>()[..] {
                 let _ = writeln!(
                     source,
@@ -124,7 +125,7 @@ impl Shapes {
                 );
             }
         }
-        // The same parameters belong to requests, inputs and outputs.
+        // Requests, inputs and outputs have the same parameters.
         let _ = writeln!(
             source,
             "pub static INFER_PARAMETERS_ENTRY: &Shape = &{};",
@@ -134,7 +135,7 @@ impl Shapes {
     }
 }
 
-/// `.inference.A.BEntry` as the name of a constant.
+/// Returns the name of a message's constant: `INFERENCE_A_BENTRY` for `.inference.A.BEntry`.
 fn constant(message: &str) -> String {
     message.trim_start_matches('.').replace('.', "_").to_uppercase()
 }

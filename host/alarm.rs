@@ -14,16 +14,16 @@ use tokio::time::Sleep;
 
 thread_local! {
     /// Of the task that is polled.
-    static ALARM: Cell<Option<Box<Alarm>>> = const { Cell::new(None) };
+    static TASK_TIMER: Cell<Option<Box<TaskTimer>>> = const { Cell::new(None) };
 }
 
-struct Alarm {
+struct TaskTimer {
     /// Whom it wakes: a part of the task that is polled with another waker cannot share it.
     waker: Waker,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Alarm {
+impl TaskTimer {
     fn poll(&mut self, deadline: Instant) -> Poll<()> {
         if let Some(timer) = self.timer.as_mut().filter(|timer| !timer.is_elapsed()) {
             if timer.deadline().into_std() <= deadline {
@@ -47,11 +47,12 @@ impl Alarm {
 /// Gives the waits of a task, as far as its own waker polls them, an alarm that they share.
 pub async fn shared<T>(task: impl Future<Output = T>) -> T {
     let mut task = pin!(task);
-    let mut own: Option<Box<Alarm>> = None;
+    let mut own: Option<Box<TaskTimer>> = None;
     poll_fn(|context| {
         let alarm = own.take().filter(|alarm| alarm.waker.will_wake(context.waker()));
-        let alarm = alarm.unwrap_or_else(|| Box::new(Alarm { waker: context.waker().clone(), timer: None }));
-        let lent = Lent { outer: ALARM.replace(Some(alarm)), own: &mut own };
+        let alarm =
+            alarm.unwrap_or_else(|| Box::new(TaskTimer { waker: context.waker().clone(), timer: None }));
+        let lent = TimerScope { outer: TASK_TIMER.replace(Some(alarm)), own: &mut own };
         let poll = task.as_mut().poll(context);
         drop(lent);
         poll
@@ -60,14 +61,14 @@ pub async fn shared<T>(task: impl Future<Output = T>) -> T {
 }
 
 /// The alarm is where waits find it, and goes back, also if the task panics.
-struct Lent<'a> {
-    outer: Option<Box<Alarm>>,
-    own: &'a mut Option<Box<Alarm>>,
+struct TimerScope<'a> {
+    outer: Option<Box<TaskTimer>>,
+    own: &'a mut Option<Box<TaskTimer>>,
 }
 
-impl Drop for Lent<'_> {
+impl Drop for TimerScope<'_> {
     fn drop(&mut self) {
-        *self.own = ALARM.replace(self.outer.take());
+        *self.own = TASK_TIMER.replace(self.outer.take());
     }
 }
 
@@ -88,10 +89,10 @@ impl Future for Until {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
         if self.timer.is_none()
-            && let Some(mut alarm) = ALARM.take()
+            && let Some(mut alarm) = TASK_TIMER.take()
         {
             let poll = alarm.waker.will_wake(context.waker()).then(|| alarm.poll(deadline));
-            ALARM.set(Some(alarm));
+            TASK_TIMER.set(Some(alarm));
             if let Some(poll) = poll {
                 return poll;
             }
@@ -191,6 +192,6 @@ mod tests {
             assert!(waits(SHORT).await && task.await.unwrap());
         });
         nested.await;
-        assert!(ALARM.take().is_none(), "none is left behind");
+        assert!(TASK_TIMER.take().is_none(), "none is left behind");
     }
 }

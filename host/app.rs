@@ -14,9 +14,9 @@ use crate::policy::settings::Settings;
 use crate::policy::{LastGood, Loader, Policy, Reloader};
 use crate::router::Router;
 use crate::server::admin::Admin;
-use crate::server::grpc::{Calls, Grpc};
+use crate::server::grpc::{Grpc, GrpcCalls};
 use crate::server::plain::Public;
-use crate::server::{Capacity, CrossSite, Listener, Pool, Terms, Transfers, http};
+use crate::server::{Capacity, CrossSite, Listener, ListenerOptions, Pool, Transfers, http};
 use crate::shutdown::{self, Event, Readiness, Signals};
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -76,7 +76,7 @@ pub fn serve(options: &Options) -> Result<Infallible> {
     let reloader = Arc::new(Reloader::start(path.clone(), files, first, loader, last_good)?);
     let router =
         Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), settings.access_log, settings.limits));
-    let jobs = Jobs::start(crate::jobs::Parts {
+    let jobs = Jobs::start(crate::jobs::JobsConfig {
         store: Arc::new(MemoryStore::default()),
         router: Arc::clone(&router),
         metrics: Arc::clone(&metrics),
@@ -221,7 +221,7 @@ impl Serving {
         let plan = self.divide_descriptors(1 + usize::from(grpc.is_some()));
         let terms = |capacity, transfers| {
             let metrics = Arc::clone(&self.metrics);
-            Terms { limits, capacity, transfers, metrics }
+            ListenerOptions { limits, capacity, transfers, metrics }
         };
         let transfers = Arc::clone(&public.transfers);
         let capacity = Capacity {
@@ -309,10 +309,10 @@ impl Serving {
         &self,
         listener: Listener,
         public: &Public,
-        terms: Terms,
+        terms: ListenerOptions,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinHandle<()>> {
-        let calls = Calls::new(Grpc {
+        let calls = GrpcCalls::new(Grpc {
             router: Arc::clone(&self.router),
             readiness: Arc::clone(&self.readiness),
             reloader: Arc::clone(&public.reloader),

@@ -8,10 +8,10 @@ use crate::graph;
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::metrics::Metrics;
 use crate::output;
-use crate::plugin::{CONTRACT_VERSION, Engine, Grant, Plugin, Role};
+use crate::plugin::{CONTRACT_VERSION, Engine, Plugin, PluginSpec, Role};
 use crate::policy::files::{Files, hex_digest};
 use crate::policy::plan::{ModelName, Plan};
-use crate::policy::{Caller, Content, Description, Loader};
+use crate::policy::{Description, Loader, PolicyContent, RouteQuery};
 use crate::predict::{StepLog, StepRecord};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ pub enum Picture {
 
 /// Everything of a manifest, loaded and checked, without listeners.
 struct Loaded {
-    content: Arc<Content>,
+    content: Arc<PolicyContent>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -115,9 +115,9 @@ fn check_plugin(file: &Path) -> Result<bool> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let metrics = Metrics::new();
     let limits = PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() };
-    let grant = Grant::new(name.into(), limits, &engine, &metrics);
+    let grant = PluginSpec::new(name.into(), limits, &engine, &metrics);
     let plugin = Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default())?;
-    let anatomy = plugin.anatomy();
+    let anatomy = plugin.info();
     output::print(format_args!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm)));
     output::print(format_args!("contract: hostler:plugin@{CONTRACT_VERSION}"));
     if anatomy.roles.is_empty() {
@@ -234,7 +234,7 @@ pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<boo
     let files = Files::default();
     let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
     let Loaded { content, runtime } = Loaded::new(plan, &files)?;
-    let caller = Caller { request_id: "predict", header: &|_| None };
+    let caller = RouteQuery { request_id: "predict", header: &|_| None };
     let route = Arc::clone(content.resolve(&asked.model, version.as_deref(), &caller)?);
     let asked_time = asked.timeout_ms.map(|ms| Duration::from_millis(ms.get()));
     let limits = &content.plan.settings.limits;

@@ -66,7 +66,7 @@ impl Kind {
 /// Whose word an error's kind is. It decides what becomes of an error that leaves a plugin, and what a
 /// rollout counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ground {
+pub enum FaultOwner {
     /// The host's, about what it was asked to do.
     #[default]
     Host,
@@ -100,7 +100,7 @@ struct Inner {
     step: Option<String>,
     source: Option<String>,
     transient: bool,
-    ground: Ground,
+    ground: FaultOwner,
     is_graph_refusal: bool,
     is_unjudged: bool,
 }
@@ -124,7 +124,7 @@ impl Error {
             step: None,
             source: None,
             transient: false,
-            ground: Ground::Host,
+            ground: FaultOwner::Host,
             is_graph_refusal: false,
             is_unjudged: false,
         }))
@@ -199,13 +199,13 @@ impl Error {
     /// What is wrong is not in the caller's request, but in what was made of it.
     pub fn as_failure(mut self) -> Self {
         self.0.kind = Kind::Failed;
-        self.0.ground = Ground::Host;
+        self.0.ground = FaultOwner::Host;
         self.0.field = None;
         self
     }
 
     /// Detail for the log, never for the caller.
-    pub fn source(mut self, source: impl Into<String>) -> Self {
+    pub fn with_detail(mut self, source: impl Into<String>) -> Self {
         self.0.source.get_or_insert(source.into());
         self
     }
@@ -217,7 +217,7 @@ impl Error {
     }
 
     /// Says whose word the kind is.
-    pub fn ground(mut self, ground: Ground) -> Self {
+    pub fn owned_by(mut self, ground: FaultOwner) -> Self {
         self.0.ground = ground;
         self
     }
@@ -239,19 +239,19 @@ impl Error {
     /// the host says to a plugin about its call is no answer to the caller, who has not made that call.
     pub fn returned_by(self, plugin: &str) -> Self {
         match self.0.ground {
-            Ground::Caller => self,
-            Ground::Host if !self.0.kind.is_about_request() => self.plugin(plugin),
-            Ground::Host | Ground::Misuse => {
+            FaultOwner::Caller => self,
+            FaultOwner::Host if !self.0.kind.is_about_request() => self.plugin(plugin),
+            FaultOwner::Host | FaultOwner::Misuse => {
                 let what = format!("plugin \"{plugin}\": a host call failed with {}", self.0.kind.as_str());
                 self.into_failure(what).plugin(plugin)
             }
-            Ground::Maker | Ground::Plugin => self.settled().plugin(plugin),
+            FaultOwner::Maker | FaultOwner::Plugin => self.settled().plugin(plugin),
         }
     }
 
     /// What the error is for the caller: tensors that a plugin made are no fault of the caller's.
     pub fn settled(self) -> Self {
-        if self.0.ground != Ground::Maker || !self.0.kind.is_about_request() {
+        if self.0.ground != FaultOwner::Maker || !self.0.kind.is_about_request() {
             return self;
         }
         let plugin = self.plugin_name().unwrap_or_default();
@@ -261,7 +261,7 @@ impl Error {
 
     fn into_failure(mut self, what: String) -> Self {
         self.0.kind = Kind::Failed;
-        self.0.ground = Ground::Host;
+        self.0.ground = FaultOwner::Host;
         self.0.field = None;
         self.context(what)
     }
@@ -301,7 +301,7 @@ impl Error {
         self.0.transient
     }
 
-    pub fn whose(&self) -> Ground {
+    pub fn owner(&self) -> FaultOwner {
         self.0.ground
     }
 

@@ -4,7 +4,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use hostler::cli::Picture;
-use hostler::plugin::compiler::{self, child::Task};
+use hostler::plugin::compiler::{self, child::CompileTask};
 use hostler::{app, cli, drill, output, shutdown};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -170,7 +170,14 @@ fn main() -> ExitCode {
     let outcome = match command.action {
         Action::CompilePlugin(asked) => {
             let CompilePlugin { bytes, concurrent, threads, cpu_s, memory_bytes, parent } = asked;
-            return compiler::child::run(&Task { bytes, concurrent, threads, cpu_s, memory_bytes, parent });
+            return compiler::child::run(&CompileTask {
+                bytes,
+                concurrent,
+                threads,
+                cpu_s,
+                memory_bytes,
+                parent,
+            });
         }
         Action::Serve(serve) => serve.run(),
         Action::Check(Check { file, resolve, graph, quick }) => {

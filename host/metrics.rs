@@ -337,7 +337,7 @@ impl Metrics {
     }
 
     /// The text exposition format, without what belongs to executors and plugins that are not served any more.
-    pub fn render(&self, served: &Served<'_>) -> String {
+    pub fn render(&self, served: &ExportedModels<'_>) -> String {
         self.uptime.set(self.started.elapsed().as_secs_f64());
         let mut families = self.registry.gather();
         families.iter_mut().for_each(|family| served.keep(family));
@@ -352,13 +352,13 @@ impl Metrics {
 /// What the policies have that serve now. What an earlier one had is not shown, and goes on where it was if it comes
 /// back.
 #[derive(Default)]
-pub struct Served<'a> {
+pub struct ExportedModels<'a> {
     pub executors: BTreeSet<&'a str>,
     /// The first of two of one name is the one that counts.
     pub plugins: Vec<&'a Families>,
 }
 
-impl Served<'_> {
+impl ExportedModels<'_> {
     fn keep(&self, family: &mut MetricFamily) {
         let instances = family.name() == INSTANCES;
         family.mut_metric().retain(|metric| {

@@ -5,13 +5,16 @@
 
 use crate::access_log::Entry;
 use crate::error::{Error, Kind, Result};
-use crate::executor::{Call, Order};
+use crate::executor::{Call, Priority};
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::policy::settings::Limits;
-use crate::policy::tally::Outcome;
-use crate::policy::{Caller, Copy, InUse, Kept, Live, Picked, Policy, Route, Shadow};
+use crate::policy::tally::CallOutcome;
+use crate::policy::{
+    Copy, InUse, KeptRequest, LivePolicy, Policy, Route, RouteQuery, SelectedPolicy, Shadow,
+};
 use crate::predict::{
-    self, BatchResponses, Context, JsonText, MemoryBudget, Parameters, Payload, Response, Responses, Service,
+    self, BatchResponses, CallContext, JsonText, MemoryBudget, Parameters, Payload, Response, Responses,
+    Service,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -26,14 +29,14 @@ const TRACEPARENT_BYTES_MAX: usize = 128;
 const ACCEPTED: u16 = 202;
 
 pub struct Router {
-    live: Arc<Live>,
+    live: Arc<LivePolicy>,
     metrics: Arc<Metrics>,
     access_log: bool,
     limits: Limits,
 }
 
 impl Router {
-    pub fn new(live: Arc<Live>, metrics: Arc<Metrics>, access_log: bool, limits: Limits) -> Self {
+    pub fn new(live: Arc<LivePolicy>, metrics: Arc<Metrics>, access_log: bool, limits: Limits) -> Self {
         Router { live, metrics, access_log, limits }
     }
 
@@ -46,7 +49,7 @@ impl Router {
     }
 
     /// What serves now: the policy that is live, and the one that takes over, if there is one.
-    pub fn contents(&self) -> Vec<Arc<crate::policy::Content>> {
+    pub fn contents(&self) -> Vec<Arc<crate::policy::PolicyContent>> {
         self.live.contents()
     }
 
@@ -62,12 +65,12 @@ impl Router {
         id: Arc<str>,
         protocol: &'static str,
         header: &dyn Fn(&str) -> Option<String>,
-    ) -> Journey {
-        let Picked { policy, shadow } = self.live.pick(&Caller { request_id: &id, header });
+    ) -> RequestScope {
+        let SelectedPolicy { policy, shadow } = self.live.pick(&RouteQuery { request_id: &id, header });
         let trace = header(TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX).map(Into::into);
         let headers = policy.content.sticky_headers();
         let headers = headers.filter_map(|name| Some((name.to_owned(), header(name)?))).collect();
-        Journey {
+        RequestScope {
             headers,
             router: Arc::clone(self),
             policy,
@@ -111,7 +114,7 @@ pub fn refuse_streaming(route: &Route) -> Result<()> {
 
 /// What a caller asked for besides its input.
 #[derive(Default)]
-pub struct Ask {
+pub struct CallOptions {
     pub parameters: Parameters,
     /// The caller's own timeout.
     pub timeout: Option<Duration>,
@@ -120,7 +123,7 @@ pub struct Ask {
 }
 
 /// One request, from its name to its answer or to the end of its stream.
-pub struct Journey {
+pub struct RequestScope {
     router: Arc<Router>,
     policy: Arc<Policy>,
     shadow: Option<Arc<Shadow>>,
@@ -141,10 +144,10 @@ pub struct Journey {
     /// Whether the caller gave less time than the operator allows for this route.
     is_shortened: bool,
     /// Requests that the guard may ask again of the version before, by item.
-    kept: Vec<Option<Kept>>,
+    kept: Vec<Option<KeptRequest>>,
 }
 
-impl Journey {
+impl RequestScope {
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
@@ -164,14 +167,19 @@ impl Journey {
         version: Option<&str>,
         header: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Arc<Route>> {
-        let caller = Caller { request_id: &self.id, header };
+        let caller = RouteQuery { request_id: &self.id, header };
         let route = self.policy.content.resolve(model, version, &caller)?;
         self.route = Some(InUse::new(route));
         Ok(Arc::clone(route))
     }
 
     /// Runs one call and waits for its single response.
-    pub async fn predict(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Response> {
+    pub async fn predict(
+        &mut self,
+        route: &Arc<Route>,
+        ask: CallOptions,
+        input: Payload,
+    ) -> Result<Response> {
         refuse_streaming(route)?;
         let timeout = self.router.timeout(route, None);
         let copy = self.shadow.as_ref().and_then(|to| to.copy(route, &input, &ask.parameters, timeout));
@@ -185,7 +193,7 @@ impl Journey {
     pub fn submit(
         &mut self,
         route: &Arc<Route>,
-        ask: Ask,
+        ask: CallOptions,
         input: Payload,
         id: Arc<str>,
     ) -> Result<Responses> {
@@ -194,7 +202,7 @@ impl Journey {
     }
 
     /// Begins one call with 0..n responses. The journey ends with the stream, not with this.
-    pub fn stream(&mut self, route: &Arc<Route>, ask: Ask, input: Payload) -> Result<Responses> {
+    pub fn stream(&mut self, route: &Arc<Route>, ask: CallOptions, input: Payload) -> Result<Responses> {
         self.submit(route, ask, input, Arc::clone(&self.id))
     }
 
@@ -224,7 +232,7 @@ impl Journey {
     pub async fn predict_batch(
         &mut self,
         route: &Arc<Route>,
-        items: Vec<(Ask, Payload)>,
+        items: Vec<(CallOptions, Payload)>,
     ) -> Result<Vec<Result<Response>>> {
         refuse_streaming(route)?;
         self.batch = true;
@@ -242,7 +250,7 @@ impl Journey {
             if let Ok(response) = &answer {
                 self.queue_wait = self.queue_wait.max(response.queue_wait);
                 self.service += response.service;
-                route.tally.record(Outcome::Ok(response.queue_wait + response.service.total()));
+                route.tally.record(CallOutcome::Ok(response.queue_wait + response.service.total()));
                 route.statistics.answered_item(response);
             }
             answers.push(answer);
@@ -262,12 +270,12 @@ impl Journey {
             return error.unjudged();
         }
         if let Some(kept) = self.kept.get_mut(index).and_then(Option::take) {
-            kept.question(route, &self.id, &error);
+            kept.replay(route, &self.id, &error);
         }
         error
     }
 
-    fn call(&mut self, route: &Arc<Route>, ask: Ask, input: Payload, id: Arc<str>) -> Call {
+    fn call(&mut self, route: &Arc<Route>, ask: CallOptions, input: Payload, id: Arc<str>) -> Call {
         let timeout = self.router.timeout(route, ask.timeout);
         self.is_shortened = ask.timeout.is_some() && timeout < self.router.timeout(route, None);
         let deadline = self.started + timeout;
@@ -276,7 +284,7 @@ impl Journey {
             self.kept.push(kept);
         }
         let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
-        let mut context = Context::new(id, name, version, Some(deadline));
+        let mut context = CallContext::new(id, name, version, Some(deadline));
         context.trace.clone_from(&self.trace);
         context.headers = Arc::clone(&self.headers);
         context.outputs = ask.outputs;
@@ -289,7 +297,7 @@ impl Journey {
             callable: Arc::clone(&route.callable),
             batching: route.batching,
             runs: Some(Arc::clone(&route.statistics.runs)),
-            order: Order::New,
+            order: Priority::New,
         }
     }
 
@@ -306,7 +314,7 @@ impl Journey {
     /// Counts the failure of a part of the request, such as one item of a batch.
     pub fn count_error(&self, error: &Error) {
         if let Some(route) = &self.route {
-            route.tally.record(Outcome::of(Some(error), Duration::ZERO));
+            route.tally.record(CallOutcome::of(Some(error), Duration::ZERO));
             route.statistics.failed(self.started.elapsed(), SystemTime::now());
         }
         self.log_error(error);
@@ -338,7 +346,7 @@ impl Journey {
             route.metrics.duration.observe(elapsed.as_secs_f64());
             if error.is_some() || !self.batch {
                 let took = self.queue_wait + self.service.total();
-                route.tally.record(Outcome::of(error, took));
+                route.tally.record(CallOutcome::of(error, took));
                 match error {
                     None => route.statistics.answered(elapsed, self.queue_wait, self.service, now),
                     Some(_) => route.statistics.failed(elapsed, now),
@@ -384,7 +392,7 @@ impl Journey {
     }
 }
 
-impl Drop for Journey {
+impl Drop for RequestScope {
     /// Nobody waited for the answer: the client left.
     fn drop(&mut self) {
         if !self.ended {

@@ -1,7 +1,7 @@
 """The peer that `cargo xtask bench` measures Hostler against.
 
-One process, an event loop that never computes, a pool of four threads that runs ONNX Runtime with one thread each.
-It is given ready-made floats and does no preprocessing of its own.
+One process with an event loop that never computes, and a pool of four threads that run ONNX Runtime
+with one thread each. Requests contain ready-made floats; the app does no preprocessing.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""Asks servers by Triton's messages: `grpc_ask.py (BODY PORT)...`, where BODY is what `grpc_bodies.py` wrote.
+"""Calls servers with Triton's messages: `grpc_ask.py (BODY PORT)...`.
 
-Each must answer, and the first output of all must have the same numbers. Prints how many bytes each answer has.
+`grpc_bodies.py` writes BODY. Each server must answer, and the first output of all must contain the
+same numbers. Prints the length of each answer in bytes, with its frame header.
 """
 
 import sys
@@ -11,7 +12,7 @@ import numpy
 from tritonclient.grpc import service_pb2
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-LENGTH = 5  # of what stands before each message
+LENGTH = 5  # of the frame header before each message
 
 first = None
 for body, port in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -19,6 +20,6 @@ for body, port in zip(sys.argv[1::2], sys.argv[2::2]):
         message = channel.unary_unary(METHOD)(Path(body).read_bytes()[LENGTH:], timeout=10)
     numbers = numpy.frombuffer(service_pb2.ModelInferResponse.FromString(message).raw_output_contents[0], numpy.float32)
     if first is not None and not numpy.allclose(numbers, first, atol=1e-5):
-        sys.exit(f"{body} on port {port}: {numbers} instead of {first}")
+        sys.exit(f"{body} on port {port}: expected {first}, got {numbers}")
     first = numbers
     print(LENGTH + len(message))

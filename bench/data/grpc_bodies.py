@@ -1,7 +1,9 @@
-"""Writes the bodies of `cargo xtask bench triton` that are not JSON, out of those that are: `grpc_bodies.py FOLDER`.
+"""Writes the request bodies of `cargo xtask bench triton` that are not JSON: `grpc_bodies.py FOLDER`.
 
-Of each `NAME.json` of the Open Inference Protocol with `MODEL` at its end: `NAME-bin.bin`, the same as a binary
-request; `NAME-grpc.grpc`, one `ModelInferRequest` as HTTP/2 carries it. `fresh` and `reused` are given the same tensors.
+Reads tensors from `triton-small.json` and `triton-bankchurn.json` in the folder, which are requests
+of the Open Inference Protocol. Writes for each NAME in `MODELS`: `NAME-bin.bin`, a binary request,
+and `NAME-grpc.grpc`, one `ModelInferRequest` as HTTP/2 carries it. `fresh` and `reused` get the same
+tensors.
 """
 
 import json
@@ -36,5 +38,5 @@ for name, (source, model) in MODELS.items():
     request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[raw])
     request.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
     message = request.SerializeToString()
-    # Not compressed, and how long it is.
+    # The gRPC frame header: not compressed, and the length of the message.
     (folder / f"{name}-grpc.grpc").write_bytes(struct.pack(">BI", 0, len(message)) + message)

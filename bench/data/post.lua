@@ -1,5 +1,6 @@
--- One POST body, read from the file named after `--`, and one result line that xtask parses. A number behind it says how
--- much of a binary body is JSON.
+-- Sends one POST body, read from the file that is named after `--`, and prints one result line,
+-- which bench/src/wrk.rs parses. A number after the file is the length of the JSON in a binary
+-- body.
 
 function init(args)
   local file = assert(io.open(args[1], "rb"))
@@ -10,7 +11,8 @@ function init(args)
   file:close()
 end
 
--- Durations are in microseconds; `status` counts answers over 399, `socket` what never became an answer.
+-- Durations are in microseconds. `status` counts answers with a status over 399, `socket` requests
+-- without an answer.
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(

@@ -1,6 +1,6 @@
-"""The peer of `cargo xtask bench protocol`: a CPU-bound model on the event loop, or on a pool of four threads.
+"""The peer of `cargo xtask bench protocol`: a CPU-bound model on the event loop or on four threads.
 
-`PROTOCOL_MODE=blocking` is the service that many write first: the coroutine itself computes.
+With `PROTOCOL_MODE=blocking`, the coroutine itself computes, as in many first versions of a service.
 """
 
 import asyncio

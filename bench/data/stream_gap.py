@@ -1,7 +1,9 @@
-"""What it costs to ask a streaming model through a Hostler: `stream_gap.py DIRECT_PORT HOSTLER_PORT STREAMS`.
+"""Measures the cost of calling a streaming model through Hostler.
 
-One stream after the other, in turn to each, of tests/triton/repeat: ten values, each 5 ms after the last. Prints one
-line `direct|hostler first|gap P50_US P99_US` for each time that is taken: until the first response, and between two.
+`stream_gap.py DIRECT_PORT HOSTLER_PORT STREAMS` calls tests/triton/repeat, one stream after the
+other, alternating between the servers. A stream has ten values, 5 ms apart. Prints one line
+`direct|hostler first|gap P50_US P99_US` for each measured time: `first` is the time until the first
+response, `gap` the time between two responses.
 """
 
 import queue
@@ -15,7 +17,7 @@ VALUES, DELAY_MS = 10, 5
 
 
 def stream(client, answers):
-    """Times until the first response and between responses, in microseconds."""
+    """Returns the times until the first response and between responses, in microseconds."""
     values = grpcclient.InferInput("values", [VALUES], "INT32")
     values.set_data_from_numpy(numpy.arange(VALUES, dtype=numpy.int32))
     delays = grpcclient.InferInput("delays_ms", [VALUES], "UINT32")
@@ -27,7 +29,7 @@ def stream(client, answers):
         if error is not None:
             raise error
         if result.as_numpy("value").tolist() != [expected]:
-            sys.exit(f"response {expected}: {result.get_response()}")
+            sys.exit(f"unexpected response {expected}: {result.get_response()}")
         times.append(at)
     steps = [(after - before) * 1e6 for before, after in zip(times, times[1:])]
     return steps[:1], steps[1:]

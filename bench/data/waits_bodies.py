@@ -1,7 +1,8 @@
-"""Writes the bodies of `cargo xtask bench waits`: `waits_bodies.py FOLDER MESSAGES RESPONSES DELAY_MS VALUE`.
+"""Writes the request bodies of `cargo xtask bench waits`.
 
-`waits-triton.grpc` and `waits-hostler.grpc`: so many messages of one `ModelStreamInfer` call as HTTP/2 carries them,
-each of which asks for so many responses with the value, each after the delay.
+`waits_bodies.py FOLDER MESSAGES RESPONSES DELAY_MS VALUE` writes `waits-triton.grpc` and
+`waits-hostler.grpc`: MESSAGES messages of one `ModelStreamInfer` call as HTTP/2 carries them. Each
+message requests RESPONSES responses with VALUE, each after DELAY_MS.
 """
 
 import struct
@@ -22,5 +23,5 @@ for name, inputs in INPUTS.items():
         request.inputs.add(name=tensor, datatype=datatype, shape=[len(data)])
         request.raw_input_contents.append(numpy.array(data, numpy.dtype(datatype.lower())).tobytes())
     message = request.SerializeToString()
-    # Not compressed, and how long it is.
+    # The gRPC frame header: not compressed, and the length of the message.
     (folder / f"waits-{name}.grpc").write_bytes(messages * (struct.pack(">BI", 0, len(message)) + message))

@@ -1,5 +1,6 @@
-//! The least that `ModelInfer` can cost with tonic: its generated service on HTTP/2, and a handler that gives back
-//! what it got. Benchmarks measure it beside the host; it is no part of one, and does nothing else.
+//! The minimum cost of `ModelInfer` with tonic: the generated service on HTTP/2, and a handler that
+//! returns its input. Benchmarks measure it beside the host; it is not part of the host and does
+//! nothing else.
 //!
 //! `cargo run --release --example grpc-floor -- 127.0.0.1:9001`
 

@@ -1,5 +1,6 @@
-//! `cargo xtask bench --against BINARY`: two builds of hostler in one run, pair by pair. A second server of the earlier
-//! build runs beside them and is paired in the same way: it shows how far two servers of one build differ here.
+//! `cargo xtask bench --against BINARY`: compares two builds of hostler in one run, pair by pair. A
+//! second server of the earlier build runs too and is paired in the same way (A/A): it shows by how
+//! much two servers of one build differ on this machine.
 
 use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -19,10 +20,11 @@ const USAGE: &str =
 const MARKERS: [&str; 2] = ["<!-- against:begin -->", "<!-- against:end -->"];
 const MANIFEST: &str = "bench/data/against.toml";
 const CONNECTIONS: u32 = 100;
-/// With fewer pairs the interval is wider than what is to be seen.
+/// With fewer pairs, the interval is wider than the differences to be detected.
 const PAIRS_MIN: usize = 20;
 
-/// What is asked of each server: the model that the row is named after, and what a right answer contains.
+/// The requests to each server: the model, which gives the row its name, and part of a correct
+/// answer.
 struct Row {
     name: &'static str,
     expected: &'static str,
@@ -40,7 +42,7 @@ const ROWS: [Row; 5] = [
 struct Options {
     /// The earlier build.
     binary: PathBuf,
-    /// The later build, if it is not to be built here.
+    /// The later build. `None` builds this repository's.
     hostler: Option<PathBuf>,
     seconds: u64,
     pairs: usize,
@@ -48,27 +50,27 @@ struct Options {
     only: Option<String>,
 }
 
-/// Three servers that run beside each other: the earlier build twice, and the later one.
+/// Three servers that run at the same time: the earlier build twice, and the later build.
 struct Servers {
     before: Server,
     again: Server,
     after: Server,
 }
 
-/// All pairs of one row.
+/// The results of all pairs of one row.
 struct Measured {
     row: &'static str,
     before: Vec<Cell>,
     after: Vec<Cell>,
-    /// What the later build costs of the earlier one, pair by pair.
+    /// The cost of the later build relative to the earlier one, for each pair.
     change: Vec<Cost>,
-    /// The same of the earlier build's second server.
+    /// The cost of the earlier build's second server relative to its first, for each pair.
     same: Vec<Cost>,
-    /// Requests to the earlier build, both servers of it, and to the later one that got no good answer.
+    /// Failed requests: to both servers of the earlier build, and to the later build.
     failed: [u64; 2],
 }
 
-/// Ratios of two servers; above 1 the other one is dearer.
+/// The cost of one server relative to another, its base; above 1, it costs more than its base.
 #[derive(Clone, Copy)]
 struct Cost {
     cpu: f64,
@@ -88,8 +90,8 @@ pub fn against(layout: &Layout, args: &[String]) -> Result<()> {
     let built = layout.target()?.join("release/hostler");
     if options.hostler.is_none() && same_file(&options.binary, &built) {
         return Err(Error::new(
-            format!("bench: --against {}: the later build is put there", options.binary.display()),
-            "copy the earlier build to another place before its source changes",
+            format!("bench: --against {}: the later build would overwrite it", options.binary.display()),
+            "copy the earlier build to another path before you change the source",
         ));
     }
     packages::debian_program("wrk")?;
@@ -139,7 +141,7 @@ fn parse(args: &[String]) -> Result<Options> {
     let mut args = args.iter();
     let path = |arg: &str, value: Option<&String>| {
         let path = value.ok_or_else(|| Error::new(format!("bench: {arg} needs a path"), USAGE))?;
-        std::path::absolute(path).attempting(|| format!("{arg} {path}"))
+        std::path::absolute(path).attempting(|| format!("use {arg} {path}"))
     };
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -150,10 +152,7 @@ fn parse(args: &[String]) -> Result<Options> {
             "--only" => only = args.next().cloned().or(Some(String::new())),
             "--quick" => quick = true,
             _ => {
-                return Err(Error::new(
-                    format!("bench: unexpected argument {arg:?} beside --against"),
-                    USAGE,
-                ));
+                return Err(Error::new(format!("bench: unexpected argument {arg:?} with --against"), USAGE));
             }
         }
     }
@@ -162,29 +161,25 @@ fn parse(args: &[String]) -> Result<Options> {
         && !ROWS.iter().any(|row| row.name == only)
     {
         let names = ROWS.map(|row| row.name).join(", ");
-        return Err(Error::new(
-            format!("bench: --only {only:?}: there is no such row"),
-            format!("rows: {names}"),
-        ));
+        return Err(Error::new(format!("bench: --only {only:?}: unknown row"), format!("rows: {names}")));
     }
     let pairs = pairs.unwrap_or(if quick { 2 } else { PAIRS_MIN });
     if pairs < PAIRS_MIN && !quick {
         return Err(Error::new(
             format!(
-                "bench: --rounds {pairs}: fewer than {PAIRS_MIN} pairs tell 3 % from noise on no machine"
+                "bench: --rounds {pairs}: fewer than {PAIRS_MIN} pairs cannot distinguish 3 % from noise"
             ),
-            format!("ask for {PAIRS_MIN} or more, or add --quick to see only whether all works"),
+            format!("use {PAIRS_MIN} or more, or add --quick to check only that everything works"),
         ));
     }
     let seconds = seconds.unwrap_or(if quick { 1 } else { 2 });
     Ok(Options { binary, hostler, seconds, pairs, quick, only })
 }
 
-/// Refuses what cannot be a program before anything is built.
+/// Rejects a path that is not a program, before anything is built.
 fn check_program(path: &Path) -> Result<()> {
     let refused = |why: &str| {
-        let mend =
-            "give the path of a hostler that was built before, such as a copy of target/release/hostler";
+        let mend = "pass the path of an earlier build of hostler, such as a copy of target/release/hostler";
         Err(Error::new(format!("bench: --against {}: {why}", path.display()), mend))
     };
     match std::fs::metadata(path) {
@@ -199,7 +194,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
     a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
-/// One row at each of the servers, after each has given the right answer and has been under load for a moment.
+/// Returns one row's target for each of the servers. Each has returned the correct answer and has
+/// been warmed up by a short load.
 fn targets<'a>(
     layout: &Layout,
     python: &Path,
@@ -227,24 +223,24 @@ fn targets<'a>(
     });
     for (name, target) in ["before", "before, second server", "after"].iter().zip(&targets) {
         let warmed = super::check(target, folder).and_then(|()| load(layout, target, 10, 1, folder));
-        warmed.attempting(|| format!("the build {name}"))?;
+        warmed.attempting(|| format!("warm up the build {name}"))?;
     }
     Ok(targets)
 }
 
-/// Pair by pair, and in each of them row by row, so that a slow minute hits all of them.
+/// Measures pair by pair, and in each pair row by row, so that a slow minute affects all rows.
 fn measure(layout: &Layout, options: &Options, rows: &[[Target; 3]], folder: &Path) -> Result<Vec<Measured>> {
     let measure = |target: &Target| {
         let cell = load(layout, target, CONNECTIONS, options.seconds, folder)?;
         match cell.requests_per_s > 0.0 && cell.cpu_us > 0.0 {
             true => Ok(cell),
-            false => Err(Error::new(format!("{}: no answer in {} s", target.name, options.seconds), "")),
+            false => Err(Error::new(format!("{}: no answer within {} s", target.name, options.seconds), "")),
         }
     };
     let mut all: Vec<Measured> = rows.iter().map(|[target, ..]| Measured::new(target.name)).collect();
     for pair in 0..options.pairs {
         for ([before, again, after], measured) in rows.iter().zip(&mut all) {
-            // A B, then B A: what drifts with time hits both alike.
+            // A B, then B A: drift over time affects both equally.
             let in_turn = |first: &Target, second: &Target| {
                 if pair % 2 == 0 {
                     let first = measure(first)?;
@@ -284,7 +280,7 @@ impl Measured {
         format!("{:<10} CPU {:.3}, A/A {:.3}", self.row, cpu(&self.change), cpu(&self.same))
     }
 
-    /// What is judged: its name, its values before and after, and its costs.
+    /// Returns the judged measures, each with its name, its values before and after, and its costs.
     fn measures(&self) -> [Measure; 2] {
         let median = |cells: &[Cell], value: fn(&Cell) -> f64| {
             paired::median(&cells.iter().map(value).collect::<Vec<_>>())
@@ -313,7 +309,8 @@ struct Measure {
 }
 
 impl Measure {
-    /// Whether the cost has stayed, in words; none for too few pairs.
+    /// Returns whether the cost is within the tolerance, and the verdict in words. `None` if there
+    /// are too few pairs.
     fn verdict(&self) -> Option<(bool, &'static str)> {
         let (change, same) = (paired::interval(&self.change)?, paired::interval(&self.same)?);
         Some(match paired::within(change, same) {
@@ -328,7 +325,7 @@ fn report(options: &Options, machine: &str, measured: &[Measured]) -> String {
     let mut text = format!(
         "Command: `cargo xtask bench --against BINARY --seconds {} --rounds {}`\n\n{machine}\n\
          Medians of {} pairs, {CONNECTIONS} connections. Costs are ratios of each pair (CPU after : before, requests/s\n\
-         before : after; above 1 is dearer) with the 95 % interval of their median.\n\n",
+         before : after; above 1, the later build costs more) with the 95 % interval of their median.\n\n",
         options.seconds, options.pairs, options.pairs
     );
     text += "| target | measure | before | after | cost | cost of A/A | failed | verdict |\n";
@@ -361,7 +358,7 @@ fn shown(ratios: &[f64]) -> String {
     }
 }
 
-/// An error if a cost has grown, so that a script can tell.
+/// Returns an error if a cost has grown or more requests failed, so that a script can detect it.
 fn verdict(options: &Options, measured: &[Measured]) -> Result<()> {
     let mut over = Vec::new();
     for row in measured {
@@ -376,7 +373,7 @@ fn verdict(options: &Options, measured: &[Measured]) -> Result<()> {
     }
     match over.is_empty() || options.quick {
         true => Ok(()),
-        false => Err(Error::new("bench: the later build is dearer than the earlier one", over.join("\n"))),
+        false => Err(Error::new("bench: the later build is worse than the earlier one", over.join("\n"))),
     }
 }
 
@@ -403,7 +400,8 @@ mod tests {
         }
     }
 
-    /// 20 pairs of a build that costs `cpu` times as much and answers `rate` times as many; A/A spreads by `noise`.
+    /// Returns 20 pairs of a build that uses `cpu` times the CPU and answers `rate` times the
+    /// requests. The A/A ratio varies by `noise`.
     fn measured(cpu: f64, rate: f64, noise: f64, failed: u64) -> Measured {
         let mut measured = Measured::new("plain");
         for pair in 0..20 {

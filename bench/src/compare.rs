@@ -1,4 +1,5 @@
-//! `cargo xtask bench --batching`, `--executors`, `--calls` and `--pipelines`: the same model with and without something, in turn in one run.
+//! `cargo xtask bench --batching`, `--executors`, `--calls` and `--pipelines`: compares the same
+//! model with and without a feature, in turn in one run.
 
 use std::fmt::Write;
 
@@ -6,20 +7,20 @@ use super::report::{select, spread};
 use super::server::Server;
 use super::{Cell, PREDICT, Target, Wire};
 
-/// Requests share runs where many wait.
+/// A single load with many connections: requests share runs only if many wait.
 const CONNECTIONS: [u32; 1] = [100];
 
 pub struct Comparison {
     pub manifest: &'static str,
-    /// Around the tables in the page.
+    /// The lines around the tables in the page.
     pub markers: [&'static str; 2],
-    /// Without, with, and what a right answer contains.
+    /// The target without the feature, the target with it, and part of a correct answer.
     pairs: &'static [[&'static str; 3]],
-    /// Targets that are a Triton's, with their paths.
+    /// Targets that Triton serves, with their paths.
     pub peers: &'static [[&'static str; 2]],
 }
 
-/// What `max_batch_size` gains.
+/// The gain of `max_batch_size`.
 pub const BATCHING: Comparison = Comparison {
     manifest: "bench/data/batching.toml",
     markers: ["<!-- batching:begin -->", "<!-- batching:end -->"],
@@ -32,7 +33,7 @@ pub const BATCHING: Comparison = Comparison {
     peers: &[],
 };
 
-/// What a plugin before the executor costs.
+/// The cost of a plugin before the executor.
 pub const EXECUTORS: Comparison = Comparison {
     manifest: "bench/data/executors.toml",
     markers: ["<!-- executors:begin -->", "<!-- executors:end -->"],
@@ -45,7 +46,7 @@ pub const EXECUTORS: Comparison = Comparison {
     peers: &[],
 };
 
-/// What a call to another model adds.
+/// The cost of a call to another model.
 pub const CALLS: Comparison = Comparison {
     manifest: "bench/data/calls.toml",
     markers: ["<!-- calls:begin -->", "<!-- calls:end -->"],
@@ -59,7 +60,7 @@ pub const CALLS: Comparison = Comparison {
     peers: &[["triton-alone", "/v2/models/alone/infer"], ["triton-calls", "/v2/models/calls/infer"]],
 };
 
-/// What steps of a pipeline cost: one such model, and a chain of five.
+/// The cost of pipeline steps: one model, and a chain of five.
 pub const PIPELINES: Comparison = Comparison {
     manifest: "bench/data/pipelines.toml",
     markers: ["<!-- pipelines:begin -->", "<!-- pipelines:end -->"],
@@ -103,7 +104,7 @@ pub fn report(comparison: &Comparison, command: &str, machine: &str, cells: &[Ce
         "Command: `{command}`\n\n{machine}\nMedian over the rounds (smallest to largest), {} connections.\n\n",
         CONNECTIONS[0]
     );
-    text += "| target | requests/s | p50 ms | p99 ms | failed | CPU us/request | times the requests/s | of the CPU | more CPU us |\n";
+    text += "| target | requests/s | p50 ms | p99 ms | failed | CPU us/request | requests/s ratio | CPU ratio | added CPU us |\n";
     text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for [without, with, _] in comparison.pairs {
         for target in [without, with] {

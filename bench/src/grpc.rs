@@ -1,5 +1,6 @@
-//! One run of `h2load` against a method of gRPC, and one call by Triton's own client to see that the answer is right.
-//! A closed loop as `wrk`'s: each connection has one call open. No gRPC is spoken here.
+//! Runs `h2load` against a gRPC method, and makes one call with Triton's own client to check the
+//! answer. The load is a closed loop like that of `wrk`: each connection has one open call. This
+//! module does not implement gRPC.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use xtask::command::output;
 use xtask::error::{Attempt, Error, Result};
 use xtask::packages::see_packages;
 
-/// Sends the message in each body to the port beside it, each of which must answer with the same numbers; how many
-/// bytes each answer has.
+/// Sends the message in each body to its port and returns the length of each answer in bytes. Fails
+/// unless all answers contain the same numbers.
 pub fn ask(root: &Path, packages: &Path, calls: &[(PathBuf, u16)]) -> Result<Vec<u64>> {
     let mut python = Command::new("python3");
     see_packages(&mut python, packages);
@@ -23,17 +24,18 @@ pub fn ask(root: &Path, packages: &Path, calls: &[(PathBuf, u16)]) -> Result<Vec
     let lengths: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
     match lengths.len() == calls.len() {
         true => Ok(lengths),
-        false => Err(Error::new(format!("grpc_ask.py: not a length for each call:\n{text}"), "")),
+        false => Err(Error::new(format!("grpc_ask.py did not print a length for each call:\n{text}"), "")),
     }
 }
 
-/// As h2load names it.
+/// Returns the version of h2load, as h2load prints it.
 pub fn version() -> String {
     let text = output(Command::new("h2load").arg("--version"), "").unwrap_or_default();
     text.split_whitespace().last().unwrap_or("unknown").to_owned()
 }
 
-/// `answer` is the length of one.
+/// Runs a load of `[connections, seconds]` and parses the result. `answer` is the length of one
+/// answer in bytes.
 pub fn run(port: u16, method: &str, load: [u64; 2], answer: u64, body: &Path, folder: &Path) -> Result<Done> {
     let [connections, seconds] = load;
     let log = folder.join("h2load.log");
@@ -43,16 +45,17 @@ pub fn run(port: u16, method: &str, load: [u64; 2], answer: u64, body: &Path, fo
     h2load.args(["--header", "content-type: application/grpc", "--header", "te: trailers"]);
     h2load.arg("--data").arg(body).arg(format!("--log-file={}", log.display()));
     h2load.arg(format!("http://127.0.0.1:{port}/inference.GRPCInferenceService/{method}"));
-    // It appends.
+    // h2load appends to its log.
     drop(fs::remove_file(&log));
     let text = output(&mut h2load, "")?;
     let calls = fs::read_to_string(&log).attempting(|| format!("read {}", log.display()))?;
     parse(&text, &calls, seconds, answer)
-        .ok_or_else(|| Error::new(format!("h2load: no calls, or not the output that is known:\n{text}"), ""))
+        .ok_or_else(|| Error::new(format!("h2load: no calls, or unexpected output:\n{text}"), ""))
 }
 
-/// A refused call is a 200 without a message: it shows only in that too little data came for so many calls.
-/// The end of the time cuts some off, which are neither done nor failed.
+/// Parses the output and the log of h2load. A refused call is a 200 without a message: it is
+/// visible only as too little data for the number of calls. The end of the run cuts off some calls,
+/// which are neither done nor failed.
 fn parse(text: &str, calls: &str, seconds: u64, answer: u64) -> Option<Done> {
     let mut times_us: Vec<f64> = Vec::new();
     let mut failed = 0;
@@ -71,7 +74,7 @@ fn parse(text: &str, calls: &str, seconds: u64, answer: u64) -> Option<Done> {
     Some(Done { requests, seconds: seconds as f64, p50_us: at(50)?, p99_us: at(99)?, failed })
 }
 
-/// The digits that end at `mark`.
+/// Returns the number between the last `(` before `mark` and `mark`.
 pub(super) fn number_before(text: &str, mark: &str) -> Option<u64> {
     let before = &text[..text.find(mark)?];
     before[before.rfind('(')? + 1..].parse().ok()

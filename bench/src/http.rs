@@ -1,11 +1,12 @@
-//! The least of HTTP/1.1 that a probe needs: one keep-alive connection, answers with a length.
-//! No client library, because this crate is compiled before everything else.
+//! The minimum of HTTP/1.1 that a probe needs: one keep-alive connection, and answers with a
+//! Content-Length. Uses no client library: the benchmark depends only on the standard library and
+//! xtask.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
-/// Longer than any answer of a server that lives; a probe must not wait for ever.
+/// Longer than a healthy server takes to answer; a probe must not wait forever.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Connection {
@@ -25,12 +26,12 @@ impl Connection {
         Ok(Connection { stream: BufReader::new(stream) })
     }
 
-    /// Blocks until the whole answer is here.
+    /// Sends a request and blocks until the complete answer has arrived.
     pub fn request(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
         self.request_with(method, path, None, body)
     }
 
-    /// The same; of a binary body, with how much of it is JSON.
+    /// Like [`Connection::request`]; for a binary body, with the length of its JSON.
     pub fn request_with(
         &mut self,
         method: &str,
@@ -80,5 +81,5 @@ impl Connection {
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "not an HTTP/1.1 answer with a Content-Length")
+    io::Error::new(io::ErrorKind::InvalidData, "expected an HTTP/1.1 answer with a Content-Length")
 }

@@ -1,4 +1,4 @@
-//! The machine under the measurement: what it is, and whether it is quiet enough to be measured on.
+//! The machine that the benchmark runs on: what it is, and whether it is idle enough.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,11 @@ use xtask::command::{output, step};
 use xtask::error::{Attempt, Result};
 use xtask::layout::Layout;
 
-/// An idle machine shows less; more than this is seen in the results.
+/// An idle machine is below this; a higher load affects the results.
 const BUSY_PERCENT_MAX: f64 = 10.0;
 
-/// Processor, kernel and all versions that matter, as a Markdown list. `requirements` has those of the peer's packages.
+/// Returns the processor, the kernel and all relevant versions as a Markdown list. `requirements`
+/// is the file that pins the peer's packages.
 pub fn describe(layout: &Layout, hostler: &Path, requirements: &str, busy_percent: f64) -> Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -35,24 +36,25 @@ pub fn describe(layout: &Layout, hostler: &Path, requirements: &str, busy_percen
     ))
 }
 
-/// Which build a program is: its version, and the begin of its digest.
+/// Identifies a build of a program by its version and the beginning of its digest.
 pub fn build(program: &Path) -> Result<String> {
     let text = output(Command::new("sha256sum").arg(program), "sha256sum is in Debian's package coreutils")?;
-    // A name with odd characters has a backslash before the digest.
+    // sha256sum prints a backslash before the digest if the file name has special characters.
     let digest: String = text.trim_start_matches('\\').chars().take(12).collect();
     Ok(format!("{}, sha256 {digest}…", version(program)))
 }
 
-/// Says so if others use the machine.
+/// Prints a warning if other processes use the machine.
 pub fn warn_if_busy(busy_percent: f64) {
     if busy_percent > BUSY_PERCENT_MAX {
         step(&format!(
-            "warning: the machine is {busy_percent:.0} % busy with other work: expect poor numbers"
+            "warning: the machine is {busy_percent:.0} % busy with other work: results will be unreliable"
         ));
     }
 }
 
-/// How much of all cores others use: looked at for one second, before anything is started.
+/// Returns how much of all cores other processes use, in percent. Measures for one second; must be
+/// called before any server is started.
 pub fn busy_percent() -> Result<f64> {
     let before = cpu_times()?;
     sleep(Duration::from_secs(1));
@@ -61,11 +63,12 @@ pub fn busy_percent() -> Result<f64> {
     Ok(100.0 * busy as f64 / all.max(1) as f64)
 }
 
-/// Ticks since boot of all cores together: busy ones, and all.
+/// Returns the ticks since boot, summed over all cores: busy ones, and all.
 fn cpu_times() -> Result<(u64, u64)> {
     let stat = fs::read_to_string("/proc/stat").attempting(|| "read /proc/stat".to_owned())?;
     let words = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    // user nice system idle iowait irq softirq steal; what follows is contained in user and nice.
+    // user nice system idle iowait irq softirq steal; the later fields are contained in user and
+    // nice.
     let ticks: Vec<u64> = words.take(8).map(|word| word.parse().unwrap_or(0)).collect();
     let all = ticks.iter().sum();
     let idle: u64 = ticks.iter().skip(3).take(2).sum();
@@ -77,7 +80,8 @@ fn version(program: &Path) -> String {
     text.map_or("unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// `wrk -v` ends with status 1, and its version line runs on into a copyright.
+/// Returns the version of wrk. `wrk -v` exits with status 1, and its version line continues with a
+/// copyright.
 fn wrk_version() -> String {
     let text = Command::new("wrk").arg("-v").output().map(|output| output.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();

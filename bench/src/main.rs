@@ -1,5 +1,6 @@
-//! `cargo xtask bench`: Hostler against FastAPI + uvicorn on the same model, interleaved in one run, because two runs
-//! on one machine differ by more than what is measured. Only this file knows who is measured with what.
+//! `cargo xtask bench`: compares Hostler with FastAPI + uvicorn on the same model, interleaved in
+//! one run, because two runs on one machine differ by more than the effect to be measured. The
+//! other comparisons are modules; this file has the measuring loop that they share.
 
 mod against;
 mod compare;
@@ -20,19 +21,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use server::Server;
 use xtask::command::{output, step};
 use xtask::content::make_folder;
 use xtask::error::{Attempt, Error, Result};
 use xtask::layout::Layout;
 use xtask::{onnxruntime, packages, plugin, serve};
-use server::Server;
 
 const CONNECTIONS: [u32; 3] = [1, 10, 100];
-/// What the languages of plugins cost is compared under this load alone.
+/// The only load under which plugins in different languages are compared.
 const CONNECTIONS_OF_LANGUAGES: [u32; 1] = [10];
 /// The route of the plain interface.
 const PREDICT: &str = "/predict";
-/// FastAPI and what it needs.
+/// FastAPI and its dependencies.
 const REQUIREMENTS: &str = "bench/data/requirements.txt";
 const MODEL: &str = "examples/bankchurn/model.onnx";
 const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors | --calls | --pipelines]";
@@ -40,33 +41,35 @@ const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N
 struct Plan {
     seconds: u64,
     rounds: usize,
-    /// A look at whether all works; not written down.
+    /// Checks only that everything works; the results are not written to the page.
     quick: bool,
-    /// Another build of hostler to measure; by default this repository's is built.
+    /// Another build of hostler to measure. `None` builds this repository's.
     hostler: Option<PathBuf>,
-    /// Not against FastAPI but with and without something; with the argument that asked for it.
+    /// A comparison with and without a feature instead of FastAPI; with the argument that selected
+    /// it.
     comparison: Option<(&'static str, compare::Comparison)>,
 }
 
-/// One line of the tables.
+/// One row of the tables.
 struct Target<'a> {
     /// Also the name of the file with its request body.
     name: &'static str,
     server: &'a Server,
-    /// What a right answer contains: a benchmark of wrong answers is worth nothing.
+    /// Part of a correct answer: a benchmark of wrong answers is worthless.
     expected: &'static str,
     path: &'static str,
     wire: Wire,
     connections: &'static [u32],
 }
 
-/// How a target is asked; also how the file with its body ends.
+/// The format of a target's requests. It determines the extension of the file with the body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wire {
     Json,
-    /// JSON with the bytes of the tensors behind it.
+    /// JSON followed by the bytes of the tensors.
     Binary,
-    /// A message of `ModelInfer`, with its length before it; how long a right answer is.
+    /// A `ModelInfer` message after its length; `answer` is the length of a correct answer in
+    /// bytes.
     Grpc {
         answer: u64,
     },
@@ -82,7 +85,7 @@ impl Wire {
     }
 }
 
-/// What one target did under one load in one round.
+/// The result of one target under one load in one round.
 #[derive(Clone)]
 pub struct Cell {
     pub target: &'static str,
@@ -90,9 +93,9 @@ pub struct Cell {
     pub requests_per_s: f64,
     pub p50_us: f64,
     pub p99_us: f64,
-    /// Answers over 399, and requests that got none.
+    /// Answers with a status over 399, and requests without an answer.
     pub failed: u64,
-    /// User and system time of the whole server process per request.
+    /// User and system time per request of all processes of the server.
     pub cpu_us: f64,
     pub rss_mb: f64,
     pub health_p99_us: f64,
@@ -181,7 +184,7 @@ fn publish(layout: &Layout, plan: &Plan, page: &Path, markers: &[&str; 2], repor
     println!("{report}");
     if !plan.quick {
         report::write(page, markers, report)?;
-        step(&format!("written to {}", layout.relative(page)));
+        step(&format!("wrote the results to {}", layout.relative(page)));
     }
     Ok(())
 }
@@ -200,7 +203,8 @@ fn parse(args: &[String]) -> Result<Plan> {
             "--pipelines" => plan.comparison = Some(("--pipelines", compare::PIPELINES)),
             "--hostler" => {
                 let path = args.next().ok_or_else(|| Error::new("bench: --hostler needs a path", USAGE))?;
-                plan.hostler = Some(std::path::absolute(path).attempting(|| format!("--hostler {path}"))?);
+                plan.hostler =
+                    Some(std::path::absolute(path).attempting(|| format!("use --hostler {path}"))?);
             }
             _ => return Err(Error::new(format!("bench: unexpected argument {arg:?}"), USAGE)),
         }
@@ -210,7 +214,7 @@ fn parse(args: &[String]) -> Result<Plan> {
 
 fn number(arg: &str, value: Option<&String>) -> Result<u64> {
     let number = value.and_then(|text| text.parse().ok()).filter(|number| *number > 0);
-    number.ok_or_else(|| Error::new(format!("bench: {arg} needs a number from 1"), USAGE))
+    number.ok_or_else(|| Error::new(format!("bench: {arg} needs a number of at least 1"), USAGE))
 }
 
 fn plan_text(plan: &Plan) -> String {
@@ -225,12 +229,13 @@ fn write_bodies(layout: &Layout, python: &Path, folder: &Path) -> Result<()> {
     script.current_dir(&layout.root).args(["bench/data/bodies.py", "examples/bankchurn"]).arg(folder);
     output(
         &mut script,
-        "examples/bankchurn/request.json and features.py are the source of the request bodies",
+        "check examples/bankchurn/request.json and features.py: the request bodies are made from them",
     )
     .map(drop)
 }
 
-/// Round by round, and within a round the targets in turn under each load, so that a slow minute hits all of them.
+/// Measures round by round, and within a round all targets in turn under each load, so that a slow
+/// minute affects all of them.
 fn measure(layout: &Layout, plan: &Plan, targets: &[Target], folder: &Path) -> Result<Vec<Cell>> {
     for target in targets {
         check(target, folder)?;
@@ -242,9 +247,9 @@ fn measure(layout: &Layout, plan: &Plan, targets: &[Target], folder: &Path) -> R
             for target in targets.iter().filter(|target| target.connections.contains(&connections)) {
                 let measured = load(layout, target, connections, plan.seconds, folder);
                 let cell = match measured {
-                    // A peer that crashes is started again; the report says so.
+                    // A peer that crashed is restarted; the report says so.
                     Err(error) if target.server.revive(folder)? => {
-                        step(&format!("{}: {error}; started again", target.name));
+                        step(&format!("{}: {error}; restarted it", target.name));
                         load(layout, target, connections, plan.seconds, folder)?
                     }
                     measured => measured?,
@@ -260,10 +265,10 @@ fn measure(layout: &Layout, plan: &Plan, targets: &[Target], folder: &Path) -> R
     Ok(cells)
 }
 
-/// One request, whose answer must be right.
+/// Sends one request and checks that the answer is correct.
 fn check(target: &Target, folder: &Path) -> Result<()> {
     if let Wire::Grpc { .. } = target.wire {
-        // The length of the answer is known, so it was asked for.
+        // `grpc::ask` has checked the answer already, to get its length.
         return Ok(());
     }
     let body = body(target, folder);
@@ -271,7 +276,7 @@ fn check(target: &Target, folder: &Path) -> Result<()> {
     let header = json_length(target.wire, &body);
     let answer = http::Connection::open(target.server.port)
         .and_then(|mut connection| connection.request_with("POST", target.path, header, &body))
-        .attempting(|| format!("{}: POST {}", target.name, target.path))?;
+        .attempting(|| format!("measure {}: POST {}", target.name, target.path))?;
     let text = String::from_utf8_lossy(&answer.body);
     if answer.status != 200 || !text.contains(target.expected) {
         let attempted = format!("{}: POST {}: {} {text}", target.name, target.path, answer.status);
@@ -283,7 +288,8 @@ fn check(target: &Target, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The JSON of a binary body ends with its one list of inputs.
+/// Returns the length of the JSON in a binary body, which ends with its only list of inputs. `None`
+/// if the body is not binary.
 fn json_length(wire: Wire, body: &[u8]) -> Option<usize> {
     let end = b"}]}";
     let start = body.windows(end.len()).position(|part| part == end).filter(|_| wire == Wire::Binary)?;

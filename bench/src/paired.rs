@@ -1,13 +1,15 @@
-//! Statistics of paired measurements: the median of ratios with a confidence interval that assumes nothing of their
-//! distribution, and the verdict over it. Pure functions; nothing is measured here.
+//! Statistics of paired measurements: the median of ratios with a confidence interval that assumes
+//! nothing about their distribution, and the verdict. Only pure functions; this module measures
+//! nothing.
 
-/// Probability that the true median lies outside of an interval, at most.
+/// The maximum probability that the true median lies outside an interval.
 const OUTSIDE: f64 = 0.05;
 
-/// What may be lost before a change counts as a regression; smaller differences are not told from noise.
+/// The ratio up to which a change is not a regression; smaller differences cannot be distinguished
+/// from noise.
 pub const TOLERANCE: f64 = 1.03;
 
-/// A median, and between which values the true one lies with a probability of 95 % or more.
+/// A median, and the bounds that contain the true median with a probability of at least 95 %.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
     pub median: f64,
@@ -15,8 +17,9 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The median of `values` and its interval by order statistics: how many of them lie above the true median is
-/// binomial with p = 1/2, whatever their distribution is. None below 6 values, which no 95 % interval fits.
+/// Returns the median of `values` and its interval by order statistics: the number of values above
+/// the true median is binomial with p = 1/2, whatever the distribution of the values. `None` for
+/// fewer than 6 values, for which there is no 95 % interval.
 pub fn interval(values: &[f64]) -> Option<Interval> {
     let rank = rank(values.len())?;
     let mut sorted = values.to_vec();
@@ -37,9 +40,9 @@ fn middle(sorted: &[f64]) -> f64 {
     }
 }
 
-/// How many of `count` values may be left out at either end of the interval.
+/// Returns how many of `count` values may be left out at each end of the interval.
 fn rank(count: usize) -> Option<usize> {
-    // Of P(X = i) for X binomial; as a logarithm, because 2^-count underflows.
+    // The logarithm of P(X = i) for a binomial X, because 2^-count underflows.
     let mut log = -(count as f64) * std::f64::consts::LN_2;
     let (mut outside, mut rank) = (0.0, None);
     for i in 0..count / 2 {
@@ -53,7 +56,9 @@ fn rank(count: usize) -> Option<usize> {
     rank
 }
 
-/// Whether a cost has stayed: by the upper end of its ratio's interval, and what the same build has against itself.
+/// Returns whether a cost has not grown: the upper end of its ratio's interval is at most
+/// [`TOLERANCE`], or at most the upper end of `same`, the interval of the same build against
+/// itself.
 pub fn within(ratio: Interval, same: Interval) -> bool {
     ratio.high <= f64::max(TOLERANCE, same.high)
 }
@@ -64,7 +69,8 @@ mod tests {
 
     #[test]
     fn ranks_are_those_of_the_binomial_table() {
-        // The largest k with 2 P(X < k) <= 0.05, as tables of the sign test have it; here counted from 0.
+        // The largest k with 2 P(X < k) <= 0.05, as in tables of the sign test; here counted from
+        // 0.
         let table = [
             (5, None),
             (6, Some(0)),
@@ -87,14 +93,15 @@ mod tests {
         let expected = Interval { median: 10.5, low: 6.0, high: 15.0 };
         assert_eq!(interval(&values), Some(expected));
         values[0] = 1e9;
-        assert_eq!(interval(&values), Some(expected), "one burst of the machine moves nothing");
+        assert_eq!(interval(&values), Some(expected), "one outlier does not change the interval");
         assert_eq!(interval(&values[..5]), None);
         assert_eq!(median(&[3.0, 1.0]), 2.0);
     }
 
     #[test]
     fn the_interval_holds_the_true_median_as_often_as_it_says() {
-        // Skewed, as times are: the square of a uniform number, whose median is 1/4 (xorshift, a fixed seed).
+        // Skewed, as times are: the square of a uniform number, whose median is 1/4 (xorshift, a
+        // fixed seed).
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut uniform = || {
             state ^= state << 13;

@@ -1,5 +1,5 @@
-//! Asks for a server's health while a server is under load: what an orchestrator's probe would see.
-//! One connection of its own; it adds 100 cheap requests per second to the load.
+//! Probes a server's health while the server is under load, as an orchestrator would.
+//! Uses its own connection, and adds 100 cheap requests per second to the load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ pub struct Probe {
 
 pub struct Health {
     pub p99_us: f64,
-    /// Probes without a 200.
+    /// Probes that were not answered with 200.
     pub failed: u64,
 }
 
@@ -56,7 +56,7 @@ fn probe(port: u16, path: &str, stop: &AtomicBool) -> Health {
         sleep(INTERVAL.saturating_sub(start.elapsed()));
     }
     times_us.sort_by(f64::total_cmp);
-    // The first value that at most 1 % exceed.
+    // The smallest value that at most 1 % of the values exceed.
     let p99_us =
         times_us.get((times_us.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or(f64::NAN);
     Health { p99_us, failed }

@@ -1,6 +1,6 @@
-//! `cargo xtask bench protocol`: users with think time against a model that computes for 100 ms, with the probes of
-//! an orchestrator beside them. The same three loads for Hostler, for FastAPI that computes on its event loop, and
-//! for FastAPI with a pool of threads.
+//! `cargo xtask bench protocol`: users with think time call a model that computes for 100 ms, while
+//! an orchestrator's probes run. Hostler, FastAPI that computes on its event loop, and FastAPI with
+//! a thread pool get the same three loads.
 
 use std::fmt::Write;
 use std::sync::Mutex;
@@ -21,14 +21,14 @@ use xtask::layout::Layout;
 use xtask::{onnxruntime, packages, serve};
 
 const USERS: [usize; 3] = [6, 50, 100];
-/// Of seven requests of a user: predictions, then /health, then /metrics.
+/// The mix of requests: five of seven are predictions, one is /health and one /metrics.
 const MIX: [&str; 7] = ["/predict", "/predict", "/predict", "/predict", "/predict", "/health", "/metrics"];
 const THINK_MS: (u64, u64) = (500, 2000);
 const COMPUTE: Duration = Duration::from_millis(100);
 const USAGE: &str = "bench protocol [--seconds N] [--quick]";
 const MARKERS: [&str; 2] = ["<!-- protocol:begin -->", "<!-- protocol:end -->"];
 
-/// What one server did under one load.
+/// The result of one server under one load.
 struct Row {
     target: &'static str,
     users: usize,
@@ -110,7 +110,8 @@ pub fn protocol(layout: &Layout, args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The body of a prediction that computes for about `COMPUTE` where nothing else runs.
+/// Returns the body of a prediction that computes for about [`COMPUTE`] on an otherwise idle
+/// server.
 fn calibrated(server: &Server) -> Result<Vec<u8>> {
     const SAMPLE: u64 = 20_000;
     let body = |rounds: u64| format!("{{\"model\": \"slow\", \"data\": {{\"n\": [{rounds}]}}}}").into_bytes();
@@ -157,11 +158,12 @@ fn load(target: &'static str, server: &Server, users: usize, time: Duration, bod
     }
 }
 
-/// One user: asks, thinks, asks again, until it is told to stop; its last answer is waited for.
+/// Runs one user: it sends a request, thinks, and repeats until `stop` is set. Waits for the last
+/// answer.
 fn live(port: u16, user: u64, body: &[u8], stop: &AtomicBool) -> Vec<Answer> {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ (user + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9));
     let (mut answers, mut connection) = (Vec::new(), None);
-    // Nobody begins at the same moment.
+    // Users start at different moments.
     pause(random.up_to(THINK_MS.1), stop);
     while !stop.load(Ordering::Relaxed) {
         let path = MIX[random.up_to(MIX.len() as u64 - 1) as usize];
@@ -188,11 +190,11 @@ fn pause(ms: u64, stop: &AtomicBool) {
     }
 }
 
-/// The same users in every run (xorshift).
+/// A fixed pseudo-random sequence (xorshift), so that users behave the same in every run.
 struct Random(u64);
 
 impl Random {
-    /// From 0 to `most`.
+    /// Returns a number from 0 to `most`, inclusive.
     fn up_to(&mut self, most: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,5 +1,5 @@
-//! Turns cells into Markdown: medians over the rounds with the smallest and largest, and ratios per round.
-//! Keeps the rest of the page as people wrote it.
+//! Formats cells as Markdown: medians over the rounds with the smallest and the largest value, and
+//! ratios per round. Does not change the manually written parts of the page.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,28 +9,29 @@ use super::Cell;
 use xtask::content;
 use xtask::error::{Error, Result};
 
-/// Around the tables in the page.
+/// The lines around the tables in the page.
 pub const MARKERS: [&str; 2] = ["<!-- bench:begin -->", "<!-- bench:end -->"];
 const PEER: &str = "fastapi";
 
-/// The page as it is created; later runs replace only what is between the markers.
+/// The initial content of the page; later runs replace only the text between the markers.
 const PAGE: &str = "\
 # Performance
 
-`cargo xtask bench` measures Hostler against FastAPI + uvicorn serving the same ONNX model
-(`examples/bankchurn/model.onnx`, one row per request) on one machine, in one interleaved run.
+`cargo xtask bench` measures Hostler and FastAPI with uvicorn on one machine, in one interleaved
+run. Both serve the same ONNX model (`examples/bankchurn/model.onnx`), with one row per request.
 
-- `fastapi`: one process, uvloop and httptools, a pool of four threads for ONNX Runtime with one thread each,
-  pydantic models, no access log. It is given ready-made floats.
-- `plain`: Hostler, the model alone, given the same floats.
-- `fresh`, `reused`: Hostler with a WebAssembly plugin (Rust) before and behind the model, given a customer's record;
-  with a new instance for each request, and with pooled instances.
+- `fastapi`: one process with uvloop and httptools, a pool of four threads that run ONNX Runtime
+  with one thread each, pydantic models, no access log. Requests contain ready-made floats.
+- `plain`: Hostler with the model alone. Requests contain the same floats.
+- `fresh`, `reused`: Hostler with a WebAssembly plugin (Rust) before and after the model. Requests
+  contain a customer's record. `fresh` uses a new instance for each request, `reused` pooled instances.
 - `python-…`, `js-…`: the same plugin written in Python and in JavaScript.
 
-Servers, load generator (`wrk`, one thread, closed loop) and the `/health` probe (one request every 10 ms on its own
-connection) share the machine, so ratios are firmer than times. CPU is the server's user and system time over the
-run divided by the answers `wrk` counted, probes included in the time. All Hostler rows are one process, whose memory
-they share.
+The servers, the load generator (`wrk`, one thread, closed loop) and the `/health` probe (one
+request every 10 ms on its own connection) share the machine, so the ratios are more reliable than
+the times. CPU per request is the server's user and system time during the run, with that of the
+probes, divided by the number of responses that `wrk` counted. All Hostler rows come from one
+process and share its memory.
 ";
 
 pub fn report(command: &str, machine: &str, cells: &[Cell]) -> String {
@@ -64,7 +65,7 @@ pub fn report(command: &str, machine: &str, cells: &[Cell]) -> String {
     text
 }
 
-/// The lines of the table, in the order in which they were first measured.
+/// Returns the rows of the table, in the order in which they were first measured.
 fn groups(cells: &[Cell]) -> Vec<(u32, &'static str)> {
     let mut groups = Vec::new();
     for group in cells.iter().map(|cell| (cell.connections, cell.target)) {
@@ -75,12 +76,12 @@ fn groups(cells: &[Cell]) -> Vec<(u32, &'static str)> {
     groups
 }
 
-/// One cell per round.
+/// Returns one cell per round.
 pub fn select<'a>(cells: &'a [Cell], connections: u32, target: &str) -> Vec<&'a Cell> {
     cells.iter().filter(|cell| cell.connections == connections && cell.target == target).collect()
 }
 
-/// `median (smallest–largest)`; the median alone when there was one round.
+/// Formats values as `median (smallest–largest)`, or as the median alone if there was one round.
 pub fn spread<T>(rounds: &[T], digits: usize, value: impl Fn(&T) -> f64) -> String {
     let mut values: Vec<_> = rounds.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
@@ -94,14 +95,14 @@ pub fn spread<T>(rounds: &[T], digits: usize, value: impl Fn(&T) -> f64) -> Stri
     }
 }
 
-/// Replaces what is between the markers of `page`, or makes the page.
+/// Replaces the text between the markers in `page`. Creates the page if it does not exist.
 pub fn write(page: &Path, markers: &[&str; 2], report: &str) -> Result<()> {
     let [begin, end] = markers;
     let old = fs::read_to_string(page).unwrap_or_else(|_| format!("{PAGE}\n{begin}\n{end}\n"));
     let new = between(markers, &old, report).ok_or_else(|| {
         Error::new(
-            format!("{}: no lines {begin} and {end}", page.display()),
-            "put them where the tables belong",
+            format!("cannot update {}: it has no lines {begin} and {end}", page.display()),
+            "add both lines where the tables belong",
         )
     })?;
     content::write(page, new.as_bytes())

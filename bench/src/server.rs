@@ -1,4 +1,5 @@
-//! The servers under test: started on free ports of 127.0.0.1, watched through /proc, ended when dropped.
+//! The servers under test. They listen on free ports of 127.0.0.1, are observed through /proc, and
+//! are killed when dropped.
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -17,28 +18,28 @@ use xtask::layout::Layout;
 use xtask::onnxruntime;
 use xtask::packages::see_packages;
 
-/// Enough to import Python's packages or to compile a plugin on a slow machine.
+/// Long enough to import Python packages or to compile a plugin on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// No first line of a server is longer.
+/// Upper bound for the first line of a server's output.
 const LINE_BYTES_MAX: u64 = 1 << 10;
 
 pub struct Server {
-    /// Of HTTP; 0 if it has none.
+    /// The HTTP port; 0 if the server has none.
     pub port: u16,
-    /// Of gRPC; 0 if it has none.
+    /// The gRPC port; 0 if the server has none.
     pub grpc: u16,
-    /// Answers 200 at once when the server lives.
+    /// The path that returns 200 immediately if the server is healthy.
     pub health: &'static str,
     process: RefCell<Process>,
-    /// Starts it again, on the same ports; none if its crash ends the benchmark.
+    /// Restarts the server on the same ports. `None` if a crash ends the benchmark.
     again: Option<Box<dyn Fn() -> Result<Child>>>,
     crashes: Cell<u32>,
 }
 
 struct Process {
     child: Child,
-    /// Processes that it started and that work for it.
+    /// Child processes that do part of its work.
     parts: Vec<u32>,
 }
 
@@ -54,7 +55,8 @@ impl Process {
     fn end(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        // What a server that crashed leaves behind. A number may have gone to somebody else meanwhile.
+        // A server that crashed leaves child processes behind. Another process may have got one of
+        // their ids since then, so the command line is checked.
         for id in &self.parts {
             if fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.contains(STUB)) {
                 drop(Command::new("kill").args(["-KILL", &id.to_string()]).status());
@@ -63,10 +65,10 @@ impl Process {
     }
 }
 
-/// The program that runs an instance of a model in Python for Triton.
+/// The program that runs an instance of a Python model for Triton.
 const STUB: &str = "triton_python_backend_stub";
 
-/// Hostler, whose first line on stdout names the port that it was given.
+/// Starts Hostler and waits until it is ready. Its first line on stdout contains its ports.
 pub fn hostler(
     layout: &Layout,
     manifest: &str,
@@ -77,7 +79,8 @@ pub fn hostler(
     hostler_named(layout, "hostler", manifest, [binary, library, logs])
 }
 
-/// The same under a name of its own, which its log has too: for several builds beside each other.
+/// Like [`hostler`], under a name that is also that of the log, so that several builds can run at
+/// the same time.
 pub fn hostler_named(
     layout: &Layout,
     name: &str,
@@ -107,7 +110,8 @@ pub fn hostler_named(
     Ok(server)
 }
 
-/// The least that a gRPC server of Hostler's making can cost: `bench/floor/grpc.rs`.
+/// Starts `bench/floor/grpc.rs`, which costs the least that a gRPC server built like Hostler can
+/// cost.
 pub fn grpc_floor(binary: &Path, logs: &Path) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     let log = logs.join("grpc-floor.log");
@@ -119,7 +123,8 @@ pub fn grpc_floor(binary: &Path, logs: &Path) -> Result<Server> {
     Ok(server)
 }
 
-/// FastAPI on uvicorn: one process, its fastest event loop and parser, no access log.
+/// Starts FastAPI on uvicorn and waits until it is ready: one process with the fastest event loop
+/// and parser, without an access log.
 pub fn fastapi(
     layout: &Layout,
     packages: &Path,
@@ -142,7 +147,8 @@ pub fn fastapi(
     Ok(server)
 }
 
-/// Triton with the models of a folder; its Python backend has a process for each instance of a model.
+/// Starts Triton with the models in a folder and waits until it is ready. Its Python backend has
+/// one process for each instance of a model.
 pub fn triton(program: &Path, models: &Path, logs: &Path) -> Result<Server> {
     let (port, grpc) = (free_port()?, free_port()?);
     let (program, models, log) = (program.to_owned(), models.display().to_string(), logs.join("triton.log"));
@@ -160,7 +166,7 @@ pub fn triton(program: &Path, models: &Path, logs: &Path) -> Result<Server> {
     Ok(server)
 }
 
-/// Processes that any thread of a process has started.
+/// Returns the processes that any thread of a process has started.
 fn children(id: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -180,14 +186,15 @@ impl Server {
         process.parts = children(process.child.id());
     }
 
-    /// Starts it again if it has crashed and can be; says whether it was.
+    /// Restarts the server if it has crashed and supports a restart. Returns whether it was
+    /// restarted.
     pub fn revive(&self, logs: &Path) -> Result<bool> {
         let Some(again) = &self.again else { return Ok(false) };
         if matches!(self.process.borrow_mut().child.try_wait(), Ok(None)) {
             return Ok(false);
         }
         self.crashes.set(self.crashes.get() + 1);
-        // What is left of the old one.
+        // Kills the child processes that the crashed server left.
         self.process.borrow_mut().end();
         self.process.replace(Process { child: again()?, parts: Vec::new() });
         self.wait_until_ready("triton", &logs.join("triton.log"))?;
@@ -195,12 +202,12 @@ impl Server {
         Ok(true)
     }
 
-    /// How often it has crashed.
+    /// Returns how often the server has crashed.
     pub fn crashes(&self) -> u32 {
         self.crashes.get()
     }
 
-    /// Waits until it says that it lives.
+    /// Blocks until the server is healthy. Fails if its process ends or [`START_LIMIT`] passes.
     fn wait_until_ready(&self, name: &str, log: &Path) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < START_LIMIT {
@@ -217,11 +224,11 @@ impl Server {
         Err(did_not_start(name, log))
     }
 
-    /// User and system time of all its threads and parts, those that ended included.
+    /// Returns the user and system time of all its processes, including threads that have ended.
     pub fn cpu(&self) -> Result<Duration> {
         self.all(|id| {
             let text = proc_file(id, "stat")?;
-            parse_cpu(&text).ok_or_else(|| Error::new(format!("/proc/{id}/stat: cannot read {text:?}"), ""))
+            parse_cpu(&text).ok_or_else(|| Error::new(format!("cannot parse /proc/{id}/stat: {text:?}"), ""))
         })
     }
 
@@ -231,13 +238,13 @@ impl Server {
             let kb = text
                 .lines()
                 .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
-            // A process that has ended has no memory left to show.
+            // A process that has ended has no line `VmRSS`.
             kb.map(|kb| kb / 1024.0)
                 .ok_or_else(|| Error::new(format!("the server on port {} has ended", self.port), ""))
         })
     }
 
-    /// The sum over its processes.
+    /// Returns the sum of `one` over the server's processes.
     fn all<T: std::iter::Sum>(&self, one: impl Fn(u32) -> Result<T>) -> Result<T> {
         let process = self.process.borrow();
         std::iter::once(process.child.id()).chain(process.parts.iter().copied()).map(one).sum()
@@ -249,14 +256,16 @@ fn proc_file(id: u32, name: &str) -> Result<String> {
     fs::read_to_string(&path).attempting(|| format!("read {path}"))
 }
 
-/// Fields 14 and 15, in hundredths of a second; counted behind the name, which may hold blanks and parentheses.
+/// Returns the sum of fields 14 and 15, which are in hundredths of a second. Fields are counted
+/// after the process name, which may contain spaces and parentheses.
 fn parse_cpu(stat: &str) -> Option<Duration> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
 }
 
-/// A command that the kernel ends with this process, however this one ends; `setpriv` becomes the program itself.
+/// Returns a command whose process the kernel kills when this process ends, for whatever reason.
+/// `setpriv` replaces itself with the program.
 fn bound_to_this_process(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
@@ -267,11 +276,12 @@ fn start(command: &mut Command, log: &Path) -> Result<Child> {
     step(&format!("start {}", log.file_stem().unwrap_or_default().to_string_lossy()));
     let stderr = File::create(log).attempting(|| format!("create {}", log.display()))?;
     command.stdin(Stdio::null()).stderr(stderr);
-    command.spawn().map_err(|cause| not_started(command, &cause, "setpriv is in Debian's package util-linux"))
+    command.spawn().map_err(|cause| not_started(command, &cause, "install setpriv (Debian: util-linux)"))
 }
 
-/// The first line, `listening http=127.0.0.1:PORT grpc=...`. What follows is read and dropped, so that the pipe never
-/// fills. Empty if the server ended without it or did not write it within [`START_LIMIT`].
+/// Returns the first line, `listening http=127.0.0.1:PORT grpc=...`. The line is empty if the
+/// server ended without it or did not write it within [`START_LIMIT`]. The rest of the output is
+/// read and dropped, so that the pipe never fills.
 fn listening_line(stdout: Option<ChildStdout>) -> String {
     let stdout = stdout.expect("invariant: stdout is piped");
     let (sender, receiver) = mpsc::channel();
@@ -284,14 +294,15 @@ fn listening_line(stdout: Option<ChildStdout>) -> String {
     receiver.recv_timeout(START_LIMIT).unwrap_or_default()
 }
 
-/// Why a program is not one that can be measured: it ended or kept silent, or it said something else.
+/// Returns the error for a program that cannot be measured: it ended, or it printed nothing or
+/// something unexpected.
 fn not_hostler(name: &str, binary: &Path, line: &str, log: &Path) -> Error {
     if line.is_empty() {
         return did_not_start(&format!("{name} ({})", binary.display()), log);
     }
     Error::new(
         format!(
-            "{name} ({}) is not a hostler with HTTP and gRPC: it said {:?}",
+            "{name} ({}) is not a hostler with HTTP and gRPC: it printed {:?}",
             binary.display(),
             line.trim_end()
         ),
@@ -309,7 +320,10 @@ fn did_not_start(name: &str, log: &Path) -> Error {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(15)..].join("\n");
-    Error::new(format!("{name} did not start"), format!("end of {}:\n{tail}", PathBuf::from(log).display()))
+    Error::new(
+        format!("{name} did not start or was not ready in time"),
+        format!("end of its log {}:\n{tail}", PathBuf::from(log).display()),
+    )
 }
 
 fn free_port() -> Result<u16> {

@@ -1,5 +1,6 @@
-//! A streaming model of a Triton, asked there and through Hostler in turn: until the first response, and between two.
-//! `bench/data/stream_gap.py` is the client and keeps the time.
+//! Calls a streaming model of Triton directly and through Hostler in turn, and compares the times
+//! until the first response and between responses. `bench/data/stream_gap.py` is the client and
+//! measures them.
 
 use std::fmt::Write;
 use std::fs;
@@ -16,7 +17,7 @@ const STREAMS: u32 = 100;
 /// The name of the model in Triton and in Hostler.
 pub const MODEL: &str = "repeat";
 
-/// The table, and what it shows. `binary` is Hostler.
+/// Runs the streams and returns a description and a table. `binary` is the program of Hostler.
 pub fn compare(
     layout: &Layout,
     packages: &Path,
@@ -30,14 +31,13 @@ pub fn compare(
     );
     fs::write(&manifest, text).attempting(|| format!("write {}", manifest.display()))?;
     let hostler = server::hostler(layout, &manifest.display().to_string(), binary, library, folder)?;
-    step(&format!("{STREAMS} streams to each"));
+    step(&format!("run {STREAMS} streams on each server"));
     let mut python = Command::new("python3");
     see_packages(&mut python, packages);
     python.current_dir(&layout.root).arg("bench/data/stream_gap.py");
     python.args([triton.grpc.to_string(), hostler.grpc.to_string(), STREAMS.to_string()]);
     let text = output(&mut python, "the servers' logs are in target/bench")?;
-    table(&text)
-        .ok_or_else(|| Error::new(format!("stream_gap.py: not the output that is known:\n{text}"), ""))
+    table(&text).ok_or_else(|| Error::new(format!("stream_gap.py printed unexpected output:\n{text}"), ""))
 }
 
 fn table(text: &str) -> Option<String> {
@@ -47,8 +47,8 @@ fn table(text: &str) -> Option<String> {
         Some([p50.parse::<f64>().ok()? / 1e3, p99.parse::<f64>().ok()? / 1e3])
     };
     let mut table = format!(
-        "{STREAMS} streams of ten responses, 5 ms apart, to each in turn, over gRPC by tritonclient.\n\n\
-         | until | Triton p50 ms | through Hostler | more | Triton p99 ms | through Hostler | more |\n\
+        "{STREAMS} streams of ten responses, 5 ms apart, to each server in turn, over gRPC with tritonclient.\n\n\
+         | time until | Triton p50 ms | through Hostler | added | Triton p99 ms | through Hostler | added |\n\
          |---|---:|---:|---:|---:|---:|---:|\n"
     );
     for (kind, name) in [("first", "first response"), ("gap", "next response")] {

@@ -1,4 +1,5 @@
-//! `cargo xtask bench triton`: Hostler against a real Triton on the same models, by the same protocol, in turn in one run.
+//! `cargo xtask bench triton`: compares Hostler with a real Triton on the same models over the same
+//! protocols, in turn in one run.
 
 use std::fmt::Write;
 use std::fs;
@@ -18,13 +19,13 @@ use xtask::layout::Layout;
 use xtask::{onnxruntime, packages, plugin, serve, triton};
 
 const MARKERS: [&str; 2] = ["<!-- triton:begin -->", "<!-- triton:end -->"];
-/// Triton, its client, and what its models run on.
+/// Triton, its client, and the packages that its models need.
 pub(super) const REQUIREMENTS: &str = "xtask/triton-requirements.txt";
 const SMALL: &str = "/v2/models/small/infer";
 const BANKCHURN: &str = "/v2/models/bankchurn/infer";
 const REUSED: &str = "/v2/models/reused/infer";
 const FRESH: &str = "/v2/models/fresh/infer";
-/// Each protocol with what is measured by it, each with the peer that it is compared with.
+/// Each protocol with its targets, and each target with the peer that it is compared with.
 const TABLES: [(&str, &[[&str; 2]]); 3] = [
     (
         "HTTP, JSON",
@@ -87,7 +88,8 @@ pub fn triton(layout: &Layout, args: &[String]) -> Result<()> {
     publish(layout, &plan, &layout.root.join("docs/measured/performance.md"), &MARKERS, &report)
 }
 
-/// Hostler, and the floor of its gRPC. Another build is expected where cargo puts both.
+/// Returns the programs of Hostler and of `grpc-floor`, its gRPC baseline. Builds both unless
+/// `--hostler` names a build that has `grpc-floor` where cargo puts it.
 fn programs(layout: &Layout, plan: &Plan) -> Result<[PathBuf; 2]> {
     let beside = |binary: &Path| binary.with_file_name("examples").join("grpc-floor");
     if let Some(binary) = plan.hostler.as_ref().filter(|binary| beside(binary).is_file()) {
@@ -103,7 +105,7 @@ fn write_other_bodies(layout: &Layout, python: &Path, folder: &Path) -> Result<(
     output(script.current_dir(&layout.root).arg("bench/data/grpc_bodies.py").arg(folder), "").map(drop)
 }
 
-/// All of them, after each that speaks gRPC has given the right answer.
+/// Returns all targets, after each gRPC target has returned the correct answer.
 fn targets<'a>(
     layout: &Layout,
     python: &Path,
@@ -153,7 +155,7 @@ fn targets<'a>(
     Ok(targets)
 }
 
-/// A folder as Triton wants it, with both models.
+/// Creates a model repository for Triton with both models and the streaming model.
 fn repository(layout: &Layout, folder: &Path) -> Result<PathBuf> {
     let models = folder.join("triton-models");
     streaming_model(layout, &models)?;
@@ -166,14 +168,15 @@ fn repository(layout: &Layout, folder: &Path) -> Result<PathBuf> {
     Ok(models)
 }
 
-/// Puts the model whose requests wait into a folder.
+/// Puts the streaming model into a model repository.
 pub(super) fn streaming_model(layout: &Layout, models: &Path) -> Result<()> {
     let model = models.join(stream::MODEL);
     place(layout, &model, "tests/triton/repeat/config.pbtxt", "config.pbtxt")?;
     place(layout, &model.join("1"), "tests/triton/repeat/model.py", "model.py")
 }
 
-/// A Triton with one model by itself and one that calls it, and one that passes on and five of these as an ensemble.
+/// Starts a Triton with a model alone and one that calls it, and with a model that returns its
+/// input and an ensemble of five such models.
 pub(super) fn callers(layout: &Layout, folder: &Path) -> Result<Server> {
     let program = triton::program(layout)?;
     let models = folder.join("calling-models");
@@ -184,7 +187,7 @@ pub(super) fn callers(layout: &Layout, folder: &Path) -> Result<Server> {
     place(layout, &models.join("pass"), "bench/data/triton/pass.pbtxt", "config.pbtxt")?;
     place(layout, &models.join("pass").join("1"), "bench/data/triton/pass.py", "model.py")?;
     place(layout, &models.join("five"), "bench/data/triton/five.pbtxt", "config.pbtxt")?;
-    // A version of an ensemble is an empty folder.
+    // The version folder of an ensemble is empty.
     make_folder(&models.join("five").join("1"))?;
     server::triton(&program, &models, folder)
 }
@@ -197,18 +200,18 @@ fn place(layout: &Layout, folder: &Path, file: &str, name: &str) -> Result<()> {
 fn report(command: &str, machine: &str, crashes: u32, cells: &[Cell]) -> String {
     let crashed = match crashes {
         0 => String::new(),
-        1 => "; it crashed once and was started again".to_owned(),
-        crashes => format!("; it crashed {crashes} times and was started again"),
+        1 => "; it crashed once and was restarted".to_owned(),
+        crashes => format!("; it crashed {crashes} times and was restarted"),
     };
     let mut text = format!(
         "Command: `{command}`\n\n{machine}- h2load {}, one thread\n\
          - Triton is 2.51; its server and Python processes are summed{crashed}\n\n\
-         Median over the rounds (smallest to largest). The last three columns are shares of Triton's, round by round.\n",
+         Median over the rounds (smallest to largest). The last three columns are ratios to Triton in the same round.\n",
         grpc::version()
     );
     for (protocol, pairs) in TABLES {
         let _ = write!(text, "\n{protocol}:\n\n");
-        text += "| connections | target | requests/s | p50 ms | p99 ms | failed | CPU us/request | requests/s of Triton's | CPU of Triton's | p99 of Triton's |\n";
+        text += "| connections | target | requests/s | p50 ms | p99 ms | failed | CPU us/request | requests/s : Triton | CPU : Triton | p99 : Triton |\n";
         text += "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
         for connections in CONNECTIONS {
             for [target, peer] in pairs {

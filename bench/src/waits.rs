@@ -1,5 +1,5 @@
-//! `cargo xtask bench waits`: requests that wait side by side in one instance, in Hostler and in the decoupled
-//! asynchronous model of a real Triton, in turn in one run.
+//! `cargo xtask bench waits`: concurrent requests that wait in one instance, in Hostler and in the
+//! decoupled asynchronous model of a real Triton, in turn in one run.
 
 use std::fmt::Write;
 use std::fs;
@@ -21,14 +21,14 @@ use xtask::{onnxruntime, packages, plugin, serve, triton};
 
 const MARKERS: [&str; 2] = ["<!-- waits:begin -->", "<!-- waits:end -->"];
 const METHOD: &str = "ModelStreamInfer";
-/// What each request wants back; its bytes are nowhere else in an answer.
+/// The value that each request asks for; its bytes occur nowhere else in an answer.
 const VALUE: i32 = 0x5EED_CAFE_u32.cast_signed();
-/// Calls of a thousand messages.
+/// Numbers of concurrent calls that each send a thousand messages.
 const CROWDS: [u32; 2] = [1, 10];
-/// Calls of one message with many responses.
+/// Number of concurrent calls that each send one message, which has many responses.
 const STREAMS: u32 = 50;
 
-/// The messages of one call.
+/// The messages that one call sends, and the responses to each.
 #[derive(Clone, Copy)]
 struct Messages {
     count: u32,
@@ -36,12 +36,12 @@ struct Messages {
     delay_ms: u32,
 }
 
-/// Many clients have one call for all their requests.
+/// A thousand messages, because many clients use one call for all their requests.
 const CROWD: Messages = Messages { count: 1000, responses: 1, delay_ms: 50 };
-/// Long enough to look at the memory of those that wait.
+/// A delay long enough to measure memory while the requests wait.
 const LONG: Messages = Messages { delay_ms: 4000, ..CROWD };
 const STREAM: Messages = Messages { count: 1, responses: 20, delay_ms: 10 };
-/// A response as soon as there can be one.
+/// One response without a delay.
 const FIRST: Messages = Messages { count: 1, responses: 1, delay_ms: 0 };
 
 /// All calls of one round to one server.
@@ -73,7 +73,7 @@ pub fn waits(layout: &Layout, args: &[String]) -> Result<()> {
     let servers = [("triton", &peer), ("hostler", &hostler)];
     let bodies = |messages| write_bodies(layout, &python, &folder, messages);
 
-    // First, while nothing has grown yet.
+    // Memory comes first, while the servers have not grown yet.
     bodies(LONG)?;
     let mut memory = Vec::new();
     for (name, server) in servers {
@@ -93,7 +93,7 @@ pub fn waits(layout: &Layout, args: &[String]) -> Result<()> {
         let length = check(server, &body, FIRST, &folder)?;
         let done = grpc::run(server.grpc, METHOD, [1, plan.seconds], length, &body, &folder)?;
         if done.failed > 0 {
-            return Err(Error::new(format!("{name}: {} streams failed", done.failed), ""));
+            return Err(Error::new(format!("{name}: {} streams with one response failed", done.failed), ""));
         }
         firsts.push((name, done));
     }
@@ -108,7 +108,7 @@ pub fn waits(layout: &Layout, args: &[String]) -> Result<()> {
     publish(layout, &plan, &layout.root.join("docs/measured/performance.md"), &MARKERS, &report)
 }
 
-/// The servers in turn, so that a slow minute hits both.
+/// Measures the servers in turn, so that a slow minute affects both.
 fn rounds(
     plan: &Plan,
     servers: [(&'static str, &Server); 2],
@@ -118,7 +118,7 @@ fn rounds(
 ) -> Result<Vec<Run>> {
     let mut lengths = Vec::new();
     for (name, server) in servers {
-        // A warm-up as well.
+        // This is also the warm-up.
         lengths.push(check(server, &body(folder, name), messages, folder)?);
     }
     let mut runs = Vec::new();
@@ -156,7 +156,7 @@ fn url(server: &Server) -> String {
 
 const HEADERS: [&str; 2] = ["content-type: application/grpc", "te: trailers"];
 
-/// Makes one call and looks at each message of the answer; how many bytes they have.
+/// Makes one call and checks each message of the answer. Returns the length of the answer in bytes.
 fn check(server: &Server, body: &Path, messages: Messages, folder: &Path) -> Result<u64> {
     let answer = folder.join("waits-answer.grpc");
     let mut curl = Command::new("curl");
@@ -169,13 +169,13 @@ fn check(server: &Server, body: &Path, messages: Messages, folder: &Path) -> Res
     match messages_with_value(&bytes) {
         Some(count) if count == expected as usize => Ok(bytes.len() as u64),
         found => Err(Error::new(
-            format!("{}: {found:?} right answers of {expected}", url(server)),
+            format!("{}: expected {expected} correct messages, found {found:?}", url(server)),
             format!("the answer is in {}", answer.display()),
         )),
     }
 }
 
-/// How many messages there are; none if one of them lacks the value.
+/// Returns the number of messages. `None` if one of them lacks [`VALUE`] or is incomplete.
 fn messages_with_value(mut bytes: &[u8]) -> Option<usize> {
     let mut count = 0;
     while let Some((head, rest)) = bytes.split_at_checked(5) {
@@ -196,15 +196,15 @@ fn h2load(server: &Server, calls: u32, body: &Path) -> Command {
     h2load
 }
 
-/// The seconds from the first connection to the last answer.
+/// Returns the seconds from the first connection to the last answer.
 fn load(server: &Server, calls: u32, length: u64, body: &Path) -> Result<f64> {
     let text = output(&mut h2load(server, calls, body), "")?;
     let data = grpc::number_before(&text, ") data");
     let seconds = seconds(&text).filter(|_| data == Some(length * u64::from(calls)));
-    seconds.ok_or_else(|| Error::new(format!("h2load: an answer is missing:\n{text}"), ""))
+    seconds.ok_or_else(|| Error::new(format!("h2load: not all answers arrived completely:\n{text}"), ""))
 }
 
-/// `finished in 1.23s` or `finished in 98.76ms`.
+/// Returns the seconds of `finished in 1.23s` or `finished in 98.76ms`.
 fn seconds(text: &str) -> Option<f64> {
     let time = text.split_once("finished in ")?.1.split(',').next()?;
     match time.strip_suffix("ms") {
@@ -213,11 +213,11 @@ fn seconds(text: &str) -> Option<f64> {
     }
 }
 
-/// By how much the server has grown for each request that waits, in kilobytes.
+/// Returns by how many kilobytes the server has grown for each waiting request.
 fn grown_kb(server: &Server, idle_mb: f64, calls: u32, body: &Path) -> Result<f64> {
     let mut command = h2load(server, calls, body);
     let mut child = command.stdout(Stdio::null()).spawn().attempting(|| "start h2load".to_owned())?;
-    // By now all have arrived and none is at its end.
+    // By now all requests have arrived and none has ended.
     sleep(Duration::from_millis(u64::from(LONG.delay_ms) / 4 * 3));
     let grown = server.rss_mb().map(|rss| (rss - idle_mb) * 1024.0 / f64::from(calls * LONG.count));
     child.wait().attempting(|| "wait for h2load".to_owned())?;
@@ -231,7 +231,7 @@ fn of<'r>(runs: &'r [Run], server: &str, calls: u32) -> Vec<&'r Run> {
 fn crowds_table(runs: &[Run], memory: &[(&str, u32, f64)]) -> String {
     let mut text = format!(
         "Requests that each wait {} ms for one response, {} on each call:\n\n\
-         | requests at once | server | all answered, ms | CPU us/request | grown by, kB for each that waits |\n|---:|---|---:|---:|---:|\n",
+         | concurrent requests | server | all answered, ms | CPU us/request | memory, kB per waiting request |\n|---:|---|---:|---:|---:|\n",
         CROWD.delay_ms, CROWD.count
     );
     for crowd in CROWDS {
@@ -247,9 +247,9 @@ fn crowds_table(runs: &[Run], memory: &[(&str, u32, f64)]) -> String {
 
 fn streams_table(runs: &[Run], firsts: &[(&str, Done)]) -> String {
     let mut text = format!(
-        "\n{STREAMS} streams at once of {} responses, {} ms apart; and one stream after the other, each with one response \
-         that is made at once:\n\n\
-         | server | all of the {STREAMS} ended, ms | CPU us/response | one with one response p50 ms | p99 ms |\n|---|---:|---:|---:|---:|\n",
+        "\n{STREAMS} concurrent streams of {} responses, {} ms apart; and one stream after the other, each with one \
+         immediate response:\n\n\
+         | server | all {STREAMS} ended, ms | CPU us/response | stream with one response p50 ms | p99 ms |\n|---|---:|---:|---:|---:|\n",
         STREAM.responses, STREAM.delay_ms
     );
     for (server, first) in firsts {

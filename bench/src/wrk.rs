@@ -1,4 +1,5 @@
-//! One run of `wrk` and what it says of itself. A closed loop: each connection sends when its answer is in.
+//! Runs `wrk` and parses its result. The load is a closed loop: each connection sends the next
+//! request when it has received the answer.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +14,7 @@ pub struct Load<'a> {
     pub seconds: u64,
     pub script: &'a Path,
     pub body: &'a Path,
-    /// How much of a binary body is JSON.
+    /// The length of the JSON in a binary body, in bytes.
     pub json_length: Option<usize>,
 }
 
@@ -28,14 +29,15 @@ pub struct Done {
 
 pub fn run(load: &Load) -> Result<Done> {
     let mut wrk = Command::new("wrk");
-    // One thread: the generator shares the machine with the server, and one is faster than any server here.
+    // The generator shares the machine with the server, and one thread is faster than any server
+    // here.
     wrk.args(["--threads", "1", "--timeout", "10s"]);
     wrk.args(["--connections", &load.connections.to_string(), "--duration", &format!("{}s", load.seconds)]);
     wrk.arg("--script").arg(load.script).arg(format!("http://127.0.0.1:{}{}", load.port, load.path));
     wrk.arg("--").arg(load.body).args(load.json_length.map(|length| length.to_string()));
     let text = output(&mut wrk, "")?;
     parse(&text)
-        .ok_or_else(|| Error::new(format!("wrk: no RESULT line of post.lua in its output:\n{text}"), ""))
+        .ok_or_else(|| Error::new(format!("wrk did not print the RESULT line of post.lua:\n{text}"), ""))
 }
 
 fn parse(text: &str) -> Option<Done> {

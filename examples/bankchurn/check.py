@@ -1,8 +1,8 @@
-"""Checks that model.onnx answers what scikit-learn answered.
+"""Checks that model.onnx returns the same probabilities as scikit-learn.
 
-Builds the features of every record in rows.jsonl, runs them through
-onnxruntime one by one and as one batch, and compares with the probability
-scikit-learn gave. Exits 1 when any differs by more than 1e-5.
+Builds the features of every record in rows.jsonl, runs them through onnxruntime one by one and as
+one batch, and compares with scikit-learn's probability. Exits with 1 if any differs by more than
+1e-5.
 
     python check.py            compare
     python check.py --time     compare, then time calls on one thread
@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-# Before ONNX Runtime is loaded: its builds send usage data to their maker otherwise.
+# Set before ONNX Runtime is loaded: otherwise its builds send usage data to their maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
@@ -49,7 +49,7 @@ def one_by_one(x):
 
 
 def check():
-    """Compares, prints what it found, and says whether all is within LIMIT."""
+    """Compares, prints the differences, and returns whether all are within LIMIT."""
     x, expected = load_rows()
     model = session(HERE / "model.onnx")
     batch = churn(model, x)

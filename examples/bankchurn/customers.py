@@ -1,8 +1,7 @@
-"""Makes up bank customers, and whether each of them left.
+"""Generates bank customers, and whether each of them left.
 
-Nothing here comes from real people: a seeded generator draws plausible
-customers, and a hand-written rule gives each a chance of leaving. About one
-in five does.
+Nothing here comes from real people: a seeded generator draws plausible customers, and a handwritten
+rule assigns each a probability of leaving. About one in five leaves.
 """
 
 import math
@@ -11,7 +10,7 @@ import numpy as np
 
 
 def choose(rng, weights):
-    """One key of `weights`, drawn by weight."""
+    """Returns one key of `weights`, drawn by weight."""
     keys = list(weights)
     return keys[int(rng.choice(len(keys), p=list(weights.values())))]
 
@@ -31,7 +30,7 @@ def customer(rng):
         rng, {"DIAMOND": 0.15, "GOLD": 0.25, "PLATINUM": 0.20, "SILVER": 0.40}
     )
     age = whole(18 + rng.gamma(4.5, 4.8), 18, 100)
-    # Many French and Spanish customers keep no balance; Germans nearly all do.
+    # Many French and Spanish customers keep no balance; nearly all Germans do.
     empty = rng.random() < (0.03 if geography == "Germany" else 0.46)
     balance = 0.0 if empty else money(rng.normal(120_000, 38_000), 300_000)
     products = {1: 0.34, 2: 0.61, 3: 0.04, 4: 0.01}
@@ -56,9 +55,9 @@ def customer(rng):
 
 
 def chance_of_leaving(record):
-    """The rule behind the labels: what the model has to find out."""
+    """The rule behind the labels, which the model has to learn."""
     age = record["age"]
-    # The pull away from the bank grows to about 58 and fades in retirement.
+    # The tendency to leave grows until the age of about 58 and decreases in retirement.
     score = -3.2 + 5.0 * math.exp(-(((age - 58) / 14) ** 2))
     score += {1: 0.5, 2: -1.1, 3: 2.6, 4: 4.0}[record["num_of_products"]]
     score += {"France": 0.0, "Germany": 1.1, "Spain": 0.1}[record["geography"]]
@@ -77,7 +76,7 @@ def chance_of_leaving(record):
 
 
 def draw(count, seed):
-    """`count` customers and, for each, 1 when the customer left."""
+    """Returns `count` customers and, for each, 1 if the customer left."""
     rng = np.random.default_rng(seed)
     records = [customer(rng) for _ in range(count)]
     left = [int(rng.random() < chance_of_leaving(record)) for record in records]

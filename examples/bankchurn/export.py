@@ -1,9 +1,8 @@
 """Writes a fitted stack of four tree models as one small ONNX graph.
 
-Each base learner is converted on its own to a single tree-ensemble node; the
-nodes are then joined here, with the final logistic regression as Gemm and
-Softmax. That gives one output, no label branch, and a graph short enough to
-read:
+Each base learner is converted on its own to a single tree-ensemble node. The nodes are then joined
+here, with the final logistic regression as Gemm and Softmax. The result has one output, no label
+branch, and is short enough to read:
 
     input [N,18] -> 4 x TreeEnsembleClassifier -> Concat -> Gemm -> Softmax
 
@@ -44,7 +43,7 @@ def attributes(node):
 
 
 def tree_node(name, learner, width):
-    """The learner's one TreeEnsembleClassifier node, with our names on it."""
+    """Returns the learner's single TreeEnsembleClassifier node, with our names."""
     graph = convert_sklearn(
         learner,
         initial_types=[("input", FloatTensorType([None, width]))],
@@ -53,7 +52,7 @@ def tree_node(name, learner, width):
     ).graph
     trees = [node for node in graph.node if node.op_type == "TreeEnsembleClassifier"]
     others = {node.op_type for node in graph.node} - {"TreeEnsembleClassifier"}
-    # Anything beyond renaming would be lost by taking the node alone.
+    # Taking the node alone would lose anything except renaming.
     if len(trees) != 1 or not others <= {"Identity"} or graph.initializer:
         raise ValueError(f"{name}: the converter made more than one tree node")
     node = onnx.NodeProto()
@@ -69,10 +68,10 @@ def tree_node(name, learner, width):
 def round_thresholds_down(node, booster):
     """Makes the node split float32 values exactly where LightGBM does.
 
-    LightGBM compares with a double, `x <= t`; the graph holds float32. The
-    converter rounds t to the nearest, which sends a value just above t the
-    wrong way when that rounds up. The largest float32 not above t splits the
-    same (scikit-learn's converter does this, and XGBoost trains in float32).
+    LightGBM compares with a double, `x <= t`; the graph holds float32. The converter rounds t to
+    the nearest float32. If that rounds up, a value just above t takes the wrong branch. The largest
+    float32 not above t splits the same way (scikit-learn's converter does this, and XGBoost trains
+    in float32).
     """
     below = {}
 
@@ -109,9 +108,8 @@ def to_onnx(stack, width):
         tree_node(name, learner, width)
         for name, learner in stack.named_estimators_.items()
     ]
-    # Each learner gives [P(stays), P(leaves)]; the final regression uses the
-    # second alone, so the first gets weight zero. Softmax over (0, z) is the
-    # logistic function of z.
+    # Each learner returns [P(stays), P(leaves)]; the final regression uses only the second, so the
+    # first has weight zero. Softmax over (0, z) is the logistic function of z.
     final = stack.final_estimator_
     weights = np.zeros((2 * len(nodes), 2), dtype=np.float32)
     weights[1::2, 1] = final.coef_[0]
@@ -146,7 +144,7 @@ def to_onnx(stack, width):
 
 
 def probe(model, name):
-    """The same graph, cut off after the base learner `name`."""
+    """Returns the same graph, cut off after the base learner `name`."""
     cut = onnx.ModelProto()
     cut.CopyFrom(model)
     keep = [node for node in cut.graph.node if node.name == name]
@@ -159,7 +157,7 @@ def probe(model, name):
 
 
 def thresholds(model, name):
-    """(feature, threshold) of every split of the base learner `name`."""
+    """Returns (feature, threshold) of every split of the base learner `name`."""
     node = next(node for node in model.graph.node if node.name == name)
     found = attributes(node)
     return sorted(

@@ -1,7 +1,7 @@
 """Turns one bank customer's record into the model's 18 input features.
 
-The reference for anything that prepares features for model.onnx: training,
-the check, and the WebAssembly plugin all follow these few lines.
+This is the reference for everything that prepares features for model.onnx: training, the check, and
+the WebAssembly plugin.
 """
 
 import json
@@ -11,7 +11,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 
-# Order matters: it is the order of the model's input columns.
+# The order of the model's input columns.
 NUMERIC = (
     "credit_score",
     "age",
@@ -38,10 +38,10 @@ def load_scaling(path=HERE / "scaling.json"):
 
 
 def features(record, scaling):
-    """18 float32: scaled numbers, then one-hot categories.
+    """Returns 18 float32: scaled numbers, then one-hot categories.
 
-    The scaling is done in double precision and rounded to float32 once, so
-    that any language with IEEE doubles gets the same bits.
+    The scaling is computed in double precision and rounded to float32 once, so that any language
+    with IEEE doubles gets the same bits.
     """
     row = [
         (float(record[field]) - mean) / scale

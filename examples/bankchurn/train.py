@@ -1,12 +1,11 @@
-"""Trains the bank-churn model and writes everything the example serves.
+"""Trains the bank-churn model and writes all files that the example serves.
 
     pip install -r requirements.txt
     python train.py
 
-Writes model.onnx, scaling.json, rows.jsonl, request.json, batch.json and
-checks.json next to this file. The data are made up (customers.py) and every seed is fixed:
-with the pinned packages, a second run on the same machine writes the same
-bytes.
+Writes model.onnx, scaling.json, rows.jsonl, request.json, batch.json and checks.json next to this
+file. The data are generated (customers.py) and every seed is fixed: with the pinned packages, a
+second run on the same machine writes the same bytes.
 """
 
 import json
@@ -34,7 +33,8 @@ TRAINING, HELD_OUT, ROWS = 12_000, 10_000, 1_000
 
 
 def fit_scaling(records):
-    """Mean and spread of the numbers, in few enough digits to copy by hand."""
+    """Returns mean and standard deviation of the numbers, with few enough digits to copy manually.
+    """
     numbers = np.array([[float(r[f]) for f in NUMERIC] for r in records])
     found = {"mean": numbers.mean(axis=0), "scale": numbers.std(axis=0)}
     return {
@@ -90,7 +90,7 @@ def new_stack():
 
 
 def edge_rows(x, splits):
-    """Rows that sit right on a split, and one float32 to either side of it."""
+    """Returns rows exactly on a split, and one float32 to either side of it."""
     at = np.array([value for _, value in splits], dtype=np.float32)
     rows = []
     for values in (np.nextafter(at, -np.inf), at, np.nextafter(at, np.inf)):
@@ -101,10 +101,10 @@ def edge_rows(x, splits):
 
 
 def check_learners(stack, model, x):
-    """Each base learner inside the graph against the library it came from.
+    """Compares each base learner in the graph with its original library.
 
-    A converter may round a split threshold the wrong way, which only rows
-    next to it show; so those are asked too.
+    A converter may round a split threshold the wrong way, which shows only in rows next to the
+    split, so the check includes such rows.
     """
     good = True
     for name, learner in stack.named_estimators_.items():
@@ -129,7 +129,7 @@ def write_json(name, value):
 def main():
     records, left = draw(TRAINING, seed=20_240_601)
     scaling = fit_scaling(records)
-    # The model only ever sees float32 features, exactly those it is served.
+    # The model is trained on float32 features, exactly those that it is served.
     x = feature_matrix(records, scaling)
     # One thread fixes the order of floating-point sums, and so every bit.
     with threadpool_limits(1):
@@ -157,7 +157,8 @@ def main():
 
 
 def checks(records, probabilities):
-    """Samples for the manifest's `checks`: the first row, the likeliest to leave, the closest call."""
+    """Samples for the manifest's `checks`: the first row, the most likely to leave, the closest
+    call."""
     picked = [0, int(probabilities.argmax()), int(abs(probabilities - 0.5).argmin())]
     return [
         {

@@ -1,7 +1,8 @@
-"""A custom executor: the cheap model first, the big one for the rows of which the cheap one is not sure.
+"""A custom executor: calls the small model first, and the big one for the rows of which the small
+one is not sure.
 
-The model that the caller asks for is the cheap one. Config: `big_model`, and the probabilities between which
-a row goes to it, `low` and `high`. Both models give `probability`, FP32 [-1, 1].
+The requested model is the small one. Config: `big_model`, and the probabilities `low` and `high`
+between which a row goes to the big model. Both models return `probability`, FP32 [-1, 1].
 """
 
 import hostler_plugin as hostler
@@ -27,7 +28,7 @@ class Executor(hostler.Executor):
 
 
 def rows_of(tensor, rows):
-    """A tensor of some of the rows of another one."""
+    """Returns a tensor with some of the rows of another one."""
     count, width = tensor.shape()
     if len(rows) == count:
         return tensor

@@ -1,8 +1,9 @@
 """Makes small.onnx, big.onnx and rows.json: `python make.py` (needs onnx and numpy).
 
-Rows of eight features have the label 1 or 0. The features say most of it by themselves, which a logistic
-regression learns (small.onnx), but two pairs of them count together, which takes a network (big.onnx). The
-seed is fixed; the committed files are what the example and its tests use.
+Rows of eight features have the label 1 or 0. Most of it follows from single features, which a
+logistic regression learns (small.onnx). Two pairs of features also interact, which requires a
+network (big.onnx). The seed is fixed; the committed files are the ones that the example and its
+tests use.
 """
 
 import json
@@ -30,7 +31,8 @@ def sigmoid(z):
 
 
 def trained(sizes, x, y, steps):
-    """Weights and biases of a network with ReLU between its layers; Adam on the cross entropy."""
+    """Returns weights and biases of a network with ReLU between its layers, trained with Adam on
+    the cross entropy."""
     layers = [RANDOM.standard_normal((a, b)) * np.sqrt(2 / a) for a, b in zip(sizes, sizes[1:])]
     parameters = [p for w in layers for p in (w, np.zeros(w.shape[1]))]
     means, squares = [np.zeros_like(p) for p in parameters], [np.zeros_like(p) for p in parameters]
@@ -54,7 +56,7 @@ def gradients(parameters, x, y):
 
 
 def forward(parameters, x):
-    """What goes into each layer, and what comes out of the last one."""
+    """Returns the inputs of each layer, and the output of the last one."""
     values = [x]
     for layer in range(0, len(parameters), 2):
         z = values[-1] @ parameters[layer] + parameters[layer + 1]

@@ -1,4 +1,4 @@
-"""A toy feature store: GET /users/<id> answers with three numbers after 50 ms; ids are from 0 to 999."""
+"""A toy feature store: GET /users/<id> returns three numbers after 50 ms, for ids from 0 to 999."""
 
 import http.server
 import json

@@ -1,7 +1,9 @@
-"""Makes small.onnx, big.onnx, reasons.onnx and checks.json: `python make.py` (needs onnx and numpy).
+"""Makes small.onnx, big.onnx, reasons.onnx and checks.json: `python make.py` (needs onnx and
+numpy).
 
-A probability from eight features. The small model adds them up; the big one also knows two pairs of them that count
-together; the reasons are what each feature adds in the small one. The weights are fixed, so the files are always the same.
+The models compute a probability from eight features. The small model adds the features; the big one
+also uses the products of two pairs; the reasons are what each feature contributes to the small
+model. The weights are fixed, so the files are always the same.
 """
 
 import json

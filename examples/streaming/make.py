@@ -1,9 +1,11 @@
-"""Makes letters.onnx, alphabet.txt and reference.json: `python make.py` (needs numpy and onnx; a minute or two).
+"""Makes letters.onnx, alphabet.txt and reference.json: `python make.py` (needs numpy and onnx;
+takes a minute or two).
 
-A language model of single characters: a gated recurrent unit that has read sentences of the small grammar below. One run of
-the ONNX model is one step: a character and the state before it to a score for each next character and the state after it.
-reference.json has what a plain loop in numpy generates with the same weights; the example's tests compare with it. The seed is
-fixed; the committed files are what the example and its tests use.
+A language model of single characters: a gated recurrent unit, trained on sentences of the small
+grammar below. One run of the ONNX model is one step: it takes a character and the state, and
+returns a score for each next character and the new state. reference.json contains what a plain
+numpy loop generates with the same weights; the example's tests compare with it. The seed is fixed;
+the committed files are the ones that the example and its tests use.
 """
 
 import json
@@ -47,7 +49,8 @@ def sigmoid(z):
 
 
 def step(weights, token, state):
-    """One step for many rows: what it gives and what its gradient needs."""
+    """Runs one step for many rows. Returns scores, state, and the values that the gradient needs.
+    """
     u, w, b, o, c = weights
     x, y = u[token] + b, state @ w
     reset, update = sigmoid(x[:, :STATE] + y[:, :STATE]), sigmoid(x[:, STATE:-STATE] + y[:, STATE:-STATE])
@@ -57,7 +60,8 @@ def step(weights, token, state):
 
 
 def gradients(weights, text, state):
-    """Of the cross entropy of each character of `text` [LENGTH + 1, ROWS] after those before it."""
+    """Returns the gradients of the cross entropy of each character of `text` [LENGTH + 1, ROWS],
+    given the ones before it."""
     u, w, b, o, c = weights
     grads, kept, loss = [np.zeros_like(p) for p in weights], [], 0.0
     rows = np.arange(ROWS)
@@ -139,7 +143,7 @@ def write(weights):
 
 
 class Chance:
-    """Splitmix64: as the plugin draws, bit by bit."""
+    """Splitmix64, with exactly the numbers that the plugin draws."""
 
     def __init__(self, seed):
         self.state = seed % 2**64

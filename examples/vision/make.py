@@ -1,7 +1,9 @@
-"""Makes detector.onnx, classifier.onnx and the pictures: `python make.py` (needs onnx, numpy and pillow).
+"""Makes detector.onnx, classifier.onnx and the pictures: `python make.py` (needs onnx, numpy,
+pillow).
 
-A picture of 64 by 64 pixels has eight by eight cells of eight by eight pixels. The detector gives the cells that are
-bright, as boxes (x0, y0, x1, y1) and as crops; the classifier says whether a crop is red, green or blue.
+A picture of 64 by 64 pixels has eight by eight cells of eight by eight pixels. The detector returns
+the bright cells, as boxes (x0, y0, x1, y1) and as crops; the classifier says whether a crop is red,
+green or blue.
 """
 
 from pathlib import Path

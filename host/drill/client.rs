@@ -17,7 +17,7 @@ pub struct Client {
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
-pub struct Answer {
+pub struct ClientAnswer {
     pub status: u16,
     pub retry_after: bool,
     pub body: Bytes,
@@ -25,7 +25,7 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Lost {
+pub enum RequestError {
     /// Nobody listens.
     Refused(String),
     /// The connection ended before the answer began. The host may never have seen the request.
@@ -34,12 +34,12 @@ pub enum Lost {
     Cut(String),
 }
 
-impl std::fmt::Display for Lost {
+impl std::fmt::Display for RequestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Lost::Refused(why) => write!(f, "no connection: {why}"),
-            Lost::Unanswered(why) => write!(f, "no answer: {why}"),
-            Lost::Cut(why) => write!(f, "half an answer: {why}"),
+            RequestError::Refused(why) => write!(f, "no connection: {why}"),
+            RequestError::Unanswered(why) => write!(f, "no answer: {why}"),
+            RequestError::Cut(why) => write!(f, "half an answer: {why}"),
         }
     }
 }
@@ -49,15 +49,21 @@ impl Client {
         Client { address, sender: None }
     }
 
-    pub async fn get(&mut self, path: &str) -> Result<Answer, Lost> {
+    pub async fn get(&mut self, path: &str) -> Result<ClientAnswer, RequestError> {
         self.ask(Method::GET, path, "drill", Bytes::new()).await
     }
 
-    pub async fn post(&mut self, path: &str, id: &str, body: Bytes) -> Result<Answer, Lost> {
+    pub async fn post(&mut self, path: &str, id: &str, body: Bytes) -> Result<ClientAnswer, RequestError> {
         self.ask(Method::POST, path, id, body).await
     }
 
-    async fn ask(&mut self, method: Method, path: &str, id: &str, body: Bytes) -> Result<Answer, Lost> {
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        id: &str,
+        body: Bytes,
+    ) -> Result<ClientAnswer, RequestError> {
         let mut sender = self.connected().await?;
         let request = Request::builder()
             .method(method)
@@ -67,36 +73,39 @@ impl Client {
             .header("x-request-id", id)
             .header("x-operator", "hostler drill")
             .body(Full::new(body))
-            .map_err(|error| Lost::Refused(error.to_string()))?;
+            .map_err(|error| RequestError::Refused(error.to_string()))?;
         let answered = async {
-            let answer =
-                sender.send_request(request).await.map_err(|error| Lost::Unanswered(error.to_string()))?;
+            let answer = sender
+                .send_request(request)
+                .await
+                .map_err(|error| RequestError::Unanswered(error.to_string()))?;
             let status = answer.status().as_u16();
             let retry_after = answer.headers().contains_key("retry-after");
-            let body = answer.into_body().collect().await.map_err(|error| Lost::Cut(error.to_string()))?;
-            Ok(Answer { status, retry_after, body: body.to_bytes() })
+            let body =
+                answer.into_body().collect().await.map_err(|error| RequestError::Cut(error.to_string()))?;
+            Ok(ClientAnswer { status, retry_after, body: body.to_bytes() })
         };
-        let late = |_| Err(Lost::Unanswered(format!("not within {} s", PATIENCE.as_secs())));
+        let late = |_| Err(RequestError::Unanswered(format!("not within {} s", PATIENCE.as_secs())));
         let answer = tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(late)?;
         self.sender = Some(sender);
         Ok(answer)
     }
 
     /// The connection that is there, or a new one.
-    async fn connected(&mut self) -> Result<SendRequest<Full<Bytes>>, Lost> {
+    async fn connected(&mut self) -> Result<SendRequest<Full<Bytes>>, RequestError> {
         if let Some(mut sender) = self.sender.take()
             && sender.ready().await.is_ok()
         {
             return Ok(sender);
         }
-        let refused = |error: &dyn std::fmt::Display| Lost::Refused(error.to_string());
+        let refused = |error: &dyn std::fmt::Display| RequestError::Refused(error.to_string());
         let stream = TcpStream::connect(self.address).await.map_err(|error| refused(&error))?;
         let _ = stream.set_nodelay(true);
         let (mut sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| refused(&error))?;
         // Ends with the sender.
         tokio::spawn(connection);
-        sender.ready().await.map_err(|error| Lost::Unanswered(error.to_string()))?;
+        sender.ready().await.map_err(|error| RequestError::Unanswered(error.to_string()))?;
         Ok(sender)
     }
 }

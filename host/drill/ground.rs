@@ -18,7 +18,7 @@ use toml::Table;
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// Everything that the exercises share.
-pub struct Ground {
+pub struct Fixture {
     /// The user's manifest.
     pub plan: Plan,
     pub copy: Copy,
@@ -35,20 +35,20 @@ pub struct Ground {
 
 /// What an exercise did besides its load.
 #[derive(Default)]
-pub struct Deed {
+pub struct ExerciseResult {
     pub done: String,
     pub faults: Vec<String>,
     /// Rows of its own.
     pub parts: Vec<Row>,
 }
 
-impl Deed {
+impl ExerciseResult {
     pub fn done(count: usize, what: &str) -> Self {
-        Deed { done: format!("{count} {what}"), ..Deed::default() }
+        ExerciseResult { done: format!("{count} {what}"), ..ExerciseResult::default() }
     }
 }
 
-impl Ground {
+impl Fixture {
     pub fn new(
         plan: Plan,
         copy: Copy,
@@ -65,7 +65,7 @@ impl Ground {
         });
         let instances = plan.settings.engine.instances as usize;
         let room = places.min().unwrap_or(usize::MAX).min(instances);
-        Ground {
+        Fixture {
             refusals_expected: connections > room,
             samples: Arc::new(samples),
             connections,
@@ -106,7 +106,7 @@ impl Ground {
             "damage" => self.under_load(name, swaps::damage).await,
             "rollback" => self.under_load(name, swaps::rollback).await,
             "hostile" => self.under_load(name, hostile::guests).await,
-            "leavers" => self.under_load(name, pressure::leavers).await,
+            "leavers" => self.under_load(name, pressure::disconnects).await,
             "overload" => vec![pressure::overload(self).await],
             "stop" => vec![pressure::stop(self).await],
             other => vec![Row::skipped(other, "not known")],
@@ -117,7 +117,7 @@ impl Ground {
     async fn under_load(
         &mut self,
         name: &str,
-        deed: impl AsyncFnOnce(&mut Ground, Instant) -> Result<Deed>,
+        deed: impl AsyncFnOnce(&mut Fixture, Instant) -> Result<ExerciseResult>,
     ) -> Vec<Row> {
         let manifest = self.copy.manifest.clone();
         let load = Load::start(self.host.http, &self.samples, self.connections, Until::Stopped);
@@ -227,9 +227,9 @@ impl Ground {
 }
 
 /// The load alone.
-async fn steady(ground: &mut Ground, until: Instant) -> Result<Deed> {
+async fn steady(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     tokio::time::sleep_until(until.into()).await;
-    Ok(Deed::done(ground.connections, "connections"))
+    Ok(ExerciseResult::done(ground.connections, "connections"))
 }
 
 /// Calls and policies that are held now.
@@ -261,7 +261,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new(ground: &Ground, until: Instant) -> Self {
+    pub fn new(ground: &Fixture, until: Instant) -> Self {
         // There and back.
         Pace { every: ground.between_swaps, next: Instant::now(), until, least: 2, done: 0 }
     }

@@ -1,6 +1,6 @@
 //! The host that is drilled: this program as a process of its own, and what it says of itself.
 
-use super::client::{Answer, Client, Lost};
+use super::client::{Client, ClientAnswer, RequestError};
 use super::copy::Copy;
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -166,7 +166,7 @@ impl Host {
         Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0.0))
     }
 
-    async fn admin_ask(&mut self, path: &str, post: Option<Bytes>) -> Result<Answer> {
+    async fn admin_ask(&mut self, path: &str, post: Option<Bytes>) -> Result<ClientAnswer> {
         let answer = match post {
             Some(body) => self.admin.post(path, "drill", body).await,
             None => self.admin.get(path).await,
@@ -178,7 +178,7 @@ impl Host {
     }
 
     /// Why the host does not answer.
-    async fn gone(&mut self, lost: &Lost) -> Error {
+    async fn gone(&mut self, lost: &RequestError) -> Error {
         // A process that has closed its sockets is about to end.
         match self.wait(Duration::from_secs(1)).await {
             Some(status) => Error::failed(format!("the host ended with {status}\n{}", self.log())),

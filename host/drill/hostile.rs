@@ -3,7 +3,7 @@
 
 use super::client::{Client, Histogram};
 use super::copy::replace;
-use super::ground::{Deed, Ground};
+use super::ground::{ExerciseResult, Fixture};
 use super::report::Row;
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -29,21 +29,21 @@ const HANDLES: i64 = 64;
 const LATE: Duration = Duration::from_millis(TIMEOUT_MS as u64 + 2_000);
 
 /// What the guest does, in the order of the numbers in `hostile.wat`, and the error that it must end with.
-struct Misdeed {
+struct HostileCase {
     name: &'static str,
     status: u16,
     kind: &'static str,
 }
 
-const fn fails(name: &'static str) -> Misdeed {
-    Misdeed { name, status: 500, kind: "failed" }
+const fn fails(name: &'static str) -> HostileCase {
+    HostileCase { name, status: 500, kind: "failed" }
 }
 
-const fn hangs(name: &'static str) -> Misdeed {
-    Misdeed { name, status: 504, kind: "deadline" }
+const fn hangs(name: &'static str) -> HostileCase {
+    HostileCase { name, status: 504, kind: "deadline" }
 }
 
-const MISDEEDS: [Misdeed; 9] = [
+const HOSTILE_CASES: [HostileCase; 9] = [
     hangs("spins"),
     hangs("sleeps"),
     fails("traps"),
@@ -60,7 +60,7 @@ const MISDEEDS: [Misdeed; 9] = [
 const GUESTS: [(&str, &str, usize); 2] = [("drill-fresh", "fresh", 0), ("drill-reused", "reused", WORKERS)];
 
 /// Puts the guests into the copy's manifest.
-fn move_in(ground: &mut Ground) -> Result<()> {
+fn move_in(ground: &mut Fixture) -> Result<()> {
     let component = wat::parse_str(GUEST)
         .map_err(|error| Error::failed(format!("the hostile guest is no component: {error}")))?;
     let file = ground.copy.manifest_path().with_file_name("drill-guest.wasm");
@@ -89,7 +89,7 @@ fn move_in(ground: &mut Ground) -> Result<()> {
 
 /// What calls of one guest gave.
 #[derive(Default)]
-struct Calls {
+struct CallCounts {
     count: u64,
     failed: u64,
     latencies: Histogram,
@@ -98,7 +98,7 @@ struct Calls {
 
 /// Asks for every misdeed in turn from as many connections as there are workers, for the time of an exercise
 /// and at least twice each.
-pub async fn guests(ground: &mut Ground, _until: Instant) -> Result<Deed> {
+pub async fn guests(ground: &mut Fixture, _until: Instant) -> Result<ExerciseResult> {
     let before = ground.host.mark().await?;
     move_in(ground)?;
     ground.copy.write_manifest()?;
@@ -109,7 +109,7 @@ pub async fn guests(ground: &mut Ground, _until: Instant) -> Result<Deed> {
     for caller in 0..WORKERS {
         callers.spawn(call_all(ground.host.http, caller, until));
     }
-    let mut all: BTreeMap<&'static str, Calls> = BTreeMap::new();
+    let mut all: BTreeMap<&'static str, CallCounts> = BTreeMap::new();
     while let Some(calls) = callers.join_next().await {
         let calls = calls.map_err(|error| Error::failed(format!("a caller broke down: {error}")))?;
         for (name, calls) in calls {
@@ -120,8 +120,8 @@ pub async fn guests(ground: &mut Ground, _until: Instant) -> Result<Deed> {
             sum.faults.extend(calls.faults);
         }
     }
-    let mut deed = Deed::done(MISDEEDS.len(), "kinds of harm");
-    for misdeed in &MISDEEDS {
+    let mut deed = ExerciseResult::done(HOSTILE_CASES.len(), "kinds of harm");
+    for misdeed in &HOSTILE_CASES {
         let calls = all.remove(misdeed.name).unwrap_or_default();
         let done = format!("{} calls, each {}", calls.count, misdeed.status);
         let mut row = Row::new(format!("hostile: {}", misdeed.name), done);
@@ -139,16 +139,16 @@ pub async fn guests(ground: &mut Ground, _until: Instant) -> Result<Deed> {
     Ok(deed)
 }
 
-async fn call_all(http: SocketAddr, caller: usize, until: Instant) -> BTreeMap<&'static str, Calls> {
+async fn call_all(http: SocketAddr, caller: usize, until: Instant) -> BTreeMap<&'static str, CallCounts> {
     let mut client = Client::new(http);
-    let mut all: BTreeMap<&'static str, Calls> = BTreeMap::new();
+    let mut all: BTreeMap<&'static str, CallCounts> = BTreeMap::new();
     let mut round = 0;
     while round < GUESTS.len() || Instant::now() < until {
-        for index in 0..MISDEEDS.len() {
+        for index in 0..HOSTILE_CASES.len() {
             // The callers begin at different misdeeds.
-            let number = (index + caller * MISDEEDS.len() / WORKERS) % MISDEEDS.len();
+            let number = (index + caller * HOSTILE_CASES.len() / WORKERS) % HOSTILE_CASES.len();
             let (model, ..) = GUESTS[(round + caller) % GUESTS.len()];
-            let calls = all.entry(MISDEEDS[number].name).or_default();
+            let calls = all.entry(HOSTILE_CASES[number].name).or_default();
             if let Err(fault) = call(&mut client, number, model, calls).await {
                 calls.failed += 1;
                 if calls.faults.len() < 3 {
@@ -161,8 +161,8 @@ async fn call_all(http: SocketAddr, caller: usize, until: Instant) -> BTreeMap<&
     all
 }
 
-async fn call(client: &mut Client, number: usize, model: &str, calls: &mut Calls) -> Result<(), String> {
-    let misdeed = &MISDEEDS[number];
+async fn call(client: &mut Client, number: usize, model: &str, calls: &mut CallCounts) -> Result<(), String> {
+    let misdeed = &HOSTILE_CASES[number];
     let body = Bytes::from(json!({"model": model, "data": [number]}).to_string());
     let started = Instant::now();
     calls.count += 1;

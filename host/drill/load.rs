@@ -1,6 +1,6 @@
 //! Load: connections that ask again and again, every answer looked at.
 
-use super::client::{Answer, Client, Histogram, Lost};
+use super::client::{Client, ClientAnswer, Histogram, RequestError};
 use super::host::ID_PREFIX;
 use super::samples::Sample;
 use std::collections::BTreeMap;
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Faults of one kind that are told in words.
-const FAULTS_TOLD: usize = 3;
+const FAULTS_SHOWN: usize = 3;
 
 /// What many connections saw.
 #[derive(Default)]
-pub struct Tally {
+pub struct LoadCounts {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests without an answer.
     pub lost: u64,
@@ -30,7 +30,7 @@ pub struct Tally {
     pub unanswered: Vec<String>,
 }
 
-impl Tally {
+impl LoadCounts {
     pub fn answers(&self) -> u64 {
         self.statuses.values().sum()
     }
@@ -40,7 +40,7 @@ impl Tally {
         self.statuses.iter().filter(|(status, _)| wanted(**status)).map(|(_, count)| count).sum()
     }
 
-    fn take(&mut self, sample: &Sample, answer: &Answer, latency: Duration) {
+    fn take(&mut self, sample: &Sample, answer: &ClientAnswer, latency: Duration) {
         *self.statuses.entry(answer.status).or_default() += 1;
         self.latencies.add(latency);
         match answer.status {
@@ -60,12 +60,12 @@ impl Tally {
 
     fn tell(&mut self, kind: &str, fault: String) {
         let told = self.faults.entry(kind.to_owned()).or_default();
-        if told.len() < FAULTS_TOLD {
+        if told.len() < FAULTS_SHOWN {
             told.push(fault);
         }
     }
 
-    fn merge(&mut self, other: Tally) {
+    fn merge(&mut self, other: LoadCounts) {
         for (status, count) in other.statuses {
             *self.statuses.entry(status).or_default() += count;
         }
@@ -85,7 +85,7 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     /// A request has ended, well or not.
     running: Arc<AtomicBool>,
-    tasks: JoinSet<Tally>,
+    tasks: JoinSet<LoadCounts>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -113,14 +113,14 @@ impl Load {
         }
     }
 
-    pub async fn stop(self) -> Tally {
+    pub async fn stop(self) -> LoadCounts {
         self.stop.store(true, Ordering::Relaxed);
         self.end().await
     }
 
     /// Waits until each connection has ended by itself.
-    pub async fn end(mut self) -> Tally {
-        let mut all = Tally::default();
+    pub async fn end(mut self) -> LoadCounts {
+        let mut all = LoadCounts::default();
         while let Some(tally) = self.tasks.join_next().await {
             match tally {
                 Ok(tally) => all.merge(tally),
@@ -141,9 +141,9 @@ async fn ask(
     until: Until,
     stop: &AtomicBool,
     running: &AtomicBool,
-) -> Tally {
+) -> LoadCounts {
     let mut client = Client::new(http);
-    let mut tally = Tally::default();
+    let mut tally = LoadCounts::default();
     // Each connection begins with another sample.
     for (number, sample) in samples.iter().cycle().skip(index % samples.len().max(1)).enumerate() {
         // Each asks once in any case.
@@ -159,8 +159,8 @@ async fn ask(
         running.store(true, Ordering::Relaxed);
         match answer {
             Ok(answer) => tally.take(sample, &answer, started.elapsed()),
-            Err(Lost::Refused(_)) if until == Until::HostGone => break,
-            Err(Lost::Unanswered(_)) if until == Until::HostGone => tally.unanswered.push(id),
+            Err(RequestError::Refused(_)) if until == Until::HostGone => break,
+            Err(RequestError::Unanswered(_)) if until == Until::HostGone => tally.unanswered.push(id),
             Err(lost) => {
                 tally.lost += 1;
                 tally.tell("lost", format!("model \"{}\": {lost}", sample.model));

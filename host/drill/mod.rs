@@ -21,7 +21,7 @@ use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
 use copy::Copy;
-use ground::Ground;
+use ground::Fixture;
 use host::{Host, Usage};
 use report::{Report, Row, Verdict};
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
         )));
     }
     let connections = options.connections.clamp(1, plan.settings.limits.max_connections);
-    let mut ground = Ground::new(plan, copy, host, samples, connections, options);
+    let mut ground = Fixture::new(plan, copy, host, samples, connections, options);
     let mut exercises: Vec<Row> = Vec::new();
     let (mut before, mut after) = (None, Usage::default());
     for name in EXERCISES {

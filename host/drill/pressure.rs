@@ -1,6 +1,6 @@
 //! Clients that leave, more clients than there is room for, and the end: SIGTERM while requests run.
 
-use super::ground::{Deed, Ground};
+use super::ground::{ExerciseResult, Fixture};
 use super::load::{Load, Until};
 use super::report::Row;
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// Connections that come and leave at once.
-const LEAVERS: usize = 4;
+const DISCONNECTS: usize = 4;
 
 /// Overload is asked of one worker without a queue by at least so many connections.
 const OVERLOAD_CONNECTIONS: usize = 16;
@@ -21,15 +21,15 @@ const OVERLOAD_CONNECTIONS: usize = 16;
 const END_SLACK: Duration = Duration::from_secs(10);
 
 /// Clients that send a request, whole or half, and leave without its answer.
-pub async fn leavers(ground: &mut Ground, until: Instant) -> Result<Deed> {
+pub async fn disconnects(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let mut tasks = JoinSet::new();
-    for index in 0..LEAVERS {
+    for index in 0..DISCONNECTS {
         let (http, samples) = (ground.host.http, Arc::clone(&ground.samples));
         tasks.spawn(async move {
             let mut left = 0;
             while left == 0 || Instant::now() < until {
                 let sample = &samples[(index + left) % samples.len()];
-                leave(http, &sample.body, left).await?;
+                disconnect(http, &sample.body, left).await?;
                 left += 1;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -43,10 +43,10 @@ pub async fn leavers(ground: &mut Ground, until: Instant) -> Result<Deed> {
             .and_then(|left| left)
             .map_err(|error| Error::failed(format!("a client could not send its request: {error}")))?;
     }
-    Ok(Deed::done(left, "clients left"))
+    Ok(ExerciseResult::done(left, "clients left"))
 }
 
-async fn leave(http: SocketAddr, body: &[u8], number: usize) -> std::io::Result<()> {
+async fn disconnect(http: SocketAddr, body: &[u8], number: usize) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(http).await?;
     let length = body.len();
     let head = format!("POST /predict HTTP/1.1\r\nhost: {http}\r\ncontent-length: {length}\r\n\r\n");
@@ -59,7 +59,7 @@ async fn leave(http: SocketAddr, body: &[u8], number: usize) -> std::io::Result<
 }
 
 /// One worker, no queue, many connections: 200 or 429 and nothing else, and afterwards all is as before.
-pub async fn overload(ground: &mut Ground) -> Row {
+pub async fn overload(ground: &mut Fixture) -> Row {
     let mut row = Row::new("overload", "");
     let executor = ground.executors_in_use().swap_remove(0);
     let connections = ground.connections.max(OVERLOAD_CONNECTIONS);
@@ -71,7 +71,7 @@ pub async fn overload(ground: &mut Ground) -> Row {
 }
 
 async fn overload_executor(
-    ground: &mut Ground,
+    ground: &mut Fixture,
     executor: &str,
     connections: usize,
     row: &mut Row,
@@ -103,7 +103,7 @@ async fn overload_executor(
 }
 
 /// SIGTERM while requests run: every request that the host has taken is answered, and it ends with code 0.
-pub async fn stop(ground: &mut Ground) -> Row {
+pub async fn stop(ground: &mut Fixture) -> Row {
     let mut row = Row::new("stop", "SIGTERM under load");
     let load = Load::start(ground.host.http, &ground.samples, ground.connections, Until::HostGone);
     load.under_way().await;

@@ -2,7 +2,7 @@
 
 use super::client::Histogram;
 use super::host::Usage;
-use super::load::Tally;
+use super::load::LoadCounts;
 use super::samples::Source;
 use crate::error::Error;
 use serde::Serialize;
@@ -91,7 +91,7 @@ impl Row {
     }
 
     /// Takes what a load saw. 429 is a failure unless it had to be expected.
-    pub fn take(&mut self, tally: &Tally, refusals_expected: bool) {
+    pub fn take(&mut self, tally: &LoadCounts, refusals_expected: bool) {
         self.requests = tally.answers();
         self.refused = tally.with_status(|status| status == 429);
         let good = |status| status == 200 || (status == 429 && refusals_expected);

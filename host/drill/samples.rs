@@ -53,7 +53,7 @@ impl Sample {
 /// The samples of all models, and where they come from.
 pub async fn gather(plan: &Plan, files: &Files, http: SocketAddr) -> Result<(Vec<Sample>, Vec<Source>)> {
     let mut client = Client::new(http);
-    let lost = |lost: super::client::Lost| Error::failed(format!("GET /models: {lost}"));
+    let lost = |lost: super::client::RequestError| Error::failed(format!("GET /models: {lost}"));
     let answer = client.get("/models").await.map_err(lost)?;
     let served: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let (mut samples, mut sources) = (Vec::new(), Vec::new());

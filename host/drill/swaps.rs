@@ -1,7 +1,7 @@
 //! Swaps of everything that can be swapped, damage and its repair, rollbacks: each while requests run.
 
 use super::copy::{other_component, other_model, replace};
-use super::ground::{Deed, Ground, Pace};
+use super::ground::{ExerciseResult, Fixture, Pace};
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::policy::plan::{ExecutorKind, ExecutorPlan, SourcePlan};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// Changes what cannot change an answer: by how many requests a queue is long. It replaces the executor.
-pub async fn manifest(ground: &mut Ground, until: Instant) -> Result<Deed> {
+pub async fn manifest(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let executors = ground.executors_in_use();
     let mut pace = Pace::new(ground, until);
     while let Some(number) = pace.turn().await {
@@ -19,11 +19,11 @@ pub async fn manifest(ground: &mut Ground, until: Instant) -> Result<Deed> {
         ground.copy.write_manifest()?;
         ground.go_live(&before).await?;
     }
-    Ok(Deed::done(pace.done, "changes of a queue"))
+    Ok(ExerciseResult::done(pace.done, "changes of a queue"))
 }
 
 /// Another length for one of the queues: never the one that it has.
-fn lengthen_queue(ground: &mut Ground, executors: &[String], number: usize) {
+fn lengthen_queue(ground: &mut Fixture, executors: &[String], number: usize) {
     let executor = &executors[number % executors.len()];
     let round = number / executors.len();
     let queue = ground.queue(executor).min((1 << 20) - 2) + 1 + round % 2;
@@ -31,18 +31,22 @@ fn lengthen_queue(ground: &mut Ground, executors: &[String], number: usize) {
 }
 
 /// Each content is one that no cache knows, so each swap compiles.
-pub async fn plugins(ground: &mut Ground, until: Instant) -> Result<Deed> {
+pub async fn plugins(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let files = ground.copy.plugins.clone();
-    swap_files(ground, until, &files, other_component).await.map(|done| Deed::done(done, "plugins replaced"))
+    swap_files(ground, until, &files, other_component)
+        .await
+        .map(|done| ExerciseResult::done(done, "plugins replaced"))
 }
 
-pub async fn models(ground: &mut Ground, until: Instant) -> Result<Deed> {
+pub async fn models(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let files = ground.copy.models.clone();
-    swap_files(ground, until, &files, other_model).await.map(|done| Deed::done(done, "models replaced"))
+    swap_files(ground, until, &files, other_model)
+        .await
+        .map(|done| ExerciseResult::done(done, "models replaced"))
 }
 
 async fn swap_files(
-    ground: &mut Ground,
+    ground: &mut Fixture,
     until: Instant,
     files: &[(String, PathBuf)],
     other: impl Fn(&[u8]) -> Vec<u8>,
@@ -67,7 +71,7 @@ pub(super) fn read(file: &std::path::Path) -> Result<Vec<u8>> {
 }
 
 /// Models with the executors that can take them and compute the same there, their own first.
-pub fn movable(ground: &Ground) -> Vec<(String, Vec<String>)> {
+pub fn movable(ground: &Fixture) -> Vec<(String, Vec<String>)> {
     let plan = &ground.plan;
     let homes = |(name, model): (&_, &crate::policy::plan::ModelPlan)| {
         let own = plan.base(&model.executor).1.sessions();
@@ -95,7 +99,7 @@ pub fn movable(ground: &Ground) -> Vec<(String, Vec<String>)> {
     plan.models.iter().filter_map(homes).collect()
 }
 
-pub async fn moves(ground: &mut Ground, until: Instant) -> Result<Deed> {
+pub async fn moves(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let models = movable(ground);
     let mut pace = Pace::new(ground, until).at_least(models.len());
     while let Some(number) = pace.turn().await {
@@ -108,7 +112,7 @@ pub async fn moves(ground: &mut Ground, until: Instant) -> Result<Deed> {
         let moved = ground.go_live(&before).await;
         moved.map_err(|error| error.context(format!("model \"{model}\" to executor \"{executor}\"")))?;
     }
-    Ok(Deed::done(pace.done, "moves to another executor"))
+    Ok(ExerciseResult::done(pace.done, "moves to another executor"))
 }
 
 /// A file and what it must not be.
@@ -120,7 +124,7 @@ struct Damage {
 }
 
 /// Half a plugin, an empty model, a manifest with a fault: refused with a reason, and mended.
-pub async fn damage(ground: &mut Ground, until: Instant) -> Result<Deed> {
+pub async fn damage(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let mut damages = Vec::new();
     for (name, file) in &ground.copy.plugins {
         let good = read(file)?;
@@ -152,11 +156,11 @@ pub async fn damage(ground: &mut Ground, until: Instant) -> Result<Deed> {
         refused.map_err(|error| error.context(&damage.what))?;
         ground.host.mended().await.map_err(|error| error.context(&damage.what))?;
     }
-    Ok(Deed::done(pace.done, "damaged files, each mended"))
+    Ok(ExerciseResult::done(pace.done, "damaged files, each mended"))
 }
 
 /// Back to the policy before, and on with the next change.
-pub async fn rollback(ground: &mut Ground, until: Instant) -> Result<Deed> {
+pub async fn rollback(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let executors = ground.executors_in_use();
     let mut pace = Pace::new(ground, until);
     while let Some(number) = pace.turn().await {
@@ -180,5 +184,5 @@ pub async fn rollback(ground: &mut Ground, until: Instant) -> Result<Deed> {
             )));
         }
     }
-    Ok(Deed::done(pace.done, "changes rolled back"))
+    Ok(ExerciseResult::done(pace.done, "changes rolled back"))
 }

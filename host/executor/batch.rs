@@ -6,7 +6,7 @@
 
 use super::{Call, Callable, Runs, Sink};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Metadata, Payload, Response, Service, Tensor, format_shape};
+use crate::predict::{CallContext, Metadata, Payload, Response, Service, Tensor, format_shape};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ pub struct Batching {
 impl Batching {
     /// Refuses a model whose inputs and outputs are not made of rows, and one whose calls wait for other models.
     pub fn check(self, callable: &dyn Callable) -> Result<()> {
-        if callable.waits() {
+        if callable.may_wait() {
             return Err(Error::invalid(format!(
                 "max_batch_size is {}, but the plugin calls other models, each request for itself; take \
                  max_batch_size away here, and give one to the models that it calls",
@@ -89,7 +89,7 @@ pub(super) struct Batch<'a> {
 
 /// One call of a batch.
 pub(super) struct Member {
-    context: Arc<Context>,
+    context: Arc<CallContext>,
     input: Option<Payload>,
     /// Preprocessed.
     inputs: Vec<Tensor>,
@@ -176,7 +176,11 @@ impl Batch<'_> {
             match sink.preprocess(input, &*self.callable).await {
                 Ok(inputs) => {
                     if let Some(visit) = &mut sink.visit {
-                        if kept < visit.kept_max(self.workers) { kept += 1 } else { visit.let_go() }
+                        if kept < visit.reusable_max(self.workers) {
+                            kept += 1
+                        } else {
+                            visit.release_instance()
+                        }
                     }
                     member.rows = common_rows(&inputs, self.callable.metadata());
                     member.inputs = inputs;
@@ -312,7 +316,7 @@ impl Batch<'_> {
         let first = &self.members[places[0]];
         let reads_request = self.callable.reads_request();
         // The run stops when nobody waits for it any more, and not before.
-        let (context, _leaving) = Context::joint(members().map(|member| &member.context), |context| {
+        let (context, _leaving) = CallContext::joint(members().map(|member| &member.context), |context| {
             if reads_request {
                 context.parameters.clone_from(&first.context.parameters);
                 context.set_note(first.context.note());
@@ -333,7 +337,7 @@ impl Batch<'_> {
         Ok(parts)
     }
 
-    fn warn(&self, context: &Context, error: &Error) {
+    fn warn(&self, context: &CallContext, error: &Error) {
         if !self.metrics.warned.swap(true, Ordering::Relaxed) {
             let (model, version) = (&*context.model, &*context.version);
             tracing::warn!(

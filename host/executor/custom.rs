@@ -5,17 +5,19 @@
 //! begin with a call to their model begin on a worker of the inner executor (`lend`). A call has its transformer
 //! run where its guest runs, since the inner executor takes tensors only.
 
-use super::below::{Below, Habit};
-use super::lend::{Answer, Lease, Terms};
-use super::places::{Place, Places};
+use super::below::{InlineHeuristic, InnerModel};
+use super::lend::{Completion, RunMode, WorkerLease};
+use super::places::{InFlight, InFlightGuard};
 use super::pool::{PoolMetrics, STREAM_BUFFER};
 use super::target::ModelTarget;
 use super::threads::{Threads, some_at_once};
-use super::{BoxFuture, Call, Callable, Executor, Lent, Sink, Source, Status, check_outputs, with_channels};
+use super::{
+    BoxFuture, Call, Callable, Executor, GuestTask, Sink, Source, Status, check_outputs, with_channels,
+};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::plugin::{Answered, PluginExecutor};
-use crate::predict::{Announced, Context, Response, Responses, Target, Tensor, channel};
+use crate::plugin::{GuestAnswer, PluginExecutor};
+use crate::predict::{Announced, CallContext, Response, Responses, Target, Tensor, channel};
 use smallvec::smallvec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,10 +60,10 @@ struct Shared {
     config: CustomConfig,
     plugin: Arc<PluginExecutor>,
     inner: Arc<dyn Executor>,
-    places: Arc<Places>,
+    places: Arc<InFlight>,
     /// The guest has said that it takes no batches.
     one_by_one: AtomicBool,
-    habit: Habit,
+    habit: InlineHeuristic,
     metrics: PoolMetrics,
     fallbacks: prometheus::IntCounter,
     threads: Threads,
@@ -84,9 +86,9 @@ impl CustomExecutor {
             config,
             plugin,
             inner,
-            places: Places::bounded(name.into(), config.workers, &pool),
+            places: InFlight::bounded(name.into(), config.workers, &pool),
             one_by_one: AtomicBool::new(false),
-            habit: Habit::default(),
+            habit: InlineHeuristic::default(),
             metrics: pool,
             fallbacks: metrics.executor_fallbacks.with_label_values(&[name]),
             threads,
@@ -164,12 +166,13 @@ impl Executor for CustomExecutor {
 
 impl CustomExecutor {
     /// Begins an admitted call.
-    fn begin(&self, call: Call, place: Place) -> Responses {
+    fn begin(&self, call: Call, place: InFlightGuard) -> Responses {
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let admitted = Instant::now();
-        let lends = call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.lends();
-        let lease = lends.then(Arc::<Lease>::default);
+        let lends =
+            call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.runs_inline();
+        let lease = lends.then(Arc::<WorkerLease>::default);
         let (lent_with, order) = (lease.clone(), call.order);
         let shared = Arc::clone(&self.shared);
         let work = async move {
@@ -182,9 +185,9 @@ impl CustomExecutor {
             None => drop(self.shared.threads.spawn(async move { work.await.give() })),
             Some(lease) => {
                 let home = self.shared.threads.handle().clone();
-                let lent = Lent::new(context, lease, Terms::OneCall, Box::pin(work), home.into());
-                if let Err(refused) = self.shared.inner.lend(order, lent) {
-                    refused.go_home();
+                let lent = GuestTask::new(context, lease, RunMode::OneCall, Box::pin(work), home.into());
+                if let Err(refused) = self.shared.inner.submit_guest(order, lent) {
+                    refused.detach();
                 }
             }
         }
@@ -193,7 +196,7 @@ impl CustomExecutor {
 }
 
 impl Shared {
-    fn below(&self, call: &Call, lease: Option<Arc<Lease>>) -> Arc<Below> {
+    fn below(&self, call: &Call, lease: Option<Arc<WorkerLease>>) -> Arc<InnerModel> {
         let target = ModelTarget {
             model: Arc::clone(&call.context.model),
             version: Arc::clone(&call.context.version),
@@ -205,7 +208,7 @@ impl Shared {
             below: true,
             order: call.order,
         };
-        Below::new(target, lease)
+        InnerModel::new(target, lease)
     }
 
     /// Answers one call. The place is free before the caller knows, unless the guest goes on after its answer.
@@ -213,9 +216,9 @@ impl Shared {
         self: Arc<Self>,
         call: Call,
         mut sink: Sink,
-        lease: Option<Arc<Lease>>,
-        place: Option<Place>,
-    ) -> Answer {
+        lease: Option<Arc<WorkerLease>>,
+        place: Option<InFlightGuard>,
+    ) -> Completion {
         let below = self.below(&call, lease);
         let Call { context, input, callable, .. } = call;
         let last = match sink.preprocess(input, &*callable).await {
@@ -233,13 +236,13 @@ impl Shared {
         below.released(&context).await;
         self.count(&last);
         drop(place);
-        Answer { sink, last }
+        Completion { sink, last }
     }
 
     /// Lets the guest answer and postprocesses what it has answered; none if it did that before it ended.
     async fn answer(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
         target: Arc<dyn Target>,
         callable: &dyn Callable,
@@ -281,11 +284,11 @@ impl Shared {
     /// The answer of the inner executor, after the guest could give none.
     async fn fall_back(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         fault: Error,
         inputs: Vec<Tensor>,
         target: &dyn Target,
-    ) -> Answered {
+    ) -> GuestAnswer {
         // Nobody waits, or there is no time.
         context.check().map_err(|_| fault.clone())?;
         self.fallbacks.inc();
@@ -301,7 +304,7 @@ impl Shared {
     }
 
     /// Answers a batch: all at once if the guest can, each for itself if not.
-    async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, place: Place) {
+    async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, place: InFlightGuard) {
         if items.is_empty() {
             return;
         }
@@ -326,7 +329,7 @@ impl Shared {
         }
         let members: Vec<_> = ready.iter().map(|(context, ..)| Arc::clone(context)).collect();
         let inputs = ready.iter().map(|(_, inputs, _)| inputs.clone()).collect();
-        let (joint, _guards) = Context::joint(members.iter(), |joint| {
+        let (joint, _guards) = CallContext::joint(members.iter(), |joint| {
             if let Some((batch, _)) = joint.id.rsplit_once('/') {
                 joint.id = batch.into();
             }

@@ -3,18 +3,18 @@
 
 use super::idle::Idle;
 use super::queue::{Job, Queue};
-use super::running::Running;
+use super::running::WorkerRun;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// While every core has a busy worker, others sleep on for this long: the busy ones come soon, if they do not wait for
 /// something, and so few share the caches.
-pub(super) const HELD_BACK: Duration = Duration::from_millis(5);
+pub(super) const WAKE_DELAY: Duration = Duration::from_millis(5);
 
 pub(super) struct State {
     pub queue: Queue,
     /// By worker.
-    pub running: Vec<Running>,
+    pub running: Vec<WorkerRun>,
     pub idle: Idle,
     /// Until when the idle worker sleeps that watches the time of what waits.
     pub watched: Option<Instant>,
@@ -28,7 +28,7 @@ impl State {
     pub fn new(workers: usize, cores: usize) -> Self {
         State {
             queue: Queue::default(),
-            running: (0..workers).map(|_| Running::default()).collect(),
+            running: (0..workers).map(|_| WorkerRun::default()).collect(),
             idle: Idle::new(cores),
             watched: None,
             closed: false,
@@ -42,16 +42,16 @@ impl State {
     }
 
     /// Until when what waits is for workers that are busy already, if so many are or `coming` that all cores are.
-    pub fn held_back_until(&self, coming: usize) -> Option<Instant> {
+    pub fn delayed_until(&self, coming: usize) -> Option<Instant> {
         if self.closed || self.busy() + coming < self.cores {
             return None;
         }
-        self.queue.oldest().map(|admitted| admitted + HELD_BACK)
+        self.queue.oldest().map(|admitted| admitted + WAKE_DELAY)
     }
 
     /// Which worker to wake for what is in the queue.
     pub fn next_to_wake(&mut self) -> Option<usize> {
-        let held_back = self.held_back_until(self.idle.coming());
+        let held_back = self.delayed_until(self.idle.coming());
         let until = match self.queue.when(self.closed) {
             Ok(()) => held_back,
             Err(company) => Some(held_back.into_iter().chain(Some(company?)).max()?),
@@ -68,19 +68,19 @@ impl State {
 
     /// Where somebody is to see to it, from now on, that work which has begun does not wait long for a worker: when no
     /// worker is idle. What holds them may well be what that work would stop.
-    pub fn sends_home(&mut self) -> Option<Handle> {
+    pub fn start_rescue(&mut self) -> Option<Handle> {
         if self.idle.len() > 0 || self.sends_home {
             return None;
         }
-        let threads = self.queue.begun_threads()?;
+        let threads = self.queue.detach_runtime()?;
         self.sends_home = true;
         Some(threads)
     }
 
     /// Work that has begun and no worker has come for, and whether no more is there.
     pub fn take_late(&mut self) -> (Vec<Job>, bool) {
-        let late = self.queue.begun_before(Instant::now() - HELD_BACK);
-        self.sends_home = self.queue.can_go_home();
+        let late = self.queue.begun_before(Instant::now() - WAKE_DELAY);
+        self.sends_home = self.queue.can_detach();
         (late, !self.sends_home)
     }
 }

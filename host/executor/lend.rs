@@ -8,13 +8,13 @@
 //! its workers once it is woken.
 
 use super::held;
-use super::places::{Place, Places};
+use super::places::{InFlight, InFlightGuard};
 use super::pool::WorkerPool;
 use super::shared::SharedCallable;
 use super::{Call, Callable, Executor, Runs, Sink};
 use crate::error::{Error, Result};
 use crate::plugin::with_ticks;
-use crate::predict::{Context, Makers, Response, Responses, Service, Tensor};
+use crate::predict::{CallContext, Makers, Response, Responses, Service, Tensor};
 use smallvec::smallvec;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,126 +24,126 @@ use std::time::Instant;
 
 /// For how long a guest of another executor may compute on a lent worker, in milliseconds. One whose thread was
 /// interrupted by others is not sent home for that.
-const TICKS: u32 = 5;
+const INLINE_TICKS: u32 = 5;
 
 /// An answer that is ready, and not given yet: first its slots are freed.
-pub struct Answer {
+pub struct Completion {
     pub(super) sink: Sink,
     pub(super) last: Result<Option<Response>>,
 }
 
-impl Answer {
+impl Completion {
     pub(super) fn give(self) {
         self.sink.finish(self.last);
     }
 }
 
-pub(super) type Work = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub(super) type GuestFuture = Pin<Box<dyn Future<Output = Completion> + Send>>;
 
 /// What a guest may do on a worker that it is lent.
 #[derive(Clone, Copy)]
-pub(super) enum Terms {
+pub(super) enum RunMode {
     /// A guest of another executor: one call, and little computing.
     OneCall,
     /// It has its turn like any call here: the worker is its own until it waits.
-    Turn,
+    OwnWorker,
     /// A pipeline: it runs those of its steps here that it waits for alone.
-    Steps,
+    PipelineSteps,
 }
 
 /// Where guests that wait are.
-pub(super) struct Home {
+pub(super) struct ParkTarget {
     /// Its timers are theirs, and its threads if they do not come back to a queue.
     pub runtime: tokio::runtime::Handle,
-    pub back: Option<Back>,
+    pub requeue: Option<Requeue>,
 }
 
 /// The way back of guests that have their turns on the workers of their own executor.
-pub(super) struct Back {
+pub(super) struct Requeue {
     pub pool: Arc<WorkerPool>,
     /// Where those that wait are counted.
-    pub waiting: Arc<Places>,
+    pub waiting: Arc<InFlight>,
 }
 
-impl From<tokio::runtime::Handle> for Home {
+impl From<tokio::runtime::Handle> for ParkTarget {
     fn from(runtime: tokio::runtime::Handle) -> Self {
-        Home { runtime, back: None }
+        ParkTarget { runtime, requeue: None }
     }
 }
 
 /// Work that wants a worker, to begin on or to go on.
-pub struct Lent {
-    pub(super) context: Arc<Context>,
-    lease: Arc<Lease>,
-    terms: Terms,
-    work: Work,
+pub struct GuestTask {
+    pub(super) context: Arc<CallContext>,
+    lease: Arc<WorkerLease>,
+    mode: RunMode,
+    work: GuestFuture,
     /// Where it goes on once it waits.
-    home: Home,
+    park_target: ParkTarget,
     /// Of work that waits, or has waited and is to go on.
-    place: Option<Place>,
+    parked_guard: Option<InFlightGuard>,
 }
 
-impl Lent {
+impl GuestTask {
     pub(super) fn new(
-        context: Arc<Context>,
-        lease: Arc<Lease>,
-        terms: Terms,
-        work: Work,
-        home: Home,
+        context: Arc<CallContext>,
+        lease: Arc<WorkerLease>,
+        terms: RunMode,
+        work: GuestFuture,
+        home: ParkTarget,
     ) -> Self {
-        Lent { context, lease, terms, work, home, place: None }
+        GuestTask { context, lease, mode: terms, work, park_target: home, parked_guard: None }
     }
 
     /// Whether it has waited since it began.
     pub(super) fn has_waited(&self) -> bool {
-        self.place.is_some()
+        self.parked_guard.is_some()
     }
 
     /// Whether it only makes calls, and so may begin where it goes on.
     pub(super) fn is_of_a_pipeline(&self) -> bool {
-        matches!(self.terms, Terms::Steps)
+        matches!(self.mode, RunMode::PipelineSteps)
     }
 
     /// Where it can wait, and go on if no worker comes.
-    pub(super) fn threads(&self) -> tokio::runtime::Handle {
-        self.home.runtime.clone()
+    pub(super) fn park_runtime(&self) -> tokio::runtime::Handle {
+        self.park_target.runtime.clone()
     }
 
     /// Counts it among those that wait, if its home does.
-    pub(super) fn take_place(&mut self) {
-        if let (Some(back), None) = (&self.home.back, &self.place) {
-            self.place = back.waiting.take(smallvec![Arc::clone(&self.context)]).ok();
+    pub(super) fn count_parked(&mut self) {
+        if let (Some(back), None) = (&self.park_target.requeue, &self.parked_guard) {
+            self.parked_guard = back.waiting.take(smallvec![Arc::clone(&self.context)]).ok();
         }
     }
 
     /// Frees the worker, until it is woken.
-    fn wait(mut self) {
-        if self.home.back.is_none() {
-            return self.go_home();
+    fn park(mut self) {
+        if self.park_target.requeue.is_none() {
+            return self.detach();
         }
-        self.take_place();
+        self.count_parked();
         let lease = Arc::clone(&self.lease);
         let mut state = lease.lock();
-        if state.notified {
+        if state.woken_in_turn {
             drop(state);
-            self.come_back();
+            self.requeue();
         } else {
-            state.waits = Some(self);
+            state.parked = Some(self);
         }
     }
 
     /// Goes on with its next turn on a worker.
-    fn come_back(self) {
-        match &self.home.back {
-            Some(back) => Arc::clone(&back.pool).resume(self),
-            None => self.go_home(),
+    fn requeue(self) {
+        match &self.park_target.requeue {
+            Some(back) => Arc::clone(&back.pool).requeue(self),
+            None => self.detach(),
         }
     }
 
     /// Runs on threads where it may wait.
-    pub(super) fn go_home(mut self) {
-        self.take_place();
-        let Lent { work, home, place, .. } = self;
+    pub(super) fn detach(mut self) {
+        self.count_parked();
+        let GuestTask { work, park_target: home, parked_guard: place, .. } = self;
         home.runtime.spawn(async move {
             let answer = work.await;
             drop(place);
@@ -158,18 +158,18 @@ impl Lent {
         executor: &Arc<str>,
         runtime: &tokio::runtime::Handle,
         failed: impl Fn(&Error),
-    ) -> Begun {
-        let home = self.home.runtime.clone();
+    ) -> PollOutcome {
+        let home = self.park_target.runtime.clone();
         // Its timers are those of its home.
         let _home = home.enter();
         // Whoever sees it run need not see it wait.
-        self.place = None;
+        self.parked_guard = None;
         {
             let mut state = self.lease.lock();
-            state.notified = false;
-            state.calls_left = match self.terms {
-                Terms::OneCall => 1,
-                Terms::Turn | Terms::Steps => u32::MAX,
+            state.woken_in_turn = false;
+            state.calls_left = match self.mode {
+                RunMode::OneCall => 1,
+                RunMode::OwnWorker | RunMode::PipelineSteps => u32::MAX,
             };
         }
         let waker = Waker::from(Arc::clone(&self.lease));
@@ -178,80 +178,82 @@ impl Lent {
             if polled.is_ready() {
                 break polled;
             }
-            let Some(asked) = self.lease.lock().asked.take() else { break polled };
+            let Some(asked) = self.lease.lock().request.take() else { break polled };
             match asked {
-                Asked::Run(call) => {
+                GuestRequest::Run(call) => {
                     let outcome = runtime.block_on(call.run());
-                    if let (Err(error), Terms::OneCall | Terms::Steps) = (&outcome, self.terms) {
+                    if let (Err(error), RunMode::OneCall | RunMode::PipelineSteps) = (&outcome, self.mode) {
                         failed(error);
                     }
                     self.lease.ended(outcome);
                 }
-                Asked::Begin(target, call) => self.lease.begun(begin(&*target, call, executor, runtime)),
+                GuestRequest::Begin(target, call) => {
+                    self.lease.begun(begin(&*target, call, executor, runtime))
+                }
             }
         };
         self.lease.lock().calls_left = 0;
         match polled {
             Poll::Ready(answer) => {
-                if let (Err(error), Terms::Turn) = (&answer.last, self.terms) {
+                if let (Err(error), RunMode::OwnWorker) = (&answer.last, self.mode) {
                     failed(error);
                 }
-                Begun::Answered(answer)
+                PollOutcome::Completed(answer)
             }
-            Poll::Pending => Begun::Waits(self),
+            Poll::Pending => PollOutcome::Pending(self),
         }
     }
 
-    fn poll(&mut self, executor: &Arc<str>, waker: &Waker) -> Poll<Answer> {
+    fn poll(&mut self, executor: &Arc<str>, waker: &Waker) -> Poll<Completion> {
         let mut poll = || self.work.as_mut().poll(&mut Task::from_waker(waker));
-        held::by_guest(executor, &self.lease, || match self.terms {
-            Terms::OneCall => with_ticks(TICKS, poll),
-            Terms::Turn | Terms::Steps => poll(),
+        held::poll_as_guest(executor, &self.lease, || match self.mode {
+            RunMode::OneCall => with_ticks(INLINE_TICKS, poll),
+            RunMode::OwnWorker | RunMode::PipelineSteps => poll(),
         })
     }
 }
 
 /// How far work has come on a worker.
 #[expect(clippy::large_enum_variant, reason = "moved once, where a box would be an allocation for each call")]
-pub(super) enum Begun {
-    Answered(Answer),
-    Waits(Lent),
+pub(super) enum PollOutcome {
+    Completed(Completion),
+    Pending(GuestTask),
 }
 
-impl Begun {
+impl PollOutcome {
     /// Gives the answer, or lets the work wait.
-    pub fn go_on(self) {
+    pub fn settle(self) {
         match self {
-            Begun::Answered(answer) => answer.give(),
-            Begun::Waits(lent) => lent.wait(),
+            PollOutcome::Completed(answer) => answer.give(),
+            PollOutcome::Pending(lent) => lent.park(),
         }
     }
 }
 
 /// The right to run calls on the worker that polls the guest.
 #[derive(Default)]
-pub struct Lease(Mutex<State>);
+pub struct WorkerLease(Mutex<LeaseState>);
 
 #[derive(Default)]
-struct State {
+struct LeaseState {
     /// Calls that the worker which polls the guest would run for it.
     calls_left: u32,
-    asked: Option<Asked>,
+    request: Option<GuestRequest>,
     /// Of the call that runs now.
-    running: Option<Arc<Context>>,
+    running: Option<Arc<CallContext>>,
     /// The guest was woken while its call ran: it is to be stopped.
-    woken: bool,
+    woken_in_call: bool,
     /// The guest was woken since its turn began.
-    notified: bool,
+    woken_in_turn: bool,
     /// The guest, while it waits for its next turn.
-    waits: Option<Lent>,
+    parked: Option<GuestTask>,
     outcome: Option<Result<Option<Vec<Tensor>>>>,
     begun: Option<Result<Responses>>,
 }
 
 /// What the worker shall do between two polls of the guest.
-enum Asked {
-    Run(LentCall),
+enum GuestRequest {
+    Run(InlineCall),
     Begin(Arc<dyn Executor>, Call),
 }
 
@@ -264,7 +266,7 @@ fn begin(
 ) -> Result<Responses> {
     let callable = Arc::clone(&call.callable);
     let helms = callable.shared().map(SharedCallable::helms);
-    let begun = held::for_guest(executor, runtime, || target.submit(call));
+    let begun = held::begin_for_guest(executor, runtime, || target.submit(call));
     if let Some(helms) = helms {
         helms.turn();
     }
@@ -272,15 +274,15 @@ fn begin(
 }
 
 /// A call that the worker shall run.
-pub(super) struct LentCall {
-    pub context: Arc<Context>,
+pub(super) struct InlineCall {
+    pub context: Arc<CallContext>,
     pub callable: Arc<dyn Callable>,
     pub inputs: Vec<Tensor>,
     /// Where it is counted.
     pub runs: Option<Arc<Runs>>,
 }
 
-impl LentCall {
+impl InlineCall {
     async fn run(self) -> Result<Option<Vec<Tensor>>> {
         let began = Instant::now();
         self.context.check_at(began)?;
@@ -296,8 +298,8 @@ impl LentCall {
     }
 }
 
-impl Lease {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl WorkerLease {
+    fn lock(&self) -> MutexGuard<'_, LeaseState> {
         self.0.lock().expect("invariant: no panic under the lock")
     }
 
@@ -307,7 +309,7 @@ impl Lease {
     }
 
     /// Whether the worker is the guest's own until it waits.
-    pub fn has_turn(&self) -> bool {
+    pub fn owns_worker(&self) -> bool {
         self.lock().calls_left > 1
     }
 
@@ -317,7 +319,7 @@ impl Lease {
             let mut state = self.lock();
             // What is left of a call that the guest did not wait for.
             state.begun = None;
-            state.asked = Some(Asked::Begin(executor, call));
+            state.request = Some(GuestRequest::Begin(executor, call));
         }
         poll_fn(|_| self.lock().begun.take().map_or(Poll::Pending, Poll::Ready)).await
     }
@@ -327,19 +329,19 @@ impl Lease {
     }
 
     /// Has the worker run a call. Only while the lease is held.
-    pub(super) async fn run(&self, call: LentCall) -> Result<Option<Vec<Tensor>>> {
+    pub(super) async fn run(&self, call: InlineCall) -> Result<Option<Vec<Tensor>>> {
         {
             let mut state = self.lock();
             state.calls_left = state.calls_left.saturating_sub(1);
             state.running = Some(Arc::clone(&call.context));
             // What is left of a call that the guest did not wait for.
-            (state.woken, state.outcome) = (false, None);
-            state.asked = Some(Asked::Run(call));
+            (state.woken_in_call, state.outcome) = (false, None);
+            state.request = Some(GuestRequest::Run(call));
         }
         let mut asked = false;
         poll_fn(|task| {
             let mut state = self.lock();
-            if !asked && std::mem::take(&mut state.woken) {
+            if !asked && std::mem::take(&mut state.woken_in_call) {
                 asked = true;
                 drop(state);
                 // Whoever stops the guest is asked first; if nobody does, the outcome is there next time.
@@ -358,7 +360,7 @@ impl Lease {
     }
 }
 
-impl Wake for Lease {
+impl Wake for WorkerLease {
     /// While its call runs, a guest waits for the end of its time, which is the call's too. Its caller's leaving stops
     /// the call by itself, and what it has started before concerns it later.
     fn wake(self: Arc<Self>) {
@@ -368,11 +370,11 @@ impl Wake for Lease {
     fn wake_by_ref(self: &Arc<Self>) {
         let (waits, running) = {
             let mut state = self.lock();
-            (state.woken, state.notified) = (true, true);
-            (state.waits.take(), state.running.clone())
+            (state.woken_in_call, state.woken_in_turn) = (true, true);
+            (state.parked.take(), state.running.clone())
         };
         if let Some(waits) = waits {
-            waits.come_back();
+            waits.requeue();
         }
         if let Some(running) = running {
             // Notices that the time is over, and stops the call.

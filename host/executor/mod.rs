@@ -37,7 +37,7 @@ mod workers;
 
 pub use batch::Batching;
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};
-pub use lend::Lent;
+pub use lend::GuestTask;
 pub use load_limit::LoadLimit;
 pub use onnx::OnnxExecutor;
 pub use onnx_source::{ExternalFiles, OnnxSource};
@@ -50,11 +50,11 @@ pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 pub use triton::{TlsFiles, TritonConfig, TritonExecutor};
 
-use crate::error::{Error, Ground, Result};
-use crate::plugin::{Transformer, Visit};
+use crate::error::{Error, FaultOwner, Result};
+use crate::plugin::{Transformer, TransformerSession};
 use crate::predict::{
-    Context, Makers, Metadata, Payload, Response, Responses, Sender, Service, Tensor, channel, check_outputs,
-    explain_check,
+    CallContext, Makers, Metadata, Payload, Response, Responses, Sender, Service, Tensor, channel,
+    check_outputs, explain_check,
 };
 use pool::STREAM_BUFFER;
 use std::future::Future;
@@ -92,7 +92,7 @@ pub trait Executor: Send + Sync {
 
     /// Lends a worker to work that will make a call here. Its place is that of a call. Gives the work back where
     /// there is no room, or are no workers. Never blocks.
-    fn lend(&self, _order: Order, lent: Lent) -> Result<(), Lent> {
+    fn submit_guest(&self, _order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
         Err(lent)
     }
 
@@ -125,7 +125,7 @@ pub enum Source {
     /// A plugin in the role `model`.
     Plugin(Arc<crate::plugin::PluginModel>),
     /// A model of the remote that an executor stands for; without a version the only one that is there.
-    Remote { name: String, version: Option<String>, twin: Option<Twin> },
+    Remote { name: String, version: Option<String>, twin: Option<ReferenceFile> },
     /// A plugin in the role `streaming-model`. A call of an idempotent one may run again after a fault beside it.
     Streaming { plugin: Arc<crate::plugin::StreamingModel>, idempotent: bool },
     /// A graph of models.
@@ -133,7 +133,7 @@ pub enum Source {
 }
 
 /// An ONNX file that is said to be the same model as a remote one.
-pub struct Twin {
+pub struct ReferenceFile {
     pub path: PathBuf,
     pub bytes: bytes::Bytes,
 }
@@ -170,7 +170,7 @@ pub trait Callable: Send + Sync {
     }
 
     /// Whether it may wait for other models, so that no worker must be held for it meanwhile.
-    fn waits(&self) -> bool {
+    fn may_wait(&self) -> bool {
         false
     }
 
@@ -194,7 +194,7 @@ pub trait Callable: Send + Sync {
     /// the call is cancelled, as soon as it can.
     fn call<'a>(
         &'a self,
-        context: &'a Arc<Context>,
+        context: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>>;
@@ -202,7 +202,7 @@ pub trait Callable: Send + Sync {
 
 /// One request, complete: what to run, on what.
 pub struct Call {
-    pub context: Arc<Context>,
+    pub context: Arc<CallContext>,
     pub input: Payload,
     pub transformer: Option<Arc<Transformer>>,
     pub callable: Arc<dyn Callable>,
@@ -210,12 +210,12 @@ pub struct Call {
     pub batching: Option<Batching>,
     /// Where runs of the callable are counted; none for checks and copies.
     pub runs: Option<Arc<Runs>>,
-    pub order: Order,
+    pub order: Priority,
 }
 
 /// Which calls go first: those that go on with what has begun, the oldest request first; then what is new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
+pub enum Priority {
     /// It is admitted or refused at once.
     #[default]
     New,
@@ -238,8 +238,8 @@ fn with_channels(calls: Vec<Call>) -> (Vec<(Call, Sender)>, Vec<Responses>) {
 pub struct Sink {
     /// None for a run that several calls share, and once the stream has ended.
     sender: Option<Sender>,
-    context: Arc<Context>,
-    visit: Option<Visit>,
+    context: Arc<CallContext>,
+    visit: Option<TransformerSession>,
     queue_wait: Duration,
     runs: Option<Arc<Runs>>,
     /// What was done so far, and since when the next part is.
@@ -250,7 +250,7 @@ pub struct Sink {
 impl Sink {
     fn new(sender: Sender, call: &Call, queue_wait: Duration, now: Instant) -> Self {
         call.context.begin();
-        let visit = call.transformer.as_ref().map(Transformer::visit);
+        let visit = call.transformer.as_ref().map(Transformer::session);
         let runs = call.runs.clone();
         Sink { sender: Some(sender), visit, queue_wait, runs, ..Sink::shared(&call.context, now) }
     }
@@ -262,7 +262,7 @@ impl Sink {
     }
 
     /// For a run that several calls share: nobody could say whose response it is.
-    fn shared(context: &Arc<Context>, now: Instant) -> Self {
+    fn shared(context: &Arc<CallContext>, now: Instant) -> Self {
         Sink {
             sender: None,
             context: Arc::clone(context),
@@ -322,10 +322,10 @@ impl Sink {
                 let inputs = visit.preprocess(&self.context, input).await?;
                 crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
                     let error = match inputs.len() == sent && inputs.iter().all(Tensor::is_callers) {
-                        true => error.ground(Ground::Caller),
+                        true => error.owned_by(FaultOwner::Caller),
                         false => explain_check(error, &inputs),
                     };
-                    if error.whose() == Ground::Caller {
+                    if error.owner() == FaultOwner::Caller {
                         return error;
                     }
                     // The tensors are the plugin's making, so the fault is not the caller's.
@@ -356,9 +356,9 @@ impl Sink {
     /// another can be had as cheaply: few that are warm serve better than one for each.
     fn lend_instance(&mut self, waiting: usize) {
         if let Some(visit) = &mut self.visit
-            && visit.kept_max(waiting) == 0
+            && visit.reusable_max(waiting) == 0
         {
-            visit.let_go();
+            visit.release_instance();
         }
     }
 
@@ -416,7 +416,7 @@ impl Sink {
 impl Call {
     /// Whether a guest of it may wait for other models.
     fn waits(&self) -> bool {
-        self.callable.waits() || self.transformer.as_ref().is_some_and(|transformer| transformer.waits())
+        self.callable.may_wait() || self.transformer.as_ref().is_some_and(|transformer| transformer.waits())
     }
 
     /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls it.

@@ -3,7 +3,7 @@
 use super::pool::{PoolConfig, WorkerPool};
 use super::session::{OnnxModel, SessionConfig};
 use super::workers::Workers;
-use super::{BoxFuture, Call, Callable, Executor, Lent, Order, Source, Status};
+use super::{BoxFuture, Call, Callable, Executor, GuestTask, Priority, Source, Status};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::predict::Responses;
@@ -69,8 +69,8 @@ impl Executor for OnnxExecutor {
         self.workers.submit_batch(calls)
     }
 
-    fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
-        self.workers.lend(order, lent)
+    fn submit_guest(&self, order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
+        self.workers.submit_guest(order, lent)
     }
 
     fn status(&self) -> Status {

@@ -58,5 +58,5 @@ impl ExternalFiles {
 pub(super) fn load_error(error: impl fmt::Display) -> Error {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
-    Error::invalid(format!("ONNX Runtime cannot load it: {first}")).source(text.clone())
+    Error::invalid(format!("ONNX Runtime cannot load it: {first}")).with_detail(text.clone())
 }

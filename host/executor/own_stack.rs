@@ -62,7 +62,7 @@ extern "C" fn on_terminate() {
 
 /// The code has called `std::terminate`. It and its stack stay where they are for ever.
 #[derive(Debug)]
-pub(super) struct GivenUp;
+pub(super) struct AbandonedRun;
 
 /// A stack for one run after the other, made with the first one.
 #[derive(Default)]
@@ -74,7 +74,7 @@ impl OwnStack {
     ///
     /// # Errors
     /// `overloaded` where there is no memory for a stack.
-    pub fn run<R>(&mut self, work: impl FnOnce() -> R) -> Result<std::result::Result<R, GivenUp>> {
+    pub fn run<R>(&mut self, work: impl FnOnce() -> R) -> Result<std::result::Result<R, AbandonedRun>> {
         let stack = match self.0.take() {
             Some(stack) => stack,
             None => DefaultStack::new(STACK_BYTES)
@@ -96,7 +96,7 @@ impl OwnStack {
             }
             CoroutineResult::Yield(()) => {
                 std::mem::forget(coroutine);
-                Ok(Err(GivenUp))
+                Ok(Err(AbandonedRun))
             }
         }
     }

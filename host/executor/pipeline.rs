@@ -26,16 +26,16 @@ pub use limits::{PipelineLimits, StepLimit};
 pub use metrics::{StepMetrics, StepOutcome};
 pub use model::{Binding, Bucket, Pick, PipelineModel, StepRoute, StepTarget};
 
-use super::lend::{Answer, Lease, Terms};
-use super::places::{Members, Place, Places};
+use super::lend::{Completion, RunMode, WorkerLease};
+use super::places::{CallContexts, InFlight, InFlightGuard};
 use super::pool::{PoolMetrics, STREAM_BUFFER};
 use super::threads::{Threads, some_at_once};
 use super::{
-    BoxFuture, Call, Callable, Executor, Lent, Order, PoolConfig, Sink, Source, Status, with_channels,
+    BoxFuture, Call, Callable, Executor, GuestTask, PoolConfig, Priority, Sink, Source, Status, with_channels,
 };
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
-use crate::predict::{Context, Response, Responses, Sender, channel};
+use crate::predict::{CallContext, Response, Responses, Sender, channel};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -50,7 +50,7 @@ pub struct PipelineExecutor {
 struct Shared {
     name: Arc<str>,
     config: PoolConfig,
-    places: Arc<Places>,
+    places: Arc<InFlight>,
     state: Mutex<State>,
     metrics: PoolMetrics,
     /// Told when nothing runs.
@@ -118,7 +118,7 @@ impl Executor for PipelineExecutor {
     /// What is a part of another request runs in the place of that.
     fn submit(&self, call: Call) -> Result<Responses> {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-        if call.order == Order::New {
+        if call.order == Priority::New {
             self.shared.admit(vec![(call, sender)])?;
         } else {
             self.shared.threads()?;
@@ -218,9 +218,10 @@ impl Shared {
 
     /// Begins what has one of the places that run.
     fn begin(self: &Arc<Self>, mut admitted: Admitted) {
-        let members: Members = admitted.calls.iter().map(|(call, _)| Arc::clone(&call.context)).collect();
+        let members: CallContexts =
+            admitted.calls.iter().map(|(call, _)| Arc::clone(&call.context)).collect();
         let place = self.places.take(members).ok();
-        let running = Running { shared: Arc::clone(self), _place: place };
+        let running = BegunRequest { shared: Arc::clone(self), _place: place };
         let at = admitted.at;
         if admitted.calls.len() == 1 {
             let (call, sender) = admitted.calls.remove(0);
@@ -242,7 +243,7 @@ impl Shared {
         threads.handle().clone()
     }
 
-    fn begin_one(self: &Arc<Self>, call: Call, sender: Sender, at: Instant, running: Running) {
+    fn begin_one(self: &Arc<Self>, call: Call, sender: Sender, at: Instant, running: BegunRequest) {
         let (context, home) = (Arc::clone(&call.context), self.handle());
         // A transformer may wait and compute as it likes; that is not for another executor's worker.
         let first = call.transformer.is_none().then(|| call.callable.pipeline()?.begins_on()).flatten();
@@ -253,9 +254,10 @@ impl Shared {
             home.spawn(async move { work.await.give() });
             return;
         };
-        let lent = Lent::new(context, Arc::<Lease>::default(), Terms::Steps, work, home.into());
-        if let Err(refused) = executor.lend(Order::Begun(at), lent) {
-            refused.go_home();
+        let lent =
+            GuestTask::new(context, Arc::<WorkerLease>::default(), RunMode::PipelineSteps, work, home.into());
+        if let Err(refused) = executor.submit_guest(Priority::Begun(at), lent) {
+            refused.detach();
         }
     }
 
@@ -265,8 +267,8 @@ impl Shared {
         call: Call,
         sender: Sender,
         admitted: Instant,
-        running: Option<Running>,
-    ) -> Answer {
+        running: Option<BegunRequest>,
+    ) -> Completion {
         let mut sink = Sink::begun(sender, &call, admitted);
         self.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
         let last = self.answer(call, &mut sink).await;
@@ -274,7 +276,7 @@ impl Shared {
             self.metrics.timeouts.inc();
         }
         drop(running);
-        Answer { sink, last }
+        Completion { sink, last }
     }
 
     async fn answer(&self, call: Call, sink: &mut Sink) -> Result<Option<Response>> {
@@ -333,17 +335,18 @@ fn forget_abandoned(queue: &mut VecDeque<Admitted>) -> VecDeque<Admitted> {
 /// How many of these calls have run out of time.
 fn expired(abandoned: &VecDeque<Admitted>) -> u64 {
     let contexts = abandoned.iter().flat_map(|admitted| &admitted.calls).map(|(call, _)| &call.context);
-    let is_late = |context: &&Arc<Context>| context.stopped().is_some_and(|why| why.kind() == Kind::Deadline);
+    let is_late =
+        |context: &&Arc<CallContext>| context.stopped().is_some_and(|why| why.kind() == Kind::Deadline);
     contexts.filter(is_late).count() as u64
 }
 
 /// One of the requests that run.
-struct Running {
+struct BegunRequest {
     shared: Arc<Shared>,
-    _place: Option<Place>,
+    _place: Option<InFlightGuard>,
 }
 
-impl Drop for Running {
+impl Drop for BegunRequest {
     fn drop(&mut self) {
         self._place = None;
         self.shared.next();

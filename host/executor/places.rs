@@ -8,7 +8,7 @@ use super::Status;
 use super::pool::PoolMetrics;
 use super::running::OVERDUE_AFTER;
 use crate::error::{Error, Result};
-use crate::predict::Context;
+use crate::predict::CallContext;
 use crate::wait_list::WaitList;
 use prometheus::IntCounter;
 use slab::Slab;
@@ -17,17 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// The calls of one admission; one that is lent to a batch has none of its own.
-pub(super) type Members = SmallVec<[Arc<Context>; 1]>;
+pub(super) type CallContexts = SmallVec<[Arc<CallContext>; 1]>;
 
 #[derive(Default)]
-pub(super) struct Places {
-    taken: Mutex<Slab<Members>>,
-    bound: Option<Bound>,
+pub(super) struct InFlight {
+    taken: Mutex<Slab<CallContexts>>,
+    limit: Option<InFlightLimit>,
     /// Begun work that waits for a place.
     waiting: WaitList,
 }
 
-struct Bound {
+struct InFlightLimit {
     executor: Arc<str>,
     workers: usize,
     overloaded: IntCounter,
@@ -35,22 +35,22 @@ struct Bound {
 }
 
 /// One of the places, for as long as it lives.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct InFlightGuard {
+    places: Arc<InFlight>,
     key: usize,
 }
 
-impl Places {
+impl InFlight {
     /// As many as the executor has workers.
     pub fn bounded(executor: Arc<str>, workers: usize, metrics: &PoolMetrics) -> Arc<Self> {
         let (overloaded, overdue) = (metrics.overloaded.clone(), metrics.overdue.clone());
-        let bound = Some(Bound { executor, workers, overloaded, overdue });
-        Arc::new(Places { taken: Mutex::default(), bound, waiting: WaitList::default() })
+        let bound = Some(InFlightLimit { executor, workers, overloaded, overdue });
+        Arc::new(InFlight { taken: Mutex::default(), limit: bound, waiting: WaitList::default() })
     }
 
     /// A place for an admission, or Overloaded.
-    pub fn take(self: &Arc<Self>, calls: Members) -> Result<Place> {
-        let refused = match &self.bound {
+    pub fn take(self: &Arc<Self>, calls: CallContexts) -> Result<InFlightGuard> {
+        let refused = match &self.limit {
             // What has begun goes before what is new.
             Some(bound) if !self.waiting.is_empty() => Err(bound),
             _ => self.try_take(calls),
@@ -65,28 +65,28 @@ impl Places {
     }
 
     /// A place for a call of work that has begun at `since`: it waits for one.
-    pub async fn take_begun(self: &Arc<Self>, call: Arc<Context>, since: Instant) -> Place {
+    pub async fn take_begun(self: &Arc<Self>, call: Arc<CallContext>, since: Instant) -> InFlightGuard {
         let attempt = || self.try_take(smallvec![Arc::clone(&call)]).ok();
         self.waiting.wait(since, attempt).await
     }
 
     /// A place for a part of what has one already, if there is one to spare.
-    pub fn lend(self: &Arc<Self>) -> Option<Place> {
+    pub fn lend(self: &Arc<Self>) -> Option<InFlightGuard> {
         // What has begun waits for it.
         if !self.waiting.is_empty() {
             return None;
         }
-        self.try_take(Members::new()).ok()
+        self.try_take(CallContexts::new()).ok()
     }
 
-    fn try_take(self: &Arc<Self>, calls: Members) -> std::result::Result<Place, &Bound> {
+    fn try_take(self: &Arc<Self>, calls: CallContexts) -> std::result::Result<InFlightGuard, &InFlightLimit> {
         let mut taken = self.lock();
-        if let Some(bound) = self.bound.as_ref().filter(|bound| taken.len() >= bound.workers) {
+        if let Some(bound) = self.limit.as_ref().filter(|bound| taken.len() >= bound.workers) {
             return Err(bound);
         }
         let key = taken.insert(calls);
         drop(taken);
-        Ok(Place { places: Arc::clone(self), key })
+        Ok(InFlightGuard { places: Arc::clone(self), key })
     }
 
     /// Places that are taken.
@@ -103,7 +103,7 @@ impl Places {
     pub fn status(&self) -> Status {
         let taken = self.lock();
         Status {
-            workers: self.bound.as_ref().map_or(0, |bound| bound.workers),
+            workers: self.limit.as_ref().map_or(0, |bound| bound.workers),
             busy: taken.len(),
             inflight: taken.iter().map(|(_, calls)| calls.len()).sum(),
             overdue: taken.iter().filter(|(_, calls)| are_overdue(calls)).count(),
@@ -118,24 +118,24 @@ impl Places {
         taken.iter().flat_map(|(_, calls)| calls).map(|context| context.id.to_string()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Members>> {
+    fn lock(&self) -> MutexGuard<'_, Slab<CallContexts>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         let calls = self.places.lock().remove(self.key);
         self.places.waiting.freed();
-        if let Some(bound) = self.places.bound.as_ref().filter(|_| are_overdue(&calls)) {
+        if let Some(bound) = self.places.limit.as_ref().filter(|_| are_overdue(&calls)) {
             bound.overdue.inc();
         }
     }
 }
 
-fn are_overdue(calls: &[Arc<Context>]) -> bool {
+fn are_overdue(calls: &[Arc<CallContext>]) -> bool {
     let now = Instant::now();
-    let late = |context: &Arc<Context>| context.deadline.is_some_and(|at| now > at + OVERDUE_AFTER);
+    let late = |context: &Arc<CallContext>| context.deadline.is_some_and(|at| now > at + OVERDUE_AFTER);
     !calls.is_empty() && calls.iter().all(late)
 }
 
@@ -145,14 +145,14 @@ mod tests {
     use crate::error::Kind;
     use crate::metrics::Metrics;
 
-    fn context() -> Arc<Context> {
-        Arc::new(Context::new("id".into(), "m".into(), "1".into(), None))
+    fn context() -> Arc<CallContext> {
+        Arc::new(CallContext::new("id".into(), "m".into(), "1".into(), None))
     }
 
     #[test]
     fn places_are_taken_at_once_or_refused_and_come_back() {
         let metrics = PoolMetrics::new(&Metrics::new(), "remote");
-        let places = Places::bounded("remote".into(), 2, &metrics);
+        let places = InFlight::bounded("remote".into(), 2, &metrics);
         let first = places.take(smallvec![context(), context()]).unwrap();
         let lent = places.lend().unwrap();
         assert!(places.lend().is_none());
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn places_without_a_bound_are_only_counted() {
-        let places = Arc::<Places>::default();
+        let places = Arc::<InFlight>::default();
         let taken: Vec<_> = (0..100).map(|_| places.take(smallvec![context()]).unwrap()).collect();
         assert_eq!((places.len(), places.in_flight(), places.running().len()), (100, 100, 100));
         drop(taken);

@@ -5,10 +5,10 @@
 //! starves nobody. Work that nobody waits for is never started.
 
 use super::batch::{Batch, BatchMetrics, Member};
-use super::dispatch::{HELD_BACK, State};
-use super::lend::Begun;
+use super::dispatch::{State, WAKE_DELAY};
+use super::lend::PollOutcome;
 use super::queue::{Admission, Job, Work};
-use super::{Call, Lent, Order, Sink, Status, with_channels};
+use super::{Call, GuestTask, Priority, Sink, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::predict::{Responses, channel};
@@ -40,7 +40,7 @@ struct Shared {
     config: PoolConfig,
     state: Mutex<State>,
     /// By worker, what wakes it.
-    bells: Box<[Condvar]>,
+    condvars: Box<[Condvar]>,
     metrics: PoolMetrics,
 }
 
@@ -82,7 +82,7 @@ impl WorkerPool {
             name: name.into(),
             config,
             state: Mutex::new(State::new(config.workers, crate::config::cores())),
-            bells: (0..config.workers).map(|_| Condvar::new()).collect(),
+            condvars: (0..config.workers).map(|_| Condvar::new()).collect(),
             metrics: PoolMetrics::new(metrics, name),
         });
         let pool = WorkerPool { shared };
@@ -114,28 +114,28 @@ impl WorkerPool {
     }
 
     /// See [`Executor::lend`](super::Executor::lend). Work that is refused can go elsewhere, so it is not counted.
-    pub fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
-        let job = Job::lent(lent, Instant::now()).in_order(order);
+    pub fn submit_guest(&self, order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
+        let job = Job::guest(lent, Instant::now()).in_order(order);
         self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
-            Some(Job { work: Work::Lent(lent), .. }) => lent,
+            Some(Job { work: Work::Guest(lent), .. }) => lent,
             _ => unreachable!("what was to be admitted comes back"),
         })
     }
 
     /// Gives work that has waited its next turn, before what has not begun.
-    pub fn resume(&self, lent: Lent) {
+    pub fn requeue(&self, lent: GuestTask) {
         let (wake, threads) = {
             let mut state = self.shared.lock();
-            state.queue.push_begun(Job::lent(lent, Instant::now()));
-            (state.next_to_wake(), state.sends_home())
+            state.queue.push_begun(Job::guest(lent, Instant::now()));
+            (state.next_to_wake(), state.start_rescue())
         };
         self.shared.wake(wake);
-        self.shared.send_home(threads);
+        self.shared.rescue(threads);
     }
 
     /// Runs work on this thread, a worker that its guest has for itself, until it has its answer or waits.
-    pub fn run_here(&self, lent: Lent, worker: &tokio::runtime::Handle) {
-        self.shared.begin(lent, worker).go_on();
+    pub fn run_here(&self, lent: GuestTask, worker: &tokio::runtime::Handle) {
+        self.shared.begin(lent, worker).settle();
     }
 
     /// Counts a refusal, and words it.
@@ -185,7 +185,7 @@ impl WorkerPool {
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
-        self.shared.bells.iter().for_each(Condvar::notify_one);
+        self.shared.condvars.iter().for_each(Condvar::notify_one);
     }
 }
 
@@ -211,7 +211,7 @@ impl Shared {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
             let free = self.config.workers.saturating_sub(state.busy() + state.queue.going_on());
-            let is_new = jobs.order() == Order::New;
+            let is_new = jobs.order() == Priority::New;
             let full = |state: &State| is_new && state.queue.len() >= self.config.queue + free;
             if full(&state) {
                 abandoned = state.queue.forget_abandoned();
@@ -222,11 +222,11 @@ impl Shared {
                 return Err(Box::new(jobs));
             }
             state.queue.push(jobs);
-            (state.next_to_wake(), state.sends_home())
+            (state.next_to_wake(), state.start_rescue())
         };
         self.forget(abandoned);
         self.wake(wake);
-        self.send_home(threads);
+        self.rescue(threads);
         Ok(())
     }
 
@@ -240,23 +240,23 @@ impl Shared {
 
     fn wake(&self, worker: Option<usize>) {
         if let Some(worker) = worker {
-            self.bells[worker].notify_one();
+            self.condvars[worker].notify_one();
         }
     }
 
     /// While no worker is idle, lets work that has begun go on on these threads if none comes soon.
-    fn send_home(self: &Arc<Self>, threads: Option<tokio::runtime::Handle>) {
+    fn rescue(self: &Arc<Self>, threads: Option<tokio::runtime::Handle>) {
         let Some(threads) = threads else { return };
         let shared = Arc::clone(self);
         threads.spawn(async move {
             let mut is_done = false;
             while !is_done {
-                tokio::time::sleep(HELD_BACK).await;
+                tokio::time::sleep(WAKE_DELAY).await;
                 let late;
                 (late, is_done) = shared.lock().take_late();
                 for job in late {
-                    if let Work::Lent(lent) = job.work {
-                        lent.go_home();
+                    if let Work::Guest(lent) = job.work {
+                        lent.detach();
                     }
                 }
             }
@@ -283,7 +283,7 @@ impl Shared {
         let queue_wait = if job.has_waited() { Duration::ZERO } else { self.waited(&job, now) };
         let (call, sender) = match job.work {
             Work::Call(call, sender) => (call, sender),
-            Work::Lent(lent) => return self.run_lent(index, lent, runtime),
+            Work::Guest(lent) => return self.run_guest(index, lent, runtime),
         };
         let mut sink = Sink::new(sender, &call, queue_wait, now);
         // A panic in one call must not cost a worker: it is that call's failure.
@@ -291,25 +291,25 @@ impl Shared {
         let last = catch_unwind(run).unwrap_or_else(|_| Err(panicked()));
         self.count_timeout(last.as_ref().err());
         // The slot is free before the caller knows: whoever asks after its answer sees it free.
-        self.leave(index, &[0]);
+        self.release(index, &[0]);
         sink.finish(last);
     }
 
-    fn run_lent(&self, index: usize, lent: Lent, runtime: &tokio::runtime::Handle) {
+    fn run_guest(&self, index: usize, lent: GuestTask, runtime: &tokio::runtime::Handle) {
         let begin = AssertUnwindSafe(|| self.begin(lent, runtime));
         let mut begun = catch_unwind(begin);
-        if let Ok(Begun::Waits(lent)) = &mut begun {
-            lent.take_place();
+        if let Ok(PollOutcome::Pending(lent)) = &mut begun {
+            lent.count_parked();
         }
         // As in `run`: the slot is free before the caller knows, or before the work goes on.
-        self.leave(index, &[0]);
+        self.release(index, &[0]);
         // If it panicked, what the work held says so to its caller.
         if let Ok(begun) = begun {
-            begun.go_on();
+            begun.settle();
         }
     }
 
-    fn begin(&self, lent: Lent, runtime: &tokio::runtime::Handle) -> Begun {
+    fn begin(&self, lent: GuestTask, runtime: &tokio::runtime::Handle) -> PollOutcome {
         lent.begin(&self.name, runtime, |error| self.count_timeout(Some(error)))
     }
 
@@ -330,7 +330,7 @@ impl Shared {
             rows_max,
             workers: self.config.workers,
             metrics: &self.metrics.batches,
-            leave: &|places| self.leave(index, places),
+            leave: &|places| self.release(index, places),
             failed: &|error| self.count_timeout(Some(error)),
         };
         let run = AssertUnwindSafe(|| runtime.block_on(batch.run()));
@@ -345,7 +345,7 @@ impl Shared {
         queue_wait
     }
 
-    fn leave(&self, index: usize, places: &[usize]) {
+    fn release(&self, index: usize, places: &[usize]) {
         let (is_overdue, ended) = {
             let running = &mut self.lock().running[index];
             (running.is_overdue(), running.end(places))
@@ -366,7 +366,7 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let closed = state.closed;
-            let next = match state.held_back_until(0) {
+            let next = match state.delayed_until(0) {
                 Some(until) if Instant::now() < until => Err(Some(until)),
                 _ => state.queue.next(closed),
             };
@@ -381,10 +381,10 @@ impl Shared {
                     let now = Instant::now();
                     let gone: Vec<Job> = jobs.extract_if(.., |job| job.is_abandoned(now)).collect();
                     state.running[index].begin(jobs);
-                    let (wake, threads) = (state.next_to_wake(), state.sends_home());
+                    let (wake, threads) = (state.next_to_wake(), state.start_rescue());
                     drop(state);
                     self.wake(wake);
-                    self.send_home(threads);
+                    self.rescue(threads);
                     // Outside of the lock: it wakes a task.
                     for job in gone {
                         self.refuse_late(job);
@@ -407,7 +407,7 @@ impl Shared {
         match job.work {
             Work::Call(_, sender) => sender.finish(Err(reason)),
             // It looks at its context first, and accounts for itself.
-            Work::Lent(lent) => lent.go_home(),
+            Work::Guest(lent) => lent.detach(),
         }
     }
 
@@ -421,7 +421,7 @@ impl Shared {
         const POISONED: &str = "invariant: no panic under the queue's lock";
         let watch = until.filter(|until| state.watched.is_none_or(|watched| watched > *until));
         state.idle.sleeps(index);
-        let bell = &self.bells[index];
+        let bell = &self.condvars[index];
         if let Some(until) = watch {
             state.watched = Some(until);
             let left = until.saturating_duration_since(Instant::now());

@@ -1,8 +1,8 @@
 //! What waits for the workers of a pool, in order: admissions, and the jobs in them.
 
 use super::batch::{expected_rows, goes_with};
-use super::{Batching, Call, Lent, Order};
-use crate::predict::{Context, Sender};
+use super::{Batching, Call, GuestTask, Priority};
+use crate::predict::{CallContext, Sender};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ pub(super) struct Job {
     pub admitted: Instant,
     /// Rows that it adds to a batch, as far as is known before preprocess.
     rows: usize,
-    order: Order,
+    order: Priority,
 }
 
 pub(super) enum Work {
     Call(Call, Sender),
-    Lent(Lent),
+    Guest(GuestTask),
 }
 
 impl Job {
@@ -28,37 +28,37 @@ impl Job {
         Job { work: Work::Call(call, sender), admitted, rows, order }
     }
 
-    pub fn lent(lent: Lent, admitted: Instant) -> Self {
-        Job { work: Work::Lent(lent), admitted, rows: 1, order: Order::New }
+    pub fn guest(lent: GuestTask, admitted: Instant) -> Self {
+        Job { work: Work::Guest(lent), admitted, rows: 1, order: Priority::New }
     }
 
     /// Whether it is a request of a pipeline that is to begin here.
     fn is_first_turn(&self) -> bool {
-        self.order != Order::New && self.as_lent().is_some_and(Lent::is_of_a_pipeline)
+        self.order != Priority::New && self.as_guest().is_some_and(GuestTask::is_of_a_pipeline)
     }
 
     /// The work, if it is lent.
-    fn as_lent(&self) -> Option<&Lent> {
+    fn as_guest(&self) -> Option<&GuestTask> {
         match &self.work {
-            Work::Lent(lent) => Some(lent),
+            Work::Guest(lent) => Some(lent),
             Work::Call(..) => None,
         }
     }
 
-    pub fn in_order(self, order: Order) -> Self {
+    pub fn in_order(self, order: Priority) -> Self {
         Job { order, ..self }
     }
 
-    pub fn context(&self) -> &Arc<Context> {
+    pub fn context(&self) -> &Arc<CallContext> {
         match &self.work {
             Work::Call(call, _) => &call.context,
-            Work::Lent(lent) => &lent.context,
+            Work::Guest(lent) => &lent.context,
         }
     }
 
     /// Whether it goes on with what has begun.
     pub fn has_waited(&self) -> bool {
-        self.as_lent().is_some_and(Lent::has_waited)
+        self.as_guest().is_some_and(GuestTask::has_waited)
     }
 
     /// Whether nobody waits for it any more, and it has not begun.
@@ -69,7 +69,7 @@ impl Job {
     pub fn batching(&self) -> Option<Batching> {
         match &self.work {
             Work::Call(call, _) => call.batching,
-            Work::Lent(_) => None,
+            Work::Guest(_) => None,
         }
     }
 
@@ -126,13 +126,13 @@ impl Admission {
         self.len() == 0
     }
 
-    pub fn order(&self) -> Order {
-        self.front().map_or(Order::New, |job| job.order)
+    pub fn order(&self) -> Priority {
+        self.front().map_or(Priority::New, |job| job.order)
     }
 
     /// The one job, if it is a request of a pipeline that is to begin here.
-    fn first_turn(&self) -> Option<&Lent> {
-        self.first.as_ref().filter(|job| job.is_first_turn())?.as_lent()
+    fn first_turn(&self) -> Option<&GuestTask> {
+        self.first.as_ref().filter(|job| job.is_first_turn())?.as_guest()
     }
 
     pub fn front(&self) -> Option<&Job> {
@@ -181,16 +181,16 @@ impl Queue {
     }
 
     /// Whether there is work that has begun and can go on without a worker.
-    pub fn can_go_home(&self) -> bool {
+    pub fn can_detach(&self) -> bool {
         !self.begun.is_empty() || self.first_turns > 0
     }
 
     /// Where the first of that work can go on without a worker.
-    pub fn begun_threads(&self) -> Option<tokio::runtime::Handle> {
+    pub fn detach_runtime(&self) -> Option<tokio::runtime::Handle> {
         match self.begun.front() {
-            Some(job) => job.as_lent().map(Lent::threads),
+            Some(job) => job.as_guest().map(GuestTask::park_runtime),
             None if self.first_turns == 0 => None,
-            None => self.admissions.iter().find_map(Admission::first_turn).map(Lent::threads),
+            None => self.admissions.iter().find_map(Admission::first_turn).map(GuestTask::park_runtime),
         }
     }
 
@@ -222,12 +222,12 @@ impl Queue {
         if admission.is_empty() {
             return;
         }
-        self.going_on += usize::from(admission.order() != Order::New);
+        self.going_on += usize::from(admission.order() != Priority::New);
         self.first_turns += usize::from(admission.first_turn().is_some());
-        let Order::Begun(since) = admission.order() else {
+        let Priority::Begun(since) = admission.order() else {
             return self.admissions.push_back(admission);
         };
-        let is_before = |other: &Admission| matches!(other.order(), Order::Begun(other) if other <= since);
+        let is_before = |other: &Admission| matches!(other.order(), Priority::Begun(other) if other <= since);
         let at = self.admissions.partition_point(is_before);
         self.admissions.insert(at, admission);
     }
@@ -240,7 +240,7 @@ impl Queue {
             abandoned.extend(admission.take_if(|job| job.context().stopped().is_some()));
         }
         self.admissions.retain(|admission| !admission.is_empty());
-        self.going_on -= abandoned.iter().filter(|job| job.order != Order::New).count();
+        self.going_on -= abandoned.iter().filter(|job| job.order != Priority::New).count();
         self.first_turns -= abandoned.iter().filter(|job| job.is_first_turn()).count();
         abandoned
     }
@@ -254,7 +254,7 @@ impl Queue {
         let index = self.first_ready(hurry)?;
         let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
         let job = admission.pop_front().expect("invariant: no admission is empty");
-        self.going_on -= usize::from(job.order != Order::New);
+        self.going_on -= usize::from(job.order != Priority::New);
         self.first_turns -= usize::from(job.is_first_turn());
         if !admission.is_empty() {
             self.admissions.push_back(admission);
@@ -322,7 +322,7 @@ impl Queue {
                         return;
                     }
                     rows += job.rows;
-                    self.going_on -= usize::from(job.order != Order::New);
+                    self.going_on -= usize::from(job.order != Priority::New);
                     jobs.extend(admission.pop_front());
                     if one_each || rows == rows_max {
                         break;

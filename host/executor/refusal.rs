@@ -2,7 +2,7 @@
 //! wrong in the runtime itself. Paths of the runtime's source code stay in the log.
 
 use crate::error::{Error, Kind};
-use crate::predict::{Context, Tensor, format_shape};
+use crate::predict::{CallContext, Tensor, format_shape};
 use ort::ErrorCode;
 use ort::value::ValueType;
 use std::collections::BTreeMap;
@@ -60,14 +60,14 @@ struct Conflict {
 
 /// The error of a run with these inputs.
 pub(super) fn run_error(
-    context: &Context,
+    context: &CallContext,
     dimensions: &Dimensions,
     inputs: &[Tensor],
     error: &ort::Error,
 ) -> Error {
     let text = error.to_string();
     let explained = explain(error.code(), &text, dimensions, inputs);
-    explained.context(format_args!("model \"{}:{}\"", context.model, context.version)).source(text)
+    explained.context(format_args!("model \"{}:{}\"", context.model, context.version)).with_detail(text)
 }
 
 fn explain(code: ErrorCode, text: &str, dimensions: &Dimensions, inputs: &[Tensor]) -> Error {

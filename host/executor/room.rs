@@ -6,11 +6,11 @@
 //! the executor, so that the workers are always free for what is waited for.
 
 use super::held;
-use super::lend::{Answer, Back, Home, Lease, LentCall, Terms};
-use super::places::Places;
+use super::lend::{Completion, InlineCall, ParkTarget, Requeue, RunMode, WorkerLease};
+use super::places::InFlight;
 use super::pool::{STREAM_BUFFER, WorkerPool};
 use super::threads::{Threads, some_at_once};
-use super::{Call, Lent, Order, Sink, with_channels};
+use super::{Call, GuestTask, Priority, Sink, with_channels};
 use crate::error::{Error, Result};
 use crate::plugin::Permit;
 use crate::predict::{Payload, Response, Responses, channel};
@@ -21,18 +21,23 @@ use std::time::Instant;
 /// Threads for the guests of all calls, at least; one that computes keeps others waiting for a tick.
 const THREADS_MIN: usize = 2;
 
-pub(super) struct Room {
+pub(super) struct ParkedCalls {
     name: Arc<str>,
-    places: Arc<Places>,
+    places: Arc<InFlight>,
     /// Of those that are between two turns on a worker.
-    waiting: Arc<Places>,
+    waiting: Arc<InFlight>,
     /// Started with the first call that has a guest here.
     threads: OnceLock<Threads>,
 }
 
-impl Room {
+impl ParkedCalls {
     pub fn new(name: &str) -> Self {
-        Room { name: name.into(), places: Arc::default(), waiting: Arc::default(), threads: OnceLock::new() }
+        ParkedCalls {
+            name: name.into(),
+            places: Arc::default(),
+            waiting: Arc::default(),
+            threads: OnceLock::new(),
+        }
     }
 
     /// Begins a call whose model is shared, or refuses it, at once.
@@ -89,28 +94,28 @@ impl Room {
     /// Begins a call with a guest that may wait for other models, or refuses it, at once.
     pub fn begin(&self, call: Call, pool: &Arc<WorkerPool>) -> Result<Responses> {
         let order = call.order;
-        if order == Order::New {
+        if order == Priority::New {
             self.check_space(pool)?;
         }
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
-        let (lease, admitted) = (Arc::<Lease>::default(), Instant::now());
+        let (lease, admitted) = (Arc::<WorkerLease>::default(), Instant::now());
         let work = {
             let (lease, pool) = (Arc::clone(&lease), Arc::clone(pool));
             async move {
                 let mut sink = Sink::begun(sender, &call, admitted);
                 // Large, so it is made by the thread that runs it, which then frees it cheaply.
                 let last = Box::pin(run(call, &mut sink, &pool, Some(&*lease))).await;
-                Answer { sink, last }
+                Completion { sink, last }
             }
         };
-        let back = Back { pool: Arc::clone(pool), waiting: Arc::clone(&self.waiting) };
-        let home = Home { runtime: self.threads()?.handle().clone(), back: Some(back) };
-        let lent = Lent::new(context, lease, Terms::Turn, Box::pin(work), home);
-        match held::begins(pool.name()) {
+        let back = Requeue { pool: Arc::clone(pool), waiting: Arc::clone(&self.waiting) };
+        let home = ParkTarget { runtime: self.threads()?.handle().clone(), requeue: Some(back) };
+        let lent = GuestTask::new(context, lease, RunMode::OwnWorker, Box::pin(work), home);
+        match held::current_worker(pool.name()) {
             // The guest that calls waits for nothing else.
             Some(worker) => pool.run_here(lent, &worker),
-            None => pool.lend(order, lent).map_err(|_| pool.refusal())?,
+            None => pool.submit_guest(order, lent).map_err(|_| pool.refusal())?,
         }
         Ok(responses)
     }
@@ -172,16 +177,18 @@ async fn run(
     call: Call,
     sink: &mut Sink,
     pool: &WorkerPool,
-    lease: Option<&Lease>,
+    lease: Option<&WorkerLease>,
 ) -> Result<Option<Response>> {
     let Call { context, input, callable, batching, runs, order, .. } = call;
     let inputs = sink.preprocess(input, &*callable).await?;
-    if callable.waits() {
+    if callable.may_wait() {
         return sink.run(&*callable, inputs).await;
     }
     let lease = lease.filter(|lease| batching.is_none() && lease.is_held());
     let outputs = match lease {
-        Some(lease) => lease.run(LentCall { context: Arc::clone(&context), callable, inputs, runs }).await?,
+        Some(lease) => {
+            lease.run(InlineCall { context: Arc::clone(&context), callable, inputs, runs }).await?
+        }
         None => {
             sink.lend_instance(pool.config().workers);
             let part = Arc::new(context.part(context.deadline));

@@ -1,7 +1,7 @@
 //! What the workers of a pool are doing.
 
 use super::queue::Job;
-use crate::predict::Context;
+use crate::predict::CallContext;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ pub(super) const OVERDUE_AFTER: Duration = Duration::from_millis(10);
 
 /// What a worker is doing: the calls that have no answer yet, each at its place.
 #[derive(Default)]
-pub(super) struct Running {
-    pub calls: Vec<Option<Arc<Context>>>,
+pub(super) struct WorkerRun {
+    pub calls: Vec<Option<Arc<CallContext>>>,
     pub left: usize,
     /// Until when none of them can be late.
     in_time: Option<Instant>,
 }
 
-impl Running {
+impl WorkerRun {
     pub fn begin(&mut self, jobs: &[Job]) {
         self.calls.clear();
         self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(job.context()))));

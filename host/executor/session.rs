@@ -4,13 +4,13 @@
 //! at its deadline at the next node of the graph; until then its worker is held.
 
 use super::onnx_source::load_error;
-use super::own_stack::{GivenUp, OwnStack};
+use super::own_stack::{AbandonedRun, OwnStack};
 use super::refusal::{Dimensions, run_error};
 use super::unsafe_ops::UnsafeOps;
 use super::{BoxFuture, Callable, OnnxSource, Sink, division, texts, unload};
 use crate::error::{Error, Result};
 use crate::predict::{
-    Context, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count, format_shape,
+    CallContext, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count, format_shape,
 };
 use bytes::Bytes;
 use ort::ep::{CUDA, ExecutionProvider};
@@ -91,7 +91,7 @@ impl OnnxModel {
                 let mut stack = OwnStack::default();
                 let load = || match stack.run(|| builder.commit_from_memory(&source.bytes))? {
                     Ok(loaded) => loaded.map_err(load_error),
-                    Err(GivenUp) => Err(load_given_up(source)),
+                    Err(AbandonedRun) => Err(load_given_up(source)),
                 };
                 let session = source.limit.run(stop, load)?;
                 Ok((session, stack))
@@ -122,7 +122,7 @@ impl OnnxModel {
         })
     }
 
-    async fn run(&self, context: &Arc<Context>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    async fn run(&self, context: &Arc<CallContext>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         self.check_safe(context, inputs)?;
         let permit = tokio::select! {
             biased;
@@ -142,7 +142,7 @@ impl OnnxModel {
     }
 
     /// Refuses what would end the process.
-    fn check_safe(&self, context: &Context, inputs: &[Tensor]) -> Result<()> {
+    fn check_safe(&self, context: &CallContext, inputs: &[Tensor]) -> Result<()> {
         if let Some(op) = self.unsafe_ops.needs_elements
             && let Some(input) = inputs.iter().find(|input| input.shape().contains(&0))
         {
@@ -168,7 +168,7 @@ impl OnnxModel {
     }
 
     /// An error for a run that has ended with `std::terminate`.
-    fn run_given_up(&self, context: &Context, inputs: &[Tensor]) -> Error {
+    fn run_given_up(&self, context: &CallContext, inputs: &[Tensor]) -> Error {
         let runs = self.given_up.fetch_add(1, Ordering::Relaxed) + 1;
         let shapes: Vec<String> =
             inputs.iter().map(|input| format!("{} {}", input.name(), format_shape(input.shape()))).collect();
@@ -190,7 +190,7 @@ impl OnnxModel {
         &self,
         session: &mut Session,
         stack: &mut OwnStack,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: &[Tensor],
     ) -> Result<Vec<Tensor>> {
         let values = inputs
@@ -268,7 +268,7 @@ impl Callable for OnnxModel {
 
     fn call<'a>(
         &'a self,
-        context: &'a Arc<Context>,
+        context: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         _sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
@@ -299,7 +299,7 @@ fn on(device: Device, builder: SessionBuilder) -> Result<SessionBuilder> {
              loader finds them (LD_LIBRARY_PATH), or device = \"cpu\": {}",
             text.lines().next().unwrap_or_default()
         ))
-        .source(text.clone())
+        .with_detail(text.clone())
     })
 }
 
@@ -326,7 +326,7 @@ fn load_given_up(source: &OnnxSource) -> Error {
 }
 
 /// Code of the runtime has divided by zero and was given 0, so its outputs cannot be trusted.
-fn division_by_zero(context: &Context) -> Error {
+fn division_by_zero(context: &CallContext) -> Error {
     let (model, version) = (&context.model, &context.version);
     Error::invalid(format!(
         "model \"{model}:{version}\": the graph divides an integer by zero for these inputs"

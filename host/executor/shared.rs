@@ -4,8 +4,8 @@
 use super::pool::STREAM_BUFFER;
 use super::{BoxFuture, Callable, Sink};
 use crate::error::Result;
-use crate::plugin::{Helms, Permit, StreamingModel};
-use crate::predict::{Context, Metadata, Sender, Tensor, channel};
+use crate::plugin::{EventLoopGuards, Permit, StreamingModel};
+use crate::predict::{CallContext, Metadata, Sender, Tensor, channel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,15 +29,15 @@ impl SharedCallable {
     }
 
     /// See [`StreamingModel::helms`].
-    pub(super) fn helms(&self) -> Helms {
-        self.plugin.helms()
+    pub(super) fn helms(&self) -> EventLoopGuards {
+        self.plugin.event_loop_guards()
     }
 
     /// Begins an admitted call; `held` is dropped when it has ended.
     pub(super) fn start(
         &self,
         permit: Permit,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
         sender: Sender,
         held: Box<dyn Send>,
@@ -49,7 +49,7 @@ impl SharedCallable {
     pub(super) async fn run(
         &self,
         permit: Permit,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
         sink: &mut Sink,
     ) -> Result<Option<Vec<Tensor>>> {
@@ -84,7 +84,7 @@ impl Callable for SharedCallable {
 
     fn call<'a>(
         &'a self,
-        context: &'a Arc<Context>,
+        context: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {

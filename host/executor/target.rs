@@ -1,10 +1,10 @@
 //! A model on its executor, as a plugin may call it.
 
 use super::held;
-use super::lend::{Lease, LentCall};
-use super::{Batching, Call, Callable, Executor, Order, Runs};
+use super::lend::{InlineCall, WorkerLease};
+use super::{Batching, Call, Callable, Executor, Priority, Runs};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Outputs, Payload, Responses, Target, Tensor, check_inputs, explain_check};
+use crate::predict::{CallContext, Outputs, Payload, Responses, Target, Tensor, check_inputs, explain_check};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub struct ModelTarget {
     /// Whether it is the caller's own model, one executor further down.
     pub below: bool,
     /// Whether its calls are of work that has begun.
-    pub order: Order,
+    pub order: Priority,
 }
 
 impl Target for ModelTarget {
@@ -37,20 +37,20 @@ impl Target for ModelTarget {
         self.callable.metadata().streaming
     }
 
-    fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses> {
+    fn start(&self, caller: &CallContext, inputs: Vec<Tensor>) -> Result<Responses> {
         self.executor.submit(self.admitted(caller, inputs, None)?).map_err(|error| self.refused(error))
     }
 
-    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
-        let (shared, waits) = (self.callable.shared().is_some(), self.callable.waits());
+    fn call<'a>(&'a self, caller: &'a CallContext, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
+        let (shared, waits) = (self.callable.shared().is_some(), self.callable.may_wait());
         if (shared || waits)
-            && let Some(lease) = held::turn(self.executor.name(), shared)
+            && let Some(lease) = held::owned_worker(self.executor.name(), shared)
         {
             return Box::pin(async move { self.begin_here(&lease, caller, inputs, until).await });
         }
         // What waits by itself, or with others, is for the executor.
         let runs_at_once = self.batching.is_none() && !waits && !shared;
-        match held::lease(self.executor.name()).filter(|_| runs_at_once) {
+        match held::inline_lease(self.executor.name()).filter(|_| runs_at_once) {
             Some(lease) => Box::pin(async move { self.run_here(&lease, caller, inputs, until).await }),
             None => Box::pin(async move {
                 let response = self.start(caller, inputs)?.one().await;
@@ -61,17 +61,17 @@ impl Target for ModelTarget {
 }
 
 impl ModelTarget {
-    fn admitted(&self, caller: &Context, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
+    fn admitted(&self, caller: &CallContext, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
         // A pipeline's request has its place, and so does what its steps call.
         let order = match self.order {
-            Order::New if caller.is_within_pipeline() => Order::Begun(Instant::now()),
+            Priority::New if caller.is_within_pipeline() => Priority::Begun(Instant::now()),
             order => order,
         };
         let context = Arc::new(self.admit(caller, &inputs, until)?);
         Ok(self.call(context, inputs, order))
     }
 
-    fn call(&self, context: Arc<Context>, inputs: Vec<Tensor>, order: Order) -> Call {
+    fn call(&self, context: Arc<CallContext>, inputs: Vec<Tensor>, order: Priority) -> Call {
         Call {
             context,
             input: Payload::Tensors(inputs),
@@ -86,14 +86,14 @@ impl ModelTarget {
     /// Begins a call of a step of a pipeline, which is never Overloaded. `context` is that of the call itself.
     pub(super) async fn start_step(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
-        order: Order,
+        order: Priority,
     ) -> Result<Responses> {
         let call = self.call(Arc::clone(context), inputs, order);
         match order {
-            Order::New => self.executor.submit(call),
-            Order::Begun(since) | Order::Again(since) => self.executor.submit_begun(call, since).await,
+            Priority::New => self.executor.submit(call),
+            Priority::Begun(since) | Priority::Again(since) => self.executor.submit_begun(call, since).await,
         }
     }
 
@@ -101,20 +101,20 @@ impl ModelTarget {
     /// to be done meanwhile; gives the inputs back if not.
     pub(super) async fn run_step(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
     ) -> std::result::Result<Result<Vec<Tensor>>, Vec<Tensor>> {
-        let lease = held::lease(self.executor.name()).filter(|_| self.runs_at_once());
+        let lease = held::inline_lease(self.executor.name()).filter(|_| self.runs_at_once());
         let Some(lease) = lease else { return Err(inputs) };
         let callable = Arc::clone(&self.callable);
-        let call = LentCall { context: Arc::clone(context), callable, inputs, runs: self.runs.clone() };
+        let call = InlineCall { context: Arc::clone(context), callable, inputs, runs: self.runs.clone() };
         let outputs = lease.run(call).await;
         Ok(outputs.and_then(|outputs| outputs.ok_or_else(|| Error::failed("the model gave no response"))))
     }
 
     /// Whether a call of it may run on the worker that polls its caller.
     pub(super) fn runs_at_once(&self) -> bool {
-        self.batching.is_none() && !self.callable.waits() && self.callable.shared().is_none()
+        self.batching.is_none() && !self.callable.may_wait() && self.callable.shared().is_none()
     }
 
     /// Holds inputs against what the model takes.
@@ -123,7 +123,7 @@ impl ModelTarget {
     }
 
     /// The context of a call with these inputs, if there can be one.
-    fn admit(&self, caller: &Context, inputs: &[Tensor], until: Option<Instant>) -> Result<Context> {
+    fn admit(&self, caller: &CallContext, inputs: &[Tensor], until: Option<Instant>) -> Result<CallContext> {
         caller.check()?;
         check_inputs(self.callable.metadata(), inputs)
             .map_err(|error| self.refused(explain_check(error, inputs)))?;
@@ -138,8 +138,8 @@ impl ModelTarget {
     /// One call that may wait: it begins on the worker that its caller has.
     async fn begin_here(
         &self,
-        lease: &Lease,
-        caller: &Context,
+        lease: &WorkerLease,
+        caller: &CallContext,
         inputs: Vec<Tensor>,
         until: Instant,
     ) -> Result<Vec<Tensor>> {
@@ -154,15 +154,15 @@ impl ModelTarget {
     /// One call on the worker that its caller has.
     pub(super) async fn run_here(
         &self,
-        lease: &Lease,
-        caller: &Context,
+        lease: &WorkerLease,
+        caller: &CallContext,
         inputs: Vec<Tensor>,
         until: Instant,
     ) -> Result<Vec<Tensor>> {
         let context = Arc::new(self.admit(caller, &inputs, Some(until))?);
         let _leaving = caller.cancellation.cancels(&context);
         let callable = Arc::clone(&self.callable);
-        let outcome = lease.run(LentCall { context, callable, inputs, runs: self.runs.clone() }).await;
+        let outcome = lease.run(InlineCall { context, callable, inputs, runs: self.runs.clone() }).await;
         let outputs = outcome.map_err(|error| self.named(error))?;
         outputs.ok_or_else(|| Error::failed("the model gave no response"))
     }

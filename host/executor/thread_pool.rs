@@ -4,12 +4,13 @@ use super::pool::{PoolConfig, WorkerPool};
 use super::session::{Device, OnnxModel, SessionConfig};
 use super::workers::Workers;
 use super::{
-    BoxFuture, Call, Callable, Executor, Lent, Order, SharedCallable, Sink, Source, Status, check_outputs,
+    BoxFuture, Call, Callable, Executor, GuestTask, Priority, SharedCallable, Sink, Source, Status,
+    check_outputs,
 };
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::plugin::PluginModel;
-use crate::predict::{Announced, Context, Metadata, Responses, Tensor};
+use crate::predict::{Announced, CallContext, Metadata, Responses, Tensor};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -74,8 +75,8 @@ impl Executor for ThreadPoolExecutor {
         self.workers.submit_batch(calls)
     }
 
-    fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
-        self.workers.lend(order, lent)
+    fn submit_guest(&self, order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
+        self.workers.submit_guest(order, lent)
     }
 
     fn status(&self) -> Status {
@@ -99,13 +100,13 @@ impl Callable for PluginCallable {
         true
     }
 
-    fn waits(&self) -> bool {
+    fn may_wait(&self) -> bool {
         self.0.waits()
     }
 
     fn call<'a>(
         &'a self,
-        context: &'a Arc<Context>,
+        context: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         _sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {

@@ -2,8 +2,8 @@
 //! belongs.
 
 use super::pool::WorkerPool;
-use super::room::Room;
-use super::{Call, Lent, Order, Status};
+use super::room::ParkedCalls;
+use super::{Call, GuestTask, Priority, Status};
 use crate::error::Result;
 use crate::predict::Responses;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::time::Instant;
 
 pub(super) struct Workers {
     pool: Arc<WorkerPool>,
-    room: Room,
+    room: ParkedCalls,
 }
 
 impl Workers {
     pub fn new(pool: WorkerPool) -> Self {
-        Workers { room: Room::new(pool.name()), pool: Arc::new(pool) }
+        Workers { room: ParkedCalls::new(pool.name()), pool: Arc::new(pool) }
     }
 
     pub fn name(&self) -> &str {
@@ -49,8 +49,8 @@ impl Workers {
         }
     }
 
-    pub fn lend(&self, order: Order, lent: Lent) -> Result<(), Lent> {
-        self.pool.lend(order, lent)
+    pub fn submit_guest(&self, order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
+        self.pool.submit_guest(order, lent)
     }
 
     pub fn status(&self) -> Status {

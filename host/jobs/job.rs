@@ -123,25 +123,25 @@ pub struct Attempt {
     /// When its work held no worker any more; later than its deadline if the work did not stop at once.
     pub ended_at: Option<SystemTime>,
     /// None while it runs.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<AttemptOutcome>,
     pub error: Option<Error>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     Succeeded,
     Failed,
     Timeout,
     Cancelled,
 }
 
-impl Outcome {
+impl AttemptOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Succeeded => "succeeded",
-            Outcome::Failed => "failed",
-            Outcome::Timeout => "timeout",
-            Outcome::Cancelled => "cancelled",
+            AttemptOutcome::Succeeded => "succeeded",
+            AttemptOutcome::Failed => "failed",
+            AttemptOutcome::Timeout => "timeout",
+            AttemptOutcome::Cancelled => "cancelled",
         }
     }
 }
@@ -229,7 +229,7 @@ impl Status {
     }
 
     /// The attempt that runs has its outcome, and the job may go on.
-    pub fn answer(&mut self, outcome: Outcome, error: Option<&Error>) {
+    pub fn answer(&mut self, outcome: AttemptOutcome, error: Option<&Error>) {
         if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) {
             attempt.outcome = Some(outcome);
             attempt.error = error.map(without_detail);
@@ -251,10 +251,10 @@ impl Status {
     /// The job ends; so does an attempt that has no outcome yet.
     pub fn end(&mut self, end: End, now: SystemTime, ttl: Duration) {
         let (state, outcome) = match &end {
-            End::Succeeded(_) => (State::Succeeded, Outcome::Succeeded),
-            End::Failed(_) => (State::Failed, Outcome::Failed),
-            End::Cancelled(_) | End::Stopped(_) => (State::Cancelled, Outcome::Cancelled),
-            End::Timeout(_) => (State::Timeout, Outcome::Timeout),
+            End::Succeeded(_) => (State::Succeeded, AttemptOutcome::Succeeded),
+            End::Failed(_) => (State::Failed, AttemptOutcome::Failed),
+            End::Cancelled(_) | End::Stopped(_) => (State::Cancelled, AttemptOutcome::Cancelled),
+            End::Timeout(_) => (State::Timeout, AttemptOutcome::Timeout),
         };
         match end {
             End::Succeeded(result) => {
@@ -299,7 +299,7 @@ mod tests {
         let (mut status, now) = (Status::new(), SystemTime::now());
         status.queue();
         status.begin(1, now);
-        status.refuse(&Error::overloaded("full").source("backtrace"));
+        status.refuse(&Error::overloaded("full").with_detail("backtrace"));
         assert_eq!((status.state, status.attempts.len(), status.refusals), (State::Pending, 0, 1));
         assert!(status.started_at.is_none());
         let refusal = status.last_refusal.unwrap();
@@ -310,13 +310,13 @@ mod tests {
     fn the_end_of_a_job_is_the_end_of_the_attempt_that_runs_and_of_no_other() {
         let (mut status, now) = (Status::new(), SystemTime::now());
         status.begin(1, now);
-        status.answer(Outcome::Timeout, Some(&Error::deadline("late")));
+        status.answer(AttemptOutcome::Timeout, Some(&Error::deadline("late")));
         status.release(now);
         status.begin(2, now);
         assert!(status.is_held());
         status.end(End::Cancelled(Error::cancelled("enough")), now, Duration::from_secs(5));
         let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
-        assert_eq!(outcomes, [Some(Outcome::Timeout), Some(Outcome::Cancelled)]);
+        assert_eq!(outcomes, [Some(AttemptOutcome::Timeout), Some(AttemptOutcome::Cancelled)]);
         assert!(status.is_held(), "its worker may not know yet");
         assert_eq!(status.expires_at, Some(now + Duration::from_secs(5)));
     }

@@ -17,7 +17,7 @@ mod run;
 mod slots;
 mod store;
 
-pub use job::{Attempt, Budgets, End, Job, Outcome, Spec, State, Status};
+pub use job::{Attempt, AttemptOutcome, Budgets, End, Job, Spec, State, Status};
 pub use memory::MemoryStore;
 pub use store::{Bounds, Change, Filter, JobStore, Page};
 
@@ -40,7 +40,7 @@ use tokio::sync::{Notify, watch};
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// What the host is built of, as far as jobs need it.
-pub struct Parts {
+pub struct JobsConfig {
     pub store: Arc<dyn JobStore>,
     pub router: Arc<Router>,
     pub metrics: Arc<Metrics>,
@@ -51,7 +51,7 @@ pub struct Parts {
 }
 
 pub struct Jobs {
-    parts: Parts,
+    parts: JobsConfig,
     slots: Arc<Slots>,
     /// Jobs that have not ended, in this process.
     live: Mutex<HashMap<Arc<str>, Arc<Active>>>,
@@ -59,12 +59,12 @@ pub struct Jobs {
     closing: watch::Sender<bool>,
     /// Jobs whose task is gone and whose end the store has not taken yet.
     stranded: Mutex<Vec<(Arc<str>, Error)>>,
-    lost: Lost,
+    lost: AbandonedJob,
 }
 
 /// Jobs that ended because the host did.
 #[derive(Default)]
-struct Lost {
+struct AbandonedJob {
     pending: AtomicUsize,
     running: AtomicUsize,
 }
@@ -91,7 +91,7 @@ impl Item {
 
 /// What a caller asks to be spent on each job.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AskedBudgets {
+pub struct RequestedBudgets {
     pub max_attempts: Option<u64>,
     pub max_runtime: Option<Duration>,
     pub max_total_runtime: Option<Duration>,
@@ -106,7 +106,7 @@ pub enum Settled {
 }
 
 impl Jobs {
-    pub fn start(parts: Parts) -> Arc<Self> {
+    pub fn start(parts: JobsConfig) -> Arc<Self> {
         let concurrency = parts.router.policy().content.plan.jobs.concurrency;
         let runtime = parts.runtime.clone();
         let jobs = Arc::new(Jobs {
@@ -116,7 +116,7 @@ impl Jobs {
             idle: Notify::new(),
             closing: watch::Sender::new(false),
             stranded: Mutex::default(),
-            lost: Lost::default(),
+            lost: AbandonedJob::default(),
         });
         runtime.spawn(sweep(Arc::downgrade(&jobs)));
         jobs
@@ -128,7 +128,7 @@ impl Jobs {
         self: &Arc<Self>,
         model: &ModelName,
         items: Vec<Item>,
-        asked: AskedBudgets,
+        asked: RequestedBudgets,
         request_id: &Arc<str>,
     ) -> Result<Vec<Job>> {
         if *self.closing.borrow() {
@@ -288,7 +288,7 @@ impl Jobs {
     }
 
     /// The task of a job is gone, by a panic or because the store refused it: the job fails.
-    fn strand(self: &Arc<Self>, id: Arc<str>, why: Error) {
+    fn abandon(self: &Arc<Self>, id: Arc<str>, why: Error) {
         tracing::error!(job = &*id, "{why}");
         let jobs = Arc::clone(self);
         self.parts.runtime.spawn(async move { jobs.fail(id, why).await });
@@ -299,7 +299,7 @@ impl Jobs {
         match self.end(&id, End::Failed(why.clone())).await {
             Err(error) if unknown(&error) => self.forget_active(&id),
             // The store is away: the sweep tries again.
-            Err(_) => self.stranded().push((id, why)),
+            Err(_) => self.abandoned().push((id, why)),
             Ok(_) => self.forget_active(&id),
         }
     }
@@ -335,12 +335,12 @@ impl Jobs {
         self.live.lock().expect("invariant: no panic under the lock")
     }
 
-    fn stranded(&self) -> MutexGuard<'_, Vec<(Arc<str>, Error)>> {
+    fn abandoned(&self) -> MutexGuard<'_, Vec<(Arc<str>, Error)>> {
         self.stranded.lock().expect("invariant: no panic under the lock")
     }
 }
 
-impl Lost {
+impl AbandonedJob {
     fn count(&self, state: State) {
         let counter = if state == State::Running { &self.running } else { &self.pending };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -360,7 +360,7 @@ async fn sweep(jobs: Weak<Jobs>) {
         let Some(jobs) = jobs.upgrade() else { return };
         jobs.slots.resize(jobs.settings().concurrency);
         jobs.expire().await;
-        let stranded = std::mem::take(&mut *jobs.stranded());
+        let stranded = std::mem::take(&mut *jobs.abandoned());
         for (id, why) in stranded {
             jobs.fail(id, why).await;
         }
@@ -372,7 +372,7 @@ fn stopping() -> End {
     End::Stopped(Error::cancelled("the host stopped before the job had ended"))
 }
 
-fn budgets(asked: AskedBudgets, limits: &JobsPlan) -> Result<Budgets> {
+fn budgets(asked: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
     let max_attempts = asked.max_attempts.unwrap_or(1);
     if max_attempts > u64::from(limits.max_attempts) {
         let message =

@@ -4,7 +4,7 @@
 //! when the work of the one before has let go of its worker, and the slot is held until then: attempts of a
 //! job never overlap, and at most as many calls as there are slots work for jobs.
 
-use super::job::{Budgets, End, Job, Outcome, Spec, State, Status};
+use super::job::{AttemptOutcome, Budgets, End, Job, Spec, State, Status};
 use super::slots::Slot;
 use super::store::Change;
 use super::{Jobs, stopping};
@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics::JobMetrics;
 use crate::offload;
 use crate::predict::{self, JsonText, Responses};
-use crate::router::{self, Ask, Journey};
+use crate::router::{self, CallOptions, RequestScope};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -104,7 +104,7 @@ pub(super) async fn run(jobs: Arc<Jobs>, active: Arc<Active>, place: oneshot::Re
 impl Drop for Run {
     fn drop(&mut self) {
         if let Some(why) = self.unfinished.take() {
-            self.jobs.strand(Arc::clone(&self.active.id), why);
+            self.jobs.abandon(Arc::clone(&self.active.id), why);
         }
     }
 }
@@ -185,7 +185,7 @@ impl Run {
         let Some(answer) = answer else {
             let error = Error::cancelled("the job ended in the middle of the attempt");
             journey.end((self.jobs.parts.status_of)(&error), Some(&error));
-            self.count(Outcome::Cancelled);
+            self.count(AttemptOutcome::Cancelled);
             return Err(Stop::Ended);
         };
         if work.as_ref().is_none_or(Responses::is_released) {
@@ -201,12 +201,12 @@ impl Run {
         }
         match &answer {
             Ok(_) => {
-                self.count(Outcome::Succeeded);
+                self.count(AttemptOutcome::Succeeded);
                 journey.end(200, None);
             }
             Err(error) => {
                 let timeout = error.kind() == Kind::Deadline;
-                self.count(if timeout { Outcome::Timeout } else { Outcome::Failed });
+                self.count(if timeout { AttemptOutcome::Timeout } else { AttemptOutcome::Failed });
                 journey.end((self.jobs.parts.status_of)(error), Some(error));
             }
         }
@@ -215,7 +215,7 @@ impl Run {
 
     /// Ok if there may be another attempt, and the work of this one has ended.
     async fn timed_out(&mut self, error: Error, work: &mut Option<Responses>) -> Result<(), Stop> {
-        self.status.answer(Outcome::Timeout, Some(&error));
+        self.status.answer(AttemptOutcome::Timeout, Some(&error));
         let (made, max) = (self.status.attempts.len(), self.active.budgets().max_attempts as usize);
         if self.active.time_left() < ATTEMPT_LEAST {
             return Err(self.out_of_time(&error).await);
@@ -351,7 +351,7 @@ impl Run {
         }
     }
 
-    fn count(&self, outcome: Outcome) {
+    fn count(&self, outcome: AttemptOutcome) {
         self.metrics().attempts.with_label_values(&[outcome.as_str()]).inc();
     }
 
@@ -364,7 +364,7 @@ impl Run {
 async fn call(
     active: &Active,
     number: usize,
-    journey: &mut Journey,
+    journey: &mut RequestScope,
     work: &mut Option<Responses>,
 ) -> Result<Bytes> {
     *work = None;
@@ -374,7 +374,8 @@ async fn call(
     let length = text.as_bytes().len();
     let input = offload::run(length, move || router::input(&checked, text, &mut budget)).await?;
     let timeout = journey.router().timeout(&route, budgets.max_runtime).min(active.time_left());
-    let ask = Ask { parameters: active.spec.parameters.clone(), timeout: Some(timeout), outputs: None };
+    let ask =
+        CallOptions { parameters: active.spec.parameters.clone(), timeout: Some(timeout), outputs: None };
     let id = format!("{}/{number}", active.id).into();
     let responses = work.insert(journey.submit(&route, ask, input, id)?);
     let response = journey.answer(&route, responses).await?;

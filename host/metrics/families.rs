@@ -275,11 +275,11 @@ impl Family {
 
 /// What the plugin of one name has counted, whatever generation of it did.
 #[derive(Default)]
-struct Kept {
+struct RegisteredFamily {
     families: Mutex<BTreeMap<String, Arc<Family>>>,
 }
 
-impl Kept {
+impl RegisteredFamily {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Family>>> {
         self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -287,14 +287,14 @@ impl Kept {
 
 /// All plugins that have metrics of their own, by their names, as long as a generation of theirs is there.
 #[derive(Default)]
-pub(super) struct Plugins(Mutex<HashMap<Arc<str>, Weak<Kept>>>);
+pub(super) struct Plugins(Mutex<HashMap<Arc<str>, Weak<RegisteredFamily>>>);
 
 impl Plugins {
     pub fn families(&self, plugin: &Arc<str>) -> Families {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, kept| kept.strong_count() > 0);
         let kept = all.get(plugin).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let kept = Arc::<Kept>::default();
+            let kept = Arc::<RegisteredFamily>::default();
             all.insert(Arc::clone(plugin), Arc::downgrade(&kept));
             kept
         });
@@ -305,7 +305,7 @@ impl Plugins {
 /// The metrics that one generation of a plugin has defined.
 pub struct Families {
     plugin: Arc<str>,
-    kept: Arc<Kept>,
+    kept: Arc<RegisteredFamily>,
     defined: Mutex<HashMap<String, Arc<Family>>>,
 }
 

@@ -6,9 +6,9 @@
 
 use super::bindings::{callables, models, types};
 use super::concurrent::Limit;
-use super::state::State;
-use crate::error::{Error, Ground, Result};
-use crate::predict::{Budget, Context, Response, Responses, Target, Tensor};
+use super::state::StoreData;
+use crate::error::{Error, FaultOwner, Result};
+use crate::predict::{Budget, CallContext, Response, Responses, Target, Tensor};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use wasmtime::component::Resource;
 
 /// The handle of a model; its number is the key in `Calls::targets`.
-pub struct Callable;
+pub struct CallableHandle;
 
 /// The handle of a call under way; its number is the key in `Calls::invocations`.
 pub struct Invocation;
@@ -28,23 +28,23 @@ const INVOCATIONS_MAX: usize = 1024;
 
 /// What one call into a plugin may call, and what it has called.
 #[derive(Default)]
-pub(super) struct Calls {
+pub(super) struct InvocationTable {
     targets: Vec<(u32, Arc<dyn Target>)>,
-    invocations: Vec<(u32, Attempt)>,
+    invocations: Vec<(u32, CallAttempt)>,
     /// Where an early answer goes; none where there can be none.
     pub answer: Option<oneshot::Sender<Vec<Tensor>>>,
     /// The requests of a batch; none for a single one.
-    pub batch: Vec<Arc<Context>>,
+    pub batch: Vec<Arc<CallContext>>,
 }
 
 /// Models that one call into a plugin may ask for.
 const TARGETS_MAX: usize = 1024;
 
-type Outcome = Result<Vec<Tensor>>;
+type CallResult = Result<Vec<Tensor>>;
 
 /// A started call. Dropping it cancels.
-struct Attempt {
-    now: Now,
+struct CallAttempt {
+    now: NextState,
     limit: Limit,
     budget: Arc<dyn Budget>,
     /// What the response in `now` is charged with.
@@ -53,28 +53,28 @@ struct Attempt {
     refusal: Option<Error>,
 }
 
-enum Now {
+enum NextState {
     /// For the next response.
     Waits(Next),
     /// It is there; or the end is.
-    Has(Responses, Option<Outcome>),
+    Has(Responses, Option<CallResult>),
     Ended,
 }
 
-type Next = Pin<Box<dyn Future<Output = (Responses, Option<Outcome>)> + Send>>;
+type Next = Pin<Box<dyn Future<Output = (Responses, Option<CallResult>)> + Send>>;
 
-fn next(mut responses: Responses, limit: Limit) -> Now {
-    Now::Waits(Box::pin(async move {
+fn next(mut responses: Responses, limit: Limit) -> NextState {
+    NextState::Waits(Box::pin(async move {
         let next = async { responses.next().await.transpose()?.map(Response::tensors).transpose() };
         let item = limit.hold(next).await.transpose();
         (responses, item)
     }))
 }
 
-impl Attempt {
+impl CallAttempt {
     fn start(
         target: &dyn Target,
-        caller: &Context,
+        caller: &CallContext,
         inputs: Vec<Tensor>,
         limit: Limit,
         budget: Arc<dyn Budget>,
@@ -82,12 +82,12 @@ impl Attempt {
         let responses = target.start(caller, inputs)?;
         responses.charge(Arc::clone(&budget));
         let now = next(responses, limit);
-        Ok(Attempt { now, limit, budget, charged: 0, refusal: one_response(target).err() })
+        Ok(CallAttempt { now, limit, budget, charged: 0, refusal: one_response(target).err() })
     }
 
     /// Whether it has a response or has ended.
     fn poll(&mut self, task: &mut Task<'_>) -> bool {
-        if let Now::Waits(work) = &mut self.now
+        if let NextState::Waits(work) = &mut self.now
             && let Poll::Ready((responses, mut item)) = work.as_mut().poll(task)
         {
             if let Some(Ok(tensors)) = &item {
@@ -97,46 +97,46 @@ impl Attempt {
                     Err(error) => item = Some(Err(error)),
                 }
             }
-            self.now = Now::Has(responses, item);
+            self.now = NextState::Has(responses, item);
         }
-        !matches!(self.now, Now::Waits(_))
+        !matches!(self.now, NextState::Waits(_))
     }
 
     /// Takes what has arrived and releases its charge: from now on the caller accounts for it.
-    fn take(&mut self) -> Now {
+    fn take(&mut self) -> NextState {
         self.budget.release(std::mem::take(&mut self.charged));
-        std::mem::replace(&mut self.now, Now::Ended)
+        std::mem::replace(&mut self.now, NextState::Ended)
     }
 
     /// Once it has ended; then it has been asked.
-    fn outcome(&mut self) -> Option<Outcome> {
-        if let (Some(refusal), false) = (&self.refusal, matches!(self.now, Now::Ended)) {
+    fn outcome(&mut self) -> Option<CallResult> {
+        if let (Some(refusal), false) = (&self.refusal, matches!(self.now, NextState::Ended)) {
             let refusal = refusal.clone();
             self.take();
             return Some(Err(refusal));
         }
         match self.take() {
-            Now::Has(_, item) => {
+            NextState::Has(_, item) => {
                 Some(item.unwrap_or_else(|| Err(Error::failed("the model gave no response"))))
             }
             _ => None,
         }
     }
 
-    async fn next(&mut self) -> Option<Outcome> {
+    async fn next(&mut self) -> Option<CallResult> {
         poll_fn(|task| if self.poll(task) { Poll::Ready(()) } else { Poll::Pending }).await;
         match self.take() {
-            Now::Has(responses, Some(Ok(tensors))) => {
+            NextState::Has(responses, Some(Ok(tensors))) => {
                 self.now = next(responses, self.limit);
                 Some(Ok(tensors))
             }
-            Now::Has(_, item) => item,
+            NextState::Has(_, item) => item,
             _ => None,
         }
     }
 }
 
-impl Drop for Attempt {
+impl Drop for CallAttempt {
     fn drop(&mut self) {
         self.take();
     }
@@ -154,7 +154,7 @@ fn one_response(target: &dyn Target) -> Result<()> {
     )))
 }
 
-impl Calls {
+impl InvocationTable {
     fn target(&self, handle: u32) -> wasmtime::Result<&Arc<dyn Target>> {
         self.targets
             .iter()
@@ -163,7 +163,7 @@ impl Calls {
             .ok_or_else(|| wasmtime::Error::msg("used a callable of an earlier request"))
     }
 
-    fn attempt(&mut self, handle: u32) -> wasmtime::Result<&mut Attempt> {
+    fn attempt(&mut self, handle: u32) -> wasmtime::Result<&mut CallAttempt> {
         self.invocations
             .iter_mut()
             .find(|(key, _)| *key == handle)
@@ -175,14 +175,14 @@ impl Calls {
 type Trappable<T> = wasmtime::Result<T>;
 type Lowered = std::result::Result<Vec<Resource<Tensor>>, types::Error>;
 
-impl State {
+impl StoreData {
     /// The tensors behind borrowed handles; their bytes are shared.
     pub(super) fn borrowed(&self, handles: &[Resource<Tensor>]) -> Trappable<Vec<Tensor>> {
         handles.iter().map(|handle| Ok(self.handles.get(handle)?.clone())).collect()
     }
 
     /// Lets the guest of the call in progress call `target`.
-    pub(super) fn give(&mut self, target: Arc<dyn Target>) -> Trappable<Resource<Callable>> {
+    pub(super) fn give(&mut self, target: Arc<dyn Target>) -> Trappable<Resource<CallableHandle>> {
         let key = self.next_key();
         self.call()?.calls.targets.push((key, target));
         Ok(Resource::new_own(key))
@@ -196,7 +196,7 @@ impl State {
 
     async fn call_within(
         &mut self,
-        callable: &Resource<Callable>,
+        callable: &Resource<CallableHandle>,
         inputs: &[Resource<Tensor>],
         limit: Limit,
     ) -> Trappable<Lowered> {
@@ -213,20 +213,20 @@ impl State {
 
     fn start_within(
         &mut self,
-        callable: &Resource<Callable>,
+        callable: &Resource<CallableHandle>,
         inputs: &[Resource<Tensor>],
         limit: Limit,
     ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
         if self.call()?.calls.invocations.len() >= INVOCATIONS_MAX {
             let message = format!("{INVOCATIONS_MAX} calls are under way; drop some before the next one");
             // A mistake of the guest's, and no overload that the caller could wait out.
-            return Ok(Err(self.hand(Error::overloaded(message).ground(Ground::Misuse))));
+            return Ok(Err(self.hand(Error::overloaded(message).owned_by(FaultOwner::Misuse))));
         }
         let inputs = self.borrowed(inputs)?;
         let budget = Arc::clone(self.handles.held());
         let call = self.call()?;
         let target = call.calls.target(callable.rep())?;
-        let attempt = match Attempt::start(&**target, &call.context, inputs, limit, budget) {
+        let attempt = match CallAttempt::start(&**target, &call.context, inputs, limit, budget) {
             Ok(attempt) => attempt,
             Err(error) => return Ok(Err(self.hand(error))),
         };
@@ -235,7 +235,7 @@ impl State {
         Ok(Ok(Resource::new_own(key)))
     }
 
-    fn lower(&mut self, outcome: Outcome) -> Trappable<Lowered> {
+    fn lower(&mut self, outcome: CallResult) -> Trappable<Lowered> {
         Ok(match outcome {
             Ok(tensors) => self.handles.push_all(tensors)?.map_err(|error| self.hand(error)),
             Err(error) => Err(self.hand(error)),
@@ -243,7 +243,7 @@ impl State {
     }
 }
 
-impl callables::Host for State {
+impl callables::Host for StoreData {
     async fn wait_any(
         &mut self,
         handles: Vec<Resource<Invocation>>,
@@ -292,59 +292,59 @@ impl callables::Host for State {
     }
 }
 
-impl callables::HostCallable for State {
-    fn model(&mut self, callable: Resource<Callable>) -> Trappable<String> {
+impl callables::HostCallable for StoreData {
+    fn model(&mut self, callable: Resource<CallableHandle>) -> Trappable<String> {
         Ok(self.call()?.calls.target(callable.rep())?.model().to_owned())
     }
 
-    fn version(&mut self, callable: Resource<Callable>) -> Trappable<String> {
+    fn version(&mut self, callable: Resource<CallableHandle>) -> Trappable<String> {
         Ok(self.call()?.calls.target(callable.rep())?.version().to_owned())
     }
 
-    fn streaming(&mut self, callable: Resource<Callable>) -> Trappable<bool> {
+    fn streaming(&mut self, callable: Resource<CallableHandle>) -> Trappable<bool> {
         Ok(self.call()?.calls.target(callable.rep())?.is_streaming())
     }
 
     async fn call(
         &mut self,
-        callable: Resource<Callable>,
+        callable: Resource<CallableHandle>,
         inputs: Vec<Resource<Tensor>>,
     ) -> Trappable<Lowered> {
-        State::call_within(self, &callable, &inputs, Limit::new(None)).await
+        StoreData::call_within(self, &callable, &inputs, Limit::new(None)).await
     }
 
     async fn call_within(
         &mut self,
-        callable: Resource<Callable>,
+        callable: Resource<CallableHandle>,
         inputs: Vec<Resource<Tensor>>,
         timeout_us: u64,
     ) -> Trappable<Lowered> {
-        State::call_within(self, &callable, &inputs, Limit::new(Some(timeout_us))).await
+        StoreData::call_within(self, &callable, &inputs, Limit::new(Some(timeout_us))).await
     }
 
     fn start(
         &mut self,
-        callable: Resource<Callable>,
+        callable: Resource<CallableHandle>,
         inputs: Vec<Resource<Tensor>>,
     ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
-        State::start_within(self, &callable, &inputs, Limit::new(None))
+        StoreData::start_within(self, &callable, &inputs, Limit::new(None))
     }
 
     fn start_within(
         &mut self,
-        callable: Resource<Callable>,
+        callable: Resource<CallableHandle>,
         inputs: Vec<Resource<Tensor>>,
         timeout_us: u64,
     ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
-        State::start_within(self, &callable, &inputs, Limit::new(Some(timeout_us)))
+        StoreData::start_within(self, &callable, &inputs, Limit::new(Some(timeout_us)))
     }
 
-    fn drop(&mut self, _: Resource<Callable>) -> Trappable<()> {
+    fn drop(&mut self, _: Resource<CallableHandle>) -> Trappable<()> {
         Ok(())
     }
 }
 
-impl callables::HostInvocation for State {
+impl callables::HostInvocation for StoreData {
     fn outcome(&mut self, invocation: Resource<Invocation>) -> Trappable<Option<Lowered>> {
         let attempt = self.call()?.calls.attempt(invocation.rep())?;
         // Whether it has ended shows only when it is asked; nobody is woken by this question.
@@ -372,12 +372,12 @@ impl callables::HostInvocation for State {
     }
 }
 
-impl models::Host for State {
+impl models::Host for StoreData {
     fn get(
         &mut self,
         model: String,
         version: Option<String>,
-    ) -> Trappable<std::result::Result<Resource<Callable>, types::Error>> {
+    ) -> Trappable<std::result::Result<Resource<CallableHandle>, types::Error>> {
         let call = self.call()?;
         let Some(models) = call.context.models.clone() else {
             let message = "models can be called while a request is answered";

@@ -12,7 +12,7 @@ use super::inspect::Interface;
 use crate::cancel::Cancel;
 use crate::config::CompileLimits;
 use crate::error::{Error, Result, is_transient};
-use child::Task;
+use child::CompileTask;
 use report::Report;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -68,9 +68,9 @@ impl Compiler {
 
     /// Blocks until it is compiled, a limit is reached or the build is abandoned. `writer` takes the code.
     pub fn compile(&self, source: &Source, writer: CodeWriter) -> Result<Compiled> {
-        let _turn = self.turn(source.cancel)?;
+        let _turn = self.acquire_slot(source.cancel)?;
         let limits = source.limits;
-        let task = Task {
+        let task = CompileTask {
             bytes: source.wasm.len(),
             concurrent: source.concurrent,
             threads: self.threads,
@@ -78,12 +78,12 @@ impl Compiler {
             memory_bytes: limits.memory_bytes as u64,
             parent: std::process::id(),
         };
-        let mut running = Running::start(&self.program()?, &task)?;
+        let mut running = ChildProcess::start(&self.program()?, &task)?;
         let received = running.exchange(source, Receiver::new(limits, writer));
         match received {
             Ok(compiled) => Ok(compiled),
-            Err(Ended::Error(error)) => Err(error),
-            Err(Ended::Silently) => {
+            Err(ChildEnd::Error(error)) => Err(error),
+            Err(ChildEnd::Silently) => {
                 let (status, stderr) = running.end();
                 Err(explain(status, &stderr, limits))
             }
@@ -91,7 +91,7 @@ impl Compiler {
     }
 
     /// Waits until no other compile is under way.
-    fn turn(&self, cancel: &Cancel) -> Result<Turn<'_>> {
+    fn acquire_slot(&self, cancel: &Cancel) -> Result<CompileSlot<'_>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         while *busy {
             cancel.check()?;
@@ -99,7 +99,7 @@ impl Compiler {
         }
         cancel.check()?;
         *busy = true;
-        Ok(Turn(self))
+        Ok(CompileSlot(self))
     }
 
     fn program(&self) -> Result<PathBuf> {
@@ -124,35 +124,35 @@ impl Compiler {
 }
 
 /// The right to compile.
-struct Turn<'a>(&'a Compiler);
+struct CompileSlot<'a>(&'a Compiler);
 
-impl Drop for Turn<'_> {
+impl Drop for CompileSlot<'_> {
     fn drop(&mut self) {
         *self.0.busy.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.0.free.notify_one();
     }
 }
 
-enum Ended {
+enum ChildEnd {
     /// Before it sent all: its status says why.
     Silently,
     Error(Error),
 }
 
-impl From<Error> for Ended {
+impl From<Error> for ChildEnd {
     fn from(error: Error) -> Self {
-        Ended::Error(error)
+        ChildEnd::Error(error)
     }
 }
 
 /// A compiler process. Killed with its value.
-struct Running {
+struct ChildProcess {
     child: Child,
     stderr: Vec<u8>,
 }
 
-impl Running {
-    fn start(program: &Path, task: &Task) -> Result<Self> {
+impl ChildProcess {
+    fn start(program: &Path, task: &CompileTask) -> Result<Self> {
         let mut command = Command::new(program);
         command
             .arg0("hostler")
@@ -175,11 +175,11 @@ impl Running {
                 false => Error::failed(format!("{message}; plugins are compiled in a process of their own")),
             }
         })?;
-        Ok(Running { child, stderr: Vec::new() })
+        Ok(ChildProcess { child, stderr: Vec::new() })
     }
 
     /// Sends the component and receives what comes of it.
-    fn exchange(&mut self, source: &Source, mut receiver: Receiver) -> Result<Compiled, Ended> {
+    fn exchange(&mut self, source: &Source, mut receiver: Receiver) -> Result<Compiled, ChildEnd> {
         let pipe = |error: std::io::Error| Error::failed(format!("a pipe to the compiler process: {error}"));
         let mut stdin = self.child.stdin.take();
         let mut stdout = self.child.stdout.take().expect("invariant: piped");
@@ -247,7 +247,7 @@ impl Running {
                 _ => stderr = None,
             }
         }
-        Err(Ended::Silently)
+        Err(ChildEnd::Silently)
     }
 
     /// How it ended, and what it wrote about that.
@@ -264,7 +264,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -307,7 +307,9 @@ impl Receiver {
             let Some((report, length)) = report::parse(&self.head).map_err(foreign)? else { return Ok(None) };
             code = Cow::Owned(self.head.split_off(length));
             match report {
-                Report::Rejected { message, detail } => return Err(self.rejected(&message).source(detail)),
+                Report::Rejected { message, detail } => {
+                    return Err(self.rejected(&message).with_detail(detail));
+                }
                 Report::Compiled { interface, code_bytes } => {
                     if code_bytes > self.limits.memory_bytes as u64 {
                         return Err(too_much_memory(self.limits));
@@ -388,7 +390,7 @@ fn explain(status: Option<ExitStatus>, stderr: &str, limits: CompileLimits) -> E
         }
         None => Error::failed(format!("the compiler process ended without an answer: {last}")),
     };
-    error.source(stderr)
+    error.with_detail(stderr)
 }
 
 /// `SIGKILL`

@@ -8,9 +8,9 @@ use super::artifact::CodeWriter;
 use super::cache::{Cache, entry_name};
 use super::compiler::{Compiled, Compiler, Source};
 use super::inspect::Interface;
-use super::memory::Memory;
-use super::state::State;
-use super::undrained::Undrained;
+use super::memory::PluginState;
+use super::state::StoreData;
+use super::undrained::DrainTimeouts;
 use crate::config::EngineConfig;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
@@ -42,43 +42,43 @@ const CONCURRENT_STACKS: u32 = 8;
 
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
-    pub(super) linker: Linker<State>,
+    pub(super) linker: Linker<StoreData>,
     pub(super) config: EngineConfig,
     cache: Option<Cache>,
     compiler: Compiler,
     ticker: Arc<Ticker>,
-    concurrent: OnceLock<Concurrent>,
+    concurrent: OnceLock<StreamingEngine>,
     /// Where instances wait for their next call.
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     /// What plugins remember, by their names, as long as a generation of theirs is there.
-    memories: Mutex<HashMap<Arc<str>, Weak<Memory>>>,
+    memories: Mutex<HashMap<Arc<str>, Weak<PluginState>>>,
     /// Calls that did not end when their plugin was replaced.
-    pub(super) undrained: Undrained,
+    pub(super) drain_timeouts: DrainTimeouts,
 }
 
 /// What plugins with calls that wait side by side run on: an engine with the machinery for tasks, which costs all
 /// others too much.
-pub(super) struct Concurrent {
+pub(super) struct StreamingEngine {
     pub wasmtime: wasmtime::Engine,
-    pub linker: Linker<State>,
+    pub linker: Linker<StoreData>,
     ticker: Arc<Ticker>,
 }
 
-impl Concurrent {
+impl StreamingEngine {
     fn new(config: &EngineConfig) -> Result<Self> {
         let wasmtime = wasmtime::Engine::new(&concurrent_config(config)).map_err(failed)?;
         let linker = concurrent_linker(&wasmtime).map_err(failed)?;
         let ticker = Ticker::start(&wasmtime)?;
-        Ok(Concurrent { wasmtime, linker, ticker })
+        Ok(StreamingEngine { wasmtime, linker, ticker })
     }
 
-    pub fn tick(&self) -> Ticking<'_> {
+    pub fn tick(&self) -> TickGuard<'_> {
         self.ticker.tick()
     }
 }
 
 fn failed(error: wasmtime::Error) -> Error {
-    Error::failed(format!("cannot start the plugin engine: {error:#}")).source(format!("{error:?}"))
+    Error::failed(format!("cannot start the plugin engine: {error:#}")).with_detail(format!("{error:?}"))
 }
 
 /// Something that keeps instances in case they are needed.
@@ -105,17 +105,17 @@ impl Engine {
             concurrent: OnceLock::new(),
             idle: Mutex::default(),
             memories: Mutex::default(),
-            undrained: Undrained::default(),
+            drain_timeouts: DrainTimeouts::default(),
         }))
     }
 
     /// The engine for plugins whose calls wait side by side.
-    pub(super) fn concurrent(&self) -> Result<&Concurrent> {
+    pub(super) fn concurrent(&self) -> Result<&StreamingEngine> {
         if let Some(concurrent) = self.concurrent.get() {
             return Ok(concurrent);
         }
         // Made twice at worst, by two loads at once; one of them stays.
-        let made = Concurrent::new(&self.config)?;
+        let made = StreamingEngine::new(&self.config)?;
         Ok(self.concurrent.get_or_init(|| made))
     }
 
@@ -132,7 +132,7 @@ impl Engine {
             // stands for the component, the engine's settings and its version.
             unsafe { compiled.code.load(wasmtime) }.map_err(|error| {
                 Error::invalid(format!("not a component that this host can run: {}", error.root_cause()))
-                    .source(format!("{error:?}"))
+                    .with_detail(format!("{error:?}"))
             })
         };
         let count = |outcome: &str| metrics.plugin_compiles.with_label_values(&[outcome]).inc();
@@ -168,11 +168,11 @@ impl Engine {
         plugin: &Arc<str>,
         bytes_max: usize,
         gauge: prometheus::IntGauge,
-    ) -> Arc<Memory> {
+    ) -> Arc<PluginState> {
         let mut all = self.memories.lock().expect("invariant: no panic under the lock");
         all.retain(|_, memory| memory.strong_count() > 0);
         let memory = all.get(plugin).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let memory = Arc::new(Memory::new(gauge));
+            let memory = Arc::new(PluginState::new(gauge));
             all.insert(Arc::clone(plugin), Arc::downgrade(&memory));
             memory
         });
@@ -181,8 +181,8 @@ impl Engine {
     }
 
     /// Calls that did not end when their plugin was replaced.
-    pub fn undrained(&self) -> &Undrained {
-        &self.undrained
+    pub fn drain_timeouts(&self) -> &DrainTimeouts {
+        &self.drain_timeouts
     }
 
     pub(super) fn register_idle(&self, idle: Weak<dyn Reclaim>) {
@@ -203,7 +203,7 @@ impl Engine {
     }
 
     /// Keeps the clock ticking for as long as the guard lives.
-    pub(super) fn tick(&self) -> Ticking<'_> {
+    pub(super) fn tick(&self) -> TickGuard<'_> {
         self.ticker.tick()
     }
 }
@@ -260,36 +260,36 @@ fn pool(config: &EngineConfig, instances: u32, stacks: u32) -> InstanceAllocatio
     InstanceAllocationStrategy::Pooling(pool)
 }
 
-fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<StoreData>> {
     use super::bindings::{callables, models};
     let mut linker = common_linker(engine)?;
-    callables::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    super::bindings::http::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    callables::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    models::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    super::bindings::http::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 
-fn concurrent_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+fn concurrent_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<StoreData>> {
     use super::bindings::{clock, concurrent_models, sinks};
     let mut linker = common_linker(engine)?;
-    sinks::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    clock::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    concurrent_models::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    super::bindings::concurrent_http::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    sinks::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    clock::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    concurrent_models::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    super::bindings::concurrent_http::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 
-fn common_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+fn common_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<StoreData>> {
     use super::bindings::{assets, logging, metrics, state, store, types};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    assets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    store::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    state::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    metrics::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-    super::bindings::http_types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    types::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    assets::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    store::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    logging::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    state::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    metrics::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    super::bindings::http_types::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
     Ok(linker)
 }
 
@@ -306,9 +306,9 @@ struct Ticker {
 }
 
 /// A call into a guest; the clock ticks.
-pub(super) struct Ticking<'a>(&'a Ticker);
+pub(super) struct TickGuard<'a>(&'a Ticker);
 
-impl Drop for Ticking<'_> {
+impl Drop for TickGuard<'_> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::SeqCst);
     }
@@ -354,10 +354,10 @@ impl Ticker {
         Ok(ticker)
     }
 
-    fn tick(&self) -> Ticking<'_> {
+    fn tick(&self) -> TickGuard<'_> {
         self.active.fetch_add(1, Ordering::SeqCst);
         self.wake();
-        Ticking(self)
+        TickGuard(self)
     }
 
     fn now_ms(&self) -> u64 {

@@ -2,22 +2,22 @@
 
 use super::bindings::executor::{ExecutorPlugin, ExecutorPluginPre};
 use super::bindings::types;
-use super::instance::{Live, Pool, RolePre};
-use super::state::State;
-use super::{inside, push_inputs, take_tensors};
+use super::instance::{Pool, RolePre, RunningInstance};
+use super::state::StoreData;
+use super::{in_plugin, push_inputs, take_tensors};
 use crate::error::{Error, Kind, Result};
-use crate::predict::{Context, Target, Tensor};
+use crate::predict::{CallContext, Target, Tensor};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
-pub(super) type ExecutorPre = ExecutorPluginPre<State>;
+pub(super) type ExecutorPre = ExecutorPluginPre<StoreData>;
 
 impl RolePre for ExecutorPre {
     type Exports = ExecutorPlugin;
 
-    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<ExecutorPlugin> {
+    async fn instantiate(&self, store: &mut Store<StoreData>) -> wasmtime::Result<ExecutorPlugin> {
         self.instantiate_async(store).await
     }
 }
@@ -29,7 +29,7 @@ pub struct PluginExecutor {
 }
 
 /// What a guest has answered: outputs, or an error of its own choice.
-pub type Answered = Result<Vec<Tensor>>;
+pub type GuestAnswer = Result<Vec<Tensor>>;
 
 impl PluginExecutor {
     pub(super) fn new(pool: Pool<ExecutorPre>, name: Arc<str>) -> Self {
@@ -44,11 +44,11 @@ impl PluginExecutor {
     /// it answers before it ends goes to `early`.
     pub async fn submit(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
         target: Arc<dyn Target>,
         early: oneshot::Sender<Vec<Tensor>>,
-    ) -> Result<Answered> {
+    ) -> Result<GuestAnswer> {
         self.pool
             .call_once(context, async |live| {
                 let inputs = push_inputs(live, inputs)?;
@@ -58,7 +58,7 @@ impl PluginExecutor {
                 let guest = live.exports.hostler_plugin_executor();
                 let request = Resource::new_own(0);
                 let outcome = guest.call_submit(&mut live.store, request, &inputs, callable).await?;
-                inside(live, outcome, take_tensors)
+                in_plugin(live, outcome, take_tensors)
             })
             .await
     }
@@ -66,11 +66,11 @@ impl PluginExecutor {
     /// Lets the guest answer several requests; none if it would rather have them one by one.
     pub async fn submit_batch(
         &self,
-        context: &Arc<Context>,
-        members: Vec<Arc<Context>>,
+        context: &Arc<CallContext>,
+        members: Vec<Arc<CallContext>>,
         inputs: Vec<Vec<Tensor>>,
         target: Arc<dyn Target>,
-    ) -> Result<Option<Vec<Answered>>> {
+    ) -> Result<Option<Vec<GuestAnswer>>> {
         let count = members.len();
         let outcome = self
             .pool
@@ -83,7 +83,7 @@ impl PluginExecutor {
                 state.call()?.calls.batch = members;
                 let guest = live.exports.hostler_plugin_executor();
                 let outcome = guest.call_submit_batch(&mut live.store, &requests, &inputs, callable).await?;
-                inside(live, outcome, take_each)
+                in_plugin(live, outcome, take_each)
             })
             .await?;
         match outcome {
@@ -102,8 +102,8 @@ impl PluginExecutor {
 }
 
 fn take_each<E>(
-    live: &mut Live<E>,
+    live: &mut RunningInstance<E>,
     outcomes: Vec<Result<Vec<Resource<Tensor>>, types::Error>>,
-) -> wasmtime::Result<Vec<Answered>> {
-    outcomes.into_iter().map(|outcome| inside(live, outcome, take_tensors)).collect()
+) -> wasmtime::Result<Vec<GuestAnswer>> {
+    outcomes.into_iter().map(|outcome| in_plugin(live, outcome, take_tensors)).collect()
 }

@@ -5,20 +5,20 @@
 //! guest's call is not what the caller is to hear about the request.
 
 use super::bindings::types;
-use crate::error::{Error, Ground};
+use crate::error::{Error, FaultOwner};
 use std::collections::VecDeque;
 
 /// Errors that are remembered; the oldest is forgotten first.
-const HANDED_MAX: usize = 64;
+const ERRORS_MAX: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Handed(VecDeque<Error>);
+pub(super) struct HostErrors(VecDeque<Error>);
 
-impl Handed {
+impl HostErrors {
     /// What the guest gets of an error.
-    pub fn hand(&mut self, error: Error) -> types::Error {
-        let lowered = lowered(&error);
-        if self.0.len() == HANDED_MAX {
+    pub fn record(&mut self, error: Error) -> types::Error {
+        let lowered = lower(&error);
+        if self.0.len() == ERRORS_MAX {
             self.0.pop_front();
         }
         self.0.push_back(error);
@@ -36,14 +36,14 @@ impl Handed {
     }
 
     /// The error that a guest of `plugin` returns, if it was given to it.
-    pub fn known(&self, returned: &types::Error, plugin: &str) -> Option<Error> {
+    pub fn find_returned(&self, returned: &types::Error, plugin: &str) -> Option<Error> {
         let error = self.find(returned)?.clone().with_message(&returned.message);
         Some(error.returned_by(plugin))
     }
 
     /// The error that a guest of `plugin` returns.
     pub fn returned(&self, returned: types::Error, plugin: &str) -> Error {
-        self.known(&returned, plugin).unwrap_or_else(|| chosen(returned).plugin(plugin))
+        self.find_returned(&returned, plugin).unwrap_or_else(|| guest_error(returned).plugin(plugin))
     }
 
     pub fn clear(&mut self) {
@@ -52,15 +52,15 @@ impl Handed {
 }
 
 /// An error that a guest has made itself.
-pub(super) fn chosen(error: types::Error) -> Error {
-    let mapped = Error::new(error.kind.into(), error.message).ground(Ground::Plugin);
+pub(super) fn guest_error(error: types::Error) -> Error {
+    let mapped = Error::new(error.kind.into(), error.message).owned_by(FaultOwner::Plugin);
     match error.field {
         Some(field) => mapped.field(field),
         None => mapped,
     }
 }
 
-fn lowered(error: &Error) -> types::Error {
+fn lower(error: &Error) -> types::Error {
     types::Error {
         kind: error.kind().into(),
         message: error.message().to_owned(),
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn an_error_that_is_passed_on_is_the_plugins_and_one_of_its_own_is_kept() {
-        let mut handed = Handed::default();
-        let given = handed.hand(Error::not_found("no model \"nope\""));
+        let mut handed = HostErrors::default();
+        let given = handed.record(Error::not_found("no model \"nope\""));
         let passed = handed.returned(given.clone(), "p");
         assert_eq!((passed.kind(), passed.plugin_name()), (Kind::Failed, Some("p")));
         assert_eq!(passed.message(), "plugin \"p\": a host call failed with not_found: no model \"nope\"");
@@ -96,25 +96,27 @@ mod tests {
 
     #[test]
     fn what_says_nothing_about_the_request_and_what_is_about_the_callers_data_keep_their_kind() {
-        let mut handed = Handed::default();
+        let mut handed = HostErrors::default();
         for kind in [Kind::Overloaded, Kind::Unavailable, Kind::Deadline, Kind::Cancelled, Kind::Failed] {
-            let given = handed.hand(Error::new(kind, "why"));
+            let given = handed.record(Error::new(kind, "why"));
             assert_eq!(handed.returned(given, "p").kind(), kind);
         }
-        let given = handed.hand(Error::invalid("x is too long").ground(Ground::Caller).graph_refusal());
+        let given =
+            handed.record(Error::invalid("x is too long").owned_by(FaultOwner::Caller).graph_refusal());
         let passed = handed.returned(given, "p");
         assert_eq!((passed.kind(), passed.is_graph_refusal()), (Kind::InvalidInput, true));
-        let given = handed.hand(Error::invalid("y is too long").ground(Ground::Maker).plugin("other"));
+        let given =
+            handed.record(Error::invalid("y is too long").owned_by(FaultOwner::Maker).plugin("other"));
         let passed = handed.returned(given, "p");
         assert_eq!((passed.kind(), passed.plugin_name()), (Kind::Failed, Some("other")));
     }
 
     #[test]
     fn the_oldest_are_forgotten() {
-        let mut handed = Handed::default();
-        let first = handed.hand(Error::not_found("first"));
-        (0..HANDED_MAX).for_each(|n| drop(handed.hand(Error::overloaded(n.to_string()))));
+        let mut handed = HostErrors::default();
+        let first = handed.record(Error::not_found("first"));
+        (0..ERRORS_MAX).for_each(|n| drop(handed.record(Error::overloaded(n.to_string()))));
         assert_eq!(handed.returned(first, "p").kind(), Kind::NotFound);
-        assert_eq!(handed.0.len(), HANDED_MAX);
+        assert_eq!(handed.0.len(), ERRORS_MAX);
     }
 }

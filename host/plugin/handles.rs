@@ -4,7 +4,7 @@
 //! Counted are whole allocations, each once: a tensor may be a small part of a request's body, which lives as long as
 //! the tensor does. The inputs of a call are the caller's, and count from the call's end, if the guest has kept them.
 
-use super::held::{InstanceHeld, PluginHeld};
+use super::held::{InstanceRetained, PluginRetained};
 use crate::config::PluginLimits;
 use crate::error::Result;
 use crate::predict::{Allocation, Budget, Tensor};
@@ -22,13 +22,13 @@ type TableResult<T> = std::result::Result<T, ResourceTableError>;
 
 pub(super) struct Handles {
     table: ResourceTable,
-    held: Arc<InstanceHeld>,
+    held: Arc<InstanceRetained>,
     /// By their addresses, which are unique while a handle keeps them.
-    allocations: HashMap<usize, Memory, BuildHasherDefault<AddressHasher>>,
+    allocations: HashMap<usize, AllocationUse, BuildHasherDefault<AddressHasher>>,
 }
 
 /// Memory that tensors of this instance lie in.
-struct Memory {
+struct AllocationUse {
     tensors: u32,
     bytes: usize,
     /// Calls in progress whose inputs lie there; not counted as long as there are any.
@@ -39,14 +39,14 @@ struct Memory {
 pub(super) type Inputs = SmallVec<[usize; 4]>;
 
 impl Handles {
-    pub fn new(limits: &PluginLimits, plugin: &Arc<PluginHeld>, capacity: usize) -> Self {
+    pub fn new(limits: &PluginLimits, plugin: &Arc<PluginRetained>, capacity: usize) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(capacity);
-        Handles { table, held: InstanceHeld::new(plugin, limits), allocations: HashMap::default() }
+        Handles { table, held: InstanceRetained::new(plugin, limits), allocations: HashMap::default() }
     }
 
     /// What this instance holds.
-    pub fn held(&self) -> &Arc<InstanceHeld> {
+    pub fn held(&self) -> &Arc<InstanceRetained> {
         &self.held
     }
 
@@ -116,7 +116,7 @@ impl Handles {
         if bytes == 0 {
             return;
         }
-        let new = || Memory { tensors: 0, bytes, calls: call.into_iter().collect() };
+        let new = || AllocationUse { tensors: 0, bytes, calls: call.into_iter().collect() };
         let allocation = self.allocations.entry(address).or_insert_with(new);
         allocation.tensors += 1;
         if let Some(call) = call
@@ -227,7 +227,7 @@ mod tests {
     /// An instance that may hold 4 MiB, of a plugin whose instances may hold 6.
     struct Plugin {
         limits: PluginLimits,
-        held: Arc<PluginHeld>,
+        held: Arc<PluginRetained>,
         gauge: IntGauge,
     }
 
@@ -236,7 +236,7 @@ mod tests {
             let limits =
                 PluginLimits { held_bytes: 4 * MB, held_total_bytes: 6 * MB, ..PluginLimits::default() };
             let gauge = IntGauge::new("held", "For a test.").unwrap();
-            Plugin { held: PluginHeld::new("p".into(), &limits, gauge.clone()), limits, gauge }
+            Plugin { held: PluginRetained::new("p".into(), &limits, gauge.clone()), limits, gauge }
         }
 
         fn instance(&self) -> Handles {

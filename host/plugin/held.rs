@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// An instance tells the plugin's sum at once of what is this large, and of the rest when its call ends: the sum is
 /// shared by all workers, and most tensors are small.
-const TOLD_AT_ONCE_BYTES: usize = 64 << 10;
+const CHARGE_STEP_BYTES: usize = 64 << 10;
 
 /// What all instances of a plugin hold.
-pub(super) struct PluginHeld {
+pub(super) struct PluginRetained {
     name: Arc<str>,
     bytes: AtomicUsize,
     bytes_max: usize,
@@ -23,9 +23,14 @@ pub(super) struct PluginHeld {
     gauge: IntGauge,
 }
 
-impl PluginHeld {
+impl PluginRetained {
     pub fn new(name: Arc<str>, limits: &PluginLimits, gauge: IntGauge) -> Arc<Self> {
-        Arc::new(PluginHeld { name, bytes: AtomicUsize::new(0), bytes_max: limits.held_total_bytes, gauge })
+        Arc::new(PluginRetained {
+            name,
+            bytes: AtomicUsize::new(0),
+            bytes_max: limits.held_total_bytes,
+            gauge,
+        })
     }
 
     /// Whether so much is held that instances should not keep anything beyond their calls.
@@ -35,8 +40,8 @@ impl PluginHeld {
 }
 
 /// What one instance holds. Shared with the responses to its calls, which arrive on other threads.
-pub(super) struct InstanceHeld {
-    plugin: Arc<PluginHeld>,
+pub(super) struct InstanceRetained {
+    plugin: Arc<PluginRetained>,
     bytes: AtomicUsize,
     bytes_max: usize,
     /// How much of it the plugin's sum has been told.
@@ -45,11 +50,11 @@ pub(super) struct InstanceHeld {
     refused: AtomicBool,
 }
 
-impl InstanceHeld {
-    pub fn new(plugin: &Arc<PluginHeld>, limits: &PluginLimits) -> Arc<Self> {
+impl InstanceRetained {
+    pub fn new(plugin: &Arc<PluginRetained>, limits: &PluginLimits) -> Arc<Self> {
         let (bytes, told, refused) = Default::default();
         let (plugin, bytes_max) = (Arc::clone(plugin), limits.held_bytes);
-        Arc::new(InstanceHeld { plugin, bytes, bytes_max, told, refused })
+        Arc::new(InstanceRetained { plugin, bytes, bytes_max, told, refused })
     }
 
     pub fn bytes(&self) -> usize {
@@ -86,7 +91,7 @@ impl InstanceHeld {
     }
 }
 
-impl Budget for InstanceHeld {
+impl Budget for InstanceRetained {
     fn charge(&self, bytes: usize) -> Result<()> {
         if bytes == 0 {
             return Ok(());
@@ -104,7 +109,7 @@ impl Budget for InstanceHeld {
             );
             return Err(Error::new(Kind::TooLarge, message).plugin(&**name));
         }
-        if bytes >= TOLD_AT_ONCE_BYTES {
+        if bytes >= CHARGE_STEP_BYTES {
             self.settle();
             let all = self.plugin.bytes.load(Ordering::Relaxed);
             if all > self.plugin.bytes_max {
@@ -125,13 +130,13 @@ impl Budget for InstanceHeld {
         if bytes > 0 {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        if bytes >= TOLD_AT_ONCE_BYTES {
+        if bytes >= CHARGE_STEP_BYTES {
             self.settle();
         }
     }
 }
 
-impl Drop for InstanceHeld {
+impl Drop for InstanceRetained {
     fn drop(&mut self) {
         *self.bytes.get_mut() = 0;
         self.settle();

@@ -1,9 +1,9 @@
 //! What plugins may call: tensors, the request, assets, configuration, logging.
 
 use super::bindings::{assets, logging, store, types};
-use super::state::State;
+use super::state::StoreData;
 use crate::error::{Error, Kind};
-use crate::predict::{Context, Datatype, Origin, Parameter, Tensor};
+use crate::predict::{CallContext, Datatype, Origin, Parameter, Tensor};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,9 +17,9 @@ const NOTE_BYTES_MAX: usize = 1 << 20;
 
 type Trappable<T> = wasmtime::Result<T>;
 
-impl types::Host for State {}
+impl types::Host for StoreData {}
 
-impl types::HostTensor for State {
+impl types::HostTensor for StoreData {
     fn create(
         &mut self,
         name: String,
@@ -82,12 +82,12 @@ impl types::HostTensor for State {
     }
 }
 
-impl State {
+impl StoreData {
     /// Gives an error to the guest, and remembers it: see [`Handed`](super::handed::Handed).
     pub(super) fn hand(&mut self, error: Error) -> types::Error {
         match &self.desk {
-            Some(desk) => desk.hand(error),
-            None => self.handed.hand(error),
+            Some(desk) => desk.record_error(error),
+            None => self.handed.record(error),
         }
     }
 
@@ -101,7 +101,7 @@ impl State {
         Origin::Plugin(Arc::clone(&self.grant.name))
     }
 
-    fn context(&mut self, request: Resource<Request>) -> Trappable<Arc<Context>> {
+    fn context(&mut self, request: Resource<Request>) -> Trappable<Arc<CallContext>> {
         if let Some(desk) = &self.desk {
             let call = desk.by_key(request.rep()).call();
             let call =
@@ -113,7 +113,7 @@ impl State {
     }
 }
 
-impl types::HostRequest for State {
+impl types::HostRequest for StoreData {
     fn id(&mut self, request: Resource<Request>) -> Trappable<String> {
         Ok(self.context(request)?.id.to_string())
     }
@@ -171,7 +171,7 @@ impl types::HostRequest for State {
     }
 }
 
-impl assets::Host for State {
+impl assets::Host for StoreData {
     fn names(&mut self) -> Trappable<Vec<String>> {
         Ok(self.grant.assets.keys().cloned().collect())
     }
@@ -186,7 +186,7 @@ impl assets::Host for State {
     }
 }
 
-impl State {
+impl StoreData {
     fn asset(&self, name: &str) -> Result<Bytes, Error> {
         self.grant.assets.get(name).cloned().ok_or_else(|| {
             let known = self.grant.assets.keys().map(String::as_str);
@@ -197,7 +197,7 @@ impl State {
     }
 }
 
-impl store::Host for State {
+impl store::Host for StoreData {
     fn get(&mut self, key: String) -> Trappable<Result<Option<String>, store::Error>> {
         Ok(Ok(self.grant.config.get(&key).cloned()))
     }
@@ -207,7 +207,7 @@ impl store::Host for State {
     }
 }
 
-impl logging::Host for State {
+impl logging::Host for StoreData {
     fn log(&mut self, level: logging::Level, context: String, message: String) -> Trappable<()> {
         if !self.log.spend(context.len() + message.len()) {
             return Ok(());

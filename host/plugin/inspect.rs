@@ -110,13 +110,13 @@ impl Interface {
 
 /// The type of a component, as far as a reader wants to know.
 #[derive(Clone, Debug)]
-pub struct Anatomy {
+pub struct ComponentInfo {
     pub roles: Vec<Role>,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
 }
 
-impl Anatomy {
+impl ComponentInfo {
     /// What a component is, by what it names; an error if this host cannot run it.
     pub(super) fn read(interface: Interface, concurrent: bool) -> Result<Self> {
         let has = |role: &Role| {
@@ -132,12 +132,12 @@ impl Anatomy {
             .map(|import| import.name.clone())
             .collect();
         let imports = interface.imports.into_iter().map(|import| import.name).collect();
-        let anatomy = Anatomy { roles, imports, exports: interface.exports };
+        let anatomy = ComponentInfo { roles, imports, exports: interface.exports };
         anatomy.check(&missing).map(|()| anatomy)
     }
 
     /// Whether its synchronous roles may wait for others: it imports what calls models or servers.
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn may_wait(&self) -> bool {
         let calls = ["callables@", "models@", "http@"].map(|interface| format!("{PACKAGE}{interface}"));
         self.imports.iter().any(|import| calls.iter().any(|name| import.starts_with(name)))
     }

@@ -2,9 +2,9 @@
 //! discarded after anything but a clean return.
 
 use super::engine::{Engine, Reclaim};
-use super::state::{Grant, OverBudget, State};
+use super::state::{OverBudget, PluginSpec, StoreData};
 use crate::error::{Error, Kind, Result};
-use crate::predict::Context;
+use crate::predict::CallContext;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -17,29 +17,29 @@ pub(super) trait RolePre: Send + Sync + 'static {
 
     fn instantiate(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<StoreData>,
     ) -> impl Future<Output = wasmtime::Result<Self::Exports>> + Send;
 }
 
 /// All instances of a plugin in one role.
 pub(super) struct Pool<P: RolePre> {
     pub engine: Arc<Engine>,
-    pub grant: Arc<Grant>,
+    pub grant: Arc<PluginSpec>,
     pre: P,
-    idle: Arc<Idle<P::Exports>>,
-    metrics: PluginMetrics,
+    idle: Arc<IdleInstances<P::Exports>>,
+    metrics: InstanceMetrics,
 }
 
 /// Reused instances that wait for their next call.
-struct Idle<E>(Mutex<Vec<Live<E>>>);
+struct IdleInstances<E>(Mutex<Vec<RunningInstance<E>>>);
 
-impl<E> Idle<E> {
-    fn lock(&self) -> MutexGuard<'_, Vec<Live<E>>> {
+impl<E> IdleInstances<E> {
+    fn lock(&self) -> MutexGuard<'_, Vec<RunningInstance<E>>> {
         self.0.lock().expect("invariant: no panic under the lock")
     }
 }
 
-impl<E: Send> Reclaim for Idle<E> {
+impl<E: Send> Reclaim for IdleInstances<E> {
     fn give_up_one(&self) -> bool {
         let given_up = self.lock().pop();
         given_up.is_some()
@@ -47,22 +47,22 @@ impl<E: Send> Reclaim for Idle<E> {
 }
 
 /// Prepared counters: no look-up by label on the way of a request.
-pub(super) struct PluginMetrics {
+pub(super) struct InstanceMetrics {
     pub calls: prometheus::IntCounter,
     pub traps: prometheus::IntCounter,
     pub instantiate: prometheus::Histogram,
     pub instances: prometheus::IntGauge,
 }
 
-pub(super) struct Live<E> {
-    pub store: Store<State>,
+pub(super) struct RunningInstance<E> {
+    pub store: Store<StoreData>,
     pub exports: E,
     calls: u64,
-    _alive: Alive,
+    _alive: InstanceGuard,
 }
 
-impl<E> Live<E> {
-    fn begin(&mut self, context: &Arc<Context>, deadline: Instant) {
+impl<E> RunningInstance<E> {
+    fn begin(&mut self, context: &Arc<CallContext>, deadline: Instant) {
         self.calls += 1;
         self.store.data_mut().begin(Arc::clone(context), deadline);
         self.store.set_epoch_deadline(1);
@@ -74,20 +74,20 @@ impl<E> Live<E> {
 }
 
 /// Counts an instance for as long as it lives.
-struct Alive(prometheus::IntGauge);
+struct InstanceGuard(prometheus::IntGauge);
 
-impl Drop for Alive {
+impl Drop for InstanceGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 /// What a guest call gives: its result, or why it could not return.
-type Outcome<R> = wasmtime::Result<R>;
+type CallOutcome<R> = wasmtime::Result<R>;
 
 impl<P: RolePre> Pool<P> {
-    pub fn new(engine: Arc<Engine>, grant: Arc<Grant>, pre: P, metrics: PluginMetrics) -> Self {
-        let idle = Arc::new(Idle(Mutex::default()));
+    pub fn new(engine: Arc<Engine>, grant: Arc<PluginSpec>, pre: P, metrics: InstanceMetrics) -> Self {
+        let idle = Arc::new(IdleInstances(Mutex::default()));
         if grant.limits.reuses() {
             let weak = Arc::downgrade(&idle);
             engine.register_idle(weak);
@@ -99,9 +99,9 @@ impl<P: RolePre> Pool<P> {
     /// but a clean return `held` is empty. `call` gets the store with the call's context set.
     pub async fn call<R>(
         &self,
-        held: &mut Option<Live<P::Exports>>,
-        context: &Arc<Context>,
-        call: impl AsyncFnOnce(&mut Live<P::Exports>) -> Outcome<R>,
+        held: &mut Option<RunningInstance<P::Exports>>,
+        context: &Arc<CallContext>,
+        call: impl AsyncFnOnce(&mut RunningInstance<P::Exports>) -> CallOutcome<R>,
     ) -> Result<R> {
         context.check()?;
         let now = Instant::now();
@@ -146,8 +146,8 @@ impl<P: RolePre> Pool<P> {
     /// One call; its instance goes back at once.
     pub async fn call_once<R>(
         &self,
-        context: &Arc<Context>,
-        call: impl AsyncFnOnce(&mut Live<P::Exports>) -> Outcome<R>,
+        context: &Arc<CallContext>,
+        call: impl AsyncFnOnce(&mut RunningInstance<P::Exports>) -> CallOutcome<R>,
     ) -> Result<R> {
         let mut held = None;
         let result = self.call(&mut held, context, call).await;
@@ -157,7 +157,11 @@ impl<P: RolePre> Pool<P> {
         result
     }
 
-    async fn obtain(&self, context: &Arc<Context>, deadline: Instant) -> Outcome<Live<P::Exports>> {
+    async fn obtain(
+        &self,
+        context: &Arc<CallContext>,
+        deadline: Instant,
+    ) -> CallOutcome<RunningInstance<P::Exports>> {
         let idle = if self.grant.limits.reuses() { self.idle.lock().pop() } else { None };
         match idle {
             Some(live) => Ok(live),
@@ -165,7 +169,11 @@ impl<P: RolePre> Pool<P> {
         }
     }
 
-    async fn instantiate(&self, context: &Arc<Context>, deadline: Instant) -> Outcome<Live<P::Exports>> {
+    async fn instantiate(
+        &self,
+        context: &Arc<CallContext>,
+        deadline: Instant,
+    ) -> CallOutcome<RunningInstance<P::Exports>> {
         let started = Instant::now();
         let (store, exports) = loop {
             let mut store = new_store(&self.engine, &self.grant, context, deadline);
@@ -183,11 +191,16 @@ impl<P: RolePre> Pool<P> {
         };
         self.metrics.instantiate.observe(started.elapsed().as_secs_f64());
         self.metrics.instances.inc();
-        Ok(Live { store, exports, calls: 0, _alive: Alive(self.metrics.instances.clone()) })
+        Ok(RunningInstance {
+            store,
+            exports,
+            calls: 0,
+            _alive: InstanceGuard(self.metrics.instances.clone()),
+        })
     }
 
     /// Back to the pool, if it is worth keeping.
-    pub fn give_back(&self, mut live: Live<P::Exports>) {
+    pub fn give_back(&self, mut live: RunningInstance<P::Exports>) {
         let limits = &self.grant.limits;
         let kept = limits.reuses()
             && live.calls < limits.calls_max
@@ -200,7 +213,7 @@ impl<P: RolePre> Pool<P> {
     }
 
     /// Whether an instance shall not wait for its next call with what it holds.
-    fn holds_too_much(&self, live: &Live<P::Exports>) -> bool {
+    fn holds_too_much(&self, live: &RunningInstance<P::Exports>) -> bool {
         let held = live.store.data().handles.held();
         if !held.is_over() {
             return false;
@@ -214,8 +227,8 @@ impl<P: RolePre> Pool<P> {
     fn explain(
         &self,
         error: wasmtime::Error,
-        state: Option<&State>,
-        context: &Context,
+        state: Option<&StoreData>,
+        context: &CallContext,
         started: Instant,
     ) -> Error {
         let last_words = state.map(|state| state.log.end()).unwrap_or_default();
@@ -254,9 +267,9 @@ impl<P: RolePre> Pool<P> {
             let mb = limits.memory_bytes >> 20;
             Error::failed(format!("plugin \"{name}\" wanted more than its {mb} MB of memory; see memory_mb"))
         } else {
-            Error::failed(format!("plugin \"{name}\" {}", in_words(&error)))
+            Error::failed(format!("plugin \"{name}\" {}", describe_trap(&error)))
         };
-        let explained = explained.plugin(&**name).source(format!("{last_words}{error:?}"));
+        let explained = explained.plugin(&**name).with_detail(format!("{last_words}{error:?}"));
         if answered && explained.kind() == Kind::Deadline {
             // The caller was answered at the deadline; nobody else will say where the guest was.
             let (request, detail) = (&*context.id, explained.detail());
@@ -267,7 +280,7 @@ impl<P: RolePre> Pool<P> {
 }
 
 /// What a guest did that it could not return.
-pub(super) fn in_words(error: &wasmtime::Error) -> String {
+pub(super) fn describe_trap(error: &wasmtime::Error) -> String {
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => "panicked or aborted".to_owned(),
         Some(Trap::StackOverflow) => "recursed too deep".to_owned(),
@@ -279,22 +292,22 @@ pub(super) fn in_words(error: &wasmtime::Error) -> String {
 /// A store with all limits set, ready for one call.
 pub(super) fn new_store(
     engine: &Engine,
-    grant: &Arc<Grant>,
-    context: &Arc<Context>,
+    grant: &Arc<PluginSpec>,
+    context: &Arc<CallContext>,
     deadline: Instant,
-) -> Store<State> {
-    let mut state = State::new(Arc::clone(grant));
+) -> Store<StoreData> {
+    let mut state = StoreData::new(Arc::clone(grant));
     state.begin(Arc::clone(context), deadline);
     let mut store = Store::new(&engine.wasmtime, state);
     store.limiter(|state| state);
     store.set_hostcall_fuel(grant.limits.result_bytes);
-    store.epoch_deadline_callback(go_on);
+    store.epoch_deadline_callback(on_epoch_tick);
     store.set_epoch_deadline(1);
     store
 }
 
 /// Asked at each tick of the epoch while a guest runs.
-fn go_on(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
+fn on_epoch_tick(store: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
     let live = store
         .data()
         .call

@@ -4,7 +4,7 @@
 //! bounded in bytes and forgotten in the order of their last use; counters are few and stay.
 
 use super::bindings::{state, types};
-use super::state::State;
+use super::state::StoreData;
 use crate::error::{Error, Kind};
 use crate::predict::Tensor;
 use bytes::Bytes;
@@ -23,35 +23,35 @@ const ENTRY_BYTES: usize = 128;
 
 const KEY_BYTES_MAX: usize = 1024;
 
-pub struct Memory {
+pub struct PluginState {
     values: Mutex<Values>,
     counters: RwLock<HashMap<Box<str>, Arc<AtomicI64>>>,
 }
 
 struct Values {
-    entries: LruCache<Box<str>, Entry>,
+    entries: LruCache<Box<str>, StateEntry>,
     bytes: usize,
     bytes_max: usize,
     gauge: IntGauge,
 }
 
-struct Entry {
-    value: Value,
+struct StateEntry {
+    value: StateValue,
     bytes: usize,
     expires: Option<Instant>,
 }
 
 #[derive(Clone)]
-enum Value {
+enum StateValue {
     Bytes(Bytes),
     Tensors(Vec<Tensor>),
 }
 
-impl Memory {
+impl PluginState {
     /// An empty one with room for nothing; `gauge` shows how many bytes its values have.
     pub fn new(gauge: IntGauge) -> Self {
         let values = Values { entries: LruCache::unbounded(), bytes: 0, bytes_max: 0, gauge };
-        Memory { values: Mutex::new(values), counters: RwLock::default() }
+        PluginState { values: Mutex::new(values), counters: RwLock::default() }
     }
 
     /// Values over a smaller bound are forgotten at once.
@@ -65,7 +65,7 @@ impl Memory {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, key: &str) -> Option<Value> {
+    fn get(&self, key: &str) -> Option<StateValue> {
         let mut values = self.values();
         let entry = values.entries.get(key)?;
         if entry.expires.is_some_and(|expires| Instant::now() >= expires) {
@@ -75,15 +75,15 @@ impl Memory {
         Some(entry.value.clone())
     }
 
-    fn set(&self, key: String, value: Value, ttl: Option<Duration>) -> Result<(), Error> {
+    fn set(&self, key: String, value: StateValue, ttl: Option<Duration>) -> Result<(), Error> {
         if key.len() > KEY_BYTES_MAX {
             let length = key.len();
             let message = format!("the key has {length} bytes; at most {KEY_BYTES_MAX} are allowed");
             return Err(Error::new(Kind::TooLarge, message));
         }
         let size = match &value {
-            Value::Bytes(data) => data.len(),
-            Value::Tensors(tensors) => {
+            StateValue::Bytes(data) => data.len(),
+            StateValue::Tensors(tensors) => {
                 let bytes = |tensor: &Tensor| ENTRY_BYTES + tensor.name().len() + tensor.allocation().bytes;
                 tensors.iter().map(bytes).sum()
             }
@@ -99,7 +99,7 @@ impl Memory {
         values.make_room(bytes);
         values.change(bytes as isize);
         let expires = ttl.map(|ttl| Instant::now() + ttl);
-        values.entries.put(key.into(), Entry { value, bytes, expires });
+        values.entries.put(key.into(), StateEntry { value, bytes, expires });
         Ok(())
     }
 
@@ -150,7 +150,7 @@ fn ttl(ms: Option<u64>) -> Option<Duration> {
     ms.map(|ms| Duration::from_millis(ms.min(365 * 24 * 3600 * 1000)))
 }
 
-impl State {
+impl StoreData {
     fn state_counter(&self, name: &str) -> Trappable<Arc<AtomicI64>> {
         if name.len() > KEY_BYTES_MAX {
             wasmtime::bail!("named a counter with {} bytes; at most {KEY_BYTES_MAX} are allowed", name.len());
@@ -162,10 +162,10 @@ impl State {
     }
 }
 
-impl state::Host for State {
+impl state::Host for StoreData {
     fn get(&mut self, key: String) -> Trappable<Option<Vec<u8>>> {
         Ok(match self.grant.memory.get(&key) {
-            Some(Value::Bytes(data)) => Some(data.to_vec()),
+            Some(StateValue::Bytes(data)) => Some(data.to_vec()),
             _ => None,
         })
     }
@@ -177,12 +177,12 @@ impl state::Host for State {
         ttl_ms: Option<u64>,
     ) -> Trappable<Result<(), types::Error>> {
         self.spend(key.len() + value.len())?;
-        let set = self.grant.memory.set(key, Value::Bytes(value.into()), ttl(ttl_ms));
+        let set = self.grant.memory.set(key, StateValue::Bytes(value.into()), ttl(ttl_ms));
         Ok(set.map_err(|error| self.hand(error)))
     }
 
     fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
-        let Some(Value::Tensors(tensors)) = self.grant.memory.get(&key) else { return Ok(None) };
+        let Some(StateValue::Tensors(tensors)) = self.grant.memory.get(&key) else { return Ok(None) };
         // They are of another request: not what this caller has sent.
         let origin = self.origin();
         let tensors = tensors.into_iter().map(|tensor| tensor.made_by(origin.clone())).collect();
@@ -200,7 +200,7 @@ impl state::Host for State {
         let tensors = self.borrowed(&tensors)?;
         // What is kept must not keep the body of a request that it is a part of.
         let tensors = tensors.into_iter().map(|tensor| tensor.detached().unwrap_or(tensor)).collect();
-        let set = self.grant.memory.set(key, Value::Tensors(tensors), ttl(ttl_ms));
+        let set = self.grant.memory.set(key, StateValue::Tensors(tensors), ttl(ttl_ms));
         Ok(set.map_err(|error| self.hand(error)))
     }
 
@@ -229,12 +229,12 @@ mod tests {
     use crate::predict::{Allocation, Datatype};
     use smallvec::smallvec;
 
-    fn memory() -> Memory {
-        Memory::new(IntGauge::new("state_bytes", "For a test.").unwrap())
+    fn memory() -> PluginState {
+        PluginState::new(IntGauge::new("state_bytes", "For a test.").unwrap())
     }
 
-    fn bytes(length: usize) -> Value {
-        Value::Bytes(vec![0; length].into())
+    fn bytes(length: usize) -> StateValue {
+        StateValue::Bytes(vec![0; length].into())
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
         let body = Bytes::from(vec![0; 400 << 10]);
         let part = |name: &str| {
             let tensor = Tensor::new(name, Datatype::Int8, smallvec![5], body.slice(..5)).unwrap();
-            Value::Tensors(vec![tensor.part_of(Allocation::of(&body))])
+            StateValue::Tensors(vec![tensor.part_of(Allocation::of(&body))])
         };
         for key in ["a", "b", "c"] {
             memory.set(key.into(), part("x"), None).unwrap();

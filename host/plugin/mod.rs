@@ -25,35 +25,35 @@ mod outbound;
 mod state;
 mod undrained;
 
-pub use concurrent::{Helms, Permit, ReplicaStatus, StreamingModel};
+pub use concurrent::{EventLoopGuards, Permit, ReplicaStatus, StreamingModel};
 pub use engine::Engine;
-pub use executor::{Answered, PluginExecutor};
-pub use inspect::{Anatomy, CONTRACT_VERSION, Role};
+pub use executor::{GuestAnswer, PluginExecutor};
+pub use inspect::{CONTRACT_VERSION, ComponentInfo, Role};
 pub use instance::{share_this_thread, with_ticks};
-pub use numbers::Numbers;
-pub use state::Grant;
-pub use undrained::{Ended, Undrained};
+pub use numbers::PluginMetrics;
+pub use state::PluginSpec;
+pub use undrained::{DrainTimeout, DrainTimeouts};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::predict::{Context, JsonText, Metadata, Payload, Tensor, TensorSpec};
+use crate::predict::{CallContext, JsonText, Metadata, Payload, Tensor, TensorSpec};
 use bindings::{model::ModelPlugin, transformer::TransformerPlugin, types};
 use compiler::Source;
-use instance::{Live, PluginMetrics, Pool, RolePre};
-use state::State;
+use instance::{InstanceMetrics, Pool, RolePre, RunningInstance};
+use state::StoreData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
-type TransformerPre = bindings::transformer::TransformerPluginPre<State>;
-type ModelPre = bindings::model::ModelPluginPre<State>;
+type TransformerPre = bindings::transformer::TransformerPluginPre<StoreData>;
+type ModelPre = bindings::model::ModelPluginPre<StoreData>;
 
 impl RolePre for TransformerPre {
     type Exports = TransformerPlugin;
 
-    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<TransformerPlugin> {
+    async fn instantiate(&self, store: &mut Store<StoreData>) -> wasmtime::Result<TransformerPlugin> {
         self.instantiate_async(store).await
     }
 }
@@ -61,7 +61,7 @@ impl RolePre for TransformerPre {
 impl RolePre for ModelPre {
     type Exports = ModelPlugin;
 
-    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<ModelPlugin> {
+    async fn instantiate(&self, store: &mut Store<StoreData>) -> wasmtime::Result<ModelPlugin> {
         self.instantiate_async(store).await
     }
 }
@@ -85,16 +85,16 @@ pub struct PluginModel {
 /// A compiled and linked component, not yet in a role.
 pub struct Plugin {
     engine: Arc<Engine>,
-    grant: Arc<Grant>,
+    grant: Arc<PluginSpec>,
     component: wasmtime::component::Component,
-    anatomy: Anatomy,
+    anatomy: ComponentInfo,
 }
 
 impl Plugin {
     /// Compiles and checks a component. Blocks for as long as compiling takes, or until the build is abandoned.
     pub fn load(
         engine: &Arc<Engine>,
-        grant: Grant,
+        grant: PluginSpec,
         wasm: &[u8],
         metrics: &Metrics,
         cancel: &Cancel,
@@ -115,7 +115,7 @@ impl Plugin {
         let concurrent = inspect::is_concurrent(wasm);
         let source = Source { wasm, concurrent, limits: grant.limits.compile, cancel };
         let (component, interface) = engine.compile(&source, metrics).map_err(named)?;
-        let anatomy = Anatomy::read(interface, concurrent).map_err(named)?;
+        let anatomy = ComponentInfo::read(interface, concurrent).map_err(named)?;
         if concurrent && anatomy.roles.iter().any(|role| *role != Role::StreamingModel) {
             return Err(named(Error::unsupported(
                 "a component with the role streaming-model can have no other; make two of it",
@@ -124,7 +124,7 @@ impl Plugin {
         Ok(Plugin { engine: Arc::clone(engine), grant: Arc::new(grant), component, anatomy })
     }
 
-    pub fn anatomy(&self) -> &Anatomy {
+    pub fn info(&self) -> &ComponentInfo {
         &self.anatomy
     }
 
@@ -138,7 +138,7 @@ impl Plugin {
             .await
             .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
         let metadata = metadata.map(Metadata::from);
-        Ok(Transformer { pool, name: Arc::clone(&self.grant.name), metadata, waits: self.anatomy.waits() })
+        Ok(Transformer { pool, name: Arc::clone(&self.grant.name), metadata, waits: self.anatomy.may_wait() })
     }
 
     /// Links the role `model` and asks it for its metadata. Needs a tokio runtime around it.
@@ -150,7 +150,7 @@ impl Plugin {
             })
             .await
             .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
-        let (name, waits) = (Arc::clone(&self.grant.name), self.anatomy.waits());
+        let (name, waits) = (Arc::clone(&self.grant.name), self.anatomy.may_wait());
         let mut metadata = Metadata::from(metadata);
         if self.anatomy.has_optional_inputs() {
             optional::mark(&name, &mut metadata, self.optional_inputs(metrics).await?)?;
@@ -185,7 +185,7 @@ impl Plugin {
         let failed = |error: wasmtime::Error| {
             let name = &self.grant.name;
             Error::failed(format!("plugin \"{name}\": cannot make an instance: {}", error.root_cause()))
-                .source(format!("{error:?}"))
+                .with_detail(format!("{error:?}"))
         };
         let pre = self.engine.linker.instantiate_pre(&self.component).map_err(failed)?;
         let context = self.load_context();
@@ -203,7 +203,7 @@ impl Plugin {
         &self,
         role: Role,
         metrics: &Metrics,
-        link: impl FnOnce(wasmtime::component::InstancePre<State>) -> wasmtime::Result<P>,
+        link: impl FnOnce(wasmtime::component::InstancePre<StoreData>) -> wasmtime::Result<P>,
     ) -> Result<Pool<P>> {
         self.check_role(role)?;
         if self.grant.limits.instances == Some(crate::config::Instances::Shared) {
@@ -232,12 +232,12 @@ impl Plugin {
             "plugin \"{name}\": does not fit the contract {CONTRACT_VERSION}: {cause}"
         ))
         .plugin(&**name)
-        .source(format!("{error:?}"))
+        .with_detail(format!("{error:?}"))
     }
 
-    fn metrics(&self, metrics: &Metrics) -> PluginMetrics {
+    fn metrics(&self, metrics: &Metrics) -> InstanceMetrics {
         let label = [&*self.grant.name];
-        PluginMetrics {
+        InstanceMetrics {
             calls: metrics.plugin_calls.with_label_values(&label),
             traps: metrics.plugin_traps.with_label_values(&label),
             instantiate: metrics.plugin_instantiate.clone(),
@@ -246,8 +246,8 @@ impl Plugin {
     }
 
     /// The context of calls that no request has caused.
-    fn load_context(&self) -> Arc<Context> {
-        Arc::new(Context::new("load".into(), "".into(), "".into(), None))
+    fn load_context(&self) -> Arc<CallContext> {
+        Arc::new(CallContext::new("load".into(), "".into(), "".into(), None))
     }
 }
 
@@ -267,36 +267,36 @@ impl Transformer {
     }
 
     /// For the calls of one request.
-    pub fn visit(self: &Arc<Self>) -> Visit {
-        Visit { transformer: Arc::clone(self), held: None }
+    pub fn session(self: &Arc<Self>) -> TransformerSession {
+        TransformerSession { transformer: Arc::clone(self), held: None }
     }
 }
 
 /// One request's use of a transformer. It keeps the instance that preprocessed for the postprocessing: half
 /// the instances, as isolated between requests as two. Plugins may not count on it.
-pub struct Visit {
+pub struct TransformerSession {
     transformer: Arc<Transformer>,
-    held: Option<Live<TransformerPlugin>>,
+    held: Option<RunningInstance<TransformerPlugin>>,
 }
 
-impl Visit {
+impl TransformerSession {
     pub fn name(&self) -> &Arc<str> {
         &self.transformer.name
     }
 
-    pub async fn preprocess(&mut self, context: &Arc<Context>, input: Payload) -> Result<Vec<Tensor>> {
+    pub async fn preprocess(&mut self, context: &Arc<CallContext>, input: Payload) -> Result<Vec<Tensor>> {
         let Transformer { pool, .. } = &*self.transformer;
         pool.call(&mut self.held, context, async |live| {
             let payload = lower_payload(live, input)?;
             let request = Resource::new_own(0);
             let guest = live.exports.hostler_plugin_transformer();
             let outcome = guest.call_preprocess(&mut live.store, request, &payload).await?;
-            inside(live, outcome, take_tensors)
+            in_plugin(live, outcome, take_tensors)
         })
         .await?
     }
 
-    pub async fn postprocess(&mut self, context: &Arc<Context>, outputs: Vec<Tensor>) -> Result<Payload> {
+    pub async fn postprocess(&mut self, context: &Arc<CallContext>, outputs: Vec<Tensor>) -> Result<Payload> {
         let Transformer { pool, name, .. } = &*self.transformer;
         let outcome = pool
             .call(&mut self.held, context, async |live| {
@@ -304,7 +304,7 @@ impl Visit {
                 let request = Resource::new_own(0);
                 let guest = live.exports.hostler_plugin_transformer();
                 let outcome = guest.call_postprocess(&mut live.store, request, &outputs).await?;
-                inside(live, outcome, lift_payload)
+                in_plugin(live, outcome, lift_payload)
             })
             .await?;
         match outcome {
@@ -318,9 +318,9 @@ impl Visit {
     }
 }
 
-impl Visit {
+impl TransformerSession {
     /// Gives its instance back in the middle of its request; the next call gets another, or this one again.
-    pub fn let_go(&mut self) {
+    pub fn release_instance(&mut self) {
         if let Some(live) = self.held.take() {
             self.transformer.pool.give_back(live);
         }
@@ -329,15 +329,15 @@ impl Visit {
     /// How many visits of one worker may keep their instance while others go on. Reused instances need not
     /// be kept: the one given back last is the one that comes next. Fresh ones cost as much again if they
     /// are not, but all that `workers` keep must leave most of the host's to others.
-    pub fn kept_max(&self, workers: usize) -> usize {
+    pub fn reusable_max(&self, workers: usize) -> usize {
         let Pool { engine, grant, .. } = &self.transformer.pool;
         if grant.limits.reuses() { 0 } else { engine.config.instances as usize / (4 * workers.max(1)) }
     }
 }
 
-impl Drop for Visit {
+impl Drop for TransformerSession {
     fn drop(&mut self) {
-        self.let_go();
+        self.release_instance();
     }
 }
 
@@ -355,24 +355,24 @@ impl PluginModel {
         self.waits
     }
 
-    pub async fn predict(&self, context: &Arc<Context>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    pub async fn predict(&self, context: &Arc<CallContext>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         self.pool
             .call_once(context, async |live| {
                 let inputs = push_inputs(live, inputs)?;
                 let request = Resource::new_own(0);
                 let guest = live.exports.hostler_plugin_model();
                 let outcome = guest.call_predict(&mut live.store, request, &inputs).await?;
-                inside(live, outcome, take_tensors)
+                in_plugin(live, outcome, take_tensors)
             })
             .await?
     }
 }
 
 /// Takes a guest's result out of its instance; its error is a value, and is told from those of the host.
-fn inside<E, T, R>(
-    live: &mut Live<E>,
+fn in_plugin<E, T, R>(
+    live: &mut RunningInstance<E>,
     outcome: Result<T, types::Error>,
-    take: impl FnOnce(&mut Live<E>, T) -> wasmtime::Result<R>,
+    take: impl FnOnce(&mut RunningInstance<E>, T) -> wasmtime::Result<R>,
 ) -> wasmtime::Result<Result<R>> {
     match outcome {
         Ok(value) => take(live, value).map(Ok),
@@ -389,7 +389,7 @@ enum Lifted {
     Payload(Payload),
 }
 
-fn lower_payload<E>(live: &mut Live<E>, payload: Payload) -> wasmtime::Result<types::Payload> {
+fn lower_payload<E>(live: &mut RunningInstance<E>, payload: Payload) -> wasmtime::Result<types::Payload> {
     Ok(match payload {
         Payload::Json(text) => types::Payload::Json(text.as_str().to_owned()),
         Payload::Bytes { content_type, data } => {
@@ -399,7 +399,7 @@ fn lower_payload<E>(live: &mut Live<E>, payload: Payload) -> wasmtime::Result<ty
     })
 }
 
-fn lift_payload<E>(live: &mut Live<E>, payload: types::Payload) -> wasmtime::Result<Lifted> {
+fn lift_payload<E>(live: &mut RunningInstance<E>, payload: types::Payload) -> wasmtime::Result<Lifted> {
     Ok(match payload {
         types::Payload::Json(text) => Lifted::Json(text),
         types::Payload::Bytes(blob) => {
@@ -409,11 +409,17 @@ fn lift_payload<E>(live: &mut Live<E>, payload: types::Payload) -> wasmtime::Res
     })
 }
 
-fn push_inputs<E>(live: &mut Live<E>, tensors: Vec<Tensor>) -> wasmtime::Result<Vec<Resource<Tensor>>> {
+fn push_inputs<E>(
+    live: &mut RunningInstance<E>,
+    tensors: Vec<Tensor>,
+) -> wasmtime::Result<Vec<Resource<Tensor>>> {
     live.store.data_mut().push_inputs(tensors)
 }
 
-fn take_tensors<E>(live: &mut Live<E>, tensors: Vec<Resource<Tensor>>) -> wasmtime::Result<Vec<Tensor>> {
+fn take_tensors<E>(
+    live: &mut RunningInstance<E>,
+    tensors: Vec<Resource<Tensor>>,
+) -> wasmtime::Result<Vec<Tensor>> {
     Ok(live.store.data_mut().handles.take_all(tensors)?)
 }
 

@@ -1,7 +1,7 @@
 //! Metrics that a plugin counts itself: the interface `metrics`.
 
 use super::bindings::{metrics, types};
-use super::state::State;
+use super::state::StoreData;
 use crate::error::{Error, Kind};
 use crate::metrics::{Change, Definition, Families, Family, FamilyKind, Metrics, Refusal};
 use prometheus::{GaugeVec, IntCounter, IntCounterVec};
@@ -12,26 +12,26 @@ use wasmtime::component::Resource;
 /// Names of one plugin; each is a time series.
 const NAMES_MAX: usize = 64;
 
-pub struct Numbers {
+pub struct PluginMetrics {
     plugin: Arc<str>,
     events: IntCounterVec,
     values: GaugeVec,
-    known: Mutex<Known>,
+    known: Mutex<KnownFamily>,
     families: Families,
 }
 
 /// Prepared series: no look-up by label when a guest counts.
 #[derive(Default)]
-struct Known {
+struct KnownFamily {
     events: HashMap<String, IntCounter>,
     values: HashMap<String, prometheus::Gauge>,
 }
 
-impl Numbers {
+impl PluginMetrics {
     pub fn new(plugin: Arc<str>, metrics: &Metrics) -> Self {
         let (events, values) = (metrics.plugin_events.clone(), metrics.plugin_values.clone());
         let families = metrics.families(&plugin);
-        Numbers { plugin, events, values, known: Mutex::default(), families }
+        PluginMetrics { plugin, events, values, known: Mutex::default(), families }
     }
 
     /// The metrics that the plugin has defined.
@@ -39,7 +39,7 @@ impl Numbers {
         &self.families
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownFamily> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,7 +70,7 @@ impl Numbers {
     }
 }
 
-fn check(name: &str, known: &Known) -> wasmtime::Result<()> {
+fn check(name: &str, known: &KnownFamily) -> wasmtime::Result<()> {
     let good = (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !good {
@@ -83,7 +83,7 @@ fn check(name: &str, known: &Known) -> wasmtime::Result<()> {
     Ok(())
 }
 
-impl metrics::Host for State {
+impl metrics::Host for StoreData {
     fn count(&mut self, name: String, by: u64) -> wasmtime::Result<()> {
         self.grant.numbers.count(name, by)
     }
@@ -108,7 +108,7 @@ fn error(refusal: Refusal) -> Error {
     }
 }
 
-impl State {
+impl StoreData {
     fn create<T: Send + 'static>(
         &mut self,
         name: &str,
@@ -122,14 +122,14 @@ impl State {
     }
 }
 
-impl State {
+impl StoreData {
     fn change(&mut self, family: &Family, values: Vec<String>, change: Change) -> Trappable<Lowered<()>> {
         let changed = self.grant.numbers.families.change(family, values, change);
         Ok(changed.map_err(|refusal| self.hand(error(refusal))))
     }
 }
 
-impl metrics::HostCounter for State {
+impl metrics::HostCounter for StoreData {
     fn create(
         &mut self,
         name: String,
@@ -137,7 +137,7 @@ impl metrics::HostCounter for State {
         labels: Vec<String>,
     ) -> Trappable<Lowered<Resource<Counter>>> {
         let definition = Definition { kind: FamilyKind::Counter, help, labels, buckets: Vec::new() };
-        State::create(self, &name, definition, Counter)
+        StoreData::create(self, &name, definition, Counter)
     }
 
     fn add(&mut self, counter: Resource<Counter>, values: Vec<String>, by: f64) -> Trappable<Lowered<()>> {
@@ -151,7 +151,7 @@ impl metrics::HostCounter for State {
     }
 }
 
-impl metrics::HostGauge for State {
+impl metrics::HostGauge for StoreData {
     fn create(
         &mut self,
         name: String,
@@ -159,7 +159,7 @@ impl metrics::HostGauge for State {
         labels: Vec<String>,
     ) -> Trappable<Lowered<Resource<Gauge>>> {
         let definition = Definition { kind: FamilyKind::Gauge, help, labels, buckets: Vec::new() };
-        State::create(self, &name, definition, Gauge)
+        StoreData::create(self, &name, definition, Gauge)
     }
 
     fn set(&mut self, gauge: Resource<Gauge>, values: Vec<String>, value: f64) -> Trappable<Lowered<()>> {
@@ -178,7 +178,7 @@ impl metrics::HostGauge for State {
     }
 }
 
-impl metrics::HostHistogram for State {
+impl metrics::HostHistogram for StoreData {
     fn create(
         &mut self,
         name: String,
@@ -187,7 +187,7 @@ impl metrics::HostHistogram for State {
         buckets: Vec<f64>,
     ) -> Trappable<Lowered<Resource<Histogram>>> {
         let definition = Definition { kind: FamilyKind::Histogram, help, labels, buckets };
-        State::create(self, &name, definition, Histogram)
+        StoreData::create(self, &name, definition, Histogram)
     }
 
     fn observe(

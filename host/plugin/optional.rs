@@ -2,7 +2,7 @@
 
 use super::bindings::optional_inputs::{OptionalInputsPlugin, OptionalInputsPluginPre};
 use super::instance::RolePre;
-use super::state::State;
+use super::state::StoreData;
 use super::{Plugin, Role};
 use crate::error::{Error, Result, did_you_mean};
 use crate::metrics::Metrics;
@@ -12,10 +12,10 @@ use wasmtime::Store;
 /// More names than a model has inputs that anybody counts.
 const NAMES_MAX: usize = 1000;
 
-impl RolePre for OptionalInputsPluginPre<State> {
+impl RolePre for OptionalInputsPluginPre<StoreData> {
     type Exports = OptionalInputsPlugin;
 
-    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<OptionalInputsPlugin> {
+    async fn instantiate(&self, store: &mut Store<StoreData>) -> wasmtime::Result<OptionalInputsPlugin> {
         self.instantiate_async(store).await
     }
 }

@@ -1,17 +1,17 @@
 //! What a store holds for its guest: handles, limits, the call in progress, and WASI without authority.
 
-use super::calls::Calls;
-use super::concurrent::Desk;
+use super::calls::InvocationTable;
+use super::concurrent::CallRegistry;
 use super::engine::Engine;
-use super::handed::Handed;
+use super::handed::HostErrors;
 use super::handles::{Handles, Inputs};
-use super::held::PluginHeld;
+use super::held::PluginRetained;
 use super::log::{GuestOutput, LogBudget, Stream};
-use super::memory::Memory;
-use super::numbers::Numbers;
+use super::memory::PluginState;
+use super::numbers::PluginMetrics;
 use crate::config::PluginLimits;
 use crate::metrics::Metrics;
-use crate::predict::{Context, Tensor};
+use crate::predict::{CallContext, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,29 +20,29 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 /// What a plugin has: its name, limits, strings and files from the manifest, its memory and its metrics.
 /// Shared by all its instances.
-pub struct Grant {
+pub struct PluginSpec {
     pub name: Arc<str>,
     pub limits: PluginLimits,
     pub config: BTreeMap<String, String>,
     pub assets: BTreeMap<String, bytes::Bytes>,
-    pub(super) memory: Arc<Memory>,
-    pub(super) numbers: Arc<Numbers>,
-    pub(super) held: Arc<PluginHeld>,
+    pub(super) memory: Arc<PluginState>,
+    pub(super) numbers: Arc<PluginMetrics>,
+    pub(super) held: Arc<PluginRetained>,
     /// The servers that it may ask; none: nobody.
     pub(super) outbound: Option<super::outbound::Outbound>,
 }
 
-impl Grant {
+impl PluginSpec {
     /// A plugin of this name in this engine; it remembers what an earlier one of the same name has kept.
     pub fn new(name: Arc<str>, limits: PluginLimits, engine: &Engine, metrics: &Metrics) -> Self {
         let label = [&*name];
         let memory =
             engine.memory(&name, limits.state_bytes, metrics.plugin_state_bytes.with_label_values(&label));
         let held = metrics.plugin_held_bytes.with_label_values(&label);
-        let held = PluginHeld::new(Arc::clone(&name), &limits, held);
-        let numbers = Arc::new(Numbers::new(Arc::clone(&name), metrics));
+        let held = PluginRetained::new(Arc::clone(&name), &limits, held);
+        let numbers = Arc::new(PluginMetrics::new(Arc::clone(&name), metrics));
         let (config, assets) = Default::default();
-        Grant { name, limits, config, assets, memory, numbers, held, outbound: None }
+        PluginSpec { name, limits, config, assets, memory, numbers, held, outbound: None }
     }
 
     /// Lets the plugin ask servers; its connections live on `runtime`. `ca` has certificates in PEM, trusted beside
@@ -60,7 +60,7 @@ impl Grant {
     }
 
     /// What the plugin counts.
-    pub fn numbers(&self) -> Arc<Numbers> {
+    pub fn metrics(&self) -> Arc<PluginMetrics> {
         Arc::clone(&self.numbers)
     }
 }
@@ -70,13 +70,13 @@ const HANDLES_PER_CALL: usize = 16;
 
 /// The call that an instance works on.
 pub(super) struct CallState {
-    pub context: Arc<Context>,
+    pub context: Arc<CallContext>,
     /// The earlier of the request's deadline and the plugin's own timeout.
     pub deadline: Instant,
     /// Bytes that this call may still hand to the host.
     pub result_bytes_left: usize,
     /// What it may call, and what it has called.
-    pub calls: Calls,
+    pub calls: InvocationTable,
     /// Its number in this instance, and where its inputs lie.
     pub number: u32,
     pub inputs: Inputs,
@@ -84,8 +84,8 @@ pub(super) struct CallState {
     pub asked: std::sync::atomic::AtomicU32,
 }
 
-pub(super) struct State {
-    pub grant: Arc<Grant>,
+pub(super) struct StoreData {
+    pub grant: Arc<PluginSpec>,
     pub handles: Handles,
     pub call: Option<CallState>,
     pub log: Arc<LogBudget>,
@@ -98,21 +98,21 @@ pub(super) struct State {
     /// In this call the guest asked for more memory than it may have.
     pub memory_refused: bool,
     /// Errors that the guest was given in this call.
-    pub handed: Handed,
+    pub handed: HostErrors,
     /// The calls that wait side by side in this instance, where they do.
-    pub desk: Option<Arc<Desk>>,
+    pub desk: Option<Arc<CallRegistry>>,
     /// Made when the guest first needs it: most plugins never do, and building it costs microseconds.
     wasi: Option<Box<WasiCtx>>,
 }
 
-impl State {
-    pub fn new(grant: Arc<Grant>) -> Self {
+impl StoreData {
+    pub fn new(grant: Arc<PluginSpec>) -> Self {
         let capacity = grant.limits.handles;
-        State::with_handles(grant, capacity)
+        StoreData::with_handles(grant, capacity)
     }
 
-    fn with_handles(grant: Arc<Grant>, capacity: usize) -> Self {
-        State {
+    fn with_handles(grant: Arc<PluginSpec>, capacity: usize) -> Self {
+        StoreData {
             log: Arc::new(LogBudget::new(Arc::clone(&grant.name))),
             handles: Handles::new(&grant.limits, &grant.held, capacity),
             grant,
@@ -121,23 +121,23 @@ impl State {
             memory_bytes: 0,
             memory_refused: false,
             keys_given: 0,
-            handed: Handed::default(),
+            handed: HostErrors::default(),
             desk: None,
             wasi: None,
         }
     }
 
     /// For an instance whose calls wait side by side, as many as `in_flight`.
-    pub fn shared(grant: Arc<Grant>, desk: Arc<Desk>, in_flight: usize) -> Self {
+    pub fn shared(grant: Arc<PluginSpec>, desk: Arc<CallRegistry>, in_flight: usize) -> Self {
         let capacity = grant.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL));
-        let mut state = State::with_handles(grant, capacity);
+        let mut state = StoreData::with_handles(grant, capacity);
         state.log.begin("".into(), state.grant.limits.log_bytes);
         state.desk = Some(desk);
         state
     }
 
     /// Starts a call; what the last one left is forgotten.
-    pub fn begin(&mut self, context: Arc<Context>, deadline: Instant) {
+    pub fn begin(&mut self, context: Arc<CallContext>, deadline: Instant) {
         self.log.begin(Arc::clone(&context.id), self.grant.limits.log_bytes);
         self.memory_refused = false;
         self.handed.clear();
@@ -146,7 +146,7 @@ impl State {
             context,
             deadline,
             result_bytes_left: self.grant.limits.result_bytes,
-            calls: Calls::default(),
+            calls: InvocationTable::default(),
             number: self.calls_begun,
             inputs: Inputs::new(),
             asked: Default::default(),
@@ -163,7 +163,7 @@ impl State {
 
     /// Handles of the inputs of the call in progress.
     pub fn push_inputs(&mut self, tensors: Vec<Tensor>) -> wasmtime::Result<Vec<Resource<Tensor>>> {
-        let State { handles, call, .. } = self;
+        let StoreData { handles, call, .. } = self;
         let call = call.as_mut().ok_or_else(|| wasmtime::Error::msg("called outside of a request"))?;
         let push = |tensor| Ok(handles.push_input(tensor, call.number, &mut call.inputs)?);
         tensors.into_iter().map(push).collect()
@@ -201,7 +201,7 @@ impl std::fmt::Display for OverBudget {
 
 impl std::error::Error for OverBudget {}
 
-impl WasiView for State {
+impl WasiView for StoreData {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let log = &self.log;
         let wasi = self.wasi.get_or_insert_with(|| {
@@ -222,7 +222,7 @@ impl WasiView for State {
     }
 }
 
-impl wasmtime::ResourceLimiter for State {
+impl wasmtime::ResourceLimiter for StoreData {
     fn memory_growing(
         &mut self,
         current: usize,

@@ -11,11 +11,11 @@ const ENTRIES_MAX: usize = 16;
 const REQUESTS_MAX: usize = 64;
 
 #[derive(Default)]
-pub struct Undrained(Mutex<VecDeque<Ended>>);
+pub struct DrainTimeouts(Mutex<VecDeque<DrainTimeout>>);
 
 /// The calls of one instance.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct DrainTimeout {
     pub plugin: Arc<str>,
     pub at: SystemTime,
     pub calls: usize,
@@ -23,7 +23,7 @@ pub struct Ended {
     pub requests: Vec<String>,
 }
 
-impl Undrained {
+impl DrainTimeouts {
     pub(super) fn add(&self, plugin: &Arc<str>, mut requests: Vec<String>) {
         let calls = requests.len();
         requests.truncate(REQUESTS_MAX);
@@ -31,11 +31,11 @@ impl Undrained {
         if all.len() >= ENTRIES_MAX {
             all.pop_front();
         }
-        all.push_back(Ended { plugin: Arc::clone(plugin), at: SystemTime::now(), calls, requests });
+        all.push_back(DrainTimeout { plugin: Arc::clone(plugin), at: SystemTime::now(), calls, requests });
     }
 
     /// From the oldest to the newest.
-    pub fn list(&self) -> Vec<Ended> {
+    pub fn list(&self) -> Vec<DrainTimeout> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }

@@ -5,11 +5,11 @@
 //! with any number of responses is expected to answer with a list of them.
 
 use super::plan::CheckPlan;
-use super::{Content, Route};
+use super::{PolicyContent, Route};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::executor::{Call, Order};
-use crate::predict::{self, Context, JsonText, MemoryBudget, Parameters, Payload, StepLog};
+use crate::executor::{Call, Priority};
+use crate::predict::{self, CallContext, JsonText, MemoryBudget, Parameters, Payload, StepLog};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub struct Sample {
 
 /// Runs every sample of one file through preprocess, model and postprocess.
 pub(super) async fn run(
-    policy: &Arc<Content>,
+    policy: &Arc<PolicyContent>,
     route: &Route,
     check: &CheckPlan,
     content: &[u8],
@@ -67,7 +67,7 @@ impl Route {
     /// `cancel` stops it as a caller's leaving would; `steps` gets what the steps of a pipeline do.
     pub async fn sample(
         &self,
-        policy: &Arc<Content>,
+        policy: &Arc<PolicyContent>,
         data: &RawValue,
         parameters: &serde_json::Map<String, Value>,
         timeout: Duration,
@@ -75,7 +75,7 @@ impl Route {
         steps: Option<Arc<StepLog>>,
     ) -> Result<Vec<u8>> {
         let (name, version) = (Arc::clone(&self.name.name), Arc::clone(&self.name.version));
-        let mut context = Context::new("sample".into(), name, version, Some(Instant::now() + timeout));
+        let mut context = CallContext::new("sample".into(), name, version, Some(Instant::now() + timeout));
         context.parameters = self::parameters(parameters)?;
         context.models = Some(Arc::clone(policy) as _);
         context.steps = steps;
@@ -97,7 +97,7 @@ impl Route {
             callable: Arc::clone(&self.callable),
             runs: None,
             batching: None,
-            order: Order::New,
+            order: Priority::New,
         };
         let mut json = Vec::new();
         if !self.is_streaming() {

@@ -4,13 +4,13 @@
 //! version answers brings nothing down. Replays run on what is kept ready for a rollback, are few at a
 //! time, wait for a worker that is free, and are counted in no metric of requests.
 
-use super::tally::{Outcome, Pending, Tally};
-use super::{Content, Route};
+use super::tally::{CallOutcome, GuardCounters, Pending};
+use super::{PolicyContent, Route};
 use crate::error::{Error, Kind};
-use crate::executor::{Call, Order};
+use crate::executor::{Call, Priority};
 use crate::metrics::Metrics;
 use crate::policy::plan::SourcePlan;
-use crate::predict::{self, Context, Parameter, Parameters, Payload};
+use crate::predict::{self, CallContext, Parameter, Parameters, Payload};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -54,7 +54,7 @@ impl Replays {
 pub struct Evidence {
     old: Arc<Route>,
     /// What the old route's plugins may call.
-    models: Arc<Content>,
+    models: Arc<PolicyContent>,
     replays: Arc<Replays>,
 }
 
@@ -62,8 +62,8 @@ impl Evidence {
     /// None if asking again could do something again: that is for ONNX files and for models that say
     /// `idempotent`, in both versions.
     pub(super) fn new(
-        new: (&Content, &Route),
-        old: (&Arc<Content>, &Arc<Route>),
+        new: (&PolicyContent, &Route),
+        old: (&Arc<PolicyContent>, &Arc<Route>),
         replays: &Arc<Replays>,
     ) -> Option<Arc<Self>> {
         let can_repeat = can_repeat(new.0, new.1) && can_repeat(old.0, old.1);
@@ -74,13 +74,18 @@ impl Evidence {
     }
 
     /// Keeps a request until it is answered; it shares its bytes.
-    pub fn keep(self: &Arc<Self>, input: &Payload, parameters: &Parameters, timeout: Duration) -> Kept {
+    pub fn keep(
+        self: &Arc<Self>,
+        input: &Payload,
+        parameters: &Parameters,
+        timeout: Duration,
+    ) -> KeptRequest {
         let (input, parameters) = (input.clone(), parameters.clone());
-        Kept { evidence: Arc::clone(self), input, parameters, timeout }
+        KeptRequest { evidence: Arc::clone(self), input, parameters, timeout }
     }
 }
 
-fn can_repeat(content: &Content, route: &Route) -> bool {
+fn can_repeat(content: &PolicyContent, route: &Route) -> bool {
     let Some(plan) = content.plan.models.get(&route.name) else { return false };
     let is_pure = matches!(plan.source, SourcePlan::Onnx { .. })
         && !route.is_behind_plugin()
@@ -89,17 +94,18 @@ fn can_repeat(content: &Content, route: &Route) -> bool {
 }
 
 /// A request that may be asked again.
-pub struct Kept {
+pub struct KeptRequest {
     evidence: Arc<Evidence>,
     input: Payload,
     parameters: Parameters,
     timeout: Duration,
 }
 
-impl Kept {
+impl KeptRequest {
     /// Asks again if the new version has failed it, in a task of its own.
-    pub fn question(self, new: &Arc<Route>, id: &str, error: &Error) {
-        if !matches!(Outcome::of(Some(error), Duration::ZERO), Outcome::Fault | Outcome::Refused) {
+    pub fn replay(self, new: &Arc<Route>, id: &str, error: &Error) {
+        if !matches!(CallOutcome::of(Some(error), Duration::ZERO), CallOutcome::Fault | CallOutcome::Refused)
+        {
             return;
         }
         let replays = Arc::clone(&self.evidence.replays);
@@ -108,7 +114,7 @@ impl Kept {
         let id: Arc<str> = format!("{id}/replay").into();
         tokio::spawn(async move {
             let answers = self.ask(id).await;
-            let tally: &Tally = pending.tally();
+            let tally: &GuardCounters = pending.tally();
             match answers {
                 Some(answers) => {
                     tally.replayed(answers);
@@ -175,7 +181,8 @@ impl Kept {
     fn call(&self, id: &Arc<str>) -> Call {
         let Evidence { old, models, .. } = &*self.evidence;
         let (name, version) = (Arc::clone(&old.name.name), Arc::clone(&old.name.version));
-        let mut context = Context::new(Arc::clone(id), name, version, Some(Instant::now() + self.timeout));
+        let mut context =
+            CallContext::new(Arc::clone(id), name, version, Some(Instant::now() + self.timeout));
         context.parameters = self.parameters.clone();
         context.models = Some(Arc::clone(models) as _);
         Call {
@@ -185,7 +192,7 @@ impl Kept {
             callable: Arc::clone(&old.callable),
             batching: old.batching,
             runs: None,
-            order: Order::New,
+            order: Priority::New,
         }
     }
 }

@@ -77,9 +77,9 @@ const HELD_BYTES_MAX: usize = 32 << 20;
 /// Reads files for one attempt to build a policy. Digests are shared by all attempts.
 #[derive(Default)]
 pub struct Files {
-    known: Arc<Mutex<HashMap<PathBuf, Known>>>,
+    known: Arc<Mutex<HashMap<PathBuf, KnownFile>>>,
     asked: Mutex<Signature>,
-    held: Mutex<Held>,
+    held: Mutex<HeldFile>,
     /// Files are looked for below this folder instead of below `/`: a last-good copy.
     root: Option<PathBuf>,
     /// Whether this attempt is still wanted, and what it reads now.
@@ -87,16 +87,16 @@ pub struct Files {
 }
 
 #[derive(Clone)]
-struct Known {
+struct KnownFile {
     stat: Stat,
     file: File,
     /// Of a model: its external data, or why they cannot be served.
-    external_data: Option<Result<Vec<Needed>, String>>,
+    external_data: Option<Result<Vec<NeededFile>, String>>,
 }
 
 /// External data as a model names them.
 #[derive(Clone)]
-struct Needed {
+struct NeededFile {
     /// Relative to the model's folder.
     name: PathBuf,
     bytes_min: u64,
@@ -105,7 +105,7 @@ struct Needed {
 }
 
 #[derive(Default)]
-struct Held {
+struct HeldFile {
     contents: HashMap<PathBuf, (String, Bytes)>,
     bytes: usize,
 }
@@ -147,8 +147,8 @@ impl Files {
         Ok((known.file, external.collect::<Result<_>>()?))
     }
 
-    fn external(&self, model: &Path, needed: &Needed, limit: Limit) -> Result<File> {
-        let Needed { name, bytes_min, tensor } = needed;
+    fn external(&self, model: &Path, needed: &NeededFile, limit: Limit) -> Result<File> {
+        let NeededFile { name, bytes_min, tensor } = needed;
         let path = model.parent().unwrap_or(Path::new(".")).join(name);
         if path == model {
             let why = "the file of its external data is the model itself";
@@ -222,7 +222,7 @@ impl Files {
         std::mem::take(&mut *lock(&self.asked))
     }
 
-    fn known(&self, path: &Path, limit: Limit, is_model: bool) -> Result<Known> {
+    fn known(&self, path: &Path, limit: Limit, is_model: bool) -> Result<KnownFile> {
         let location = &self.location(path);
         let stat = Stat::of(location);
         lock(&self.asked).insert(path.to_owned(), stat.clone());
@@ -255,7 +255,7 @@ impl Files {
             return Err(Error::unavailable("it appeared while it was read").transient());
         };
         let settled = stat.modified.and_then(|modified| read_at.duration_since(modified).ok());
-        let known = Known { stat, file, external_data };
+        let known = KnownFile { stat, file, external_data };
         let mut all = lock(&self.known);
         if settled.is_some_and(|age| age >= SETTLED) {
             all.insert(path.to_owned(), known.clone());
@@ -279,12 +279,12 @@ fn changed() -> Error {
     Error::unavailable("it changed while it was being loaded").transient()
 }
 
-fn needed(model: &[u8]) -> Result<Vec<Needed>, String> {
+fn needed(model: &[u8]) -> Result<Vec<NeededFile>, String> {
     match external_data::scan(model) {
         Ok(found) => {
             let files = found.files.into_iter();
             Ok(files
-                .map(|(name, data)| Needed { name, bytes_min: data.bytes_min, tensor: data.tensor })
+                .map(|(name, data)| NeededFile { name, bytes_min: data.bytes_min, tensor: data.tensor })
                 .collect())
         }
         // What is wrong with it is for ONNX Runtime to say.

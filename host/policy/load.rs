@@ -7,23 +7,23 @@ mod onnx_source;
 mod parts;
 mod pipelines;
 
-pub(super) use self::parts::Parts;
+pub(super) use self::parts::LoadedParts;
 use self::parts::{CallableKey, ExecutorKey, LoadedPlugin, ModelPlugin};
 use super::checks;
 use super::files::{File, Files};
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan, TlsPlan};
 use super::statistics::Statistics;
-use super::tally::Tally;
+use super::tally::GuardCounters;
 use super::usage::Usage;
-use super::{Content, Model, Route, RouteMetrics};
+use super::{Model, PolicyContent, Route, RouteMetrics};
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::pipeline::PipelineLimits;
 use crate::executor::{
-    Callable, CustomExecutor, Executor, LoadLimit, OnnxExecutor, PipelineExecutor, PoolConfig, SessionConfig,
-    Source, ThreadPoolExecutor, TlsFiles, TritonExecutor, Twin,
+    Callable, CustomExecutor, Executor, LoadLimit, OnnxExecutor, PipelineExecutor, PoolConfig, ReferenceFile,
+    SessionConfig, Source, ThreadPoolExecutor, TlsFiles, TritonExecutor,
 };
 use crate::metrics::Metrics;
-use crate::plugin::{Engine, Grant, Plugin, Role};
+use crate::plugin::{Engine, Plugin, PluginSpec, Role};
 use crate::predict::Metadata;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -45,11 +45,11 @@ pub struct Loader {
 
 /// What routes are made from.
 #[derive(Clone, Copy)]
-struct Ingredients<'a> {
+struct LoadContext<'a> {
     plan: &'a Plan,
     files: &'a Files,
     /// Earlier policies; what they have already is used again.
-    reuse: &'a [Arc<Content>],
+    reuse: &'a [Arc<PolicyContent>],
 }
 
 /// How long each part of a reload took.
@@ -84,10 +84,10 @@ impl Loader {
         &self,
         plan: Plan,
         files: &Files,
-        reuse: &[Arc<Content>],
+        reuse: &[Arc<PolicyContent>],
         phases: &mut Phases,
-    ) -> Result<Arc<Content>> {
-        let mut parts = Parts::default();
+    ) -> Result<Arc<PolicyContent>> {
+        let mut parts = LoadedParts::default();
         let is_custom = |name: &&Arc<str>| plan.executors[*name].kind() == ExecutorKind::Custom;
         // Executors are started from this thread: their workers begin at its priority.
         for name in plan.executors.keys().filter(|name| !is_custom(name)) {
@@ -108,8 +108,8 @@ impl Loader {
         name: &Arc<str>,
         plan: &Plan,
         files: &Files,
-        parts: &mut Parts,
-        reuse: &[Arc<Content>],
+        parts: &mut LoadedParts,
+        reuse: &[Arc<PolicyContent>],
     ) -> Result<Arc<dyn Executor>> {
         let key = ExecutorKey::of(plan, name);
         let known =
@@ -138,7 +138,13 @@ impl Loader {
         Ok(executor)
     }
 
-    fn plugins(&self, plan: &Plan, files: &Files, parts: &mut Parts, reuse: &[Arc<Content>]) -> Result<()> {
+    fn plugins(
+        &self,
+        plan: &Plan,
+        files: &Files,
+        parts: &mut LoadedParts,
+        reuse: &[Arc<PolicyContent>],
+    ) -> Result<()> {
         // Plugins that nothing uses are still compiled: a broken one should be known.
         for (name, wanted) in &plan.plugins {
             files.progress.check()?;
@@ -154,17 +160,17 @@ impl Loader {
 
     fn load_into(
         &self,
-        mut parts: Parts,
+        mut parts: LoadedParts,
         plan: Plan,
         files: &Files,
-        reuse: &[Arc<Content>],
+        reuse: &[Arc<PolicyContent>],
         phases: &mut Phases,
-    ) -> Result<Arc<Content>> {
+    ) -> Result<Arc<PolicyContent>> {
         let started = Instant::now();
         let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
         for name in pipelines::in_order(&plan) {
             files.progress.check()?;
-            let from = Ingredients { plan: &plan, files, reuse };
+            let from = LoadContext { plan: &plan, files, reuse };
             let route = self
                 .route(name, from, &models, &mut parts)
                 .map_err(|error| error.context(format!("model \"{name}\"")).model(name.to_string()))?;
@@ -182,7 +188,7 @@ impl Loader {
             .iter()
             .map(|(key, executor)| (Arc::clone(&key.name), Arc::clone(executor)))
             .collect();
-        let content = Arc::new(Content { plan, executors, models, parts });
+        let content = Arc::new(PolicyContent { plan, executors, models, parts });
         self.run_checks(&content, files, reuse)?;
         phases.checks = started.elapsed();
         Ok(content)
@@ -208,10 +214,10 @@ impl Loader {
         let named = |error: Error| error.context(format!("plugin \"{name}\"")).plugin(&**name);
         let wasm = files.read(&plan.file).map_err(named)?;
         let assets = plan.assets.iter().map(|(key, file)| Ok((key.clone(), files.read(file)?)));
-        let mut grant = Grant::new(Arc::clone(name), plan.limits.clone(), &self.engine, &self.metrics);
+        let mut grant = PluginSpec::new(Arc::clone(name), plan.limits.clone(), &self.engine, &self.metrics);
         grant.config.clone_from(&plan.config);
         grant.assets = assets.collect::<Result<_>>().map_err(named)?;
-        let numbers = grant.numbers();
+        let numbers = grant.metrics();
         if let Some(http) = &plan.http {
             let ca = http.ca.as_ref().map(|file| files.read(file)).transpose().map_err(named)?;
             let runtime = self.runtime.clone();
@@ -227,7 +233,7 @@ impl Loader {
                     false => None,
                 },
                 model: match wants(Role::Model) {
-                    true if plugin.anatomy().roles.contains(&Role::StreamingModel) => {
+                    true if plugin.info().roles.contains(&Role::StreamingModel) => {
                         Some(ModelPlugin::Streaming(Arc::new(plugin.streaming_model(&self.metrics).await?)))
                     }
                     true => Some(ModelPlugin::Model(Arc::new(plugin.model(&self.metrics).await?))),
@@ -244,11 +250,11 @@ impl Loader {
     fn route(
         &self,
         name: &ModelName,
-        from: Ingredients<'_>,
+        from: LoadContext<'_>,
         models: &BTreeMap<Arc<str>, Model>,
-        parts: &mut Parts,
+        parts: &mut LoadedParts,
     ) -> Result<Route> {
-        let Ingredients { plan, files, reuse } = from;
+        let LoadContext { plan, files, reuse } = from;
         let wanted = &plan.models[name];
         let executor = Arc::clone(&parts.executors[&ExecutorKey::of(plan, &wanted.executor)]);
         let plugin = |name: &Arc<str>| (Arc::clone(name), plan.plugins[name].clone());
@@ -276,7 +282,7 @@ impl Loader {
             batching: wanted.batching,
             labels: BTreeMap::new(),
             metrics,
-            tally: Tally::default(),
+            tally: GuardCounters::default(),
             evidence: ArcSwapOption::empty(),
             usage: Usage::default(),
             statistics: Arc::new(Statistics::new(wanted.batching)),
@@ -294,11 +300,11 @@ impl Loader {
     fn callable(
         &self,
         wanted: &ModelPlan,
-        from: Ingredients<'_>,
-        parts: &mut Parts,
+        from: LoadContext<'_>,
+        parts: &mut LoadedParts,
         executor: &dyn Executor,
     ) -> Result<Arc<dyn Callable>> {
-        let Ingredients { plan, files, reuse } = from;
+        let LoadContext { plan, files, reuse } = from;
         let plugin = |name: &Arc<str>| (Arc::clone(name), plan.plugins[name].clone());
         let key = match &wanted.source {
             SourcePlan::Pipeline(_) => unreachable!("a pipeline is made of what is loaded"),
@@ -334,7 +340,7 @@ impl Loader {
         wanted: &ModelPlan,
         plan: &Plan,
         files: &Files,
-        parts: &Parts,
+        parts: &LoadedParts,
         plugin: impl Fn(&Arc<str>) -> (Arc<str>, PluginPlan),
     ) -> Result<Source> {
         Ok(match &wanted.source {
@@ -358,7 +364,7 @@ impl Loader {
                 version: version.clone(),
                 twin: match twin {
                     Some((file, _)) => {
-                        Some(Twin { path: files.location(&file.path), bytes: files.read(file)? })
+                        Some(ReferenceFile { path: files.location(&file.path), bytes: files.read(file)? })
                     }
                     None => None,
                 },
@@ -367,7 +373,12 @@ impl Loader {
     }
 
     /// Runs the checks of every route that differs from what `reuse` has.
-    fn run_checks(&self, content: &Arc<Content>, files: &Files, reuse: &[Arc<Content>]) -> Result<()> {
+    fn run_checks(
+        &self,
+        content: &Arc<PolicyContent>,
+        files: &Files,
+        reuse: &[Arc<PolicyContent>],
+    ) -> Result<()> {
         for (name, plan) in content.plan.models.iter().filter(|(_, plan)| !plan.checks.is_empty()) {
             let route = &content.models[&name.name].versions[&name.version];
             let unchanged = reuse.iter().any(|old| {
@@ -419,9 +430,9 @@ fn pem(file: &File, section: &str, files: &Files) -> Result<Bytes> {
     Err(Error::invalid(format!("{path} has no {section} in PEM")))
 }
 
-impl Content {
+impl PolicyContent {
     /// The same but for one model, of which nothing is kept in memory.
-    pub(super) fn without(&self, model: &str) -> Content {
+    pub(super) fn without(&self, model: &str) -> PolicyContent {
         let mut models = self.models.clone();
         models.remove(model);
         pipelines::without(&mut models, model);
@@ -429,12 +440,12 @@ impl Content {
         let used =
             |callable: &Arc<dyn Callable>| routes().any(|route| Arc::ptr_eq(&route.callable, callable));
         let callables = self.parts.callables.iter().filter(|(_, callable)| used(callable));
-        let parts = Parts {
+        let parts = LoadedParts {
             executors: self.parts.executors.clone(),
             plugins: self.parts.plugins.clone(),
             callables: callables.map(|(key, callable)| (key.clone(), Arc::clone(callable))).collect(),
         };
-        Content { plan: self.plan.without(model), executors: self.executors.clone(), models, parts }
+        PolicyContent { plan: self.plan.without(model), executors: self.executors.clone(), models, parts }
     }
 }
 

@@ -32,19 +32,19 @@ mod watch;
 pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
 pub use describe::{Description, diff};
 pub use diagnostic::Diagnostics;
-pub use evidence::Kept;
+pub use evidence::KeptRequest;
 pub use last_good::{LastGood, files_of};
 pub use load::Loader;
 pub use reload::Reloader;
-pub use rollout::{Live, Picked};
+pub use rollout::{LivePolicy, SelectedPolicy};
 pub use shadow::{Copy, Shadow};
 pub use usage::InUse;
 
 use crate::error::{Error, Result, did_you_mean};
-use crate::executor::{Batching, Callable, Executor, ModelTarget, Order};
+use crate::executor::{Batching, Callable, Executor, ModelTarget, Priority};
 use crate::metrics::{Families, Metrics};
 use crate::plugin::{StreamingModel, Transformer};
-use crate::predict::{Context, Metadata, Models, Parameters, Payload, Target};
+use crate::predict::{CallContext, Metadata, Models, Parameters, Payload, Target};
 use arc_swap::ArcSwapOption;
 use plan::{ModelName, Plan, RoutingPlan, StickyBy};
 use std::collections::BTreeMap;
@@ -56,15 +56,15 @@ pub struct Policy {
     /// Counts swaps, from 1.
     pub generation: u64,
     pub since: SystemTime,
-    pub content: Arc<Content>,
+    pub content: Arc<PolicyContent>,
 }
 
 /// What a policy serves. Two generations can have the same.
-pub struct Content {
+pub struct PolicyContent {
     pub plan: Plan,
     pub executors: BTreeMap<Arc<str>, Arc<dyn Executor>>,
     models: BTreeMap<Arc<str>, Model>,
-    parts: load::Parts,
+    parts: load::LoadedParts,
 }
 
 /// All versions of a model.
@@ -86,7 +86,7 @@ pub struct Route {
     pub labels: BTreeMap<Arc<str>, Arc<[String]>>,
     pub metrics: RouteMetrics,
     /// What the guard judges by.
-    pub tally: tally::Tally,
+    pub tally: tally::GuardCounters,
     /// While the guard judges it and can ask the version before.
     evidence: ArcSwapOption<evidence::Evidence>,
     pub statistics: Arc<statistics::Statistics>,
@@ -134,7 +134,7 @@ impl Route {
         input: &Payload,
         parameters: &Parameters,
         timeout: impl FnOnce() -> Duration,
-    ) -> Option<Kept> {
+    ) -> Option<KeptRequest> {
         let evidence = self.evidence.load();
         evidence.as_ref().map(|evidence| evidence.keep(input, parameters, timeout()))
     }
@@ -146,12 +146,12 @@ impl Route {
 }
 
 /// What keeps a caller on one version, and names of it.
-pub struct Caller<'a> {
+pub struct RouteQuery<'a> {
     pub request_id: &'a str,
     pub header: &'a dyn Fn(&str) -> Option<String>,
 }
 
-impl Content {
+impl PolicyContent {
     /// The headers that routing rules look at.
     pub fn sticky_headers(&self) -> impl Iterator<Item = &str> {
         self.plan.routing.values().filter_map(|routing| match &routing.by {
@@ -207,7 +207,7 @@ impl Content {
     }
 
     /// The route of a model; without a version the only one, or what the routing rule gives this caller.
-    pub fn resolve(&self, name: &str, version: Option<&str>, caller: &Caller<'_>) -> Result<&Arc<Route>> {
+    pub fn resolve(&self, name: &str, version: Option<&str>, caller: &RouteQuery<'_>) -> Result<&Arc<Route>> {
         let model = self.models.get(name).ok_or_else(|| self.no_such_model(name))?;
         let version = match version {
             Some(version) => version,
@@ -255,15 +255,15 @@ impl Route {
             runs: Some(Arc::clone(&self.statistics.runs)),
             timeout: self.timeout,
             below: false,
-            order: Order::New,
+            order: Priority::New,
         }
     }
 }
 
 /// What plugins call by name: the model on its executor, without its transformer.
-impl Models for Content {
-    fn target(&self, model: &str, version: Option<&str>, caller: &Context) -> Result<Arc<dyn Target>> {
-        let by = Caller { request_id: &caller.id, header: &|name| caller.header(name) };
+impl Models for PolicyContent {
+    fn target(&self, model: &str, version: Option<&str>, caller: &CallContext) -> Result<Arc<dyn Target>> {
+        let by = RouteQuery { request_id: &caller.id, header: &|name| caller.header(name) };
         let route = self.resolve(model, version, &by)?;
         Ok(Arc::new(route.target()))
     }
@@ -275,7 +275,7 @@ fn bounded(name: &str) -> String {
 }
 
 impl Model {
-    fn route_for(&self, caller: &Caller<'_>) -> &Arc<Route> {
+    fn route_for(&self, caller: &RouteQuery<'_>) -> &Arc<Route> {
         let first = self.versions.values().next().expect("invariant: a model has a version");
         let Some(routing) = &self.routing else { return first };
         let key = match &routing.by {

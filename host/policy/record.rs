@@ -30,7 +30,7 @@ impl Trigger {
 
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum ReloadOutcome {
     /// The new policy is live.
     Applied,
     /// The new policy is loaded, and takes over step by step.
@@ -51,18 +51,18 @@ pub enum Outcome {
     Fallback,
 }
 
-impl Outcome {
+impl ReloadOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Applied => "applied",
-            Outcome::RollingOut => "rolling_out",
-            Outcome::Unchanged => "unchanged",
-            Outcome::WouldApply => "would_apply",
-            Outcome::Rejected => "rejected",
-            Outcome::Pending => "pending",
-            Outcome::Refused => "refused",
-            Outcome::RolledBack => "rolled_back",
-            Outcome::Fallback => "fallback",
+            ReloadOutcome::Applied => "applied",
+            ReloadOutcome::RollingOut => "rolling_out",
+            ReloadOutcome::Unchanged => "unchanged",
+            ReloadOutcome::WouldApply => "would_apply",
+            ReloadOutcome::Rejected => "rejected",
+            ReloadOutcome::Pending => "pending",
+            ReloadOutcome::Refused => "refused",
+            ReloadOutcome::RolledBack => "rolled_back",
+            ReloadOutcome::Fallback => "fallback",
         }
     }
 }
@@ -70,7 +70,7 @@ impl Outcome {
 /// One reload, for the operator.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
-    pub outcome: Outcome,
+    pub outcome: ReloadOutcome,
     pub trigger: Trigger,
     /// Seconds since 1970.
     pub at: f64,
@@ -130,12 +130,12 @@ pub struct Progress {
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
     #[serde(flatten)]
-    pub new: Numbers,
-    pub old: Numbers,
+    pub new: RouteNumbers,
+    pub old: RouteNumbers,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Numbers {
+pub struct RouteNumbers {
     pub requests: u64,
     /// Those that count.
     pub faults: u64,
@@ -181,7 +181,7 @@ pub struct Report {
 impl Record {
     pub(super) fn new(trigger: Trigger) -> Self {
         Record {
-            outcome: Outcome::Applied,
+            outcome: ReloadOutcome::Applied,
             trigger,
             at: seconds(SystemTime::now()),
             generation: 1,

@@ -27,7 +27,7 @@ use super::load::Loader;
 use super::overlay::Overrides;
 use super::record::{Record, Report, Trigger};
 use super::rollout::Recent;
-use super::{Live, Policy, Route, manifest};
+use super::{LivePolicy, Policy, Route, manifest};
 use crate::error::{Error, Result};
 use background::Background;
 use build::{Builders, Step};
@@ -108,7 +108,7 @@ impl Reloader {
         let recent = Recent::new(&policy);
         let settings = policy.content.plan.reload.clone();
         let history = History::new(&record);
-        let live = Arc::new(Live::new(policy));
+        let live = Arc::new(LivePolicy::new(policy));
         let shared = Arc::new(Shared { live, history: Mutex::new(history), path });
         let (commands, inbox) = std::sync::mpsc::channel();
         // What was kept in memory of the first files is not needed any more.
@@ -144,7 +144,7 @@ impl Reloader {
         Ok(Reloader { commands, shared, thread: Some(thread), permission })
     }
 
-    pub fn live(&self) -> Arc<Live> {
+    pub fn live(&self) -> Arc<LivePolicy> {
         Arc::clone(&self.shared.live)
     }
 

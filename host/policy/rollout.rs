@@ -6,11 +6,11 @@
 use super::evidence::{Evidence, Replays};
 use super::guard::{self, QUANTILE, ms};
 use super::plan::{ModelName, StickyBy};
-use super::record::{Judged, Numbers, Progress, Record, seconds};
+use super::record::{Judged, Progress, Record, RouteNumbers, seconds};
 use super::rollout_settings::{CanarySettings, GuardSettings};
 use super::shadow::Shadow;
 use super::tally::Counts;
-use super::{Caller, Content, Policy, Route, sticky_hash};
+use super::{Policy, PolicyContent, Route, RouteQuery, sticky_hash};
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const STEP_TIMES_MAX: u32 = 4;
 const REPLAYS_LEAST: u64 = 5;
 
 /// What requests get. Readers take a snapshot; `reload` alone replaces it.
-pub struct Live(pub(super) ArcSwap<Serving>);
+pub struct LivePolicy(pub(super) ArcSwap<Serving>);
 
 /// One policy, or two while a new one takes over.
 pub(super) struct Serving {
@@ -44,15 +44,15 @@ pub(super) struct Candidate {
 }
 
 /// What one request uses to its end.
-pub struct Picked {
+pub struct SelectedPolicy {
     pub policy: Arc<Policy>,
     /// Set while copies of requests are wanted.
     pub shadow: Option<Arc<Shadow>>,
 }
 
-impl Live {
+impl LivePolicy {
     pub(super) fn new(policy: Arc<Policy>) -> Self {
-        Live(ArcSwap::from_pointee(Serving { stable: policy, candidate: None }))
+        LivePolicy(ArcSwap::from_pointee(Serving { stable: policy, candidate: None }))
     }
 
     /// The policy that is live, whatever a rollout does beside it.
@@ -61,7 +61,7 @@ impl Live {
     }
 
     /// What serves now: the policy that is live, and the one that takes over, if there is one.
-    pub fn contents(&self) -> Vec<Arc<Content>> {
+    pub fn contents(&self) -> Vec<Arc<PolicyContent>> {
         let serving = self.0.load();
         let candidate = serving.candidate.as_ref().map(|candidate| Arc::clone(&candidate.policy.content));
         [Some(Arc::clone(&serving.stable.content)), candidate].into_iter().flatten().collect()
@@ -69,18 +69,18 @@ impl Live {
 
     /// The policy for this caller. It stays on its side while the share is constant, and never goes back
     /// while the share grows.
-    pub fn pick(&self, caller: &Caller<'_>) -> Picked {
+    pub fn pick(&self, caller: &RouteQuery<'_>) -> SelectedPolicy {
         let serving = self.0.load();
         let Some(candidate) = &serving.candidate else {
-            return Picked { policy: Arc::clone(&serving.stable), shadow: None };
+            return SelectedPolicy { policy: Arc::clone(&serving.stable), shadow: None };
         };
         let policy = if candidate.takes(caller) { &candidate.policy } else { &serving.stable };
-        Picked { policy: Arc::clone(policy), shadow: candidate.shadow.clone() }
+        SelectedPolicy { policy: Arc::clone(policy), shadow: candidate.shadow.clone() }
     }
 }
 
 impl Candidate {
-    fn takes(&self, caller: &Caller<'_>) -> bool {
+    fn takes(&self, caller: &RouteQuery<'_>) -> bool {
         if self.share <= 0.0 {
             return false;
         }
@@ -189,7 +189,7 @@ impl Rollout {
     /// A rollout that has not begun. `before` gives a route's counts of the time before.
     pub fn new(
         policy: &Policy,
-        old: &Arc<Content>,
+        old: &Arc<PolicyContent>,
         guard: GuardSettings,
         record: Record,
         before: impl Fn(&ModelName) -> Counts,
@@ -232,7 +232,7 @@ impl Rollout {
     pub fn with_canary(
         mut self,
         canary: CanarySettings,
-        candidate: &Arc<Content>,
+        candidate: &Arc<PolicyContent>,
         metrics: &Arc<Metrics>,
     ) -> Self {
         let routes = self.routes.iter().filter(|watched| watched.old.is_some());
@@ -378,7 +378,7 @@ impl Rollout {
     }
 
     pub fn progress(&self) -> Progress {
-        let numbers = |counts: &Counts| Numbers {
+        let numbers = |counts: &Counts| RouteNumbers {
             requests: counts.judged(),
             faults: counts.faults(),
             refused: counts.refusals,
@@ -405,7 +405,10 @@ impl Rollout {
 }
 
 /// Routes of `new` that compute something else, run elsewhere, or get other requests, each with its old one.
-fn differing(new: &Content, old: &Content) -> impl Iterator<Item = (Arc<Route>, Option<Arc<Route>>)> {
+fn differing(
+    new: &PolicyContent,
+    old: &PolicyContent,
+) -> impl Iterator<Item = (Arc<Route>, Option<Arc<Route>>)> {
     new.models().flat_map(|(name, model)| {
         let before = old.models.get(name);
         let rerouted = before.is_some_and(|before| before.routing != model.routing);

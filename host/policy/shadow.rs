@@ -7,13 +7,13 @@ use super::checks::difference;
 use super::plan::ModelName;
 use super::record::Compared;
 use super::rollout_settings::ShadowSettings;
-use super::tally::Outcome;
-use super::{Content, Route};
+use super::tally::CallOutcome;
+use super::{PolicyContent, Route};
 use crate::error::{Error, Kind, Result};
-use crate::executor::{Call, Order};
+use crate::executor::{Call, Priority};
 use crate::metrics::Metrics;
 use crate::offload;
-use crate::predict::{self, Context, Parameters, Payload, Response};
+use crate::predict::{self, CallContext, Parameters, Payload, Response};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const COPIES_MAX: usize = 16;
 /// The candidate's routes that differ, and what their copies have shown.
 pub struct Shadow {
     pub(super) settings: ShadowSettings,
-    candidate: Arc<Content>,
+    candidate: Arc<PolicyContent>,
     routes: HashMap<ModelName, Arc<Route>>,
     slots: Arc<Semaphore>,
     metrics: Arc<Metrics>,
@@ -46,7 +46,7 @@ pub struct Copy {
 impl Shadow {
     pub(super) fn new(
         settings: ShadowSettings,
-        candidate: Arc<Content>,
+        candidate: Arc<PolicyContent>,
         routes: impl Iterator<Item = Arc<Route>>,
         metrics: &Arc<Metrics>,
     ) -> Self {
@@ -135,14 +135,14 @@ impl Copy {
             }
             let took =
                 outcome.as_ref().map_or(Duration::ZERO, |answer| answer.queue_wait + answer.service.total());
-            let counted = Outcome::of(outcome.as_ref().err(), took);
+            let counted = CallOutcome::of(outcome.as_ref().err(), took);
             self.route.tally.record(counted);
-            if matches!(counted, Outcome::Fault | Outcome::Refused) {
+            if matches!(counted, CallOutcome::Fault | CallOutcome::Refused) {
                 // The old policy has answered this very request.
                 self.route.tally.replayed(true);
             }
             let verdict = match (counted, outcome) {
-                (Outcome::Fault, _) => Verdict::Fault,
+                (CallOutcome::Fault, _) => Verdict::Fault,
                 (_, Err(_)) => Verdict::Different,
                 (_, Ok(response)) => {
                     let tolerance = self.shadow.settings.tolerance;
@@ -162,7 +162,8 @@ impl Copy {
     async fn call(&self, id: Arc<str>) -> Result<Response> {
         let name = &self.route.name;
         let deadline = Instant::now() + self.timeout;
-        let mut context = Context::new(id, Arc::clone(&name.name), Arc::clone(&name.version), Some(deadline));
+        let mut context =
+            CallContext::new(id, Arc::clone(&name.name), Arc::clone(&name.version), Some(deadline));
         context.parameters = self.parameters.clone();
         context.models = Some(Arc::clone(&self.shadow.candidate) as _);
         if let (None, Payload::Tensors(inputs)) = (&self.route.transformer, &self.input) {
@@ -175,7 +176,7 @@ impl Copy {
             callable: Arc::clone(&self.route.callable),
             batching: self.route.batching,
             runs: None,
-            order: Order::New,
+            order: Priority::New,
         };
         if self.route.is_streaming() {
             // The caller had one answer: any number of them is another one.

@@ -13,7 +13,7 @@ const BUCKETS: usize = 104;
 
 /// How one call ended, for the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// Queue and service took this long.
     Ok(Duration),
     /// The plugin's, the model's or the host's fault.
@@ -24,13 +24,13 @@ pub enum Outcome {
     Other,
 }
 
-impl Outcome {
+impl CallOutcome {
     pub fn of(error: Option<&Error>, took: Duration) -> Self {
         match error.map(Error::kind) {
-            None => Outcome::Ok(took),
-            Some(_) if error.is_some_and(Error::is_unjudged) => Outcome::Other,
-            Some(Kind::InvalidInput) if error.is_some_and(Error::is_graph_refusal) => Outcome::Refused,
-            Some(Kind::Failed | Kind::Unavailable | Kind::Deadline) => Outcome::Fault,
+            None => CallOutcome::Ok(took),
+            Some(_) if error.is_some_and(Error::is_unjudged) => CallOutcome::Other,
+            Some(Kind::InvalidInput) if error.is_some_and(Error::is_graph_refusal) => CallOutcome::Refused,
+            Some(Kind::Failed | Kind::Unavailable | Kind::Deadline) => CallOutcome::Fault,
             Some(
                 Kind::InvalidInput
                 | Kind::NotFound
@@ -40,13 +40,13 @@ impl Outcome {
                 | Kind::Cancelled
                 | Kind::Conflict
                 | Kind::Forbidden,
-            ) => Outcome::Other,
+            ) => CallOutcome::Other,
         }
     }
 }
 
 /// Counts up for the life of a route.
-pub struct Tally {
+pub struct GuardCounters {
     latencies: [AtomicU64; BUCKETS],
     faults: AtomicU64,
     refusals: AtomicU64,
@@ -58,9 +58,9 @@ pub struct Tally {
     pending: AtomicU64,
 }
 
-impl Default for Tally {
+impl Default for GuardCounters {
     fn default() -> Self {
-        Tally {
+        GuardCounters {
             latencies: [const { AtomicU64::new(0) }; BUCKETS],
             faults: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
@@ -72,13 +72,13 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
-    pub fn record(&self, outcome: Outcome) {
+impl GuardCounters {
+    pub fn record(&self, outcome: CallOutcome) {
         let counter = match outcome {
-            Outcome::Ok(took) => &self.latencies[bucket(took)],
-            Outcome::Fault => &self.faults,
-            Outcome::Refused => &self.refusals,
-            Outcome::Other => &self.others,
+            CallOutcome::Ok(took) => &self.latencies[bucket(took)],
+            CallOutcome::Fault => &self.faults,
+            CallOutcome::Refused => &self.refusals,
+            CallOutcome::Other => &self.others,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -177,11 +177,11 @@ impl Counts {
 
     #[cfg(test)]
     pub fn made_up(ok: &[(u64, Duration)], faults: u64) -> Counts {
-        let tally = Tally::default();
+        let tally = GuardCounters::default();
         for (count, took) in ok {
-            (0..*count).for_each(|_| tally.record(Outcome::Ok(*took)));
+            (0..*count).for_each(|_| tally.record(CallOutcome::Ok(*took)));
         }
-        (0..faults).for_each(|_| tally.record(Outcome::Fault));
+        (0..faults).for_each(|_| tally.record(CallOutcome::Fault));
         tally.counts()
     }
 }
@@ -195,7 +195,7 @@ impl Pending {
         Pending(route)
     }
 
-    pub fn tally(&self) -> &Tally {
+    pub fn tally(&self) -> &GuardCounters {
         &self.0.tally
     }
 }
@@ -240,12 +240,12 @@ mod tests {
     #[test]
     fn quantiles_and_rates_are_of_the_difference() {
         let ms = Duration::from_millis;
-        let tally = Tally::default();
-        (0..100).for_each(|_| tally.record(Outcome::Ok(ms(1))));
+        let tally = GuardCounters::default();
+        (0..100).for_each(|_| tally.record(CallOutcome::Ok(ms(1))));
         let before = tally.counts();
-        (0..90).for_each(|_| tally.record(Outcome::Ok(ms(10))));
-        (0..10).for_each(|_| tally.record(Outcome::Fault));
-        tally.record(Outcome::Other);
+        (0..90).for_each(|_| tally.record(CallOutcome::Ok(ms(10))));
+        (0..10).for_each(|_| tally.record(CallOutcome::Fault));
+        tally.record(CallOutcome::Other);
         let counts = tally.counts().since(&before);
         assert_eq!((counts.judged(), counts.faults(), counts.others), (100, 10, 1));
         assert!((counts.fault_rate() - 0.1).abs() < 1e-9);
@@ -256,9 +256,9 @@ mod tests {
 
     #[test]
     fn faults_count_as_far_as_the_version_before_answers() {
-        let tally = Tally::default();
-        (0..10).for_each(|_| tally.record(Outcome::Fault));
-        (0..30).for_each(|_| tally.record(Outcome::Refused));
+        let tally = GuardCounters::default();
+        (0..10).for_each(|_| tally.record(CallOutcome::Fault));
+        (0..30).for_each(|_| tally.record(CallOutcome::Refused));
         assert_eq!(tally.counts().faults(), 10, "nothing was replayed");
         tally.replayed(false);
         assert_eq!(tally.counts().faults(), 0);
@@ -270,12 +270,12 @@ mod tests {
 
     #[test]
     fn a_kind_is_a_fault_or_says_nothing() {
-        let outcome = |error: &Error| Outcome::of(Some(error), Duration::ZERO);
+        let outcome = |error: &Error| CallOutcome::of(Some(error), Duration::ZERO);
         let faults =
-            Kind::ALL.into_iter().filter(|kind| outcome(&Error::new(*kind, "why")) == Outcome::Fault);
+            Kind::ALL.into_iter().filter(|kind| outcome(&Error::new(*kind, "why")) == CallOutcome::Fault);
         assert_eq!(faults.collect::<Vec<_>>(), [Kind::Unavailable, Kind::Deadline, Kind::Failed]);
-        assert_eq!(outcome(&Error::deadline("the caller's own").unjudged()), Outcome::Other);
-        assert_eq!(outcome(&Error::invalid("x").graph_refusal()), Outcome::Refused);
-        assert_eq!(outcome(&Error::failed("x").graph_refusal()), Outcome::Fault);
+        assert_eq!(outcome(&Error::deadline("the caller's own").unjudged()), CallOutcome::Other);
+        assert_eq!(outcome(&Error::invalid("x").graph_refusal()), CallOutcome::Refused);
+        assert_eq!(outcome(&Error::failed("x").graph_refusal()), CallOutcome::Fault);
     }
 }

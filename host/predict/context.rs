@@ -50,23 +50,23 @@ pub type Parameters = Vec<(String, Parameter)>;
 const DEPTH_MAX: usize = 8;
 
 /// A model whose plugin has made a call, and the calls that led to it.
-struct Caller {
+struct CallerLink {
     model: Arc<str>,
     version: Arc<str>,
-    above: Option<Arc<Caller>>,
+    above: Option<Arc<CallerLink>>,
     /// A step of a pipeline, whose depth was bounded when the policy was loaded.
     is_pipeline: bool,
 }
 
-impl Caller {
+impl CallerLink {
     /// This one and all above it, the nearest first.
-    fn up(&self) -> impl Iterator<Item = &Caller> {
+    fn up(&self) -> impl Iterator<Item = &CallerLink> {
         std::iter::successors(Some(self), |caller| caller.above.as_deref())
     }
 }
 
 /// The context of a call. Shared by everything that works on it.
-pub struct Context {
+pub struct CallContext {
     pub id: Arc<str>,
     pub model: Arc<str>,
     pub version: Arc<str>,
@@ -84,7 +84,7 @@ pub struct Context {
     /// Where the steps of pipelines are noted, if somebody wants to see them.
     pub steps: Option<Arc<StepLog>>,
     /// The calls by plugins that lead to this one.
-    callers: Option<Arc<Caller>>,
+    callers: Option<Arc<CallerLink>>,
     /// The work has begun.
     begun: AtomicBool,
     note: Mutex<Bytes>,
@@ -92,9 +92,9 @@ pub struct Context {
     plugin: Mutex<Option<Arc<str>>>,
 }
 
-impl Context {
+impl CallContext {
     pub fn new(id: Arc<str>, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Self {
-        Context {
+        CallContext {
             id,
             model,
             version,
@@ -131,7 +131,7 @@ impl Context {
         deadline: Option<Instant>,
     ) -> Result<Self> {
         let (caller, above) = ((Arc::clone(&self.model), Arc::clone(&self.version)), self.callers.clone());
-        let callers = Caller { model: caller.0, version: caller.1, above, is_pipeline };
+        let callers = CallerLink { model: caller.0, version: caller.1, above, is_pipeline };
         let refused = |why: &str| {
             let mut path: Vec<_> = callers.up().map(|caller| (&caller.model, &caller.version)).collect();
             path.reverse();
@@ -145,7 +145,7 @@ impl Context {
         if callers.up().filter(|caller| !caller.is_pipeline).count() > DEPTH_MAX {
             return refused(&format!("calls are more than {DEPTH_MAX} deep"));
         }
-        let mut child = Context::new(Arc::clone(&self.id), model, version, deadline);
+        let mut child = CallContext::new(Arc::clone(&self.id), model, version, deadline);
         child.trace.clone_from(&self.trace);
         child.parameters.clone_from(&self.parameters);
         child.models.clone_from(&self.models);
@@ -158,7 +158,7 @@ impl Context {
     /// The context of a part of this call that is admitted for itself: the model without what stands around it.
     pub fn part(&self, deadline: Option<Instant>) -> Self {
         let (model, version) = (Arc::clone(&self.model), Arc::clone(&self.version));
-        let mut part = Context::new(Arc::clone(&self.id), model, version, deadline);
+        let mut part = CallContext::new(Arc::clone(&self.id), model, version, deadline);
         part.trace.clone_from(&self.trace);
         part.parameters.clone_from(&self.parameters);
         part.models.clone_from(&self.models);
@@ -174,15 +174,15 @@ impl Context {
     /// their deadlines. The guards hold for as long as the work goes on. `prepare` gets the context as it is
     /// made from the first of them, without parameters.
     pub fn joint<'a>(
-        members: impl Iterator<Item = &'a Arc<Context>> + Clone,
-        prepare: impl FnOnce(&mut Context),
+        members: impl Iterator<Item = &'a Arc<CallContext>> + Clone,
+        prepare: impl FnOnce(&mut CallContext),
     ) -> (Arc<Self>, Vec<OnCancel<'a>>) {
         let first = members.clone().next().expect("invariant: somebody waits");
         let deadlines = members.clone().map(|member| member.deadline);
         // None is no deadline at all, and so the latest.
         let deadline = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
         let (id, model) = (Arc::clone(&first.id), Arc::clone(&first.model));
-        let mut joint = Context::new(id, model, Arc::clone(&first.version), deadline);
+        let mut joint = CallContext::new(id, model, Arc::clone(&first.version), deadline);
         joint.trace.clone_from(&first.trace);
         joint.models.clone_from(&first.models);
         joint.headers = Arc::clone(&first.headers);
@@ -265,7 +265,7 @@ impl Context {
 }
 
 /// A plugin is being called.
-pub struct Entered<'a>(&'a Context);
+pub struct Entered<'a>(&'a CallContext);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
@@ -308,7 +308,7 @@ struct Hooks {
 
 /// What is done on cancellation.
 enum Hook {
-    Cancel(Arc<Context>),
+    Cancel(Arc<CallContext>),
     Run(Box<dyn FnOnce() + Send>),
 }
 
@@ -360,7 +360,7 @@ impl Cancellation {
     }
 
     /// Cancels `other` on cancellation, as long as the guard lives. A joint context stays until its last member goes.
-    pub fn cancels(&self, other: &Arc<Context>) -> OnCancel<'_> {
+    pub fn cancels(&self, other: &Arc<CallContext>) -> OnCancel<'_> {
         self.register(Hook::Cancel(Arc::clone(other)))
     }
 
@@ -435,10 +435,10 @@ mod tests {
         let now = Instant::now();
         let member = |ms: u64| {
             let deadline = now + Duration::from_millis(ms);
-            Arc::new(Context::new(format!("id/{ms}").into(), "m".into(), "1".into(), Some(deadline)))
+            Arc::new(CallContext::new(format!("id/{ms}").into(), "m".into(), "1".into(), Some(deadline)))
         };
         let members = [member(10), member(30), member(20)];
-        let (joint, guards) = Context::joint(members.iter(), |_| {});
+        let (joint, guards) = CallContext::joint(members.iter(), |_| {});
         assert_eq!((&*joint.id, joint.deadline), ("id/10", members[1].deadline));
         members[0].cancellation.cancel();
         members[2].cancellation.expire();
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn calls_of_calls_are_bounded_and_the_path_is_told() {
-        let mut context = Context::new("id".into(), "m".into(), "0".into(), None);
+        let mut context = CallContext::new("id".into(), "m".into(), "0".into(), None);
         let mut path = "\"m:0\"".to_owned();
         for depth in 1..=DEPTH_MAX {
             context = context.child("m".into(), depth.to_string().into(), None).unwrap();

@@ -21,7 +21,7 @@ mod unread;
 pub mod walk;
 
 pub use budget::MemoryBudget;
-pub use context::{Cancellation, Context, OnCancel, Parameter, Parameters, parameter};
+pub use context::{CallContext, Cancellation, OnCancel, Parameter, Parameters, parameter};
 pub use encode::encode_tensor;
 pub use json::decode_tensor;
 pub use metadata::{Announced, Metadata, TensorSpec, check_inputs, check_outputs, fits, refuse_duplicate};

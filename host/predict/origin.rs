@@ -1,7 +1,7 @@
 //! Who made the tensors that a model refuses: whose fault it is.
 
 use super::Tensor;
-use crate::error::{Error, Ground};
+use crate::error::{Error, FaultOwner};
 use std::sync::Arc;
 
 /// Who made a tensor.
@@ -40,12 +40,12 @@ impl Makers {
 
     /// Says of an error about these inputs whose fault it is.
     pub fn explain(&self, error: Error) -> Error {
-        if !error.kind().is_about_request() || error.whose() != Ground::Host {
+        if !error.kind().is_about_request() || error.owner() != FaultOwner::Host {
             return error;
         }
         match self {
-            Makers::Caller => error.ground(Ground::Caller),
-            Makers::Plugin(name) => error.ground(Ground::Maker).plugin(&**name),
+            Makers::Caller => error.owned_by(FaultOwner::Caller),
+            Makers::Plugin(name) => error.owned_by(FaultOwner::Maker).plugin(&**name),
             Makers::Other => error,
         }
     }
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(explained(&[caller().renamed("z")]), (Kind::InvalidInput, None));
         let other = Makers::of(&[tensor("x", Origin::Model)]).explain(Error::invalid("no"));
         assert_eq!(other.returned_by("q").kind(), Kind::Failed);
-        let chosen = Error::invalid("no").ground(Ground::Plugin);
+        let chosen = Error::invalid("no").owned_by(FaultOwner::Plugin);
         assert_eq!(Makers::of(&[plugin()]).explain(chosen).returned_by("q").kind(), Kind::InvalidInput);
         let callers = Makers::of(&[caller()]).explain(Error::invalid("no"));
         assert_eq!(callers.returned_by("q").kind(), Kind::InvalidInput);

@@ -5,7 +5,7 @@
 //! the caller has its error at once, while the work may hold its worker for longer (`Responses::released`).
 
 use super::Payload;
-use super::context::Context;
+use super::context::CallContext;
 use super::unread::Budget;
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
@@ -52,7 +52,7 @@ impl std::ops::AddAssign for Service {
 }
 
 /// Makes both ends; at most `capacity` responses wait between them.
-pub fn channel(context: Arc<Context>, capacity: usize) -> (Sender, Responses) {
+pub fn channel(context: Arc<CallContext>, capacity: usize) -> (Sender, Responses) {
     let shared = Arc::new(Shared { capacity: capacity.max(1), state: Mutex::default() });
     (Sender { shared: Arc::clone(&shared) }, Responses { shared, context })
 }
@@ -210,7 +210,7 @@ impl Drop for Sender {
 /// The end that the caller holds.
 pub struct Responses {
     shared: Arc<Shared>,
-    context: Arc<Context>,
+    context: Arc<CallContext>,
 }
 
 /// What is left of a call whose responses nobody wants any more.
@@ -350,10 +350,10 @@ mod tests {
     use crate::error::Kind;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn context(deadline: Option<Duration>) -> Arc<Context> {
+    fn context(deadline: Option<Duration>) -> Arc<CallContext> {
         let name: Arc<str> = "m".into();
         let deadline = deadline.map(|left| Instant::now() + left);
-        Arc::new(Context::new("id".into(), name.clone(), name, deadline))
+        Arc::new(CallContext::new("id".into(), name.clone(), name, deadline))
     }
 
     fn response() -> Response {

@@ -1,6 +1,6 @@
 //! Calling models from inside a request: what the layers above give to a plugin.
 
-use super::{Context, Payload, Response, Responses, Tensor};
+use super::{CallContext, Payload, Response, Responses, Tensor};
 use crate::error::{Error, Result};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ pub trait Target: Send + Sync {
 
     /// Admits one call on behalf of `caller`, or refuses it, at once. It has the caller's deadline at the
     /// latest, and ends when the responses are dropped.
-    fn start(&self, caller: &Context, inputs: Vec<Tensor>) -> Result<Responses>;
+    fn start(&self, caller: &CallContext, inputs: Vec<Tensor>) -> Result<Responses>;
 
     /// One call and its answer. The caller waits for nothing else, so it may run where the caller does; it stops
     /// waiting at `until`, and such a call is stopped then.
-    fn call<'a>(&'a self, caller: &'a Context, inputs: Vec<Tensor>, _until: Instant) -> Outputs<'a> {
+    fn call<'a>(&'a self, caller: &'a CallContext, inputs: Vec<Tensor>, _until: Instant) -> Outputs<'a> {
         Box::pin(async move { self.start(caller, inputs)?.one().await.and_then(Response::tensors) })
     }
 }
@@ -41,5 +41,5 @@ impl Response {
 /// All models of the policy that a request uses.
 pub trait Models: Send + Sync {
     /// Without a version the only one, or what the routing rule gives this caller.
-    fn target(&self, model: &str, version: Option<&str>, caller: &Context) -> Result<Arc<dyn Target>>;
+    fn target(&self, model: &str, version: Option<&str>, caller: &CallContext) -> Result<Arc<dyn Target>>;
 }

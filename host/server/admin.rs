@@ -7,9 +7,9 @@ use super::cross_site::{self, CrossSite, Sensitivity};
 use super::http::{self, Reply};
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::plugin::{Ended, Engine, ReplicaStatus};
+use crate::plugin::{DrainTimeout, Engine, ReplicaStatus};
 use crate::policy::Reloader;
-use crate::policy::record::Outcome;
+use crate::policy::record::ReloadOutcome;
 use crate::router::Router;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -91,7 +91,7 @@ impl Admin {
     async fn reload(&self, dry_run: bool, who: String) -> Reply {
         match self.reloader.reload(dry_run, who).await {
             Ok(record) => {
-                use Outcome::{Applied, RollingOut, Unchanged, WouldApply};
+                use ReloadOutcome::{Applied, RollingOut, Unchanged, WouldApply};
                 let good = matches!(record.outcome, Applied | Unchanged | WouldApply | RollingOut);
                 http::json_of(if good { StatusCode::OK } else { StatusCode::CONFLICT }, &record)
             }
@@ -144,11 +144,11 @@ impl Admin {
 
     /// Calls that were ended by force when their plugin was replaced.
     fn undrained(&self) -> Value {
-        let entry = |ended: &Ended| {
+        let entry = |ended: &DrainTimeout| {
             let at = ended.at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |at| at.as_secs_f64());
             json!({"plugin": &*ended.plugin, "at": at, "calls": ended.calls, "requests": ended.requests})
         };
-        self.engine.undrained().list().iter().map(entry).collect()
+        self.engine.drain_timeouts().list().iter().map(entry).collect()
     }
 }
 

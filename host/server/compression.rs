@@ -3,7 +3,7 @@
 //! A body counts as long as what it unpacks to, and unpacking ends at the limit. `deflate` is the zlib format, as
 //! HTTP has it. What is large is packed away from the threads that serve connections.
 
-use super::http::{self, Content, Reply};
+use super::http::{self, Reply, ReplyContent};
 use super::transfers::Transfers;
 use crate::error::{Error, Result};
 use crate::offload;
@@ -151,7 +151,7 @@ pub async fn pack(reply: Reply, encoding: Option<Encoding>) -> Reply {
     let packed = packed.await.expect("invariant: writing to memory");
     parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
     parts.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    Reply::from_parts(parts, Content::from(Bytes::from(packed)))
+    Reply::from_parts(parts, ReplyContent::from(Bytes::from(packed)))
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub(super) struct Connections {
 }
 
 /// A connection's place in the table, until it is dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     table: Arc<Connections>,
     key: usize,
     pub connection: Arc<Connection>,
@@ -140,7 +140,7 @@ impl Connections {
     }
 
     /// A place for a new connection, or none. `is_last` says that its descriptor is the one that was kept for it.
-    pub fn admit(self: &Arc<Self>, is_last: bool) -> Option<Place> {
+    pub fn admit(self: &Arc<Self>, is_last: bool) -> Option<ConnectionSlot> {
         let has_room = (!is_last || self.capacity.for_operators) && self.take();
         let used_for = match has_room {
             true => Use::Everything,
@@ -165,7 +165,7 @@ impl Connections {
         });
         drop(entries);
         self.metrics.connections.inc();
-        Some(Place { table: Arc::clone(self), key, connection, used_for })
+        Some(ConnectionSlot { table: Arc::clone(self), key, connection, used_for })
     }
 
     /// Takes one of the pool's connections for one that may be used for everything, that of an idle one if need be.
@@ -247,14 +247,14 @@ impl Connections {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// The most connections that may be open beside this one.
     pub fn limit(&self) -> usize {
         self.table.limit()
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut entries = self.table.entries();
         self.table.uncount(&mut entries, self.key);

@@ -15,24 +15,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub type Reply = Response<Content>;
+pub type Reply = Response<ReplyContent>;
 
 /// What an answer carries: all at once, or parts as they come. One that is whole costs no box.
 #[derive(Default)]
-pub enum Content {
+pub enum ReplyContent {
     #[default]
     Empty,
     Whole(Bytes),
     Parts(Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>),
 }
 
-impl From<Bytes> for Content {
+impl From<Bytes> for ReplyContent {
     fn from(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Content::Empty } else { Content::Whole(bytes) }
+        if bytes.is_empty() { ReplyContent::Empty } else { ReplyContent::Whole(bytes) }
     }
 }
 
-impl Body for Content {
+impl Body for ReplyContent {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -41,29 +41,29 @@ impl Body for Content {
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
-            Content::Empty => Poll::Ready(None),
-            Content::Whole(bytes) => {
+            ReplyContent::Empty => Poll::Ready(None),
+            ReplyContent::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
-                *self = Content::Empty;
+                *self = ReplyContent::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Content::Parts(body) => body.as_mut().poll_frame(task),
+            ReplyContent::Parts(body) => body.as_mut().poll_frame(task),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Content::Empty => true,
-            Content::Whole(_) => false,
-            Content::Parts(body) => body.is_end_stream(),
+            ReplyContent::Empty => true,
+            ReplyContent::Whole(_) => false,
+            ReplyContent::Parts(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Parts(body) => body.size_hint(),
+            ReplyContent::Empty => SizeHint::with_exact(0),
+            ReplyContent::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ReplyContent::Parts(body) => body.size_hint(),
         }
     }
 }
@@ -284,7 +284,7 @@ pub fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 pub fn reply(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Content::from(body.into()));
+    let mut reply = Response::new(ReplyContent::from(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
     reply

@@ -5,7 +5,7 @@
 //! is not; a refusal of hyper's gets a body that says what is wrong.
 
 use super::connection::{Closing, Connection};
-use super::http::{Content, REQUEST_ID, Reply};
+use super::http::{REQUEST_ID, Reply, ReplyContent};
 use super::probes;
 use super::transfers::{Abort, Outgoing, PIECE_BYTES, Transfer};
 use crate::policy::settings::Limits;
@@ -25,26 +25,26 @@ use tokio::net::TcpStream;
 const SMALL_BYTES: usize = 1024;
 
 /// An answer's content. Its end is the end of the answer.
-pub(super) struct Answer {
-    content: Content,
+pub(super) struct ReplyBody {
+    content: ReplyContent,
     connection: Arc<Connection>,
     /// Data that is counted until it was sent. It comes before the rest of the content.
     large: Option<Box<Outgoing>>,
 }
 
-impl Answer {
+impl ReplyBody {
     pub fn of(reply: Reply, connection: Arc<Connection>) -> Response<Self> {
         let (head, content) = reply.into_parts();
-        let mut answer = Answer { content, connection, large: None };
-        if let Content::Whole(data) = &mut answer.content
+        let mut answer = ReplyBody { content, connection, large: None };
+        if let ReplyContent::Whole(data) = &mut answer.content
             && data.len() > PIECE_BYTES
         {
             let data = std::mem::take(data);
-            answer.content = Content::Empty;
+            answer.content = ReplyContent::Empty;
             let counted = answer.counted(data, head.headers.get(REQUEST_ID).cloned());
             match counted {
                 Ok(outgoing) => answer.large = Some(Box::new(outgoing)),
-                Err(data) => answer.content = Content::Whole(data),
+                Err(data) => answer.content = ReplyContent::Whole(data),
             }
         }
         Response::from_parts(head, answer)
@@ -59,13 +59,13 @@ impl Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for ReplyBody {
     fn drop(&mut self) {
         self.connection.answer_made();
     }
 }
 
-impl Body for Answer {
+impl Body for ReplyBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -110,7 +110,7 @@ impl Body for Answer {
     }
 }
 
-pub(super) struct Watched {
+pub(super) struct WatchedStream {
     stream: TcpStream,
     connection: Arc<Connection>,
     header_bytes_max: usize,
@@ -118,9 +118,9 @@ pub(super) struct Watched {
     refusal: Option<Bytes>,
 }
 
-impl Watched {
+impl WatchedStream {
     pub fn new(stream: TcpStream, connection: Arc<Connection>, limits: &Limits) -> Self {
-        Watched { stream, connection, header_bytes_max: limits.max_header_bytes, refusal: None }
+        WatchedStream { stream, connection, header_bytes_max: limits.max_header_bytes, refusal: None }
     }
 
     /// What hyper says while no answer is owed is its refusal of a head: a status and no body.
@@ -169,7 +169,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedStream {
     fn drop(&mut self) {
         if self.connection.closing() == Some(Closing::Unread) {
             // What its client has not taken is not kept by the system either.
@@ -209,7 +209,7 @@ fn said(status: &str, kind: &str, message: &str, is_oip: bool) -> Bytes {
     (head + &body).into()
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -224,7 +224,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.takes_over(buf) {
             return self.poll_refusal(cx).map_ok(|()| buf.len());

@@ -1,14 +1,14 @@
 //! Jobs over HTTP: submit under `/predict/async`, watch, fetch, cancel and forget under `/jobs`.
 
 use super::http::{self, Reply};
-use super::plain::{Asked, Public};
+use super::plain::{PredictRequest, Public};
 use super::request::{self, BATCH_ITEMS_MAX, Head, UNREADABLE, Version};
 use crate::error::{Error, Result, did_you_mean};
-use crate::jobs::{AskedBudgets, Attempt, Filter, Item, Job, Settled, State};
+use crate::jobs::{Attempt, Filter, Item, Job, RequestedBudgets, Settled, State};
 use crate::offload;
 use crate::predict::walk::Listed;
 use crate::predict::{JsonText, MemoryBudget};
-use crate::router::Journey;
+use crate::router::RequestScope;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, LOCATION};
@@ -63,7 +63,7 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
 /// A submission is a request like any other, but for its answer, which is only a promise.
 async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> Reply {
     let (parts, body) = request.into_parts();
-    let asked = Asked { headers: &parts.headers, query: parts.uri.query() };
+    let asked = PredictRequest { headers: &parts.headers, query: parts.uri.query() };
     let mut journey = public.router.begin(http::request_id(&parts.headers), "plain", &asked.header());
     let outcome = match http::read_body(body, &public.transfers).await {
         Ok(body) if batch => submit_batch(public, &mut journey, &asked, body).await,
@@ -79,7 +79,12 @@ async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> 
     reply
 }
 
-async fn submit(public: &Public, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
+async fn submit(
+    public: &Public,
+    journey: &mut RequestScope,
+    asked: &PredictRequest<'_>,
+    body: Bytes,
+) -> Result<Reply> {
     let length = body.len();
     let (head, budgets, data) = offload::run(length, move || {
         let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
@@ -113,8 +118,8 @@ async fn submit(public: &Public, journey: &mut Journey, asked: &Asked<'_>, body:
 /// could tell one from the other.
 async fn submit_batch(
     public: &Public,
-    journey: &mut Journey,
-    asked: &Asked<'_>,
+    journey: &mut RequestScope,
+    asked: &PredictRequest<'_>,
     body: Bytes,
 ) -> Result<Reply> {
     let length = body.len();
@@ -263,7 +268,7 @@ struct Batch<'a> {
 /// `timeout_ms` is what `/predict` calls the time of one attempt.
 const BUDGETS: [&str; 4] = ["timeout_ms", "max_attempts", "max_runtime_ms", "max_total_runtime_ms"];
 
-fn budgets(asked: [Option<&RawValue>; 4]) -> Result<AskedBudgets> {
+fn budgets(asked: [Option<&RawValue>; 4]) -> Result<RequestedBudgets> {
     let mut numbers = [None; 4];
     for ((field, value), number) in BUDGETS.into_iter().zip(asked).zip(&mut numbers) {
         let Some(value) = value else { continue };
@@ -275,7 +280,7 @@ fn budgets(asked: [Option<&RawValue>; 4]) -> Result<AskedBudgets> {
         let message = "timeout_ms and max_runtime_ms are two names of one limit; send one of them";
         return Err(Error::invalid(message).field("timeout_ms"));
     }
-    Ok(AskedBudgets {
+    Ok(RequestedBudgets {
         max_attempts,
         max_runtime: max_runtime.or(timeout).map(Duration::from_millis),
         max_total_runtime: max_total_runtime.map(Duration::from_millis),
@@ -346,7 +351,7 @@ fn history((index, attempt): (usize, &Attempt)) -> Value {
         "generation": attempt.generation,
         "started_at": unix(attempt.started_at),
         "ended_at": attempt.ended_at.map(unix),
-        "outcome": attempt.outcome.map(crate::jobs::Outcome::as_str),
+        "outcome": attempt.outcome.map(crate::jobs::AttemptOutcome::as_str),
         "error": attempt.error.as_ref().map(fault),
     })
 }

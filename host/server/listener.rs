@@ -3,7 +3,7 @@
 //! No error of `accept` ends it and none makes it spin. One descriptor is kept back: where the process has no other,
 //! it serves one connection after the other to those who ask for the host's health.
 
-use super::connections::{Capacity, Connections, Place, SWEEP_EVERY, Use};
+use super::connections::{Capacity, ConnectionSlot, Connections, SWEEP_EVERY, Use};
 use super::transfers::Transfers;
 use super::{Opened, Protocol, stopped};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub struct Listener {
 
 /// What the connections of a listener have in common.
 #[derive(Clone)]
-pub struct Terms {
+pub struct ListenerOptions {
     pub limits: Limits,
     pub capacity: Capacity,
     /// Counts what connections hold; none for operators, whose connections are few.
@@ -45,7 +45,7 @@ pub struct Terms {
     pub metrics: Arc<Metrics>,
 }
 
-impl Terms {
+impl ListenerOptions {
     fn sweep(&self, table: &Connections) {
         if let Some(transfers) = &self.transfers {
             transfers.sweep();
@@ -73,15 +73,15 @@ impl Listener {
     pub async fn serve<P: Protocol>(
         mut self,
         protocol: Arc<P>,
-        terms: Terms,
+        terms: ListenerOptions,
         mut stop: watch::Receiver<bool>,
     ) {
-        let Terms { limits, metrics, .. } = &terms;
+        let ListenerOptions { limits, metrics, .. } = &terms;
         let table = Connections::new(terms.capacity.clone(), terms.transfers.clone(), metrics);
         let mut tasks = JoinSet::new();
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut faults = Faults::default();
+        let mut faults = AcceptErrors::default();
         loop {
             let accepted = tokio::select! {
                 accepted = self.inner.accept() => accepted,
@@ -157,7 +157,7 @@ impl Listener {
 async fn serve<P: Protocol>(
     protocol: Arc<P>,
     stream: TcpStream,
-    place: Place,
+    place: ConnectionSlot,
     mut limits: Limits,
     stop: watch::Receiver<bool>,
 ) {
@@ -201,13 +201,13 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// Errors of `accept`: how many came in a row, and which of them are logged.
 #[derive(Default)]
-struct Faults {
+struct AcceptErrors {
     in_a_row: u32,
     logged: Option<Instant>,
     unlogged: u64,
 }
 
-impl Faults {
+impl AcceptErrors {
     /// Counts one that concerned one connection. False once there are so many that a pause is due.
     fn next(&mut self) -> bool {
         self.in_a_row += 1;

@@ -32,7 +32,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-pub use listener::{Listener, Terms};
+pub use listener::{Listener, ListenerOptions};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -124,7 +124,7 @@ impl hyper::rt::Sleep for alarm::Until {}
 async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch::Receiver<bool>) {
     let Opened { stream, connection: record, limits, refuses } = opened;
     let _ = stream.set_nodelay(true);
-    let stream = io::Watched::new(stream, Arc::clone(&record), &limits);
+    let stream = io::WatchedStream::new(stream, Arc::clone(&record), &limits);
     let asked = Arc::clone(&record);
     let answer = service_fn(move |request| {
         asked.head_complete();
@@ -135,7 +135,7 @@ async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch
                 Some(max) => Box::pin(probes::answer(&*service, request, max)).await,
             };
             connection.body_read();
-            Ok::<_, Infallible>(io::Answer::of(reply, connection))
+            Ok::<_, Infallible>(io::ReplyBody::of(reply, connection))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

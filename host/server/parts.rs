@@ -1,6 +1,6 @@
 //! Content that comes in parts as they are made. A client that leaves drops it, and with it the work.
 
-use super::http::Content;
+use super::http::ReplyContent;
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
 use std::convert::Infallible;
@@ -11,14 +11,14 @@ use std::task::{Context, Poll};
 pub(super) type Step<S> = Pin<Box<dyn Future<Output = (Bytes, Option<S>)> + Send>>;
 
 /// `first` is there already; `step` makes each further one, from `source` as the step before has left it.
-pub(super) fn content<S>(first: Bytes, source: S, step: fn(S) -> Step<S>) -> Content
+pub(super) fn content<S>(first: Bytes, source: S, step: fn(S) -> Step<S>) -> ReplyContent
 where
     S: Send + Unpin + 'static,
 {
-    Content::Parts(Box::pin(Parts { first, state: State::Idle(source), step }))
+    ReplyContent::Parts(Box::pin(StreamingBody { first, state: State::Idle(source), step }))
 }
 
-struct Parts<S> {
+struct StreamingBody<S> {
     first: Bytes,
     state: State<S>,
     step: fn(S) -> Step<S>,
@@ -30,7 +30,7 @@ enum State<S> {
     Over,
 }
 
-impl<S: Unpin> Body for Parts<S> {
+impl<S: Unpin> Body for StreamingBody<S> {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -7,11 +7,11 @@ use super::transfers::Transfers;
 use super::{Service, jobs, oip, probes, stream};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
-use crate::metrics::{Metrics, Served};
+use crate::metrics::{ExportedModels, Metrics};
 use crate::offload;
 use crate::policy::{Reloader, Route};
 use crate::predict::{self, Payload};
-use crate::router::{self, Ask, Journey, Router};
+use crate::router::{self, CallOptions, RequestScope, Router};
 use crate::shutdown::Readiness;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -37,7 +37,7 @@ impl Service for Public {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         // Predictions are for anybody, so that pages of other sites matter only where some may read answers.
         if !self.cross_site.has_origins()
-            && let Some(form) = Form::asked(&request)
+            && let Some(form) = Form::parse_path(&request)
         {
             return self.answered(request, form).await;
         }
@@ -65,7 +65,7 @@ impl Public {
     }
 
     async fn routed(&self, request: Request<Incoming>) -> Reply {
-        if let Some(form) = Form::asked(&request) {
+        if let Some(form) = Form::parse_path(&request) {
             return self.answered(request, form).await;
         }
         let method = request.method().clone();
@@ -117,7 +117,7 @@ enum Form {
 }
 
 impl Form {
-    fn asked(request: &Request<Incoming>) -> Option<Self> {
+    fn parse_path(request: &Request<Incoming>) -> Option<Self> {
         if request.method() != Method::POST {
             return None;
         }
@@ -139,7 +139,7 @@ impl Form {
 impl Public {
     async fn answered(&self, request: Request<Incoming>, form: Form) -> Reply {
         let (parts, body) = request.into_parts();
-        let asked = Asked { headers: &parts.headers, query: parts.uri.query() };
+        let asked = PredictRequest { headers: &parts.headers, query: parts.uri.query() };
         let id = http::request_id(&parts.headers);
         let mut journey = self.router.begin(id, "plain", &asked.header());
         let outcome = match http::read_body(body, &self.transfers).await {
@@ -159,7 +159,12 @@ impl Public {
         reply
     }
 
-    async fn single(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
+    async fn single(
+        &self,
+        journey: &mut RequestScope,
+        asked: &PredictRequest<'_>,
+        body: Bytes,
+    ) -> Result<Reply> {
         let request = request::Request::read(body).await?;
         let route = journey.resolve(&request.head.model, request.head.version(), &asked.header())?;
         let (ask, input) = request.input(&route, self.router.budget()).await?;
@@ -167,7 +172,12 @@ impl Public {
         envelope(journey, &route, response.payload).await
     }
 
-    async fn batch(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes) -> Result<Reply> {
+    async fn batch(
+        &self,
+        journey: &mut RequestScope,
+        asked: &PredictRequest<'_>,
+        body: Bytes,
+    ) -> Result<Reply> {
         let request = BatchRequest::read(body).await?;
         let route = journey.resolve(&request.head.model, request.head.version(), &asked.header())?;
         let items = request.inputs(&route, self.router.budget()).await?;
@@ -193,7 +203,13 @@ impl Public {
     }
 
     /// The body itself is the input: a JPEG, a text, a JSON record.
-    async fn body(&self, journey: &mut Journey, asked: &Asked<'_>, body: Bytes, name: &str) -> Result<Reply> {
+    async fn body(
+        &self,
+        journey: &mut RequestScope,
+        asked: &PredictRequest<'_>,
+        body: Bytes,
+        name: &str,
+    ) -> Result<Reply> {
         let name = http::decode_segment(name)?;
         let (model, version) = match name.split_once(':') {
             Some((model, version)) => (model, Some(version)),
@@ -219,7 +235,7 @@ impl Public {
                 route.name
             )));
         };
-        let response = journey.predict(&route, asked.ask()?, input).await?;
+        let response = journey.predict(&route, asked.call_options()?, input).await?;
         match response.payload {
             Payload::Bytes { content_type, data } => {
                 let content_type = HeaderValue::from_str(&content_type).map_err(|_| {
@@ -266,7 +282,7 @@ impl Public {
 /// Metrics, with the gauges read now.
 pub(super) fn metrics_reply(metrics: &Metrics, router: &Router) -> Reply {
     let contents = router.contents();
-    let mut served = Served::default();
+    let mut served = ExportedModels::default();
     for content in &contents {
         served.plugins.extend(content.families());
         // Where two have an executor of one name, the first one's is told.
@@ -282,19 +298,19 @@ pub(super) fn metrics_reply(metrics: &Metrics, router: &Router) -> Reply {
 }
 
 /// Headers and query of a request.
-pub(super) struct Asked<'a> {
+pub(super) struct PredictRequest<'a> {
     pub headers: &'a HeaderMap,
     pub query: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl PredictRequest<'_> {
     pub fn header(&self) -> impl Fn(&str) -> Option<String> {
         |name| http::header(self.headers, name)
     }
 
     /// Parameters and timeout from the query, where the body is the input.
-    fn ask(&self) -> Result<Ask> {
-        let mut ask = Ask::default();
+    fn call_options(&self) -> Result<CallOptions> {
+        let mut ask = CallOptions::default();
         for pair in self.query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
             let (name, value) =
@@ -335,7 +351,7 @@ fn timeout(asked: &serde_json::Value) -> Result<Duration> {
 }
 
 /// `{"model", "version", "id", "result"}`
-async fn envelope(journey: &Journey, route: &Route, payload: Payload) -> Result<Reply> {
+async fn envelope(journey: &RequestScope, route: &Route, payload: Payload) -> Result<Reply> {
     let mut body = open_envelope(journey, route);
     body.extend_from_slice(b",\"result\":");
     let body = offload::run(payload.json_bytes(), move || {
@@ -347,7 +363,7 @@ async fn envelope(journey: &Journey, route: &Route, payload: Payload) -> Result<
     Ok(http::json(StatusCode::OK, body.await?))
 }
 
-fn open_envelope(journey: &Journey, route: &Route) -> Vec<u8> {
+fn open_envelope(journey: &RequestScope, route: &Route) -> Vec<u8> {
     let mut body = Vec::with_capacity(256);
     for (before, value) in [
         (&b"{\"model\":"[..], &*route.name.name),
@@ -361,7 +377,7 @@ fn open_envelope(journey: &Journey, route: &Route) -> Vec<u8> {
 }
 
 /// Results in the order of the items, null where there is an error instead.
-async fn batch_reply(journey: &Journey, route: &Route, answers: Vec<Result<Payload>>) -> Reply {
+async fn batch_reply(journey: &RequestScope, route: &Route, answers: Vec<Result<Payload>>) -> Reply {
     let body = open_envelope(journey, route);
     let bytes = answers.iter().flatten().map(Payload::json_bytes).sum();
     let (body, errors) = offload::run(bytes, move || encode_batch(body, answers)).await;

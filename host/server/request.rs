@@ -8,7 +8,7 @@ use crate::offload;
 use crate::policy::Route;
 use crate::predict::walk::{Listed, shown};
 use crate::predict::{self, JsonText, MemoryBudget, Parameters, Payload, Scalar};
-use crate::router::{self, Ask};
+use crate::router::{self, CallOptions};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
@@ -103,12 +103,12 @@ impl Request {
     }
 
     /// What the model is asked.
-    pub async fn input(self, route: &Arc<Route>, mut budget: MemoryBudget) -> Result<(Ask, Payload)> {
+    pub async fn input(self, route: &Arc<Route>, mut budget: MemoryBudget) -> Result<(CallOptions, Payload)> {
         let route = Arc::clone(route);
         offload::run(self.body_bytes, move || {
             let input = router::input(&route, self.data, &mut budget)?;
             let parameters = self.head.parameters(&mut budget)?;
-            Ok((Ask { parameters, timeout: self.head.timeout, outputs: None }, input))
+            Ok((CallOptions { parameters, timeout: self.head.timeout, outputs: None }, input))
         })
         .await
     }
@@ -139,14 +139,14 @@ impl BatchRequest {
         self,
         route: &Arc<Route>,
         mut budget: MemoryBudget,
-    ) -> Result<Vec<Result<(Ask, Payload)>>> {
+    ) -> Result<Vec<Result<(CallOptions, Payload)>>> {
         let (route, timeout) = (Arc::clone(route), self.head.timeout);
         offload::run(self.body.len(), move || {
             let shared = self.head.parameters(&mut budget)?;
             let items = self.items.iter().map(|place| {
                 let (input, parameters) = item(&self.body, place, &shared, &mut budget)?;
                 let input = router::input(&route, input, &mut budget)?;
-                Ok((Ask { parameters, timeout, outputs: None }, input))
+                Ok((CallOptions { parameters, timeout, outputs: None }, input))
             });
             Ok(items.collect())
         })

@@ -1,7 +1,7 @@
 //! `POST /predict/stream`: each response as it comes, as server-sent events or as lines of JSON. A model that answers
 //! once gives one. The protocols of others stream in forms of their own.
 
-use super::http::{self, Content, Reply};
+use super::http::{self, Reply, ReplyContent};
 use super::parts::{self, Step};
 use super::plain::Public;
 use super::request;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
 use crate::predict::{self, Response, Responses};
-use crate::router::Journey;
+use crate::router::RequestScope;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
@@ -33,7 +33,7 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>) -> Reply
 
 async fn begin(
     public: &Public,
-    journey: &mut Journey,
+    journey: &mut RequestScope,
     header: &(dyn Fn(&str) -> Option<String> + Sync),
     body: Incoming,
 ) -> Result<(Arc<Route>, Responses)> {
@@ -62,7 +62,7 @@ async fn first(mut stream: Stream) -> Reply {
     reply
 }
 
-fn refused(journey: Journey, error: &Error) -> Reply {
+fn refused(journey: RequestScope, error: &Error) -> Reply {
     let reply = http::error_reply(error, journey.id());
     journey.end(reply.status().as_u16(), Some(error));
     reply
@@ -105,7 +105,7 @@ impl Form {
     }
 
     fn error(self, error: &Error, id: &str) -> Bytes {
-        let Content::Whole(body) = http::error_reply(error, id).into_body() else { return Bytes::new() };
+        let ReplyContent::Whole(body) = http::error_reply(error, id).into_body() else { return Bytes::new() };
         let body = String::from_utf8_lossy(&body);
         match self {
             Form::Events => format!("event: error\ndata: {body}\n\n").into(),
@@ -123,7 +123,7 @@ impl Form {
 
 /// The responses to one request. Dropping it cancels the work.
 struct Stream {
-    journey: Journey,
+    journey: RequestScope,
     route: Arc<Route>,
     responses: Responses,
     form: Form,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ear {
+enum WakeGate {
     Open,
     Closed,
     /// Closed, and somebody called.
@@ -21,7 +21,7 @@ enum Ear {
 
 thread_local! {
     /// Wakes from other threads are heard always.
-    static EAR: Cell<Ear> = const { Cell::new(Ear::Open) };
+    static WAKE_GATE: Cell<WakeGate> = const { Cell::new(WakeGate::Open) };
 }
 
 /// The ear of this thread is closed as long as this lives.
@@ -29,19 +29,19 @@ struct Closed;
 
 impl Closed {
     fn new() -> Self {
-        EAR.set(Ear::Closed);
+        WAKE_GATE.set(WakeGate::Closed);
         Closed
     }
 
     /// Says whether somebody called meanwhile.
     fn open(self) -> bool {
-        EAR.get() == Ear::Called
+        WAKE_GATE.get() == WakeGate::Called
     }
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        EAR.set(Ear::Open);
+        WAKE_GATE.set(WakeGate::Open);
     }
 }
 
@@ -54,9 +54,9 @@ impl Wake for Listening {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        match EAR.get() {
-            Ear::Open => self.0.wake_by_ref(),
-            Ear::Closed | Ear::Called => EAR.set(Ear::Called),
+        match WAKE_GATE.get() {
+            WakeGate::Open => self.0.wake_by_ref(),
+            WakeGate::Closed | WakeGate::Called => WAKE_GATE.set(WakeGate::Called),
         }
     }
 }

@@ -1,22 +1,23 @@
-// The transformer of `examples/bankchurn`: a customer's record to the model's 18 features, and the
-// model's probabilities to an answer. `plugins/churn` and `plugins/churn-py` are the same in other
-// languages and answer the same bytes; `tests/data/churn_cases.json` holds all three to it.
+// The transformer of `examples/bankchurn`: turns a customer's record into the model's 18 features,
+// and the model's probabilities into an answer. `plugins/churn` and `plugins/churn-py` are the same
+// transformer in other languages. All three return the same bytes, which
+// `tests/data/churn_cases.json` verifies.
 
 import * as hostler from "../../sdk/js/hostler.js";
 
-// From this probability on a customer counts as lost.
+// A customer with at least this probability counts as lost.
 const CHURN = 0.5;
-// From this probability on the risk is `high`.
+// With at least this probability, the risk is `high`.
 const HIGH_RISK = 0.7;
-// From this probability on the risk is `medium`; below it, `low`.
+// With at least this probability, the risk is `medium`; below it, `low`.
 const MEDIUM_RISK = 0.4;
 
-// What preprocess notes for postprocess. A plain record, the usual case, costs no note.
+// The notes that preprocess leaves for postprocess. A plain record, the usual case, needs no note.
 const RECORD = "";
 const EXPLAIN = "explain";
 const TENSORS = "tensors";
 
-// The fields that become one number each, in the order of the features: what each must be, from, to.
+// Fields that become one number each, in the order of the features: type, minimum, maximum.
 const NUMERICS = {
   credit_score: ["a whole number", 300, 850],
   age: ["a whole number", 18, 100],
@@ -28,7 +29,7 @@ const NUMERICS = {
   estimated_salary: ["a number", 0, 250000],
   points_earned: ["a whole number", 0, 1000],
 };
-// The fields that become one feature for each word, in the order of the features.
+// The fields that become one feature for each possible value, in the order of the features.
 const CATEGORIES = {
   geography: ["France", "Germany", "Spain"],
   gender: ["Female", "Male"],
@@ -36,9 +37,9 @@ const CATEGORIES = {
 };
 const NAMES = [...Object.keys(NUMERICS), ...Object.keys(CATEGORIES)];
 
-// Characters of a text that an error shows.
+// The number of characters of a text that an error shows.
 const EXCERPT = 40;
-// More brackets than this are no record. Refused here, before a parser recurses into them.
+// A text with more brackets is refused as not a record, before a parser recurses into it.
 const BRACKETS = 64;
 
 export const transformer = hostler.transformer({
@@ -78,7 +79,7 @@ function preprocessRecord(request, text) {
   return [hostler.tensor("input", "FP32", [rows.length, row.length], rows.flat())];
 }
 
-// Callers of the Open Inference Protocol speak to the model itself.
+// Passes tensors on: callers of the Open Inference Protocol call the model directly.
 function passOn(request, tensors) {
   if (hostler.flag(request, "explain")) {
     throw hostler.unsupported('"explain" needs a record: tensors are passed on as they are');
@@ -101,7 +102,7 @@ function jsonText({ contentType, data }) {
 
 // The record
 
-// The values of all fields, booleans as 1 and 0. Every fault is the caller's.
+// Returns the values of all fields, with booleans as 1 and 0. All errors are the caller's fault.
 function parseRecord(text) {
   const members = parseObject(text);
   const unknown = Object.keys(members).filter((name) => !NAMES.includes(name));
@@ -121,7 +122,7 @@ function parseRecord(text) {
   return record;
 }
 
-// The object that a text is; of a name that is there twice the last counts.
+// Parses the text as an object. If a name occurs twice, the last one counts.
 function parseObject(text) {
   if (text.split(/[[{]/).length - 1 > BRACKETS) {
     throw hostler.invalid(null, "expected a flat object, got too many brackets");
@@ -143,7 +144,7 @@ function notJson() {
   return hostler.invalid(null, "the input is not valid JSON");
 }
 
-// Whether a valid JSON text escapes half a surrogate pair, which is no character.
+// Returns whether a valid JSON text escapes half a surrogate pair, which is not a character.
 function hasHalfPair(text) {
   const escapes = text.replace(/\\\\/g, " ");
   return /\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]/i.test(escapes);
@@ -166,13 +167,13 @@ function unknownField(name) {
   return hostler.invalid(cut(name), `unknown field ${quoted(name)}: ${hint}`);
 }
 
-// JavaScript sorts by units of UTF-16, the others by character.
+// JavaScript sorts by UTF-16 unit, the other languages by character.
 function byCodePoint(a, b) {
   const key = (text) => [...text].map((letter) => letter.codePointAt(0).toString(16).padStart(6, "0")).join();
   return key(a) < key(b) ? -1 : 1;
 }
 
-// How an error names what it got
+// How errors describe a value
 
 function kindOf(value) {
   if (value === null) return "null";
@@ -187,7 +188,7 @@ function shown(value) {
   return value === null || Array.isArray(value) ? kindOf(value) : "an object";
 }
 
-// At most six decimals: the languages do not agree on where an exponent begins.
+// At most six decimals, because the languages disagree on when to use an exponent.
 function shownNumber(value) {
   const size = Math.abs(value);
   if (size >= 1e9) return "a huge number";
@@ -198,7 +199,7 @@ function shownNumber(value) {
   return about + sign + decimal(millionth).replace(/\.?0+$/, "");
 }
 
-// The text in quotes, cut if it is long.
+// Returns the text in quotes, truncated if it is long.
 function quoted(text) {
   return `"${cut(text)}"`;
 }
@@ -208,23 +209,23 @@ function cut(text) {
   return letters.length <= EXCERPT ? text : letters.slice(0, EXCERPT).join("") + "…";
 }
 
-// The field whose name is nearest, if at most a third of its letters differ. Case and separators do
-// not count: `CreditScore` is `credit_score`.
+// Returns the field with the nearest name, if at most a third of its letters differ. Case and
+// separators are ignored: `CreditScore` matches `credit_score`.
 function closest(name) {
   const steps = (known) => distance(letters(name), letters(known));
   const near = NAMES.filter((known) => steps(known) * 3 <= letters(known).length);
   return near.reduce((best, known) => (best && steps(best) <= steps(known) ? best : known), null);
 }
 
-// The first 20 letters: no name is longer.
+// Returns the first 20 letters; no field name is longer.
 function letters(name) {
   const kept = [...name].filter((letter) => !"_- ".includes(letter)).slice(0, 20);
   return kept.map((letter) => (/[A-Z]/.test(letter) ? letter.toLowerCase() : letter));
 }
 
-// How many letters to insert, delete, replace or swap with the next to make one word of the other.
+// Returns the edit distance: letters to insert, delete, replace or swap with the next one.
 function distance(a, b) {
-  // steps[i][j]: from the first i letters of a to the first j of b.
+  // steps[i][j]: the distance between the first i letters of a and the first j letters of b.
   const steps = Array.from({ length: a.length + 1 }, (_, i) => Array.from({ length: b.length + 1 }, (_, j) => i + j));
   for (let i = 1; i <= a.length; i++) {
     for (let j = 1; j <= b.length; j++) {
@@ -242,7 +243,7 @@ function distance(a, b) {
 
 let parsedScaling = null;
 
-// Mean and scale of each numeric field in the training data. Read once in the life of an instance.
+// Returns the mean and scale of each numeric field in the training data. Read once per instance.
 function scaling() {
   parsedScaling ??= parseScaling(hostler.asset("scaling"));
   return parsedScaling;
@@ -251,21 +252,22 @@ function scaling() {
 function parseScaling(data) {
   try {
     const { mean, scale } = JSON.parse(hostler.decoded(data));
-    // Bounds that no real data reaches, so that no feature is too large for an f32.
+    // Bounds that real data never reaches. They keep every feature in the range of an f32.
     if (areNine(mean, -1e12) && areNine(scale, 1e-12)) return mean.map((m, i) => [m, scale[i]]);
   } catch {
-    // Told below.
+    // Reported after the block.
   }
   throw hostler.failed('asset "scaling": expected nine numbers as "mean" and nine above 0 as "scale"');
 }
 
-// Whether these are nine numbers from `low` to 1e12.
+// Returns whether these are nine numbers from `low` to 1e12.
 function areNine(numbers, low) {
   const inBounds = (number) => typeof number === "number" && number >= low && number <= 1e12;
   return Array.isArray(numbers) && numbers.length === 9 && numbers.every(inBounds);
 }
 
-// Nine scaled numerics, then 1 or 0 for each word. Computed in 64 bits; the tensor rounds them once.
+// Returns nine scaled numbers, then 1 or 0 for each value of a category. Computed in 64 bits; the
+// tensor rounds each once.
 function features(record, scaling) {
   const row = Object.keys(NUMERICS).map((name, i) => (record[name] - scaling[i][0]) / scaling[i][1]);
   for (const [name, words] of Object.entries(CATEGORIES)) {
@@ -274,7 +276,8 @@ function features(record, scaling) {
   return row;
 }
 
-// The row without what one field says: a numeric is at its mean, a category has no word.
+// Returns the row without the information of one field: a numeric field is set to its mean, a
+// category to no value.
 function occluded(row, name) {
   const columns = NAMES.flatMap((name) => CATEGORIES[name]?.map(() => name) ?? [name]);
   return row.map((feature, i) => (columns[i] === name ? 0 : feature));
@@ -282,14 +285,14 @@ function occluded(row, name) {
 
 // The answer
 
-// From rows of two probabilities, to stay and to leave. If there is more than one row, the others are
-// the record without one field each: what that field contributes is the difference.
+// Takes rows of two probabilities, to stay and to leave. The rows after the first are the record
+// without one field each; the difference is what that field contributes.
 function answer(outputs, rows) {
   const probabilities = hostler.named(outputs, "probabilities");
   const [expected, got] = [`FP32 [${rows},2]`, hostler.described(probabilities)];
   if (expected !== got) throw hostler.failed(`tensor "probabilities": expected ${expected}, got ${got}`);
   const leaving = [...hostler.elements(probabilities)].filter((_, i) => i % 2 === 1);
-  // A sum of many trees may be a little over 1.
+  // A sum of many trees can be slightly above 1.
   const row = leaving.findIndex((p) => !(p >= -0.001 && p <= 1.001));
   if (row >= 0) throw hostler.failed(`tensor "probabilities": row ${row} is no probability`);
 
@@ -307,19 +310,19 @@ function risk(probability) {
   return probability >= MEDIUM_RISK ? "medium" : "low";
 }
 
-// Six decimals, halves away from zero, never `-0.000000`. The languages' own formats round halves in
-// different ways.
+// Formats with six decimals, rounding halves away from zero, never as `-0.000000`. The languages'
+// own formats round halves differently.
 function fixed(value) {
   const millionth = millionths(Math.abs(value));
   return (value < 0 && millionth > 0 ? "-" : "") + decimal(millionth);
 }
 
-// Millionths as a decimal number.
+// Formats millionths as a decimal number.
 function decimal(millionth) {
   return `${Math.floor(millionth / 1e6)}.${String(millionth % 1e6).padStart(6, "0")}`;
 }
 
-// The nearest whole number of millionths; `size` is not negative, and below 1e9.
+// Returns the nearest whole number of millionths. `size` is not negative and below 1e9.
 function millionths(size) {
   return Math.floor(size * 1e6 + 0.5);
 }

@@ -1,7 +1,7 @@
-"""The transformer of `examples/bankchurn`: a customer's record to the model's 18 features, and the
-model's probabilities to an answer. `plugins/churn` and `plugins/churn-js` are the same in other
-languages and answer the same bytes; `tests/data/churn_cases.json` holds all three to it.
-"""
+"""The transformer of `examples/bankchurn`: turns a customer's record into the model's 18 features,
+and the model's probabilities into an answer. `plugins/churn` and `plugins/churn-js` are the same
+transformer in other languages. All three return the same bytes, which `tests/data/churn_cases.json`
+verifies."""
 
 import json
 import math
@@ -9,19 +9,19 @@ import re
 
 import hostler_plugin as hostler
 
-# From this probability on a customer counts as lost.
+# A customer with at least this probability counts as lost.
 CHURN = 0.5
-# From this probability on the risk is `high`.
+# With at least this probability, the risk is `high`.
 HIGH_RISK = 0.7
-# From this probability on the risk is `medium`; below it, `low`.
+# With at least this probability, the risk is `medium`; below it, `low`.
 MEDIUM_RISK = 0.4
 
-# What preprocess notes for postprocess. A plain record, the usual case, costs no note.
+# The notes that preprocess leaves for postprocess. A plain record, the usual case, needs no note.
 RECORD = b""
 EXPLAIN = b"explain"
 TENSORS = b"tensors"
 
-# The fields that become one number each, in the order of the features: what each must be, from, to.
+# Fields that become one number each, in the order of the features: type, minimum, maximum.
 NUMERICS = {
     "credit_score": ("a whole number", 300, 850),
     "age": ("a whole number", 18, 100),
@@ -33,7 +33,7 @@ NUMERICS = {
     "estimated_salary": ("a number", 0, 250000),
     "points_earned": ("a whole number", 0, 1000),
 }
-# The fields that become one feature for each word, in the order of the features.
+# The fields that become one feature for each possible value, in the order of the features.
 CATEGORIES = {
     "geography": ["France", "Germany", "Spain"],
     "gender": ["Female", "Male"],
@@ -41,9 +41,9 @@ CATEGORIES = {
 }
 NAMES = [*NUMERICS, *CATEGORIES]
 
-# Characters of a text that an error shows.
+# The number of characters of a text that an error shows.
 EXCERPT = 40
-# More brackets than this are no record. Refused here, before a parser recurses into them.
+# A text with more brackets is refused as not a record, before a parser recurses into it.
 BRACKETS = 64
 
 
@@ -78,7 +78,7 @@ def preprocess_record(request, text):
 
 
 def pass_on(request, tensors):
-    """Callers of the Open Inference Protocol speak to the model itself."""
+    """Passes tensors on: callers of the Open Inference Protocol call the model directly."""
     if hostler.flag(request, "explain"):
         raise hostler.unsupported('"explain" needs a record: tensors are passed on as they are')
     request.set_note(TENSORS)
@@ -99,7 +99,8 @@ def json_text(blob):
 
 
 def parse_record(text):
-    """The values of all fields, booleans as 1 and 0. Every fault is the caller's."""
+    """Returns the values of all fields, with booleans as 1 and 0. All errors are the caller's
+    fault."""
     members = parse_object(text)
     unknown = sorted(set(members) - set(NAMES))
     if unknown:
@@ -119,8 +120,8 @@ def parse_record(text):
 
 
 def parse_object(text):
-    """The object that a text is. All numbers are floats, so that `5.0` is a whole number and a long
-    one is not refused; of a name that is there twice the last counts."""
+    """Parses the text as an object. All numbers are floats, so that `5.0` is a whole number and a
+    long number is not refused. If a name occurs twice, the last one counts."""
     if text.count("[") + text.count("{") > BRACKETS:
         raise hostler.invalid(None, "expected a flat object, got too many brackets")
     try:
@@ -143,7 +144,7 @@ HALF_PAIR = re.compile(r"\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]", 
 
 
 def has_half_pair(text):
-    """Whether a valid JSON text escapes half a surrogate pair, which is no character."""
+    """Returns whether a valid JSON text escapes half a surrogate pair, which is not a character."""
     return HALF_PAIR.search(text.replace("\\\\", " ")) is not None
 
 
@@ -170,7 +171,7 @@ def unknown_field(name):
     return hostler.invalid(cut(name), f"unknown field {quoted(name)}: {hint}")
 
 
-# How an error names what it got
+# How errors describe a value
 
 
 def kind_of(value):
@@ -197,7 +198,7 @@ def shown(value):
 
 
 def shown_number(value):
-    """At most six decimals: the languages do not agree on where an exponent begins."""
+    """At most six decimals, because the languages disagree on when to use an exponent."""
     size = abs(value)
     if size >= 1e9:
         return "a huge number"
@@ -211,7 +212,7 @@ def shown_number(value):
 
 
 def quoted(text):
-    """The text in quotes, cut if it is long."""
+    """Returns the text in quotes, truncated if it is long."""
     return f'"{cut(text)}"'
 
 
@@ -220,22 +221,22 @@ def cut(text):
 
 
 def closest(name):
-    """The field whose name is nearest, if at most a third of its letters differ. Case and separators
-    do not count: `CreditScore` is `credit_score`."""
+    """Returns the field with the nearest name, if at most a third of its letters differ. Case and
+    separators are ignored: `CreditScore` matches `credit_score`."""
     near = [(distance(letters(name), letters(known)), known) for known in NAMES]
     near = [(steps, known) for steps, known in near if steps * 3 <= len(letters(known))]
     return min(near, key=lambda pair: pair[0])[1] if near else None
 
 
 def letters(name):
-    """The first 20 letters: no name is longer."""
+    """Returns the first 20 letters; no field name is longer."""
     kept = [letter for letter in name if letter not in "_- "][:20]
     return [letter.lower() if letter.isascii() else letter for letter in kept]
 
 
 def distance(a, b):
-    """How many letters to insert, delete, replace or swap with the next to make one word of the other."""
-    # steps[i][j]: from the first i letters of a to the first j of b.
+    """Returns the edit distance: letters to insert, delete, replace or swap with the next one."""
+    # steps[i][j]: the distance between the first i letters of a and the first j letters of b.
     steps = [[i + j for j in range(len(b) + 1)] for i in range(len(a) + 1)]
     for i in range(1, len(a) + 1):
         for j in range(1, len(b) + 1):
@@ -252,7 +253,8 @@ _scaling = None
 
 
 def scaling():
-    """Mean and scale of each numeric field in the training data. Read once in the life of an instance."""
+    """Returns the mean and scale of each numeric field in the training data. Read once per
+    instance."""
     global _scaling
     if _scaling is None:
         _scaling = parse_scaling(hostler.asset("scaling"))
@@ -262,7 +264,7 @@ def scaling():
 def parse_scaling(data):
     try:
         value = json.loads(data.decode(), parse_int=float, parse_constant=refuse)
-        # Bounds that no real data reaches, so that no feature is too large for an f32.
+        # Bounds that real data never reaches. They keep every feature in the range of an f32.
         pairs = list(zip(nine(value["mean"], -1e12), nine(value["scale"], 1e-12)))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise hostler.failed(
@@ -272,7 +274,7 @@ def parse_scaling(data):
 
 
 def nine(numbers, low):
-    """Nine numbers from `low` to 1e12, or a ValueError."""
+    """Returns nine numbers from `low` to 1e12, or raises a ValueError."""
     in_bounds = [isinstance(number, float) and low <= number <= 1e12 for number in numbers]
     if not isinstance(numbers, list) or len(numbers) != len(NUMERICS) or not all(in_bounds):
         raise ValueError
@@ -280,7 +282,8 @@ def nine(numbers, low):
 
 
 def features(record, scaling):
-    """Nine scaled numerics, then 1 or 0 for each word. Computed in 64 bits; `struct` rounds them once."""
+    """Returns nine scaled numbers, then 1 or 0 for each value of a category. Computed in 64 bits;
+    `struct` rounds each once."""
     row = [(record[name] - mean) / scale for name, (mean, scale) in scaling.items()]
     for name, words in CATEGORIES.items():
         row += [1.0 if word == record[name] else 0.0 for word in words]
@@ -288,7 +291,8 @@ def features(record, scaling):
 
 
 def occluded(row, name):
-    """The row without what one field says: a numeric is at its mean, a category has no word."""
+    """Returns the row without the information of one field: a numeric field is set to its mean, a
+    category to no value."""
     columns = [*NUMERICS] + [name for name, words in CATEGORIES.items() for _ in words]
     return [0.0 if column == name else feature for column, feature in zip(columns, row)]
 
@@ -297,15 +301,15 @@ def occluded(row, name):
 
 
 def answer(outputs, rows):
-    """From rows of two probabilities, to stay and to leave. If there is more than one row, the others
-    are the record without one field each: what that field contributes is the difference."""
+    """Takes rows of two probabilities, to stay and to leave. The rows after the first are the
+    record without one field each; the difference is what that field contributes."""
     probabilities = hostler.named(outputs, "probabilities")
     expected, got = f"FP32 [{rows},2]", hostler.described(probabilities)
     if expected != got:
         raise hostler.failed(f'tensor "probabilities": expected {expected}, got {got}')
     probability, *others = leaving = hostler.elements(probabilities)[1::2]
     for row, p in enumerate(leaving):
-        # A sum of many trees may be a little over 1.
+        # A sum of many trees can be slightly above 1.
         if not -0.001 <= p <= 1.001:
             raise hostler.failed(f'tensor "probabilities": row {row} is no probability')
 
@@ -324,13 +328,13 @@ def risk(probability):
 
 
 def fixed(value):
-    """Six decimals, halves away from zero, never `-0.000000`. The languages' own formats round halves
-    in different ways."""
+    """Formats with six decimals, rounding halves away from zero, never as `-0.000000`. The
+    languages' own formats round halves differently."""
     millionth = millionths(abs(value))
     sign = "-" if value < 0 and millionth > 0 else ""
     return f"{sign}{millionth // 1000000}.{millionth % 1000000:06}"
 
 
 def millionths(size):
-    """The nearest whole number of millionths; `size` is not negative, and below 1e9."""
+    """Returns the nearest whole number of millionths. `size` is not negative and below 1e9."""
     return math.floor(size * 1e6 + 0.5)

@@ -1,5 +1,6 @@
-"""`plugins/features` in Python, and not side by side: a model that looks users up in a feature store, one after the
-other. Its worker waits with it, so give it an executor with as many workers as requests shall wait at once."""
+"""`plugins/features` in Python, without concurrency: a model that looks users up in a feature
+store, one after the other. A request that waits leaves its worker but keeps an instance of its own.
+"""
 
 import json
 

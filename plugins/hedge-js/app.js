@@ -1,5 +1,5 @@
-// A hedge in ten lines: a second call when the first has no answer after 20 ms. `plugins/hedge` is the one
-// to use; it learns the delay, keeps a budget and looks at errors.
+// A hedge in ten lines: makes a second call when the first has no answer after 20 ms. Use
+// `plugins/hedge` instead in production: it learns the delay, keeps a budget and handles errors.
 
 import * as calls from "../../sdk/js/executor.js";
 import * as hostler from "../../sdk/js/hostler.js";

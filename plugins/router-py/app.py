@@ -1,7 +1,8 @@
-"""`plugins/router` in Python: asks two models at once and joins what they answer. Its config names them: `first` and
-`second` take `x` and give `y`, both FP32 [-1]; `y` of the one is `first` here, that of the other `second`.
+"""`plugins/router` in Python: calls two models concurrently and joins their answers. The config
+keys `first` and `second` name them. Both take `x` and return `y`, FP32 [-1]. The outputs `first`
+and `second` are the `y` of the two models.
 
-The parameter `each_ms` bounds the time of each.
+The parameter `each_ms` limits the time of each call.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ class StreamingModel(concurrent.StreamingModel):
 
 
 async def ask(name, inputs, timeout):
-    """The `y` of the model that the config has under this name."""
+    """Calls the model that the config key `name` names, and returns its `y` as `name`."""
     named = hostler.config(name)
     if named is None:
         raise hostler.failed(f'config lacks "{name}"')

@@ -1,5 +1,6 @@
-// What plugin authors import: constructors for payloads, errors and tensors, and helpers for
-// parameters, assets, config, state, metrics and the log. Those that call models import `executor.js` as well.
+// The module for plugin authors: constructors for payloads, errors and tensors, and helpers for
+// parameters, assets, config, state, metrics and the log. Plugins that call models also import
+// `executor.js`.
 //
 //     import * as hostler from "../../sdk/js/hostler.js";
 //
@@ -18,13 +19,13 @@ import types from "hostler:plugin/types@0.1.0";
 import store from "wasi:config/store@0.2.0-rc.1";
 import logging from "wasi:logging/logging@0.1.0-draft";
 
-// Roles. An exception that is no error of the contract is a fault in the plugin: its stack goes to the
-// log, and the caller gets `failed` with its message.
+// Roles. An exception that is not an error of the contract is a fault in the plugin: its stack goes
+// to the log, and the caller receives `failed` with its message.
 
-// Turns what an application sends into a model's inputs, and its outputs into an answer:
-// `preprocess(request, payload)` gives tensors, `postprocess(request, tensors)` gives a payload.
-// Each call may run in an instance of its own: what postprocess must know of preprocess goes through
-// `request.setNote(bytes)`. A payload is `{ tag: "json" | "bytes" | "tensors", val }`.
+// Turns what an application sends into a model's inputs, and the model's outputs into an answer:
+// `preprocess(request, payload)` returns tensors, `postprocess(request, tensors)` returns a
+// payload. Each call may run in an instance of its own, so pass data from preprocess to postprocess
+// with `request.setNote(bytes)`. A payload is `{ tag: "json" | "bytes" | "tensors", val }`.
 export function transformer({ metadata, preprocess, postprocess }) {
   return {
     metadata: () => metadata?.() ?? null,
@@ -33,18 +34,19 @@ export function transformer({ metadata, preprocess, postprocess }) {
   };
 }
 
-// Is a model itself: `metadata()` gives `{ inputs, outputs }` of `spec`, `predict(request, tensors)`
-// gives tensors. Inputs fit the metadata.
+// A plugin that is itself a model: `metadata()` returns `{ inputs, outputs }` of `spec`,
+// `predict(request, tensors)` returns tensors. The inputs match the metadata.
 export function model({ metadata, predict }) {
   return { metadata, predict: guarded(predict) };
 }
 
-// Beside a model: the names of its inputs that a request may leave out. Without it `predict` always gets all of them.
+// A model's inputs that a request may omit. Without it, `predict` always receives all inputs.
 //
 //     export const optionalInputs = hostler.optionalInputs("b");
 export const optionalInputs = (...names) => ({ names: () => names });
 
-// For `executor.js`, which is a module of its own because only those that call models can import what it imports.
+// Exported for `executor.js`. That is a separate module because only plugins that call models can
+// import the interfaces that it imports.
 export function guarded(call) {
   return (...args) => {
     try {
@@ -56,7 +58,7 @@ export function guarded(call) {
 }
 
 function contractError(thrown) {
-  // The host's own errors, such as that of `Tensor.create`, come wrapped.
+  // Errors of the host, such as those of `Tensor.create`, are wrapped.
   const error = thrown?.payload ?? thrown;
   if (typeof error?.kind === "string") return error;
   log(`${thrown}\n${thrown?.stack ?? ""}`, "error");
@@ -71,18 +73,18 @@ export const tensors = (list) => ({ tag: "tensors", val: list });
 
 // Errors, to be thrown: `throw hostler.invalid("age", "expected a number")`
 
-// Of any kind of the contract, such as `overloaded`.
+// An error of any kind of the contract, such as `overloaded`.
 export const error = (kind, message, field = null) => ({ kind, message, field });
-// The caller's input is wrong at `field`, a path such as `items[3].name`; null if all of it is.
+// The caller's input is wrong at `field`, a path such as `items[3].name`; null for all of it.
 export const invalid = (field, message) => error("invalid-input", message, field);
 // Something that the caller named does not exist.
 export const notFound = (message) => error("not-found", message);
 // A valid request for something that is not offered.
 export const unsupported = (message) => error("unsupported", message);
-// Not the caller's fault.
+// An error that is not the caller's fault.
 export const failed = (message) => error("failed", message);
 
-// Tensors. The datatypes are named as the Open Inference Protocol names them.
+// Tensors. Datatypes have the names of the Open Inference Protocol.
 
 const ARRAYS = {
   BOOL: Uint8Array,
@@ -99,34 +101,35 @@ const ARRAYS = {
   FP64: Float64Array,
 };
 
-// A tensor of a flat list of numbers (64-bit integers may be BigInt), or, for BYTES, of strings and
-// Uint8Arrays.
+// Creates a tensor from a flat list of numbers (64-bit integers may be BigInt), or, for BYTES, of
+// strings and Uint8Arrays.
 export function tensor(name, datatype, shape, elements) {
   const data = datatype === "BYTES" ? joined(elements) : packed(ARRAYS[datatype], elements);
   return types.Tensor.create(name, datatype.toLowerCase(), shape, data);
 }
 
-// The elements of a tensor as a typed array (BigInt for 64-bit integers); of BYTES, as a list of
-// Uint8Arrays.
+// Returns the elements of a tensor as a typed array (BigInt for 64-bit integers); for BYTES, as a
+// list of Uint8Arrays.
 export function elements(tensor) {
   const data = tensor.read(0, tensor.byteLength());
   const datatype = tensor.datatype().toUpperCase();
   return datatype === "BYTES" ? split(data) : new ARRAYS[datatype](data.slice().buffer);
 }
 
-// Name, datatype and shape of an input or output, -1 where a dimension is free.
+// Describes an input or output: name, datatype and shape, with -1 for a free dimension.
 export function spec(name, datatype, shape) {
   return { name, datatype: datatype.toLowerCase(), shape };
 }
 
-// The tensor of that name among a model's outputs. One that is missing is not the caller's fault.
+// Returns the tensor with this name. A missing one is not the caller's fault: the error is
+// `failed`.
 export function named(tensors, name) {
   const found = tensors.find((tensor) => tensor.name() === name);
   if (!found) throw failed(`there is no tensor "${name}"`);
   return found;
 }
 
-// Datatype and shape as an error names them: `FP32 [1,18]`.
+// Formats datatype and shape for an error message: `FP32 [1,18]`.
 export function described(tensor) {
   return `${tensor.datatype().toUpperCase()} [${[...tensor.shape()].join(",")}]`;
 }
@@ -136,7 +139,7 @@ function packed(TypedArray, elements) {
   return new Uint8Array(TypedArray.from(elements, wide ? BigInt : Number).buffer);
 }
 
-// The wire form of BYTES: each element after its length, 4 bytes little-endian.
+// Encodes BYTES elements: each is preceded by its length, 4 bytes little-endian.
 function joined(elements) {
   const parts = elements.map((element) => (typeof element === "string" ? encoded(element) : element));
   const data = new Uint8Array(parts.reduce((sum, part) => sum + 4 + part.length, 0));
@@ -160,29 +163,30 @@ function split(data) {
   return elements;
 }
 
-// Text. There is no TextDecoder in a plugin.
+// Text. A plugin has no TextDecoder.
 
-// The bytes of a text in UTF-8.
+// Encodes a string as UTF-8.
 export function encoded(text) {
   return Uint8Array.from(unescape(encodeURIComponent(text)), (letter) => letter.charCodeAt(0));
 }
 
-// The text of bytes in UTF-8; throws a URIError if they are not.
+// Decodes UTF-8; throws a URIError if the bytes are not UTF-8.
 export function decoded(data) {
   let escapes = "";
   for (const byte of data) escapes += "%" + byte.toString(16).padStart(2, "0");
   return decodeURIComponent(escapes);
 }
 
-// Parameters of a request. One of another type is the caller's fault: its field is `parameters.<name>`.
+// Request parameters. A parameter of another type is the caller's fault: the error is
+// `invalid-input` with the field `parameters.<name>`.
 
-// A boolean parameter, false if the request has none of that name.
+// Returns a boolean parameter, or false if the request has none with this name.
 export const flag = (request, name) => parameter(request, name, "true or false", ["boolean"]) ?? false;
-// A parameter that is a text, or null.
+// Returns a string parameter, or null.
 export const text = (request, name) => parameter(request, name, "a text", ["text"]);
-// A parameter that is a whole number, or null.
+// Returns an integer parameter, or null.
 export const integer = (request, name) => parameter(request, name, "a whole number", ["integer"]);
-// A parameter that is a number, whole or not, or null.
+// Returns a number parameter, integer or not, or null.
 export const number = (request, name) => parameter(request, name, "a number", ["number", "integer"]);
 
 function parameter(request, name, expected, kinds) {
@@ -194,9 +198,9 @@ function parameter(request, name, expected, kinds) {
   return found.val;
 }
 
-// What the manifest gives the plugin, and the log.
+// Assets and config of the manifest, and the log.
 
-// The bytes of an asset. One that is not there is the operator's fault, not the caller's.
+// Returns the bytes of an asset. A missing asset is the operator's fault, not the caller's.
 export function asset(name) {
   try {
     return assets.read(name, 0, assets.size(name));
@@ -205,35 +209,39 @@ export function asset(name) {
   }
 }
 
-// The value of a key, null if the manifest has none.
+// Returns the value of a key, or null if the manifest does not set it.
 export function config(key) {
   return store.get(key);
 }
 
-// What the plugin remembers across requests, instances and swaps: `state.get(key)`, `.set(key, bytes, ttlMs)`,
-// `.delete(key)`, `.getTensors(key)`, `.setTensors(key, tensors, ttlMs)`, `.add(counter, delta)`,
-// `.compareExchange(counter, expected, value)`, which throws the value that is there as `payload`.
+// Data that the plugin keeps across requests, instances and swaps: `state.get(key)`, `.set(key,
+// bytes, ttlMs)`, `.delete(key)`, `.getTensors(key)`, `.setTensors(key, tensors, ttlMs)`,
+// `.add(counter, delta)`, `.compareExchange(counter, expected, value)`, which throws the current
+// value as `payload`.
 export { state };
 
-// Numbers for the operator: adds to `hostler_plugin_events_total{plugin, name}`, or sets
-// `hostler_plugin_value{plugin, name}`.
+// Metrics for the operator: `count` adds to `hostler_plugin_events_total{plugin, name}`, `gauge`
+// sets `hostler_plugin_value{plugin, name}`.
 export const count = (name, by = 1) => metrics.count(name, by);
 export const gauge = (name, value) => metrics.set(name, value);
 
-// With a help text and labels; whatever is too much is an error. They belong to the plugin: whoever makes one of the
-// same name gets the same one. `values` are those of the labels, in their order. Make them in a call, not at the top of
-// the module: that runs when the plugin is built.
+// Metrics with a help text and labels; exceeding a limit is an error. They belong to the plugin:
+// creating one that exists returns the same metric. `values` are the values of the labels, in their
+// order. Create metrics in a call, not at the top of the module, which runs when the plugin is
+// built.
 
-// What only grows: `hostler_plugin_counter_<name>_total{plugin, …}`: `.add(values, by)`.
+// A value that only increases, `hostler_plugin_counter_<name>_total{plugin, …}`: `.add(values,
+// by)`.
 export const counter = (name, help, labels = []) => metrics.Counter.create(name, help, labels);
-// What goes up and down: `hostler_plugin_gauge_<name>{plugin, …}`: `.set(values, value)`, `.add(values, by)`.
+// A value that can increase and decrease, `hostler_plugin_gauge_<name>{plugin, …}`: `.set(values,
+// value)`, `.add(values, by)`.
 export const gaugeOf = (name, help, labels = []) => metrics.Gauge.create(name, help, labels);
-// How values are spread: `hostler_plugin_histogram_<name>_bucket{plugin, le, …}`, `…_sum`, `…_count`:
-// `.observe(values, value)`. Buckets are upper bounds, rising.
+// A distribution of values, `hostler_plugin_histogram_<name>_bucket{plugin, le, …}`, `…_sum`,
+// `…_count`: `.observe(values, value)`. Buckets are upper bounds in ascending order.
 export const histogram = (name, help, buckets, labels = []) =>
   metrics.Histogram.create(name, help, labels, Float64Array.from(buckets));
 
-// A line for the host's log: debug, info, warn or error.
+// Writes a line to the host's log, at level debug, info, warn or error.
 export function log(message, level = "info") {
   logging.log(level, "", message);
 }

@@ -1,4 +1,5 @@
-"""What authors of streaming models import beside `hostler_plugin`: the role, waiting, and calls to models.
+"""The module for authors of streaming models, in addition to `hostler_plugin`: the role, waiting,
+and calls to models.
 
     import asyncio
     import hostler_concurrent as concurrent
@@ -14,10 +15,11 @@
                 await concurrent.sleep(0.01)
                 await responses.send([hostler.tensor("n", "INT32", [1], [n])])
 
-All requests share one instance and one thread: nothing runs in parallel, and one that computes keeps all
-others waiting. A request waits for the host only, that is for what this module gives. `asyncio.gather`,
-`asyncio.TaskGroup` and cancelling tasks work as ever within one request. Timers of asyncio are not there, and its
-locks, events and queues wake nobody in another request.
+All requests share one instance and one thread: nothing runs in parallel, and a request that
+computes without a pause blocks all others. A request can wait only for the host, that is, with the
+functions of this module. Within one request, `asyncio.gather`, `asyncio.TaskGroup` and the
+cancellation of tasks work as usual. Timers of asyncio are not available. Its locks, events and
+queues do not wake a waiter in another request.
 """
 
 import asyncio
@@ -33,11 +35,12 @@ from wit_world.imports.types import Tensor
 
 
 class StreamingModel(exports.StreamingModel):
-    """Is a model whose requests wait side by side in one long-lived instance, each with 0..n responses or
-    with exactly one. What is in `self` lives as long as the instance does.
+    """A model whose requests run concurrently in one long-lived instance, each with 0..n responses
+    or with exactly one. Data in `self` lives as long as the instance.
 
-    Any exception of `execute` ends the responses of its own request only: an error of `hostler_plugin` as it
-    is, others as `failed` with their text, and with their traceback in the host's log.
+    An exception in `execute` ends only the responses of its own request. An error of
+    `hostler_plugin` is returned as it is; any other exception becomes `failed` with its text, and
+    its traceback is written to the host's log.
     """
 
     def __init_subclass__(cls):
@@ -51,35 +54,36 @@ class StreamingModel(exports.StreamingModel):
         """Called once for each instance. An error means that the plugin cannot be used."""
 
     def metadata(self):
-        """Called once, at load, after `initialize`: a `StreamingMetadata`."""
+        """Returns a `StreamingMetadata`. Called once, at load, after `initialize`."""
         raise NotImplementedError
 
     async def execute(self, request, inputs, responses):
-        """Called for each request, with inputs that fit the metadata, while earlier ones may still wait.
-        `await responses.send(tensors)` sends one response; returning ends them."""
+        """Called for each request, with inputs that match the metadata, while earlier ones may
+        still wait. `await responses.send(tensors)` sends one response; returning ends the
+        responses."""
         raise NotImplementedError
 
     def ready(self):
-        """Whether requests make sense now."""
+        """Returns whether the model can serve requests now."""
         return True
 
     async def finalize(self):
-        """Called once for each instance that ends in order, after its last request."""
+        """Called once for each instance that ends normally, after its last request."""
 
 
 async def sleep(seconds):
-    """Waits for that long. Fails early when nobody waits any more for the request that it is called for."""
+    """Waits for this long. Fails early if the request that it belongs to has ended."""
     await _host(clock.sleep(_micros(seconds)))
 
 
 def model(name, version=None):
-    """A model that can be called, for the request that it is asked for; without a version the only one, or
-    what the routing rule gives this request."""
+    """Returns a model for the current request. Without a version, returns the only version or the
+    one that the routing rule chooses for this request."""
     return Model(models.get(name, version))
 
 
 class Model:
-    """A model that can be called, until the request ends."""
+    """A model that can be called until the request ends."""
 
     def __init__(self, callable):
         self._callable = callable
@@ -91,21 +95,22 @@ class Model:
         return self._callable.version()
 
     def is_streaming(self):
-        """Whether it has 0..n responses, not exactly one."""
+        """Returns whether the model has 0..n responses instead of exactly one."""
         return self._callable.streaming()
 
     async def call(self, inputs, timeout=None):
-        """Waits for the one response, for `timeout` seconds at most if given: a list of tensors."""
+        """Calls the model and returns its one response, a list of tensors. Waits for at most
+        `timeout` seconds, if given."""
         return await _host(self._callable.call(_tensors(inputs), _micros(timeout)))
 
     def stream(self, inputs, timeout=None):
-        """Begins a call: an asynchronous iterator over its responses. An error such as `overloaded`, raised
-        at once, says that it was not admitted."""
+        """Starts a call and returns an asynchronous iterator over its responses. An error such as
+        `overloaded`, raised immediately, means that the call was not admitted."""
         return _responses(self._callable.start(_tensors(inputs), _micros(timeout)))
 
 
 async def _responses(invocation):
-    # Not closed here: it may be in use until a call that was left behind has ended.
+    # The invocation is not closed here: an abandoned call to `next` may use it until it has ended.
     while (response := await _host(invocation.next())) is not None:
         if isinstance(response, Err):
             raise response
@@ -113,19 +118,20 @@ async def _responses(invocation):
 
 
 class Responses:
-    """Where the responses to a request go."""
+    """The destination of the responses to a request."""
 
     def __init__(self, sink):
         self._sink = sink
 
     async def send(self, outputs):
-        """Sends one response; waits while the caller is behind. Fails when nobody waits any more."""
+        """Sends one response. Waits while the client is slow to read. Fails if the request has
+        ended."""
         await _host(self._sink.send(_tensors(outputs)))
 
 
 async def _host(call):
-    """Waits for the host in a task of its own. If the waiter is cancelled, the call ends by itself: it cannot
-    be taken back, and the task of the component must not end before it has."""
+    """Awaits a host call in a task of its own. If the waiter is cancelled, the host call continues
+    until it ends: it cannot be cancelled, and the component's task must not end before it."""
     outcome = asyncio.get_running_loop().create_future()
 
     async def run():
@@ -143,7 +149,8 @@ async def _host(call):
 
 
 def _guarded(function):
-    """An exception that gets as far as componentize-py ends the instance, and all its requests."""
+    """Wraps a function so that no exception reaches componentize-py, which would end the instance
+    and all its requests."""
 
     async def guarded(*arguments):
         try:
@@ -179,7 +186,7 @@ def _finalize(function):
 
 
 def _tensors(values):
-    """Looked at here, so that anything else is an exception of Python with a text that says what was wrong."""
+    """Checks the types here, so that a wrong one raises a Python exception that names it."""
     values = list(values)
     for value in values:
         if not isinstance(value, Tensor):
@@ -192,11 +199,11 @@ def _micros(seconds):
 
 
 def _no_timers(*arguments, **options):
-    raise NotImplementedError("timers of asyncio: use hostler_concurrent.sleep, or the timeout of a call")
+    raise NotImplementedError("asyncio timers are not available: use hostler_concurrent.sleep, or the timeout of a call")
 
 
 def _unhandled(context):
-    """What a task that nobody awaits has raised is no reason to end the instance."""
+    """Logs the exception of a task that is never awaited, instead of ending the instance."""
     error = context.get("exception")
     log(f"{context.get('message', 'a task failed')}: {error!r}", "WARN")
 

@@ -1,10 +1,11 @@
-"""Asking HTTP servers: those that the manifest allows under `[plugins.<name>.http]`.
+"""Calls to the HTTP servers that the manifest allows under `[plugins.<name>.http]`.
 
     import hostler_http
 
     answer = hostler_http.fetch("https://features.internal:8080/users/7", headers={"accept": "application/json"})
 
-A module of its own, because importing it adds an import to the component. The call blocks, and its worker with it.
+This is a separate module, because importing it adds an import to the component. A call blocks the
+current request; the guest leaves its worker while it waits.
 """
 
 from componentize_py_types import Err
@@ -16,16 +17,18 @@ __all__ = ["HttpResponse", "fetch", "success"]
 
 
 def fetch(url, method="GET", headers=(), body=b"", seconds=None):
-    """Asks a server: an answer with `status`, `headers` (a list of pairs, names in lower case) and `body` (bytes),
-    whatever the status; redirects are not followed. `headers` is a dict or a list of pairs. Gives up after so many
-    seconds, if the manifest does not before. Raises the contract's error where there is no answer."""
+    """Sends a request and returns a response with `status`, `headers` (a list of pairs, names in
+    lower case) and `body` (bytes), with any status; redirects are not followed. `headers` is a dict
+    or a list of pairs. The call fails after `seconds`, or earlier if the manifest's timeout is
+    shorter. Raises the contract's error if there is no response."""
     pairs = list(headers.items() if isinstance(headers, dict) else headers)
     milliseconds = None if seconds is None else max(0, round(seconds * 1000))
     return http.fetch(HttpRequest(method, url, pairs, bytes(body), milliseconds))
 
 
 def success(answer):
-    """The answer if its status is 2xx; else an error that is not the caller's fault is raised."""
+    """Returns the response if its status is 2xx; otherwise raises an error that is not the caller's
+    fault."""
     if 200 <= answer.status <= 299:
         return answer
     raise Err(Error(ErrorKind.FAILED, f"the server answered with status {answer.status}", None))

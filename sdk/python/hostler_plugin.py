@@ -1,7 +1,8 @@
-"""What plugin authors import: the contract's types under short names, and helpers for tensors, errors,
-parameters, assets, config, calls to models, state, metrics and the log.
+"""The module for plugin authors: the contract's types under short names, and helpers for tensors,
+errors, parameters, assets, config, calls to models, state, metrics and the log.
 
-A plugin is a module with a class `Transformer`, `Model` or `Executor` that derives from the one here:
+A plugin is a module with a class `Transformer`, `Model` or `Executor` that derives from the one
+here:
 
     import hostler_plugin as hostler
 
@@ -13,7 +14,8 @@ A plugin is a module with a class `Transformer`, `Model` or `Executor` that deri
         def predict(self, request, inputs):
             return inputs
 
-It imports nothing but `struct`: what a component imports, every fresh instance carries.
+It imports only `struct`, because every fresh instance contains all modules that a component
+imports.
 """
 
 import struct
@@ -40,85 +42,90 @@ from wit_world.imports.types import (
 try:
     from wit_world.imports import callables, models
 except ImportError:
-    callables = models = None  # It calls no models.
+    callables = models = None  # The plugin calls no models.
 
 
 class Transformer:
-    """Turns what an application sends into a model's inputs, and its outputs into an answer.
+    """Turns what an application sends into a model's inputs, and the model's outputs into an
+    answer.
 
-    Each call may run in an instance of its own: what `postprocess` must know of `preprocess` goes
-    through `request.set_note`. A payload is a `Json`, `Bytes` or `Tensors`, with its `value`.
+    Each call may run in an instance of its own, so pass data from `preprocess` to `postprocess`
+    with `request.set_note`. A payload is a `Json`, `Bytes` or `Tensors`, with its `value`.
     """
 
     def metadata(self):
-        """Called once, at load: None if callers should see the model's own inputs and outputs."""
+        """Returns the metadata for callers, or None if they should see the model's own inputs and
+        outputs. Called once, at load."""
         return None
 
     def preprocess(self, request, input):
-        """Called once for each request: a payload to a list of tensors."""
+        """Turns a payload into a list of tensors. Called once for each request."""
         raise NotImplementedError
 
     def postprocess(self, request, outputs):
-        """Called once for each response of the model: a list of tensors to a payload."""
+        """Turns a list of tensors into a payload. Called once for each response of the model."""
         raise NotImplementedError
 
 
 class Model:
-    """Is a model itself."""
+    """A plugin that is itself a model."""
 
     def metadata(self):
-        """Called once, at load: a `ModelMetadata` of two lists of `spec`."""
+        """Returns a `ModelMetadata` of two lists of `spec`. Called once, at load."""
         raise NotImplementedError
 
     def predict(self, request, inputs):
-        """Called once for each request, with inputs that fit the metadata: tensors to tensors."""
+        """Turns inputs, which match the metadata, into outputs. Called once for each request."""
         raise NotImplementedError
 
 
 class OptionalInputs:
-    """Beside a `Model`: the inputs that a request may leave out. Without it `predict` always gets all of them."""
+    """Lists inputs that a request may omit. Without it, `predict` always receives all inputs."""
 
     def names(self):
-        """Called once, at load: a list of names of inputs in the model's metadata."""
+        """Returns a list of names of inputs in the model's metadata. Called once, at load."""
         raise NotImplementedError
 
 
 class Executor:
-    """Decides how a model is called: again, twice at once, from a cache, another one instead.
+    """Decides how a model is called, for example again, twice concurrently, from a cache, or
+    another model instead.
 
-    `model` is what `get_model` gives as well; see there. It is of no use after the request.
+    `model` has the methods that `get_model` describes. It must not be used after the request.
     """
 
     def submit(self, request, inputs, model):
-        """Called once for each request: tensors to tensors. It may wait; each request has an instance."""
+        """Turns inputs into outputs, and may wait: each request has an instance of its own."""
         raise NotImplementedError
 
     def submit_batch(self, requests, inputs, model):
-        """Called once for each batch: a list of `Ok(tensors)` or `Err(Error(...))`, one for each request.
-        The error `unsupported`, the default, makes the host call `submit` for each."""
-        raise unsupported("batches are called one by one")
+        """Returns `Ok(tensors)` or `Err(Error(...))` for each request of a batch. If it raises
+        `unsupported`, as by default, the host calls `submit` for each request."""
+        raise unsupported("this executor does not implement submit_batch")
 
 
-# Calls to models, in blocking style: only this request waits. A source that calls models names `get_model`, by
-# which `cargo xtask plugin` knows that it needs them.
+# Calls to models, in blocking style: only the current request waits. `cargo xtask plugin` looks for
+# `get_model` in the source to find out whether a plugin calls models.
 
 
 def get_model(model, version=None):
-    """A model; without a version the only one, or what the routing rule gives this request.
+    """Returns a model. Without a version, returns the only version or the one that the routing rule
+    chooses for this request.
 
-    It has `model()`, `version()`, `streaming()`, `call(inputs)`, which waits and gives tensors or raises the
-    call's error, and `start(inputs)`, which gives an invocation. Leaving its `with` block cancels it.
+    It has `model()`, `version()`, `streaming()`, `call(inputs)`, which waits and returns tensors or
+    raises the call's error, and `start(inputs)`, which returns an invocation. Leaving the `with`
+    block of an invocation cancels it.
     """
     return models.get(model, version)
 
 
 def call_within(model, inputs, seconds):
-    """Calls a model and waits for that long at most; then the error is `deadline`."""
+    """Calls a model and waits for at most `seconds`; after that the error is `deadline`."""
     return model.call_within(inputs, _micros(seconds))
 
 
 def responses(invocation):
-    """The responses of a started call, one after the other; an error is raised."""
+    """Yields the responses of a started call one after the other; raises its error."""
     while True:
         match invocation.next():
             case Ok(tensors):
@@ -130,28 +137,29 @@ def responses(invocation):
 
 
 def wait_any(invocations, seconds=None):
-    """Waits until one of them has a response or has ended: its place in the list; None after that many seconds."""
+    """Waits until one has a response or has ended; returns its index, or None after `seconds`."""
     return callables.wait_any(invocations, None if seconds is None else _micros(seconds))
 
 
 def outcome(invocation):
-    """Waits for the end of a call: its tensors, or its error is raised. Once for each call."""
+    """Waits for the end of a call and returns its tensors or raises its error. Once for each call.
+    """
     callables.wait_any([invocation], None)
     match invocation.outcome():
         case Ok(tensors):
             return tensors
         case Err() as err:
             raise err
-    raise failed("the outcome of this call was taken before")
+    raise failed("the outcome of this call was already taken")
 
 
 def sleep(seconds):
-    """Waits for that long."""
+    """Waits for this long."""
     callables.wait_any([], _micros(seconds))
 
 
 def answer(outputs):
-    """Answers the request now, and goes on: nobody waits for what comes after this. For executors."""
+    """Answers the request now and continues; the client does not wait further. For executors."""
     callables.answer(outputs)
 
 
@@ -168,7 +176,8 @@ def error(kind, message, field=None):
 
 
 def invalid(field, message):
-    """The caller's input is wrong at `field`, a path such as `items[3].name`; None if all of it is."""
+    """The caller's input is wrong at `field`, a path such as `items[3].name`; None for all of it.
+    """
     return error(ErrorKind.INVALID_INPUT, message, field)
 
 
@@ -183,11 +192,11 @@ def unsupported(message):
 
 
 def failed(message):
-    """Not the caller's fault."""
+    """An error that is not the caller's fault."""
     return error(ErrorKind.FAILED, message)
 
 
-# Tensors: the datatypes are named as the Open Inference Protocol names them.
+# Tensors. Datatypes have the names of the Open Inference Protocol.
 
 _FORMATS = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h",
@@ -196,7 +205,7 @@ _FORMATS = {
 
 
 def tensor(name, datatype, shape, elements):
-    """A tensor of a flat list of numbers, booleans, or (`BYTES`) strings and bytes."""
+    """Creates a tensor from a flat list of numbers, booleans, or (`BYTES`) strings and bytes."""
     if datatype == "BYTES":
         data = b"".join(_element(element) for element in elements)
     else:
@@ -205,7 +214,7 @@ def tensor(name, datatype, shape, elements):
 
 
 def elements(tensor):
-    """The elements of a tensor as a flat list; of `BYTES`, as bytes."""
+    """Returns the elements of a tensor as a flat list; for `BYTES`, as bytes."""
     datatype = tensor.datatype().name
     data = tensor.read(0, tensor.byte_length())
     if datatype == "BYTES":
@@ -215,12 +224,12 @@ def elements(tensor):
 
 
 def spec(name, datatype, shape):
-    """Name, datatype and shape of an input or output, -1 where a dimension is free."""
+    """Describes an input or output: name, datatype and shape, with -1 for a free dimension."""
     return TensorSpec(name, Datatype[datatype], shape)
 
 
 def named(tensors, name):
-    """The tensor of that name among a model's outputs. One that is missing is not the caller's fault."""
+    """Returns the tensor with this name. A missing one is not the caller's fault: `failed`."""
     for tensor in tensors:
         if tensor.name() == name:
             return tensor
@@ -228,7 +237,7 @@ def named(tensors, name):
 
 
 def described(tensor):
-    """Datatype and shape as an error names them: `FP32 [1,18]`."""
+    """Formats datatype and shape for an error message: `FP32 [1,18]`."""
     shape = ",".join(str(dimension) for dimension in tensor.shape())
     return f"{tensor.datatype().name} [{shape}]"
 
@@ -247,26 +256,27 @@ def _split(data):
     return result
 
 
-# Parameters of a request. One of another type is the caller's fault: its field is `parameters.<name>`.
+# Request parameters. A parameter of another type is the caller's fault: the error is
+# `invalid-input` with the field `parameters.<name>`.
 
 
 def flag(request, name):
-    """A boolean parameter, False if the request has none of that name."""
+    """Returns a boolean parameter, or False if the request has none with this name."""
     return _parameter(request, name, "true or false", Parameter_Boolean) or False
 
 
 def text(request, name):
-    """A parameter that is a text, or None."""
+    """Returns a string parameter, or None."""
     return _parameter(request, name, "a text", Parameter_Text)
 
 
 def integer(request, name):
-    """A parameter that is a whole number, or None."""
+    """Returns an integer parameter, or None."""
     return _parameter(request, name, "a whole number", Parameter_Integer)
 
 
 def number(request, name):
-    """A parameter that is a number, whole or not, or None."""
+    """Returns a number parameter, integer or not, or None."""
     return _parameter(request, name, "a number", Parameter_Number, Parameter_Integer)
 
 
@@ -279,11 +289,11 @@ def _parameter(request, name, expected, *kinds):
     return parameter.value
 
 
-# What the manifest gives the plugin, and the log.
+# Assets and config of the manifest, and the log.
 
 
 def asset(name):
-    """The bytes of an asset. One that is not there is the operator's fault, not the caller's."""
+    """Returns the bytes of an asset. A missing asset is the operator's fault, not the caller's."""
     try:
         return assets.read(name, 0, assets.size(name))
     except Err as err:
@@ -291,7 +301,7 @@ def asset(name):
 
 
 def config(key):
-    """The value of a key, None if the manifest has none."""
+    """Returns the value of a key, or None if the manifest does not set it."""
     try:
         return store.get(key)
     except Err as err:
@@ -299,8 +309,8 @@ def config(key):
 
 
 def config_number(key, default, low, high):
-    """A number under a key of the config, whole if the default is. One outside of its bounds is the
-    operator's fault."""
+    """Returns the number under a key of the config, as an integer if the default is one. A value
+    out of bounds is the operator's fault."""
     value = config(key)
     if value is None:
         return default
@@ -313,10 +323,11 @@ def config_number(key, default, low, high):
     return parsed
 
 
-# What the plugin remembers across requests, instances and swaps, and numbers for the operator. All of
-# `wit/hostler.wit` is there: `hostler.state.get(key)`, `.set(key, value, ttl_ms)`, `.delete(key)`,
-# `.get_tensors(key)`, `.set_tensors(key, tensors, ttl_ms)`, `.add(counter, delta)` and
-# `.compare_exchange(counter, expected, new)`, which raises an `Err` of the value that is there.
+# Data that the plugin keeps across requests, instances and swaps, and metrics for the operator. All
+# functions of `wit/hostler.wit` are available: `hostler.state.get(key)`, `.set(key, value,
+# ttl_ms)`, `.delete(key)`, `.get_tensors(key)`, `.set_tensors(key, tensors, ttl_ms)`,
+# `.add(counter, delta)` and `.compare_exchange(counter, expected, new)`, which raises an `Err` of
+# the current value.
 
 
 def count(name, by=1):
@@ -330,20 +341,21 @@ def gauge(name, value):
 
 
 class Counter:
-    """What only grows: `hostler_plugin_counter_<name>_total{plugin, ...}`. It belongs to the plugin: whoever makes one of
-    the same name gets the same one. Whatever is too much is an error, as in `Gauge` and `Histogram`. Make it in a
-    call, not at the top of the module: that runs when the plugin is built."""
+    """A value that only increases: `hostler_plugin_counter_<name>_total{plugin, ...}`. It belongs
+    to the plugin: creating one that exists returns the same metric. Exceeding a limit is an error,
+    as in `Gauge` and `Histogram`. Create metrics in a call, not at the top of the module, which
+    runs when the plugin is built."""
 
     def __init__(self, name, help, labels=()):
         self._metric = metrics.Counter.create(name, help, list(labels))
 
     def add(self, values=(), by=1):
-        """`values` are those of the labels, in their order."""
+        """`values` are the values of the labels, in their order."""
         self._metric.add([str(value) for value in values], by)
 
 
 class Gauge:
-    """What goes up and down: `hostler_plugin_gauge_<name>{plugin, ...}`."""
+    """A value that can increase and decrease: `hostler_plugin_gauge_<name>{plugin, ...}`."""
 
     def __init__(self, name, help, labels=()):
         self._metric = metrics.Gauge.create(name, help, list(labels))
@@ -357,8 +369,8 @@ class Gauge:
 
 
 class Histogram:
-    """How values are spread: `hostler_plugin_histogram_<name>_bucket{plugin, le, ...}`, `..._sum`, `..._count`. Buckets
-    are upper bounds, rising."""
+    """A distribution of values: `hostler_plugin_histogram_<name>_bucket{plugin, le, ...}`,
+    `..._sum`, `..._count`. Buckets are upper bounds in ascending order."""
 
     def __init__(self, name, help, buckets, labels=()):
         self._metric = metrics.Histogram.create(name, help, list(labels), list(buckets))
@@ -368,5 +380,5 @@ class Histogram:
 
 
 def log(message, level="INFO"):
-    """A line for the host's log: DEBUG, INFO, WARN or ERROR."""
+    """Writes a line to the host's log, at level DEBUG, INFO, WARN or ERROR."""
     logging.log(logging.Level[level], "", message)

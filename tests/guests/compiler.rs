@@ -6,7 +6,7 @@ use hostler::cancel::Cancel;
 use hostler::config::PluginLimits;
 use hostler::error::Kind;
 use hostler::metrics::Metrics;
-use hostler::plugin::{Grant, Plugin};
+use hostler::plugin::{Plugin, PluginSpec};
 use serde_json::json;
 use std::fmt::Write;
 use std::process::{Child, Command, Stdio};
@@ -276,7 +276,7 @@ fn an_abandoned_compile_ends_at_once() {
     let cancel = Cancel::default();
     let load = || {
         let limits = PluginLimits::default();
-        let grant = Grant::new("slow".into(), limits, &engine, &metrics);
+        let grant = PluginSpec::new("slow".into(), limits, &engine, &metrics);
         Plugin::load(&engine, grant, &slow(), &metrics, &cancel).map(drop)
     };
     std::thread::scope(|scope| {

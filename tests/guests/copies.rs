@@ -6,12 +6,12 @@ use hostler::cancel::Cancel;
 use hostler::config::{Instances, PluginLimits};
 use hostler::error::Result;
 use hostler::executor::{
-    BoxFuture, Call, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, Order,
-    PoolConfig, SessionConfig, Sink, Source, ThreadPoolExecutor,
+    BoxFuture, Call, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, PoolConfig,
+    Priority, SessionConfig, Sink, Source, ThreadPoolExecutor,
 };
 use hostler::metrics::Metrics;
-use hostler::plugin::{Grant, Plugin};
-use hostler::predict::{Context, Datatype, Metadata, Models, Payload, Target, Tensor, TensorSpec};
+use hostler::plugin::{Plugin, PluginSpec};
+use hostler::predict::{CallContext, Datatype, Metadata, Models, Payload, Target, Tensor, TensorSpec};
 use std::sync::{Arc, Mutex};
 
 /// 600 KB.
@@ -45,7 +45,7 @@ impl Callable for Witness {
 
     fn call<'a>(
         &'a self,
-        _: &'a Arc<Context>,
+        _: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         _: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
@@ -62,7 +62,7 @@ struct Everywhere {
 }
 
 impl Models for Everywhere {
-    fn target(&self, model: &str, _: Option<&str>, _: &Context) -> Result<Arc<dyn Target>> {
+    fn target(&self, model: &str, _: Option<&str>, _: &CallContext) -> Result<Arc<dyn Target>> {
         Ok(Arc::new(ModelTarget {
             model: model.into(),
             version: "1".into(),
@@ -72,7 +72,7 @@ impl Models for Everywhere {
             runs: None,
             timeout: None,
             below: false,
-            order: Order::New,
+            order: Priority::New,
         }))
     }
 }
@@ -90,7 +90,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
     let pool = PoolConfig { workers: 1, queue: 8 };
     let inner = ThreadPoolExecutor::start("inner", pool, sessions, None, runtime.handle(), &metrics).unwrap();
     let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
-    let grant = Grant::new("pass".into(), limits, &engine, &metrics);
+    let grant = PluginSpec::new("pass".into(), limits, &engine, &metrics);
     let wasm = std::fs::read(plugin("pass")).unwrap();
     let guest = Arc::new(
         Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default())
@@ -106,13 +106,13 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
         let model = Arc::new(Witness { metadata, holds_thread, seen: Mutex::default() });
         let input = large("x");
         let call = Call {
-            context: Arc::new(Context::new("id".into(), "m".into(), "1".into(), None)),
+            context: Arc::new(CallContext::new("id".into(), "m".into(), "1".into(), None)),
             input: Payload::Tensors(vec![input.clone()]),
             transformer: None,
             callable: Arc::clone(&model) as _,
             batching: None,
             runs: None,
-            order: Order::New,
+            order: Priority::New,
         };
         let mut responses = custom.submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();
@@ -132,7 +132,7 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
         Arc::new(ThreadPoolExecutor::start(name, pool, sessions, None, runtime.handle(), &metrics).unwrap())
     };
     let executors = [pool("own"), pool("other")];
-    let mut grant = Grant::new("caller".into(), PluginLimits::default(), &engine, &metrics);
+    let mut grant = PluginSpec::new("caller".into(), PluginLimits::default(), &engine, &metrics);
     grant.config.insert("to".into(), "called".into());
     let wasm = std::fs::read(plugin("caller")).unwrap();
     let guest = runtime
@@ -143,7 +143,7 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
     for executor in &executors {
         let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("y")], streaming: false };
         let model = Arc::new(Witness { metadata, holds_thread: true, seen: Mutex::default() });
-        let mut context = Context::new("id".into(), "m".into(), "1".into(), None);
+        let mut context = CallContext::new("id".into(), "m".into(), "1".into(), None);
         let models = Everywhere { executor: Arc::clone(executor), model: Arc::clone(&model) };
         context.models = Some(Arc::new(models));
         let input = large("x");
@@ -154,7 +154,7 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
             callable: Arc::clone(&callable),
             batching: None,
             runs: None,
-            order: Order::New,
+            order: Priority::New,
         };
         let mut responses = executors[0].submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

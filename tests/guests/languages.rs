@@ -6,8 +6,8 @@ use hostler::cancel::Cancel;
 use hostler::config::{Instances, PluginLimits};
 use hostler::error::{Error, Kind};
 use hostler::metrics::Metrics;
-use hostler::plugin::{Engine, Grant, Plugin, Transformer};
-use hostler::predict::{Context, Datatype, JsonText, Payload, Tensor, parameter};
+use hostler::plugin::{Engine, Plugin, PluginSpec, Transformer};
+use hostler::predict::{CallContext, Datatype, JsonText, Payload, Tensor, parameter};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl Bench {
         let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
         let assets = [("scaling".to_owned(), scaling.to_owned().into())].into();
         let metrics = Metrics::new();
-        let mut grant = Grant::new(language.into(), limits, &self.engine, &metrics);
+        let mut grant = PluginSpec::new(language.into(), limits, &self.engine, &metrics);
         grant.assets = assets;
         let wasm = std::fs::read(crate::support::plugin(language)).unwrap();
         let plugin = Plugin::load(&self.engine, grant, &wasm, &metrics, &Cancel::default()).unwrap();
@@ -42,8 +42,8 @@ impl Bench {
     }
 }
 
-fn context(case: &Value) -> Arc<Context> {
-    let mut context = Context::new("case".into(), "bankchurn".into(), "1".into(), None);
+fn context(case: &Value) -> Arc<CallContext> {
+    let mut context = CallContext::new("case".into(), "bankchurn".into(), "1".into(), None);
     for (name, value) in case["parameters"].as_object().into_iter().flatten() {
         context.parameters.push((name.clone(), parameter(name, value).unwrap()));
     }
@@ -102,7 +102,7 @@ fn preprocess_gives_the_same_tensors_and_errors() {
             let name = format!("{language}: {}", case["name"]);
             let payload = input(case);
             let context = context(case);
-            let outcome = bench.runtime.block_on(transformer.visit().preprocess(&context, payload.clone()));
+            let outcome = bench.runtime.block_on(transformer.session().preprocess(&context, payload.clone()));
             match (outcome, &case["error"], &case["rows"]) {
                 (Err(error), expected @ Value::Object(_), _) => assert_error(&name, expected, &error),
                 (Ok(made), Value::Null, Value::Array(rows)) => {
@@ -132,7 +132,7 @@ fn postprocess_gives_the_same_answers_and_errors() {
             let name = format!("{language}: {}", case["name"]);
             let outputs = tensors(&case["outputs"]);
             let outcome =
-                bench.runtime.block_on(transformer.visit().postprocess(&context(case), outputs.clone()));
+                bench.runtime.block_on(transformer.session().postprocess(&context(case), outputs.clone()));
             match (outcome, case["answer"].as_str()) {
                 (Ok(Payload::Json(text)), Some(answer)) => assert_eq!(text.as_str(), answer, "{name}"),
                 (Ok(Payload::Tensors(made)), None) => assert_eq!(made, outputs, "{name}"),
@@ -151,7 +151,7 @@ fn a_bad_asset_is_the_same_error() {
         for case in cases["bad_scalings"].as_array().unwrap() {
             let transformer = bench.transformer(language, case["text"].as_str().unwrap());
             let payload = Payload::Json(JsonText::parse(good.clone().into()).unwrap());
-            let error = bench.runtime.block_on(transformer.visit().preprocess(&context(case), payload));
+            let error = bench.runtime.block_on(transformer.session().preprocess(&context(case), payload));
             assert_error(
                 &format!("{language}: {}", case["name"]),
                 &cases["bad_scaling_error"],

@@ -3,12 +3,12 @@
 use hostler::error::Result;
 use hostler::executor::pipeline::{Binding, PipelineModel, StepMetrics, StepRoute, StepTarget};
 use hostler::executor::{
-    BoxFuture, Call, Callable, Executor, ModelTarget, Order, PipelineExecutor, PoolConfig, SessionConfig,
+    BoxFuture, Call, Callable, Executor, ModelTarget, PipelineExecutor, PoolConfig, Priority, SessionConfig,
     Sink, Source, ThreadPoolExecutor,
 };
 use hostler::graph::{Graph, Member, Source as From, Step, StepModel, compile};
 use hostler::metrics::Metrics;
-use hostler::predict::{Context, Datatype, Metadata, Payload, Service, Tensor, TensorSpec};
+use hostler::predict::{CallContext, Datatype, Metadata, Payload, Service, Tensor, TensorSpec};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Callable for Witness {
 
     fn call<'a>(
         &'a self,
-        _: &'a Arc<Context>,
+        _: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         _: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
@@ -130,7 +130,7 @@ fn no_tensor_is_copied_between_steps() {
             runs: None,
             timeout: None,
             below: false,
-            order: Order::New,
+            order: Priority::New,
         };
         Binding { versions: vec![StepTarget { target, route: Arc::new(Uncounted) }], pick: None }
     };
@@ -142,13 +142,13 @@ fn no_tensor_is_copied_between_steps() {
     let callable = executor.load(&Source::Pipeline(Arc::new(pipeline))).unwrap();
     let input = large("x");
     let call = Call {
-        context: Arc::new(Context::new("id".into(), "p".into(), "1".into(), None)),
+        context: Arc::new(CallContext::new("id".into(), "p".into(), "1".into(), None)),
         input: Payload::Tensors(vec![input.clone()]),
         transformer: None,
         callable,
         batching: None,
         runs: None,
-        order: Order::New,
+        order: Priority::New,
     };
     let mut responses = executor.submit(call).unwrap();
     let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

@@ -3,9 +3,9 @@
 use crate::support::eventually;
 use crate::support::triton::Triton;
 use hostler::error::Kind;
-use hostler::executor::{Call, Callable, Executor, Order, Source, TritonConfig, TritonExecutor};
+use hostler::executor::{Call, Callable, Executor, Priority, Source, TritonConfig, TritonExecutor};
 use hostler::metrics::Metrics;
-use hostler::predict::{Context, Datatype, Payload, Responses, Tensor};
+use hostler::predict::{CallContext, Datatype, Payload, Responses, Tensor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ impl Remote {
             Tensor::new("delays_ms", Datatype::Uint32, shape(), delays.into()).unwrap(),
         ];
         let deadline = Instant::now() + Duration::from_secs(20);
-        let context = Context::new("id".into(), "repeat".into(), "1".into(), Some(deadline));
+        let context = CallContext::new("id".into(), "repeat".into(), "1".into(), Some(deadline));
         let call = Call {
             context: Arc::new(context),
             input: Payload::Tensors(inputs),
@@ -48,7 +48,7 @@ impl Remote {
             callable: Arc::clone(&self.model),
             batching: None,
             runs: None,
-            order: Order::New,
+            order: Priority::New,
         };
         self.executor.submit(call).unwrap()
     }

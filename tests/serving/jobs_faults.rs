@@ -7,7 +7,8 @@ use hostler::app;
 use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
-    AskedBudgets, Bounds, Change, Filter, Item, Job, JobStore, Jobs, MemoryStore, Page, Parts, State, Status,
+    Bounds, Change, Filter, Item, Job, JobStore, Jobs, JobsConfig, MemoryStore, Page, RequestedBudgets,
+    State, Status,
 };
 use hostler::metrics::Metrics;
 use hostler::policy::Reloader;
@@ -103,7 +104,7 @@ impl Bench {
         let reloader = Reloader::start(path, files, first, loader, None).unwrap();
         let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), false, settings.limits));
         let store = Arc::new(Faulty::default());
-        let jobs = Jobs::start(Parts {
+        let jobs = Jobs::start(JobsConfig {
             store: Arc::clone(&store) as Arc<dyn JobStore>,
             router: Arc::clone(&router),
             metrics: Arc::clone(&metrics),
@@ -119,7 +120,7 @@ impl Bench {
         let route = journey.resolve("hostile", None, &|_| None).unwrap();
         let input = JsonText::parse("[\"a\"]".into()).unwrap();
         let item = Item::checked(&route, input, Vec::new(), self.router.budget()).unwrap();
-        let (asked, id) = (AskedBudgets::default(), Arc::clone(journey.id()));
+        let (asked, id) = (RequestedBudgets::default(), Arc::clone(journey.id()));
         journey.withdraw();
         let submitted = self.jobs.submit_background(&route.name, vec![item], asked, &id);
         self.runtime.block_on(submitted).map(|jobs| Arc::clone(&jobs[0].id))

@@ -1,38 +1,40 @@
-//! Runs other programs: one line says what is done, and a failure names the program and the mend.
-//! Does not decide what to run.
+//! Runs other programs. Each step prints one line, and a failure names the program and the fix.
+//! Does not decide which programs run.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
 
-/// One line on stderr per step; stdout stays free for results.
+/// Prints one line about a step to stderr; stdout stays free for results.
 pub fn step(line: &str) {
     eprintln!("xtask: {line}");
 }
 
-/// Runs to the end with the terminal's own output.
+/// Runs a command to its end, with the terminal's input and output. `mend` is the fix that the
+/// error shows.
 pub fn run(command: &mut Command, mend: &str) -> Result<()> {
     let status = command.status().map_err(|cause| not_started(command, &cause, mend))?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(format!("`{}`: {status}", shown(command)), mend))
+    Err(Error::new(format!("`{}` failed: {status}", shown(command)), mend))
 }
 
-/// Runs to the end and returns stdout; stderr is shown only in the error.
+/// Runs a command to its end, without input, and returns its stdout. Its stderr is shown only in
+/// the error.
 pub fn output(command: &mut Command, mend: &str) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().map_err(|cause| not_started(command, &cause, mend))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(format!("`{}`: {}\n{}", shown(command), output.status, stderr.trim_end()), mend))
+    Err(Error::new(format!("`{}` failed: {}\n{}", shown(command), output.status, stderr.trim_end()), mend))
 }
 
-/// For a command that could not even start: most often the program is not installed.
+/// Returns the error for a command that did not start. Most often, the program is not installed.
 pub fn not_started(command: &Command, cause: &std::io::Error, mend: &str) -> Error {
-    Error::new(format!("`{}`: cannot start: {cause}", shown(command)), mend)
+    Error::new(format!("cannot start `{}`: {cause}", shown(command)), mend)
 }
 
 fn shown(command: &Command) -> String {

@@ -1,5 +1,5 @@
-//! Files by content: keys that tell whether inputs changed, and writing that never leaves half a file.
-//! Modification times are not trusted: a checkout or an overwritten output would make them lie.
+//! Files by content: keys that show whether inputs changed, and atomic writes.
+//! Modification times are not used: a checkout or an overwritten output makes them wrong.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Attempt, Result};
 
-/// Folders that tools leave beside sources and that are no input.
+/// Folders that tools create beside sources; they are not inputs.
 const SKIPPED: [&str; 3] = ["__pycache__", "node_modules", "target"];
 
-/// A key over `texts` and over names and contents of all files under `paths`; files that are not there count as empty.
-/// Guards against forgetting a rebuild, not against an attacker.
+/// Returns a key over `texts` and over the names and contents of all files under `paths`. A path
+/// that does not exist counts as empty. The key shows that a rebuild is needed; it does not protect
+/// against an attacker.
 pub fn key(texts: &[&str], paths: &[PathBuf]) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     let mut add = |bytes: &[u8]| {
@@ -28,7 +29,8 @@ pub fn key(texts: &[&str], paths: &[PathBuf]) -> Result<String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-/// All files under `path` in order, named relative to it, so that two clones have the same key.
+/// Lists all files under `path` in sorted order. Names are relative to `path`, so that two clones
+/// have the same key.
 fn files(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     if path.is_file() {
         return Ok(vec![(String::new(), path.to_path_buf())]);
@@ -52,8 +54,8 @@ fn files(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Puts the content of `from` at `to` in one step, so that a reader or a watcher sees the old file or the new one.
-/// Returns false, and touches nothing, when `to` has that content already.
+/// Copies the content of `from` to `to` atomically: a reader or a watcher sees either the old file
+/// or the new one. Returns `false`, without touching `to`, if `to` already has that content.
 pub fn install(from: &Path, to: &Path) -> Result<bool> {
     let new = fs::read(from).attempting(|| format!("read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
@@ -63,12 +65,13 @@ pub fn install(from: &Path, to: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Writes a file in one step; makes its folder.
+/// Writes a file atomically. Creates its folder if necessary.
 pub fn write(to: &Path, bytes: &[u8]) -> Result<()> {
     let folder = to.parent().unwrap_or(Path::new("."));
     make_folder(folder)?;
     let name = to.file_name().unwrap_or_default().to_string_lossy();
-    // Beside the target, since a rename does not cross file systems; hidden, since watchers pass over such names.
+    // The file is beside the target because a rename does not cross file systems, and hidden
+    // because watchers ignore hidden files.
     let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
     fs::write(&temporary, bytes)
         .and_then(|()| fs::rename(&temporary, to))
@@ -80,9 +83,10 @@ pub fn make_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).attempting(|| format!("create folder {}", path.display()))
 }
 
-/// A folder in the making, hidden beside the place where it will be; gone unless [`Fresh::put_in_place`] was called.
+/// A hidden folder in which content is created before it is moved to its destination beside it.
+/// Dropping it removes the folder unless [`Fresh::put_in_place`] was called.
 pub struct Fresh {
-    /// Where to make its content.
+    /// The folder to create the content in.
     pub path: PathBuf,
     place: PathBuf,
 }
@@ -95,13 +99,13 @@ impl Fresh {
         Ok(Fresh { path, place: place.to_path_buf() })
     }
 
-    /// If another process was first, its folder stays.
+    /// Moves the folder to its destination. If another process was first, its folder stays.
     pub fn put_in_place(self) -> Result<()> {
         match fs::rename(&self.path, &self.place) {
             Err(cause) if !self.place.exists() => Err(cause),
             _ => Ok(()),
         }
-        .attempting(|| format!("put {} in place", self.place.display()))
+        .attempting(|| format!("move a new folder to {}", self.place.display()))
     }
 }
 
@@ -132,7 +136,7 @@ mod tests {
         assert_eq!(key(), first, "the same bytes again");
         fs::create_dir(folder.join("__pycache__")).expect("folder");
         fs::write(folder.join("__pycache__/a.pyc"), "x").expect("write");
-        assert_eq!(key(), first, "a tool's leavings");
+        assert_eq!(key(), first, "files that a tool creates");
         fs::write(folder.join("a"), "2").expect("write");
         assert_ne!(key(), first, "another content");
         fs::rename(folder.join("a"), folder.join("b")).expect("rename");
@@ -149,7 +153,7 @@ mod tests {
         assert!(install(&from, &to).expect("first"));
         assert!(!install(&from, &to).expect("again"));
         fs::write(&to, "ne").expect("half a file");
-        assert!(install(&from, &to).expect("mended"));
+        assert!(install(&from, &to).expect("repaired"));
         assert_eq!(fs::read_to_string(&to).expect("read"), "new");
         assert_eq!(fs::read_dir(folder.join("out")).expect("list").count(), 1);
         fs::remove_dir_all(folder).expect("clean up");

@@ -1,4 +1,4 @@
-//! The one error of xtask: what was attempted and why it failed, and how to mend it.
+//! The error type of xtask: what was attempted, why it failed, and how to fix it.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// `attempted` names the action, its object and the cause; an empty `mend` is not printed.
+    /// `attempted` names the action, its object and the cause. `mend` is the fix; an empty one is
+    /// not printed.
     pub fn new(attempted: impl Into<String>, mend: impl Into<String>) -> Error {
         Error { attempted: attempted.into(), mend: mend.into() }
     }
@@ -27,13 +28,14 @@ impl fmt::Display for Error {
     }
 }
 
-/// Says what was attempted when the standard library says only why it failed.
+/// Adds what was attempted to an error that only says why it failed, as the standard library's do.
+/// `what` completes the sentence "cannot …".
 pub trait Attempt<T> {
     fn attempting(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: fmt::Display> Attempt<T> for std::result::Result<T, E> {
     fn attempting(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|cause| Error::new(format!("{}: {cause}", what()), ""))
+        self.map_err(|cause| Error::new(format!("cannot {}: {cause}", what()), ""))
     }
 }

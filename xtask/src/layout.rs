@@ -1,4 +1,4 @@
-//! Where things are: the repository, the cache of downloads, cargo's target folder, the plugins.
+//! Paths: the repository, the cache of downloads, cargo's target folder, the plugins.
 //! Creates nothing.
 
 use std::path::{Path, PathBuf};
@@ -9,56 +9,57 @@ use crate::command::output;
 use crate::error::{Error, Result};
 
 pub struct Layout {
-    /// The repository's root; commands run there, so that what they print is relative to it.
+    /// The repository's root. Commands run there, so that the paths they print are relative to it.
     pub root: PathBuf,
-    /// Downloads that outlive a clone, by name and version.
+    /// The folder for downloads that outlive a clone, by name and version.
     pub cache: PathBuf,
     target: OnceLock<PathBuf>,
 }
 
 impl Layout {
     pub fn locate() -> Result<Layout> {
-        // Set by `cargo run`; the compiled-in value serves a binary that is started by hand.
+        // `cargo run` sets the variable. The compiled-in value is for a binary that is started
+        // manually.
         let xtask =
             std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let root = Path::new(&xtask).parent().map(Path::to_path_buf);
         let root = root.filter(|root| root.join("xtask/Cargo.toml").is_file());
         let root = root.ok_or_else(|| {
             Error::new(
-                format!("find the repository of {xtask:?}"),
-                "start it as `cargo xtask` inside the repository",
+                format!("cannot find the repository: {xtask:?} is not its folder xtask"),
+                "run `cargo xtask` inside the repository",
             )
         })?;
         Ok(Layout { root, cache: cache()?, target: OnceLock::new() })
     }
 
-    /// Cargo in the repository's root, the same one that started this.
+    /// Returns a command for the cargo that started this program, in the repository's root.
     pub fn cargo(&self) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root);
-        // Set for this program only. A build script of a dependency looks at it, so that what is built with it and
-        // what is built without would replace each other.
+        // Cargo set this variable for this program only. A dependency's build script reads it, so
+        // builds with and without it would replace each other's output.
         cargo.env_remove("CARGO_MANIFEST_DIR");
         cargo
     }
 
-    /// Cargo's target folder, wherever the environment or a configuration file put it.
+    /// Returns cargo's target folder, wherever the environment or a configuration file puts it.
     pub fn target(&self) -> Result<&Path> {
         if let Some(target) = self.target.get() {
             return Ok(target);
         }
         let metadata = output(self.cargo().args(["metadata", "--no-deps", "--format-version=1"]), "")?;
         let target = json_string(&metadata, "target_directory")
-            .ok_or_else(|| Error::new("`cargo metadata`: no target_directory in its answer", ""))?;
+            .ok_or_else(|| Error::new("`cargo metadata` printed no target_directory", ""))?;
         Ok(self.target.get_or_init(|| target.into()))
     }
 
-    /// Where manifests look for a built plugin.
+    /// Returns the path where manifests expect a built plugin.
     pub fn plugin_output(&self, name: &str) -> PathBuf {
         self.root.join("plugins/bin").join(format!("{name}.wasm"))
     }
 
-    /// `path` as a person in the root would type it.
+    /// Displays `path` relative to the root, or unchanged if it is outside.
     pub fn relative<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }
@@ -70,13 +71,16 @@ fn cache() -> Result<PathBuf> {
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("hostler")))
         .or_else(|| Some(variable("HOME")?.join(".cache/hostler")))
         .ok_or_else(|| {
-            Error::new("choose a cache folder: neither HOSTLER_CACHE nor HOME is set", "set HOSTLER_CACHE")
+            Error::new(
+                "cannot choose a cache folder: neither HOSTLER_CACHE nor HOME is set",
+                "set HOSTLER_CACHE",
+            )
         })?;
     std::path::absolute(&cache)
-        .map_err(|cause| Error::new(format!("cache folder {}: {cause}", cache.display()), ""))
+        .map_err(|cause| Error::new(format!("cannot use the cache folder {}: {cause}", cache.display()), ""))
 }
 
-/// The string behind `"key":` in compact JSON, with its escapes undone as far as paths need it.
+/// Returns the string value of `key` in compact JSON, unescaped as far as paths need it.
 fn json_string(json: &str, key: &str) -> Option<String> {
     let marker = format!("\"{key}\":\"");
     let mut chars = json[json.find(&marker)? + marker.len()..].chars();

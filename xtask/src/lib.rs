@@ -1,7 +1,7 @@
-//! The building blocks of `cargo xtask` and of the benchmark: where things are, how they are fetched and built.
+//! The building blocks of `cargo xtask` and of the benchmark: paths, downloads and builds.
 //!
-//! Depends on the standard library only, because it is compiled before everything else. It knows nothing of how the
-//! host works inside.
+//! Depends on the standard library only, because it is compiled before everything else. Does not
+//! know the internals of the host.
 
 pub mod clients;
 pub mod command;

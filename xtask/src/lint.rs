@@ -1,4 +1,5 @@
-//! What the sources must be before they are run: formatted, free of warnings, documented without broken links.
+//! Checks the sources without running them: they must be formatted, free of warnings, and
+//! documented without broken links.
 
 use crate::command::{run, step};
 use crate::error::Result;
@@ -6,13 +7,13 @@ use crate::layout::Layout;
 use crate::packages::{WASM_TARGET, rust_components, wasm_target};
 use crate::plugin::{Language, all};
 
-/// Cheapest first; stops at the first that fails.
+/// Runs the checks, the cheapest first, and stops at the first failure.
 pub fn lint(layout: &Layout) -> Result<()> {
     rust_components(layout)?;
-    step("check the format");
-    run(layout.cargo().args(["fmt", "--all", "--check"]), "cargo fmt --all")?;
+    step("check the formatting");
+    run(layout.cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt --all`")?;
 
-    step("clippy");
+    step("run clippy");
     let deny = ["--", "-D", "warnings"];
     run(layout.cargo().args(["clippy", "--workspace", "--all-targets"]).args(deny), "")?;
 
@@ -20,13 +21,13 @@ pub fn lint(layout: &Layout) -> Result<()> {
         all(layout)?.into_iter().filter(|plugin| plugin.language == Language::Rust).collect();
     if !crates.is_empty() {
         wasm_target(layout)?;
-        step("clippy on plugins, as WebAssembly");
+        step("run clippy on the Rust plugins, for WebAssembly");
         let mut clippy = layout.cargo();
         clippy.args(["clippy", "--target", WASM_TARGET]);
         clippy.args(crates.iter().flat_map(|plugin| ["-p", &plugin.name]));
         run(clippy.args(deny), "")?;
     }
 
-    step("documentation");
+    step("build the documentation");
     run(layout.cargo().args(["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"), "")
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask <command>`: everything about this repository that takes more than one cargo call. Each command sets up
-//! what it needs and is cheap when there is nothing to do.
+//! `cargo xtask <command>`: the tasks in this repository that take more than one cargo call. Each
+//! command sets up what it needs and is cheap if there is nothing to do.
 
 use std::process::ExitCode;
 
@@ -11,29 +11,31 @@ use xtask::{onnxruntime, plugin, serve, test, triton};
 const USAGE: &str = "\
 cargo xtask <command>
 
-  serve [--release] [EXAMPLE] [-- ARGS]   set up, build and serve examples/EXAMPLE (default: bankchurn)
-  test [--only lints|tests] [ARGS]        all that CI checks; ARGS go to `cargo test` and skip the lints
-  soak [N]                                the long forms of tests that have one, N swaps each (default: 400)
-  plugin NAME [--as OTHER]                build plugins/NAME and put it at plugins/bin/NAME.wasm (or OTHER.wasm)
+  serve [--release] [EXAMPLE] [-- ARGS]   build and serve examples/EXAMPLE (default: bankchurn); pass ARGS to hostler
+  test [--only lints|tests] [ARGS]        run all checks of CI; with ARGS, only `cargo test ARGS`
+  soak [N]                                run the long versions of the soak tests, N swaps each (default: 400)
+  plugin NAME [--as OTHER]                build a plugin and install it as plugins/bin/NAME.wasm (or OTHER.wasm)
   ort                                     fetch the ONNX Runtime library into the cache and print its path
-  triton                                  fetch a Triton into the cache and print the program that starts it
-  bench [--seconds N] [--rounds N]        measure against FastAPI + uvicorn, write docs/measured/performance.md
-        [--quick] [--hostler PATH]        only see that it works; measure another build
+  triton                                  fetch Triton into the cache and print the path of its start program
+  bench [--seconds N] [--rounds N]        compare with FastAPI + uvicorn and update docs/measured/performance.md
+        [--quick]                         check only that everything works; do not update the page
+        [--hostler PATH]                  measure another build of hostler
         [--batching]                      instead: each model with and without max_batch_size
         [--executors]                     instead: each model with and without a plugin before its executor
+        [--calls]                         instead: a plugin alone, and one that calls another model
         [--pipelines]                     instead: one model and a pipeline of five, beside Triton's ensemble
-  bench --against BINARY [--seconds N]    measure this build against an earlier one, pair by pair, and judge
-        [--rounds PAIRS] [--only ROW]     at least 20 pairs; one of plain, reused, fresh, batched, plain-grpc
-        [--quick] [--hostler PATH]        only see that it works; judge another build
-  bench triton [--seconds N] [--rounds N] measure against a real Triton, by HTTP and gRPC, streams included
-  bench waits [--rounds N]                thousands of requests that wait in one instance; against a real Triton
-  bench protocol [--seconds N]            users who think, a slow model, probes; against FastAPI
+  bench --against BINARY [--seconds N]    compare this build with an earlier one, in pairs; fail if it costs more
+        [--rounds PAIRS] [--only ROW]     at least 20 pairs; ROW is plain, reused, fresh, batched or plain-grpc
+        [--quick] [--hostler PATH]        check only that everything works; judge another build
+  bench triton [--seconds N] [--rounds N] compare with a real Triton, over HTTP and gRPC, including streams
+  bench waits [--seconds N] [--rounds N]  compare thousands of waiting requests in one instance with a real Triton
+  bench protocol [--seconds N]            compare users with think time, a slow model and probes with FastAPI
 
 Downloads are kept in $HOSTLER_CACHE, else $XDG_CACHE_HOME/hostler, else ~/.cache/hostler.";
 
 fn main() -> ExitCode {
-    // ONNX Runtime in tests and in the benchmark's peers sends usage data to its maker unless told not to.
-    // SAFETY: no other thread runs yet.
+    // ONNX Runtime, in tests and in the benchmark's peers, sends usage data to its vendor unless
+    // this variable is set. SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let args: Vec<String> = std::env::args().skip(1).collect();
     match dispatch(&args) {
@@ -63,11 +65,11 @@ fn dispatch(args: &[String]) -> Result<()> {
         "ort" => onnxruntime::library(&layout).map(|path| println!("{}", path.display())),
         "triton" => triton::program(&layout).map(|path| println!("{}", path.display())),
         "bench" => bench(&layout, rest),
-        _ => Err(Error::new(format!("command {name:?}: there is none of that name"), USAGE)),
+        _ => Err(Error::new(format!("unknown command {name:?}"), USAGE)),
     }
 }
 
-/// Builds and runs the benchmark, a crate of its own.
+/// Builds and runs the benchmark, which is a separate crate.
 fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     run(layout.cargo().args(["run", "--quiet", "--package", "hostler-bench", "--"]).args(args), "")
 }

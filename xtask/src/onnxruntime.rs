@@ -1,5 +1,5 @@
-//! The ONNX Runtime shared library, taken out of the wheel of the same name.
-//! Only finds or fetches it: the host loads it, through the variable that this module names.
+//! The ONNX Runtime shared library, extracted from the wheel `onnxruntime`.
+//! Only finds or fetches it: the host loads it, through the environment variable [`VARIABLE`].
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,12 +11,13 @@ use crate::error::{Attempt, Error, Result};
 use crate::layout::Layout;
 use crate::packages::python_wheel;
 
-/// Where the host looks for the library.
+/// The environment variable in which the host finds the path of the library.
 pub const VARIABLE: &str = "ORT_DYLIB_PATH";
-/// The newest release when the host's bindings were pinned; they need 1.31 (`api-31`).
+/// The newest release at the time the host's bindings were pinned; they need 1.31 (`api-31`).
 const VERSION: &str = "1.31.1";
 
-/// Takes the library out of the one wheel in a folder; prints nothing.
+/// A Python script that extracts the library from the only wheel in a folder and deletes the wheel.
+/// Prints nothing.
 const UNPACK: &str = "
 import glob, os, sys, zipfile
 folder, library = sys.argv[1:]
@@ -27,14 +28,15 @@ with zipfile.ZipFile(wheel) as archive:
 os.remove(wheel)
 ";
 
-/// The path of the library: what the environment names, else the cached one, which is fetched if need be.
+/// Returns the path of the library: the one that the environment names, else the cached one.
+/// Fetches it if it is not in the cache.
 pub fn library(layout: &Layout) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from) {
         if path.exists() {
             return Ok(path);
         }
-        let mend = format!("unset it to have version {VERSION} fetched");
-        return Err(Error::new(format!("{VARIABLE} names {}, which is not there", path.display()), mend));
+        let mend = format!("correct the path, or unset {VARIABLE} to fetch version {VERSION}");
+        return Err(Error::new(format!("{VARIABLE} names {}, which does not exist", path.display()), mend));
     }
     let folder = layout.cache.join("onnxruntime").join(VERSION);
     let name = format!("libonnxruntime.so.{VERSION}");
@@ -45,10 +47,10 @@ pub fn library(layout: &Layout) -> Result<PathBuf> {
     step(&format!("fetch ONNX Runtime {VERSION} from PyPI"));
     let fresh = Fresh::beside(&folder)?;
     python_wheel(&format!("onnxruntime=={VERSION}"), &fresh.path)?;
-    let mend = format!("point {VARIABLE} at a libonnxruntime.so of version {VERSION} or newer");
+    let mend = format!("set {VARIABLE} to a libonnxruntime.so of version {VERSION} or newer");
     output(Command::new("python3").args(["-c", UNPACK]).arg(&fresh.path).arg(&name), &mend)?;
     make_folder(&folder)?;
     fs::rename(fresh.path.join(&name), &library)
-        .attempting(|| format!("put {} in place", library.display()))?;
+        .attempting(|| format!("move the library to {}", library.display()))?;
     Ok(library)
 }

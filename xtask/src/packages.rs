@@ -1,5 +1,6 @@
-//! Tools and libraries from package registries, kept in the cache and made once: PyPI by pip, npm, Debian by apt,
-//! Rust targets by rustup. Every version is pinned by the caller; nothing is installed into the system but by apt.
+//! Tools and libraries from package registries: PyPI by pip, npm, Debian by apt, Rust by rustup.
+//! Packages from PyPI and npm have versions that the caller pins, and are installed once, into the
+//! cache. Only apt installs into the system.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,10 +12,10 @@ use crate::layout::Layout;
 
 pub const WASM_TARGET: &str = "wasm32-wasip2";
 const PIP_MEND: &str =
-    "Python 3.11 or newer with pip is needed (Debian: apt-get install python3-pip), and access to PyPI";
-const NPM_MEND: &str = "Node 20 or newer with npm is needed, and access to the npm registry";
+    "install Python 3.11 or newer with pip (Debian: apt-get install python3-pip), and allow access to PyPI";
+const NPM_MEND: &str = "install Node 20 or newer with npm, and allow access to the npm registry";
 
-/// The standard library of the target that plugins are built for.
+/// Installs the Rust standard library for [`WASM_TARGET`], the target of plugins, if it is missing.
 pub fn wasm_target(layout: &Layout) -> Result<()> {
     let query = ["--print", "target-libdir", "--target", WASM_TARGET];
     let folder =
@@ -25,24 +26,25 @@ pub fn wasm_target(layout: &Layout) -> Result<()> {
     step(&format!("rustup target add {WASM_TARGET}"));
     run(
         Command::new("rustup").current_dir(&layout.root).args(["target", "add", WASM_TARGET]),
-        "without rustup, install the Rust standard library for wasm32-wasip2 by your system's means",
+        "without rustup, install the Rust standard library for wasm32-wasip2 with your package manager",
     )
 }
 
-/// Parts of the Rust tool chain that a minimal installation leaves out.
+/// Installs rustfmt and clippy if they are missing: a minimal Rust installation omits them.
 pub fn rust_components(layout: &Layout) -> Result<()> {
     for (command, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if output(layout.cargo().args([command, "--version"]), "").is_err() {
             step(&format!("rustup component add {component}"));
             let mut rustup = Command::new("rustup");
             rustup.current_dir(&layout.root).args(["component", "add", component]);
-            run(&mut rustup, "without rustup, install it by your system's means")?;
+            run(&mut rustup, "without rustup, install it with your package manager")?;
         }
     }
     Ok(())
 }
 
-/// A folder with Python packages, to be used with [`see_packages`]. `requirements` is a file with pinned versions.
+/// Returns a folder with Python packages for [`see_packages`]. Installs them if they are not in the
+/// cache. `requirements` is a file with pinned versions.
 pub fn python_packages(layout: &Layout, requirements: &Path) -> Result<PathBuf> {
     let version = output(Command::new("python3").arg("--version"), PIP_MEND)?;
     let key = key(&[&version], &[requirements.to_path_buf()])?;
@@ -52,7 +54,7 @@ pub fn python_packages(layout: &Layout, requirements: &Path) -> Result<PathBuf> 
     }
     step(&format!("pip install -r {}", layout.relative(requirements)));
     let fresh = Fresh::beside(&folder)?;
-    // A folder of its own instead of a virtual environment: Debian's Python comes without ensurepip.
+    // Not a virtual environment: Debian's Python comes without ensurepip.
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts"];
     let mut install = Command::new("python3");
     install.args(pip).arg("--root-user-action=ignore").arg("--target").arg(&fresh.path);
@@ -61,14 +63,15 @@ pub fn python_packages(layout: &Layout, requirements: &Path) -> Result<PathBuf> 
     Ok(folder)
 }
 
-/// Lets a command that is Python see the packages of such a folder before all others.
+/// Configures a Python command to find the packages in a folder before all others.
 pub fn see_packages(python: &mut Command, packages: &Path) {
-    // No bytecode beside sources: it would litter the repository.
+    // Bytecode files beside sources would litter the repository.
     python.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONNOUSERSITE", "1");
 }
 
-/// A folder with `node_modules`, made from the `package.json` in `project`, which pins exact versions. No lock file:
-/// npm refuses those that do not hold the optional packages of every other platform.
+/// Returns a folder with `node_modules`, installed from the `package.json` in `project`, which pins
+/// exact versions. There is no lock file: npm rejects one that lacks the optional packages of other
+/// platforms.
 pub fn node_packages(layout: &Layout, project: &Path) -> Result<PathBuf> {
     let manifest = project.join("package.json");
     let folder = layout.cache.join("node").join(key(&[], std::slice::from_ref(&manifest))?);
@@ -100,19 +103,20 @@ pub fn python_wheel(requirement: &str, folder: &Path) -> Result<()> {
     run(Command::new("python3").args(pip).arg("--dest").arg(folder).arg(requirement), PIP_MEND)
 }
 
-/// A program that Debian packages under its own name.
+/// Ensures that a program is installed whose Debian package has the same name.
 pub fn debian_program(name: &str) -> Result<()> {
     debian_program_of(name, name)
 }
 
-/// A program in a package of another name.
+/// Ensures that a program is installed. If it is not on the path, installs the Debian package
+/// `package`, which needs root.
 pub fn debian_program_of(name: &str, package: &str) -> Result<()> {
     if on_path(name) {
         return Ok(());
     }
-    let mend = format!("install it: sudo apt-get install {package}");
+    let mend = format!("run `sudo apt-get install {package}`");
     if output(Command::new("id").arg("-u"), &mend)?.trim() != "0" {
-        return Err(Error::new(format!("`{name}` is not installed, and installing it needs root"), mend));
+        return Err(Error::new(format!("`{name}` is not installed, and only root can install it"), mend));
     }
     step(&format!("apt-get install {package}"));
     let install = || {

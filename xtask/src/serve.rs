@@ -1,4 +1,5 @@
-//! `cargo xtask serve`: set up, build, and become the host. The host prints its own routes and addresses.
+//! `cargo xtask serve`: sets up and builds everything, then replaces this process with the host.
+//! The host prints its routes and addresses itself.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::{onnxruntime, plugin};
 
-/// `serve [--release] [EXAMPLE] [-- ARGS]`
+/// Runs `serve [--release] [EXAMPLE] [-- ARGS]`. Returns only if it fails.
 pub fn serve(layout: &Layout, args: &[String]) -> Result<()> {
     let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
     let (own, passed_on) = (&args[..split], args.get(split + 1..).unwrap_or_default());
@@ -17,14 +18,14 @@ pub fn serve(layout: &Layout, args: &[String]) -> Result<()> {
     if let Some(extra) = flags.iter().find(|flag| **flag != "--release").or(names.get(1)) {
         return Err(Error::new(
             format!("serve: unexpected argument {extra:?}"),
-            "arguments for hostler itself go behind `--`",
+            "put arguments for hostler after `--`",
         ));
     }
     let release = !flags.is_empty();
     let example = names.first().map_or("bankchurn", |name| name.as_str());
     let manifest = format!("examples/{example}/hostler.toml");
     if !layout.root.join(&manifest).is_file() {
-        return Err(Error::new(format!("serve: there is no {manifest}"), examples(layout)));
+        return Err(Error::new(format!("serve: {manifest} does not exist"), examples(layout)));
     }
 
     let library = onnxruntime::library(layout)?;
@@ -37,25 +38,28 @@ pub fn serve(layout: &Layout, args: &[String]) -> Result<()> {
         .env(onnxruntime::VARIABLE, library)
         .args(["serve", &manifest])
         .args(passed_on);
-    // In place of this process, so that signals reach the host itself and its exit status is the command's.
+    // The host replaces this process, so that signals reach it and its exit status is that of the
+    // command.
     let cause = host.exec();
     Err(not_started(&host, &cause, ""))
 }
 
-/// Builds the program; its path.
+/// Builds the host and returns the path of its program.
 pub fn build_host(layout: &Layout, release: bool) -> Result<PathBuf> {
     let profile = if release { "release" } else { "debug" };
-    step(&format!("build host ({profile})"));
+    step(&format!("build the host ({profile})"));
     let mut cargo = layout.cargo();
     cargo.args(["build", "--bin", "hostler"]).args(release.then_some("--release"));
     run(&mut cargo, "")?;
     Ok(layout.target()?.join(profile).join("hostler"))
 }
 
-/// Builds the program for a benchmark, and the floor of its gRPC, which cargo puts into the folder `examples` beside it.
-/// In one call, because two would build some dependencies twice: an example asks more features of them.
+/// Builds the host and `grpc-floor`, its gRPC baseline, for a benchmark. Returns the path of the
+/// host; cargo puts `grpc-floor` into the folder `examples` beside it. One cargo call builds both,
+/// because two calls would build some dependencies twice: an example enables more of their
+/// features.
 pub fn build_host_and_floor(layout: &Layout) -> Result<PathBuf> {
-    step("build host and grpc-floor (release)");
+    step("build the host and grpc-floor (release)");
     run(layout.cargo().args(["build", "--release", "--bin", "hostler", "--example", "grpc-floor"]), "")?;
     Ok(layout.target()?.join("release/hostler"))
 }
@@ -67,5 +71,5 @@ fn examples(layout: &Layout) -> String {
         entries.filter(|entry| served(&entry.path())).map(|entry| entry.file_name()).collect();
     names.sort();
     let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
-    format!("there are: {}", names.join(", "))
+    format!("available examples: {}", names.join(", "))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all that continuous integration checks, the cheap before the dear.
+//! `cargo xtask test`: all checks of continuous integration, the cheap ones first.
 
 use std::process::Command;
 
@@ -8,7 +8,8 @@ use crate::layout::Layout;
 use crate::lint::lint;
 use crate::{clients, onnxruntime, plugin, triton};
 
-/// `test [--only lints|tests] [ARGS]`: whoever passes arguments to `cargo test` is after these tests, not the lints.
+/// Runs `test [--only lints|tests] [ARGS]`. With ARGS, which go to `cargo test`, the lints are
+/// skipped: the arguments select tests.
 pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
     let (lints, tests, args) = match args {
         [only, what, rest @ ..] if only == "--only" => match what.as_str() {
@@ -16,7 +17,7 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
             "tests" => (false, true, rest),
             _ => {
                 return Err(Error::new(
-                    format!("test: --only {what:?}"),
+                    format!("test: invalid arguments after --only: {what:?}"),
                     "expected --only lints, or --only tests [ARGS]",
                 ));
             }
@@ -29,14 +30,15 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
     }
     if tests {
         let mut cargo = prepared(layout)?;
-        step("tests");
+        step("run the tests");
         run(cargo.args(["test", "--workspace"]).args(args), "")?;
     }
-    step("all good");
+    step("all checks passed");
     Ok(())
 }
 
-/// `soak [N]`: the tests that repeat something and are short in CI, at their full length, in a release build.
+/// Runs `soak [N]`: the tests that repeat an operation, which are short in CI, at full length in a
+/// release build.
 pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
     let swaps: u32 = match args {
         [] => 400,
@@ -44,17 +46,20 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
         _ => 0,
     };
     if swaps == 0 {
-        return Err(Error::new("soak: expected a number of swaps", "example: cargo xtask soak 400"));
+        return Err(Error::new(
+            "soak: expected a number of swaps, at least 1",
+            "example: cargo xtask soak 400",
+        ));
     }
     let mut cargo = prepared(layout)?;
-    step(&format!("long tests, {swaps} swaps each"));
+    step(&format!("run the soak tests, {swaps} swaps each"));
     cargo.args(["test", "--release", "--test", "guests", "--test", "operations", "--test", "remotes"]);
     cargo.args(["--test", "pipelines", "--"]);
     cargo.args(["--nocapture", "--test-threads=1"]).args(SOAKS).env("HOSTLER_SOAK", swaps.to_string());
     run(&mut cargo, "")
 }
 
-/// Modules with tests that read `HOSTLER_SOAK`.
+/// Filters that select the tests that read `HOSTLER_SOAK`.
 const SOAKS: [&str; 8] = [
     "soak::",
     "custom_swaps::",
@@ -66,7 +71,8 @@ const SOAKS: [&str; 8] = [
     "limits::what_has_begun",
 ];
 
-/// Cargo, with all that the tests need built, fetched and named in its environment.
+/// Builds and fetches everything that the tests need. Returns a cargo command whose environment
+/// names it.
 fn prepared(layout: &Layout) -> Result<Command> {
     let library = onnxruntime::library(layout)?;
     plugin::build_all(layout, false)?;

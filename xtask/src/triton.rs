@@ -1,5 +1,6 @@
-//! A real Triton, from the wheel that carries one, laid out in the cache so that one program starts it.
-//! Only fetches and arranges it: tests and the benchmark start it, through the variable that this module names.
+//! A real Triton, from a wheel that contains it, laid out in the cache so that one program starts
+//! it. Only fetches it and lays it out: tests start it through the environment variable
+//! [`VARIABLE`], and the benchmark through [`program`].
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,15 +13,18 @@ use crate::error::{Attempt, Error, Result};
 use crate::layout::Layout;
 use crate::packages::python_packages;
 
-/// Where tests find the program that starts Triton. It takes Triton's own arguments.
+/// The environment variable in which tests find the program that starts Triton. The program takes
+/// Triton's own arguments.
 pub const VARIABLE: &str = "HOSTLER_TRITON";
-/// Why a machine has none, for tests that skip: this stands in the place of [`VARIABLE`].
+/// The environment variable that is set instead of [`VARIABLE`] on a machine without Triton. Tests
+/// that skip print its value, the reason.
 pub const REASON: &str = "HOSTLER_TRITON_MISSING";
-/// Pythons that the wheel has a working stub for and that this repository takes.
+/// Versions of Python for which the wheel has a working stub and that this repository supports.
 const PYTHONS: [&str; 2] = ["3.11", "3.12"];
 const GLIBC_MIN: (u32, u32) = (2, 34);
 
-/// Version, folder of the programs and of the library of the Python that models run in; the C library's version.
+/// A Python script that prints about the Python that models run in: its version, the folder of its
+/// programs, the folder of its library, the C library's version, and the architecture.
 const PROBE: &str = "
 import os, platform, sys, sysconfig
 print('%d.%d' % sys.version_info[:2])
@@ -36,14 +40,15 @@ struct Python {
     libraries: String,
 }
 
-/// The program that starts Triton, made if need be: `PROGRAM --model-repository=… --http-port=…`.
+/// Returns the program that starts Triton: `PROGRAM --model-repository=… --http-port=…`. Creates it
+/// if it is not in the cache.
 pub fn program(layout: &Layout) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from) {
         return match path.is_file() {
             true => Ok(path),
             false => {
-                let mend = "unset it to have Triton fetched from PyPI";
-                Err(Error::new(format!("{VARIABLE} names {}, which is not there", path.display()), mend))
+                let mend = "correct the path, or unset the variable to fetch Triton from PyPI";
+                Err(Error::new(format!("{VARIABLE} names {}, which is not a file", path.display()), mend))
             }
         };
     }
@@ -53,7 +58,7 @@ pub fn program(layout: &Layout) -> Result<PathBuf> {
     let folder = layout.cache.join("triton").join(key(&[&script], &[])?);
     let program = folder.join("triton");
     if !program.is_file() {
-        step("lay out Triton");
+        step("lay out Triton in the cache");
         make_folder(&layout.cache.join("triton"))?;
         let fresh = Fresh::beside(&folder)?;
         lay_out(&python, &packages, &fresh.path, &script)?;
@@ -62,39 +67,41 @@ pub fn program(layout: &Layout) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The variable for tests: where Triton is, or why it is not. Not having it is no error here.
+/// Returns the environment variable for tests: the path of Triton, or the reason why it is missing.
+/// A missing Triton is not an error here.
 pub fn variable(layout: &Layout) -> (&'static str, String) {
     match program(layout) {
         Ok(program) => (VARIABLE, program.display().to_string()),
         Err(error) => {
-            step(&format!("no Triton for tests: {error}"));
+            step(&format!("tests run without Triton: {error}"));
             (REASON, error.to_string())
         }
     }
 }
 
-/// The Python of this machine, if the wheel can run with it.
+/// Returns the Python of this machine if the wheel can run with it.
 fn python() -> Result<Python> {
-    let mend = format!("a Triton needs x86-64 Linux with glibc {}.{} and Python ", GLIBC_MIN.0, GLIBC_MIN.1)
+    let mend = format!("Triton needs x86-64 Linux with glibc {}.{} and Python ", GLIBC_MIN.0, GLIBC_MIN.1)
         + &PYTHONS.join(" or ")
-        + "; tests that want one are skipped without";
+        + "; without Triton, tests that need it are skipped";
     let text = output(Command::new("python3").args(["-c", PROBE]), &mend)?;
     let lines: Vec<&str> = text.lines().collect();
     let [version, bin, libraries, glibc, machine] = lines[..] else {
-        return Err(Error::new(format!("ask python3 about itself: it said {text:?}"), mend));
+        return Err(Error::new(format!("cannot inspect python3: it printed {text:?}"), mend));
     };
     let number = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
     let mut parts = glibc.split('.');
     let glibc_version = (number(parts.next()), number(parts.next()));
     if !PYTHONS.contains(&version) || glibc_version < GLIBC_MIN || machine != "x86_64" {
         let here = format!("this is Python {version} with glibc {glibc:?} on {machine}");
-        return Err(Error::new(format!("fetch Triton: {here}"), mend));
+        return Err(Error::new(format!("cannot fetch Triton: {here}"), mend));
     }
     Ok(Python { version: version.into(), bin: bin.into(), libraries: libraries.into() })
 }
 
-/// Becomes Triton, so that signals reach it. Its stubs look for a Python on the path, heed no variable that names
-/// packages, and die at once if they bind to another libpython than that Python's.
+/// Returns the shell script that starts Triton. It ends with `exec`, so that signals reach Triton.
+/// Triton's Python stubs look for Python on the path, ignore variables that name packages, and exit
+/// immediately if they bind to a libpython other than that Python's.
 fn script(python: &Python, packages: &Path) -> String {
     let packages = packages.display();
     format!(
@@ -108,8 +115,8 @@ fn script(python: &Python, packages: &Path) -> String {
     )
 }
 
-/// The wheel stays as it is: links into it, with the stub of this Python where Triton looks for it, and a virtual
-/// environment that has the packages.
+/// Lays out Triton in `folder` with links into the wheel, which stays unchanged: the stub for this
+/// Python is where Triton looks for it, and a virtual environment contains the packages.
 fn lay_out(python: &Python, packages: &Path, folder: &Path, script: &str) -> Result<()> {
     let link = |from: &Path, to: &Path| symlink(from, to).attempting(|| format!("link {}", from.display()));
     let environment = folder.join("python");
@@ -133,7 +140,7 @@ fn lay_out(python: &Python, packages: &Path, folder: &Path, script: &str) -> Res
         let from = wheel.join(part);
         let name = from.file_name().unwrap_or_default();
         if !from.exists() {
-            return Err(Error::new(format!("find {} in the wheel: it is not there", from.display()), ""));
+            return Err(Error::new(format!("cannot find {} in the wheel", from.display()), ""));
         }
         link(&from, &backend.join(name))?;
     }

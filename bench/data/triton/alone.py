@@ -1,4 +1,4 @@
-"""Gives the first element of `x` back."""
+"""Returns the first element of `x` as `y`."""
 
 import triton_python_backend_utils as pb_utils
 

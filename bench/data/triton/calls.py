@@ -1,4 +1,4 @@
-"""Gives what the model `alone` gives, by the calls that Triton's Python backend has for that."""
+"""Returns the output of the model `alone`, called through the API of Triton's Python backend."""
 
 import triton_python_backend_utils as pb_utils
 

@@ -1,4 +1,4 @@
-"""Gives `x` back as `y`."""
+"""Returns `x` as `y`."""
 
 import triton_python_backend_utils as pb_utils
 

@@ -1,9 +1,9 @@
-//! The two plugins of the example in one component; the config key `role` says which it is.
+//! The two plugins of the example in one component. The config key `role` selects one:
 //!
-//! - `validate` gives `x` back if every feature is a finite number within `low` and `high`; the error names the first
-//!   that is not, so the caller sees which.
-//! - `gate` is a router: it names the step `big` if the probability is between `low` and `high`, and nothing if the small
-//!   model is sure.
+//! - `validate` returns `x` if every feature is a finite number from `low` to `high`; otherwise the
+//!   error names the first invalid one.
+//! - `gate` is a router: it names the step `big` if the probability is from `low` to `high`. If the
+//!   small model is sure, it names no step.
 
 use hostler_plugin::{Datatype, Error, Model, ModelMetadata, Request, Tensor, config, tensor};
 

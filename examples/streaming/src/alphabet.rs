@@ -1,11 +1,11 @@
-//! The characters that the model knows: the asset `alphabet`, each at the place that is its token.
+//! The characters that the model knows: the asset `alphabet`. A character's index is its token.
 
 use hostler_plugin::{Error, assets};
 
 pub struct Alphabet(Vec<char>);
 
 impl Alphabet {
-    /// What is wrong with it is the operator's fault.
+    /// Reads the asset. An invalid asset is the operator's fault.
     pub fn read() -> Result<Self, Error> {
         let text = String::from_utf8(assets::read("alphabet")?)
             .map_err(|error| Error::failed(format!("asset \"alphabet\": not a text in UTF-8: {error}")))?;
@@ -22,7 +22,7 @@ impl Alphabet {
         self.0.get(usize::try_from(token).ok()?).copied()
     }
 
-    /// The token of a letter, large or small, at its place in the prompt.
+    /// Returns the token of a letter in upper or lower case. `place` is its index in the prompt.
     pub fn token(&self, place: usize, letter: char) -> Result<i64, Error> {
         let known = self.0.iter().position(|known| *known == letter.to_ascii_lowercase());
         known.filter(|token| *token > 0).map(|token| token as i64).ok_or_else(|| {

@@ -1,8 +1,9 @@
-//! Chance that is the same again for the same seed: splitmix64. `make.py` draws in the same way.
+//! A random number generator that is reproducible for a seed: splitmix64. `make.py` uses the same
+//! one.
 
 pub struct Chance(u64);
 
-/// A seed for those who give none: another one each time.
+/// Returns a different seed each time, for requests without one.
 pub fn seed() -> u64 {
     (hostler_plugin::random::fraction() * 2f64.powi(53)) as u64
 }
@@ -12,7 +13,7 @@ impl Chance {
         Chance(seed)
     }
 
-    /// Somewhere from 0 to below 1.
+    /// Returns a number from 0 to below 1.
     pub fn fraction(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

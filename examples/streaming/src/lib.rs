@@ -1,10 +1,12 @@
-//! Goes on with a text, character by character: each is a call to the ONNX model `letters`, which takes a character and
-//! the state of the text so far and gives a score for each next character and the state after it. The state stays with
-//! the host: the plugin hands it from call to call and never reads it.
+//! Continues a text, character by character. Each character is a call to the ONNX model `letters`:
+//! it takes a character and the state of the text so far, and returns a score for each next
+//! character and the new state. The state stays in the host: the plugin passes it from call to call
+//! and never reads it.
 //!
-//! `prompt` is `BYTES [1]`; each response has one character in `token`. Parameters: `max_tokens`, `temperature` (0 takes
-//! the best character each time), `seed` (the same one, the same text), `stop` (a text that ends the answer). The model
-//! ends a text by itself with a line break, which is not sent.
+//! `prompt` is `BYTES [1]`; each response has one character in `token`. Parameters: `max_tokens`,
+//! `temperature` (0 always takes the best character), `seed` (the same seed yields the same text),
+//! `stop` (a text that ends the answer). The model ends a text with a line break, which is not
+//! sent.
 
 mod alphabet;
 mod chance;
@@ -15,7 +17,7 @@ use hostler_plugin::concurrent::{Callable, Sink, StreamingMetadata, StreamingMod
 use hostler_plugin::{Datatype, Error, Request, Tensor, config, tensor};
 use std::ops::RangeInclusive;
 
-/// What the model knows a beginning and an end by.
+/// The token that marks the beginning and the end of a text.
 const BREAK: i64 = 0;
 
 /// The size of the model's state.
@@ -41,7 +43,8 @@ impl StreamingModel for Generator {
         }
     }
 
-    /// A load without its alphabet is refused, not the first request.
+    /// Reads the alphabet, so that a plugin without it fails at load instead of at the first
+    /// request.
     async fn initialize() -> Result<(), Error> {
         Alphabet::read().map(drop)
     }
@@ -72,7 +75,7 @@ impl StreamingModel for Generator {
     }
 }
 
-/// What the caller asks for.
+/// The parameters of a request.
 struct Wanted {
     max_tokens: i64,
     temperature: f64,
@@ -108,7 +111,7 @@ fn out_of_range(parameter: &str, expected: &str, got: impl std::fmt::Display) ->
     )
 }
 
-/// The tokens of the prompt.
+/// Returns the tokens of the prompt.
 fn prompt(prompt: &Tensor, alphabet: &Alphabet) -> Result<Vec<i64>, Error> {
     let elements = prompt.to_bytes()?;
     let text = elements.first().map(Vec::as_slice).unwrap_or_default();
@@ -128,7 +131,7 @@ fn prompt(prompt: &Tensor, alphabet: &Alphabet) -> Result<Vec<i64>, Error> {
 struct Text {
     model: Callable,
     state: Tensor,
-    /// For each character, how well it would go on.
+    /// The score of each character as the next one.
     scores: Vec<f32>,
 }
 
@@ -148,7 +151,8 @@ impl Text {
     }
 }
 
-/// One of the characters, as likely as its score says; the higher the temperature, the less the scores count.
+/// Draws a character with the probability that its score implies. A higher temperature reduces the
+/// influence of the scores.
 fn choose(scores: &[f32], temperature: f64, chance: &mut Chance) -> i64 {
     let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if temperature == 0.0 {

@@ -1,6 +1,6 @@
-//! Two roles in one component. As a model it decodes a JPEG into pixels: a hostile file costs one request an instance of
-//! this plugin, not the host. As the pipeline's transformer it takes a JPEG as the body of a request and answers with what was
-//! found, as JSON.
+//! Two roles in one component. As a model it decodes a JPEG into pixels, so that a hostile file
+//! costs a request its instance of this plugin instead of crashing the host. As the pipeline's
+//! transformer it takes a JPEG as the body of a request and returns the detected objects as JSON.
 
 use hostler_plugin::{
     Blob, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, tensor,
@@ -10,7 +10,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-/// The detector looks at so many pixels in each direction.
+/// The width and height of the detector's input, in pixels.
 const SIDE: usize = 64;
 
 /// Larger pictures are refused before they are decoded.
@@ -38,7 +38,7 @@ impl Model for Vision {
     }
 }
 
-/// The picture in `SIDE` by `SIDE` pixels, the nearest of its own for each.
+/// Returns the picture scaled to `SIDE` by `SIDE` pixels, by nearest neighbour.
 fn decoded(jpeg: &[u8]) -> Result<Vec<u8>, Error> {
     let options = DecoderOptions::default()
         .jpeg_set_out_colorspace(ColorSpace::RGB)

@@ -12,8 +12,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const CALLED_KEPT: usize = 32;
 
 /// Of one run of a pipeline. That of a pipeline within another one spends from both.
-pub(super) struct Account {
-    above: Option<Arc<Account>>,
+pub(super) struct RequestAccount {
+    above: Option<Arc<RequestAccount>>,
     /// Pipelines around this one.
     pub depth: usize,
     pipeline: Arc<str>,
@@ -30,17 +30,17 @@ pub(super) struct Account {
     bytes: AtomicUsize,
     bytes_max: usize,
     parallel: Option<Semaphore>,
-    called: Mutex<Called>,
+    called: Mutex<StartedCall>,
 }
 
 #[derive(Default)]
-struct Called {
+struct StartedCall {
     releases: Vec<Release>,
     /// As many as there may be before those that have ended are looked for.
     next_look: usize,
 }
 
-impl Drop for Account {
+impl Drop for RequestAccount {
     /// What a pipeline within another one still holds is not held any more.
     fn drop(&mut self) {
         let held = self.bytes.load(Ordering::Relaxed);
@@ -50,9 +50,9 @@ impl Drop for Account {
     }
 }
 
-impl Account {
+impl RequestAccount {
     pub fn new(graph: &Graph, since: Instant, counts: bool, may_run_here: bool) -> Self {
-        Account {
+        RequestAccount {
             above: None,
             depth: 0,
             pipeline: Arc::clone(&graph.name),
@@ -75,8 +75,8 @@ impl Account {
         graph: &Graph,
         may_run_here: bool,
         path: Option<Box<str>>,
-    ) -> Arc<Account> {
-        let mut own = Account::new(graph, self.since, self.counts, may_run_here);
+    ) -> Arc<RequestAccount> {
+        let mut own = RequestAccount::new(graph, self.since, self.counts, may_run_here);
         own.path = path;
         (own.above, own.depth) = (Some(Arc::clone(self)), self.depth + 1);
         Arc::new(own)
@@ -87,7 +87,7 @@ impl Account {
         format!("{}.{step}", self.path.as_deref().unwrap_or(&self.pipeline))
     }
 
-    fn up(&self) -> impl Iterator<Item = &Account> {
+    fn up(&self) -> impl Iterator<Item = &RequestAccount> {
         std::iter::successors(Some(self), |account| account.above.as_deref())
     }
 

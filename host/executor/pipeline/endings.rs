@@ -1,6 +1,6 @@
 //! How a step ends: with outputs that are kept, with an error, skipped, or cancelled.
 
-use super::frame::{Held, State};
+use super::frame::{HeldValue, State};
 use super::metrics::StepOutcome;
 use super::run::Run;
 use super::step::StepEnd;
@@ -46,7 +46,7 @@ impl Run<'_> {
                 return Err(self.named(step, Error::failed(message)));
             }
             let readers = self.frames[frame].cells[step].values[place].readers;
-            let held = Held::new(tensor.cloned(), readers, self.account);
+            let held = HeldValue::new(tensor.cloned(), readers, self.account);
             self.frames[frame].cells[step].values[place] = held.map_err(|error| self.named(step, error))?;
         }
         if let Some(choice) = &program.choice {

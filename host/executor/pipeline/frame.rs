@@ -1,6 +1,6 @@
 //! The values of one request, or of one of its rows or items: which steps are over, and what they gave.
 
-use super::account::Account;
+use super::account::RequestAccount;
 use crate::error::{Kind, Result};
 use crate::graph::{Program, Reader};
 use crate::predict::Tensor;
@@ -15,7 +15,7 @@ pub(super) enum State {
 
 /// A tensor, until its last reader has taken it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldValue {
     pub tensor: Option<Tensor>,
     pub readers: u32,
 }
@@ -26,7 +26,7 @@ pub(super) struct Cell {
     /// Whether its model was called.
     pub ran: bool,
     pub error: Option<Kind>,
-    pub values: SmallVec<[Held; 1]>,
+    pub values: SmallVec<[HeldValue; 1]>,
     /// Of a router, which of those among which it chooses run.
     pub chosen: SmallVec<[bool; 4]>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Frame {
     /// Of a row or an item, in the order of its request.
     pub number: u64,
     pub cells: Vec<Cell>,
-    pub inputs: Vec<Held>,
+    pub inputs: Vec<HeldValue>,
     /// By output of the pipeline, once it is settled.
     pub outputs: Vec<Option<Option<Tensor>>>,
     /// Steps that are to run or be skipped, and are not over.
@@ -57,18 +57,18 @@ pub(super) struct GatheredItems {
     pub stacked: Option<Tensor>,
 }
 
-impl Held {
-    pub fn new(tensor: Option<Tensor>, readers: u32, account: &Account) -> Result<Self> {
+impl HeldValue {
+    pub fn new(tensor: Option<Tensor>, readers: u32, account: &RequestAccount) -> Result<Self> {
         // What nobody reads is not kept.
         let tensor = tensor.filter(|_| readers > 0);
         if let Some(tensor) = &tensor {
             account.hold(tensor.data().len())?;
         }
-        Ok(Held { tensor, readers })
+        Ok(HeldValue { tensor, readers })
     }
 
     /// One of its readers has what it wanted.
-    pub fn release(&mut self, account: &Account) {
+    pub fn release(&mut self, account: &RequestAccount) {
         if self.readers == Reader::KEPT {
             return;
         }
@@ -87,7 +87,7 @@ impl Frame {
             state: State::Waiting,
             ran: false,
             error: None,
-            values: step.readers.iter().map(|&readers| Held { tensor: None, readers }).collect(),
+            values: step.readers.iter().map(|&readers| HeldValue { tensor: None, readers }).collect(),
             chosen: SmallVec::new(),
         };
         Frame {
@@ -104,7 +104,7 @@ impl Frame {
     }
 
     /// Gives back what it holds.
-    pub fn let_go(self, account: &Account) {
+    pub fn let_go(self, account: &RequestAccount) {
         let values = self.cells.into_iter().flat_map(|cell| cell.values).chain(self.inputs);
         let gathered = self
             .gathered

@@ -1,8 +1,8 @@
 //! The responses of a streaming model, as the items of its step.
 
-use super::super::Order;
+use super::super::Priority;
 use super::model::StepTarget;
-use super::step::{Place, StepRun};
+use super::step::{StepRun, StepSlot};
 use crate::error::{Error, Result};
 use crate::predict::{Response, Responses, Service, Tensor};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ impl<'a> StepRun<'a> {
             let StepTarget { target, .. } = self.target();
             let context = self.step_context(target, deadline, Instant::now())?;
             target.check_step(&inputs)?;
-            let responses = target.start_step(&context, inputs, Order::Begun(self.account.since)).await?;
+            let responses = target.start_step(&context, inputs, Priority::Begun(self.account.since)).await?;
             self.account.called(responses.release());
             Ok((responses, permit))
         };
@@ -40,7 +40,7 @@ impl<'a> StepRun<'a> {
                 let error: Error = error;
                 let error = error.settled();
                 let is_hosts = error.kind().is_about_request() && !callers_only;
-                Err(self.named(if is_hosts { error.as_failure() } else { error }, Place::default()))
+                Err(self.named(if is_hosts { error.as_failure() } else { error }, StepSlot::default()))
             }
         }
     }
@@ -62,7 +62,7 @@ impl Items<'_> {
         match item {
             Some(Ok(outputs)) => {
                 if let Err(error) = self.run.account.visit() {
-                    return Some(Err(self.run.named(error, Place::default())));
+                    return Some(Err(self.run.named(error, StepSlot::default())));
                 }
                 Some(Ok(outputs))
             }
@@ -73,7 +73,7 @@ impl Items<'_> {
                 let error = error.settled();
                 let is_hosts = error.kind().is_about_request() && !self.callers_only;
                 let error = if is_hosts { error.as_failure() } else { error };
-                Some(Err(self.run.named(error, Place::default())))
+                Some(Err(self.run.named(error, StepSlot::default())))
             }
             None => {
                 if self.run.account.counts {

@@ -1,13 +1,13 @@
 //! A pipeline as a model: its program, bound to the models of its policy.
 
 use super::super::{BoxFuture, Callable, ModelTarget, Sink};
-use super::account::Account;
+use super::account::RequestAccount;
 use super::limits::StepLimit;
 use super::metrics::StepMetrics;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::graph::Program;
-use crate::predict::{Context, Metadata, Tensor};
+use crate::predict::{CallContext, Metadata, Tensor};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct StepTarget {
 }
 
 /// Which version a request uses, as a place in the list of versions.
-pub type Pick = Arc<dyn Fn(&Context) -> usize + Send + Sync>;
+pub type Pick = Arc<dyn Fn(&CallContext) -> usize + Send + Sync>;
 
 /// The model of a step.
 pub struct Binding {
@@ -35,7 +35,7 @@ pub struct Binding {
 }
 
 /// `request.bucket`: 0 to 99, the same for the same caller.
-pub type Bucket = Arc<dyn Fn(&Context) -> u8 + Send + Sync>;
+pub type Bucket = Arc<dyn Fn(&CallContext) -> u8 + Send + Sync>;
 
 pub struct PipelineModel {
     pub(super) program: Program,
@@ -169,10 +169,10 @@ impl PipelineModel {
     /// Runs it for a request that began at `since`, in the place that its caller has.
     pub(super) async fn run(
         &self,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
-        account: &Arc<Account>,
-        sink: &mut dyn Answers,
+        account: &Arc<RequestAccount>,
+        sink: &mut dyn ResponseSink,
     ) -> Result<Option<Vec<Tensor>>> {
         if let Some(why) = &self.unavailable {
             return Err(why.clone());
@@ -182,7 +182,7 @@ impl PipelineModel {
 }
 
 /// Where a run sends all responses but its last.
-pub(super) trait Answers: Send {
+pub(super) trait ResponseSink: Send {
     fn send(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, Result<()>>;
 
     /// Whether it can answer while detached steps go on.
@@ -194,7 +194,7 @@ pub(super) trait Answers: Send {
     fn answer(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, ()>;
 }
 
-impl Answers for Sink {
+impl ResponseSink for Sink {
     fn send(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, Result<()>> {
         Box::pin(Sink::send(self, outputs))
     }
@@ -234,11 +234,11 @@ impl Callable for PipelineModel {
 
     fn call<'a>(
         &'a self,
-        context: &'a Arc<Context>,
+        context: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
-        let account = Account::new(&self.program.graph, Instant::now(), sink.runs.is_some(), true);
+        let account = RequestAccount::new(&self.program.graph, Instant::now(), sink.runs.is_some(), true);
         let account = Arc::new(account);
         Box::pin(async move {
             let outcome = self.run(context, inputs, &account, sink).await;

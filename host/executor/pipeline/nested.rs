@@ -1,10 +1,10 @@
 //! Pipelines within pipelines: they run in the place of the outer one.
 
 use super::super::{BoxFuture, Callable};
-use super::account::Account;
-use super::model::{Answers, PipelineModel};
+use super::account::RequestAccount;
+use super::model::{PipelineModel, ResponseSink};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Tensor};
+use crate::predict::{CallContext, Tensor};
 use std::sync::Arc;
 
 /// Pipelines within one another that one task runs.
@@ -13,9 +13,9 @@ pub(super) const NESTED_MAX: usize = 4;
 /// Runs a pipeline within another one.
 pub(super) fn nested<'r>(
     pipeline: &'r PipelineModel,
-    context: &'r Arc<Context>,
+    context: &'r Arc<CallContext>,
     inputs: Vec<Tensor>,
-    account: &'r Arc<Account>,
+    account: &'r Arc<RequestAccount>,
 ) -> BoxFuture<'r, Result<Option<Vec<Tensor>>>> {
     Box::pin(async move { pipeline.run(context, inputs, account, &mut OneAnswer).await })
 }
@@ -23,18 +23,18 @@ pub(super) fn nested<'r>(
 /// The same as a task of its own, so that pipelines that are nested deeply do not use up the stack of a thread.
 pub(super) fn apart(
     callable: Arc<dyn Callable>,
-    context: Arc<Context>,
+    context: Arc<CallContext>,
     inputs: Vec<Tensor>,
-    account: Arc<Account>,
+    account: Arc<RequestAccount>,
 ) -> BoxFuture<'static, Result<Option<Vec<Tensor>>>> {
     Box::pin(run_apart(callable, context, inputs, account))
 }
 
 async fn run_apart(
     callable: Arc<dyn Callable>,
-    context: Arc<Context>,
+    context: Arc<CallContext>,
     inputs: Vec<Tensor>,
-    account: Arc<Account>,
+    account: Arc<RequestAccount>,
 ) -> Result<Option<Vec<Tensor>>> {
     /// The task ends with the step that waits for it.
     struct Ends(tokio::task::AbortHandle);
@@ -54,7 +54,7 @@ async fn run_apart(
 /// For a pipeline within another one, which answers once.
 struct OneAnswer;
 
-impl Answers for OneAnswer {
+impl ResponseSink for OneAnswer {
     fn send(&mut self, _: Vec<Tensor>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Err(Error::failed("a step that answers once gave several responses")) })
     }

@@ -1,7 +1,7 @@
 //! `each`: the rows of a step's inputs in parts, and the outputs of the parts in one.
 
 use super::super::BoxFuture;
-use super::step::{Called, Place, StepRun};
+use super::step::{StepResult, StepRun, StepSlot};
 use crate::error::{Error, Result};
 use crate::predict::Tensor;
 use futures_util::{StreamExt, TryStreamExt};
@@ -12,19 +12,19 @@ const PARTS_AT_ONCE: usize = 64;
 
 impl StepRun<'_> {
     /// Runs once, or once for each part of its rows.
-    pub(super) async fn parts(&self, inputs: Vec<Tensor>, deadline: Option<Instant>) -> Result<Called> {
+    pub(super) async fn parts(&self, inputs: Vec<Tensor>, deadline: Option<Instant>) -> Result<StepResult> {
         let Some(each) = &self.step().each else {
-            return self.attempts(inputs, Place::default(), deadline).await;
+            return self.attempts(inputs, StepSlot::default(), deadline).await;
         };
         let named = |error: Error| {
             // What was cut is the caller's only if nobody else has made it.
             let error = if self.are_callers { error } else { error.as_failure() };
-            self.named(error, Place::default())
+            self.named(error, StepSlot::default())
         };
         let rows = self.rows(&inputs).map_err(named)?;
         if rows == 0 {
             let outputs = self.without_rows().map_err(named)?;
-            return Ok(Called { outputs, queue: Duration::ZERO, ran: false });
+            return Ok(StepResult { outputs, queue: Duration::ZERO, ran: false });
         }
         self.account.expect("parts", rows.div_ceil(each.rows)).map_err(named)?;
         let sizes: Vec<usize> =
@@ -41,8 +41,8 @@ impl StepRun<'_> {
         let alone = StepRun { is_alone: self.is_alone && parts.len() == 1, ..self.clone() };
         let run = |(number, inputs): (usize, Vec<Tensor>)| {
             let first = number * each.rows;
-            let place = Place { rows: Some((first, first + sizes[number] - 1)), ..Place::default() };
-            let run: BoxFuture<'_, Result<Called>> = Box::pin(alone.part(inputs, place, deadline));
+            let place = StepSlot { rows: Some((first, first + sizes[number] - 1)), ..StepSlot::default() };
+            let run: BoxFuture<'_, Result<StepResult>> = Box::pin(alone.part(inputs, place, deadline));
             run
         };
         if parts.len() == 1 {
@@ -51,16 +51,21 @@ impl StepRun<'_> {
             return Ok(called);
         }
         let runs = futures_util::stream::iter(parts.into_iter().enumerate()).map(run);
-        let all: Result<Vec<Called>> = runs.buffered(PARTS_AT_ONCE).try_collect().await;
+        let all: Result<Vec<StepResult>> = runs.buffered(PARTS_AT_ONCE).try_collect().await;
         let all = all?;
         let stacked = self.stacked(&all).map_err(named);
-        self.account.let_go(all.iter().map(Called::bytes).sum());
+        self.account.let_go(all.iter().map(StepResult::bytes).sum());
         let queue = all.iter().map(|called| called.queue).max().unwrap_or_default();
-        Ok(Called { outputs: stacked?, queue, ran: true })
+        Ok(StepResult { outputs: stacked?, queue, ran: true })
     }
 
     /// One of several parts: what it gives is held until all are there.
-    async fn part(&self, inputs: Vec<Tensor>, place: Place, deadline: Option<Instant>) -> Result<Called> {
+    async fn part(
+        &self,
+        inputs: Vec<Tensor>,
+        place: StepSlot,
+        deadline: Option<Instant>,
+    ) -> Result<StepResult> {
         let called = self.attempts(inputs, place, deadline).await?;
         self.account.hold(called.bytes()).map_err(|error| self.named(error, place))?;
         Ok(called)
@@ -87,11 +92,12 @@ impl StepRun<'_> {
     }
 
     /// The outputs of all parts, one behind the other.
-    pub(super) fn stacked(&self, parts: &[Called]) -> Result<Vec<Tensor>> {
+    pub(super) fn stacked(&self, parts: &[StepResult]) -> Result<Vec<Tensor>> {
         let mut stacked = Vec::new();
         for spec in &self.model.program.steps[self.at].outputs {
-            let of =
-                |called: &'_ Called| called.outputs.iter().position(|tensor| *tensor.name() == *spec.name);
+            let of = |called: &'_ StepResult| {
+                called.outputs.iter().position(|tensor| *tensor.name() == *spec.name)
+            };
             let there = parts.iter().filter(|called| of(called).is_some()).count();
             if there == 0 {
                 continue;

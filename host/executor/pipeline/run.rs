@@ -5,18 +5,18 @@
 //! that read it.
 
 use super::super::BoxFuture;
-use super::account::Account;
+use super::account::RequestAccount;
 use super::decide::Verdict;
-use super::frame::{Frame, Held, State};
+use super::frame::{Frame, HeldValue, State};
 use super::items::Items;
 use super::metrics::StepOutcome;
-use super::model::{Answers, PipelineModel};
+use super::model::{PipelineModel, ResponseSink};
 use super::rows::Rows;
 use super::step::{StepEnd, StepRun};
 use super::streams::Stream;
 use crate::error::{Error, Result};
 use crate::graph::{Program, Reader, ValueRef};
-use crate::predict::{Context, Tensor};
+use crate::predict::{CallContext, Tensor};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use slab::Slab;
@@ -30,12 +30,12 @@ pub(super) const ROOT: usize = 0;
 pub(super) struct Run<'a> {
     pub(super) model: &'a PipelineModel,
     pub(super) program: &'a Program,
-    pub(super) context: &'a Arc<Context>,
-    pub(super) account: &'a Arc<Account>,
+    pub(super) context: &'a Arc<CallContext>,
+    pub(super) account: &'a Arc<RequestAccount>,
     pub(super) frames: Slab<Frame>,
     /// Steps to look at, by frame.
     pub(super) open: Vec<(usize, usize)>,
-    begun: Vec<Begun>,
+    begun: Vec<BegunStep>,
     pub(super) running: FuturesUnordered<BoxFuture<'a, Event<'a>>>,
     pub(super) streams: Vec<Stream<'a>>,
     /// By step, whether it is to be decided at all.
@@ -57,7 +57,7 @@ enum Turn {
     Ends(Option<Vec<Tensor>>),
 }
 
-struct Begun {
+struct BegunStep {
     frame: usize,
     step: usize,
     inputs: Vec<Tensor>,
@@ -72,7 +72,11 @@ pub(super) enum Event<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(model: &'a PipelineModel, context: &'a Arc<Context>, account: &'a Arc<Account>) -> Self {
+    pub fn new(
+        model: &'a PipelineModel,
+        context: &'a Arc<CallContext>,
+        account: &'a Arc<RequestAccount>,
+    ) -> Self {
         let program = &model.program;
         let wanted = |name: &str| {
             let asked = context.outputs.as_ref().filter(|outputs| !outputs.is_empty());
@@ -106,13 +110,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub async fn run(mut self, inputs: Vec<Tensor>, sink: &mut dyn Answers) -> Result<Option<Vec<Tensor>>> {
+    pub async fn run(
+        mut self,
+        inputs: Vec<Tensor>,
+        sink: &mut dyn ResponseSink,
+    ) -> Result<Option<Vec<Tensor>>> {
         let outcome = self.work(inputs, sink).await;
         self.cancelled();
         outcome
     }
 
-    async fn work(&mut self, inputs: Vec<Tensor>, sink: &mut dyn Answers) -> Result<Option<Vec<Tensor>>> {
+    async fn work(
+        &mut self,
+        inputs: Vec<Tensor>,
+        sink: &mut dyn ResponseSink,
+    ) -> Result<Option<Vec<Tensor>>> {
         if self.program.graph.each_row {
             self.cut_rows(inputs)?;
             self.begin_rows()?;
@@ -137,7 +149,7 @@ impl<'a> Run<'a> {
     }
 
     /// Decides what can be decided, answers if it can, and waits for one thing to happen.
-    async fn turn(&mut self, sink: &mut dyn Answers) -> Result<Turn> {
+    async fn turn(&mut self, sink: &mut dyn ResponseSink) -> Result<Turn> {
         self.decide_open()?;
         self.flush(sink).await?;
         if !self.is_answered
@@ -214,8 +226,8 @@ impl<'a> Run<'a> {
     }
 
     /// The work of a step that was decided to run.
-    fn step(&self, begun: Begun, is_alone: bool) -> impl Future<Output = Event<'a>> + Send + use<'a> {
-        let Begun { frame, step, inputs, are_callers } = begun;
+    fn step(&self, begun: BegunStep, is_alone: bool) -> impl Future<Output = Event<'a>> + Send + use<'a> {
+        let BegunStep { frame, step, inputs, are_callers } = begun;
         let run = StepRun {
             model: self.model,
             context: self.context,
@@ -255,7 +267,7 @@ impl<'a> Run<'a> {
         let mut frame = Frame::new(self.program, ROOT, None, number);
         for input in &self.program.inputs {
             let tensor = inputs.iter().find(|tensor| *tensor.name() == *input.name).cloned();
-            frame.inputs.push(Held::new(tensor, input.readers, self.account)?);
+            frame.inputs.push(HeldValue::new(tensor, input.readers, self.account)?);
         }
         drop(inputs);
         self.begin_frame(frame)
@@ -357,7 +369,7 @@ impl<'a> Run<'a> {
             Ok(Verdict::Run(inputs, are_callers)) => {
                 self.frames[frame].cells[step].state = State::Running;
                 self.release(frame, step);
-                self.begun.push(Begun { frame, step, inputs, are_callers });
+                self.begun.push(BegunStep { frame, step, inputs, are_callers });
                 Ok(())
             }
             Err(error) => {
@@ -423,7 +435,7 @@ impl<'a> Run<'a> {
 }
 
 /// Waits for work as long as the caller does, or to its end where the caller has its answer.
-async fn watched<T>(context: &Context, is_answered: bool, work: impl Future<Output = T>) -> Result<T> {
+async fn watched<T>(context: &CallContext, is_answered: bool, work: impl Future<Output = T>) -> Result<T> {
     if is_answered {
         return Ok(work.await);
     }
@@ -435,14 +447,14 @@ async fn watched<T>(context: &Context, is_answered: bool, work: impl Future<Outp
     }
 }
 
-async fn deadline(context: &Context) {
+async fn deadline(context: &CallContext) {
     match context.deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }
 
-fn stopped(context: &Context) -> Error {
+fn stopped(context: &CallContext) -> Error {
     let error = || Error::cancelled("the caller left before the answer was ready");
     context.stopped().unwrap_or_else(error)
 }

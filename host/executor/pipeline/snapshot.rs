@@ -2,7 +2,7 @@
 
 use crate::error::Kind;
 use crate::graph::condition::{Environment, TensorRef};
-use crate::predict::{Context, Parameter, Tensor};
+use crate::predict::{CallContext, Parameter, Tensor};
 use std::sync::Arc;
 
 /// The latest outputs of a loop, and what is around it.
@@ -13,7 +13,7 @@ pub(super) struct Own<'a> {
 
 /// What a condition may ask about, as it was when its step began.
 pub(super) struct Snapshot {
-    pub context: Arc<Context>,
+    pub context: Arc<CallContext>,
     pub tensors: Vec<(TensorRef, Tensor)>,
     pub steps: Vec<(Arc<str>, bool, Option<Kind>)>,
     pub bucket: u8,

@@ -1,14 +1,14 @@
 //! One step of one request, from its inputs to its outputs: rounds of a loop, parts, attempts, and the calls of its model.
 
-use super::super::{ModelTarget, Order};
-use super::account::Account;
+use super::super::{ModelTarget, Priority};
+use super::account::RequestAccount;
 use super::model::{PipelineModel, StepTarget};
 use super::nested::{NESTED_MAX, apart, nested};
 use super::snapshot::{Own, Snapshot};
 use crate::error::{Error, Kind, Result};
 use crate::graph::condition;
 use crate::graph::{Member, Retry, Step};
-use crate::predict::{Context, Parameter, Service, Tensor};
+use crate::predict::{CallContext, Parameter, Service, Tensor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone)]
 pub(super) struct StepRun<'a> {
     pub model: &'a PipelineModel,
-    pub context: &'a Arc<Context>,
-    pub account: &'a Arc<Account>,
+    pub context: &'a Arc<CallContext>,
+    pub account: &'a Arc<RequestAccount>,
     pub at: usize,
     /// Which row or item this is.
     pub number: Option<(&'static str, u64)>,
@@ -43,20 +43,20 @@ pub(super) struct StepEnd {
 
 /// What one call is a part of, for its error.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Place {
+pub(super) struct StepSlot {
     pub round: u32,
     pub rows: Option<(usize, usize)>,
     pub attempt: u32,
 }
 
-pub(super) struct Called {
+pub(super) struct StepResult {
     pub outputs: Vec<Tensor>,
     pub queue: Duration,
     /// False where there were no rows to run it for.
     pub ran: bool,
 }
 
-impl Called {
+impl StepResult {
     pub fn bytes(&self) -> usize {
         self.outputs.iter().map(|tensor| tensor.data().len()).sum()
     }
@@ -107,28 +107,28 @@ impl<'a> StepRun<'a> {
         match self.step().timeout {
             Some(timeout) if is_own => {
                 let message = format!("its timeout_ms = {} has passed", timeout.as_millis());
-                self.named(Error::deadline(message), Place::default())
+                self.named(Error::deadline(message), StepSlot::default())
             }
             _ => error,
         }
     }
 
     /// Runs once, or again as long as the condition of its loop says.
-    async fn rounds(&self, mut inputs: Vec<Tensor>, deadline: Option<Instant>) -> Result<Called> {
+    async fn rounds(&self, mut inputs: Vec<Tensor>, deadline: Option<Instant>) -> Result<StepResult> {
         let step = self.step();
         let Some(looped) = &step.looped else { return self.parts(inputs, deadline).await };
         let condition = self.model.program.steps[self.at].again_while.as_ref();
         let condition = condition.expect("invariant: a loop has a condition");
         let mut queue = Duration::ZERO;
         for round in 1..=looped.max {
-            let place = Place { round, ..Place::default() };
+            let place = StepSlot { round, ..StepSlot::default() };
             let called = self.attempts(inputs.clone(), place, deadline).await?;
             queue += called.queue;
             let own = Own { outputs: &called.outputs, outside: self.outside.as_deref() };
             let again = condition::evaluate(condition, &own);
             let again = again.map_err(|error| self.named(error.context("loop.while"), place))?;
             if !again || (round == looped.max && looped.goes_on_at_max) {
-                return Ok(Called { queue, ..called });
+                return Ok(StepResult { queue, ..called });
             }
             for (input, output) in &looped.carry {
                 let carried = called.outputs.iter().find(|tensor| *tensor.name() == **output);
@@ -146,20 +146,20 @@ impl<'a> StepRun<'a> {
             }
         }
         let message = format!("the loop did not end within max = {} rounds", looped.max);
-        Err(self.named(Error::failed(message), Place::default()))
+        Err(self.named(Error::failed(message), StepSlot::default()))
     }
 
     /// Calls the model until it answers, fails for good, or has no attempt left.
     pub(super) async fn attempts(
         &self,
         inputs: Vec<Tensor>,
-        place: Place,
+        place: StepSlot,
         deadline: Option<Instant>,
-    ) -> Result<Called> {
+    ) -> Result<StepResult> {
         let Some(retry) = &self.step().retry else { return self.call(inputs, place, deadline).await };
         let mut attempt = 1;
         loop {
-            let place = Place { attempt, ..place };
+            let place = StepSlot { attempt, ..place };
             match self.call(inputs.clone(), place, deadline).await {
                 Err(error) if attempt < retry.attempts && retry.on.contains(&error.kind()) => {
                     let pause = pause(retry, attempt);
@@ -176,7 +176,12 @@ impl<'a> StepRun<'a> {
     }
 
     /// Calls the model once.
-    async fn call(&self, inputs: Vec<Tensor>, place: Place, deadline: Option<Instant>) -> Result<Called> {
+    async fn call(
+        &self,
+        inputs: Vec<Tensor>,
+        place: StepSlot,
+        deadline: Option<Instant>,
+    ) -> Result<StepResult> {
         let callers_only = self.are_callers && place.round <= 1;
         let outcome = self.called(inputs, place, deadline).await;
         outcome.map_err(|error| {
@@ -190,7 +195,12 @@ impl<'a> StepRun<'a> {
         })
     }
 
-    async fn called(&self, inputs: Vec<Tensor>, place: Place, deadline: Option<Instant>) -> Result<Called> {
+    async fn called(
+        &self,
+        inputs: Vec<Tensor>,
+        place: StepSlot,
+        deadline: Option<Instant>,
+    ) -> Result<StepResult> {
         self.account.visit()?;
         let waited = Instant::now();
         let _parallel = self.account.parallel().await;
@@ -217,7 +227,7 @@ impl<'a> StepRun<'a> {
             route.ended(error.as_ref(), queue, service);
         }
         let (outputs, queue, _) = outcome?;
-        Ok(Called { outputs, queue: queue + waited, ran: true })
+        Ok(StepResult { outputs, queue: queue + waited, ran: true })
     }
 
     pub(super) fn step_context(
@@ -225,7 +235,7 @@ impl<'a> StepRun<'a> {
         target: &ModelTarget,
         deadline: Option<Instant>,
         now: Instant,
-    ) -> Result<Arc<Context>> {
+    ) -> Result<Arc<CallContext>> {
         let own = target.timeout.map(|timeout| now + timeout);
         let deadline = deadline.into_iter().chain(own).min();
         let mut context =
@@ -241,9 +251,9 @@ impl<'a> StepRun<'a> {
     async fn outcome(
         &self,
         target: &ModelTarget,
-        context: &Arc<Context>,
+        context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
-        place: Place,
+        place: StepSlot,
     ) -> Result<(Vec<Tensor>, Duration, Service)> {
         let began = Instant::now();
         let run_here = |outputs: Vec<Tensor>| {
@@ -283,8 +293,11 @@ impl<'a> StepRun<'a> {
                 Err(back) => inputs = back,
             }
         }
-        let order =
-            if place.round > 1 { Order::Again(self.account.since) } else { Order::Begun(self.account.since) };
+        let order = if place.round > 1 {
+            Priority::Again(self.account.since)
+        } else {
+            Priority::Begun(self.account.since)
+        };
         let mut responses = target.start_step(context, inputs, order).await?;
         self.account.called(responses.release());
         let response = responses.one().await?;
@@ -308,7 +321,7 @@ impl<'a> StepRun<'a> {
     }
 
     /// With the pipeline, the step and the run.
-    pub(super) fn named(&self, error: Error, place: Place) -> Error {
+    pub(super) fn named(&self, error: Error, place: StepSlot) -> Error {
         let step = self.step();
         let mut run = Vec::new();
         run.extend(self.number.map(|(what, number)| format!("{what} {number}")));

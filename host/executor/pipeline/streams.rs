@@ -1,9 +1,9 @@
 //! Items: the responses of a streaming step, each of which has a frame of its own for the steps behind it.
 
-use super::frame::{Frame, GatheredItems, Held, State};
+use super::frame::{Frame, GatheredItems, HeldValue, State};
 use super::items::Items;
 use super::metrics::StepOutcome;
-use super::model::Answers;
+use super::model::ResponseSink;
 use super::run::{Event, ROOT, Run};
 use crate::error::{Error, Result};
 use crate::graph::Gather;
@@ -86,7 +86,7 @@ impl<'a> Run<'a> {
                 let message = format!("item {number} lacks the output \"{}\"; see may_omit", spec.name);
                 return Err(Error::failed(message));
             }
-            match Held::new(tensor.cloned(), program.readers[place].max(1), self.account) {
+            match HeldValue::new(tensor.cloned(), program.readers[place].max(1), self.account) {
                 Ok(held) => inner.cells[step].values[place] = held,
                 Err(error) => {
                     inner.let_go(self.account);
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
     }
 
     /// Sends the answers of items, in their order.
-    pub(super) async fn flush(&mut self, sink: &mut dyn Answers) -> Result<()> {
+    pub(super) async fn flush(&mut self, sink: &mut dyn ResponseSink) -> Result<()> {
         loop {
             if let Some((_, error)) = self.failing.take_if(|(number, _)| *number <= self.answered) {
                 return Err(error);

@@ -12,7 +12,7 @@ mod onnx_file;
 mod status;
 mod wire;
 
-use super::places::{Place, Places};
+use super::places::{InFlight, InFlightGuard};
 use super::pool::{PoolMetrics, STREAM_BUFFER};
 use super::threads::{BATCH_AT_ONCE, Threads};
 use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, with_channels};
@@ -63,7 +63,7 @@ struct Shared {
     name: Arc<str>,
     config: TritonConfig,
     link: Arc<Link>,
-    places: Arc<Places>,
+    places: Arc<InFlight>,
     metrics: PoolMetrics,
     threads: Threads,
 }
@@ -83,7 +83,7 @@ impl TritonExecutor {
         threads.spawn(Arc::clone(&link).watch());
         let shared = Shared {
             name: name.into(),
-            places: Places::bounded(name.into(), config.workers, &pool),
+            places: InFlight::bounded(name.into(), config.workers, &pool),
             config,
             link,
             metrics: pool,
@@ -93,7 +93,7 @@ impl TritonExecutor {
     }
 
     /// Begins an admitted call.
-    fn begin(&self, call: Call, place: Place) -> Responses {
+    fn begin(&self, call: Call, place: InFlightGuard) -> Responses {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
         let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
         self.spawn(async move { shared.run(call, sender, admitted, Some(place)).await });
@@ -188,7 +188,13 @@ impl Executor for TritonExecutor {
 
 impl Shared {
     /// Answers one call. Its place, if it has one of its own, is free before the caller knows.
-    async fn run(self: Arc<Self>, call: Call, sender: Sender, admitted: Instant, place: Option<Place>) {
+    async fn run(
+        self: Arc<Self>,
+        call: Call,
+        sender: Sender,
+        admitted: Instant,
+        place: Option<InFlightGuard>,
+    ) {
         let mut sink = Sink::begun(sender, &call, admitted);
         self.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
         let outcome = self.answer(call, &mut sink).await;
@@ -206,7 +212,7 @@ impl Shared {
     }
 
     /// Answers a batch in its own place, and in others for as long as nobody else wants them.
-    async fn run_batch(self: Arc<Self>, calls: Vec<(Call, Sender)>, admitted: Instant, place: Place) {
+    async fn run_batch(self: Arc<Self>, calls: Vec<(Call, Sender)>, admitted: Instant, place: InFlightGuard) {
         let mut beside = JoinSet::new();
         for (call, sender) in calls {
             while beside.try_join_next().is_some() {}

@@ -1,11 +1,11 @@
 //! A model of a remote as a callable: one RPC for each call, which ends with the call.
 
-use super::super::{BoxFuture, Callable, Sink, Twin};
+use super::super::{BoxFuture, Callable, ReferenceFile, Sink};
 use super::link::Link;
 use super::metadata::{self, Described};
 use super::{onnx_file, wire};
 use crate::error::{Error, Result};
-use crate::predict::{Context, Metadata, Tensor};
+use crate::predict::{CallContext, Metadata, Tensor};
 use crate::proto::inference::ModelReadyRequest;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl RemoteModel {
         link: Arc<Link>,
         name: &str,
         version: Option<&str>,
-        twin: Option<&Twin>,
+        twin: Option<&ReferenceFile>,
     ) -> Result<Arc<Self>> {
         let Ok(described) = tokio::time::timeout(LOAD_TIMEOUT, metadata::fetch(&link, name, version)).await
         else {
@@ -93,7 +93,7 @@ impl RemoteModel {
 
     /// Waits for `rpc`, unless the caller leaves, the time is over, or the remote is lost. What is dropped here is
     /// cancelled there.
-    async fn guarded<T>(&self, context: &Context, rpc: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn guarded<T>(&self, context: &CallContext, rpc: impl Future<Output = Result<T>>) -> Result<T> {
         let outcome = tokio::select! {
             biased;
             outcome = rpc => outcome,
@@ -109,7 +109,7 @@ impl RemoteModel {
         })
     }
 
-    async fn infer(&self, context: &Context, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    async fn infer(&self, context: &CallContext, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let message = wire::request(&self.name, &self.version, context, inputs);
         let mut client = self.link.client();
         let answer = client.model_infer(signed(context, message)).await;
@@ -117,7 +117,7 @@ impl RemoteModel {
     }
 
     /// Each response goes on as it comes: none is held back to be the last.
-    async fn stream(&self, context: &Context, inputs: Vec<Tensor>, sink: &mut Sink) -> Result<()> {
+    async fn stream(&self, context: &CallContext, inputs: Vec<Tensor>, sink: &mut Sink) -> Result<()> {
         let mut message = wire::request(&self.name, &self.version, context, inputs);
         wire::ask_for_end(&mut message);
         let mut client = self.link.client();
@@ -161,7 +161,7 @@ impl Callable for RemoteModel {
 
     fn call<'a>(
         &'a self,
-        context: &'a Arc<Context>,
+        context: &'a Arc<CallContext>,
         inputs: Vec<Tensor>,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
@@ -176,7 +176,7 @@ impl Callable for RemoteModel {
 }
 
 /// With the time that is left and the names by which the request is known elsewhere.
-fn signed<T>(context: &Context, message: T) -> Request<T> {
+fn signed<T>(context: &CallContext, message: T) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(left) = context.time_left() {
         request.set_timeout(left);
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_request_carries_its_names_and_the_time_that_is_left() {
         let deadline = Instant::now() + Duration::from_secs(5);
-        let mut context = Context::new("id-7".into(), "m".into(), "1".into(), Some(deadline));
+        let mut context = CallContext::new("id-7".into(), "m".into(), "1".into(), Some(deadline));
         context.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
         let request = signed(&context, ());
         let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok());

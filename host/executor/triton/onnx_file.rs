@@ -3,7 +3,7 @@
 //! Reads only the few fields of ONNX's protobuf schema that say so: no runtime is needed, no weight is kept, and a
 //! hostile file cannot have it build much more than it should.
 
-use super::super::Twin;
+use super::super::ReferenceFile;
 use crate::error::{Error, Result};
 use crate::predict::{Datatype, Metadata, TensorSpec, format_shape};
 use crate::proto::wire::{Fields, Value as Content};
@@ -94,7 +94,7 @@ struct Dimension {
 
 /// Refuses a remote model that takes or gives other tensors than the file. A dimension that one of them leaves free
 /// fits every other.
-pub(super) fn compare(twin: &Twin, there: &str, remote: &Metadata) -> Result<()> {
+pub(super) fn compare(twin: &ReferenceFile, there: &str, remote: &Metadata) -> Result<()> {
     let file = twin.path.display();
     let graph = Graph::of(&twin.bytes);
     let graph = graph.ok_or_else(|| Error::invalid(format!("{file} is not an ONNX model")))?;
@@ -199,7 +199,7 @@ mod tests {
         name: String,
     }
 
-    fn model(element: i32, dimensions: &[Option<i64>]) -> Twin {
+    fn model(element: i32, dimensions: &[Option<i64>]) -> ReferenceFile {
         let dimensions = dimensions.iter().map(|&value| Dimension { value }).collect();
         let tensor = TensorType { element, shape: Some(Dimensions { dimensions }) };
         let value =
@@ -208,7 +208,7 @@ mod tests {
         let initializers = vec![Named { name: "weights".into() }];
         let graph = WrittenGraph { initializers, inputs, outputs: vec![value("y")] };
         let bytes = WrittenModel { graph: Some(graph) }.encode_to_vec().into();
-        Twin { path: "m.onnx".into(), bytes }
+        ReferenceFile { path: "m.onnx".into(), bytes }
     }
 
     fn remote(shape: &[i64]) -> Metadata {
@@ -244,7 +244,8 @@ mod tests {
         let graph = WrittenGraph { inputs, ..WrittenGraph::default() };
         let many = WrittenModel { graph: Some(graph) }.encode_to_vec().into();
         for bytes in [many, b"hello".as_slice().into(), bytes::Bytes::new()] {
-            let error = compare(&Twin { path: "m.onnx".into(), bytes }, "there", &remote(&[1])).unwrap_err();
+            let error =
+                compare(&ReferenceFile { path: "m.onnx".into(), bytes }, "there", &remote(&[1])).unwrap_err();
             assert!(error.message().contains("m.onnx is not an ONNX model"), "{error}");
         }
         let mut more = remote(&[-1, 18]);

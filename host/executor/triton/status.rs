@@ -80,7 +80,7 @@ fn refusal(status: &Status) -> Error {
     let kind = kind_of(status);
     match words {
         "" => Error::new(kind, format!("the remote answered {:?} and nothing more", status.code())),
-        words if words.len() < message.len() => Error::new(kind, words).source(message),
+        words if words.len() < message.len() => Error::new(kind, words).with_detail(message),
         words => Error::new(kind, words),
     }
 }

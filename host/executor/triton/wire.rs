@@ -1,7 +1,7 @@
 //! Tensors and parameters in the messages of the Open Inference Protocol, and back. Contents travel raw.
 
 use crate::error::{Error, Result};
-use crate::predict::{Allocation, Context, Datatype, Parameter, Parameters, Shape, Tensor};
+use crate::predict::{Allocation, CallContext, Datatype, Parameter, Parameters, Shape, Tensor};
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_request::InferInputTensor;
 use crate::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
@@ -20,7 +20,7 @@ const END: &str = "triton_final_response";
 pub(super) fn request(
     model: &str,
     version: &str,
-    context: &Context,
+    context: &CallContext,
     inputs: Vec<Tensor>,
 ) -> ModelInferRequest {
     let raw_input_contents = inputs.iter().map(|tensor| tensor.data().clone()).collect();
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_request_shares_the_bytes_of_its_tensors_and_keeps_their_order() {
-        let mut context = Context::new("id-7".into(), "m".into(), "1".into(), None);
+        let mut context = CallContext::new("id-7".into(), "m".into(), "1".into(), None);
         context.parameters = vec![
             ("priority".into(), Parameter::Integer(2)),
             ("triton_enable_empty_final_response".into(), Parameter::Boolean(true)),

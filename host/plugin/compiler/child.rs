@@ -15,7 +15,7 @@ use wasmtime::component::Component;
 
 /// What the parent asks for, as arguments of the hidden command.
 #[derive(Clone, Copy, Debug)]
-pub struct Task {
+pub struct CompileTask {
     /// Length of the component.
     pub bytes: usize,
     /// Compile for the engine of plugins whose calls wait side by side.
@@ -37,7 +37,7 @@ pub(super) const NO_THREADS: &str = "cannot start compile threads";
 const FILES_MAX: u64 = 32;
 
 /// Compiles. The exit code is for the parent; a message on standard error is for its log.
-pub fn run(task: &Task) -> ExitCode {
+pub fn run(task: &CompileTask) -> ExitCode {
     let outcome = restrict(task).and_then(|()| {
         let mut wasm = vec![0; task.bytes];
         std::io::stdin().lock().read_exact(&mut wasm)?;
@@ -58,7 +58,7 @@ pub fn run(task: &Task) -> ExitCode {
 }
 
 /// Gives up all that compiling does not need.
-fn restrict(task: &Task) -> std::io::Result<()> {
+fn restrict(task: &CompileTask) -> std::io::Result<()> {
     use rustix::process::{Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have ended before that.
@@ -93,7 +93,7 @@ fn close_inherited() {
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
-fn compile(task: &Task, wasm: &[u8]) -> (Report, Vec<u8>) {
+fn compile(task: &CompileTask, wasm: &[u8]) -> (Report, Vec<u8>) {
     let compiled = rayon::ThreadPoolBuilder::new()
         .num_threads(task.threads)
         .build()

@@ -1,10 +1,10 @@
 //! The calls in flight in one instance: who waits for what, which guest task works for whom, and who has to
 //! hear of it when the instance is lost. Shared by the store, its host calls and the thread that runs it.
 
-use super::in_flight::InFlight;
+use super::in_flight::ActiveCall;
 use crate::error::Error;
 use crate::plugin::bindings::types;
-use crate::plugin::handed::Handed;
+use crate::plugin::handed::HostErrors;
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -17,45 +17,45 @@ use wasmtime::component::GuestTaskId;
 /// The key of what the host itself calls, such as `ready`; no request has it.
 pub const HOST: u32 = 0;
 
-pub struct Desk {
+pub struct CallRegistry {
     started: Instant,
     /// Microseconds since `started` when the instance's event loop last came by.
     turn_us: AtomicU64,
     /// Ticks of the epoch that the guest has computed through since then.
     ticks: AtomicU32,
     inner: Mutex<Inner>,
-    bell: Arc<Bell>,
+    waker: Arc<DriverWaker>,
     /// One each, so that a call wakes nobody who does not wait for what it does.
-    came: Notify,
-    full: Notify,
+    inserted: Notify,
+    exhausted: Notify,
     /// The instance holds too much and is to end with its calls.
-    overfull: AtomicBool,
+    over_limit: AtomicBool,
 }
 
 #[derive(Default)]
 struct Inner {
-    calls: HashMap<u32, Arc<InFlight>>,
+    calls: HashMap<u32, Arc<ActiveCall>>,
     tasks: HashMap<GuestTaskId, u32>,
     /// Calls whose guest went on after nobody waited; they stay in the instance for ever.
-    stranded: HashMap<u32, Arc<InFlight>>,
+    abandoned: HashMap<u32, Arc<ActiveCall>>,
     served: u64,
-    culprit: Option<u32>,
+    blamed_call: Option<u32>,
     /// Errors that the guest was given in calls that are not told apart.
-    handed: Handed,
+    host_errors: HostErrors,
 }
 
-impl Desk {
+impl CallRegistry {
     pub fn new() -> Arc<Self> {
         let (inner, bell, came, full, overfull) = Default::default();
-        Arc::new(Desk {
+        Arc::new(CallRegistry {
             started: Instant::now(),
             turn_us: AtomicU64::new(0),
             ticks: AtomicU32::new(0),
             inner,
-            bell,
-            came,
-            full,
-            overfull,
+            waker: bell,
+            inserted: came,
+            exhausted: full,
+            over_limit: overfull,
         })
     }
 
@@ -64,79 +64,79 @@ impl Desk {
     }
 
     /// Puts a call in its place; its key is what its handles and its guest task are known by.
-    pub fn seat(&self, key: u32, task: GuestTaskId, call: InFlight) -> Arc<InFlight> {
+    pub fn insert(&self, key: u32, task: GuestTaskId, call: ActiveCall) -> Arc<ActiveCall> {
         let call = Arc::new(call);
         let mut inner = self.lock();
         inner.calls.insert(key, Arc::clone(&call));
         inner.tasks.insert(task, key);
         drop(inner);
-        self.came.notify_waiters();
+        self.inserted.notify_waiters();
         call
     }
 
     /// Says which guest task works for a call of the host.
-    pub fn assign(&self, task: GuestTaskId, key: u32) {
+    pub fn assign_task(&self, task: GuestTaskId, key: u32) {
         self.lock().tasks.insert(task, key);
     }
 
     /// The task of a call of the host has ended.
-    pub fn dismiss(&self, task: GuestTaskId) {
+    pub fn remove_task(&self, task: GuestTaskId) {
         self.lock().tasks.remove(&task);
     }
 
-    pub fn leave(&self, key: u32, task: GuestTaskId, clean: bool) {
+    pub fn remove(&self, key: u32, task: GuestTaskId, clean: bool) {
         let mut inner = self.lock();
         let call = inner.calls.remove(&key);
         if clean {
             inner.tasks.remove(&task);
             inner.served += 1;
         } else if let Some(call) = call {
-            inner.stranded.insert(key, call);
+            inner.abandoned.insert(key, call);
         }
         drop(inner);
         if !clean {
-            self.full.notify_waiters();
+            self.exhausted.notify_waiters();
         }
     }
 
-    pub fn by_key(&self, key: u32) -> Caller {
+    pub fn by_key(&self, key: u32) -> CallerState {
         let inner = self.lock();
-        match (inner.calls.get(&key), inner.stranded.get(&key)) {
-            (Some(call), _) => Caller::Call(Arc::clone(call)),
-            (None, Some(call)) => Caller::Abandoned(Arc::clone(call)),
-            (None, None) => Caller::Nobody,
+        match (inner.calls.get(&key), inner.abandoned.get(&key)) {
+            (Some(call), _) => CallerState::Active(Arc::clone(call)),
+            (None, Some(call)) => CallerState::Abandoned(Arc::clone(call)),
+            (None, None) => CallerState::Unknown,
         }
     }
 
     /// Gives an error to the guest, for whichever call.
-    pub fn hand(&self, error: Error) -> types::Error {
-        self.lock().handed.hand(error)
+    pub fn record_error(&self, error: Error) -> types::Error {
+        self.lock().host_errors.record(error)
     }
 
     /// The error with which the guest has ended a call.
-    pub fn returned(&self, call: &InFlight, error: types::Error) -> Error {
-        call.known(&error).unwrap_or_else(|| self.lock().handed.returned(error, call.plugin()))
+    pub fn returned(&self, call: &ActiveCall, error: types::Error) -> Error {
+        call.recorded_error(&error).unwrap_or_else(|| self.lock().host_errors.returned(error, call.plugin()))
     }
 
     /// The call that the first known task of a call stack works for.
-    pub fn by_task(&self, stack: impl IntoIterator<Item = GuestTaskId>) -> Caller {
+    pub fn by_task(&self, stack: impl IntoIterator<Item = GuestTaskId>) -> CallerState {
         let inner = self.lock();
         let key = stack.into_iter().find_map(|task| inner.tasks.get(&task)).copied();
         drop(inner);
-        key.map_or(Caller::Nobody, |key| self.by_key(key))
+        key.map_or(CallerState::Unknown, |key| self.by_key(key))
     }
 
     /// Remembers who made the instance unusable.
-    pub fn accuse(&self, stack: impl IntoIterator<Item = GuestTaskId>) {
+    pub fn blame(&self, stack: impl IntoIterator<Item = GuestTaskId>) {
         let mut inner = self.lock();
-        if inner.culprit.is_none() {
-            inner.culprit = stack.into_iter().find_map(|task| inner.tasks.get(&task)).copied();
+        if inner.blamed_call.is_none() {
+            inner.blamed_call = stack.into_iter().find_map(|task| inner.tasks.get(&task)).copied();
         }
     }
 
     /// Remembers that it was none of the requests.
-    pub fn accuse_host(&self) {
-        self.lock().culprit.get_or_insert(HOST);
+    pub fn blame_host(&self) {
+        self.lock().blamed_call.get_or_insert(HOST);
     }
 
     /// Tells all calls that they are to end, and why; gives their ids.
@@ -147,15 +147,15 @@ impl Desk {
     }
 
     /// All calls, now that the instance is lost; true for the one at fault.
-    pub fn clear(&self) -> Vec<(bool, Arc<InFlight>)> {
+    pub fn take_all(&self) -> Vec<(bool, Arc<ActiveCall>)> {
         let mut inner = self.lock();
-        let culprit = inner.culprit;
+        let culprit = inner.blamed_call;
         inner.tasks.clear();
         inner.calls.drain().map(|(key, call)| (Some(key) == culprit, call)).collect()
     }
 
-    pub fn culprit(&self) -> Option<u32> {
-        self.lock().culprit
+    pub fn blamed(&self) -> Option<u32> {
+        self.lock().blamed_call
     }
 
     /// Calls that have ended in order.
@@ -168,15 +168,15 @@ impl Desk {
     }
 
     /// Says that the instance holds too much, and is not to begin another call.
-    pub fn set_overfull(&self) {
-        self.overfull.store(true, Ordering::Relaxed);
-        self.full.notify_waiters();
+    pub fn set_over_limit(&self) {
+        self.over_limit.store(true, Ordering::Relaxed);
+        self.exhausted.notify_waiters();
     }
 
     /// Returns once so many calls that were given up are still there, or the instance holds too much; says why.
-    pub async fn until_full(&self, stranded: usize) -> &'static str {
-        let overfull = || self.overfull.load(Ordering::Relaxed);
-        until(&self.full, || overfull() || self.lock().stranded.len() >= stranded).await;
+    pub async fn until_exhausted(&self, stranded: usize) -> &'static str {
+        let overfull = || self.over_limit.load(Ordering::Relaxed);
+        until(&self.exhausted, || overfull() || self.lock().abandoned.len() >= stranded).await;
         if overfull() { "it holds more than it may (held_mb)" } else { "it is full of stranded calls" }
     }
 
@@ -184,12 +184,12 @@ impl Desk {
     /// is several times for one call.
     pub async fn driven<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
-        let waker = Waker::from(Arc::clone(&self.bell));
-        self.bell.rung.store(true, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&self.waker));
+        self.waker.woken.store(true, Ordering::Release);
         std::future::poll_fn(|task| {
-            self.mark();
-            self.bell.is_for(task.waker());
-            match self.bell.rung.swap(false, Ordering::AcqRel) {
+            self.mark_turn();
+            self.waker.set_driver(task.waker());
+            match self.waker.woken.swap(false, Ordering::AcqRel) {
                 true => future.as_mut().poll(&mut std::task::Context::from_waker(&waker)),
                 false => Poll::Pending,
             }
@@ -206,13 +206,13 @@ impl Desk {
                 return Poll::Ready(());
             }
             // Nobody is woken: what was begun keeps the loop going.
-            self.bell.rung.store(true, Ordering::Release);
+            self.waker.woken.store(true, Ordering::Release);
             Poll::Pending
         })
         .await;
     }
 
-    fn mark(&self) {
+    fn mark_turn(&self) {
         self.turn_us.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.ticks.store(0, Ordering::Relaxed);
     }
@@ -226,10 +226,10 @@ impl Desk {
     /// Returns when the event loop did not come by for `turn` though it was called.
     pub async fn stuck(&self, turn: Duration) {
         loop {
-            until(&self.came, || !self.is_empty()).await;
+            until(&self.inserted, || !self.is_empty()).await;
             tokio::time::sleep(turn).await;
             let called = self.turn_us.load(Ordering::Relaxed);
-            self.bell.wake_driver();
+            self.waker.wake_driver();
             tokio::time::sleep(turn).await;
             if self.turn_us.load(Ordering::Relaxed) == called && !self.is_empty() {
                 return;
@@ -240,18 +240,18 @@ impl Desk {
 
 /// What wakes the host's own part of an event loop, and the loop with it.
 #[derive(Default)]
-struct Bell {
-    rung: AtomicBool,
+struct DriverWaker {
+    woken: AtomicBool,
     driver: Mutex<Option<Waker>>,
 }
 
-impl Bell {
+impl DriverWaker {
     fn driver(&self) -> MutexGuard<'_, Option<Waker>> {
         self.driver.lock().expect("invariant: no panic under the lock")
     }
 
     /// Whoever polls the event loop is woken from now on.
-    fn is_for(&self, waker: &Waker) {
+    fn set_driver(&self, waker: &Waker) {
         let mut driver = self.driver();
         if driver.as_ref().is_none_or(|driver| !driver.will_wake(waker)) {
             *driver = Some(waker.clone());
@@ -265,13 +265,13 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for DriverWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.woken.store(true, Ordering::Release);
         self.wake_driver();
     }
 }
@@ -289,18 +289,18 @@ async fn until(notices: &Notify, wanted: impl Fn() -> bool) {
 }
 
 /// On whose behalf a guest called the host.
-pub enum Caller {
-    Call(Arc<InFlight>),
+pub enum CallerState {
+    Active(Arc<ActiveCall>),
     /// One that was given up: its guest is not to go on.
-    Abandoned(Arc<InFlight>),
-    Nobody,
+    Abandoned(Arc<ActiveCall>),
+    Unknown,
 }
 
-impl Caller {
-    pub fn call(self) -> Option<Arc<InFlight>> {
+impl CallerState {
+    pub fn call(self) -> Option<Arc<ActiveCall>> {
         match self {
-            Caller::Call(call) | Caller::Abandoned(call) => Some(call),
-            Caller::Nobody => None,
+            CallerState::Active(call) | CallerState::Abandoned(call) => Some(call),
+            CallerState::Unknown => None,
         }
     }
 }

@@ -10,35 +10,35 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context as Task, Poll, Wake, Waker};
 
 /// Polls of an event loop by a worker before its thread goes on: others bring calls, too.
-const POLLS_MAX: usize = 16;
+const INLINE_POLLS_MAX: usize = 16;
 
-type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type LoopFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// An event loop that ends with `T`, and whose turn it is.
-pub(super) struct Wheel<T> {
+pub(super) struct EventLoop<T> {
     state: Mutex<State<T>>,
-    wakes: Arc<Wakes>,
+    waker: Arc<LoopWaker>,
     /// Its timers are those of its thread.
     runtime: tokio::runtime::Handle,
 }
 
 enum State<T> {
-    Free(Work<T>),
+    Idle(LoopFuture<T>),
     /// Somebody polls it.
-    Taken,
-    Over(Option<T>),
+    Polled,
+    Finished(Option<T>),
 }
 
 /// What wakes the event loop.
 #[derive(Default)]
-struct Wakes {
+struct LoopWaker {
     thread: Mutex<Option<Waker>>,
     /// Workers that bring calls. The last to leave looks whether something is left to do.
-    helms: AtomicUsize,
+    guards: AtomicUsize,
     woken: AtomicBool,
 }
 
-impl Wakes {
+impl LoopWaker {
     fn thread(&self) -> MutexGuard<'_, Option<Waker>> {
         self.thread.lock().expect("invariant: no panic under the lock")
     }
@@ -50,34 +50,34 @@ impl Wakes {
     }
 }
 
-impl Wake for Wakes {
+impl Wake for LoopWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.store(true, Ordering::SeqCst);
-        if self.helms.load(Ordering::SeqCst) == 0 {
+        if self.guards.load(Ordering::SeqCst) == 0 {
             self.wake_thread();
         }
     }
 }
 
-impl<T: Send + 'static> Wheel<T> {
+impl<T: Send + 'static> EventLoop<T> {
     /// Made on the thread of the instance.
     pub fn new(work: impl Future<Output = T> + Send + 'static) -> Arc<Self> {
-        let (state, wakes) = (Mutex::new(State::Free(Box::pin(work))), Arc::default());
-        Arc::new(Wheel { state, wakes, runtime: tokio::runtime::Handle::current() })
+        let (state, wakes) = (Mutex::new(State::Idle(Box::pin(work))), Arc::default());
+        Arc::new(EventLoop { state, waker: wakes, runtime: tokio::runtime::Handle::current() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().expect("invariant: no panic under the lock")
     }
 
-    fn take(&self) -> Option<Work<T>> {
+    fn take(&self) -> Option<LoopFuture<T>> {
         let mut state = self.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Free(work) => Some(work),
+        match std::mem::replace(&mut *state, State::Polled) {
+            State::Idle(work) => Some(work),
             other => {
                 *state = other;
                 None
@@ -87,28 +87,28 @@ impl<T: Send + 'static> Wheel<T> {
 
     /// Runs the event loop on this thread, the instance's own, to its end.
     pub async fn run(&self) -> T {
-        let waker = Waker::from(Arc::clone(&self.wakes));
+        let waker = Waker::from(Arc::clone(&self.waker));
         std::future::poll_fn(|task| {
-            self.wakes.thread().get_or_insert_with(|| task.waker().clone()).clone_from(task.waker());
+            self.waker.thread().get_or_insert_with(|| task.waker().clone()).clone_from(task.waker());
             let mut work = {
                 let mut state = self.lock();
-                match std::mem::replace(&mut *state, State::Taken) {
-                    State::Free(work) => work,
-                    State::Taken => {
+                match std::mem::replace(&mut *state, State::Polled) {
+                    State::Idle(work) => work,
+                    State::Polled => {
                         // Under the lock, so that whoever has it sees this before it is free.
-                        self.wakes.woken.store(true, Ordering::SeqCst);
+                        self.waker.woken.store(true, Ordering::SeqCst);
                         return Poll::Pending;
                     }
-                    State::Over(outcome) => {
+                    State::Finished(outcome) => {
                         return Poll::Ready(outcome.expect("invariant: an event loop ends once"));
                     }
                 }
             };
-            self.wakes.woken.store(false, Ordering::SeqCst);
+            self.waker.woken.store(false, Ordering::SeqCst);
             let polled = work.as_mut().poll(&mut Task::from_waker(&waker));
             *self.lock() = match polled {
-                Poll::Ready(_) => State::Over(None),
-                Poll::Pending => State::Free(work),
+                Poll::Ready(_) => State::Finished(None),
+                Poll::Pending => State::Idle(work),
             };
             polled
         })
@@ -116,45 +116,45 @@ impl<T: Send + 'static> Wheel<T> {
     }
 
     /// Taken by a worker before it brings a call.
-    pub fn helm(self: Arc<Self>) -> Helm<T> {
-        self.wakes.helms.fetch_add(1, Ordering::SeqCst);
-        Helm(self)
+    pub fn guard(self: Arc<Self>) -> EventLoopGuard<T> {
+        self.waker.guards.fetch_add(1, Ordering::SeqCst);
+        EventLoopGuard(self)
     }
 
     /// Polls the event loop for as long as there is something to do at once. False if somebody else does.
-    fn turn(&self) -> bool {
+    fn poll_inline(&self) -> bool {
         let Some(mut work) = self.take() else { return false };
-        let waker = Waker::from(Arc::clone(&self.wakes));
+        let waker = Waker::from(Arc::clone(&self.waker));
         let _timers = self.runtime.enter();
-        for _ in 0..POLLS_MAX {
-            if !self.wakes.woken.swap(false, Ordering::SeqCst) {
+        for _ in 0..INLINE_POLLS_MAX {
+            if !self.waker.woken.swap(false, Ordering::SeqCst) {
                 break;
             }
             if let Poll::Ready(outcome) = work.as_mut().poll(&mut Task::from_waker(&waker)) {
-                *self.lock() = State::Over(Some(outcome));
-                self.wakes.woken.store(true, Ordering::SeqCst);
+                *self.lock() = State::Finished(Some(outcome));
+                self.waker.woken.store(true, Ordering::SeqCst);
                 return true;
             }
         }
-        *self.lock() = State::Free(work);
+        *self.lock() = State::Idle(work);
         true
     }
 }
 
 /// A worker that brings a call: the instance's thread is not woken for it while this is there.
-pub struct Helm<T: Send + 'static>(Arc<Wheel<T>>);
+pub struct EventLoopGuard<T: Send + 'static>(Arc<EventLoop<T>>);
 
-impl<T: Send + 'static> Helm<T> {
+impl<T: Send + 'static> EventLoopGuard<T> {
     /// Does what there is to do at once. If somebody else does, the call is seen to by them.
     pub fn turn(self) {
-        self.0.turn();
+        self.0.poll_inline();
     }
 }
 
-impl<T: Send + 'static> Drop for Helm<T> {
+impl<T: Send + 'static> Drop for EventLoopGuard<T> {
     fn drop(&mut self) {
-        let wakes = &self.0.wakes;
-        if wakes.helms.fetch_sub(1, Ordering::SeqCst) == 1 && wakes.woken.load(Ordering::SeqCst) {
+        let wakes = &self.0.waker;
+        if wakes.guards.fetch_sub(1, Ordering::SeqCst) == 1 && wakes.woken.load(Ordering::SeqCst) {
             wakes.wake_thread();
         }
     }
@@ -177,7 +177,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async move {
-                let wheel = Wheel::new(async move {
+                let wheel = EventLoop::new(async move {
                     let mut served = 0;
                     while let Some(done) = queue.recv().await {
                         served += 1;
@@ -201,7 +201,7 @@ mod tests {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                 for number in 0..CALLS {
                     let (done, mut waits) = oneshot::channel();
-                    let helm = (!(number + bringer).is_multiple_of(5)).then(|| Arc::clone(&wheel).helm());
+                    let helm = (!(number + bringer).is_multiple_of(5)).then(|| Arc::clone(&wheel).guard());
                     calls.send(done).unwrap();
                     if let Some(helm) = helm {
                         helm.turn();
@@ -217,6 +217,6 @@ mod tests {
         bringers.into_iter().for_each(|bringer| bringer.join().unwrap());
         drop(calls);
         assert_eq!(thread.join().unwrap(), BRINGERS * CALLS);
-        assert!(!wheel.helm().0.turn(), "it is over");
+        assert!(!wheel.guard().0.poll_inline(), "it is over");
     }
 }

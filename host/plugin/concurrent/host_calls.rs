@@ -4,11 +4,11 @@
 //! made on. It fails when nobody waits for that request any more; and once the request was given up, it never
 //! returns, so that its guest stops where it is.
 
-use super::desk::Caller;
-use super::in_flight::InFlight;
+use super::desk::CallerState;
+use super::in_flight::ActiveCall;
 use crate::error::{Error, Result};
 use crate::plugin::bindings::{clock, sinks, types};
-use crate::plugin::state::State;
+use crate::plugin::state::StoreData;
 use crate::predict::Tensor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +22,26 @@ type Trappable<T> = wasmtime::Result<T>;
 
 /// The call that the current guest task works for. None outside of one: in `initialize`, in `finalize`.
 pub(super) async fn caller<T: Send + 'static>(
-    accessor: &Accessor<T, HasSelf<State>>,
-) -> Trappable<Option<Arc<InFlight>>> {
+    accessor: &Accessor<T, HasSelf<StoreData>>,
+) -> Trappable<Option<Arc<ActiveCall>>> {
     match accessor.with(|mut access| current(&mut access))? {
-        Caller::Call(call) => Ok(Some(call)),
-        Caller::Nobody => Ok(None),
-        Caller::Abandoned(_) => std::future::pending().await,
+        CallerState::Active(call) => Ok(Some(call)),
+        CallerState::Unknown => Ok(None),
+        CallerState::Abandoned(_) => std::future::pending().await,
     }
 }
 
 /// On whose behalf the current guest task calls.
-pub(super) fn current<T: Send + 'static>(access: &mut Access<'_, T, HasSelf<State>>) -> Trappable<Caller> {
-    let Some(desk) = access.get().desk.clone() else { return Ok(Caller::Nobody) };
+pub(super) fn current<T: Send + 'static>(
+    access: &mut Access<'_, T, HasSelf<StoreData>>,
+) -> Trappable<CallerState> {
+    let Some(desk) = access.get().desk.clone() else { return Ok(CallerState::Unknown) };
     let stack: Vec<_> = access.as_context_mut().async_call_stack()?.collect();
     Ok(desk.by_task(stack))
 }
 
 async fn waited<T: Send + 'static, R>(
-    accessor: &Accessor<T, HasSelf<State>>,
+    accessor: &Accessor<T, HasSelf<StoreData>>,
     work: impl Future<Output = R>,
 ) -> Trappable<Result<R>> {
     Ok(match caller(accessor).await? {
@@ -48,9 +50,9 @@ async fn waited<T: Send + 'static, R>(
     })
 }
 
-impl clock::Host for State {}
+impl clock::Host for StoreData {}
 
-impl<T: Send + 'static> clock::HostWithStore<T> for HasSelf<State> {
+impl<T: Send + 'static> clock::HostWithStore<T> for HasSelf<StoreData> {
     async fn sleep(
         accessor: &Accessor<T, Self>,
         time_us: u64,
@@ -60,15 +62,15 @@ impl<T: Send + 'static> clock::HostWithStore<T> for HasSelf<State> {
     }
 }
 
-impl sinks::Host for State {}
+impl sinks::Host for StoreData {}
 
-impl sinks::HostSink for State {
+impl sinks::HostSink for StoreData {
     fn drop(&mut self, _: Resource<Sink>) -> Trappable<()> {
         Ok(())
     }
 }
 
-impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<State> {
+impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<StoreData> {
     async fn send(
         accessor: &Accessor<T, Self>,
         sink: Resource<Sink>,
@@ -78,15 +80,17 @@ impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<State> {
             let state = access.get();
             let outputs = state.handles.take_all(outputs)?;
             let desk = state.desk.as_ref();
-            Ok((desk.map_or(Caller::Nobody, |desk| desk.by_key(sink.rep())), outputs))
+            Ok((desk.map_or(CallerState::Unknown, |desk| desk.by_key(sink.rep())), outputs))
         })?;
         match call {
-            Caller::Call(call) => Ok(call.respond(outputs).await.map_err(|error| call.hand(error))),
-            Caller::Nobody => {
+            CallerState::Active(call) => {
+                Ok(call.respond(outputs).await.map_err(|error| call.record_error(error)))
+            }
+            CallerState::Unknown => {
                 let error = Error::unsupported("the responses ended when execute returned");
                 Ok(Err(accessor.with(|mut access| access.get().hand(error))))
             }
-            Caller::Abandoned(_) => std::future::pending().await,
+            CallerState::Abandoned(_) => std::future::pending().await,
         }
     }
 }

@@ -3,13 +3,13 @@
 use super::host_calls::caller;
 use crate::plugin::bindings::{concurrent_http as http, http_types, types};
 use crate::plugin::outbound::nobody;
-use crate::plugin::state::State;
+use crate::plugin::state::StoreData;
 use std::sync::Arc;
 use wasmtime::component::{Accessor, HasSelf};
 
-impl http::Host for State {}
+impl http::Host for StoreData {}
 
-impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<State> {
+impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<StoreData> {
     async fn fetch(
         accessor: &Accessor<T, Self>,
         request: http_types::HttpRequest,

@@ -1,14 +1,15 @@
 //! One call in flight in an instance: who waits for it, what it has answered, and what it holds until it ends.
 
-use super::models::Running;
+use super::models::RunningCall;
 use super::{Shared, Ticket};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::types;
-use crate::plugin::handed::Handed;
+use crate::plugin::handed::HostErrors;
 use crate::plugin::handles::Inputs;
-use crate::plugin::held::InstanceHeld;
+use crate::plugin::held::InstanceRetained;
 use crate::predict::{
-    Announced, Budget, Context, Metadata, Payload, Response, Sender, Service, Target, Tensor, check_outputs,
+    Announced, Budget, CallContext, Metadata, Payload, Response, Sender, Service, Target, Tensor,
+    check_outputs,
 };
 use bytes::Bytes;
 use std::pin::pin;
@@ -18,14 +19,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// What a call has brought into an instance.
-pub(super) struct Brought {
+pub(super) struct CallInputs {
     pub inputs: Inputs,
-    pub held: Arc<InstanceHeld>,
+    pub held: Arc<InstanceRetained>,
 }
 
 /// One call in an instance.
-pub struct InFlight {
-    pub context: Arc<Context>,
+pub struct ActiveCall {
+    pub context: Arc<CallContext>,
     /// The earlier of the request's deadline and the plugin's own timeout.
     pub deadline: Instant,
     timeout: Duration,
@@ -43,15 +44,15 @@ pub struct InFlight {
     stopped: OnceLock<Error>,
     stop: Notify,
     /// Calls to models that are under way on its behalf, and end with it.
-    invocations: Mutex<Vec<Weak<Running>>>,
+    invocations: Mutex<Vec<Weak<RunningCall>>>,
     /// Errors that the guest was given on its behalf.
-    handed: Mutex<Handed>,
+    handed: Mutex<HostErrors>,
     /// The models that it has asked for and has not dropped.
     targets: Mutex<Vec<Arc<dyn Target>>>,
     /// Where its inputs lie.
     pub inputs: Inputs,
     /// What the instance holds; the note that the guest has set is a part of it.
-    held: Arc<InstanceHeld>,
+    held: Arc<InstanceRetained>,
     note_bytes: AtomicUsize,
     /// How often it has asked a server.
     pub asked: AtomicU32,
@@ -59,24 +60,24 @@ pub struct InFlight {
     ticket: Mutex<Option<Ticket>>,
 }
 
-impl Drop for InFlight {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
         self.take_only();
         self.held.release(*self.note_bytes.get_mut());
     }
 }
 
-impl InFlight {
+impl ActiveCall {
     pub(super) fn new(
         mut ticket: Ticket,
         shared: &Shared,
         metadata: &Arc<Metadata>,
-        brought: Brought,
+        brought: CallInputs,
     ) -> Self {
         let now = Instant::now();
         let (plugin, timeout) = (&shared.grant.name, shared.grant.limits.timeout);
         let own = now + timeout;
-        InFlight {
+        ActiveCall {
             context: Arc::clone(&ticket.context),
             deadline: ticket.context.deadline.map_or(own, |deadline| deadline.min(own)),
             timeout,
@@ -102,7 +103,7 @@ impl InFlight {
     }
 
     /// Why this call should not go on, once it should not.
-    pub async fn over(&self) -> Error {
+    pub async fn ended(&self) -> Error {
         let mut stop = pin!(self.stop.notified());
         stop.as_mut().enable();
         if let Some(why) = self.stopped.get() {
@@ -135,13 +136,13 @@ impl InFlight {
     }
 
     /// Gives an error to the guest.
-    pub fn hand(&self, error: Error) -> types::Error {
-        self.handed.lock().expect("invariant: no panic under the lock").hand(error)
+    pub fn record_error(&self, error: Error) -> types::Error {
+        self.handed.lock().expect("invariant: no panic under the lock").record(error)
     }
 
     /// The error that the guest returns, if it was given to it on behalf of this call.
-    pub fn known(&self, returned: &types::Error) -> Option<Error> {
-        self.handed.lock().expect("invariant: no panic under the lock").known(returned, &self.plugin)
+    pub fn recorded_error(&self, returned: &types::Error) -> Option<Error> {
+        self.handed.lock().expect("invariant: no panic under the lock").find_returned(returned, &self.plugin)
     }
 
     pub fn plugin(&self) -> &str {
@@ -153,7 +154,7 @@ impl InFlight {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            error = self.over() => {
+            error = self.ended() => {
                 // A guest that takes no notice gets slower, not the host.
                 let refusals = self.refusals.fetch_add(1, Ordering::Relaxed);
                 if refusals > 0 {
@@ -165,7 +166,7 @@ impl InFlight {
     }
 
     /// Keeps a model for as long as this call may call it.
-    pub fn keep(&self, target: Arc<dyn Target>) {
+    pub fn remember_task(&self, target: Arc<dyn Target>) {
         self.targets.lock().expect("invariant: no panic under the lock").push(target);
     }
 
@@ -193,7 +194,7 @@ impl InFlight {
     }
 
     /// Remembers a call to a model that shall end with this one.
-    pub fn calls(&self, running: &Arc<Running>) {
+    pub fn calls(&self, running: &Arc<RunningCall>) {
         let mut invocations = self.invocations.lock().expect("invariant: no panic under the lock");
         invocations.retain(|running| running.strong_count() > 0);
         invocations.push(Arc::downgrade(running));
@@ -241,7 +242,7 @@ impl InFlight {
     }
 
     /// The same where the instance is lost, so that nobody sends.
-    pub fn lost(&self, error: Error) {
+    pub fn fail_lost(&self, error: Error) {
         let sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
         self.finish(sender, Err(error));
     }
@@ -269,7 +270,7 @@ impl InFlight {
     }
 
     /// The call as it was admitted, if it can be made again: it may be, nothing was sent, somebody waits.
-    pub fn again(&self) -> Option<Ticket> {
+    pub fn retry_ticket(&self) -> Option<Ticket> {
         let mut held = self.ticket.lock().expect("invariant: no panic under the lock");
         let again = |ticket: &mut Ticket| {
             ticket.idempotent

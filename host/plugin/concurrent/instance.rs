@@ -1,16 +1,16 @@
 //! The life of a replica: its thread makes an instance, runs its event loop (`turns`), and makes another one when it
 //! is lost. Nothing here decides who is admitted.
 
-use super::desk::{Desk, HOST};
-use super::helm::Wheel;
-use super::turns::{Execute, Ready, ask_ready, take_calls};
+use super::desk::{CallRegistry, HOST};
+use super::helm::EventLoop;
+use super::turns::{Execute, Ready, poll_ready, run_calls};
 use super::{Replica, Shared, Ticket};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::concurrent::StreamingModelPlugin;
 use crate::plugin::engine::TICK;
-use crate::plugin::handed::chosen;
-use crate::plugin::instance::in_words;
-use crate::plugin::state::State;
+use crate::plugin::handed::guest_error;
+use crate::plugin::instance::describe_trap;
+use crate::plugin::state::StoreData;
 use crate::plugin::tensor_specs;
 use crate::predict::Metadata;
 use std::pin::pin;
@@ -34,46 +34,46 @@ pub(super) fn spawn(
     tickets: UnboundedReceiver<Ticket>,
 ) -> Result<oneshot::Receiver<Announced>> {
     let (announce, announced) = oneshot::channel();
-    let life = Life { shared: Arc::clone(shared), replica: Arc::clone(replica), index };
+    let life = ReplicaThread { shared: Arc::clone(shared), replica: Arc::clone(replica), index };
     life.spawn(tickets, Some(announce))?;
     Ok(announced)
 }
 
 #[derive(Clone)]
-pub(super) struct Life {
+pub(super) struct ReplicaThread {
     pub shared: Arc<Shared>,
     pub replica: Arc<Replica>,
     index: usize,
 }
 
 /// A thread of a replica, as long as it lives.
-struct Thread(Arc<Replica>);
+struct ThreadGuard(Arc<Replica>);
 
-impl Thread {
+impl ThreadGuard {
     fn new(replica: &Arc<Replica>) -> Self {
         replica.threads.send_modify(|threads| *threads += 1);
-        Thread(Arc::clone(replica))
+        ThreadGuard(Arc::clone(replica))
     }
 }
 
-impl Drop for Thread {
+impl Drop for ThreadGuard {
     fn drop(&mut self) {
         self.0.threads.send_modify(|threads| *threads -= 1);
     }
 }
 
 /// How the event loop of an instance ended, how many calls ended in order there, and the way to those to come.
-pub(super) type Served = (Ended, u64, Option<UnboundedReceiver<Ticket>>);
+pub(super) type EventLoopEnd = (EndReason, u64, Option<UnboundedReceiver<Ticket>>);
 
 /// Why an event loop ended.
-pub(super) enum Ended {
+pub(super) enum EndReason {
     /// Nobody can send calls any more, and all that were there are done.
     Drained,
     /// The instance cannot be used any more.
     Lost(Error),
 }
 
-impl Life {
+impl ReplicaThread {
     pub fn spawn(
         self,
         tickets: UnboundedReceiver<Ticket>,
@@ -84,22 +84,22 @@ impl Life {
             |error: std::io::Error| Error::io(&error).context(format!("cannot start the thread {name}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let thread = std::thread::Builder::new().name(name.clone());
-        let alive = Thread::new(&self.replica);
-        let live = move || {
+        let alive = ThreadGuard::new(&self.replica);
+        let body = move || {
             let _alive = alive;
             crate::config::lower_priority(GUEST_NICE);
-            runtime.block_on(self.live(tickets, announce));
+            runtime.block_on(self.run_instances(tickets, announce));
         };
-        thread.spawn(live).map(drop).map_err(failed)
+        thread.spawn(body).map(drop).map_err(failed)
     }
 
-    async fn live(
+    async fn run_instances(
         self,
         tickets: UnboundedReceiver<Ticket>,
         mut announce: Option<oneshot::Sender<Announced>>,
     ) {
         let mut tickets = Some(tickets);
-        let standing = &self.replica.standing;
+        let standing = &self.replica.health;
         loop {
             let (fault, served) = match Instance::build(&self.shared).await {
                 Ok(instance) => {
@@ -108,13 +108,13 @@ impl Life {
                     if let Some(announce) = announce.take() {
                         let _ = announce.send(Ok(Arc::clone(&instance.metadata)));
                     }
-                    let wheel = Wheel::new(instance.serve(self.clone(), tickets.take()));
-                    self.replica.set_wheel(&wheel);
+                    let wheel = EventLoop::new(instance.serve(self.clone(), tickets.take()));
+                    self.replica.set_event_loop(&wheel);
                     let (ended, served, left) = wheel.run().await;
                     tickets = left;
                     match ended {
-                        Ended::Drained => return,
-                        Ended::Lost(fault) => (fault, served > 0),
+                        EndReason::Drained => return,
+                        EndReason::Lost(fault) => (fault, served > 0),
                     }
                 }
                 Err(fault) => (fault, false),
@@ -125,14 +125,14 @@ impl Life {
             }
             let Some(queue) = &mut tickets else { return };
             let drained = |queue: &UnboundedReceiver<Ticket>| queue.is_closed() && queue.is_empty();
-            let pause = standing.lose(&fault, served);
+            let pause = standing.record_loss(&fault, served);
             if pause.is_zero() && !drained(queue) {
                 continue;
             }
             let (plugin, pause_ms) = (&*self.shared.grant.name, pause.as_millis() as u64);
             if standing.is_quarantined() {
                 tracing::error!(plugin, pause_ms, detail = fault.detail(), "quarantined: {fault}");
-                self.send_away(queue);
+                self.refuse_queued(queue);
             } else if !pause.is_zero() {
                 tracing::warn!(plugin, pause_ms, detail = fault.detail(), "no instance: {fault}");
             }
@@ -147,11 +147,11 @@ impl Life {
     }
 
     /// Calls that wait for an instance that will not come.
-    fn send_away(&self, queue: &mut UnboundedReceiver<Ticket>) {
-        let why = self.replica.standing.refusal().unwrap_or_else(|| Error::unavailable("it is gone"));
+    fn refuse_queued(&self, queue: &mut UnboundedReceiver<Ticket>) {
+        let why = self.replica.health.refusal().unwrap_or_else(|| Error::unavailable("it is gone"));
         let why =
             why.context(format!("plugin \"{}\"", self.shared.grant.name)).plugin(&*self.shared.grant.name);
-        while let Some(mut ticket) = self.replica.retried().or_else(|| queue.try_recv().ok()) {
+        while let Some(mut ticket) = self.replica.pop_retry().or_else(|| queue.try_recv().ok()) {
             if let Some(sender) = ticket.sender.take() {
                 drop(ticket);
                 sender.finish(Err(why.clone()));
@@ -161,20 +161,20 @@ impl Life {
 }
 
 struct Instance {
-    store: Store<State>,
+    store: Store<StoreData>,
     exports: StreamingModelPlugin,
     execute: Execute,
     ready: Ready,
     /// What it said when it was made.
     is_ready: bool,
-    desk: Arc<Desk>,
+    desk: Arc<CallRegistry>,
     metadata: Arc<Metadata>,
-    _alive: Alive,
+    _alive: InstanceGuard,
 }
 
-struct Alive(prometheus::IntGauge);
+struct InstanceGuard(prometheus::IntGauge);
 
-impl Drop for Alive {
+impl Drop for InstanceGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -184,7 +184,7 @@ impl Instance {
     /// Makes an instance, initializes it and asks what it is.
     async fn build(shared: &Shared) -> Result<Self> {
         let limits = &shared.grant.limits;
-        let desk = Desk::new();
+        let desk = CallRegistry::new();
         // Until it takes calls it may compute for as long as a call may take.
         match tokio::time::timeout(limits.timeout, Self::try_build(shared, &desk)).await {
             Ok(built) => built,
@@ -195,27 +195,27 @@ impl Instance {
         }
     }
 
-    async fn try_build(shared: &Shared, desk: &Arc<Desk>) -> Result<Self> {
+    async fn try_build(shared: &Shared, desk: &Arc<CallRegistry>) -> Result<Self> {
         let engine = shared.engine.concurrent()?;
         let failed = |error: wasmtime::Error| {
-            Error::failed(format!("cannot make an instance: {}", in_words(&error)))
-                .source(format!("{error:?}"))
+            Error::failed(format!("cannot make an instance: {}", describe_trap(&error)))
+                .with_detail(format!("{error:?}"))
         };
         let started = Instant::now();
         let limits = &shared.grant.limits;
-        let state = State::shared(Arc::clone(&shared.grant), Arc::clone(desk), limits.shared.in_flight);
+        let state = StoreData::shared(Arc::clone(&shared.grant), Arc::clone(desk), limits.shared.in_flight);
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.result_bytes);
         let patience = limits.timeout;
-        store.epoch_deadline_callback(move |store| go_on(store, patience));
+        store.epoch_deadline_callback(move |store| on_epoch_tick(store, patience));
         store.set_epoch_deadline(1);
         let _ticking = engine.tick();
         let instance = shared.pre.instance_pre().instantiate_async(&mut store).await.map_err(failed)?;
         let exports = StreamingModelPlugin::new(&mut store, &instance).map_err(failed)?;
         shared.metrics.instantiate.observe(started.elapsed().as_secs_f64());
         shared.metrics.instances.inc();
-        let _alive = Alive(shared.metrics.instances.clone());
+        let _alive = InstanceGuard(shared.metrics.instances.clone());
         let execute = export(&mut store, &instance, "execute").map_err(failed)?;
         let ready = export(&mut store, &instance, "ready").map_err(failed)?;
         let model = exports.hostler_concurrent_streaming_model();
@@ -234,17 +234,21 @@ impl Instance {
             .await
             .and_then(|made| made)
             .map_err(failed)?;
-        let (metadata, is_ready) = made.map_err(|error| chosen(error).context("initialize"))?;
+        let (metadata, is_ready) = made.map_err(|error| guest_error(error).context("initialize"))?;
         let (inputs, outputs) = (tensor_specs(metadata.inputs), tensor_specs(metadata.outputs));
         let metadata = Arc::new(Metadata { inputs, outputs, streaming: metadata.streaming });
         let turn = limits.shared.turn;
-        store.epoch_deadline_callback(move |store| go_on(store, turn));
+        store.epoch_deadline_callback(move |store| on_epoch_tick(store, turn));
         let desk = Arc::clone(desk);
         Ok(Instance { store, exports, execute, ready, is_ready, desk, metadata, _alive })
     }
 
     /// Takes calls until there can be no more or the instance is lost.
-    async fn serve(mut self, life: Life, mut tickets: Option<UnboundedReceiver<Ticket>>) -> Served {
+    async fn serve(
+        mut self,
+        life: ReplicaThread,
+        mut tickets: Option<UnboundedReceiver<Ticket>>,
+    ) -> EventLoopEnd {
         let life = &life;
         let shared = &life.shared;
         let (desk, limits) = (Arc::clone(&self.desk), &shared.grant.limits);
@@ -254,8 +258,8 @@ impl Instance {
                 desk.driven(async {
                     tokio::select! {
                         biased;
-                        taken = take_calls(accessor, life, &mut tickets, &desk, &self.execute, &self.metadata) => taken?,
-                        fault = ask_ready(accessor, life, &desk, self.ready) => return Err(fault),
+                        taken = run_calls(accessor, life, &mut tickets, &desk, &self.execute, &self.metadata) => taken?,
+                        fault = poll_ready(accessor, life, &desk, self.ready) => return Err(fault),
                     }
                     let finalized = tokio::time::timeout(limits.timeout, model.call_finalize(accessor)).await;
                     finalized.unwrap_or_else(|_| {
@@ -280,17 +284,17 @@ impl Instance {
                 }
             }
         };
-        let Err(error) = outcome else { return (Ended::Drained, desk.served(), tickets) };
+        let Err(error) = outcome else { return (EndReason::Drained, desk.served(), tickets) };
         shared.metrics.traps.inc();
         if let Ok(stack) = self.store.as_context_mut().async_call_stack() {
             let stack: Vec<_> = stack.collect();
-            desk.accuse(stack);
+            desk.blame(stack);
         }
         let fault = self.explain(shared, &error);
         // What the instance held is gone before its callers know.
         drop(self.store);
-        mourn(life, &desk, &fault);
-        (Ended::Lost(fault), desk.served(), tickets)
+        fail_calls(life, &desk, &fault);
+        (EndReason::Lost(fault), desk.served(), tickets)
     }
 
     fn explain(&self, shared: &Shared, error: &wasmtime::Error) -> Error {
@@ -302,54 +306,59 @@ impl Instance {
         } else if state.memory_refused {
             format!("wanted more than its {} MB of memory; see memory_mb", limits.memory_bytes >> 20)
         } else if let Some(own) = error.downcast_ref::<Error>() {
-            return Error::failed(own.message()).plugin(&**name).source(format!("{last_words}{error:?}"));
+            return Error::failed(own.message())
+                .plugin(&**name)
+                .with_detail(format!("{last_words}{error:?}"));
         } else {
-            in_words(error)
+            describe_trap(error)
         };
         Error::failed(format!("plugin \"{name}\" {words}"))
             .plugin(&**name)
-            .source(format!("{last_words}{error:?}"))
+            .with_detail(format!("{last_words}{error:?}"))
     }
 }
 
 /// Tells all whose instance is lost, or sends them to the next one.
-fn mourn(life: &Life, desk: &Desk, fault: &Error) {
+fn fail_calls(life: &ReplicaThread, desk: &CallRegistry, fault: &Error) {
     let name = &life.shared.grant.name;
-    let culprit_known = desk.culprit();
-    let calls = desk.clear();
+    let culprit_known = desk.blamed();
+    let calls = desk.take_all();
     tracing::warn!(plugin = &**name, calls = calls.len(), detail = fault.detail(), "instance lost: {fault}");
     for (culprit, call) in calls {
-        if !culprit && let Some(ticket) = call.again() {
-            life.replica.again(ticket);
+        if !culprit && let Some(ticket) = call.retry_ticket() {
+            life.replica.push_retry(ticket);
             continue;
         }
         let to = match culprit_known {
             Some(HOST) => " in the middle of this request",
             Some(_) if !culprit => " to another request, in the middle of this one",
             _ => {
-                call.lost(fault.clone());
+                call.fail_lost(fault.clone());
                 continue;
             }
         };
         let message = format!("plugin \"{name}\" lost its instance{to}: {fault}");
-        call.lost(Error::unavailable(message).plugin(&**name));
+        call.fail_lost(Error::unavailable(message).plugin(&**name));
     }
 }
 
 /// Asked at each tick of the epoch while the guest runs.
-fn go_on(mut store: StoreContextMut<'_, State>, turn: Duration) -> wasmtime::Result<UpdateDeadline> {
+fn on_epoch_tick(
+    mut store: StoreContextMut<'_, StoreData>,
+    turn: Duration,
+) -> wasmtime::Result<UpdateDeadline> {
     let desk = store.data().desk.clone().expect("invariant: set when the store was made");
     if TICK * desk.tick() < turn {
         return Ok(UpdateDeadline::Continue(1));
     }
     let stack: Vec<_> = store.async_call_stack()?.collect();
-    desk.accuse(stack);
+    desk.blame(stack);
     Ok(UpdateDeadline::Interrupt)
 }
 
 /// The function behind the generated binding: only it tells which task a call is.
 fn export<P, R>(
-    store: &mut Store<State>,
+    store: &mut Store<StoreData>,
     instance: &wasmtime::component::Instance,
     name: &str,
 ) -> wasmtime::Result<TypedFunc<P, R>>

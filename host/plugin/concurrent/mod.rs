@@ -14,22 +14,22 @@ mod models;
 mod standing;
 mod turns;
 
-pub(super) use desk::Desk;
+pub(super) use desk::CallRegistry;
 pub use host_calls::Sink;
 pub(super) use models::Limit;
-pub use models::{Callable, Invocation};
+pub use models::{CallableHandle, Invocation};
 pub use standing::ReplicaStatus;
 
 use super::engine::Engine;
-use super::instance::PluginMetrics;
-use super::state::{Grant, State};
+use super::instance::InstanceMetrics;
+use super::state::{PluginSpec, StoreData};
 use crate::error::{Error, Kind, Result};
-use crate::predict::{Context, Metadata, Sender, Tensor};
+use crate::predict::{CallContext, Metadata, Sender, Tensor};
 use crate::wait_list::WaitList;
-use helm::{Helm, Wheel};
-use instance::Served;
+use helm::{EventLoop, EventLoopGuard};
+use instance::EventLoopEnd;
 use smallvec::SmallVec;
-use standing::Standing;
+use standing::ReplicaHealth;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,26 +37,26 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-type Pre = super::bindings::concurrent::StreamingModelPluginPre<State>;
+type Pre = super::bindings::concurrent::StreamingModelPluginPre<StoreData>;
 
 /// What all instances of a plugin have in common.
 struct Shared {
     engine: Arc<Engine>,
-    grant: Arc<Grant>,
+    grant: Arc<PluginSpec>,
     pre: Pre,
-    metrics: PluginMetrics,
+    metrics: InstanceMetrics,
 }
 
 /// A plugin that is a model whose calls wait side by side. Dropping it lets its instances finish their calls.
 pub struct StreamingModel {
     shared: Arc<Shared>,
     metadata: Arc<Metadata>,
-    replicas: Vec<Line>,
+    replicas: Vec<ReplicaHandle>,
     waiting: Arc<WaitList>,
 }
 
 /// The way to one replica.
-struct Line {
+struct ReplicaHandle {
     replica: Arc<Replica>,
     tickets: UnboundedSender<Ticket>,
 }
@@ -67,7 +67,7 @@ struct Replica {
     in_flight: AtomicUsize,
     /// Begun work that waits for a place in any of the instances.
     waiting: Arc<WaitList>,
-    standing: Standing,
+    health: ReplicaHealth,
     /// Calls of a lost instance that the next one makes again.
     retries: Mutex<VecDeque<Ticket>>,
     /// Set while no policy that serves has it: what it works on is to end within the time for that.
@@ -77,39 +77,39 @@ struct Replica {
     /// Threads that run an instance of it.
     threads: watch::Sender<usize>,
     /// The event loop of the instance that takes calls.
-    wheel: Mutex<Option<Arc<Wheel<Served>>>>,
+    event_loop: Mutex<Option<Arc<EventLoop<EventLoopEnd>>>>,
 }
 
 impl Replica {
-    fn leave(&self) {
+    fn release(&self) {
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.waiting.freed();
     }
 
-    fn again(&self, ticket: Ticket) {
+    fn push_retry(&self, ticket: Ticket) {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).push_back(ticket);
     }
 
-    fn retried(&self) -> Option<Ticket> {
+    fn pop_retry(&self) -> Option<Ticket> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn set_wheel(&self, wheel: &Arc<Wheel<Served>>) {
-        *self.wheel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(wheel));
+    fn set_event_loop(&self, wheel: &Arc<EventLoop<EventLoopEnd>>) {
+        *self.event_loop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(wheel));
     }
 
-    fn helm(&self) -> Option<Helm<Served>> {
-        Some(self.wheel.lock().unwrap_or_else(PoisonError::into_inner).clone()?.helm())
+    fn event_loop_guard(&self) -> Option<EventLoopGuard<EventLoopEnd>> {
+        Some(self.event_loop.lock().unwrap_or_else(PoisonError::into_inner).clone()?.guard())
     }
 }
 
 /// The right to run the event loops of a model's instances on this thread.
-pub struct Helms(SmallVec<[Helm<Served>; 1]>);
+pub struct EventLoopGuards(SmallVec<[EventLoopGuard<EventLoopEnd>; 1]>);
 
-impl Helms {
+impl EventLoopGuards {
     /// Does what there is to do at once in them, in guests as in the host. Of others, too, who have brought a call.
     pub fn turn(self) {
-        self.0.into_iter().for_each(Helm::turn);
+        self.0.into_iter().for_each(EventLoopGuard::turn);
     }
 }
 
@@ -121,13 +121,13 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.replica.leave();
+        self.replica.release();
     }
 }
 
 /// One admitted call on its way to an instance.
 pub(super) struct Ticket {
-    context: Arc<Context>,
+    context: Arc<CallContext>,
     inputs: Vec<Tensor>,
     sender: Option<Sender>,
     admitted: Instant,
@@ -135,15 +135,15 @@ pub(super) struct Ticket {
     idempotent: bool,
     retries_left: u8,
     /// What is held for this call until its end.
-    _held: (HeldPlace, Box<dyn Send>),
+    _held: (CallSlot, Box<dyn Send>),
 }
 
 /// The place of a call without the way to its instance, which would keep it open.
-struct HeldPlace(Arc<Replica>);
+struct CallSlot(Arc<Replica>);
 
-impl Drop for HeldPlace {
+impl Drop for CallSlot {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.release();
     }
 }
 
@@ -153,9 +153,9 @@ const RETRIES_MAX: u8 = 1;
 impl StreamingModel {
     pub(super) async fn start(
         engine: &Arc<Engine>,
-        grant: &Arc<Grant>,
+        grant: &Arc<PluginSpec>,
         pre: Pre,
-        metrics: PluginMetrics,
+        metrics: InstanceMetrics,
     ) -> Result<Self> {
         let shared = Shared { engine: Arc::clone(engine), grant: Arc::clone(grant), pre, metrics };
         let shared = Arc::new(shared);
@@ -170,7 +170,7 @@ impl StreamingModel {
                 Some(announced.map_err(|error| {
                     error.context(format!("plugin \"{}\"", grant.name)).plugin(&*grant.name)
                 })?);
-            replicas.push(Line { replica, tickets });
+            replicas.push(ReplicaHandle { replica, tickets });
         }
         let metadata = metadata.ok_or_else(|| Error::invalid("replicas must be at least 1"))?;
         Ok(StreamingModel { shared, metadata, replicas, waiting })
@@ -186,56 +186,56 @@ impl StreamingModel {
 
     /// Why no call makes sense now, if none does.
     pub fn refusal(&self) -> Option<Error> {
-        let refusals: Vec<_> = self.replicas.iter().map(|line| line.replica.standing.refusal()).collect();
+        let refusals: Vec<_> = self.replicas.iter().map(|line| line.replica.health.refusal()).collect();
         // One that can be used is enough.
         let refusal = refusals.into_iter().collect::<Option<Vec<_>>>()?.pop()?;
         Some(refusal.context(format!("plugin \"{}\"", self.name())).plugin(&**self.name()))
     }
 
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaStatus> {
-        self.replicas
-            .iter()
-            .map(|Line { replica, .. }| replica.standing.status(replica.in_flight.load(Ordering::Acquire)))
+        self.replicas.iter().map(|ReplicaHandle { replica, .. }| {
+            replica.health.status(replica.in_flight.load(Ordering::Acquire))
+        })
     }
 
     /// Ends pauses and quarantines: somebody says that it is worth another attempt.
-    pub fn lift(&self) {
-        self.replicas.iter().for_each(|line| line.replica.standing.lift());
+    pub fn lift_quarantine(&self) {
+        self.replicas.iter().for_each(|line| line.replica.health.lift_quarantine());
     }
 
     /// Says whether it was replaced by another one, and has to end its calls in time.
-    pub fn replaced(&self, replaced: bool) {
-        for Line { replica, .. } in &self.replicas {
+    pub fn set_replaced(&self, replaced: bool) {
+        for ReplicaHandle { replica, .. } in &self.replicas {
             replica.replaced.send_if_modified(|now| std::mem::replace(now, replaced) != replaced);
         }
     }
 
     /// Lets all instances finish their calls and end; returns when they have. For a host that stops.
     pub async fn finish(&self) {
-        for Line { replica, .. } in &self.replicas {
+        for ReplicaHandle { replica, .. } in &self.replicas {
             replica.stop.send_replace(true);
         }
-        for Line { replica, .. } in &self.replicas {
-            replica.standing.lift();
+        for ReplicaHandle { replica, .. } in &self.replicas {
+            replica.health.lift_quarantine();
             // The sender is there for as long as the replica is.
             let _ = replica.threads.subscribe().wait_for(|threads| *threads == 0).await;
         }
     }
 
     /// Taken before a call begins, by a thread that may run guests, to run the call there.
-    pub fn helms(&self) -> Helms {
-        Helms(self.replicas.iter().filter_map(|line| line.replica.helm()).collect())
+    pub fn event_loop_guards(&self) -> EventLoopGuards {
+        EventLoopGuards(self.replicas.iter().filter_map(|line| line.replica.event_loop_guard()).collect())
     }
 
     /// A place in the instance that has the fewest calls, or none at once.
     pub fn admit(&self) -> Result<Permit> {
         // What has begun goes before what is new.
-        if self.waiting.is_empty() { self.take_place() } else { Err(self.full()) }
+        if self.waiting.is_empty() { self.take_slot() } else { Err(self.full()) }
     }
 
     /// A place for work that has begun at `since`: it waits for one instead of being refused.
     pub async fn admit_begun(&self, since: Instant) -> Result<Permit> {
-        let attempt = || Some(self.take_place()).filter(|place| !is_overloaded(place));
+        let attempt = || Some(self.take_slot()).filter(|place| !is_overloaded(place));
         self.waiting.wait(since, attempt).await
     }
 
@@ -249,12 +249,12 @@ impl StreamingModel {
         .plugin(&**self.name())
     }
 
-    fn take_place(&self) -> Result<Permit> {
+    fn take_slot(&self) -> Result<Permit> {
         let cap = self.shared.grant.limits.shared.in_flight;
-        let load = |line: &&Line| line.replica.in_flight.load(Ordering::Acquire);
-        let takes_calls = |line: &&Line| line.replica.standing.refusal().is_none();
+        let load = |line: &&ReplicaHandle| line.replica.in_flight.load(Ordering::Acquire);
+        let takes_calls = |line: &&ReplicaHandle| line.replica.health.refusal().is_none();
         let take = |taken| (taken < cap).then_some(taken + 1);
-        let mut lines: SmallVec<[&Line; 4]> = self.replicas.iter().filter(takes_calls).collect();
+        let mut lines: SmallVec<[&ReplicaHandle; 4]> = self.replicas.iter().filter(takes_calls).collect();
         if lines.is_empty() {
             return Err(self.refusal().unwrap_or_else(|| {
                 // It came right in between.
@@ -281,7 +281,7 @@ impl Permit {
     /// of the end.
     pub fn start(
         self,
-        context: Arc<Context>,
+        context: Arc<CallContext>,
         inputs: Vec<Tensor>,
         sender: Sender,
         idempotent: bool,
@@ -296,7 +296,7 @@ impl Permit {
             admitted: Instant::now(),
             idempotent,
             retries_left: RETRIES_MAX,
-            _held: (HeldPlace(Arc::clone(&self.replica)), held),
+            _held: (CallSlot(Arc::clone(&self.replica)), held),
         };
         // A thread that is gone drops the ticket, and with it the sender, which says so.
         let _ = self.tickets.send(ticket);
@@ -306,6 +306,6 @@ impl Permit {
 impl Drop for StreamingModel {
     fn drop(&mut self) {
         // A thread that waits before another attempt need not.
-        self.replicas.iter().for_each(|line| line.replica.standing.lift());
+        self.replicas.iter().for_each(|line| line.replica.health.lift_quarantine());
     }
 }

@@ -3,11 +3,11 @@
 //! What is called belongs to the request that it was asked for and ends with it, whatever becomes of its handle.
 
 use super::host_calls::current;
-use super::in_flight::InFlight;
+use super::in_flight::ActiveCall;
 use crate::error::{Error, Kind, Result};
 use crate::plugin::bindings::{concurrent_models as models, types};
-use crate::plugin::held::InstanceHeld;
-use crate::plugin::state::State;
+use crate::plugin::held::InstanceRetained;
+use crate::plugin::state::StoreData;
 use crate::predict::{Budget, Response, Responses, Target, Tensor};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -15,31 +15,31 @@ use wasmtime::component::{Access, Accessor, HasSelf, Resource};
 
 /// A model, for the request that it was asked for. What a guest keeps of it after that request keeps nothing alive:
 /// neither the request nor the policy that the model is a part of.
-pub struct Callable {
+pub struct CallableHandle {
     model: Box<str>,
     version: Box<str>,
     streaming: bool,
     target: Weak<dyn Target>,
-    caller: Weak<InFlight>,
+    caller: Weak<ActiveCall>,
 }
 
-impl Callable {
-    fn new(target: Arc<dyn Target>, caller: &Arc<InFlight>) -> Self {
-        let callable = Callable {
+impl CallableHandle {
+    fn new(target: Arc<dyn Target>, caller: &Arc<ActiveCall>) -> Self {
+        let callable = CallableHandle {
             model: target.model().into(),
             version: target.version().into(),
             streaming: target.is_streaming(),
             target: Arc::downgrade(&target),
             caller: Arc::downgrade(caller),
         };
-        caller.keep(target);
+        caller.remember_task(target);
         callable
     }
 
     /// The model, and the request that is still answered.
-    fn live(&self) -> Result<(Arc<dyn Target>, Arc<InFlight>)> {
+    fn live(&self) -> Result<(Arc<dyn Target>, Arc<ActiveCall>)> {
         self.target.upgrade().zip(self.caller.upgrade()).ok_or_else(|| {
-            let Callable { model, version, .. } = self;
+            let CallableHandle { model, version, .. } = self;
             Error::cancelled(format!(
                 "model \"{model}:{version}\": the request that it was to be called for has ended"
             ))
@@ -50,13 +50,13 @@ impl Callable {
 /// A call under way.
 #[derive(Clone)]
 pub struct Invocation {
-    running: Arc<Running>,
-    caller: Weak<InFlight>,
+    running: Arc<RunningCall>,
+    caller: Weak<ActiveCall>,
     limit: Limit,
 }
 
 /// The responses of a call under way; none once it has ended.
-pub(super) type Running = tokio::sync::Mutex<Option<Responses>>;
+pub(super) type RunningCall = tokio::sync::Mutex<Option<Responses>>;
 
 /// The time that the guest gives a call.
 #[derive(Clone, Copy)]
@@ -89,57 +89,57 @@ type Lowered<T> = std::result::Result<T, types::Error>;
 
 /// Handles of what a call has given.
 fn lowered(
-    state: &mut State,
-    caller: &InFlight,
+    state: &mut StoreData,
+    caller: &ActiveCall,
     tensors: Vec<Tensor>,
 ) -> Trappable<Lowered<Vec<Resource<Tensor>>>> {
-    Ok(state.handles.push_all(tensors)?.map_err(|error| caller.hand(error)))
+    Ok(state.handles.push_all(tensors)?.map_err(|error| caller.record_error(error)))
 }
 
 /// The budget of the instance, for responses that wait.
-fn budget(state: &State) -> Arc<dyn Budget> {
-    Arc::<InstanceHeld>::clone(state.handles.held())
+fn budget(state: &StoreData) -> Arc<dyn Budget> {
+    Arc::<InstanceRetained>::clone(state.handles.held())
 }
 
-impl models::Host for State {}
+impl models::Host for StoreData {}
 
-impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<State> {
+impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<StoreData> {
     fn get(
         mut access: Access<'_, T, Self>,
         model: String,
         version: Option<String>,
-    ) -> Trappable<Lowered<Resource<Callable>>> {
+    ) -> Trappable<Lowered<Resource<CallableHandle>>> {
         let caller = current(&mut access)?;
         let Some(caller) = caller.call() else {
             let error = Error::unsupported("models can be called while a request is answered");
             return Ok(Err(access.get().hand(error)));
         };
         let Some(models) = &caller.context.models else {
-            return Ok(Err(caller.hand(Error::unsupported("this request can call no models"))));
+            return Ok(Err(caller.record_error(Error::unsupported("this request can call no models"))));
         };
         match models.target(&model, version.as_deref(), &caller.context) {
-            Ok(target) => Ok(Ok(access.get().handles.table().push(Callable::new(target, &caller))?)),
-            Err(error) => Ok(Err(caller.hand(error))),
+            Ok(target) => Ok(Ok(access.get().handles.table().push(CallableHandle::new(target, &caller))?)),
+            Err(error) => Ok(Err(caller.record_error(error))),
         }
     }
 }
 
-impl models::HostCallable for State {
-    fn model(&mut self, callable: Resource<Callable>) -> Trappable<String> {
+impl models::HostCallable for StoreData {
+    fn model(&mut self, callable: Resource<CallableHandle>) -> Trappable<String> {
         Ok(self.handles.other(&callable)?.model.to_string())
     }
 
-    fn version(&mut self, callable: Resource<Callable>) -> Trappable<String> {
+    fn version(&mut self, callable: Resource<CallableHandle>) -> Trappable<String> {
         Ok(self.handles.other(&callable)?.version.to_string())
     }
 
-    fn streaming(&mut self, callable: Resource<Callable>) -> Trappable<bool> {
+    fn streaming(&mut self, callable: Resource<CallableHandle>) -> Trappable<bool> {
         Ok(self.handles.other(&callable)?.streaming)
     }
 
     fn start(
         &mut self,
-        callable: Resource<Callable>,
+        callable: Resource<CallableHandle>,
         inputs: Vec<Resource<Tensor>>,
         timeout_us: Option<u64>,
     ) -> Trappable<Lowered<Resource<Invocation>>> {
@@ -151,17 +151,17 @@ impl models::HostCallable for State {
         };
         let responses = match target.start(&caller.context, inputs) {
             Ok(responses) => responses,
-            Err(error) => return Ok(Err(caller.hand(error))),
+            Err(error) => return Ok(Err(caller.record_error(error))),
         };
         responses.charge(budget(self));
-        let running = Arc::new(Running::new(Some(responses)));
+        let running = Arc::new(RunningCall::new(Some(responses)));
         caller.calls(&running);
         let (caller, limit) = (Arc::downgrade(&caller), Limit::new(timeout_us));
         Ok(Ok(self.handles.table().push(Invocation { running, caller, limit })?))
     }
 
-    fn drop(&mut self, callable: Resource<Callable>) -> Trappable<()> {
-        let Callable { target, caller, .. } = self.handles.table().delete(callable)?;
+    fn drop(&mut self, callable: Resource<CallableHandle>) -> Trappable<()> {
+        let CallableHandle { target, caller, .. } = self.handles.table().delete(callable)?;
         if let Some(caller) = caller.upgrade() {
             caller.forget(&target);
         }
@@ -169,10 +169,10 @@ impl models::HostCallable for State {
     }
 }
 
-impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<State> {
+impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<StoreData> {
     async fn call(
         accessor: &Accessor<T, Self>,
-        callable: Resource<Callable>,
+        callable: Resource<CallableHandle>,
         inputs: Vec<Resource<Tensor>>,
         timeout_us: Option<u64>,
     ) -> Trappable<Lowered<Vec<Resource<Tensor>>>> {
@@ -198,19 +198,19 @@ impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<State> {
         let outcome = caller.wait(Limit::new(timeout_us).hold(answer)).await.and_then(|outcome| outcome);
         match outcome {
             Ok(tensors) => accessor.with(|mut access| lowered(access.get(), &caller, tensors)),
-            Err(error) => Ok(Err(caller.hand(error))),
+            Err(error) => Ok(Err(caller.record_error(error))),
         }
     }
 }
 
-impl models::HostInvocation for State {
+impl models::HostInvocation for StoreData {
     fn drop(&mut self, invocation: Resource<Invocation>) -> Trappable<()> {
         self.handles.table().delete(invocation)?;
         Ok(())
     }
 }
 
-impl<T: Send + 'static> models::HostInvocationWithStore<T> for HasSelf<State> {
+impl<T: Send + 'static> models::HostInvocationWithStore<T> for HasSelf<StoreData> {
     async fn next(
         accessor: &Accessor<T, Self>,
         invocation: Resource<Invocation>,
@@ -239,7 +239,7 @@ impl<T: Send + 'static> models::HostInvocationWithStore<T> for HasSelf<State> {
             Some(Ok(tensors)) => {
                 accessor.with(|mut access| lowered(access.get(), &caller, tensors)).map(Some)
             }
-            Some(Err(error)) => Ok(Some(Err(caller.hand(error)))),
+            Some(Err(error)) => Ok(Some(Err(caller.record_error(error)))),
         }
     }
 }

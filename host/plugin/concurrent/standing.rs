@@ -37,7 +37,7 @@ pub struct ReplicaStatus {
 }
 
 #[derive(Default)]
-pub(super) struct Standing {
+pub(super) struct ReplicaHealth {
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -50,7 +50,7 @@ struct Inner {
     lost: u64,
 }
 
-impl Standing {
+impl ReplicaHealth {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,7 +64,7 @@ impl Standing {
     }
 
     /// An instance is lost, or could not be made; gives the pause before the next one.
-    pub fn lose(&self, fault: &Error, served: bool) -> Duration {
+    pub fn record_loss(&self, fault: &Error, served: bool) -> Duration {
         let mut inner = self.lock();
         inner.lost += 1;
         inner.losses = if served { 1 } else { inner.losses.saturating_add(1) };
@@ -87,7 +87,7 @@ impl Standing {
     }
 
     /// Ends a pause or a quarantine, and forgets what led to it.
-    pub fn lift(&self) {
+    pub fn lift_quarantine(&self) {
         let mut inner = self.lock();
         if matches!(inner.phase, Phase::Pausing(_) | Phase::Quarantined(..)) {
             inner.losses = 0;
@@ -144,30 +144,30 @@ mod tests {
 
     #[test]
     fn pauses_grow_until_the_quarantine_and_a_served_call_ends_them() {
-        let standing = Standing::default();
-        assert_eq!(standing.lose(&fault(), false), Duration::ZERO);
+        let standing = ReplicaHealth::default();
+        assert_eq!(standing.record_loss(&fault(), false), Duration::ZERO);
         assert!(standing.refusal().is_none(), "the next one is made at once");
         let pauses: Vec<u128> =
-            (2..QUARANTINE_AFTER).map(|_| standing.lose(&fault(), false).as_millis()).collect();
+            (2..QUARANTINE_AFTER).map(|_| standing.record_loss(&fault(), false).as_millis()).collect();
         assert_eq!(pauses, [20, 40, 80, 160, 320, 640]);
         assert!(standing.refusal().unwrap().message().contains("no instance now: it fell over"));
         assert!(!standing.is_quarantined());
-        assert_eq!(standing.lose(&fault(), false), QUARANTINE);
+        assert_eq!(standing.record_loss(&fault(), false), QUARANTINE);
         assert!(standing.is_quarantined() && standing.refusal().unwrap().message().contains("it fell over"));
         // One more attempt, and it serves.
         standing.set_ready(true);
         assert!(standing.refusal().is_none());
-        assert_eq!(standing.lose(&fault(), true), Duration::ZERO);
+        assert_eq!(standing.record_loss(&fault(), true), Duration::ZERO);
     }
 
     #[tokio::test]
     async fn a_quarantine_can_be_lifted() {
-        let standing = Standing::default();
-        let last = (0..QUARANTINE_AFTER).map(|_| standing.lose(&fault(), false)).last().unwrap();
-        standing.lift();
+        let standing = ReplicaHealth::default();
+        let last = (0..QUARANTINE_AFTER).map(|_| standing.record_loss(&fault(), false)).last().unwrap();
+        standing.lift_quarantine();
         tokio::time::timeout(Duration::from_secs(30), standing.pause(last))
             .await
             .expect("it waits no longer");
-        assert_eq!(standing.lose(&fault(), false), Duration::ZERO, "and what was is forgotten");
+        assert_eq!(standing.record_loss(&fault(), false), Duration::ZERO, "and what was is forgotten");
     }
 }

@@ -2,15 +2,15 @@
 //! the wait for the last calls at its end.
 
 use super::Ticket;
-use super::desk::{Desk, HOST};
+use super::desk::{CallRegistry, HOST};
 use super::host_calls::Sink;
-use super::in_flight::{Brought, InFlight};
-use super::instance::Life;
+use super::in_flight::{ActiveCall, CallInputs};
+use super::instance::ReplicaThread;
 use crate::error::Error;
 use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
 use crate::plugin::host_calls::Request;
-use crate::plugin::state::State;
+use crate::plugin::state::StoreData;
 use crate::predict::{Metadata, Tensor};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -21,7 +21,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use wasmtime::component::{Accessor, GuestTaskId, Resource, TypedFunc};
 
 /// Calls that were given up and stay in an instance before it is replaced.
-const STRANDED_MAX: usize = 256;
+const ABANDONED_MAX: usize = 256;
 
 /// How often an instance is asked whether requests make sense.
 const READY_EVERY: Duration = Duration::from_secs(1);
@@ -34,18 +34,18 @@ const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
 type Parameters = (Resource<Request>, Vec<Resource<Tensor>>, Resource<Sink>);
 
-type Outcome = (std::result::Result<(), types::Error>,);
+type ExecuteResult = (std::result::Result<(), types::Error>,);
 
-pub(super) type Execute = TypedFunc<Parameters, Outcome>;
+pub(super) type Execute = TypedFunc<Parameters, ExecuteResult>;
 
 pub(super) type Ready = TypedFunc<(), (bool,)>;
 
 /// The event loop's own part: begins calls as they come, until the last sender is gone and all is done.
-pub(super) async fn take_calls(
-    accessor: &Accessor<State>,
-    life: &Life,
+pub(super) async fn run_calls(
+    accessor: &Accessor<StoreData>,
+    life: &ReplicaThread,
     tickets: &mut Option<UnboundedReceiver<Ticket>>,
-    desk: &Arc<Desk>,
+    desk: &Arc<CallRegistry>,
     execute: &Execute,
     metadata: &Arc<Metadata>,
 ) -> wasmtime::Result<()> {
@@ -53,15 +53,15 @@ pub(super) async fn take_calls(
     let (mut stop, mut replaced) = (life.replica.stop.subscribe(), life.replica.replaced.subscribe());
     // Waited for from call to call: to begin anew with each costs more than the rest.
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
-    let mut full = pin!(desk.until_full(STRANDED_MAX));
+    let mut full = pin!(desk.until_exhausted(ABANDONED_MAX));
     let mut serving = FuturesUnordered::new();
     let mut key = HOST;
     'calls: loop {
-        let mut drained = pin!(drained(life, *replaced.borrow_and_update()));
+        let mut drained = pin!(drain_timer(life, *replaced.borrow_and_update()));
         let mut is_drained = false;
         let mut changed = pin!(replaced.changed());
         loop {
-            let retried = life.replica.retried();
+            let retried = life.replica.pop_retry();
             let ticket = match (retried, tickets.as_mut()) {
                 (Some(ticket), _) => Some(ticket),
                 (None, Some(queue)) => tokio::select! {
@@ -78,7 +78,7 @@ pub(super) async fn take_calls(
                     () = &mut drained, if !is_drained => {
                         // It is there for as long as there is a way back to it.
                         is_drained = true;
-                        end_all(life, desk);
+                        stop_calls(life, desk);
                         continue;
                     }
                     why = &mut full => {
@@ -103,22 +103,24 @@ pub(super) async fn take_calls(
             key = key.wrapping_add(1).max(HOST + 1);
             let (begun, brought) = accessor.with(|mut access| {
                 let handles = &mut access.get().handles;
-                let mut brought = Brought { inputs: Inputs::new(), held: Arc::clone(handles.held()) };
+                let mut brought = CallInputs { inputs: Inputs::new(), held: Arc::clone(handles.held()) };
                 let push = |tensor| Ok(handles.push_input(tensor, key, &mut brought.inputs)?);
                 let inputs = inputs.into_iter().map(push).collect::<wasmtime::Result<Vec<_>>>()?;
                 let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
                 wasmtime::error::Ok((execute.start_call_concurrent(&mut access, parameters)?, brought))
             })?;
-            let call = InFlight::new(ticket, &life.shared, metadata, brought);
-            let call = desk.seat(key, begun.task(), call);
+            let call = ActiveCall::new(ticket, &life.shared, metadata, brought);
+            let call = desk.insert(key, begun.task(), call);
             let task = begun.task();
             let mut outcome = Box::pin(execute.finish_call_concurrent(accessor, begun));
             // The guest runs now. Most calls have ended then, and need not be watched.
             desk.next_turn().await;
             let at_once = (!metadata.streaming).then(|| outcome.as_mut().now_or_never()).flatten();
             match at_once {
-                Some(outcome) => ended(accessor, desk, key, task, &call, outcome?).await,
-                None => serving.push(serve(accessor, desk, key, task, call, outcome, limits.shared.grace)),
+                Some(outcome) => finish_call(accessor, desk, key, task, &call, outcome?).await,
+                None => {
+                    serving.push(serve_call(accessor, desk, key, task, call, outcome, limits.shared.grace))
+                }
             }
         }
     }
@@ -126,27 +128,27 @@ pub(super) async fn take_calls(
 }
 
 /// One call in the event loop, until its guest has ended or is left where it is.
-async fn serve(
-    accessor: &Accessor<State>,
-    desk: &Desk,
+async fn serve_call(
+    accessor: &Accessor<StoreData>,
+    desk: &CallRegistry,
     key: u32,
     task: GuestTaskId,
-    call: Arc<InFlight>,
-    outcome: impl Future<Output = wasmtime::Result<Outcome>>,
+    call: Arc<ActiveCall>,
+    outcome: impl Future<Output = wasmtime::Result<ExecuteResult>>,
     grace: Duration,
 ) -> wasmtime::Result<()> {
     let given_up = async {
-        let why = call.over().await;
+        let why = call.ended().await;
         call.fail(why.clone());
         tokio::time::sleep(grace).await;
         why
     };
     tokio::select! {
         biased;
-        outcome = outcome => ended(accessor, desk, key, task, &call, outcome?).await,
+        outcome = outcome => finish_call(accessor, desk, key, task, &call, outcome?).await,
         why = given_up => {
-            desk.leave(key, task, false);
-            left(accessor, desk, key, &call);
+            desk.remove(key, task, false);
+            release_inputs(accessor, desk, key, &call);
             call.end(Err(why)).await;
         }
     }
@@ -155,7 +157,7 @@ async fn serve(
 
 /// What the guest has kept of a call's inputs is the guest's from now on. An instance that holds too much with no call
 /// in it, or has had to be refused more, is replaced.
-fn left(accessor: &Accessor<State>, desk: &Desk, key: u32, call: &InFlight) {
+fn release_inputs(accessor: &Accessor<StoreData>, desk: &CallRegistry, key: u32, call: &ActiveCall) {
     let over = accessor.with(|mut access| {
         let handles = &mut access.get().handles;
         handles.end(key, &call.inputs);
@@ -163,31 +165,31 @@ fn left(accessor: &Accessor<State>, desk: &Desk, key: u32, call: &InFlight) {
         held.was_refused() || (held.is_over() && desk.is_empty())
     });
     if over {
-        desk.set_overfull();
+        desk.set_over_limit();
     }
 }
 
 /// The guest has ended its call in order.
-async fn ended(
-    accessor: &Accessor<State>,
-    desk: &Desk,
+async fn finish_call(
+    accessor: &Accessor<StoreData>,
+    desk: &CallRegistry,
     key: u32,
     task: GuestTaskId,
-    call: &InFlight,
-    (outcome,): Outcome,
+    call: &ActiveCall,
+    (outcome,): ExecuteResult,
 ) {
-    desk.leave(key, task, true);
-    left(accessor, desk, key, call);
+    desk.remove(key, task, true);
+    release_inputs(accessor, desk, key, call);
     call.end(outcome.map_err(|error| desk.returned(call, error))).await;
 }
 
-fn drain_limit(life: &Life) -> Duration {
+fn drain_limit(life: &ReplicaThread) -> Duration {
     let limits = &life.shared.grant.limits;
     limits.shared.drain.unwrap_or(limits.timeout)
 }
 
 /// Returns when a plugin that was replaced has had its time; never for one that was not.
-async fn drained(life: &Life, replaced: bool) {
+async fn drain_timer(life: &ReplicaThread, replaced: bool) {
     match replaced {
         true => tokio::time::sleep(drain_limit(life)).await,
         false => std::future::pending().await,
@@ -195,19 +197,23 @@ async fn drained(life: &Life, replaced: bool) {
 }
 
 /// Waits for the calls that are there to end; those that do not are ended.
-async fn drain<F>(life: &Life, desk: &Desk, serving: &mut FuturesUnordered<F>) -> wasmtime::Result<()>
+async fn drain<F>(
+    life: &ReplicaThread,
+    desk: &CallRegistry,
+    serving: &mut FuturesUnordered<F>,
+) -> wasmtime::Result<()>
 where
     F: Future<Output = wasmtime::Result<()>>,
 {
-    if let Ok(ended) = tokio::time::timeout(drain_limit(life), all(serving)).await {
+    if let Ok(ended) = tokio::time::timeout(drain_limit(life), join_all(serving)).await {
         return ended;
     }
-    end_all(life, desk);
+    stop_calls(life, desk);
     let grace = life.shared.grant.limits.shared.grace;
-    tokio::time::timeout(grace + DRAIN_SLACK, all(serving)).await.unwrap_or(Ok(()))
+    tokio::time::timeout(grace + DRAIN_SLACK, join_all(serving)).await.unwrap_or(Ok(()))
 }
 
-async fn all<F>(serving: &mut FuturesUnordered<F>) -> wasmtime::Result<()>
+async fn join_all<F>(serving: &mut FuturesUnordered<F>) -> wasmtime::Result<()>
 where
     F: Future<Output = wasmtime::Result<()>>,
 {
@@ -218,7 +224,7 @@ where
 }
 
 /// Tells all calls that their time is over, and the operator which these are.
-fn end_all(life: &Life, desk: &Desk) {
+fn stop_calls(life: &ReplicaThread, desk: &CallRegistry) {
     let (name, limit_ms) = (&life.shared.grant.name, drain_limit(life).as_millis() as u64);
     let message = format!(
         "plugin \"{name}\" was replaced or stopped, and this call has not ended within {limit_ms} ms; see drain_ms"
@@ -226,15 +232,15 @@ fn end_all(life: &Life, desk: &Desk) {
     let requests = desk.stop_all(&Error::unavailable(message).plugin(&**name));
     if !requests.is_empty() {
         tracing::warn!(plugin = &**name, limit_ms, requests = requests.join(", "), "calls ended by force");
-        life.shared.engine.undrained.add(name, requests);
+        life.shared.engine.drain_timeouts.add(name, requests);
     }
 }
 
 /// Asks the guest again and again whether requests make sense; ends only when that makes the instance unusable.
-pub(super) async fn ask_ready(
-    accessor: &Accessor<State>,
-    life: &Life,
-    desk: &Desk,
+pub(super) async fn poll_ready(
+    accessor: &Accessor<StoreData>,
+    life: &ReplicaThread,
+    desk: &CallRegistry,
     ready: Ready,
 ) -> wasmtime::Error {
     loop {
@@ -242,17 +248,17 @@ pub(super) async fn ask_ready(
         let asked = async {
             let begun = accessor.with(|mut access| {
                 let begun = ready.start_call_concurrent(&mut access, ())?;
-                desk.assign(begun.task(), HOST);
+                desk.assign_task(begun.task(), HOST);
                 wasmtime::error::Ok(begun)
             })?;
             let task = begun.task();
             let (ready,) = ready.finish_call_concurrent(accessor, begun).await?;
-            desk.dismiss(task);
+            desk.remove_task(task);
             wasmtime::error::Ok(ready)
         };
         let fault = match tokio::time::timeout(READY_LIMIT, asked).await {
             Ok(Ok(ready)) => {
-                let is_news = life.replica.standing.set_ready(ready);
+                let is_news = life.replica.health.set_ready(ready);
                 life.replica.waiting.freed();
                 if is_news {
                     tracing::info!(plugin = &*life.shared.grant.name, ready, "asked");
@@ -262,7 +268,7 @@ pub(super) async fn ask_ready(
             Ok(Err(error)) => error,
             Err(_) => wasmtime::Error::msg("waited in ready, which must not wait"),
         };
-        desk.accuse_host();
+        desk.blame_host();
         return fault;
     }
 }

@@ -1,36 +1,36 @@
 //! How a guest of a synchronous role asks servers: the interface `http`. It waits, and its worker with it.
 
-use super::{Answer, Question};
+use super::{HttpReply, HttpRequest};
 use crate::error::Error;
 use crate::plugin::bindings::{http, http_types, types};
-use crate::plugin::state::{Grant, State};
+use crate::plugin::state::{PluginSpec, StoreData};
 use std::sync::Arc;
 use std::time::Duration;
 
-impl From<http_types::HttpRequest> for Question {
+impl From<http_types::HttpRequest> for HttpRequest {
     fn from(request: http_types::HttpRequest) -> Self {
         let http_types::HttpRequest { method, url, headers, body, timeout_ms } = request;
-        Question { method, url, headers, body, timeout: timeout_ms.map(Duration::from_millis) }
+        HttpRequest { method, url, headers, body, timeout: timeout_ms.map(Duration::from_millis) }
     }
 }
 
-impl From<Answer> for http_types::HttpResponse {
-    fn from(Answer { status, headers, body }: Answer) -> Self {
+impl From<HttpReply> for http_types::HttpResponse {
+    fn from(HttpReply { status, headers, body }: HttpReply) -> Self {
         http_types::HttpResponse { status, headers, body }
     }
 }
 
 /// What a plugin that may ask nobody hears.
-pub(in crate::plugin) fn nobody(grant: &Grant) -> Error {
+pub(in crate::plugin) fn nobody(grant: &PluginSpec) -> Error {
     let name = &grant.name;
     Error::unsupported(format!(
         "plugin \"{name}\" may ask no server: name those that it may ask under [plugins.{name}.http] allow_hosts"
     ))
 }
 
-impl http_types::Host for State {}
+impl http_types::Host for StoreData {}
 
-impl http::Host for State {
+impl http::Host for StoreData {
     async fn fetch(
         &mut self,
         request: http_types::HttpRequest,

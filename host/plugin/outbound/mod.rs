@@ -8,17 +8,17 @@ mod host_calls;
 mod question;
 
 pub(super) use host_calls::nobody;
-pub(super) use question::Question;
+pub(super) use question::HttpRequest;
 
 use crate::config::outbound::OutboundLimits;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::predict::Context;
+use crate::predict::CallContext;
 use connect::Connections;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::header::{HeaderName, HeaderValue};
-use question::Checked;
+use question::CheckedRequest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -39,7 +39,7 @@ pub(super) struct Outbound {
 }
 
 /// What a server has answered.
-pub(super) struct Answer {
+pub(super) struct HttpReply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -71,22 +71,22 @@ impl Outbound {
     /// this is part of, where there is one. Dropping the future closes the connection.
     pub async fn fetch(
         &self,
-        question: Question,
-        context: Option<&Context>,
+        question: HttpRequest,
+        context: Option<&CallContext>,
         spent: Option<&AtomicU32>,
-    ) -> Result<Answer> {
-        let mut account = Account { outbound: self, started: Instant::now(), outcome: None };
-        let outcome = self.ask(question, context, spent).await;
+    ) -> Result<HttpReply> {
+        let mut account = ResultBudget { outbound: self, started: Instant::now(), outcome: None };
+        let outcome = self.send_request(question, context, spent).await;
         account.outcome = Some(outcome.as_ref().map_or_else(|error| error.kind().as_str(), |_| "answered"));
         outcome.map_err(|error| error.context(format!("plugin \"{}\"", self.plugin)))
     }
 
-    async fn ask(
+    async fn send_request(
         &self,
-        question: Question,
-        context: Option<&Context>,
+        question: HttpRequest,
+        context: Option<&CallContext>,
         spent: Option<&AtomicU32>,
-    ) -> Result<Answer> {
+    ) -> Result<HttpReply> {
         let limits = &self.limits;
         if spent.is_some_and(|spent| spent.fetch_add(1, Ordering::Relaxed) >= limits.calls) {
             let calls = limits.calls;
@@ -107,9 +107,9 @@ impl Outbound {
         let origin = checked.origin.to_string();
         let (method, path) = (checked.request.method().clone(), checked.request.uri().path().to_owned());
         let (connections, limits) = (Arc::clone(&self.connections), Arc::clone(limits));
-        let under_way = UnderWay::new(&self.in_flight);
+        let under_way = InFlightGuard::new(&self.in_flight);
         let (time, started) = (own.unwrap_or(limits.timeout), Instant::now());
-        let mut task = Task(self.runtime.spawn(async move {
+        let mut task = AbortOnDrop(self.runtime.spawn(async move {
             let _held = (place, under_way);
             let exchanged = tokio::time::timeout(time, exchange(&connections, &limits, checked)).await;
             exchanged.unwrap_or_else(|_| {
@@ -124,7 +124,7 @@ impl Outbound {
         let (plugin, request) = (&*self.plugin, context.map(|context| &*context.id));
         let ms = started.elapsed().as_secs_f64() * 1e3;
         match &answer {
-            Ok(Answer { status, .. }) => {
+            Ok(HttpReply { status, .. }) => {
                 tracing::debug!(plugin, request, %method, origin, path, status, ms, "asked a server");
             }
             Err(error) => {
@@ -136,38 +136,38 @@ impl Outbound {
 }
 
 /// A call under way on another runtime; dropping it ends it.
-struct Task(JoinHandle<Result<Answer>>);
+struct AbortOnDrop(JoinHandle<Result<HttpReply>>);
 
-impl Drop for Task {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Counts a call for as long as it holds its place.
-struct UnderWay(prometheus::IntGauge);
+struct InFlightGuard(prometheus::IntGauge);
 
-impl UnderWay {
+impl InFlightGuard {
     fn new(gauge: &prometheus::IntGauge) -> Self {
         gauge.inc();
-        UnderWay(gauge.clone())
+        InFlightGuard(gauge.clone())
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 /// Counts a call, however it ends.
-struct Account<'a> {
+struct ResultBudget<'a> {
     outbound: &'a Outbound,
     started: Instant,
     outcome: Option<&'static str>,
 }
 
-impl Drop for Account<'_> {
+impl Drop for ResultBudget<'_> {
     fn drop(&mut self) {
         let Outbound { plugin, calls, seconds, .. } = self.outbound;
         let outcome = self.outcome.unwrap_or("cancelled");
@@ -179,8 +179,8 @@ impl Drop for Account<'_> {
 async fn exchange(
     connections: &Arc<Connections>,
     limits: &OutboundLimits,
-    Checked { origin, request }: Checked,
-) -> Result<Answer> {
+    CheckedRequest { origin, request }: CheckedRequest,
+) -> Result<HttpReply> {
     let mut connection = connections.get(&origin, limits).await?;
     let response = loop {
         let mut failed = match connection.sender.try_send_request(request.clone()).await {
@@ -214,7 +214,7 @@ async fn exchange(
     }
     connections.keep(origin, connection);
     let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
-    Ok(Answer { status: head.status.as_u16(), headers: headers.collect(), body })
+    Ok(HttpReply { status: head.status.as_u16(), headers: headers.collect(), body })
 }
 
 /// UTF-8, or else Latin-1, as HTTP once said.

@@ -9,7 +9,7 @@ use hyper::{HeaderMap, Method, Request, Uri};
 use std::time::Duration;
 
 /// What a guest asks, as it has written it.
-pub(in crate::plugin) struct Question {
+pub(in crate::plugin) struct HttpRequest {
     pub method: String,
     pub url: String,
     pub headers: Vec<(String, String)>,
@@ -18,7 +18,7 @@ pub(in crate::plugin) struct Question {
 }
 
 /// What is sent, and where.
-pub(super) struct Checked {
+pub(super) struct CheckedRequest {
     pub origin: Origin,
     pub request: Request<Full<Bytes>>,
 }
@@ -45,8 +45,8 @@ const FORBIDDEN: [&str; 11] = [
     "upgrade",
 ];
 
-impl Question {
-    pub(super) fn check(self, limits: &OutboundLimits) -> Result<Checked> {
+impl HttpRequest {
+    pub(super) fn check(self, limits: &OutboundLimits) -> Result<CheckedRequest> {
         let (origin, path) = parse(&self.url)?;
         if !limits.allow.iter().any(|allowed| allowed.allows(&origin)) {
             return Err(not_allowed(&origin, limits));
@@ -73,7 +73,7 @@ impl Question {
         *request.method_mut() = method;
         *request.uri_mut() = path;
         *request.headers_mut() = headers;
-        Ok(Checked { origin, request })
+        Ok(CheckedRequest { origin, request })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::executor::{Callable, Executor, SessionConfig};
 use crate::metrics::Families;
-use crate::plugin::{Numbers, PluginExecutor, PluginModel, StreamingModel, Transformer};
+use crate::plugin::{PluginExecutor, PluginMetrics, PluginModel, StreamingModel, Transformer};
 use crate::policy::files::File;
 use crate::policy::plan::{ExecutorPlan, Plan, PluginPlan};
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Pieces of a policy that a later one may use again.
 #[derive(Default)]
-pub struct Parts {
+pub struct LoadedParts {
     pub(super) executors: HashMap<ExecutorKey, Arc<dyn Executor>>,
     pub(super) plugins: HashMap<(Arc<str>, PluginPlan), Arc<LoadedPlugin>>,
     pub(super) callables: HashMap<CallableKey, Arc<dyn Callable>>,
@@ -62,7 +62,7 @@ pub(super) enum CallableKey {
     },
 }
 
-impl Parts {
+impl LoadedParts {
     /// What the plugins measure themselves.
     pub fn families(&self) -> impl Iterator<Item = &Families> {
         self.plugins.values().map(|plugin| plugin.numbers.families())
@@ -78,7 +78,7 @@ impl Parts {
 }
 
 pub(super) struct LoadedPlugin {
-    pub(super) numbers: Arc<Numbers>,
+    pub(super) numbers: Arc<PluginMetrics>,
     pub(super) transformer: Option<Arc<Transformer>>,
     pub(super) model: Option<ModelPlugin>,
     pub(super) executor: Option<Arc<PluginExecutor>>,

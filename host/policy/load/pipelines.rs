@@ -7,9 +7,9 @@ use crate::executor::pipeline::{Binding, Bucket, Pick, PipelineModel, StepMetric
 use crate::graph::{Step, StepModel, compile};
 use crate::policy::plan::pipelines::inner_pipelines;
 use crate::policy::plan::{ModelName, Plan, SourcePlan};
-use crate::policy::tally::Outcome;
-use crate::policy::{Caller, Model, Route, sticky_hash};
-use crate::predict::{Context, Service};
+use crate::policy::tally::CallOutcome;
+use crate::policy::{Model, Route, RouteQuery, sticky_hash};
+use crate::predict::{CallContext, Service};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -171,15 +171,15 @@ fn pick(model: &Model, routes: &[&Arc<Route>]) -> Option<Pick> {
         return None;
     }
     let (model, routes) = (model.clone(), routes.iter().map(|route| Arc::clone(route)).collect::<Vec<_>>());
-    Some(Arc::new(move |context: &Context| {
+    Some(Arc::new(move |context: &CallContext| {
         let header = |name: &str| context.header(name);
-        let chosen = model.route_for(&Caller { request_id: &context.id, header: &header });
+        let chosen = model.route_for(&RouteQuery { request_id: &context.id, header: &header });
         routes.iter().position(|route| Arc::ptr_eq(route, chosen)).unwrap_or(0)
     }))
 }
 
 fn bucket(by: Option<crate::policy::plan::StickyBy>) -> Bucket {
-    Arc::new(move |context: &Context| {
+    Arc::new(move |context: &CallContext| {
         let key = match &by {
             Some(crate::policy::plan::StickyBy::Header(name)) => context.header(name),
             _ => None,
@@ -191,7 +191,7 @@ fn bucket(by: Option<crate::policy::plan::StickyBy>) -> Bucket {
 impl StepRoute for Route {
     fn ended(&self, error: Option<&Error>, queue: Duration, service: Service) {
         let took = queue + service.total();
-        self.tally.record(Outcome::of(error, took));
+        self.tally.record(CallOutcome::of(error, took));
         match error {
             None => self.statistics.answered(took, queue, service, SystemTime::now()),
             Some(_) => self.statistics.failed(took, SystemTime::now()),

@@ -3,7 +3,7 @@
 //! Both take as long as the disk and the size of a policy make them.
 
 use crate::error::{Error, Result};
-use crate::policy::Content;
+use crate::policy::PolicyContent;
 use crate::policy::files::Files;
 use crate::policy::last_good::LastGood;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-enum Task {
-    Save(Arc<Content>),
+enum BackgroundTask {
+    Save(Arc<PolicyContent>),
     RollBack,
     Free(Box<dyn Send>),
     /// Says that all before it is done.
@@ -20,7 +20,7 @@ enum Task {
 }
 
 pub(super) struct Background {
-    tasks: Sender<Task>,
+    tasks: Sender<BackgroundTask>,
     keeps_copies: bool,
 }
 
@@ -35,50 +35,52 @@ impl Background {
     }
 
     /// Copies the files of a policy, as the last good ones.
-    pub fn save(&self, content: Arc<Content>) {
+    pub fn save(&self, content: Arc<PolicyContent>) {
         if self.keeps_copies {
-            self.send(Task::Save(content));
+            self.send(BackgroundTask::Save(content));
         }
     }
 
     /// Makes the copy before the last one the last again.
     pub fn roll_back(&self) {
         if self.keeps_copies {
-            self.send(Task::RollBack);
+            self.send(BackgroundTask::RollBack);
         }
     }
 
     /// Drops a value there. Freeing a large policy takes a while.
     pub fn free(&self, value: impl Send + 'static) {
-        self.send(Task::Free(Box::new(value)));
+        self.send(BackgroundTask::Free(Box::new(value)));
     }
 
     /// Waits until everything is done, for at most this long.
     pub fn flush(&self, limit: Duration) {
         let (done, finished) = channel();
-        self.send(Task::Flush(done));
+        self.send(BackgroundTask::Flush(done));
         let _ = finished.recv_timeout(limit);
     }
 
-    fn send(&self, task: Task) {
+    fn send(&self, task: BackgroundTask) {
         let _ = self.tasks.send(task);
     }
 }
 
-fn work(last_good: Option<&LastGood>, files: &Files, inbox: &Receiver<Task>) {
+fn work(last_good: Option<&LastGood>, files: &Files, inbox: &Receiver<BackgroundTask>) {
     while let Ok(task) = inbox.recv() {
         let outcome = catch_unwind(AssertUnwindSafe(|| match (task, last_good) {
-            (Task::Save(content), Some(last_good)) => last_good.save(&content.plan, &files.attempt()),
-            (Task::RollBack, Some(last_good)) => last_good.roll_back(),
-            (Task::Flush(done), _) => {
+            (BackgroundTask::Save(content), Some(last_good)) => {
+                last_good.save(&content.plan, &files.attempt())
+            }
+            (BackgroundTask::RollBack, Some(last_good)) => last_good.roll_back(),
+            (BackgroundTask::Flush(done), _) => {
                 let _ = done.send(());
                 Ok(())
             }
-            (Task::Free(value), _) => {
+            (BackgroundTask::Free(value), _) => {
                 drop(value);
                 Ok(())
             }
-            (Task::Save(_) | Task::RollBack, None) => Ok(()),
+            (BackgroundTask::Save(_) | BackgroundTask::RollBack, None) => Ok(()),
         }));
         match outcome {
             Ok(Ok(())) => {}

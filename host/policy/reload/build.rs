@@ -6,7 +6,7 @@
 
 use super::Command;
 use crate::error::{Error, Result};
-use crate::policy::Content;
+use crate::policy::PolicyContent;
 use crate::policy::files::{Files, Signature};
 use crate::policy::load::{Loader, Phases};
 use crate::policy::overlay::{Overlay, Overrides};
@@ -121,7 +121,7 @@ pub(super) struct Build {
     /// Why this must not go live: a rollback came after it.
     pub overruled: Option<String>,
     /// What an earlier try of the same attempt has built.
-    pub built: Option<Arc<Content>>,
+    pub built: Option<Arc<PolicyContent>>,
 }
 
 impl Build {
@@ -135,7 +135,7 @@ impl Build {
 #[allow(clippy::large_enum_variant, reason = "it is sent in a box")]
 pub(super) enum Step {
     Planned { planned: Result<Plan, Unplanned>, seen: Signature },
-    Loaded { loaded: Result<Arc<Content>>, phases: Phases },
+    Loaded { loaded: Result<Arc<PolicyContent>>, phases: Phases },
     Panicked(String),
 }
 
@@ -178,7 +178,7 @@ impl Builders {
         build: &Build,
         loader: Arc<Loader>,
         plan: Plan,
-        reuse: Vec<Arc<Content>>,
+        reuse: Vec<Arc<PolicyContent>>,
     ) -> Result<()> {
         let (files, mut phases) = (Arc::clone(&build.files), build.phases);
         self.spawn("build", build.id, move || {

@@ -10,9 +10,9 @@ use super::{Command, Reloader, stopping};
 use crate::error::{Error, Kind, Result, did_you_mean};
 use crate::policy::files::Signature;
 use crate::policy::overlay::Overrides;
-use crate::policy::record::{Outcome, Record, Trigger};
+use crate::policy::record::{Record, ReloadOutcome, Trigger};
 use crate::policy::rollout::Serving;
-use crate::policy::{Content, Policy, Route, bounded, describe::diff};
+use crate::policy::{Policy, PolicyContent, Route, bounded, describe::diff};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
@@ -120,7 +120,7 @@ impl ReloadThread {
         seen: Signature,
         overrides: &Overrides,
     ) -> Result<()> {
-        if matches!(record.outcome, Outcome::Applied | Outcome::Unchanged) {
+        if matches!(record.outcome, ReloadOutcome::Applied | ReloadOutcome::Unchanged) {
             self.watching.seen(seen);
             self.finish(record, false);
             return Ok(());
@@ -131,7 +131,7 @@ impl ReloadThread {
         self.set_stale(stale);
         // What is overridden may be at fault; the files are not the caller's.
         let overridden = *overrides != Overrides::default();
-        let by_override = overridden && record.outcome == Outcome::Rejected && record.failures == 0;
+        let by_override = overridden && record.outcome == ReloadOutcome::Rejected && record.failures == 0;
         let kind = if by_override { Kind::InvalidInput } else { Kind::Unavailable };
         Err(Error::new(kind, record.errors.join("; ")))
     }
@@ -186,7 +186,7 @@ impl ReloadThread {
     }
 
     /// Puts `content` in the place of `live`, and keeps nothing that has the model.
-    fn take_away(&mut self, live: &Arc<Policy>, content: Arc<Content>, model: &str) {
+    fn take_away(&mut self, live: &Arc<Policy>, content: Arc<PolicyContent>, model: &str) {
         let policy = Policy { generation: self.newest, since: SystemTime::now(), content };
         self.shared.live.0.store(Arc::new(Serving { stable: Arc::new(policy), candidate: None }));
         let mut history = self.shared.history();

@@ -8,8 +8,8 @@ use crate::policy::describe::diff;
 use crate::policy::files::Signature;
 use crate::policy::load::Phases;
 use crate::policy::plan::{Plan, Unplanned};
-use crate::policy::record::Outcome;
-use crate::policy::{Content, bounded};
+use crate::policy::record::ReloadOutcome;
+use crate::policy::{PolicyContent, bounded};
 use std::sync::Arc;
 
 impl ReloadThread {
@@ -24,8 +24,8 @@ impl ReloadThread {
             Ok(plan) => plan,
             Err(unplanned) => {
                 build.record.outcome = match &unplanned {
-                    Unplanned::Faulty(_) => Outcome::Rejected,
-                    Unplanned::Pending(_) => Outcome::Pending,
+                    Unplanned::Faulty(_) => ReloadOutcome::Rejected,
+                    Unplanned::Pending(_) => ReloadOutcome::Pending,
                 };
                 build.record.errors = unplanned.lines();
                 let passes = unplanned.is_transient() && build.overruled.is_none();
@@ -57,7 +57,7 @@ impl ReloadThread {
             (&known.digest, &known.reload, &known.overlay) == (&plan.digest, &plan.reload, &plan.overlay)
         };
         if same(&policy.content.plan) {
-            build.record.outcome = Outcome::Unchanged;
+            build.record.outcome = ReloadOutcome::Unchanged;
             if !build.request.is_dry_run() && serving.candidate.is_some() {
                 self.end_rollout();
             }
@@ -65,7 +65,7 @@ impl ReloadThread {
         }
         let candidate = serving.candidate.as_ref().map(|candidate| &candidate.policy);
         if candidate.map(|candidate| &candidate.content.plan).is_some_and(same) {
-            build.record.outcome = Outcome::RollingOut;
+            build.record.outcome = ReloadOutcome::RollingOut;
             return self.end(build, false);
         }
         if let Some(why) = self.refusal(&build) {
@@ -81,14 +81,14 @@ impl ReloadThread {
     }
 
     /// It is loaded: brings it to its callers, unless what happened meanwhile speaks against that.
-    pub(super) fn loaded(&mut self, mut build: Build, loaded: Result<Arc<Content>>, phases: Phases) {
+    pub(super) fn loaded(&mut self, mut build: Build, loaded: Result<Arc<PolicyContent>>, phases: Phases) {
         build.phases = phases;
         let mut content = match loaded {
             Ok(content) => content,
             Err(error) => return self.reject(build, &error),
         };
         if build.request.is_dry_run() {
-            build.record.outcome = Outcome::WouldApply;
+            build.record.outcome = ReloadOutcome::WouldApply;
             self.background.free(content);
             return self.end(build, false);
         }
@@ -125,7 +125,7 @@ impl ReloadThread {
         {
             self.refused.insert(written, why.clone());
         }
-        build.record.outcome = Outcome::Refused;
+        build.record.outcome = ReloadOutcome::Refused;
         build.record.errors = vec![why];
         self.end(build, false);
     }

@@ -1,12 +1,12 @@
 //! The first policy of a process: from its files, or from the last good copy where they are bad.
 
 use crate::error::Result;
-use crate::policy::Content;
+use crate::policy::PolicyContent;
 use crate::policy::files::Files;
 use crate::policy::last_good::LastGood;
 use crate::policy::load::{Loader, Phases};
 use crate::policy::plan::{Plan, Unplanned};
-use crate::policy::record::{Outcome, Record};
+use crate::policy::record::{Record, ReloadOutcome};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct FirstPlan {
 
 /// What a process starts with.
 pub(super) struct Started {
-    pub content: Arc<Content>,
+    pub content: Arc<PolicyContent>,
     /// It is the copy, for a reason that may pass.
     pub transient: bool,
 }
@@ -55,7 +55,7 @@ pub(super) fn load(
     record.digest = Some(first.plan.digest.clone());
     if let Some((copy, errors)) = first.copy {
         record.errors = errors;
-        record.outcome = Outcome::Fallback;
+        record.outcome = ReloadOutcome::Fallback;
         let content = loader.load(first.plan, &copy, &[], &mut phases)?;
         return Ok(Started { content, transient: first.transient });
     }
@@ -65,7 +65,7 @@ pub(super) fn load(
         let plan = Plan::read(path, &copy).map_err(|_| error.clone())?;
         record.errors = vec![error.to_string()];
         transient = error.is_transient();
-        record.outcome = Outcome::Fallback;
+        record.outcome = ReloadOutcome::Fallback;
         loader.load(plan, &copy, &[], &mut phases)
     });
     record.phases_ms = phases.in_ms().into();

@@ -1,13 +1,13 @@
 //! What the reload thread remembers and an operator may see: the last record, what is kept, what goes on.
 
-use crate::policy::record::{Building, Generation, Outcome, Record, Report, seconds};
+use crate::policy::record::{Building, Generation, Record, ReloadOutcome, Report, seconds};
 use crate::policy::rollout::Rollout;
-use crate::policy::{Live, Policy};
+use crate::policy::{LivePolicy, Policy};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub(super) struct Shared {
-    pub live: Arc<Live>,
+    pub live: Arc<LivePolicy>,
     pub history: Mutex<History>,
     pub path: PathBuf,
 }
@@ -28,7 +28,7 @@ pub(super) struct History {
 impl History {
     /// Of a process that has just loaded its first policy.
     pub fn new(record: &Record) -> Self {
-        let fallback = record.outcome == Outcome::Fallback;
+        let fallback = record.outcome == ReloadOutcome::Fallback;
         let reason = || record.errors.first().cloned().unwrap_or_else(|| record.outcome.as_str().into());
         History {
             last: record.clone(),
@@ -62,12 +62,12 @@ impl Shared {
             let replaced = policy.content.shared_plugins();
             replaced
                 .filter(|plugin| !serving.iter().any(|serving| Arc::ptr_eq(serving, plugin)))
-                .for_each(|plugin| plugin.replaced(true));
+                .for_each(|plugin| plugin.set_replaced(true));
         };
         let history = self.history();
         history.previous.iter().for_each(|policy| drain(policy));
         history.retired.iter().filter_map(Weak::upgrade).for_each(|policy| drain(&policy));
-        serving.iter().for_each(|plugin| plugin.replaced(false));
+        serving.iter().for_each(|plugin| plugin.set_replaced(false));
     }
 
     pub fn report(&self) -> Report {

@@ -1,7 +1,7 @@
 //! The record of each reload: kept for `/admin/policy`, counted, logged, and the files of a good one copied.
 
 use super::thread::ReloadThread;
-use crate::policy::record::{Building, Outcome, Record};
+use crate::policy::record::{Building, Record, ReloadOutcome};
 use std::sync::Arc;
 
 impl ReloadThread {
@@ -14,9 +14,9 @@ impl ReloadThread {
         {
             let mut history = self.shared.history();
             history.stale = match record.outcome {
-                Outcome::Applied => None,
+                ReloadOutcome::Applied => None,
                 // What the files say is live already, or on its way: nothing is refused any more.
-                Outcome::Unchanged | Outcome::RollingOut => None,
+                ReloadOutcome::Unchanged | ReloadOutcome::RollingOut => None,
                 outcome => Some(record.errors.first().cloned().unwrap_or_else(|| outcome.as_str().into())),
             };
             // Told again when it is live, with how long it took to build.
@@ -27,7 +27,7 @@ impl ReloadThread {
         }
         self.publish(record.clone());
         // What is watched is copied once it is proven.
-        if record.outcome == Outcome::Applied && self.shared.history().rollout.is_none() {
+        if record.outcome == ReloadOutcome::Applied && self.shared.history().rollout.is_none() {
             self.keep_copy();
         }
         record

@@ -3,9 +3,9 @@
 use super::thread::ReloadThread;
 use crate::error::{Error, Kind, Result};
 use crate::policy::describe::diff;
-use crate::policy::record::{Outcome, Record, Trigger, seconds};
+use crate::policy::record::{Record, ReloadOutcome, Trigger, seconds};
 use crate::policy::rollout::{Rollout, Serving, Stage, Verdict};
-use crate::policy::{Content, Policy};
+use crate::policy::{Policy, PolicyContent};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +17,7 @@ const RECENT: Duration = Duration::from_secs(60);
 
 impl ReloadThread {
     /// Brings new content to its callers: at once, or step by step.
-    pub(super) fn introduce(&mut self, content: Arc<Content>, record: &mut Record) {
+    pub(super) fn introduce(&mut self, content: Arc<PolicyContent>, record: &mut Record) {
         let live = self.shared.live.snapshot();
         self.newest = self.newest.max(live.generation) + 1;
         let policy = Arc::new(Policy { generation: self.newest, since: SystemTime::now(), content });
@@ -26,7 +26,7 @@ impl ReloadThread {
         settings.canary.take_if(|_| record.trigger.is_control());
         let replaced = self.end_rollout();
         let same = policy.content.plan.digest == live.content.plan.digest;
-        record.outcome = Outcome::Applied;
+        record.outcome = ReloadOutcome::Applied;
         let Some(guard) = settings.guard.filter(|_| !same) else { return self.swap(policy, false) };
 
         // What is still watched has proven nothing: its successor is measured by the policy before it.
@@ -47,7 +47,7 @@ impl ReloadThread {
         if stage == Stage::Watch {
             self.swap(Arc::clone(&policy), keep_previous);
         } else {
-            record.outcome = Outcome::RollingOut;
+            record.outcome = ReloadOutcome::RollingOut;
         }
         self.enter(rollout, stage, policy);
     }
@@ -152,7 +152,7 @@ impl ReloadThread {
             return Err(Error::invalid("no new policy is on its way, so there is none to promote"));
         };
         let mut record = rollout.record.clone();
-        record.outcome = Outcome::Applied;
+        record.outcome = ReloadOutcome::Applied;
         record.at = seconds(SystemTime::now());
         record.trigger = who.map_or(record.trigger, Trigger::Admin);
         // The files may have become bad since.
@@ -200,7 +200,7 @@ impl ReloadThread {
             (None, None) => return Err(Error::invalid("there is no previous policy to roll back to")),
         };
         let mut record = Record::new(trigger);
-        record.outcome = Outcome::RolledBack;
+        record.outcome = ReloadOutcome::RolledBack;
         record.digest = Some(good.content.plan.digest.clone());
         record.changes = diff(&bad.content.plan.description, &good.content.plan.description);
         let by = if reason.is_some() { "guard" } else { "operator" };

@@ -10,11 +10,11 @@ use super::retry::Retry;
 use super::watching::Watching;
 use super::{Command, stages};
 use crate::error::{Error, Kind};
-use crate::policy::Content;
+use crate::policy::PolicyContent;
 use crate::policy::files::Files;
 use crate::policy::load::Loader;
 use crate::policy::manifest;
-use crate::policy::record::{Outcome, Record};
+use crate::policy::record::{Record, ReloadOutcome};
 use crate::policy::rollout::Recent;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -196,7 +196,7 @@ impl ReloadThread {
     }
 
     /// Begins an attempt. `built` is what an earlier try of it has built.
-    pub fn start(&mut self, request: Request, built: Option<Arc<Content>>) {
+    pub fn start(&mut self, request: Request, built: Option<Arc<PolicyContent>>) {
         self.last_build += 1;
         let base = self.shared.live.snapshot().content.plan.overlay.clone();
         let build = Build {
@@ -216,7 +216,10 @@ impl ReloadThread {
         if build.request.is_by_operator() && !build.request.is_dry_run() {
             // An operator's word is worth another attempt, whatever the files say.
             let contents = self.shared.live.contents();
-            contents.iter().flat_map(|content| content.shared_plugins()).for_each(|plugin| plugin.lift());
+            contents
+                .iter()
+                .flat_map(|content| content.shared_plugins())
+                .for_each(|plugin| plugin.lift_quarantine());
         }
         let may_begin = match &build.request.goal {
             Goal::Files { .. } => Ok(()),
@@ -269,7 +272,7 @@ impl ReloadThread {
 
     /// Ends an attempt that failed.
     pub fn reject(&mut self, mut build: Build, error: &Error) {
-        build.record.outcome = Outcome::Rejected;
+        build.record.outcome = ReloadOutcome::Rejected;
         build.record.errors = vec![error.to_string()];
         if let Some(detail) = error.detail() {
             tracing::debug!(detail, "why the new files were rejected");

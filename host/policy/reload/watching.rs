@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-enum Order {
+enum WatchCommand {
     /// Something may have changed.
     Look,
     /// Only what differs from this is a change.
@@ -23,7 +23,7 @@ enum Order {
 
 /// Tells the watch thread what to compare with. Dropping it ends the thread once its file system lets it.
 pub(super) struct Watching {
-    orders: Sender<Order>,
+    orders: Sender<WatchCommand>,
     settings: ReloadSettings,
 }
 
@@ -36,10 +36,10 @@ impl Watching {
     ) -> Result<Self> {
         let (orders, inbox) = channel();
         let look = orders.clone();
-        let thread = Thread {
+        let thread = WatchThread {
             seen,
             settings: settings.clone(),
-            watcher: Watcher::new(move || drop(look.send(Order::Look))),
+            watcher: Watcher::new(move || drop(look.send(WatchCommand::Look))),
             changes: Changes::default(),
             // Something may have changed between the first look and the watch.
             due: Instant::now(),
@@ -53,24 +53,24 @@ impl Watching {
 
     /// These files were read: only what differs from them is a change.
     pub fn seen(&self, seen: Signature) {
-        let _ = self.orders.send(Order::Seen(seen));
+        let _ = self.orders.send(WatchCommand::Seen(seen));
     }
 
     pub fn settings(&mut self, settings: &ReloadSettings) {
         if self.settings != *settings {
             self.settings.clone_from(settings);
-            let _ = self.orders.send(Order::Settings(Box::new(settings.clone())));
+            let _ = self.orders.send(WatchCommand::Settings(Box::new(settings.clone())));
         }
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let _ = self.orders.send(Order::Stop);
+        let _ = self.orders.send(WatchCommand::Stop);
     }
 }
 
-struct Thread<F> {
+struct WatchThread<F> {
     seen: Signature,
     settings: ReloadSettings,
     watcher: Watcher,
@@ -80,8 +80,8 @@ struct Thread<F> {
     changed: F,
 }
 
-impl<F: Fn(Vec<PathBuf>)> Thread<F> {
-    fn run(mut self, inbox: &Receiver<Order>) {
+impl<F: Fn(Vec<PathBuf>)> WatchThread<F> {
+    fn run(mut self, inbox: &Receiver<WatchCommand>) {
         self.watcher.watch(&self.seen);
         loop {
             match catch_unwind(AssertUnwindSafe(|| self.step(inbox))) {
@@ -96,26 +96,26 @@ impl<F: Fn(Vec<PathBuf>)> Thread<F> {
     }
 
     /// Follows one order, or looks where it is time to. False at the end.
-    fn step(&mut self, inbox: &Receiver<Order>) -> bool {
+    fn step(&mut self, inbox: &Receiver<WatchCommand>) -> bool {
         let now = Instant::now();
         match inbox.recv_timeout(self.due.saturating_duration_since(now)) {
-            Ok(Order::Look) => {
+            Ok(WatchCommand::Look) => {
                 // Many events in a row are answered by one look.
                 let gap = self.settings.quiet / 2;
                 let soon = self.looked.map_or(now, |looked| (looked + gap).max(now));
                 self.due = self.due.min(soon);
             }
-            Ok(Order::Seen(seen)) => {
+            Ok(WatchCommand::Seen(seen)) => {
                 self.seen = seen;
                 self.watcher.watch(&self.seen);
                 self.due = now;
             }
-            Ok(Order::Settings(settings)) => {
+            Ok(WatchCommand::Settings(settings)) => {
                 self.settings = *settings;
                 self.due = now;
             }
             Err(RecvTimeoutError::Timeout) => self.look(),
-            Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Ok(WatchCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
         }
         true
     }

@@ -15,7 +15,7 @@ use tonic::Status;
 
 type Next = Option<Result<Frame<Bytes>, Status>>;
 
-pub(super) struct Answered {
+pub(super) struct CountedBody {
     body: Body,
     /// The call is open for as long as its answer is.
     call: Arc<Call>,
@@ -26,11 +26,11 @@ pub(super) struct Answered {
     last: Option<Frame<Bytes>>,
 }
 
-impl Answered {
+impl CountedBody {
     pub fn of(response: Response<Body>, call: Arc<Call>) -> Response<Self> {
         let (head, body) = response.into_parts();
         let bytes = body.data_bytes();
-        let mut answered = Answered { body, call, transfer: None, outgoing: None, last: None };
+        let mut answered = CountedBody { body, call, transfer: None, outgoing: None, last: None };
         if bytes > UNCOUNTED_BYTES_MAX {
             // From now on: its data is there, however late the client lets it go.
             let id = head.headers.get(REQUEST_ID).cloned();
@@ -62,7 +62,7 @@ impl Answered {
     }
 }
 
-impl hyper::body::Body for Answered {
+impl hyper::body::Body for CountedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection: its beginning, its bounds, its end.
 
-use super::Calls;
-use super::answered::Answered;
+use super::GrpcCalls;
+use super::answered::CountedBody;
 use super::call::{Call, Spawner};
 use crate::server::connection::{Closing, Connection};
 use crate::server::{Opened, stopped};
@@ -38,7 +38,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How long a connection is open that serves probes only; its client connects anew then and may find room.
 const PROBE_WITHIN: Duration = Duration::from_secs(5);
 
-pub(super) async fn serve(opened: Opened, calls: Arc<Calls>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<bool>) {
     let Opened { mut stream, connection: record, limits, refuses } = opened;
     let _ = stream.set_nodelay(true);
     let mut preface = [0; PREFACE.len()];
@@ -63,7 +63,7 @@ pub(super) async fn serve(opened: Opened, calls: Arc<Calls>, mut stop: watch::Re
                 None => calls.answer(request, &call).await,
                 Some(max) => Box::pin(calls.answer_probe(request, &call, max)).await,
             };
-            Ok::<_, Infallible>(Answered::of(response, call))
+            Ok::<_, Infallible>(CountedBody::of(response, call))
         }
     });
     let connection = hyper::server::conn::http2::Builder::new(spawner)

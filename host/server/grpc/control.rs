@@ -3,7 +3,7 @@
 
 use super::{Grpc, infer};
 use crate::error::{Error, Result};
-use crate::policy::Caller;
+use crate::policy::RouteQuery;
 use crate::predict::Datatype;
 use crate::proto::inference::model_config::SchedulingChoice;
 use crate::proto::inference::model_instance_group::Kind;
@@ -26,7 +26,7 @@ pub(super) fn config(
     version: &str,
 ) -> Result<ModelConfigResponse> {
     let id = http::request_id(headers);
-    let caller = Caller { request_id: &id, header: &|name| http::header(headers, name) };
+    let caller = RouteQuery { request_id: &id, header: &|name| http::header(headers, name) };
     let policy = grpc.router.policy();
     let config = control::model_config(&policy, name, infer::version(version), &caller)?;
     Ok(ModelConfigResponse { config: Some(config_message(config)) })

@@ -10,7 +10,7 @@ use crate::predict::{MemoryBudget, Parameter, Parameters};
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
 use crate::proto::inference::{InferParameter, ModelInferResponse};
-use crate::router::Journey;
+use crate::router::RequestScope;
 use crate::server::http;
 use crate::server::oip::infer::{self, InferRequest, InferResponse, RequestedOutput};
 use bytes::Bytes;
@@ -59,7 +59,7 @@ async fn receive(grpc: &Grpc, headers: &HeaderMap, body: Incoming) -> Result<Mes
 }
 
 async fn answer(
-    journey: &mut Journey,
+    journey: &mut RequestScope,
     headers: &HeaderMap,
     message: Message,
     started: Instant,

@@ -2,7 +2,7 @@
 
 use super::{Grpc, infer};
 use crate::error::Result;
-use crate::policy::{Caller, Policy, Route};
+use crate::policy::{Policy, Route, RouteQuery};
 use crate::predict::TensorSpec;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{ModelMetadataResponse, ServerMetadataResponse};
@@ -21,7 +21,7 @@ pub(super) fn server() -> ServerMetadataResponse {
 /// The route that this caller's requests would take.
 pub(super) fn route(policy: &Policy, headers: &HeaderMap, name: &str, version: &str) -> Result<Arc<Route>> {
     let id = http::request_id(headers);
-    let caller = Caller { request_id: &id, header: &|name| http::header(headers, name) };
+    let caller = RouteQuery { request_id: &id, header: &|name| http::header(headers, name) };
     let found = policy.content.resolve(name, infer::version(version), &caller);
     found.cloned().map_err(|error| oip::infer::unknown_model(error, infer::version(version)))
 }

@@ -62,10 +62,10 @@ impl Grpc {
 }
 
 /// What the gRPC listener answers calls with.
-pub struct Calls {
+pub struct GrpcCalls {
     grpc: Arc<Grpc>,
     /// By the service's name; what is called most stands first.
-    services: [(&'static str, Served); 4],
+    services: [(&'static str, ServiceFn); 4],
 }
 
 /// Calls that ask how the host is, and end.
@@ -75,16 +75,16 @@ const PROBES: [&str; 3] = [
     "/inference.GRPCInferenceService/ServerReady",
 ];
 
-type Answer = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
-type Served = Box<dyn Fn(Request<Guarded>) -> Answer + Send + Sync>;
+type ReplyFuture = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
+type ServiceFn = Box<dyn Fn(Request<Guarded>) -> ReplyFuture + Send + Sync>;
 
 /// A question of reflection is a name.
-const QUESTION_BYTES_MAX: usize = 64 << 10;
+const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Prefix of the services whose calls may stay open for as long as their clients like.
 const REFLECTION: &str = "grpc.reflection.";
 
-impl Calls {
+impl GrpcCalls {
     /// Needs the runtime that serves the connections around it.
     pub fn new(grpc: Grpc) -> Result<Self> {
         let grpc = Arc::new(grpc);
@@ -104,14 +104,14 @@ impl Calls {
             (HEALTH, served(health)),
             (
                 "grpc.reflection.v1.ServerReflection",
-                served(v1.map_err(undescribed)?.max_decoding_message_size(QUESTION_BYTES_MAX)),
+                served(v1.map_err(undescribed)?.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX)),
             ),
             (
                 "grpc.reflection.v1alpha.ServerReflection",
-                served(v1alpha.map_err(undescribed)?.max_decoding_message_size(QUESTION_BYTES_MAX)),
+                served(v1alpha.map_err(undescribed)?.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX)),
             ),
         ];
-        Ok(Calls { grpc, services })
+        Ok(GrpcCalls { grpc, services })
     }
 
     /// The answer where only probes are served, because `connections_max` connections are in use.
@@ -158,7 +158,7 @@ impl Calls {
     }
 }
 
-impl Protocol for Calls {
+impl Protocol for GrpcCalls {
     async fn connection(self: Arc<Self>, opened: Opened, stop: watch::Receiver<bool>) {
         connection::serve(opened, self, stop).await;
     }
@@ -174,7 +174,7 @@ fn described() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-fn served<S>(service: S) -> Served
+fn served<S>(service: S) -> ServiceFn
 where
     S: Service<Request<Guarded>, Response = Response<tonic::body::Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,

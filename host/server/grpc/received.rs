@@ -16,13 +16,13 @@ const FIELDS_LOOKED_AT: usize = 1024;
 
 /// One request as it has come.
 pub(super) struct Message {
-    content: Content,
+    content: MessageContent,
     /// The bytes of the message, which raw contents are a part of.
     whole: Allocation,
     budget: MemoryBudget,
 }
 
-enum Content {
+enum MessageContent {
     Built(ModelInferRequest),
     /// Large, and named: its model is looked up before it is built.
     Named {
@@ -42,9 +42,9 @@ impl Message {
         let content = match names {
             Some(names) if names.built_bytes > INLINE_BYTES_MAX => {
                 let [model, version, id] = [names.model, names.version, names.id].map(str::to_owned);
-                Content::Named { model, version, id, bytes }
+                MessageContent::Named { model, version, id, bytes }
             }
-            Some(_) => Content::Built(build(bytes, &mut budget)?),
+            Some(_) => MessageContent::Built(build(bytes, &mut budget)?),
             None => {
                 let built = offload::run(length, move || {
                     let message = build(bytes, &mut budget)?;
@@ -52,7 +52,7 @@ impl Message {
                 });
                 let (message, left) = built.await?;
                 budget = left;
-                Content::Built(message)
+                MessageContent::Built(message)
             }
         };
         Ok(Message { content, whole, budget })
@@ -60,22 +60,22 @@ impl Message {
 
     pub fn model(&self) -> &str {
         match &self.content {
-            Content::Built(message) => &message.model_name,
-            Content::Named { model, .. } => model,
+            MessageContent::Built(message) => &message.model_name,
+            MessageContent::Named { model, .. } => model,
         }
     }
 
     pub fn version(&self) -> &str {
         match &self.content {
-            Content::Built(message) => &message.model_version,
-            Content::Named { version, .. } => version,
+            MessageContent::Built(message) => &message.model_version,
+            MessageContent::Named { version, .. } => version,
         }
     }
 
     pub fn id(&self) -> &str {
         match &self.content {
-            Content::Built(message) => &message.id,
-            Content::Named { id, .. } => id,
+            MessageContent::Built(message) => &message.id,
+            MessageContent::Named { id, .. } => id,
         }
     }
 
@@ -88,11 +88,11 @@ impl Message {
     pub async fn decode(self, left: impl FnOnce() -> Option<Duration>) -> Result<InferRequest> {
         let Message { content, whole, mut budget } = self;
         let request = match content {
-            Content::Built(message) => {
+            MessageContent::Built(message) => {
                 let work = contents::work_bytes(&message.inputs, &message.raw_input_contents);
                 offload::run(work, move || infer::decode(message, &mut budget)).await
             }
-            Content::Named { bytes, .. } => {
+            MessageContent::Named { bytes, .. } => {
                 let decode = move || infer::decode(build(bytes, &mut budget)?, &mut budget);
                 offload::run(whole.bytes, decode).await
             }

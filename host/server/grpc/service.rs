@@ -9,9 +9,9 @@ use hyper::HeaderMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
-type Answer<T> = Result<Response<T>, Status>;
+type ReplyResult<T> = Result<Response<T>, Status>;
 
-fn answer<T>(outcome: Result<T>) -> Answer<T> {
+fn answer<T>(outcome: Result<T>) -> ReplyResult<T> {
     outcome.map(Response::new).map_err(|error| status::status_of(&error))
 }
 
@@ -21,7 +21,7 @@ fn open<T>(request: Request<T>) -> (HeaderMap, T) {
     (metadata.into_headers(), message)
 }
 
-fn not_offered<T>(what: &str) -> Answer<T> {
+fn not_offered<T>(what: &str) -> ReplyResult<T> {
     answer(Err(Error::unsupported(what)))
 }
 
@@ -31,15 +31,21 @@ const LOGS: &str = "log settings are not supported: HOSTLER_LOG says at start wh
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Grpc {
-    async fn server_live(self: Arc<Self>, _: Request<ServerLiveRequest>) -> Answer<ServerLiveResponse> {
+    async fn server_live(self: Arc<Self>, _: Request<ServerLiveRequest>) -> ReplyResult<ServerLiveResponse> {
         answer(Ok(ServerLiveResponse { live: true }))
     }
 
-    async fn server_ready(self: Arc<Self>, _: Request<ServerReadyRequest>) -> Answer<ServerReadyResponse> {
+    async fn server_ready(
+        self: Arc<Self>,
+        _: Request<ServerReadyRequest>,
+    ) -> ReplyResult<ServerReadyResponse> {
         answer(Ok(ServerReadyResponse { ready: self.is_ready() }))
     }
 
-    async fn model_ready(self: Arc<Self>, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
+    async fn model_ready(
+        self: Arc<Self>,
+        request: Request<ModelReadyRequest>,
+    ) -> ReplyResult<ModelReadyResponse> {
         let (headers, ModelReadyRequest { name, version }) = open(request);
         let policy = self.router.policy();
         let route = metadata::route(&policy, &headers, &name, &version);
@@ -50,14 +56,14 @@ impl GrpcInferenceService for Grpc {
     async fn server_metadata(
         self: Arc<Self>,
         _: Request<ServerMetadataRequest>,
-    ) -> Answer<ServerMetadataResponse> {
+    ) -> ReplyResult<ServerMetadataResponse> {
         answer(Ok(metadata::server()))
     }
 
     async fn model_metadata(
         self: Arc<Self>,
         request: Request<ModelMetadataRequest>,
-    ) -> Answer<ModelMetadataResponse> {
+    ) -> ReplyResult<ModelMetadataResponse> {
         let (headers, ModelMetadataRequest { name, version }) = open(request);
         answer(metadata::model(&self, &headers, &name, &version))
     }
@@ -65,7 +71,7 @@ impl GrpcInferenceService for Grpc {
     async fn model_config(
         self: Arc<Self>,
         request: Request<ModelConfigRequest>,
-    ) -> Answer<ModelConfigResponse> {
+    ) -> ReplyResult<ModelConfigResponse> {
         let (headers, ModelConfigRequest { name, version }) = open(request);
         answer(control::config(&self, &headers, &name, &version))
     }
@@ -73,7 +79,7 @@ impl GrpcInferenceService for Grpc {
     async fn model_statistics(
         self: Arc<Self>,
         request: Request<ModelStatisticsRequest>,
-    ) -> Answer<ModelStatisticsResponse> {
+    ) -> ReplyResult<ModelStatisticsResponse> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
         answer(control::statistics(&self, &name, &version))
     }
@@ -81,28 +87,28 @@ impl GrpcInferenceService for Grpc {
     async fn repository_index(
         self: Arc<Self>,
         request: Request<RepositoryIndexRequest>,
-    ) -> Answer<RepositoryIndexResponse> {
+    ) -> ReplyResult<RepositoryIndexResponse> {
         answer(control::index(&self, request.get_ref()))
     }
 
     async fn repository_model_load(
         self: Arc<Self>,
         request: Request<RepositoryModelLoadRequest>,
-    ) -> Answer<RepositoryModelLoadResponse> {
+    ) -> ReplyResult<RepositoryModelLoadResponse> {
         answer(control::load(&self, request.into_inner()).await)
     }
 
     async fn repository_model_unload(
         self: Arc<Self>,
         request: Request<RepositoryModelUnloadRequest>,
-    ) -> Answer<RepositoryModelUnloadResponse> {
+    ) -> ReplyResult<RepositoryModelUnloadResponse> {
         answer(control::unload(&self, request.into_inner()).await)
     }
 
     async fn system_shared_memory_status(
         self: Arc<Self>,
         request: Request<SystemSharedMemoryStatusRequest>,
-    ) -> Answer<SystemSharedMemoryStatusResponse> {
+    ) -> ReplyResult<SystemSharedMemoryStatusResponse> {
         // No region is ever registered.
         answer(match &*request.get_ref().name {
             "" => Ok(SystemSharedMemoryStatusResponse::default()),
@@ -113,14 +119,14 @@ impl GrpcInferenceService for Grpc {
     async fn system_shared_memory_register(
         self: Arc<Self>,
         _: Request<SystemSharedMemoryRegisterRequest>,
-    ) -> Answer<SystemSharedMemoryRegisterResponse> {
+    ) -> ReplyResult<SystemSharedMemoryRegisterResponse> {
         not_offered(SHARED_MEMORY)
     }
 
     async fn system_shared_memory_unregister(
         self: Arc<Self>,
         _: Request<SystemSharedMemoryUnregisterRequest>,
-    ) -> Answer<SystemSharedMemoryUnregisterResponse> {
+    ) -> ReplyResult<SystemSharedMemoryUnregisterResponse> {
         // No region is ever registered.
         answer(Ok(SystemSharedMemoryUnregisterResponse {}))
     }
@@ -128,7 +134,7 @@ impl GrpcInferenceService for Grpc {
     async fn cuda_shared_memory_status(
         self: Arc<Self>,
         request: Request<CudaSharedMemoryStatusRequest>,
-    ) -> Answer<CudaSharedMemoryStatusResponse> {
+    ) -> ReplyResult<CudaSharedMemoryStatusResponse> {
         // No region is ever registered.
         answer(match &*request.get_ref().name {
             "" => Ok(CudaSharedMemoryStatusResponse::default()),
@@ -139,23 +145,29 @@ impl GrpcInferenceService for Grpc {
     async fn cuda_shared_memory_register(
         self: Arc<Self>,
         _: Request<CudaSharedMemoryRegisterRequest>,
-    ) -> Answer<CudaSharedMemoryRegisterResponse> {
+    ) -> ReplyResult<CudaSharedMemoryRegisterResponse> {
         not_offered(SHARED_MEMORY)
     }
 
     async fn cuda_shared_memory_unregister(
         self: Arc<Self>,
         _: Request<CudaSharedMemoryUnregisterRequest>,
-    ) -> Answer<CudaSharedMemoryUnregisterResponse> {
+    ) -> ReplyResult<CudaSharedMemoryUnregisterResponse> {
         // No region is ever registered.
         answer(Ok(CudaSharedMemoryUnregisterResponse {}))
     }
 
-    async fn trace_setting(self: Arc<Self>, _: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
+    async fn trace_setting(
+        self: Arc<Self>,
+        _: Request<TraceSettingRequest>,
+    ) -> ReplyResult<TraceSettingResponse> {
         not_offered(TRACES)
     }
 
-    async fn log_settings(self: Arc<Self>, _: Request<LogSettingsRequest>) -> Answer<LogSettingsResponse> {
+    async fn log_settings(
+        self: Arc<Self>,
+        _: Request<LogSettingsRequest>,
+    ) -> ReplyResult<LogSettingsResponse> {
         not_offered(LOGS)
     }
 }

@@ -10,7 +10,7 @@ use super::{Grpc, infer, status};
 use crate::error::{Error, Result};
 use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
-use crate::router::Journey;
+use crate::router::RequestScope;
 use crate::server::oip::infer::{self as oip, ENABLE_EMPTY_FINAL, InferRequest, InferResponse};
 use crate::server::transfers::{Abort, Hold, Transfer};
 use crate::server::{http, stopped};
@@ -50,25 +50,25 @@ const HEAD_BYTES: usize = 512;
 /// Set on a response: whether it is the last to its request.
 const FINAL: &str = "triton_final_response";
 
-type Answer = Result<ModelStreamInferResponse, Status>;
+type StreamReply = Result<ModelStreamInferResponse, Status>;
 
 /// An answer that waits for the caller, and what it uses of the bounds.
 struct Waiting {
-    answer: Answer,
+    answer: StreamReply,
     _bytes: Option<OwnedSemaphorePermit>,
     _hold: Hold,
 }
 
 /// What the caller reads. Dropped when it leaves, and all its work with it.
-pub(super) struct Answers {
+pub(super) struct StreamReplies {
     receiver: mpsc::Receiver<Waiting>,
     driver: AbortHandle,
 }
 
-impl Stream for Answers {
-    type Item = Answer;
+impl Stream for StreamReplies {
+    type Item = StreamReply;
 
-    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Answer>> {
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<StreamReply>> {
         self.receiver.poll_recv(task).map(|waiting| {
             let Waiting { answer, _hold: hold, .. } = waiting?;
             hold.moved();
@@ -77,14 +77,14 @@ impl Stream for Answers {
     }
 }
 
-impl Drop for Answers {
+impl Drop for StreamReplies {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
 /// What the requests of one stream share.
-struct Call {
+struct StreamCall {
     grpc: Arc<Grpc>,
     headers: HeaderMap,
     deadline: Option<Instant>,
@@ -120,14 +120,14 @@ pub(super) fn answer(
     response
 }
 
-fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages, transfer: Arc<Transfer>) -> Answers {
+fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages, transfer: Arc<Transfer>) -> StreamReplies {
     let (answers, receiver) = mpsc::channel(WAITING_MAX);
     // What cannot be read was refused before.
     let timeout = infer::timeout(&headers).unwrap_or_default();
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let errors_end = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let stop = grpc.stop.clone();
-    let call = Arc::new(Call {
+    let call = Arc::new(StreamCall {
         grpc,
         headers,
         deadline,
@@ -138,11 +138,11 @@ fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages, transfer: Arc<
         transfer,
     });
     let driver = tokio::spawn(drive(call, requests, stop)).abort_handle();
-    Answers { receiver, driver }
+    StreamReplies { receiver, driver }
 }
 
 /// Reads requests and lets them run, until the caller has no more, is out of time, or the host stops.
-async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bool>) {
+async fn drive(call: Arc<StreamCall>, requests: Messages, mut stop: watch::Receiver<bool>) {
     let mut running = JoinSet::new();
     let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
     // Where the host holds much already, a stream is given one message at a time.
@@ -153,7 +153,7 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
         is_partial.load(Ordering::Relaxed) || running < READ_MAX && has_room()
     };
     let work = async {
-        let mut turn = Turn::first();
+        let mut turn = SendOrder::first();
         let mut held_bytes = 0;
         // Never dropped in the middle of a message.
         let mut next = pin!(next(Arc::clone(&call), requests));
@@ -196,7 +196,7 @@ async fn drive(call: Arc<Call>, requests: Messages, mut stop: watch::Receiver<bo
 }
 
 /// The next request, and the way to those after it.
-async fn next(call: Arc<Call>, mut requests: Messages) -> (Messages, Result<Option<Message>>) {
+async fn next(call: Arc<StreamCall>, mut requests: Messages) -> (Messages, Result<Option<Message>>) {
     let message = match requests.next().await {
         Ok(Some(bytes)) => Message::read(bytes, call.grpc.router.budget()).await.map(Some),
         Ok(None) => Ok(None),
@@ -206,7 +206,7 @@ async fn next(call: Arc<Call>, mut requests: Messages) -> (Messages, Result<Opti
 }
 
 /// One request, to its last response.
-async fn run(call: Arc<Call>, message: Message, mut turn: Turn) {
+async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendOrder) {
     let id = message.id().to_owned();
     let mut journey = {
         let request_id = infer::request_id(&call.headers, &id);
@@ -257,10 +257,10 @@ fn asks_for_marks(request: &InferRequest) -> bool {
     matches!(asked, Some((_, Parameter::Boolean(true))))
 }
 
-impl Call {
+impl StreamCall {
     async fn responses(
         &self,
-        journey: Journey,
+        journey: RequestScope,
         route: &Arc<crate::policy::Route>,
         request: InferRequest,
         marks: bool,
@@ -297,7 +297,7 @@ impl Call {
     }
 
     /// Waits until the answer may wait for the caller.
-    async fn queue(&self, answer: Answer, bytes: usize) {
+    async fn queue(&self, answer: StreamReply, bytes: usize) {
         let hold = self.transfer.hold(bytes);
         let permits = u32::try_from(bytes.min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
         // The semaphore is never closed.
@@ -331,21 +331,21 @@ impl Call {
 }
 
 /// A place in the order of a stream's answers: it comes when the one before has been let go.
-struct Turn {
+struct SendOrder {
     before: Option<oneshot::Receiver<()>>,
     /// Dropped with this place, which is the word to the next.
     _own: Option<oneshot::Sender<()>>,
 }
 
-impl Turn {
+impl SendOrder {
     fn first() -> Self {
-        Turn { before: None, _own: None }
+        SendOrder { before: None, _own: None }
     }
 
     /// This place, and the one after it.
     fn split(self) -> (Self, Self) {
         let (own, before) = oneshot::channel();
-        (Turn { before: self.before, _own: Some(own) }, Turn { before: Some(before), _own: None })
+        (SendOrder { before: self.before, _own: Some(own) }, SendOrder { before: Some(before), _own: None })
     }
 
     async fn come(&mut self) {

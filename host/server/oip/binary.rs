@@ -5,7 +5,7 @@
 use super::infer::{self, InferRequest};
 use crate::error::{Error, Result};
 use crate::predict::{Allocation, Datatype, Metadata, Parameters, Shape, Tensor, TensorSpec, format_shape};
-use crate::server::http::{self, Content, Reply};
+use crate::server::http::{self, Reply, ReplyContent};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
@@ -133,10 +133,10 @@ pub(super) fn reply(mut head: Vec<u8>, tail: SmallVec<[Bytes; 4]>) -> Reply {
     let content = if raw <= COPIED_BYTES_MAX {
         head.reserve_exact(raw);
         tail.iter().for_each(|bytes| head.extend_from_slice(bytes));
-        Content::Whole(head.into())
+        ReplyContent::Whole(head.into())
     } else {
         let pieces = std::iter::once(Bytes::from(head)).chain(tail).filter(|piece| !piece.is_empty()).rev();
-        Content::Parts(Box::pin(Pieces { left: (head_length + raw) as u64, pieces: pieces.collect() }))
+        ReplyContent::Parts(Box::pin(Pieces { left: (head_length + raw) as u64, pieces: pieces.collect() }))
     };
     let mut reply = Reply::new(content);
     let headers = reply.headers_mut();

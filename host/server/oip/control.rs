@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::overlay::Overrides;
 use crate::policy::reload::{Indexed, State};
-use crate::policy::{Caller, Policy, Reloader};
+use crate::policy::{Policy, Reloader, RouteQuery};
 use crate::predict::walk::{built_bytes, each_field};
 use crate::predict::{self, MemoryBudget, Scalar};
 use crate::server::compression;
@@ -28,7 +28,7 @@ pub(in crate::server) fn model_config(
     policy: &Policy,
     model: &str,
     version: Option<&str>,
-    caller: &Caller<'_>,
+    caller: &RouteQuery<'_>,
 ) -> Result<ModelConfig> {
     let route = policy.content.resolve(model, version, caller);
     let route = route.map_err(|error| unknown_model(error, version))?;
@@ -43,7 +43,7 @@ pub(in crate::server) fn model_statistics(
 ) -> Result<Vec<ModelStatistics>> {
     if let Some(model) = model {
         // Says what is wrong with the names.
-        let caller = Caller { request_id: "", header: &|_| None };
+        let caller = RouteQuery { request_id: "", header: &|_| None };
         policy.content.resolve(model, version, &caller).map_err(|error| unknown_model(error, version))?;
     }
     let wanted = |asked: Option<&str>, name: &str| asked.is_none_or(|asked| asked == name);
@@ -163,7 +163,7 @@ fn cut(name: &str) -> String {
 /// A configuration without what the model's own says anyway: callers send back the whole that they were given.
 fn changed(reloader: &Reloader, model: &str, mut fields: Map<String, Value>) -> Map<String, Value> {
     let policy = reloader.live().snapshot();
-    let caller = Caller { request_id: "", header: &|_| None };
+    let caller = RouteQuery { request_id: "", header: &|_| None };
     let now = model_config(&policy, model, None, &caller);
     let now = now.map_or(Value::Null, |config| json!(config));
     let same = |key: &str, value: &Value| now[key] == *value || (key == "name" && *value == *model);
@@ -176,7 +176,7 @@ fn changed(reloader: &Reloader, model: &str, mut fields: Map<String, Value>) -> 
 }
 
 /// What is asked here over HTTP, with names as they are in the path.
-pub(super) enum Ask<'a> {
+pub(super) enum ControlRequest<'a> {
     /// `GET v2/models/{model}[/versions/{version}]/config`
     Config(&'a str, Option<&'a str>),
     /// `GET v2/models/stats`, `GET v2/models/{model}[/versions/{version}]/stats`
@@ -189,42 +189,44 @@ pub(super) enum Ask<'a> {
     Unload(&'a str),
 }
 
-impl<'a> Ask<'a> {
+impl<'a> ControlRequest<'a> {
     pub fn of(segments: &[&'a str]) -> Option<Self> {
         Some(match *segments {
-            ["v2", "models", "stats"] => Ask::Statistics(None, None),
-            ["v2", "models", model, "config"] => Ask::Config(model, None),
-            ["v2", "models", model, "stats"] => Ask::Statistics(Some(model), None),
-            ["v2", "models", model, "versions", version, "config"] => Ask::Config(model, Some(version)),
-            ["v2", "models", model, "versions", version, "stats"] => {
-                Ask::Statistics(Some(model), Some(version))
+            ["v2", "models", "stats"] => ControlRequest::Statistics(None, None),
+            ["v2", "models", model, "config"] => ControlRequest::Config(model, None),
+            ["v2", "models", model, "stats"] => ControlRequest::Statistics(Some(model), None),
+            ["v2", "models", model, "versions", version, "config"] => {
+                ControlRequest::Config(model, Some(version))
             }
-            ["v2", "repository", "index"] => Ask::Index,
-            ["v2", "repository", "models", model, "load"] => Ask::Load(model),
-            ["v2", "repository", "models", model, "unload"] => Ask::Unload(model),
+            ["v2", "models", model, "versions", version, "stats"] => {
+                ControlRequest::Statistics(Some(model), Some(version))
+            }
+            ["v2", "repository", "index"] => ControlRequest::Index,
+            ["v2", "repository", "models", model, "load"] => ControlRequest::Load(model),
+            ["v2", "repository", "models", model, "unload"] => ControlRequest::Unload(model),
             _ => return None,
         })
     }
 
     fn method(&self) -> &'static str {
         match self {
-            Ask::Config(..) | Ask::Statistics(..) => "GET",
-            Ask::Index | Ask::Load(_) | Ask::Unload(_) => "POST",
+            ControlRequest::Config(..) | ControlRequest::Statistics(..) => "GET",
+            ControlRequest::Index | ControlRequest::Load(_) | ControlRequest::Unload(_) => "POST",
         }
     }
 }
 
-pub(super) async fn answer(public: &Public, ask: Ask<'_>, head: &Parts, body: Incoming) -> Reply {
+pub(super) async fn answer(public: &Public, ask: ControlRequest<'_>, head: &Parts, body: Incoming) -> Reply {
     let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
     if method != ask.method() {
         return super::method_not_allowed(ask.method());
     }
     let answer = match ask {
-        Ask::Config(model, version) => answer_config(public, &head.headers, model, version),
-        Ask::Statistics(model, version) => answer_statistics(public, model, version),
-        Ask::Index => answer_index(public, head, body).await,
-        Ask::Load(model) => answer_load(public, head, body, model).await,
-        Ask::Unload(model) => answer_unload(public, head, body, model).await,
+        ControlRequest::Config(model, version) => answer_config(public, &head.headers, model, version),
+        ControlRequest::Statistics(model, version) => answer_statistics(public, model, version),
+        ControlRequest::Index => answer_index(public, head, body).await,
+        ControlRequest::Load(model) => answer_load(public, head, body, model).await,
+        ControlRequest::Unload(model) => answer_unload(public, head, body, model).await,
     };
     answer.unwrap_or_else(|error| super::error_reply(&error))
 }
@@ -237,7 +239,7 @@ fn answer_config(public: &Public, headers: &HeaderMap, model: &str, version: Opt
     let (model, version) = (http::decode_segment(model)?, decoded(version)?);
     let id = http::request_id(headers);
     let header = |name: &str| http::header(headers, name);
-    let caller = Caller { request_id: &id, header: &header };
+    let caller = RouteQuery { request_id: &id, header: &header };
     let config = model_config(&public.router.policy(), &model, version.as_deref(), &caller)?;
     Ok(http::json_of(StatusCode::OK, &config))
 }
@@ -250,12 +252,12 @@ fn answer_statistics(public: &Public, model: Option<&str>, version: Option<&str>
 
 async fn answer_index(public: &Public, head: &Parts, body: Incoming) -> Result<Reply> {
     #[derive(Default, Deserialize)]
-    struct Asked<'a> {
+    struct LoadRequest<'a> {
         #[serde(borrow)]
         ready: Option<Scalar<'a>>,
     }
     let ready = read(public, head, body, |body| {
-        let asked: Asked<'_> = super::parse_object(body, UNREADABLE)?;
+        let asked: LoadRequest<'_> = super::parse_object(body, UNREADABLE)?;
         match asked.ready {
             None => Ok(false),
             Some(Scalar::Boolean(ready)) => Ok(ready),

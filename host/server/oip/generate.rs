@@ -2,7 +2,7 @@
 //! server-sent events. A field that is named as an input is that input, every other one is a parameter.
 
 use super::infer::{self, InferRequest, InferResponse, InferStream};
-use super::inference::Asked;
+use super::inference::ModelRequest;
 use super::{error_json, json, status_of};
 use crate::error::{Error, Result};
 use crate::offload;
@@ -11,8 +11,8 @@ use crate::predict::walk::{each_field, shown};
 use crate::predict::{
     self, MemoryBudget, Metadata, Parameters, Scalar, Shape, Tensor, TensorSpec, encode_tensor,
 };
-use crate::router::Journey;
-use crate::server::http::{self, Content, Reply};
+use crate::router::RequestScope;
+use crate::server::http::{self, Reply, ReplyContent};
 use crate::server::parts::{self, Step};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -21,7 +21,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-impl Asked<'_> {
+impl ModelRequest<'_> {
     /// `POST …/generate`: a model that streams must give exactly one response.
     pub async fn generate(&self, body: Incoming) -> Reply {
         let mut stream = match self.begin_stream(body).await {
@@ -37,7 +37,7 @@ impl Asked<'_> {
             Some(Err(error)) => Err(error),
             None => Err(not_one("none")),
         };
-        self.end(stream.into_journey(), answer).await
+        self.end(stream.into_scope(), answer).await
     }
 
     /// `POST …/generate_stream`: what is wrong with the request is an answer like any other; what the model has
@@ -54,14 +54,14 @@ impl Asked<'_> {
         };
         let first = match first {
             Ok(first) => first,
-            Err(error) => return fault(stream.into_journey(), &error),
+            Err(error) => return fault(stream.into_scope(), &error),
         };
-        let (id, generation) = (Arc::clone(stream.journey().id()), stream.journey().generation());
+        let (id, generation) = (Arc::clone(stream.scope().id()), stream.scope().generation());
         let content = match first {
             Some(event) => parts::content(event, stream, next_event),
             None => {
                 stream.end(status);
-                Content::Empty
+                ReplyContent::Empty
             }
         };
         let mut reply = event_stream(content);
@@ -69,7 +69,7 @@ impl Asked<'_> {
         reply
     }
 
-    async fn begin_stream(&self, body: Incoming) -> Result<InferStream, (Journey, Error)> {
+    async fn begin_stream(&self, body: Incoming) -> Result<InferStream, (RequestScope, Error)> {
         let mut journey = self.begin();
         match self.read_request(&mut journey, body).await {
             Ok((route, request)) => infer::stream(journey, &route, request),
@@ -79,7 +79,7 @@ impl Asked<'_> {
 
     async fn read_request(
         &self,
-        journey: &mut Journey,
+        journey: &mut RequestScope,
         body: Incoming,
     ) -> Result<(Arc<Route>, InferRequest)> {
         let body = self.read(body).await?;
@@ -97,8 +97,8 @@ async fn encoded(response: InferResponse, form: fn(&InferResponse) -> Result<Byt
 }
 
 /// The one event of a stream that ends before its first response.
-fn fault(journey: Journey, error: &Error) -> Reply {
-    let mut reply = event_stream(Content::Whole(fault_event(error)));
+fn fault(journey: RequestScope, error: &Error) -> Reply {
+    let mut reply = event_stream(ReplyContent::Whole(fault_event(error)));
     *reply.status_mut() = status_of(error);
     http::retry_after(&mut reply, error);
     http::sign(&mut reply, journey.id(), journey.generation());
@@ -246,7 +246,7 @@ fn event(response: &InferResponse) -> Result<Bytes> {
     Ok(out.into())
 }
 
-fn event_stream(content: Content) -> Reply {
+fn event_stream(content: ReplyContent) -> Reply {
     let mut reply = Reply::new(content);
     let headers = reply.headers_mut();
     let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
@@ -269,7 +269,7 @@ fn next_event(mut stream: InferStream) -> Step<InferStream> {
         match event {
             Ok(event) => (event, Some(stream)),
             Err(error) => {
-                stream.into_journey().end(status(Some(&error)), Some(&error));
+                stream.into_scope().end(status(Some(&error)), Some(&error));
                 (fault_event(&error), None)
             }
         }

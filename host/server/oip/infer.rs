@@ -7,7 +7,7 @@ use crate::policy::Route;
 use crate::predict::{
     self, Metadata, Parameter, Parameters, Payload, Response, Responses, Shape, Tensor, element_count,
 };
-use crate::router::{Ask, Journey};
+use crate::router::{CallOptions, RequestScope};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(in crate::server) struct InferResponse {
 
 /// Runs a model that answers once.
 pub(in crate::server) async fn infer(
-    journey: &mut Journey,
+    journey: &mut RequestScope,
     route: &Arc<Route>,
     request: InferRequest,
 ) -> Result<InferResponse> {
@@ -57,10 +57,10 @@ pub(in crate::server) async fn infer(
 /// Begins a model that gives any number of responses; one that answers once gives one.
 #[expect(clippy::result_large_err, reason = "both sides hold the journey, and a box would cost every stream")]
 pub(in crate::server) fn stream(
-    mut journey: Journey,
+    mut journey: RequestScope,
     route: &Arc<Route>,
     request: InferRequest,
-) -> Result<InferStream, (Journey, Error)> {
+) -> Result<InferStream, (RequestScope, Error)> {
     let begun = prepare(route, request)
         .and_then(|Prepared { ask, input, frame }| Ok((journey.stream(route, ask, input)?, frame)));
     match begun {
@@ -71,7 +71,7 @@ pub(in crate::server) fn stream(
 
 /// The responses to one request. Dropping it cancels the work.
 pub(in crate::server) struct InferStream {
-    journey: Journey,
+    journey: RequestScope,
     responses: Responses,
     frame: Frame,
     error: Option<Error>,
@@ -90,11 +90,11 @@ impl InferStream {
     }
 
     /// Ends the work, and leaves the account of it to the caller.
-    pub fn into_journey(self) -> Journey {
+    pub fn into_scope(self) -> RequestScope {
         self.journey
     }
 
-    pub fn journey(&self) -> &Journey {
+    pub fn scope(&self) -> &RequestScope {
         &self.journey
     }
 
@@ -121,7 +121,7 @@ pub(in crate::server) fn unknown_model(error: Error, version: Option<&str>) -> E
 }
 
 struct Prepared {
-    ask: Ask,
+    ask: CallOptions,
     input: Payload,
     frame: Frame,
 }
@@ -156,7 +156,7 @@ fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
     let metadata = route.metadata();
     predict::check_inputs(metadata, &request.inputs)
         .map_err(|error| missing(&route.name.name, metadata, &request.inputs, error))?;
-    let mut ask = ask(request.parameters)?;
+    let mut ask = call_options(request.parameters)?;
     // The outputs of a transformer are not those of its model.
     if !request.outputs.is_empty() && route.transformer.is_none() {
         ask.outputs = Some(request.outputs.iter().map(|output| output.name.clone()).collect());
@@ -248,7 +248,7 @@ pub(in crate::server) fn check_tensor_parameter(tensor: impl std::fmt::Display, 
 }
 
 /// `timeout` (microseconds) and a few more are the protocol's own; the rest is for the plugin.
-fn ask(mut parameters: Parameters) -> Result<Ask> {
+fn call_options(mut parameters: Parameters) -> Result<CallOptions> {
     let mut timeout = None;
     let mut fault = None;
     parameters.retain(|(name, value)| {
@@ -256,7 +256,7 @@ fn ask(mut parameters: Parameters) -> Result<Ask> {
         fault = fault.take().or_else(|| taken.as_ref().err().cloned());
         matches!(taken, Ok(false))
     });
-    fault.map_or(Ok(Ask { parameters, timeout, outputs: None }), Err)
+    fault.map_or(Ok(CallOptions { parameters, timeout, outputs: None }), Err)
 }
 
 /// Whether a parameter is the protocol's, and if so what it means here.

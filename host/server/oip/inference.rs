@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
 use crate::predict::Allocation;
-use crate::router::Journey;
+use crate::router::RequestScope;
 use crate::server::compression;
 use crate::server::http::{self, Reply};
 use crate::server::plain::Public;
@@ -18,20 +18,20 @@ use hyper::body::Incoming;
 use std::sync::Arc;
 
 /// Which model is asked, and with which headers.
-pub(super) struct Asked<'a> {
+pub(super) struct ModelRequest<'a> {
     pub public: &'a Public,
     pub headers: &'a HeaderMap,
     pub model: &'a str,
     pub version: Option<&'a str>,
 }
 
-impl Asked<'_> {
-    pub fn begin(&self) -> Journey {
+impl ModelRequest<'_> {
+    pub fn begin(&self) -> RequestScope {
         let header = |name: &str| http::header(self.headers, name);
         self.public.router.begin(http::request_id(self.headers), "oip", &header)
     }
 
-    pub fn resolve(&self, journey: &mut Journey) -> Result<Arc<Route>> {
+    pub fn resolve(&self, journey: &mut RequestScope) -> Result<Arc<Route>> {
         let (model, version) = names(self.model, self.version)?;
         let header = |name: &str| http::header(self.headers, name);
         let resolved = journey.resolve(&model, version.as_deref(), &header);
@@ -52,7 +52,7 @@ impl Asked<'_> {
         self.end(journey, answer).await
     }
 
-    async fn infer_body(&self, journey: &mut Journey, body: Bytes) -> Result<Reply> {
+    async fn infer_body(&self, journey: &mut RequestScope, body: Bytes) -> Result<Reply> {
         let route = self.resolve(journey)?;
         let (head, tail) = binary::split(self.headers, &body)?;
         let (budget, asked) = (self.public.router.budget(), Arc::clone(&route));
@@ -76,7 +76,7 @@ impl Asked<'_> {
     }
 
     /// Signs an answer or an error, packs it if the caller likes that, and accounts for it.
-    pub async fn end(&self, journey: Journey, answer: Result<Reply>) -> Reply {
+    pub async fn end(&self, journey: RequestScope, answer: Result<Reply>) -> Reply {
         let (mut reply, error): (Reply, Option<Error>) = match answer {
             Ok(reply) => (compression::pack(reply, compression::accepted(self.headers)).await, None),
             // The clients of the field do not unpack errors.

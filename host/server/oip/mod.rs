@@ -21,7 +21,7 @@ use crate::predict::Metadata;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use inference::Asked;
+use inference::ModelRequest;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
     let (parts, body) = request.into_parts();
     let get = parts.method == Method::GET || parts.method == Method::HEAD;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    if let Some(ask) = control::Ask::of(&segments) {
+    if let Some(ask) = control::ControlRequest::of(&segments) {
         return control::answer(public, ask, &parts, body).await;
     }
     let (model, version, action) = match segments.as_slice() {
@@ -86,7 +86,7 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             return absent::answer(&parts.method, segments).unwrap_or_else(|| no_such_path(path));
         }
     };
-    let asked = Asked { public, headers: &parts.headers, model, version };
+    let asked = ModelRequest { public, headers: &parts.headers, model, version };
     match action {
         "infer" | "generate" | "generate_stream" if parts.method != Method::POST => {
             method_not_allowed("POST")
@@ -99,7 +99,7 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             let id: Arc<str> = http::request_id(&parts.headers);
             let policy = public.router.policy();
             let header = |name: &str| http::header(&parts.headers, name);
-            let caller = crate::policy::Caller { request_id: &id, header: &header };
+            let caller = crate::policy::RouteQuery { request_id: &id, header: &header };
             let found = names(model, version).and_then(|(model, version)| {
                 let route = policy.content.resolve(&model, version.as_deref(), &caller);
                 route.map(Arc::clone).map_err(|error| infer::unknown_model(error, version.as_deref()))

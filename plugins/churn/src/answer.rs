@@ -1,5 +1,5 @@
-//! The model's probabilities as the answer that an application gets, written by hand: the same number
-//! prints differently in different languages unless the number of decimals is fixed.
+//! Formats the model's probabilities as the JSON answer. It does so manually, because the same
+//! number prints differently in different languages unless the number of decimals is fixed.
 
 use hostler_plugin::Error;
 use std::fmt::Write;
@@ -7,11 +7,11 @@ use std::fmt::Write;
 use crate::record;
 use crate::{CHURN, HIGH_RISK, MEDIUM_RISK};
 
-/// From rows of two probabilities, to stay and to leave. If there is more than one row, the others
-/// are the record without one field each: what that field contributes is the difference.
+/// Takes rows of two probabilities, to stay and to leave. The rows after the first are the record
+/// without one field each; the difference is what that field contributes.
 pub fn json(probabilities: &[f32]) -> Result<String, Error> {
     let leaving = probabilities.chunks_exact(2).map(|row| f64::from(row[1]));
-    // A sum of many trees may be a little over 1.
+    // A sum of many trees can be slightly above 1.
     if let Some(row) = leaving.clone().position(|p| !(-0.001..=1.001).contains(&p)) {
         return Err(Error::failed(format!("tensor \"probabilities\": row {row} is no probability")));
     }
@@ -37,15 +37,15 @@ fn risk(probability: f64) -> &'static str {
     }
 }
 
-/// Six decimals, halves away from zero, never `-0.000000`. The languages' own formats round halves in
-/// different ways.
+/// Formats with six decimals, rounding halves away from zero, never as `-0.000000`. The languages'
+/// own formats round halves differently.
 fn fixed(value: f64) -> String {
     let millionths = millionths(value.abs());
     let sign = if value < 0.0 && millionths > 0 { "-" } else { "" };
     format!("{sign}{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
 }
 
-/// The nearest whole number of millionths; `size` is not negative, and below 1e9.
+/// Returns the nearest whole number of millionths. `size` is not negative and below 1e9.
 pub fn millionths(size: f64) -> u64 {
     (size * 1e6 + 0.5).floor() as u64
 }

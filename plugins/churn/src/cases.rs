@@ -1,4 +1,4 @@
-//! The records of `tests/data/churn_cases.json`, without a host: what becomes of each, and the errors.
+//! Runs the records of `tests/data/churn_cases.json` without a host, and compares rows and errors.
 
 use hostler_plugin::json::{self, Value};
 use hostler_plugin::{Error, ErrorKind};
@@ -22,7 +22,7 @@ fn items<'a>(value: &'a Value<'a>) -> &'a [Value<'a>] {
     }
 }
 
-/// The features as they will be in the tensor, bit by bit.
+/// The features bit by bit, as they are in the tensor.
 fn bits(row: &Row) -> [u32; FEATURES] {
     row.map(f32::to_bits)
 }
@@ -61,7 +61,7 @@ fn records_become_the_expected_rows_or_errors() {
                 assert_eq!(error.get("message").and_then(text), Some(&*message), "{name:?}");
                 assert_eq!(error.get("field").and_then(text), field.as_deref(), "{name:?}");
             }
-            // What is wrong with it is a parameter, which only a host has.
+            // The error is in a parameter, which only a host provides.
             (Ok(_), None) if case.get("parameters").is_some() => {}
             (got, _) => panic!("{name:?}: {got:?}"),
         }

@@ -1,5 +1,5 @@
-//! A record as the numbers that the model was trained on: nine scaled numerics, then one feature for
-//! each word of each category, 1 where the record has that word.
+//! Turns a record into the features that the model was trained on: nine scaled numbers, then one
+//! feature for each value of each category, which is 1 for the record's value.
 
 use hostler_plugin::Error;
 use hostler_plugin::json::{self, Value};
@@ -18,7 +18,7 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// From `{"mean": [nine numbers], "scale": [nine numbers]}`; other members are left alone.
+    /// Parses `{"mean": [nine numbers], "scale": [nine numbers]}`; other members are ignored.
     pub fn parse(data: &[u8]) -> Result<Scaling, Error> {
         parse(data).ok_or_else(|| {
             Error::failed(
@@ -30,13 +30,13 @@ impl Scaling {
 
 fn parse(data: &[u8]) -> Option<Scaling> {
     let value = json::parse(str::from_utf8(data).ok()?).ok()?;
-    // Bounds that no real data reaches, so that no feature is too large for an f32.
+    // Bounds that real data never reaches. They keep every feature in the range of an f32.
     let mean = numbers(value.get("mean")?, -1e12)?;
     let scale = numbers(value.get("scale")?, 1e-12)?;
     Some(Scaling { mean, scale })
 }
 
-/// Nine numbers from `low` to 1e12.
+/// Returns nine numbers from `low` to 1e12.
 fn numbers(value: &Value, low: f64) -> Option<[f64; NUMERICS.len()]> {
     let Value::Array(items) = value else { return None };
     let number = |item: &Value| match item {
@@ -46,7 +46,7 @@ fn numbers(value: &Value, low: f64) -> Option<[f64; NUMERICS.len()]> {
     items.iter().map(number).collect::<Option<Vec<f64>>>()?.try_into().ok()
 }
 
-/// The features of a record: computed in f64 and rounded once.
+/// Returns the features of a record, computed in f64 and rounded once.
 pub fn row(record: &Record, scaling: &Scaling) -> Row {
     let mut row = [0.0; FEATURES];
     for (i, value) in record.numerics.iter().enumerate() {
@@ -58,7 +58,8 @@ pub fn row(record: &Record, scaling: &Scaling) -> Row {
     row
 }
 
-/// The row without what one field says: a numeric is at its mean, a category has no word.
+/// Returns the row without the information of one field: a numeric field is set to its mean, a
+/// category to no value.
 pub fn occluded(row: &Row, field: usize) -> Row {
     let mut row = *row;
     match field.checked_sub(NUMERICS.len()) {

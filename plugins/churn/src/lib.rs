@@ -1,6 +1,7 @@
-//! The transformer of `examples/bankchurn`: a customer's record to the model's 18 features, and the
-//! model's probabilities to an answer. `plugins/churn-py` and `plugins/churn-js` are the same in other
-//! languages and answer the same bytes; `tests/data/churn_cases.json` holds all three to it.
+//! The transformer of `examples/bankchurn`: turns a customer's record into the model's 18 features,
+//! and the model's probabilities into an answer. `plugins/churn-py` and `plugins/churn-js` are the
+//! same transformer in other languages. All three return the same bytes, which
+//! `tests/data/churn_cases.json` verifies.
 
 mod answer;
 #[cfg(test)]
@@ -15,14 +16,14 @@ use std::sync::OnceLock;
 use features::{FEATURES, Scaling};
 use record::Record;
 
-/// From this probability on a customer counts as lost.
+/// A customer with at least this probability counts as lost.
 const CHURN: f64 = 0.5;
-/// From this probability on the risk is `high`.
+/// With at least this probability, the risk is `high`.
 const HIGH_RISK: f64 = 0.7;
-/// From this probability on the risk is `medium`; below it, `low`.
+/// With at least this probability, the risk is `medium`; below it, `low`.
 const MEDIUM_RISK: f64 = 0.4;
 
-/// What preprocess notes for postprocess. A plain record, the usual case, costs no note.
+/// The notes that preprocess leaves for postprocess. A plain record, the usual case, needs no note.
 const RECORD: &[u8] = b"";
 const EXPLAIN: &[u8] = b"explain";
 const TENSORS: &[u8] = b"tensors";
@@ -63,7 +64,7 @@ fn preprocess_record(request: &Request, text: &str) -> Result<Vec<Tensor>, Error
     Ok(vec![tensor::fp32("input", &shape, rows.as_flattened())?])
 }
 
-/// Callers of the Open Inference Protocol speak to the model itself.
+/// Passes tensors on: callers of the Open Inference Protocol call the model directly.
 fn pass_on(request: &Request, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
     if request.flag("explain")? {
         return Err(Error::unsupported("\"explain\" needs a record: tensors are passed on as they are"));
@@ -81,7 +82,7 @@ fn json_text(blob: &Blob) -> Result<&str, Error> {
     str::from_utf8(&blob.data).map_err(|_| value::not_json())
 }
 
-/// Parsed once in the life of an instance.
+/// Parsed once per instance.
 fn scaling() -> Result<&'static Scaling, Error> {
     static SCALING: OnceLock<Scaling> = OnceLock::new();
     match SCALING.get() {

@@ -1,5 +1,5 @@
-//! A customer's record: its twelve fields, what each may be, and what an error says about one that is
-//! not. An unknown field is named before any other fault, since it is often a misspelt one.
+//! A customer's record: its twelve fields, the values that each allows, and the errors for others.
+//! An unknown field is reported before any other error, because it is often a misspelled one.
 
 use hostler_plugin::Error;
 use hostler_plugin::json::Value;
@@ -19,7 +19,7 @@ pub const NUMERICS: [(&str, Rule); 9] = [
     ("points_earned", Rule::Whole(0, 1000)),
 ];
 
-/// The fields that become one feature for each word, in the order of the features.
+/// The fields that become one feature for each possible value, in the order of the features.
 pub const CATEGORIES: [(&str, &[&str]); 3] = [
     ("geography", &["France", "Germany", "Spain"]),
     ("gender", &["Female", "Male"]),
@@ -28,12 +28,12 @@ pub const CATEGORIES: [(&str, &[&str]); 3] = [
 
 pub const FIELDS: usize = NUMERICS.len() + CATEGORIES.len();
 
-/// The names of all fields, numerics first.
+/// Returns the names of all fields, numeric fields first.
 pub fn names() -> impl Iterator<Item = &'static str> {
     NUMERICS.iter().map(|(name, _)| *name).chain(CATEGORIES.iter().map(|(name, _)| *name))
 }
 
-/// What a numeric field may be; the bounds belong to it.
+/// The values that a numeric field allows; the bounds are inclusive.
 #[derive(Clone, Copy)]
 pub enum Rule {
     Whole(u32, u32),
@@ -44,12 +44,12 @@ pub enum Rule {
 #[derive(Debug, PartialEq)]
 pub struct Record {
     pub numerics: [f64; NUMERICS.len()],
-    /// The place of the word among those of the category.
+    /// The index of the value among those of the category.
     pub categories: [usize; CATEGORIES.len()],
 }
 
 impl Record {
-    /// Every fault is the caller's; the error names the field.
+    /// All errors are the caller's fault and name the field.
     pub fn parse(text: &str) -> Result<Record, Error> {
         let object = object(text)?;
         if let Some(name) = first_unknown(&object) {
@@ -102,7 +102,7 @@ fn one_of(words: &[&str]) -> String {
     format!("one of {}", words.join(", "))
 }
 
-/// Reads one member, or says what it should have been.
+/// Reads one member, or returns an error that says what was expected.
 fn field<T>(
     object: &Value,
     name: &str,
@@ -116,7 +116,8 @@ fn field<T>(
     })
 }
 
-/// The first in the order of the alphabet: parsers do not keep the order of the text.
+/// Returns the first unknown field in alphabetical order, because parsers do not keep the order of
+/// the text.
 fn first_unknown<'a>(object: &'a Value) -> Option<&'a str> {
     let Value::Object(members) = object else { return None };
     let unknown =
@@ -132,8 +133,8 @@ fn unknown(name: &str) -> Error {
     Error::invalid(cut(name), format!("unknown field {}: {hint}", quoted(name)))
 }
 
-/// The field whose name is nearest, if at most a third of its letters differ. Case and separators do
-/// not count: `CreditScore` is `credit_score`.
+/// Returns the field with the nearest name, if at most a third of its letters differ. Case and
+/// separators are ignored: `CreditScore` matches `credit_score`.
 fn closest(name: &str) -> Option<&'static str> {
     let letters = letters(name);
     let near = |known: &&str| {
@@ -147,15 +148,15 @@ fn closest(name: &str) -> Option<&'static str> {
         .map(|(_, known)| known)
 }
 
-/// The first 20 letters: no name is longer.
+/// Returns the first 20 letters; no field name is longer.
 fn letters(name: &str) -> Vec<char> {
     let letters = name.chars().filter(|letter| !matches!(letter, '_' | '-' | ' '));
     letters.map(|letter| letter.to_ascii_lowercase()).take(20).collect()
 }
 
-/// How many letters to insert, delete, replace or swap with the next to make one word of the other.
+/// Returns the edit distance: letters to insert, delete, replace or swap with the next one.
 fn distance(a: &[char], b: &[char]) -> usize {
-    // steps[i][j]: from the first i letters of a to the first j of b.
+    // steps[i][j]: the distance between the first i letters of a and the first j letters of b.
     let mut steps = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in 0..=a.len() {
         for j in 0..=b.len() {

@@ -1,18 +1,18 @@
-//! How a record's JSON is read and how an error names what it found. All of it is the same in the
-//! three languages, which their own parsers are not: of a name that is there twice the last counts,
-//! `5.0` is a whole number, and half a surrogate pair makes the text no JSON.
+//! Reads a record's JSON, and describes values in errors. Both are identical in the three
+//! languages, although their own parsers differ: if a name occurs twice, the last one counts, `5.0`
+//! is a whole number, and half a surrogate pair is invalid JSON.
 
 use hostler_plugin::Error;
 use hostler_plugin::json::{self, Value};
 
 use crate::answer::millionths;
 
-/// Characters of a text that an error shows.
+/// The number of characters of a text that an error shows.
 const EXCERPT: usize = 40;
-/// More brackets than this are no record. Refused here, before a parser recurses into them.
+/// A text with more brackets is refused as not a record, before a parser recurses into it.
 const BRACKETS: usize = 64;
 
-/// The object that `text` is.
+/// Parses the text as an object.
 pub fn object(text: &str) -> Result<Value<'_>, Error> {
     if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > BRACKETS {
         return Err(Error::invalid_input("expected a flat object, got too many brackets"));
@@ -33,7 +33,7 @@ pub fn not_json() -> Error {
     Error::invalid_input("the input is not valid JSON")
 }
 
-/// How an error names the value that it got.
+/// Describes a value in an error.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -45,7 +45,7 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// At most six decimals: the languages do not agree on where an exponent begins.
+/// At most six decimals, because the languages disagree on when to use an exponent.
 fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 1e9 {
@@ -63,12 +63,12 @@ fn number(value: f64) -> String {
     format!("{about}{sign}{}{point}{decimals}", millionths / 1_000_000)
 }
 
-/// The text in quotes, cut if it is long.
+/// Returns the text in quotes, truncated if it is long.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", cut(text))
 }
 
-/// The text, cut if it is long.
+/// Returns the text, truncated if it is long.
 pub fn cut(text: &str) -> String {
     let mut letters = text.chars();
     let start: String = letters.by_ref().take(EXCERPT).collect();

@@ -1,5 +1,5 @@
-//! The smallest plugin that is a model: it answers what it was asked. Its config key `prefix`, if the
-//! manifest sets it, comes before each element.
+//! The smallest plugin that is a model: it returns its input. If the manifest sets the config key
+//! `prefix`, each element starts with it.
 
 use hostler_plugin::{Datatype, Error, Model, ModelMetadata, Request, Tensor, config, tensor};
 

@@ -1,6 +1,7 @@
-//! A model that looks users up in a feature store: `GET <store>/users/<id>` answers with a list of numbers, as many for
-//! each user. All users of a request are looked up at once, and other requests wait beside it in the same instance.
-//! `users` is `INT64 [-1]`, `features` is `FP32 [-1, -1]`. Its config names the `store`; the manifest must allow it.
+//! A model that looks users up in a feature store: `GET <store>/users/<id>` returns a list of
+//! numbers, equally many for each user. All users of a request are looked up concurrently, and
+//! other requests run concurrently in the same instance. `users` is `INT64 [-1]`, `features` is
+//! `FP32 [-1, -1]`. The config key `store` is the URL of the store; the manifest must allow it.
 
 use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, all, fetch};
 use hostler_plugin::json::{self, Value};

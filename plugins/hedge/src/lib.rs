@@ -1,6 +1,6 @@
-//! A second call when the first one takes longer than 95 of 100 do: the first good answer wins, and the
-//! other call is cancelled. No more than a share of all requests, so that a model that has become slow
-//! does not get twice the work.
+//! Makes a second call when the first takes longer than 95 of 100 calls do. The first good answer
+//! wins, and the other call is cancelled. Second calls are limited to a share of all requests, so
+//! that a model that has become slow does not get twice the work.
 
 mod settings;
 
@@ -34,8 +34,8 @@ impl Executor for Hedge {
     }
 }
 
-/// The answer, and how long the first call took: until it ended well or was given up. A first call that
-/// failed says nothing of that.
+/// Returns the answer and the latency of the first call, until it succeeded or was abandoned.
+/// `None` if the first call failed, because that says nothing about its latency.
 fn race(
     inputs: &[Tensor],
     model: &Callable,
@@ -75,7 +75,8 @@ fn race(
     }
 }
 
-/// The answer of the second call, now that the first has failed; if both fail, the first error counts.
+/// Returns the answer of the second call after the first has failed. If both fail, returns the
+/// first error.
 fn second_or(second: Invocation, error: Error) -> Outcome {
     let outputs = second.wait().map_err(|_| error)?;
     metrics::count("hedge_wins", 1);

@@ -1,4 +1,4 @@
-//! What the manifest says under `[plugins.hedge.config]`. `docs/reference/executors/hedge.md` lists the keys.
+//! The keys under `[plugins.hedge.config]`, which `docs/reference/executors/hedge.md` describes.
 
 use hostler_plugin::budget::Budget;
 use hostler_plugin::{Error, config};
@@ -10,20 +10,20 @@ pub struct Settings {
     pub budget: Budget,
 }
 
-/// How long the first call has for itself.
+/// The time that the first call has before the second one starts.
 pub enum Delay {
     Fixed(Duration),
-    /// The p95 of the calls so far; no second call before it is known.
+    /// The p95 of the calls so far. There is no second call before it is known.
     Learned {
         at_least: Duration,
     },
 }
 
-/// An hour.
+/// One hour.
 const LONGEST_US: u64 = 3_600_000_000;
 
 impl Settings {
-    /// Read once in the life of an instance.
+    /// Returns the settings, which are read once per instance.
     pub fn get() -> Result<&'static Settings, Error> {
         static SETTINGS: OnceLock<Result<Settings, Error>> = OnceLock::new();
         SETTINGS.get_or_init(Settings::read).as_ref().map_err(Error::clone)

@@ -1,5 +1,6 @@
-//! Calls again after a failure that may pass: with growing, random pauses, within the request's deadline,
-//! and no more often than a budget over all requests allows, so that a model that is down is not buried.
+//! Repeats a call after an error that may be temporary. Pauses grow and are partly random, the
+//! request's deadline applies, and a budget over all requests prevents retries from overloading a
+//! model that is down.
 
 mod settings;
 

@@ -1,4 +1,4 @@
-//! What the manifest says under `[plugins.retry.config]`. `docs/reference/executors/retry.md` lists the keys.
+//! The keys under `[plugins.retry.config]`, which `docs/reference/executors/retry.md` describes.
 
 use hostler_plugin::budget::Budget;
 use hostler_plugin::{Error, ErrorKind, config};
@@ -6,16 +6,16 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub struct Settings {
-    /// Calls of one request, the first one included.
+    /// Maximum calls of one request, including the first.
     pub attempts: u32,
-    /// The errors after which another call may help.
+    /// The errors after which another call may succeed.
     pub kinds: Vec<ErrorKind>,
     pub budget: Budget,
     backoff: Duration,
     backoff_max: Duration,
 }
 
-/// The kinds by their names in the contract.
+/// The kinds of errors with their names in the contract.
 const KINDS: [(&str, ErrorKind); 9] = [
     ("invalid-input", ErrorKind::InvalidInput),
     ("not-found", ErrorKind::NotFound),
@@ -29,7 +29,7 @@ const KINDS: [(&str, ErrorKind); 9] = [
 ];
 
 impl Settings {
-    /// Read once in the life of an instance.
+    /// Returns the settings, which are read once per instance.
     pub fn get() -> Result<&'static Settings, Error> {
         static SETTINGS: OnceLock<Result<Settings, Error>> = OnceLock::new();
         SETTINGS.get_or_init(Settings::read).as_ref().map_err(Error::clone)
@@ -48,8 +48,8 @@ impl Settings {
         })
     }
 
-    /// The pause after so many attempts: twice as long each time, of which the second half is left to
-    /// `chance`, from 0 to 1, so that those who failed together do not come back together.
+    /// Returns the pause after this many attempts. It doubles each time. `chance`, from 0 to 1,
+    /// scales its second half, so that requests that failed together do not retry together.
     pub fn pause(&self, attempts: u32, chance: f64) -> Duration {
         let doubled = self.backoff.saturating_mul(2_u32.saturating_pow(attempts - 1));
         doubled.min(self.backoff_max).mul_f64(0.5 + chance / 2.0)

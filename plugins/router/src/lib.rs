@@ -1,7 +1,9 @@
-//! A model that asks two others at once and joins what they answer. Its config names them: `first` and `second` take
-//! `x` and give `y`, both `FP32 [-1]`; `y` of the one is `first` here, that of the other `second`.
+//! A model that calls two others concurrently and joins their answers. The config keys `first` and
+//! `second` name them. Both take `x` and return `y`, `FP32 [-1]`. The outputs `first` and `second`
+//! are the `y` of the two models.
 //!
-//! Waiting costs no worker: while the two models work, the same instance begins and ends other requests.
+//! A wait holds no worker: while the two models work, the same instance starts and ends other
+//! requests.
 
 use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, both, model};
 use hostler_plugin::{Datatype, Error, Request, Tensor, config, tensor};

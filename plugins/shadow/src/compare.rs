@@ -1,9 +1,9 @@
-//! Whether two answers are the same: by name, datatype, shape, and the elements, numbers within a
+//! Compares two answers: names, datatypes, shapes and elements, with numbers equal within a
 //! tolerance.
 
 use hostler_plugin::{Datatype, Tensor};
 
-/// The first difference, in words; outputs may come in any order.
+/// Describes the first difference, or returns `None`. Outputs may be in any order.
 pub fn difference(outputs: &[Tensor], others: &[Tensor], tolerance: f64) -> Option<String> {
     if outputs.len() != others.len() {
         return Some(format!("{} outputs and {}", outputs.len(), others.len()));
@@ -22,9 +22,9 @@ pub fn difference(outputs: &[Tensor], others: &[Tensor], tolerance: f64) -> Opti
     })
 }
 
-/// The place of the first element that differs, or of the first byte where elements are no numbers. Two
-/// numbers are the same if they differ by no more than `tolerance`, or that share of the larger one if it
-/// is above 1. NaN is the same as NaN.
+/// Returns the index of the first element that differs, or of the first byte if the elements are
+/// not numbers. Two numbers are equal if they differ by no more than `tolerance`, or by that share
+/// of the larger one if it is above 1. NaN equals NaN.
 fn first_difference(datatype: Datatype, a: &[u8], b: &[u8], tolerance: f64) -> Option<usize> {
     if a == b {
         return None;
@@ -43,7 +43,7 @@ fn near(a: f64, b: f64, tolerance: f64) -> bool {
 
 type Read = fn(&[u8]) -> f64;
 
-/// Size of an element and how to read it; none where elements are no numbers.
+/// Returns the size of an element and a function that reads it; `None` if elements are not numbers.
 fn number(datatype: Datatype) -> Option<(usize, Read)> {
     macro_rules! reader {
         ($type:ty) => {
@@ -69,7 +69,7 @@ fn number(datatype: Datatype) -> Option<(usize, Read)> {
     })
 }
 
-/// The value of a number of 16 bits: 1 for the sign, 5 for the exponent, 10 for the fraction.
+/// Converts a 16-bit float: 1 bit for the sign, 5 for the exponent, 10 for the fraction.
 fn half(bits: u16) -> f64 {
     let fraction = f64::from(bits & 0x3ff);
     let size = match i32::from(bits >> 10 & 0x1f) {

@@ -1,5 +1,5 @@
-//! Answers from the model that was asked for, then asks another version the same and counts where the two
-//! differ. The caller has its answer before that begins.
+//! Answers with the requested model, then calls another version with the same inputs and counts
+//! where the two answers differ. The client has its answer before the second call starts.
 
 mod compare;
 mod lease;
@@ -23,7 +23,8 @@ impl Executor for Shadow {
         if random::fraction() >= settings.share {
             return Ok(outputs);
         }
-        // What is compared holds a place of the executor; callers need the others.
+        // A comparison occupies a worker of the executor, so their number is limited: clients need
+        // the others.
         let Some(_lease) = Lease::take(settings.max_in_flight, settings.timeout) else {
             metrics::count("shadow_skipped", 1);
             return Ok(outputs);
@@ -42,12 +43,12 @@ impl Executor for Shadow {
                 log::debug(&error.message);
             }
         }
-        // Forgotten: the request is answered.
+        // This result is ignored: the request is already answered.
         Ok(Vec::new())
     }
 }
 
-/// What the other version answers.
+/// Returns the answer of the other version.
 fn ask(inputs: &[Tensor], model: &Callable, settings: &Settings) -> Result<Vec<Tensor>, Error> {
     let name = settings.model.clone().unwrap_or_else(|| model.model());
     let call = models::get(&name, Some(&settings.version))?.start(inputs)?;

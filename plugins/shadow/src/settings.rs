@@ -1,11 +1,11 @@
-//! What the manifest says under `[plugins.shadow.config]`. `docs/reference/executors/shadow.md` lists the keys.
+//! The keys under `[plugins.shadow.config]`, which `docs/reference/executors/shadow.md` describes.
 
 use hostler_plugin::{Error, config};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 pub struct Settings {
-    /// The model that is asked as well; none is the one that the caller asked for.
+    /// The model that is called as well; `None` is the requested model.
     pub model: Option<String>,
     pub version: String,
     /// From 0 to 1.
@@ -16,7 +16,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Read once in the life of an instance.
+    /// Returns the settings, which are read once per instance.
     pub fn get() -> Result<&'static Settings, Error> {
         static SETTINGS: OnceLock<Result<Settings, Error>> = OnceLock::new();
         SETTINGS.get_or_init(Settings::read).as_ref().map_err(Error::clone)

@@ -1,19 +1,20 @@
-//! The read-only files that the manifest gives this plugin under `[plugins.<name>.assets]`.
+//! The read-only files that the manifest lists for this plugin under `[plugins.<name>.assets]`.
 
 use crate::Error;
 use crate::bindings::assets;
 
-/// The whole asset. One that is not there is the operator's fault and not the caller's: `failed`.
+/// Reads the whole asset. A missing asset is the operator's fault, not the caller's, so the error
+/// is `failed`.
 pub fn read(name: &str) -> Result<Vec<u8>, Error> {
     assets::size(name).and_then(|size| assets::read(name, 0, size)).map_err(|error| failed(name, error))
 }
 
-/// A part of the asset: bytes from `offset`, fewer than `length` at its end.
+/// Reads `length` bytes from `offset`, or fewer if the asset ends before.
 pub fn read_range(name: &str, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
     assets::read(name, offset, length).map_err(|error| failed(name, error))
 }
 
-/// The names that the manifest gives.
+/// Returns the names of the assets in the manifest.
 pub fn names() -> Vec<String> {
     assets::names()
 }

@@ -1,35 +1,37 @@
-//! A budget for what is done on top of requests, such as retries: each request earns a share of one, and
-//! a small reserve serves a burst. Kept in one counter of the state, so it holds across instances that run
-//! at once and across swaps.
+//! A budget for work in addition to requests, such as retries: each request earns a share of one,
+//! and a small reserve covers a burst. The budget is one counter of the state, so it holds across
+//! instances that run at the same time and across swaps.
 
 use crate::state;
 
 /// One unit of what the budget pays for, in the unit of the counter.
 const UNIT: i64 = 10_000;
 
-/// At most `percent` of the requests that earned, and `reserve` more.
+/// Allows at most `percent` of the requests that earned, and `reserve` more.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    /// Holds what was taken and not yet earned back: a counter begins at 0, which is a full reserve.
+    /// Holds what was taken and not yet earned back. A counter starts at 0, which is a full
+    /// reserve.
     counter: &'static str,
     earned: i64,
     reserve: i64,
 }
 
 impl Budget {
-    /// `counter` is the state counter that holds it. A hundredth of a percent is the finest share.
+    /// Creates a budget that is kept in the state counter `counter`. The finest share is a
+    /// hundredth of a percent.
     pub fn new(counter: &'static str, percent: f64, reserve: u32) -> Budget {
         let earned = (percent / 100.0 * UNIT as f64).round() as i64;
         Budget { counter, earned, reserve: i64::from(reserve) * UNIT }
     }
 
-    /// Called once for each request.
+    /// Must be called once for each request.
     pub fn earn(&self) {
-        // Nothing owed, nothing written: the usual case is one read.
+        // If nothing is owed, nothing is written: the usual case is one read.
         let _ = state::update(self.counter, |owed| self.after_earning(owed));
     }
 
-    /// Takes one, if there is one.
+    /// Takes one unit. Returns false if the budget is exhausted.
     pub fn take(&self) -> bool {
         state::update(self.counter, |owed| self.after_taking(owed)).is_ok()
     }
@@ -39,7 +41,8 @@ impl Budget {
     }
 
     fn after_taking(&self, owed: i64) -> Option<i64> {
-        // Nothing is earned, so nothing is spent: 0 percent turns it off, whatever the reserve.
+        // If nothing is earned, nothing is spent: 0 percent turns the budget off, whatever the
+        // reserve.
         (self.earned > 0 && owed + UNIT <= self.reserve).then_some(owed + UNIT)
     }
 }
@@ -48,7 +51,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// Every request wants to take one; how many did.
+    /// Lets every request try to take one unit, and returns how many succeeded.
     fn taken(budget: &Budget, requests: usize) -> usize {
         let (mut owed, mut taken) = (0, 0);
         for _ in 0..requests {

@@ -1,17 +1,17 @@
-//! Calling models: wait for an answer, start several calls and take the first, read one response after the other,
-//! cancel by dropping. All of it in blocking style: only this request waits. For plugins in the role
-//! `streaming-model` there is `concurrent` instead.
+//! Calls to models: wait for an answer, start several calls and take the first, read one response
+//! after the other, cancel by dropping. All functions are blocking; only the current request waits.
+//! Plugins in the role `streaming-model` use `concurrent` instead.
 
 use crate::bindings::executor::callables;
 use crate::{Error, Tensor};
 use std::time::Duration;
 
-/// A model that can be called, on the executor that it has there. Of no use after the call of the plugin
-/// that it was given to.
+/// A model that can be called, on its own executor. Must not be used after the call of the plugin
+/// that received it.
 #[derive(Debug)]
 pub struct Callable(callables::Callable);
 
-/// A call under way. Dropping it cancels the call, and frees its place on the executor.
+/// A call in flight. Dropping it cancels the call, and its executor can take another one.
 #[derive(Debug)]
 pub struct Invocation(callables::Invocation);
 
@@ -28,39 +28,42 @@ impl Callable {
         self.0.version()
     }
 
-    /// Whether it has 0..n responses, not exactly one.
+    /// Returns whether the model has 0..n responses instead of exactly one.
     pub fn is_streaming(&self) -> bool {
         self.0.streaming()
     }
 
-    /// Calls and waits for the one response, at most until the deadline of the request.
+    /// Calls the model and waits for its one response, at most until the deadline of the request.
     pub fn call(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         self.0.call(&borrowed(inputs))
     }
 
-    /// The same, for that long at most; then the error is `deadline`.
+    /// Like [`call`](Self::call), but waits for at most `timeout`; after that the error is
+    /// `deadline`.
     pub fn call_within(&self, inputs: &[Tensor], timeout: Duration) -> Result<Vec<Tensor>, Error> {
         self.0.call_within(&borrowed(inputs), micros(timeout))
     }
 
-    /// Starts a call and goes on. An error such as `overloaded` says that it was not admitted.
+    /// Starts a call and returns immediately. An error, such as `overloaded`, means that the call
+    /// was not admitted.
     pub fn start(&self, inputs: &[Tensor]) -> Result<Invocation, Error> {
         self.0.start(&borrowed(inputs)).map(Invocation)
     }
 
-    /// The same; all responses come within that time, or an error does.
+    /// Like [`start`](Self::start), but fails unless all responses arrive within `timeout`.
     pub fn start_within(&self, inputs: &[Tensor], timeout: Duration) -> Result<Invocation, Error> {
         self.0.start_within(&borrowed(inputs), micros(timeout)).map(Invocation)
     }
 }
 
 impl Invocation {
-    /// How the call ended; none while it is under way and after this was asked once.
+    /// Returns the outcome of the call, once. `None` while it is in flight, and afterwards.
     pub fn outcome(&self) -> Option<Result<Vec<Tensor>, Error>> {
         self.0.outcome()
     }
 
-    /// The responses of the call, each waited for; none after the last one and after an error.
+    /// Returns the responses of the call. The iterator waits for each; it ends after the last one
+    /// and after an error.
     pub fn responses(&self) -> impl Iterator<Item = Result<Vec<Tensor>, Error>> {
         std::iter::from_fn(|| self.0.next())
     }
@@ -68,24 +71,25 @@ impl Invocation {
     /// Waits for the end of the call, at most until the deadline of the request.
     pub fn wait(self) -> Result<Vec<Tensor>, Error> {
         wait_any(&[&self], None);
-        self.outcome().unwrap_or_else(|| Err(Error::failed("the outcome of this call was taken before")))
+        self.outcome().unwrap_or_else(|| Err(Error::failed("the outcome of this call was already taken")))
     }
 }
 
-/// Waits until one of them has a response or has ended and gives its place in the list; none after `timeout`. An empty list
-/// needs a timeout: see [`sleep`].
+/// Waits until an invocation has a response or has ended, and returns its index in the list. `None`
+/// after `timeout`. An empty list needs a timeout: see [`sleep`].
 pub fn wait_any(invocations: &[&Invocation], timeout: Option<Duration>) -> Option<usize> {
     let invocations: Vec<_> = invocations.iter().map(|invocation| &invocation.0).collect();
     callables::wait_any(&invocations, timeout.map(micros)).map(|index| index as usize)
 }
 
-/// Waits for that long. The request's deadline ends it as it ends everything.
+/// Waits for `time`, at most until the deadline of the request.
 pub fn sleep(time: Duration) {
     wait_any(&[], Some(time));
 }
 
-/// Answers the request now, and goes on: what is done after this keeps nobody waiting, has the same
-/// deadline, and what it returns is forgotten. For the role `executor`, and not for `submit_batch`.
+/// Answers the request now and continues. The client does not wait for the work that follows; this
+/// work has the same deadline, and the result of `submit` is ignored. Only for the role `executor`,
+/// and not in `submit_batch`.
 pub fn answer(outputs: &[Tensor]) -> Result<(), Error> {
     callables::answer(&borrowed(outputs))
 }

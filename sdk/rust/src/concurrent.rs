@@ -1,8 +1,10 @@
-//! The role `streaming-model`, and what its plugins wait with. All its requests share one instance and one
-//! thread: nothing runs in parallel, and one that computes without a pause keeps all others waiting.
+//! The role `streaming-model`, and the functions that its plugins wait with. All requests share one
+//! instance and one thread: nothing runs in parallel, and a request that computes without a pause
+//! blocks all others.
 //!
-//! A wait that fails with `cancelled` or `deadline` says that nobody wants the answer any more. Pass the error
-//! on with `?`: a request that goes on regardless is left where it is at its next wait.
+//! A wait fails with `cancelled` or `deadline` if the client has disconnected, the call was
+//! cancelled or its deadline has passed. Return the error with `?`. If a request continues instead,
+//! none of its waits returns again after a grace period.
 
 use crate::bindings::concurrent_http;
 use crate::bindings::streaming_model::{self, clock, models};
@@ -15,11 +17,11 @@ use std::time::Duration;
 pub use crate::bindings::streaming_model::StreamingMetadata;
 pub use crate::bindings::streaming_model::sinks::Sink;
 
-/// Is a model whose requests wait side by side in one long-lived instance, each with 0..n responses or with
+/// A model whose requests run concurrently in one long-lived instance. Each has 0..n responses, or
 /// exactly one.
 ///
-/// Statics live as long as the instance does: through many requests, until it traps, computes for too long or
-/// is replaced.
+/// Statics live as long as the instance: across requests, until the instance traps, computes for
+/// too long or is replaced.
 #[allow(async_fn_in_trait, reason = "a component has one thread")]
 pub trait StreamingModel {
     /// Called once, at load, after `initialize`.
@@ -30,16 +32,16 @@ pub trait StreamingModel {
         Ok(())
     }
 
-    /// Called for each request, with inputs that fit the metadata, while earlier ones may still wait.
-    /// Returning ends the responses, with the error if there is one.
+    /// Called for each request, with inputs that match the metadata, while earlier ones may still
+    /// wait. The responses end when it returns, with the error if it returns one.
     async fn execute(request: Request, inputs: Vec<Tensor>, responses: Sink) -> Result<(), Error>;
 
-    /// Whether requests make sense now.
+    /// Returns whether the model can serve requests now.
     fn ready() -> bool {
         true
     }
 
-    /// Called once for each instance that ends in order, after its last request.
+    /// Called once for each instance that ends normally, after its last request.
     async fn finalize() {}
 }
 
@@ -65,27 +67,27 @@ impl<T: StreamingModel> streaming_model::Guest for T {
     }
 }
 
-/// Waits for that long. Fails early when nobody waits any more for the request that it is called for.
+/// Waits for `time`. Fails early if the request that it belongs to has ended.
 pub async fn sleep(time: Duration) -> Result<(), Error> {
     clock::sleep(micros(time)).await
 }
 
-/// Asks an HTTP server and waits for its whole answer, whatever its status. Fails early when nobody waits any more
-/// for the request that it is called for.
+/// Sends an HTTP request and waits for the whole response, with any status. Fails early if the
+/// request that it belongs to has ended.
 pub async fn fetch(request: http::Request) -> Result<http::Response, Error> {
     concurrent_http::fetch(request).await
 }
 
-/// A model that can be called, for the request that it was asked for.
+/// A model that can be called, for the request that got it.
 #[derive(Debug)]
 pub struct Callable(models::Callable);
 
-/// A call under way. Dropping it cancels the call.
+/// A call in flight. Dropping it cancels the call.
 #[derive(Debug)]
 pub struct Invocation(models::Invocation);
 
-/// The model as the policy of the current request has it; without a version the only one, or what the routing rule
-/// gives this request.
+/// Returns the model as the policy of the current request has it. Without a version, returns the
+/// only version or the one that the routing rule chooses for this request.
 pub fn model(model: &str, version: Option<&str>) -> Result<Callable, Error> {
     models::get(model, version).map(Callable)
 }
@@ -99,30 +101,32 @@ impl Callable {
         self.0.version()
     }
 
-    /// Whether it has 0..n responses, not exactly one.
+    /// Returns whether the model has 0..n responses instead of exactly one.
     pub fn is_streaming(&self) -> bool {
         self.0.streaming()
     }
 
-    /// Calls and waits for the one response, at most until the deadline of the request.
+    /// Calls the model and waits for its one response, at most for `timeout` and until the deadline
+    /// of the request.
     pub async fn call(&self, inputs: &[Tensor], timeout: Option<Duration>) -> Result<Vec<Tensor>, Error> {
         self.0.call(inputs.iter().collect(), timeout.map(micros)).await
     }
 
-    /// Begins a call and goes on. An error such as `overloaded` says that it was not admitted.
+    /// Starts a call and returns immediately. An error, such as `overloaded`, means that the call
+    /// was not admitted.
     pub fn start(&self, inputs: &[Tensor], timeout: Option<Duration>) -> Result<Invocation, Error> {
         self.0.start(&inputs.iter().collect::<Vec<_>>(), timeout.map(micros)).map(Invocation)
     }
 }
 
 impl Invocation {
-    /// The next response; none after the last one and after an error.
+    /// Waits for the next response. `None` after the last response and after an error.
     pub async fn next(&self) -> Option<Result<Vec<Tensor>, Error>> {
         self.0.next().await
     }
 }
 
-/// Waits for two things at once, until both are done.
+/// Runs two futures concurrently until both are done.
 pub async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut left, mut right) = (None, None);
@@ -148,7 +152,7 @@ pub async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) 
     .await
 }
 
-/// Waits for all of them at once, until the last one is done; what they give, in their order.
+/// Runs futures concurrently until all are done, and returns their results in the same order.
 pub async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(move |task| {

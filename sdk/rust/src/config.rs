@@ -1,4 +1,4 @@
-//! The strings that the manifest gives this plugin under `[plugins.<name>.config]`.
+//! The strings that the manifest sets for this plugin under `[plugins.<name>.config]`.
 
 use crate::Error;
 use crate::bindings::store;
@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// The value of `key`, none if the manifest has none.
+/// Returns the value of `key`, or `None` if the manifest does not set it.
 pub fn get(key: &str) -> Result<Option<String>, Error> {
     store::get(key).map_err(|error| {
         let (store::Error::Upstream(reason) | store::Error::Io(reason)) = error;
@@ -14,8 +14,8 @@ pub fn get(key: &str) -> Result<Option<String>, Error> {
     })
 }
 
-/// The number that `key` holds, `default` if the manifest has none. One that is not in `allowed` is the
-/// operator's fault: `failed`.
+/// Returns the number that `key` holds, or `default` if the manifest does not set it. A value
+/// outside `allowed` is the operator's fault, so the error is `failed`.
 pub fn number<T>(key: &str, default: T, allowed: RangeInclusive<T>) -> Result<T, Error>
 where
     T: FromStr + PartialOrd + Display,
@@ -34,7 +34,7 @@ where
     }
 }
 
-/// The error of a value that is not what the plugin expects under `key`.
+/// Returns the error for a value that is not what the plugin expects under `key`.
 pub fn bad(key: &str, text: &str, expected: &str) -> Error {
     Error::failed(format!("config \"{key}\": expected {expected}, got \"{text}\""))
 }

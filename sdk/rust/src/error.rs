@@ -1,10 +1,11 @@
-//! Constructors for the contract's error. The kind decides what the caller gets: see `error-kind` in
-//! `wit/hostler.wit`.
+//! Constructors for the contract's error. Its kind decides what the caller receives: see
+//! `error-kind` in `wit/hostler.wit`.
 
 use crate::{Error, ErrorKind};
 
 impl Error {
-    /// The caller's input is wrong at `field`, a path that the caller can recognise: `items[3].name`.
+    /// The caller's input is wrong at `field`, a path that the caller can recognise:
+    /// `items[3].name`.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Error {
         Error { field: Some(field.into()), ..Error::of(ErrorKind::InvalidInput, message) }
     }
@@ -24,12 +25,12 @@ impl Error {
         Error::of(ErrorKind::Unsupported, message)
     }
 
-    /// The input or the answer is over a limit.
+    /// The input or the answer exceeds a limit.
     pub fn too_large(message: impl Into<String>) -> Error {
         Error::of(ErrorKind::TooLarge, message)
     }
 
-    /// Not the caller's fault.
+    /// An error that is not the caller's fault.
     pub fn failed(message: impl Into<String>) -> Error {
         Error::of(ErrorKind::Failed, message)
     }

@@ -1,5 +1,5 @@
-//! Asking HTTP servers: those that the manifest allows under `[plugins.<name>.http]`. A component that calls [`fetch`]
-//! imports the interface `hostler:plugin/http`.
+//! Calls to the HTTP servers that the manifest allows under `[plugins.<name>.http]`. A component
+//! that calls [`fetch`] imports the interface `hostler:plugin/http`.
 //!
 //! ```no_run
 //! use hostler_plugin::{Error, http};
@@ -16,14 +16,15 @@ use std::time::Duration;
 
 pub use crate::bindings::http_types::{HttpRequest as Request, HttpResponse as Response};
 
-/// Asks a server and waits for its whole answer, whatever its status; redirects are not followed. The worker waits
-/// too: a streaming model asks with [`concurrent::fetch`](crate::concurrent::fetch).
+/// Sends a request and waits for the whole response, with any status; redirects are not followed.
+/// The guest leaves its worker while it waits. A streaming model uses
+/// [`concurrent::fetch`](crate::concurrent::fetch) instead.
 pub fn fetch(request: Request) -> Result<Response, Error> {
     http::fetch(&request)
 }
 
 impl Request {
-    /// A request without headers and body. Methods are in capitals.
+    /// Creates a request without headers and body. Methods are in upper case.
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         let (headers, body) = Default::default();
         Request { method: method.into(), url: url.into(), headers, body, timeout_ms: None }
@@ -37,13 +38,13 @@ impl Request {
         Request { body: body.into(), ..Request::new("POST", url) }.header("content-type", content_type)
     }
 
-    /// One header more.
+    /// Adds a header.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Gives up after this long, if the manifest does not before.
+    /// Sets the time until the call fails, if the manifest's timeout is not shorter.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout_ms = Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self
@@ -51,12 +52,13 @@ impl Request {
 }
 
 impl Response {
-    /// The first header of that name, which is in lower case.
+    /// Returns the first header with this name, which must be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The response if its status is 2xx, else an error that is not the caller's fault.
+    /// Returns the response if its status is 2xx, otherwise an error that is not the caller's
+    /// fault.
     pub fn success(self) -> Result<Response, Error> {
         match self.status {
             200..=299 => Ok(self),
@@ -64,8 +66,9 @@ impl Response {
         }
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(self) -> Result<String, Error> {
-        String::from_utf8(self.body).map_err(|_| Error::failed("the server answered with what is not UTF-8"))
+        String::from_utf8(self.body)
+            .map_err(|_| Error::failed("the body of the server's response is not UTF-8"))
     }
 }

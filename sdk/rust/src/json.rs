@@ -1,25 +1,26 @@
-//! A small, strict JSON reader (RFC 8259), for plugins that would rather stay small than take
-//! serde_json: it adds 20 KB to a component and not 100. It writes no JSON.
+//! A small, strict JSON reader (RFC 8259) for plugins for which serde_json is too large: it adds 20
+//! KB to a component instead of 100. It does not write JSON.
 
 use std::borrow::Cow;
 
-/// Arrays and objects inside each other. The stack of a plugin is small.
+/// Maximum nesting of arrays and objects. The stack of a plugin is small.
 const DEPTH: usize = 64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
     Null,
     Bool(bool),
-    /// Rounded once, correctly; infinite if it is too large for an f64, as `1e400` is.
+    /// Correctly rounded, once; infinite if it is too large for an f64, such as `1e400`.
     Number(f64),
     Text(Cow<'a, str>),
     Array(Vec<Value<'a>>),
-    /// In the order of the text; a name may be there twice.
+    /// In the order of the text; a name may occur twice.
     Object(Vec<(Cow<'a, str>, Value<'a>)>),
 }
 
 impl<'a> Value<'a> {
-    /// The member of an object; the last one if the name is there twice, as most parsers have it.
+    /// Returns the member of an object. If the name occurs twice, the last one counts, as in most
+    /// parsers.
     pub fn get(&self, name: &str) -> Option<&Value<'a>> {
         match self {
             Value::Object(members) => {
@@ -30,7 +31,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The text is not JSON, or deeper than 64 levels; the byte at which that shows.
+/// The text is not JSON, or nested deeper than 64 levels. `at` is the byte where the error is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NotJson {
     pub at: usize,
@@ -67,12 +68,13 @@ impl<'a> Reader<'a> {
         self.skip(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
     }
 
-    /// The text from `start` to here. Both are beside an ASCII byte, so it is never cut in a character.
+    /// Returns the text from `start` to the current position. Both are next to an ASCII byte, so no
+    /// character is split.
     fn since(&self, start: usize) -> &'a str {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    /// Takes `byte` if it is the next one.
+    /// Consumes `byte` if it is the next one, and returns whether it was.
     fn takes(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
@@ -124,7 +126,7 @@ impl<'a> Reader<'a> {
         Ok(Value::Object(members))
     }
 
-    /// What stands between brackets, item by item.
+    /// Reads the items between two brackets.
     fn list(
         &mut self,
         open: u8,
@@ -168,7 +170,7 @@ impl<'a> Reader<'a> {
         if self.at == start { Err(self.fail()) } else { Ok(()) }
     }
 
-    /// Borrowed from the text as long as no escape comes.
+    /// Reads a string. It is borrowed from the text unless it contains an escape.
     fn string(&mut self) -> Result<Cow<'a, str>, NotJson> {
         self.expect(b'"')?;
         let mut string = Cow::Borrowed("");
@@ -201,7 +203,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What follows `\u`: one unit of UTF-16, or two that make a pair. Half a pair is no character.
+    /// Reads what follows `\u`: one UTF-16 unit, or the two of a surrogate pair. Half a pair is an
+    /// error.
     fn unicode(&mut self) -> Result<char, NotJson> {
         let first = self.unit()?;
         let units = match first {

@@ -1,8 +1,8 @@
-//! Which time a share of the calls stays under, learned from the calls themselves and kept in counters of
-//! the state: all instances learn together, and a swap forgets nothing.
+//! Estimates a quantile of the calls' latencies from the calls themselves. The counts are counters
+//! of the state: all instances learn together, and a swap loses nothing.
 //!
-//! The counts lie in 80 buckets from 64 us to 67 s, four for each power of two, and four in one counter of
-//! 64 bits; old ones fade as they are halved again and again.
+//! There are 80 buckets from 64 us to 67 s, four for each power of two. Each 64-bit counter holds
+//! four of them. Old calls fade out, because all counts are halved repeatedly.
 
 use crate::state;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use std::time::Duration;
 const BUCKETS: usize = 80;
 /// The power of two, in microseconds, at which the first bucket begins.
 const LOWEST: u32 = 6;
-/// Four counts of 16 bits in a counter.
+/// Counts of 16 bits in one counter.
 const FIELDS: usize = 4;
 const WORDS: usize = BUCKETS / FIELDS;
 
-/// Observations before there is an estimate.
+/// Observations before the first estimate.
 const SEEN_MIN: i64 = 20;
 /// Observations between two estimates.
 const ESTIMATE_EVERY: i64 = 32;
-/// When so many are counted, all counts are halved. No count comes near 16 bits.
+/// When this many are counted, all counts are halved. No count comes near 16 bits.
 const WINDOW: i64 = 2_000;
 
-/// The latencies of one thing, such as a model.
+/// The latencies of one kind of call, such as those of one model.
 #[derive(Debug, Clone)]
 pub struct Latencies {
     name: String,
@@ -29,20 +29,22 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// `name` is what its 22 counters begin with; `quantile` is 0.95 for the time that 95 of 100 stay under.
+    /// `name` is the prefix of its 22 counters. `quantile` is 0.95 for the time that 95 of 100
+    /// calls take at most.
     pub fn new(name: impl Into<String>, quantile: f64) -> Latencies {
         Latencies { name: name.into(), quantile }
     }
 
-    /// What is known now; none before 20 observations. Costs one read. It is the end of a bucket, so up to
-    /// a quarter too long, and of what the few observations allow the shortest (two standard errors): where
-    /// exactly one call in 20 is slow, the p95 is the time of the others.
+    /// Returns the current estimate, or `None` before 20 observations. Costs one read. The estimate
+    /// is the end of a bucket, so up to a quarter too long. It is also low by two standard errors,
+    /// the shortest time that few observations allow: if exactly one call in 20 is slow, the p95 is
+    /// the time of the others.
     pub fn estimate(&self) -> Option<Duration> {
         let micros = u64::try_from(state::read(&self.estimate_counter())).ok()?;
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
-    /// Counts one call. Of a call that was given up, count the time until then.
+    /// Counts one call. If a call was abandoned, count the time until then.
     pub fn record(&self, latency: Duration) {
         let bucket = bucket(latency);
         state::add(&self.word_counter(bucket / FIELDS), 1 << (16 * (bucket % FIELDS)));
@@ -57,7 +59,7 @@ impl Latencies {
         if let Some(micros) = quantile(&counts(&words), self.quantile) {
             let _ = state::update(&self.estimate_counter(), |_| Some(micros as i64));
         }
-        // Whoever changes this counter halves the others; nobody else does.
+        // Only the instance that changes this counter halves the others.
         if seen >= WINDOW && state::compare_exchange(&self.seen_counter(), seen, seen / 2).is_ok() {
             for (place, word) in words.into_iter().enumerate() {
                 state::add(&self.word_counter(place), halved(word) - word);
@@ -85,7 +87,7 @@ fn bucket(latency: Duration) -> usize {
     (((power - LOWEST) * 4) as usize + quarter as usize).min(BUCKETS - 1)
 }
 
-/// The microseconds at which a bucket ends.
+/// Returns the microseconds at which a bucket ends.
 fn end(bucket: usize) -> u64 {
     let (power, quarter) = (LOWEST + bucket as u32 / 4, bucket as u64 % 4);
     (5 + quarter) << (power - 2)
@@ -95,12 +97,13 @@ fn counts(words: &[i64]) -> Vec<u16> {
     words.iter().flat_map(|&word| (0..FIELDS).map(move |field| (word >> (16 * field)) as u16)).collect()
 }
 
-/// The word with each of its counts halved.
+/// Halves each count in a counter.
 fn halved(word: i64) -> i64 {
     (word as u64 >> 1 & 0x7fff_7fff_7fff_7fff) as i64
 }
 
-/// The end of the bucket where the quantile lies, in microseconds, rather too early than too late.
+/// Returns the end of the bucket that contains the quantile, in microseconds; too low rather than
+/// too high.
 fn quantile(counts: &[u16], quantile: f64) -> Option<u64> {
     let total = counts.iter().map(|&count| f64::from(count)).sum::<f64>();
     let error = (total * quantile * (1.0 - quantile)).sqrt();
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn one_slow_call_in_20_is_above_the_p95() {
         for calls in [20, 40, 100, 1_000, 2_000] {
-            // One more than one in 20, as chance has it.
+            // One more than one in 20, as may happen by chance.
             let slow = calls / 20 + 1;
             let counts = counted((0..calls).map(|call| if call < slow { ms(200) } else { ms(5) }));
             assert_eq!(quantile(&counts, 0.95), Some(end(bucket(ms(5)))), "{calls} calls");

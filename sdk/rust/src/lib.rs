@@ -1,5 +1,5 @@
-//! What plugin authors import: the types of `wit/hostler.wit`, a trait for each role, and helpers for
-//! tensors, errors, assets, config, calls to models, state, metrics and the log.
+//! The crate for plugin authors: the types of `wit/hostler.wit`, a trait for each role, and helpers
+//! for tensors, errors, assets, config, calls to models, state, metrics and the log.
 //!
 //! ```
 //! use hostler_plugin::{Datatype, Error, Model, ModelMetadata, Request, Tensor, tensor};
@@ -21,7 +21,7 @@
 //! hostler_plugin::export!(Double: model);
 //! ```
 //!
-//! A plugin in the role `executor` decides how a model is called; this one passes everything on:
+//! A plugin in the role `executor` decides how a model is called. This one passes every call on:
 //!
 //! ```
 //! use hostler_plugin::{Callable, Error, Executor, Request, Tensor};
@@ -37,8 +37,8 @@
 //! hostler_plugin::export!(Pass: executor);
 //! ```
 //!
-//! A plugin in the role `streaming-model` waits for as long as it likes, and many requests wait side by side in
-//! one instance of it:
+//! A plugin in the role `streaming-model` may wait for any time, and many requests run concurrently
+//! in one instance of it:
 //!
 //! ```
 //! use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, sleep};
@@ -65,12 +65,12 @@
 //! hostler_plugin::export!(Count: streaming_model);
 //! ```
 //!
-//! What stands in another server is asked with [`http::fetch`], or with [`concurrent::fetch`] in a streaming model, if
-//! the manifest allows that server.
+//! Call other servers with [`http::fetch`], or with [`concurrent::fetch`] in a streaming model. The
+//! manifest must allow the server.
 //!
-//! It knows no model, and of JSON only what a small plugin needs to read it. On a target that is not
-//! WebAssembly everything compiles, so that a plugin's own logic can be tested with `cargo test`, but
-//! calls to the host do not work there.
+//! The crate contains nothing specific to a model, and of JSON only a small reader. On targets
+//! other than WebAssembly everything compiles, so that a plugin's own logic can be tested with
+//! `cargo test`, but calls to the host do not work there.
 
 pub mod assets;
 #[doc(hidden)]
@@ -98,8 +98,8 @@ pub use bindings::types::{
 pub use callable::{Callable, Invocation, answer, sleep, wait_any};
 pub use role::{Executor, Model, OptionalInputs, Transformer};
 
-/// Makes a type the component's plugin, in one role or several:
-/// `export!(Churn: transformer);`, `export!(Both: transformer, model);`, `export!(Sum: model, optional_inputs);`.
+/// Exports a type as the component's plugin, in one role or several: `export!(Churn:
+/// transformer);`, `export!(Both: transformer, model);`, `export!(Sum: model, optional_inputs);`.
 #[macro_export]
 macro_rules! export {
     ($plugin:ident: transformer) => {

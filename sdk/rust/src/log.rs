@@ -1,5 +1,5 @@
-//! Lines for the host's log, which adds the plugin's name and the request id. What is printed to
-//! stdout and stderr goes there as well, but drags the formatting of files into the component.
+//! Writes to the host's log, which adds the plugin's name and the request id. Output to stdout and
+//! stderr goes there as well, but pulls the code for formatting and files into the component.
 
 use crate::bindings::logging::{Level, log};
 

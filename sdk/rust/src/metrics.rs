@@ -1,8 +1,10 @@
-//! Numbers for the operator. [`count`] and [`set`] need no words; a name that is no name and the 65th of them trap.
-//! [`Counter`], [`Gauge`] and [`Histogram`] have a help text and labels, and whatever is too much is an error.
+//! Metrics for the operator. [`count`] and [`set`] need no declaration; an invalid name and the
+//! 65th name trap. [`Counter`], [`Gauge`] and [`Histogram`] have a help text and labels, and
+//! exceeding a limit is an error.
 //!
-//! Metrics belong to the plugin: whoever makes one of the same name gets the same one, in a later instance and after a
-//! swap too. Making one costs little; a reused instance may keep it in a `OnceLock`.
+//! Metrics belong to the plugin: creating one that exists returns the same metric, also in a later
+//! instance and after a swap. Creating one costs little; a reused instance may keep it in a
+//! `OnceLock`.
 //!
 //! ```
 //! use hostler_plugin::{Error, metrics};
@@ -26,15 +28,16 @@ pub fn set(name: &str, value: f64) {
     metrics::set(name, value);
 }
 
-/// What only grows: `hostler_plugin_counter_<name>_total{plugin, …}`.
+/// A value that only increases: `hostler_plugin_counter_<name>_total{plugin, …}`.
 #[derive(Debug)]
 pub struct Counter(metrics::Counter);
 
-/// What goes up and down: `hostler_plugin_gauge_<name>{plugin, …}`.
+/// A value that can increase and decrease: `hostler_plugin_gauge_<name>{plugin, …}`.
 #[derive(Debug)]
 pub struct Gauge(metrics::Gauge);
 
-/// How values are spread: `hostler_plugin_histogram_<name>_bucket{plugin, le, …}`, `…_sum` and `…_count`.
+/// A distribution of values: `hostler_plugin_histogram_<name>_bucket{plugin, le, …}`, `…_sum` and
+/// `…_count`.
 #[derive(Debug)]
 pub struct Histogram(metrics::Histogram);
 
@@ -43,7 +46,7 @@ impl Counter {
         metrics::Counter::create(name, help, &owned(labels)).map(Counter)
     }
 
-    /// Adds a number that is not negative; `values` are those of the labels, in their order.
+    /// Adds a number that is not negative. `values` are the values of the labels, in their order.
     pub fn add(&self, values: &[&str], by: f64) -> Result<(), Error> {
         self.0.add(&owned(values), by)
     }
@@ -65,7 +68,7 @@ impl Gauge {
 }
 
 impl Histogram {
-    /// `buckets` are upper bounds, rising.
+    /// `buckets` are upper bounds in ascending order.
     pub fn new(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<Self, Error> {
         metrics::Histogram::create(name, help, &owned(labels), buckets).map(Histogram)
     }

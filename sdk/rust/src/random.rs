@@ -1,10 +1,10 @@
-//! Chance, for jitter and samples and not for secrets.
+//! Random numbers for jitter and sampling, not for secrets.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Somewhere from 0 to below 1.
+/// Returns a number from 0 to below 1.
 pub fn fraction() -> f64 {
-    // The keys are random in each instance, and others with each call.
+    // The keys are random in each instance, and differ with each call.
     let random = RandomState::new().hash_one(0_u8);
     (random >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -1,10 +1,10 @@
-//! Typed reading of request parameters. A parameter of another type is the caller's fault, and its
-//! field is `parameters.<name>`.
+//! Typed access to request parameters. A parameter of another type is the caller's fault: the error
+//! is `invalid-input` with the field `parameters.<name>`.
 
 use crate::{Error, Parameter, Request};
 
 impl Request {
-    /// A boolean parameter, false if the request has none of that name.
+    /// Returns a boolean parameter, or false if the request has none with this name.
     pub fn flag(&self, name: &str) -> Result<bool, Error> {
         match self.parameter(name) {
             None => Ok(false),
@@ -13,7 +13,7 @@ impl Request {
         }
     }
 
-    /// A parameter that is a text.
+    /// Returns a string parameter.
     pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
         match self.parameter(name) {
             None => Ok(None),
@@ -22,7 +22,7 @@ impl Request {
         }
     }
 
-    /// A parameter that is a whole number.
+    /// Returns an integer parameter.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
         match self.parameter(name) {
             None => Ok(None),
@@ -31,7 +31,7 @@ impl Request {
         }
     }
 
-    /// A parameter that is a number, whole or not.
+    /// Returns a number parameter; integers are converted.
     pub fn number(&self, name: &str) -> Result<Option<f64>, Error> {
         match self.parameter(name) {
             None => Ok(None),

@@ -1,17 +1,17 @@
-//! The roles that a component can have. The host calls these functions one at a time in each instance;
-//! none may wait for another call of the same plugin. A call that passes its deadline is stopped where
-//! it is.
+//! The roles that a component can have. The host calls these functions one at a time in each
+//! instance. None may wait for another call of the same plugin. A call that passes its deadline is
+//! stopped immediately.
 
 use crate::bindings::{self, executor::callables};
 use crate::{Callable, Error, ModelMetadata, Payload, Request, Tensor};
 
-/// Turns what an application sends into a model's inputs, and its outputs into an answer.
+/// Turns what an application sends into a model's inputs, and the model's outputs into an answer.
 ///
-/// Each call may run in an instance of its own: statics are a cache at most, and what `postprocess`
-/// must know of `preprocess` goes through [`Request::set_note`].
+/// Each call may run in an instance of its own. Use statics only as a cache, and pass data from
+/// `preprocess` to `postprocess` with [`Request::set_note`].
 pub trait Transformer {
-    /// Called once, at load: what callers of the Open Inference Protocol should see.
-    /// None, the default, if that is what the model itself takes and gives.
+    /// Returns the inputs and outputs that callers of the Open Inference Protocol should see.
+    /// `None`, the default, if they are those of the model itself. Called once, at load.
     fn metadata() -> Option<ModelMetadata> {
         None
     }
@@ -23,16 +23,17 @@ pub trait Transformer {
     fn postprocess(request: &Request, outputs: Vec<Tensor>) -> Result<Payload, Error>;
 }
 
-/// Is a model itself.
+/// A plugin that is itself a model.
 pub trait Model {
     /// Called once, at load.
     fn metadata() -> ModelMetadata;
 
-    /// Called once for each request, with inputs that fit the metadata.
+    /// Called once for each request, with inputs that match the metadata.
     fn predict(request: &Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error>;
 }
 
-/// Beside [`Model`]: the inputs that a request may leave out. Without it `predict` always gets all of them.
+/// Lists the inputs that a request may omit, for a [`Model`]. Without it, `predict` always receives
+/// all inputs.
 ///
 /// ```
 /// use hostler_plugin::{Datatype, Error, Model, ModelMetadata, OptionalInputs, Request, Tensor, tensor};
@@ -63,16 +64,17 @@ pub trait Model {
 /// hostler_plugin::export!(Sum: model, optional_inputs);
 /// ```
 pub trait OptionalInputs {
-    /// Called once, at load: names of inputs in the model's metadata.
+    /// Returns names of inputs in the model's metadata. Called once, at load.
     fn names() -> Vec<String>;
 }
 
-/// Decides how a model is called: again, twice at once, from a cache, another one instead.
+/// Decides how a model is called, for example again, twice concurrently, from a cache, or another
+/// model instead.
 ///
-/// Each request has an instance for itself while it is here, so waiting stops nobody else. What must be
-/// known across requests belongs into [`state`](crate::state): statics are a cache at most.
+/// Each request has an instance of its own while it runs, so waiting blocks no other request. Keep
+/// data that requests share in [`state`](crate::state); use statics only as a cache.
 ///
-/// A hedge, a second call when the first takes long:
+/// A hedge makes a second call if the first takes long:
 ///
 /// ```
 /// use hostler_plugin::{Callable, Error, Executor, Request, Tensor, wait_any};
@@ -88,25 +90,26 @@ pub trait OptionalInputs {
 ///         }
 ///         let second = model.start(&inputs)?;
 ///         match wait_any(&[&first, &second], None) {
-///             Some(0) => first.wait(), // and `second` is dropped, which cancels it
+///             Some(0) => first.wait(), // `second` is dropped, which cancels it
 ///             _ => second.wait(),
 ///         }
 ///     }
 /// }
 /// ```
 pub trait Executor {
-    /// Called once for each request. `model` is of no use after it.
+    /// Called once for each request. `model` must not be used after the call.
     fn submit(request: &Request, inputs: Vec<Tensor>, model: &Callable) -> Result<Vec<Tensor>, Error>;
 
-    /// Called once for each batch that waits together: an outcome for each request, in their order. The
-    /// error `unsupported`, the default, makes the host call `submit` for each.
+    /// Called once for each batch: returns an outcome for each request, in their order. If it
+    /// returns the error `unsupported`, as the default does, the host calls `submit` for each
+    /// request.
     fn submit_batch(
         requests: &[Request],
         inputs: Vec<Vec<Tensor>>,
         model: &Callable,
     ) -> Result<Vec<Result<Vec<Tensor>, Error>>, Error> {
         let _ = (requests, inputs, model);
-        Err(Error::unsupported("batches are called one by one"))
+        Err(Error::unsupported("this executor does not implement submit_batch"))
     }
 }
 

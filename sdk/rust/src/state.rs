@@ -1,5 +1,5 @@
-//! What a plugin remembers across requests, instances, traps and swaps of its file: one map and one set of
-//! counters for each plugin of the manifest, in the host's memory, bounded by `state_kb`.
+//! Data that a plugin keeps across requests, instances, traps and swaps of its file. Each plugin of
+//! the manifest has one map and one set of counters, in the host's memory, bounded by `state_kb`.
 
 use crate::bindings::state;
 use crate::{Error, Tensor};
@@ -9,13 +9,13 @@ pub fn get(key: &str) -> Option<Vec<u8>> {
     state::get(key)
 }
 
-/// Replaces what was there. Makes room by forgetting what was used longest ago; `too-large` if it cannot
-/// fit at all. Forgotten after `ttl`, if given.
+/// Sets a key, replacing its value. Evicts the least recently used entries if space is needed;
+/// `too-large` if the value cannot fit at all. The entry expires after `ttl`, if given.
 pub fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), Error> {
     state::set(key, value, ttl.map(millis))
 }
 
-/// What [`set_tensors`] has kept; nothing is copied.
+/// Returns the tensors that [`set_tensors`] stored. Nothing is copied.
 pub fn get_tensors(key: &str) -> Option<Vec<Tensor>> {
     state::get_tensors(key)
 }
@@ -25,29 +25,31 @@ pub fn set_tensors(key: &str, tensors: &[Tensor], ttl: Option<Duration>) -> Resu
     state::set_tensors(key, &tensors, ttl.map(millis))
 }
 
-/// Whether there was something.
+/// Removes a key and returns whether it existed.
 pub fn delete(key: &str) -> bool {
     state::delete(key)
 }
 
-/// Adds to a counter and gives its new value; at the ends of its range it stays. Counters begin at 0, are
-/// apart from the keys above and are never forgotten; there are 1,000 at most, more trap.
+/// Adds to a counter and returns its new value, which saturates at the limits of its range.
+/// Counters start at 0, are separate from the keys above and are never evicted. There are at most
+/// 1,000 counters; one more traps.
 pub fn add(counter: &str, delta: i64) -> i64 {
     state::add(counter, delta)
 }
 
-/// The value of a counter.
+/// Returns the value of a counter.
 pub fn read(counter: &str) -> i64 {
     state::add(counter, 0)
 }
 
-/// Sets a counter if its value is `expected`; gives the value that it has if not.
+/// Sets a counter to `new` if its value is `expected`; otherwise returns its current value.
 pub fn compare_exchange(counter: &str, expected: i64, new: i64) -> Result<(), i64> {
     state::compare_exchange(counter, expected, new)
 }
 
-/// Changes a counter in one step, however many instances do so at once: `change` gives the new value of
-/// the one that it gets, and may be called again. The new value; the old one if `change` gave none.
+/// Changes a counter atomically, also if several instances do so at the same time. `change` returns
+/// the new value for the one that it is given, and may be called again. Returns the new value, or
+/// the old one as the error if `change` returned `None`.
 pub fn update(counter: &str, change: impl Fn(i64) -> Option<i64>) -> Result<i64, i64> {
     let mut value = read(counter);
     loop {

@@ -1,10 +1,11 @@
 //! Tensors from slices and back: `tensor::fp32("input", &[1, 18], &features)`, `tensor.to_f32()`.
 //!
-//! `FP16` and `BF16` have no type in Rust: use [`Tensor::create`] and [`Tensor::data`] for them.
+//! Rust has no stable type for `FP16` and `BF16`: use [`Tensor::create`] and [`Tensor::data`] for
+//! them.
 
 use crate::{Datatype, Error, Tensor, TensorSpec};
 
-/// The functions for one datatype: `make` creates a tensor, `read` copies the elements out of one.
+/// The functions for one datatype: `make` creates a tensor, `read` copies its elements.
 macro_rules! numbers {
     ($($make:ident, $read:ident: $element:ty = $datatype:ident;)*) => {
         $(
@@ -50,23 +51,24 @@ pub fn boolean(name: &str, shape: &[i64], elements: &[bool]) -> Result<Tensor, E
     Tensor::create(name, Datatype::Bool, shape, &data)
 }
 
-/// A tensor of datatype `BYTES`; strings are elements as well as slices of bytes are.
+/// Creates a tensor of datatype `BYTES`. Elements may be strings or slices of bytes.
 pub fn bytes(name: &str, shape: &[i64], elements: &[impl AsRef<[u8]>]) -> Result<Tensor, Error> {
     Tensor::create(name, Datatype::Bytes, shape, &join(elements)?)
 }
 
-/// `datatype` and shape of an input or output, -1 where a dimension is free.
+/// Describes an input or output. In `shape`, -1 is a free dimension.
 pub fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: name.into(), datatype, shape: shape.into() }
 }
 
-/// Datatype and shape as an error names them: `FP32 [1,18]`.
+/// Formats datatype and shape for an error message: `FP32 [1,18]`.
 pub fn described(datatype: Datatype, shape: &[i64]) -> String {
     let dimensions: Vec<String> = shape.iter().map(i64::to_string).collect();
     format!("{} [{}]", datatype.name(), dimensions.join(","))
 }
 
-/// The tensor of that name among a model's outputs. One that is missing is not the caller's fault.
+/// Returns the tensor with this name. If it is missing, the error is `failed`: a missing output of
+/// a model is not the caller's fault.
 pub fn named<'a>(tensors: &'a [Tensor], name: &str) -> Result<&'a Tensor, Error> {
     tensors
         .iter()
@@ -75,7 +77,7 @@ pub fn named<'a>(tensors: &'a [Tensor], name: &str) -> Result<&'a Tensor, Error>
 }
 
 impl Tensor {
-    /// All bytes: little-endian, row-major.
+    /// Returns all bytes: little-endian, row-major.
     pub fn data(&self) -> Vec<u8> {
         self.read(0, self.byte_length())
     }
@@ -85,19 +87,19 @@ impl Tensor {
         Ok(self.data().into_iter().map(|byte| byte != 0).collect())
     }
 
-    /// The elements of a tensor of datatype `BYTES`.
+    /// Returns the elements of a tensor of datatype `BYTES`.
     pub fn to_bytes(&self) -> Result<Vec<Vec<u8>>, Error> {
         self.expect(Datatype::Bytes)?;
         Ok(split(&self.data()))
     }
 
-    /// Datatype and shape as an error names them: `FP32 [1,18]`.
+    /// Formats datatype and shape for an error message: `FP32 [1,18]`.
     pub fn described(&self) -> String {
         described(self.datatype(), &self.shape())
     }
 
-    /// `failed` unless this is the tensor's datatype. Where a caller made the tensor, check it first
-    /// and return `Error::invalid`.
+    /// Returns the error `failed` unless the tensor has this datatype. If the tensor comes from the
+    /// caller, check it first and return `Error::invalid`.
     pub fn expect(&self, datatype: Datatype) -> Result<(), Error> {
         let got = self.datatype();
         if got == datatype {
@@ -109,7 +111,7 @@ impl Tensor {
 }
 
 impl Datatype {
-    /// As the Open Inference Protocol writes it.
+    /// Returns the name in the Open Inference Protocol.
     pub fn name(self) -> &'static str {
         match self {
             Datatype::Bool => "BOOL",
@@ -130,7 +132,7 @@ impl Datatype {
     }
 }
 
-/// The wire form of `BYTES`: each element after its length, 4 bytes little-endian.
+/// Encodes `BYTES` elements: each is preceded by its length, 4 bytes little-endian.
 fn join(elements: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, Error> {
     let mut data = Vec::with_capacity(elements.iter().map(|e| 4 + e.as_ref().len()).sum());
     for element in elements {
@@ -143,7 +145,8 @@ fn join(elements: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, Error> {
     Ok(data)
 }
 
-/// The reverse of `join`. The host has checked the form: a rest that is cut short is left out.
+/// The inverse of `join`. The host has checked the encoding; a truncated element at the end is
+/// ignored.
 fn split(mut data: &[u8]) -> Vec<Vec<u8>> {
     let mut elements = Vec::new();
     while let Some((length, rest)) = data.split_first_chunk::<4>() {

@@ -1,6 +1,6 @@
-"""The transformer of `tests/plugins/caller` in Python: has one model work on the input, `before`, and another one on the
-output, `after`. Both take `x` and give `y`, FP32 [-1]. The parameter `keep_mb` makes it keep a tensor of that size.
-"""
+"""The transformer of `tests/plugins/caller` in Python: calls one model with the input, `before`,
+and another one with the output, `after`. Both take `x` and return `y`, FP32 [-1]. With the
+parameter `keep_mb` it keeps a tensor of that size."""
 
 import json
 

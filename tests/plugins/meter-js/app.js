@@ -1,5 +1,5 @@
-// A model that answers what it was asked and counts itself: metrics with labels. `tests/plugins/meter-py` is the same in
-// Python.
+// A model that returns its input and counts itself with labelled metrics. `tests/plugins/meter-py`
+// is the same in Python.
 
 import * as hostler from "../../../sdk/js/hostler.js";
 
@@ -13,7 +13,7 @@ export const model = hostler.model({
     hostler.counter("answers", "Answers given.", ["model"]).add([request.model()], 1);
     hostler.gaugeOf("elements", "Elements of the last request.").set([], elements.length);
     hostler.histogram("lengths", "Bytes of elements.", [1, 10, 100]).observe([], elements[0].length);
-    // What is wrong is an error of the contract, which the caller gets.
+    // A conflicting definition is an error of the contract, which the caller receives.
     if (hostler.flag(request, "again")) hostler.counter("answers", "Something else.");
     return inputs;
   },

@@ -1,6 +1,5 @@
-"""A model that answers what it was asked and counts itself: metrics with labels. `tests/plugins/meter-js` is the same in
-JavaScript.
-"""
+"""A model that returns its input and counts itself with labelled metrics. `tests/plugins/meter-js`
+is the same in JavaScript."""
 
 import hostler_plugin as hostler
 
@@ -15,7 +14,7 @@ class Model(hostler.Model):
         hostler.Counter("answers", "Answers given.", ["model"]).add([request.model()])
         hostler.Gauge("elements", "Elements of the last request.").set(len(elements))
         hostler.Histogram("lengths", "Bytes of elements.", [1, 10, 100]).observe(len(elements[0]))
-        # What is wrong is an error of the contract, which the caller gets.
+        # A conflicting definition is an error of the contract, which the caller receives.
         if hostler.flag(request, "again"):
             hostler.Counter("answers", "Something else.")
         return inputs

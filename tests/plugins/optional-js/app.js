@@ -1,5 +1,5 @@
-// A model with an input that may be left out: `y` is `a`, and `b` is added if it is there. `tests/plugins/optional-py` is the
-// same in Python.
+// A model with an optional input: `y` is `a`, plus `b` if the request contains it.
+// `tests/plugins/optional-py` is the same in Python.
 
 import * as hostler from "../../../sdk/js/hostler.js";
 

@@ -1,6 +1,5 @@
-"""A model with an input that may be left out: `y` is `a`, and `b` is added if it is there. `tests/plugins/optional-js` is the
-same in JavaScript.
-"""
+"""A model with an optional input: `y` is `a`, plus `b` if the request contains it.
+`tests/plugins/optional-js` is the same in JavaScript."""
 
 import hostler_plugin as hostler
 

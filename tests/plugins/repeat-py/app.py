@@ -1,11 +1,12 @@
-"""`tests/plugins/repeat` in Python: answers each element of `IN` with a response of its own, after the element of `DELAY` at
-its place (milliseconds), and ends with a wait of `WAIT` milliseconds. The parameter `through` names a model like it, whose
-responses are passed on instead.
+"""`tests/plugins/repeat` in Python: answers each element of `IN` with a response, after the element
+of `DELAY` at the same index (milliseconds), and ends with a wait of `WAIT` milliseconds. The
+parameter `through` names a similar model, whose responses are forwarded instead.
 
-The parameter `do` asks for what goes wrong elsewhere, at the element of the place `at` (0 without it): `fail`, `trap` (an
-exception of Python), `type` (sends what is no tensor), `spin`, `stay` (waits on after nobody waits any more), `lose` (fails
-while another task of the request waits on), `orphan` (leaves a task behind that fails and that nobody awaits), `timer` (a
-sleep of asyncio), `exit`.
+The parameter `do` requests a fault at the element with the index `at` (default 0): `fail`, `trap`
+(a Python exception), `type` (sends something that is not a tensor), `spin`, `stay` (continues to
+wait after the request has ended), `lose` (fails while another task of the request still waits),
+`orphan` (leaves behind a task that fails and is never awaited), `timer` (a sleep of asyncio),
+`exit`.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-//! Builds plugins and puts them where manifests look for them, in one step each.
-//! An output that is already right is not touched, so a watching host sees no change.
+//! Builds plugins and installs each atomically at the path where manifests expect it.
+//! An output that is up to date is not touched, so that a watching host sees no change.
 
 mod script;
 
@@ -26,7 +26,7 @@ pub struct Plugin {
     folder: PathBuf,
 }
 
-/// `plugin NAME [--as OTHER]`
+/// Runs `plugin NAME [--as OTHER]`.
 pub fn command(layout: &Layout, args: &[String]) -> Result<()> {
     let (name, output) = match args {
         [name] => (name, name),
@@ -55,7 +55,7 @@ pub fn command(layout: &Layout, args: &[String]) -> Result<()> {
     put_in_place(layout, &artifact, output)
 }
 
-/// All plugins, or those in Rust only; one cargo call builds all crates.
+/// Builds all plugins, or only those in Rust. One cargo call builds all crates.
 pub fn build_all(layout: &Layout, rust_only: bool) -> Result<()> {
     let plugins = all(layout)?;
     let (crates, scripts): (Vec<_>, Vec<_>) =
@@ -73,7 +73,8 @@ pub fn build_all(layout: &Layout, rust_only: bool) -> Result<()> {
     Ok(())
 }
 
-/// The plugin that an example brings along, if it has one; those in Rust are built with all others.
+/// Builds the plugin of an example if it has one that is not in Rust. [`build_all`] builds those in
+/// Rust.
 pub fn build_example(layout: &Layout, example: &str) -> Result<()> {
     let folder = layout.root.join("examples").join(example);
     match language(&folder) {
@@ -82,7 +83,8 @@ pub fn build_example(layout: &Layout, example: &str) -> Result<()> {
     }
 }
 
-/// Every plugin of the repository, by name: in `plugins/`, in `examples/`, and in `tests/plugins/`.
+/// Returns every plugin of the repository, in `plugins/`, `examples/` and `tests/plugins/`, sorted
+/// by name.
 pub fn all(layout: &Layout) -> Result<Vec<Plugin>> {
     let mut plugins = Vec::new();
     for parent in ["plugins", "examples", "tests/plugins"] {
@@ -103,12 +105,12 @@ fn find(layout: &Layout, name: &str) -> Result<Plugin> {
     let plugins = all(layout)?;
     let names = plugins.iter().map(|plugin| plugin.name.as_str()).collect::<Vec<_>>().join(", ");
     plugins.into_iter().find(|plugin| plugin.name == name).ok_or_else(|| {
-        let attempted = format!("plugin {name:?}: none of plugins/{name}, examples/{name} and tests/plugins/{name} has a Cargo.toml, app.py or a .js file");
-        Error::new(attempted, format!("there are: {names}"))
+        let attempted = format!("cannot find plugin {name:?}: plugins/{name}, examples/{name} and tests/plugins/{name} contain no Cargo.toml, app.py or .js file");
+        Error::new(attempted, format!("available plugins: {names}"))
     })
 }
 
-/// What a folder is written in, told by what lies in it.
+/// Detects the language of a plugin by the files in its folder. `None` if it is not a plugin.
 fn language(folder: &Path) -> Option<Language> {
     if folder.join("Cargo.toml").is_file() {
         Some(Language::Rust)
@@ -126,18 +128,19 @@ fn build_rust(layout: &Layout, plugins: &[&Plugin]) -> Result<()> {
     let mut cargo = layout.cargo();
     cargo.args(["build", "--target", WASM_TARGET, "--profile", "plugin"]);
     cargo.args(names.iter().flat_map(|name| ["-p", name]));
-    run(&mut cargo, "the plugin in place stays as it was")
+    run(&mut cargo, "the installed plugins are unchanged")
 }
 
-/// Libraries are named with underscores, programs as their package is.
+/// Returns the path of a built crate. Cargo names libraries with underscores, and programs like
+/// their package.
 fn rust_artifact(layout: &Layout, name: &str) -> Result<PathBuf> {
     let folder = layout.target()?.join(WASM_TARGET).join("plugin");
     let candidates = [name.replace('-', "_"), name.to_owned()].map(|name| folder.join(name + ".wasm"));
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         let mend = format!(
-            "plugins/{name}/Cargo.toml needs `[lib] crate-type = [\"cdylib\"]` and the name of its folder"
+            "the Cargo.toml of {name} needs `[lib] crate-type = [\"cdylib\"]` and a package named as its folder"
         );
-        Error::new(format!("plugin {name:?}: cargo left no {name}.wasm in {}", folder.display()), mend)
+        Error::new(format!("cannot build plugin {name:?}: cargo created no {name}.wasm in {}", folder.display()), mend)
     })
 }
 
@@ -145,7 +148,7 @@ fn put_in_place(layout: &Layout, artifact: &Path, name: &str) -> Result<()> {
     let output = layout.plugin_output(name);
     if install(artifact, &output)? {
         let bytes = fs::metadata(&output).map_or(0, |metadata| metadata.len());
-        step(&format!("plugin {name}: new {} ({} KB)", layout.relative(&output), bytes.div_ceil(1024)));
+        step(&format!("plugin {name}: installed {} ({} KB)", layout.relative(&output), bytes.div_ceil(1024)));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Plugins in Python and JavaScript: their componentizers come from PyPI and npm, pinned in `sdk`.
-//! Builds to `<target>/plugins/NAME.wasm` and does nothing while no input has changed.
+//! Builds plugins in Python and JavaScript. Their componentizers come from PyPI and npm, and `sdk`
+//! pins the versions. Builds to `<target>/plugins/NAME.wasm`, and does nothing if no input has
+//! changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use crate::error::{Attempt, Error, Result};
 use crate::layout::Layout;
 use crate::packages::{node_packages, python_packages, see_packages};
 
-/// The component of a plugin that is not a crate, built if any of its inputs changed.
+/// Returns the component of a plugin in Python or JavaScript. Builds it if any of its inputs
+/// changed.
 pub fn build(layout: &Layout, name: &str, language: Language, folder: &Path) -> Result<PathBuf> {
     let artifact = layout.target()?.join("plugins").join(format!("{name}.wasm"));
     let stamp = artifact.with_extension("key");
@@ -39,7 +41,8 @@ pub fn build(layout: &Layout, name: &str, language: Language, folder: &Path) -> 
     Ok(artifact)
 }
 
-/// The one JavaScript file of a plugin that is its entry: `app.js`, else the only one there.
+/// Returns the JavaScript file that is a plugin's entry point: `app.js`, else the only `.js` file
+/// in the folder.
 pub fn javascript_source(folder: &Path) -> Option<PathBuf> {
     let app = folder.join("app.js");
     if app.is_file() {
@@ -50,13 +53,13 @@ pub fn javascript_source(folder: &Path) -> Option<PathBuf> {
     sources.next().filter(|_| sources.next().is_none())
 }
 
-/// Roles in Python and JavaScript, and the roles that Python alone can have.
+/// The roles of plugins in Python and JavaScript. Only Python supports `WAITING`.
 const ROLES: [&str; 4] = ["transformer", "model", "executor", WAITING];
 const WAITING: &str = "streaming-model";
 const WAITING_WORLD: &str = "hostler:concurrent/streaming-model-plugin";
 
-/// The world of a source, told by the one role that it defines and by what it calls: what a component imports it
-/// carries, and the host sees by it that it may wait.
+/// Returns the world of a source, by the one role that it defines and by what it calls. A component
+/// has all imports of its world, and the host sees from them whether its calls may wait.
 fn world(layout: &Layout, source: &Path) -> Result<String> {
     let text = fs::read_to_string(source).attempting(|| format!("read {}", source.display()))?;
     match roles(&text)[..] {
@@ -66,14 +69,18 @@ fn world(layout: &Layout, source: &Path) -> Result<String> {
         [role] if role != "executor" && calls_models(&text) => Ok(format!("calling-{role}-plugin")),
         [role] => Ok(format!("{role}-plugin")),
         ref roles => Err(Error::new(
-            format!("{}: defines {} roles, expected one", layout.relative(source), roles.len()),
-            "one line of it begins with `class Transformer`, `class Model`, `class Executor` or `class StreamingModel`\n\
+            format!(
+                "cannot build {}: it defines {} roles, expected one",
+                layout.relative(source),
+                roles.len()
+            ),
+            "one line must begin with `class Transformer`, `class Model`, `class Executor` or `class StreamingModel`\n\
              (Python), or with `export const transformer`, `export const model` or `export const executor` (JavaScript)",
         )),
     }
 }
 
-/// The world of a model with inputs that may be left out.
+/// Returns the world of a model with optional inputs.
 fn optional_world(source: &str) -> &'static str {
     if asks_servers(source) {
         "optional-model-outbound-plugin"
@@ -84,25 +91,25 @@ fn optional_world(source: &str) -> &'static str {
     }
 }
 
-/// Whether a source in Python asks HTTP servers: that takes a world of its own, because such a component runs in some
-/// hosts only.
+/// Returns whether a Python source sends requests to HTTP servers. These need a separate world,
+/// because only some hosts can run such a component.
 fn asks_servers(source: &str) -> bool {
     source
         .lines()
         .any(|line| line.starts_with("import hostler_http") || line.starts_with("from hostler_http"))
 }
 
-/// Whether a source names the function of the SDK that gives models.
+/// Returns whether a source names the SDK function that returns models.
 fn calls_models(source: &str) -> bool {
     ["get_model(", "getModel("].iter().any(|call| source.contains(call))
 }
 
-/// The roles that a source in Python or JavaScript defines at its outermost level.
+/// Returns the roles that a source in Python or JavaScript defines at its top level.
 fn roles(source: &str) -> Vec<&'static str> {
     ROLES.into_iter().filter(|role| defines(source, role)).collect()
 }
 
-/// Whether a source defines the class or the constant of an interface at its outermost level.
+/// Returns whether a source defines the class or the constant of an interface at its top level.
 fn defines(source: &str, interface: &str) -> bool {
     let class: String = interface.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
     let constant = class[..1].to_lowercase() + &class[1..];
@@ -127,7 +134,7 @@ fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> 
     let packages = python_packages(layout, &sdk.join("requirements.txt"))?;
     let mut componentize = Command::new("python3");
     see_packages(&mut componentize, &packages);
-    // The reason of a failure is in the first lines; a backtrace of the tool itself would bury it.
+    // The first lines contain the reason for a failure; a backtrace of the tool would hide it.
     componentize.env("RUST_BACKTRACE", "0");
     componentize.current_dir(&layout.root).arg(packages.join("bin/componentize-py"));
     componentize.args(["-d", "wit"]);
@@ -136,7 +143,7 @@ fn componentize_py(layout: &Layout, folder: &Path, output: &Path) -> Result<()> 
     }
     componentize.args(["-w", &world, "componentize", "app"]);
     componentize.arg("-p").arg(folder).arg("-p").arg(&sdk).arg("-o").arg(output);
-    run(&mut componentize, "sdk/python/README.md says what a Python plugin needs")
+    run(&mut componentize, "see sdk/python/README.md for what a Python plugin needs")
 }
 
 fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()> {
@@ -144,15 +151,18 @@ fn componentize_qjs(layout: &Layout, folder: &Path, output: &Path) -> Result<()>
     let world = world(layout, &source)?;
     if world == WAITING_WORLD {
         return Err(Error::new(
-            format!("{}: componentize-qjs builds no plugins that wait", layout.relative(&source)),
-            "the role streaming-model is for Rust and Python; see docs/guide/streaming-models.md",
+            format!(
+                "cannot build {}: componentize-qjs does not support streaming models",
+                layout.relative(&source)
+            ),
+            "write streaming models in Rust or Python; see docs/guide/streaming-models.md",
         ));
     }
     let packages = node_packages(layout, &sdk(layout, Language::JavaScript))?;
     let mut componentize = Command::new(packages.join("node_modules/.bin/componentize-qjs"));
     componentize.current_dir(&layout.root).args(["--wit", "wit", "--world", &world]);
     componentize.args(["--sync", "--js"]).arg(source).arg("--output").arg(output);
-    run(&mut componentize, "sdk/js/README.md says what a JavaScript plugin needs")
+    run(&mut componentize, "see sdk/js/README.md for what a JavaScript plugin needs")
 }
 
 #[cfg(test)]

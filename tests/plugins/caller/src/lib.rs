@@ -1,13 +1,14 @@
-//! Calls another model while it answers, to see what comes of it. Models that it calls take `x` and give `y`, both
-//! `FP32 [-1]`. What it does is said by a parameter of the request or, without one, by its config.
+//! Calls another model while it answers, to test such calls. The models that it calls take `x` and
+//! return `y`, both `FP32 [-1]`. A parameter of the request controls it or, if it is not set, the
+//! plugin's config.
 //!
 //! | key | |
 //! |---|---|
-//! | `to`, `version` | as a model it gives what that model gives for `x`; without one it is a leaf: `y` is `x` plus the parameter `offset` |
-//! | `elements` | how many of `x` a leaf answers, all by default |
-//! | `before`, `after` | as a transformer it has that model work on the input, and on the output; both optional |
-//! | `within_us` | the time that a call has |
-//! | `do` | `call`, the default; `twice`: both answers; `start`: two calls at once, and the first answer; `stream`: all responses of a model like `repeat`, to which `x` are the elements; `catch`: -1 instead of an error, of such a model too; `keep`: the outputs are never dropped; `unread`: `count` calls at once, which have all answered before one is read |
+//! | `to`, `version` | as a model it returns what that model returns for `x`; without `to` it is a leaf: `y` is `x` plus the parameter `offset` |
+//! | `elements` | the number of elements of `x` that a leaf returns, all by default |
+//! | `before`, `after` | as a transformer it calls that model with the input, and with the output; both optional |
+//! | `within_us` | the timeout of a call |
+//! | `do` | `call`, the default; `twice`: both answers; `start`: two concurrent calls, and the first answer; `stream`: all responses of a model like `repeat`, with `x` as the elements; `catch`: -1 instead of an error, of such a model too; `keep`: the outputs are never dropped; `unread`: `count` concurrent calls, which have all answered before one is read |
 
 use hostler_plugin::{
     Callable, Datatype, Error, Model, ModelMetadata, Payload, Request, Tensor, Transformer, config, json,
@@ -65,7 +66,7 @@ impl Transformer for Caller {
     }
 }
 
-/// What the model that `key` names makes of `x`, again as `x`.
+/// Calls the model that `key` names with `x`, and returns its answer as `x`.
 fn around(request: &Request, key: &'static str, x: Tensor) -> Result<Vec<Tensor>, Error> {
     let settings = Settings::of(request);
     let Some(to) = settings.text(key)? else { return Ok(vec![x]) };
@@ -160,7 +161,7 @@ fn leaf(settings: &Settings, x: &Tensor) -> Result<Vec<Tensor>, Error> {
     Ok(vec![tensor::fp32("y", &x.shape(), &y)?])
 }
 
-/// What the request says and, where it says nothing, the config.
+/// The parameters of the request and, for those that are not set, the config.
 struct Settings<'a> {
     request: &'a Request,
     has_parameters: bool,
@@ -176,13 +177,13 @@ impl<'a> Settings<'a> {
         if text.is_some() { Ok(text) } else { configured(key) }
     }
 
-    /// A number from the request.
+    /// Returns a number from the request.
     fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         if self.has_parameters { self.request.number(key) } else { Ok(None) }
     }
 }
 
-/// The config stays what it is for as long as the instance lives, so each key is asked for once.
+/// The config is constant during the life of an instance, so each key is read once.
 fn configured(key: &'static str) -> Result<Option<String>, Error> {
     static KNOWN: Mutex<BTreeMap<&'static str, Option<String>>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().expect("one thread");

@@ -1,15 +1,15 @@
-//! A model that is slow or fails now and then, to see what executors make of it: `y` is `x`, and the
-//! plugin's config says what goes wrong. Calls are counted over all instances, so one in 20 is every 20th.
+//! A model that is occasionally slow or fails, to test executors: `y` is `x`, and the plugin's
+//! config selects the faults. Calls are counted over all instances, so one in 20 is every 20th.
 //!
 //! | key | default | |
 //! |---|---|---|
 //! | `fast_ms` | 0 | time of a call |
-//! | `slow_every`, `slow_ms` | 0 (never), 0 | every n-th call takes that long instead |
+//! | `slow_every`, `slow_ms` | 0 (never), 0 | every n-th call takes this long instead |
 //! | `fail_every`, `fail_kind` | 0 (never), `unavailable` | every n-th call fails, after its time |
 //! | `offset` | 0 | is added to each element |
 //!
-//! It counts `calls` when they begin and `finished` when they end, so those that were stopped are the
-//! difference.
+//! It counts `calls` when they start and `finished` when they end, so the difference is the number
+//! of calls that were stopped.
 
 use hostler_plugin::{
     Datatype, Error, ErrorKind, Model, ModelMetadata, Request, Tensor, config, metrics, state, tensor,

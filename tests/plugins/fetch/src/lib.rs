@@ -1,6 +1,7 @@
-//! A model for tests: asks a server. `url` is asked, one after the other; `status`, `headers` (one a line) and `body` are
-//! of the last answer. The parameters `method`, `header` (`name: value`), `body` and `give_ms` say how it is asked.
-//! An error of the call is the model's own.
+//! A model for tests that calls HTTP servers. It calls each `url` in turn; `status`, `headers` (one
+//! per line) and `body` are from the last response. The parameters `method`, `header` (`name:
+//! value`), `body` and `give_ms` (the timeout) control the calls. An error of a call is returned
+//! unchanged.
 
 use hostler_plugin::{Datatype, Error, Model, ModelMetadata, Request, Tensor, http, tensor};
 use std::time::Duration;

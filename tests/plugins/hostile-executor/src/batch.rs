@@ -1,4 +1,4 @@
-//! What an executor can do wrong with a batch, by the parameter `batch` of its first request.
+//! Faults of an executor in a batch, selected by the parameter `batch` of the first request.
 
 use hostler_plugin::{Callable, Error, Request, Tensor, answer, models};
 
@@ -11,7 +11,7 @@ pub fn submit(requests: &[Request], inputs: &[Vec<Tensor>], model: &Callable) ->
     };
     let mut outcomes: Outcomes = inputs.iter().map(|inputs| model.call(inputs)).collect();
     match deed.as_deref() {
-        // `submit` does what `do` says.
+        // `submit` handles the parameter `do`.
         None => return Err(Error::unsupported("no batches")),
         Some("ok") => {}
         Some("short") => drop(outcomes.pop()),

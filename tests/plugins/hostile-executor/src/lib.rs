@@ -1,5 +1,5 @@
-//! An executor that misbehaves on request, to see that the host does not. The request's parameter `do`
-//! says how; without one it passes the call on.
+//! An executor that misbehaves on request, to test that the host withstands it. The request's
+//! parameter `do` selects the fault; without one, the call is passed on.
 
 mod batch;
 mod misdeed;

@@ -1,4 +1,4 @@
-//! What an executor can do wrong with one request, by name. Some of it never returns.
+//! Faults of an executor in one request, by name. Some of them never return.
 
 use hostler_plugin::bindings::executor::{callables, models as raw};
 use hostler_plugin::{
@@ -24,7 +24,7 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
             model.start(inputs)?;
             return Err(Error::failed("did not wait"));
         }
-        // Where the model is one that does not end.
+        // For a model that never ends.
         "forever" => drop(wait_any(&[&model.start(inputs)?], None)),
         "empty-wait" => drop(wait_any(&[], None)),
         "wait-twice" => return wait_twice(inputs, model),
@@ -75,13 +75,13 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
     model.call(inputs)
 }
 
-/// The parameter `count`.
+/// Returns the parameter `count`.
 fn count(request: &Request) -> Result<u64, Error> {
     let count = request.integer("count")?.unwrap_or(10_000);
     u64::try_from(count).map_err(|_| Error::invalid("parameters.count", "count is negative"))
 }
 
-/// Metrics with labels, each of them too much or wrong in its own way.
+/// Uses metrics with labels; each case exceeds a limit or is invalid in a different way.
 fn labels(request: &Request) -> Result<(), Error> {
     let gauge = |name: &str, labels: &[&str]| metrics::Gauge::new(name, "What it is.", labels);
     match request.text("what")?.unwrap_or_default().as_str() {
@@ -108,14 +108,14 @@ fn labels(request: &Request) -> Result<(), Error> {
     }
 }
 
-/// Computes for ever, without a call to the host that could stop it.
+/// Computes forever, without a host call that could stop it.
 fn spin() {
     for number in 0_u64.. {
         black_box(number);
     }
 }
 
-/// Calls that nobody waits for and nobody drops.
+/// Starts calls that are neither awaited nor dropped.
 fn leak(inputs: &[Tensor], model: &Callable, count: u64) -> Result<(), Error> {
     for _ in 0..count {
         forget(model.start(inputs)?);
@@ -123,14 +123,15 @@ fn leak(inputs: &[Tensor], model: &Callable, count: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// So many calls at once; the answer of the first, or the error of the first that was not admitted.
+/// Makes `count` concurrent calls. Returns the answer of the first, or the error of the first one
+/// that was not admitted.
 fn many(inputs: &[Tensor], model: &Callable, count: u64) -> Result<Vec<Tensor>, Error> {
     let started: Result<Vec<_>, _> = (0..count).map(|_| model.start(inputs)).collect();
     let mut answers = started?.into_iter().map(|call| call.wait());
     answers.next().unwrap_or_else(|| Err(Error::failed("no call was made")))
 }
 
-/// So many calls, one after the other, whose answers are all kept.
+/// Makes `count` calls one after the other, and keeps all answers.
 fn call_many(inputs: &[Tensor], model: &Callable, count: u64) -> Result<(), Error> {
     for _ in 0..count {
         forget(model.call(inputs)?);
@@ -138,7 +139,7 @@ fn call_many(inputs: &[Tensor], model: &Callable, count: u64) -> Result<(), Erro
     Ok(())
 }
 
-/// The outcome of a call is given once.
+/// Checks that the outcome of a call is returned once.
 fn wait_twice(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
     let call = model.start(inputs)?;
     wait_any(&[&call, &call], None);
@@ -149,7 +150,7 @@ fn wait_twice(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error>
     outcome.unwrap_or_else(|| Err(Error::failed("a call that has ended has no outcome")))
 }
 
-/// An answer that no model gave.
+/// Returns an answer that no model returned.
 fn inputs_as_outputs(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
     let outputs = model.call(inputs)?;
     Ok(outputs.iter().zip(inputs).map(|(output, input)| input.renamed(&output.name())).collect())
@@ -172,7 +173,7 @@ fn lock() -> std::sync::MutexGuard<'static, Option<Callable>> {
     KEPT.lock().expect("invariant: an instance has one thread")
 }
 
-/// Uses what an earlier request of the same instance has kept.
+/// Uses the callable that an earlier request of the same instance kept.
 fn kept(inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
     match &*lock() {
         Some(model) => model.call(inputs),
@@ -191,7 +192,7 @@ fn dropped(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keys of 16 KB each, which shall not be more than the state may hold.
+/// Sets keys of 16 KB each. They must not occupy more than the state's limit.
 fn fill_state(count: u64) -> Result<(), Error> {
     for number in 0..count {
         state::set(&format!("key {number}"), &[0; 16 << 10], None)?;

@@ -1,9 +1,10 @@
-//! A plugin that misbehaves on request, to see that the host does not. The request's parameter `do`
-//! says how; see `examples/hostile`. By default it does so in every call that the request makes into
-//! it; the parameter `at` (`preprocess`, `predict`, `postprocess`) chooses one.
+//! A plugin that misbehaves on request, to test that the host withstands it. The request's
+//! parameter `do` selects the fault; see `examples/hostile`. By default the fault occurs in every
+//! call that the request makes to the plugin; the parameter `at` (`preprocess`, `predict`,
+//! `postprocess`) selects one.
 //!
-//! It is a transformer and a model, and passes everything on when it behaves: any JSON goes through
-//! the model as one element of bytes and comes back as it was.
+//! It is a transformer and a model, and passes everything on when it does not misbehave: any JSON
+//! goes through the model as one element of bytes and is returned unchanged.
 
 mod misdeed;
 mod snoop;

@@ -1,17 +1,17 @@
-//! What a plugin can do wrong, by name. Some of it never returns.
+//! Faults of a plugin, by name. Some of them never return.
 
 use crate::snoop::snoop;
 use hostler_plugin::{Datatype, Error, ErrorKind, Request, Tensor, log, metrics, state, tensor};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// What a misdeed gives in place of the honest result. Each is for calls that can return its kind.
+/// The result of a fault that replaces the correct one, for calls that can return this type.
 pub enum Answer {
     Tensors(Vec<Tensor>),
     Json(String),
 }
 
-/// Does what the request asks for at this point of its way; None if that leaves the result as it is.
+/// Executes the fault that the request selects for this call; `None` if the result is unchanged.
 pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
     if request.text("at")?.is_some_and(|wanted| wanted != at) {
         return Ok(None);
@@ -41,7 +41,7 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
         "print-flood" => print_flood(whole(request, "count", FLOOD_LINES)?),
         "handles" => handles(whole(request, "count", 1_000_000)?)?,
         "hoard" => hoard(whole(request, "mb", 20)? as usize, whole(request, "count", 1)?)?,
-        // Done where there are tensors to keep.
+        // Handled where there are tensors to keep.
         "keep" | "remember" => {}
         "names" => names(whole(request, "mb", 8)? as usize)?,
         "big-note" => request.set_note(&vec![0; 2 << 20]),
@@ -56,7 +56,7 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
     Ok(None)
 }
 
-/// A parameter that is a whole number and not negative.
+/// Returns a parameter that is a whole number and not negative.
 fn whole(request: &Request, name: &str, default: u64) -> Result<u64, Error> {
     match request.integer(name)? {
         None => Ok(default),
@@ -65,7 +65,7 @@ fn whole(request: &Request, name: &str, default: u64) -> Result<u64, Error> {
     }
 }
 
-/// Computes, for a time or for ever, without a call to the host that could stop it.
+/// Computes, for a time or forever, without a host call that could stop it.
 fn spin(time: Option<Duration>) {
     let start = Instant::now();
     while time.is_none_or(|time| start.elapsed() < time) {
@@ -75,7 +75,7 @@ fn spin(time: Option<Duration>) {
     }
 }
 
-/// Computes until nobody waits for it any more, and looks often, as a long job should.
+/// Computes until the request has ended, and checks often, as a long computation should.
 fn polite(request: &Request) -> Error {
     loop {
         if request.cancelled() {
@@ -88,20 +88,20 @@ fn polite(request: &Request) -> Error {
     }
 }
 
-/// Takes memory until there is none; then the allocation fails and the instance aborts.
+/// Allocates until there is no memory left; then the allocation fails and the instance aborts.
 fn bomb() {
     loop {
         black_box(vec![1_u8; 1 << 20].leak());
     }
 }
 
-/// Ends the stack of the machine rather than that of the program, which lies in its memory.
+/// Exhausts the native stack rather than the program's own stack, which is in its linear memory.
 #[inline(never)]
 fn recurse(depth: u64) -> u64 {
     if depth == 0 { 0 } else { recurse(depth.wrapping_add(1)).wrapping_mul(3) ^ depth }
 }
 
-/// An answer of so many megabytes, of the kind that the call can return.
+/// Returns an answer of `mb` megabytes, of the type that the call can return.
 fn huge(at: &str, mb: usize) -> Result<Answer, Error> {
     if at == "postprocess" {
         let mut text = String::with_capacity((mb << 20) + 2);
@@ -110,13 +110,13 @@ fn huge(at: &str, mb: usize) -> Result<Answer, Error> {
         text.push('"');
         return Ok(Answer::Json(text));
     }
-    // The wire form of one element, made in place so that the memory is needed once.
+    // The encoding of one element, written in place so that the memory is needed only once.
     let mut data = vec![b'x'; 4 + (mb << 20)];
     data[..4].copy_from_slice(&((mb << 20) as u32).to_le_bytes());
     Ok(Answer::Tensors(vec![Tensor::create("data", Datatype::Bytes, &[1], &data)?]))
 }
 
-/// The host's own words about a tensor whose bytes do not fit its shape.
+/// Returns the host's error for a tensor whose bytes do not match its shape.
 fn bad_tensor() -> Error {
     match tensor::fp32("bad", &[2, 2], &[1.0, 2.0, 3.0]) {
         Ok(_) => Error::failed("the host took a tensor that is not one"),
@@ -124,7 +124,7 @@ fn bad_tensor() -> Error {
     }
 }
 
-/// Words that look like the host's own, and a terminal's red.
+/// Writes lines that look like the host's own, and the escape sequence for red.
 fn forge() {
     const LINES: &str = "honest\n2026-01-01T00:00:00Z ERROR forged\r\n\u{1b}[31mforged";
     log::info(LINES);
@@ -135,7 +135,7 @@ fn forge() {
 /// 100 MB.
 const FLOOD_LINES: u64 = 1 << 20;
 
-/// So many lines of 100 bytes through the log.
+/// Writes `lines` lines of 100 bytes to the log.
 fn log_flood(lines: u64) {
     let line = "a line of one hundred letters ".repeat(4)[..100].to_owned();
     for _ in 0..lines {
@@ -143,14 +143,14 @@ fn log_flood(lines: u64) {
     }
 }
 
-/// So many lines of 100 bytes through stdout.
+/// Writes `lines` lines of 100 bytes to stdout.
 fn print_flood(lines: u64) {
     for i in 0..lines {
         println!("line {i:010} {:83}", "of one hundred letters");
     }
 }
 
-/// Tensors that nobody drops.
+/// Creates tensors that are never dropped.
 fn handles(count: u64) -> Result<(), Error> {
     for _ in 0..count {
         std::mem::forget(tensor::uint8("leak", &[0], &[])?);
@@ -158,7 +158,8 @@ fn handles(count: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tensors of so many megabytes each that nobody drops; where the host takes no more of them, its own words.
+/// Creates tensors of `mb` megabytes that are never dropped. Returns the host's error when it
+/// refuses one.
 fn hoard(mb: usize, count: u64) -> Result<(), Error> {
     let data = vec![7; mb << 20];
     for _ in 0..count {
@@ -170,7 +171,8 @@ fn hoard(mb: usize, count: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps tensors beyond the call that they were given to: for ever, or in the plugin's state under the request's id.
+/// Keeps tensors beyond the call that received them: forever, or in the plugin's state under the
+/// request id.
 pub fn keep(request: &Request, at: &str, tensors: &[Tensor]) -> Result<(), Error> {
     if request.text("at")?.is_some_and(|wanted| wanted != at) {
         return Ok(());
@@ -185,7 +187,7 @@ pub fn keep(request: &Request, at: &str, tensors: &[Tensor]) -> Result<(), Error
     }
 }
 
-/// A tensor of no bytes under a hundred long names.
+/// Creates a tensor without bytes under a hundred long names.
 fn names(mb: usize) -> Result<(), Error> {
     let (tensor, name) = (tensor::uint8("", &[0], &[])?, "n".repeat(mb << 20));
     for _ in 0..100 {
@@ -194,7 +196,7 @@ fn names(mb: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// An error of each kind that the contract has.
+/// Returns an error of any kind in the contract.
 fn error(kind: &str) -> Result<Error, Error> {
     let kind = match kind {
         "invalid-input" => return Ok(Error::invalid("data.field", "an invalid input, as asked")),

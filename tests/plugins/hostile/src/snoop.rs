@@ -1,10 +1,12 @@
-//! Looks for what a plugin shall not have: environment, arguments, input, files, network. Says what it got.
+//! Tries to use what a plugin must not have: environment, arguments, input, files, network. Reports
+//! what it could use.
 
 use hostler_plugin::{Error, Request};
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 
-/// A JSON object of counts and of what worked. `address`, a parameter, is a listener to try.
+/// Returns a JSON object of counts and of what worked. The parameter `address` is a listener to
+/// try.
 pub fn snoop(request: &Request) -> Result<String, Error> {
     let address = request.text("address")?.unwrap_or_else(|| "127.0.0.1:80".into());
     let mut input = Vec::new();

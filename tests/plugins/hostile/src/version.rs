@@ -1,5 +1,6 @@
-//! A bad version of the plugin: what its configuration lets it do in every prediction, whoever asks.
-//! `fail_percent` fails this share of the calls, `slow_ms` makes each take as long.
+//! A bad version of the plugin: faults that its config enables in every prediction, for all
+//! requests. `fail_percent` fails this share of the calls, `slow_ms` is the time that each call
+//! takes.
 
 use hostler_plugin::{Error, Request, config};
 use std::collections::hash_map::RandomState;

@@ -1,4 +1,4 @@
-;; Can be instantiated, but traps when it is asked for its metadata, at load.
+;; Can be instantiated, but traps when the host calls `metadata` at load.
 (component
   (import "hostler:plugin/types@0.1.0" (instance $types
     (export "tensor" (type $tensor (sub resource)))
@@ -24,7 +24,7 @@
   (core module $code
     (import "host" "drop-request" (func $drop-request (param i32)))
     (memory (export "memory") 1)
-    ;; Memory is given out upwards and never taken back: an instance lives for one call.
+    ;; Memory is allocated upwards and never freed: an instance lives for one call.
     (global $free (mut i32) (i32.const 1024))
     (func (export "realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
       (global.set $free (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
@@ -36,7 +36,7 @@
     (data (i32.const 40) "x")
     (data (i32.const 48) "\ff\ff\ff\ff\ff\ff\ff\ff")
     (func (export "metadata") (result i32) (unreachable))
-    ;; The result at 64: ok (0 at 64), and the list of inputs as it came.
+    ;; The result at 64: ok (0 at 64), and the unchanged list of inputs.
     (func (export "predict") (param $request i32) (param $inputs i32) (param $count i32) (result i32)
       (call $drop-request (local.get $request))
       (i32.store (i32.const 68) (local.get $inputs))

@@ -1,4 +1,4 @@
-;; Imports what no host of plugins gives.
+;; Imports an interface that the host does not provide.
 (component
   (import "other:pkg/thing@1.0.0" (instance (export "run" (func))))
   (instance $model)

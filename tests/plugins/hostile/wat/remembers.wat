@@ -1,4 +1,5 @@
-;; Remembers calls where its instance is reused: it answers its input `x`, but every second time nothing.
+;; Differs between calls where its instance is reused: every second call returns no output instead
+;; of its input `x`.
 (component
   (import "hostler:plugin/types@0.1.0" (instance $types
     (export "tensor" (type $tensor (sub resource)))
@@ -24,7 +25,7 @@
   (core module $code
     (import "host" "drop-request" (func $drop-request (param i32)))
     (memory (export "memory") 1)
-    ;; Memory is given out upwards and never taken back: an instance lives for one call.
+    ;; Memory is allocated upwards and never freed.
     (global $free (mut i32) (i32.const 1024))
     (global $calls (mut i32) (i32.const 0))
     (func (export "realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
@@ -37,7 +38,7 @@
     (data (i32.const 40) "x")
     (data (i32.const 48) "\ff\ff\ff\ff\ff\ff\ff\ff")
     (func (export "metadata") (result i32) (i32.const 0))
-    ;; The result at 64: ok (0 at 64), and the list of inputs as it came.
+    ;; The result at 64: ok (0 at 64), and the list of inputs, which is empty in every second call.
     (func (export "predict") (param $request i32) (param $inputs i32) (param $count i32) (result i32)
       (call $drop-request (local.get $request))
       (i32.store (i32.const 68) (local.get $inputs))

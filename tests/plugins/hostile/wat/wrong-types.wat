@@ -1,4 +1,4 @@
-;; Has the role model by name, but its functions are not those of the contract.
+;; Exports the role `model` by name, but its functions are not those of the contract.
 (component
   (core module $code (func (export "answer") (result i32) (i32.const 42)))
   (core instance $code (instantiate $code))

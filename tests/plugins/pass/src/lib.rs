@@ -1,9 +1,9 @@
-//! The smallest executor: it passes every call on. What it adds to a request is what any custom executor
-//! costs.
+//! The smallest executor: it passes every call on. The time that it adds to a request is the
+//! minimum cost of a custom executor.
 
 use hostler_plugin::{Callable, Error, Executor, Request, Tensor};
 
-/// Calls of one batch that are under way at once.
+/// Concurrent calls of one batch.
 const AT_ONCE: usize = 16;
 
 struct Pass;

@@ -1,18 +1,20 @@
-//! A streaming model: answers each element of `IN` with a response of its own, after the element of `DELAY` at
-//! its place (milliseconds), and ends with a wait of `WAIT` milliseconds. No elements, no responses. The parameter
-//! `through` names a model like it, whose responses are passed on instead; that one sees the same parameters, so it
-//! passes on nothing itself if it is this one's twin under another name. With `take` it drops the call after so many
-//! responses, and waits for `WAIT`. The config key `offset` is added to each
-//! element.
+//! A streaming model: answers each element of `IN` with a response, after the element of `DELAY` at
+//! the same index (milliseconds), and ends with a wait of `WAIT` milliseconds. Without elements
+//! there are no responses. The parameter `through` names a similar model, whose responses are
+//! forwarded instead. That model receives the same parameters, so it forwards nothing itself if it
+//! is the same plugin under another name. With `take`, the call is dropped after this many
+//! responses, followed by a wait of `WAIT`. The config key `offset` is added to each element.
 //!
-//! The parameter `do` asks for what goes wrong elsewhere, at the element of the place `at` (0 without it):
-//! `fail`, `trap`, `spin`, `hang` (waits for nothing), `stay` (waits on after nobody waits any more), `flood` (sends
-//! without end), `tire` (is not ready for the next `asks` questions), `ready-trap` and `ready-spin` (what the next
-//! question gets).
+//! The parameter `do` requests a fault at the element with the index `at` (default 0): `fail`,
+//! `trap`, `spin`, `hang` (waits for nothing), `stay` (continues to wait after the request has
+//! ended), `flood` (sends without end), `tire` (is not ready for the next `asks` calls of `ready`),
+//! `ready-trap` and `ready-spin` (the effect of the next call of `ready`).
 //!
-//! More config keys: `leaf` makes it a model of `x` that gives it back as `y`, both `FP32 [-1]`, and with `keep` never drops an `x`, `single` makes it a model with exactly one response, `meter` makes it count itself, `unready` is
-//! for how many questions each instance is not ready, `good_starts` how many instances can be made before `initialize`
-//! fails, `finalize_ms` how long `finalize` waits.
+//! More config keys: `leaf` makes it a model that returns `x` as `y`, both `FP32 [-1]`; with `keep`
+//! it never drops an `x`. `single` makes it a model with exactly one response. `meter` makes it
+//! count itself. `unready` is the number of calls of `ready` for which each instance is not ready,
+//! `good_starts` the number of instances before `initialize` fails, `finalize_ms` the time that
+//! `finalize` waits.
 
 use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, model, sleep};
 use hostler_plugin::{Datatype, Error, Request, Tensor, config, metrics, state, tensor};
@@ -21,9 +23,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// How often the question whether it is ready still gets a no.
+/// How many calls of `ready` still return false.
 static UNREADY: AtomicU32 = AtomicU32::new(0);
-/// What the next question gets instead of an answer: 1 is a trap, 2 a loop.
+/// What `ready` does instead of returning: 1 traps, 2 loops.
 static READY_DEED: AtomicU32 = AtomicU32::new(0);
 
 struct Repeat;
@@ -91,7 +93,7 @@ impl StreamingModel for Repeat {
                 responses.send(outputs?).await?;
                 taken += 1;
             }
-            // Whatever the call still does is not wanted.
+            // Cancels the call; its remaining responses are not needed.
             drop(call);
             return if taken < take {
                 Ok(())
@@ -133,14 +135,15 @@ async fn pause(ms: u32) -> Result<(), Error> {
     }
 }
 
-/// Whether the config has it. It stays what it is for as long as the instance lives, so each key is asked for once.
+/// Returns whether the config has the key. It is constant during the life of an instance, so each
+/// key is read once.
 fn is_set(key: &'static str) -> bool {
     static KNOWN: Mutex<BTreeMap<&'static str, bool>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().expect("one thread");
     *known.entry(key).or_insert_with(|| matches!(config::get(key), Ok(Some(_))))
 }
 
-/// Counts where it is, if its config says so; in `execute` with a label that needs escaping.
+/// Counts the function, if the config says so; in `execute` with a label that needs escaping.
 fn meter(place: &str) -> Result<(), Error> {
     if !is_set("meter") {
         return Ok(());

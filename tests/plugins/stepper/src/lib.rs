@@ -1,22 +1,22 @@
-//! A step of a pipeline under test: `y` is the sum of its inputs, element by element, and the plugin's config says what
-//! else happens, in this order.
+//! A pipeline step for tests: `y` is the sum of its inputs, element by element. The plugin's config
+//! adds the following effects, in this order.
 //!
 //! | key | default | |
 //! |---|---|---|
 //! | `inputs` | `a` | names of its inputs, FP32[-1] each; those after the first may be shorter |
-//! | `optional` | none | those of them that a request may leave out |
+//! | `optional` | none | the inputs that a request may omit |
 //! | `sleep_ms` | 0 | time of a call |
-//! | `flaky` | 0 | so many calls with the same first element fail before one does not |
-//! | `fail_below`, `fail_kind` | none, `failed` | a call whose first element is below fails |
-//! | `omit_below` | none | `y` is left out if the first element is below |
+//! | `flaky` | 0 | this many calls with the same first element fail before one succeeds |
+//! | `fail_below`, `fail_kind` | none, `failed` | a call fails if its first element is below |
+//! | `omit_below` | none | `y` is omitted if the first element is below |
 //! | `add` | 0 | is added to each element |
-//! | `names` | none | a list of steps; the bits of the first element, as a whole number, choose those that are in `to` |
-//! | `numbers` | false | `to` has their places instead of their names |
+//! | `names` | none | a list of steps; the bits of the first element, as a whole number, select those in `to` |
+//! | `numbers` | false | `to` has their indices instead of their names |
 //! | `int32` | false | its tensors are INT32 instead |
-//! | `pass`, `first` | false | instead of all this, `y` is the first input as it is, or its first element |
+//! | `pass`, `first` | false | instead of all this, `y` is the unchanged first input, or its first element |
 //! | `param` | none | a request parameter, a number, that is added as well |
 //!
-//! It counts `calls` when they begin and `finished` when they end.
+//! It counts `calls` when they start and `finished` when they end.
 
 use hostler_plugin::{
     Datatype, Error, ErrorKind, Model, ModelMetadata, OptionalInputs, Request, Tensor, config, metrics,
@@ -35,7 +35,7 @@ impl OptionalInputs for Stepper {
     }
 }
 
-/// What it does instead of what the rest of its config says.
+/// The shortcut that replaces the effects of the other config keys.
 #[derive(Clone, Copy)]
 enum Short {
     No,
@@ -43,7 +43,7 @@ enum Short {
     First,
 }
 
-/// It stays what it is for as long as the instance lives, and costs no call of the host.
+/// Constant during the life of an instance, so it is read only once: later calls need no host call.
 static SHORT: OnceLock<Short> = OnceLock::new();
 
 fn short() -> Short {
