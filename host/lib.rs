@@ -52,7 +52,6 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod access_log;
-pub mod alarm;
 pub mod app;
 pub mod cancel;
 pub mod cli;
@@ -74,4 +73,5 @@ pub mod proto;
 pub mod router;
 pub mod server;
 pub mod shutdown;
+pub mod task_timer;
 mod wait_list;

@@ -7,8 +7,8 @@ use crate::access_log::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::executor::{Call, Priority};
 use crate::metrics::{Metrics, UNKNOWN};
+use crate::policy::guard_counters::CallOutcome;
 use crate::policy::settings::Limits;
-use crate::policy::tally::CallOutcome;
 use crate::policy::{
     Copy, InUse, KeptRequest, LivePolicy, Policy, Route, RouteQuery, SelectedPolicy, Shadow,
 };

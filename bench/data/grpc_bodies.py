@@ -1,4 +1,4 @@
-"""Writes the request bodies of `cargo xtask bench triton` that are not JSON: `grpc_bodies.py FOLDER`.
+"""Writes the non-JSON request bodies of `cargo xtask bench triton`: `grpc_bodies.py FOLDER`.
 
 Reads tensors from `triton-small.json` and `triton-bankchurn.json` in the folder, which are requests
 of the Open Inference Protocol. Writes for each NAME in `MODELS`: `NAME-bin.bin`, a binary request,

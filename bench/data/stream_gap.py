@@ -29,7 +29,7 @@ def stream(client, answers):
         if error is not None:
             raise error
         if result.as_numpy("value").tolist() != [expected]:
-            sys.exit(f"unexpected response {expected}: {result.get_response()}")
+            sys.exit(f"unexpected content of response {expected}: {result.get_response()}")
         times.append(at)
     steps = [(after - before) * 1e6 for before, after in zip(times, times[1:])]
     return steps[:1], steps[1:]

@@ -67,8 +67,7 @@ pub fn busy_percent() -> Result<f64> {
 fn cpu_times() -> Result<(u64, u64)> {
     let stat = fs::read_to_string("/proc/stat").attempting(|| "read /proc/stat".to_owned())?;
     let words = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
-    // user nice system idle iowait irq softirq steal; the later fields are contained in user and
-    // nice.
+    // user nice system idle iowait irq softirq steal; user and nice include the later fields.
     let ticks: Vec<u64> = words.take(8).map(|word| word.parse().unwrap_or(0)).collect();
     let all = ticks.iter().sum();
     let idle: u64 = ticks.iter().skip(3).take(2).sum();

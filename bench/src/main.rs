@@ -45,8 +45,7 @@ struct Plan {
     quick: bool,
     /// Another build of hostler to measure. `None` builds this repository's.
     hostler: Option<PathBuf>,
-    /// A comparison with and without a feature instead of FastAPI; with the argument that selected
-    /// it.
+    /// A comparison with and without a feature instead of FastAPI, and its argument.
     comparison: Option<(&'static str, compare::Comparison)>,
 }
 
@@ -68,8 +67,7 @@ enum Wire {
     Json,
     /// JSON followed by the bytes of the tensors.
     Binary,
-    /// A `ModelInfer` message after its length; `answer` is the length of a correct answer in
-    /// bytes.
+    /// A `ModelInfer` message after its length. `answer` is a correct answer's length in bytes.
     Grpc {
         answer: u64,
     },

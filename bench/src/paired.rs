@@ -69,8 +69,7 @@ mod tests {
 
     #[test]
     fn ranks_are_those_of_the_binomial_table() {
-        // The largest k with 2 P(X < k) <= 0.05, as in tables of the sign test; here counted from
-        // 0.
+        // The largest k with 2 P(X < k) <= 0.05, as in sign test tables; here counted from 0.
         let table = [
             (5, None),
             (6, Some(0)),
@@ -100,8 +99,8 @@ mod tests {
 
     #[test]
     fn the_interval_holds_the_true_median_as_often_as_it_says() {
-        // Skewed, as times are: the square of a uniform number, whose median is 1/4 (xorshift, a
-        // fixed seed).
+        // Skewed, as times are: the square of a uniform number (xorshift with a fixed seed), whose
+        // median is 1/4.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut uniform = || {
             state ^= state << 13;

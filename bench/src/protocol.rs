@@ -110,8 +110,7 @@ pub fn protocol(layout: &Layout, args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the body of a prediction that computes for about [`COMPUTE`] on an otherwise idle
-/// server.
+/// Returns the body of a prediction that computes for about [`COMPUTE`] if nothing else runs.
 fn calibrated(server: &Server) -> Result<Vec<u8>> {
     const SAMPLE: u64 = 20_000;
     let body = |rounds: u64| format!("{{\"model\": \"slow\", \"data\": {{\"n\": [{rounds}]}}}}").into_bytes();

@@ -110,8 +110,7 @@ pub fn hostler_named(
     Ok(server)
 }
 
-/// Starts `bench/floor/grpc.rs`, which costs the least that a gRPC server built like Hostler can
-/// cost.
+/// Starts `bench/floor/grpc.rs`: the minimum cost of a gRPC server that is built like Hostler.
 pub fn grpc_floor(binary: &Path, logs: &Path) -> Result<Server> {
     let mut command = bound_to_this_process(binary);
     let log = logs.join("grpc-floor.log");
@@ -186,8 +185,7 @@ impl Server {
         process.parts = children(process.child.id());
     }
 
-    /// Restarts the server if it has crashed and supports a restart. Returns whether it was
-    /// restarted.
+    /// Restarts the server if it has crashed and has a restart function. Returns whether it did.
     pub fn revive(&self, logs: &Path) -> Result<bool> {
         let Some(again) = &self.again else { return Ok(false) };
         if matches!(self.process.borrow_mut().child.try_wait(), Ok(None)) {

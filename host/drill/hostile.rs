@@ -3,7 +3,7 @@
 
 use super::client::{Client, Histogram};
 use super::copy::replace;
-use super::ground::{ExerciseResult, Fixture};
+use super::fixture::{ExerciseResult, Fixture};
 use super::report::Row;
 use crate::error::{Error, Result};
 use bytes::Bytes;

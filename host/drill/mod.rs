@@ -6,7 +6,7 @@
 
 mod client;
 mod copy;
-mod ground;
+mod fixture;
 mod host;
 mod hostile;
 mod load;
@@ -21,7 +21,7 @@ use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
 use copy::Copy;
-use ground::Fixture;
+use fixture::Fixture;
 use host::{Host, Usage};
 use report::{Report, Row, Verdict};
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Clients that leave, more clients than there is room for, and the end: SIGTERM while requests run.
 
-use super::ground::{ExerciseResult, Fixture};
+use super::fixture::{ExerciseResult, Fixture};
 use super::load::{Load, Until};
 use super::report::Row;
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! Swaps of everything that can be swapped, damage and its repair, rollbacks: each while requests run.
 
 use super::copy::{other_component, other_model, replace};
-use super::ground::{ExerciseResult, Fixture, Pace};
+use super::fixture::{ExerciseResult, Fixture, Pace};
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::policy::plan::{ExecutorKind, ExecutorPlan, SourcePlan};

@@ -5,12 +5,12 @@
 //! begin with a call to their model begin on a worker of the inner executor (`lend`). A call has its transformer
 //! run where its guest runs, since the inner executor takes tensors only.
 
-use super::below::{InlineHeuristic, InnerModel};
-use super::lend::{Completion, RunMode, WorkerLease};
-use super::places::{InFlight, InFlightGuard};
-use super::pool::{PoolMetrics, STREAM_BUFFER};
+use super::guest_task::{Completion, RunMode, WorkerLease};
+use super::in_flight::{InFlight, InFlightGuard};
+use super::inner_model::{InlineHeuristic, InnerModel};
 use super::target::ModelTarget;
 use super::threads::{Threads, some_at_once};
+use super::worker_pool::{PoolMetrics, STREAM_BUFFER};
 use super::{
     BoxFuture, Call, Callable, Executor, GuestTask, Sink, Source, Status, check_outputs, with_channels,
 };

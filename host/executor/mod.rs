@@ -4,51 +4,51 @@
 //! Overloaded. One worker runs preprocess, callable and postprocess of a call.
 
 mod batch;
-mod below;
 mod custom;
-mod dispatch;
 mod division;
-mod held;
+mod guest_task;
 mod idle;
-mod lend;
+mod in_flight;
+mod inner_model;
 mod load_limit;
 mod onnx;
 mod onnx_source;
 mod own_stack;
+mod parked;
 pub mod pipeline;
-mod places;
-mod pool;
 mod queue;
-mod refusal;
-mod room;
-mod running;
+mod run_error;
 mod runs;
 pub mod runtime;
 mod session;
-mod shared;
+mod state;
+mod streaming_model;
+mod strings;
 mod target;
-mod texts;
 mod thread_pool;
 mod threads;
 mod triton;
 pub mod unload;
 mod unsafe_ops;
+mod worker_context;
+mod worker_pool;
+mod worker_run;
 mod workers;
 
 pub use batch::Batching;
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};
-pub use lend::GuestTask;
+pub use guest_task::GuestTask;
 pub use load_limit::LoadLimit;
 pub use onnx::OnnxExecutor;
 pub use onnx_source::{ExternalFiles, OnnxSource};
 pub use pipeline::{PipelineExecutor, PipelineModel};
-pub use pool::PoolConfig;
 pub use runs::{Runs, RunsOfSize};
 pub use session::{Device, SessionConfig};
-pub use shared::SharedCallable;
+pub use streaming_model::SharedCallable;
 pub use target::ModelTarget;
 pub use thread_pool::{PluginCallable, ThreadPoolExecutor};
 pub use triton::{TlsFiles, TritonConfig, TritonExecutor};
+pub use worker_pool::PoolConfig;
 
 use crate::error::{Error, FaultOwner, Result};
 use crate::plugin::{Transformer, TransformerSession};
@@ -56,12 +56,12 @@ use crate::predict::{
     CallContext, Makers, Metadata, Payload, Response, Responses, Sender, Service, Tensor, channel,
     check_outputs, explain_check,
 };
-use pool::STREAM_BUFFER;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use worker_pool::STREAM_BUFFER;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

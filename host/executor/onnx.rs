@@ -1,7 +1,7 @@
 //! The `onnx` executor: workers that run ONNX models on its device.
 
-use super::pool::{PoolConfig, WorkerPool};
 use super::session::{OnnxModel, SessionConfig};
+use super::worker_pool::{PoolConfig, WorkerPool};
 use super::workers::Workers;
 use super::{BoxFuture, Call, Callable, Executor, GuestTask, Priority, Source, Status};
 use crate::error::{Error, Result};

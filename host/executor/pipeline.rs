@@ -26,10 +26,10 @@ pub use limits::{PipelineLimits, StepLimit};
 pub use metrics::{StepMetrics, StepOutcome};
 pub use model::{Binding, Bucket, Pick, PipelineModel, StepRoute, StepTarget};
 
-use super::lend::{Completion, RunMode, WorkerLease};
-use super::places::{CallContexts, InFlight, InFlightGuard};
-use super::pool::{PoolMetrics, STREAM_BUFFER};
+use super::guest_task::{Completion, RunMode, WorkerLease};
+use super::in_flight::{CallContexts, InFlight, InFlightGuard};
 use super::threads::{Threads, some_at_once};
+use super::worker_pool::{PoolMetrics, STREAM_BUFFER};
 use super::{
     BoxFuture, Call, Callable, Executor, GuestTask, PoolConfig, Priority, Sink, Source, Status, with_channels,
 };

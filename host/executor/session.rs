@@ -5,9 +5,9 @@
 
 use super::onnx_source::load_error;
 use super::own_stack::{AbandonedRun, OwnStack};
-use super::refusal::{Dimensions, run_error};
+use super::run_error::{Dimensions, run_error};
 use super::unsafe_ops::UnsafeOps;
-use super::{BoxFuture, Callable, OnnxSource, Sink, division, texts, unload};
+use super::{BoxFuture, Callable, OnnxSource, Sink, division, strings, unload};
 use crate::error::{Error, Result};
 use crate::predict::{
     CallContext, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count, format_shape,
@@ -424,7 +424,7 @@ fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
         Datatype::Fp32 => typed::<f32>(tensor),
         Datatype::Fp64 => typed::<f64>(tensor),
         Datatype::Bytes => {
-            let value = texts::value(tensor).map(Into::into);
+            let value = strings::value(tensor).map(Into::into);
             value.map_err(|error| {
                 Error::invalid(format!("input \"{}\": {error}", tensor.name())).field(tensor.name())
             })
@@ -457,7 +457,7 @@ fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tensor> {
         Datatype::Bytes => match value.dtype() {
             ValueType::Tensor { ty: TensorElementType::String, shape, .. } => {
                 let shape: Shape = shape.iter().copied().collect();
-                let (bytes, places) = texts::elements(value, element_count(&shape)?)
+                let (bytes, places) = strings::elements(value, element_count(&shape)?)
                     .map_err(|error| Error::failed(format!("output \"{}\": {error}", spec.name)))?;
                 let elements = places.windows(2).map(|place| &bytes[place[0]..place[1]]);
                 return Tensor::from_elements(spec.name.clone(), shape, elements);

@@ -1,7 +1,7 @@
 //! A model on its executor, as a plugin may call it.
 
-use super::held;
-use super::lend::{InlineCall, WorkerLease};
+use super::guest_task::{InlineCall, WorkerLease};
+use super::worker_context;
 use super::{Batching, Call, Callable, Executor, Priority, Runs};
 use crate::error::{Error, Result};
 use crate::predict::{CallContext, Outputs, Payload, Responses, Target, Tensor, check_inputs, explain_check};
@@ -44,13 +44,13 @@ impl Target for ModelTarget {
     fn call<'a>(&'a self, caller: &'a CallContext, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
         let (shared, waits) = (self.callable.shared().is_some(), self.callable.may_wait());
         if (shared || waits)
-            && let Some(lease) = held::owned_worker(self.executor.name(), shared)
+            && let Some(lease) = worker_context::owned_worker(self.executor.name(), shared)
         {
             return Box::pin(async move { self.begin_here(&lease, caller, inputs, until).await });
         }
         // What waits by itself, or with others, is for the executor.
         let runs_at_once = self.batching.is_none() && !waits && !shared;
-        match held::inline_lease(self.executor.name()).filter(|_| runs_at_once) {
+        match worker_context::inline_lease(self.executor.name()).filter(|_| runs_at_once) {
             Some(lease) => Box::pin(async move { self.run_here(&lease, caller, inputs, until).await }),
             None => Box::pin(async move {
                 let response = self.start(caller, inputs)?.one().await;
@@ -104,7 +104,7 @@ impl ModelTarget {
         context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
     ) -> std::result::Result<Result<Vec<Tensor>>, Vec<Tensor>> {
-        let lease = held::inline_lease(self.executor.name()).filter(|_| self.runs_at_once());
+        let lease = worker_context::inline_lease(self.executor.name()).filter(|_| self.runs_at_once());
         let Some(lease) = lease else { return Err(inputs) };
         let callable = Arc::clone(&self.callable);
         let call = InlineCall { context: Arc::clone(context), callable, inputs, runs: self.runs.clone() };

@@ -1,7 +1,7 @@
 //! The `thread-pool` executor: workers that run plugins, and ONNX models on the CPU.
 
-use super::pool::{PoolConfig, WorkerPool};
 use super::session::{Device, OnnxModel, SessionConfig};
+use super::worker_pool::{PoolConfig, WorkerPool};
 use super::workers::Workers;
 use super::{
     BoxFuture, Call, Callable, Executor, GuestTask, Priority, SharedCallable, Sink, Source, Status,

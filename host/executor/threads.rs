@@ -1,6 +1,6 @@
 //! Threads of an executor's own, for calls that wait: their guests take turns there.
 
-use super::pool::WORKER_NICE;
+use super::worker_pool::WORKER_NICE;
 use crate::error::{Error, Result};
 use crate::plugin::share_this_thread;
 use std::ops::Deref;

@@ -1,8 +1,8 @@
 //! The workers of an executor with a queue, and the room of those of its calls that wait: each call goes where it
 //! belongs.
 
-use super::pool::WorkerPool;
-use super::room::ParkedCalls;
+use super::parked::ParkedCalls;
+use super::worker_pool::WorkerPool;
 use super::{Call, GuestTask, Priority, Status};
 use crate::error::Result;
 use crate::predict::Responses;

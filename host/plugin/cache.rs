@@ -221,7 +221,7 @@ impl Hasher for HashInto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::inspect::Interface;
+    use crate::plugin::component_info::Interface;
 
     fn compiled(code: &[u8]) -> Compiled {
         let mut writer = CodeWriter::new(None);

@@ -8,7 +8,7 @@ pub mod child;
 pub(super) mod report;
 
 use super::artifact::{Code, CodeWriter};
-use super::inspect::Interface;
+use super::component_info::Interface;
 use crate::cancel::Cancel;
 use crate::config::CompileLimits;
 use crate::error::{Error, Result, is_transient};

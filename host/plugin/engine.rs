@@ -7,10 +7,10 @@
 use super::artifact::CodeWriter;
 use super::cache::{Cache, entry_name};
 use super::compiler::{Compiled, Compiler, Source};
-use super::inspect::Interface;
-use super::memory::PluginState;
-use super::state::StoreData;
-use super::undrained::DrainTimeouts;
+use super::component_info::Interface;
+use super::drain_timeouts::DrainTimeouts;
+use super::plugin_state::PluginState;
+use super::store_data::StoreData;
 use crate::config::EngineConfig;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;

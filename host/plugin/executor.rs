@@ -2,8 +2,8 @@
 
 use super::bindings::executor::{ExecutorPlugin, ExecutorPluginPre};
 use super::bindings::types;
-use super::instance::{Pool, RolePre, RunningInstance};
-use super::state::StoreData;
+use super::instance_pool::{Pool, RolePre, RunningInstance};
+use super::store_data::StoreData;
 use super::{in_plugin, push_inputs, take_tensors};
 use crate::error::{Error, Kind, Result};
 use crate::predict::{CallContext, Target, Tensor};

@@ -4,7 +4,7 @@
 //! Counted are whole allocations, each once: a tensor may be a small part of a request's body, which lives as long as
 //! the tensor does. The inputs of a call are the caller's, and count from the call's end, if the guest has kept them.
 
-use super::held::{InstanceRetained, PluginRetained};
+use super::retained::{InstanceRetained, PluginRetained};
 use crate::config::PluginLimits;
 use crate::error::Result;
 use crate::predict::{Allocation, Budget, Tensor};

@@ -1,7 +1,7 @@
 //! What plugins may call: tensors, the request, assets, configuration, logging.
 
 use super::bindings::{assets, logging, store, types};
-use super::state::StoreData;
+use super::store_data::StoreData;
 use crate::error::{Error, Kind};
 use crate::predict::{CallContext, Datatype, Origin, Parameter, Tensor};
 use bytes::Bytes;

@@ -6,33 +6,33 @@
 mod artifact;
 mod bindings;
 mod cache;
-mod calls;
 pub mod compiler;
-mod concurrent;
+mod component_info;
+mod drain_timeouts;
 mod engine;
 mod executor;
-mod handed;
 mod handles;
-mod held;
 mod host_calls;
-mod inspect;
-mod instance;
+mod host_errors;
+mod instance_pool;
+mod invocations;
 mod log;
-mod memory;
-mod numbers;
-mod optional;
+mod optional_inputs;
 mod outbound;
-mod state;
-mod undrained;
+mod plugin_metrics;
+mod plugin_state;
+mod retained;
+mod store_data;
+mod streaming;
 
-pub use concurrent::{EventLoopGuards, Permit, ReplicaStatus, StreamingModel};
+pub use component_info::{CONTRACT_VERSION, ComponentInfo, Role};
+pub use drain_timeouts::{DrainTimeout, DrainTimeouts};
 pub use engine::Engine;
 pub use executor::{GuestAnswer, PluginExecutor};
-pub use inspect::{CONTRACT_VERSION, ComponentInfo, Role};
-pub use instance::{share_this_thread, with_ticks};
-pub use numbers::PluginMetrics;
-pub use state::PluginSpec;
-pub use undrained::{DrainTimeout, DrainTimeouts};
+pub use instance_pool::{share_this_thread, with_ticks};
+pub use plugin_metrics::PluginMetrics;
+pub use store_data::PluginSpec;
+pub use streaming::{EventLoopGuards, Permit, ReplicaStatus, StreamingModel};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -40,10 +40,10 @@ use crate::metrics::Metrics;
 use crate::predict::{CallContext, JsonText, Metadata, Payload, Tensor, TensorSpec};
 use bindings::{model::ModelPlugin, transformer::TransformerPlugin, types};
 use compiler::Source;
-use instance::{InstanceMetrics, Pool, RolePre, RunningInstance};
-use state::StoreData;
+use instance_pool::{InstanceMetrics, Pool, RolePre, RunningInstance};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store_data::StoreData;
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
@@ -112,7 +112,7 @@ impl Plugin {
             ))));
         }
         not_a_component(wasm).map_or(Ok(()), Err).map_err(named)?;
-        let concurrent = inspect::is_concurrent(wasm);
+        let concurrent = component_info::is_concurrent(wasm);
         let source = Source { wasm, concurrent, limits: grant.limits.compile, cancel };
         let (component, interface) = engine.compile(&source, metrics).map_err(named)?;
         let anatomy = ComponentInfo::read(interface, concurrent).map_err(named)?;
@@ -153,7 +153,7 @@ impl Plugin {
         let (name, waits) = (Arc::clone(&self.grant.name), self.anatomy.may_wait());
         let mut metadata = Metadata::from(metadata);
         if self.anatomy.has_optional_inputs() {
-            optional::mark(&name, &mut metadata, self.optional_inputs(metrics).await?)?;
+            optional_inputs::mark(&name, &mut metadata, self.optional_inputs(metrics).await?)?;
         }
         Ok(PluginModel { pool, name, metadata, waits })
     }
@@ -193,7 +193,7 @@ impl Plugin {
         for _ in 0..rounds {
             let _ticking = self.engine.tick();
             let deadline = Instant::now() + self.grant.limits.timeout;
-            let mut store = instance::new_store(&self.engine, &self.grant, &context, deadline);
+            let mut store = instance_pool::new_store(&self.engine, &self.grant, &context, deadline);
             pre.instantiate_async(&mut store).await.map_err(failed)?;
         }
         Ok(started.elapsed() / rounds)

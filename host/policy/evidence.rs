@@ -4,7 +4,7 @@
 //! version answers brings nothing down. Replays run on what is kept ready for a rollback, are few at a
 //! time, wait for a worker that is free, and are counted in no metric of requests.
 
-use super::tally::{CallOutcome, GuardCounters, Pending};
+use super::guard_counters::{CallOutcome, GuardCounters, Pending};
 use super::{PolicyContent, Route};
 use crate::error::{Error, Kind};
 use crate::executor::{Call, Priority};

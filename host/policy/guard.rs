@@ -1,7 +1,7 @@
 //! Whether a new version is worse than the old one: numbers in, a reason or nothing out.
 
+use super::guard_counters::Counts;
 use super::rollout_settings::GuardSettings;
-use super::tally::Counts;
 use std::time::Duration;
 
 /// The share of calls whose latency is compared: steadier than the 99th percentile of few calls.

@@ -3,17 +3,17 @@
 //! The only place that knows concrete executors. Whatever an earlier policy has already is taken from
 //! there, by content: a reload costs what changed. Runs on loader threads; blocks.
 
+mod loaded_parts;
 mod onnx_source;
-mod parts;
 mod pipelines;
 
-pub(super) use self::parts::LoadedParts;
-use self::parts::{CallableKey, ExecutorKey, LoadedPlugin, ModelPlugin};
+pub(super) use self::loaded_parts::LoadedParts;
+use self::loaded_parts::{CallableKey, ExecutorKey, LoadedPlugin, ModelPlugin};
 use super::checks;
 use super::files::{File, Files};
+use super::guard_counters::GuardCounters;
 use super::plan::{ExecutorKind, ExecutorPlan, ModelName, ModelPlan, Plan, PluginPlan, SourcePlan, TlsPlan};
 use super::statistics::Statistics;
-use super::tally::GuardCounters;
 use super::usage::Usage;
 use super::{Model, PolicyContent, Route, RouteMetrics};
 use crate::error::{Error, Result, did_you_mean};

@@ -12,6 +12,7 @@ mod evidence;
 mod external_data;
 pub mod files;
 mod guard;
+pub mod guard_counters;
 mod last_good;
 mod load;
 pub mod manifest;
@@ -25,7 +26,6 @@ mod secret;
 pub mod settings;
 mod shadow;
 pub mod statistics;
-pub mod tally;
 mod usage;
 mod watch;
 
@@ -86,7 +86,7 @@ pub struct Route {
     pub labels: BTreeMap<Arc<str>, Arc<[String]>>,
     pub metrics: RouteMetrics,
     /// What the guard judges by.
-    pub tally: tally::GuardCounters,
+    pub tally: guard_counters::GuardCounters,
     /// While the guard judges it and can ask the version before.
     evidence: ArcSwapOption<evidence::Evidence>,
     pub statistics: Arc<statistics::Statistics>,

@@ -5,11 +5,11 @@
 
 use super::evidence::{Evidence, Replays};
 use super::guard::{self, QUANTILE, ms};
+use super::guard_counters::Counts;
 use super::plan::{ModelName, StickyBy};
 use super::record::{Judged, Progress, Record, RouteNumbers, seconds};
 use super::rollout_settings::{CanarySettings, GuardSettings};
 use super::shadow::Shadow;
-use super::tally::Counts;
 use super::{Policy, PolicyContent, Route, RouteQuery, sticky_hash};
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;

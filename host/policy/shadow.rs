@@ -4,10 +4,10 @@
 //! too many copies are under way, it is dropped and counted.
 
 use super::checks::difference;
+use super::guard_counters::CallOutcome;
 use super::plan::ModelName;
 use super::record::Compared;
 use super::rollout_settings::ShadowSettings;
-use super::tally::CallOutcome;
 use super::{PolicyContent, Route};
 use crate::error::{Error, Kind, Result};
 use crate::executor::{Call, Priority};

@@ -244,7 +244,7 @@ impl Responses {
         let Some(deadline) = self.context.deadline else {
             return self.receive().await;
         };
-        match crate::alarm::by(deadline, self.receive()).await {
+        match crate::task_timer::by(deadline, self.receive()).await {
             Some(item) => item,
             None => {
                 self.context.cancellation.expire();

@@ -1,9 +1,9 @@
 //! What all HTTP routes share: bodies, replies, request ids, error kind to status.
 
 use super::transfers::{Receiving, Transfers};
-use super::waker;
-use crate::alarm;
+use super::wake_gate;
 use crate::error::{Error, Kind, Result};
+use crate::task_timer;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -85,7 +85,7 @@ pub async fn read_body(mut body: Incoming, transfers: &Arc<Transfers>) -> Result
         return Err(too_large());
     }
     let read = collect(&mut body, max, transfers);
-    match alarm::within(limits.body_timeout, read).await {
+    match task_timer::within(limits.body_timeout, read).await {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
         Some(Err(Unread::Refused(error))) => {
@@ -131,7 +131,7 @@ async fn collect(body: &mut Incoming, max: usize, transfers: &Arc<Transfers>) ->
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let frame = receiving.unless_aborted(waker::next_frame(body)).await;
+        let frame = receiving.unless_aborted(wake_gate::next_frame(body)).await;
         let Some(frame) = frame.map_err(Unread::Refused)? else { break };
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
         if first.len() + rest.len() + data.len() > max {
@@ -159,8 +159,8 @@ async fn collect(body: &mut Incoming, max: usize, transfers: &Arc<Transfers>) ->
 async fn discard(mut body: Incoming, mut max: usize) {
     const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-    let discarded = alarm::within(DISCARD_TIMEOUT, async {
-        while let Some(Ok(frame)) = waker::next_frame(&mut body).await {
+    let discarded = task_timer::within(DISCARD_TIMEOUT, async {
+        while let Some(Ok(frame)) = wake_gate::next_frame(&mut body).await {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
             match max.checked_sub(bytes) {
                 Some(left) => max = left,

@@ -14,16 +14,16 @@ mod io;
 mod jobs;
 mod listener;
 pub mod oip;
-mod parts;
 pub mod plain;
 mod probes;
 mod request;
 mod stream;
+mod streaming_body;
 mod transfers;
-mod waker;
+mod wake_gate;
 
-use crate::alarm;
 use crate::policy::settings::Limits;
+use crate::task_timer;
 use connection::Connection;
 pub use connections::{Capacity, Pool};
 pub use cross_site::CrossSite;
@@ -72,7 +72,7 @@ pub struct Opened {
 
 impl<S: Service> Protocol for S {
     async fn connection(self: Arc<Self>, opened: Opened, stop: watch::Receiver<bool>) {
-        waker::listening(alarm::shared(connection(opened, self, stop))).await;
+        wake_gate::listening(task_timer::shared(connection(opened, self, stop))).await;
     }
 
     fn refuse(stream: &TcpStream, max_connections: usize) {
@@ -115,11 +115,11 @@ impl hyper::rt::Timer for Timer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(alarm::until(deadline))
+        Box::pin(task_timer::until(deadline))
     }
 }
 
-impl hyper::rt::Sleep for alarm::Until {}
+impl hyper::rt::Sleep for task_timer::Until {}
 
 async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch::Receiver<bool>) {
     let Opened { stream, connection: record, limits, refuses } = opened;

@@ -2,9 +2,9 @@
 //! once gives one. The protocols of others stream in forms of their own.
 
 use super::http::{self, Reply, ReplyContent};
-use super::parts::{self, Step};
 use super::plain::Public;
 use super::request;
+use super::streaming_body::{self, Step};
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
@@ -49,7 +49,7 @@ async fn begin(
 async fn first(mut stream: Stream) -> Reply {
     let form = stream.form;
     let content = match stream.next().await {
-        Some(Ok(part)) => parts::content(part, stream, Stream::step),
+        Some(Ok(part)) => streaming_body::content(part, stream, Stream::step),
         Some(Err(error)) => return refused(stream.journey, &error),
         None => {
             stream.journey.end(StatusCode::OK.as_u16(), None);

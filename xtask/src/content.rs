@@ -83,8 +83,8 @@ pub fn make_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).attempting(|| format!("create folder {}", path.display()))
 }
 
-/// A hidden folder in which content is created before it is moved to its destination beside it.
-/// Dropping it removes the folder unless [`Fresh::put_in_place`] was called.
+/// A hidden folder beside its destination, in which content is created before the folder is moved
+/// there. Dropping it removes the folder unless [`Fresh::put_in_place`] was called.
 pub struct Fresh {
     /// The folder to create the content in.
     pub path: PathBuf,

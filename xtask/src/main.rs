@@ -35,7 +35,8 @@ Downloads are kept in $HOSTLER_CACHE, else $XDG_CACHE_HOME/hostler, else ~/.cach
 
 fn main() -> ExitCode {
     // ONNX Runtime, in tests and in the benchmark's peers, sends usage data to its vendor unless
-    // this variable is set. SAFETY: no other thread runs yet.
+    // this variable is set.
+    // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let args: Vec<String> = std::env::args().skip(1).collect();
     match dispatch(&args) {

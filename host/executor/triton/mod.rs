@@ -12,9 +12,9 @@ mod onnx_file;
 mod status;
 mod wire;
 
-use super::places::{InFlight, InFlightGuard};
-use super::pool::{PoolMetrics, STREAM_BUFFER};
+use super::in_flight::{InFlight, InFlightGuard};
 use super::threads::{BATCH_AT_ONCE, Threads};
+use super::worker_pool::{PoolMetrics, STREAM_BUFFER};
 use super::{BoxFuture, Call, Callable, Executor, Sink, Source, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;

@@ -6,8 +6,8 @@
 //! kernel keeps. Whatever ends this process is told to the host's users by the parent (`super`).
 
 use super::report::{self, Report};
+use crate::plugin::component_info::Interface;
 use crate::plugin::engine::code_settings;
-use crate::plugin::inspect::Interface;
 use rustix::process::{Resource, Rlimit};
 use std::io::{Read, Write};
 use std::process::ExitCode;

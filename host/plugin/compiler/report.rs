@@ -1,6 +1,6 @@
 //! What the compiler process says, and the bounds of it: a length, a report in JSON, then the native code.
 
-use crate::plugin::inspect::Interface;
+use crate::plugin::component_info::Interface;
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ObjectSection};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use super::{HttpReply, HttpRequest};
 use crate::error::Error;
 use crate::plugin::bindings::{http, http_types, types};
-use crate::plugin::state::{PluginSpec, StoreData};
+use crate::plugin::store_data::{PluginSpec, StoreData};
 use std::sync::Arc;
 use std::time::Duration;
 

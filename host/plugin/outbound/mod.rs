@@ -5,10 +5,10 @@
 
 mod connect;
 mod host_calls;
-mod question;
+mod request;
 
 pub(super) use host_calls::nobody;
-pub(super) use question::HttpRequest;
+pub(super) use request::HttpRequest;
 
 use crate::config::outbound::OutboundLimits;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use connect::Connections;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::header::{HeaderName, HeaderValue};
-use question::CheckedRequest;
+use request::CheckedRequest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;

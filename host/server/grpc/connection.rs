@@ -1,8 +1,8 @@
 //! One HTTP/2 connection: its beginning, its bounds, its end.
 
 use super::GrpcCalls;
-use super::answered::CountedBody;
 use super::call::{Call, Spawner};
+use super::counted_body::CountedBody;
 use crate::server::connection::{Closing, Connection};
 use crate::server::{Opened, stopped};
 use hyper::service::service_fn;

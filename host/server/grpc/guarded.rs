@@ -1,9 +1,9 @@
 //! The body of a call that tonic reads: counted while it arrives, and with a deadline if it is one message.
 
 use super::status;
-use crate::alarm;
 use crate::error::{Error, Result};
 use crate::server::transfers::{Receiving, Transfers};
+use crate::task_timer;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
@@ -23,7 +23,7 @@ struct Single {
     receiving: Receiving<Arc<Transfers>>,
     come: usize,
     limit: Duration,
-    late: alarm::Until,
+    late: task_timer::Until,
 }
 
 impl Guarded {
@@ -31,7 +31,7 @@ impl Guarded {
         let single = || {
             let limit = transfers.limits().body_timeout;
             let (receiving, late) =
-                (Receiving::new(Arc::clone(transfers)), alarm::until(Instant::now() + limit));
+                (Receiving::new(Arc::clone(transfers)), task_timer::until(Instant::now() + limit));
             Single { receiving, come: 0, limit, late }
         };
         Guarded { body, single: is_single.then(single) }

@@ -3,11 +3,11 @@
 //! Calls go by their path to `infer`, which frames for itself, or to one of tonic's services. What an
 //! inference means is in `oip::infer`, which HTTP shares; TLS is left to what stands before the host.
 
-mod answered;
 mod call;
 mod connection;
 mod contents;
 mod control;
+mod counted_body;
 mod frame;
 mod guarded;
 mod health;

@@ -4,7 +4,7 @@ use super::{Grpc, control, metadata, status};
 use crate::error::{Error, Result};
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::*;
-use crate::server::oip::absent::no_region;
+use crate::server::oip::unsupported::no_region;
 use hyper::HeaderMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};

@@ -13,7 +13,7 @@ use crate::predict::{
 };
 use crate::router::RequestScope;
 use crate::server::http::{self, Reply, ReplyContent};
-use crate::server::parts::{self, Step};
+use crate::server::streaming_body::{self, Step};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
@@ -58,7 +58,7 @@ impl ModelRequest<'_> {
         };
         let (id, generation) = (Arc::clone(stream.scope().id()), stream.scope().generation());
         let content = match first {
-            Some(event) => parts::content(event, stream, next_event),
+            Some(event) => streaming_body::content(event, stream, next_event),
             None => {
                 stream.end(status);
                 ReplyContent::Empty

@@ -1,7 +1,6 @@
 //! The Open Inference Protocol over HTTP, with the extensions that Triton has: which path is what, and what the
 //! server and its models are. What an inference means is in `infer`, which other protocols share.
 
-pub(in crate::server) mod absent;
 mod binary;
 mod classification;
 pub(in crate::server) mod config;
@@ -12,6 +11,7 @@ pub(in crate::server) mod infer;
 mod inference;
 mod json;
 pub(in crate::server) mod statistics;
+pub(in crate::server) mod unsupported;
 
 use super::http::{self, Reply};
 use super::plain::Public;
@@ -83,7 +83,7 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             (*model, Some(*version), *action)
         }
         segments => {
-            return absent::answer(&parts.method, segments).unwrap_or_else(|| no_such_path(path));
+            return unsupported::answer(&parts.method, segments).unwrap_or_else(|| no_such_path(path));
         }
     };
     let asked = ModelRequest { public, headers: &parts.headers, model, version };

@@ -1,8 +1,8 @@
 //! Requests on their way in.
 
 use super::{Direction, Hold, Reason, SMALL_BYTES, Transfers};
-use crate::alarm;
 use crate::error::{Error, Result};
+use crate::task_timer;
 use bytes::Bytes;
 use std::borrow::Borrow;
 use std::future::poll_fn;
@@ -42,7 +42,7 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
     async fn wait_for_room(&mut self, bytes: usize, length: Option<usize>, mut refused: Error) -> Result<()> {
         let deadline = Instant::now() + ROOM_TIMEOUT;
         while Instant::now() < deadline {
-            self.unless_aborted(alarm::until(Instant::now() + ROOM_RETRY)).await?;
+            self.unless_aborted(task_timer::until(Instant::now() + ROOM_RETRY)).await?;
             // It waits for the host, not for its client.
             self.hold.iter().for_each(|hold| hold.transfer.moved(0));
             match self.try_hold(bytes, length) {

@@ -138,9 +138,9 @@ fn rust_artifact(layout: &Layout, name: &str) -> Result<PathBuf> {
     let candidates = [name.replace('-', "_"), name.to_owned()].map(|name| folder.join(name + ".wasm"));
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         let mend = format!(
-            "the Cargo.toml of {name} needs `[lib] crate-type = [\"cdylib\"]` and a package named as its folder"
+            "the package {name} needs `[lib] crate-type = [\"cdylib\"]` and the same name as its folder"
         );
-        Error::new(format!("cannot build plugin {name:?}: cargo created no {name}.wasm in {}", folder.display()), mend)
+        Error::new(format!("plugin {name:?}: cargo created no {name}.wasm in {}", folder.display()), mend)
     })
 }
 

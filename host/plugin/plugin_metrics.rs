@@ -1,7 +1,7 @@
 //! Metrics that a plugin counts itself: the interface `metrics`.
 
 use super::bindings::{metrics, types};
-use super::state::StoreData;
+use super::store_data::StoreData;
 use crate::error::{Error, Kind};
 use crate::metrics::{Change, Definition, Families, Family, FamilyKind, Metrics, Refusal};
 use prometheus::{GaugeVec, IntCounter, IntCounterVec};

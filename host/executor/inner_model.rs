@@ -1,6 +1,6 @@
 //! The model on the inner executor, as the guest of one call of a custom executor sees it.
 
-use super::lend::WorkerLease;
+use super::guest_task::WorkerLease;
 use super::target::ModelTarget;
 use crate::error::Result;
 use crate::predict::{CallContext, Outputs, Release, Responses, Target, Tensor};

@@ -1,14 +1,14 @@
 //! What a store holds for its guest: handles, limits, the call in progress, and WASI without authority.
 
-use super::calls::InvocationTable;
-use super::concurrent::CallRegistry;
 use super::engine::Engine;
-use super::handed::HostErrors;
 use super::handles::{Handles, Inputs};
-use super::held::PluginRetained;
+use super::host_errors::HostErrors;
+use super::invocations::InvocationTable;
 use super::log::{GuestOutput, LogBudget, Stream};
-use super::memory::PluginState;
-use super::numbers::PluginMetrics;
+use super::plugin_metrics::PluginMetrics;
+use super::plugin_state::PluginState;
+use super::retained::PluginRetained;
+use super::streaming::CallRegistry;
 use crate::config::PluginLimits;
 use crate::metrics::Metrics;
 use crate::predict::{CallContext, Tensor};

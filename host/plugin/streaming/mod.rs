@@ -4,32 +4,32 @@
 //! come to it through a queue that their permits bound; responses go straight to whoever waits. An instance that
 //! is lost is replaced by its thread at once. Which executor a call came through is not known here.
 
-mod desk;
-mod helm;
+mod active_call;
+mod call_registry;
+mod driver;
+mod event_loop;
+mod health;
 mod host_calls;
 mod http;
-mod in_flight;
-mod instance;
-mod models;
-mod standing;
-mod turns;
+mod model_calls;
+mod replica_thread;
 
-pub(super) use desk::CallRegistry;
+pub(super) use call_registry::CallRegistry;
+pub use health::ReplicaStatus;
 pub use host_calls::Sink;
-pub(super) use models::Limit;
-pub use models::{CallableHandle, Invocation};
-pub use standing::ReplicaStatus;
+pub(super) use model_calls::Limit;
+pub use model_calls::{CallableHandle, Invocation};
 
 use super::engine::Engine;
-use super::instance::InstanceMetrics;
-use super::state::{PluginSpec, StoreData};
+use super::instance_pool::InstanceMetrics;
+use super::store_data::{PluginSpec, StoreData};
 use crate::error::{Error, Kind, Result};
 use crate::predict::{CallContext, Metadata, Sender, Tensor};
 use crate::wait_list::WaitList;
-use helm::{EventLoop, EventLoopGuard};
-use instance::EventLoopEnd;
+use event_loop::{EventLoop, EventLoopGuard};
+use health::ReplicaHealth;
+use replica_thread::EventLoopEnd;
 use smallvec::SmallVec;
-use standing::ReplicaHealth;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,7 +164,7 @@ impl StreamingModel {
         for index in 0..grant.limits.shared.replicas {
             let replica = Arc::new(Replica { waiting: Arc::clone(&waiting), ..Replica::default() });
             let (tickets, queue) = tokio::sync::mpsc::unbounded_channel();
-            let ready = instance::spawn(&shared, &replica, index, queue)?;
+            let ready = replica_thread::spawn(&shared, &replica, index, queue)?;
             let announced = ready.await.unwrap_or_else(|_| Err(Error::failed("its thread ended")));
             metadata =
                 Some(announced.map_err(|error| {

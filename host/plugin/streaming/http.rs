@@ -3,7 +3,7 @@
 use super::host_calls::caller;
 use crate::plugin::bindings::{concurrent_http as http, http_types, types};
 use crate::plugin::outbound::nobody;
-use crate::plugin::state::StoreData;
+use crate::plugin::store_data::StoreData;
 use std::sync::Arc;
 use wasmtime::component::{Accessor, HasSelf};
 

@@ -5,8 +5,8 @@
 //! never more than there are places.
 
 use super::Status;
-use super::pool::PoolMetrics;
-use super::running::OVERDUE_AFTER;
+use super::worker_pool::PoolMetrics;
+use super::worker_run::OVERDUE_AFTER;
 use crate::error::{Error, Result};
 use crate::predict::CallContext;
 use crate::wait_list::WaitList;

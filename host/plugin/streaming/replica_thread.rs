@@ -1,16 +1,16 @@
 //! The life of a replica: its thread makes an instance, runs its event loop (`turns`), and makes another one when it
 //! is lost. Nothing here decides who is admitted.
 
-use super::desk::{CallRegistry, HOST};
-use super::helm::EventLoop;
-use super::turns::{Execute, Ready, poll_ready, run_calls};
+use super::call_registry::{CallRegistry, HOST};
+use super::driver::{Execute, Ready, poll_ready, run_calls};
+use super::event_loop::EventLoop;
 use super::{Replica, Shared, Ticket};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::concurrent::StreamingModelPlugin;
 use crate::plugin::engine::TICK;
-use crate::plugin::handed::guest_error;
-use crate::plugin::instance::describe_trap;
-use crate::plugin::state::StoreData;
+use crate::plugin::host_errors::guest_error;
+use crate::plugin::instance_pool::describe_trap;
+use crate::plugin::store_data::StoreData;
 use crate::plugin::tensor_specs;
 use crate::predict::Metadata;
 use std::pin::pin;

@@ -4,7 +4,7 @@
 //! bounded in bytes and forgotten in the order of their last use; counters are few and stay.
 
 use super::bindings::{state, types};
-use super::state::StoreData;
+use super::store_data::StoreData;
 use crate::error::{Error, Kind};
 use crate::predict::Tensor;
 use bytes::Bytes;

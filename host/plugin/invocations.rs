@@ -5,8 +5,8 @@
 //! that are still under way are cancelled. Handles of an earlier call lead nowhere.
 
 use super::bindings::{callables, models, types};
-use super::concurrent::Limit;
-use super::state::StoreData;
+use super::store_data::StoreData;
+use super::streaming::Limit;
 use crate::error::{Error, FaultOwner, Result};
 use crate::predict::{Budget, CallContext, Response, Responses, Target, Tensor};
 use std::future::{Future, poll_fn};

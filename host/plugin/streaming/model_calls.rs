@@ -2,12 +2,12 @@
 //!
 //! What is called belongs to the request that it was asked for and ends with it, whatever becomes of its handle.
 
+use super::active_call::ActiveCall;
 use super::host_calls::current;
-use super::in_flight::ActiveCall;
 use crate::error::{Error, Kind, Result};
 use crate::plugin::bindings::{concurrent_models as models, types};
-use crate::plugin::held::InstanceRetained;
-use crate::plugin::state::StoreData;
+use crate::plugin::retained::InstanceRetained;
+use crate::plugin::store_data::StoreData;
 use crate::predict::{Budget, Response, Responses, Target, Tensor};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

@@ -5,11 +5,11 @@
 //! plugins that call other models have their turns on the workers, and are here between them: as many as have room on
 //! the executor, so that the workers are always free for what is waited for.
 
-use super::held;
-use super::lend::{Completion, InlineCall, ParkTarget, Requeue, RunMode, WorkerLease};
-use super::places::InFlight;
-use super::pool::{STREAM_BUFFER, WorkerPool};
+use super::guest_task::{Completion, InlineCall, ParkTarget, Requeue, RunMode, WorkerLease};
+use super::in_flight::InFlight;
 use super::threads::{Threads, some_at_once};
+use super::worker_context;
+use super::worker_pool::{STREAM_BUFFER, WorkerPool};
 use super::{Call, GuestTask, Priority, Sink, with_channels};
 use crate::error::{Error, Result};
 use crate::plugin::Permit;
@@ -112,7 +112,7 @@ impl ParkedCalls {
         let back = Requeue { pool: Arc::clone(pool), waiting: Arc::clone(&self.waiting) };
         let home = ParkTarget { runtime: self.threads()?.handle().clone(), requeue: Some(back) };
         let lent = GuestTask::new(context, lease, RunMode::OwnWorker, Box::pin(work), home);
-        match held::current_worker(pool.name()) {
+        match worker_context::current_worker(pool.name()) {
             // The guest that calls waits for nothing else.
             Some(worker) => pool.run_here(lent, &worker),
             None => pool.submit_guest(order, lent).map_err(|_| pool.refusal())?,

@@ -1,8 +1,8 @@
 //! The interface `optional-inputs`: a model says which of its inputs a request may leave out.
 
 use super::bindings::optional_inputs::{OptionalInputsPlugin, OptionalInputsPluginPre};
-use super::instance::RolePre;
-use super::state::StoreData;
+use super::instance_pool::RolePre;
+use super::store_data::StoreData;
 use super::{Plugin, Role};
 use crate::error::{Error, Result, did_you_mean};
 use crate::metrics::Metrics;

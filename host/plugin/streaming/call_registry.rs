@@ -1,10 +1,10 @@
 //! The calls in flight in one instance: who waits for what, which guest task works for whom, and who has to
 //! hear of it when the instance is lost. Shared by the store, its host calls and the thread that runs it.
 
-use super::in_flight::ActiveCall;
+use super::active_call::ActiveCall;
 use crate::error::Error;
 use crate::plugin::bindings::types;
-use crate::plugin::handed::HostErrors;
+use crate::plugin::host_errors::HostErrors;
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};

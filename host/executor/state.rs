@@ -3,7 +3,7 @@
 
 use super::idle::Idle;
 use super::queue::{Job, Queue};
-use super::running::WorkerRun;
+use super::worker_run::WorkerRun;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 

@@ -1,12 +1,12 @@
 //! One call in flight in an instance: who waits for it, what it has answered, and what it holds until it ends.
 
-use super::models::RunningCall;
+use super::model_calls::RunningCall;
 use super::{Shared, Ticket};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::types;
-use crate::plugin::handed::HostErrors;
 use crate::plugin::handles::Inputs;
-use crate::plugin::held::InstanceRetained;
+use crate::plugin::host_errors::HostErrors;
+use crate::plugin::retained::InstanceRetained;
 use crate::predict::{
     Announced, Budget, CallContext, Metadata, Payload, Response, Sender, Service, Target, Tensor,
     check_outputs,

@@ -4,11 +4,11 @@
 //! made on. It fails when nobody waits for that request any more; and once the request was given up, it never
 //! returns, so that its guest stops where it is.
 
-use super::desk::CallerState;
-use super::in_flight::ActiveCall;
+use super::active_call::ActiveCall;
+use super::call_registry::CallerState;
 use crate::error::{Error, Result};
 use crate::plugin::bindings::{clock, sinks, types};
-use crate::plugin::state::StoreData;
+use crate::plugin::store_data::StoreData;
 use crate::predict::Tensor;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Plugins in the role `streaming-model`, as callables: their calls wait side by side in instances that they
 //! share, so they hold no worker of the executor.
 
-use super::pool::STREAM_BUFFER;
+use super::worker_pool::STREAM_BUFFER;
 use super::{BoxFuture, Callable, Sink};
 use crate::error::Result;
 use crate::plugin::{EventLoopGuards, Permit, StreamingModel};

@@ -2,7 +2,7 @@
 //! discarded after anything but a clean return.
 
 use super::engine::{Engine, Reclaim};
-use super::state::{OverBudget, PluginSpec, StoreData};
+use super::store_data::{OverBudget, PluginSpec, StoreData};
 use crate::error::{Error, Kind, Result};
 use crate::predict::CallContext;
 use std::cell::Cell;

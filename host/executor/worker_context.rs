@@ -1,6 +1,6 @@
 //! What a thread that is a worker does for a guest right now: whose worker it is, and what the guest may do there.
 
-use super::lend::WorkerLease;
+use super::guest_task::WorkerLease;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread::LocalKey;

@@ -7,10 +7,10 @@
 //! One of another executor goes home, to threads that are for waiting; one of this executor comes back to the queue of
 //! its workers once it is woken.
 
-use super::held;
-use super::places::{InFlight, InFlightGuard};
-use super::pool::WorkerPool;
-use super::shared::SharedCallable;
+use super::in_flight::{InFlight, InFlightGuard};
+use super::streaming_model::SharedCallable;
+use super::worker_context;
+use super::worker_pool::WorkerPool;
 use super::{Call, Callable, Executor, Runs, Sink};
 use crate::error::{Error, Result};
 use crate::plugin::with_ticks;
@@ -206,7 +206,7 @@ impl GuestTask {
 
     fn poll(&mut self, executor: &Arc<str>, waker: &Waker) -> Poll<Completion> {
         let mut poll = || self.work.as_mut().poll(&mut Task::from_waker(waker));
-        held::poll_as_guest(executor, &self.lease, || match self.mode {
+        worker_context::poll_as_guest(executor, &self.lease, || match self.mode {
             RunMode::OneCall => with_ticks(INLINE_TICKS, poll),
             RunMode::OwnWorker | RunMode::PipelineSteps => poll(),
         })
@@ -266,7 +266,7 @@ fn begin(
 ) -> Result<Responses> {
     let callable = Arc::clone(&call.callable);
     let helms = callable.shared().map(SharedCallable::helms);
-    let begun = held::begin_for_guest(executor, runtime, || target.submit(call));
+    let begun = worker_context::begin_for_guest(executor, runtime, || target.submit(call));
     if let Some(helms) = helms {
         helms.turn();
     }

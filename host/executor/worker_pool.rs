@@ -5,9 +5,9 @@
 //! starves nobody. Work that nobody waits for is never started.
 
 use super::batch::{Batch, BatchMetrics, Member};
-use super::dispatch::{State, WAKE_DELAY};
-use super::lend::PollOutcome;
+use super::guest_task::PollOutcome;
 use super::queue::{Admission, Job, Work};
+use super::state::{State, WAKE_DELAY};
 use super::{Call, GuestTask, Priority, Sink, Status, with_channels};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;

@@ -2,15 +2,15 @@
 //! the wait for the last calls at its end.
 
 use super::Ticket;
-use super::desk::{CallRegistry, HOST};
+use super::active_call::{ActiveCall, CallInputs};
+use super::call_registry::{CallRegistry, HOST};
 use super::host_calls::Sink;
-use super::in_flight::{ActiveCall, CallInputs};
-use super::instance::ReplicaThread;
+use super::replica_thread::ReplicaThread;
 use crate::error::Error;
 use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
 use crate::plugin::host_calls::Request;
-use crate::plugin::state::StoreData;
+use crate::plugin::store_data::StoreData;
 use crate::predict::{Metadata, Tensor};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
