@@ -396,7 +396,7 @@ fn announcement(policy: &Policy, manifest: &Path, addresses: &Addresses, took: D
 /// Whether the model that this request is for gives any number of responses.
 fn asks_for_stream(policy: &Policy, request: &[u8]) -> bool {
     let Ok(request) = serde_json::from_slice::<serde_json::Value>(request) else { return false };
-    let asked = policy.content.models().find(|(name, _)| request["model"] == ***name);
-    let mut versions = asked.into_iter().flat_map(|(_, model)| model.versions.values());
+    let request = policy.content.models().find(|(name, _)| request["model"] == ***name);
+    let mut versions = request.into_iter().flat_map(|(_, model)| model.versions.values());
     versions.any(|route| route.callable.metadata().streaming)
 }

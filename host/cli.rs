@@ -115,25 +115,25 @@ fn check_plugin(file: &Path) -> Result<bool> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let metrics = Metrics::new();
     let limits = PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() };
-    let grant = PluginSpec::new(name.into(), limits, &engine, &metrics);
-    let plugin = Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default())?;
-    let anatomy = plugin.info();
+    let spec = PluginSpec::new(name.into(), limits, &engine, &metrics);
+    let plugin = Plugin::load(&engine, spec, &wasm, &metrics, &Cancel::default())?;
+    let info = plugin.info();
     output::print(format_args!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm)));
     output::print(format_args!("contract: hostler:plugin@{CONTRACT_VERSION}"));
-    if anatomy.roles.is_empty() {
-        output::print(format_args!("roles: none; it exports {}", anatomy.exports.join(", ")));
+    if info.roles.is_empty() {
+        output::print(format_args!("roles: none; it exports {}", info.exports.join(", ")));
         output::print(format_args!(
             "a plugin exports hostler:plugin/transformer@{CONTRACT_VERSION}, …/model or …/executor,"
         ));
         output::print(format_args!("or hostler:concurrent/streaming-model@{CONTRACT_VERSION}"));
         return Ok(false);
     }
-    let roles: Vec<&str> = anatomy.roles.iter().map(|role: &Role| role.as_str()).collect();
+    let roles: Vec<&str> = info.roles.iter().map(|role: &Role| role.as_str()).collect();
     output::print(format_args!("roles: {}", roles.join(", ")));
     output::print("imports:");
-    anatomy.imports.iter().for_each(|import| output::print(format_args!("  {import}")));
+    info.imports.iter().for_each(|import| output::print(format_args!("  {import}")));
     // As loading a manifest does: links each role and asks it for its metadata.
-    for role in &anatomy.roles {
+    for role in &info.roles {
         match role {
             Role::Transformer => drop(runtime.block_on(plugin.transformer(&metrics))?),
             Role::Model => drop(runtime.block_on(plugin.model(&metrics))?),
@@ -225,9 +225,9 @@ pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<boo
         Text(String),
         Number(u64),
     }
-    let asked: Request = serde_json::from_slice(&text)
+    let request: Request = serde_json::from_slice(&text)
         .map_err(|error| Error::invalid(format!("{} is not a request: {error}", request.display())))?;
-    let version = asked.version.map(|version| match version {
+    let version = request.version.map(|version| match version {
         Version::Text(text) => text,
         Version::Number(number) => number.to_string(),
     });
@@ -235,15 +235,15 @@ pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<boo
     let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
     let Loaded { content, runtime } = Loaded::new(plan, &files)?;
     let caller = RouteQuery { request_id: "predict", header: &|_| None };
-    let route = Arc::clone(content.resolve(&asked.model, version.as_deref(), &caller)?);
-    let asked_time = asked.timeout_ms.map(|ms| Duration::from_millis(ms.get()));
+    let route = Arc::clone(content.resolve(&request.model, version.as_deref(), &caller)?);
+    let asked_time = request.timeout_ms.map(|ms| Duration::from_millis(ms.get()));
     let limits = &content.plan.settings.limits;
     let timeout = asked_time.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
-    let parameters = asked.parameters.unwrap_or_default();
+    let parameters = request.parameters.unwrap_or_default();
     let steps = shows_steps.then(Arc::<StepLog>::default);
     let result = runtime.block_on(route.sample(
         &content,
-        &asked.data,
+        &request.data,
         &parameters,
         timeout.min(limits.max_timeout),
         &Cancel::default(),

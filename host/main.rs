@@ -168,8 +168,8 @@ fn main() -> ExitCode {
         }
     }
     let outcome = match command.action {
-        Action::CompilePlugin(asked) => {
-            let CompilePlugin { bytes, concurrent, threads, cpu_s, memory_bytes, parent } = asked;
+        Action::CompilePlugin(request) => {
+            let CompilePlugin { bytes, concurrent, threads, cpu_s, memory_bytes, parent } = request;
             return compiler::child::run(&CompileTask {
                 bytes,
                 concurrent,

@@ -177,13 +177,13 @@ impl RequestScope {
     pub async fn predict(
         &mut self,
         route: &Arc<Route>,
-        ask: CallOptions,
+        options: CallOptions,
         input: Payload,
     ) -> Result<Response> {
         refuse_streaming(route)?;
         let timeout = self.router.timeout(route, None);
-        let copy = self.shadow.as_ref().and_then(|to| to.copy(route, &input, &ask.parameters, timeout));
-        let mut responses = self.submit(route, ask, input, Arc::clone(&self.id))?;
+        let copy = self.shadow.as_ref().and_then(|to| to.copy(route, &input, &options.parameters, timeout));
+        let mut responses = self.submit(route, options, input, Arc::clone(&self.id))?;
         let response = self.answer(route, &mut responses).await?;
         self.copy = copy.map(|copy| (copy, response.payload.clone()));
         Ok(response)
@@ -193,17 +193,17 @@ impl RequestScope {
     pub fn submit(
         &mut self,
         route: &Arc<Route>,
-        ask: CallOptions,
+        options: CallOptions,
         input: Payload,
         id: Arc<str>,
     ) -> Result<Responses> {
-        let call = self.call(route, ask, input, id);
+        let call = self.call(route, options, input, id);
         route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
     }
 
     /// Begins one call with 0..n responses. The journey ends with the stream, not with this.
-    pub fn stream(&mut self, route: &Arc<Route>, ask: CallOptions, input: Payload) -> Result<Responses> {
-        self.submit(route, ask, input, Arc::clone(&self.id))
+    pub fn stream(&mut self, route: &Arc<Route>, options: CallOptions, input: Payload) -> Result<Responses> {
+        self.submit(route, options, input, Arc::clone(&self.id))
     }
 
     /// The next response of a stream, none after the last.
@@ -238,9 +238,9 @@ impl RequestScope {
         self.batch = true;
         let named = |error: Error| error.model(route.name.to_string());
         let mut calls = Vec::with_capacity(items.len());
-        for (index, (ask, input)) in items.into_iter().enumerate() {
+        for (index, (options, input)) in items.into_iter().enumerate() {
             let id = format!("{}/{index}", self.id).into();
-            calls.push(self.call(route, ask, input, id));
+            calls.push(self.call(route, options, input, id));
         }
         let mut responses = BatchResponses(route.executor.submit_batch(calls).map_err(named)?);
         let mut answers = Vec::with_capacity(responses.0.len());
@@ -250,7 +250,7 @@ impl RequestScope {
             if let Ok(response) = &answer {
                 self.queue_wait = self.queue_wait.max(response.queue_wait);
                 self.service += response.service;
-                route.tally.record(CallOutcome::Ok(response.queue_wait + response.service.total()));
+                route.counters.record(CallOutcome::Ok(response.queue_wait + response.service.total()));
                 route.statistics.answered_item(response);
             }
             answers.push(answer);
@@ -275,11 +275,11 @@ impl RequestScope {
         error
     }
 
-    fn call(&mut self, route: &Arc<Route>, ask: CallOptions, input: Payload, id: Arc<str>) -> Call {
-        let timeout = self.router.timeout(route, ask.timeout);
-        self.is_shortened = ask.timeout.is_some() && timeout < self.router.timeout(route, None);
+    fn call(&mut self, route: &Arc<Route>, options: CallOptions, input: Payload, id: Arc<str>) -> Call {
+        let timeout = self.router.timeout(route, options.timeout);
+        self.is_shortened = options.timeout.is_some() && timeout < self.router.timeout(route, None);
         let deadline = self.started + timeout;
-        let kept = route.keep(&input, &ask.parameters, || self.router.timeout(route, None));
+        let kept = route.keep(&input, &options.parameters, || self.router.timeout(route, None));
         if kept.is_some() || self.batch {
             self.kept.push(kept);
         }
@@ -287,8 +287,8 @@ impl RequestScope {
         let mut context = CallContext::new(id, name, version, Some(deadline));
         context.trace.clone_from(&self.trace);
         context.headers = Arc::clone(&self.headers);
-        context.outputs = ask.outputs;
-        context.parameters = ask.parameters;
+        context.outputs = options.outputs;
+        context.parameters = options.parameters;
         context.models = Some(Arc::clone(&self.policy.content) as _);
         Call {
             context: Arc::new(context),
@@ -297,7 +297,7 @@ impl RequestScope {
             callable: Arc::clone(&route.callable),
             batching: route.batching,
             runs: Some(Arc::clone(&route.statistics.runs)),
-            order: Priority::New,
+            priority: Priority::New,
         }
     }
 
@@ -314,7 +314,7 @@ impl RequestScope {
     /// Counts the failure of a part of the request, such as one item of a batch.
     pub fn count_error(&self, error: &Error) {
         if let Some(route) = &self.route {
-            route.tally.record(CallOutcome::of(Some(error), Duration::ZERO));
+            route.counters.record(CallOutcome::of(Some(error), Duration::ZERO));
             route.statistics.failed(self.started.elapsed(), SystemTime::now());
         }
         self.log_error(error);
@@ -346,7 +346,7 @@ impl RequestScope {
             route.metrics.duration.observe(elapsed.as_secs_f64());
             if error.is_some() || !self.batch {
                 let took = self.queue_wait + self.service.total();
-                route.tally.record(CallOutcome::of(error, took));
+                route.counters.record(CallOutcome::of(error, took));
                 match error {
                     None => route.statistics.answered(elapsed, self.queue_wait, self.service, now),
                     Some(_) => route.statistics.failed(elapsed, now),
@@ -405,8 +405,8 @@ impl Drop for RequestScope {
 impl Router {
     /// The shortest of what the caller and the model say; the default if neither does. A caller cannot ask
     /// for more than the operator allows.
-    pub fn timeout(&self, route: &Route, asked: Option<Duration>) -> Duration {
-        let own = [asked, route.timeout].into_iter().flatten().min();
+    pub fn timeout(&self, route: &Route, requested: Option<Duration>) -> Duration {
+        let own = [requested, route.timeout].into_iter().flatten().min();
         own.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout)
     }
 }

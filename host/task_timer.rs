@@ -49,10 +49,10 @@ pub async fn shared<T>(task: impl Future<Output = T>) -> T {
     let mut task = pin!(task);
     let mut own: Option<Box<TaskTimer>> = None;
     poll_fn(|context| {
-        let alarm = own.take().filter(|alarm| alarm.waker.will_wake(context.waker()));
-        let alarm =
-            alarm.unwrap_or_else(|| Box::new(TaskTimer { waker: context.waker().clone(), timer: None }));
-        let lent = TimerScope { outer: TASK_TIMER.replace(Some(alarm)), own: &mut own };
+        let timer = own.take().filter(|timer| timer.waker.will_wake(context.waker()));
+        let timer =
+            timer.unwrap_or_else(|| Box::new(TaskTimer { waker: context.waker().clone(), timer: None }));
+        let lent = TimerScope { outer: TASK_TIMER.replace(Some(timer)), own: &mut own };
         let poll = task.as_mut().poll(context);
         drop(lent);
         poll
@@ -89,10 +89,10 @@ impl Future for Until {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline;
         if self.timer.is_none()
-            && let Some(mut alarm) = TASK_TIMER.take()
+            && let Some(mut timer) = TASK_TIMER.take()
         {
-            let poll = alarm.waker.will_wake(context.waker()).then(|| alarm.poll(deadline));
-            TASK_TIMER.set(Some(alarm));
+            let poll = timer.waker.will_wake(context.waker()).then(|| timer.poll(deadline));
+            TASK_TIMER.set(Some(timer));
             if let Some(poll) = poll {
                 return poll;
             }

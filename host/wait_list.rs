@@ -113,15 +113,15 @@ mod tests {
         let take = |free: Arc<AtomicUsize>| {
             move || free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |free| free.checked_sub(1)).ok()
         };
-        let (told, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let (ages, mut order) = tokio::sync::mpsc::unbounded_channel();
         let now = Instant::now();
         let tasks: Vec<_> = [3, 1, 2]
             .into_iter()
             .map(|age| {
-                let (list, told, take) = (Arc::clone(&list), told.clone(), take(Arc::clone(&free)));
+                let (list, ages, take) = (Arc::clone(&list), ages.clone(), take(Arc::clone(&free)));
                 tokio::spawn(async move {
                     list.wait(now + Duration::from_secs(age), take).await;
-                    told.send(age).unwrap();
+                    ages.send(age).unwrap();
                 })
             })
             .collect();

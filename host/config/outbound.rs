@@ -142,13 +142,13 @@ impl Allowed {
         })
     }
 
-    pub fn allows(&self, asked: &Origin) -> bool {
+    pub fn allows(&self, requested: &Origin) -> bool {
         match self {
-            Allowed::Only(origin) => origin == asked,
-            Allowed::Below(origin) => match (&origin.host, &asked.host) {
+            Allowed::Only(origin) => origin == requested,
+            Allowed::Below(origin) => match (&origin.host, &requested.host) {
                 (Host::Name(parent), Host::Name(name)) => {
                     let below = name.strip_suffix(parent.as_str()).is_some_and(|rest| rest.ends_with('.'));
-                    below && (origin.tls, origin.port) == (asked.tls, asked.port)
+                    below && (origin.tls, origin.port) == (requested.tls, requested.port)
                 }
                 _ => false,
             },

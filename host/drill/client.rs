@@ -50,14 +50,14 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str) -> Result<ClientAnswer, RequestError> {
-        self.ask(Method::GET, path, "drill", Bytes::new()).await
+        self.send(Method::GET, path, "drill", Bytes::new()).await
     }
 
     pub async fn post(&mut self, path: &str, id: &str, body: Bytes) -> Result<ClientAnswer, RequestError> {
-        self.ask(Method::POST, path, id, body).await
+        self.send(Method::POST, path, id, body).await
     }
 
-    async fn ask(
+    async fn send(
         &mut self,
         method: Method,
         path: &str,

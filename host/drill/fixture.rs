@@ -117,11 +117,11 @@ impl Fixture {
     async fn under_load(
         &mut self,
         name: &str,
-        deed: impl AsyncFnOnce(&mut Fixture, Instant) -> Result<ExerciseResult>,
+        result: impl AsyncFnOnce(&mut Fixture, Instant) -> Result<ExerciseResult>,
     ) -> Vec<Row> {
         let manifest = self.copy.manifest.clone();
         let load = Load::start(self.host.http, &self.samples, self.connections, Until::Stopped);
-        let done = deed(self, Instant::now() + self.time).await;
+        let done = result(self, Instant::now() + self.time).await;
         let restored = self.restore(manifest).await;
         let tally = load.stop().await;
         let settled = self.settled().await;
@@ -134,10 +134,10 @@ impl Fixture {
         }
         let (mut parts, mut errors) = (Vec::new(), Vec::new());
         match done {
-            Ok(deed) => {
-                row.done = deed.done;
-                deed.faults.into_iter().for_each(|fault| row.fault(fault));
-                parts = deed.parts;
+            Ok(result) => {
+                row.done = result.done;
+                result.faults.into_iter().for_each(|fault| row.fault(fault));
+                parts = result.parts;
             }
             Err(error) => errors.push(error),
         }
@@ -227,9 +227,9 @@ impl Fixture {
 }
 
 /// The load alone.
-async fn steady(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+async fn steady(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     tokio::time::sleep_until(until.into()).await;
-    Ok(ExerciseResult::done(ground.connections, "connections"))
+    Ok(ExerciseResult::done(fixture.connections, "connections"))
 }
 
 /// Calls and policies that are held now.
@@ -261,9 +261,9 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new(ground: &Fixture, until: Instant) -> Self {
+    pub fn new(fixture: &Fixture, until: Instant) -> Self {
         // There and back.
-        Pace { every: ground.between_swaps, next: Instant::now(), until, least: 2, done: 0 }
+        Pace { every: fixture.between_swaps, next: Instant::now(), until, least: 2, done: 0 }
     }
 
     pub fn at_least(mut self, turns: usize) -> Self {

@@ -60,17 +60,17 @@ const HOSTILE_CASES: [HostileCase; 9] = [
 const GUESTS: [(&str, &str, usize); 2] = [("drill-fresh", "fresh", 0), ("drill-reused", "reused", WORKERS)];
 
 /// Puts the guests into the copy's manifest.
-fn move_in(ground: &mut Fixture) -> Result<()> {
+fn move_in(fixture: &mut Fixture) -> Result<()> {
     let component = wat::parse_str(GUEST)
         .map_err(|error| Error::failed(format!("the hostile guest is no component: {error}")))?;
-    let file = ground.copy.manifest_path().with_file_name("drill-guest.wasm");
+    let file = fixture.copy.manifest_path().with_file_name("drill-guest.wasm");
     replace(&file, &component)?;
-    let executor = ground.copy.table(&["executors", EXECUTOR]);
+    let executor = fixture.copy.table(&["executors", EXECUTOR]);
     executor.insert("kind".into(), "thread-pool".into());
     executor.insert("workers".into(), (WORKERS as i64).into());
-    let memory_mb_max = (ground.plan.settings.engine.memory_bytes_max >> 20) as i64;
+    let memory_mb_max = (fixture.plan.settings.engine.memory_bytes_max >> 20) as i64;
     for (name, instances, _) in GUESTS {
-        let plugin = ground.copy.table(&["plugins", name]);
+        let plugin = fixture.copy.table(&["plugins", name]);
         plugin.insert("path".into(), file.display().to_string().into());
         plugin.insert("instances".into(), instances.into());
         for (key, value) in [
@@ -81,8 +81,8 @@ fn move_in(ground: &mut Fixture) -> Result<()> {
         ] {
             plugin.insert(key.into(), value.into());
         }
-        ground.copy.table(&["models", name]).insert("plugin".into(), name.into());
-        ground.copy.set_route(name, EXECUTOR);
+        fixture.copy.table(&["models", name]).insert("plugin".into(), name.into());
+        fixture.copy.set_route(name, EXECUTOR);
     }
     Ok(())
 }
@@ -98,16 +98,16 @@ struct CallCounts {
 
 /// Asks for every misdeed in turn from as many connections as there are workers, for the time of an exercise
 /// and at least twice each.
-pub async fn guests(ground: &mut Fixture, _until: Instant) -> Result<ExerciseResult> {
-    let before = ground.host.mark().await?;
-    move_in(ground)?;
-    ground.copy.write_manifest()?;
-    ground.go_live(&before).await?;
+pub async fn guests(fixture: &mut Fixture, _until: Instant) -> Result<ExerciseResult> {
+    let before = fixture.host.mark().await?;
+    move_in(fixture)?;
+    fixture.copy.write_manifest()?;
+    fixture.go_live(&before).await?;
     // Compiling them is not what is drilled.
-    let until = Instant::now() + ground.time;
+    let until = Instant::now() + fixture.time;
     let mut callers = JoinSet::new();
     for caller in 0..WORKERS {
-        callers.spawn(call_all(ground.host.http, caller, until));
+        callers.spawn(call_all(fixture.host.http, caller, until));
     }
     let mut all: BTreeMap<&'static str, CallCounts> = BTreeMap::new();
     while let Some(calls) = callers.join_next().await {
@@ -120,7 +120,7 @@ pub async fn guests(ground: &mut Fixture, _until: Instant) -> Result<ExerciseRes
             sum.faults.extend(calls.faults);
         }
     }
-    let mut deed = ExerciseResult::done(HOSTILE_CASES.len(), "kinds of harm");
+    let mut result = ExerciseResult::done(HOSTILE_CASES.len(), "kinds of harm");
     for misdeed in &HOSTILE_CASES {
         let calls = all.remove(misdeed.name).unwrap_or_default();
         let done = format!("{} calls, each {}", calls.count, misdeed.status);
@@ -129,14 +129,14 @@ pub async fn guests(ground: &mut Fixture, _until: Instant) -> Result<ExerciseRes
         row.failed = calls.failed;
         row.times(&calls.latencies);
         calls.faults.into_iter().for_each(|fault| row.fault(fault));
-        deed.parts.push(row);
+        result.parts.push(row);
     }
     for (name, _, allowed) in GUESTS {
-        if let Some(alive) = ground.instances_left(name, allowed).await? {
-            deed.faults.push(format!("plugin \"{name}\" still has {alive} instances"));
+        if let Some(alive) = fixture.instances_left(name, allowed).await? {
+            result.faults.push(format!("plugin \"{name}\" still has {alive} instances"));
         }
     }
-    Ok(deed)
+    Ok(result)
 }
 
 async fn call_all(http: SocketAddr, caller: usize, until: Instant) -> BTreeMap<&'static str, CallCounts> {

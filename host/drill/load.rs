@@ -59,9 +59,9 @@ impl LoadCounts {
     }
 
     fn tell(&mut self, kind: &str, fault: String) {
-        let told = self.faults.entry(kind.to_owned()).or_default();
-        if told.len() < FAULTS_SHOWN {
-            told.push(fault);
+        let faults = self.faults.entry(kind.to_owned()).or_default();
+        if faults.len() < FAULTS_SHOWN {
+            faults.push(fault);
         }
     }
 
@@ -101,7 +101,7 @@ impl Load {
         let mut tasks = JoinSet::new();
         for index in 0..connections {
             let (samples, stop, running) = (Arc::clone(samples), Arc::clone(&stop), Arc::clone(&running));
-            tasks.spawn(async move { ask(http, &samples, index, until, &stop, &running).await });
+            tasks.spawn(async move { send(http, &samples, index, until, &stop, &running).await });
         }
         Load { stop, running, tasks }
     }
@@ -134,7 +134,7 @@ impl Load {
     }
 }
 
-async fn ask(
+async fn send(
     http: SocketAddr,
     samples: &[Sample],
     index: usize,

@@ -90,21 +90,21 @@ async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
         )));
     }
     let connections = options.connections.clamp(1, plan.settings.limits.max_connections);
-    let mut ground = Fixture::new(plan, copy, host, samples, connections, options);
+    let mut fixture = Fixture::new(plan, copy, host, samples, connections, options);
     let mut exercises: Vec<Row> = Vec::new();
     let (mut before, mut after) = (None, Usage::default());
     for name in EXERCISES {
         if !options.only.is_empty() && !options.only.iter().any(|only| only == name) {
             continue;
         }
-        if let Some(status) = ground.host.ended() {
+        if let Some(status) = fixture.host.ended() {
             exercises.push(Row::skipped(name, format!("the host ended earlier, with {status}")));
             continue;
         }
         output::report(format_args!("drill: {name}"));
-        exercises.extend(ground.exercise(name).await);
-        if ground.host.ended().is_none() {
-            after = ground.host.usage();
+        exercises.extend(fixture.exercise(name).await);
+        if fixture.host.ended().is_none() {
+            after = fixture.host.usage();
             before.get_or_insert(after);
         }
     }

@@ -21,10 +21,10 @@ const OVERLOAD_CONNECTIONS: usize = 16;
 const END_SLACK: Duration = Duration::from_secs(10);
 
 /// Clients that send a request, whole or half, and leave without its answer.
-pub async fn disconnects(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+pub async fn disconnects(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let mut tasks = JoinSet::new();
     for index in 0..DISCONNECTS {
-        let (http, samples) = (ground.host.http, Arc::clone(&ground.samples));
+        let (http, samples) = (fixture.host.http, Arc::clone(&fixture.samples));
         tasks.spawn(async move {
             let mut left = 0;
             while left == 0 || Instant::now() < until {
@@ -59,41 +59,41 @@ async fn disconnect(http: SocketAddr, body: &[u8], number: usize) -> std::io::Re
 }
 
 /// One worker, no queue, many connections: 200 or 429 and nothing else, and afterwards all is as before.
-pub async fn overload(ground: &mut Fixture) -> Row {
+pub async fn overload(fixture: &mut Fixture) -> Row {
     let mut row = Row::new("overload", "");
-    let executor = ground.executors_in_use().swap_remove(0);
-    let connections = ground.connections.max(OVERLOAD_CONNECTIONS);
+    let executor = fixture.executors_in_use().swap_remove(0);
+    let connections = fixture.connections.max(OVERLOAD_CONNECTIONS);
     row.done = format!("{connections} clients of 1 worker");
-    if let Err(error) = overload_executor(ground, &executor, connections, &mut row).await {
+    if let Err(error) = overload_executor(fixture, &executor, connections, &mut row).await {
         row.broke(&error);
     }
     row
 }
 
 async fn overload_executor(
-    ground: &mut Fixture,
+    fixture: &mut Fixture,
     executor: &str,
     connections: usize,
     row: &mut Row,
 ) -> Result<()> {
-    let manifest = ground.copy.manifest.clone();
-    let table = ground.copy.table(&["executors", executor]);
+    let manifest = fixture.copy.manifest.clone();
+    let table = fixture.copy.table(&["executors", executor]);
     table.insert("workers".into(), 1.into());
     table.insert("queue".into(), 0.into());
-    let before = ground.host.mark().await?;
-    ground.copy.write_manifest()?;
-    ground.go_live(&before).await?;
-    let load = Load::start(ground.host.http, &ground.samples, connections, Until::Stopped);
-    tokio::time::sleep(ground.time).await;
+    let before = fixture.host.mark().await?;
+    fixture.copy.write_manifest()?;
+    fixture.go_live(&before).await?;
+    let load = Load::start(fixture.host.http, &fixture.samples, connections, Until::Stopped);
+    tokio::time::sleep(fixture.time).await;
     row.take(&load.stop().await, true);
-    row.faults.extend(ground.settled().await?);
+    row.faults.extend(fixture.settled().await?);
     if row.refused == 0 {
         row.remarks.push("never full: it answers faster than these clients ask".into());
     }
-    ground.restore(manifest).await?;
+    fixture.restore(manifest).await?;
     // Each sample once: nothing of it is left.
-    let load = Load::start(ground.host.http, &ground.samples, 1, Until::Stopped);
-    tokio::time::sleep(ground.time / 10).await;
+    let load = Load::start(fixture.host.http, &fixture.samples, 1, Until::Stopped);
+    tokio::time::sleep(fixture.time / 10).await;
     let after = load.stop().await;
     let bad = after.with_status(|status| status != 200) + after.lost + after.wrong;
     if bad > 0 || after.answers() == 0 {
@@ -103,29 +103,29 @@ async fn overload_executor(
 }
 
 /// SIGTERM while requests run: every request that the host has taken is answered, and it ends with code 0.
-pub async fn stop(ground: &mut Fixture) -> Row {
+pub async fn stop(fixture: &mut Fixture) -> Row {
     let mut row = Row::new("stop", "SIGTERM under load");
-    let load = Load::start(ground.host.http, &ground.samples, ground.connections, Until::HostGone);
+    let load = Load::start(fixture.host.http, &fixture.samples, fixture.connections, Until::HostGone);
     load.under_way().await;
-    tokio::time::sleep(ground.time / 2).await;
-    let settings = &ground.plan.settings;
+    tokio::time::sleep(fixture.time / 2).await;
+    let settings = &fixture.plan.settings;
     let limit = settings.drain_delay + settings.drain_timeout + END_SLACK;
     let started = Instant::now();
-    ground.host.terminate();
-    match ground.host.wait(limit).await {
+    fixture.host.terminate();
+    match fixture.host.wait(limit).await {
         Some(status) if status.code() == Some(0) => {
             row.remarks.push(format!("ended {} ms after the signal", started.elapsed().as_millis()));
         }
         Some(status) => row.fault(format!("it ended with {status}; expected exit code 0")),
         None => {
             row.fault(format!("it did not end within {} s", limit.as_secs()));
-            ground.host.end();
+            fixture.host.end();
         }
     }
     let tally = load.end().await;
-    row.take(&tally, ground.refusals_expected);
+    row.take(&tally, fixture.refusals_expected);
     let (taken, late): (Vec<_>, Vec<_>) =
-        tally.unanswered.iter().partition(|id| ground.host.has_answered(id));
+        tally.unanswered.iter().partition(|id| fixture.host.has_answered(id));
     if !taken.is_empty() {
         row.failed += taken.len() as u64;
         row.fault(format!("{} requests were taken and their answers never came", taken.len()));

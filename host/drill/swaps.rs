@@ -10,55 +10,55 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// Changes what cannot change an answer: by how many requests a queue is long. It replaces the executor.
-pub async fn manifest(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
-    let executors = ground.executors_in_use();
-    let mut pace = Pace::new(ground, until);
+pub async fn manifest(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+    let executors = fixture.executors_in_use();
+    let mut pace = Pace::new(fixture, until);
     while let Some(number) = pace.turn().await {
-        lengthen_queue(ground, &executors, number);
-        let before = ground.host.mark().await?;
-        ground.copy.write_manifest()?;
-        ground.go_live(&before).await?;
+        lengthen_queue(fixture, &executors, number);
+        let before = fixture.host.mark().await?;
+        fixture.copy.write_manifest()?;
+        fixture.go_live(&before).await?;
     }
     Ok(ExerciseResult::done(pace.done, "changes of a queue"))
 }
 
 /// Another length for one of the queues: never the one that it has.
-fn lengthen_queue(ground: &mut Fixture, executors: &[String], number: usize) {
+fn lengthen_queue(fixture: &mut Fixture, executors: &[String], number: usize) {
     let executor = &executors[number % executors.len()];
     let round = number / executors.len();
-    let queue = ground.queue(executor).min((1 << 20) - 2) + 1 + round % 2;
-    ground.copy.table(&["executors", executor]).insert("queue".into(), (queue as i64).into());
+    let queue = fixture.queue(executor).min((1 << 20) - 2) + 1 + round % 2;
+    fixture.copy.table(&["executors", executor]).insert("queue".into(), (queue as i64).into());
 }
 
 /// Each content is one that no cache knows, so each swap compiles.
-pub async fn plugins(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
-    let files = ground.copy.plugins.clone();
-    swap_files(ground, until, &files, other_component)
+pub async fn plugins(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+    let files = fixture.copy.plugins.clone();
+    swap_files(fixture, until, &files, other_component)
         .await
         .map(|done| ExerciseResult::done(done, "plugins replaced"))
 }
 
-pub async fn models(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
-    let files = ground.copy.models.clone();
-    swap_files(ground, until, &files, other_model)
+pub async fn models(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+    let files = fixture.copy.models.clone();
+    swap_files(fixture, until, &files, other_model)
         .await
         .map(|done| ExerciseResult::done(done, "models replaced"))
 }
 
 async fn swap_files(
-    ground: &mut Fixture,
+    fixture: &mut Fixture,
     until: Instant,
     files: &[(String, PathBuf)],
     other: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<usize> {
     let originals = files.iter().map(|(_, file)| read(file)).collect::<Result<Vec<_>>>()?;
-    let mut pace = Pace::new(ground, until).at_least(files.len());
+    let mut pace = Pace::new(fixture, until).at_least(files.len());
     while let Some(number) = pace.turn().await {
         let index = number % files.len();
         let (name, file) = &files[index];
-        let before = ground.host.mark().await?;
-        ground.copy.swap(file, &other(&originals[index]))?;
-        ground.go_live(&before).await.map_err(|error| error.context(name))?;
+        let before = fixture.host.mark().await?;
+        fixture.copy.swap(file, &other(&originals[index]))?;
+        fixture.go_live(&before).await.map_err(|error| error.context(name))?;
     }
     Ok(pace.done)
 }
@@ -71,8 +71,8 @@ pub(super) fn read(file: &std::path::Path) -> Result<Vec<u8>> {
 }
 
 /// Models with the executors that can take them and compute the same there, their own first.
-pub fn movable(ground: &Fixture) -> Vec<(String, Vec<String>)> {
-    let plan = &ground.plan;
+pub fn movable(fixture: &Fixture) -> Vec<(String, Vec<String>)> {
+    let plan = &fixture.plan;
     let homes = |(name, model): (&_, &crate::policy::plan::ModelPlan)| {
         let own = plan.base(&model.executor).1.sessions();
         let others = plan.executors.iter().filter(|(other, executor)| {
@@ -99,17 +99,17 @@ pub fn movable(ground: &Fixture) -> Vec<(String, Vec<String>)> {
     plan.models.iter().filter_map(homes).collect()
 }
 
-pub async fn moves(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
-    let models = movable(ground);
-    let mut pace = Pace::new(ground, until).at_least(models.len());
+pub async fn moves(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+    let models = movable(fixture);
+    let mut pace = Pace::new(fixture, until).at_least(models.len());
     while let Some(number) = pace.turn().await {
         let (model, homes) = &models[number % models.len()];
         // Away from its own executor first, later back.
         let executor = &homes[(number / models.len() + 1) % homes.len()];
-        let before = ground.host.mark().await?;
-        ground.copy.set_route(model, executor);
-        ground.copy.write_manifest()?;
-        let moved = ground.go_live(&before).await;
+        let before = fixture.host.mark().await?;
+        fixture.copy.set_route(model, executor);
+        fixture.copy.write_manifest()?;
+        let moved = fixture.go_live(&before).await;
         moved.map_err(|error| error.context(format!("model \"{model}\" to executor \"{executor}\"")))?;
     }
     Ok(ExerciseResult::done(pace.done, "moves to another executor"))
@@ -124,9 +124,9 @@ struct Damage {
 }
 
 /// Half a plugin, an empty model, a manifest with a fault: refused with a reason, and mended.
-pub async fn damage(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+pub async fn damage(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let mut damages = Vec::new();
-    for (name, file) in &ground.copy.plugins {
+    for (name, file) in &fixture.copy.plugins {
         let good = read(file)?;
         let bad = good[..good.len() / 2].to_vec();
         damages.push(Damage {
@@ -136,41 +136,41 @@ pub async fn damage(ground: &mut Fixture, until: Instant) -> Result<ExerciseResu
             bad,
         });
     }
-    for (name, file) in &ground.copy.models {
+    for (name, file) in &fixture.copy.models {
         let (what, bad) = (format!("an empty file as the model \"{name}\""), Vec::new());
         damages.push(Damage { what, file: file.clone(), good: read(file)?, bad });
     }
-    let file = ground.copy.manifest_path();
+    let file = fixture.copy.manifest_path();
     let good = read(&file)?;
     let bad = [&good[..], b"\n[drill-fault]\n"].concat();
     damages.push(Damage { what: "a manifest with an unknown table".into(), file, good, bad });
 
-    let mut pace = Pace::new(ground, until).at_least(damages.len());
+    let mut pace = Pace::new(fixture, until).at_least(damages.len());
     while let Some(number) = pace.turn().await {
         let damage = &damages[number % damages.len()];
-        let before = ground.host.mark().await?;
+        let before = fixture.host.mark().await?;
         replace(&damage.file, &damage.bad)?;
-        let refused = ground.host.refused_after(&before).await;
+        let refused = fixture.host.refused_after(&before).await;
         // Mended in any case: what comes next is not to blame.
         replace(&damage.file, &damage.good)?;
         refused.map_err(|error| error.context(&damage.what))?;
-        ground.host.mended().await.map_err(|error| error.context(&damage.what))?;
+        fixture.host.mended().await.map_err(|error| error.context(&damage.what))?;
     }
     Ok(ExerciseResult::done(pace.done, "damaged files, each mended"))
 }
 
 /// Back to the policy before, and on with the next change.
-pub async fn rollback(ground: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
-    let executors = ground.executors_in_use();
-    let mut pace = Pace::new(ground, until);
+pub async fn rollback(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
+    let executors = fixture.executors_in_use();
+    let mut pace = Pace::new(fixture, until);
     while let Some(number) = pace.turn().await {
-        let old = ground.host.mark().await?;
-        lengthen_queue(ground, &executors, number);
-        ground.copy.write_manifest()?;
-        ground.go_live(&old).await?;
-        let new = ground.host.mark().await?;
-        let (status, record) = ground.host.rollback().await?;
-        let back = ground.host.mark().await?;
+        let old = fixture.host.mark().await?;
+        lengthen_queue(fixture, &executors, number);
+        fixture.copy.write_manifest()?;
+        fixture.go_live(&old).await?;
+        let new = fixture.host.mark().await?;
+        let (status, record) = fixture.host.rollback().await?;
+        let back = fixture.host.mark().await?;
         if status != 200 || record["outcome"] != "rolled_back" {
             return Err(Error::failed(format!(
                 "a rollback was answered with {status} {}",

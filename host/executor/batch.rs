@@ -112,7 +112,7 @@ impl Member {
 
     /// Whether its answer is what the model gave.
     fn is_plain(&self) -> bool {
-        self.sink.as_ref().is_none_or(|sink| sink.visit.is_none())
+        self.sink.as_ref().is_none_or(|sink| sink.session.is_none())
     }
 
     fn fits(&self, other: &Member, reads_request: bool) -> bool {
@@ -175,11 +175,11 @@ impl Batch<'_> {
             let (Some(sink), Some(input)) = (&mut member.sink, member.input.take()) else { continue };
             match sink.preprocess(input, &*self.callable).await {
                 Ok(inputs) => {
-                    if let Some(visit) = &mut sink.visit {
-                        if kept < visit.reusable_max(self.workers) {
+                    if let Some(session) = &mut sink.session {
+                        if kept < session.reusable_max(self.workers) {
                             kept += 1
                         } else {
-                            visit.release_instance()
+                            session.release_instance()
                         }
                     }
                     member.rows = common_rows(&inputs, self.callable.metadata());
@@ -198,8 +198,8 @@ impl Batch<'_> {
             let rows = member.rows.unwrap_or(0);
             let open = groups.iter_mut().find(|group| {
                 let first = &self.members[group.places[0]];
-                let room = group.rows + rows <= self.rows_max;
-                room && member.rows.is_some() && first.rows.is_some() && first.fits(member, reads_request)
+                let parked = group.rows + rows <= self.rows_max;
+                parked && member.rows.is_some() && first.rows.is_some() && first.fits(member, reads_request)
             });
             match open {
                 Some(group) => {
@@ -306,7 +306,7 @@ impl Batch<'_> {
         let member = &mut self.members[place];
         let Some(sink) = &mut member.sink else { return Ok(None) };
         member.context.check_at(answering)?;
-        let now = if sink.visit.is_some() { Instant::now() } else { answering };
+        let now = if sink.session.is_some() { Instant::now() } else { answering };
         sink.respond_at(now, outputs).await.map(Some)
     }
 

@@ -60,10 +60,10 @@ struct Shared {
     config: CustomConfig,
     plugin: Arc<PluginExecutor>,
     inner: Arc<dyn Executor>,
-    places: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
     /// The guest has said that it takes no batches.
     one_by_one: AtomicBool,
-    habit: InlineHeuristic,
+    inline_heuristic: InlineHeuristic,
     metrics: PoolMetrics,
     fallbacks: prometheus::IntCounter,
     threads: Threads,
@@ -86,9 +86,9 @@ impl CustomExecutor {
             config,
             plugin,
             inner,
-            places: InFlight::bounded(name.into(), config.workers, &pool),
+            in_flight: InFlight::bounded(name.into(), config.workers, &pool),
             one_by_one: AtomicBool::new(false),
-            habit: InlineHeuristic::default(),
+            inline_heuristic: InlineHeuristic::default(),
             metrics: pool,
             fallbacks: metrics.executor_fallbacks.with_label_values(&[name]),
             threads,
@@ -121,20 +121,20 @@ impl Executor for CustomExecutor {
     }
 
     fn submit(&self, call: Call) -> Result<Responses> {
-        let place = self.shared.places.take(smallvec![Arc::clone(&call.context)])?;
-        Ok(self.begin(call, place))
+        let guard = self.shared.in_flight.take(smallvec![Arc::clone(&call.context)])?;
+        Ok(self.begin(call, guard))
     }
 
-    fn submit_begun(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
+    fn submit_started(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
         Box::pin(async move {
-            let place = self.shared.places.take_begun(Arc::clone(&call.context), since).await;
-            Ok(self.begin(call, place))
+            let guard = self.shared.in_flight.take_started(Arc::clone(&call.context), since).await;
+            Ok(self.begin(call, guard))
         })
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         let contexts = calls.iter().map(|call| Arc::clone(&call.context)).collect();
-        let place = self.shared.places.take(contexts)?;
+        let guard = self.shared.in_flight.take(contexts)?;
         let (calls, responses) = with_channels(calls);
         let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
         self.shared.threads.spawn(async move {
@@ -145,7 +145,7 @@ impl Executor for CustomExecutor {
                 let sink = Sink::new(sender, &call, queue_wait, now);
                 (call, sink)
             });
-            shared.run_batch(items.collect(), place).await;
+            shared.run_batch(items.collect(), guard).await;
         });
         Ok(responses)
     }
@@ -156,37 +156,39 @@ impl Executor for CustomExecutor {
     }
 
     fn status(&self) -> Status {
-        self.shared.places.status()
+        self.shared.in_flight.status()
     }
 
     fn running(&self) -> Vec<String> {
-        self.shared.places.running()
+        self.shared.in_flight.running()
     }
 }
 
 impl CustomExecutor {
     /// Begins an admitted call.
-    fn begin(&self, call: Call, place: InFlightGuard) -> Responses {
+    fn begin(&self, call: Call, guard: InFlightGuard) -> Responses {
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let admitted = Instant::now();
-        let lends =
-            call.batching.is_none() && call.callable.holds_thread() && self.shared.habit.runs_inline();
+        let lends = call.batching.is_none()
+            && call.callable.holds_thread()
+            && self.shared.inline_heuristic.runs_inline();
         let lease = lends.then(Arc::<WorkerLease>::default);
-        let (lent_with, order) = (lease.clone(), call.order);
+        let (lent_with, order) = (lease.clone(), call.priority);
         let shared = Arc::clone(&self.shared);
         let work = async move {
-            let sink = Sink::begun(sender, &call, admitted);
+            let sink = Sink::started(sender, &call, admitted);
             shared.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
             // Large, so it is made by the thread that runs it, which then frees it cheaply.
-            Box::pin(shared.run(call, sink, lease, Some(place))).await
+            Box::pin(shared.run(call, sink, lease, Some(guard))).await
         };
         match lent_with {
             None => drop(self.shared.threads.spawn(async move { work.await.give() })),
             Some(lease) => {
-                let home = self.shared.threads.handle().clone();
-                let lent = GuestTask::new(context, lease, RunMode::OneCall, Box::pin(work), home.into());
-                if let Err(refused) = self.shared.inner.submit_guest(order, lent) {
+                let park_target = self.shared.threads.handle().clone();
+                let task =
+                    GuestTask::new(context, lease, RunMode::OneCall, Box::pin(work), park_target.into());
+                if let Err(refused) = self.shared.inner.submit_guest(order, task) {
                     refused.detach();
                 }
             }
@@ -196,7 +198,7 @@ impl CustomExecutor {
 }
 
 impl Shared {
-    fn below(&self, call: &Call, lease: Option<Arc<WorkerLease>>) -> Arc<InnerModel> {
+    fn inner_model(&self, call: &Call, lease: Option<Arc<WorkerLease>>) -> Arc<InnerModel> {
         let target = ModelTarget {
             model: Arc::clone(&call.context.model),
             version: Arc::clone(&call.context.version),
@@ -205,8 +207,8 @@ impl Shared {
             batching: call.batching,
             runs: call.runs.clone(),
             timeout: None,
-            below: true,
-            order: call.order,
+            is_inner: true,
+            priority: call.priority,
         };
         InnerModel::new(target, lease)
     }
@@ -217,25 +219,25 @@ impl Shared {
         call: Call,
         mut sink: Sink,
         lease: Option<Arc<WorkerLease>>,
-        place: Option<InFlightGuard>,
+        guard: Option<InFlightGuard>,
     ) -> Completion {
-        let below = self.below(&call, lease);
+        let inner_model = self.inner_model(&call, lease);
         let Call { context, input, callable, .. } = call;
         let last = match sink.preprocess(input, &*callable).await {
             Ok(inputs) => {
-                if !below.has_worker() {
-                    sink.lend_instance(self.config.workers);
+                if !inner_model.has_worker() {
+                    sink.yield_instance(self.config.workers);
                 }
                 let outcome =
-                    self.answer(&context, inputs, Arc::clone(&below) as _, &*callable, &mut sink).await;
-                self.habit.learn(&below);
+                    self.answer(&context, inputs, Arc::clone(&inner_model) as _, &*callable, &mut sink).await;
+                self.inline_heuristic.learn(&inner_model);
                 outcome
             }
             Err(error) => Err(error),
         };
-        below.released(&context).await;
+        inner_model.released(&context).await;
         self.count(&last);
-        drop(place);
+        drop(guard);
         Completion { sink, last }
     }
 
@@ -304,21 +306,21 @@ impl Shared {
     }
 
     /// Answers a batch: all at once if the guest can, each for itself if not.
-    async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, place: InFlightGuard) {
+    async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, guard: InFlightGuard) {
         if items.is_empty() {
             return;
         }
         if self.one_by_one.load(Ordering::Relaxed) {
             return self.run_each(items).await;
         }
-        let below = self.below(&items[0].0, None);
+        let inner_model = self.inner_model(&items[0].0, None);
         let model = Arc::clone(&items[0].0.callable);
         let mut ready = Vec::with_capacity(items.len());
         for (call, mut sink) in items {
             let Call { context, input, callable, .. } = call;
             match sink.preprocess(input, &*callable).await {
                 Ok(inputs) => {
-                    sink.lend_instance(self.config.workers);
+                    sink.yield_instance(self.config.workers);
                     ready.push((context, inputs, sink));
                 }
                 Err(error) => sink.finish(Err(error)),
@@ -334,7 +336,7 @@ impl Shared {
                 joint.id = batch.into();
             }
         });
-        let target: Arc<dyn Target> = Arc::clone(&below) as _;
+        let target: Arc<dyn Target> = Arc::clone(&inner_model) as _;
         let outcomes = self.plugin.submit_batch(&joint, members.clone(), inputs, Arc::clone(&target)).await;
         if matches!(outcomes, Ok(None)) {
             self.one_by_one.store(true, Ordering::Relaxed);
@@ -362,8 +364,8 @@ impl Shared {
             self.count(&outcome);
             sink.finish(outcome);
         }
-        below.released(&joint).await;
-        drop(place);
+        inner_model.released(&joint).await;
+        drop(guard);
     }
 
     async fn run_each(self: Arc<Self>, items: Vec<(Call, Sink)>) {

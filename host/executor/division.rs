@@ -85,7 +85,7 @@ mod x86 {
     }
 
     fn code_of_library() -> Vec<Range<usize>> {
-        unsafe extern "C" fn visit(
+        unsafe extern "C" fn session(
             object: *mut libc::dl_phdr_info,
             _: usize,
             found: *mut libc::c_void,
@@ -113,7 +113,7 @@ mod x86 {
         }
         let mut found = Vec::new();
         // SAFETY: `visit` does not keep what it is given.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+        unsafe { libc::dl_iterate_phdr(Some(session), (&raw mut found).cast()) };
         found
     }
 

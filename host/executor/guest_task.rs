@@ -89,13 +89,13 @@ impl GuestTask {
         lease: Arc<WorkerLease>,
         terms: RunMode,
         work: GuestFuture,
-        home: ParkTarget,
+        park_target: ParkTarget,
     ) -> Self {
-        GuestTask { context, lease, mode: terms, work, park_target: home, parked_guard: None }
+        GuestTask { context, lease, mode: terms, work, park_target, parked_guard: None }
     }
 
     /// Whether it has waited since it began.
-    pub(super) fn has_waited(&self) -> bool {
+    pub(super) fn was_parked(&self) -> bool {
         self.parked_guard.is_some()
     }
 
@@ -111,8 +111,8 @@ impl GuestTask {
 
     /// Counts it among those that wait, if its home does.
     pub(super) fn count_parked(&mut self) {
-        if let (Some(back), None) = (&self.park_target.requeue, &self.parked_guard) {
-            self.parked_guard = back.waiting.take(smallvec![Arc::clone(&self.context)]).ok();
+        if let (Some(requeue), None) = (&self.park_target.requeue, &self.parked_guard) {
+            self.parked_guard = requeue.waiting.take(smallvec![Arc::clone(&self.context)]).ok();
         }
     }
 
@@ -135,7 +135,7 @@ impl GuestTask {
     /// Goes on with its next turn on a worker.
     fn requeue(self) {
         match &self.park_target.requeue {
-            Some(back) => Arc::clone(&back.pool).requeue(self),
+            Some(requeue) => Arc::clone(&requeue.pool).requeue(self),
             None => self.detach(),
         }
     }
@@ -143,10 +143,10 @@ impl GuestTask {
     /// Runs on threads where it may wait.
     pub(super) fn detach(mut self) {
         self.count_parked();
-        let GuestTask { work, park_target: home, parked_guard: place, .. } = self;
-        home.runtime.spawn(async move {
+        let GuestTask { work, park_target, parked_guard: guard, .. } = self;
+        park_target.runtime.spawn(async move {
             let answer = work.await;
-            drop(place);
+            drop(guard);
             answer.give();
         });
     }
@@ -159,9 +159,9 @@ impl GuestTask {
         runtime: &tokio::runtime::Handle,
         failed: impl Fn(&Error),
     ) -> PollOutcome {
-        let home = self.park_target.runtime.clone();
+        let park_target = self.park_target.runtime.clone();
         // Its timers are those of its home.
-        let _home = home.enter();
+        let _home = park_target.enter();
         // Whoever sees it run need not see it wait.
         self.parked_guard = None;
         {
@@ -225,7 +225,7 @@ impl PollOutcome {
     pub fn settle(self) {
         match self {
             PollOutcome::Completed(answer) => answer.give(),
-            PollOutcome::Pending(lent) => lent.park(),
+            PollOutcome::Pending(task) => task.park(),
         }
     }
 }
@@ -265,10 +265,10 @@ fn begin(
     runtime: &tokio::runtime::Handle,
 ) -> Result<Responses> {
     let callable = Arc::clone(&call.callable);
-    let helms = callable.shared().map(SharedCallable::helms);
+    let guards = callable.shared().map(SharedCallable::guards);
     let begun = worker_context::begin_for_guest(executor, runtime, || target.submit(call));
-    if let Some(helms) = helms {
-        helms.turn();
+    if let Some(guards) = guards {
+        guards.turn();
     }
     begun
 }

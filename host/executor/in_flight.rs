@@ -36,7 +36,7 @@ struct InFlightLimit {
 
 /// One of the places, for as long as it lives.
 pub(super) struct InFlightGuard {
-    places: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
     key: usize,
 }
 
@@ -65,7 +65,7 @@ impl InFlight {
     }
 
     /// A place for a call of work that has begun at `since`: it waits for one.
-    pub async fn take_begun(self: &Arc<Self>, call: Arc<CallContext>, since: Instant) -> InFlightGuard {
+    pub async fn take_started(self: &Arc<Self>, call: Arc<CallContext>, since: Instant) -> InFlightGuard {
         let attempt = || self.try_take(smallvec![Arc::clone(&call)]).ok();
         self.waiting.wait(since, attempt).await
     }
@@ -86,7 +86,7 @@ impl InFlight {
         }
         let key = taken.insert(calls);
         drop(taken);
-        Ok(InFlightGuard { places: Arc::clone(self), key })
+        Ok(InFlightGuard { in_flight: Arc::clone(self), key })
     }
 
     /// Places that are taken.
@@ -125,9 +125,9 @@ impl InFlight {
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let calls = self.places.lock().remove(self.key);
-        self.places.waiting.freed();
-        if let Some(bound) = self.places.limit.as_ref().filter(|_| are_overdue(&calls)) {
+        let calls = self.in_flight.lock().remove(self.key);
+        self.in_flight.waiting.freed();
+        if let Some(bound) = self.in_flight.limit.as_ref().filter(|_| are_overdue(&calls)) {
             bound.overdue.inc();
         }
     }
@@ -152,26 +152,26 @@ mod tests {
     #[test]
     fn places_are_taken_at_once_or_refused_and_come_back() {
         let metrics = PoolMetrics::new(&Metrics::new(), "remote");
-        let places = InFlight::bounded("remote".into(), 2, &metrics);
-        let first = places.take(smallvec![context(), context()]).unwrap();
-        let lent = places.lend().unwrap();
-        assert!(places.lend().is_none());
-        let refused = places.take(smallvec![context()]).err().unwrap();
+        let in_flight = InFlight::bounded("remote".into(), 2, &metrics);
+        let first = in_flight.take(smallvec![context(), context()]).unwrap();
+        let task = in_flight.lend().unwrap();
+        assert!(in_flight.lend().is_none());
+        let refused = in_flight.take(smallvec![context()]).err().unwrap();
         assert_eq!(refused.kind(), Kind::Overloaded);
         assert!(refused.message().contains("executor \"remote\": 2 calls"), "{refused}");
-        assert_eq!((places.status().busy, places.status().inflight), (2, 2));
-        drop(lent);
-        drop(places.take(smallvec![context()]).unwrap());
+        assert_eq!((in_flight.status().busy, in_flight.status().inflight), (2, 2));
+        drop(task);
+        drop(in_flight.take(smallvec![context()]).unwrap());
         drop(first);
-        assert_eq!((places.status().busy, metrics.overloaded.get()), (0, 1));
+        assert_eq!((in_flight.status().busy, metrics.overloaded.get()), (0, 1));
     }
 
     #[test]
     fn places_without_a_bound_are_only_counted() {
-        let places = Arc::<InFlight>::default();
-        let taken: Vec<_> = (0..100).map(|_| places.take(smallvec![context()]).unwrap()).collect();
-        assert_eq!((places.len(), places.in_flight(), places.running().len()), (100, 100, 100));
+        let in_flight = Arc::<InFlight>::default();
+        let taken: Vec<_> = (0..100).map(|_| in_flight.take(smallvec![context()]).unwrap()).collect();
+        assert_eq!((in_flight.len(), in_flight.in_flight(), in_flight.running().len()), (100, 100, 100));
         drop(taken);
-        assert_eq!(places.len(), 0);
+        assert_eq!(in_flight.len(), 0);
     }
 }

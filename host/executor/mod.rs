@@ -85,15 +85,15 @@ pub trait Executor: Send + Sync {
 
     /// Admits a call of work that has begun at `since`. It waits for its place, before calls that are new, and is never
     /// Overloaded: its deadline bounds it.
-    fn submit_begun(&self, call: Call, _since: Instant) -> BoxFuture<'_, Result<Responses>> {
+    fn submit_started(&self, call: Call, _since: Instant) -> BoxFuture<'_, Result<Responses>> {
         let submitted = self.submit(call);
         Box::pin(std::future::ready(submitted))
     }
 
     /// Lends a worker to work that will make a call here. Its place is that of a call. Gives the work back where
     /// there is no room, or are no workers. Never blocks.
-    fn submit_guest(&self, _order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
-        Err(lent)
+    fn submit_guest(&self, _order: Priority, task: GuestTask) -> Result<(), GuestTask> {
+        Err(task)
     }
 
     /// Runs one call outside of any queue, if it can: checks before a swap, `hostler predict`. For models that give
@@ -125,7 +125,7 @@ pub enum Source {
     /// A plugin in the role `model`.
     Plugin(Arc<crate::plugin::PluginModel>),
     /// A model of the remote that an executor stands for; without a version the only one that is there.
-    Remote { name: String, version: Option<String>, twin: Option<ReferenceFile> },
+    Remote { name: String, version: Option<String>, reference: Option<ReferenceFile> },
     /// A plugin in the role `streaming-model`. A call of an idempotent one may run again after a fault beside it.
     Streaming { plugin: Arc<crate::plugin::StreamingModel>, idempotent: bool },
     /// A graph of models.
@@ -210,7 +210,7 @@ pub struct Call {
     pub batching: Option<Batching>,
     /// Where runs of the callable are counted; none for checks and copies.
     pub runs: Option<Arc<Runs>>,
-    pub order: Priority,
+    pub priority: Priority,
 }
 
 /// Which calls go first: those that go on with what has begun, the oldest request first; then what is new.
@@ -220,9 +220,9 @@ pub enum Priority {
     #[default]
     New,
     /// Of a request that has begun then. It waits instead of being refused.
-    Begun(Instant),
+    Started(Instant),
     /// The same for what is repeated in a loop: it waits behind what is new now.
-    Again(Instant),
+    Repeated(Instant),
 }
 
 /// The calls of a batch, each with its way back, and the callers' ends of these.
@@ -239,7 +239,7 @@ pub struct Sink {
     /// None for a run that several calls share, and once the stream has ended.
     sender: Option<Sender>,
     context: Arc<CallContext>,
-    visit: Option<TransformerSession>,
+    session: Option<TransformerSession>,
     queue_wait: Duration,
     runs: Option<Arc<Runs>>,
     /// What was done so far, and since when the next part is.
@@ -250,13 +250,13 @@ pub struct Sink {
 impl Sink {
     fn new(sender: Sender, call: &Call, queue_wait: Duration, now: Instant) -> Self {
         call.context.begin();
-        let visit = call.transformer.as_ref().map(Transformer::session);
+        let session = call.transformer.as_ref().map(Transformer::session);
         let runs = call.runs.clone();
-        Sink { sender: Some(sender), visit, queue_wait, runs, ..Sink::shared(&call.context, now) }
+        Sink { sender: Some(sender), session, queue_wait, runs, ..Sink::shared(&call.context, now) }
     }
 
     /// For a call that begins now.
-    fn begun(sender: Sender, call: &Call, admitted: Instant) -> Self {
+    fn started(sender: Sender, call: &Call, admitted: Instant) -> Self {
         let now = Instant::now();
         Sink::new(sender, call, now.saturating_duration_since(admitted), now)
     }
@@ -266,7 +266,7 @@ impl Sink {
         Sink {
             sender: None,
             context: Arc::clone(context),
-            visit: None,
+            session: None,
             queue_wait: Duration::ZERO,
             runs: None,
             service: Service { rows: 1, ..Service::default() },
@@ -307,7 +307,7 @@ impl Sink {
             Ok(outputs) => self.respond(outputs).await,
             Err(error) => Err(error),
         };
-        self.visit = None;
+        self.session = None;
         if let Some(sender) = self.sender.take() {
             sender.finish(response.map(Some));
         }
@@ -315,11 +315,11 @@ impl Sink {
 
     /// From a call's input to the model's.
     async fn preprocess(&mut self, input: Payload, callable: &dyn Callable) -> Result<Vec<Tensor>> {
-        let inputs = match (&mut self.visit, input) {
-            (Some(visit), input) => {
+        let inputs = match (&mut self.session, input) {
+            (Some(session), input) => {
                 let sent = if let Payload::Tensors(tensors) = &input { tensors.len() } else { 0 };
                 self.context.check()?;
-                let inputs = visit.preprocess(&self.context, input).await?;
+                let inputs = session.preprocess(&self.context, input).await?;
                 crate::predict::check_inputs(callable.metadata(), &inputs).map_err(|error| {
                     let error = match inputs.len() == sent && inputs.iter().all(Tensor::is_callers) {
                         true => error.owned_by(FaultOwner::Caller),
@@ -330,8 +330,8 @@ impl Sink {
                     }
                     // The tensors are the plugin's making, so the fault is not the caller's.
                     Error::failed(error.message().to_owned())
-                        .context(format!("plugin \"{}\": preprocess", visit.name()))
-                        .plugin(&**visit.name())
+                        .context(format!("plugin \"{}\": preprocess", session.name()))
+                        .plugin(&**session.name())
                 })?;
                 let now = Instant::now();
                 self.context.check_at(now)?;
@@ -354,11 +354,11 @@ impl Sink {
 
     /// Lets others have the transformer's instance while this call waits, if it is one of `waiting` and
     /// another can be had as cheaply: few that are warm serve better than one for each.
-    fn lend_instance(&mut self, waiting: usize) {
-        if let Some(visit) = &mut self.visit
-            && visit.reusable_max(waiting) == 0
+    fn yield_instance(&mut self, waiting: usize) {
+        if let Some(session) = &mut self.session
+            && session.reusable_max(waiting) == 0
         {
-            visit.release_instance();
+            session.release_instance();
         }
     }
 
@@ -370,9 +370,9 @@ impl Sink {
     async fn respond_at(&mut self, now: Instant, outputs: Vec<Tensor>) -> Result<Response> {
         let infer = self.lap(now);
         self.service.infer += infer;
-        let payload = match &mut self.visit {
-            Some(visit) => {
-                let payload = visit.postprocess(&self.context, outputs).await?;
+        let payload = match &mut self.session {
+            Some(session) => {
+                let payload = session.postprocess(&self.context, outputs).await?;
                 let output = self.lap(Instant::now());
                 self.service.output += output;
                 payload
@@ -406,7 +406,7 @@ impl Sink {
 
     /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.
     fn finish(mut self, last: Result<Option<Response>>) {
-        self.visit = None;
+        self.session = None;
         if let Some(sender) = self.sender {
             sender.finish(last);
         }
@@ -464,7 +464,7 @@ pub async fn run_alone(call: Call) -> Result<Response> {
         }
     });
     let (sender, mut responses) = channel(Arc::clone(&call.context), 1024);
-    let mut sink = Sink::begun(sender, &call, Instant::now());
+    let mut sink = Sink::started(sender, &call, Instant::now());
     let last = call.run(&mut sink).await;
     watch.abort();
     sink.finish(last);

@@ -61,16 +61,16 @@ impl Executor for OnnxExecutor {
         self.workers.submit(call)
     }
 
-    fn submit_begun(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
-        Box::pin(self.workers.submit_begun(call, since))
+    fn submit_started(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
+        Box::pin(self.workers.submit_started(call, since))
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         self.workers.submit_batch(calls)
     }
 
-    fn submit_guest(&self, order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
-        self.workers.submit_guest(order, lent)
+    fn submit_guest(&self, order: Priority, task: GuestTask) -> Result<(), GuestTask> {
+        self.workers.submit_guest(order, task)
     }
 
     fn status(&self) -> Status {

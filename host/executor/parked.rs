@@ -23,7 +23,7 @@ const THREADS_MIN: usize = 2;
 
 pub(super) struct ParkedCalls {
     name: Arc<str>,
-    places: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
     /// Of those that are between two turns on a worker.
     waiting: Arc<InFlight>,
     /// Started with the first call that has a guest here.
@@ -34,7 +34,7 @@ impl ParkedCalls {
     pub fn new(name: &str) -> Self {
         ParkedCalls {
             name: name.into(),
-            places: Arc::default(),
+            in_flight: Arc::default(),
             waiting: Arc::default(),
             threads: OnceLock::new(),
         }
@@ -53,28 +53,28 @@ impl ParkedCalls {
     }
 
     /// Begins a call of work that has begun at `since`, once its model has a place for it.
-    pub async fn submit_begun(&self, call: Call, since: Instant) -> Result<Responses> {
+    pub async fn submit_started(&self, call: Call, since: Instant) -> Result<Responses> {
         let model = call.callable.shared().expect("invariant: only calls of shared models come here");
-        let permit = model.admit_begun(since).await?;
+        let permit = model.admit_started(since).await?;
         self.start(call, permit)
     }
 
     fn start(&self, call: Call, permit: Permit) -> Result<Responses> {
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
-        let place = self.places.take(smallvec![Arc::clone(&context)])?;
+        let guard = self.in_flight.take(smallvec![Arc::clone(&context)])?;
         if call.transformer.is_none() {
             let Payload::Tensors(inputs) = call.input else {
                 return Err(Error::invalid("this model has no transformer, so it takes tensors only"));
             };
             let model = call.callable.shared().expect("invariant: its permit came from there");
             context.begin();
-            model.start(permit, &context, inputs, sender, Box::new(place));
+            model.start(permit, &context, inputs, sender, Box::new(guard));
             return Ok(responses);
         }
         let admitted = Instant::now();
         self.threads()?.spawn(async move {
-            let mut sink = Sink::begun(sender, &call, admitted);
+            let mut sink = Sink::started(sender, &call, admitted);
             let Call { context, input, callable, .. } = call;
             let outcome = async {
                 let inputs = sink.preprocess(input, &*callable).await?;
@@ -85,17 +85,17 @@ impl ParkedCalls {
                 }
             };
             let last = outcome.await;
-            drop(place);
+            drop(guard);
             sink.finish(last);
         });
         Ok(responses)
     }
 
     /// Begins a call with a guest that may wait for other models, or refuses it, at once.
-    pub fn begin(&self, call: Call, pool: &Arc<WorkerPool>) -> Result<Responses> {
-        let order = call.order;
+    pub fn submit_suspending(&self, call: Call, pool: &Arc<WorkerPool>) -> Result<Responses> {
+        let order = call.priority;
         if order == Priority::New {
-            self.check_space(pool)?;
+            self.check_capacity(pool)?;
         }
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
@@ -103,47 +103,51 @@ impl ParkedCalls {
         let work = {
             let (lease, pool) = (Arc::clone(&lease), Arc::clone(pool));
             async move {
-                let mut sink = Sink::begun(sender, &call, admitted);
+                let mut sink = Sink::started(sender, &call, admitted);
                 // Large, so it is made by the thread that runs it, which then frees it cheaply.
                 let last = Box::pin(run(call, &mut sink, &pool, Some(&*lease))).await;
                 Completion { sink, last }
             }
         };
-        let back = Requeue { pool: Arc::clone(pool), waiting: Arc::clone(&self.waiting) };
-        let home = ParkTarget { runtime: self.threads()?.handle().clone(), requeue: Some(back) };
-        let lent = GuestTask::new(context, lease, RunMode::OwnWorker, Box::pin(work), home);
+        let requeue = Requeue { pool: Arc::clone(pool), waiting: Arc::clone(&self.waiting) };
+        let park_target = ParkTarget { runtime: self.threads()?.handle().clone(), requeue: Some(requeue) };
+        let task = GuestTask::new(context, lease, RunMode::OwnWorker, Box::pin(work), park_target);
         match worker_context::current_worker(pool.name()) {
             // The guest that calls waits for nothing else.
-            Some(worker) => pool.run_here(lent, &worker),
-            None => pool.submit_guest(order, lent).map_err(|_| pool.refusal())?,
+            Some(worker) => pool.run_here(task, &worker),
+            None => pool.submit_guest(order, task).map_err(|_| pool.refusal())?,
         }
         Ok(responses)
     }
 
     /// The same for a batch, as one admission. Its calls begin here, some at a time.
-    pub fn begin_batch(&self, calls: Vec<Call>, pool: &Arc<WorkerPool>) -> Result<Vec<Responses>> {
-        self.check_space(pool)?;
+    pub fn submit_suspending_batch(
+        &self,
+        calls: Vec<Call>,
+        pool: &Arc<WorkerPool>,
+    ) -> Result<Vec<Responses>> {
+        self.check_capacity(pool)?;
         let threads = self.threads()?;
-        let place = self.waiting.take(calls.iter().map(|call| Arc::clone(&call.context)).collect())?;
+        let guard = self.waiting.take(calls.iter().map(|call| Arc::clone(&call.context)).collect())?;
         let (calls, responses) = with_channels(calls);
         let (pool, admitted) = (Arc::clone(pool), Instant::now());
         threads.spawn(async move {
             let runs = calls.into_iter().map(|(call, sender)| {
                 let pool = Arc::clone(&pool);
                 async move {
-                    let mut sink = Sink::begun(sender, &call, admitted);
+                    let mut sink = Sink::started(sender, &call, admitted);
                     let last = run(call, &mut sink, &pool, None).await;
                     sink.finish(last);
                 }
             });
             some_at_once(runs).await;
-            drop(place);
+            drop(guard);
         });
         Ok(responses)
     }
 
     /// Refuses calls while as many wait as have room on the executor.
-    fn check_space(&self, pool: &WorkerPool) -> Result<()> {
+    fn check_capacity(&self, pool: &WorkerPool) -> Result<()> {
         let (waiting, config) = (self.waiting.len(), pool.config());
         if waiting < config.workers + config.queue {
             return Ok(());
@@ -163,11 +167,11 @@ impl ParkedCalls {
 
     /// Calls that are here now.
     pub fn in_flight(&self) -> usize {
-        self.places.in_flight() + self.waiting.in_flight()
+        self.in_flight.in_flight() + self.waiting.in_flight()
     }
 
     pub fn running(&self) -> Vec<String> {
-        [self.places.running(), self.waiting.running()].concat()
+        [self.in_flight.running(), self.waiting.running()].concat()
     }
 }
 
@@ -179,7 +183,7 @@ async fn run(
     pool: &WorkerPool,
     lease: Option<&WorkerLease>,
 ) -> Result<Option<Response>> {
-    let Call { context, input, callable, batching, runs, order, .. } = call;
+    let Call { context, input, callable, batching, runs, priority: order, .. } = call;
     let inputs = sink.preprocess(input, &*callable).await?;
     if callable.may_wait() {
         return sink.run(&*callable, inputs).await;
@@ -190,7 +194,7 @@ async fn run(
             lease.run(InlineCall { context: Arc::clone(&context), callable, inputs, runs }).await?
         }
         None => {
-            sink.lend_instance(pool.config().workers);
+            sink.yield_instance(pool.config().workers);
             let part = Arc::new(context.part(context.deadline));
             let _leaving = context.cancellation.cancels(&part);
             let input = Payload::Tensors(inputs);
@@ -201,7 +205,7 @@ async fn run(
                 callable,
                 batching,
                 runs,
-                order,
+                priority: order,
             };
             let mut responses = pool.submit(call)?;
             let outcome = responses.one().await.and_then(Response::tensors);

@@ -118,7 +118,7 @@ impl Executor for PipelineExecutor {
     /// What is a part of another request runs in the place of that.
     fn submit(&self, call: Call) -> Result<Responses> {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-        if call.order == Priority::New {
+        if call.priority == Priority::New {
             self.shared.admit(vec![(call, sender)])?;
         } else {
             self.shared.threads()?;
@@ -254,9 +254,9 @@ impl Shared {
             home.spawn(async move { work.await.give() });
             return;
         };
-        let lent =
+        let task =
             GuestTask::new(context, Arc::<WorkerLease>::default(), RunMode::PipelineSteps, work, home.into());
-        if let Err(refused) = executor.submit_guest(Priority::Begun(at), lent) {
+        if let Err(refused) = executor.submit_guest(Priority::Started(at), task) {
             refused.detach();
         }
     }
@@ -269,7 +269,7 @@ impl Shared {
         admitted: Instant,
         running: Option<BegunRequest>,
     ) -> Completion {
-        let mut sink = Sink::begun(sender, &call, admitted);
+        let mut sink = Sink::started(sender, &call, admitted);
         self.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
         let last = self.answer(call, &mut sink).await;
         if last.as_ref().is_err_and(|error| error.kind() == Kind::Deadline) {
@@ -281,7 +281,7 @@ impl Shared {
 
     async fn answer(&self, call: Call, sink: &mut Sink) -> Result<Option<Response>> {
         let inputs = sink.preprocess(call.input, &*call.callable).await?;
-        sink.lend_instance(self.config.workers);
+        sink.yield_instance(self.config.workers);
         sink.run(&*call.callable, inputs).await
     }
 

@@ -14,7 +14,7 @@ pub(super) struct Job {
     pub admitted: Instant,
     /// Rows that it adds to a batch, as far as is known before preprocess.
     rows: usize,
-    order: Priority,
+    priority: Priority,
 }
 
 pub(super) enum Work {
@@ -24,46 +24,46 @@ pub(super) enum Work {
 
 impl Job {
     pub fn call(call: Call, sender: Sender, admitted: Instant) -> Self {
-        let (rows, order) = (expected_rows(&call), call.order);
-        Job { work: Work::Call(call, sender), admitted, rows, order }
+        let (rows, order) = (expected_rows(&call), call.priority);
+        Job { work: Work::Call(call, sender), admitted, rows, priority: order }
     }
 
-    pub fn guest(lent: GuestTask, admitted: Instant) -> Self {
-        Job { work: Work::Guest(lent), admitted, rows: 1, order: Priority::New }
+    pub fn guest(task: GuestTask, admitted: Instant) -> Self {
+        Job { work: Work::Guest(task), admitted, rows: 1, priority: Priority::New }
     }
 
     /// Whether it is a request of a pipeline that is to begin here.
-    fn is_first_turn(&self) -> bool {
-        self.order != Priority::New && self.as_guest().is_some_and(GuestTask::is_of_a_pipeline)
+    fn is_first_poll(&self) -> bool {
+        self.priority != Priority::New && self.as_guest().is_some_and(GuestTask::is_of_a_pipeline)
     }
 
     /// The work, if it is lent.
     fn as_guest(&self) -> Option<&GuestTask> {
         match &self.work {
-            Work::Guest(lent) => Some(lent),
+            Work::Guest(task) => Some(task),
             Work::Call(..) => None,
         }
     }
 
-    pub fn in_order(self, order: Priority) -> Self {
-        Job { order, ..self }
+    pub fn with_priority(self, order: Priority) -> Self {
+        Job { priority: order, ..self }
     }
 
     pub fn context(&self) -> &Arc<CallContext> {
         match &self.work {
             Work::Call(call, _) => &call.context,
-            Work::Guest(lent) => &lent.context,
+            Work::Guest(task) => &task.context,
         }
     }
 
     /// Whether it goes on with what has begun.
-    pub fn has_waited(&self) -> bool {
-        self.as_guest().is_some_and(GuestTask::has_waited)
+    pub fn was_parked(&self) -> bool {
+        self.as_guest().is_some_and(GuestTask::was_parked)
     }
 
     /// Whether nobody waits for it any more, and it has not begun.
     pub fn is_abandoned(&self, now: Instant) -> bool {
-        !self.has_waited() && self.context().check_at(now).is_err()
+        !self.was_parked() && self.context().check_at(now).is_err()
     }
 
     pub fn batching(&self) -> Option<Batching> {
@@ -92,11 +92,11 @@ pub(super) struct Queue {
     /// Those of work that has begun come first, the oldest before.
     admissions: VecDeque<Admission>,
     /// Those among them of work that has begun; each is one job.
-    going_on: usize,
+    started: usize,
     /// Those among these that are requests of pipelines and wait for the worker to begin on.
-    first_turns: usize,
+    first_polls: usize,
     /// What has waited and is to go on. It holds no place here.
-    begun: VecDeque<Job>,
+    requeued: VecDeque<Job>,
 }
 
 /// What takes one place in the queue: a job, or the jobs of a batch. One allocates nothing.
@@ -126,13 +126,13 @@ impl Admission {
         self.len() == 0
     }
 
-    pub fn order(&self) -> Priority {
-        self.front().map_or(Priority::New, |job| job.order)
+    pub fn priority(&self) -> Priority {
+        self.front().map_or(Priority::New, |job| job.priority)
     }
 
     /// The one job, if it is a request of a pipeline that is to begin here.
-    fn first_turn(&self) -> Option<&GuestTask> {
-        self.first.as_ref().filter(|job| job.is_first_turn())?.as_guest()
+    fn first_poll(&self) -> Option<&GuestTask> {
+        self.first.as_ref().filter(|job| job.is_first_poll())?.as_guest()
     }
 
     pub fn front(&self) -> Option<&Job> {
@@ -162,7 +162,7 @@ impl Admission {
 impl Queue {
     /// New admissions that wait: those of work that has begun have no bound.
     pub fn len(&self) -> usize {
-        self.admissions.len() - self.going_on
+        self.admissions.len() - self.started
     }
 
     pub fn jobs(&self) -> usize {
@@ -170,42 +170,42 @@ impl Queue {
     }
 
     /// All jobs of work that has begun.
-    pub fn going_on(&self) -> usize {
-        self.begun.len() + self.going_on
+    pub fn started_len(&self) -> usize {
+        self.requeued.len() + self.started
     }
 
     /// When the first of all came.
     pub fn oldest(&self) -> Option<Instant> {
         let first = self.admissions.front().and_then(Admission::front);
-        first.into_iter().chain(self.begun.front()).map(|job| job.admitted).min()
+        first.into_iter().chain(self.requeued.front()).map(|job| job.admitted).min()
     }
 
     /// Whether there is work that has begun and can go on without a worker.
     pub fn can_detach(&self) -> bool {
-        !self.begun.is_empty() || self.first_turns > 0
+        !self.requeued.is_empty() || self.first_polls > 0
     }
 
     /// Where the first of that work can go on without a worker.
     pub fn detach_runtime(&self) -> Option<tokio::runtime::Handle> {
-        match self.begun.front() {
+        match self.requeued.front() {
             Some(job) => job.as_guest().map(GuestTask::park_runtime),
-            None if self.first_turns == 0 => None,
-            None => self.admissions.iter().find_map(Admission::first_turn).map(GuestTask::park_runtime),
+            None if self.first_polls == 0 => None,
+            None => self.admissions.iter().find_map(Admission::first_poll).map(GuestTask::park_runtime),
         }
     }
 
     /// Takes all of that work that came before then.
-    pub fn begun_before(&mut self, then: Instant) -> Vec<Job> {
-        let count = self.begun.iter().take_while(|job| job.admitted <= then).count();
-        let mut late: Vec<Job> = self.begun.drain(..count).collect();
+    pub fn take_detachable(&mut self, then: Instant) -> Vec<Job> {
+        let count = self.requeued.iter().take_while(|job| job.admitted <= then).count();
+        let mut late: Vec<Job> = self.requeued.drain(..count).collect();
         let mut index = 0;
-        while self.first_turns > 0 && index < self.going_on {
+        while self.first_polls > 0 && index < self.started {
             let admission = &mut self.admissions[index];
-            if admission.first_turn().is_some() && admission.front().is_some_and(|job| job.admitted <= then) {
+            if admission.first_poll().is_some() && admission.front().is_some_and(|job| job.admitted <= then) {
                 late.extend(admission.pop_front());
                 self.admissions.remove(index);
-                self.going_on -= 1;
-                self.first_turns -= 1;
+                self.started -= 1;
+                self.first_polls -= 1;
             } else {
                 index += 1;
             }
@@ -214,20 +214,21 @@ impl Queue {
     }
 
     /// It is taken before what has not begun.
-    pub fn push_begun(&mut self, job: Job) {
-        self.begun.push_back(job);
+    pub fn push_requeued(&mut self, job: Job) {
+        self.requeued.push_back(job);
     }
 
     pub fn push(&mut self, admission: Admission) {
         if admission.is_empty() {
             return;
         }
-        self.going_on += usize::from(admission.order() != Priority::New);
-        self.first_turns += usize::from(admission.first_turn().is_some());
-        let Priority::Begun(since) = admission.order() else {
+        self.started += usize::from(admission.priority() != Priority::New);
+        self.first_polls += usize::from(admission.first_poll().is_some());
+        let Priority::Started(since) = admission.priority() else {
             return self.admissions.push_back(admission);
         };
-        let is_before = |other: &Admission| matches!(other.order(), Priority::Begun(other) if other <= since);
+        let is_before =
+            |other: &Admission| matches!(other.priority(), Priority::Started(other) if other <= since);
         let at = self.admissions.partition_point(is_before);
         self.admissions.insert(at, admission);
     }
@@ -240,22 +241,22 @@ impl Queue {
             abandoned.extend(admission.take_if(|job| job.context().stopped().is_some()));
         }
         self.admissions.retain(|admission| !admission.is_empty());
-        self.going_on -= abandoned.iter().filter(|job| job.order != Priority::New).count();
-        self.first_turns -= abandoned.iter().filter(|job| job.is_first_turn()).count();
+        self.started -= abandoned.iter().filter(|job| job.priority != Priority::New).count();
+        self.first_polls -= abandoned.iter().filter(|job| job.is_first_poll()).count();
         abandoned
     }
 
     /// Takes the first job whose time has come. If there is none, says when there will be, if anything waits.
     /// What is left of its admission goes to the end of the queue.
     pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
-        if let Some(job) = self.begun.pop_front() {
+        if let Some(job) = self.requeued.pop_front() {
             return Ok(job);
         }
         let index = self.first_ready(hurry)?;
         let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
         let job = admission.pop_front().expect("invariant: no admission is empty");
-        self.going_on -= usize::from(job.order != Priority::New);
-        self.first_turns -= usize::from(job.is_first_turn());
+        self.started -= usize::from(job.priority != Priority::New);
+        self.first_polls -= usize::from(job.is_first_poll());
         if !admission.is_empty() {
             self.admissions.push_back(admission);
         }
@@ -264,7 +265,7 @@ impl Queue {
 
     /// Whether a job is ready, and if not, when one will be, if anything waits.
     pub fn when(&self, hurry: bool) -> Result<(), Option<Instant>> {
-        if self.begun.is_empty() { self.first_ready(hurry).map(drop) } else { Ok(()) }
+        if self.requeued.is_empty() { self.first_ready(hurry).map(drop) } else { Ok(()) }
     }
 
     /// A job is ready at once, but with a delay when it is that old or enough wait to fill its batch.
@@ -322,7 +323,7 @@ impl Queue {
                         return;
                     }
                     rows += job.rows;
-                    self.going_on -= usize::from(job.order != Priority::New);
+                    self.started -= usize::from(job.priority != Priority::New);
                     jobs.extend(admission.pop_front());
                     if one_each || rows == rows_max {
                         break;

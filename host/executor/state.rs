@@ -79,7 +79,7 @@ impl State {
 
     /// Work that has begun and no worker has come for, and whether no more is there.
     pub fn take_late(&mut self) -> (Vec<Job>, bool) {
-        let late = self.queue.begun_before(Instant::now() - WAKE_DELAY);
+        let late = self.queue.take_detachable(Instant::now() - WAKE_DELAY);
         self.sends_home = self.queue.can_detach();
         (late, !self.sends_home)
     }

@@ -24,12 +24,12 @@ impl SharedCallable {
     }
 
     /// The same for work that has begun at `since`, which waits.
-    pub(super) async fn admit_begun(&self, since: Instant) -> Result<Permit> {
-        self.plugin.admit_begun(since).await
+    pub(super) async fn admit_started(&self, since: Instant) -> Result<Permit> {
+        self.plugin.admit_started(since).await
     }
 
     /// See [`StreamingModel::helms`].
-    pub(super) fn helms(&self) -> EventLoopGuards {
+    pub(super) fn guards(&self) -> EventLoopGuards {
         self.plugin.event_loop_guards()
     }
 

@@ -19,9 +19,9 @@ pub struct ModelTarget {
     /// The model's own, if it has one.
     pub timeout: Option<Duration>,
     /// Whether it is the caller's own model, one executor further down.
-    pub below: bool,
+    pub is_inner: bool,
     /// Whether its calls are of work that has begun.
-    pub order: Priority,
+    pub priority: Priority,
 }
 
 impl Target for ModelTarget {
@@ -63,8 +63,8 @@ impl Target for ModelTarget {
 impl ModelTarget {
     fn admitted(&self, caller: &CallContext, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
         // A pipeline's request has its place, and so does what its steps call.
-        let order = match self.order {
-            Priority::New if caller.is_within_pipeline() => Priority::Begun(Instant::now()),
+        let order = match self.priority {
+            Priority::New if caller.is_within_pipeline() => Priority::Started(Instant::now()),
             order => order,
         };
         let context = Arc::new(self.admit(caller, &inputs, until)?);
@@ -79,7 +79,7 @@ impl ModelTarget {
             callable: Arc::clone(&self.callable),
             batching: self.batching,
             runs: self.runs.clone(),
-            order,
+            priority: order,
         }
     }
 
@@ -93,7 +93,9 @@ impl ModelTarget {
         let call = self.call(Arc::clone(context), inputs, order);
         match order {
             Priority::New => self.executor.submit(call),
-            Priority::Begun(since) | Priority::Again(since) => self.executor.submit_begun(call, since).await,
+            Priority::Started(since) | Priority::Repeated(since) => {
+                self.executor.submit_started(call, since).await
+            }
         }
     }
 
@@ -129,7 +131,7 @@ impl ModelTarget {
             .map_err(|error| self.refused(explain_check(error, inputs)))?;
         let own = self.timeout.map(|timeout| Instant::now() + timeout);
         let deadline = caller.deadline.into_iter().chain(own).chain(until).min();
-        if self.below {
+        if self.is_inner {
             return Ok(caller.part(deadline));
         }
         caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)
@@ -170,7 +172,7 @@ impl ModelTarget {
     /// A call that did not begin. Its message says which model it was for to a guest that calls several; an executor's
     /// plugin knows the one below it.
     fn refused(&self, error: Error) -> Error {
-        let error = match self.below {
+        let error = match self.is_inner {
             true => error,
             false => error.context(format!("model \"{}:{}\"", self.model, self.version)),
         };

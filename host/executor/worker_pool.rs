@@ -114,19 +114,19 @@ impl WorkerPool {
     }
 
     /// See [`Executor::lend`](super::Executor::lend). Work that is refused can go elsewhere, so it is not counted.
-    pub fn submit_guest(&self, order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
-        let job = Job::guest(lent, Instant::now()).in_order(order);
+    pub fn submit_guest(&self, order: Priority, task: GuestTask) -> Result<(), GuestTask> {
+        let job = Job::guest(task, Instant::now()).with_priority(order);
         self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
-            Some(Job { work: Work::Guest(lent), .. }) => lent,
+            Some(Job { work: Work::Guest(task), .. }) => task,
             _ => unreachable!("what was to be admitted comes back"),
         })
     }
 
     /// Gives work that has waited its next turn, before what has not begun.
-    pub fn requeue(&self, lent: GuestTask) {
+    pub fn requeue(&self, task: GuestTask) {
         let (wake, threads) = {
             let mut state = self.shared.lock();
-            state.queue.push_begun(Job::guest(lent, Instant::now()));
+            state.queue.push_requeued(Job::guest(task, Instant::now()));
             (state.next_to_wake(), state.start_rescue())
         };
         self.shared.wake(wake);
@@ -134,8 +134,8 @@ impl WorkerPool {
     }
 
     /// Runs work on this thread, a worker that its guest has for itself, until it has its answer or waits.
-    pub fn run_here(&self, lent: GuestTask, worker: &tokio::runtime::Handle) {
-        self.shared.begin(lent, worker).settle();
+    pub fn run_here(&self, task: GuestTask, worker: &tokio::runtime::Handle) {
+        self.shared.begin(task, worker).settle();
     }
 
     /// Counts a refusal, and words it.
@@ -210,8 +210,8 @@ impl Shared {
         let (wake, threads) = {
             let mut state = self.lock();
             // A worker that runs nothing takes work at once, so that does not wait in the queue.
-            let free = self.config.workers.saturating_sub(state.busy() + state.queue.going_on());
-            let is_new = jobs.order() == Priority::New;
+            let free = self.config.workers.saturating_sub(state.busy() + state.queue.started_len());
+            let is_new = jobs.priority() == Priority::New;
             let full = |state: &State| is_new && state.queue.len() >= self.config.queue + free;
             if full(&state) {
                 abandoned = state.queue.forget_abandoned();
@@ -255,8 +255,8 @@ impl Shared {
                 let late;
                 (late, is_done) = shared.lock().take_late();
                 for job in late {
-                    if let Work::Guest(lent) = job.work {
-                        lent.detach();
+                    if let Work::Guest(task) = job.work {
+                        task.detach();
                     }
                 }
             }
@@ -280,10 +280,10 @@ impl Shared {
             self.metrics.batches.size.observe(1.0);
         }
         // What goes on has been counted when it began.
-        let queue_wait = if job.has_waited() { Duration::ZERO } else { self.waited(&job, now) };
+        let queue_wait = if job.was_parked() { Duration::ZERO } else { self.waited(&job, now) };
         let (call, sender) = match job.work {
             Work::Call(call, sender) => (call, sender),
-            Work::Guest(lent) => return self.run_guest(index, lent, runtime),
+            Work::Guest(task) => return self.run_guest(index, task, runtime),
         };
         let mut sink = Sink::new(sender, &call, queue_wait, now);
         // A panic in one call must not cost a worker: it is that call's failure.
@@ -295,11 +295,11 @@ impl Shared {
         sink.finish(last);
     }
 
-    fn run_guest(&self, index: usize, lent: GuestTask, runtime: &tokio::runtime::Handle) {
-        let begin = AssertUnwindSafe(|| self.begin(lent, runtime));
+    fn run_guest(&self, index: usize, task: GuestTask, runtime: &tokio::runtime::Handle) {
+        let begin = AssertUnwindSafe(|| self.begin(task, runtime));
         let mut begun = catch_unwind(begin);
-        if let Ok(PollOutcome::Pending(lent)) = &mut begun {
-            lent.count_parked();
+        if let Ok(PollOutcome::Pending(task)) = &mut begun {
+            task.count_parked();
         }
         // As in `run`: the slot is free before the caller knows, or before the work goes on.
         self.release(index, &[0]);
@@ -309,8 +309,8 @@ impl Shared {
         }
     }
 
-    fn begin(&self, lent: GuestTask, runtime: &tokio::runtime::Handle) -> PollOutcome {
-        lent.begin(&self.name, runtime, |error| self.count_timeout(Some(error)))
+    fn begin(&self, task: GuestTask, runtime: &tokio::runtime::Handle) -> PollOutcome {
+        task.begin(&self.name, runtime, |error| self.count_timeout(Some(error)))
     }
 
     fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, now: Instant, runtime: &tokio::runtime::Handle) {
@@ -407,7 +407,7 @@ impl Shared {
         match job.work {
             Work::Call(_, sender) => sender.finish(Err(reason)),
             // It looks at its context first, and accounts for itself.
-            Work::Guest(lent) => lent.detach(),
+            Work::Guest(task) => task.detach(),
         }
     }
 

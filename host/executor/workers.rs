@@ -11,12 +11,12 @@ use std::time::Instant;
 
 pub(super) struct Workers {
     pool: Arc<WorkerPool>,
-    room: ParkedCalls,
+    parked: ParkedCalls,
 }
 
 impl Workers {
     pub fn new(pool: WorkerPool) -> Self {
-        Workers { room: ParkedCalls::new(pool.name()), pool: Arc::new(pool) }
+        Workers { parked: ParkedCalls::new(pool.name()), pool: Arc::new(pool) }
     }
 
     pub fn name(&self) -> &str {
@@ -25,40 +25,40 @@ impl Workers {
 
     pub fn submit(&self, call: Call) -> Result<Responses> {
         if call.callable.shared().is_some() {
-            self.room.submit(call)
+            self.parked.submit(call)
         } else if call.waits() {
-            self.room.begin(call, &self.pool)
+            self.parked.submit_suspending(call, &self.pool)
         } else {
             self.pool.submit(call)
         }
     }
 
     /// See [`Executor::submit_begun`](super::Executor::submit_begun).
-    pub async fn submit_begun(&self, call: Call, since: Instant) -> Result<Responses> {
+    pub async fn submit_started(&self, call: Call, since: Instant) -> Result<Responses> {
         match call.callable.shared() {
-            Some(_) => self.room.submit_begun(call, since).await,
+            Some(_) => self.parked.submit_started(call, since).await,
             None => self.submit(call),
         }
     }
 
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         match calls.first() {
-            Some(first) if first.callable.shared().is_some() => self.room.submit_batch(calls),
-            Some(first) if first.waits() => self.room.begin_batch(calls, &self.pool),
+            Some(first) if first.callable.shared().is_some() => self.parked.submit_batch(calls),
+            Some(first) if first.waits() => self.parked.submit_suspending_batch(calls, &self.pool),
             _ => self.pool.submit_batch(calls),
         }
     }
 
-    pub fn submit_guest(&self, order: Priority, lent: GuestTask) -> Result<(), GuestTask> {
-        self.pool.submit_guest(order, lent)
+    pub fn submit_guest(&self, order: Priority, task: GuestTask) -> Result<(), GuestTask> {
+        self.pool.submit_guest(order, task)
     }
 
     pub fn status(&self) -> Status {
         let status = self.pool.status();
-        Status { inflight: status.inflight + self.room.in_flight(), ..status }
+        Status { inflight: status.inflight + self.parked.in_flight(), ..status }
     }
 
     pub fn running(&self) -> Vec<String> {
-        [self.pool.running(), self.room.running()].concat()
+        [self.pool.running(), self.parked.running()].concat()
     }
 }

@@ -211,8 +211,8 @@ impl<'a> Compiler<'a> {
                     }
                 }
             }
-            let asked = self.asked(at);
-            for &other in &asked {
+            let referenced = self.referenced(at);
+            for &other in &referenced {
                 scope = self.met(&format!("{place}.after"), scope, self.scope_of[other]);
             }
             if step.detach && (scope != ROOT || self.graph.streaming) {
@@ -223,7 +223,7 @@ impl<'a> Compiler<'a> {
             self.scopes[scope].steps.push(at);
             let mut ends = BTreeSet::new();
             step.inputs.iter().for_each(|(_, source)| self.ends_of(source, &mut ends));
-            for &other in &asked {
+            for &other in &referenced {
                 ends.extend(self.items_of[other].map(|_| other));
                 ends.extend(self.ends[other].iter().copied());
             }
@@ -238,7 +238,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The steps that must be over before this one, but for those whose items it reads.
-    fn asked(&self, at: usize) -> Vec<usize> {
+    fn referenced(&self, at: usize) -> Vec<usize> {
         let step = &self.graph.steps[at];
         let conditions = step.when.iter().chain(step.looped.iter().map(|looped| &looped.again_while));
         let status = conditions.flat_map(|condition| {

@@ -145,8 +145,8 @@ fn edges(graph: &Graph) -> Vec<Edge> {
         for name in step.choose.iter().flat_map(|choose| &choose.among) {
             add(step.name.to_string(), name.to_string(), "may choose".to_owned(), true);
         }
-        let asked = step.when.iter().flat_map(|when| when.steps());
-        for name in step.after.iter().chain(asked) {
+        let referenced = step.when.iter().flat_map(|when| when.steps());
+        for name in step.after.iter().chain(referenced) {
             add(name.to_string(), step.name.to_string(), String::new(), true);
         }
     }

@@ -289,9 +289,10 @@ impl Names<'_> {
         let mut chosen_by = vec![Vec::new(); self.graph.steps.len()];
         for (at, step) in self.graph.steps.iter().enumerate() {
             let read = step.inputs.iter().flat_map(|(_, source)| source.steps());
-            let asked = step.when.iter().flat_map(|when| when.steps());
+            let referenced = step.when.iter().flat_map(|when| when.steps());
             let again = step.looped.iter().flat_map(|looped| looped.again_while.steps());
-            let before = read.chain(&step.after).chain(asked).chain(again.filter(|name| **name != step.name));
+            let before =
+                read.chain(&step.after).chain(referenced).chain(again.filter(|name| **name != step.name));
             waits_for[at].extend(before.map(|name| self.index[&**name]));
             for name in step.choose.iter().flat_map(|choose| &choose.among) {
                 let chosen = self.index[&**name];

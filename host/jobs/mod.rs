@@ -128,13 +128,13 @@ impl Jobs {
         self: &Arc<Self>,
         model: &ModelName,
         items: Vec<Item>,
-        asked: RequestedBudgets,
+        requested: RequestedBudgets,
         request_id: &Arc<str>,
     ) -> Result<Vec<Job>> {
         if *self.closing.borrow() {
             return Err(Error::unavailable("the host is stopping and takes no more jobs"));
         }
-        let budgets = budgets(asked, &self.settings())?;
+        let budgets = budgets(requested, &self.settings())?;
         let (now, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
         for Item { input, parameters } in items {
             let (model, request_id) = (model.clone(), Arc::clone(request_id));
@@ -372,14 +372,14 @@ fn stopping() -> End {
     End::Stopped(Error::cancelled("the host stopped before the job had ended"))
 }
 
-fn budgets(asked: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
-    let max_attempts = asked.max_attempts.unwrap_or(1);
+fn budgets(requested: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
+    let max_attempts = requested.max_attempts.unwrap_or(1);
     if max_attempts > u64::from(limits.max_attempts) {
         let message =
             format!("max_attempts is {max_attempts}; this host makes at most {}", limits.max_attempts);
         return Err(Error::invalid(message).field("max_attempts"));
     }
-    let max_total_runtime = asked.max_total_runtime.unwrap_or(limits.total_runtime);
+    let max_total_runtime = requested.max_total_runtime.unwrap_or(limits.total_runtime);
     if max_total_runtime > limits.max_total_runtime {
         let message = format!(
             "max_total_runtime_ms is {}; this host allows at most {}",
@@ -388,7 +388,7 @@ fn budgets(asked: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
         );
         return Err(Error::invalid(message).field("max_total_runtime_ms"));
     }
-    Ok(Budgets { max_attempts: max_attempts as u32, max_runtime: asked.max_runtime, max_total_runtime })
+    Ok(Budgets { max_attempts: max_attempts as u32, max_runtime: requested.max_runtime, max_total_runtime })
 }
 
 fn no_such_job(id: &str) -> Error {

@@ -168,11 +168,11 @@ impl Run {
     /// One attempt, as a request of its own. The outer error is that the job has ended meanwhile.
     async fn attempt(&mut self, work: &mut Option<Responses>) -> Result<Result<Bytes>, Stop> {
         let (router, active) = (Arc::clone(&self.jobs.parts.router), Arc::clone(&self.active));
-        let mut journey = router.begin(Arc::clone(&active.id), "job", &|_| None);
+        let mut scope = router.begin(Arc::clone(&active.id), "job", &|_| None);
         let first = self.status.attempts.is_empty();
-        self.status.begin(journey.generation(), SystemTime::now());
+        self.status.begin(scope.generation(), SystemTime::now());
         if let Err(stop) = self.save().await {
-            journey.withdraw();
+            scope.withdraw();
             return Err(stop);
         }
         let waited = active.submitted.elapsed();
@@ -180,11 +180,11 @@ impl Run {
         let answer = tokio::select! {
             biased;
             () = active.ended() => None,
-            answer = call(&active, number, &mut journey, work) => Some(answer),
+            answer = call(&active, number, &mut scope, work) => Some(answer),
         };
         let Some(answer) = answer else {
             let error = Error::cancelled("the job ended in the middle of the attempt");
-            journey.end((self.jobs.parts.status_of)(&error), Some(&error));
+            scope.end((self.jobs.parts.status_of)(&error), Some(&error));
             self.count(AttemptOutcome::Cancelled);
             return Err(Stop::Ended);
         };
@@ -193,7 +193,7 @@ impl Run {
         }
         let refused = answer.as_ref().is_err_and(|error| error.kind() == Kind::Overloaded);
         if refused {
-            journey.withdraw();
+            scope.withdraw();
             return Ok(answer);
         }
         if first {
@@ -202,12 +202,12 @@ impl Run {
         match &answer {
             Ok(_) => {
                 self.count(AttemptOutcome::Succeeded);
-                journey.end(200, None);
+                scope.end(200, None);
             }
             Err(error) => {
                 let timeout = error.kind() == Kind::Deadline;
                 self.count(if timeout { AttemptOutcome::Timeout } else { AttemptOutcome::Failed });
-                journey.end((self.jobs.parts.status_of)(error), Some(error));
+                scope.end((self.jobs.parts.status_of)(error), Some(error));
             }
         }
         Ok(answer)
@@ -364,21 +364,21 @@ impl Run {
 async fn call(
     active: &Active,
     number: usize,
-    journey: &mut RequestScope,
+    scope: &mut RequestScope,
     work: &mut Option<Responses>,
 ) -> Result<Bytes> {
     *work = None;
     let (model, budgets) = (&active.spec.model, active.budgets());
-    let route = journey.resolve(&model.name, Some(&model.version), &|_| None)?;
-    let (text, checked, mut budget) = (active.input.clone(), Arc::clone(&route), journey.router().budget());
+    let route = scope.resolve(&model.name, Some(&model.version), &|_| None)?;
+    let (text, checked, mut budget) = (active.input.clone(), Arc::clone(&route), scope.router().budget());
     let length = text.as_bytes().len();
     let input = offload::run(length, move || router::input(&checked, text, &mut budget)).await?;
-    let timeout = journey.router().timeout(&route, budgets.max_runtime).min(active.time_left());
-    let ask =
+    let timeout = scope.router().timeout(&route, budgets.max_runtime).min(active.time_left());
+    let options =
         CallOptions { parameters: active.spec.parameters.clone(), timeout: Some(timeout), outputs: None };
     let id = format!("{}/{number}", active.id).into();
-    let responses = work.insert(journey.submit(&route, ask, input, id)?);
-    let response = journey.answer(&route, responses).await?;
+    let responses = work.insert(scope.submit(&route, options, input, id)?);
+    let response = scope.answer(&route, responses).await?;
     let encoded = offload::run(response.payload.json_bytes(), move || {
         let mut result = Vec::new();
         predict::encode_result(&response.payload, &mut result).map(|()| result.into())

@@ -56,8 +56,8 @@ fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
 pub(super) fn unread() -> bool {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the call writes one integer. Without a pipe it fails, and nothing is unread.
-    let asked = unsafe { libc::ioctl(READ_END.load(Ordering::Acquire), libc::FIONREAD, &raw mut bytes) };
-    READING.load(Ordering::Acquire) || (asked == 0 && bytes > 0)
+    let result = unsafe { libc::ioctl(READ_END.load(Ordering::Acquire), libc::FIONREAD, &raw mut bytes) };
+    READING.load(Ordering::Acquire) || (result == 0 && bytes > 0)
 }
 
 fn follow(mut reader: io::PipeReader) {

@@ -132,8 +132,8 @@ impl ComponentInfo {
             .map(|import| import.name.clone())
             .collect();
         let imports = interface.imports.into_iter().map(|import| import.name).collect();
-        let anatomy = ComponentInfo { roles, imports, exports: interface.exports };
-        anatomy.check(&missing).map(|()| anatomy)
+        let info = ComponentInfo { roles, imports, exports: interface.exports };
+        info.check(&missing).map(|()| info)
     }
 
     /// Whether its synchronous roles may wait for others: it imports what calls models or servers.

@@ -50,15 +50,15 @@ impl PluginExecutor {
         early: oneshot::Sender<Vec<Tensor>>,
     ) -> Result<GuestAnswer> {
         self.pool
-            .call_once(context, async |live| {
-                let inputs = push_inputs(live, inputs)?;
-                let state = live.store.data_mut();
+            .call_once(context, async |instance| {
+                let inputs = push_inputs(instance, inputs)?;
+                let state = instance.store.data_mut();
                 let callable = state.give(target)?;
                 state.call()?.calls.answer = Some(early);
-                let guest = live.exports.hostler_plugin_executor();
+                let guest = instance.exports.hostler_plugin_executor();
                 let request = Resource::new_own(0);
-                let outcome = guest.call_submit(&mut live.store, request, &inputs, callable).await?;
-                in_plugin(live, outcome, take_tensors)
+                let outcome = guest.call_submit(&mut instance.store, request, &inputs, callable).await?;
+                in_plugin(instance, outcome, take_tensors)
             })
             .await
     }
@@ -74,16 +74,17 @@ impl PluginExecutor {
         let count = members.len();
         let outcome = self
             .pool
-            .call_once(context, async |live| {
-                let pushed = inputs.into_iter().map(|inputs| push_inputs(live, inputs));
+            .call_once(context, async |instance| {
+                let pushed = inputs.into_iter().map(|inputs| push_inputs(instance, inputs));
                 let inputs = pushed.collect::<wasmtime::Result<Vec<_>>>()?;
                 let requests: Vec<_> = (0..count as u32).map(Resource::new_own).collect();
-                let state = live.store.data_mut();
+                let state = instance.store.data_mut();
                 let callable = state.give(target)?;
                 state.call()?.calls.batch = members;
-                let guest = live.exports.hostler_plugin_executor();
-                let outcome = guest.call_submit_batch(&mut live.store, &requests, &inputs, callable).await?;
-                in_plugin(live, outcome, take_each)
+                let guest = instance.exports.hostler_plugin_executor();
+                let outcome =
+                    guest.call_submit_batch(&mut instance.store, &requests, &inputs, callable).await?;
+                in_plugin(instance, outcome, take_each)
             })
             .await?;
         match outcome {
@@ -102,8 +103,8 @@ impl PluginExecutor {
 }
 
 fn take_each<E>(
-    live: &mut RunningInstance<E>,
+    instance: &mut RunningInstance<E>,
     outcomes: Vec<Result<Vec<Resource<Tensor>>, types::Error>>,
 ) -> wasmtime::Result<Vec<GuestAnswer>> {
-    outcomes.into_iter().map(|outcome| in_plugin(live, outcome, take_tensors)).collect()
+    outcomes.into_iter().map(|outcome| in_plugin(instance, outcome, take_tensors)).collect()
 }

@@ -85,9 +85,9 @@ impl types::HostTensor for StoreData {
 impl StoreData {
     /// Gives an error to the guest, and remembers it: see [`Handed`](super::handed::Handed).
     pub(super) fn hand(&mut self, error: Error) -> types::Error {
-        match &self.desk {
-            Some(desk) => desk.record_error(error),
-            None => self.handed.record(error),
+        match &self.registry {
+            Some(registry) => registry.record_error(error),
+            None => self.host_errors.record(error),
         }
     }
 
@@ -98,12 +98,12 @@ impl StoreData {
 
     /// Who made what the guest makes.
     pub(super) fn origin(&self) -> Origin {
-        Origin::Plugin(Arc::clone(&self.grant.name))
+        Origin::Plugin(Arc::clone(&self.spec.name))
     }
 
     fn context(&mut self, request: Resource<Request>) -> Trappable<Arc<CallContext>> {
-        if let Some(desk) = &self.desk {
-            let call = desk.by_key(request.rep()).call();
+        if let Some(registry) = &self.registry {
+            let call = registry.by_key(request.rep()).call();
             let call =
                 call.ok_or_else(|| wasmtime::Error::msg("used a request after its execute returned"))?;
             return Ok(Arc::clone(&call.context));
@@ -127,8 +127,10 @@ impl types::HostRequest for StoreData {
     }
 
     fn time_left(&mut self, request: Resource<Request>) -> Trappable<Option<u64>> {
-        let deadline = match &self.desk {
-            Some(desk) => desk.by_key(request.rep()).call().map_or_else(Instant::now, |call| call.deadline),
+        let deadline = match &self.registry {
+            Some(registry) => {
+                registry.by_key(request.rep()).call().map_or_else(Instant::now, |call| call.deadline)
+            }
             None => self.call()?.deadline,
         };
         Ok(Some(deadline.saturating_duration_since(Instant::now()).as_millis() as u64))
@@ -155,8 +157,8 @@ impl types::HostRequest for StoreData {
             wasmtime::bail!("set a note of {} bytes; at most {NOTE_BYTES_MAX} are allowed", data.len());
         }
         self.spend(data.len())?;
-        if let Some(desk) = &self.desk {
-            let call = desk.by_key(request.rep()).call();
+        if let Some(registry) = &self.registry {
+            let call = registry.by_key(request.rep()).call();
             let call =
                 call.ok_or_else(|| wasmtime::Error::msg("used a request after its execute returned"))?;
             call.set_note(data.into());
@@ -173,7 +175,7 @@ impl types::HostRequest for StoreData {
 
 impl assets::Host for StoreData {
     fn names(&mut self) -> Trappable<Vec<String>> {
-        Ok(self.grant.assets.keys().cloned().collect())
+        Ok(self.spec.assets.keys().cloned().collect())
     }
 
     fn size(&mut self, name: String) -> Trappable<Result<u64, types::Error>> {
@@ -188,10 +190,10 @@ impl assets::Host for StoreData {
 
 impl StoreData {
     fn asset(&self, name: &str) -> Result<Bytes, Error> {
-        self.grant.assets.get(name).cloned().ok_or_else(|| {
-            let known = self.grant.assets.keys().map(String::as_str);
+        self.spec.assets.get(name).cloned().ok_or_else(|| {
+            let known = self.spec.assets.keys().map(String::as_str);
             let hint = crate::error::did_you_mean(name, known);
-            let plugin = &self.grant.name;
+            let plugin = &self.spec.name;
             Error::not_found(format!("no asset \"{name}\"{hint}; name it under [plugins.{plugin}.assets]"))
         })
     }
@@ -199,11 +201,11 @@ impl StoreData {
 
 impl store::Host for StoreData {
     fn get(&mut self, key: String) -> Trappable<Result<Option<String>, store::Error>> {
-        Ok(Ok(self.grant.config.get(&key).cloned()))
+        Ok(Ok(self.spec.config.get(&key).cloned()))
     }
 
     fn get_all(&mut self) -> Trappable<Result<Vec<(String, String)>, store::Error>> {
-        Ok(Ok(self.grant.config.clone().into_iter().collect()))
+        Ok(Ok(self.spec.config.clone().into_iter().collect()))
     }
 }
 
@@ -212,7 +214,7 @@ impl logging::Host for StoreData {
         if !self.log.spend(context.len() + message.len()) {
             return Ok(());
         }
-        let (plugin, request) = (&*self.grant.name, self.log.request());
+        let (plugin, request) = (&*self.spec.name, self.log.request());
         let request = request.as_deref();
         // Each line with its plugin and request: a message cannot pass for somebody else's.
         for line in message.lines() {

@@ -75,48 +75,48 @@ mod tests {
 
     #[test]
     fn an_error_that_is_passed_on_is_the_plugins_and_one_of_its_own_is_kept() {
-        let mut handed = HostErrors::default();
-        let given = handed.record(Error::not_found("no model \"nope\""));
-        let passed = handed.returned(given.clone(), "p");
+        let mut host_errors = HostErrors::default();
+        let given = host_errors.record(Error::not_found("no model \"nope\""));
+        let passed = host_errors.returned(given.clone(), "p");
         assert_eq!((passed.kind(), passed.plugin_name()), (Kind::Failed, Some("p")));
         assert_eq!(passed.message(), "plugin \"p\": a host call failed with not_found: no model \"nope\"");
         let more = types::Error { message: format!("while asking: {}", given.message), ..given.clone() };
-        let passed = handed.returned(more, "p");
+        let passed = host_errors.returned(more, "p");
         assert_eq!(passed.kind(), Kind::Failed);
         assert!(passed.message().ends_with("not_found: while asking: no model \"nope\""), "{passed}");
 
         // Another kind, other words, a field: the guest has chosen.
         let own = types::Error { kind: types::ErrorKind::InvalidInput, ..given.clone() };
-        assert_eq!(handed.returned(own, "p").kind(), Kind::InvalidInput);
+        assert_eq!(host_errors.returned(own, "p").kind(), Kind::InvalidInput);
         let own = types::Error { message: "no such user".into(), ..given.clone() };
-        assert_eq!(handed.returned(own, "p").kind(), Kind::NotFound);
+        assert_eq!(host_errors.returned(own, "p").kind(), Kind::NotFound);
         let own = types::Error { field: Some("user".into()), ..given };
-        assert_eq!(handed.returned(own, "p").kind(), Kind::NotFound);
+        assert_eq!(host_errors.returned(own, "p").kind(), Kind::NotFound);
     }
 
     #[test]
     fn what_says_nothing_about_the_request_and_what_is_about_the_callers_data_keep_their_kind() {
-        let mut handed = HostErrors::default();
+        let mut host_errors = HostErrors::default();
         for kind in [Kind::Overloaded, Kind::Unavailable, Kind::Deadline, Kind::Cancelled, Kind::Failed] {
-            let given = handed.record(Error::new(kind, "why"));
-            assert_eq!(handed.returned(given, "p").kind(), kind);
+            let given = host_errors.record(Error::new(kind, "why"));
+            assert_eq!(host_errors.returned(given, "p").kind(), kind);
         }
         let given =
-            handed.record(Error::invalid("x is too long").owned_by(FaultOwner::Caller).graph_refusal());
-        let passed = handed.returned(given, "p");
+            host_errors.record(Error::invalid("x is too long").owned_by(FaultOwner::Caller).graph_refusal());
+        let passed = host_errors.returned(given, "p");
         assert_eq!((passed.kind(), passed.is_graph_refusal()), (Kind::InvalidInput, true));
         let given =
-            handed.record(Error::invalid("y is too long").owned_by(FaultOwner::Maker).plugin("other"));
-        let passed = handed.returned(given, "p");
+            host_errors.record(Error::invalid("y is too long").owned_by(FaultOwner::Maker).plugin("other"));
+        let passed = host_errors.returned(given, "p");
         assert_eq!((passed.kind(), passed.plugin_name()), (Kind::Failed, Some("other")));
     }
 
     #[test]
     fn the_oldest_are_forgotten() {
-        let mut handed = HostErrors::default();
-        let first = handed.record(Error::not_found("first"));
-        (0..ERRORS_MAX).for_each(|n| drop(handed.record(Error::overloaded(n.to_string()))));
-        assert_eq!(handed.returned(first, "p").kind(), Kind::NotFound);
-        assert_eq!(handed.0.len(), ERRORS_MAX);
+        let mut host_errors = HostErrors::default();
+        let first = host_errors.record(Error::not_found("first"));
+        (0..ERRORS_MAX).for_each(|n| drop(host_errors.record(Error::overloaded(n.to_string()))));
+        assert_eq!(host_errors.returned(first, "p").kind(), Kind::NotFound);
+        assert_eq!(host_errors.0.len(), ERRORS_MAX);
     }
 }

@@ -24,7 +24,7 @@ pub(super) trait RolePre: Send + Sync + 'static {
 /// All instances of a plugin in one role.
 pub(super) struct Pool<P: RolePre> {
     pub engine: Arc<Engine>,
-    pub grant: Arc<PluginSpec>,
+    pub spec: Arc<PluginSpec>,
     pre: P,
     idle: Arc<IdleInstances<P::Exports>>,
     metrics: InstanceMetrics,
@@ -86,13 +86,13 @@ impl Drop for InstanceGuard {
 type CallOutcome<R> = wasmtime::Result<R>;
 
 impl<P: RolePre> Pool<P> {
-    pub fn new(engine: Arc<Engine>, grant: Arc<PluginSpec>, pre: P, metrics: InstanceMetrics) -> Self {
+    pub fn new(engine: Arc<Engine>, spec: Arc<PluginSpec>, pre: P, metrics: InstanceMetrics) -> Self {
         let idle = Arc::new(IdleInstances(Mutex::default()));
-        if grant.limits.reuses() {
+        if spec.limits.reuses() {
             let weak = Arc::downgrade(&idle);
             engine.register_idle(weak);
         }
-        Pool { engine, grant, pre, idle, metrics }
+        Pool { engine, spec, pre, idle, metrics }
     }
 
     /// Calls into an instance: the one in `held`, or another, which is in `held` afterwards. After anything
@@ -105,18 +105,18 @@ impl<P: RolePre> Pool<P> {
     ) -> Result<R> {
         context.check()?;
         let now = Instant::now();
-        let own = now + self.grant.limits.timeout;
+        let own = now + self.spec.limits.timeout;
         let deadline = context.deadline.map_or(own, |deadline| deadline.min(own));
         let _ticking = self.engine.tick();
-        let _entered = context.enter(Arc::clone(&self.grant.name));
+        let _entered = context.enter(Arc::clone(&self.spec.name));
         self.metrics.calls.inc();
         let work = async {
-            let live = match held {
-                Some(live) => live,
+            let instance = match held {
+                Some(instance) => instance,
                 None => held.insert(self.obtain(context, deadline).await?),
             };
-            live.begin(context, deadline);
-            call(live).await
+            instance.begin(context, deadline);
+            call(instance).await
         };
         let outcome = tokio::select! {
             biased;
@@ -127,8 +127,8 @@ impl<P: RolePre> Pool<P> {
         };
         match outcome {
             Ok(result) => {
-                if let Some(live) = held {
-                    live.end();
+                if let Some(instance) = held {
+                    instance.end();
                 }
                 Ok(result)
             }
@@ -137,7 +137,7 @@ impl<P: RolePre> Pool<P> {
                 if !error.is::<wasmtime::PoolConcurrencyLimitError>() {
                     self.metrics.traps.inc();
                 }
-                let state = broken.as_ref().map(|live| live.store.data());
+                let state = broken.as_ref().map(|instance| instance.store.data());
                 Err(self.explain(error, state, context, now))
             }
         }
@@ -151,8 +151,8 @@ impl<P: RolePre> Pool<P> {
     ) -> Result<R> {
         let mut held = None;
         let result = self.call(&mut held, context, call).await;
-        if let Some(live) = held {
-            self.give_back(live);
+        if let Some(instance) = held {
+            self.give_back(instance);
         }
         result
     }
@@ -162,9 +162,9 @@ impl<P: RolePre> Pool<P> {
         context: &Arc<CallContext>,
         deadline: Instant,
     ) -> CallOutcome<RunningInstance<P::Exports>> {
-        let idle = if self.grant.limits.reuses() { self.idle.lock().pop() } else { None };
+        let idle = if self.spec.limits.reuses() { self.idle.lock().pop() } else { None };
         match idle {
-            Some(live) => Ok(live),
+            Some(instance) => Ok(instance),
             None => self.instantiate(context, deadline).await,
         }
     }
@@ -176,7 +176,7 @@ impl<P: RolePre> Pool<P> {
     ) -> CallOutcome<RunningInstance<P::Exports>> {
         let started = Instant::now();
         let (store, exports) = loop {
-            let mut store = new_store(&self.engine, &self.grant, context, deadline);
+            let mut store = new_store(&self.engine, &self.spec, context, deadline);
             match self.pre.instantiate(&mut store).await {
                 Ok(exports) => break (store, exports),
                 // An instance that only waits for its next call makes room for one that has work.
@@ -200,25 +200,25 @@ impl<P: RolePre> Pool<P> {
     }
 
     /// Back to the pool, if it is worth keeping.
-    pub fn give_back(&self, mut live: RunningInstance<P::Exports>) {
-        let limits = &self.grant.limits;
+    pub fn give_back(&self, mut instance: RunningInstance<P::Exports>) {
+        let limits = &self.spec.limits;
         let kept = limits.reuses()
-            && live.calls < limits.calls_max
+            && instance.calls < limits.calls_max
             // A guest that leaks handles is replaced before it runs into its limit.
-            && live.store.data_mut().handles.count() < limits.handles / 2
-            && !self.holds_too_much(&live);
+            && instance.store.data_mut().handles.count() < limits.handles / 2
+            && !self.holds_too_much(&instance);
         if kept {
-            self.idle.lock().push(live);
+            self.idle.lock().push(instance);
         }
     }
 
     /// Whether an instance shall not wait for its next call with what it holds.
-    fn holds_too_much(&self, live: &RunningInstance<P::Exports>) -> bool {
-        let held = live.store.data().handles.held();
+    fn holds_too_much(&self, instance: &RunningInstance<P::Exports>) -> bool {
+        let held = instance.store.data().handles.held();
         if !held.is_over() {
             return false;
         }
-        let (plugin, held_bytes) = (&*self.grant.name, held.bytes());
+        let (plugin, held_bytes) = (&*self.spec.name, held.bytes());
         tracing::debug!(plugin, held_bytes, "instance replaced: it holds too much after its call");
         true
     }
@@ -232,8 +232,8 @@ impl<P: RolePre> Pool<P> {
         started: Instant,
     ) -> Error {
         let last_words = state.map(|state| state.log.end()).unwrap_or_default();
-        let name = &self.grant.name;
-        let limits = &self.grant.limits;
+        let name = &self.spec.name;
+        let limits = &self.spec.limits;
         let refused_memory = state.is_some_and(|state| state.memory_refused);
         let trap = error.downcast_ref::<Trap>().copied();
         let answered = context.cancellation.is_cancelled();
@@ -292,15 +292,15 @@ pub(super) fn describe_trap(error: &wasmtime::Error) -> String {
 /// A store with all limits set, ready for one call.
 pub(super) fn new_store(
     engine: &Engine,
-    grant: &Arc<PluginSpec>,
+    spec: &Arc<PluginSpec>,
     context: &Arc<CallContext>,
     deadline: Instant,
 ) -> Store<StoreData> {
-    let mut state = StoreData::new(Arc::clone(grant));
+    let mut state = StoreData::new(Arc::clone(spec));
     state.begin(Arc::clone(context), deadline);
     let mut store = Store::new(&engine.wasmtime, state);
     store.limiter(|state| state);
-    store.set_hostcall_fuel(grant.limits.result_bytes);
+    store.set_hostcall_fuel(spec.limits.result_bytes);
     store.epoch_deadline_callback(on_epoch_tick);
     store.set_epoch_deadline(1);
     store
@@ -308,12 +308,12 @@ pub(super) fn new_store(
 
 /// Asked at each tick of the epoch while a guest runs.
 fn on_epoch_tick(store: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
-    let live = store
+    let instance = store
         .data()
         .call
         .as_ref()
         .is_some_and(|call| Instant::now() < call.deadline && !call.context.cancellation.is_cancelled());
-    Ok(match (live, TICKS_LEFT.get()) {
+    Ok(match (instance, TICKS_LEFT.get()) {
         (false, _) => UpdateDeadline::Interrupt,
         (true, Some(0)) => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
         (true, left) => {

@@ -85,74 +85,74 @@ pub struct PluginModel {
 /// A compiled and linked component, not yet in a role.
 pub struct Plugin {
     engine: Arc<Engine>,
-    grant: Arc<PluginSpec>,
+    spec: Arc<PluginSpec>,
     component: wasmtime::component::Component,
-    anatomy: ComponentInfo,
+    info: ComponentInfo,
 }
 
 impl Plugin {
     /// Compiles and checks a component. Blocks for as long as compiling takes, or until the build is abandoned.
     pub fn load(
         engine: &Arc<Engine>,
-        grant: PluginSpec,
+        spec: PluginSpec,
         wasm: &[u8],
         metrics: &Metrics,
         cancel: &Cancel,
     ) -> Result<Self> {
         let named = |error: Error| {
-            let name = &grant.name;
+            let name = &spec.name;
             error.context(format!("plugin \"{name}\"")).plugin(&**name)
         };
         let memory_max = engine.config.memory_bytes_max;
-        if grant.limits.memory_bytes > memory_max {
+        if spec.limits.memory_bytes > memory_max {
             return Err(named(Error::invalid(format!(
                 "memory_mb is {}, but the engine's slots have {} MB; raise plugin_memory_mb_max under [server]",
-                grant.limits.memory_bytes >> 20,
+                spec.limits.memory_bytes >> 20,
                 memory_max >> 20
             ))));
         }
         not_a_component(wasm).map_or(Ok(()), Err).map_err(named)?;
         let concurrent = component_info::is_concurrent(wasm);
-        let source = Source { wasm, concurrent, limits: grant.limits.compile, cancel };
+        let source = Source { wasm, concurrent, limits: spec.limits.compile, cancel };
         let (component, interface) = engine.compile(&source, metrics).map_err(named)?;
-        let anatomy = ComponentInfo::read(interface, concurrent).map_err(named)?;
-        if concurrent && anatomy.roles.iter().any(|role| *role != Role::StreamingModel) {
+        let info = ComponentInfo::read(interface, concurrent).map_err(named)?;
+        if concurrent && info.roles.iter().any(|role| *role != Role::StreamingModel) {
             return Err(named(Error::unsupported(
                 "a component with the role streaming-model can have no other; make two of it",
             )));
         }
-        Ok(Plugin { engine: Arc::clone(engine), grant: Arc::new(grant), component, anatomy })
+        Ok(Plugin { engine: Arc::clone(engine), spec: Arc::new(spec), component, info })
     }
 
     pub fn info(&self) -> &ComponentInfo {
-        &self.anatomy
+        &self.info
     }
 
     /// Links the role `transformer` and asks it for its metadata. Needs a tokio runtime around it.
     pub async fn transformer(&self, metrics: &Metrics) -> Result<Transformer> {
         let pool = self.pool(Role::Transformer, metrics, TransformerPre::new)?;
         let metadata = pool
-            .call_once(&self.load_context(), async |live| {
-                live.exports.hostler_plugin_transformer().call_metadata(&mut live.store).await
+            .call_once(&self.load_context(), async |instance| {
+                instance.exports.hostler_plugin_transformer().call_metadata(&mut instance.store).await
             })
             .await
-            .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
+            .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.spec.name)))?;
         let metadata = metadata.map(Metadata::from);
-        Ok(Transformer { pool, name: Arc::clone(&self.grant.name), metadata, waits: self.anatomy.may_wait() })
+        Ok(Transformer { pool, name: Arc::clone(&self.spec.name), metadata, waits: self.info.may_wait() })
     }
 
     /// Links the role `model` and asks it for its metadata. Needs a tokio runtime around it.
     pub async fn model(&self, metrics: &Metrics) -> Result<PluginModel> {
         let pool = self.pool(Role::Model, metrics, ModelPre::new)?;
         let metadata = pool
-            .call_once(&self.load_context(), async |live| {
-                live.exports.hostler_plugin_model().call_metadata(&mut live.store).await
+            .call_once(&self.load_context(), async |instance| {
+                instance.exports.hostler_plugin_model().call_metadata(&mut instance.store).await
             })
             .await
-            .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.grant.name)))?;
-        let (name, waits) = (Arc::clone(&self.grant.name), self.anatomy.may_wait());
+            .map_err(|error| error.context(format!("plugin \"{}\": metadata", self.spec.name)))?;
+        let (name, waits) = (Arc::clone(&self.spec.name), self.info.may_wait());
         let mut metadata = Metadata::from(metadata);
-        if self.anatomy.has_optional_inputs() {
+        if self.info.has_optional_inputs() {
             optional_inputs::mark(&name, &mut metadata, self.optional_inputs(metrics).await?)?;
         }
         Ok(PluginModel { pool, name, metadata, waits })
@@ -161,15 +161,14 @@ impl Plugin {
     /// Links the role `executor`.
     pub fn executor(&self, metrics: &Metrics) -> Result<PluginExecutor> {
         let pool = self.pool(Role::Executor, metrics, executor::ExecutorPre::new)?;
-        Ok(PluginExecutor::new(pool, Arc::clone(&self.grant.name)))
+        Ok(PluginExecutor::new(pool, Arc::clone(&self.spec.name)))
     }
 
     /// Links the role `streaming-model` and starts its instances. Needs a tokio runtime around it.
     pub async fn streaming_model(&self, metrics: &Metrics) -> Result<StreamingModel> {
-        let name = &self.grant.name;
+        let name = &self.spec.name;
         self.check_role(Role::StreamingModel)?;
-        if self.grant.limits.reuses() || self.grant.limits.instances == Some(crate::config::Instances::Fresh)
-        {
+        if self.spec.limits.reuses() || self.spec.limits.instances == Some(crate::config::Instances::Fresh) {
             return Err(Error::invalid(format!(
                 "plugin \"{name}\": instances of a streaming-model are \"shared\"; leave the key out"
             )));
@@ -177,13 +176,13 @@ impl Plugin {
         let engine = self.engine.concurrent()?;
         let pre = engine.linker.instantiate_pre(&self.component).map_err(|error| self.misfit(error))?;
         let pre = bindings::concurrent::StreamingModelPluginPre::new(pre).map_err(|e| self.misfit(e))?;
-        StreamingModel::start(&self.engine, &self.grant, pre, self.metrics(metrics)).await
+        StreamingModel::start(&self.engine, &self.spec, pre, self.metrics(metrics)).await
     }
 
     /// The mean time to make and drop an instance. Measured over `rounds`.
     pub async fn fresh_instance_cost(&self, rounds: u32) -> Result<Duration> {
         let failed = |error: wasmtime::Error| {
-            let name = &self.grant.name;
+            let name = &self.spec.name;
             Error::failed(format!("plugin \"{name}\": cannot make an instance: {}", error.root_cause()))
                 .with_detail(format!("{error:?}"))
         };
@@ -192,8 +191,8 @@ impl Plugin {
         let started = Instant::now();
         for _ in 0..rounds {
             let _ticking = self.engine.tick();
-            let deadline = Instant::now() + self.grant.limits.timeout;
-            let mut store = instance_pool::new_store(&self.engine, &self.grant, &context, deadline);
+            let deadline = Instant::now() + self.spec.limits.timeout;
+            let mut store = instance_pool::new_store(&self.engine, &self.spec, &context, deadline);
             pre.instantiate_async(&mut store).await.map_err(failed)?;
         }
         Ok(started.elapsed() / rounds)
@@ -206,27 +205,27 @@ impl Plugin {
         link: impl FnOnce(wasmtime::component::InstancePre<StoreData>) -> wasmtime::Result<P>,
     ) -> Result<Pool<P>> {
         self.check_role(role)?;
-        if self.grant.limits.instances == Some(crate::config::Instances::Shared) {
+        if self.spec.limits.instances == Some(crate::config::Instances::Shared) {
             return Err(Error::invalid(format!(
                 "plugin \"{}\": only instances of a streaming-model can be \"shared\", but its role here is {role}",
-                self.grant.name
+                self.spec.name
             )));
         }
         let linked = self.engine.linker.instantiate_pre(&self.component).and_then(link);
         let pre = linked.map_err(|error| self.misfit(error))?;
-        Ok(Pool::new(Arc::clone(&self.engine), Arc::clone(&self.grant), pre, self.metrics(metrics)))
+        Ok(Pool::new(Arc::clone(&self.engine), Arc::clone(&self.spec), pre, self.metrics(metrics)))
     }
 
     fn check_role(&self, role: Role) -> Result<()> {
-        if self.anatomy.roles.contains(&role) {
+        if self.info.roles.contains(&role) {
             return Ok(());
         }
-        let name = &self.grant.name;
-        Err(self.anatomy.lacks(role).context(format!("plugin \"{name}\"")).plugin(&**name))
+        let name = &self.spec.name;
+        Err(self.info.lacks(role).context(format!("plugin \"{name}\"")).plugin(&**name))
     }
 
     fn misfit(&self, error: wasmtime::Error) -> Error {
-        let name = &self.grant.name;
+        let name = &self.spec.name;
         let cause = error.root_cause();
         Error::unsupported(format!(
             "plugin \"{name}\": does not fit the contract {CONTRACT_VERSION}: {cause}"
@@ -236,7 +235,7 @@ impl Plugin {
     }
 
     fn metrics(&self, metrics: &Metrics) -> InstanceMetrics {
-        let label = [&*self.grant.name];
+        let label = [&*self.spec.name];
         InstanceMetrics {
             calls: metrics.plugin_calls.with_label_values(&label),
             traps: metrics.plugin_traps.with_label_values(&label),
@@ -286,12 +285,12 @@ impl TransformerSession {
 
     pub async fn preprocess(&mut self, context: &Arc<CallContext>, input: Payload) -> Result<Vec<Tensor>> {
         let Transformer { pool, .. } = &*self.transformer;
-        pool.call(&mut self.held, context, async |live| {
-            let payload = lower_payload(live, input)?;
+        pool.call(&mut self.held, context, async |instance| {
+            let payload = lower_payload(instance, input)?;
             let request = Resource::new_own(0);
-            let guest = live.exports.hostler_plugin_transformer();
-            let outcome = guest.call_preprocess(&mut live.store, request, &payload).await?;
-            in_plugin(live, outcome, take_tensors)
+            let guest = instance.exports.hostler_plugin_transformer();
+            let outcome = guest.call_preprocess(&mut instance.store, request, &payload).await?;
+            in_plugin(instance, outcome, take_tensors)
         })
         .await?
     }
@@ -299,12 +298,12 @@ impl TransformerSession {
     pub async fn postprocess(&mut self, context: &Arc<CallContext>, outputs: Vec<Tensor>) -> Result<Payload> {
         let Transformer { pool, name, .. } = &*self.transformer;
         let outcome = pool
-            .call(&mut self.held, context, async |live| {
-                let outputs = push_inputs(live, outputs)?;
+            .call(&mut self.held, context, async |instance| {
+                let outputs = push_inputs(instance, outputs)?;
                 let request = Resource::new_own(0);
-                let guest = live.exports.hostler_plugin_transformer();
-                let outcome = guest.call_postprocess(&mut live.store, request, &outputs).await?;
-                in_plugin(live, outcome, lift_payload)
+                let guest = instance.exports.hostler_plugin_transformer();
+                let outcome = guest.call_postprocess(&mut instance.store, request, &outputs).await?;
+                in_plugin(instance, outcome, lift_payload)
             })
             .await?;
         match outcome {
@@ -321,8 +320,8 @@ impl TransformerSession {
 impl TransformerSession {
     /// Gives its instance back in the middle of its request; the next call gets another, or this one again.
     pub fn release_instance(&mut self) {
-        if let Some(live) = self.held.take() {
-            self.transformer.pool.give_back(live);
+        if let Some(instance) = self.held.take() {
+            self.transformer.pool.give_back(instance);
         }
     }
 
@@ -330,8 +329,8 @@ impl TransformerSession {
     /// be kept: the one given back last is the one that comes next. Fresh ones cost as much again if they
     /// are not, but all that `workers` keep must leave most of the host's to others.
     pub fn reusable_max(&self, workers: usize) -> usize {
-        let Pool { engine, grant, .. } = &self.transformer.pool;
-        if grant.limits.reuses() { 0 } else { engine.config.instances as usize / (4 * workers.max(1)) }
+        let Pool { engine, spec, .. } = &self.transformer.pool;
+        if spec.limits.reuses() { 0 } else { engine.config.instances as usize / (4 * workers.max(1)) }
     }
 }
 
@@ -357,12 +356,12 @@ impl PluginModel {
 
     pub async fn predict(&self, context: &Arc<CallContext>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         self.pool
-            .call_once(context, async |live| {
-                let inputs = push_inputs(live, inputs)?;
+            .call_once(context, async |instance| {
+                let inputs = push_inputs(instance, inputs)?;
                 let request = Resource::new_own(0);
-                let guest = live.exports.hostler_plugin_model();
-                let outcome = guest.call_predict(&mut live.store, request, &inputs).await?;
-                in_plugin(live, outcome, take_tensors)
+                let guest = instance.exports.hostler_plugin_model();
+                let outcome = guest.call_predict(&mut instance.store, request, &inputs).await?;
+                in_plugin(instance, outcome, take_tensors)
             })
             .await?
     }
@@ -370,15 +369,15 @@ impl PluginModel {
 
 /// Takes a guest's result out of its instance; its error is a value, and is told from those of the host.
 fn in_plugin<E, T, R>(
-    live: &mut RunningInstance<E>,
+    instance: &mut RunningInstance<E>,
     outcome: Result<T, types::Error>,
     take: impl FnOnce(&mut RunningInstance<E>, T) -> wasmtime::Result<R>,
 ) -> wasmtime::Result<Result<R>> {
     match outcome {
-        Ok(value) => take(live, value).map(Ok),
+        Ok(value) => take(instance, value).map(Ok),
         Err(error) => {
-            let state = live.store.data();
-            Ok(Err(state.handed.returned(error, &state.grant.name)))
+            let state = instance.store.data();
+            Ok(Err(state.host_errors.returned(error, &state.spec.name)))
         }
     }
 }
@@ -389,38 +388,40 @@ enum Lifted {
     Payload(Payload),
 }
 
-fn lower_payload<E>(live: &mut RunningInstance<E>, payload: Payload) -> wasmtime::Result<types::Payload> {
+fn lower_payload<E>(instance: &mut RunningInstance<E>, payload: Payload) -> wasmtime::Result<types::Payload> {
     Ok(match payload {
         Payload::Json(text) => types::Payload::Json(text.as_str().to_owned()),
         Payload::Bytes { content_type, data } => {
             types::Payload::Bytes(types::Blob { content_type, data: data.to_vec() })
         }
-        Payload::Tensors(tensors) => types::Payload::Tensors(push_inputs(live, tensors)?),
+        Payload::Tensors(tensors) => types::Payload::Tensors(push_inputs(instance, tensors)?),
     })
 }
 
-fn lift_payload<E>(live: &mut RunningInstance<E>, payload: types::Payload) -> wasmtime::Result<Lifted> {
+fn lift_payload<E>(instance: &mut RunningInstance<E>, payload: types::Payload) -> wasmtime::Result<Lifted> {
     Ok(match payload {
         types::Payload::Json(text) => Lifted::Json(text),
         types::Payload::Bytes(blob) => {
             Lifted::Payload(Payload::Bytes { content_type: blob.content_type, data: blob.data.into() })
         }
-        types::Payload::Tensors(tensors) => Lifted::Payload(Payload::Tensors(take_tensors(live, tensors)?)),
+        types::Payload::Tensors(tensors) => {
+            Lifted::Payload(Payload::Tensors(take_tensors(instance, tensors)?))
+        }
     })
 }
 
 fn push_inputs<E>(
-    live: &mut RunningInstance<E>,
+    instance: &mut RunningInstance<E>,
     tensors: Vec<Tensor>,
 ) -> wasmtime::Result<Vec<Resource<Tensor>>> {
-    live.store.data_mut().push_inputs(tensors)
+    instance.store.data_mut().push_inputs(tensors)
 }
 
 fn take_tensors<E>(
-    live: &mut RunningInstance<E>,
+    instance: &mut RunningInstance<E>,
     tensors: Vec<Resource<Tensor>>,
 ) -> wasmtime::Result<Vec<Tensor>> {
-    Ok(live.store.data_mut().handles.take_all(tensors)?)
+    Ok(instance.store.data_mut().handles.take_all(tensors)?)
 }
 
 fn tensor_specs(specs: Vec<types::TensorSpec>) -> Vec<TensorSpec> {

@@ -24,11 +24,11 @@ impl Plugin {
     /// Asks a model that exports the interface. Needs a tokio runtime around it.
     pub(super) async fn optional_inputs(&self, metrics: &Metrics) -> Result<Vec<String>> {
         let pool = self.pool(Role::Model, metrics, OptionalInputsPluginPre::new)?;
-        pool.call_once(&self.load_context(), async |live| {
-            live.exports.hostler_plugin_optional_inputs().call_names(&mut live.store).await
+        pool.call_once(&self.load_context(), async |instance| {
+            instance.exports.hostler_plugin_optional_inputs().call_names(&mut instance.store).await
         })
         .await
-        .map_err(|error| error.context(format!("plugin \"{}\": optional-inputs", self.grant.name)))
+        .map_err(|error| error.context(format!("plugin \"{}\": optional-inputs", self.spec.name)))
     }
 }
 

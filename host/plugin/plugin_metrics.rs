@@ -85,11 +85,11 @@ fn check(name: &str, known: &KnownFamily) -> wasmtime::Result<()> {
 
 impl metrics::Host for StoreData {
     fn count(&mut self, name: String, by: u64) -> wasmtime::Result<()> {
-        self.grant.numbers.count(name, by)
+        self.spec.metrics.count(name, by)
     }
 
     fn set(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
-        self.grant.numbers.set(name, value)
+        self.spec.metrics.set(name, value)
     }
 }
 
@@ -115,7 +115,7 @@ impl StoreData {
         definition: Definition,
         handle: impl FnOnce(Arc<Family>) -> T,
     ) -> Trappable<Lowered<Resource<T>>> {
-        Ok(match self.grant.numbers.families.define(name, definition) {
+        Ok(match self.spec.metrics.families.define(name, definition) {
             Ok(family) => Ok(self.handles.table().push(handle(family))?),
             Err(refusal) => Err(self.hand(error(refusal))),
         })
@@ -124,7 +124,7 @@ impl StoreData {
 
 impl StoreData {
     fn change(&mut self, family: &Family, values: Vec<String>, change: Change) -> Trappable<Lowered<()>> {
-        let changed = self.grant.numbers.families.change(family, values, change);
+        let changed = self.spec.metrics.families.change(family, values, change);
         Ok(changed.map_err(|refusal| self.hand(error(refusal))))
     }
 }

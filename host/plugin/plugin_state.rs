@@ -155,8 +155,8 @@ impl StoreData {
         if name.len() > KEY_BYTES_MAX {
             wasmtime::bail!("named a counter with {} bytes; at most {KEY_BYTES_MAX} are allowed", name.len());
         }
-        let memory = &self.grant.memory;
-        memory
+        let state = &self.spec.state;
+        state
             .counter(name)
             .ok_or_else(|| wasmtime::format_err!("wanted more than {COUNTERS_MAX} counters in its state"))
     }
@@ -164,7 +164,7 @@ impl StoreData {
 
 impl state::Host for StoreData {
     fn get(&mut self, key: String) -> Trappable<Option<Vec<u8>>> {
-        Ok(match self.grant.memory.get(&key) {
+        Ok(match self.spec.state.get(&key) {
             Some(StateValue::Bytes(data)) => Some(data.to_vec()),
             _ => None,
         })
@@ -177,12 +177,12 @@ impl state::Host for StoreData {
         ttl_ms: Option<u64>,
     ) -> Trappable<Result<(), types::Error>> {
         self.spend(key.len() + value.len())?;
-        let set = self.grant.memory.set(key, StateValue::Bytes(value.into()), ttl(ttl_ms));
+        let set = self.spec.state.set(key, StateValue::Bytes(value.into()), ttl(ttl_ms));
         Ok(set.map_err(|error| self.hand(error)))
     }
 
     fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
-        let Some(StateValue::Tensors(tensors)) = self.grant.memory.get(&key) else { return Ok(None) };
+        let Some(StateValue::Tensors(tensors)) = self.spec.state.get(&key) else { return Ok(None) };
         // They are of another request: not what this caller has sent.
         let origin = self.origin();
         let tensors = tensors.into_iter().map(|tensor| tensor.made_by(origin.clone())).collect();
@@ -200,12 +200,12 @@ impl state::Host for StoreData {
         let tensors = self.borrowed(&tensors)?;
         // What is kept must not keep the body of a request that it is a part of.
         let tensors = tensors.into_iter().map(|tensor| tensor.detached().unwrap_or(tensor)).collect();
-        let set = self.grant.memory.set(key, StateValue::Tensors(tensors), ttl(ttl_ms));
+        let set = self.spec.state.set(key, StateValue::Tensors(tensors), ttl(ttl_ms));
         Ok(set.map_err(|error| self.hand(error)))
     }
 
     fn delete(&mut self, key: String) -> Trappable<bool> {
-        Ok(self.grant.memory.delete(&key))
+        Ok(self.spec.state.delete(&key))
     }
 
     fn add(&mut self, counter: String, delta: i64) -> Trappable<i64> {
@@ -229,7 +229,7 @@ mod tests {
     use crate::predict::{Allocation, Datatype};
     use smallvec::smallvec;
 
-    fn memory() -> PluginState {
+    fn state() -> PluginState {
         PluginState::new(IntGauge::new("state_bytes", "For a test.").unwrap())
     }
 
@@ -239,53 +239,53 @@ mod tests {
 
     #[test]
     fn values_are_bounded_and_the_longest_unused_goes_first() {
-        let memory = memory();
-        memory.set_bound(4096);
+        let state = state();
+        state.set_bound(4096);
         for key in ["a", "b", "c"] {
-            memory.set(key.into(), bytes(1000), None).unwrap();
+            state.set(key.into(), bytes(1000), None).unwrap();
         }
-        assert!(memory.get("a").is_some(), "used again");
-        memory.set("d".into(), bytes(1000), None).unwrap();
-        assert!(memory.get("b").is_none() && memory.get("a").is_some() && memory.get("d").is_some());
-        assert_eq!(memory.set("e".into(), bytes(5000), None).unwrap_err().kind(), Kind::TooLarge);
-        assert!(memory.delete("a") && !memory.delete("a"));
-        memory.set_bound(0);
-        let values = memory.values();
+        assert!(state.get("a").is_some(), "used again");
+        state.set("d".into(), bytes(1000), None).unwrap();
+        assert!(state.get("b").is_none() && state.get("a").is_some() && state.get("d").is_some());
+        assert_eq!(state.set("e".into(), bytes(5000), None).unwrap_err().kind(), Kind::TooLarge);
+        assert!(state.delete("a") && !state.delete("a"));
+        state.set_bound(0);
+        let values = state.values();
         assert_eq!((values.bytes, values.entries.len(), values.gauge.get()), (0, 0, 0));
     }
 
     #[test]
     fn tensors_count_with_all_that_they_keep_alive_and_with_their_names() {
-        let memory = memory();
-        memory.set_bound(1 << 20);
+        let state = state();
+        state.set_bound(1 << 20);
         let body = Bytes::from(vec![0; 400 << 10]);
         let part = |name: &str| {
             let tensor = Tensor::new(name, Datatype::Int8, smallvec![5], body.slice(..5)).unwrap();
             StateValue::Tensors(vec![tensor.part_of(Allocation::of(&body))])
         };
         for key in ["a", "b", "c"] {
-            memory.set(key.into(), part("x"), None).unwrap();
+            state.set(key.into(), part("x"), None).unwrap();
         }
-        assert!(memory.get("a").is_none() && memory.get("c").is_some(), "two bodies of 400 KiB fit in 1 MiB");
-        let error = memory.set("d".into(), part(&"x".repeat(1 << 20)), None).unwrap_err();
+        assert!(state.get("a").is_none() && state.get("c").is_some(), "two bodies of 400 KiB fit in 1 MiB");
+        let error = state.set("d".into(), part(&"x".repeat(1 << 20)), None).unwrap_err();
         assert_eq!(error.kind(), Kind::TooLarge);
     }
 
     #[test]
     fn values_expire() {
-        let memory = memory();
-        memory.set_bound(4096);
-        memory.set("now".into(), bytes(1), Some(Duration::ZERO)).unwrap();
-        memory.set("later".into(), bytes(1), Some(Duration::from_secs(1000))).unwrap();
-        assert!(memory.get("now").is_none() && memory.get("later").is_some());
+        let state = state();
+        state.set_bound(4096);
+        state.set("now".into(), bytes(1), Some(Duration::ZERO)).unwrap();
+        state.set("later".into(), bytes(1), Some(Duration::from_secs(1000))).unwrap();
+        assert!(state.get("now").is_none() && state.get("later").is_some());
     }
 
     #[test]
     fn counters_are_shared_and_bounded() {
-        let memory = memory();
-        memory.counter("a").unwrap().fetch_add(3, Ordering::Relaxed);
-        assert_eq!(memory.counter("a").unwrap().load(Ordering::Relaxed), 3);
-        assert!((1..COUNTERS_MAX).all(|index| memory.counter(&index.to_string()).is_some()));
-        assert!(memory.counter("one too many").is_none());
+        let state = state();
+        state.counter("a").unwrap().fetch_add(3, Ordering::Relaxed);
+        assert_eq!(state.counter("a").unwrap().load(Ordering::Relaxed), 3);
+        assert!((1..COUNTERS_MAX).all(|index| state.counter(&index.to_string()).is_some()));
+        assert!(state.counter("one too many").is_none());
     }
 }

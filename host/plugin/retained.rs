@@ -45,16 +45,16 @@ pub(super) struct InstanceRetained {
     bytes: AtomicUsize,
     bytes_max: usize,
     /// How much of it the plugin's sum has been told.
-    told: AtomicUsize,
+    charged: AtomicUsize,
     /// A call of the guest was refused for it.
     refused: AtomicBool,
 }
 
 impl InstanceRetained {
     pub fn new(plugin: &Arc<PluginRetained>, limits: &PluginLimits) -> Arc<Self> {
-        let (bytes, told, refused) = Default::default();
+        let (bytes, charged, refused) = Default::default();
         let (plugin, bytes_max) = (Arc::clone(plugin), limits.held_bytes);
-        Arc::new(InstanceRetained { plugin, bytes, bytes_max, told, refused })
+        Arc::new(InstanceRetained { plugin, bytes, bytes_max, charged, refused })
     }
 
     pub fn bytes(&self) -> usize {
@@ -74,10 +74,10 @@ impl InstanceRetained {
     /// Brings the plugin's sum up to date.
     pub fn settle(&self) {
         let now = self.bytes.load(Ordering::Relaxed);
-        if now == self.told.load(Ordering::Relaxed) {
+        if now == self.charged.load(Ordering::Relaxed) {
             return;
         }
-        let before = self.told.swap(now, Ordering::Relaxed);
+        let before = self.charged.swap(now, Ordering::Relaxed);
         // Wrapping: the difference may be negative, the sum is not.
         self.plugin.bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         self.plugin.gauge.add(now as i64 - before as i64);

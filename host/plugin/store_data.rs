@@ -25,8 +25,8 @@ pub struct PluginSpec {
     pub limits: PluginLimits,
     pub config: BTreeMap<String, String>,
     pub assets: BTreeMap<String, bytes::Bytes>,
-    pub(super) memory: Arc<PluginState>,
-    pub(super) numbers: Arc<PluginMetrics>,
+    pub(super) state: Arc<PluginState>,
+    pub(super) metrics: Arc<PluginMetrics>,
     pub(super) held: Arc<PluginRetained>,
     /// The servers that it may ask; none: nobody.
     pub(super) outbound: Option<super::outbound::Outbound>,
@@ -36,13 +36,13 @@ impl PluginSpec {
     /// A plugin of this name in this engine; it remembers what an earlier one of the same name has kept.
     pub fn new(name: Arc<str>, limits: PluginLimits, engine: &Engine, metrics: &Metrics) -> Self {
         let label = [&*name];
-        let memory =
+        let state =
             engine.memory(&name, limits.state_bytes, metrics.plugin_state_bytes.with_label_values(&label));
         let held = metrics.plugin_held_bytes.with_label_values(&label);
         let held = PluginRetained::new(Arc::clone(&name), &limits, held);
-        let numbers = Arc::new(PluginMetrics::new(Arc::clone(&name), metrics));
+        let metrics = Arc::new(PluginMetrics::new(Arc::clone(&name), metrics));
         let (config, assets) = Default::default();
-        PluginSpec { name, limits, config, assets, memory, numbers, held, outbound: None }
+        PluginSpec { name, limits, config, assets, state, metrics, held, outbound: None }
     }
 
     /// Lets the plugin ask servers; its connections live on `runtime`. `ca` has certificates in PEM, trusted beside
@@ -61,7 +61,7 @@ impl PluginSpec {
 
     /// What the plugin counts.
     pub fn metrics(&self) -> Arc<PluginMetrics> {
-        Arc::clone(&self.numbers)
+        Arc::clone(&self.metrics)
     }
 }
 
@@ -81,11 +81,11 @@ pub(super) struct CallState {
     pub number: u32,
     pub inputs: Inputs,
     /// How often it has asked a server.
-    pub asked: std::sync::atomic::AtomicU32,
+    pub fetches: std::sync::atomic::AtomicU32,
 }
 
 pub(super) struct StoreData {
-    pub grant: Arc<PluginSpec>,
+    pub spec: Arc<PluginSpec>,
     pub handles: Handles,
     pub call: Option<CallState>,
     pub log: Arc<LogBudget>,
@@ -98,58 +98,58 @@ pub(super) struct StoreData {
     /// In this call the guest asked for more memory than it may have.
     pub memory_refused: bool,
     /// Errors that the guest was given in this call.
-    pub handed: HostErrors,
+    pub host_errors: HostErrors,
     /// The calls that wait side by side in this instance, where they do.
-    pub desk: Option<Arc<CallRegistry>>,
+    pub registry: Option<Arc<CallRegistry>>,
     /// Made when the guest first needs it: most plugins never do, and building it costs microseconds.
     wasi: Option<Box<WasiCtx>>,
 }
 
 impl StoreData {
-    pub fn new(grant: Arc<PluginSpec>) -> Self {
-        let capacity = grant.limits.handles;
-        StoreData::with_handles(grant, capacity)
+    pub fn new(spec: Arc<PluginSpec>) -> Self {
+        let capacity = spec.limits.handles;
+        StoreData::with_handles(spec, capacity)
     }
 
-    fn with_handles(grant: Arc<PluginSpec>, capacity: usize) -> Self {
+    fn with_handles(spec: Arc<PluginSpec>, capacity: usize) -> Self {
         StoreData {
-            log: Arc::new(LogBudget::new(Arc::clone(&grant.name))),
-            handles: Handles::new(&grant.limits, &grant.held, capacity),
-            grant,
+            log: Arc::new(LogBudget::new(Arc::clone(&spec.name))),
+            handles: Handles::new(&spec.limits, &spec.held, capacity),
+            spec,
             call: None,
             calls_begun: 0,
             memory_bytes: 0,
             memory_refused: false,
             keys_given: 0,
-            handed: HostErrors::default(),
-            desk: None,
+            host_errors: HostErrors::default(),
+            registry: None,
             wasi: None,
         }
     }
 
     /// For an instance whose calls wait side by side, as many as `in_flight`.
-    pub fn shared(grant: Arc<PluginSpec>, desk: Arc<CallRegistry>, in_flight: usize) -> Self {
-        let capacity = grant.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL));
-        let mut state = StoreData::with_handles(grant, capacity);
-        state.log.begin("".into(), state.grant.limits.log_bytes);
-        state.desk = Some(desk);
+    pub fn shared(spec: Arc<PluginSpec>, registry: Arc<CallRegistry>, in_flight: usize) -> Self {
+        let capacity = spec.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL));
+        let mut state = StoreData::with_handles(spec, capacity);
+        state.log.begin("".into(), state.spec.limits.log_bytes);
+        state.registry = Some(registry);
         state
     }
 
     /// Starts a call; what the last one left is forgotten.
     pub fn begin(&mut self, context: Arc<CallContext>, deadline: Instant) {
-        self.log.begin(Arc::clone(&context.id), self.grant.limits.log_bytes);
+        self.log.begin(Arc::clone(&context.id), self.spec.limits.log_bytes);
         self.memory_refused = false;
-        self.handed.clear();
+        self.host_errors.clear();
         self.calls_begun = self.calls_begun.wrapping_add(1);
         self.call = Some(CallState {
             context,
             deadline,
-            result_bytes_left: self.grant.limits.result_bytes,
+            result_bytes_left: self.spec.limits.result_bytes,
             calls: InvocationTable::default(),
             number: self.calls_begun,
             inputs: Inputs::new(),
-            asked: Default::default(),
+            fetches: Default::default(),
         });
     }
 
@@ -175,8 +175,8 @@ impl StoreData {
 
     /// Counts bytes that the guest hands to the host against its budget.
     pub fn spend(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        let limit = self.grant.limits.result_bytes;
-        if self.desk.is_some() {
+        let limit = self.spec.limits.result_bytes;
+        if self.registry.is_some() {
             // Whose bytes these are is not known here; what many calls hold is bounded by their handles.
             return if bytes > limit { Err(OverBudget { limit_bytes: limit }.into()) } else { Ok(()) };
         }
@@ -230,7 +230,7 @@ impl wasmtime::ResourceLimiter for StoreData {
         _max: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
-        let allowed = total <= self.grant.limits.memory_bytes;
+        let allowed = total <= self.spec.limits.memory_bytes;
         if allowed {
             self.memory_bytes = total;
         } else {

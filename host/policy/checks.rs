@@ -97,7 +97,7 @@ impl Route {
             callable: Arc::clone(&self.callable),
             runs: None,
             batching: None,
-            order: Priority::New,
+            priority: Priority::New,
         };
         let mut json = Vec::new();
         if !self.is_streaming() {

@@ -91,10 +91,10 @@ pub fn describe(plan: &Plan) -> Description {
             }
             SourcePlan::Plugin(plugin) => drop(entry.insert("plugin".into(), plugin.to_string())),
             SourcePlan::Pipeline(pipeline) => drop(entry.insert("pipeline".into(), pipeline.to_string())),
-            SourcePlan::Remote { name, version, twin } => {
+            SourcePlan::Remote { name, version, reference } => {
                 let version = version.as_deref().unwrap_or("the only one");
                 entry.insert("remote".into(), format!("{name}, version {version}"));
-                entry.extend(twin.as_ref().map(|(file, _)| ("file".into(), file.sha256.clone())));
+                entry.extend(reference.as_ref().map(|(file, _)| ("file".into(), file.sha256.clone())));
             }
         }
         let timeout = model.timeout.map(|timeout| timeout.as_millis().to_string());

@@ -113,11 +113,11 @@ impl KeptRequest {
         let pending = Pending::new(Arc::clone(new));
         let id: Arc<str> = format!("{id}/replay").into();
         tokio::spawn(async move {
-            let answers = self.ask(id).await;
-            let tally: &GuardCounters = pending.tally();
+            let answers = self.run_again(id).await;
+            let counters: &GuardCounters = pending.counters();
             match answers {
                 Some(answers) => {
-                    tally.replayed(answers);
+                    counters.replayed(answers);
                     replays.count(if answers { "confirmed" } else { "refuted" });
                 }
                 None => replays.count("dropped"),
@@ -148,7 +148,7 @@ impl KeptRequest {
     }
 
     /// Whether the old version answers; none if that could not be found out.
-    async fn ask(&self, id: Arc<str>) -> Option<bool> {
+    async fn run_again(&self, id: Arc<str>) -> Option<bool> {
         let Evidence { old, .. } = &*self.evidence;
         if let (None, Payload::Tensors(inputs)) = (&old.transformer, &self.input)
             && predict::check_inputs(old.callable.metadata(), inputs).is_err()
@@ -192,7 +192,7 @@ impl KeptRequest {
             callable: Arc::clone(&old.callable),
             batching: old.batching,
             runs: None,
-            order: Priority::New,
+            priority: Priority::New,
         }
     }
 }

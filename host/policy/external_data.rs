@@ -381,12 +381,12 @@ mod tests {
 
     #[test]
     fn a_file_is_one_in_all_its_spellings_and_must_have_what_its_tensors_need() {
-        let numbers = |offset: &str, length: &str| {
+        let metrics = |offset: &str, length: &str| {
             [entry("offset", offset.as_bytes()), entry("length", length.as_bytes())]
         };
         let tensors = [
-            tensor(b"a/../w\xff.bin", &numbers("16", "4")),
-            tensor(b".//w\xff.bin", &numbers("", "7")),
+            tensor(b"a/../w\xff.bin", &metrics("16", "4")),
+            tensor(b".//w\xff.bin", &metrics("", "7")),
             tensor(b"sub/w.bin", &[]),
         ];
         let model: Vec<u8> = tensors.iter().flat_map(|tensor| model(tensor)).collect();

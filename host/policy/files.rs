@@ -78,7 +78,7 @@ const HELD_BYTES_MAX: usize = 32 << 20;
 #[derive(Default)]
 pub struct Files {
     known: Arc<Mutex<HashMap<PathBuf, KnownFile>>>,
-    asked: Mutex<Signature>,
+    stats: Mutex<Signature>,
     held: Mutex<HeldFile>,
     /// Files are looked for below this folder instead of below `/`: a last-good copy.
     root: Option<PathBuf>,
@@ -219,13 +219,13 @@ impl Files {
 
     /// Every path that was asked for since the last call.
     pub fn take_asked(&self) -> Signature {
-        std::mem::take(&mut *lock(&self.asked))
+        std::mem::take(&mut *lock(&self.stats))
     }
 
     fn known(&self, path: &Path, limit: Limit, is_model: bool) -> Result<KnownFile> {
         let location = &self.location(path);
         let stat = Stat::of(location);
-        lock(&self.asked).insert(path.to_owned(), stat.clone());
+        lock(&self.stats).insert(path.to_owned(), stat.clone());
         let remembered = lock(&self.known).get(path).cloned();
         if let (Some(known), Some(stat)) = (remembered, &stat)
             && known.stat == *stat

@@ -177,12 +177,12 @@ impl Counts {
 
     #[cfg(test)]
     pub fn made_up(ok: &[(u64, Duration)], faults: u64) -> Counts {
-        let tally = GuardCounters::default();
+        let counters = GuardCounters::default();
         for (count, took) in ok {
-            (0..*count).for_each(|_| tally.record(CallOutcome::Ok(*took)));
+            (0..*count).for_each(|_| counters.record(CallOutcome::Ok(*took)));
         }
-        (0..faults).for_each(|_| tally.record(CallOutcome::Fault));
-        tally.counts()
+        (0..faults).for_each(|_| counters.record(CallOutcome::Fault));
+        counters.counts()
     }
 }
 
@@ -191,18 +191,18 @@ pub(super) struct Pending(Arc<Route>);
 
 impl Pending {
     pub fn new(route: Arc<Route>) -> Self {
-        route.tally.pending.fetch_add(1, Ordering::AcqRel);
+        route.counters.pending.fetch_add(1, Ordering::AcqRel);
         Pending(route)
     }
 
-    pub fn tally(&self) -> &GuardCounters {
-        &self.0.tally
+    pub fn counters(&self) -> &GuardCounters {
+        &self.0.counters
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.tally.pending.fetch_sub(1, Ordering::AcqRel);
+        self.0.counters.pending.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -240,13 +240,13 @@ mod tests {
     #[test]
     fn quantiles_and_rates_are_of_the_difference() {
         let ms = Duration::from_millis;
-        let tally = GuardCounters::default();
-        (0..100).for_each(|_| tally.record(CallOutcome::Ok(ms(1))));
-        let before = tally.counts();
-        (0..90).for_each(|_| tally.record(CallOutcome::Ok(ms(10))));
-        (0..10).for_each(|_| tally.record(CallOutcome::Fault));
-        tally.record(CallOutcome::Other);
-        let counts = tally.counts().since(&before);
+        let counters = GuardCounters::default();
+        (0..100).for_each(|_| counters.record(CallOutcome::Ok(ms(1))));
+        let before = counters.counts();
+        (0..90).for_each(|_| counters.record(CallOutcome::Ok(ms(10))));
+        (0..10).for_each(|_| counters.record(CallOutcome::Fault));
+        counters.record(CallOutcome::Other);
+        let counts = counters.counts().since(&before);
         assert_eq!((counts.judged(), counts.faults(), counts.others), (100, 10, 1));
         assert!((counts.fault_rate() - 0.1).abs() < 1e-9);
         let p95 = counts.quantile(0.95);
@@ -256,16 +256,16 @@ mod tests {
 
     #[test]
     fn faults_count_as_far_as_the_version_before_answers() {
-        let tally = GuardCounters::default();
-        (0..10).for_each(|_| tally.record(CallOutcome::Fault));
-        (0..30).for_each(|_| tally.record(CallOutcome::Refused));
-        assert_eq!(tally.counts().faults(), 10, "nothing was replayed");
-        tally.replayed(false);
-        assert_eq!(tally.counts().faults(), 0);
-        tally.replayed(true);
-        assert_eq!(tally.counts().faults(), 20, "one half of all that failed");
-        (0..2).for_each(|_| tally.replayed(false));
-        assert_eq!((tally.counts().faults(), tally.counts().judged()), (10, 10));
+        let counters = GuardCounters::default();
+        (0..10).for_each(|_| counters.record(CallOutcome::Fault));
+        (0..30).for_each(|_| counters.record(CallOutcome::Refused));
+        assert_eq!(counters.counts().faults(), 10, "nothing was replayed");
+        counters.replayed(false);
+        assert_eq!(counters.counts().faults(), 0);
+        counters.replayed(true);
+        assert_eq!(counters.counts().faults(), 20, "one half of all that failed");
+        (0..2).for_each(|_| counters.replayed(false));
+        assert_eq!((counters.counts().faults(), counters.counts().judged()), (10, 10));
     }
 
     #[test]

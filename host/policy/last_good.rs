@@ -246,7 +246,7 @@ pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
     let models = plan.models.values().flat_map(|model| {
         let source: Vec<&File> = match &model.source {
             SourcePlan::Onnx { file, external } => std::iter::once(file).chain(external).collect(),
-            SourcePlan::Remote { twin: Some((file, external)), .. } => {
+            SourcePlan::Remote { reference: Some((file, external)), .. } => {
                 std::iter::once(file).chain(external).collect()
             }
             SourcePlan::Plugin(_) | SourcePlan::Remote { .. } | SourcePlan::Pipeline(_) => Vec::new(),

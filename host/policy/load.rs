@@ -214,20 +214,20 @@ impl Loader {
         let named = |error: Error| error.context(format!("plugin \"{name}\"")).plugin(&**name);
         let wasm = files.read(&plan.file).map_err(named)?;
         let assets = plan.assets.iter().map(|(key, file)| Ok((key.clone(), files.read(file)?)));
-        let mut grant = PluginSpec::new(Arc::clone(name), plan.limits.clone(), &self.engine, &self.metrics);
-        grant.config.clone_from(&plan.config);
-        grant.assets = assets.collect::<Result<_>>().map_err(named)?;
-        let numbers = grant.metrics();
+        let mut spec = PluginSpec::new(Arc::clone(name), plan.limits.clone(), &self.engine, &self.metrics);
+        spec.config.clone_from(&plan.config);
+        spec.assets = assets.collect::<Result<_>>().map_err(named)?;
+        let metrics = spec.metrics();
         if let Some(http) = &plan.http {
             let ca = http.ca.as_ref().map(|file| files.read(file)).transpose().map_err(named)?;
             let runtime = self.runtime.clone();
-            grant.allow_http(http.limits.clone(), ca.as_deref(), runtime, &self.metrics).map_err(named)?;
+            spec.allow_http(http.limits.clone(), ca.as_deref(), runtime, &self.metrics).map_err(named)?;
         }
-        let plugin = Plugin::load(&self.engine, grant, &wasm, &self.metrics, &files.progress.stop)?;
+        let plugin = Plugin::load(&self.engine, spec, &wasm, &self.metrics, &files.progress.stop)?;
         let wants = |role| plan.roles.contains(&role);
         self.runtime.block_on(files.progress.unless_stopped(async {
             Ok(LoadedPlugin {
-                numbers,
+                metrics,
                 transformer: match wants(Role::Transformer) {
                     true => Some(Arc::new(plugin.transformer(&self.metrics).await?)),
                     false => None,
@@ -282,7 +282,7 @@ impl Loader {
             batching: wanted.batching,
             labels: BTreeMap::new(),
             metrics,
-            tally: GuardCounters::default(),
+            counters: GuardCounters::default(),
             evidence: ArcSwapOption::empty(),
             usage: Usage::default(),
             statistics: Arc::new(Statistics::new(wanted.batching)),
@@ -317,11 +317,11 @@ impl Loader {
                 let (name, plan) = plugin(name);
                 CallableKey::Plugin { name, plan: plan.into(), idempotent: wanted.idempotent }
             }
-            SourcePlan::Remote { name, version, twin } => CallableKey::Remote {
+            SourcePlan::Remote { name, version, reference } => CallableKey::Remote {
                 executor: Box::new(ExecutorKey::of(plan, plan.base(&wanted.executor).0)),
                 name: name.clone(),
                 version: version.clone(),
-                twin: twin.as_ref().map(|(file, _)| file.sha256.clone()),
+                reference: reference.as_ref().map(|(file, _)| file.sha256.clone()),
             },
         };
         let known =
@@ -359,10 +359,10 @@ impl Loader {
                     }
                 }
             }
-            SourcePlan::Remote { name, version, twin } => Source::Remote {
+            SourcePlan::Remote { name, version, reference } => Source::Remote {
                 name: name.clone(),
                 version: version.clone(),
-                twin: match twin {
+                reference: match reference {
                     Some((file, _)) => {
                         Some(ReferenceFile { path: files.location(&file.path), bytes: files.read(file)? })
                     }

@@ -86,7 +86,7 @@ pub struct Route {
     pub labels: BTreeMap<Arc<str>, Arc<[String]>>,
     pub metrics: RouteMetrics,
     /// What the guard judges by.
-    pub tally: guard_counters::GuardCounters,
+    pub counters: guard_counters::GuardCounters,
     /// While the guard judges it and can ask the version before.
     evidence: ArcSwapOption<evidence::Evidence>,
     pub statistics: Arc<statistics::Statistics>,
@@ -254,8 +254,8 @@ impl Route {
             batching: self.batching,
             runs: Some(Arc::clone(&self.statistics.runs)),
             timeout: self.timeout,
-            below: false,
-            order: Priority::New,
+            is_inner: false,
+            priority: Priority::New,
         }
     }
 }

@@ -88,12 +88,12 @@ impl Candidate {
             StickyBy::RequestId => None,
             StickyBy::Header(name) => (caller.header)(name),
         };
-        lot(self.salt, key.as_deref().unwrap_or(caller.request_id)) < self.share
+        hash_bucket(self.salt, key.as_deref().unwrap_or(caller.request_id)) < self.share
     }
 }
 
 /// A number from 0 to 100 that stays with a key.
-fn lot(salt: u64, key: &str) -> f64 {
+fn hash_bucket(salt: u64, key: &str) -> f64 {
     let mixed = (sticky_hash(key) ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 40) as f64 / (1_u64 << 24) as f64 * 100.0
 }
@@ -152,7 +152,7 @@ struct Watched {
     /// Both sides when the rollout began, when its stage began, and when metrics were last told.
     start: Sides,
     stage: Sides,
-    told: Sides,
+    last_exported: Sides,
 }
 
 #[derive(Clone, Default)]
@@ -176,12 +176,12 @@ impl Drop for Watched {
 impl Watched {
     /// Whether too little is known of these faults yet: replays are under way.
     fn waits_for_evidence(&self, new: &Counts) -> bool {
-        new.replayed < REPLAYS_LEAST && self.new.tally.is_pending()
+        new.replayed < REPLAYS_LEAST && self.new.counters.is_pending()
     }
 
     fn now(&self) -> Sides {
-        let old = self.old.as_ref().map_or_else(Counts::default, |route| route.tally.counts());
-        Sides { new: self.new.tally.counts(), old }
+        let old = self.old.as_ref().map_or_else(Counts::default, |route| route.counters.counts());
+        Sides { new: self.new.counters.counts(), old }
     }
 }
 
@@ -208,10 +208,10 @@ impl Rollout {
                 old: before_it,
                 start: Sides::default(),
                 stage: Sides::default(),
-                told: Sides::default(),
+                last_exported: Sides::default(),
             };
             watched.start = watched.now();
-            watched.told = watched.start.clone();
+            watched.last_exported = watched.start.clone();
             watched
         });
         Rollout {
@@ -362,8 +362,8 @@ impl Rollout {
     pub fn tell(&mut self, metrics: &Metrics) {
         for watched in &mut self.routes {
             let now = watched.now();
-            let grown = now.since(&watched.told);
-            watched.told = now;
+            let grown = now.since(&watched.last_exported);
+            watched.last_exported = now;
             for (side, counts) in [("new", grown.new), ("old", grown.old)] {
                 for (outcome, count) in [
                     ("ok", counts.ok()),
@@ -378,7 +378,7 @@ impl Rollout {
     }
 
     pub fn progress(&self) -> Progress {
-        let numbers = |counts: &Counts| RouteNumbers {
+        let metrics = |counts: &Counts| RouteNumbers {
             requests: counts.judged(),
             faults: counts.faults(),
             refused: counts.refusals,
@@ -390,7 +390,7 @@ impl Rollout {
         let judged = self.routes.iter().map(|watched| {
             let stage = watched.now().since(&watched.stage);
             let old = if self.stage == Stage::Watch { &watched.before } else { &stage.old };
-            (watched.name.to_string(), Judged { new: numbers(&stage.new), old: numbers(old) })
+            (watched.name.to_string(), Judged { new: metrics(&stage.new), old: metrics(old) })
         });
         Progress {
             stage: self.stage.as_str(),
@@ -440,7 +440,7 @@ struct Sample {
 impl Sample {
     fn of(policy: &Policy) -> Self {
         let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
-        let counts = routes.map(|route| (route.name.clone(), route.tally.counts())).collect();
+        let counts = routes.map(|route| (route.name.clone(), route.counters.counts())).collect();
         Sample { at: Instant::now(), counts }
     }
 }
@@ -462,7 +462,7 @@ impl Recent {
 
     pub fn counts(&self, policy: &Policy, name: &ModelName) -> Counts {
         let Some(route) = policy.content.route(name) else { return Counts::default() };
-        let now = route.tally.counts();
+        let now = route.counters.counts();
         let older = self.older.counts.get(name).filter(|_| policy.generation == self.generation);
         older.map_or_else(|| now.clone(), |before| now.since(before))
     }
@@ -475,20 +475,20 @@ mod tests {
     #[test]
     fn callers_are_shared_out_by_the_percent_and_never_go_back() {
         let salt = sticky_hash("a digest");
-        let lots: Vec<f64> = (0..10_000).map(|id| lot(salt, &format!("user-{id}"))).collect();
+        let buckets: Vec<f64> = (0..10_000).map(|id| hash_bucket(salt, &format!("user-{id}"))).collect();
         for share in [1.0, 10.0, 50.0] {
-            let hits = lots.iter().filter(|lot| **lot < share).count() as f64 / 100.0;
+            let hits = buckets.iter().filter(|hash_bucket| **hash_bucket < share).count() as f64 / 100.0;
             assert!((hits - share).abs() < share * 0.3, "{hits} of {share}");
         }
-        assert!(lots.iter().all(|lot| (0.0..100.0).contains(lot)));
-        assert_eq!(lot(salt, "user-1"), lot(salt, "user-1"));
+        assert!(buckets.iter().all(|hash_bucket| (0.0..100.0).contains(hash_bucket)));
+        assert_eq!(hash_bucket(salt, "user-1"), hash_bucket(salt, "user-1"));
     }
 
     #[test]
     fn the_canary_is_independent_of_the_routing_rule_and_of_other_rollouts() {
         let salts = [sticky_hash("one digest"), sticky_hash("another")];
         let keys: Vec<String> = (0..10_000).map(|id| format!("user-{id}")).collect();
-        let chosen = |salt, key: &str| lot(salt, key) < 50.0;
+        let chosen = |salt, key: &str| hash_bucket(salt, key) < 50.0;
         let routed = keys.iter().filter(|key| sticky_hash(key) % 100 < 50 && chosen(salts[0], key)).count();
         let both = keys.iter().filter(|key| chosen(salts[0], key) && chosen(salts[1], key)).count();
         assert!((2_200..2_800).contains(&routed), "{routed}");

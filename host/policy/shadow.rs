@@ -136,10 +136,10 @@ impl Copy {
             let took =
                 outcome.as_ref().map_or(Duration::ZERO, |answer| answer.queue_wait + answer.service.total());
             let counted = CallOutcome::of(outcome.as_ref().err(), took);
-            self.route.tally.record(counted);
+            self.route.counters.record(counted);
             if matches!(counted, CallOutcome::Fault | CallOutcome::Refused) {
                 // The old policy has answered this very request.
-                self.route.tally.replayed(true);
+                self.route.counters.replayed(true);
             }
             let verdict = match (counted, outcome) {
                 (CallOutcome::Fault, _) => Verdict::Fault,
@@ -176,7 +176,7 @@ impl Copy {
             callable: Arc::clone(&self.route.callable),
             batching: self.route.batching,
             runs: None,
-            order: Priority::New,
+            priority: Priority::New,
         };
         if self.route.is_streaming() {
             // The caller had one answer: any number of them is another one.

@@ -1,7 +1,7 @@
 //! Jobs over HTTP: submit under `/predict/async`, watch, fetch, cancel and forget under `/jobs`.
 
 use super::http::{self, Reply};
-use super::plain::{PredictRequest, Public};
+use super::plain::{Public, RequestHead};
 use super::request::{self, BATCH_ITEMS_MAX, Head, UNREADABLE, Version};
 use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::{Attempt, Filter, Item, Job, RequestedBudgets, Settled, State};
@@ -63,26 +63,26 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
 /// A submission is a request like any other, but for its answer, which is only a promise.
 async fn submitted(public: &Public, request: Request<Incoming>, batch: bool) -> Reply {
     let (parts, body) = request.into_parts();
-    let asked = PredictRequest { headers: &parts.headers, query: parts.uri.query() };
-    let mut journey = public.router.begin(http::request_id(&parts.headers), "plain", &asked.header());
+    let http_head = RequestHead { headers: &parts.headers, query: parts.uri.query() };
+    let mut scope = public.router.begin(http::request_id(&parts.headers), "plain", &http_head.header());
     let outcome = match http::read_body(body, &public.transfers).await {
-        Ok(body) if batch => submit_batch(public, &mut journey, &asked, body).await,
-        Ok(body) => submit(public, &mut journey, &asked, body).await,
+        Ok(body) if batch => submit_batch(public, &mut scope, &http_head, body).await,
+        Ok(body) => submit(public, &mut scope, &http_head, body).await,
         Err(error) => Err(error),
     };
     let (mut reply, error) = match outcome {
         Ok(reply) => (reply, None),
-        Err(error) => (http::error_reply(&error, journey.id()), Some(error)),
+        Err(error) => (http::error_reply(&error, scope.id()), Some(error)),
     };
-    http::sign(&mut reply, journey.id(), journey.generation());
-    journey.end(reply.status().as_u16(), error.as_ref());
+    http::sign(&mut reply, scope.id(), scope.generation());
+    scope.end(reply.status().as_u16(), error.as_ref());
     reply
 }
 
 async fn submit(
     public: &Public,
-    journey: &mut RequestScope,
-    asked: &PredictRequest<'_>,
+    scope: &mut RequestScope,
+    http_head: &RequestHead<'_>,
     body: Bytes,
 ) -> Result<Reply> {
     let length = body.len();
@@ -98,14 +98,14 @@ async fn submit(
         Ok::<_, Error>((head, budgets, request::part(&body, request.data)))
     })
     .await?;
-    let route = journey.resolve(&head.model, head.version(), &asked.header())?;
+    let route = scope.resolve(&head.model, head.version(), &http_head.header())?;
     let (checked, mut budget) = (Arc::clone(&route), public.router.budget());
     let item = offload::run(length, move || {
         let parameters = head.parameters(&mut budget)?;
         Item::checked(&checked, copied(&data), parameters, budget)
     })
     .await?;
-    let jobs = public.jobs.submit_background(&route.name, vec![item], budgets, journey.id()).await?;
+    let jobs = public.jobs.submit_background(&route.name, vec![item], budgets, scope.id()).await?;
     let job = jobs.first().expect("invariant: a job for each item");
     let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(job));
     if let Ok(location) = HeaderValue::from_str(&url(job)) {
@@ -118,8 +118,8 @@ async fn submit(
 /// could tell one from the other.
 async fn submit_batch(
     public: &Public,
-    journey: &mut RequestScope,
-    asked: &PredictRequest<'_>,
+    scope: &mut RequestScope,
+    http_head: &RequestHead<'_>,
     body: Bytes,
 ) -> Result<Reply> {
     let length = body.len();
@@ -136,7 +136,7 @@ async fn submit_batch(
         Ok::<_, Error>((head, budgets, body, places))
     })
     .await?;
-    let route = journey.resolve(&head.model, head.version(), &asked.header())?;
+    let route = scope.resolve(&head.model, head.version(), &http_head.header())?;
     let (checked, mut budget) = (Arc::clone(&route), public.router.budget());
     let items = offload::run(length, move || {
         let shared = head.parameters(&mut budget)?;
@@ -152,7 +152,7 @@ async fn submit_batch(
         items.collect::<Result<Vec<Item>>>()
     })
     .await?;
-    let jobs = public.jobs.submit_background(&route.name, items, budgets, journey.id()).await?;
+    let jobs = public.jobs.submit_background(&route.name, items, budgets, scope.id()).await?;
     let promises: Vec<Value> = jobs.iter().map(promise).collect();
     Ok(http::json_of(StatusCode::ACCEPTED, &json!({"jobs": promises})))
 }
@@ -268,9 +268,9 @@ struct Batch<'a> {
 /// `timeout_ms` is what `/predict` calls the time of one attempt.
 const BUDGETS: [&str; 4] = ["timeout_ms", "max_attempts", "max_runtime_ms", "max_total_runtime_ms"];
 
-fn budgets(asked: [Option<&RawValue>; 4]) -> Result<RequestedBudgets> {
+fn budgets(http_head: [Option<&RawValue>; 4]) -> Result<RequestedBudgets> {
     let mut numbers = [None; 4];
-    for ((field, value), number) in BUDGETS.into_iter().zip(asked).zip(&mut numbers) {
+    for ((field, value), number) in BUDGETS.into_iter().zip(http_head).zip(&mut numbers) {
         let Some(value) = value else { continue };
         let unit = if field == "max_attempts" { "" } else { " of milliseconds" };
         *number = Some(request::whole_number(field, value, unit)?);

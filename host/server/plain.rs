@@ -139,47 +139,47 @@ impl Form {
 impl Public {
     async fn answered(&self, request: Request<Incoming>, form: Form) -> Reply {
         let (parts, body) = request.into_parts();
-        let asked = PredictRequest { headers: &parts.headers, query: parts.uri.query() };
+        let http_head = RequestHead { headers: &parts.headers, query: parts.uri.query() };
         let id = http::request_id(&parts.headers);
-        let mut journey = self.router.begin(id, "plain", &asked.header());
+        let mut scope = self.router.begin(id, "plain", &http_head.header());
         let outcome = match http::read_body(body, &self.transfers).await {
             Ok(body) => match form {
-                Form::Single => self.single(&mut journey, &asked, body).await,
-                Form::Batch => Box::pin(self.batch(&mut journey, &asked, body)).await,
-                Form::Body(model) => self.body(&mut journey, &asked, body, &model).await,
+                Form::Single => self.single(&mut scope, &http_head, body).await,
+                Form::Batch => Box::pin(self.batch(&mut scope, &http_head, body)).await,
+                Form::Body(model) => self.body(&mut scope, &http_head, body, &model).await,
             },
             Err(error) => Err(error),
         };
         let (mut reply, error) = match outcome {
             Ok(reply) => (reply, None),
-            Err(error) => (http::error_reply(&error, journey.id()), Some(error)),
+            Err(error) => (http::error_reply(&error, scope.id()), Some(error)),
         };
-        http::sign(&mut reply, journey.id(), journey.generation());
-        journey.end(reply.status().as_u16(), error.as_ref());
+        http::sign(&mut reply, scope.id(), scope.generation());
+        scope.end(reply.status().as_u16(), error.as_ref());
         reply
     }
 
     async fn single(
         &self,
-        journey: &mut RequestScope,
-        asked: &PredictRequest<'_>,
+        scope: &mut RequestScope,
+        http_head: &RequestHead<'_>,
         body: Bytes,
     ) -> Result<Reply> {
         let request = request::Request::read(body).await?;
-        let route = journey.resolve(&request.head.model, request.head.version(), &asked.header())?;
-        let (ask, input) = request.input(&route, self.router.budget()).await?;
-        let response = journey.predict(&route, ask, input).await?;
-        envelope(journey, &route, response.payload).await
+        let route = scope.resolve(&request.head.model, request.head.version(), &http_head.header())?;
+        let (options, input) = request.input(&route, self.router.budget()).await?;
+        let response = scope.predict(&route, options, input).await?;
+        envelope(scope, &route, response.payload).await
     }
 
     async fn batch(
         &self,
-        journey: &mut RequestScope,
-        asked: &PredictRequest<'_>,
+        scope: &mut RequestScope,
+        http_head: &RequestHead<'_>,
         body: Bytes,
     ) -> Result<Reply> {
         let request = BatchRequest::read(body).await?;
-        let route = journey.resolve(&request.head.model, request.head.version(), &asked.header())?;
+        let route = scope.resolve(&request.head.model, request.head.version(), &http_head.header())?;
         let items = request.inputs(&route, self.router.budget()).await?;
         let mut answers: Vec<Option<Result<Payload>>> = items.iter().map(|_| None).collect();
         let mut runnable = Vec::new();
@@ -194,19 +194,19 @@ impl Public {
             }
         }
         if !runnable.is_empty() {
-            for (index, answer) in indices.into_iter().zip(journey.predict_batch(&route, runnable).await?) {
+            for (index, answer) in indices.into_iter().zip(scope.predict_batch(&route, runnable).await?) {
                 answers[index] = Some(answer.map(|response| response.payload));
             }
         }
         let answers = answers.into_iter().map(|answer| answer.expect("invariant: every item was answered"));
-        Ok(batch_reply(journey, &route, answers.collect()).await)
+        Ok(batch_reply(scope, &route, answers.collect()).await)
     }
 
     /// The body itself is the input: a JPEG, a text, a JSON record.
     async fn body(
         &self,
-        journey: &mut RequestScope,
-        asked: &PredictRequest<'_>,
+        scope: &mut RequestScope,
+        http_head: &RequestHead<'_>,
         body: Bytes,
         name: &str,
     ) -> Result<Reply> {
@@ -215,8 +215,8 @@ impl Public {
             Some((model, version)) => (model, Some(version)),
             None => (&*name, None),
         };
-        let route = journey.resolve(model, version, &asked.header())?;
-        let content_type = http::header(asked.headers, "content-type").unwrap_or_default();
+        let route = scope.resolve(model, version, &http_head.header())?;
+        let content_type = http::header(http_head.headers, "content-type").unwrap_or_default();
         let is_json = content_type.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
         let input = if is_json {
             let (route, mut budget) = (Arc::clone(&route), self.router.budget());
@@ -235,7 +235,7 @@ impl Public {
                 route.name
             )));
         };
-        let response = journey.predict(&route, asked.call_options()?, input).await?;
+        let response = scope.predict(&route, http_head.call_options()?, input).await?;
         match response.payload {
             Payload::Bytes { content_type, data } => {
                 let content_type = HeaderValue::from_str(&content_type).map_err(|_| {
@@ -243,7 +243,7 @@ impl Public {
                 })?;
                 Ok(http::reply(StatusCode::OK, content_type, data))
             }
-            payload => envelope(journey, &route, payload).await,
+            payload => envelope(scope, &route, payload).await,
         }
     }
 
@@ -298,19 +298,19 @@ pub(super) fn metrics_reply(metrics: &Metrics, router: &Router) -> Reply {
 }
 
 /// Headers and query of a request.
-pub(super) struct PredictRequest<'a> {
+pub(super) struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
     pub query: Option<&'a str>,
 }
 
-impl PredictRequest<'_> {
+impl RequestHead<'_> {
     pub fn header(&self) -> impl Fn(&str) -> Option<String> {
         |name| http::header(self.headers, name)
     }
 
     /// Parameters and timeout from the query, where the body is the input.
     fn call_options(&self) -> Result<CallOptions> {
-        let mut ask = CallOptions::default();
+        let mut options = CallOptions::default();
         for pair in self.query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
             let (name, value) =
@@ -320,13 +320,13 @@ impl PredictRequest<'_> {
             let number = || serde_json::from_str(&value).ok().filter(serde_json::Value::is_number);
             let typed = typed.or_else(number).unwrap_or(serde_json::Value::String(value));
             if name == "timeout_ms" {
-                ask.timeout = Some(timeout(&typed)?);
+                options.timeout = Some(timeout(&typed)?);
             } else {
                 let parameter = predict::parameter(&name, &typed)?;
-                ask.parameters.push((name, parameter));
+                options.parameters.push((name, parameter));
             }
         }
-        Ok(ask)
+        Ok(options)
     }
 }
 
@@ -339,20 +339,20 @@ fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
 }
 
 /// The timeout of a query.
-fn timeout(asked: &serde_json::Value) -> Result<Duration> {
-    match asked.as_u64() {
+fn timeout(http_head: &serde_json::Value) -> Result<Duration> {
+    match http_head.as_u64() {
         Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
         _ => {
             let message =
-                format!("timeout_ms is {asked}; it must be a whole number of milliseconds, at least 1");
+                format!("timeout_ms is {http_head}; it must be a whole number of milliseconds, at least 1");
             Err(Error::invalid(message).field("timeout_ms"))
         }
     }
 }
 
 /// `{"model", "version", "id", "result"}`
-async fn envelope(journey: &RequestScope, route: &Route, payload: Payload) -> Result<Reply> {
-    let mut body = open_envelope(journey, route);
+async fn envelope(scope: &RequestScope, route: &Route, payload: Payload) -> Result<Reply> {
+    let mut body = open_envelope(scope, route);
     body.extend_from_slice(b",\"result\":");
     let body = offload::run(payload.json_bytes(), move || {
         predict::encode_result(&payload, &mut body).map(|()| {
@@ -363,12 +363,12 @@ async fn envelope(journey: &RequestScope, route: &Route, payload: Payload) -> Re
     Ok(http::json(StatusCode::OK, body.await?))
 }
 
-fn open_envelope(journey: &RequestScope, route: &Route) -> Vec<u8> {
+fn open_envelope(scope: &RequestScope, route: &Route) -> Vec<u8> {
     let mut body = Vec::with_capacity(256);
     for (before, value) in [
         (&b"{\"model\":"[..], &*route.name.name),
         (b",\"version\":", &route.name.version),
-        (b",\"id\":", journey.id()),
+        (b",\"id\":", scope.id()),
     ] {
         body.extend_from_slice(before);
         serde_json::to_writer(&mut body, value).expect("invariant: writing to memory");
@@ -377,11 +377,11 @@ fn open_envelope(journey: &RequestScope, route: &Route) -> Vec<u8> {
 }
 
 /// Results in the order of the items, null where there is an error instead.
-async fn batch_reply(journey: &RequestScope, route: &Route, answers: Vec<Result<Payload>>) -> Reply {
-    let body = open_envelope(journey, route);
+async fn batch_reply(scope: &RequestScope, route: &Route, answers: Vec<Result<Payload>>) -> Reply {
+    let body = open_envelope(scope, route);
     let bytes = answers.iter().flatten().map(Payload::json_bytes).sum();
     let (body, errors) = offload::run(bytes, move || encode_batch(body, answers)).await;
-    errors.iter().for_each(|error| journey.count_error(error));
+    errors.iter().for_each(|error| scope.count_error(error));
     http::json(StatusCode::OK, body)
 }
 

@@ -253,27 +253,27 @@ fn parameters(fields: Option<&RawValue>, budget: &mut MemoryBudget) -> Result<Pa
     })
 }
 
-pub(super) fn timeout(asked: Option<&RawValue>) -> Result<Option<Duration>> {
-    match asked {
+pub(super) fn timeout(value: Option<&RawValue>) -> Result<Option<Duration>> {
+    match value {
         None => Ok(None),
-        Some(asked) => milliseconds("timeout_ms", asked).map(Some),
+        Some(value) => milliseconds("timeout_ms", value).map(Some),
     }
 }
 
 /// A whole number of milliseconds, at least 1.
-pub(super) fn milliseconds(field: &str, asked: &RawValue) -> Result<Duration> {
-    whole_number(field, asked, " of milliseconds").map(Duration::from_millis)
+pub(super) fn milliseconds(field: &str, value: &RawValue) -> Result<Duration> {
+    whole_number(field, value, " of milliseconds").map(Duration::from_millis)
 }
 
 /// A whole number, at least 1.
-pub(super) fn whole_number(field: &str, asked: &RawValue, unit: &str) -> Result<u64> {
-    let scalar = Scalar::of(asked)
+pub(super) fn whole_number(field: &str, value: &RawValue, unit: &str) -> Result<u64> {
+    let scalar = Scalar::of(value)
         .map_err(|error| Error::invalid(format!("{UNREADABLE}: {field}: {error}")).field(field))?;
     match scalar.as_u64() {
         Some(number) if number > 0 => Ok(number),
         _ => {
             let nested = matches!(scalar, Scalar::List | Scalar::Object);
-            let got = if nested { shown(asked.get()).to_owned() } else { scalar.to_string() };
+            let got = if nested { shown(value.get()).to_owned() } else { scalar.to_string() };
             let message = format!("{field} is {got}; it must be a whole number{unit}, at least 1");
             Err(Error::invalid(message).field(field))
         }

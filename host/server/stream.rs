@@ -19,13 +19,13 @@ use std::sync::Arc;
 pub(super) async fn answer(public: &Public, request: Request<Incoming>) -> Reply {
     let (parts, body) = request.into_parts();
     let header = |name: &str| http::header(&parts.headers, name);
-    let mut journey = public.router.begin(http::request_id(&parts.headers), "plain", &header);
+    let mut scope = public.router.begin(http::request_id(&parts.headers), "plain", &header);
     let form = Form::of(&parts.headers);
-    let begun = begin(public, &mut journey, &header, body).await;
-    let (id, generation) = (Arc::clone(journey.id()), journey.generation());
+    let begun = begin(public, &mut scope, &header, body).await;
+    let (id, generation) = (Arc::clone(scope.id()), scope.generation());
     let mut reply = match begun {
-        Ok((route, responses)) => first(Stream { journey, route, responses, form }).await,
-        Err(error) => refused(journey, &error),
+        Ok((route, responses)) => first(Stream { scope, route, responses, form }).await,
+        Err(error) => refused(scope, &error),
     };
     http::sign(&mut reply, &id, generation);
     reply
@@ -33,15 +33,15 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>) -> Reply
 
 async fn begin(
     public: &Public,
-    journey: &mut RequestScope,
+    scope: &mut RequestScope,
     header: &(dyn Fn(&str) -> Option<String> + Sync),
     body: Incoming,
 ) -> Result<(Arc<Route>, Responses)> {
     let body = http::read_body(body, &public.transfers).await?;
     let request = request::Request::read(body).await?;
-    let route = journey.resolve(&request.head.model, request.head.version(), &header)?;
-    let (ask, input) = request.input(&route, public.router.budget()).await?;
-    let responses = journey.stream(&route, ask, input)?;
+    let route = scope.resolve(&request.head.model, request.head.version(), &header)?;
+    let (options, input) = request.input(&route, public.router.budget()).await?;
+    let responses = scope.stream(&route, options, input)?;
     Ok((route, responses))
 }
 
@@ -50,9 +50,9 @@ async fn first(mut stream: Stream) -> Reply {
     let form = stream.form;
     let content = match stream.next().await {
         Some(Ok(part)) => streaming_body::content(part, stream, Stream::step),
-        Some(Err(error)) => return refused(stream.journey, &error),
+        Some(Err(error)) => return refused(stream.scope, &error),
         None => {
-            stream.journey.end(StatusCode::OK.as_u16(), None);
+            stream.scope.end(StatusCode::OK.as_u16(), None);
             form.end().into()
         }
     };
@@ -62,9 +62,9 @@ async fn first(mut stream: Stream) -> Reply {
     reply
 }
 
-fn refused(journey: RequestScope, error: &Error) -> Reply {
-    let reply = http::error_reply(error, journey.id());
-    journey.end(reply.status().as_u16(), Some(error));
+fn refused(scope: RequestScope, error: &Error) -> Reply {
+    let reply = http::error_reply(error, scope.id());
+    scope.end(reply.status().as_u16(), Some(error));
     reply
 }
 
@@ -123,7 +123,7 @@ impl Form {
 
 /// The responses to one request. Dropping it cancels the work.
 struct Stream {
-    journey: RequestScope,
+    scope: RequestScope,
     route: Arc<Route>,
     responses: Responses,
     form: Form,
@@ -131,7 +131,7 @@ struct Stream {
 
 impl Stream {
     async fn next(&mut self) -> Option<Result<Bytes>> {
-        let response = self.journey.next(&self.route, &mut self.responses).await?;
+        let response = self.scope.next(&self.route, &mut self.responses).await?;
         let response = match response {
             Ok(response) => response,
             Err(error) => return Some(Err(error)),
@@ -154,10 +154,10 @@ impl Stream {
     fn end(self, error: Option<&Error>) -> Bytes {
         let status = error.map_or(StatusCode::OK, http::status_of);
         let part = match error {
-            Some(error) => self.form.error(error, self.journey.id()),
+            Some(error) => self.form.error(error, self.scope.id()),
             None => self.form.end(),
         };
-        self.journey.end(status.as_u16(), error);
+        self.scope.end(status.as_u16(), error);
         part
     }
 }

@@ -79,9 +79,9 @@ pub(super) async fn listening<T>(connection: impl Future<Output = T>) -> T {
 /// The next part of a body.
 pub(super) async fn next_frame(body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
     poll_fn(|context| {
-        let ear = Closed::new();
+        let gate = Closed::new();
         let poll = Pin::new(&mut *body).poll_frame(context);
-        let called = ear.open();
+        let called = gate.open();
         let is_last = matches!(poll, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
         if called && !is_last {
             context.waker().wake_by_ref();

@@ -50,7 +50,7 @@ struct Arrived {
 /// The signals of a process. There is one.
 pub struct Signals {
     arrived: watch::Receiver<Arrived>,
-    told: Arrived,
+    delivered: Arrived,
     limit: watch::Sender<Option<Duration>>,
 }
 
@@ -81,7 +81,7 @@ impl Signals {
         // SAFETY: no handler. A file that reaches the limit of the process is an error of that write.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         unblock([libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2]);
-        Ok(Signals { arrived, told: Arrived::default(), limit })
+        Ok(Signals { arrived, delivered: Arrived::default(), limit })
     }
 
     /// From now on signals come out of [`next`](Self::next). The steps of a shutdown take at most `limit`; a little
@@ -94,12 +94,12 @@ impl Signals {
     pub async fn next(&mut self) -> Event {
         loop {
             let arrived = *self.arrived.borrow_and_update();
-            if arrived.stops > self.told.stops {
-                self.told.stops += 1;
+            if arrived.stops > self.delivered.stops {
+                self.delivered.stops += 1;
                 return Event::Stop(arrived.last);
             }
-            if arrived.reloads > self.told.reloads {
-                self.told.reloads = arrived.reloads;
+            if arrived.reloads > self.delivered.reloads {
+                self.delivered.reloads = arrived.reloads;
                 return Event::Reload;
             }
             if self.arrived.changed().await.is_err() {

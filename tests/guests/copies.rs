@@ -71,8 +71,8 @@ impl Models for Everywhere {
             batching: None,
             runs: None,
             timeout: None,
-            below: false,
-            order: Priority::New,
+            is_inner: false,
+            priority: Priority::New,
         }))
     }
 }
@@ -112,7 +112,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
             callable: Arc::clone(&model) as _,
             batching: None,
             runs: None,
-            order: Priority::New,
+            priority: Priority::New,
         };
         let mut responses = custom.submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();
@@ -154,7 +154,7 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
             callable: Arc::clone(&callable),
             batching: None,
             runs: None,
-            order: Priority::New,
+            priority: Priority::New,
         };
         let mut responses = executors[0].submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

@@ -129,8 +129,8 @@ fn no_tensor_is_copied_between_steps() {
             batching: None,
             runs: None,
             timeout: None,
-            below: false,
-            order: Priority::New,
+            is_inner: false,
+            priority: Priority::New,
         };
         Binding { versions: vec![StepTarget { target, route: Arc::new(Uncounted) }], pick: None }
     };
@@ -148,7 +148,7 @@ fn no_tensor_is_copied_between_steps() {
         callable,
         batching: None,
         runs: None,
-        order: Priority::New,
+        priority: Priority::New,
     };
     let mut responses = executor.submit(call).unwrap();
     let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

@@ -26,7 +26,7 @@ impl Remote {
             message_bytes_max: 1 << 20,
         };
         let executor = TritonExecutor::start("remote", config, None, &Metrics::new()).unwrap();
-        let source = Source::Remote { name: "repeat".into(), version: None, twin: None };
+        let source = Source::Remote { name: "repeat".into(), version: None, reference: None };
         let model = executor.load(&source).unwrap();
         Remote { executor, model }
     }
@@ -48,7 +48,7 @@ impl Remote {
             callable: Arc::clone(&self.model),
             batching: None,
             runs: None,
-            order: Priority::New,
+            priority: Priority::New,
         };
         self.executor.submit(call).unwrap()
     }

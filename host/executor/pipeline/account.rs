@@ -92,7 +92,7 @@ impl RequestAccount {
     }
 
     /// Counts one run of a step.
-    pub fn visit(&self) -> Result<()> {
+    pub fn session(&self) -> Result<()> {
         for account in self.up() {
             if account.visits.fetch_add(1, Ordering::Relaxed) >= account.visits_max {
                 let (pipeline, most) = (&account.pipeline, account.visits_max);

@@ -14,7 +14,7 @@ impl<'a> StepRun<'a> {
         let deadline = self.deadline(started);
         let callers_only = self.are_callers;
         let begun = async {
-            self.account.visit()?;
+            self.account.session()?;
             let permit = match &self.model.limits[self.at] {
                 Some(limit) => Some(limit.enter(self.account.since).await),
                 None => None,
@@ -22,7 +22,8 @@ impl<'a> StepRun<'a> {
             let StepTarget { target, .. } = self.target();
             let context = self.step_context(target, deadline, Instant::now())?;
             target.check_step(&inputs)?;
-            let responses = target.start_step(&context, inputs, Priority::Begun(self.account.since)).await?;
+            let responses =
+                target.start_step(&context, inputs, Priority::Started(self.account.since)).await?;
             self.account.called(responses.release());
             Ok((responses, permit))
         };
@@ -61,7 +62,7 @@ impl Items<'_> {
         let StepTarget { route, .. } = self.run.target();
         match item {
             Some(Ok(outputs)) => {
-                if let Err(error) = self.run.account.visit() {
+                if let Err(error) = self.run.account.session() {
                     return Some(Err(self.run.named(error, StepSlot::default())));
                 }
                 Some(Ok(outputs))

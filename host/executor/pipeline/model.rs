@@ -76,8 +76,8 @@ fn identity(program: &Program, bindings: &[Binding]) -> u64 {
             batching,
             runs: _,
             timeout,
-            below: _,
-            order: _,
+            is_inner: _,
+            priority: _,
         } = &version.target;
         (model, version, timeout).hash(&mut hasher);
         batching.map(|batching| (batching.max_size, batching.max_delay)).hash(&mut hasher);

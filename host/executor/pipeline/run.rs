@@ -79,8 +79,8 @@ impl<'a> Run<'a> {
     ) -> Self {
         let program = &model.program;
         let wanted = |name: &str| {
-            let asked = context.outputs.as_ref().filter(|outputs| !outputs.is_empty());
-            asked.is_none_or(|outputs| outputs.iter().any(|output| *output == *name))
+            let wanted = context.outputs.as_ref().filter(|outputs| !outputs.is_empty());
+            wanted.is_none_or(|outputs| outputs.iter().any(|output| *output == *name))
         };
         let is_wanted: Vec<bool> = program.outputs.iter().map(|output| wanted(&output.name)).collect();
         let is_active = (0..program.steps.len()).map(|step| {

@@ -201,7 +201,7 @@ impl<'a> StepRun<'a> {
         place: StepSlot,
         deadline: Option<Instant>,
     ) -> Result<StepResult> {
-        self.account.visit()?;
+        self.account.session()?;
         let waited = Instant::now();
         let _parallel = self.account.parallel().await;
         let _permit = match &self.model.limits[self.at] {
@@ -294,9 +294,9 @@ impl<'a> StepRun<'a> {
             }
         }
         let order = if place.round > 1 {
-            Priority::Again(self.account.since)
+            Priority::Repeated(self.account.since)
         } else {
-            Priority::Begun(self.account.since)
+            Priority::Started(self.account.since)
         };
         let mut responses = target.start_step(context, inputs, order).await?;
         self.account.called(responses.release());

@@ -63,7 +63,7 @@ struct Shared {
     name: Arc<str>,
     config: TritonConfig,
     link: Arc<Link>,
-    places: Arc<InFlight>,
+    in_flight: Arc<InFlight>,
     metrics: PoolMetrics,
     threads: Threads,
 }
@@ -83,7 +83,7 @@ impl TritonExecutor {
         threads.spawn(Arc::clone(&link).watch());
         let shared = Shared {
             name: name.into(),
-            places: InFlight::bounded(name.into(), config.workers, &pool),
+            in_flight: InFlight::bounded(name.into(), config.workers, &pool),
             config,
             link,
             metrics: pool,
@@ -93,10 +93,10 @@ impl TritonExecutor {
     }
 
     /// Begins an admitted call.
-    fn begin(&self, call: Call, place: InFlightGuard) -> Responses {
+    fn begin(&self, call: Call, guard: InFlightGuard) -> Responses {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
         let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
-        self.spawn(async move { shared.run(call, sender, admitted, Some(place)).await });
+        self.spawn(async move { shared.run(call, sender, admitted, Some(guard)).await });
         responses
     }
 
@@ -127,9 +127,9 @@ impl Executor for TritonExecutor {
             refused(format!("the model is the plugin \"{plugin}\""), mend)
         };
         match source {
-            Source::Remote { name, version, twin } => {
+            Source::Remote { name, version, reference } => {
                 let link = Arc::clone(&self.shared.link);
-                let load = RemoteModel::load(link, name, version.as_deref(), twin.as_ref());
+                let load = RemoteModel::load(link, name, version.as_deref(), reference.as_ref());
                 let model = self.shared.threads.block_on(load)?;
                 self.shared.link.keep(&model);
                 Ok(model)
@@ -146,25 +146,25 @@ impl Executor for TritonExecutor {
 
     fn submit(&self, call: Call) -> Result<Responses> {
         self.shared.link.check()?;
-        let place = self.shared.places.take(smallvec![Arc::clone(&call.context)])?;
-        Ok(self.begin(call, place))
+        let guard = self.shared.in_flight.take(smallvec![Arc::clone(&call.context)])?;
+        Ok(self.begin(call, guard))
     }
 
-    fn submit_begun(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
+    fn submit_started(&self, call: Call, since: Instant) -> BoxFuture<'_, Result<Responses>> {
         Box::pin(async move {
             self.shared.link.check()?;
-            let place = self.shared.places.take_begun(Arc::clone(&call.context), since).await;
-            Ok(self.begin(call, place))
+            let guard = self.shared.in_flight.take_started(Arc::clone(&call.context), since).await;
+            Ok(self.begin(call, guard))
         })
     }
 
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         self.shared.link.check()?;
         let contexts = calls.iter().map(|call| Arc::clone(&call.context)).collect();
-        let place = self.shared.places.take(contexts)?;
+        let guard = self.shared.in_flight.take(contexts)?;
         let (calls, responses) = with_channels(calls);
         let (shared, admitted) = (Arc::clone(&self.shared), Instant::now());
-        self.spawn(async move { shared.run_batch(calls, admitted, place).await });
+        self.spawn(async move { shared.run_batch(calls, admitted, guard).await });
         Ok(responses)
     }
 
@@ -174,7 +174,7 @@ impl Executor for TritonExecutor {
     }
 
     fn status(&self) -> Status {
-        self.shared.places.status()
+        self.shared.in_flight.status()
     }
 
     fn is_connected(&self) -> Option<bool> {
@@ -182,7 +182,7 @@ impl Executor for TritonExecutor {
     }
 
     fn running(&self) -> Vec<String> {
-        self.shared.places.running()
+        self.shared.in_flight.running()
     }
 }
 
@@ -193,30 +193,30 @@ impl Shared {
         call: Call,
         sender: Sender,
         admitted: Instant,
-        place: Option<InFlightGuard>,
+        guard: Option<InFlightGuard>,
     ) {
-        let mut sink = Sink::begun(sender, &call, admitted);
+        let mut sink = Sink::started(sender, &call, admitted);
         self.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
         let outcome = self.answer(call, &mut sink).await;
         if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Deadline) {
             self.metrics.timeouts.inc();
         }
-        drop(place);
+        drop(guard);
         sink.finish(outcome);
     }
 
     async fn answer(&self, call: Call, sink: &mut Sink) -> Result<Option<Response>> {
         let inputs = sink.preprocess(call.input, &*call.callable).await?;
-        sink.lend_instance(self.config.workers);
+        sink.yield_instance(self.config.workers);
         sink.run(&*call.callable, inputs).await
     }
 
     /// Answers a batch in its own place, and in others for as long as nobody else wants them.
-    async fn run_batch(self: Arc<Self>, calls: Vec<(Call, Sender)>, admitted: Instant, place: InFlightGuard) {
+    async fn run_batch(self: Arc<Self>, calls: Vec<(Call, Sender)>, admitted: Instant, guard: InFlightGuard) {
         let mut beside = JoinSet::new();
         for (call, sender) in calls {
             while beside.try_join_next().is_some() {}
-            let other = (beside.len() + 1 < BATCH_AT_ONCE).then(|| self.places.lend()).flatten();
+            let other = (beside.len() + 1 < BATCH_AT_ONCE).then(|| self.in_flight.lend()).flatten();
             let run = Arc::clone(&self).run(call, sender, admitted, None);
             match other {
                 Some(other) => {
@@ -229,6 +229,6 @@ impl Shared {
             }
         }
         while beside.join_next().await.is_some() {}
-        drop(place);
+        drop(guard);
     }
 }

@@ -30,7 +30,7 @@ impl RemoteModel {
         link: Arc<Link>,
         name: &str,
         version: Option<&str>,
-        twin: Option<&ReferenceFile>,
+        reference: Option<&ReferenceFile>,
     ) -> Result<Arc<Self>> {
         let Ok(described) = tokio::time::timeout(LOAD_TIMEOUT, metadata::fetch(&link, name, version)).await
         else {
@@ -38,9 +38,9 @@ impl RemoteModel {
             return Err(Error::unavailable(format!("{} does not answer within {waited} s", link.named())));
         };
         let Described { version, metadata } = described?;
-        if let Some(twin) = twin {
+        if let Some(reference) = reference {
             let there = format!("the model \"{name}\" version {version} at {}", link.named());
-            onnx_file::compare(twin, &there, &metadata)?;
+            onnx_file::compare(reference, &there, &metadata)?;
         }
         Ok(Arc::new(RemoteModel {
             link,

@@ -94,9 +94,9 @@ struct Dimension {
 
 /// Refuses a remote model that takes or gives other tensors than the file. A dimension that one of them leaves free
 /// fits every other.
-pub(super) fn compare(twin: &ReferenceFile, there: &str, remote: &Metadata) -> Result<()> {
-    let file = twin.path.display();
-    let graph = Graph::of(&twin.bytes);
+pub(super) fn compare(reference: &ReferenceFile, there: &str, remote: &Metadata) -> Result<()> {
+    let file = reference.path.display();
+    let graph = Graph::of(&reference.bytes);
     let graph = graph.ok_or_else(|| Error::invalid(format!("{file} is not an ONNX model")))?;
     let fault = difference("input", &graph.inputs, &remote.inputs)
         .or_else(|| difference("output", &graph.outputs, &remote.outputs));
@@ -226,7 +226,7 @@ mod tests {
         let same = model(1, &[None, Some(18)]);
         assert!(compare(&same, "there", &remote(&[-1, 18])).is_ok());
         assert!(compare(&same, "there", &remote(&[4, -1])).is_ok(), "free dimensions fit");
-        for (twin, shape, part) in [
+        for (reference, shape, part) in [
             (
                 model(1, &[None, Some(18)]),
                 &[-1, 19][..],
@@ -235,7 +235,7 @@ mod tests {
             (model(1, &[None]), &[-1, 18], "FP32 [-1] in the file"),
             (model(7, &[None, Some(18)]), &[-1, 18], "INT64 [-1,18] in the file"),
         ] {
-            let error = compare(&twin, "the model \"m\"", &remote(shape)).unwrap_err();
+            let error = compare(&reference, "the model \"m\"", &remote(shape)).unwrap_err();
             for part in ["the model \"m\" is another model than the file m.onnx", part] {
                 assert!(error.message().contains(part), "{error}\nlacks {part}");
             }

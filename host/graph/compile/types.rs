@@ -68,7 +68,7 @@ impl Compiler<'_> {
             }
         }
         let graph = Arc::clone(self.graph);
-        let asked = graph.steps.iter().flat_map(|step| {
+        let referenced = graph.steps.iter().flat_map(|step| {
             let conditions = step.when.iter().chain(step.looped.iter().map(|looped| &looped.again_while));
             let names = conditions.flat_map(|condition| condition.tensors());
             names.map(move |tensor| (format!("steps.{}.when", step.name), tensor.clone()))
@@ -81,7 +81,7 @@ impl Compiler<'_> {
                 _ => None,
             })
         });
-        for (place, tensor) in asked.chain(passed) {
+        for (place, tensor) in referenced.chain(passed) {
             if let TensorRef::Input(name) = tensor
                 && !self.inputs.iter().any(|spec| spec.name == name)
             {

@@ -21,8 +21,8 @@ impl From<HttpReply> for http_types::HttpResponse {
 }
 
 /// What a plugin that may ask nobody hears.
-pub(in crate::plugin) fn nobody(grant: &PluginSpec) -> Error {
-    let name = &grant.name;
+pub(in crate::plugin) fn nobody(spec: &PluginSpec) -> Error {
+    let name = &spec.name;
     Error::unsupported(format!(
         "plugin \"{name}\" may ask no server: name those that it may ask under [plugins.{name}.http] allow_hosts"
     ))
@@ -35,10 +35,10 @@ impl http::Host for StoreData {
         &mut self,
         request: http_types::HttpRequest,
     ) -> wasmtime::Result<Result<http_types::HttpResponse, types::Error>> {
-        let grant = Arc::clone(&self.grant);
-        let Some(outbound) = &grant.outbound else { return Ok(Err(self.hand(nobody(&grant)))) };
+        let spec = Arc::clone(&self.spec);
+        let Some(outbound) = &spec.outbound else { return Ok(Err(self.hand(nobody(&spec)))) };
         let call = self.call()?;
-        let answer = outbound.fetch(request.into(), Some(&call.context), Some(&call.asked)).await;
+        let answer = outbound.fetch(request.into(), Some(&call.context), Some(&call.fetches)).await;
         Ok(answer.map(Into::into).map_err(|error| self.hand(error)))
     }
 }

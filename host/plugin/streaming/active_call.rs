@@ -46,7 +46,7 @@ pub struct ActiveCall {
     /// Calls to models that are under way on its behalf, and end with it.
     invocations: Mutex<Vec<Weak<RunningCall>>>,
     /// Errors that the guest was given on its behalf.
-    handed: Mutex<HostErrors>,
+    host_errors: Mutex<HostErrors>,
     /// The models that it has asked for and has not dropped.
     targets: Mutex<Vec<Arc<dyn Target>>>,
     /// Where its inputs lie.
@@ -55,7 +55,7 @@ pub struct ActiveCall {
     held: Arc<InstanceRetained>,
     note_bytes: AtomicUsize,
     /// How often it has asked a server.
-    pub asked: AtomicU32,
+    pub fetches: AtomicU32,
     /// What is needed to make the call again; and the place that it holds.
     ticket: Mutex<Option<Ticket>>,
 }
@@ -75,7 +75,7 @@ impl ActiveCall {
         brought: CallInputs,
     ) -> Self {
         let now = Instant::now();
-        let (plugin, timeout) = (&shared.grant.name, shared.grant.limits.timeout);
+        let (plugin, timeout) = (&shared.spec.name, shared.spec.limits.timeout);
         let own = now + timeout;
         ActiveCall {
             context: Arc::clone(&ticket.context),
@@ -92,12 +92,12 @@ impl ActiveCall {
             stopped: OnceLock::new(),
             stop: Notify::new(),
             invocations: Mutex::default(),
-            handed: Mutex::default(),
+            host_errors: Mutex::default(),
             targets: Mutex::default(),
             inputs: brought.inputs,
             held: brought.held,
             note_bytes: AtomicUsize::new(0),
-            asked: AtomicU32::new(0),
+            fetches: AtomicU32::new(0),
             ticket: Mutex::new(Some(ticket)),
         }
     }
@@ -137,12 +137,15 @@ impl ActiveCall {
 
     /// Gives an error to the guest.
     pub fn record_error(&self, error: Error) -> types::Error {
-        self.handed.lock().expect("invariant: no panic under the lock").record(error)
+        self.host_errors.lock().expect("invariant: no panic under the lock").record(error)
     }
 
     /// The error that the guest returns, if it was given to it on behalf of this call.
     pub fn recorded_error(&self, returned: &types::Error) -> Option<Error> {
-        self.handed.lock().expect("invariant: no panic under the lock").find_returned(returned, &self.plugin)
+        self.host_errors
+            .lock()
+            .expect("invariant: no panic under the lock")
+            .find_returned(returned, &self.plugin)
     }
 
     pub fn plugin(&self) -> &str {

@@ -174,9 +174,9 @@ impl CallRegistry {
     }
 
     /// Returns once so many calls that were given up are still there, or the instance holds too much; says why.
-    pub async fn until_exhausted(&self, stranded: usize) -> &'static str {
+    pub async fn until_exhausted(&self, abandoned: usize) -> &'static str {
         let overfull = || self.over_limit.load(Ordering::Relaxed);
-        until(&self.exhausted, || overfull() || self.lock().abandoned.len() >= stranded).await;
+        until(&self.exhausted, || overfull() || self.lock().abandoned.len() >= abandoned).await;
         if overfull() { "it holds more than it may (held_mb)" } else { "it is full of stranded calls" }
     }
 

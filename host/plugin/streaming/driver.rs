@@ -43,25 +43,25 @@ pub(super) type Ready = TypedFunc<(), (bool,)>;
 /// The event loop's own part: begins calls as they come, until the last sender is gone and all is done.
 pub(super) async fn run_calls(
     accessor: &Accessor<StoreData>,
-    life: &ReplicaThread,
+    thread: &ReplicaThread,
     tickets: &mut Option<UnboundedReceiver<Ticket>>,
-    desk: &Arc<CallRegistry>,
+    registry: &Arc<CallRegistry>,
     execute: &Execute,
     metadata: &Arc<Metadata>,
 ) -> wasmtime::Result<()> {
-    let limits = &life.shared.grant.limits;
-    let (mut stop, mut replaced) = (life.replica.stop.subscribe(), life.replica.replaced.subscribe());
+    let limits = &thread.shared.spec.limits;
+    let (mut stop, mut replaced) = (thread.replica.stop.subscribe(), thread.replica.replaced.subscribe());
     // Waited for from call to call: to begin anew with each costs more than the rest.
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
-    let mut full = pin!(desk.until_exhausted(ABANDONED_MAX));
+    let mut full = pin!(registry.until_exhausted(ABANDONED_MAX));
     let mut serving = FuturesUnordered::new();
     let mut key = HOST;
     'calls: loop {
-        let mut drained = pin!(drain_timer(life, *replaced.borrow_and_update()));
+        let mut drained = pin!(drain_timer(thread, *replaced.borrow_and_update()));
         let mut is_drained = false;
         let mut changed = pin!(replaced.changed());
         loop {
-            let retried = life.replica.pop_retry();
+            let retried = thread.replica.pop_retry();
             let ticket = match (retried, tickets.as_mut()) {
                 (Some(ticket), _) => Some(ticket),
                 (None, Some(queue)) => tokio::select! {
@@ -78,14 +78,14 @@ pub(super) async fn run_calls(
                     () = &mut drained, if !is_drained => {
                         // It is there for as long as there is a way back to it.
                         is_drained = true;
-                        stop_calls(life, desk);
+                        stop_calls(thread, registry);
                         continue;
                     }
                     why = &mut full => {
                         // Another instance goes on, on a thread of its own, while this one ends its calls.
-                        let (queue, plugin) = (tickets.take(), &*life.shared.grant.name);
+                        let (queue, plugin) = (tickets.take(), &*thread.shared.spec.name);
                         tracing::info!(plugin, why, "instance replaced");
-                        if let Err(error) = life.clone().spawn(queue.expect("invariant: it was there"), None) {
+                        if let Err(error) = thread.clone().spawn(queue.expect("invariant: it was there"), None) {
                             tracing::error!(plugin, "{error}");
                         }
                         None
@@ -94,7 +94,7 @@ pub(super) async fn run_calls(
                 (None, None) => None,
             };
             let Some(mut ticket) = ticket else { break 'calls };
-            life.shared.metrics.calls.inc();
+            thread.shared.metrics.calls.inc();
             // What no other instance will be asked for again need not be kept.
             let inputs = match ticket.idempotent {
                 true => ticket.inputs.clone(),
@@ -109,28 +109,34 @@ pub(super) async fn run_calls(
                 let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
                 wasmtime::error::Ok((execute.start_call_concurrent(&mut access, parameters)?, brought))
             })?;
-            let call = ActiveCall::new(ticket, &life.shared, metadata, brought);
-            let call = desk.insert(key, begun.task(), call);
+            let call = ActiveCall::new(ticket, &thread.shared, metadata, brought);
+            let call = registry.insert(key, begun.task(), call);
             let task = begun.task();
             let mut outcome = Box::pin(execute.finish_call_concurrent(accessor, begun));
             // The guest runs now. Most calls have ended then, and need not be watched.
-            desk.next_turn().await;
+            registry.next_turn().await;
             let at_once = (!metadata.streaming).then(|| outcome.as_mut().now_or_never()).flatten();
             match at_once {
-                Some(outcome) => finish_call(accessor, desk, key, task, &call, outcome?).await,
-                None => {
-                    serving.push(serve_call(accessor, desk, key, task, call, outcome, limits.shared.grace))
-                }
+                Some(outcome) => finish_call(accessor, registry, key, task, &call, outcome?).await,
+                None => serving.push(serve_call(
+                    accessor,
+                    registry,
+                    key,
+                    task,
+                    call,
+                    outcome,
+                    limits.shared.grace,
+                )),
             }
         }
     }
-    drain(life, desk, &mut serving).await
+    drain(thread, registry, &mut serving).await
 }
 
 /// One call in the event loop, until its guest has ended or is left where it is.
 async fn serve_call(
     accessor: &Accessor<StoreData>,
-    desk: &CallRegistry,
+    registry: &CallRegistry,
     key: u32,
     task: GuestTaskId,
     call: Arc<ActiveCall>,
@@ -145,10 +151,10 @@ async fn serve_call(
     };
     tokio::select! {
         biased;
-        outcome = outcome => finish_call(accessor, desk, key, task, &call, outcome?).await,
+        outcome = outcome => finish_call(accessor, registry, key, task, &call, outcome?).await,
         why = given_up => {
-            desk.remove(key, task, false);
-            release_inputs(accessor, desk, key, &call);
+            registry.remove(key, task, false);
+            release_inputs(accessor, registry, key, &call);
             call.end(Err(why)).await;
         }
     }
@@ -157,59 +163,59 @@ async fn serve_call(
 
 /// What the guest has kept of a call's inputs is the guest's from now on. An instance that holds too much with no call
 /// in it, or has had to be refused more, is replaced.
-fn release_inputs(accessor: &Accessor<StoreData>, desk: &CallRegistry, key: u32, call: &ActiveCall) {
+fn release_inputs(accessor: &Accessor<StoreData>, registry: &CallRegistry, key: u32, call: &ActiveCall) {
     let over = accessor.with(|mut access| {
         let handles = &mut access.get().handles;
         handles.end(key, &call.inputs);
         let held = handles.held();
-        held.was_refused() || (held.is_over() && desk.is_empty())
+        held.was_refused() || (held.is_over() && registry.is_empty())
     });
     if over {
-        desk.set_over_limit();
+        registry.set_over_limit();
     }
 }
 
 /// The guest has ended its call in order.
 async fn finish_call(
     accessor: &Accessor<StoreData>,
-    desk: &CallRegistry,
+    registry: &CallRegistry,
     key: u32,
     task: GuestTaskId,
     call: &ActiveCall,
     (outcome,): ExecuteResult,
 ) {
-    desk.remove(key, task, true);
-    release_inputs(accessor, desk, key, call);
-    call.end(outcome.map_err(|error| desk.returned(call, error))).await;
+    registry.remove(key, task, true);
+    release_inputs(accessor, registry, key, call);
+    call.end(outcome.map_err(|error| registry.returned(call, error))).await;
 }
 
-fn drain_limit(life: &ReplicaThread) -> Duration {
-    let limits = &life.shared.grant.limits;
+fn drain_limit(thread: &ReplicaThread) -> Duration {
+    let limits = &thread.shared.spec.limits;
     limits.shared.drain.unwrap_or(limits.timeout)
 }
 
 /// Returns when a plugin that was replaced has had its time; never for one that was not.
-async fn drain_timer(life: &ReplicaThread, replaced: bool) {
+async fn drain_timer(thread: &ReplicaThread, replaced: bool) {
     match replaced {
-        true => tokio::time::sleep(drain_limit(life)).await,
+        true => tokio::time::sleep(drain_limit(thread)).await,
         false => std::future::pending().await,
     }
 }
 
 /// Waits for the calls that are there to end; those that do not are ended.
 async fn drain<F>(
-    life: &ReplicaThread,
-    desk: &CallRegistry,
+    thread: &ReplicaThread,
+    registry: &CallRegistry,
     serving: &mut FuturesUnordered<F>,
 ) -> wasmtime::Result<()>
 where
     F: Future<Output = wasmtime::Result<()>>,
 {
-    if let Ok(ended) = tokio::time::timeout(drain_limit(life), join_all(serving)).await {
+    if let Ok(ended) = tokio::time::timeout(drain_limit(thread), join_all(serving)).await {
         return ended;
     }
-    stop_calls(life, desk);
-    let grace = life.shared.grant.limits.shared.grace;
+    stop_calls(thread, registry);
+    let grace = thread.shared.spec.limits.shared.grace;
     tokio::time::timeout(grace + DRAIN_SLACK, join_all(serving)).await.unwrap_or(Ok(()))
 }
 
@@ -224,51 +230,51 @@ where
 }
 
 /// Tells all calls that their time is over, and the operator which these are.
-fn stop_calls(life: &ReplicaThread, desk: &CallRegistry) {
-    let (name, limit_ms) = (&life.shared.grant.name, drain_limit(life).as_millis() as u64);
+fn stop_calls(thread: &ReplicaThread, registry: &CallRegistry) {
+    let (name, limit_ms) = (&thread.shared.spec.name, drain_limit(thread).as_millis() as u64);
     let message = format!(
         "plugin \"{name}\" was replaced or stopped, and this call has not ended within {limit_ms} ms; see drain_ms"
     );
-    let requests = desk.stop_all(&Error::unavailable(message).plugin(&**name));
+    let requests = registry.stop_all(&Error::unavailable(message).plugin(&**name));
     if !requests.is_empty() {
         tracing::warn!(plugin = &**name, limit_ms, requests = requests.join(", "), "calls ended by force");
-        life.shared.engine.drain_timeouts.add(name, requests);
+        thread.shared.engine.drain_timeouts.add(name, requests);
     }
 }
 
 /// Asks the guest again and again whether requests make sense; ends only when that makes the instance unusable.
 pub(super) async fn poll_ready(
     accessor: &Accessor<StoreData>,
-    life: &ReplicaThread,
-    desk: &CallRegistry,
+    thread: &ReplicaThread,
+    registry: &CallRegistry,
     ready: Ready,
 ) -> wasmtime::Error {
     loop {
         tokio::time::sleep(READY_EVERY).await;
-        let asked = async {
+        let poll = async {
             let begun = accessor.with(|mut access| {
                 let begun = ready.start_call_concurrent(&mut access, ())?;
-                desk.assign_task(begun.task(), HOST);
+                registry.assign_task(begun.task(), HOST);
                 wasmtime::error::Ok(begun)
             })?;
             let task = begun.task();
             let (ready,) = ready.finish_call_concurrent(accessor, begun).await?;
-            desk.remove_task(task);
+            registry.remove_task(task);
             wasmtime::error::Ok(ready)
         };
-        let fault = match tokio::time::timeout(READY_LIMIT, asked).await {
+        let fault = match tokio::time::timeout(READY_LIMIT, poll).await {
             Ok(Ok(ready)) => {
-                let is_news = life.replica.health.set_ready(ready);
-                life.replica.waiting.freed();
+                let is_news = thread.replica.health.set_ready(ready);
+                thread.replica.waiting.freed();
                 if is_news {
-                    tracing::info!(plugin = &*life.shared.grant.name, ready, "asked");
+                    tracing::info!(plugin = &*thread.shared.spec.name, ready, "asked");
                 }
                 continue;
             }
             Ok(Err(error)) => error,
             Err(_) => wasmtime::Error::msg("waited in ready, which must not wait"),
         };
-        desk.blame_host();
+        registry.blame_host();
         return fault;
     }
 }

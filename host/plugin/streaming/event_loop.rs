@@ -177,7 +177,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async move {
-                let wheel = EventLoop::new(async move {
+                let event_loop = EventLoop::new(async move {
                     let mut served = 0;
                     while let Some(done) = queue.recv().await {
                         served += 1;
@@ -190,21 +190,22 @@ mod tests {
                     }
                     served
                 });
-                announce.send(Arc::clone(&wheel)).unwrap();
-                wheel.run().await
+                announce.send(Arc::clone(&event_loop)).unwrap();
+                event_loop.run().await
             })
         });
-        let wheel = announced.recv().unwrap();
+        let event_loop = announced.recv().unwrap();
         let bring = |bringer: usize| {
-            let (calls, wheel) = (calls.clone(), Arc::clone(&wheel));
+            let (calls, event_loop) = (calls.clone(), Arc::clone(&event_loop));
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                 for number in 0..CALLS {
                     let (done, mut waits) = oneshot::channel();
-                    let helm = (!(number + bringer).is_multiple_of(5)).then(|| Arc::clone(&wheel).guard());
+                    let guard =
+                        (!(number + bringer).is_multiple_of(5)).then(|| Arc::clone(&event_loop).guard());
                     calls.send(done).unwrap();
-                    if let Some(helm) = helm {
-                        helm.turn();
+                    if let Some(guard) = guard {
+                        guard.turn();
                     }
                     if waits.try_recv().is_err() {
                         let waits = async { tokio::time::timeout(Duration::from_secs(10), waits).await };
@@ -217,6 +218,6 @@ mod tests {
         bringers.into_iter().for_each(|bringer| bringer.join().unwrap());
         drop(calls);
         assert_eq!(thread.join().unwrap(), BRINGERS * CALLS);
-        assert!(!wheel.guard().0.poll_inline(), "it is over");
+        assert!(!event_loop.guard().0.poll_inline(), "it is over");
     }
 }

@@ -144,30 +144,28 @@ mod tests {
 
     #[test]
     fn pauses_grow_until_the_quarantine_and_a_served_call_ends_them() {
-        let standing = ReplicaHealth::default();
-        assert_eq!(standing.record_loss(&fault(), false), Duration::ZERO);
-        assert!(standing.refusal().is_none(), "the next one is made at once");
+        let health = ReplicaHealth::default();
+        assert_eq!(health.record_loss(&fault(), false), Duration::ZERO);
+        assert!(health.refusal().is_none(), "the next one is made at once");
         let pauses: Vec<u128> =
-            (2..QUARANTINE_AFTER).map(|_| standing.record_loss(&fault(), false).as_millis()).collect();
+            (2..QUARANTINE_AFTER).map(|_| health.record_loss(&fault(), false).as_millis()).collect();
         assert_eq!(pauses, [20, 40, 80, 160, 320, 640]);
-        assert!(standing.refusal().unwrap().message().contains("no instance now: it fell over"));
-        assert!(!standing.is_quarantined());
-        assert_eq!(standing.record_loss(&fault(), false), QUARANTINE);
-        assert!(standing.is_quarantined() && standing.refusal().unwrap().message().contains("it fell over"));
+        assert!(health.refusal().unwrap().message().contains("no instance now: it fell over"));
+        assert!(!health.is_quarantined());
+        assert_eq!(health.record_loss(&fault(), false), QUARANTINE);
+        assert!(health.is_quarantined() && health.refusal().unwrap().message().contains("it fell over"));
         // One more attempt, and it serves.
-        standing.set_ready(true);
-        assert!(standing.refusal().is_none());
-        assert_eq!(standing.record_loss(&fault(), true), Duration::ZERO);
+        health.set_ready(true);
+        assert!(health.refusal().is_none());
+        assert_eq!(health.record_loss(&fault(), true), Duration::ZERO);
     }
 
     #[tokio::test]
     async fn a_quarantine_can_be_lifted() {
-        let standing = ReplicaHealth::default();
-        let last = (0..QUARANTINE_AFTER).map(|_| standing.record_loss(&fault(), false)).last().unwrap();
-        standing.lift_quarantine();
-        tokio::time::timeout(Duration::from_secs(30), standing.pause(last))
-            .await
-            .expect("it waits no longer");
-        assert_eq!(standing.record_loss(&fault(), false), Duration::ZERO, "and what was is forgotten");
+        let health = ReplicaHealth::default();
+        let last = (0..QUARANTINE_AFTER).map(|_| health.record_loss(&fault(), false)).last().unwrap();
+        health.lift_quarantine();
+        tokio::time::timeout(Duration::from_secs(30), health.pause(last)).await.expect("it waits no longer");
+        assert_eq!(health.record_loss(&fault(), false), Duration::ZERO, "and what was is forgotten");
     }
 }

@@ -35,9 +35,9 @@ pub(super) async fn caller<T: Send + 'static>(
 pub(super) fn current<T: Send + 'static>(
     access: &mut Access<'_, T, HasSelf<StoreData>>,
 ) -> Trappable<CallerState> {
-    let Some(desk) = access.get().desk.clone() else { return Ok(CallerState::Unknown) };
+    let Some(registry) = access.get().registry.clone() else { return Ok(CallerState::Unknown) };
     let stack: Vec<_> = access.as_context_mut().async_call_stack()?.collect();
-    Ok(desk.by_task(stack))
+    Ok(registry.by_task(stack))
 }
 
 async fn waited<T: Send + 'static, R>(
@@ -79,8 +79,8 @@ impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<StoreData> {
         let (call, outputs) = accessor.with(|mut access| -> Trappable<_> {
             let state = access.get();
             let outputs = state.handles.take_all(outputs)?;
-            let desk = state.desk.as_ref();
-            Ok((desk.map_or(CallerState::Unknown, |desk| desk.by_key(sink.rep())), outputs))
+            let registry = state.registry.as_ref();
+            Ok((registry.map_or(CallerState::Unknown, |registry| registry.by_key(sink.rep())), outputs))
         })?;
         match call {
             CallerState::Active(call) => {

@@ -14,15 +14,15 @@ impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<StoreData> {
         accessor: &Accessor<T, Self>,
         request: http_types::HttpRequest,
     ) -> wasmtime::Result<Result<http_types::HttpResponse, types::Error>> {
-        let grant = accessor.with(|mut access| Arc::clone(&access.get().grant));
+        let spec = accessor.with(|mut access| Arc::clone(&access.get().spec));
         let call = caller(accessor).await?;
-        let Some(outbound) = &grant.outbound else {
-            return Ok(Err(accessor.with(|mut access| access.get().hand(nobody(&grant)))));
+        let Some(outbound) = &spec.outbound else {
+            return Ok(Err(accessor.with(|mut access| access.get().hand(nobody(&spec)))));
         };
         let question = request.into();
         let answer = match &call {
             Some(call) => {
-                let asking = outbound.fetch(question, Some(&call.context), Some(&call.asked));
+                let asking = outbound.fetch(question, Some(&call.context), Some(&call.fetches));
                 call.wait(asking).await.and_then(|answer| answer)
             }
             // In `initialize` and `finalize`.

@@ -42,7 +42,7 @@ type Pre = super::bindings::concurrent::StreamingModelPluginPre<StoreData>;
 /// What all instances of a plugin have in common.
 struct Shared {
     engine: Arc<Engine>,
-    grant: Arc<PluginSpec>,
+    spec: Arc<PluginSpec>,
     pre: Pre,
     metrics: InstanceMetrics,
 }
@@ -94,8 +94,8 @@ impl Replica {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn set_event_loop(&self, wheel: &Arc<EventLoop<EventLoopEnd>>) {
-        *self.event_loop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(wheel));
+    fn set_event_loop(&self, event_loop: &Arc<EventLoop<EventLoopEnd>>) {
+        *self.event_loop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(event_loop));
     }
 
     fn event_loop_guard(&self) -> Option<EventLoopGuard<EventLoopEnd>> {
@@ -153,22 +153,22 @@ const RETRIES_MAX: u8 = 1;
 impl StreamingModel {
     pub(super) async fn start(
         engine: &Arc<Engine>,
-        grant: &Arc<PluginSpec>,
+        spec: &Arc<PluginSpec>,
         pre: Pre,
         metrics: InstanceMetrics,
     ) -> Result<Self> {
-        let shared = Shared { engine: Arc::clone(engine), grant: Arc::clone(grant), pre, metrics };
+        let shared = Shared { engine: Arc::clone(engine), spec: Arc::clone(spec), pre, metrics };
         let shared = Arc::new(shared);
         let (waiting, mut replicas) = (Arc::<WaitList>::default(), Vec::new());
         let mut metadata = None;
-        for index in 0..grant.limits.shared.replicas {
+        for index in 0..spec.limits.shared.replicas {
             let replica = Arc::new(Replica { waiting: Arc::clone(&waiting), ..Replica::default() });
             let (tickets, queue) = tokio::sync::mpsc::unbounded_channel();
             let ready = replica_thread::spawn(&shared, &replica, index, queue)?;
             let announced = ready.await.unwrap_or_else(|_| Err(Error::failed("its thread ended")));
             metadata =
                 Some(announced.map_err(|error| {
-                    error.context(format!("plugin \"{}\"", grant.name)).plugin(&*grant.name)
+                    error.context(format!("plugin \"{}\"", spec.name)).plugin(&*spec.name)
                 })?);
             replicas.push(ReplicaHandle { replica, tickets });
         }
@@ -177,7 +177,7 @@ impl StreamingModel {
     }
 
     pub fn name(&self) -> &Arc<str> {
-        &self.shared.grant.name
+        &self.shared.spec.name
     }
 
     pub fn metadata(&self) -> &Metadata {
@@ -186,7 +186,7 @@ impl StreamingModel {
 
     /// Why no call makes sense now, if none does.
     pub fn refusal(&self) -> Option<Error> {
-        let refusals: Vec<_> = self.replicas.iter().map(|line| line.replica.health.refusal()).collect();
+        let refusals: Vec<_> = self.replicas.iter().map(|handle| handle.replica.health.refusal()).collect();
         // One that can be used is enough.
         let refusal = refusals.into_iter().collect::<Option<Vec<_>>>()?.pop()?;
         Some(refusal.context(format!("plugin \"{}\"", self.name())).plugin(&**self.name()))
@@ -200,7 +200,7 @@ impl StreamingModel {
 
     /// Ends pauses and quarantines: somebody says that it is worth another attempt.
     pub fn lift_quarantine(&self) {
-        self.replicas.iter().for_each(|line| line.replica.health.lift_quarantine());
+        self.replicas.iter().for_each(|handle| handle.replica.health.lift_quarantine());
     }
 
     /// Says whether it was replaced by another one, and has to end its calls in time.
@@ -224,7 +224,7 @@ impl StreamingModel {
 
     /// Taken before a call begins, by a thread that may run guests, to run the call there.
     pub fn event_loop_guards(&self) -> EventLoopGuards {
-        EventLoopGuards(self.replicas.iter().filter_map(|line| line.replica.event_loop_guard()).collect())
+        EventLoopGuards(self.replicas.iter().filter_map(|handle| handle.replica.event_loop_guard()).collect())
     }
 
     /// A place in the instance that has the fewest calls, or none at once.
@@ -234,7 +234,7 @@ impl StreamingModel {
     }
 
     /// A place for work that has begun at `since`: it waits for one instead of being refused.
-    pub async fn admit_begun(&self, since: Instant) -> Result<Permit> {
+    pub async fn admit_started(&self, since: Instant) -> Result<Permit> {
         let attempt = || Some(self.take_slot()).filter(|place| !is_overloaded(place));
         self.waiting.wait(since, attempt).await
     }
@@ -244,18 +244,18 @@ impl StreamingModel {
             "plugin \"{}\": {} instances have {} calls in flight each; see max_in_flight",
             self.name(),
             self.replicas.len(),
-            self.shared.grant.limits.shared.in_flight
+            self.shared.spec.limits.shared.in_flight
         ))
         .plugin(&**self.name())
     }
 
     fn take_slot(&self) -> Result<Permit> {
-        let cap = self.shared.grant.limits.shared.in_flight;
-        let load = |line: &&ReplicaHandle| line.replica.in_flight.load(Ordering::Acquire);
-        let takes_calls = |line: &&ReplicaHandle| line.replica.health.refusal().is_none();
+        let cap = self.shared.spec.limits.shared.in_flight;
+        let load = |handle: &&ReplicaHandle| handle.replica.in_flight.load(Ordering::Acquire);
+        let takes_calls = |handle: &&ReplicaHandle| handle.replica.health.refusal().is_none();
         let take = |taken| (taken < cap).then_some(taken + 1);
-        let mut lines: SmallVec<[&ReplicaHandle; 4]> = self.replicas.iter().filter(takes_calls).collect();
-        if lines.is_empty() {
+        let mut handles: SmallVec<[&ReplicaHandle; 4]> = self.replicas.iter().filter(takes_calls).collect();
+        if handles.is_empty() {
             return Err(self.refusal().unwrap_or_else(|| {
                 // It came right in between.
                 Error::unavailable(format!("plugin \"{}\" had no instance just now", self.name()))
@@ -263,12 +263,12 @@ impl StreamingModel {
             }));
         }
         // The one with the fewest calls; another one if somebody has just taken its last place.
-        lines.sort_by_key(load);
-        let place = lines.into_iter().find(|line| {
-            line.replica.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+        handles.sort_by_key(load);
+        let place = handles.into_iter().find(|handle| {
+            handle.replica.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
         });
-        let line = place.ok_or_else(|| self.full())?;
-        Ok(Permit { replica: Arc::clone(&line.replica), tickets: line.tickets.clone() })
+        let handle = place.ok_or_else(|| self.full())?;
+        Ok(Permit { replica: Arc::clone(&handle.replica), tickets: handle.tickets.clone() })
     }
 }
 
@@ -306,6 +306,6 @@ impl Permit {
 impl Drop for StreamingModel {
     fn drop(&mut self) {
         // A thread that waits before another attempt need not.
-        self.replicas.iter().for_each(|line| line.replica.health.lift_quarantine());
+        self.replicas.iter().for_each(|handle| handle.replica.health.lift_quarantine());
     }
 }

@@ -34,8 +34,8 @@ pub(super) fn spawn(
     tickets: UnboundedReceiver<Ticket>,
 ) -> Result<oneshot::Receiver<Announced>> {
     let (announce, announced) = oneshot::channel();
-    let life = ReplicaThread { shared: Arc::clone(shared), replica: Arc::clone(replica), index };
-    life.spawn(tickets, Some(announce))?;
+    let thread = ReplicaThread { shared: Arc::clone(shared), replica: Arc::clone(replica), index };
+    thread.spawn(tickets, Some(announce))?;
     Ok(announced)
 }
 
@@ -79,7 +79,7 @@ impl ReplicaThread {
         tickets: UnboundedReceiver<Ticket>,
         announce: Option<oneshot::Sender<Announced>>,
     ) -> Result<()> {
-        let name = format!("{}-{}", self.shared.grant.name, self.index);
+        let name = format!("{}-{}", self.shared.spec.name, self.index);
         let failed =
             |error: std::io::Error| Error::io(&error).context(format!("cannot start the thread {name}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
@@ -99,18 +99,18 @@ impl ReplicaThread {
         mut announce: Option<oneshot::Sender<Announced>>,
     ) {
         let mut tickets = Some(tickets);
-        let standing = &self.replica.health;
+        let health = &self.replica.health;
         loop {
             let (fault, served) = match Instance::build(&self.shared).await {
                 Ok(instance) => {
-                    standing.set_ready(instance.is_ready);
+                    health.set_ready(instance.is_ready);
                     self.replica.waiting.freed();
                     if let Some(announce) = announce.take() {
                         let _ = announce.send(Ok(Arc::clone(&instance.metadata)));
                     }
-                    let wheel = EventLoop::new(instance.serve(self.clone(), tickets.take()));
-                    self.replica.set_event_loop(&wheel);
-                    let (ended, served, left) = wheel.run().await;
+                    let event_loop = EventLoop::new(instance.serve(self.clone(), tickets.take()));
+                    self.replica.set_event_loop(&event_loop);
+                    let (ended, served, left) = event_loop.run().await;
                     tickets = left;
                     match ended {
                         EndReason::Drained => return,
@@ -125,12 +125,12 @@ impl ReplicaThread {
             }
             let Some(queue) = &mut tickets else { return };
             let drained = |queue: &UnboundedReceiver<Ticket>| queue.is_closed() && queue.is_empty();
-            let pause = standing.record_loss(&fault, served);
+            let pause = health.record_loss(&fault, served);
             if pause.is_zero() && !drained(queue) {
                 continue;
             }
-            let (plugin, pause_ms) = (&*self.shared.grant.name, pause.as_millis() as u64);
-            if standing.is_quarantined() {
+            let (plugin, pause_ms) = (&*self.shared.spec.name, pause.as_millis() as u64);
+            if health.is_quarantined() {
                 tracing::error!(plugin, pause_ms, detail = fault.detail(), "quarantined: {fault}");
                 self.refuse_queued(queue);
             } else if !pause.is_zero() {
@@ -138,7 +138,7 @@ impl ReplicaThread {
             }
             let over = |queue: &UnboundedReceiver<Ticket>| drained(queue) || *self.replica.stop.borrow();
             if !over(queue) {
-                standing.pause(pause).await;
+                health.pause(pause).await;
             }
             if over(queue) {
                 return;
@@ -150,7 +150,7 @@ impl ReplicaThread {
     fn refuse_queued(&self, queue: &mut UnboundedReceiver<Ticket>) {
         let why = self.replica.health.refusal().unwrap_or_else(|| Error::unavailable("it is gone"));
         let why =
-            why.context(format!("plugin \"{}\"", self.shared.grant.name)).plugin(&*self.shared.grant.name);
+            why.context(format!("plugin \"{}\"", self.shared.spec.name)).plugin(&*self.shared.spec.name);
         while let Some(mut ticket) = self.replica.pop_retry().or_else(|| queue.try_recv().ok()) {
             if let Some(sender) = ticket.sender.take() {
                 drop(ticket);
@@ -167,7 +167,7 @@ struct Instance {
     ready: Ready,
     /// What it said when it was made.
     is_ready: bool,
-    desk: Arc<CallRegistry>,
+    registry: Arc<CallRegistry>,
     metadata: Arc<Metadata>,
     _alive: InstanceGuard,
 }
@@ -183,10 +183,10 @@ impl Drop for InstanceGuard {
 impl Instance {
     /// Makes an instance, initializes it and asks what it is.
     async fn build(shared: &Shared) -> Result<Self> {
-        let limits = &shared.grant.limits;
-        let desk = CallRegistry::new();
+        let limits = &shared.spec.limits;
+        let registry = CallRegistry::new();
         // Until it takes calls it may compute for as long as a call may take.
-        match tokio::time::timeout(limits.timeout, Self::try_build(shared, &desk)).await {
+        match tokio::time::timeout(limits.timeout, Self::try_build(shared, &registry)).await {
             Ok(built) => built,
             Err(_) => Err(Error::deadline(format!(
                 "initialize has not returned after {} ms, its timeout_ms",
@@ -195,15 +195,16 @@ impl Instance {
         }
     }
 
-    async fn try_build(shared: &Shared, desk: &Arc<CallRegistry>) -> Result<Self> {
+    async fn try_build(shared: &Shared, registry: &Arc<CallRegistry>) -> Result<Self> {
         let engine = shared.engine.concurrent()?;
         let failed = |error: wasmtime::Error| {
             Error::failed(format!("cannot make an instance: {}", describe_trap(&error)))
                 .with_detail(format!("{error:?}"))
         };
         let started = Instant::now();
-        let limits = &shared.grant.limits;
-        let state = StoreData::shared(Arc::clone(&shared.grant), Arc::clone(desk), limits.shared.in_flight);
+        let limits = &shared.spec.limits;
+        let state =
+            StoreData::shared(Arc::clone(&shared.spec), Arc::clone(registry), limits.shared.in_flight);
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.result_bytes);
@@ -221,15 +222,16 @@ impl Instance {
         let model = exports.hostler_concurrent_streaming_model();
         let made = store
             .run_concurrent(async |accessor| {
-                desk.driven(async {
-                    let initialized = model.call_initialize(accessor).await?;
-                    if let Err(error) = initialized {
-                        return Ok(Err(error));
-                    }
-                    let metadata = model.call_metadata(accessor).await?;
-                    wasmtime::error::Ok(Ok((metadata, model.call_ready(accessor).await?)))
-                })
-                .await
+                registry
+                    .driven(async {
+                        let initialized = model.call_initialize(accessor).await?;
+                        if let Err(error) = initialized {
+                            return Ok(Err(error));
+                        }
+                        let metadata = model.call_metadata(accessor).await?;
+                        wasmtime::error::Ok(Ok((metadata, model.call_ready(accessor).await?)))
+                    })
+                    .await
             })
             .await
             .and_then(|made| made)
@@ -239,31 +241,31 @@ impl Instance {
         let metadata = Arc::new(Metadata { inputs, outputs, streaming: metadata.streaming });
         let turn = limits.shared.turn;
         store.epoch_deadline_callback(move |store| on_epoch_tick(store, turn));
-        let desk = Arc::clone(desk);
-        Ok(Instance { store, exports, execute, ready, is_ready, desk, metadata, _alive })
+        let registry = Arc::clone(registry);
+        Ok(Instance { store, exports, execute, ready, is_ready, registry, metadata, _alive })
     }
 
     /// Takes calls until there can be no more or the instance is lost.
     async fn serve(
         mut self,
-        life: ReplicaThread,
+        thread: ReplicaThread,
         mut tickets: Option<UnboundedReceiver<Ticket>>,
     ) -> EventLoopEnd {
-        let life = &life;
-        let shared = &life.shared;
-        let (desk, limits) = (Arc::clone(&self.desk), &shared.grant.limits);
+        let thread = &thread;
+        let shared = &thread.shared;
+        let (registry, limits) = (Arc::clone(&self.registry), &shared.spec.limits);
         let model = self.exports.hostler_concurrent_streaming_model();
         let outcome = {
             let work = self.store.run_concurrent(async |accessor| {
-                desk.driven(async {
+                registry.driven(async {
                     tokio::select! {
                         biased;
-                        taken = run_calls(accessor, life, &mut tickets, &desk, &self.execute, &self.metadata) => taken?,
-                        fault = poll_ready(accessor, life, &desk, self.ready) => return Err(fault),
+                        taken = run_calls(accessor, thread, &mut tickets, &registry, &self.execute, &self.metadata) => taken?,
+                        fault = poll_ready(accessor, thread, &registry, self.ready) => return Err(fault),
                     }
                     let finalized = tokio::time::timeout(limits.timeout, model.call_finalize(accessor)).await;
                     finalized.unwrap_or_else(|_| {
-                        let (plugin, limit_ms) = (&*shared.grant.name, limits.timeout.as_millis() as u64);
+                        let (plugin, limit_ms) = (&*shared.spec.name, limits.timeout.as_millis() as u64);
                         tracing::warn!(plugin, limit_ms, "finalize has not returned within timeout_ms");
                         Ok(())
                     })
@@ -279,26 +281,26 @@ impl Instance {
             tokio::select! {
                 biased;
                 outcome = ticked => outcome.and_then(|outcome| outcome),
-                () = desk.stuck(limits.shared.turn) => {
+                () = registry.stuck(limits.shared.turn) => {
                     Err(wasmtime::Error::msg("waited in a way that stops all others: not through hostler:concurrent"))
                 }
             }
         };
-        let Err(error) = outcome else { return (EndReason::Drained, desk.served(), tickets) };
+        let Err(error) = outcome else { return (EndReason::Drained, registry.served(), tickets) };
         shared.metrics.traps.inc();
         if let Ok(stack) = self.store.as_context_mut().async_call_stack() {
             let stack: Vec<_> = stack.collect();
-            desk.blame(stack);
+            registry.blame(stack);
         }
         let fault = self.explain(shared, &error);
         // What the instance held is gone before its callers know.
         drop(self.store);
-        fail_calls(life, &desk, &fault);
-        (EndReason::Lost(fault), desk.served(), tickets)
+        fail_calls(thread, &registry, &fault);
+        (EndReason::Lost(fault), registry.served(), tickets)
     }
 
     fn explain(&self, shared: &Shared, error: &wasmtime::Error) -> Error {
-        let (name, limits) = (&shared.grant.name, &shared.grant.limits);
+        let (name, limits) = (&shared.spec.name, &shared.spec.limits);
         let state = self.store.data();
         let last_words = state.log.end();
         let words = if error.downcast_ref() == Some(&wasmtime::Trap::Interrupt) {
@@ -319,14 +321,14 @@ impl Instance {
 }
 
 /// Tells all whose instance is lost, or sends them to the next one.
-fn fail_calls(life: &ReplicaThread, desk: &CallRegistry, fault: &Error) {
-    let name = &life.shared.grant.name;
-    let culprit_known = desk.blamed();
-    let calls = desk.take_all();
+fn fail_calls(thread: &ReplicaThread, registry: &CallRegistry, fault: &Error) {
+    let name = &thread.shared.spec.name;
+    let culprit_known = registry.blamed();
+    let calls = registry.take_all();
     tracing::warn!(plugin = &**name, calls = calls.len(), detail = fault.detail(), "instance lost: {fault}");
     for (culprit, call) in calls {
         if !culprit && let Some(ticket) = call.retry_ticket() {
-            life.replica.push_retry(ticket);
+            thread.replica.push_retry(ticket);
             continue;
         }
         let to = match culprit_known {
@@ -347,12 +349,12 @@ fn on_epoch_tick(
     mut store: StoreContextMut<'_, StoreData>,
     turn: Duration,
 ) -> wasmtime::Result<UpdateDeadline> {
-    let desk = store.data().desk.clone().expect("invariant: set when the store was made");
-    if TICK * desk.tick() < turn {
+    let registry = store.data().registry.clone().expect("invariant: set when the store was made");
+    if TICK * registry.tick() < turn {
         return Ok(UpdateDeadline::Continue(1));
     }
     let stack: Vec<_> = store.async_call_stack()?.collect();
-    desk.blame(stack);
+    registry.blame(stack);
     Ok(UpdateDeadline::Interrupt)
 }
 

@@ -58,14 +58,14 @@ pub(super) enum CallableKey {
         executor: Box<ExecutorKey>,
         name: String,
         version: Option<String>,
-        twin: Option<String>,
+        reference: Option<String>,
     },
 }
 
 impl LoadedParts {
     /// What the plugins measure themselves.
     pub fn families(&self) -> impl Iterator<Item = &Families> {
-        self.plugins.values().map(|plugin| plugin.numbers.families())
+        self.plugins.values().map(|plugin| plugin.metrics.families())
     }
 
     /// Plugins whose calls wait side by side.
@@ -78,7 +78,7 @@ impl LoadedParts {
 }
 
 pub(super) struct LoadedPlugin {
-    pub(super) numbers: Arc<PluginMetrics>,
+    pub(super) metrics: Arc<PluginMetrics>,
     pub(super) transformer: Option<Arc<Transformer>>,
     pub(super) model: Option<ModelPlugin>,
     pub(super) executor: Option<Arc<PluginExecutor>>,

@@ -191,7 +191,7 @@ fn bucket(by: Option<crate::policy::plan::StickyBy>) -> Bucket {
 impl StepRoute for Route {
     fn ended(&self, error: Option<&Error>, queue: Duration, service: Service) {
         let took = queue + service.total();
-        self.tally.record(CallOutcome::of(error, took));
+        self.counters.record(CallOutcome::of(error, took));
         match error {
             None => self.statistics.answered(took, queue, service, SystemTime::now()),
             Some(_) => self.statistics.failed(took, SystemTime::now()),
@@ -211,7 +211,7 @@ impl Route {
             batching: self.batching,
             labels: self.labels.clone(),
             metrics: self.metrics.clone(),
-            tally: Default::default(),
+            counters: Default::default(),
             evidence: Default::default(),
             statistics: Arc::clone(&self.statistics),
             usage: Default::default(),

@@ -196,7 +196,7 @@ pub enum SourcePlan {
     Remote {
         name: String,
         version: Option<String>,
-        twin: Option<(File, Vec<File>)>,
+        reference: Option<(File, Vec<File>)>,
     },
     Pipeline(Arc<str>),
 }

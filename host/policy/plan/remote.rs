@@ -138,11 +138,11 @@ impl Planner<'_> {
             self.fault(name.span(), format!("{what}: the name of the remote model is empty"));
             return None;
         }
-        let twin = match &table.path {
+        let reference = match &table.path {
             Some(path) => Some(self.onnx_file(what, table, path)?),
             None => None,
         };
-        Some(SourcePlan::Remote { name: name.get_ref().clone(), version: version.clone(), twin })
+        Some(SourcePlan::Remote { name: name.get_ref().clone(), version: version.clone(), reference })
     }
 
     pub(super) fn plugin_and_remote(

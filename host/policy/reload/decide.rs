@@ -113,8 +113,8 @@ impl ReloadThread {
 
     /// Why these files are not to go live, if they are not: an earlier verdict that no operator has overruled.
     fn refusal(&self, build: &Build) -> Option<String> {
-        let asked = build.request.is_by_operator();
-        let written = build.written.as_ref().filter(|_| !asked)?;
+        let by_operator = build.request.is_by_operator();
+        let written = build.written.as_ref().filter(|_| !by_operator)?;
         self.refused.why(written).map(str::to_owned)
     }
 

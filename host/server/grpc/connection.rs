@@ -53,10 +53,10 @@ pub(super) async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch
     if preface != *PREFACE {
         return say_what_is_spoken(&stream);
     }
-    let (asked, spawner) = (Arc::clone(&record), Spawner::default());
+    let (connection, spawner) = (Arc::clone(&record), Spawner::default());
     let next = spawner.clone();
     let answer = service_fn(move |request| {
-        let (calls, call) = (Arc::clone(&calls), Call::begin(&asked));
+        let (calls, call) = (Arc::clone(&calls), Call::begin(&connection));
         next.next_is(&call);
         async move {
             let response = match refuses {

@@ -143,35 +143,35 @@ fn check_repository(name: &str) -> Result<()> {
     if name.is_empty() { Ok(()) } else { Err(Error::unsupported(control::OTHER_REPOSITORY)) }
 }
 
-pub(super) fn index(grpc: &Grpc, asked: &RepositoryIndexRequest) -> Result<RepositoryIndexResponse> {
-    check_repository(&asked.repository_name)?;
+pub(super) fn index(grpc: &Grpc, request: &RepositoryIndexRequest) -> Result<RepositoryIndexResponse> {
+    check_repository(&request.repository_name)?;
     let entry = |IndexEntry { name, version, state, reason }: IndexEntry| ModelIndex {
         name,
         version,
         state: state.into(),
         reason: reason.into(),
     };
-    let models = control::repository_index(&grpc.reloader, asked.ready);
+    let models = control::repository_index(&grpc.reloader, request.ready);
     Ok(RepositoryIndexResponse { models: models.into_iter().map(entry).collect() })
 }
 
 pub(super) async fn load(
     grpc: &Grpc,
-    asked: RepositoryModelLoadRequest,
+    request: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse> {
-    check_repository(&asked.repository_name)?;
-    let parameters = parameters(asked.parameters);
-    control::load_model(&grpc.reloader, &asked.model_name, &parameters, grpc.router.budget()).await?;
+    check_repository(&request.repository_name)?;
+    let parameters = parameters(request.parameters);
+    control::load_model(&grpc.reloader, &request.model_name, &parameters, grpc.router.budget()).await?;
     Ok(RepositoryModelLoadResponse {})
 }
 
 pub(super) async fn unload(
     grpc: &Grpc,
-    asked: RepositoryModelUnloadRequest,
+    request: RepositoryModelUnloadRequest,
 ) -> Result<RepositoryModelUnloadResponse> {
-    check_repository(&asked.repository_name)?;
-    let parameters = parameters(asked.parameters);
-    control::unload_model(&grpc.reloader, &asked.model_name, &parameters).await?;
+    check_repository(&request.repository_name)?;
+    let parameters = parameters(request.parameters);
+    control::unload_model(&grpc.reloader, &request.model_name, &parameters).await?;
     Ok(RepositoryModelUnloadResponse {})
 }
 

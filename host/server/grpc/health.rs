@@ -28,13 +28,13 @@ pub(super) struct Health {
 impl Health {
     /// Looks until the listener stops, once for all who watch.
     pub fn new(grpc: &Arc<Grpc>) -> Self {
-        let (told, ready) = watch::channel(grpc.is_ready());
-        tokio::spawn(look(Arc::clone(grpc), told));
+        let (readiness, ready) = watch::channel(grpc.is_ready());
+        tokio::spawn(look(Arc::clone(grpc), readiness));
         Health { grpc: Arc::clone(grpc), ready }
     }
 }
 
-async fn look(grpc: Arc<Grpc>, told: watch::Sender<bool>) {
+async fn look(grpc: Arc<Grpc>, readiness: watch::Sender<bool>) {
     let (mut draining, mut stop) = (grpc.readiness.changes(), grpc.stop.clone());
     loop {
         tokio::select! {
@@ -43,7 +43,7 @@ async fn look(grpc: Arc<Grpc>, told: watch::Sender<bool>) {
             () = stopped(&mut stop) => return,
         }
         let now = grpc.is_ready();
-        told.send_if_modified(|ready| std::mem::replace(ready, now) != now);
+        readiness.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 }
 

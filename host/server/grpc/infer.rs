@@ -34,9 +34,9 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
         Ok(message) => request_id(&parts.headers, message.id()),
         Err(_) => http::request_id(&parts.headers),
     };
-    let mut journey = grpc.router.begin(id, "grpc", &|name| http::header(&parts.headers, name));
+    let mut scope = grpc.router.begin(id, "grpc", &|name| http::header(&parts.headers, name));
     let outcome = match message {
-        Ok(message) => answer(&mut journey, &parts.headers, message, started).await,
+        Ok(message) => answer(&mut scope, &parts.headers, message, started).await,
         Err(error) => Err(error),
     };
     let (mut response, error) = match outcome {
@@ -47,8 +47,8 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
         }
         Err(error) => (status::refusal(&error), Some(error)),
     };
-    http::sign(&mut response, journey.id(), journey.generation());
-    journey.end(status::counted(error.as_ref()), error.as_ref());
+    http::sign(&mut response, scope.id(), scope.generation());
+    scope.end(status::counted(error.as_ref()), error.as_ref());
     response
 }
 
@@ -59,18 +59,18 @@ async fn receive(grpc: &Grpc, headers: &HeaderMap, body: Incoming) -> Result<Mes
 }
 
 async fn answer(
-    journey: &mut RequestScope,
+    scope: &mut RequestScope,
     headers: &HeaderMap,
     message: Message,
     started: Instant,
 ) -> Result<Body> {
     let timeout = timeout(headers)?;
     let version = version(message.version());
-    let route = journey
+    let route = scope
         .resolve(message.model(), version, &|name| http::header(headers, name))
         .map_err(|error| infer::unknown_model(error, version))?;
     let left = || timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
-    let response = infer::infer(journey, &route, message.decode(left).await?).await?;
+    let response = infer::infer(scope, &route, message.decode(left).await?).await?;
     let (head, contents) = encode(response);
     Body::message(&head, RAW_OUTPUT_CONTENTS, &contents)
 }
@@ -146,7 +146,7 @@ pub(super) fn limit(parameters: &mut Parameters, left: Duration) -> Result<()> {
         return Err(Error::deadline("the call's deadline passed before its message was read"));
     }
     match parameters.iter_mut().find(|(name, _)| name == "timeout") {
-        Some((_, Parameter::Integer(asked))) if *asked == 0 || *asked > us => *asked = us,
+        Some((_, Parameter::Integer(timeout_us))) if *timeout_us == 0 || *timeout_us > us => *timeout_us = us,
         Some(_) => {}
         None => parameters.push(("timeout".into(), Parameter::Integer(us))),
     }

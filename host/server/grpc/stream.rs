@@ -208,12 +208,12 @@ async fn next(call: Arc<StreamCall>, mut requests: Messages) -> (Messages, Resul
 /// One request, to its last response.
 async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendOrder) {
     let id = message.id().to_owned();
-    let mut journey = {
+    let mut scope = {
         let request_id = infer::request_id(&call.headers, &id);
         call.grpc.router.begin(request_id, "grpc", &|name| http::header(&call.headers, name))
     };
     let version = infer::version(message.version());
-    let resolved = journey
+    let resolved = scope
         .resolve(message.model(), version, &|name| http::header(&call.headers, name))
         .map_err(|error| oip::unknown_model(error, version));
     let _place = match &resolved {
@@ -234,14 +234,14 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendOrder) {
     let error = match decoded {
         Ok((route, request)) if route.is_streaming() => {
             let marks = asks_for_marks(&request);
-            tokio::join!(turn.pass(), call.responses(journey, &route, request, marks));
+            tokio::join!(turn.pass(), call.responses(scope, &route, request, marks));
             return;
         }
-        Ok((route, request)) => match oip::infer(&mut journey, &route, request).await {
+        Ok((route, request)) => match oip::infer(&mut scope, &route, request).await {
             Ok(response) => {
                 turn.come().await;
                 call.send(response, true).await;
-                return journey.end(status::counted(None), None);
+                return scope.end(status::counted(None), None);
             }
             Err(error) => error,
         },
@@ -249,28 +249,28 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendOrder) {
     };
     turn.come().await;
     call.refuse(&error, id).await;
-    journey.end(status::counted(Some(&error)), Some(&error));
+    scope.end(status::counted(Some(&error)), Some(&error));
 }
 
 fn asks_for_marks(request: &InferRequest) -> bool {
-    let asked = request.parameters.iter().find(|(name, _)| name == ENABLE_EMPTY_FINAL);
-    matches!(asked, Some((_, Parameter::Boolean(true))))
+    let parameter = request.parameters.iter().find(|(name, _)| name == ENABLE_EMPTY_FINAL);
+    matches!(parameter, Some((_, Parameter::Boolean(true))))
 }
 
 impl StreamCall {
     async fn responses(
         &self,
-        journey: RequestScope,
+        scope: RequestScope,
         route: &Arc<crate::policy::Route>,
         request: InferRequest,
         marks: bool,
     ) {
         let id = request.id.clone();
-        let mut stream = match oip::stream(journey, route, request) {
+        let mut stream = match oip::stream(scope, route, request) {
             Ok(stream) => stream,
-            Err((journey, error)) => {
+            Err((scope, error)) => {
                 self.refuse(&error, id.unwrap_or_default()).await;
-                return journey.end(status::counted(Some(&error)), Some(&error));
+                return scope.end(status::counted(Some(&error)), Some(&error));
             }
         };
         while let Some(response) = stream.next().await {

@@ -46,7 +46,7 @@ pub(in crate::server) fn model_statistics(
         let caller = RouteQuery { request_id: "", header: &|_| None };
         policy.content.resolve(model, version, &caller).map_err(|error| unknown_model(error, version))?;
     }
-    let wanted = |asked: Option<&str>, name: &str| asked.is_none_or(|asked| asked == name);
+    let wanted = |request: Option<&str>, name: &str| request.is_none_or(|request| request == name);
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
     let routes =
         routes.filter(|route| wanted(model, &route.name.name) && wanted(version, &route.name.version));
@@ -216,12 +216,17 @@ impl<'a> ControlRequest<'a> {
     }
 }
 
-pub(super) async fn answer(public: &Public, ask: ControlRequest<'_>, head: &Parts, body: Incoming) -> Reply {
+pub(super) async fn answer(
+    public: &Public,
+    request: ControlRequest<'_>,
+    head: &Parts,
+    body: Incoming,
+) -> Reply {
     let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
-    if method != ask.method() {
-        return super::method_not_allowed(ask.method());
+    if method != request.method() {
+        return super::method_not_allowed(request.method());
     }
-    let answer = match ask {
+    let answer = match request {
         ControlRequest::Config(model, version) => answer_config(public, &head.headers, model, version),
         ControlRequest::Statistics(model, version) => answer_statistics(public, model, version),
         ControlRequest::Index => answer_index(public, head, body).await,
@@ -257,8 +262,8 @@ async fn answer_index(public: &Public, head: &Parts, body: Incoming) -> Result<R
         ready: Option<Scalar<'a>>,
     }
     let ready = read(public, head, body, |body| {
-        let asked: LoadRequest<'_> = super::parse_object(body, UNREADABLE)?;
-        match asked.ready {
+        let request: LoadRequest<'_> = super::parse_object(body, UNREADABLE)?;
+        match request.ready {
             None => Ok(false),
             Some(Scalar::Boolean(ready)) => Ok(ready),
             Some(other) => {
@@ -295,9 +300,9 @@ fn parameters(body: &[u8], mut budget: MemoryBudget) -> Result<Map<String, Value
         #[serde(borrow)]
         parameters: Option<&'a RawValue>,
     }
-    let asked: Control<'_> = super::parse_object(body, UNREADABLE)?;
+    let request: Control<'_> = super::parse_object(body, UNREADABLE)?;
     let mut parameters = Map::new();
-    let Some(fields) = asked.parameters else { return Ok(parameters) };
+    let Some(fields) = request.parameters else { return Ok(parameters) };
     let unreadable = |error: &serde_json::Error| {
         Error::invalid(format!("{UNREADABLE}: parameters: {}", http::in_plain_words(error)))
     };

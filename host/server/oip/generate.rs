@@ -26,7 +26,7 @@ impl ModelRequest<'_> {
     pub async fn generate(&self, body: Incoming) -> Reply {
         let mut stream = match self.begin_stream(body).await {
             Ok(stream) => stream,
-            Err((journey, error)) => return self.end(journey, Err(error)).await,
+            Err((scope, error)) => return self.end(scope, Err(error)).await,
         };
         let answer = match stream.next().await {
             Some(Ok(response)) => match stream.next().await {
@@ -45,7 +45,7 @@ impl ModelRequest<'_> {
     pub async fn generate_stream(&self, body: Incoming) -> Reply {
         let mut stream = match self.begin_stream(body).await {
             Ok(stream) => stream,
-            Err((journey, error)) => return self.end(journey, Err(error)).await,
+            Err((scope, error)) => return self.end(scope, Err(error)).await,
         };
         let first = match stream.next().await.transpose() {
             Ok(None) => Ok(None),
@@ -70,22 +70,23 @@ impl ModelRequest<'_> {
     }
 
     async fn begin_stream(&self, body: Incoming) -> Result<InferStream, (RequestScope, Error)> {
-        let mut journey = self.begin();
-        match self.read_request(&mut journey, body).await {
-            Ok((route, request)) => infer::stream(journey, &route, request),
-            Err(error) => Err((journey, error)),
+        let mut scope = self.begin();
+        match self.read_request(&mut scope, body).await {
+            Ok((route, request)) => infer::stream(scope, &route, request),
+            Err(error) => Err((scope, error)),
         }
     }
 
     async fn read_request(
         &self,
-        journey: &mut RequestScope,
+        scope: &mut RequestScope,
         body: Incoming,
     ) -> Result<(Arc<Route>, InferRequest)> {
         let body = self.read(body).await?;
-        let route = self.resolve(journey)?;
-        let (asked, mut budget) = (Arc::clone(&route), self.public.router.budget());
-        let request = offload::run(body.len(), move || request(&body, asked.metadata(), &mut budget));
+        let route = self.resolve(scope)?;
+        let (metadata_route, mut budget) = (Arc::clone(&route), self.public.router.budget());
+        let request =
+            offload::run(body.len(), move || request(&body, metadata_route.metadata(), &mut budget));
         Ok((route, request.await?))
     }
 }
@@ -97,12 +98,12 @@ async fn encoded(response: InferResponse, form: fn(&InferResponse) -> Result<Byt
 }
 
 /// The one event of a stream that ends before its first response.
-fn fault(journey: RequestScope, error: &Error) -> Reply {
+fn fault(scope: RequestScope, error: &Error) -> Reply {
     let mut reply = event_stream(ReplyContent::Whole(fault_event(error)));
     *reply.status_mut() = status_of(error);
     http::retry_after(&mut reply, error);
-    http::sign(&mut reply, journey.id(), journey.generation());
-    journey.end(reply.status().as_u16(), Some(error));
+    http::sign(&mut reply, scope.id(), scope.generation());
+    scope.end(reply.status().as_u16(), Some(error));
     reply
 }
 

@@ -38,7 +38,7 @@ pub(in crate::server) struct InferResponse {
 
 /// Runs a model that answers once.
 pub(in crate::server) async fn infer(
-    journey: &mut RequestScope,
+    scope: &mut RequestScope,
     route: &Arc<Route>,
     request: InferRequest,
 ) -> Result<InferResponse> {
@@ -49,29 +49,29 @@ pub(in crate::server) async fn infer(
             route.name
         )));
     }
-    let Prepared { ask, input, frame } = prepare(route, request)?;
-    let response = journey.predict(route, ask, input).await?;
+    let Prepared { options, input, frame } = prepare(route, request)?;
+    let response = scope.predict(route, options, input).await?;
     frame.response(response)
 }
 
 /// Begins a model that gives any number of responses; one that answers once gives one.
 #[expect(clippy::result_large_err, reason = "both sides hold the journey, and a box would cost every stream")]
 pub(in crate::server) fn stream(
-    mut journey: RequestScope,
+    mut scope: RequestScope,
     route: &Arc<Route>,
     request: InferRequest,
 ) -> Result<InferStream, (RequestScope, Error)> {
     let begun = prepare(route, request)
-        .and_then(|Prepared { ask, input, frame }| Ok((journey.stream(route, ask, input)?, frame)));
+        .and_then(|Prepared { options, input, frame }| Ok((scope.stream(route, options, input)?, frame)));
     match begun {
-        Ok((responses, frame)) => Ok(InferStream { journey, responses, frame, error: None }),
-        Err(error) => Err((journey, error)),
+        Ok((responses, frame)) => Ok(InferStream { scope, responses, frame, error: None }),
+        Err(error) => Err((scope, error)),
     }
 }
 
 /// The responses to one request. Dropping it cancels the work.
 pub(in crate::server) struct InferStream {
-    journey: RequestScope,
+    scope: RequestScope,
     responses: Responses,
     frame: Frame,
     error: Option<Error>,
@@ -83,7 +83,7 @@ impl InferStream {
         if self.error.is_some() {
             return None;
         }
-        let response = self.journey.next(&self.frame.route, &mut self.responses).await?;
+        let response = self.scope.next(&self.frame.route, &mut self.responses).await?;
         let response = response.and_then(|response| self.frame.response(response));
         self.error = response.as_ref().err().cloned();
         Some(response)
@@ -91,17 +91,17 @@ impl InferStream {
 
     /// Ends the work, and leaves the account of it to the caller.
     pub fn into_scope(self) -> RequestScope {
-        self.journey
+        self.scope
     }
 
     pub fn scope(&self) -> &RequestScope {
-        &self.journey
+        &self.scope
     }
 
     /// Accounts for the stream as a whole; `status_of` is the protocol's word for how it ended.
     pub fn end(self, status_of: impl FnOnce(Option<&Error>) -> u16) {
         let status = status_of(self.error.as_ref());
-        self.journey.end(status, self.error.as_ref());
+        self.scope.end(status, self.error.as_ref());
     }
 }
 
@@ -121,7 +121,7 @@ pub(in crate::server) fn unknown_model(error: Error, version: Option<&str>) -> E
 }
 
 struct Prepared {
-    ask: CallOptions,
+    options: CallOptions,
     input: Payload,
     frame: Frame,
 }
@@ -156,13 +156,13 @@ fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepared> {
     let metadata = route.metadata();
     predict::check_inputs(metadata, &request.inputs)
         .map_err(|error| missing(&route.name.name, metadata, &request.inputs, error))?;
-    let mut ask = call_options(request.parameters)?;
+    let mut options = call_options(request.parameters)?;
     // The outputs of a transformer are not those of its model.
     if !request.outputs.is_empty() && route.transformer.is_none() {
-        ask.outputs = Some(request.outputs.iter().map(|output| output.name.clone()).collect());
+        options.outputs = Some(request.outputs.iter().map(|output| output.name.clone()).collect());
     }
     Ok(Prepared {
-        ask,
+        options,
         input: Payload::Tensors(request.inputs),
         frame: Frame {
             route: Arc::clone(route),

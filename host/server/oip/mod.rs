@@ -64,8 +64,8 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
     let (parts, body) = request.into_parts();
     let get = parts.method == Method::GET || parts.method == Method::HEAD;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    if let Some(ask) = control::ControlRequest::of(&segments) {
-        return control::answer(public, ask, &parts, body).await;
+    if let Some(request) = control::ControlRequest::of(&segments) {
+        return control::answer(public, request, &parts, body).await;
     }
     let (model, version, action) = match segments.as_slice() {
         ["v2"] if get => return http::json_of(StatusCode::OK, &server_metadata()),
@@ -86,14 +86,14 @@ pub(super) async fn answer(public: &Public, request: Request<Incoming>, path: &s
             return unsupported::answer(&parts.method, segments).unwrap_or_else(|| no_such_path(path));
         }
     };
-    let asked = ModelRequest { public, headers: &parts.headers, model, version };
+    let model_request = ModelRequest { public, headers: &parts.headers, model, version };
     match action {
         "infer" | "generate" | "generate_stream" if parts.method != Method::POST => {
             method_not_allowed("POST")
         }
-        "infer" => asked.infer(body).await,
-        "generate" => asked.generate(body).await,
-        "generate_stream" => asked.generate_stream(body).await,
+        "infer" => model_request.infer(body).await,
+        "generate" => model_request.generate(body).await,
+        "generate_stream" => model_request.generate_stream(body).await,
         _ if !get => method_not_allowed("GET"),
         _ => {
             let id: Arc<str> = http::request_id(&parts.headers);
