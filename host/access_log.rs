@@ -1,7 +1,7 @@
 //! The access log: one JSON line per request on stdout.
 //!
-//! Requests append to the bounded queue of stdout and never wait for the disk or a slow reader; what does not fit is
-//! dropped and counted.
+//! Requests append to the bounded queue of stdout and never wait for the disk or a slow reader.
+//! Lines that do not fit are dropped and counted.
 
 use crate::error::Error;
 use crate::output;
@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 thread_local! {
-    /// Where a line is made.
+    /// The buffer in which a line is formatted.
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -30,7 +30,7 @@ pub struct Entry<'a> {
 
 impl Entry<'_> {
     pub fn write(&self) {
-        // Made outside of the lock, which all connections share.
+        // Formatted without the lock of the queue, which all connections share.
         LINE.with_borrow_mut(|line| {
             line.clear();
             self.append_to(line);
@@ -76,14 +76,15 @@ fn put_key(line: &mut Vec<u8>, key: &str) {
     line.extend_from_slice(b"\":");
 }
 
-/// Whole numbers cost a fraction of what floating point does, and are as exact.
+/// Appends a number of thousandths as a decimal. Integers cost a fraction of what floating point
+/// does, and are as exact.
 fn put_thousandths(line: &mut Vec<u8>, number: u64) {
     line.extend_from_slice(itoa::Buffer::new().format(number / 1000).as_bytes());
     let rest = number % 1000;
     line.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
-/// The last of a number.
+/// Returns the last digit of a number as text.
 fn digit(number: u64) -> u8 {
     b'0' + (number % 10) as u8
 }

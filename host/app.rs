@@ -27,27 +27,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What the command line says.
+/// The arguments of the command line.
 pub struct Options {
     pub manifest: PathBuf,
-    /// Instead of the manifest's addresses.
+    /// Overrides the manifest's address.
     pub http: Option<SocketAddr>,
     pub grpc: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
-    /// Start with the last good copy if the files are bad.
+    /// Start with the last good copy if the files are invalid.
     pub fallback: bool,
-    /// Where that copy is kept.
+    /// Where the last good copy is kept.
     pub state_dir: Option<PathBuf>,
 }
 
-/// Serves until a signal ends the process: exit code 0 if every request and every job was finished, 1 otherwise. Returns
-/// only if it cannot start.
+/// Serves until a signal ends the process, with exit code 0 if every request and every job was
+/// finished, and 1 otherwise. Returns only if the host cannot start.
 pub fn serve(options: &Options) -> Result<Infallible> {
     let started = Instant::now();
     output::serve()
         .map_err(|error| Error::failed(format!("cannot write to stdout and stderr by threads: {error}")))?;
     std::panic::set_hook(Box::new(log_panic));
-    // Before anything that may take long: an end can be asked for at any moment.
+    // Before anything that may take long: a signal may arrive at any moment.
     let signals = signals()?;
     descriptors::raise_limit();
     let path = absolute(&options.manifest)?;
@@ -65,7 +65,7 @@ pub fn serve(options: &Options) -> Result<Infallible> {
     settings.admin = options.admin.unwrap_or(settings.admin);
     let runtime = runtime(&settings)?;
 
-    // Bound before anything is loaded: an address in use is known at once.
+    // Bound before anything is loaded, so that an address in use is reported immediately.
     let http = runtime.block_on(Listener::bind("http", settings.http))?;
     let bind = |address| runtime.block_on(Listener::bind("grpc", address));
     let grpc = settings.grpc.map(bind).transpose()?;
@@ -90,7 +90,7 @@ pub fn serve(options: &Options) -> Result<Infallible> {
         grpc: grpc.as_ref().map(Listener::address),
         admin: admin.address(),
     };
-    // A signal that follows the announcement begins a shutdown.
+    // From the announcement on, a signal begins a shutdown.
     signals.serving(settings.drain_delay + settings.drain_timeout * 2);
     announce(&reloader.live().snapshot(), &path, &addresses, started.elapsed());
     let transfers = Transfers::new(settings.limits, Arc::clone(&metrics));
@@ -110,7 +110,7 @@ pub fn serve(options: &Options) -> Result<Infallible> {
         engine,
         cross_site: CrossSite::admin(&settings.access, addresses.admin),
     });
-    // Held until the end: their destructors wait for threads, which may be stuck.
+    // Kept until the end: their destructors wait for threads, which may be stuck.
     let kept = (Arc::clone(&reloader), Arc::clone(&router));
     let serving = Serving { settings, metrics, router, jobs, readiness, reloader };
     let drained =
@@ -119,10 +119,10 @@ pub fn serve(options: &Options) -> Result<Infallible> {
     shutdown::exit(if drained { 0 } else { 1 })
 }
 
-/// How long the exit waits for destructors, those of plugins and sessions among them.
+/// How long the exit waits for destructors, such as those of plugins and sessions.
 const DROP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Drops a value on a thread of its own, and leaves it there if that takes longer.
+/// Drops a value on a separate thread, and abandons it there if that takes longer than `limit`.
 fn drop_within(limit: Duration, value: impl Send + 'static) {
     let (done, ended) = std::sync::mpsc::channel();
     let dropping = std::thread::Builder::new().name("drop".into()).spawn(move || {
@@ -134,12 +134,12 @@ fn drop_within(limit: Duration, value: impl Send + 'static) {
     }
 }
 
-/// Handles signals from now on.
+/// Installs the signal handlers.
 pub fn signals() -> Result<Signals> {
     Signals::install().map_err(|error| Error::failed(format!("cannot handle signals: {error}")))
 }
 
-/// A panic is a line of the log like others, and is written without waiting.
+/// Logs a panic like any other event, without waiting.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let current = std::thread::current();
     let (thread, place) = (current.name(), panic.location().map(ToString::to_string));
@@ -150,7 +150,7 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     tracing::error!(thread, place, backtrace, "panicked: {message}");
 }
 
-/// A manifest's faults as an error, shown with their lines.
+/// Converts the faults of a manifest, with their lines, to an error.
 pub fn unplanned(unplanned: Unplanned) -> Error {
     match unplanned {
         Unplanned::Faulty(diagnostics) => Error::invalid(diagnostics.to_string()),
@@ -165,7 +165,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
         .map_err(|error| Error::invalid(format!("cannot make {} absolute: {error}", path.display())))
 }
 
-/// The runtime for connections. Nothing else runs there.
+/// Starts the runtime for connections. Nothing else runs there.
 pub fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.io_threads)
@@ -176,7 +176,7 @@ pub fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime> {
         .map_err(|error| Error::failed(format!("cannot start the I/O threads: {error}")))
 }
 
-/// The plugin engine and what else loading needs.
+/// Creates the plugin engine and what else loading needs.
 pub fn loader(
     settings: &Settings,
     metrics: &Arc<Metrics>,
@@ -219,7 +219,7 @@ impl Serving {
         let limits = self.settings.limits;
         let Listeners { http, grpc, admin } = listeners;
         let plan = self.divide_descriptors(1 + usize::from(grpc.is_some()));
-        let terms = |capacity, transfers| {
+        let options = |capacity, transfers| {
             let metrics = Arc::clone(&self.metrics);
             ListenerOptions { limits, capacity, transfers, metrics }
         };
@@ -230,15 +230,15 @@ impl Serving {
             probes: plan.probes,
             for_operators: false,
         };
-        let public_terms = terms(capacity, Some(transfers));
+        let public_options = options(capacity, Some(transfers));
         let capacity =
             Capacity { connections: plan.admin, pool: Pool::new(plan.admin), probes: 0, for_operators: true };
-        let admin_terms = terms(capacity, None);
+        let admin_options = options(capacity, None);
         let grpc = grpc
-            .map(|listener| self.grpc(listener, &public, public_terms.clone(), stopped_http.clone()))
+            .map(|listener| self.grpc(listener, &public, public_options.clone(), stopped_http.clone()))
             .transpose()?;
-        let http = tokio::spawn(http.serve(public, public_terms, stopped_http));
-        let operator = tokio::spawn(admin.serve(operator, admin_terms, stopped_admin));
+        let http = tokio::spawn(http.serve(public, public_options, stopped_http));
+        let operator = tokio::spawn(admin.serve(operator, admin_options, stopped_admin));
         let public = async {
             let _ = http.await;
             if let Some(grpc) = grpc {
@@ -260,7 +260,8 @@ impl Serving {
             let _ = stop_http.send(true);
             let jobs = self.jobs.drain(grace);
             let (requests, ()) = tokio::join!(tokio::time::timeout(grace, public), jobs);
-            // What nobody waits for, such as detached steps of pipelines, may end as requests may.
+            // Work that no request waits for, such as detached steps of pipelines, may take as long
+            // as requests.
             let executors: Vec<_> = self
                 .router
                 .contents()
@@ -275,7 +276,7 @@ impl Serving {
             if requests.is_ok() && tokio::time::timeout(grace, detached).await.is_err() {
                 tracing::warn!(limit_ms = grace.as_millis() as u64, "detached steps have not ended in time");
             }
-            // Plugins have the last word when nobody asks them for anything any more.
+            // Plugins are finished after the last call into them.
             if requests.is_ok() && tokio::time::timeout(grace, self.reloader.finish()).await.is_err() {
                 tracing::warn!(limit_ms = grace.as_millis() as u64, "plugins have not ended in time");
             }
@@ -304,12 +305,12 @@ impl Serving {
         Ok(drained && lost == 0)
     }
 
-    /// Serves gRPC beside HTTP, until the same word stops both.
+    /// Serves gRPC beside HTTP. The same signal stops both.
     fn grpc(
         &self,
         listener: Listener,
         public: &Public,
-        terms: ListenerOptions,
+        options: ListenerOptions,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinHandle<()>> {
         let calls = GrpcCalls::new(Grpc {
@@ -319,14 +320,14 @@ impl Serving {
             transfers: Arc::clone(&public.transfers),
             stop: stop.clone(),
         })?;
-        Ok(tokio::spawn(listener.serve(Arc::new(calls), terms, stop)))
+        Ok(tokio::spawn(listener.serve(Arc::new(calls), options, stop)))
     }
 
-    /// Finds out how many connections fit into what the process may open.
+    /// Determines how many connections fit below the limit of open files.
     fn divide_descriptors(&self, public_listeners: usize) -> DescriptorPlan {
         let wanted = self.settings.limits.max_connections;
         let plan = DescriptorPlan::new(public_listeners, wanted);
-        self.metrics.connections_max.set(i64::try_from(plan.public).unwrap_or(i64::MAX));
+        self.metrics.connections.max.set(i64::try_from(plan.public).unwrap_or(i64::MAX));
         if plan.fits {
             tracing::debug!(open_files_max = plan.limit, connections = plan.public, "descriptors divided");
         } else {
@@ -343,7 +344,7 @@ impl Serving {
     }
 }
 
-/// What SIGHUP asks of a service. The record of it says how it went.
+/// Reloads on SIGHUP. The reload is recorded like any other.
 async fn reload(reloader: Arc<Reloader>) {
     if let Err(error) = reloader.reload(false, "SIGHUP".to_owned()).await {
         tracing::warn!("cannot reload on SIGHUP: {error}");
@@ -356,7 +357,7 @@ struct Addresses {
     admin: SocketAddr,
 }
 
-/// The first line is for programs, the rest for a person.
+/// Prints the announcement: the first line is for programs, the rest for people.
 fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) {
     output::stdout().write(announcement(policy, manifest, addresses, took).as_bytes());
 }
@@ -393,7 +394,7 @@ fn announcement(policy: &Policy, manifest: &Path, addresses: &Addresses, took: D
     text
 }
 
-/// Whether the model that this request is for gives any number of responses.
+/// Returns true if the model of this request is a streaming model.
 fn asks_for_stream(policy: &Policy, request: &[u8]) -> bool {
     let Ok(request) = serde_json::from_slice::<serde_json::Value>(request) else { return false };
     let request = policy.content.models().find(|(name, _)| request["model"] == ***name);

@@ -1,14 +1,15 @@
-//! A flag that abandons the building of a policy.
+//! A flag that abandons the build of a policy.
 //!
-//! The caller of a build keeps a clone and sets it. The build checks it at each step, and a step that waits for
-//! something else (a compiler process, a library) registers what ends its wait. Once set it stays set.
+//! The caller of a build keeps a clone and sets it. The build checks the flag at each step. A step
+//! that waits for something else (a compiler process, a library) registers a callback that ends the
+//! wait. A flag that is set stays set.
 
 use crate::error::{Error, Result};
 use slab::Slab;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Clones are the same flag.
+/// Clones share the flag.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<Inner>);
 
@@ -21,7 +22,7 @@ struct Inner {
 type Callback = Box<dyn FnOnce() + Send>;
 
 impl Cancel {
-    /// Sets the flag and runs what is registered, on this thread.
+    /// Sets the flag and runs the registered callbacks on this thread.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         let callbacks = std::mem::take(&mut *self.callbacks());
@@ -32,7 +33,7 @@ impl Cancel {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// An error of kind `cancelled` once the flag is set.
+    /// Returns an error of kind `Cancelled` if the flag is set.
     pub fn check(&self) -> Result<()> {
         match self.is_cancelled() {
             true => Err(Error::cancelled("the build of this policy was abandoned")),
@@ -40,11 +41,11 @@ impl Cancel {
         }
     }
 
-    /// Runs `callback` when the flag is set, at once if it is set already, and never after the guard is
-    /// dropped (a call that has begun may still be running then). It must not block.
+    /// Runs `callback` when the flag is set; immediately if it is set already. Never starts it
+    /// after the guard is dropped, but it may still be running then. It must not block.
     pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) -> OnCancel<'_> {
         let mut callbacks = self.callbacks();
-        // Under the lock: `cancel` sets the flag before it takes the callbacks.
+        // Checked with the lock held: `cancel` sets the flag before it takes the callbacks.
         if self.is_cancelled() {
             drop(callbacks);
             callback();
@@ -59,7 +60,7 @@ impl Cancel {
     }
 }
 
-/// A registered callback; dropping it takes the callback back.
+/// A registered callback. Dropping the guard removes it.
 pub struct OnCancel<'a> {
     cancel: &'a Cancel,
     key: Option<usize>,

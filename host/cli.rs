@@ -8,7 +8,7 @@ use crate::graph;
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::metrics::Metrics;
 use crate::output;
-use crate::plugin::{CONTRACT_VERSION, Engine, Plugin, PluginSpec, Role};
+use crate::plugin::{CONTRACT_VERSION, Engine, Plugin, Role};
 use crate::policy::files::{Files, hex_digest};
 use crate::policy::plan::{ModelName, Plan};
 use crate::policy::{Description, Loader, PolicyContent, RouteQuery};
@@ -59,7 +59,7 @@ pub enum Picture {
     Dot,
 }
 
-/// Everything of a manifest, loaded and checked, without listeners.
+/// A manifest that was loaded and checked, without listeners.
 struct Loaded {
     content: Arc<PolicyContent>,
     runtime: tokio::runtime::Runtime,
@@ -105,7 +105,7 @@ fn describe_route(plan: &Plan, model: &str) -> Result<String> {
     }
 }
 
-/// What a component is, needs and costs.
+/// Prints what a component is, what it imports, and what a fresh instance costs.
 fn check_plugin(file: &Path) -> Result<bool> {
     let wasm = input_file::read(file, FileLimits::default().of(FileKind::Plugin), &Progress::default())
         .map_err(|error| error.context(format!("cannot read {}", file.display())))?;
@@ -115,7 +115,7 @@ fn check_plugin(file: &Path) -> Result<bool> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let metrics = Metrics::new();
     let limits = PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() };
-    let spec = PluginSpec::new(name.into(), limits, &engine, &metrics);
+    let spec = engine.plugin_spec(name.into(), limits, &metrics);
     let plugin = Plugin::load(&engine, spec, &wasm, &metrics, &Cancel::default())?;
     let info = plugin.info();
     output::print(format_args!("{}: {} bytes, sha256 {}", file.display(), wasm.len(), hex_digest(&wasm)));
@@ -132,27 +132,28 @@ fn check_plugin(file: &Path) -> Result<bool> {
     output::print(format_args!("roles: {}", roles.join(", ")));
     output::print("imports:");
     info.imports.iter().for_each(|import| output::print(format_args!("  {import}")));
-    // As loading a manifest does: links each role and asks it for its metadata.
+    // Like loading a manifest: links each role and reads its metadata.
     for role in &info.roles {
         match role {
             Role::Transformer => drop(runtime.block_on(plugin.transformer(&metrics))?),
             Role::Model => drop(runtime.block_on(plugin.model(&metrics))?),
             Role::Executor => drop(plugin.executor(&metrics)?),
             Role::StreamingModel => {
-                // It is made once, not for each call: what one costs says nothing.
+                // An instance of a streaming model is not created for each call, so its cost is not
+                // meaningful.
                 drop(runtime.block_on(plugin.streaming_model(&metrics))?);
                 return Ok(true);
             }
         }
     }
-    // The first instances fill the pool; what a request pays is what comes after.
+    // The first instances fill the pool. Requests pay the cost of the later ones.
     runtime.block_on(plugin.fresh_instance_cost(10))?;
     let cost = runtime.block_on(plugin.fresh_instance_cost(200))?;
     output::print(format_args!("fresh instance: {:.1} us", cost.as_secs_f64() * 1e6));
     Ok(true)
 }
 
-/// `hostler diff FILE`: prints what a reload would change in what is served.
+/// `hostler diff FILE`: prints what a reload would change.
 pub fn diff(manifest: &Path, admin: Option<SocketAddr>) -> Result<bool> {
     let files = Files::default();
     let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
@@ -181,7 +182,7 @@ pub fn diff(manifest: &Path, admin: Option<SocketAddr>) -> Result<bool> {
     Ok(true)
 }
 
-/// One GET over HTTP/1.0 to the admin listener: the connection's end is the body's.
+/// Sends one GET over HTTP/1.0 to the admin listener. The body ends with the connection.
 fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
     let read = || {
         let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
@@ -249,13 +250,13 @@ pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<boo
         &Cancel::default(),
         steps.clone(),
     ));
-    // A failed request is when they are wanted most.
+    // Shown before the result is checked: they are most useful if the request failed.
     steps.iter().flat_map(|steps| steps.take()).for_each(|step| show_step(&step));
     output::print(String::from_utf8_lossy(&result?));
     Ok(true)
 }
 
-/// Characters of a tensor's values that are shown.
+/// The most characters of a tensor's values that are shown.
 const VALUES_SHOWN: usize = 160;
 
 fn show_step(step: &StepRecord) {
@@ -270,7 +271,7 @@ fn show_step(step: &StepRecord) {
     for (sign, tensors) in [("<-", inputs), ("->", outputs)] {
         for tensor in tensors {
             let mut values = Vec::new();
-            // What cannot be shown as JSON is shown without values.
+            // Values that JSON cannot represent are not shown.
             let _ = crate::predict::encode_tensor(tensor, false, &mut values);
             let values = String::from_utf8_lossy(&values);
             let shown: String = values.chars().take(VALUES_SHOWN).collect();
@@ -282,8 +283,8 @@ fn show_step(step: &StepRecord) {
     }
 }
 
-/// `hostler wit FOLDER`: files that exist with other content are somebody's, and stay unless `force` says
-/// otherwise.
+/// `hostler wit FOLDER`: writes the plugin contract. Does not overwrite files with other content
+/// unless `force` is set.
 pub fn write_contract(folder: &Path, force: bool) -> Result<bool> {
     const FILES: [(&str, &str); 4] = [
         ("hostler.wit", include_str!("../wit/hostler.wit")),
@@ -303,7 +304,7 @@ pub fn write_contract(folder: &Path, force: bool) -> Result<bool> {
                      with --force"
                 )));
             }
-            // What it is instead is said when it is written.
+            // If the path is not a writable file, the write below reports it.
             _ => unwritten.push(name),
         }
     }

@@ -1,13 +1,14 @@
-//! The one error type. A kind, a message for the caller, and what was at fault.
+//! The only error type: a kind, a message for the caller, and what was at fault.
 //!
-//! The message is for whoever sent the request or wrote the manifest. `source` is for the log only: a
-//! guest's backtrace, a library's chain of causes. Each protocol maps the kind to a status in one place.
+//! The message is for the sender of the request or the author of the manifest. The detail is for
+//! the log only, such as a guest's backtrace or a library's causes. Each protocol maps the kind to
+//! a status in one place.
 
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in the words of the plugin contract (`wit/hostler.wit`, `error-kind`).
+/// What went wrong, with the names of the plugin contract (`wit/hostler.wit`, `error-kind`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     InvalidInput,
@@ -19,9 +20,9 @@ pub enum Kind {
     Deadline,
     Cancelled,
     Failed,
-    /// What was asked for does not fit what is there now. Only the host gives it; guests see `Failed`.
+    /// The request conflicts with the current state. Only the host returns it; guests see `Failed`.
     Conflict,
-    /// The caller may not do this. Only the host returns it, never a plugin.
+    /// The caller is not allowed to do this. Only the host returns it, never a plugin.
     Forbidden,
 }
 
@@ -40,12 +41,12 @@ impl Kind {
         Kind::Forbidden,
     ];
 
-    /// Whether it says that something is wrong with the request, not with what was to answer it.
+    /// Returns true if the kind says that the request is wrong, not what processed it.
     pub fn is_about_request(self) -> bool {
         matches!(self, Kind::InvalidInput | Kind::NotFound | Kind::Unsupported | Kind::TooLarge)
     }
 
-    /// The name in answers, metrics and logs.
+    /// Returns the name in answers, metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::InvalidInput => "invalid_input",
@@ -63,30 +64,31 @@ impl Kind {
     }
 }
 
-/// Whose word an error's kind is. It decides what becomes of an error that leaves a plugin, and what a
-/// rollout counts.
+/// Who chose the kind of an error, and about what. Decides how an error is reported that a plugin
+/// returns, and which errors a rollout counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FaultOwner {
-    /// The host's, about what it was asked to do.
+    /// The host, about what it was asked to do.
     #[default]
     Host,
-    /// The host's, about a call that no plugin should make, whatever the request is.
+    /// The host, about a call that no plugin should make, whatever the request is.
     Misuse,
-    /// The host's, about data that came from the caller unchanged.
+    /// The host, about data that came from the caller unchanged.
     Caller,
-    /// The host's, about tensors of a plugin, which the error names.
+    /// The host, about tensors that a plugin made; the error names the plugin.
     Maker,
-    /// A plugin's, which has chosen the kind.
+    /// A plugin.
     Plugin,
 }
 
-/// Bytes of a message: room for a manifest with fifty faults, but not to echo a whole request into a log.
+/// The longest message: enough for a manifest with fifty faults, but not to copy a whole request
+/// into a log.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
 
-/// Bytes of a name that is shown or compared.
+/// The longest name that is shown or compared, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
-/// Boxed, so that a `Result` stays small on the paths where nothing goes wrong.
+/// Boxed, so that a `Result` stays small when nothing goes wrong.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -98,9 +100,9 @@ struct Inner {
     model: Option<String>,
     plugin: Option<String>,
     step: Option<String>,
-    source: Option<String>,
+    detail: Option<String>,
     transient: bool,
-    ground: FaultOwner,
+    owner: FaultOwner,
     is_graph_refusal: bool,
     is_unjudged: bool,
 }
@@ -122,9 +124,9 @@ impl Error {
             model: None,
             plugin: None,
             step: None,
-            source: None,
+            detail: None,
             transient: false,
-            ground: FaultOwner::Host,
+            owner: FaultOwner::Host,
             is_graph_refusal: false,
             is_unjudged: false,
         }))
@@ -143,8 +145,8 @@ impl Error {
         forbidden => Forbidden,
     }
 
-    /// What the operating system said of a file, a thread or a process. Says neither what was attempted nor on
-    /// what: that is for the caller to add as context.
+    /// An error of the operating system about a file, a thread or a process. It does not say what
+    /// was attempted; the caller adds that as context.
     pub fn io(error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
         let kind = match error.kind() {
@@ -157,31 +159,31 @@ impl Error {
         io
     }
 
-    /// The cause may pass: the same attempt can succeed later, with the same files.
+    /// Marks the cause as transient: the same attempt may succeed later, with the same files.
     pub fn transient(mut self) -> Self {
         self.0.transient = true;
         self
     }
 
-    /// The input field at fault.
+    /// Sets the input field at fault. The first one stays.
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.0.field.get_or_insert(printable(cut(field.into(), NAME_BYTES_MAX)));
         self
     }
 
-    /// The plugin at fault. The first one named stays: it is the nearest to the cause.
+    /// Sets the plugin at fault. The first one stays, because it is the nearest to the cause.
     pub fn plugin(mut self, plugin: impl Into<String>) -> Self {
         self.0.plugin.get_or_insert(plugin.into());
         self
     }
 
-    /// The model that was asked. The first one named stays.
+    /// Sets the model that was called. The first one stays.
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.0.model.get_or_insert(model.into());
         self
     }
 
-    /// The step of a pipeline that failed. In a pipeline that is a step itself: `outer.inner`.
+    /// Adds the step of a pipeline that failed. In nested pipelines the name is `outer.inner`.
     pub fn step(mut self, step: &str) -> Self {
         self.0.step = Some(match self.0.step.take() {
             Some(inner) => format!("{step}.{inner}"),
@@ -190,55 +192,56 @@ impl Error {
         self
     }
 
-    /// The same about another field.
+    /// Replaces the field.
     pub fn with_field(mut self, field: String) -> Self {
         self.0.field = Some(printable(cut(field, NAME_BYTES_MAX)));
         self
     }
 
-    /// What is wrong is not in the caller's request, but in what was made of it.
+    /// Makes it a failure of the host: the fault is not in the caller's request, but in what was
+    /// made of it.
     pub fn as_failure(mut self) -> Self {
         self.0.kind = Kind::Failed;
-        self.0.ground = FaultOwner::Host;
+        self.0.owner = FaultOwner::Host;
         self.0.field = None;
         self
     }
 
-    /// Detail for the log, never for the caller.
-    pub fn with_detail(mut self, source: impl Into<String>) -> Self {
-        self.0.source.get_or_insert(source.into());
+    /// Sets the detail for the log, which the caller never sees. The first one stays.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail.get_or_insert(detail.into());
         self
     }
 
-    /// The same in other words.
+    /// Replaces the message.
     pub fn with_message(mut self, message: &str) -> Self {
         self.0.message = printable(cut(message.to_owned(), MESSAGE_BYTES_MAX));
         self
     }
 
-    /// Says whose word the kind is.
-    pub fn owned_by(mut self, ground: FaultOwner) -> Self {
-        self.0.ground = ground;
+    /// Sets who chose the kind.
+    pub fn owned_by(mut self, owner: FaultOwner) -> Self {
+        self.0.owner = owner;
         self
     }
 
-    /// Says that the graph of a model refused its inputs in the middle of a run: they may be wrong, or
-    /// the model is.
+    /// Marks that the graph of a model refused its inputs during a run: either the inputs or the
+    /// model are wrong.
     pub fn graph_refusal(mut self) -> Self {
         self.0.is_graph_refusal = true;
         self
     }
 
-    /// Says that this is no evidence for or against the version of the model that was asked.
+    /// Marks that the error is no evidence for or against the version of the model.
     pub fn unjudged(mut self) -> Self {
         self.0.is_unjudged = true;
         self
     }
 
-    /// What the error is outside of the plugin to which the host gave it, and which has returned it. What
-    /// the host says to a plugin about its call is no answer to the caller, who has not made that call.
+    /// Converts an error that the host returned to a plugin, and that the plugin returned in turn.
+    /// An error about the plugin's own host call is not about the caller's request.
     pub fn returned_by(self, plugin: &str) -> Self {
-        match self.0.ground {
+        match self.0.owner {
             FaultOwner::Caller => self,
             FaultOwner::Host if !self.0.kind.is_about_request() => self.plugin(plugin),
             FaultOwner::Host | FaultOwner::Misuse => {
@@ -249,9 +252,9 @@ impl Error {
         }
     }
 
-    /// What the error is for the caller: tensors that a plugin made are no fault of the caller's.
+    /// Converts the error for the caller: tensors that a plugin made are not the caller's fault.
     pub fn settled(self) -> Self {
-        if self.0.ground != FaultOwner::Maker || !self.0.kind.is_about_request() {
+        if self.0.owner != FaultOwner::Maker || !self.0.kind.is_about_request() {
             return self;
         }
         let plugin = self.plugin_name().unwrap_or_default();
@@ -261,12 +264,12 @@ impl Error {
 
     fn into_failure(mut self, what: String) -> Self {
         self.0.kind = Kind::Failed;
-        self.0.ground = FaultOwner::Host;
+        self.0.owner = FaultOwner::Host;
         self.0.field = None;
         self.context(what)
     }
 
-    /// Says what was attempted: `model "a:1": …`.
+    /// Prepends what was attempted, as in `model "a:1": …`.
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = format!("{}: {}", printable(what.to_string()), self.0.message);
         self
@@ -296,13 +299,13 @@ impl Error {
         self.0.step.as_deref()
     }
 
-    /// Whether the cause may pass by itself: the fault is not in what was given.
+    /// Returns true if the cause may pass by itself, because the fault is not in the input.
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
     pub fn owner(&self) -> FaultOwner {
-        self.0.ground
+        self.0.owner
     }
 
     pub fn is_graph_refusal(&self) -> bool {
@@ -314,7 +317,7 @@ impl Error {
     }
 
     pub fn detail(&self) -> Option<&str> {
-        self.0.source.as_deref()
+        self.0.detail.as_deref()
     }
 }
 
@@ -330,8 +333,8 @@ impl fmt::Debug for Error {
         if let Some(field) = &self.0.field {
             write!(f, " (field {field})")?;
         }
-        if let Some(source) = &self.0.source {
-            write!(f, "\n{source}")?;
+        if let Some(detail) = &self.0.detail {
+            write!(f, "\n{detail}")?;
         }
         Ok(())
     }
@@ -339,7 +342,8 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Whether an error of the operating system speaks of a shortage or a disturbance, not of what was asked for.
+/// Returns true if an error of the operating system means a shortage or a disturbance, not a wrong
+/// argument.
 pub fn is_transient(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     match error.raw_os_error() {
@@ -389,8 +393,8 @@ fn cut(mut text: String, bytes_max: usize) -> String {
     text
 }
 
-/// Control characters from requests, a NUL among them, as `\u{0}`: messages go to terminals and into headers. Lines
-/// and tabs are a message's own.
+/// Escapes control characters from requests, such as NUL, as `\u{0}`: messages go to terminals and
+/// into headers. Newlines and tabs are kept.
 fn printable(text: String) -> String {
     let is_raw = |one: char| one.is_control() && !matches!(one, '\n' | '\t');
     if !text.contains(is_raw) {
@@ -406,9 +410,9 @@ fn printable(text: String) -> String {
     shown
 }
 
-/// The nearest of `known` to `name`, for a hint: "did you mean".
+/// Returns the name in `known` that is nearest to `name`, for a "did you mean" hint.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // The comparison takes the product of the lengths, and a request can be one long name.
+    // The cost is the product of the lengths, and a request can consist of one long name.
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
@@ -418,11 +422,11 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .into_iter()
         .map(|candidate| (close(candidate), candidate))
         .min_by_key(|(distance, _)| *distance)?;
-    // A third of the letters may be wrong.
+    // A third of the letters may differ.
     (distance <= 1 + name.chars().count() / 3).then_some(best)
 }
 
-/// ` (did you mean "x"?)`, or nothing.
+/// Returns ` (did you mean "x"?)`, or an empty string.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, known).map_or_else(String::new, |best| format!(" (did you mean \"{best}\"?)"))
 }

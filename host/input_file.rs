@@ -1,9 +1,11 @@
-//! Reads files that users name: regular files only, bounded in size, and given up when nobody waits.
+//! Reads files that users name: only regular files, up to a size limit, and only while the result
+//! is wanted.
 //!
-//! A path may lead to a FIFO that nobody writes to, to a device that never ends, or to a file that grows
-//! while it is read. What counts is the descriptor that was opened, not the path: `open` refuses everything
-//! but a regular file without waiting for it, and every read stops at the limit of the file's kind. A file
-//! system that stalls inside a system call cannot be interrupted; `Progress` tells another thread so.
+//! A path may lead to a FIFO without a writer, to an endless device, or to a file that grows while
+//! it is read. All checks apply to the open descriptor, not the path: `open` refuses everything but
+//! regular files without blocking, and every read stops at the limit of the file's kind. A file
+//! system that stalls inside a system call cannot be interrupted; `Progress` lets another thread
+//! detect that.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Bytes of one read.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// What a file is for; decides how large it may be.
+/// What a file is for; decides its size limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileKind {
     Manifest,
@@ -64,7 +66,7 @@ pub struct FileLimits {
 impl Default for FileLimits {
     fn default() -> Self {
         FileLimits {
-            // A protobuf message, which an ONNX file is, cannot be larger than 2 GiB.
+            // An ONNX file is a protobuf message, which cannot be larger than 2 GiB.
             model: 2047 << 20,
             external_data: 8 << 30,
             // Ten times a Python plugin.
@@ -76,7 +78,7 @@ impl Default for FileLimits {
     }
 }
 
-/// The limit of one file, and the key that raises it.
+/// The size limit of one file, and the manifest's key that raises it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     kind: FileKind,
@@ -103,12 +105,12 @@ impl FileLimits {
 }
 
 impl Limit {
-    /// A limit in bytes for what is not one of the manifest's files.
+    /// A limit for a file that the manifest does not name.
     pub fn bytes(kind: FileKind, bytes_max: u64) -> Self {
         Limit { kind, bytes_max, key: None }
     }
 
-    /// Fails for a file of more bytes.
+    /// Fails if a file of this size exceeds the limit.
     pub fn check(self, bytes: u64) -> Result<()> {
         if bytes > self.bytes_max {
             return Err(self.exceeded(&format!("has {bytes} bytes")));
@@ -122,12 +124,12 @@ impl Limit {
             0 => format!("{bytes_max} bytes"),
             mb => format!("{mb} MiB"),
         };
-        let mend = key.map_or_else(String::new, |key| format!("; raise {key} under [files] if it is right"));
-        Error::too_large(format!("it {what} and is larger than {kind} may be, {size}{mend}"))
+        let hint = key.map_or_else(String::new, |key| format!("; raise {key} under [files] if it is right"));
+        Error::too_large(format!("it {what} and is larger than {kind} may be, {size}{hint}"))
     }
 }
 
-/// Whether the work that reads is still wanted, and which file it is reading now.
+/// Whether the work that reads is still wanted, and which file it is reading.
 #[derive(Clone, Default)]
 pub struct Progress {
     pub stop: Cancel,
@@ -135,21 +137,21 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The file whose next bytes have not come for this long.
+    /// Returns the file that is being read, if no bytes have arrived for this long.
     pub fn stalled(&self, limit: Duration) -> Option<PathBuf> {
         let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         reading.as_ref().filter(|(_, since)| since.elapsed() >= limit).map(|(path, _)| path.clone())
     }
 
-    /// Fails once the work has been given up.
+    /// Fails if the work was cancelled.
     pub fn check(&self) -> Result<()> {
         self.stop.check()
     }
 
-    /// Waits for work until it has been given up.
+    /// Waits for `work`, or until it is cancelled.
     pub async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let (stopped, stop) = tokio::sync::oneshot::channel::<()>();
-        // Also when it is dropped: the flag is set, or nobody is left to set it.
+        // The sender is dropped when the flag is set, or with the last clone of the flag.
         let _registered = self.stop.on_cancel(move || drop(stopped));
         tokio::select! {
             done = work => done,
@@ -164,7 +166,7 @@ impl Progress {
     }
 }
 
-/// A file is being read, until this is dropped.
+/// Marks a file as being read, until dropped.
 struct Reading<'a>(&'a Progress);
 
 impl Reading<'_> {
@@ -182,14 +184,15 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Opens a regular file to read it. Waits for nothing but the file system.
+/// Opens a regular file to read it. Blocks only for the file system.
 pub fn open(path: &Path) -> Result<(File, Metadata)> {
-    // A device may act on being opened, so the path is looked at first; what counts is looked at afterwards.
+    // A device may react to being opened, so the path is checked first. The check after opening
+    // decides.
     let metadata = std::fs::metadata(path).map_err(|error| Error::io(&error))?;
     regular(metadata.file_type())?;
     let file = OpenOptions::new()
         .read(true)
-        // Without O_NONBLOCK opening a FIFO waits for a writer. It means nothing for a regular file.
+        // Without O_NONBLOCK, opening a FIFO waits for a writer. It has no effect on regular files.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
         .open(path)
         .map_err(|error| Error::io(&error))?;
@@ -210,7 +213,7 @@ fn regular(kind: FileType) -> Result<()> {
     Err(Error::invalid(format!("it is {what}; only regular files are read")))
 }
 
-/// Reads a whole file in pieces, which `take` gets in order.
+/// Reads a whole file in pieces, which are passed to `take` in order.
 pub fn read_in_pieces(
     path: &Path,
     limit: Limit,
@@ -256,7 +259,7 @@ pub fn read_stream(stream: impl Read, limit: Limit) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Appends where there is memory for it; without it that is an error, not the end of the process.
+/// Appends bytes. Too little memory is an error, and does not abort the process.
 pub fn append(content: &mut Vec<u8>, piece: &[u8]) -> Result<()> {
     content.try_reserve(piece.len()).map_err(|error| Error::unavailable(error.to_string()).transient())?;
     content.extend_from_slice(piece);

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Requests are made on threads of connections and freed on workers, which glibc's allocator makes dear.
+/// Requests are allocated on the threads of connections and freed on workers, which is slow with
+/// glibc's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -25,25 +26,27 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Serve what a manifest says, and follow its files.
+    /// Serve a manifest, and reload it when its files change.
     Serve(Serve),
-    /// Check a manifest (loads everything, serves nothing) or a plugin; exit code 0 if all is well.
+    /// Check a manifest (loads everything, serves nothing) or a plugin; exit code 0 if it is valid.
     Check(Check),
-    /// Say what a manifest would change in a running host.
+    /// Show what a manifest would change in a running host.
     Diff(Diff),
     /// Run one request through a manifest's model, without a server.
     Predict(Predict),
-    /// Serve a copy of a manifest and mistreat it under load; prints a table, exit code 0 if all passed.
+    /// Test a copy of a manifest under load with reloads, faults and overload; prints a table, exit
+    /// code 0 if all exercises passed.
     Drill(Drill),
-    /// Compile one plugin from standard input, under limits. The host starts it for each plugin that it compiles.
+    /// Compile one plugin from standard input, under limits. The host runs this for each plugin
+    /// that it compiles.
     #[command(name = compiler::COMMAND, hide = true)]
     CompilePlugin(CompilePlugin),
     /// Write the plugin contract (WIT) into a folder.
     Wit {
-        /// Made if it does not exist.
+        /// Created if it does not exist.
         #[arg(default_value = "wit")]
         folder: PathBuf,
-        /// Write over files that have other content.
+        /// Overwrite files that have other content.
         #[arg(long)]
         force: bool,
     },
@@ -51,19 +54,19 @@ enum Action {
 
 #[derive(Args)]
 struct Serve {
-    /// What to serve; its paths are relative to its folder.
+    /// The manifest to serve; its paths are relative to its folder.
     #[arg(default_value = "hostler.toml")]
     manifest: PathBuf,
-    /// Public listener, instead of the manifest's; port 0 takes a free one.
+    /// Public listener, instead of the manifest's; port 0 selects a free one.
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
-    /// gRPC listener, instead of the manifest's; there is none without either.
+    /// gRPC listener, instead of the manifest's; without either there is none.
     #[arg(long, value_name = "ADDR")]
     grpc: Option<SocketAddr>,
     /// Admin listener, instead of the manifest's.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// If the files are bad at start, serve the copy of the last good ones.
+    /// If the files are invalid at start, serve the copy of the last good ones.
     #[arg(long, value_name = "WHAT", value_parser = ["last-good"])]
     fallback: Option<String>,
     /// Where the last good copy is kept.
@@ -76,7 +79,7 @@ struct Check {
     /// A manifest, or a plugin (.wasm).
     #[arg(default_value = "hostler.toml")]
     file: PathBuf,
-    /// Print where requests for this model go: `echo` or `echo:v1`.
+    /// Print the route of requests for this model: `echo` or `echo:v1`.
     #[arg(long, value_name = "MODEL")]
     resolve: Option<String>,
     /// Print the graphs of pipelines as the source of a picture.
@@ -120,46 +123,46 @@ struct Predict {
     /// The manifest with the model.
     #[arg(long, default_value = "hostler.toml", value_name = "FILE")]
     manifest: PathBuf,
-    /// Print what each step of a pipeline read, gave and took, and why it ran or did not.
+    /// Print for each step of a pipeline its inputs, outputs and duration, and why it was skipped.
     #[arg(long)]
     steps: bool,
 }
 
 #[derive(Args)]
 struct Drill {
-    /// What to copy and to drill; its files are read, never written.
+    /// The manifest to copy; its files are read, never written.
     #[arg(default_value = "hostler.toml")]
     manifest: PathBuf,
-    /// Seconds of each exercise.
+    /// The duration of each exercise, in seconds.
     #[arg(long, default_value = "10", value_name = "N", value_parser = positive)]
     seconds: f64,
-    /// Connections that ask all the time.
+    /// Connections that send requests continuously.
     #[arg(long, default_value = "20", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
-    /// Swaps in a second, at most.
+    /// The most swaps per second.
     #[arg(long, default_value = "2", value_name = "N", value_parser = positive)]
     swaps_per_second: f64,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Only this exercise; may be given several times.
+    /// Run only this exercise; may be given several times.
     #[arg(long, value_name = "NAME", value_parser = drill::EXERCISES)]
     only: Vec<String>,
 }
 
-/// More than nothing, and no more than a day or a thousand a second would need.
+/// Parses a number within limits that suit both a duration in seconds and a rate.
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| (0.01..=100_000.0).contains(number));
     number.ok_or_else(|| "it must be a number from 0.01 to 100000".to_owned())
 }
 
 fn main() -> ExitCode {
-    // ONNX Runtime's own builds send usage data to their maker unless this says no, before it is loaded.
-    // SAFETY: no other thread runs yet.
+    // ONNX Runtime's official builds send usage data to their maker unless this is set before they
+    // are loaded. SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let command = Command::parse();
     match &command.action {
-        // It says everything in its answer, and its limits leave no room for threads that write a log.
+        // It reports everything in its answer, and its limits allow no threads that write a log.
         Action::CompilePlugin(_) => {}
         Action::Serve(_) | Action::Drill(_) => init_log(),
         _ => {
@@ -198,7 +201,7 @@ fn main() -> ExitCode {
         }
         Action::Wit { folder, force } => cli::write_contract(&folder, force),
     };
-    // ONNX Runtime takes its own things down when the process exits; no session may be left to free then.
+    // ONNX Runtime frees its globals when the process exits, so all sessions must be freed before.
     hostler::executor::unload::finish(Duration::from_secs(10));
     match (outcome, output::print_error()) {
         (Ok(true), None) => ExitCode::SUCCESS,
@@ -215,19 +218,19 @@ fn main() -> ExitCode {
 }
 
 impl Serve {
-    /// Ends the process, by a signal or because it cannot start.
+    /// Serves until the process ends, by a signal or because it cannot start.
     fn run(self) -> ! {
         let Serve { manifest, http, grpc, admin, fallback, state_dir } = self;
         let fallback = fallback.is_some();
         let Err(error) = app::serve(&app::Options { manifest, http, grpc, admin, fallback, state_dir });
         output::report(error.message().trim_end());
-        // Why it does not start is all that it has to say: a slow reader gets it whole.
+        // Why the host cannot start is its only output, so even a slow reader gets all of it.
         output::flush(output::REPORT_TIMEOUT);
         shutdown::exit(1)
     }
 }
 
-/// The log goes to stderr; stdout is for answers and the access log.
+/// Initializes the log, on stderr. Stdout is for answers and the access log.
 fn init_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("HOSTLER_LOG").unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
@@ -239,7 +242,7 @@ fn init_log() {
     }
 }
 
-/// One event of the log is one write.
+/// Writes each event of the log with one call.
 struct Log;
 
 impl std::io::Write for Log {

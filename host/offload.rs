@@ -1,7 +1,8 @@
-//! Threads for work that takes long where a body is large: reading, writing and packing it.
+//! Threads for work that takes long for large bodies: decoding, encoding and compressing them.
 //!
-//! The threads that serve connections never wait for it, and it yields to them. There are as many threads as cores,
-//! so no more bodies than that are decoded at once; the others wait in the order in which they came.
+//! The threads that serve connections do not wait for this work, and it has a lower priority. There
+//! are as many threads as cores, so at most that many bodies are processed at once; others wait in
+//! order of arrival.
 
 use crate::config;
 use std::collections::VecDeque;
@@ -9,10 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, OnceLock};
 use tokio::sync::oneshot;
 
-/// Bodies up to this size are decoded where they arrive: another thread would take longer to wake.
+/// Bodies up to this size are processed on the calling thread: waking another one would take
+/// longer.
 pub const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Below the threads that serve connections and above those that load models, as the workers that run them.
+/// Below the threads that serve connections and above those that load models, like the workers.
 const NICE: i32 = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -22,8 +24,8 @@ struct Pool {
     ready: Condvar,
 }
 
-/// Runs `work`, on another thread if it is for more than `INLINE_BYTES_MAX` bytes. Work that nobody waits for any
-/// more when its turn comes is dropped.
+/// Runs `work`, on another thread if it is for more than `INLINE_BYTES_MAX` bytes. Work that was
+/// cancelled before its turn is dropped.
 pub async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes <= INLINE_BYTES_MAX {
         return work();
@@ -39,7 +41,8 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         self.push(Box::new(move || {
             if !sender.is_closed() {
-                // Dropped here if its caller has left meanwhile, and not on a thread that serves connections.
+                // If the caller has left, the result is dropped here and not on a thread that
+                // serves connections.
                 let _ = sender.send(work());
             }
         }));
@@ -47,14 +50,14 @@ impl Pool {
     }
 }
 
-/// None where no thread can be started: slow work is better than none.
+/// `None` if no thread can be started: the work then runs on the calling thread.
 fn pool() -> Option<&'static Pool> {
     static POOL: OnceLock<Option<&'static Pool>> = OnceLock::new();
     *POOL.get_or_init(Pool::start)
 }
 
 impl Pool {
-    /// The threads live as long as the process.
+    /// Starts the threads, which live as long as the process.
     fn start() -> Option<&'static Self> {
         let pool: &'static Pool = Box::leak(Box::new(Pool { jobs: Mutex::default(), ready: Condvar::new() }));
         let started = (0..config::cores()).filter(|index| {
@@ -87,7 +90,7 @@ impl Pool {
                     }
                 }
             };
-            // The caller sees it: what it waits for is dropped.
+            // The caller notices the panic, because its receiver is dropped.
             let _ = catch_unwind(AssertUnwindSafe(job));
         }
     }
@@ -107,7 +110,7 @@ mod tests {
         std::thread::current().name().unwrap_or_default().to_owned()
     }
 
-    /// Polls it once, so that its work is queued.
+    /// Polls once, so that the work is queued.
     async fn begin<T>(work: &mut Pin<Box<impl Future<Output = T>>>) {
         let is_pending = poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_pending())).await;
         assert!(is_pending);
@@ -121,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_nobody_waits_for_is_not_begun() {
-        // All threads are busy until they are told to go on.
+        // All threads are busy until their gate opens.
         let (busy, entered) = mpsc::channel();
         let mut gates: Vec<_> = (0..config::cores())
             .map(|_| {

@@ -1,7 +1,8 @@
-//! The way of a request through the host, once for every protocol: resolve, deadline, submit, account.
+//! The path of a request through the host, the same for every protocol: resolve, deadline, submit,
+//! account.
 //!
-//! A journey begins when a request was decoded far enough to be named, and ends with one count, one line
-//! in the access log and, if something broke, one line in the host's log.
+//! A [`RequestScope`] begins when a request is decoded far enough to be named. It ends with one
+//! count, one line in the access log, and one line in the host's log if the request failed.
 
 use crate::access_log::Entry;
 use crate::error::{Error, Kind, Result};
@@ -19,13 +20,13 @@ use crate::predict::{
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The header of W3C's trace context.
+/// The header of W3C trace context.
 const TRACEPARENT: &str = "traceparent";
 
-/// What it has today is 55 bytes; more is passed on by no one.
+/// The current version of the header has 55 bytes. Longer values are ignored.
 const TRACEPARENT_BYTES_MAX: usize = 128;
 
-/// The status of an answer that says that the work is still to come.
+/// The status of an answer to work that is still to be done.
 const ACCEPTED: u16 = 202;
 
 pub struct Router {
@@ -48,18 +49,18 @@ impl Router {
         self.live.snapshot()
     }
 
-    /// What serves now: the policy that is live, and the one that takes over, if there is one.
+    /// Returns what serves now: the live policy, and the candidate of a rollout if there is one.
     pub fn contents(&self) -> Vec<Arc<crate::policy::PolicyContent>> {
         self.live.contents()
     }
 
-    /// What one request may become.
+    /// Returns the memory budget for decoding one request.
     pub fn budget(&self) -> MemoryBudget {
         MemoryBudget::new(self.limits.max_body_bytes)
     }
 
-    /// Takes the policy snapshot that this request uses to its end; `header` looks up what a canary's rule
-    /// may ask for.
+    /// Begins a request with the policy snapshot that it uses to its end. `header` returns the
+    /// headers that a canary's rule may use.
     pub fn begin(
         self: &Arc<Self>,
         id: Arc<str>,
@@ -91,7 +92,7 @@ impl Router {
     }
 }
 
-/// A model's input from JSON: as it is for a transformer, as tensors without one.
+/// Converts JSON to a model's input: unchanged for a transformer, as tensors without one.
 pub fn input(route: &Route, text: JsonText, budget: &mut MemoryBudget) -> Result<Payload> {
     route.check_available()?;
     if route.transformer.is_some() {
@@ -101,7 +102,7 @@ pub fn input(route: &Route, text: JsonText, budget: &mut MemoryBudget) -> Result
     inputs.map(Payload::Tensors).map_err(|error| error.model(route.name.to_string()))
 }
 
-/// Where there is room for one response only.
+/// Refuses a streaming model where only one response is possible.
 pub fn refuse_streaming(route: &Route) -> Result<()> {
     if !route.is_streaming() {
         return Ok(());
@@ -112,28 +113,28 @@ pub fn refuse_streaming(route: &Route) -> Result<()> {
     )))
 }
 
-/// What a caller asked for besides its input.
+/// What a caller requests besides its input.
 #[derive(Default)]
 pub struct CallOptions {
     pub parameters: Parameters,
     /// The caller's own timeout.
     pub timeout: Option<Duration>,
-    /// The outputs that it wants, if not all.
+    /// The requested outputs; `None` for all.
     pub outputs: Option<Arc<[String]>>,
 }
 
-/// One request, from its name to its answer or to the end of its stream.
+/// One request, from its name to its answer or the end of its stream.
 pub struct RequestScope {
     router: Arc<Router>,
     policy: Arc<Policy>,
     shadow: Option<Arc<Shadow>>,
-    /// What runs again on a candidate, once the caller is answered.
+    /// A copy that runs on a candidate after the caller is answered.
     copy: Option<(Copy, Payload)>,
-    /// Each item counts for itself.
+    /// Each item is counted separately.
     batch: bool,
     id: Arc<str>,
     trace: Option<Arc<str>>,
-    /// Those that routing rules look at, for the models that are called on the way.
+    /// Headers that routing rules use, for the models that are called on the way.
     headers: Arc<[(String, String)]>,
     protocol: &'static str,
     started: Instant,
@@ -141,9 +142,9 @@ pub struct RequestScope {
     queue_wait: Duration,
     service: Service,
     ended: bool,
-    /// Whether the caller gave less time than the operator allows for this route.
+    /// The caller requested less time than the operator allows for this route.
     is_shortened: bool,
-    /// Requests that the guard may ask again of the version before, by item.
+    /// By item, requests that the guard may repeat on the previous version.
     kept: Vec<Option<KeptRequest>>,
 }
 
@@ -160,7 +161,7 @@ impl RequestScope {
         &self.router
     }
 
-    /// Finds the model; `header` looks up what a routing rule may ask for.
+    /// Finds the model. `header` returns the headers that a routing rule may use.
     pub fn resolve(
         &mut self,
         model: &str,
@@ -189,7 +190,7 @@ impl RequestScope {
         Ok(response)
     }
 
-    /// Begins one call. Whoever holds its responses can also wait until the work has really ended.
+    /// Begins one call. Through its responses, the caller can also wait until the work has ended.
     pub fn submit(
         &mut self,
         route: &Arc<Route>,
@@ -201,12 +202,12 @@ impl RequestScope {
         route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
     }
 
-    /// Begins one call with 0..n responses. The journey ends with the stream, not with this.
+    /// Begins one call with 0..n responses. The request ends with the stream, not with this call.
     pub fn stream(&mut self, route: &Arc<Route>, options: CallOptions, input: Payload) -> Result<Responses> {
         self.submit(route, options, input, Arc::clone(&self.id))
     }
 
-    /// The next response of a stream, none after the last.
+    /// Returns the next response of a stream; `None` after the last one.
     pub async fn next(&mut self, route: &Arc<Route>, responses: &mut Responses) -> Option<Result<Response>> {
         let next = responses.next().await?;
         Some(match next {
@@ -228,7 +229,7 @@ impl RequestScope {
         Ok(response)
     }
 
-    /// Runs calls as one unit of admission. One that fails does not touch the others.
+    /// Runs calls as one unit of admission. A call that fails does not affect the others.
     pub async fn predict_batch(
         &mut self,
         route: &Arc<Route>,
@@ -258,9 +259,10 @@ impl RequestScope {
         Ok(answers)
     }
 
-    /// An error of a call, with what the router knows of it: the model, and whether it says anything about
-    /// the version. A deadline does not if the caller gave less time than the operator allows, or if it
-    /// passed while the call waited for a worker. Of others the guard may ask the version before.
+    /// Completes an error of a call: adds the model, and decides whether the error is evidence
+    /// about the version. A deadline is not if the caller requested less time than the operator
+    /// allows, or if the call was still queued. For other errors, the guard may repeat the request
+    /// on the previous version.
     fn judged(&mut self, route: &Arc<Route>, index: usize, error: Error, responses: &Responses) -> Error {
         let error = error.settled().model(route.name.to_string());
         let deadline = responses.deadline();
@@ -301,12 +303,12 @@ impl RequestScope {
         }
     }
 
-    /// Accounts for the answer. `status` is what the protocol makes of it.
+    /// Ends the request and accounts for it. `status` is the status that the protocol answers with.
     pub fn end(mut self, status: u16, error: Option<&Error>) {
         self.account(status, error);
     }
 
-    /// Takes the request back: it was not admitted and will be made again, so nothing is counted.
+    /// Ends the request without counting it: it was not admitted, and will be made again.
     pub fn withdraw(mut self) {
         self.ended = true;
     }
@@ -321,7 +323,7 @@ impl RequestScope {
     }
 
     fn log_error(&self, error: &Error) {
-        self.router.metrics.errors.with_label_values(&[error.kind().as_str()]).inc();
+        self.router.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
         self.log_failure(error);
     }
 
@@ -338,10 +340,10 @@ impl RequestScope {
                 let (model, version) = route
                     .as_ref()
                     .map_or((UNKNOWN, UNKNOWN), |route| (&*route.name.name, &*route.name.version));
-                metrics.requests.with_label_values(&[model, version, &status.to_string()]).inc();
+                metrics.requests.answered.with_label_values(&[model, version, &status.to_string()]).inc();
             }
         }
-        // What was only accepted has its duration with the attempts of its job.
+        // The duration of accepted work is counted with the attempts of its job.
         if let Some(route) = self.route.as_ref().filter(|_| status != ACCEPTED) {
             route.metrics.duration.observe(elapsed.as_secs_f64());
             if error.is_some() || !self.batch {
@@ -376,7 +378,7 @@ impl RequestScope {
         }
     }
 
-    /// The caller has the message; backtraces and causes are for the log.
+    /// Logs an error with its detail; the caller gets only the message.
     fn log_failure(&self, error: &Error) {
         if error.kind() != Kind::Failed && error.detail().is_none() {
             return;
@@ -393,7 +395,7 @@ impl RequestScope {
 }
 
 impl Drop for RequestScope {
-    /// Nobody waited for the answer: the client left.
+    /// Accounts for a request whose client disconnected before the answer.
     fn drop(&mut self) {
         if !self.ended {
             let error = Error::cancelled("the client left before the answer was ready");
@@ -403,8 +405,8 @@ impl Drop for RequestScope {
 }
 
 impl Router {
-    /// The shortest of what the caller and the model say; the default if neither does. A caller cannot ask
-    /// for more than the operator allows.
+    /// Returns the shorter of the caller's and the model's timeout, or the default without either.
+    /// A caller cannot exceed the operator's maximum.
     pub fn timeout(&self, route: &Route, requested: Option<Duration>) -> Duration {
         let own = [requested, route.timeout].into_iter().flatten().min();
         own.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout)

@@ -1,9 +1,10 @@
-//! Deadlines that are hardly ever reached, at the price of one timer a task instead of one for each wait.
+//! Deadlines that are rarely reached, at the cost of one timer per task instead of one per wait.
 //!
-//! A request waits for its head, its body and its answer, each until some deadline. A timer of the runtime for each
-//! would go into a wheel that all threads share, behind a lock, and out again a moment later. Where a task has an
-//! alarm, its waits share it: it is set to the first deadline and left there when the wait is over, and rings for
-//! nobody once in a while; whoever waits then sets it anew. Elsewhere each wait has a timer of its own.
+//! A request waits for its head, its body and its answer, each with a deadline. A runtime timer for
+//! each wait would be added to a structure that all threads share, behind a lock, and be removed a
+//! moment later. The waits of a task inside [`shared`] use one timer instead: it is set to the
+//! first deadline and left there when the wait is over. Occasionally it fires without need, and the
+//! current wait then sets it again. Outside of [`shared`], each wait has its own timer.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -13,12 +14,13 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 thread_local! {
-    /// Of the task that is polled.
+    /// The timer of the task that is being polled.
     static TASK_TIMER: Cell<Option<Box<TaskTimer>>> = const { Cell::new(None) };
 }
 
 struct TaskTimer {
-    /// Whom it wakes: a part of the task that is polled with another waker cannot share it.
+    /// The task that the timer wakes. A part of the task that is polled with another waker cannot
+    /// share it.
     waker: Waker,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -39,12 +41,12 @@ impl TaskTimer {
             }
             None => self.timer.insert(Box::pin(tokio::time::sleep_until(deadline.into()))),
         };
-        // It must be set whatever this task has used of its budget.
+        // The timer must be set even if the task has used up its cooperative budget.
         pin!(tokio::task::unconstrained(timer)).poll(&mut Context::from_waker(&self.waker))
     }
 }
 
-/// Gives the waits of a task, as far as its own waker polls them, an alarm that they share.
+/// Runs a task whose waits share one timer, as far as the task's own waker polls them.
 pub async fn shared<T>(task: impl Future<Output = T>) -> T {
     let mut task = pin!(task);
     let mut own: Option<Box<TaskTimer>> = None;
@@ -52,15 +54,16 @@ pub async fn shared<T>(task: impl Future<Output = T>) -> T {
         let timer = own.take().filter(|timer| timer.waker.will_wake(context.waker()));
         let timer =
             timer.unwrap_or_else(|| Box::new(TaskTimer { waker: context.waker().clone(), timer: None }));
-        let lent = TimerScope { outer: TASK_TIMER.replace(Some(timer)), own: &mut own };
+        let scope = TimerScope { outer: TASK_TIMER.replace(Some(timer)), own: &mut own };
         let poll = task.as_mut().poll(context);
-        drop(lent);
+        drop(scope);
         poll
     })
     .await
 }
 
-/// The alarm is where waits find it, and goes back, also if the task panics.
+/// Makes the timer available to the waits of a task. Takes it back on drop, even if the task
+/// panics.
 struct TimerScope<'a> {
     outer: Option<Box<TaskTimer>>,
     own: &'a mut Option<Box<TaskTimer>>,
@@ -75,7 +78,7 @@ impl Drop for TimerScope<'_> {
 /// Ready at the deadline.
 pub struct Until {
     deadline: Instant,
-    /// Where there is no alarm to share.
+    /// Used if there is no timer to share.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -102,17 +105,18 @@ impl Future for Until {
     }
 }
 
-/// What the work gives; none if it has not by its deadline.
+/// Returns the result of `work`, or `None` if it is not ready by the deadline.
 pub fn by<T>(deadline: Instant, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
     before(move || deadline, work)
 }
 
-/// What the work gives; none if it takes longer. The clock is read only if it takes any time at all.
+/// Returns the result of `work`, or `None` after `limit`. Reads the clock only if `work` is not
+/// ready immediately.
 pub fn within<T>(limit: Duration, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
     before(move || Instant::now() + limit, work)
 }
 
-/// Asks for the deadline once the work is not done at once.
+/// Computes the deadline only if `work` is not ready immediately.
 async fn before<T>(deadline: impl Fn() -> Instant, work: impl Future<Output = T>) -> Option<T> {
     let (mut work, mut late) = (pin!(work), None);
     poll_fn(|context| match work.as_mut().poll(context) {
@@ -142,7 +146,8 @@ mod tests {
     async fn deadlines_are_kept_with_an_alarm_and_without() {
         let began = Instant::now();
         let one_after_the_other = async {
-            // The alarm stays at an hour, is set back, rings for somebody who has gone, and is set again.
+            // The timer is left at an hour, is set to an earlier time, fires for a wait that is
+            // over, and is set again.
             assert!(by(began + LONG, waits(SHORT)).await.is_some_and(|late| late));
             assert!(by(began + SHORT * 2, tokio::task::yield_now()).await.is_some());
             assert!(waits(SHORT * 2).await);

@@ -1,4 +1,5 @@
-//! Work that has begun and waits for a place, the oldest first; new work stands behind it.
+//! A list of admitted work that waits for capacity, the oldest first. New work must not overtake
+//! it.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -7,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-/// When the request began, and a number that tells two of one moment apart.
+/// When the request began, and a number that distinguishes requests of the same instant.
 type Key = (Instant, u64);
 
 #[derive(Default)]
 pub struct WaitList {
-    /// Those that wait; a thread that frees a place looks at it without the lock.
+    /// The number of waiters. A thread that frees capacity reads it without the lock.
     len: AtomicUsize,
     inner: Mutex<Inner>,
 }
@@ -23,19 +24,20 @@ struct Inner {
     waiting: BTreeMap<Key, Option<Waker>>,
 }
 
-/// A place in the list, until it is dropped.
+/// An entry in the list, removed when dropped.
 struct Waiting<'a> {
     list: &'a WaitList,
     key: Key,
 }
 
 impl WaitList {
-    /// Whether somebody waits, so that nothing new may go before.
+    /// Returns true if nobody waits, so that new work may go first.
     pub fn is_empty(&self) -> bool {
         self.len.load(Ordering::Acquire) == 0
     }
 
-    /// Tries until there is something, in turn: only the oldest is tried, each time that `freed` is called.
+    /// Waits until `attempt` returns a value. Only the oldest waiter tries, each time that `freed`
+    /// is called.
     pub async fn wait<T>(&self, since: Instant, mut attempt: impl FnMut() -> Option<T>) -> T {
         if self.is_empty()
             && let Some(found) = attempt()
@@ -50,7 +52,7 @@ impl WaitList {
             }
             let is_first = inner.waiting.first_key_value().is_some_and(|(key, _)| *key == waiting.key);
             drop(inner);
-            // After the waker is there: what is freed from now on wakes this again.
+            // After the waker is stored: capacity that is freed from now on wakes this task again.
             match is_first.then(&mut attempt).flatten() {
                 Some(found) => Poll::Ready(found),
                 None => Poll::Pending,
@@ -59,9 +61,10 @@ impl WaitList {
         .await
     }
 
-    /// A place has become free.
+    /// Wakes the oldest waiter. Must be called after capacity was freed.
     pub fn freed(&self) {
-        // Whoever waits has entered the list before it looked for a place, and this was freed before the list is looked at.
+        // A waiter enters the list before it looks for capacity, and capacity is freed before the
+        // list is read, so one of the two sees the other.
         fence(Ordering::SeqCst);
         if self.is_empty() {
             return;
@@ -96,7 +99,7 @@ impl Drop for Waiting<'_> {
         inner.waiting.remove(&self.key);
         self.list.len.store(inner.waiting.len(), Ordering::Release);
         drop(inner);
-        // There may be more free than this one has taken, or it left without.
+        // There may be more capacity than this waiter used, or it left without using any.
         self.list.freed();
     }
 }

@@ -1,20 +1,21 @@
 //! File descriptors: the limit of the process, and how many connections fit below it.
 //!
-//! Every connection takes a descriptor, and so do files that a reload reads, remotes, the log and the watcher of
-//! files. What the limit leaves is divided here, so that connections never take the descriptors of the rest.
+//! Connections use descriptors, and so do the files that a reload reads, remotes, the log and the
+//! file watcher. The descriptors are divided here, so that connections never use up those of the
+//! others.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Where the kernel says how many descriptors any process may have.
+/// Contains the most descriptors that any process may have.
 const NR_OPEN: &str = "/proc/sys/fs/nr_open";
 
-/// Assumed where the limit cannot be read.
+/// Assumed if the limit cannot be read.
 const LIMIT_FALLBACK: usize = 1024;
 
-/// Raises the soft limit of open files to the hard one and returns the limit that now holds.
+/// Raises the soft limit of open files to the hard limit, and returns the limit that now holds.
 ///
-/// Processes started from here inherit it: one that runs a foreign program should lower it first, since programs
-/// that use `select` cannot handle descriptors from 1024 on.
+/// Child processes inherit it. Lower it before starting a foreign program: programs that use
+/// `select` cannot handle descriptors of 1024 and above.
 pub fn raise_limit() -> usize {
     let before = getrlimit(Resource::Nofile);
     let most = before.maximum.or_else(nr_open);
@@ -38,10 +39,10 @@ fn nr_open() -> Option<u64> {
     std::fs::read_to_string(NR_OPEN).ok()?.trim().parse().ok()
 }
 
-/// Descriptors that are open now; a guess where `/proc` is not mounted.
+/// Returns the number of open descriptors; a guess if `/proc` is not mounted.
 fn open_now() -> usize {
     const GUESS: usize = 64;
-    // One of the entries is the folder that is read.
+    // One of the entries is the folder that is being read.
     std::fs::read_dir("/proc/self/fd").map_or(GUESS, |entries| entries.count().saturating_sub(1))
 }
 
@@ -51,28 +52,30 @@ pub struct DescriptorPlan {
     pub limit: usize,
     /// Connections of all public listeners together.
     pub public: usize,
-    /// Connections of each public listener beyond those, which serve health checks and metrics only.
+    /// Further connections of each public listener, for health checks and metrics only.
     pub probes: usize,
     /// Connections of the admin listener.
     pub admin: usize,
-    /// All that was wanted fits.
+    /// All requested connections fit.
     pub fits: bool,
 }
 
 impl DescriptorPlan {
-    /// Divides what the process has left. `listeners` are the public ones, each with up to `max_connections`.
+    /// Divides the descriptors that are not open yet. `listeners` are the public ones, each with up
+    /// to `max_connections`.
     pub fn new(listeners: usize, max_connections: usize) -> Self {
         Self::divide(limit(), open_now(), listeners, max_connections)
     }
 
     fn divide(limit: usize, open: usize, listeners: usize, max_connections: usize) -> Self {
-        // For files that a reload reads, processes that compile, calls of plugins, remotes that come later.
+        // For files that a reload reads, compiler processes, HTTP calls of plugins, and remotes
+        // that are added later.
         let reserve = (limit / 8).clamp(32, 1024);
         let probes = (limit / 16).clamp(4, 32);
         let admin = (limit / 16).clamp(4, 64).min(max_connections);
         let left = limit.saturating_sub(open + reserve + admin + listeners * probes);
         let wanted = listeners.saturating_mul(max_connections);
-        // A host that serves nobody is of no use: below this, `accept` meets the limit itself.
+        // A host must accept some connections: if even these do not fit, `accept` fails instead.
         let public = wanted.min(left.max(4));
         DescriptorPlan { limit, public, probes, admin, fits: wanted <= left }
     }

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client with one connection that it keeps, and a histogram of latencies.
+//! An HTTP/1.1 client that keeps one connection, and a histogram of latencies.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// An answer that takes longer than this does not come.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a request waits for its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Client {
     address: SocketAddr,
@@ -23,14 +23,14 @@ pub struct ClientAnswer {
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug)]
 pub enum RequestError {
-    /// Nobody listens.
+    /// No connection was accepted.
     Refused(String),
-    /// The connection ended before the answer began. The host may never have seen the request.
+    /// The connection ended before the answer began. The host may not have seen the request.
     Unanswered(String),
-    /// The answer began and did not end.
+    /// The connection ended in the middle of the answer.
     Cut(String),
 }
 
@@ -85,13 +85,13 @@ impl Client {
                 answer.into_body().collect().await.map_err(|error| RequestError::Cut(error.to_string()))?;
             Ok(ClientAnswer { status, retry_after, body: body.to_bytes() })
         };
-        let late = |_| Err(RequestError::Unanswered(format!("not within {} s", PATIENCE.as_secs())));
-        let answer = tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(late)?;
+        let late = |_| Err(RequestError::Unanswered(format!("not within {} s", ANSWER_TIMEOUT.as_secs())));
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answered).await.unwrap_or_else(late)?;
         self.sender = Some(sender);
         Ok(answer)
     }
 
-    /// The connection that is there, or a new one.
+    /// Returns the open connection, or opens a new one.
     async fn connected(&mut self) -> Result<SendRequest<Full<Bytes>>, RequestError> {
         if let Some(mut sender) = self.sender.take()
             && sender.ready().await.is_ok()
@@ -103,14 +103,14 @@ impl Client {
         let _ = stream.set_nodelay(true);
         let (mut sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| refused(&error))?;
-        // Ends with the sender.
+        // The task ends when the sender is dropped.
         tokio::spawn(connection);
         sender.ready().await.map_err(|error| RequestError::Unanswered(error.to_string()))?;
         Ok(sender)
     }
 }
 
-/// Latencies by size, to within three percent, in constant memory.
+/// Counts latencies in buckets, exact to three percent, in constant memory.
 #[derive(Clone)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -118,7 +118,7 @@ pub struct Histogram {
     pub worst: Duration,
 }
 
-/// Up to here each microsecond has its own count; from here on 32 for each doubling.
+/// Below this, each microsecond has its own bucket; above, there are 32 buckets for each doubling.
 const EXACT: u64 = 64;
 
 impl Default for Histogram {
@@ -140,7 +140,7 @@ impl Histogram {
         self.worst = self.worst.max(other.worst);
     }
 
-    /// The latency that this share of all stays under; none without any.
+    /// Returns the latency that this share of all requests stays under; `None` without requests.
     pub fn percentile(&self, share: f64) -> Option<Duration> {
         let wanted = ((self.total as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
@@ -161,7 +161,7 @@ fn bucket(micros: u64) -> usize {
     (EXACT + doublings * EXACT / 2 + within) as usize
 }
 
-/// The largest number of microseconds in a bucket.
+/// Returns the largest number of microseconds in a bucket.
 fn upper(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < EXACT {

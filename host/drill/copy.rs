@@ -1,8 +1,9 @@
-//! A copy of a manifest and of every file that it names, to be served and mistreated in their place.
+//! A copy of a manifest and of every file that it names. The drill serves the copy and damages it.
 //!
-//! Files keep their place beside the manifest; those from outside of its folder get one. Nothing outside of
-//! the copy is ever written, and the copy is removed with its value.
+//! Files keep their path relative to the manifest; files from outside its folder get a new place.
+//! The drill writes only inside the copy, which is removed when its value is dropped.
 
+use super::files::{read, replace, write};
 use crate::error::{Error, Result};
 use crate::policy::files::{Files, hex_digest};
 use crate::policy::files_of;
@@ -13,44 +14,44 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use toml::{Table, Value};
 
-/// Files that come from outside of the manifest's folder, a folder for each folder there.
+/// The folder for files from outside the manifest's folder, with a subfolder for each of theirs.
 const OUTSIDE: &str = "drill-outside";
 
 pub struct Copy {
     folder: Folder,
-    /// What the manifest says now. Pins are filled in when it is written.
+    /// The current content of the manifest. Pins are filled in when it is written.
     pub manifest: Table,
-    /// The manifest's name in the folder.
+    /// The manifest's file name.
     name: PathBuf,
-    /// Where the manifest that was copied lies.
-    home: PathBuf,
-    /// Plugins and ONNX models with their files in the copy, each file once.
+    /// The folder of the original manifest.
+    origin: PathBuf,
+    /// Plugins and ONNX models with their files in the copy. Each file is listed once.
     pub plugins: Vec<(String, PathBuf)>,
     pub models: Vec<(String, PathBuf)>,
-    /// Digests of files that were swapped.
+    /// Digests of the files that were swapped.
     swapped: BTreeMap<PathBuf, String>,
-    /// Digests of its files, remembered.
+    /// Caches the digests of the copy's files.
     seen: Files,
 }
 
 impl Copy {
     pub fn make(plan: &Plan, files: &Files) -> Result<Self> {
         let folder = Folder::make()?;
-        let home = plan.path.parent().unwrap_or(Path::new("/")).to_owned();
-        let text = super::swaps::read(&plan.path)?;
+        let origin = plan.path.parent().unwrap_or(Path::new("/")).to_owned();
+        let text = read(&plan.path)?;
         let text = String::from_utf8(text)
             .map_err(|_| Error::invalid(format!("{} is not UTF-8", plan.path.display())))?;
         let mut manifest: Table = text.parse().map_err(|error: toml::de::Error| {
             Error::invalid(format!("{}: {}", plan.path.display(), error.message()))
         })?;
-        let targets = targets(plan, &home);
+        let targets = targets(plan, &origin);
         for file in files_of(plan) {
             write(&folder.0.join(&targets[&file.path]), &files.read(file)?)?;
         }
         for (key, value) in &mut manifest {
             match (key.as_str(), value) {
-                ("server", Value::Table(server)) => at_home(server, &home),
-                (_, value) => rename(value, &home, &targets),
+                ("server", Value::Table(server)) => keep_server_settings(server, &origin),
+                (_, value) => rename(value, &origin, &targets),
             }
         }
         let place = |path: &Path| folder.0.join(&targets[path]);
@@ -65,30 +66,30 @@ impl Copy {
             folder,
             manifest,
             name,
-            home,
+            origin,
             plugins,
             models,
             swapped: BTreeMap::new(),
             seen: Files::default(),
         };
-        copy.set_up();
+        copy.configure();
         copy.write_manifest()?;
         Ok(copy)
     }
 
-    /// Its own addresses, its own cache, and changes that go live at once.
-    fn set_up(&mut self) {
+    /// Sets the copy's own addresses and cache, and makes changes go live immediately.
+    fn configure(&mut self) {
         let cache = self.folder.0.join("drill-cache").display().to_string();
         let server = self.table(&["server"]);
         for address in ["http", "admin"] {
             server.insert(address.into(), "127.0.0.1:0".into());
         }
-        // The drill speaks HTTP.
+        // The drill uses HTTP only.
         server.remove("grpc");
-        // The contents that a drill makes up would push out what the user's own cache holds.
+        // The files that a drill generates would evict the entries of the user's own cache.
         server.insert("cache_dir".into(), cache.into());
         server.insert("cache_mb".into(), 256.into());
-        // Tells which requests the host has taken when it ends.
+        // Shows which requests the host took before it ended.
         server.insert("access_log".into(), true.into());
         let reload = self.table(&["reload"]);
         reload.insert("mode".into(), "watch".into());
@@ -100,12 +101,12 @@ impl Copy {
         self.folder.0.join(&self.name)
     }
 
-    /// A message of the host, with the places of the user's files in it.
-    pub fn in_the_users_words(&self, message: &str) -> String {
-        message.replace(&self.folder.0.display().to_string(), &self.home.display().to_string())
+    /// Returns a message of the host with the paths of the user's files instead of the copy's.
+    pub fn with_original_paths(&self, message: &str) -> String {
+        message.replace(&self.folder.0.display().to_string(), &self.origin.display().to_string())
     }
 
-    /// A table of the manifest, made if it is not there.
+    /// Returns a table of the manifest; creates it if it does not exist.
     pub fn table(&mut self, path: &[&str]) -> &mut Table {
         path.iter().fold(&mut self.manifest, |table, key| {
             let value = table.entry(*key).or_insert_with(|| Value::Table(Table::new()));
@@ -116,7 +117,7 @@ impl Copy {
         })
     }
 
-    /// Names the executor of a model.
+    /// Sets the executor of a model.
     pub fn set_route(&mut self, model: &str, executor: &str) {
         let wanted = parse_model_name(model);
         let policy = self.table(&["policy"]);
@@ -124,7 +125,7 @@ impl Copy {
         policy.insert(model.into(), executor.into());
     }
 
-    /// Writes the manifest as it is now.
+    /// Writes the current manifest.
     pub fn write_manifest(&self) -> Result<()> {
         let mut manifest = self.manifest.clone();
         for (file, digest) in &self.swapped {
@@ -133,23 +134,23 @@ impl Copy {
         replace(&self.manifest_path(), manifest.to_string().as_bytes())
     }
 
-    /// The digest of the policy that the files make now.
+    /// Returns the digest of the policy that the files describe now.
     pub fn digest(&self) -> Result<String> {
         let plan = Plan::read(&self.manifest_path(), &self.seen).map_err(|unplanned| {
-            Error::failed(self.in_the_users_words(&unplanned.lines().join("\n")))
+            Error::failed(self.with_original_paths(&unplanned.lines().join("\n")))
                 .context("the copy is faulty")
         })?;
         Ok(plan.digest)
     }
 
-    /// Puts another content in a file's place, with the pins that name it.
+    /// Replaces the content of a file, and updates the pins of that file.
     pub fn swap(&mut self, file: &Path, content: &[u8]) -> Result<()> {
         replace(file, content)?;
         self.swapped.insert(file.to_owned(), hex_digest(content));
         if self.pin(&mut self.manifest.clone(), file, "") { self.write_manifest() } else { Ok(()) }
     }
 
-    /// Sets the pins of a file; true if there are any.
+    /// Sets the pins of a file. Returns true if there are any.
     fn pin(&self, manifest: &mut Table, file: &Path, digest: &str) -> bool {
         let mut pinned = false;
         for kind in ["plugins", "models"] {
@@ -175,12 +176,12 @@ fn once_each(files: impl Iterator<Item = (String, PathBuf)>) -> Vec<(String, Pat
     files.filter(|(_, file)| known.insert(file.clone())).collect()
 }
 
-/// Where each file of a plan goes, relative to the copy's folder.
-fn targets(plan: &Plan, home: &Path) -> BTreeMap<PathBuf, PathBuf> {
+/// Returns where each file of a plan goes, relative to the copy's folder.
+fn targets(plan: &Plan, origin: &Path) -> BTreeMap<PathBuf, PathBuf> {
     let mut outside = Vec::new();
     let mut place = |source: &Path| {
         let source = normal(source);
-        if let Ok(below) = source.strip_prefix(home) {
+        if let Ok(below) = source.strip_prefix(origin) {
             return below.to_owned();
         }
         let folder = source.parent().unwrap_or(Path::new("/")).to_owned();
@@ -192,7 +193,7 @@ fn targets(plan: &Plan, home: &Path) -> BTreeMap<PathBuf, PathBuf> {
     };
     let mut targets: BTreeMap<PathBuf, PathBuf> =
         files_of(plan).map(|file| (file.path.clone(), place(&file.path))).collect();
-    // External data stays where its model looks for it.
+    // External data keeps its path relative to its model.
     for model in plan.models.values() {
         let SourcePlan::Onnx { file, external } = &model.source else { continue };
         let (from, to) = (file.path.parent(), targets[&file.path].parent().map(Path::to_owned));
@@ -205,36 +206,38 @@ fn targets(plan: &Plan, home: &Path) -> BTreeMap<PathBuf, PathBuf> {
     targets
 }
 
-/// Paths of `[server]` stay the user's; its addresses must not be taken twice.
-fn at_home(server: &mut Table, home: &Path) {
+/// Makes the paths of `[server]` absolute, and its addresses free ones: the original's may be in
+/// use.
+fn keep_server_settings(server: &mut Table, origin: &Path) {
     for (_, value) in server {
         let Value::String(text) = value else { continue };
         if text.parse::<SocketAddr>().is_ok() {
             *text = "127.0.0.1:0".into();
-        } else if home.join(&*text).exists() {
-            *text = home.join(&*text).display().to_string();
+        } else if origin.join(&*text).exists() {
+            *text = origin.join(&*text).display().to_string();
         }
     }
 }
 
-/// Every text that is the path of a copied file becomes the path of its copy; a plugin's `config` is its own.
-fn rename(value: &mut Value, home: &Path, targets: &BTreeMap<PathBuf, PathBuf>) {
+/// Replaces every string that is the path of a copied file with the path of its copy. Skips
+/// `config`, which belongs to the plugin.
+fn rename(value: &mut Value, origin: &Path, targets: &BTreeMap<PathBuf, PathBuf>) {
     match value {
         Value::String(text) => {
-            if let Some(target) = targets.get(&home.join(&*text)) {
+            if let Some(target) = targets.get(&origin.join(&*text)) {
                 *text = target.display().to_string();
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(|value| rename(value, home, targets)),
+        Value::Array(values) => values.iter_mut().for_each(|value| rename(value, origin, targets)),
         Value::Table(table) => {
             let values = table.iter_mut().filter(|(key, _)| key.as_str() != "config");
-            values.for_each(|(_, value)| rename(value, home, targets));
+            values.for_each(|(_, value)| rename(value, origin, targets));
         }
         _ => {}
     }
 }
 
-/// Without `.` and `..`, as far as words tell.
+/// Removes `.` and `..` without looking at the file system.
 fn normal(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut path, part| {
         match part {
@@ -246,37 +249,7 @@ fn normal(path: &Path) -> PathBuf {
     })
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<()> {
-    path.parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| fs::write(path, content))
-        .map_err(|error| Error::unavailable(format!("cannot write {}: {error}", path.display())))
-}
-
-/// Written beside, then renamed, as a careful tool does.
-pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let beside = path.with_extension("drill-new");
-    write(&beside, content)?;
-    fs::rename(&beside, path)
-        .map_err(|error| Error::unavailable(format!("cannot replace {}: {error}", path.display())))
-}
-
-/// The same component with another digest: a custom section at its end, which is no code.
-pub fn other_component(component: &[u8]) -> Vec<u8> {
-    let (name, content) = (b"drill", fastrand::u64(..).to_le_bytes());
-    let length = (1 + name.len() + content.len()) as u8;
-    [component, &[0, length, name.len() as u8], name, &content].concat()
-}
-
-/// The same ONNX model with another digest: one more entry in its `metadata_props`, which nothing computes
-/// with. Fields of a protobuf message may come in any order, repeated ones at any place.
-pub fn other_model(model: &[u8]) -> Vec<u8> {
-    let (key, value) = (b"drill", format!("{:016x}", fastrand::u64(..)));
-    let entry = [&[0x0a, key.len() as u8], &key[..], &[0x12, value.len() as u8], value.as_bytes()].concat();
-    [model, &[14 << 3 | 2, entry.len() as u8], &entry].concat()
-}
-
-/// A folder for this user alone, removed with its value.
+/// A folder that only this user can access. Removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -300,17 +273,18 @@ impl Drop for Folder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::other_model;
     use super::*;
 
     #[test]
     fn files_from_outside_come_in_and_external_data_stays_beside_its_model() {
         let dir = tempfile::tempdir().unwrap();
-        let (home, far) = (dir.path().join("home"), dir.path().join("far"));
+        let (origin, far) = (dir.path().join("origin"), dir.path().join("far"));
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
         for name in ["external.onnx", "external.bin", "plus1.onnx"] {
             let content = fs::read(models.join(name)).unwrap();
             write(&far.join(name), &content).unwrap();
-            write(&home.join("deep").join(name), &content).unwrap();
+            write(&origin.join("deep").join(name), &content).unwrap();
         }
         let text = format!(
             "[server]\nhttp = \"0.0.0.0:80\"\n[reload]\nmode = \"manual\"\n\
@@ -319,7 +293,7 @@ mod tests {
             far.join("plus1.onnx"),
             hex_digest(&fs::read(far.join("plus1.onnx")).unwrap()),
         );
-        let path = home.join("my.toml");
+        let path = origin.join("my.toml");
         write(&path, text.as_bytes()).unwrap();
         let files = Files::default();
         let plan = Plan::read(&path, &files).map_err(|why| why.lines().join("\n")).unwrap();

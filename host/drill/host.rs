@@ -1,4 +1,4 @@
-//! The host that is drilled: this program as a process of its own, and what it says of itself.
+//! The host under drill: a child process of this program, and what it reports about itself.
 
 use super::client::{Client, ClientAnswer, RequestError};
 use super::copy::Copy;
@@ -15,29 +15,30 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// A reload compiles at low priority, and the load leaves it little: a Python plugin takes minutes so.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// How long a change may take to go live. A reload compiles at low priority beside the load, so a
+/// Python plugin may take minutes.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// How often the host is asked whether something has happened.
-const ASK_EVERY: Duration = Duration::from_millis(5);
+/// How often the host is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Lines of its log that are kept, for the case that it ends.
+/// Log lines that are kept, to be shown if the host ends.
 const LOG_LINES: usize = 20;
 
 type Shared<T> = Arc<Mutex<T>>;
 
-/// A running host. Killed with its value.
+/// A running host. Killed when dropped.
 pub struct Host {
     child: Child,
     pub http: SocketAddr,
     admin: Client,
     log: Shared<VecDeque<String>>,
-    /// Ids of requests in its access log that begin with `ID_PREFIX`.
+    /// Ids in the access log that begin with `ID_PREFIX`.
     answered: Shared<HashSet<String>>,
     readers: Vec<JoinHandle<()>>,
 }
 
-/// Requests with such an id are remembered when the access log tells of them.
+/// Requests with this prefix in their id are remembered when they appear in the access log.
 pub const ID_PREFIX: &str = "drill-stop-";
 
 /// The policy at one moment.
@@ -56,7 +57,8 @@ pub struct Usage {
 }
 
 impl Host {
-    /// Starts the copy and waits until it serves. An error has what the host said before it ended.
+    /// Starts a host on the copy and waits until it serves. The error contains the log of a host
+    /// that ended.
     pub async fn start(copy: &Copy) -> Result<Self> {
         let binary = std::env::current_exe()
             .map_err(|error| Error::failed(format!("cannot find this program's own file: {error}")))?;
@@ -66,7 +68,7 @@ impl Host {
         if std::env::var_os("HOSTLER_LOG").is_none() {
             command.env("HOSTLER_LOG", "warn,ort=error");
         }
-        // Ctrl-C is for the drill, which ends its host.
+        // Ctrl-C is for the drill, which then ends its host.
         command.process_group(0);
         // SAFETY: one system call, which is safe between fork and exec.
         unsafe { command.pre_exec(end_with_parent) };
@@ -94,18 +96,18 @@ impl Host {
             }
             _ => {
                 host.end();
-                Err(Error::failed(copy.in_the_users_words(&host.log())))
+                Err(Error::failed(copy.with_original_paths(&host.log())))
             }
         }
     }
 
-    /// The end of its log.
+    /// Returns the last lines of the host's log.
     fn log(&self) -> String {
         let log = self.log.lock().expect("invariant: no panic under the lock");
         log.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 
-    /// Ends it, and waits until all that it has written is read.
+    /// Kills the host, and waits until all of its output is read.
     pub fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -114,7 +116,7 @@ impl Host {
         }
     }
 
-    /// How it ended, if it did.
+    /// Returns the exit status if the host has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -127,7 +129,8 @@ impl Host {
         }
     }
 
-    /// Waits until it ends by itself; none if it does not within `limit`. Then all of its access log is read.
+    /// Waits until the host ends by itself, and reads the rest of its access log. Returns `None`
+    /// after `limit`.
     pub async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + limit;
         loop {
@@ -138,47 +141,48 @@ impl Host {
             if Instant::now() > until {
                 return None;
             }
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Whether its access log tells of this request.
+    /// Returns true if the access log contains this request.
     pub fn has_answered(&self, id: &str) -> bool {
         self.answered.lock().expect("invariant: no panic under the lock").contains(id)
     }
 
     pub async fn policy(&mut self) -> Result<Value> {
-        let answer = self.admin_ask("/admin/policy", None).await?;
+        let answer = self.admin_request("/admin/policy", None).await?;
         serde_json::from_slice(&answer.body)
             .map_err(|error| Error::failed(format!("/admin/policy is not JSON: {error}")))
     }
 
     pub async fn rollback(&mut self) -> Result<(u16, Value)> {
-        let answer = self.admin_ask("/admin/policy/rollback", Some(Bytes::new())).await?;
+        let answer = self.admin_request("/admin/policy/rollback", Some(Bytes::new())).await?;
         Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or_default()))
     }
 
-    /// The value of a metric by its name and labels as they are printed; 0 if it is not there.
+    /// Returns the value of a metric, by its name and labels as they are printed; 0 if it does not
+    /// exist.
     pub async fn metric(&mut self, sample: &str) -> Result<f64> {
-        let answer = self.admin_ask("/metrics", None).await?;
+        let answer = self.admin_request("/metrics", None).await?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0.0))
     }
 
-    async fn admin_ask(&mut self, path: &str, post: Option<Bytes>) -> Result<ClientAnswer> {
+    async fn admin_request(&mut self, path: &str, post: Option<Bytes>) -> Result<ClientAnswer> {
         let answer = match post {
             Some(body) => self.admin.post(path, "drill", body).await,
             None => self.admin.get(path).await,
         };
         match answer {
             Ok(answer) => Ok(answer),
-            Err(lost) => Err(self.gone(&lost).await),
+            Err(lost) => Err(self.connection_error(&lost).await),
         }
     }
 
-    /// Why the host does not answer.
-    async fn gone(&mut self, lost: &RequestError) -> Error {
+    /// Returns why the host does not answer.
+    async fn connection_error(&mut self, lost: &RequestError) -> Error {
         // A process that has closed its sockets is about to end.
         match self.wait(Duration::from_secs(1)).await {
             Some(status) => Error::failed(format!("the host ended with {status}\n{}", self.log())),
@@ -195,8 +199,8 @@ impl Host {
         })
     }
 
-    /// Waits until the policy with this digest is live and is what the files say. One that is rejected
-    /// instead is an error.
+    /// Waits until the policy with this digest is live and not stale. Fails if a newer reload was
+    /// rejected.
     pub async fn live_with(&mut self, digest: &str, before: &Mark) -> Result<()> {
         let live = |policy: &Value| {
             if policy["digest"] == digest && policy["stale"] == false {
@@ -205,12 +209,13 @@ impl Host {
             let record = &policy["last_reload"];
             let refused = matches!(record["outcome"].as_str(), Some("rejected" | "refused"));
             let newer = record["at"].as_f64() > Some(before.at);
-            (refused && newer).then(|| Err(Error::failed(format!("a good change was {}", said(record)))))
+            (refused && newer)
+                .then(|| Err(Error::failed(format!("a good change was {}", outcome_of(record)))))
         };
         self.wait_for("a change of the files to go live", live).await?
     }
 
-    /// Waits until what the files say now was refused; gives the words for it.
+    /// Waits until a reload of the current files was refused. Returns its outcome and errors.
     pub async fn refused_after(&mut self, before: &Mark) -> Result<String> {
         let refused = |policy: &Value| {
             let record = &policy["last_reload"];
@@ -223,37 +228,37 @@ impl Host {
             }
             let explained = record["errors"].as_array().is_some_and(|errors| !errors.is_empty());
             Some(match (outcome, explained) {
-                ("rejected" | "refused" | "pending", true) => Ok(said(record)),
+                ("rejected" | "refused" | "pending", true) => Ok(outcome_of(record)),
                 _ => Err(Error::failed(format!("it was {outcome}, and /admin/policy does not say why"))),
             })
         };
         self.wait_for("damaged files to be refused", refused).await?
     }
 
-    /// Waits until the files are again what serves.
-    pub async fn mended(&mut self) -> Result<()> {
-        let mended = |policy: &Value| (policy["stale"] == false).then_some(());
-        self.wait_for("mended files to be taken", mended).await
+    /// Waits until the policy is no longer stale.
+    pub async fn repaired(&mut self) -> Result<()> {
+        let repaired = |policy: &Value| (policy["stale"] == false).then_some(());
+        self.wait_for("mended files to be taken", repaired).await
     }
 
-    /// Asks for the policy until `wanted` finds what it looks for.
+    /// Polls the policy until `wanted` returns a value.
     pub async fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + CHANGE_TIMEOUT;
         loop {
             let policy = self.policy().await?;
             if let Some(found) = wanted(&policy) {
                 return Ok(found);
             }
             if Instant::now() > until {
-                let (limit, record) = (PATIENCE.as_secs(), &policy["last_reload"]);
+                let (limit, record) = (CHANGE_TIMEOUT.as_secs(), &policy["last_reload"]);
                 let message = format!("waited {limit} s in vain for {what}; the last reload: {record}");
                 return Err(Error::deadline(message));
             }
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What the process holds now.
+    /// Returns the resources that the process uses now.
     pub fn usage(&self) -> Usage {
         let proc = std::path::PathBuf::from(format!("/proc/{}", self.child.id()));
         let count = |name: &str| std::fs::read_dir(proc.join(name)).map_or(0, Iterator::count);
@@ -270,14 +275,14 @@ impl Drop for Host {
     }
 }
 
-/// `rejected: why`
-fn said(record: &Value) -> String {
+/// Formats a reload record as `rejected: why`.
+fn outcome_of(record: &Value) -> String {
     let errors: Vec<&str> =
         record["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!("{}: {}", record["outcome"].as_str().unwrap_or("without outcome"), errors.join("; "))
 }
 
-/// The kernel ends the host if the drill is killed and cannot.
+/// Makes the kernel end the host if the drill is killed and cannot.
 fn end_with_parent() -> std::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(())
@@ -288,7 +293,7 @@ fn follow(
     mut each: impl FnMut(String) + Send + 'static,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        // Read to its end whatever it holds: a pipe that nobody reads would stop the host.
+        // Reads to the end in any case: a full pipe would block the host.
         let lines = BufReader::new(stream).split(b'\n').map_while(|line| line.ok());
         lines.for_each(|line| each(String::from_utf8_lossy(&line).into_owned()));
     })
@@ -304,7 +309,7 @@ fn keep_last(log: Shared<VecDeque<String>>) -> impl FnMut(String) {
     }
 }
 
-/// The first line says where it listens; later ones may be of requests that were answered.
+/// The first line announces the addresses; later lines may be of answered requests.
 fn note_answered(announce: oneshot::Sender<String>, answered: Shared<HashSet<String>>) -> impl FnMut(String) {
     let mut announce = Some(announce);
     move |line| {

@@ -1,8 +1,8 @@
-//! Guests that do harm, served beside the user's own models: each call must end with its own error, in time,
-//! and nobody else may notice.
+//! Hostile guests beside the user's own models. Each call must end with its expected error, in
+//! time, and other requests must not be affected.
 
 use super::client::{Client, Histogram};
-use super::copy::replace;
+use super::files::replace;
 use super::fixture::{ExerciseResult, Fixture};
 use super::report::Row;
 use crate::error::{Error, Result};
@@ -13,22 +13,24 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// The component of all guests. Its input says what it does.
-const GUEST: &str = include_str!("hostile.wat");
+/// The component of all guests, compiled from `hostile.wat`. Its input selects the case.
+const COMPONENT: &[u8] = include_bytes!("hostile.wasm");
 
-/// Their own executor: they take workers from nobody, only cores.
+/// The guests have their own executor, so they share only cores with other models.
 const EXECUTOR: &str = "drill-hostile";
 const WORKERS: usize = 2;
 
-/// Their limits, low enough to be met soon.
+/// The guests' limits, low enough to be reached quickly.
 const TIMEOUT_MS: i64 = 200;
 const MEMORY_MB: i64 = 16;
 const HANDLES: i64 = 64;
 
-/// A guest is stopped within milliseconds; on a busy machine its answer may take longer to be sent and read.
-const LATE: Duration = Duration::from_millis(TIMEOUT_MS as u64 + 2_000);
+/// A guest is stopped within milliseconds, but on a busy machine its answer may take longer to
+/// arrive.
+const ANSWER_TIME_MAX: Duration = Duration::from_millis(TIMEOUT_MS as u64 + 2_000);
 
-/// What the guest does, in the order of the numbers in `hostile.wat`, and the error that it must end with.
+/// What the guest does, in the order of the numbers in `hostile.wat`, and the error that it must
+/// end with.
 struct HostileCase {
     name: &'static str,
     status: u16,
@@ -55,16 +57,14 @@ const HOSTILE_CASES: [HostileCase; 9] = [
     fails("answers other tensors"),
 ];
 
-/// The guests, as plugins and as models: how their instances live, and how many of them may stay. A pool
-/// keeps those that came back clean, one for each worker.
+/// The guests, as plugins and as models: name, kind of instances, and how many instances may stay.
+/// A pool keeps clean instances, at most one for each worker.
 const GUESTS: [(&str, &str, usize); 2] = [("drill-fresh", "fresh", 0), ("drill-reused", "reused", WORKERS)];
 
-/// Puts the guests into the copy's manifest.
-fn move_in(fixture: &mut Fixture) -> Result<()> {
-    let component = wat::parse_str(GUEST)
-        .map_err(|error| Error::failed(format!("the hostile guest is no component: {error}")))?;
+/// Adds the guests to the copy's manifest.
+fn add_guests(fixture: &mut Fixture) -> Result<()> {
     let file = fixture.copy.manifest_path().with_file_name("drill-guest.wasm");
-    replace(&file, &component)?;
+    replace(&file, COMPONENT)?;
     let executor = fixture.copy.table(&["executors", EXECUTOR]);
     executor.insert("kind".into(), "thread-pool".into());
     executor.insert("workers".into(), (WORKERS as i64).into());
@@ -87,7 +87,7 @@ fn move_in(fixture: &mut Fixture) -> Result<()> {
     Ok(())
 }
 
-/// What calls of one guest gave.
+/// The results of the calls of one guest.
 #[derive(Default)]
 struct CallCounts {
     count: u64,
@@ -96,14 +96,14 @@ struct CallCounts {
     faults: Vec<String>,
 }
 
-/// Asks for every misdeed in turn from as many connections as there are workers, for the time of an exercise
-/// and at least twice each.
+/// Calls every case in turn, on one connection for each worker, for the time of an exercise and at
+/// least twice each.
 pub async fn guests(fixture: &mut Fixture, _until: Instant) -> Result<ExerciseResult> {
     let before = fixture.host.mark().await?;
-    move_in(fixture)?;
+    add_guests(fixture)?;
     fixture.copy.write_manifest()?;
     fixture.go_live(&before).await?;
-    // Compiling them is not what is drilled.
+    // The time that it takes to compile the guests does not count.
     let until = Instant::now() + fixture.time;
     let mut callers = JoinSet::new();
     for caller in 0..WORKERS {
@@ -121,10 +121,10 @@ pub async fn guests(fixture: &mut Fixture, _until: Instant) -> Result<ExerciseRe
         }
     }
     let mut result = ExerciseResult::done(HOSTILE_CASES.len(), "kinds of harm");
-    for misdeed in &HOSTILE_CASES {
-        let calls = all.remove(misdeed.name).unwrap_or_default();
-        let done = format!("{} calls, each {}", calls.count, misdeed.status);
-        let mut row = Row::new(format!("hostile: {}", misdeed.name), done);
+    for case in &HOSTILE_CASES {
+        let calls = all.remove(case.name).unwrap_or_default();
+        let done = format!("{} calls, each {}", calls.count, case.status);
+        let mut row = Row::new(format!("hostile: {}", case.name), done);
         row.requests = calls.count;
         row.failed = calls.failed;
         row.times(&calls.latencies);
@@ -145,7 +145,7 @@ async fn call_all(http: SocketAddr, caller: usize, until: Instant) -> BTreeMap<&
     let mut round = 0;
     while round < GUESTS.len() || Instant::now() < until {
         for index in 0..HOSTILE_CASES.len() {
-            // The callers begin at different misdeeds.
+            // The callers begin with different cases.
             let number = (index + caller * HOSTILE_CASES.len() / WORKERS) % HOSTILE_CASES.len();
             let (model, ..) = GUESTS[(round + caller) % GUESTS.len()];
             let calls = all.entry(HOSTILE_CASES[number].name).or_default();
@@ -162,7 +162,7 @@ async fn call_all(http: SocketAddr, caller: usize, until: Instant) -> BTreeMap<&
 }
 
 async fn call(client: &mut Client, number: usize, model: &str, calls: &mut CallCounts) -> Result<(), String> {
-    let misdeed = &HOSTILE_CASES[number];
+    let case = &HOSTILE_CASES[number];
     let body = Bytes::from(json!({"model": model, "data": [number]}).to_string());
     let started = Instant::now();
     calls.count += 1;
@@ -170,12 +170,34 @@ async fn call(client: &mut Client, number: usize, model: &str, calls: &mut CallC
     let took = started.elapsed();
     calls.latencies.add(took);
     let error: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    if answer.status != misdeed.status || error["error"]["kind"] != misdeed.kind {
+    if answer.status != case.status || error["error"]["kind"] != case.kind {
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        return Err(format!("expected {} {}, got {} {text}", misdeed.status, misdeed.kind, answer.status));
+        return Err(format!("expected {} {}, got {} {text}", case.status, case.kind, answer.status));
     }
-    if took > LATE {
+    if took > ANSWER_TIME_MAX {
         return Err(format!("stopped after {TIMEOUT_MS} ms, answered after {} ms", took.as_millis()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled() -> Vec<u8> {
+        wat::parse_str(include_str!("hostile.wat")).unwrap()
+    }
+
+    #[test]
+    fn the_component_is_compiled_from_its_text() {
+        let hint = "run `cargo test --lib drill::hostile -- --ignored`, which compiles it anew";
+        assert!(compiled() == COMPONENT, "hostile.wasm differs from hostile.wat; {hint}");
+    }
+
+    #[test]
+    #[ignore = "writes hostile.wasm"]
+    fn compile_the_component() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("host/drill/hostile.wasm");
+        std::fs::write(file, compiled()).unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! Load: connections that ask again and again, every answer looked at.
+//! Load: connections that send requests continuously and check every answer.
 
 use super::client::{Client, ClientAnswer, Histogram, RequestError};
 use super::host::ID_PREFIX;
@@ -10,23 +10,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Faults of one kind that are told in words.
+/// How many faults of one kind are reported.
 const FAULTS_SHOWN: usize = 3;
 
-/// What many connections saw.
+/// The results of all connections.
 #[derive(Default)]
 pub struct LoadCounts {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests without an answer.
     pub lost: u64,
-    /// Answers with 200 that are not right.
+    /// Answers with status 200 and a wrong result.
     pub wrong: u64,
-    /// Answers with 429 that do not say when to come back.
+    /// Answers with status 429 and no `Retry-After`.
     pub unhinted: u64,
-    /// The first of each kind of fault, in words.
+    /// The first faults of each kind.
     pub faults: BTreeMap<String, Vec<String>>,
     pub latencies: Histogram,
-    /// Ids of requests whose connection ended without an answer, where the load runs to the host's end.
+    /// Ids of requests whose connection ended without an answer, if the load runs until the host
+    /// ends.
     pub unanswered: Vec<String>,
 }
 
@@ -35,7 +36,7 @@ impl LoadCounts {
         self.statuses.values().sum()
     }
 
-    /// Answers with these statuses.
+    /// Counts the answers whose status matches.
     pub fn with_status(&self, wanted: impl Fn(u16) -> bool) -> u64 {
         self.statuses.iter().filter(|(status, _)| wanted(**status)).map(|(_, count)| count).sum()
     }
@@ -80,10 +81,10 @@ impl LoadCounts {
     }
 }
 
-/// A load that runs until it is stopped, or until the host is gone.
+/// A load that runs until it is stopped, or until the host ends.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    /// A request has ended, well or not.
+    /// The first request has ended, successfully or not.
     running: Arc<AtomicBool>,
     tasks: JoinSet<LoadCounts>,
 }
@@ -91,7 +92,7 @@ pub struct Load {
 #[derive(Clone, Copy, PartialEq)]
 pub enum Until {
     Stopped,
-    /// Each request has an id of its own, and a connection that is refused ends its part of the load.
+    /// Each request has a unique id, and a refused connection ends its part of the load.
     HostGone,
 }
 
@@ -106,7 +107,7 @@ impl Load {
         Load { stop, running, tasks }
     }
 
-    /// Waits until the first request has ended, well or not.
+    /// Waits until the first request has ended, successfully or not.
     pub async fn under_way(&self) {
         while !self.running.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -118,12 +119,12 @@ impl Load {
         self.end().await
     }
 
-    /// Waits until each connection has ended by itself.
+    /// Waits until all connections have ended.
     pub async fn end(mut self) -> LoadCounts {
         let mut all = LoadCounts::default();
-        while let Some(tally) = self.tasks.join_next().await {
-            match tally {
-                Ok(tally) => all.merge(tally),
+        while let Some(counts) = self.tasks.join_next().await {
+            match counts {
+                Ok(counts) => all.merge(counts),
                 Err(error) => {
                     all.lost += 1;
                     all.tell("load", format!("a connection of the load broke down: {error}"));
@@ -143,10 +144,10 @@ async fn send(
     running: &AtomicBool,
 ) -> LoadCounts {
     let mut client = Client::new(http);
-    let mut tally = LoadCounts::default();
+    let mut counts = LoadCounts::default();
     // Each connection begins with another sample.
     for (number, sample) in samples.iter().cycle().skip(index % samples.len().max(1)).enumerate() {
-        // Each asks once in any case.
+        // Each connection sends at least one request.
         if number > 0 && stop.load(Ordering::Relaxed) {
             break;
         }
@@ -158,16 +159,16 @@ async fn send(
         let answer = client.post("/predict", &id, sample.body.clone()).await;
         running.store(true, Ordering::Relaxed);
         match answer {
-            Ok(answer) => tally.take(sample, &answer, started.elapsed()),
+            Ok(answer) => counts.take(sample, &answer, started.elapsed()),
             Err(RequestError::Refused(_)) if until == Until::HostGone => break,
-            Err(RequestError::Unanswered(_)) if until == Until::HostGone => tally.unanswered.push(id),
+            Err(RequestError::Unanswered(_)) if until == Until::HostGone => counts.unanswered.push(id),
             Err(lost) => {
-                tally.lost += 1;
-                tally.tell("lost", format!("model \"{}\": {lost}", sample.model));
-                // A host that is gone is not worth a busy loop.
+                counts.lost += 1;
+                counts.tell("lost", format!("model \"{}\": {lost}", sample.model));
+                // Avoids a busy loop while the host does not answer.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
     }
-    tally
+    counts
 }

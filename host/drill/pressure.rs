@@ -1,4 +1,4 @@
-//! Clients that leave, more clients than there is room for, and the end: SIGTERM while requests run.
+//! Clients that disconnect, overload, and the shutdown: SIGTERM while requests run.
 
 use super::fixture::{ExerciseResult, Fixture};
 use super::load::{Load, Until};
@@ -11,16 +11,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Connections that come and leave at once.
+/// Connections that disconnect early.
 const DISCONNECTS: usize = 4;
 
-/// Overload is asked of one worker without a queue by at least so many connections.
+/// The overload exercise uses one worker without a queue, and at least this many connections.
 const OVERLOAD_CONNECTIONS: usize = 16;
 
-/// Beyond its drain limit, a host may take this long to end on a busy machine.
+/// How long beyond its drain limit a host may take to end on a busy machine.
 const END_SLACK: Duration = Duration::from_secs(10);
 
-/// Clients that send a request, whole or half, and leave without its answer.
+/// Clients that send a whole or half a request, and disconnect before its answer.
 pub async fn disconnects(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let mut tasks = JoinSet::new();
     for index in 0..DISCONNECTS {
@@ -50,15 +50,16 @@ async fn disconnect(http: SocketAddr, body: &[u8], number: usize) -> std::io::Re
     let mut stream = TcpStream::connect(http).await?;
     let length = body.len();
     let head = format!("POST /predict HTTP/1.1\r\nhost: {http}\r\ncontent-length: {length}\r\n\r\n");
-    // Every third one with half its body.
+    // Every third client sends half of its body.
     let sent = if number % 3 == 2 { &body[..length / 2] } else { body };
     stream.write_all(&[head.as_bytes(), sent].concat()).await?;
-    // While it is read, while it runs, after its answer.
+    // The client disconnects while the host reads, while it runs, or after its answer.
     tokio::time::sleep(Duration::from_millis(number as u64 % 4)).await;
     Ok(())
 }
 
-/// One worker, no queue, many connections: 200 or 429 and nothing else, and afterwards all is as before.
+/// One worker, no queue, many connections. Every answer must be 200 or 429, and afterwards all is
+/// as before.
 pub async fn overload(fixture: &mut Fixture) -> Row {
     let mut row = Row::new("overload", "");
     let executor = fixture.executors_in_use().swap_remove(0);
@@ -91,7 +92,7 @@ async fn overload_executor(
         row.remarks.push("never full: it answers faster than these clients ask".into());
     }
     fixture.restore(manifest).await?;
-    // Each sample once: nothing of it is left.
+    // Each sample once, to check that nothing of the overload remains.
     let load = Load::start(fixture.host.http, &fixture.samples, 1, Until::Stopped);
     tokio::time::sleep(fixture.time / 10).await;
     let after = load.stop().await;
@@ -102,7 +103,8 @@ async fn overload_executor(
     Ok(())
 }
 
-/// SIGTERM while requests run: every request that the host has taken is answered, and it ends with code 0.
+/// SIGTERM while requests run. Every request that the host took must be answered, and the exit code
+/// must be 0.
 pub async fn stop(fixture: &mut Fixture) -> Row {
     let mut row = Row::new("stop", "SIGTERM under load");
     let load = Load::start(fixture.host.http, &fixture.samples, fixture.connections, Until::HostGone);
@@ -122,10 +124,10 @@ pub async fn stop(fixture: &mut Fixture) -> Row {
             fixture.host.end();
         }
     }
-    let tally = load.end().await;
-    row.take(&tally, fixture.refusals_expected);
+    let counts = load.end().await;
+    row.take(&counts, fixture.refusals_expected);
     let (taken, late): (Vec<_>, Vec<_>) =
-        tally.unanswered.iter().partition(|id| fixture.host.has_answered(id));
+        counts.unanswered.iter().partition(|id| fixture.host.has_answered(id));
     if !taken.is_empty() {
         row.failed += taken.len() as u64;
         row.fault(format!("{} requests were taken and their answers never came", taken.len()));

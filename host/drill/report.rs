@@ -1,4 +1,4 @@
-//! What a drill found: rows, as a table for people or as JSON for programs.
+//! The results of a drill, as a table for people or as JSON for programs.
 
 use super::client::Histogram;
 use super::host::Usage;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// More than so many times the p99 of the steady load is worth a remark.
+/// A p99 of more than this many times that of the steady load gets a remark.
 const P99_TIMES: u32 = 10;
 
 #[derive(Serialize)]
@@ -20,7 +20,7 @@ pub struct Report {
     pub seconds: f64,
     pub models: Vec<Source>,
     pub exercises: Vec<Row>,
-    /// The host's process after the first exercise and after the last but the stop.
+    /// The host's process after the first exercise, and after the last one before the stop.
     pub process_before: Usage,
     pub process_after: Usage,
 }
@@ -40,18 +40,18 @@ pub struct Row {
     /// What was done, and how often.
     pub done: String,
     pub verdict: Verdict,
-    /// Answers that came.
+    /// Requests that were answered.
     pub requests: u64,
-    /// Requests without an answer, or with one that should not have been.
+    /// Requests without an answer, or with an unexpected status.
     pub failed: u64,
-    /// Answers that are not right.
+    /// Answers with a wrong result.
     pub wrong: u64,
-    /// Answers with 429.
+    /// Answers with status 429.
     pub refused: u64,
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     pub worst_ms: Option<f64>,
-    /// Why it did not pass.
+    /// Why the exercise failed.
     pub faults: Vec<String>,
     pub remarks: Vec<String>,
 }
@@ -90,30 +90,30 @@ impl Row {
         self.fault(error.message());
     }
 
-    /// Takes what a load saw. 429 is a failure unless it had to be expected.
-    pub fn take(&mut self, tally: &LoadCounts, refusals_expected: bool) {
-        self.requests = tally.answers();
-        self.refused = tally.with_status(|status| status == 429);
+    /// Adds the results of a load. Status 429 is a failure unless it is expected.
+    pub fn take(&mut self, counts: &LoadCounts, refusals_expected: bool) {
+        self.requests = counts.answers();
+        self.refused = counts.with_status(|status| status == 429);
         let good = |status| status == 200 || (status == 429 && refusals_expected);
-        self.failed = tally.with_status(|status| !good(status)) + tally.lost;
-        self.wrong = tally.wrong;
-        self.times(&tally.latencies);
+        self.failed = counts.with_status(|status| !good(status)) + counts.lost;
+        self.wrong = counts.wrong;
+        self.times(&counts.latencies);
         if self.failed > 0 {
             self.fault(format!("{} requests failed", self.failed));
         }
         if self.refused > 0 && !refusals_expected {
             self.fault("429 although every connection has its place in the queue");
         }
-        if tally.wrong > 0 {
-            self.fault(format!("{} answers are wrong", tally.wrong));
+        if counts.wrong > 0 {
+            self.fault(format!("{} answers are wrong", counts.wrong));
         }
-        if tally.unhinted > 0 {
-            self.fault(format!("{} answers with 429 have no Retry-After", tally.unhinted));
+        if counts.unhinted > 0 {
+            self.fault(format!("{} answers with 429 have no Retry-After", counts.unhinted));
         }
         if self.requests == 0 {
             self.fault("no request was answered");
         }
-        self.faults.extend(tally.faults.values().flatten().cloned());
+        self.faults.extend(counts.faults.values().flatten().cloned());
     }
 
     pub fn times(&mut self, latencies: &Histogram) {
@@ -122,7 +122,7 @@ impl Row {
         self.worst_ms = self.p50_ms.map(|_| in_ms(latencies.worst));
     }
 
-    /// Remarks on a p99 far over that of the steady load. Times decide nothing.
+    /// Adds a remark if p99 is far above that of the steady load. Latencies never fail an exercise.
     pub fn compare(&mut self, steady_p99_ms: Option<f64>) {
         if let (Some(p99), Some(steady)) = (self.p99_ms, steady_p99_ms)
             && p99 > steady * f64::from(P99_TIMES)
@@ -153,7 +153,7 @@ impl Report {
         }
         let line = |cells: [&str; 10]| {
             let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-                // Words to the left, numbers to the right.
+                // Text is aligned to the left, numbers to the right.
                 0 | 1 | 9 => format!("{cell:<width$}"),
                 _ => format!("{cell:>width$}"),
             });

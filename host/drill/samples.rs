@@ -1,5 +1,5 @@
-//! What is asked during a drill, and which answers are right: the samples of the checks, or else inputs made
-//! up from a model's metadata, with its first answer as the right one.
+//! The requests of a drill and their expected answers: the samples of the manifest's checks, or
+//! else inputs generated from a model's metadata, whose first answer is taken as correct.
 
 use super::client::Client;
 use crate::error::{Error, Result};
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-/// One request and its right answer.
+/// One request and its expected answer.
 pub struct Sample {
     pub model: String,
     pub executor: String,
     pub body: Bytes,
     expect: Value,
     tolerance: f64,
-    /// An answer that was found right. The same bytes need not be looked at again.
+    /// An answer that was checked. Equal bytes need no second check.
     right: OnceLock<Bytes>,
 }
 
@@ -33,7 +33,7 @@ pub struct Source {
 }
 
 impl Sample {
-    /// What is wrong with an answer with 200, if something is.
+    /// Returns what is wrong with the body of an answer with status 200; `None` if it is correct.
     pub fn judge(&self, body: &Bytes) -> Option<String> {
         if self.right.get() == Some(body) {
             return None;
@@ -50,7 +50,7 @@ impl Sample {
     }
 }
 
-/// The samples of all models, and where they come from.
+/// Returns the samples of all models, and where they come from.
 pub async fn gather(plan: &Plan, files: &Files, http: SocketAddr) -> Result<(Vec<Sample>, Vec<Source>)> {
     let mut client = Client::new(http);
     let lost = |lost: super::client::RequestError| Error::failed(format!("GET /models: {lost}"));
@@ -112,7 +112,8 @@ fn from_checks(name: &ModelName, model: &ModelPlan, files: &Files) -> Result<Vec
     Ok(samples)
 }
 
-/// Ones, or else zeros, in the smallest shape; whatever the model answers first is right from then on.
+/// Generates an input of ones, or else of zeros, in the smallest shape. The model's first answer
+/// becomes the expected one.
 async fn from_metadata(name: &ModelName, inputs: &Value, client: &mut Client) -> Result<Sample, String> {
     let mut why = String::new();
     for number in [1, 0] {
@@ -130,7 +131,7 @@ async fn from_metadata(name: &ModelName, inputs: &Value, client: &mut Client) ->
         let mut body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if answer.status == 200 {
             sample.expect = body["result"].take();
-            // The same model may run on another device during the drill.
+            // The model may run on another device during the drill.
             sample.tolerance = 1e-5 * largest(&sample.expect).max(1.0);
             return Ok(sample);
         }
@@ -143,7 +144,7 @@ async fn from_metadata(name: &ModelName, inputs: &Value, client: &mut Client) ->
     Err(why)
 }
 
-/// A tensor of one number, with free dimensions of 1.
+/// Generates a tensor that repeats one number; free dimensions become 1.
 fn tensor(input: &Value, number: i64) -> Value {
     let element = match input["datatype"].as_str() {
         Some("BOOL") => json!(number == 1),

@@ -1,15 +1,16 @@
-//! Swaps of everything that can be swapped, damage and its repair, rollbacks: each while requests run.
+//! Swaps of everything that a reload can change, damage and its repair, and rollbacks, all under
+//! load.
 
-use super::copy::{other_component, other_model, replace};
-use super::fixture::{ExerciseResult, Fixture, Pace};
+use super::files::{other_component, other_model, read, replace};
+use super::fixture::{ExerciseResult, Fixture};
+use super::pace::Pace;
 use crate::error::{Error, Result};
-use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::policy::plan::{ExecutorKind, ExecutorPlan, SourcePlan};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Changes what cannot change an answer: by how many requests a queue is long. It replaces the executor.
+/// Changes the length of a queue, which replaces the executor and cannot change an answer.
 pub async fn manifest(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let executors = fixture.executors_in_use();
     let mut pace = Pace::new(fixture, until);
@@ -22,7 +23,7 @@ pub async fn manifest(fixture: &mut Fixture, until: Instant) -> Result<ExerciseR
     Ok(ExerciseResult::done(pace.done, "changes of a queue"))
 }
 
-/// Another length for one of the queues: never the one that it has.
+/// Sets another length for one of the queues, never its current one.
 fn lengthen_queue(fixture: &mut Fixture, executors: &[String], number: usize) {
     let executor = &executors[number % executors.len()];
     let round = number / executors.len();
@@ -30,7 +31,7 @@ fn lengthen_queue(fixture: &mut Fixture, executors: &[String], number: usize) {
     fixture.copy.table(&["executors", executor]).insert("queue".into(), (queue as i64).into());
 }
 
-/// Each content is one that no cache knows, so each swap compiles.
+/// Each content is new to the cache, so each swap compiles.
 pub async fn plugins(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let files = fixture.copy.plugins.clone();
     swap_files(fixture, until, &files, other_component)
@@ -63,17 +64,11 @@ async fn swap_files(
     Ok(pace.done)
 }
 
-pub(super) fn read(file: &std::path::Path) -> Result<Vec<u8>> {
-    // It was within its limit when it was copied.
-    let limit = Limit::bytes(FileKind::Asset, u64::MAX);
-    input_file::read(file, limit, &Progress::default())
-        .map_err(|error| error.context(format!("cannot read {}", file.display())))
-}
-
-/// Models with the executors that can take them and compute the same there, their own first.
+/// Returns the models that can move, with the executors that compute the same for them; their own
+/// comes first.
 pub fn movable(fixture: &Fixture) -> Vec<(String, Vec<String>)> {
     let plan = &fixture.plan;
-    let homes = |(name, model): (&_, &crate::policy::plan::ModelPlan)| {
+    let destinations = |(name, model): (&_, &crate::policy::plan::ModelPlan)| {
         let own = plan.base(&model.executor).1.sessions();
         let others = plan.executors.iter().filter(|(other, executor)| {
             let takes_it = match (&model.source, executor) {
@@ -82,30 +77,30 @@ pub fn movable(fixture: &Fixture) -> Vec<(String, Vec<String>)> {
                 }
                 (SourcePlan::Plugin(_), _) => executor.kind() == ExecutorKind::ThreadPool,
                 (SourcePlan::Pipeline(_), _) => executor.kind() == ExecutorKind::Pipeline,
-                // A plugin of its own may alter the answers.
+                // The plugin of a custom executor may change the answers.
                 (_, ExecutorPlan::Custom { .. }) => false,
                 (_, ExecutorPlan::Pipeline { .. }) => false,
-                // What is there is not known to be the same.
+                // A remote is not known to serve the same model.
                 (SourcePlan::Remote { .. }, _) | (_, ExecutorPlan::Triton { .. }) => false,
             };
             **other != model.executor && takes_it
         });
-        let homes: Vec<String> = std::iter::once(&model.executor)
+        let executors: Vec<String> = std::iter::once(&model.executor)
             .chain(others.map(|(other, _)| other))
             .map(ToString::to_string)
             .collect();
-        (homes.len() > 1).then(|| (ToString::to_string(name), homes))
+        (executors.len() > 1).then(|| (ToString::to_string(name), executors))
     };
-    plan.models.iter().filter_map(homes).collect()
+    plan.models.iter().filter_map(destinations).collect()
 }
 
 pub async fn moves(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let models = movable(fixture);
     let mut pace = Pace::new(fixture, until).at_least(models.len());
     while let Some(number) = pace.turn().await {
-        let (model, homes) = &models[number % models.len()];
-        // Away from its own executor first, later back.
-        let executor = &homes[(number / models.len() + 1) % homes.len()];
+        let (model, executors) = &models[number % models.len()];
+        // First away from the model's own executor, later back.
+        let executor = &executors[(number / models.len() + 1) % executors.len()];
         let before = fixture.host.mark().await?;
         fixture.copy.set_route(model, executor);
         fixture.copy.write_manifest()?;
@@ -115,7 +110,7 @@ pub async fn moves(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResu
     Ok(ExerciseResult::done(pace.done, "moves to another executor"))
 }
 
-/// A file and what it must not be.
+/// A file, with its good and its damaged content.
 struct Damage {
     what: String,
     file: PathBuf,
@@ -123,7 +118,8 @@ struct Damage {
     bad: Vec<u8>,
 }
 
-/// Half a plugin, an empty model, a manifest with a fault: refused with a reason, and mended.
+/// Half a plugin, an empty model, a manifest with a fault. Each must be refused with a reason, and
+/// is then repaired.
 pub async fn damage(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let mut damages = Vec::new();
     for (name, file) in &fixture.copy.plugins {
@@ -151,15 +147,15 @@ pub async fn damage(fixture: &mut Fixture, until: Instant) -> Result<ExerciseRes
         let before = fixture.host.mark().await?;
         replace(&damage.file, &damage.bad)?;
         let refused = fixture.host.refused_after(&before).await;
-        // Mended in any case: what comes next is not to blame.
+        // Repaired in any case, so that the next exercise starts from good files.
         replace(&damage.file, &damage.good)?;
         refused.map_err(|error| error.context(&damage.what))?;
-        fixture.host.mended().await.map_err(|error| error.context(&damage.what))?;
+        fixture.host.repaired().await.map_err(|error| error.context(&damage.what))?;
     }
     Ok(ExerciseResult::done(pace.done, "damaged files, each mended"))
 }
 
-/// Back to the policy before, and on with the next change.
+/// Rolls back to the previous policy, and goes on with the next change.
 pub async fn rollback(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
     let executors = fixture.executors_in_use();
     let mut pace = Pace::new(fixture, until);

@@ -2,7 +2,7 @@
 //!
 //! Written by workers, a few relaxed increments a run. Whose requests these were is counted in `policy`.
 
-use super::Batching;
+use super::batching::{self, Batching};
 use crate::metrics::Count;
 use crate::predict::{Service, Tensor};
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl Runs {
 
     /// The rows of a call with these inputs, as they count here.
     pub(super) fn rows(&self, inputs: &[Tensor]) -> usize {
-        if self.batching { super::batch::rows(inputs) } else { 1 }
+        if self.batching { batching::rows(inputs) } else { 1 }
     }
 
     pub(super) fn record(&self, run: Service) {

@@ -1,8 +1,11 @@
 //! A model on its executor, as a plugin may call it.
 
-use super::guest_task::{InlineCall, WorkerLease};
-use super::worker_context;
-use super::{Batching, Call, Callable, Executor, Priority, Runs};
+use super::batching::Batching;
+use super::call::{Call, Priority};
+use super::callable::{CallProfile, Callable};
+use super::runs::Runs;
+use super::scheduler::{InlineCall, WorkerLease, inline_lease, owned_worker};
+use super::traits::Executor;
 use crate::error::{Error, Result};
 use crate::predict::{CallContext, Outputs, Payload, Responses, Target, Tensor, check_inputs, explain_check};
 use std::sync::Arc;
@@ -42,15 +45,14 @@ impl Target for ModelTarget {
     }
 
     fn call<'a>(&'a self, caller: &'a CallContext, inputs: Vec<Tensor>, until: Instant) -> Outputs<'a> {
-        let (shared, waits) = (self.callable.shared().is_some(), self.callable.may_wait());
-        if (shared || waits)
-            && let Some(lease) = worker_context::owned_worker(self.executor.name(), shared)
+        let profile = self.callable.profile();
+        let is_shared = profile == CallProfile::Shared;
+        if matches!(profile, CallProfile::Shared | CallProfile::Suspending)
+            && let Some(lease) = owned_worker(self.executor.name(), is_shared)
         {
-            return Box::pin(async move { self.begin_here(&lease, caller, inputs, until).await });
+            return Box::pin(async move { self.start_here(&lease, caller, inputs, until).await });
         }
-        // What waits by itself, or with others, is for the executor.
-        let runs_at_once = self.batching.is_none() && !waits && !shared;
-        match worker_context::inline_lease(self.executor.name()).filter(|_| runs_at_once) {
+        match inline_lease(self.executor.name()).filter(|_| self.runs_inline()) {
             Some(lease) => Box::pin(async move { self.run_here(&lease, caller, inputs, until).await }),
             None => Box::pin(async move {
                 let response = self.start(caller, inputs)?.one().await;
@@ -106,7 +108,7 @@ impl ModelTarget {
         context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
     ) -> std::result::Result<Result<Vec<Tensor>>, Vec<Tensor>> {
-        let lease = worker_context::inline_lease(self.executor.name()).filter(|_| self.runs_at_once());
+        let lease = inline_lease(self.executor.name()).filter(|_| self.runs_inline());
         let Some(lease) = lease else { return Err(inputs) };
         let callable = Arc::clone(&self.callable);
         let call = InlineCall { context: Arc::clone(context), callable, inputs, runs: self.runs.clone() };
@@ -115,8 +117,8 @@ impl ModelTarget {
     }
 
     /// Whether a call of it may run on the worker that polls its caller.
-    pub(super) fn runs_at_once(&self) -> bool {
-        self.batching.is_none() && !self.callable.may_wait() && self.callable.shared().is_none()
+    pub(super) fn runs_inline(&self) -> bool {
+        self.batching.is_none() && !matches!(self.callable.profile(), CallProfile::Shared | CallProfile::Suspending)
     }
 
     /// Holds inputs against what the model takes.
@@ -138,7 +140,7 @@ impl ModelTarget {
     }
 
     /// One call that may wait: it begins on the worker that its caller has.
-    async fn begin_here(
+    async fn start_here(
         &self,
         lease: &WorkerLease,
         caller: &CallContext,
@@ -148,7 +150,7 @@ impl ModelTarget {
         let call = self.admitted(caller, inputs, Some(until))?;
         // Whoever could stop it otherwise may be on this worker as well.
         let _leaving = caller.cancellation.cancels(&call.context);
-        let begun = lease.begin(Arc::clone(&self.executor), call).await;
+        let begun = lease.start(Arc::clone(&self.executor) as _, call).await;
         let response = begun.map_err(|error| self.refused(error))?.one().await;
         response.map_err(|error| self.named(error))?.tensors()
     }

@@ -1,13 +1,14 @@
-//! What may be absent: seen when the policy is loaded, not when a request comes.
+//! Checks which values of a program may be absent. Runs when the policy is loaded.
 
+use super::definition::Gather;
+use super::fault::Fault;
 use super::program::{Need, Program, ValueRef};
-use super::{Fault, Gather};
 
-/// By step and output, whether it may be absent.
+/// By step and output, whether the value may be absent.
 struct Absence<'a> {
     program: &'a Program,
     outputs: Vec<Vec<bool>>,
-    /// By step, whether it may not run or fail.
+    /// By step, whether it may be skipped or may fail.
     steps: Vec<bool>,
 }
 
@@ -73,7 +74,7 @@ impl Absence<'_> {
         }
     }
 
-    /// Whether every alternative may be absent.
+    /// Returns true if every alternative may be absent.
     fn of_need(&self, need: &Need) -> bool {
         need.members.iter().all(|values| values.iter().any(|value| self.of(value)))
     }
@@ -102,7 +103,7 @@ impl Absence<'_> {
         }
     }
 
-    /// What keeps the last member from being always there, step by step back to the cause.
+    /// Explains why the last member may be absent, step by step back to the cause.
     fn why(&self, need: &Need) -> String {
         let Some(value) = need.members.last().and_then(|values| values.iter().find(|value| self.of(value)))
         else {

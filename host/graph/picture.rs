@@ -1,11 +1,11 @@
-//! A graph as a picture: as text for a terminal, as the source of Mermaid and of Graphviz.
+//! A graph as text for a terminal, and as source for Mermaid and Graphviz.
 
-use super::{Graph, Member, Source, Step};
+use super::definition::{Graph, Member, Source, Step};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
-/// What a step calls, reads and is told, in one line.
+/// Describes a step in one line: what it calls, what it reads, and its options.
 fn line(step: &Step) -> String {
     let version = step.version.as_ref().map_or_else(String::new, |version| format!(":{version}"));
     let inputs: Vec<String> =
@@ -15,7 +15,7 @@ fn line(step: &Step) -> String {
 }
 
 impl Graph {
-    /// The graph in words, by key. Two graphs that differ have different entries.
+    /// Returns the graph as texts by key. Two graphs that differ have different entries.
     pub fn entries(&self) -> BTreeMap<String, String> {
         let Graph {
             name: _,
@@ -44,7 +44,7 @@ impl Graph {
         entries.insert("parallel".into(), parallel.to_string());
         entries.insert("window".into(), window.to_string());
         for step in steps {
-            // Not all that a step is stands in its line.
+            // The line does not contain everything about a step, so a digest is appended.
             let digest = Sha256::digest(format!("{step:?}"));
             let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
             entries.insert(format!("steps.{}", step.name), format!("{} [{digest}]", line(step)));
@@ -53,7 +53,7 @@ impl Graph {
     }
 }
 
-/// A line for each step, with what it reads and what it is told.
+/// Returns one line for each step, with what it reads and its options.
 pub fn text(graph: &Graph) -> String {
     let mut shown = format!("pipeline \"{}\"\n", graph.name);
     let width = graph.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
@@ -103,7 +103,7 @@ fn notes(step: &Step) -> Vec<String> {
     notes
 }
 
-/// The ends of a graph; no step can have these names.
+/// The ends of the graph. These are not valid names of steps.
 const INPUT: &str = "(input)";
 const OUTPUT: &str = "(output)";
 
@@ -153,7 +153,7 @@ fn edges(graph: &Graph) -> Vec<Edge> {
     edges
 }
 
-/// Without what would end a label.
+/// Replaces the quotes, which would end a label.
 fn quoted(text: &str) -> String {
     text.replace('"', "'")
 }

@@ -1,7 +1,7 @@
-//! A graph ready to run: names have become places in lists, and who waits for whom is known.
+//! A compiled graph: indices instead of names, with the dependencies between steps.
 
-use super::{Gather, Graph};
-use crate::graph::condition::Condition;
+use super::condition::Condition;
+use super::definition::{Gather, Graph};
 use crate::predict::{Metadata, Tensor, TensorSpec};
 use std::sync::Arc;
 
@@ -10,70 +10,70 @@ pub struct Program {
     /// What callers see.
     pub metadata: Metadata,
     pub inputs: Vec<InputProgram>,
-    /// As in the graph.
+    /// In the order of the graph.
     pub steps: Vec<StepProgram>,
     pub outputs: Vec<OutputProgram>,
-    /// The request's own comes first; each streaming step has one for its items.
+    /// The request's scope is the first; each streaming step has a scope for its items.
     pub scopes: Vec<Scope>,
-    /// Where the outputs are: that of the request, or of the items that it answers with.
+    /// The scope of the outputs: the request's, or that of the items of a streaming answer.
     pub answers_in: usize,
-    /// By step, whether it runs whatever the caller asks for.
+    /// By step, whether it runs even if no requested output needs it.
     pub is_always: Vec<bool>,
     pub has_detached: bool,
 }
 
 pub struct InputProgram {
     pub name: Arc<str>,
-    /// Steps and outputs that look at it; it is freed after the last.
+    /// Steps and outputs that read the input. It is freed after the last one.
     pub readers: u32,
 }
 
 /// Values that exist once for a request, or once for each item of a stream.
 pub struct Scope {
     pub parent: Option<usize>,
-    /// The step whose items these are.
+    /// The streaming step that produces the items.
     pub stream: Option<usize>,
     pub steps: Vec<usize>,
-    /// What the scope around it gathers of its items: steps, their outputs, and whether these are stacked.
+    /// What the parent scope gathers from the items: step, output, and whether they are stacked.
     pub gathers: Vec<(usize, usize, bool)>,
 }
 
 pub struct StepProgram {
     pub name: Arc<str>,
     pub scope: usize,
-    /// The scope of its items, if its model gives any number of responses.
+    /// The scope of the step's items, if its model is a streaming model.
     pub items: Option<usize>,
     pub inputs: Vec<Arc<str>>,
     pub needs: Vec<Need>,
-    /// What its model gives.
+    /// The outputs of the step's model.
     pub outputs: Vec<TensorSpec>,
     pub may_omit: Vec<bool>,
-    /// Steps and outputs that look at each output; [`Reader::KEPT`] where it is kept to the end.
+    /// Steps and outputs that read each output; [`Reader::KEPT`] if the output is kept to the end.
     pub readers: Vec<u32>,
     pub after: Vec<usize>,
     pub chosen_by: Vec<usize>,
     pub when: Option<Condition>,
-    /// Steps that must be over before `when` and `loop.while` are looked at.
+    /// Steps that must have ended before `when` and `loop.while` are evaluated.
     pub asks: Vec<usize>,
     pub again_while: Option<Condition>,
     pub choice: Option<Choice>,
-    /// Inputs that are cut into parts.
+    /// Inputs that are split into parts.
     pub split: Vec<usize>,
-    /// Who looks at it when it is over.
+    /// Steps and outputs that are checked when the step has ended.
     pub dependents: Vec<Reader>,
-    /// What it lets go of once it is decided.
+    /// Values that the step releases once it is decided.
     pub reads: Vec<ValueRef>,
-    /// Only work that the answer does not wait for needs it.
+    /// The step is needed only by work that the answer does not wait for.
     pub is_detached: bool,
-    /// The answer waits for it, or for what has to run for its items.
+    /// The answer waits for the step, or for a step that must run for its items.
     pub always: bool,
 }
 
-/// Inputs that take the same member of their alternatives.
+/// Inputs that use the same alternative.
 pub struct Need {
-    /// Places in `StepProgram::inputs`.
+    /// Indices into `StepProgram::inputs`.
     pub inputs: Vec<usize>,
-    /// Of each alternative, a value for each input.
+    /// For each alternative, a value for each input.
     pub members: Vec<Vec<ValueRef>>,
     pub optional: bool,
 }
@@ -100,12 +100,12 @@ pub enum ValueRef {
     Gathered(Gathered),
 }
 
-/// All items of an output as one tensor.
+/// All items of an output, as one tensor.
 #[derive(Clone, Debug)]
 pub struct Gathered {
     pub step: usize,
     pub output: usize,
-    /// The streaming step whose items they are.
+    /// The streaming step that produces the items.
     pub stream: usize,
     pub how: Gather,
 }
@@ -117,17 +117,17 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// Of a value that steps of another scope read, so that nobody can count them.
+    /// Marks a value that steps of another scope read, so that its readers cannot be counted.
     pub const KEPT: u32 = u32::MAX;
 }
 
 impl Program {
-    /// The scope in which a step's outputs are: for a streaming step that of its items.
+    /// Returns the scope of a step's outputs: for a streaming step, the scope of its items.
     pub fn scope_of_outputs(&self, step: usize) -> usize {
         self.steps[step].items.unwrap_or(self.steps[step].scope)
     }
 
-    /// Whether `inner` is `outer` or lies within it.
+    /// Returns true if `inner` is `outer` or lies within it.
     pub fn is_within(&self, inner: usize, outer: usize) -> bool {
         std::iter::successors(Some(inner), |scope| self.scopes[*scope].parent).any(|scope| scope == outer)
     }

@@ -1,35 +1,25 @@
-//! What can be wrong with a graph by its names alone, and the order of its steps.
+//! The checks of a graph that need no models: names, edges and keys.
 
 use super::condition::{self, TensorRef};
-use super::{Fault, Graph, Member, Source, Step};
+use super::definition::{Graph, Member, Source, Step};
+use super::fault::Fault;
+use super::wiring::{Wiring, closure, sorted};
 use crate::error::did_you_mean;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// Steps of one graph.
+/// The most steps, inputs or outputs of a graph.
 const STEPS_MAX: usize = 1000;
-/// Names of steps and tensors in the steps and outputs of one graph.
+/// The most names of steps and tensors in the steps and outputs of a graph.
 const NAMES_MAX: usize = 20_000;
-/// More faults of one kind are not looked for: what each was meant to be takes time to find.
+/// The most faults of one kind that are reported: a "did you mean" takes time.
 const FAULTS_MAX: usize = 40;
-
-/// Who waits for whom, by index.
-pub(super) struct Wiring {
-    /// Every step comes after those that it waits for.
-    pub order: Vec<usize>,
-    /// By step, those that it waits for.
-    pub waits_for: Vec<BTreeSet<usize>>,
-    /// By step, the routers that may choose it.
-    pub chosen_by: Vec<Vec<usize>>,
-    /// By step, whether an output or a step with `always` needs it.
-    pub is_needed: Vec<bool>,
-}
 
 /// Checks the names, the edges and the keys of a graph.
 pub fn structure(graph: &Graph) -> Vec<Fault> {
     wire(graph).err().unwrap_or_default()
 }
 
-/// Refuses a graph that would take long only to be looked at.
+/// Refuses a graph that is too large to be checked quickly.
 fn too_many(graph: &Graph) -> Option<Fault> {
     let of_steps = graph.steps.iter().map(|step| {
         let members: usize = step.inputs.iter().map(|(_, source)| source.members.len().max(1)).sum();
@@ -103,18 +93,6 @@ pub(super) fn wire(graph: &Graph) -> Result<Wiring, Vec<Fault>> {
     }
     names.unread_inputs(&mut faults);
     if faults.is_empty() { Ok(Wiring { order, waits_for, chosen_by, is_needed }) } else { Err(faults) }
-}
-
-/// The steps that these need, themselves included.
-pub(super) fn closure(waits_for: &[BTreeSet<usize>], roots: impl Iterator<Item = usize>) -> Vec<bool> {
-    let mut needed = vec![false; waits_for.len()];
-    let mut open: Vec<usize> = roots.collect();
-    while let Some(step) = open.pop() {
-        if !std::mem::replace(&mut needed[step], true) {
-            open.extend(&waits_for[step]);
-        }
-    }
-    needed
 }
 
 struct Names<'a> {
@@ -283,7 +261,7 @@ impl Names<'_> {
         }
     }
 
-    /// Who waits for whom, and who may be chosen by whom.
+    /// Returns, by step, the steps that it waits for and the routers that may choose it.
     fn edges(&self) -> (Vec<BTreeSet<usize>>, Vec<Vec<usize>>) {
         let mut waits_for = vec![BTreeSet::new(); self.graph.steps.len()];
         let mut chosen_by = vec![Vec::new(); self.graph.steps.len()];
@@ -334,49 +312,4 @@ pub(super) fn is_step_name(name: &str) -> bool {
         && name.len() <= 64
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     well_formed && !condition::is_reserved(name)
-}
-
-/// An order in which every step comes after those that it waits for; a fault prints a circle.
-fn sorted(graph: &Graph, waits_for: &[BTreeSet<usize>]) -> Result<Vec<usize>, Fault> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Mark {
-        New,
-        Open,
-        Done,
-    }
-    let mut marks = vec![Mark::New; waits_for.len()];
-    let mut order = Vec::with_capacity(waits_for.len());
-    for root in 0..waits_for.len() {
-        // Without recursion: a graph may be as deep as it has steps.
-        let mut path = vec![(root, waits_for[root].iter())];
-        if marks[root] != Mark::New {
-            continue;
-        }
-        marks[root] = Mark::Open;
-        while let Some((step, before)) = path.last_mut() {
-            match before.next().copied() {
-                None => {
-                    marks[*step] = Mark::Done;
-                    order.push(*step);
-                    path.pop();
-                }
-                Some(next) if marks[next] == Mark::New => {
-                    marks[next] = Mark::Open;
-                    path.push((next, waits_for[next].iter()));
-                }
-                Some(next) if marks[next] == Mark::Open => {
-                    let start = path.iter().position(|(step, _)| *step == next).unwrap_or(0);
-                    let circle = path[start..].iter().map(|(step, _)| *step).chain([next]);
-                    // Of each pair the second waits for the first, as data flows.
-                    let mut names: Vec<&str> = circle.map(|step| &*graph.steps[step].name).collect();
-                    names.reverse();
-                    let place = format!("steps.{}", names[0]);
-                    let message = format!("the steps wait for each other: {}", names.join(" -> "));
-                    return Err(Fault::new(place, message).hint("to run a step again, give it a loop"));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-    Ok(order)
 }

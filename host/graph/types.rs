@@ -7,7 +7,7 @@ pub(super) fn shown(spec: &TensorSpec) -> String {
     format!("{}{}", spec.datatype.as_str(), format_shape(&spec.shape))
 }
 
-/// Why a tensor of `given` can never be one of `wanted`, if it cannot.
+/// Returns why a tensor of `given` can never be one of `wanted`; `None` if it can.
 pub(super) fn mismatch(given: &TensorSpec, wanted: &TensorSpec) -> Option<String> {
     let ranks = given.shape.len() == wanted.shape.len();
     let fits = |(&a, &b): (&i64, &i64)| a < 0 || b < 0 || a == b;
@@ -15,7 +15,7 @@ pub(super) fn mismatch(given: &TensorSpec, wanted: &TensorSpec) -> Option<String
     (!same).then(|| format!("{} does not fit {}", shown(given), shown(wanted)))
 }
 
-/// What fits both: of each dimension the one that is fixed.
+/// Returns the spec that fits both: a dimension that is fixed in either stays fixed.
 pub(super) fn narrowed(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
     if mismatch(a, b).is_some() {
         return None;
@@ -25,7 +25,8 @@ pub(super) fn narrowed(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
     Some(TensorSpec { shape, optional: a.optional && b.optional, ..a.clone() })
 }
 
-/// What either may be: dimensions that differ are free. None where no shape says both.
+/// Returns the spec that covers both: dimensions that differ become free. `None` if no shape covers
+/// both.
 pub(super) fn widened(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
     if a.datatype != b.datatype || a.shape.len() != b.shape.len() {
         return None;
@@ -35,14 +36,14 @@ pub(super) fn widened(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
     Some(TensorSpec { shape, ..a.clone() })
 }
 
-/// With a free first dimension; a scalar gets one.
+/// Sets the first dimension to `rows`; a scalar gets one.
 pub(super) fn with_rows(spec: &TensorSpec, rows: i64) -> TensorSpec {
     let rest = spec.shape.iter().skip(1).copied();
     let shape: Shape = std::iter::once(rows).chain(rest).collect();
     TensorSpec { shape, ..spec.clone() }
 }
 
-/// What all versions of a model take and give together, or how two of them differ.
+/// Returns the metadata that all versions of a model have in common, or how two of them differ.
 pub(super) fn joined(versions: &[(std::sync::Arc<str>, Metadata)]) -> Result<Metadata, String> {
     let Some(((first, base), rest)) = versions.split_first() else { return Ok(Metadata::default()) };
     let mut joined = base.clone();

@@ -1,6 +1,6 @@
-//! A job as it is kept: what was asked for, and what has become of it.
+//! A job as a store keeps it: what was requested, and its status.
 //!
-//! Plain values. A store keeps them, `run` moves them on; nothing here waits or knows the time.
+//! Plain values. A store keeps them and `run` changes them; nothing here waits or reads a clock.
 
 use crate::error::{Error, did_you_mean};
 use crate::policy::plan::ModelName;
@@ -16,14 +16,14 @@ const OVERHEAD_BYTES: usize = 1024;
 pub enum State {
     /// In the store, not yet in the queue.
     Created,
-    /// Waits for a slot, or for an executor that has room.
+    /// Waits for a slot, or until its executor admits an attempt.
     Pending,
     /// An attempt runs, or an earlier one still holds its worker.
     Running,
     Succeeded,
     Failed,
     Cancelled,
-    /// Time is up: all attempts timed out, or the total runtime has passed.
+    /// All attempts timed out, or the total runtime has passed.
     Timeout,
 }
 
@@ -59,23 +59,23 @@ impl State {
         })
     }
 
-    /// Final states are never left.
+    /// Returns true for the states that a job never leaves.
     pub fn is_final(self) -> bool {
         !matches!(self, State::Created | State::Pending | State::Running)
     }
 }
 
-/// What may be spent on a job.
+/// What a job may spend.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budgets {
     pub max_attempts: u32,
-    /// Of one attempt. Without it the model's timeout counts, or the server's.
+    /// The timeout of one attempt. Without it, the timeout of the model or of the server applies.
     pub max_runtime: Option<Duration>,
-    /// From submission to the end.
+    /// The time from submission to the end.
     pub max_total_runtime: Duration,
 }
 
-/// What was asked for. Never changes.
+/// What was requested. Never changes.
 #[derive(Debug)]
 pub struct Spec {
     /// The version is chosen at submission and kept.
@@ -83,46 +83,47 @@ pub struct Spec {
     pub parameters: Parameters,
     pub budgets: Budgets,
     pub created_at: SystemTime,
-    /// The request that has submitted it.
+    /// The id of the request that submitted the job.
     pub request_id: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: Arc<str>,
-    /// 1 when created; each change of the status adds one.
+    /// 1 when the job is created; each change of the status increments it.
     pub revision: u64,
     pub spec: Arc<Spec>,
-    /// Dropped with the end of the job.
+    /// Dropped when the job ends.
     pub input: Option<JsonText>,
     pub status: Status,
 }
 
-/// What has become of a job so far.
+/// The progress and the result of a job.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub state: State,
     pub started_at: Option<SystemTime>,
     pub ended_at: Option<SystemTime>,
-    /// From then on the job may be forgotten. Set with the end.
+    /// When the job may be forgotten. Set when the job ends.
     pub expires_at: Option<SystemTime>,
     pub attempts: Vec<Attempt>,
-    /// How often an attempt was not admitted; such attempts are not in `attempts`.
+    /// How many attempts were not admitted. Such attempts are not in `attempts`.
     pub refusals: u64,
     pub last_refusal: Option<Error>,
-    /// The JSON text of the answer.
+    /// The answer as JSON text.
     pub result: Option<Bytes>,
     pub error: Option<Error>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Of the policy that the attempt has run under.
+    /// The generation of the policy that the attempt used.
     pub generation: u64,
     pub started_at: SystemTime,
-    /// When its work held no worker any more; later than its deadline if the work did not stop at once.
+    /// When the work released its worker. This is later than its deadline if the work did not stop
+    /// immediately.
     pub ended_at: Option<SystemTime>,
-    /// None while it runs.
+    /// `None` while the attempt runs.
     pub outcome: Option<AttemptOutcome>,
     pub error: Option<Error>,
 }
@@ -152,9 +153,16 @@ pub enum End {
     Succeeded(Bytes),
     Failed(Error),
     Cancelled(Error),
-    /// Cancelled because the host ends.
+    /// Cancelled because the host stops.
     Stopped(Error),
     Timeout(Error),
+}
+
+impl End {
+    /// The end of jobs that have not ended when the host does.
+    pub fn stopping() -> Self {
+        End::Stopped(Error::cancelled("the host stopped before the job had ended"))
+    }
 }
 
 impl Job {
@@ -162,7 +170,7 @@ impl Job {
         Job { id, revision: 1, spec: Arc::new(spec), input: Some(input), status: Status::new() }
     }
 
-    /// What this job takes of a store's room.
+    /// Returns the bytes that the job takes in a store.
     pub fn bytes(&self) -> usize {
         let errors = self.status.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
         let errors = errors.chain(&self.status.error).chain(&self.status.last_refusal);
@@ -204,7 +212,7 @@ impl Status {
         self.state = State::Pending;
     }
 
-    /// An attempt begins.
+    /// Begins an attempt.
     pub fn begin(&mut self, generation: u64, now: SystemTime) {
         self.state = State::Running;
         self.started_at.get_or_insert(now);
@@ -217,7 +225,7 @@ impl Status {
         });
     }
 
-    /// The attempt that has just begun was not admitted, so it was none.
+    /// Removes the attempt that has just begun, because it was not admitted.
     pub fn refuse(&mut self, error: &Error) {
         self.state = State::Pending;
         self.attempts.pop();
@@ -228,7 +236,7 @@ impl Status {
         self.last_refusal = Some(without_detail(error));
     }
 
-    /// The attempt that runs has its outcome, and the job may go on.
+    /// Records the outcome of the running attempt. The job may go on.
     pub fn answer(&mut self, outcome: AttemptOutcome, error: Option<&Error>) {
         if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.outcome.is_none()) {
             attempt.outcome = Some(outcome);
@@ -236,19 +244,19 @@ impl Status {
         }
     }
 
-    /// The work of the last attempt has let go of its worker.
+    /// Records that the work of the last attempt has released its worker.
     pub fn release(&mut self, now: SystemTime) {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.ended_at.get_or_insert(now);
         }
     }
 
-    /// Whether the last attempt may still hold a worker.
+    /// Returns true if the last attempt may still hold a worker.
     pub fn is_held(&self) -> bool {
         self.attempts.last().is_some_and(|attempt| attempt.ended_at.is_none())
     }
 
-    /// The job ends; so does an attempt that has no outcome yet.
+    /// Ends the job, and the attempt that has no outcome yet.
     pub fn end(&mut self, end: End, now: SystemTime, ttl: Duration) {
         let (state, outcome) = match &end {
             End::Succeeded(_) => (State::Succeeded, AttemptOutcome::Succeeded),
@@ -272,7 +280,7 @@ impl Status {
     }
 }
 
-/// Backtraces were for the log; what is kept is for the caller.
+/// Drops the error's detail, which is for the log: a job keeps only what its caller may see.
 fn without_detail(error: &Error) -> Error {
     let mut kept = Error::new(error.kind(), error.message());
     if let Some(field) = error.field_name() {

@@ -1,4 +1,4 @@
-//! Jobs in memory: bounded, fast, and gone with the process.
+//! Jobs in memory: bounded and fast, but lost when the process ends.
 
 use super::job::{Job, State, Status};
 use super::store::{Bounds, Change, Filter, JobStore, Page};
@@ -13,7 +13,7 @@ pub struct MemoryStore(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// By the order of creation.
+    /// In order of creation.
     jobs: BTreeMap<u64, Job>,
     numbers: HashMap<Arc<str>, u64>,
     expiry: BTreeSet<(SystemTime, u64)>,
@@ -249,7 +249,7 @@ mod tests {
         store.create(vec![job("e", "m", 60_000)], large).await.unwrap();
         let error = store.create(vec![job("f", "m", 60_000)], large).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Overloaded, "{error}");
-        // An ended job gives the room of its input back.
+        // An ended job releases the bytes of its input.
         store.update("e", 1, failed(now), large).await.unwrap();
         store.create(vec![job("f", "m", 60_000)], large).await.unwrap();
     }
@@ -291,7 +291,7 @@ mod tests {
         let (first, next) = ids(&store, page(None)).await;
         assert_eq!(first, ["5", "4"]);
         store.create(vec![job("6", "even", 10)], ROOMY).await.unwrap();
-        // The one that the page has ended with, and one that is still to come.
+        // One is the last of the page, the other is still to come.
         store.delete("4", 1).await.unwrap();
         store.delete("2", 1).await.unwrap();
         let (second, next) = ids(&store, page(next)).await;

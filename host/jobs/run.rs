@@ -1,155 +1,114 @@
-//! The task of one job: waits for a slot, makes its attempts, and gives it an end.
+//! The task of one job: waits for a slot, makes the attempts, and ends the job.
 //!
-//! An attempt is recorded before it starts, so there are never more than the store knows. The next one starts
-//! when the work of the one before has let go of its worker, and the slot is held until then: attempts of a
-//! job never overlap, and at most as many calls as there are slots work for jobs.
+//! An attempt is recorded in the store before it starts. The next attempt starts when the work of
+//! the previous one has released its worker, and the slot is held until then. So attempts of a job
+//! never overlap, and the number of slots limits how many calls work for jobs.
 
-use super::job::{AttemptOutcome, Budgets, End, Job, Spec, State, Status};
+use super::active::Active;
+use super::job::{AttemptOutcome, End, Job, State, Status};
+use super::registry::JobRegistry;
 use super::slots::Slot;
 use super::store::Change;
-use super::{Jobs, stopping};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::JobMetrics;
 use crate::offload;
-use crate::predict::{self, JsonText, Responses};
+use crate::predict::{self, Responses};
 use crate::router::{self, CallOptions, RequestScope};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{oneshot, watch};
+use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
 
-/// The first wait after an executor had no room; it doubles up to the longest.
+/// The first wait after an executor was overloaded. It doubles up to the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(2);
 
-/// With less time than this left, another attempt is not worth its start.
+/// With less time left than this, no further attempt is made.
 const ATTEMPT_LEAST: Duration = Duration::from_millis(1);
 
-/// A job that has not ended, as this process drives it.
-pub(super) struct Active {
-    pub id: Arc<str>,
-    spec: Arc<Spec>,
-    input: JsonText,
-    submitted: Instant,
-    ended: watch::Sender<bool>,
-}
-
-impl Active {
-    pub fn new(job: &Job, submitted: Instant) -> Self {
-        Active {
-            id: Arc::clone(&job.id),
-            spec: Arc::clone(&job.spec),
-            input: job.input.clone().expect("invariant: a new job has its input"),
-            submitted,
-            ended: watch::Sender::new(false),
-        }
-    }
-
-    /// Tells everybody who waits that the store has the job's end.
-    pub fn end(&self) {
-        self.ended.send_replace(true);
-    }
-
-    /// Returns once the job has ended.
-    pub async fn ended(&self) {
-        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
-    }
-
-    fn budgets(&self) -> &Budgets {
-        &self.spec.budgets
-    }
-
-    fn deadline(&self) -> Instant {
-        self.submitted + self.budgets().max_total_runtime
-    }
-
-    fn time_left(&self) -> Duration {
-        self.deadline().saturating_duration_since(Instant::now())
-    }
-}
-
-/// Why a task goes no further.
+/// Why the task ends.
 enum Stop {
     /// The job has ended.
     Ended,
-    /// The store did not take a change.
+    /// The store refused a change.
     Store(Error),
 }
 
 struct Run {
-    jobs: Arc<Jobs>,
+    registry: Arc<JobRegistry>,
     active: Arc<Active>,
-    /// As the store has it, at `revision`, but for what was changed since the last `save`.
+    /// The status in the store at `revision`, with the changes since the last `save`.
     status: Status,
     saved: State,
     revision: u64,
-    /// What the job fails with if this is dropped before its end. None once it has ended.
+    /// The error of the job if this is dropped before its end. `None` once the job has ended.
     unfinished: Option<Error>,
 }
 
-pub(super) async fn run(jobs: Arc<Jobs>, active: Arc<Active>, place: oneshot::Receiver<Slot>) {
+pub(super) async fn run(registry: Arc<JobRegistry>, active: Arc<Active>, queued: oneshot::Receiver<Slot>) {
     let unfinished = Some(Error::failed("the task of the job was lost"));
     let status = Status::new();
     let saved = status.state;
-    let mut run = Run { jobs, active, status, saved, revision: 1, unfinished };
-    run.unfinished = match run.drive(place).await {
+    let mut run = Run { registry, active, status, saved, revision: 1, unfinished };
+    run.unfinished = match run.drive(queued).await {
         Stop::Ended => None,
         Stop::Store(error) => Some(error.context("the job store")),
     };
     if run.unfinished.is_none() {
-        run.jobs.forget_active(&run.active.id);
+        run.registry.forget_active(&run.active.id);
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
         if let Some(why) = self.unfinished.take() {
-            self.jobs.abandon(Arc::clone(&self.active.id), why);
+            self.registry.abandon(Arc::clone(&self.active.id), why);
         }
     }
 }
 
 impl Run {
-    async fn drive(&mut self, place: oneshot::Receiver<Slot>) -> Stop {
-        let Err(stop) = self.turns(place).await;
+    async fn drive(&mut self, queued: oneshot::Receiver<Slot>) -> Stop {
+        let Err(stop) = self.turns(queued).await;
         stop
     }
 
-    /// A turn takes a slot and gives it back when the job has ended or its executor has no room.
-    async fn turns(&mut self, mut place: oneshot::Receiver<Slot>) -> Result<std::convert::Infallible, Stop> {
+    /// Each turn takes a slot, and releases it when the job has ended or its executor is
+    /// overloaded.
+    async fn turns(&mut self, mut queued: oneshot::Receiver<Slot>) -> Result<std::convert::Infallible, Stop> {
         self.status.queue();
         self.save().await?;
         let mut backoff = BACKOFF_FIRST;
         loop {
-            let slot = async { place.await.expect("invariant: slots outlive those who wait for them") };
+            let slot = async { queued.await.expect("invariant: slots outlive those who wait for them") };
             let slot = self.pending(slot).await?;
             let mut work = None;
             let outcome = self.attempts(&mut work).await;
-            self.linger(work).await;
+            self.wait_for_release(work).await;
             drop(slot);
             outcome?;
             self.pending(tokio::time::sleep(backoff.mul_f64(0.5 + fastrand::f64() / 2.0))).await?;
             backoff = (backoff * 2).min(BACKOFF_LONGEST);
-            place = self.jobs.slots.queue();
+            queued = self.registry.slots.queue();
         }
     }
 
-    /// Waits for something that a pending job needs, for as long as it may.
+    /// Waits for what a pending job needs. Ends the job at its deadline, or when the host stops.
     async fn pending<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Stop> {
         let active = Arc::clone(&self.active);
-        let mut closing = self.jobs.closing.subscribe();
+        let mut closing = self.registry.closing.subscribe();
         let end = tokio::select! {
             biased;
             () = active.ended() => return Err(Stop::Ended),
             () = tokio::time::sleep_until(active.deadline().into()) => End::Timeout(self.never_admitted()),
-            _ = closing.wait_for(|closing| *closing) => stopping(),
+            _ = closing.wait_for(|closing| *closing) => End::stopping(),
             value = what => return Ok(value),
         };
         Err(self.end(end).await)
     }
 
-    /// Makes attempts, one after the other, until the job has ended. Ok if the executor has no room; then
-    /// the job is pending again. `work` has the last attempt's work, which may go on.
+    /// Makes attempts until the job has ended. Returns `Ok` if the executor is overloaded; the job
+    /// is then pending again. The work of the last attempt, which may go on, is left in `work`.
     async fn attempts(&mut self, work: &mut Option<Responses>) -> Result<(), Stop> {
         loop {
             match self.attempt(work).await? {
@@ -165,9 +124,10 @@ impl Run {
         }
     }
 
-    /// One attempt, as a request of its own. The outer error is that the job has ended meanwhile.
+    /// Makes one attempt, as a separate request. The outer error means that the job has ended
+    /// meanwhile.
     async fn attempt(&mut self, work: &mut Option<Responses>) -> Result<Result<Bytes>, Stop> {
-        let (router, active) = (Arc::clone(&self.jobs.parts.router), Arc::clone(&self.active));
+        let (router, active) = (Arc::clone(&self.registry.config.router), Arc::clone(&self.active));
         let mut scope = router.begin(Arc::clone(&active.id), "job", &|_| None);
         let first = self.status.attempts.is_empty();
         self.status.begin(scope.generation(), SystemTime::now());
@@ -184,7 +144,7 @@ impl Run {
         };
         let Some(answer) = answer else {
             let error = Error::cancelled("the job ended in the middle of the attempt");
-            scope.end((self.jobs.parts.status_of)(&error), Some(&error));
+            scope.end((self.registry.config.status_of)(&error), Some(&error));
             self.count(AttemptOutcome::Cancelled);
             return Err(Stop::Ended);
         };
@@ -207,13 +167,13 @@ impl Run {
             Err(error) => {
                 let timeout = error.kind() == Kind::Deadline;
                 self.count(if timeout { AttemptOutcome::Timeout } else { AttemptOutcome::Failed });
-                scope.end((self.jobs.parts.status_of)(error), Some(error));
+                scope.end((self.registry.config.status_of)(error), Some(error));
             }
         }
         Ok(answer)
     }
 
-    /// Ok if there may be another attempt, and the work of this one has ended.
+    /// Returns `Ok` if another attempt may be made; the work of this one has then ended.
     async fn timed_out(&mut self, error: Error, work: &mut Option<Responses>) -> Result<(), Stop> {
         self.status.answer(AttemptOutcome::Timeout, Some(&error));
         let (made, max) = (self.status.attempts.len(), self.active.budgets().max_attempts as usize);
@@ -252,7 +212,7 @@ impl Run {
         self.end(End::Timeout(error.clone().context(what))).await
     }
 
-    /// Why a pending job ends when its time is up.
+    /// Returns the error of a pending job whose total runtime has passed.
     fn never_admitted(&self) -> Error {
         let ms = self.active.budgets().max_total_runtime.as_millis();
         let made = self.status.attempts.len();
@@ -268,8 +228,8 @@ impl Run {
         error.model(self.active.spec.model.to_string())
     }
 
-    /// Waits until the work of the last attempt holds no worker any more, whatever has become of the job.
-    async fn linger(&mut self, work: Option<Responses>) {
+    /// Waits until the work of the last attempt has released its worker, even if the job has ended.
+    async fn wait_for_release(&mut self, work: Option<Responses>) {
         if let Some(work) = work {
             work.cancel();
             if !work.is_released() {
@@ -277,39 +237,39 @@ impl Run {
                 work.released().await;
             }
         }
-        // Whoever else has ended the job did not know that the work has stopped.
+        // If the job was ended from outside, the stopped work is not recorded yet.
         if self.status.is_held() || !self.saved.is_final() {
             self.released().await;
         }
     }
 
-    /// Notes when the work of the last attempt has ended, in a job that has ended before. A job that is gone
-    /// by now needs no note, and the store's silence costs no more than that.
+    /// Records when the work of the last attempt ended, in a job that has ended before. If the job
+    /// is gone or the store fails, only this timestamp is missing.
     async fn released(&self) {
-        let (now, store) = (SystemTime::now(), &self.jobs.parts.store);
+        let (now, store) = (SystemTime::now(), &self.registry.config.store);
         while let Ok(Some(mut job)) = store.read(&self.active.id).await {
             if !job.status.is_held() {
                 return;
             }
             job.status.release(now);
-            match store.update(&job.id, job.revision, job.status, self.jobs.bounds()).await {
+            match store.update(&job.id, job.revision, job.status, self.registry.bounds()).await {
                 Ok(Change::Stale) => {}
                 Ok(Change::Done) | Err(_) => return,
             }
         }
     }
 
-    /// Ends the job, unless somebody else was faster.
+    /// Ends the job, unless it was ended from outside first.
     async fn end(&mut self, end: End) -> Stop {
         let (before, open) = (self.saved, self.status.clone());
         let lost = matches!(end, End::Stopped(_));
-        let ttl = self.jobs.settings().result_ttl;
+        let ttl = self.registry.settings().result_ttl;
         self.status.end(end, SystemTime::now(), ttl);
         let mut saved = self.save().await;
         if let Err(Stop::Store(error)) = &saved
             && error.kind() == Kind::TooLarge
         {
-            // The store has no room for the result, and always has for the reason.
+            // The store has no room for the result, but always has room for an error.
             let error = error.clone();
             self.status = open.clone();
             self.status.end(End::Failed(error), SystemTime::now(), ttl);
@@ -317,7 +277,7 @@ impl Run {
         }
         match saved {
             Ok(()) => {
-                self.jobs.settle(&self.job(), before, lost);
+                self.registry.settle(&self.job(), before, lost);
                 Stop::Ended
             }
             Err(stop) => {
@@ -332,17 +292,18 @@ impl Run {
         Job { id, revision: self.revision, spec, input: None, status: self.status.clone() }
     }
 
-    /// Others change a job only to end it, so a change that comes too late means just that.
+    /// Saves the status. Others change a job only to end it, so a stale revision means that the job
+    /// has ended.
     async fn save(&mut self) -> Result<(), Stop> {
-        let (status, bounds) = (self.status.clone(), self.jobs.bounds());
+        let (status, bounds) = (self.status.clone(), self.registry.bounds());
         let state = status.state;
-        let update = self.jobs.parts.store.update(&self.active.id, self.revision, status, bounds);
+        let update = self.registry.config.store.update(&self.active.id, self.revision, status, bounds);
         match update.await {
             Ok(Change::Done) => {
                 self.revision += 1;
                 let before = std::mem::replace(&mut self.saved, state);
                 if !state.is_final() {
-                    self.jobs.moved(Some(before), Some(state));
+                    self.registry.moved(Some(before), Some(state));
                 }
                 Ok(())
             }
@@ -356,11 +317,11 @@ impl Run {
     }
 
     fn metrics(&self) -> &JobMetrics {
-        self.jobs.metrics()
+        self.registry.metrics()
     }
 }
 
-/// Begins a call and waits for its answer, as JSON text. The call's work is left in `work`.
+/// Begins a call and returns its answer as JSON text. The work of the call is left in `work`.
 async fn call(
     active: &Active,
     number: usize,
@@ -386,7 +347,7 @@ async fn call(
     encoded.await.map_err(|error| error.model(route.name.to_string()))
 }
 
-/// Counts an attempt that holds its worker past its end.
+/// Counts an attempt whose work holds a worker after its end.
 struct Overdue(prometheus::IntGauge);
 
 impl Overdue {

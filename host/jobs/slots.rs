@@ -1,10 +1,10 @@
-//! Slots: how many jobs may have an attempt at once. Who waits longest is next.
+//! Slots: how many jobs may have an attempt at once. The longest waiting job is next.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-/// Places of waiters that have left may stay in the queue up to this many; then it is swept.
+/// Up to this many cancelled waiters may stay in the queue before it is swept.
 const SWEEP_FROM: usize = 64;
 
 pub(super) struct Slots(Mutex<State>);
@@ -16,7 +16,7 @@ struct State {
     sweep_at: usize,
 }
 
-/// Leave to run an attempt; given on when dropped.
+/// Permission to run an attempt. Passed to the next waiter when dropped.
 pub(super) struct Slot(Arc<Slots>);
 
 impl Slots {
@@ -25,7 +25,7 @@ impl Slots {
         Arc::new(Slots(Mutex::new(state)))
     }
 
-    /// Takes a place in the queue now. Dropping the receiver gives it up.
+    /// Enters the queue immediately. Dropping the receiver leaves it.
     pub fn queue(self: &Arc<Self>) -> oneshot::Receiver<Slot> {
         let (sender, receiver) = oneshot::channel();
         {
@@ -40,7 +40,7 @@ impl Slots {
         receiver
     }
 
-    /// With a lower limit, slots that are held stay held.
+    /// Changes the number of slots. A lower number does not revoke slots that are held.
     pub fn resize(self: &Arc<Self>, limit: usize) {
         self.lock().limit = limit;
         self.grant();
@@ -50,7 +50,8 @@ impl Slots {
         loop {
             let next = self.lock().next();
             let Some(waiter) = next else { return };
-            // Sent outside of the lock: the slot of a waiter that has just left comes back at once.
+            // Sent without the lock: if the waiter has just left, the slot is dropped here and
+            // takes the lock.
             let _ = waiter.send(Slot(Arc::clone(self)));
         }
     }
@@ -61,7 +62,7 @@ impl Slots {
 }
 
 impl State {
-    /// Who gets the next slot, counted as held.
+    /// Removes the next waiter from the queue, and counts its slot as held.
     fn next(&mut self) -> Option<oneshot::Sender<Slot>> {
         while self.held < self.limit {
             let waiter = self.waiting.pop_front()?;
@@ -99,7 +100,7 @@ mod tests {
         drop(first);
         let second = taken(&mut places[1]).expect("the one before it has left");
         assert!(taken(&mut places[2]).is_none());
-        // Given to somebody who leaves without taking it.
+        // The slot is granted to a waiter that leaves without taking it.
         drop(second);
         drop(places.remove(2));
         assert!(taken(&mut places[2]).is_some());

@@ -1,9 +1,10 @@
-//! A counter that is read by others than Prometheus: one relaxed increment, no label, no lock.
+//! A counter that is read by other code than Prometheus: one relaxed increment, without labels or a
+//! lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Of things, or of nanoseconds.
+/// Counts things, or nanoseconds.
 #[derive(Default)]
 pub struct Count(AtomicU64);
 
@@ -12,7 +13,7 @@ impl Count {
         self.0.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// 584 years are enough.
+    /// Adds a duration in nanoseconds; 64 bits hold 584 years.
     pub fn add_time(&self, duration: Duration) {
         self.add(duration.as_nanos() as u64);
     }

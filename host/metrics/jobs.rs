@@ -1,16 +1,14 @@
 //! The metrics of jobs.
 
-use super::register;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use super::register::{counter, counters, gauge, gauges, histogram};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-/// Seconds; jobs take from milliseconds to hours.
+/// Seconds: jobs take from milliseconds to hours.
 const JOB_BUCKETS: [f64; 15] =
     [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0];
 
 pub struct JobMetrics {
-    /// Kept now.
+    /// Jobs in the store, by state.
     pub kept: IntGaugeVec,
     pub ended: IntCounterVec,
     pub attempts: IntCounterVec,
@@ -24,25 +22,17 @@ pub struct JobMetrics {
 
 impl JobMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
-        let histogram = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(JOB_BUCKETS.to_vec());
-            register(registry, Histogram::with_opts(options))
-        };
-        let counters = |name: &str, help: &str, label: &str| {
-            register(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
-        };
-        let kept = IntGaugeVec::new(Opts::new("hostler_jobs", "Jobs in the store, by state."), &["state"]);
+        let counter = |name: &str, help: &str| counter(registry, name, help);
+        let histogram = |name: &str, help: &str| histogram(registry, name, help, &JOB_BUCKETS);
+        let counters = |name: &str, help: &str, label: &str| counters(registry, name, help, &[label]);
         JobMetrics {
-            kept: register(registry, kept),
+            kept: gauges(registry, "hostler_jobs", "Jobs in the store, by state.", &["state"]),
             ended: counters("hostler_jobs_total", "Jobs that have ended, by their final state.", "state"),
             attempts: counters("hostler_job_attempts_total", "Attempts that were made.", "outcome"),
-            overdue: register(
+            overdue: gauge(
                 registry,
-                IntGauge::new(
-                    "hostler_job_attempts_overdue",
-                    "Attempts that were timed out or cancelled and still hold their worker.",
-                ),
+                "hostler_job_attempts_overdue",
+                "Attempts that were timed out or cancelled and still hold their worker.",
             ),
             refusals: counter(
                 "hostler_job_refusals_total",

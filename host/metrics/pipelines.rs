@@ -1,9 +1,9 @@
 //! The metrics of pipelines.
 
-use super::register;
-use prometheus::{HistogramOpts, HistogramVec, Registry};
+use super::register::histograms;
+use prometheus::{HistogramVec, Registry};
 
-/// Seconds; a step takes from microseconds to minutes.
+/// Seconds: a step takes from microseconds to minutes.
 const STEP_BUCKETS: [f64; 14] =
     [0.000_05, 0.000_2, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
 
@@ -16,10 +16,8 @@ pub struct PipelineMetrics {
 
 impl PipelineMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let histogram = |name: &str, help: &str, labels: &[&str]| {
-            let options = HistogramOpts::new(name, help).buckets(STEP_BUCKETS.to_vec());
-            register(registry, HistogramVec::new(options, labels))
-        };
+        let histogram =
+            |name: &str, help: &str, labels: &[&str]| histograms(registry, name, help, labels, &STEP_BUCKETS);
         PipelineMetrics {
             step: histogram(
                 "hostler_pipeline_step_seconds",

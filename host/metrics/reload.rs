@@ -1,27 +1,36 @@
-//! What reloads do beside their outcomes.
+//! The metrics of reloads and of the policy that is live.
 
-use super::register;
-use prometheus::{IntCounter, IntGauge, Registry};
+use super::register::{counter, counters, gauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
 pub struct ReloadMetrics {
+    /// By outcome.
+    pub outcomes: IntCounterVec,
     pub building: IntGauge,
     pub retries: IntCounter,
     pub panics: IntCounter,
+    /// The generation of the live policy.
+    pub generation: IntGauge,
+    pub stale: IntGauge,
 }
 
 impl ReloadMetrics {
-    pub fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
+    pub(super) fn new(registry: &Registry) -> Self {
         ReloadMetrics {
-            building: register(
-                registry,
-                IntGauge::new("hostler_reload_building", "1 while a policy is read or loaded."),
-            ),
+            outcomes: counters(registry, "hostler_reloads_total", "Reloads, by outcome.", &["outcome"]),
+            building: gauge(registry, "hostler_reload_building", "1 while a policy is read or loaded."),
             retries: counter(
+                registry,
                 "hostler_reload_retries_total",
                 "Reloads tried again because what went wrong may pass.",
             ),
-            panics: counter("hostler_reload_panics_total", "Panics of the host while it reloaded."),
+            panics: counter(registry, "hostler_reload_panics_total", "Panics of the host while it reloaded."),
+            generation: gauge(registry, "hostler_policy_generation", "The number of the running policy."),
+            stale: gauge(
+                registry,
+                "hostler_policy_stale",
+                "1 while the files hold something that was refused and an older policy serves.",
+            ),
         }
     }
 }

@@ -1,31 +1,33 @@
 //! Descriptors 1 and 2 of a host that serves.
 //!
-//! Native libraries, the runtime of a crash and child processes write to descriptors 1 and 2 without asking. The host
-//! keeps what it was started with under other numbers, and puts a pipe in their place that it reads itself: what comes
-//! that way goes to the log line by line, under the log's bounds, and never blocks who wrote it.
+//! Native libraries, the runtime of a crash and child processes write to descriptors 1 and 2
+//! directly. The host moves its own stdout and stderr to other descriptors, and replaces 1 and 2
+//! with a pipe that it reads itself. What arrives there goes to the log line by line, within the
+//! log's limits, and its writers never block.
 
-use super::{log, stdout};
+use super::queue::{log, stdout};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-/// What is longer is cut into several lines of the log.
+/// A longer line is split into several lines of the log.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// How long the end of a line is waited for.
+/// How long to wait for the end of a line.
 const LINE_WAIT_MS: libc::c_int = 50;
 
-/// How long a process that aborts waits for its last words to be written.
+/// How long a process that aborts waits until its last lines are written.
 const ABORT_WAIT_MS: u32 = 250;
 
-/// The end of the pipe that the host reads, or -1.
+/// The read end of the pipe, or -1.
 static READ_END: AtomicI32 = AtomicI32::new(-1);
 
-/// Set while something that was read is not in the log yet.
+/// Set while bytes that were read are not in the log yet.
 static READING: AtomicBool = AtomicBool::new(false);
 
-/// Makes stdout and stderr queues, with a thread each. Called once, before anything else is opened or started.
+/// Makes stdout and stderr queues, each with a thread. Must be called once, before anything else is
+/// opened or started.
 pub fn serve() -> io::Result<()> {
     let (out, err) = (duplicate(libc::STDOUT_FILENO)?, duplicate(libc::STDERR_FILENO)?);
     let (reader, writer) = io::pipe()?;
@@ -52,7 +54,7 @@ fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether the pipe holds something that is not in the log yet. Safe in a signal handler.
+/// Returns true if the pipe holds bytes that are not in the log yet. Safe in a signal handler.
 pub(super) fn unread() -> bool {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the call writes one integer. Without a pipe it fails, and nothing is unread.
@@ -101,8 +103,8 @@ fn tell(line: &[u8]) {
     }
 }
 
-/// Waits a moment for what a crash has written to descriptor 2 to reach the log. For the handler of SIGABRT: calls
-/// nothing that is not safe there.
+/// Waits briefly until what a crash wrote to descriptor 2 has reached the log. For the handler of
+/// SIGABRT: calls only functions that are safe there.
 pub fn wait_for_last_words() {
     for _ in 0..ABORT_WAIT_MS / 10 {
         let pause = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };

@@ -1,8 +1,9 @@
 //! Native code on its way from a compiler process or the cache into the engine.
 //!
-//! Small code is read into memory. Large code (a Python plugin has 35 MB) goes into a file without a name, from
-//! which the engine maps what runs: pages that nothing uses take no memory. Nobody else can open such a file, so
-//! nobody can change or cut what is mapped. Where no such file can be made or filled, it is memory after all.
+//! Small code is read into memory. Large code (35 MB for a Python plugin) is written to an unnamed
+//! file, from which the engine maps what runs: pages that are not used take no memory. No other
+//! process can open such a file, so none can change or truncate what is mapped. If no such file can
+//! be created or written, the code stays in memory.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -11,15 +12,15 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use wasmtime::component::Component;
 
-/// Below this a copy in memory costs less than a file.
+/// Below this size, a copy in memory costs less than a file.
 const MAPPED_MIN: u64 = 4 << 20;
 
-/// File systems on this machine, by the numbers in `statfs(2)`: ext4, XFS, Btrfs, F2FS, ZFS, bcachefs, overlayfs, tmpfs.
-/// What is mapped from another may become unreadable while it runs.
+/// Local file systems, by their numbers in `statfs(2)`: ext4, XFS, Btrfs, F2FS, ZFS, bcachefs,
+/// overlayfs, tmpfs. Code mapped from any other file system may become unreadable while it runs.
 const LOCAL: [u64; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e, 0x794c_7630, 0x0102_1994];
 
-/// All of it.
+/// The complete native code of one component.
 pub(super) enum Code {
     Memory(Vec<u8>),
     File(File),
@@ -30,22 +31,23 @@ impl Code {
     ///
     /// # Safety
     ///
-    /// The code must be what a compiler process of this host has made.
+    /// The code must have been made by a compiler process of this host.
     pub unsafe fn load(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Component> {
         match self {
-            // SAFETY: as the caller says.
+            // SAFETY: guaranteed by the caller.
             Code::Memory(bytes) => unsafe { Component::deserialize(engine, bytes) },
             Code::File(file) => {
                 let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-                // SAFETY: as the caller says; the file has no name, and only this process has it open.
+                // SAFETY: guaranteed by the caller; the file has no name, and only this process has
+                // it open.
                 match unsafe { Component::deserialize_file(engine, path) } {
                     Ok(component) => Ok(component),
-                    // Without /proc, or from a file system of which nothing may be executed. If it is the code
-                    // that does not fit, it does not fit from memory either.
+                    // There is no /proc, or the file system does not allow execution. If the code
+                    // itself is incompatible, loading it from memory fails as well.
                     Err(_) => {
                         let mut bytes = Vec::new();
                         self.reader()?.read_to_end(&mut bytes)?;
-                        // SAFETY: as the caller says.
+                        // SAFETY: guaranteed by the caller.
                         unsafe { Component::deserialize(engine, bytes) }
                     }
                 }
@@ -60,7 +62,7 @@ impl Code {
         }
     }
 
-    /// Reads it from its begin.
+    /// Returns a reader that starts at the beginning of the code.
     pub fn reader(&self) -> Result<Box<dyn Read + '_>> {
         Ok(match self {
             Code::Memory(bytes) => Box::new(&bytes[..]),
@@ -73,9 +75,9 @@ impl Code {
     }
 }
 
-/// Takes code in, piece by piece.
+/// Receives native code piece by piece.
 pub(super) struct CodeWriter {
-    /// Where to try to make a file.
+    /// The folders in which to try to create a file.
     folders: Vec<PathBuf>,
     code: Code,
 }
@@ -86,7 +88,7 @@ impl CodeWriter {
         CodeWriter { folders, code: Code::Memory(Vec::new()) }
     }
 
-    /// Says how much will come.
+    /// Announces how many bytes will be written.
     pub fn expect(&mut self, bytes: u64) {
         let file = match bytes < MAPPED_MIN {
             true => None,
@@ -118,7 +120,7 @@ impl CodeWriter {
     }
 }
 
-/// None where the file system is another machine's or has no such files.
+/// Returns `None` if the file system is not local or does not support unnamed files.
 fn unnamed_file(folder: &Path) -> Option<File> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).ok()?;
@@ -140,7 +142,7 @@ mod tests {
     fn a_disk_that_is_full_is_survived_in_the_middle() {
         let mut writer = CodeWriter::new(None);
         writer.expect(MAPPED_MIN);
-        // What cannot be written to stands for a disk that is full from here on.
+        // A file that is open only for reading represents a disk that is full from here on.
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("f"), b"abc").unwrap();
         let mut file = File::open(dir.path().join("f")).unwrap();

@@ -1,9 +1,9 @@
-//! Compiled components on disk, so that a restart does not compile again.
+//! A cache of compiled components on disk, so that a restart does not compile them again.
 //!
-//! An entry is native code, so it is run only if its digest fits, and only from a folder that nobody else can write
-//! to: the cache's own subfolder of the folder that the user names. What else lies in either is never touched. An
-//! entry is copied before it runs: what happens to its file later does not matter. No error of the disk is ever an
-//! error of the caller.
+//! An entry is native code. It is run only if its digest matches, and only from a folder that no
+//! other user can write to: the cache's own subfolder of the folder that the user names. Other
+//! files in either folder are never touched. An entry is copied before it runs, so later changes to
+//! its file do not matter. A disk error is never an error of the caller.
 
 use super::artifact::CodeWriter;
 use super::compiler::Compiled;
@@ -18,26 +18,26 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// The cache's own folder in the user's. Another layout of entries gets another name.
+/// The cache's own subfolder of the user's folder. A new layout of entries gets a new name.
 const FOLDER: &str = "hostler-compiled-2";
 
 const ENTRY_SUFFIX: &str = ".cwasm";
 
-/// Of entries that are being written.
+/// Prefix of entries that are being written.
 const UNFINISHED_PREFIX: &str = ".unfinished-";
 
 const DIGEST_BYTES: usize = 32;
 
-/// More than any compiler process may send.
+/// Larger than anything a compiler process may send.
 const ENTRY_BYTES_MAX: u64 = 4 << 30;
 
-/// Files that a host was writing when it ended are removed after this time.
+/// Unfinished files that a terminated host left behind are removed at this age.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 pub(super) struct Cache {
     folder: PathBuf,
     bytes_max: u64,
-    /// A folder that cannot be used is said once.
+    /// Whether an unusable folder was already logged.
     complained: AtomicBool,
 }
 
@@ -50,7 +50,7 @@ impl Cache {
         &self.folder
     }
 
-    /// The entry of this name, if it is there and whole.
+    /// Returns the entry of this name if it exists and is intact.
     pub fn load(&self, name: &str) -> Option<Compiled> {
         let folder = match PrivateFolder::open(&self.folder) {
             Ok(folder) => folder,
@@ -77,7 +77,8 @@ impl Cache {
         if length > ENTRY_BYTES_MAX {
             return Err(Error::other("it is too long"));
         }
-        // The time of last use decides what is removed first. A read-only cache has none.
+        // The modification time is the time of last use, which decides what is evicted first. A
+        // read-only cache does not record it.
         let _ = file.set_modified(SystemTime::now());
         let mut rest = file.take(length);
         let mut expected = [0; DIGEST_BYTES];
@@ -108,7 +109,7 @@ impl Cache {
         }
     }
 
-    /// Keeps what was compiled under this name.
+    /// Stores a compiled component under this name.
     pub fn store(&self, name: &str, compiled: &Compiled) {
         let stored = PrivateFolder::make(&self.folder).and_then(|folder| {
             let written = write(&folder, name, compiled);
@@ -127,8 +128,8 @@ impl Cache {
         }
     }
 
-    /// Removes the entries that were not used for longest until all are within their bound. Other files are not
-    /// the cache's, and neither counted nor touched.
+    /// Evicts the least recently used entries until the rest fit into the limit. Other files do not
+    /// belong to the cache and are neither counted nor touched.
     fn evict(&self, folder: &PrivateFolder) {
         let now = SystemTime::now();
         let mut entries: Vec<(SystemTime, u64, String)> = Vec::new();
@@ -156,7 +157,7 @@ impl Cache {
     }
 }
 
-/// The name of what a component becomes with an engine's settings and version.
+/// Returns the entry name of a component that is compiled with an engine's settings and version.
 pub(super) fn entry_name(engine: &wasmtime::Engine, wasm: &[u8]) -> String {
     let mut settings = HashInto(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut settings);
@@ -173,7 +174,7 @@ fn is_unfinished(name: &str) -> bool {
     name.starts_with(UNFINISHED_PREFIX)
 }
 
-/// Beside, then renamed: another process never sees half an entry.
+/// Writes to a temporary name and then renames: other processes never see a partial entry.
 fn write(folder: &PrivateFolder, name: &str, compiled: &Compiled) -> Result<()> {
     let beside = format!("{UNFINISHED_PREFIX}{}-{:016x}", std::process::id(), fastrand::u64(..));
     let mut file = folder.create(&beside)?;

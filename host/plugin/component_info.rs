@@ -1,4 +1,5 @@
-//! What a component has and needs, read from its type: roles, imports, the contract's version.
+//! What a component provides and needs, read from its type: roles, imports and the version of the
+//! contract.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -12,17 +13,17 @@ pub const CONTRACT_VERSION: &str = "0.1.0";
 
 const PACKAGE: &str = "hostler:plugin/";
 
-/// The package of `wit/async`, in the same version.
+/// The package of `wit/async`, which has the same version.
 const CONCURRENT_PACKAGE: &str = "hostler:concurrent/";
 
-/// Whether a component needs the engine for calls that wait side by side: the names of its imports and exports
-/// stand in it as they are. Asked before it is compiled.
+/// Whether a component needs the engine for streaming models. This searches the bytes, because the
+/// component is not compiled yet: the names of imports and exports appear in them verbatim.
 pub(super) fn is_concurrent(wasm: &[u8]) -> bool {
     let name = CONCURRENT_PACKAGE.as_bytes();
     wasm.windows(name.len()).any(|window| window == name)
 }
 
-/// What a plugin can be, by the interface that it exports.
+/// What a plugin can be, as determined by the interface that it exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     Transformer,
@@ -57,7 +58,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a component names: read from its type where it is compiled, judged by the host.
+/// The names of a component's imports and exports: read from its type in the compiler process,
+/// checked by the host.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Interface {
@@ -73,16 +75,17 @@ pub(super) struct Import {
     pub is_type: bool,
 }
 
-/// Imports and exports of one plugin; those in use have up to 40.
+/// Maximum imports, and exports, of one plugin; plugins in use have up to 40.
 const NAMES_MAX: usize = 1000;
 
 const NAME_BYTES_MAX: usize = 512;
 
 impl Interface {
-    /// For the compiler process: types of any size are walked here.
+    /// Reads the interface of a component. Only for the compiler process: this walks types of any
+    /// size.
     pub fn of(engine: &wasmtime::Engine, component: &Component) -> Self {
         let ty = component.component_type();
-        // One more than is allowed shows that there are too many.
+        // One more than allowed shows that there are too many.
         let imports = ty.imports(engine).take(NAMES_MAX + 1).map(|(name, item)| Import {
             name: name.to_owned(),
             is_type: matches!(item.ty, ComponentItem::Type(_)),
@@ -91,7 +94,7 @@ impl Interface {
         Interface { imports: imports.collect(), exports: exports.collect() }
     }
 
-    /// Whether it is small enough to work with; otherwise why not.
+    /// Checks that the interface is small enough to work with. The error says why not.
     pub fn check(&self) -> std::result::Result<(), String> {
         for (what, count) in [("imports", self.imports.len()), ("exports", self.exports.len())] {
             if count > NAMES_MAX {
@@ -108,7 +111,7 @@ impl Interface {
     }
 }
 
-/// The type of a component, as far as a reader wants to know.
+/// The parts of a component's type that are reported.
 #[derive(Clone, Debug)]
 pub struct ComponentInfo {
     pub roles: Vec<Role>,
@@ -117,7 +120,7 @@ pub struct ComponentInfo {
 }
 
 impl ComponentInfo {
-    /// What a component is, by what it names; an error if this host cannot run it.
+    /// Derives the roles of a component from its names. Fails if this host cannot run it.
     pub(super) fn read(interface: Interface, concurrent: bool) -> Result<Self> {
         let has = |role: &Role| {
             let wanted = format!("{}{role}@", role.package());
@@ -136,19 +139,21 @@ impl ComponentInfo {
         info.check(&missing).map(|()| info)
     }
 
-    /// Whether its synchronous roles may wait for others: it imports what calls models or servers.
+    /// Whether calls of its synchronous roles may wait: it imports an interface that calls models
+    /// or servers.
     pub(super) fn may_wait(&self) -> bool {
         let calls = ["callables@", "models@", "http@"].map(|interface| format!("{PACKAGE}{interface}"));
         self.imports.iter().any(|import| calls.iter().any(|name| import.starts_with(name)))
     }
 
-    /// Whether a model says which of its inputs may be left out.
+    /// Whether a model declares which of its inputs are optional.
     pub(super) fn has_optional_inputs(&self) -> bool {
         let wanted = format!("{PACKAGE}optional-inputs@");
         self.exports.iter().any(|export| export.strip_prefix(&wanted).is_some_and(compatible))
     }
 
-    /// Refuses what this host cannot run, with the versions or the imports that do not fit.
+    /// Refuses a component that this host cannot run. The error names the versions or imports that
+    /// do not fit.
     fn check(&self, missing: &[String]) -> Result<()> {
         let ours = |name: &&String| [PACKAGE, CONCURRENT_PACKAGE].iter().any(|ours| name.starts_with(ours));
         for name in self.imports.iter().chain(&self.exports).filter(ours) {
@@ -168,7 +173,7 @@ impl ComponentInfo {
         Err(Error::unsupported(format!("imports what this host does not give: {missing}{why}")))
     }
 
-    /// More to say of an interface that is not given.
+    /// Returns an explanation for an interface that the host does not provide.
     fn why_not(interface: &str) -> Option<&'static str> {
         let ours = |name: &str| interface.split_once('@').is_some_and(|(interface, _)| interface == name);
         let http = ours("hostler:plugin/http") || ours("hostler:concurrent/http");
@@ -183,7 +188,7 @@ impl ComponentInfo {
         }
     }
 
-    /// Says what a component without the wanted role has instead.
+    /// Returns the error for a component without `role`, which says what the component has instead.
     pub(super) fn lacks(&self, role: Role) -> Error {
         let has = if self.roles.is_empty() {
             let exports =
@@ -200,12 +205,13 @@ impl ComponentInfo {
     }
 }
 
-/// Whether a plugin of this version of the contract runs on this host: 0.1.x on 0.1.y.
+/// Whether a plugin built against this version of the contract runs on this host: 0.1.x on 0.1.y.
 fn compatible(version: &str) -> bool {
     without_patch(&format!("@{version}")) == without_patch(&format!("@{CONTRACT_VERSION}"))
 }
 
-/// `wasi:io/poll@0.2.6` and `@0.2.0` are the same interface to a linker, as far as names go.
+/// Removes the patch version: by name, `wasi:io/poll@0.2.6` and `@0.2.0` are the same interface to
+/// a linker.
 fn without_patch(name: &str) -> String {
     match name.rsplit_once('@') {
         Some((_, version)) if version.contains('-') => name.to_owned(),
@@ -218,10 +224,10 @@ fn without_patch(name: &str) -> String {
     }
 }
 
-/// The interfaces that plugins may import, as `without_patch` has them.
+/// Returns the interfaces that plugins may import, in the form of `without_patch`.
 fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
     let own: &[&str] = match concurrent {
-        // What blocks its caller would block all that wait beside it.
+        // An interface that blocks its caller would block all concurrent calls.
         true => &["hostler:concurrent/sinks", "hostler:concurrent/clock", "hostler:concurrent/models"],
         false => &["hostler:plugin/callables", "hostler:plugin/models"],
     };

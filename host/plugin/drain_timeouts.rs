@@ -1,5 +1,5 @@
-//! What an operator may want to know of plugins that are gone: calls that did not end in time when their plugin was
-//! replaced, and were ended by force. The latest few.
+//! Calls that did not end in time when their plugin was replaced and were therefore ended by force.
+//! The latest few are kept, for operators who ask about plugins that are gone.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,19 +7,19 @@ use std::time::SystemTime;
 
 const ENTRIES_MAX: usize = 16;
 
-/// Ids of one entry.
+/// Maximum request ids in one entry.
 const REQUESTS_MAX: usize = 64;
 
 #[derive(Default)]
 pub struct DrainTimeouts(Mutex<VecDeque<DrainTimeout>>);
 
-/// The calls of one instance.
+/// The calls of one instance that were ended by force.
 #[derive(Clone, Debug)]
 pub struct DrainTimeout {
     pub plugin: Arc<str>,
     pub at: SystemTime,
     pub calls: usize,
-    /// Ids of requests, as far as there is room.
+    /// Ids of the requests; at most `REQUESTS_MAX`.
     pub requests: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl DrainTimeouts {
         all.push_back(DrainTimeout { plugin: Arc::clone(plugin), at: SystemTime::now(), calls, requests });
     }
 
-    /// From the oldest to the newest.
+    /// Returns the entries from the oldest to the newest.
     pub fn list(&self) -> Vec<DrainTimeout> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }

@@ -2,9 +2,9 @@
 
 use super::bindings::executor::{ExecutorPlugin, ExecutorPluginPre};
 use super::bindings::types;
+use super::guest_values::{in_plugin, push_inputs, take_tensors};
 use super::instance_pool::{Pool, RolePre, RunningInstance};
 use super::store_data::StoreData;
-use super::{in_plugin, push_inputs, take_tensors};
 use crate::error::{Error, Kind, Result};
 use crate::predict::{CallContext, Target, Tensor};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ impl RolePre for ExecutorPre {
     }
 }
 
-/// A plugin that stands before an executor.
+/// A plugin that calls pass through before they reach an executor.
 pub struct PluginExecutor {
     pool: Pool<ExecutorPre>,
     name: Arc<str>,
 }
 
-/// What a guest has answered: outputs, or an error of its own choice.
+/// What a guest answers: outputs, or an error of its own choice.
 pub type GuestAnswer = Result<Vec<Tensor>>;
 
 impl PluginExecutor {
@@ -40,8 +40,9 @@ impl PluginExecutor {
         &self.name
     }
 
-    /// Lets the guest answer one request. The outer error says that it could not: a trap, an overrun. What
-    /// it answers before it ends goes to `early`.
+    /// Lets the guest answer one request. The outer error means that the guest could not answer,
+    /// because of a trap or an exceeded limit. An answer that it sends before it returns goes to
+    /// `early`.
     pub async fn submit(
         &self,
         context: &Arc<CallContext>,
@@ -53,7 +54,7 @@ impl PluginExecutor {
             .call_once(context, async |instance| {
                 let inputs = push_inputs(instance, inputs)?;
                 let state = instance.store.data_mut();
-                let callable = state.give(target)?;
+                let callable = state.add_target(target)?;
                 state.call()?.calls.answer = Some(early);
                 let guest = instance.exports.hostler_plugin_executor();
                 let request = Resource::new_own(0);
@@ -63,7 +64,8 @@ impl PluginExecutor {
             .await
     }
 
-    /// Lets the guest answer several requests; none if it would rather have them one by one.
+    /// Lets the guest answer several requests together. Returns `None` if the guest wants to
+    /// receive them one by one.
     pub async fn submit_batch(
         &self,
         context: &Arc<CallContext>,
@@ -79,7 +81,7 @@ impl PluginExecutor {
                 let inputs = pushed.collect::<wasmtime::Result<Vec<_>>>()?;
                 let requests: Vec<_> = (0..count as u32).map(Resource::new_own).collect();
                 let state = instance.store.data_mut();
-                let callable = state.give(target)?;
+                let callable = state.add_target(target)?;
                 state.call()?.calls.batch = members;
                 let guest = instance.exports.hostler_plugin_executor();
                 let outcome =
@@ -96,7 +98,7 @@ impl PluginExecutor {
             ))
             .plugin(&*self.name)),
             Err(error) if error.kind() == Kind::Unsupported => Ok(None),
-            // It has answered: the same to all.
+            // The guest has answered with an error: every request gets the same.
             Err(error) => Ok(Some(vec![Err(error); count])),
         }
     }

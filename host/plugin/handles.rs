@@ -1,8 +1,9 @@
-//! The handles of one instance, and what their tensors hold in the host. The table is private, so that no tensor gets
-//! into it or out of it uncounted.
+//! The handles of one instance, and the host memory that their tensors hold. The table is private,
+//! so that every tensor that enters or leaves it is counted.
 //!
-//! Counted are whole allocations, each once: a tensor may be a small part of a request's body, which lives as long as
-//! the tensor does. The inputs of a call are the caller's, and count from the call's end, if the guest has kept them.
+//! Whole allocations are counted, each once: a tensor may be a small part of a request's body,
+//! which lives as long as the tensor does. The inputs of a call belong to its caller; they count
+//! from the end of the call, if the guest has kept them.
 
 use super::retained::{InstanceRetained, PluginRetained};
 use crate::config::PluginLimits;
@@ -15,7 +16,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
-/// A name up to this long is paid for by the handle.
+/// A name up to this length is not counted: the limit on handles covers it.
 const NAME_BYTES_FREE: usize = 256;
 
 type TableResult<T> = std::result::Result<T, ResourceTableError>;
@@ -23,19 +24,20 @@ type TableResult<T> = std::result::Result<T, ResourceTableError>;
 pub(super) struct Handles {
     table: ResourceTable,
     held: Arc<InstanceRetained>,
-    /// By their addresses, which are unique while a handle keeps them.
+    /// By address, which is unique while a handle keeps the allocation.
     allocations: HashMap<usize, AllocationUse, BuildHasherDefault<AddressHasher>>,
 }
 
-/// Memory that tensors of this instance lie in.
+/// An allocation that contains tensors of this instance.
 struct AllocationUse {
     tensors: u32,
     bytes: usize,
-    /// Calls in progress whose inputs lie there; not counted as long as there are any.
+    /// Calls in progress whose inputs are in the allocation, which is not counted while there are
+    /// any.
     calls: SmallVec<[u32; 2]>,
 }
 
-/// The allocations that a call has brought.
+/// The allocations that contain the inputs of a call.
 pub(super) type Inputs = SmallVec<[usize; 4]>;
 
 impl Handles {
@@ -45,7 +47,7 @@ impl Handles {
         Handles { table, held: InstanceRetained::new(plugin, limits), allocations: HashMap::default() }
     }
 
-    /// What this instance holds.
+    /// Returns the account of the memory that this instance holds.
     pub fn held(&self) -> &Arc<InstanceRetained> {
         &self.held
     }
@@ -55,7 +57,7 @@ impl Handles {
         &mut self.table
     }
 
-    /// What stands behind a handle of anything but a tensor.
+    /// Returns the value behind a handle of anything but a tensor.
     pub fn other<T: Any>(&self, handle: &Resource<T>) -> TableResult<&T> {
         self.table.get(handle)
     }
@@ -64,7 +66,8 @@ impl Handles {
         self.table.iter_mut().count()
     }
 
-    /// A handle of a tensor that the guest has made or got. The inner error is for the guest: it would hold too much.
+    /// Adds a handle of a tensor that the guest has made or received. The inner error is for the
+    /// guest: the instance would hold too much.
     pub fn push(&mut self, tensor: Tensor) -> wasmtime::Result<Result<Resource<Tensor>>> {
         let allocation = tensor.allocation();
         let bytes = match self.allocations.contains_key(&allocation.address) {
@@ -78,7 +81,7 @@ impl Handles {
         Ok(Ok(self.table.push(tensor)?))
     }
 
-    /// Handles of all of them, or of none.
+    /// Adds handles of all tensors, or of none.
     pub fn push_all(&mut self, tensors: Vec<Tensor>) -> wasmtime::Result<Result<Vec<Resource<Tensor>>>> {
         let mut handles = Vec::with_capacity(tensors.len());
         for tensor in tensors {
@@ -95,7 +98,8 @@ impl Handles {
         Ok(Ok(handles))
     }
 
-    /// A handle of an input of `call`, whose allocation is noted in `inputs` for [`Handles::end`].
+    /// Adds a handle of an input of `call`, and records its allocation in `inputs` for
+    /// [`Handles::end`].
     pub fn push_input(
         &mut self,
         tensor: Tensor,
@@ -131,7 +135,7 @@ impl Handles {
         self.table.get(handle)
     }
 
-    /// The tensor, without its handle.
+    /// Removes a handle and returns its tensor.
     pub fn take(&mut self, handle: Resource<Tensor>) -> TableResult<Tensor> {
         let tensor = self.table.delete(handle)?;
         self.forget(&tensor);
@@ -155,7 +159,7 @@ impl Handles {
         self.held.release(bytes);
     }
 
-    /// The call has ended: what is left of its inputs is the guest's from now on.
+    /// Ends a call: from now on, the inputs that the guest has kept count as the guest's.
     pub fn end(&mut self, call: u32, inputs: &Inputs) {
         let mut kept = Inputs::new();
         for address in inputs {
@@ -173,7 +177,8 @@ impl Handles {
         self.held.settle();
     }
 
-    /// Copies what came with a request or is a small part of its allocation, so that no body is kept for it.
+    /// Copies kept tensors that came with a request or are a small part of their allocation, so
+    /// that they do not keep a request's body alive.
     fn detach(&mut self, kept: &Inputs) {
         let tensors = self.table.iter_mut().filter_map(|entry| entry.downcast_mut::<Tensor>());
         let mut detached: Vec<(Tensor, Tensor)> = Vec::new();
@@ -195,7 +200,7 @@ fn name_bytes(tensor: &Tensor) -> usize {
     if bytes > NAME_BYTES_FREE { bytes } else { 0 }
 }
 
-/// Addresses of allocations differ enough as they are, but for their lowest bits.
+/// Addresses of allocations differ enough as they are, except in their lowest bits.
 #[derive(Default)]
 struct AddressHasher(u64);
 
@@ -224,7 +229,7 @@ mod tests {
 
     const MB: usize = 1 << 20;
 
-    /// An instance that may hold 4 MiB, of a plugin whose instances may hold 6.
+    /// A plugin with a limit of 4 MiB for one instance, and of 6 MiB for all its instances.
     struct Plugin {
         limits: PluginLimits,
         held: Arc<PluginRetained>,
@@ -300,7 +305,7 @@ mod tests {
         let mut inputs = Inputs::new();
         let input = handles.push_input(made(MB), 1, &mut inputs).unwrap();
         handles.take(input).unwrap();
-        // At the same address, maybe, and not an input.
+        // It may have the same address, but it is not an input.
         let own = handles.push(made(MB)).unwrap().unwrap();
         handles.end(1, &inputs);
         assert_eq!(handles.held().bytes(), MB);

@@ -1,8 +1,8 @@
-//! Errors that the host gave to a guest, known again when the guest returns one of them.
+//! Errors that host calls returned to a guest, recognised when the guest returns one of them.
 //!
-//! An error of the contract has a kind, a message and a field, and nothing that says who chose the kind.
-//! A guest that passes on what a host call gave it has chosen nothing: what the host said about the
-//! guest's call is not what the caller is to hear about the request.
+//! An error of the contract has a kind, a message and a field; nothing in it says who chose the
+//! kind. A guest that passes on the error of a host call has not chosen it: what the host says
+//! about the guest's call must not reach the client as a statement about the request.
 
 use super::bindings::types;
 use crate::error::{Error, FaultOwner};
@@ -15,7 +15,7 @@ const ERRORS_MAX: usize = 64;
 pub(super) struct HostErrors(VecDeque<Error>);
 
 impl HostErrors {
-    /// What the guest gets of an error.
+    /// Remembers an error, and returns what the guest sees of it.
     pub fn record(&mut self, error: Error) -> types::Error {
         let lowered = lower(&error);
         if self.0.len() == ERRORS_MAX {
@@ -25,8 +25,8 @@ impl HostErrors {
         lowered
     }
 
-    /// The error that a guest returns, if it is one of these: of the same kind and about the same field,
-    /// with the host's words, to which the guest may have added its own.
+    /// Finds the host's error that a guest returns: it has the same kind and the same field, and
+    /// its message is part of the guest's, which may add text of its own.
     fn find(&self, returned: &types::Error) -> Option<&Error> {
         self.0.iter().rev().find(|error| {
             types::ErrorKind::from(error.kind()) == returned.kind
@@ -35,13 +35,13 @@ impl HostErrors {
         })
     }
 
-    /// The error that a guest of `plugin` returns, if it was given to it.
+    /// Returns the error of a guest of `plugin` if the host returned it to the guest before.
     pub fn find_returned(&self, returned: &types::Error, plugin: &str) -> Option<Error> {
         let error = self.find(returned)?.clone().with_message(&returned.message);
         Some(error.returned_by(plugin))
     }
 
-    /// The error that a guest of `plugin` returns.
+    /// Converts the error that a guest of `plugin` returns.
     pub fn returned(&self, returned: types::Error, plugin: &str) -> Error {
         self.find_returned(&returned, plugin).unwrap_or_else(|| guest_error(returned).plugin(plugin))
     }
@@ -51,7 +51,7 @@ impl HostErrors {
     }
 }
 
-/// An error that a guest has made itself.
+/// Converts an error that a guest has made itself.
 pub(super) fn guest_error(error: types::Error) -> Error {
     let mapped = Error::new(error.kind.into(), error.message).owned_by(FaultOwner::Plugin);
     match error.field {
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(passed.kind(), Kind::Failed);
         assert!(passed.message().ends_with("not_found: while asking: no model \"nope\""), "{passed}");
 
-        // Another kind, other words, a field: the guest has chosen.
+        // Another kind, another message, a field: the guest has chosen.
         let own = types::Error { kind: types::ErrorKind::InvalidInput, ..given.clone() };
         assert_eq!(host_errors.returned(own, "p").kind(), Kind::InvalidInput);
         let own = types::Error { message: "no such user".into(), ..given.clone() };

@@ -1,8 +1,9 @@
-//! Instances of a plugin in one role: made fresh for a call or taken from a pool, called under a deadline,
-//! discarded after anything but a clean return.
+//! Instances of a plugin in one role: made fresh for a call or taken from a pool, called under a
+//! deadline, and discarded unless the guest returns cleanly.
 
 use super::engine::{Engine, Reclaim};
-use super::store_data::{OverBudget, PluginSpec, StoreData};
+use super::spec::PluginSpec;
+use super::store_data::{OverBudget, StoreData};
 use crate::error::{Error, Kind, Result};
 use crate::predict::CallContext;
 use std::cell::Cell;
@@ -11,7 +12,8 @@ use std::time::Instant;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 
-/// A role linked and ready to be instantiated: what `bindgen!` generates for a world, behind one name.
+/// A role that is linked and ready to be instantiated: what `bindgen!` generates for each world, as
+/// one trait.
 pub(super) trait RolePre: Send + Sync + 'static {
     type Exports: Send + 'static;
 
@@ -46,7 +48,7 @@ impl<E: Send> Reclaim for IdleInstances<E> {
     }
 }
 
-/// Prepared counters: no look-up by label on the way of a request.
+/// Prepared counters, so that no request looks them up by label.
 pub(super) struct InstanceMetrics {
     pub calls: prometheus::IntCounter,
     pub traps: prometheus::IntCounter,
@@ -82,7 +84,7 @@ impl Drop for InstanceGuard {
     }
 }
 
-/// What a guest call gives: its result, or why it could not return.
+/// The result of a guest call, or the reason why the guest could not return.
 type CallOutcome<R> = wasmtime::Result<R>;
 
 impl<P: RolePre> Pool<P> {
@@ -95,11 +97,12 @@ impl<P: RolePre> Pool<P> {
         Pool { engine, spec, pre, idle, metrics }
     }
 
-    /// Calls into an instance: the one in `held`, or another, which is in `held` afterwards. After anything
-    /// but a clean return `held` is empty. `call` gets the store with the call's context set.
+    /// Calls into the instance in `kept`, or into another one, which is in `kept` afterwards.
+    /// Unless the guest returns cleanly, `kept` is empty afterwards. `call` gets the instance with
+    /// the call's context set.
     pub async fn call<R>(
         &self,
-        held: &mut Option<RunningInstance<P::Exports>>,
+        kept: &mut Option<RunningInstance<P::Exports>>,
         context: &Arc<CallContext>,
         call: impl AsyncFnOnce(&mut RunningInstance<P::Exports>) -> CallOutcome<R>,
     ) -> Result<R> {
@@ -111,9 +114,9 @@ impl<P: RolePre> Pool<P> {
         let _entered = context.enter(Arc::clone(&self.spec.name));
         self.metrics.calls.inc();
         let work = async {
-            let instance = match held {
+            let instance = match kept {
                 Some(instance) => instance,
-                None => held.insert(self.obtain(context, deadline).await?),
+                None => kept.insert(self.obtain(context, deadline).await?),
             };
             instance.begin(context, deadline);
             call(instance).await
@@ -122,18 +125,18 @@ impl<P: RolePre> Pool<P> {
             biased;
             outcome = work => outcome,
             () = context.cancellation.cancelled() => Err(Trap::Interrupt.into()),
-            // A timer is made only for a call that waits.
+            // A timer is created only for a call that waits.
             () = async { tokio::time::sleep_until(deadline.into()).await } => Err(Trap::Interrupt.into()),
         };
         match outcome {
             Ok(result) => {
-                if let Some(instance) = held {
+                if let Some(instance) = kept {
                     instance.end();
                 }
                 Ok(result)
             }
             Err(error) => {
-                let broken = held.take();
+                let broken = kept.take();
                 if !error.is::<wasmtime::PoolConcurrencyLimitError>() {
                     self.metrics.traps.inc();
                 }
@@ -143,15 +146,15 @@ impl<P: RolePre> Pool<P> {
         }
     }
 
-    /// One call; its instance goes back at once.
+    /// Makes one call. Its instance returns to the pool immediately afterwards.
     pub async fn call_once<R>(
         &self,
         context: &Arc<CallContext>,
         call: impl AsyncFnOnce(&mut RunningInstance<P::Exports>) -> CallOutcome<R>,
     ) -> Result<R> {
-        let mut held = None;
-        let result = self.call(&mut held, context, call).await;
-        if let Some(instance) = held {
+        let mut kept = None;
+        let result = self.call(&mut kept, context, call).await;
+        if let Some(instance) = kept {
             self.give_back(instance);
         }
         result
@@ -179,7 +182,7 @@ impl<P: RolePre> Pool<P> {
             let mut store = new_store(&self.engine, &self.spec, context, deadline);
             match self.pre.instantiate(&mut store).await {
                 Ok(exports) => break (store, exports),
-                // An instance that only waits for its next call makes room for one that has work.
+                // An idle instance gives up its slot to one that has work.
                 Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
                     drop(store);
                     if !self.engine.reclaim_idle() {
@@ -199,12 +202,12 @@ impl<P: RolePre> Pool<P> {
         })
     }
 
-    /// Back to the pool, if it is worth keeping.
+    /// Returns an instance to the pool if it is worth keeping.
     pub fn give_back(&self, mut instance: RunningInstance<P::Exports>) {
         let limits = &self.spec.limits;
         let kept = limits.reuses()
             && instance.calls < limits.calls_max
-            // A guest that leaks handles is replaced before it runs into its limit.
+            // A guest that leaks handles is replaced before it reaches its limit.
             && instance.store.data_mut().handles.count() < limits.handles / 2
             && !self.holds_too_much(&instance);
         if kept {
@@ -212,7 +215,7 @@ impl<P: RolePre> Pool<P> {
         }
     }
 
-    /// Whether an instance shall not wait for its next call with what it holds.
+    /// Whether an instance holds too much to wait for its next call.
     fn holds_too_much(&self, instance: &RunningInstance<P::Exports>) -> bool {
         let held = instance.store.data().handles.held();
         if !held.is_over() {
@@ -223,7 +226,8 @@ impl<P: RolePre> Pool<P> {
         true
     }
 
-    /// Why a call did not return, for the caller; with backtrace and last words, for the log.
+    /// Explains why a call did not return: the message is for the client, the backtrace and the
+    /// guest's last output are for the log.
     fn explain(
         &self,
         error: wasmtime::Error,
@@ -271,7 +275,7 @@ impl<P: RolePre> Pool<P> {
         };
         let explained = explained.plugin(&**name).with_detail(format!("{last_words}{error:?}"));
         if answered && explained.kind() == Kind::Deadline {
-            // The caller was answered at the deadline; nobody else will say where the guest was.
+            // The client was answered at the deadline; only this line says where the guest was.
             let (request, detail) = (&*context.id, explained.detail());
             tracing::info!(request, plugin = &**name, detail, "{explained}");
         }
@@ -279,7 +283,7 @@ impl<P: RolePre> Pool<P> {
     }
 }
 
-/// What a guest did that it could not return.
+/// Describes why the guest could not return.
 pub(super) fn describe_trap(error: &wasmtime::Error) -> String {
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => "panicked or aborted".to_owned(),
@@ -289,7 +293,7 @@ pub(super) fn describe_trap(error: &wasmtime::Error) -> String {
     }
 }
 
-/// A store with all limits set, ready for one call.
+/// Creates a store with all limits set, ready for one call.
 pub(super) fn new_store(
     engine: &Engine,
     spec: &Arc<PluginSpec>,
@@ -306,7 +310,7 @@ pub(super) fn new_store(
     store
 }
 
-/// Asked at each tick of the epoch while a guest runs.
+/// Called at each tick of the epoch while a guest runs.
 fn on_epoch_tick(store: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
     let instance = store
         .data()
@@ -324,17 +328,18 @@ fn on_epoch_tick(store: StoreContextMut<'_, StoreData>) -> wasmtime::Result<Upda
 }
 
 thread_local! {
-    /// Ticks until a guest on this thread yields. None: it has its worker to itself.
+    /// Ticks until a guest on this thread yields; `None` if a guest has its worker to itself.
     static TICKS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Says that guests on the calling thread take turns: one that computes yields to the others at each tick.
-/// Elsewhere a guest has its worker for itself.
+/// Makes guests on the calling thread take turns: a guest that computes yields to the others at
+/// each tick. On other threads, a guest has its worker to itself.
 pub fn share_this_thread() {
     TICKS_LEFT.set(Some(0));
 }
 
-/// Lets guests on the calling thread compute for so many ticks in all while `work` goes on; then they yield.
+/// Runs `work`, during which guests on the calling thread may compute for `ticks` ticks in total;
+/// after that, they yield.
 pub fn with_ticks<R>(ticks: u32, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<u32>);
     impl Drop for Restore {

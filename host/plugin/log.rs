@@ -1,7 +1,7 @@
-//! What a guest prints, line by line into the host's log, with the request that it belongs to.
+//! Writes a guest's output to the host's log, line by line, with the request that it belongs to.
 //!
-//! Each call has a budget of bytes; what is over it is dropped and said once. Lines are split at
-//! `LINE_BYTES_MAX`, so a guest that never ends a line costs no memory.
+//! Each call has a budget of bytes. Output beyond it is dropped, and the log says so once. Lines
+//! are split at `LINE_BYTES_MAX`, so a guest that never ends a line does not use up memory.
 
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,8 @@ struct LogState {
     cut: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    /// The last lines of stderr: the message of a panic, for the log line of the failed request.
+    /// The last lines of stderr, such as the message of a panic, for the log line of the failed
+    /// request.
     tail: String,
 }
 
@@ -45,7 +46,7 @@ impl LogBudget {
         state.tail.clear();
     }
 
-    /// Writes out unfinished lines; returns what the guest last wrote to stderr.
+    /// Logs unfinished lines. Returns what the guest last wrote to stderr.
     pub fn end(&self) -> String {
         let mut state = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -57,7 +58,8 @@ impl LogBudget {
         std::mem::take(&mut state.tail)
     }
 
-    /// Takes `bytes` from the budget; false, and a line that says so, when it is used up.
+    /// Takes `bytes` from the budget. Returns `false`, and logs that once per call, when the budget
+    /// is used up.
     pub fn spend(&self, bytes: usize) -> bool {
         let mut state = self.lock();
         self.take(&mut state, bytes)
@@ -132,7 +134,7 @@ impl LogState {
     }
 }
 
-/// stdout or stderr of a guest.
+/// The stdout or stderr of a guest.
 #[derive(Clone)]
 pub(super) struct GuestOutput {
     stream: Stream,
@@ -157,7 +159,7 @@ impl StdoutStream for GuestOutput {
     }
 
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // Only WASI 0.3 guests ask for this, and they run on another engine.
+        // Only WASI 0.3 guests ask for this, and the linkers provide WASI 0.2 only.
         Box::new(tokio::io::sink())
     }
 }

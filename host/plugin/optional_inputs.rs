@@ -1,15 +1,15 @@
-//! The interface `optional-inputs`: a model says which of its inputs a request may leave out.
+//! The interface `optional-inputs`, by which a model declares the inputs that a request may leave
+//! out.
 
 use super::bindings::optional_inputs::{OptionalInputsPlugin, OptionalInputsPluginPre};
-use super::instance_pool::RolePre;
+use super::instance_pool::{Pool, RolePre};
 use super::store_data::StoreData;
-use super::{Plugin, Role};
 use crate::error::{Error, Result, did_you_mean};
-use crate::metrics::Metrics;
-use crate::predict::Metadata;
+use crate::predict::{CallContext, Metadata};
+use std::sync::Arc;
 use wasmtime::Store;
 
-/// More names than a model has inputs that anybody counts.
+/// More names than any real model has inputs.
 const NAMES_MAX: usize = 1000;
 
 impl RolePre for OptionalInputsPluginPre<StoreData> {
@@ -20,19 +20,19 @@ impl RolePre for OptionalInputsPluginPre<StoreData> {
     }
 }
 
-impl Plugin {
-    /// Asks a model that exports the interface. Needs a tokio runtime around it.
-    pub(super) async fn optional_inputs(&self, metrics: &Metrics) -> Result<Vec<String>> {
-        let pool = self.pool(Role::Model, metrics, OptionalInputsPluginPre::new)?;
-        pool.call_once(&self.load_context(), async |instance| {
-            instance.exports.hostler_plugin_optional_inputs().call_names(&mut instance.store).await
-        })
-        .await
-        .map_err(|error| error.context(format!("plugin \"{}\": optional-inputs", self.spec.name)))
-    }
+/// Returns the names that the model exports. Must run within a tokio runtime.
+pub(super) async fn read(
+    pool: &Pool<OptionalInputsPluginPre<StoreData>>,
+    context: &Arc<CallContext>,
+) -> Result<Vec<String>> {
+    pool.call_once(context, async |instance| {
+        instance.exports.hostler_plugin_optional_inputs().call_names(&mut instance.store).await
+    })
+    .await
+    .map_err(|error| error.context(format!("plugin \"{}\": optional-inputs", pool.spec.name)))
 }
 
-/// Notes in the metadata what may be left out.
+/// Marks the named inputs as optional in the metadata.
 pub(super) fn mark(plugin: &str, metadata: &mut Metadata, names: Vec<String>) -> Result<()> {
     if names.len() > NAMES_MAX {
         let message = format!("plugin \"{plugin}\": optional-inputs gives more than {NAMES_MAX} names");

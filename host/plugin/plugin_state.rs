@@ -1,27 +1,26 @@
-//! What a plugin remembers across requests, instances, traps and swaps: the interface `state`.
+//! The state that a plugin keeps across requests, instances, traps and reloads, through the
+//! interface `state`.
 //!
-//! One memory for each plugin of the manifest, shared by all its instances and generations. Values are
-//! bounded in bytes and forgotten in the order of their last use; counters are few and stay.
+//! Each plugin of the manifest has one state, shared by all its instances and generations. Values
+//! are bounded in bytes, and the least recently used are evicted first. Counters are few and are
+//! never evicted.
 
-use super::bindings::{state, types};
-use super::store_data::StoreData;
 use crate::error::{Error, Kind};
 use crate::predict::Tensor;
 use bytes::Bytes;
 use lru::LruCache;
 use prometheus::IntGauge;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use wasmtime::component::Resource;
 
-const COUNTERS_MAX: usize = 1000;
+pub(super) const COUNTERS_MAX: usize = 1000;
 
 /// What an entry costs besides its key and value.
 const ENTRY_BYTES: usize = 128;
 
-const KEY_BYTES_MAX: usize = 1024;
+pub(super) const KEY_BYTES_MAX: usize = 1024;
 
 pub struct PluginState {
     values: Mutex<Values>,
@@ -42,19 +41,19 @@ struct StateEntry {
 }
 
 #[derive(Clone)]
-enum StateValue {
+pub(super) enum StateValue {
     Bytes(Bytes),
     Tensors(Vec<Tensor>),
 }
 
 impl PluginState {
-    /// An empty one with room for nothing; `gauge` shows how many bytes its values have.
+    /// Creates an empty state with a limit of 0 bytes. `gauge` shows the bytes of its values.
     pub fn new(gauge: IntGauge) -> Self {
         let values = Values { entries: LruCache::unbounded(), bytes: 0, bytes_max: 0, gauge };
         PluginState { values: Mutex::new(values), counters: RwLock::default() }
     }
 
-    /// Values over a smaller bound are forgotten at once.
+    /// Sets the limit. Values that exceed it are evicted immediately.
     pub fn set_bound(&self, bytes_max: usize) {
         let mut values = self.values();
         values.bytes_max = bytes_max;
@@ -65,7 +64,7 @@ impl PluginState {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, key: &str) -> Option<StateValue> {
+    pub(super) fn get(&self, key: &str) -> Option<StateValue> {
         let mut values = self.values();
         let entry = values.entries.get(key)?;
         if entry.expires.is_some_and(|expires| Instant::now() >= expires) {
@@ -75,7 +74,7 @@ impl PluginState {
         Some(entry.value.clone())
     }
 
-    fn set(&self, key: String, value: StateValue, ttl: Option<Duration>) -> Result<(), Error> {
+    pub(super) fn set(&self, key: String, value: StateValue, ttl: Option<Duration>) -> Result<(), Error> {
         if key.len() > KEY_BYTES_MAX {
             let length = key.len();
             let message = format!("the key has {length} bytes; at most {KEY_BYTES_MAX} are allowed");
@@ -103,12 +102,12 @@ impl PluginState {
         Ok(())
     }
 
-    fn delete(&self, key: &str) -> bool {
+    pub(super) fn delete(&self, key: &str) -> bool {
         self.values().delete(key)
     }
 
-    /// None if there are too many already.
-    fn counter(&self, name: &str) -> Option<Arc<AtomicI64>> {
+    /// Returns a counter, and creates it if needed. `None` if there are too many already.
+    pub(super) fn counter(&self, name: &str) -> Option<Arc<AtomicI64>> {
         let known = |counters: &HashMap<Box<str>, Arc<AtomicI64>>| counters.get(name).map(Arc::clone);
         if let Some(counter) = known(&self.counters.read().unwrap_or_else(PoisonError::into_inner)) {
             return Some(counter);
@@ -133,7 +132,7 @@ impl Values {
         self.gauge.set(self.bytes as i64);
     }
 
-    /// Forgets what was used longest ago until `bytes` more fit.
+    /// Evicts the least recently used values until `bytes` more fit.
     fn make_room(&mut self, bytes: usize) {
         while self.bytes + bytes > self.bytes_max
             && let Some((_, entry)) = self.entries.pop_lru()
@@ -143,89 +142,10 @@ impl Values {
     }
 }
 
-type Trappable<T> = wasmtime::Result<T>;
-
-/// A year is for ever here.
-fn ttl(ms: Option<u64>) -> Option<Duration> {
-    ms.map(|ms| Duration::from_millis(ms.min(365 * 24 * 3600 * 1000)))
-}
-
-impl StoreData {
-    fn state_counter(&self, name: &str) -> Trappable<Arc<AtomicI64>> {
-        if name.len() > KEY_BYTES_MAX {
-            wasmtime::bail!("named a counter with {} bytes; at most {KEY_BYTES_MAX} are allowed", name.len());
-        }
-        let state = &self.spec.state;
-        state
-            .counter(name)
-            .ok_or_else(|| wasmtime::format_err!("wanted more than {COUNTERS_MAX} counters in its state"))
-    }
-}
-
-impl state::Host for StoreData {
-    fn get(&mut self, key: String) -> Trappable<Option<Vec<u8>>> {
-        Ok(match self.spec.state.get(&key) {
-            Some(StateValue::Bytes(data)) => Some(data.to_vec()),
-            _ => None,
-        })
-    }
-
-    fn set(
-        &mut self,
-        key: String,
-        value: Vec<u8>,
-        ttl_ms: Option<u64>,
-    ) -> Trappable<Result<(), types::Error>> {
-        self.spend(key.len() + value.len())?;
-        let set = self.spec.state.set(key, StateValue::Bytes(value.into()), ttl(ttl_ms));
-        Ok(set.map_err(|error| self.hand(error)))
-    }
-
-    fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
-        let Some(StateValue::Tensors(tensors)) = self.spec.state.get(&key) else { return Ok(None) };
-        // They are of another request: not what this caller has sent.
-        let origin = self.origin();
-        let tensors = tensors.into_iter().map(|tensor| tensor.made_by(origin.clone())).collect();
-        // There is no word for an error here: a guest that would hold too much is stopped.
-        Ok(Some(self.handles.push_all(tensors)??))
-    }
-
-    fn set_tensors(
-        &mut self,
-        key: String,
-        tensors: Vec<Resource<Tensor>>,
-        ttl_ms: Option<u64>,
-    ) -> Trappable<Result<(), types::Error>> {
-        self.spend(key.len())?;
-        let tensors = self.borrowed(&tensors)?;
-        // What is kept must not keep the body of a request that it is a part of.
-        let tensors = tensors.into_iter().map(|tensor| tensor.detached().unwrap_or(tensor)).collect();
-        let set = self.spec.state.set(key, StateValue::Tensors(tensors), ttl(ttl_ms));
-        Ok(set.map_err(|error| self.hand(error)))
-    }
-
-    fn delete(&mut self, key: String) -> Trappable<bool> {
-        Ok(self.spec.state.delete(&key))
-    }
-
-    fn add(&mut self, counter: String, delta: i64) -> Trappable<i64> {
-        let counter = self.state_counter(&counter)?;
-        let add = |value: i64| Some(value.saturating_add(delta));
-        let before = counter
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add)
-            .expect("invariant: the update always gives a value");
-        Ok(before.saturating_add(delta))
-    }
-
-    fn compare_exchange(&mut self, counter: String, expected: i64, new: i64) -> Trappable<Result<(), i64>> {
-        let counter = self.state_counter(&counter)?;
-        Ok(counter.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire).map(drop))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
     use crate::predict::{Allocation, Datatype};
     use smallvec::smallvec;
 

@@ -1,7 +1,9 @@
-//! Bytes that guests hold in the host: tensors behind their handles, and results of calls that wait to be read. Counted
-//! for each instance against `held_mb`, and for all instances of a plugin together against `held_total_mb`.
+//! Host memory that guests keep alive: tensors behind their handles, and results of calls that wait
+//! to be read. It is counted per instance against `held_mb`, and for all instances of a plugin
+//! together against `held_total_mb`.
 //!
-//! Linear memory (`memory_mb`) and values in `state` (`state_kb`) have limits of their own and are not counted here.
+//! Linear memory (`memory_mb`) and values in `state` (`state_kb`) have limits of their own and are
+//! not counted here.
 
 use crate::config::PluginLimits;
 use crate::error::{Error, Kind, Result};
@@ -10,16 +12,16 @@ use prometheus::IntGauge;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// An instance tells the plugin's sum at once of what is this large, and of the rest when its call ends: the sum is
-/// shared by all workers, and most tensors are small.
+/// An instance adds charges of at least this size to the plugin's sum immediately, and the rest
+/// when its call ends: all workers share the sum, and most tensors are small.
 const CHARGE_STEP_BYTES: usize = 64 << 10;
 
-/// What all instances of a plugin hold.
+/// The memory that all instances of a plugin hold.
 pub(super) struct PluginRetained {
     name: Arc<str>,
     bytes: AtomicUsize,
     bytes_max: usize,
-    /// Of all generations of the plugin.
+    /// Shared by all generations of the plugin.
     gauge: IntGauge,
 }
 
@@ -33,20 +35,21 @@ impl PluginRetained {
         })
     }
 
-    /// Whether so much is held that instances should not keep anything beyond their calls.
+    /// Whether the plugin holds so much that instances should not keep anything beyond their calls.
     pub fn is_short(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.bytes_max / 2
     }
 }
 
-/// What one instance holds. Shared with the responses to its calls, which arrive on other threads.
+/// The memory that one instance holds. Shared with the responses to its calls, which arrive on
+/// other threads.
 pub(super) struct InstanceRetained {
     plugin: Arc<PluginRetained>,
     bytes: AtomicUsize,
     bytes_max: usize,
-    /// How much of it the plugin's sum has been told.
+    /// How much of it is already in the plugin's sum.
     charged: AtomicUsize,
-    /// A call of the guest was refused for it.
+    /// Whether a host call was refused because of it.
     refused: AtomicBool,
 }
 
@@ -61,12 +64,12 @@ impl InstanceRetained {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether a call of the guest was refused because of what the instance holds.
+    /// Whether a host call was refused because of what the instance holds.
     pub fn was_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Counts bytes that are held already, whatever the limits are.
+    /// Counts bytes that are held already, regardless of the limits.
     pub fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -78,13 +81,14 @@ impl InstanceRetained {
             return;
         }
         let before = self.charged.swap(now, Ordering::Relaxed);
-        // Wrapping: the difference may be negative, the sum is not.
+        // Wrapping, because the difference may be negative; the sum is not.
         self.plugin.bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         self.plugin.gauge.add(now as i64 - before as i64);
     }
 
-    /// Whether the instance should end with its call, so that what it holds is freed. At half of its limit: a guest that
-    /// leaks is replaced before a call of it is refused.
+    /// Whether the instance should end with its call, so that what it holds is freed. This is the
+    /// case from half of its limit: a guest that leaks is replaced before one of its host calls is
+    /// refused.
     pub fn is_over(&self) -> bool {
         let bytes = self.bytes();
         bytes > self.bytes_max / 2 || (bytes > 0 && self.plugin.is_short())

@@ -1,86 +1,34 @@
-//! What a store holds for its guest: handles, limits, the call in progress, and WASI without authority.
+//! The host's data in one wasmtime store: handles, limits, the call in progress, and WASI without
+//! authority.
 
-use super::engine::Engine;
 use super::handles::{Handles, Inputs};
 use super::host_errors::HostErrors;
 use super::invocations::InvocationTable;
 use super::log::{GuestOutput, LogBudget, Stream};
-use super::plugin_metrics::PluginMetrics;
-use super::plugin_state::PluginState;
-use super::retained::PluginRetained;
 use super::streaming::CallRegistry;
-use crate::config::PluginLimits;
-use crate::metrics::Metrics;
+use super::spec::PluginSpec;
 use crate::predict::{CallContext, Tensor};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::Resource;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-/// What a plugin has: its name, limits, strings and files from the manifest, its memory and its metrics.
-/// Shared by all its instances.
-pub struct PluginSpec {
-    pub name: Arc<str>,
-    pub limits: PluginLimits,
-    pub config: BTreeMap<String, String>,
-    pub assets: BTreeMap<String, bytes::Bytes>,
-    pub(super) state: Arc<PluginState>,
-    pub(super) metrics: Arc<PluginMetrics>,
-    pub(super) held: Arc<PluginRetained>,
-    /// The servers that it may ask; none: nobody.
-    pub(super) outbound: Option<super::outbound::Outbound>,
-}
-
-impl PluginSpec {
-    /// A plugin of this name in this engine; it remembers what an earlier one of the same name has kept.
-    pub fn new(name: Arc<str>, limits: PluginLimits, engine: &Engine, metrics: &Metrics) -> Self {
-        let label = [&*name];
-        let state =
-            engine.memory(&name, limits.state_bytes, metrics.plugin_state_bytes.with_label_values(&label));
-        let held = metrics.plugin_held_bytes.with_label_values(&label);
-        let held = PluginRetained::new(Arc::clone(&name), &limits, held);
-        let metrics = Arc::new(PluginMetrics::new(Arc::clone(&name), metrics));
-        let (config, assets) = Default::default();
-        PluginSpec { name, limits, config, assets, state, metrics, held, outbound: None }
-    }
-
-    /// Lets the plugin ask servers; its connections live on `runtime`. `ca` has certificates in PEM, trusted beside
-    /// those that this machine trusts.
-    pub fn allow_http(
-        &mut self,
-        limits: crate::config::outbound::OutboundLimits,
-        ca: Option<&[u8]>,
-        runtime: tokio::runtime::Handle,
-        metrics: &Metrics,
-    ) -> crate::error::Result<()> {
-        let plugin = Arc::clone(&self.name);
-        self.outbound = Some(super::outbound::Outbound::new(plugin, limits, ca, runtime, metrics)?);
-        Ok(())
-    }
-
-    /// What the plugin counts.
-    pub fn metrics(&self) -> Arc<PluginMetrics> {
-        Arc::clone(&self.metrics)
-    }
-}
-
-/// Handles that each of the calls that wait side by side may have, all in all.
+/// Handles for each concurrent call. The limit applies to their sum, not to each call.
 const HANDLES_PER_CALL: usize = 16;
 
-/// The call that an instance works on.
+/// The call in progress in an instance.
 pub(super) struct CallState {
     pub context: Arc<CallContext>,
     /// The earlier of the request's deadline and the plugin's own timeout.
     pub deadline: Instant,
-    /// Bytes that this call may still hand to the host.
+    /// Bytes that this call may still pass to the host.
     pub result_bytes_left: usize,
-    /// What it may call, and what it has called.
+    /// The models that it may call, and the calls that it has made.
     pub calls: InvocationTable,
-    /// Its number in this instance, and where its inputs lie.
+    /// The number of the call in this instance, and the allocations of its inputs.
     pub number: u32,
     pub inputs: Inputs,
-    /// How often it has asked a server.
+    /// How many calls to servers it has made.
     pub fetches: std::sync::atomic::AtomicU32,
 }
 
@@ -89,19 +37,20 @@ pub(super) struct StoreData {
     pub handles: Handles,
     pub call: Option<CallState>,
     pub log: Arc<LogBudget>,
-    /// Linear memory now, over all memories of the instance.
+    /// Current linear memory, over all memories of the instance.
     pub memory_bytes: usize,
-    /// Keys of callables and invocations so far.
+    /// Keys of callables and invocations assigned so far.
     pub keys_given: u32,
-    /// Calls that the instance has begun.
+    /// Calls that the instance has started.
     calls_begun: u32,
-    /// In this call the guest asked for more memory than it may have.
+    /// Whether the guest asked for more memory than allowed in this call.
     pub memory_refused: bool,
-    /// Errors that the guest was given in this call.
+    /// Errors that host calls returned to the guest in this call.
     pub host_errors: HostErrors,
-    /// The calls that wait side by side in this instance, where they do.
+    /// The concurrent calls of a streaming model; `None` for other roles.
     pub registry: Option<Arc<CallRegistry>>,
-    /// Made when the guest first needs it: most plugins never do, and building it costs microseconds.
+    /// Created when the guest first needs it: most plugins never do, and building it costs
+    /// microseconds.
     wasi: Option<Box<WasiCtx>>,
 }
 
@@ -127,7 +76,7 @@ impl StoreData {
         }
     }
 
-    /// For an instance whose calls wait side by side, as many as `in_flight`.
+    /// Creates the data of an instance that runs up to `in_flight` concurrent calls.
     pub fn shared(spec: Arc<PluginSpec>, registry: Arc<CallRegistry>, in_flight: usize) -> Self {
         let capacity = spec.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL));
         let mut state = StoreData::with_handles(spec, capacity);
@@ -136,7 +85,7 @@ impl StoreData {
         state
     }
 
-    /// Starts a call; what the last one left is forgotten.
+    /// Starts a call, and forgets what the last one left.
     pub fn begin(&mut self, context: Arc<CallContext>, deadline: Instant) {
         self.log.begin(Arc::clone(&context.id), self.spec.limits.log_bytes);
         self.memory_refused = false;
@@ -153,7 +102,8 @@ impl StoreData {
         });
     }
 
-    /// Ends the call in progress; what the guest has kept of its inputs is the guest's now.
+    /// Ends the call in progress. From now on, the inputs that the guest has kept count as the
+    /// guest's.
     pub fn end(&mut self) {
         self.log.end();
         if let Some(call) = self.call.take() {
@@ -161,7 +111,7 @@ impl StoreData {
         }
     }
 
-    /// Handles of the inputs of the call in progress.
+    /// Adds handles of the inputs of the call in progress.
     pub fn push_inputs(&mut self, tensors: Vec<Tensor>) -> wasmtime::Result<Vec<Resource<Tensor>>> {
         let StoreData { handles, call, .. } = self;
         let call = call.as_mut().ok_or_else(|| wasmtime::Error::msg("called outside of a request"))?;
@@ -173,11 +123,12 @@ impl StoreData {
         self.call.as_mut().ok_or_else(|| wasmtime::Error::msg("called outside of a request"))
     }
 
-    /// Counts bytes that the guest hands to the host against its budget.
+    /// Counts bytes that the guest passes to the host against its budget.
     pub fn spend(&mut self, bytes: usize) -> wasmtime::Result<()> {
         let limit = self.spec.limits.result_bytes;
         if self.registry.is_some() {
-            // Whose bytes these are is not known here; what many calls hold is bounded by their handles.
+            // It is not known here which call these bytes belong to; the limit on handles bounds
+            // what many calls hold.
             return if bytes > limit { Err(OverBudget { limit_bytes: limit }.into()) } else { Ok(()) };
         }
         let call = self.call()?;
@@ -187,7 +138,7 @@ impl StoreData {
     }
 }
 
-/// The guest handed over more bytes than it may.
+/// The guest passed more bytes to the host than allowed.
 #[derive(Debug)]
 pub(super) struct OverBudget {
     pub limit_bytes: usize,
@@ -205,13 +156,13 @@ impl WasiView for StoreData {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let log = &self.log;
         let wasi = self.wasi.get_or_insert_with(|| {
-            // Environment, arguments, files and standard input are empty and sockets denied by default;
-            // names are not to be looked up either.
+            // By default, environment, arguments, files and standard input are empty, and sockets
+            // are denied. Name lookups must be denied as well.
             let mut builder = WasiCtxBuilder::new();
             builder
                 .stdout(GuestOutput::new(Stream::Stdout, Arc::clone(log)))
                 .stderr(GuestOutput::new(Stream::Stderr, Arc::clone(log)))
-                // One call of the host cannot be interrupted, so it must be short.
+                // A host call cannot be interrupted, so it must be short.
                 .max_random_size(1 << 20)
                 .allow_tcp(false)
                 .allow_udp(false)
@@ -245,6 +196,6 @@ impl wasmtime::ResourceLimiter for StoreData {
         desired: usize,
         _max: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= super::engine::TABLE_ELEMENTS_MAX)
+        Ok(desired <= super::wasmtime_config::TABLE_ELEMENTS_MAX)
     }
 }

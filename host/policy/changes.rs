@@ -1,7 +1,8 @@
-//! Which files have changed, and whether they have been quiet for long enough to be read.
+//! Which files have changed, and whether they have been unchanged (quiet) for long enough to be
+//! read.
 //!
-//! Each file is quiet or not for itself. One that never is keeps the others waiting for a bounded time only;
-//! then it is read as it is, and again at growing intervals for as long as it goes on.
+//! Each file is quiet or not for itself. A file that keeps changing delays the others for a bounded
+//! time only. Then it is read as it is, and again at growing intervals while it keeps changing.
 
 use super::files::{Signature, Stat};
 use std::collections::{BTreeMap, HashMap};
@@ -12,17 +13,18 @@ use std::time::{Duration, Instant};
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Quiet {
+pub(super) struct QuietLimits {
     /// A file that has not changed for this long is quiet.
     pub quiet: Duration,
-    /// A file that keeps changing is waited for at most this long.
+    /// The longest wait for a file that keeps changing.
     pub longest: Duration,
 }
 
 #[derive(Default)]
 pub(super) struct Changes {
     changing: BTreeMap<PathBuf, Changing>,
-    /// Files that were read while they changed: until when their changes do not count, and the pause after.
+    /// Files that were read while they changed: until when their changes are ignored, and that
+    /// pause.
     unquiet: HashMap<PathBuf, (Instant, Duration)>,
 }
 
@@ -33,16 +35,16 @@ struct Changing {
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum ChangesVerdict {
     Unchanged,
-    /// Look again after this time. Files that have kept others waiting for longer than they should are named.
+    /// Check again after this time.
     Wait(Duration),
-    /// Read the files now; these ones are not quiet.
+    /// Read the files now. These are not quiet.
     Read(Vec<PathBuf>),
 }
 
 impl Changes {
-    /// Takes note of how the files are now, beside how they were when they were read.
+    /// Notes the state of the files now, compared with their state when they were read.
     pub fn observe(&mut self, seen: &Signature, now: &Signature, at: Instant) {
         self.changing.retain(|path, _| seen.get(path) != now.get(path) && seen.contains_key(path));
         for (path, stat) in now.iter().filter(|(path, stat)| seen.get(*path) != Some(*stat)) {
@@ -57,7 +59,7 @@ impl Changes {
         }
     }
 
-    pub fn verdict(&self, at: Instant, limits: Quiet) -> Verdict {
+    pub fn verdict(&self, at: Instant, limits: QuietLimits) -> ChangesVerdict {
         let (mut settled, mut unquiet, mut wait) = (false, Vec::new(), None::<Duration>);
         let mut look_again = |after: Duration| wait = Some(wait.map_or(after, |wait| wait.min(after)));
         let mut all_due = true;
@@ -73,19 +75,19 @@ impl Changes {
             let paused = self.unquiet.get(path).is_some_and(|(until, _)| at < *until);
             all_due &= since_first >= limits.longest && !paused;
         }
-        // What was read while it changed, and changes on, does not hold up what else has changed.
+        // A file that was read while it changed, and still changes, does not delay other changes.
         let known = |path: &PathBuf| self.unquiet.contains_key(path);
         let others_wait = settled && unquiet.iter().all(known);
         match wait {
-            None if settled => Verdict::Read(Vec::new()),
-            None => Verdict::Unchanged,
-            Some(_) if all_due || others_wait => Verdict::Read(unquiet),
-            Some(wait) => Verdict::Wait(wait),
+            None if settled => ChangesVerdict::Read(Vec::new()),
+            None => ChangesVerdict::Unchanged,
+            Some(_) if all_due || others_wait => ChangesVerdict::Read(unquiet),
+            Some(wait) => ChangesVerdict::Wait(wait),
         }
     }
 
-    /// The files are read now; these ones were not quiet.
-    pub fn read(&mut self, unquiet: &[PathBuf], at: Instant, limits: Quiet) {
+    /// Notes that the files are read now, and which of them were not quiet.
+    pub fn read(&mut self, unquiet: &[PathBuf], at: Instant, limits: QuietLimits) {
         self.changing.clear();
         let before = std::mem::take(&mut self.unquiet);
         for path in unquiet {
@@ -101,8 +103,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn limits() -> Quiet {
-        Quiet { quiet: 50 * MS, longest: 1000 * MS }
+    fn limits() -> QuietLimits {
+        QuietLimits { quiet: 50 * MS, longest: 1000 * MS }
     }
 
     fn signature(files: &[(&str, u64)]) -> Signature {
@@ -115,14 +117,14 @@ mod tests {
         let mut changes = Changes::default();
         let seen = signature(&[("a", 1), ("b", 1)]);
         changes.observe(&seen, &seen, start);
-        assert_eq!(changes.verdict(start, limits()), Verdict::Unchanged);
+        assert_eq!(changes.verdict(start, limits()), ChangesVerdict::Unchanged);
         changes.observe(&seen, &signature(&[("a", 2), ("b", 1)]), start);
-        assert_eq!(changes.verdict(start, limits()), Verdict::Wait(50 * MS));
+        assert_eq!(changes.verdict(start, limits()), ChangesVerdict::Wait(50 * MS));
         changes.observe(&seen, &signature(&[("a", 3), ("b", 1)]), start + 40 * MS);
-        assert_eq!(changes.verdict(start + 60 * MS, limits()), Verdict::Wait(30 * MS));
-        assert_eq!(changes.verdict(start + 90 * MS, limits()), Verdict::Read(Vec::new()));
+        assert_eq!(changes.verdict(start + 60 * MS, limits()), ChangesVerdict::Wait(30 * MS));
+        assert_eq!(changes.verdict(start + 90 * MS, limits()), ChangesVerdict::Read(Vec::new()));
         changes.observe(&seen, &seen, start + 95 * MS);
-        assert_eq!(changes.verdict(start + 95 * MS, limits()), Verdict::Unchanged, "it is as it was");
+        assert_eq!(changes.verdict(start + 95 * MS, limits()), ChangesVerdict::Unchanged, "it is as it was");
     }
 
     #[test]
@@ -134,11 +136,11 @@ mod tests {
         for step in 0..1000 {
             let at = start + step * 20 * MS;
             length += 1;
-            // `a` changes all the time; `b` changed once at first, and once more at 10 s.
+            // `a` changes all the time. `b` changes once at the start, and once more at 10 s.
             let b = if step < 500 { 2 } else { 3 };
             let now = signature(&[("a", length), ("b", b)]);
             changes.observe(&seen, &now, at);
-            if let Verdict::Read(unquiet) = changes.verdict(at, limits()) {
+            if let ChangesVerdict::Read(unquiet) = changes.verdict(at, limits()) {
                 assert_eq!(unquiet, [PathBuf::from("a")]);
                 changes.read(&unquiet, at, limits());
                 reads.push((step * 20, b != 2));

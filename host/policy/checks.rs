@@ -1,11 +1,12 @@
-//! Sample requests with expected answers: what a model must answer before it goes live.
+//! Checks: sample requests that a model must answer as expected before it goes live.
 //!
-//! A check file is a JSON array of `{"data": …, "parameters": …, "expect": …}` (or one such object). Numbers
-//! may differ by the check's tolerance; everything else is exact. An answer may have more keys than `expect`. A model
-//! with any number of responses is expected to answer with a list of them.
+//! A check file is a JSON array of `{"data": …, "parameters": …, "expect": …}`, or one such object.
+//! Numbers may differ by the check's tolerance; everything else is compared exactly. An answer may
+//! have more keys than `expect`. For a model with 0..n responses, the answer is a list of them.
 
+use super::content::PolicyContent;
 use super::plan::CheckPlan;
-use super::{PolicyContent, Route};
+use super::route::Route;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::executor::{Call, Priority};
@@ -17,7 +18,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Responses of one sample.
+/// The most responses of one sample.
 const RESPONSES_MAX: usize = 10_000;
 
 /// One request and its expected result.
@@ -55,16 +56,17 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The samples of a check's file.
+/// Parses the samples of a check file.
 pub fn parse(content: &[u8]) -> serde_json::Result<Vec<Sample>> {
     let is_list = content.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     if is_list { serde_json::from_slice(content) } else { Ok(vec![serde_json::from_slice(content)?]) }
 }
 
 impl Route {
-    /// Runs one plain request on the calling thread, outside of any queue where that can be; gives the
-    /// result as JSON, of a model with any number of responses as a list of them. `policy` is what the route belongs to.
-    /// `cancel` stops it as a caller's leaving would; `steps` gets what the steps of a pipeline do.
+    /// Runs one plain request on the calling thread, and outside of any queue if the executor can.
+    /// Returns the result as JSON; for a model with 0..n responses, a list of them. `policy` is the
+    /// one that the route belongs to. `cancel` stops the request as if its client had disconnected.
+    /// `steps` logs the steps of a pipeline.
     pub async fn sample(
         &self,
         policy: &Arc<PolicyContent>,
@@ -126,12 +128,12 @@ fn parameters(written: &serde_json::Map<String, Value>) -> Result<Parameters> {
     written.iter().map(|(name, value)| Ok((name.clone(), predict::parameter(name, value)?))).collect()
 }
 
-/// The first place where `got` is not `expect`.
+/// Returns the first difference between `expect` and `got`, with its place.
 pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
     let differs = || Some(format!("result{place}: expected {expect}, got {got}"));
     match (expect, got) {
         (Value::Number(a), Value::Number(b)) => {
-            // FP64 does not tell large whole numbers apart.
+            // FP64 cannot distinguish large whole numbers.
             let far = match (a.as_i128(), b.as_i128()) {
                 (Some(a), Some(b)) => (a - b).unsigned_abs() as f64 > tolerance,
                 _ => (a.as_f64()? - b.as_f64()?).abs() > tolerance,
@@ -143,7 +145,7 @@ pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) ->
             .zip(b)
             .enumerate()
             .find_map(|(index, (a, b))| difference(a, b, tolerance, format!("{place}[{index}]"))),
-        // An answer may have more than a check cares for.
+        // An answer may have more keys than a check expects.
         (Value::Object(a), Value::Object(b)) => a.iter().find_map(|(key, a)| match b.get(key) {
             Some(b) => difference(a, b, tolerance, format!("{place}.{key}")),
             None => Some(format!("result{place}.{key}: expected {a}, got nothing")),

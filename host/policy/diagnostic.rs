@@ -1,4 +1,4 @@
-//! What is wrong in a manifest, where, and how to mend it.
+//! Faults of a manifest: what is wrong, where, and how to fix it.
 
 use super::secret;
 use crate::error::{Error, Kind};
@@ -6,16 +6,16 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Characters of a line that are shown.
+/// The most characters of a line that are shown.
 const LINE_SHOWN: usize = 100;
 
-/// One fault. Without a span it concerns the whole file.
+/// One fault. Without a span, it concerns the whole file.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
     pub message: String,
     pub span: Option<Range<usize>>,
     pub hint: Option<String>,
-    /// It may pass by itself: what is wrong is a shortage, not the file.
+    /// Whether it may pass by itself, because the cause is a shortage and not the file.
     pub transient: bool,
 }
 
@@ -41,11 +41,11 @@ pub struct Diagnostics {
     pub path: PathBuf,
     pub text: String,
     pub faults: Vec<Diagnostic>,
-    /// Faults that were found beside these, and are only counted.
+    /// The number of further faults.
     pub more: usize,
-    /// Where each line begins.
+    /// The byte at which each line begins.
     lines: Box<[usize]>,
-    /// Where values stand that must not be shown.
+    /// The places of values that must not be shown.
     hidden: Box<[Range<usize>]>,
 }
 
@@ -62,28 +62,28 @@ impl Diagnostics {
         }
     }
 
-    /// So many faults were found beside these.
+    /// Sets the number of further faults.
     pub fn and_more(mut self, more: usize) -> Self {
         self.more = more;
         self
     }
 
-    /// Line and column of a byte, both from 1. Columns count characters.
+    /// Returns line and column of a byte, both starting at 1. Columns count characters.
     pub fn position(&self, byte: usize) -> (usize, usize) {
         let byte = self.text.floor_char_boundary(byte);
-        // The first line begins at 0, so at least one begins before any byte.
+        // The first line begins at 0, so at least one line begins at or before any byte.
         let row = self.lines.partition_point(|start| *start <= byte);
         let line_start = self.lines[row - 1];
         (row, self.text[line_start..byte].chars().count() + 1)
     }
 
-    /// One line for each fault: `hostler.toml:3:1: …`.
+    /// Returns one line for each fault: `hostler.toml:3:1: …`.
     pub fn lines(&self) -> Vec<String> {
         let lines = self.faults.iter().map(|fault| self.line(fault));
-        lines.chain(self.rest()).collect()
+        lines.chain(self.more_line()).collect()
     }
 
-    fn rest(&self) -> Option<String> {
+    fn more_line(&self) -> Option<String> {
         (self.more > 0).then(|| format!("{}: and {} more faults", self.path.display(), self.more))
     }
 
@@ -108,17 +108,18 @@ impl Diagnostics {
         };
         let (row, column) = self.position(span.start);
         let (line, place) = self.source(span.start);
-        // A line can be as long as the file: a part of it, from a little before the fault, says enough.
+        // A line can be as long as the file, so only a part of it is shown, from a little before
+        // the fault.
         let skipped = (place - 1).saturating_sub(if line.len() > LINE_SHOWN { 40 } else { usize::MAX });
         let source: String = line.chars().skip(skipped).take(LINE_SHOWN).collect();
         let shown_column = place - skipped;
         let gutter = " ".repeat(row.to_string().len());
-        let room = source.chars().count().saturating_sub(shown_column - 1).max(1);
+        let width_max = source.chars().count().saturating_sub(shown_column - 1).max(1);
         let width = self
             .text
             .get(span.clone())
-            .map_or(1, |text| text.chars().take(room).take_while(|&c| c != '\n').count());
-        let marks = "^".repeat(width.clamp(1, room));
+            .map_or(1, |text| text.chars().take(width_max).take_while(|&c| c != '\n').count());
+        let marks = "^".repeat(width.clamp(1, width_max));
         writeln!(f, "{gutter}--> {}:{row}:{column}", self.path.display())?;
         writeln!(f, "{gutter} |")?;
         writeln!(f, "{row} | {source}")?;
@@ -126,7 +127,8 @@ impl Diagnostics {
         self.show_hint(fault, &gutter, f)
     }
 
-    /// The line with this byte, without values that must not be shown, and the column of the byte there.
+    /// Returns the line with this byte, without values that must not be shown, and the byte's
+    /// column in it.
     fn source(&self, byte: usize) -> (String, usize) {
         let (row, mut column) = self.position(byte);
         let start = self.lines[row - 1];
@@ -168,8 +170,8 @@ impl fmt::Display for Diagnostics {
             }
             self.show(fault, f)?;
         }
-        if let Some(rest) = self.rest() {
-            writeln!(f, "\n{rest}")?;
+        if let Some(line) = self.more_line() {
+            writeln!(f, "\n{line}")?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! Which files beside an ONNX model hold its weights.
+//! Finds the files beside an ONNX model that hold its weights, which ONNX calls external data.
 //!
-//! ONNX calls them external data. A tensor names its file by a location relative to the model's folder. Such
-//! tensors stand in graphs, in the graphs within their nodes, in model-local functions, in attributes, in sparse
-//! tensors and in training information. The scan finds them in all of these places, keeps no weights, and bounds
-//! its depth and what it collects: the file may come from anywhere.
+//! A tensor names its file by a location relative to the model's folder. Such tensors occur in
+//! graphs, in the graphs within their nodes, in model-local functions, in attributes, in sparse
+//! tensors and in training information. The scan finds them in all of these places and keeps no
+//! weights. It bounds its depth and the number of files, because the model may come from anywhere.
 
 use crate::proto::wire::{Fields, Malformed, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,40 +13,41 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Messages within each other. The protobuf library of ONNX Runtime reads no more either.
+/// How deep messages may be nested. The protobuf library of ONNX Runtime has the same limit.
 const DEPTH_MAX: usize = 100;
 
-/// Files of one model.
+/// The most files of one model.
 const FILES_MAX: usize = 1 << 16;
 
-/// Bytes of a location; no path may have more.
+/// The most bytes of a location. No path can have more.
 const LOCATION_BYTES_MAX: usize = 4095;
 
 /// What a model says about its external data.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ExternalData<'a> {
-    /// By their path relative to the model's folder, without `.` and `..`.
+    /// Files by their path relative to the model's folder, without `.` and `..`.
     pub files: BTreeMap<PathBuf, DataFile<'a>>,
-    /// Where the model's bytes describe weights that were packed for one kind of processor. ONNX Runtime would use
-    /// them without a check.
+    /// Places in the model's bytes that describe weights packed for one kind of processor. ONNX
+    /// Runtime would use these without a check.
     pub prepacked: Vec<Range<usize>>,
-    /// Whether a tensor is in another place than the main graph's initializers.
+    /// Whether a tensor is not among the main graph's initializers.
     pub is_nested: bool,
 }
 
 /// A file with external data.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DataFile<'a> {
-    /// The location as tensors write it, in every spelling.
+    /// The location in every spelling that tensors use.
     pub spellings: BTreeSet<&'a [u8]>,
-    /// Bytes that the file must have for its tensors, as far as they say so.
+    /// The size that the file must have for its tensors, as far as they specify it.
     pub bytes_min: u64,
     /// The tensor that needs the last of these bytes.
     pub tensor: String,
 }
 
 impl DataFile<'_> {
-    /// The folders that its spellings pass through: `a/../w` names `w`, and only where there is an `a`.
+    /// Returns the folders that its spellings pass through: `a/../w` names `w`, but only if `a`
+    /// exists.
     pub fn folders(&self) -> impl Iterator<Item = PathBuf> {
         self.spellings.iter().flat_map(|spelling| {
             let mut path = PathBuf::new();
@@ -69,9 +70,9 @@ impl DataFile<'_> {
 /// Why the external data of a file is not known.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is no ONNX model in protobuf, or has a form that no exporter writes.
+    /// The file is no ONNX model in protobuf, or has a form that no exporter writes.
     Unreadable,
-    /// A tensor's data cannot be served; the text names the tensor and says why.
+    /// A tensor's data cannot be served. The text names the tensor and says why.
     Refused(String),
 }
 
@@ -90,7 +91,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The messages of ONNX's schema that have tensors below them.
+/// The messages of ONNX's schema that can contain tensors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Model,
@@ -104,7 +105,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// What an inner message is, if tensors may be below it.
+    /// Returns the kind of an inner message, if it can contain tensors.
     fn inner(self, field: u32) -> Option<Kind> {
         Some(match (self, field) {
             (Kind::Model, 7) | (Kind::Training, 1 | 2) | (Kind::Attribute, 6 | 11) => Kind::Graph,
@@ -118,14 +119,14 @@ impl Kind {
         })
     }
 
-    /// Whether a second field of this number would be merged with the first one, so that a tensor could be spread
-    /// over both.
+    /// Whether protobuf merges a second field of this number with the first one, so that a tensor
+    /// could be split between both.
     fn is_single(self, field: u32) -> bool {
         matches!((self, field), (Kind::Attribute, 5 | 22) | (Kind::Sparse, 1 | 2))
     }
 }
 
-/// Finds the external data of a model. A file in the format `.ort` has none.
+/// Finds the external data of a model. A file in the `.ort` format has none.
 pub fn scan(model: &[u8]) -> Result<ExternalData<'_>, Fault> {
     let mut scan = Scan { model, found: ExternalData::default(), spellings: 0 };
     if model.get(4..8) != Some(b"ORTM") {
@@ -137,7 +138,7 @@ pub fn scan(model: &[u8]) -> Result<ExternalData<'_>, Fault> {
 struct Scan<'a> {
     model: &'a [u8],
     found: ExternalData<'a>,
-    /// Locations in all their spellings.
+    /// The number of spellings of all locations.
     spellings: usize,
 }
 
@@ -148,7 +149,7 @@ impl<'a> Scan<'a> {
             return Err(Fault::Refused(why));
         }
         if kind == Kind::Tensor {
-            // The model, its graph, and the initializer.
+            // Level 3 is an initializer: model, graph, tensor.
             return self.tensor(message, depth > 3);
         }
         let mut singles = 0_u32;
@@ -173,7 +174,7 @@ impl<'a> Scan<'a> {
             match field? {
                 (8, Value::Bytes(text)) => name = text,
                 (13, Value::Bytes(entry)) => entries.read(entry)?,
-                // An enumeration's number is its lower half, and the schema knows 0 and 1.
+                // An enumeration uses the lower half of the number, and the schema defines 0 and 1.
                 (14, Value::Varint(number)) => match number as i32 {
                     0 => is_external = false,
                     1 => is_external = true,
@@ -182,7 +183,7 @@ impl<'a> Scan<'a> {
                 _ => {}
             }
         }
-        // Without the mark the entries mean nothing.
+        // Without this flag the entries have no meaning.
         if !is_external {
             return Ok(());
         }
@@ -263,7 +264,8 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// A location as a path relative to the model's folder. `a/../b` is `b`, also where `a` is a link or missing.
+/// Returns a location as a path relative to the model's folder. `a/../b` is `b`, even if `a` is a
+/// link or does not exist.
 fn relative(location: &[u8]) -> Result<PathBuf, String> {
     let refused = |why: &str| Err(format!("its location {} {why}", shown(location)));
     if location.is_empty() {
@@ -275,7 +277,7 @@ fn relative(location: &[u8]) -> Result<PathBuf, String> {
     if location.len() > LOCATION_BYTES_MAX {
         return refused("is longer than a path can be");
     }
-    // ONNX Runtime's own mark for weights that are in memory already.
+    // ONNX Runtime uses this to mark weights that are already in memory.
     if location.windows(10).any(|part| part == b"_MEM_ADDR_") {
         return refused("is reserved by ONNX Runtime");
     }
@@ -309,7 +311,7 @@ fn shown(text: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// A field with an inner message, a string or bytes.
+    /// Returns a field with an inner message, a string or bytes.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         let mut out = varint(u64::from(number) << 3 | 2);
         out.extend(varint(content.len() as u64));
@@ -337,7 +339,7 @@ mod tests {
         [field(8, b"W"), EXTERNAL.to_vec(), entry("location", location), rest.concat()].concat()
     }
 
-    /// In the initializers of the main graph.
+    /// Returns a model with a tensor in the initializers of the main graph.
     fn model(tensor: &[u8]) -> Vec<u8> {
         field(7, &field(5, tensor))
     }
@@ -406,7 +408,7 @@ mod tests {
         ] {
             assert_eq!(scan(&model(&tensor)), Ok(ExternalData::default()));
         }
-        // The last mark counts, and a number that the schema does not know is none.
+        // The last flag counts. A number that the schema does not define is ignored.
         let marks = [&[14 << 3][..], &varint(1 << 32 | 1), &[14 << 3, 7]].concat();
         let tensor = [entry("location", b"w"), marks].concat();
         assert_eq!(scan(&model(&tensor)).unwrap().files.len(), 1);

@@ -1,8 +1,9 @@
-//! Files that a policy is made of, known by the digest of their content.
+//! The files that a policy is made of, identified by the digest of their content.
 //!
-//! A digest is computed once for each state of a file. What is loaded later must still have that digest: a
-//! policy never runs anything other than what it says. Small files are kept in memory from the moment that
-//! they were digested until the policy is built, so that one which changes all the time can be loaded too.
+//! A digest is computed once for each state of a file. When the file is loaded later, it must still
+//! have that digest, so that a policy never runs anything other than what it says. Small files are
+//! kept in memory from the digest until the policy is built, so that a file that changes all the
+//! time can be loaded too.
 
 use super::external_data::{self, Fault};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// Every path that was asked for, also those that do not exist, as it was before it was read.
+/// The state of every path before it was read, including paths that do not exist.
 pub type Signature = BTreeMap<PathBuf, Option<Stat>>;
 
 /// A file at one moment.
@@ -29,15 +30,15 @@ pub struct File {
 }
 
 impl File {
-    /// The path of external data relative to the folder of its model.
+    /// Returns the path of external data, relative to the folder of its model.
     pub fn beside(&self, model: &File) -> &Path {
         let folder = model.path.parent().unwrap_or(Path::new(""));
         self.path.strip_prefix(folder).unwrap_or(&self.path)
     }
 }
 
-/// What the file system says of a file without reading it. A change of content changes this, unless it
-/// happens within the resolution of the clock.
+/// What the file system says about a file without reading it. A change of the content changes this,
+/// unless both happen within the resolution of the clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stat {
     modified: Option<SystemTime>,
@@ -47,7 +48,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// None if there is no such file. Follows links.
+    /// Returns `None` if there is no such file. Follows links.
     pub fn of(path: &Path) -> Option<Stat> {
         let metadata = std::fs::metadata(path).ok()?;
         Some(Stat {
@@ -66,11 +67,11 @@ impl Stat {
     }
 }
 
-/// A digest is trusted only if the file was older than this when it was read: two writes closer together
-/// can have the same time.
+/// A digest is trusted only if the file was older than this when it was read. Two writes that are
+/// closer together can have the same time.
 const SETTLED: Duration = Duration::from_millis(50);
 
-/// Files up to this size are kept in memory until the policy is built, as many as fit into `HELD_BYTES_MAX`.
+/// Files up to this size are kept in memory until the policy is built, `HELD_BYTES_MAX` in total.
 const HELD_FILE_BYTES_MAX: usize = 1 << 20;
 const HELD_BYTES_MAX: usize = 32 << 20;
 
@@ -79,10 +80,10 @@ const HELD_BYTES_MAX: usize = 32 << 20;
 pub struct Files {
     known: Arc<Mutex<HashMap<PathBuf, KnownFile>>>,
     stats: Mutex<Signature>,
-    held: Mutex<HeldFile>,
-    /// Files are looked for below this folder instead of below `/`: a last-good copy.
+    held: Mutex<HeldFiles>,
+    /// The folder of a last-good copy, which replaces `/`.
     root: Option<PathBuf>,
-    /// Whether this attempt is still wanted, and what it reads now.
+    /// Whether this attempt is still wanted, and which file it reads now.
     pub progress: Progress,
 }
 
@@ -90,43 +91,44 @@ pub struct Files {
 struct KnownFile {
     stat: Stat,
     file: File,
-    /// Of a model: its external data, or why they cannot be served.
+    /// For a model: its external data, or why that cannot be served.
     external_data: Option<Result<Vec<NeededFile>, String>>,
 }
 
-/// External data as a model names them.
+/// A file of external data that a model names.
 #[derive(Clone)]
 struct NeededFile {
     /// Relative to the model's folder.
     name: PathBuf,
     bytes_min: u64,
-    /// The tensor that needs as many.
+    /// The tensor that needs that many bytes.
     tensor: String,
 }
 
 #[derive(Default)]
-struct HeldFile {
+struct HeldFiles {
     contents: HashMap<PathBuf, (String, Bytes)>,
     bytes: usize,
 }
 
-/// Nothing below panics halfway through a change, so what a lock guards is whole even if a holder panicked.
+/// Locks a mutex that may be poisoned. No code below panics halfway through a change, so the
+/// guarded value is consistent even then.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Files {
-    /// Files that are found in a copy: `/a/b` is `<root>/a/b`.
+    /// Returns the files of a copy: `/a/b` is `<root>/a/b`.
     pub fn below(root: PathBuf) -> Self {
         Files { root: Some(root), ..Files::default() }
     }
 
-    /// For another attempt, which knows the digests that this one does.
+    /// Returns the files for another attempt, which shares the known digests.
     pub fn attempt(&self) -> Self {
         Files { known: Arc::clone(&self.known), root: self.root.clone(), ..Files::default() }
     }
 
-    /// Where a file that a plan names really is.
+    /// Returns where a file that a plan names is on the disk.
     pub fn location(&self, path: &Path) -> PathBuf {
         match &self.root {
             Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
@@ -138,7 +140,7 @@ impl Files {
         Ok(self.known(path, limit, false)?.file)
     }
 
-    /// An ONNX file with the files beside it that hold its external data.
+    /// Returns an ONNX file, and the files beside it that hold its external data.
     pub fn model(&self, path: &Path, limits: &FileLimits) -> Result<(File, Vec<File>)> {
         let known = self.known(path, limits.of(FileKind::Model), true)?;
         let needed = known.external_data.unwrap_or(Ok(Vec::new())).map_err(Error::invalid)?;
@@ -155,7 +157,7 @@ impl Files {
             return Err(Error::invalid(format!("tensor {tensor:?}: {why}")));
         }
         let file = self.file(&path, limit);
-        // The caller names the model's file; what is missing is another.
+        // The caller names the model's file in the message, but another file is missing.
         let file = file.map_err(|error| error.context(format!("its external data {}", path.display())))?;
         if file.bytes < *bytes_min {
             let (name, bytes) = (name.display(), file.bytes);
@@ -166,7 +168,7 @@ impl Files {
         Ok(file)
     }
 
-    /// Reads a file that a plan names; fails if its content is no longer the same.
+    /// Reads a file that a plan names. Fails if its content has changed.
     pub fn read(&self, file: &File) -> Result<Bytes> {
         if let Some((sha256, content)) = lock(&self.held).contents.get(&file.path)
             && *sha256 == file.sha256
@@ -189,8 +191,8 @@ impl Files {
         Ok(content.into())
     }
 
-    /// Copies a file that a plan names, and fails if its content is no longer the same. The inner error is
-    /// that of writing: the file is not at fault.
+    /// Copies a file that a plan names. Fails if its content has changed. The inner error is that
+    /// of writing, for which the file is not at fault.
     pub fn copy(&self, file: &File, to: &mut impl Write) -> Result<std::io::Result<()>> {
         let (mut digest, mut bytes, mut failed) = (Sha256::new(), 0_u64, None);
         let limit = Limit::bytes(FileKind::ExternalData, u64::MAX);
@@ -217,7 +219,7 @@ impl Files {
             .map_err(|error| error.context(format!("cannot read {}", file.path.display())))
     }
 
-    /// Every path that was asked for since the last call.
+    /// Returns every path that was asked for since the last call.
     pub fn take_asked(&self) -> Signature {
         std::mem::take(&mut *lock(&self.stats))
     }
@@ -239,7 +241,7 @@ impl Files {
         input_file::read_in_pieces(location, limit, &self.progress, |piece| {
             digest.update(piece);
             bytes += piece.len() as u64;
-            // What is large is read again when it is loaded. A model is looked into at once.
+            // A large file is read again when it is loaded. A model is scanned now.
             if is_model || bytes <= HELD_FILE_BYTES_MAX as u64 {
                 input_file::append(&mut content, piece)?;
             }
@@ -287,13 +289,13 @@ fn needed(model: &[u8]) -> Result<Vec<NeededFile>, String> {
                 .map(|(name, data)| NeededFile { name, bytes_min: data.bytes_min, tensor: data.tensor })
                 .collect())
         }
-        // What is wrong with it is for ONNX Runtime to say.
+        // ONNX Runtime reports what is wrong with the file.
         Err(Fault::Unreadable) => Ok(Vec::new()),
         Err(fault) => Err(fault.to_string()),
     }
 }
 
-/// SHA-256 in hexadecimal.
+/// Returns SHA-256 in hexadecimal.
 pub fn hex_digest(content: &[u8]) -> String {
     format!("{:x}", Sha256::digest(content))
 }

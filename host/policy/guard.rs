@@ -1,14 +1,14 @@
-//! Whether a new version is worse than the old one: numbers in, a reason or nothing out.
+//! Decides whether a new version is worse than the old one: from counts to a reason, or nothing.
 
 use super::guard_counters::Counts;
 use super::rollout_settings::GuardSettings;
 use std::time::Duration;
 
-/// The share of calls whose latency is compared: steadier than the 99th percentile of few calls.
+/// The quantile of latency that is compared. It is steadier than the 99th percentile of few calls.
 pub(super) const QUANTILE: f64 = 0.95;
 
-/// Why `new` should be rolled back. Nothing is said before it has had `min_requests`; it is compared with
-/// `old` where that has had as many.
+/// Returns why `new` should be rolled back. `new` is not judged before it has had `min_requests`,
+/// and is compared with `old` only if that has had as many.
 pub(super) fn judge(settings: &GuardSettings, route: &str, new: &Counts, old: &Counts) -> Option<String> {
     if new.judged() < settings.min_requests {
         return None;
@@ -36,7 +36,7 @@ pub(super) fn judge(settings: &GuardSettings, route: &str, new: &Counts, old: &C
     })
 }
 
-/// Why a shadow's answers are too different.
+/// Returns the reason if too many answers of a shadow differ.
 pub(super) fn judge_differences(
     settings: &GuardSettings,
     allowed: Option<f64>,
@@ -49,12 +49,12 @@ pub(super) fn judge_differences(
     Some(format!("{differences} of {compared} shadow answers differ ({rate}), allowed {allowed}"))
 }
 
-/// `20.9 %`, `5 %`
+/// Formats a share, such as `20.9 %` or `5 %`.
 fn percent(rate: f64) -> String {
     format!("{} %", (rate * 1e3).round() / 10.0)
 }
 
-/// Milliseconds, to the hundredth.
+/// Returns milliseconds, rounded to the hundredth.
 pub(super) fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e5).round() / 100.0
 }
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(verdict((&[(67, FAST)], 33), broken), None);
         let reason = verdict((&[(60, FAST)], 40), broken).unwrap();
         assert_eq!(reason, "a:1 failed 40 of 100 requests (40 %), allowed 5 % more than the 30 % before");
-        // Few requests before are no excuse.
+        // Too few requests before excuse nothing.
         assert!(verdict((&[(80, FAST)], 20), (&[(1, FAST)], 1)).is_some());
     }
 
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(slower(17, 10), None, "under twice as slow");
         assert_eq!(slower(5, 1), None, "under the floor");
         assert_eq!(slower(10, 50), None);
-        // One call in fifty may be slow.
+        // One slow call in fifty is allowed.
         let tail = [(98, FAST), (2, Duration::from_secs(1))];
         assert_eq!(verdict((&tail, 0), (&at(4), 0)), None);
     }

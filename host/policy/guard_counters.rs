@@ -1,26 +1,26 @@
-//! What happened to the calls of one route: one relaxed increment a call, read by the guard.
+//! Outcomes and latencies of one route's calls: one relaxed increment per call, read by the guard.
 //!
-//! Latencies fall into buckets a fifth apart, which is fine enough to tell two versions from each other.
+//! Latencies are counted in buckets about a fifth apart, which is fine enough to tell two versions
+//! apart.
 
-use super::Route;
 use crate::error::{Error, Kind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Four to each doubling, from 1 us to about a minute.
+/// Four buckets for each doubling, from 1 us to about a minute.
 const BUCKETS: usize = 104;
 
 /// How one call ended, for the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// Queue and service took this long.
+    /// Succeeded; queue and service took this long.
     Ok(Duration),
-    /// The plugin's, the model's or the host's fault.
+    /// Failed by the fault of the plugin, the model or the host.
     Fault,
-    /// The graph of the model refused the inputs: the caller's fault, or the model's.
+    /// The model's graph refused the inputs, by the fault of the caller or of the model.
     Refused,
-    /// The caller's fault, or a full queue: says nothing about the version.
+    /// Failed by the fault of the caller or because a queue was full. This says nothing about the
+    /// version.
     Other,
 }
 
@@ -45,17 +45,17 @@ impl CallOutcome {
     }
 }
 
-/// Counts up for the life of a route.
+/// Counters that only grow while the route lives.
 pub struct GuardCounters {
     latencies: [AtomicU64; BUCKETS],
     faults: AtomicU64,
     refusals: AtomicU64,
     others: AtomicU64,
-    /// Faults and refusals that the version before was asked about, and those that it has answered.
+    /// Faults and refusals that were replayed on the version before, and those that it answered.
     replayed: AtomicU64,
     confirmed: AtomicU64,
-    /// Replays under way.
-    pending: AtomicU64,
+    /// Replays in progress.
+    pub(super) pending: AtomicU64,
 }
 
 impl Default for GuardCounters {
@@ -83,14 +83,14 @@ impl GuardCounters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What the version before made of a request that this one failed.
+    /// Counts a replay: whether the version before answered a request that this one failed.
     pub(super) fn replayed(&self, is_answered: bool) {
-        // In this order: nobody sees more confirmed than replayed.
+        // In this order, so that no reader sees more confirmed than replayed.
         self.replayed.fetch_add(1, Ordering::Release);
         self.confirmed.fetch_add(u64::from(is_answered), Ordering::Release);
     }
 
-    /// Whether replays are under way.
+    /// Whether replays are in progress.
     pub(super) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire) > 0
     }
@@ -109,14 +109,14 @@ impl GuardCounters {
     }
 }
 
-/// A tally as it was at some moment, or what it grew by between two.
+/// Counters at one moment, or their growth between two moments.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     latencies: Vec<u64>,
-    /// Faults, whatever the version before would have answered.
+    /// Faults, no matter whether the version before would have answered.
     suspects: u64,
     pub refusals: u64,
-    /// Not judged.
+    /// Calls that are not judged.
     pub others: u64,
     pub replayed: u64,
     pub confirmed: u64,
@@ -139,13 +139,14 @@ impl Counts {
         self.latencies.iter().sum()
     }
 
-    /// Faults, before the version before was asked.
+    /// Returns all faults, no matter what replays on the version before showed.
     pub fn suspects(&self) -> u64 {
         self.suspects
     }
 
-    /// Faults that count. Where the version before was asked about some of what failed, the same share of
-    /// all counts as it has answered of these; where it was not, all faults do, and no refusals.
+    /// Returns the faults that count against the version. If some failed requests were replayed on
+    /// the version before, the share of them that it answered applies to all faults and refusals.
+    /// Without replays, all faults count and no refusals.
     pub fn faults(&self) -> u64 {
         if self.replayed == 0 {
             return self.suspects;
@@ -154,7 +155,7 @@ impl Counts {
         (failed * self.confirmed.min(replayed) + replayed / 2) / replayed
     }
 
-    /// Calls that say something about the version.
+    /// Returns the number of calls that say something about the version.
     pub fn judged(&self) -> u64 {
         self.ok() + self.faults()
     }
@@ -163,14 +164,14 @@ impl Counts {
         self.faults() as f64 / self.judged().max(1) as f64
     }
 
-    /// The latency under which this share of the good calls stays; zero without any.
+    /// Returns the latency that this share of the successful calls stays below; zero without any.
     pub fn quantile(&self, share: f64) -> Duration {
-        let mut left = (self.ok() as f64 * share).ceil() as u64;
+        let mut remaining = (self.ok() as f64 * share).ceil() as u64;
         for (bucket, count) in self.latencies.iter().enumerate() {
-            if left > 0 && *count >= left {
+            if remaining > 0 && *count >= remaining {
                 return upper(bucket);
             }
-            left = left.saturating_sub(*count);
+            remaining = remaining.saturating_sub(*count);
         }
         Duration::ZERO
     }
@@ -186,26 +187,6 @@ impl Counts {
     }
 }
 
-/// A replay under way for a route.
-pub(super) struct Pending(Arc<Route>);
-
-impl Pending {
-    pub fn new(route: Arc<Route>) -> Self {
-        route.counters.pending.fetch_add(1, Ordering::AcqRel);
-        Pending(route)
-    }
-
-    pub fn counters(&self) -> &GuardCounters {
-        &self.0.counters
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.0.counters.pending.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 fn bucket(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     if micros < 4 {
@@ -216,7 +197,7 @@ fn bucket(took: Duration) -> usize {
     ((exponent - 1) * 4 + quarter).min(BUCKETS - 1)
 }
 
-/// The first latency above a bucket.
+/// Returns the first latency above a bucket.
 fn upper(bucket: usize) -> Duration {
     let next = bucket as u64 + 1;
     Duration::from_micros(if next < 4 { next } else { (4 + next % 4) << (next / 4 - 1) })

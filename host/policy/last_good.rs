@@ -1,12 +1,14 @@
-//! Copies on disk of everything that the last good policies were made of, so that a restart survives bad files.
+//! Copies on disk of the files of the last good policies, so that the host can restart with faulty
+//! files.
 //!
-//! Copies lie in a folder of the host's own, one for each manifest. Each copy is a folder that mirrors the file
-//! system below `/`; the file `current` says which copy is the last good one and which was so before. A copy counts
-//! from the moment that `current` names it, in one rename: until then, and if the host ends in the middle, the one
-//! before counts. Only copies that `current` does not name and that nobody uses are removed.
+//! Copies are in a folder of the host's own, one for each manifest. Each copy is a folder that
+//! mirrors the file system below `/`. The file `current` names the last good copy and the one
+//! before. A copy is valid from the moment that `current` names it, in one rename. Until then, and
+//! if the host ends in between, the copy before it is valid. Copies that `current` does not name
+//! and that no process uses are removed.
 
 use super::files::{File, Files, hex_digest};
-use super::plan::{ExecutorPlan, Plan, SourcePlan};
+use super::plan::{ExecutorPlan, ModelPlan, Plan, PluginPlan, SourcePlan};
 use crate::error::{Error, Result};
 use crate::input_file::{FileKind, Limit};
 use crate::private_folder::PrivateFolder;
@@ -19,24 +21,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The host's own folder in the folder that the user names.
+/// The host's own folder inside the folder that the user names.
 const FOLDER: &str = "hostler-last-good";
 const CURRENT: &str = "current";
 const LOCK: &str = "lock";
 const COPY_PREFIX: &str = "copy-";
 
-/// Bytes of the file `current`: it has two names.
+/// The most bytes of the file `current`, which has two names.
 const CURRENT_BYTES_MAX: u64 = 4096;
 
-/// `current` is changed within milliseconds; a host that holds the lock for longer does not run.
+/// How long to wait for the lock. A change of `current` takes milliseconds; a host that holds the
+/// lock for longer is not running.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct LastGood {
-    /// For one manifest.
+    /// The folder of one manifest.
     folder: PathBuf,
-    /// Where earlier versions kept the copy. Read, never changed.
+    /// Where earlier versions kept the copy. It is read and never changed.
     legacy: PathBuf,
-    /// Copies that this process reads from, locked so that no other removes them.
+    /// Copies that this process reads from, locked so that no other process removes them.
     used: Mutex<Vec<fs::File>>,
 }
 
@@ -48,7 +51,7 @@ struct Current {
 }
 
 impl LastGood {
-    /// Keeps the copies in `state_dir`, or else where this user's programs keep their state.
+    /// Keeps the copies in `state_dir`, by default where this user's programs keep their state.
     pub fn new(state_dir: Option<&Path>, manifest: &Path) -> Result<Self> {
         let key = &hex_digest(manifest.as_os_str().as_encoded_bytes())[..16];
         let (state, legacy) = match state_dir {
@@ -67,15 +70,15 @@ impl LastGood {
         Ok(LastGood { folder: state.join(FOLDER).join(key), legacy, used: Mutex::default() })
     }
 
-    /// Copies the files of a plan. Files that the copy before has already are linked, not copied.
+    /// Copies the files of a plan. Files that the previous copy already has are linked, not copied.
     pub fn save(&self, plan: &Plan, files: &Files) -> Result<()> {
         let failed = |error| self.failed(error);
         let folder = self.open().map_err(failed)?;
         let name = format!("{COPY_PREFIX}{:016x}", fastrand::u64(..));
         let root = self.folder.join(&name);
-        // For this user alone: the key of an executor's tls may be among the files.
+        // Only this user may read it, because the key of an executor's tls may be among the files.
         fs::DirBuilder::new().mode(0o700).create(&root).map_err(failed)?;
-        // Nobody removes it before it counts.
+        // The lock keeps other hosts from removing the copy before it is valid.
         let in_use = fs::File::open(&root).inspect(|root| drop(root.try_lock_shared())).map_err(failed)?;
         let copied = self.copy(plan, files, &folder, &root).and_then(|()| {
             self.change(&folder, |current| Current { previous: current.last, last: Some(name) })
@@ -92,7 +95,7 @@ impl LastGood {
         let failed = |error| self.failed(error);
         let before = read(folder).last.map(|name| Files::below(self.folder.join(name)));
         let copy = Files::below(root.to_owned());
-        // What is in the copy, or is to go there, was within its limit when it was planned.
+        // Every file was within its limit when it was planned.
         let any_size = Limit::bytes(FileKind::Asset, u64::MAX);
         let manifest = files.file(&plan.path, any_size).map_err(|error| self.copying(error))?;
         // Several models may name one file.
@@ -113,10 +116,10 @@ impl LastGood {
         Ok(())
     }
 
-    /// Makes the copy before the last one the last again; without one there is none.
+    /// Makes the copy before the last one current again. Without one, no copy remains.
     pub fn roll_back(&self) -> Result<()> {
         let folder = match PrivateFolder::open(&self.folder) {
-            // Nothing was ever kept.
+            // No copy was ever kept.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             folder => folder.map_err(|error| self.failed(error))?,
         };
@@ -124,7 +127,7 @@ impl LastGood {
             .map_err(|error| self.failed(error))
     }
 
-    /// The files as they were last good; none if there is no copy.
+    /// Returns the files of the last good copy; `None` if there is no copy.
     pub fn files(&self) -> Option<Files> {
         let root = match PrivateFolder::open(&self.folder) {
             Ok(folder) if folder.stat(CURRENT).is_some() => self.folder.join(read(&folder).last?),
@@ -135,7 +138,8 @@ impl LastGood {
             _ => PrivateFolder::open(&self.legacy).ok()?.path().to_owned(),
         };
         let in_use = fs::File::open(&root).ok()?;
-        // Until this process ends. Where there are no locks, other hosts keep the two last copies at least.
+        // The lock is held until this process ends. On a file system without locks, other hosts
+        // still keep the last two copies.
         let _ = in_use.try_lock_shared();
         self.used.lock().unwrap_or_else(PoisonError::into_inner).push(in_use);
         Some(Files::below(root))
@@ -146,7 +150,7 @@ impl LastGood {
         PrivateFolder::make(&self.folder)
     }
 
-    /// Names other copies in one step, and removes those that nothing names any more.
+    /// Changes which copies are named, in one step, and removes those that are no longer named.
     fn change(&self, folder: &PrivateFolder, change: impl FnOnce(Current) -> Current) -> io::Result<()> {
         let lock = folder.lock_file(LOCK)?;
         wait_for(&lock)?;
@@ -200,7 +204,7 @@ fn is_copy(name: &str) -> bool {
     id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Which copies count; none where the file is not there or damaged.
+/// Reads which copies are valid; none if the file is missing or damaged.
 fn read(folder: &PrivateFolder) -> Current {
     let read = || {
         let mut text = Vec::new();
@@ -214,14 +218,14 @@ fn read(folder: &PrivateFolder) -> Current {
     current
 }
 
-/// New, and on the disk before `current` names its copy.
+/// Writes a new file, and syncs it to the disk before `current` names its copy.
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create_new(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
 
-/// Takes the lock; where the file system has no locks, there is only this host.
+/// Takes the lock. On a file system without locks, this host is taken to be the only one.
 fn wait_for(lock: &fs::File) -> io::Result<()> {
     let until = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -237,22 +241,34 @@ fn wait_for(lock: &fs::File) -> io::Result<()> {
     }
 }
 
-/// Every file of a plan but its manifest.
+/// Returns every file of a plan except its manifest.
 pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
+    // Destructured in full, so that a new file cannot be forgotten.
     let plugins = plan.plugins.values().flat_map(|plugin| {
-        let ca = plugin.http.iter().filter_map(|http| http.ca.as_ref());
-        std::iter::once(&plugin.file).chain(plugin.assets.values()).chain(ca)
+        let PluginPlan { file, limits: _, config: _, assets, http, roles: _ } = plugin;
+        let ca = http.iter().filter_map(|http| http.ca.as_ref());
+        std::iter::once(file).chain(assets.values()).chain(ca)
     });
     let models = plan.models.values().flat_map(|model| {
-        let source: Vec<&File> = match &model.source {
+        let ModelPlan {
+            source,
+            executor: _,
+            transformer: _,
+            timeout: _,
+            batching: _,
+            labels,
+            idempotent: _,
+            checks,
+        } = model;
+        let source: Vec<&File> = match source {
             SourcePlan::Onnx { file, external } => std::iter::once(file).chain(external).collect(),
             SourcePlan::Remote { reference: Some((file, external)), .. } => {
                 std::iter::once(file).chain(external).collect()
             }
             SourcePlan::Plugin(_) | SourcePlan::Remote { .. } | SourcePlan::Pipeline(_) => Vec::new(),
         };
-        let checks = model.checks.iter().map(|check| &check.file);
-        source.into_iter().chain(model.labels.values()).chain(checks)
+        let checks = checks.iter().map(|check| &check.file);
+        source.into_iter().chain(labels.values()).chain(checks)
     });
     let executors = plan.executors.values().flat_map(|executor| match executor {
         ExecutorPlan::Triton { tls, .. } => tls.iter().flat_map(|tls| tls.files()).collect(),
@@ -284,11 +300,11 @@ mod tests {
         let names = || PrivateFolder::open(&last_good.folder).unwrap().names().unwrap().len();
         let before = names();
 
-        // As where the disk is full: the second file of the new copy cannot be made.
+        // As if the disk were full: the second file of the new copy cannot be made.
         fs::copy(models.join("plus1.onnx"), home.join("plus2.onnx")).unwrap();
         let plan = Plan::read(&manifest, &files).map_err(|why| why.lines()).unwrap();
         fs::remove_file(home.join("plus2.onnx")).unwrap();
-        // Another attempt, which holds no file in memory.
+        // This is another attempt, which holds no file in memory.
         let error = last_good.save(&plan, &files.attempt()).unwrap_err();
         assert!(error.message().contains("plus"), "{error}");
         assert_eq!(names(), before, "the half copy is removed");

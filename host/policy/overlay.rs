@@ -1,11 +1,11 @@
-//! What model control has changed of the manifest: models that were unloaded, and keys of others.
+//! Changes that model control makes to a manifest: unloaded models, and overridden keys of others.
 //!
-//! It lies over the manifest until the next reload by an operator, and is part of the policy that was made
-//! under it, so that a rollback brings both back. It is never written to a file. Only numbers of a model can be
-//! overridden: what decides which code runs is the manifest's alone.
+//! An overlay applies until the next reload by an operator. It is part of the policy that was made
+//! under it, so that a rollback restores both, and it is never written to a file. Only numbers of a
+//! model can be overridden: which code runs is decided by the manifest alone.
 
 use super::manifest::{self, Manifest, Spanned};
-use super::plan::parse_model_name;
+use super::model_name::parse_model_name;
 use crate::error::{Error, Result, did_you_mean};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Overlay {
-    /// Models that were unloaded, with their versions in the manifest.
+    /// Unloaded models, with their versions in the manifest.
     pub unloaded: BTreeMap<String, BTreeSet<String>>,
-    /// What was said when a model was loaded, for all its versions.
+    /// The overrides with which a model was loaded. They apply to all its versions.
     pub overrides: BTreeMap<String, Overrides>,
 }
 
-/// Keys of `[models]` in place of the manifest's.
+/// Keys of `[models]` that replace those of the manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Overrides {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ pub struct Overrides {
 }
 
 impl Overlay {
-    /// The model is served as the manifest says, but for these keys.
+    /// Serves the model as the manifest says, except for these keys.
     pub fn load(&mut self, model: &str, overrides: Overrides) {
         self.unloaded.remove(model);
         if overrides == Overrides::default() {
@@ -41,7 +41,7 @@ impl Overlay {
         }
     }
 
-    /// The model is not served, and what was said of it is forgotten.
+    /// Stops serving the model, and forgets its overrides.
     pub fn unload(&mut self, model: &str, versions: BTreeSet<String>) {
         self.overrides.remove(model);
         self.unloaded.insert(model.to_owned(), versions);
@@ -51,32 +51,33 @@ impl Overlay {
         *self == Overlay::default()
     }
 
-    /// Changes a manifest; gives what there was to change: of a model that the manifest has no more, nothing
-    /// is left.
+    /// Changes a manifest, and returns the part of the overlay that applied. Models that are no
+    /// longer in the manifest are left out.
     pub(super) fn apply(&self, manifest: &mut Manifest) -> Overlay {
+        let Overlay { unloaded, overrides } = self;
         let mut applied = Overlay::default();
         let model_of = |key: &Spanned<String>| parse_model_name(key.get_ref());
         manifest.models.retain(|key, table| {
             let Some(name) = model_of(key) else { return true };
-            if let Some(overrides) = self.overrides.get(&*name.name) {
+            if let Some(overrides) = overrides.get(&*name.name) {
                 overrides.apply(table, key);
                 applied.overrides.insert(name.name.to_string(), overrides.clone());
             }
-            let unloaded = self.unloaded.contains_key(&*name.name);
-            if unloaded {
+            let is_unloaded = unloaded.contains_key(&*name.name);
+            if is_unloaded {
                 let versions = applied.unloaded.entry(name.name.to_string()).or_default();
                 versions.insert(name.version.to_string());
             }
-            !unloaded
+            !is_unloaded
         });
-        let gone = |name: &str| applied.unloaded.contains_key(name);
-        manifest.policy.retain(|key, _| !model_of(key).is_some_and(|name| gone(&name.name)));
-        manifest.routing.retain(|key, _| !gone(key.get_ref()));
+        let is_unloaded = |name: &str| applied.unloaded.contains_key(name);
+        manifest.policy.retain(|key, _| !model_of(key).is_some_and(|name| is_unloaded(&name.name)));
+        manifest.routing.retain(|key, _| !is_unloaded(key.get_ref()));
         applied
     }
 }
 
-/// What Triton's name for a key is here.
+/// Triton's name of the table that holds `max_queue_delay_microseconds`.
 const DYNAMIC_BATCHING: &str = "dynamic_batching";
 
 impl Overrides {
@@ -90,12 +91,12 @@ impl Overrides {
         key == DYNAMIC_BATCHING || Self::KEYS.contains(&key)
     }
 
-    /// From the fields of a model's configuration as Triton writes it, or under the names of the manifest.
+    /// Reads the fields of a model's configuration, under Triton's names or those of the manifest.
     pub fn from_config(fields: &Map<String, Value>) -> Result<Self> {
         let mut overrides = Overrides::default();
         for (key, value) in fields {
             match key.as_str() {
-                // Triton's word for a model that is run one call at a time.
+                // Triton writes 0 for a model that runs one call at a time.
                 "max_batch_size" => {
                     overrides.max_batch_size = Some(number(key, value)?.max(1) as usize);
                 }
@@ -139,23 +140,24 @@ impl Overrides {
     }
 
     fn apply(&self, table: &mut manifest::Model, key: &Spanned<String>) {
-        // A fault is shown at the model: its own place is in no file.
+        let Overrides { max_batch_size, max_queue_delay_us, timeout_ms } = self;
+        // A fault of an override is shown at the model, because the override is in no file.
         let here = || key.span();
-        if let Some(size) = self.max_batch_size {
+        if let Some(size) = *max_batch_size {
             table.max_batch_size = Some(Spanned::new(here(), size));
-            // A delay of the manifest means nothing to a model that is run one call at a time.
+            // A delay in the manifest means nothing for a model that runs one call at a time.
             table.max_queue_delay_us.take_if(|_| size == 1);
         }
-        if let Some(delay) = self.max_queue_delay_us {
+        if let Some(delay) = *max_queue_delay_us {
             table.max_queue_delay_us = Some(Spanned::new(here(), delay));
         }
-        if let Some(timeout) = self.timeout_ms {
+        if let Some(timeout) = *timeout_ms {
             table.timeout_ms = Some(Spanned::new(here(), timeout));
         }
     }
 }
 
-/// A whole number, or a text that is one, as the protocol's JSON has both.
+/// Reads a whole number. The protocol's JSON has numbers and texts that are numbers.
 fn number(key: &str, value: &Value) -> Result<u64> {
     let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
     number.ok_or_else(|| {

@@ -1,6 +1,7 @@
-//! What an operator is told about the policy: the last reload, what runs, what is kept.
+//! What operators see of the policy: the last reload, the policies that serve, and those that are
+//! kept.
 
-use super::describe::Description;
+use super::description::Description;
 use super::overlay::Overlay;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -14,9 +15,9 @@ pub enum Trigger {
     Start,
     /// A file changed.
     Watch,
-    /// An operator asked, from this address.
+    /// An operator asked for it, from this address.
     Admin(String),
-    /// The new policy did worse than the old one.
+    /// The guard found the new policy worse than the old one.
     Guard,
     /// A client loaded or unloaded this model.
     ModelControl(String),
@@ -33,21 +34,21 @@ impl Trigger {
 pub enum ReloadOutcome {
     /// The new policy is live.
     Applied,
-    /// The new policy is loaded, and takes over step by step.
+    /// The new policy is loaded, and is introduced step by step.
     RollingOut,
-    /// The files say what is live already.
+    /// The files say what is already live.
     Unchanged,
-    /// A dry run that would have gone live.
+    /// A dry run whose policy would have gone live.
     WouldApply,
-    /// Something is wrong with the new files; the old policy serves.
+    /// The new files have faults, and the old policy serves.
     Rejected,
-    /// A pinned file does not have its digest yet; the old policy serves.
+    /// A pinned file does not have its digest yet, and the old policy serves.
     Pending,
     /// These files were rolled back or rejected before and have not changed since.
     Refused,
     /// The previous policy is live again.
     RolledBack,
-    /// The files are bad; the last good copy serves.
+    /// The files have faults, and the last-good copy serves.
     Fallback,
 }
 
@@ -67,7 +68,7 @@ impl ReloadOutcome {
     }
 }
 
-/// One reload, for the operator.
+/// One reload, as operators see it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
     pub outcome: ReloadOutcome,
@@ -75,15 +76,15 @@ pub struct Record {
     /// Seconds since 1970.
     pub at: f64,
     pub generation: u64,
-    /// Of the files that were looked at, where a plan came out of them.
+    /// The digest of the plan that the files gave, if they gave one.
     pub digest: Option<String>,
     pub phases_ms: BTreeMap<&'static str, f64>,
     pub changes: Vec<String>,
     pub errors: Vec<String>,
     pub warnings: Vec<String>,
-    /// Attempts in a row that failed for a reason which may pass, this one included.
+    /// Attempts in a row, including this one, that failed for a reason which may pass.
     pub failures: u32,
-    /// Then: the time until the next attempt.
+    /// The time until the next attempt after such a failure.
     pub retry_in_ms: Option<u64>,
 }
 
@@ -99,18 +100,19 @@ pub struct Building {
     pub waiting: usize,
 }
 
-/// A generation that is kept or still used.
+/// A generation that is kept or still in use.
 #[derive(Clone, Debug, Serialize)]
 pub struct Generation {
     pub generation: u64,
     pub digest: String,
-    /// `live`, `canary`, `previous` (kept for a rollback) or `retired` (waits for its last requests).
+    /// `live`, `canary`, `previous` (kept for a rollback) or `retired` (waiting for its last
+    /// requests).
     pub state: &'static str,
-    /// Requests that run on it now.
+    /// Requests that use it now.
     pub requests: usize,
 }
 
-/// How far a new policy is.
+/// How far the introduction of a new policy is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Progress {
     /// `shadow`, `canary` or `watch`.
@@ -121,7 +123,7 @@ pub struct Progress {
     /// When the stage began and when it may end, in seconds since 1970.
     pub since: f64,
     pub next_at: f64,
-    /// `model:version` to its numbers in this stage.
+    /// From `model:version` to its numbers in this stage.
     pub judged: BTreeMap<String, Judged>,
     pub shadow: Option<Compared>,
 }
@@ -137,18 +139,18 @@ pub struct Judged {
 #[derive(Clone, Debug, Serialize)]
 pub struct RouteNumbers {
     pub requests: u64,
-    /// Those that count.
+    /// Faults that count.
     pub faults: u64,
     /// Requests that the model's graph refused.
     pub refused: u64,
-    /// Faults and refusals that the version before was asked about, and those that it has answered.
+    /// Faults and refusals that were replayed on the version before, and those that it answered.
     pub replayed: u64,
     pub confirmed: u64,
     pub fault_rate: f64,
     pub p95_ms: f64,
 }
 
-/// What the copies of requests showed.
+/// The results of the copies of requests.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Compared {
     pub requests: u64,
@@ -157,7 +159,7 @@ pub struct Compared {
     pub dropped: u64,
 }
 
-/// Everything that an operator may want to know about the policy.
+/// Everything that operators may want to know about the policy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub generation: u64,
@@ -165,15 +167,15 @@ pub struct Report {
     pub since: f64,
     pub stale: bool,
     pub stale_reason: Option<String>,
-    /// While a policy is built.
+    /// Set while a policy is built.
     pub building: Option<Building>,
     pub mode: &'static str,
     pub manifest: PathBuf,
     pub generations: Vec<Generation>,
-    /// While a new policy takes over or is watched.
+    /// Set while a new policy is introduced or watched.
     pub rollout: Option<Progress>,
     pub last_reload: Record,
-    /// What model control has changed of the manifest.
+    /// The changes of model control to the manifest.
     pub model_control: Overlay,
     pub description: Description,
 }
@@ -196,7 +198,7 @@ impl Record {
     }
 }
 
-/// Seconds since 1970.
+/// Returns seconds since 1970.
 pub(super) fn seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -2,26 +2,26 @@
 
 use super::diagnostic::Diagnostic;
 use super::manifest::{self, Spanned};
-use super::plan::{MS_MAX, StickyBy};
-use super::settings::milliseconds;
+use super::milliseconds::{MS_MAX, milliseconds};
+use super::sticky_by::StickyBy;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Steps of a canary.
+/// The most steps of a canary.
 const STEPS_MAX: usize = 100;
 
-/// When a new policy is rolled back by itself.
+/// When a new policy is rolled back automatically.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuardSettings {
-    /// How long it is watched once it serves everybody.
+    /// How long a policy is watched once it serves all requests.
     pub watch: Duration,
-    /// Fewer requests of a route are not judged.
+    /// A route with fewer requests is not judged.
     pub min_requests: u64,
-    /// The share of requests that may fail beyond that of the old policy.
+    /// The share of requests that may fail in addition to the share of the old policy.
     pub max_fault_rate: f64,
-    /// How many times slower it may be, at the 95th percentile.
+    /// How many times slower the new policy may be, at the 95th percentile.
     pub max_latency_ratio: f64,
-    /// Slower by less than this is never too slow.
+    /// A smaller difference than this is never too slow.
     pub latency_floor: Duration,
 }
 
@@ -37,17 +37,18 @@ impl Default for GuardSettings {
     }
 }
 
-/// How a new policy takes over.
+/// How a new policy is introduced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CanarySettings {
-    /// Percent of the requests, growing; after the last step it is all.
+    /// Growing percentages of the requests. After the last step, the policy serves all.
     pub steps: Vec<f64>,
     pub step: Duration,
     pub by: StickyBy,
     pub shadow: Option<ShadowSettings>,
 }
 
-/// The stage before: copies of requests, whose answers nobody gets.
+/// The stage before the canary: the new policy answers copies of requests, and the answers are
+/// dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ShadowSettings {
     pub period: Duration,
@@ -112,7 +113,7 @@ impl CanarySettings {
     }
 }
 
-/// All is where the steps end anyhow: a last step of 100 is not kept.
+/// Reads the steps. A last step of 100 is dropped, since the steps end there anyway.
 fn steps(written: Option<&Spanned<Vec<f64>>>) -> Result<Vec<f64>, Diagnostic> {
     let Some(written) = written else { return Ok(vec![1.0, 10.0, 50.0]) };
     let mut steps = written.get_ref().clone();
@@ -129,7 +130,7 @@ fn steps(written: Option<&Spanned<Vec<f64>>>) -> Result<Vec<f64>, Diagnostic> {
     Ok(steps)
 }
 
-/// A whole number within its bounds.
+/// Reads a whole number, and checks its bounds.
 pub(super) fn whole(
     table: &str,
     key: &str,

@@ -1,5 +1,6 @@
-//! Values of `[plugins.<name>.config]`: plugins are given keys and passwords there, so what the host shows of them are
-//! their names and digests, never the values.
+//! Values of `[plugins.<name>.config]`, which may be keys and passwords.
+//!
+//! The host shows their names and digests, never the values.
 
 use super::files::hex_digest;
 use serde::Deserialize;
@@ -7,13 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, Range};
 
-/// What stands in place of a value.
+/// What is shown instead of a value.
 pub(super) const HIDDEN: &str = "<hidden>";
 
-/// Digits of a digest that is shown: enough to tell values apart.
+/// Digits of a shown digest. They are enough to tell values apart.
 const DIGITS: usize = 16;
 
-/// The strings that the manifest gives a plugin. `Debug` shows their keys.
+/// The strings that the manifest passes to a plugin. `Debug` shows only their keys.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(transparent)]
 pub struct PluginConfig(BTreeMap<String, String>);
@@ -33,21 +34,22 @@ impl fmt::Debug for PluginConfig {
 }
 
 impl PluginConfig {
-    /// Each key with the digest of its value.
+    /// Returns each key with the digest of its value.
     ///
-    /// The digest covers the names of plugin and key, so that equal values do not look equal, and has no other salt:
-    /// hosts and commands that read the same manifest must come to the same digest. A value that can be guessed can be
-    /// confirmed by its digest.
+    /// The digest covers the names of plugin and key, so that equal values do not look equal. It
+    /// has no other salt, because hosts and commands that read the same manifest must compute the
+    /// same digest. A value that can be guessed can therefore be confirmed by its digest.
     pub(super) fn digests(&self, plugin: &str) -> impl Iterator<Item = (String, String)> {
         self.0.iter().map(move |(key, value)| {
-            // Lengths keep the parts apart.
+            // The lengths separate the parts.
             let text = format!("config {} {plugin} {} {key} {value}", plugin.len(), key.len());
             (key.clone(), format!("digest:{}", &hex_digest(text.as_bytes())[..DIGITS]))
         })
     }
 }
 
-/// Where the text of a manifest has such values. The text may be malformed: what looks like a value counts as one.
+/// Returns the places of such values in the text of a manifest. The text may be malformed, so
+/// anything that looks like a value counts as one.
 pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut table: Vec<&str> = Vec::new();
@@ -59,7 +61,7 @@ pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
         if let Some(header) = line.strip_prefix('[') {
             table = keys(header.split(']').next().unwrap_or_default().trim_start_matches('[')).collect();
         } else if line.starts_with('#') || line.is_empty() {
-            // A value that was commented out is one still.
+            // A value that was commented out is still secret.
             found.extend(is_config(&table).then_some(at..line_end));
         } else {
             let equals = text[at..line_end].find('=').map(|place| at + place);
@@ -69,7 +71,7 @@ pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
             };
             let start = equals.map_or(at, |equals| equals + 1);
             end = value_end(text, start);
-            // A plugin, or all of them, may be written as one value.
+            // One plugin, or all of them, may be written as one value.
             let value = &text[start..end];
             let within = path.first() == Some(&"plugins") && path.len() < 3 && value.contains("config");
             found.extend((within || is_config(&path) || is_stray(&path, value)).then_some(start..end));
@@ -87,14 +89,16 @@ fn is_config(path: &[&str]) -> bool {
     path.first() == Some(&"plugins") && path.iter().skip(2).any(|key| *key == "config")
 }
 
-/// Whether this is a text under a key that plugins do not have: it was meant for their config.
+/// Whether this is a text under a key that plugins do not have, which was probably meant for their
+/// config.
 fn is_stray(path: &[&str], value: &str) -> bool {
     const TEXTS: [&str; 3] = ["path", "sha256", "instances"];
     let is_text = value.trim_start().starts_with(['"', '\'']);
     matches!(path, ["plugins", _, key] if is_text && !TEXTS.contains(key))
 }
 
-/// The end of the line on which a value ends: lists, tables and some strings go over several.
+/// Returns the end of the line on which a value ends. Lists, tables and some strings span several
+/// lines.
 fn value_end(text: &str, start: usize) -> usize {
     let bytes = text.as_bytes();
     let (mut at, mut depth) = (start, 0_usize);
@@ -112,7 +116,7 @@ fn value_end(text: &str, start: usize) -> usize {
     text.len()
 }
 
-/// The last byte of a string, or of the line on which it should end.
+/// Returns the last byte of a string, or of the line on which it should end.
 fn string_end(text: &str, start: usize, quote: u8) -> usize {
     let bytes = text.as_bytes();
     let long = bytes[start..].starts_with(&[quote; 3]);
@@ -130,7 +134,7 @@ fn string_end(text: &str, start: usize, quote: u8) -> usize {
     bytes.len() - 1
 }
 
-/// A message about a value, without what it quotes.
+/// Removes quoted parts from a message about a value.
 pub(super) fn without_quoted(message: &str) -> String {
     let Some(quote) = message.find(['"', '`']) else { return message.to_owned() };
     let before = &message[..quote];

@@ -2,14 +2,14 @@
 
 use super::diagnostic::Diagnostic;
 use super::manifest;
-use super::plan::MS_MAX;
+use super::milliseconds::{MS_MAX, milliseconds};
 use super::rollout_settings::{CanarySettings, GuardSettings, whole};
 use crate::config::EngineConfig;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How the process serves. Fixed for its life.
+/// How the process serves. A running process does not change it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub http: SocketAddr,
@@ -21,18 +21,18 @@ pub struct Settings {
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
     pub access_log: bool,
-    /// Clients may load and unload models.
+    /// Whether clients may load and unload models.
     pub model_control: bool,
     pub access: Access,
     pub engine: EngineConfig,
 }
 
-/// Which web pages may ask, and under which names.
+/// Which web pages may call the host, and under which names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Access {
-    /// Names besides `localhost` and addresses, in lower case; `*` is any. None: the default.
+    /// Names besides `localhost` and addresses, in lower case; `*` is any. `None` is the default.
     pub hosts: Option<Vec<String>>,
-    /// Origins in the form in which browsers send them.
+    /// Origins, in the form that browsers send.
     pub origins: Vec<String>,
 }
 
@@ -44,18 +44,20 @@ pub struct Limits {
     pub max_header_bytes: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
-    /// What the host holds for all clients together: requests that are arriving or at work, and answers.
+    /// Bytes that the host holds for all clients together: requests that arrive or run, and
+    /// answers.
     pub max_buffered_bytes: usize,
-    /// A request that arrives more slowly is given up.
+    /// A request that arrives more slowly is aborted.
     pub min_bytes_per_s: u64,
-    /// An answer of which its client takes nothing for this long is given up.
+    /// An answer is aborted if its client takes nothing of it for this long.
     pub write_timeout: Duration,
     pub default_timeout: Duration,
     pub max_timeout: Duration,
 }
 
 impl Settings {
-    /// Relative paths are relative to `folder`. Defaults are written here and nowhere else.
+    /// Checks `[server]`. Relative paths are relative to `folder`. Defaults are defined here and
+    /// nowhere else.
     pub fn from_manifest(server: &manifest::Server, folder: &Path) -> Result<Self, Diagnostic> {
         let parsed = |key: &str, value: &str| {
             value.parse::<SocketAddr>().map_err(|_| {
@@ -82,7 +84,7 @@ impl Settings {
                 "max_header_kb" => 16 << 10,
                 "plugin_memory_mb_max" => 4096,
                 "max_buffered_mb" => 1 << 20,
-                // Of a body, in MiB.
+                // `max_body_mb`, which is the only other key.
                 _ => 2047,
             };
             within(key, value, default, most)
@@ -107,7 +109,7 @@ impl Settings {
                 return Err(Diagnostic::new(format!("[server] {key} must be at most {most}")));
             }
         }
-        // Room for an image or a batch of a thousand rows as JSON.
+        // Enough for an image, or for a batch of a thousand rows as JSON.
         let max_body_mb = positive("max_body_mb", server.max_body_mb, 16)?;
         let max_buffered_mb = positive("max_buffered_mb", server.max_buffered_mb, 256.max(8 * max_body_mb))?;
         if max_buffered_mb < max_body_mb {
@@ -123,7 +125,7 @@ impl Settings {
         Ok(Settings {
             http: address("http", &server.http, "127.0.0.1:8000")?,
             grpc: server.grpc.as_deref().map(|value| parsed("grpc", value)).transpose()?,
-            // Whoever reaches the admin listener can reload and roll back: loopback unless said otherwise.
+            // Clients of the admin listener can reload and roll back, so the default is loopback.
             admin: address("admin", &server.admin, "127.0.0.1:8002")?,
             onnxruntime: path(&server.onnxruntime),
             io_threads: positive("io_threads", server.io_threads, crate::config::cores())?,
@@ -132,11 +134,12 @@ impl Settings {
                 max_body_bytes: max_body_mb << 20,
                 max_header_bytes: positive("max_header_kb", server.max_header_kb, 64)?
                     .saturating_mul(1 << 10),
-                // Idle connections count too: shorter than this would cut the pools of clients.
+                // This also limits idle connections. A shorter time would close those in clients'
+                // pools.
                 header_timeout: ms(server.header_timeout_ms, 60_000),
                 body_timeout: ms(server.body_timeout_ms, 30_000),
                 max_buffered_bytes: max_buffered_mb << 20,
-                // Slower than any network that a client would wait for.
+                // No client would wait for a network that is slower than this.
                 min_bytes_per_s: server.min_bytes_per_s.unwrap_or(1024),
                 write_timeout: ms(server.write_timeout_ms, 30_000),
                 default_timeout: ms(server.timeout_ms, 30_000),
@@ -160,7 +163,7 @@ impl Settings {
     }
 }
 
-/// A fault of `[server]` with its place in the manifest: these name their key first.
+/// Adds the place in the manifest to a fault of `[server]`, whose message begins with its key.
 pub fn placed(fault: Diagnostic, text: &str) -> Diagnostic {
     let key = fault.message.strip_prefix("[server] ").and_then(|rest| rest.split(' ').next());
     let span = key.and_then(|key| {
@@ -177,7 +180,7 @@ pub fn placed(fault: Diagnostic, text: &str) -> Diagnostic {
 
 fn model_control(server: &manifest::Server) -> Result<bool, Diagnostic> {
     match server.model_control.as_deref() {
-        // Whoever may load and unload can take a model from everybody else.
+        // A client that may load and unload models can take a model away from all others.
         None | Some("none") => Ok(false),
         Some("explicit") => Ok(true),
         Some(other) => Err(Diagnostic::new(format!("[server] model_control = \"{other}\" is not known"))
@@ -221,29 +224,24 @@ fn is_host(name: &str) -> bool {
     name.split('.').all(is_part)
 }
 
-/// Browsers leave the port out where it is the scheme's own.
+/// Removes the scheme's default port, which browsers omit.
 fn without_default_port(origin: &str) -> &str {
     let port = if origin.starts_with("https:") { ":443" } else { ":80" };
     origin.strip_suffix(port).unwrap_or(origin)
 }
 
-/// A duration that can be added to any moment: a year is for ever here.
-pub fn milliseconds(ms: u64) -> Duration {
-    Duration::from_millis(ms.min(365 * 24 * 3600 * 1000))
-}
-
-/// When files are looked at.
+/// When files are read, and how a new policy is introduced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReloadSettings {
-    /// Changes go live by themselves; otherwise only on the operator's word.
+    /// Whether changes go live automatically; otherwise only when an operator reloads.
     pub watch: bool,
     pub quiet: Duration,
-    /// A file that keeps changing is waited for at most this long.
+    /// The longest wait for a file that keeps changing.
     pub quiet_max: Duration,
     pub poll: Duration,
     /// Time for ONNX Runtime to load one session of a model.
     pub model_load_timeout: Duration,
-    /// Without it nothing is rolled back by itself.
+    /// Without a guard, nothing is rolled back automatically.
     pub guard: Option<GuardSettings>,
     pub canary: Option<CanarySettings>,
 }
@@ -265,9 +263,10 @@ impl ReloadSettings {
         let guard = reload.guard.as_ref().map(GuardSettings::from_manifest).transpose()?;
         Ok(ReloadSettings {
             watch,
-            // Long enough for a writer that writes a file in pieces, short beside a person's patience.
+            // Long enough for a program that writes a file in pieces, and short for a person.
             quiet: milliseconds(whole(TABLE, "quiet_ms", &reload.quiet_ms, 50, 0..=60_000)?),
-            // Long enough for most copies, and no longer than a change of another file should wait.
+            // Long enough for most copies, and short enough for a change of another file that
+            // waits.
             quiet_max: milliseconds(whole(TABLE, "quiet_max_ms", &reload.quiet_max_ms, 5_000, 0..=MS_MAX)?),
             poll: milliseconds(whole(TABLE, "poll_ms", &reload.poll_ms, 2_000, 0..=MS_MAX)?.max(10)),
             model_load_timeout: milliseconds(whole(
@@ -277,7 +276,7 @@ impl ReloadSettings {
                 300_000,
                 1..=MS_MAX,
             )?),
-            // Who asks for a canary wants it judged.
+            // A canary is of no use unless it is judged.
             guard: guard.or_else(|| canary.as_ref().map(|_| GuardSettings::default())),
             canary,
         })

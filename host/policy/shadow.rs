@@ -1,14 +1,16 @@
-//! Copies of requests that run on a candidate after their callers were answered, to compare the answers.
+//! Copies of requests that run on a candidate after their clients were answered, to compare the
+//! answers.
 //!
-//! A copy never waits for a place and never takes one that a caller could use: when the executor is busy, or
-//! too many copies are under way, it is dropped and counted.
+//! A copy never waits for a worker, and never occupies one that a client's request could use. If
+//! the executor is busy, or too many copies are in progress, the copy is dropped and counted.
 
 use super::checks::difference;
+use super::content::PolicyContent;
 use super::guard_counters::CallOutcome;
-use super::plan::ModelName;
+use super::model_name::ModelName;
 use super::record::Compared;
 use super::rollout_settings::ShadowSettings;
-use super::{PolicyContent, Route};
+use super::route::Route;
 use crate::error::{Error, Kind, Result};
 use crate::executor::{Call, Priority};
 use crate::metrics::Metrics;
@@ -19,21 +21,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Copies under way at once; each holds a request and its answer.
+/// The most copies at once. Each holds a request and its answer.
 const COPIES_MAX: usize = 16;
 
-/// The candidate's routes that differ, and what their copies have shown.
+/// The candidate's routes that differ, and the results of their copies.
 pub struct Shadow {
     pub(super) settings: ShadowSettings,
     candidate: Arc<PolicyContent>,
     routes: HashMap<ModelName, Arc<Route>>,
     slots: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-    /// Under one lock: the guard never sees a copy that is counted and not yet judged.
+    /// One lock for all counts, so that the guard never sees a copy that is counted and not yet
+    /// compared.
     compared: Mutex<Compared>,
 }
 
-/// A request that is kept until its caller has been answered.
+/// A request that is kept until its client was answered.
 pub struct Copy {
     shadow: Arc<Shadow>,
     route: Arc<Route>,
@@ -60,7 +63,7 @@ impl Shadow {
         }
     }
 
-    /// Copies a request, if its route differs in the candidate and its lot says so.
+    /// Copies a request if its route differs in the candidate and it is in the random sample.
     pub fn copy(
         self: &Arc<Self>,
         route: &Route,
@@ -96,31 +99,31 @@ impl Shadow {
 
     fn drop_one(&self) {
         self.lock().dropped += 1;
-        self.metrics.shadow_dropped.with_label_values::<&str>(&[]).inc();
+        self.metrics.rollout.shadow_dropped.with_label_values::<&str>(&[]).inc();
     }
 
-    fn count(&self, verdict: Verdict) {
+    fn count(&self, result: CopyResult) {
         let mut compared = self.lock();
         compared.requests += 1;
-        self.metrics.shadow_requests.with_label_values::<&str>(&[]).inc();
-        let (count, metric) = match verdict {
-            Verdict::Same => return,
-            Verdict::Different => (&mut compared.differences, &self.metrics.shadow_differences),
-            Verdict::Fault => (&mut compared.faults, &self.metrics.shadow_faults),
+        self.metrics.rollout.shadow_requests.with_label_values::<&str>(&[]).inc();
+        let (count, metric) = match result {
+            CopyResult::Same => return,
+            CopyResult::Different => (&mut compared.differences, &self.metrics.rollout.shadow_differences),
+            CopyResult::Fault => (&mut compared.faults, &self.metrics.rollout.shadow_faults),
         };
         *count += 1;
         metric.with_label_values::<&str>(&[]).inc();
     }
 }
 
-enum Verdict {
+enum CopyResult {
     Same,
     Different,
     Fault,
 }
 
 impl Copy {
-    /// Runs the copy in a task of its own and compares with what the caller got.
+    /// Runs the copy in a task of its own, and compares its answer with the client's.
     pub fn run(self, id: &str, answer: Payload) {
         let id: Arc<str> = format!("{id}/shadow").into();
         tokio::spawn(async move {
@@ -138,24 +141,24 @@ impl Copy {
             let counted = CallOutcome::of(outcome.as_ref().err(), took);
             self.route.counters.record(counted);
             if matches!(counted, CallOutcome::Fault | CallOutcome::Refused) {
-                // The old policy has answered this very request.
+                // The old policy has answered this request.
                 self.route.counters.replayed(true);
             }
-            let verdict = match (counted, outcome) {
-                (CallOutcome::Fault, _) => Verdict::Fault,
-                (_, Err(_)) => Verdict::Different,
+            let result = match (counted, outcome) {
+                (CallOutcome::Fault, _) => CopyResult::Fault,
+                (_, Err(_)) => CopyResult::Different,
                 (_, Ok(response)) => {
                     let tolerance = self.shadow.settings.tolerance;
-                    // Both answers are built as JSON values, which take many times their length: no more of them
-                    // at once than there are threads for large bodies.
+                    // Both answers become JSON values, which take many times their length. Running
+                    // on the threads for large bodies bounds their number.
                     let compare = move || same(&answer, &response.payload, tolerance);
                     match offload::run(usize::MAX, compare).await {
-                        true => Verdict::Same,
-                        false => Verdict::Different,
+                        true => CopyResult::Same,
+                        false => CopyResult::Different,
                     }
                 }
             };
-            self.shadow.count(verdict);
+            self.shadow.count(result);
         });
     }
 
@@ -179,14 +182,14 @@ impl Copy {
             priority: Priority::New,
         };
         if self.route.is_streaming() {
-            // The caller had one answer: any number of them is another one.
+            // The client had one answer. A model with 0..n responses does not compare.
             return Err(Error::unsupported(format!("model \"{name}\" gives any number of responses now")));
         }
         self.route.executor.submit(call)?.one().await
     }
 }
 
-/// Whether two answers are the same but for numbers that differ by no more than `tolerance`.
+/// Whether two answers are the same, except for numbers that differ by at most `tolerance`.
 fn same(old: &Payload, new: &Payload, tolerance: f64) -> bool {
     match (old, new) {
         (Payload::Bytes { content_type: a, data: x }, Payload::Bytes { content_type: b, data: y }) => {

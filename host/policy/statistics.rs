@@ -1,7 +1,7 @@
-//! What was asked of one route since it began, and what that took, for who watches from outside.
+//! Requests of one route since it began and the time they took, for the protocols' statistics.
 //!
-//! A few relaxed increments a request and no lock. Unlike a tally these counters survive a reload that leaves
-//! their route as it is; the guard, which compares generations, has its own.
+//! A request costs a few relaxed increments and no lock. Unlike the guard's counters, which compare
+//! generations, these survive a reload that leaves their route as it is.
 
 use crate::executor::{Batching, Runs};
 use crate::metrics::Count;
@@ -9,7 +9,7 @@ use crate::predict::{Response, Service};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Counters of one model and version. Queue, service and rows are of requests that had their answer.
+/// Counters of one model and version. Queue, service and rows count answered requests only.
 pub struct Statistics {
     pub runs: Arc<Runs>,
     success: Timed,
@@ -40,7 +40,7 @@ impl Timed {
     }
 }
 
-/// How often, and how long all of them together.
+/// A number of events and their total time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     pub count: u64,
@@ -50,7 +50,7 @@ pub struct Total {
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Totals {
-    /// Milliseconds since 1970 of the last request; 0 if there was none.
+    /// When the last request ended, in milliseconds since 1970; 0 if there was none.
     pub last_ms: u64,
     pub success: Total,
     pub fail: Total,
@@ -73,19 +73,19 @@ impl Statistics {
         }
     }
 
-    /// A request that has its answer after so long.
+    /// Counts a request that was answered after `elapsed`.
     pub fn answered(&self, elapsed: Duration, queue_wait: Duration, service: Service, now: SystemTime) {
         self.success.add(elapsed);
         self.queue.add_time(queue_wait);
         self.input.add_time(service.input);
         self.infer.add_time(service.infer);
         self.output.add_time(service.output);
-        // Of a stream without a response nobody has said it.
+        // A stream without a response reports no rows.
         self.rows.add(service.rows.max(1) as u64);
         self.touch(now);
     }
 
-    /// One of several that came as one request.
+    /// Counts one item of a batch request.
     pub fn answered_item(&self, response: &Response) {
         let elapsed = response.queue_wait + response.service.total();
         self.answered(elapsed, response.queue_wait, response.service, SystemTime::now());

@@ -1,8 +1,5 @@
-//! How many requests use a route now, so that who takes it away can wait for them.
+//! How many requests use a route now, so that an unload can wait for them.
 
-use super::Route;
-use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
@@ -12,34 +9,17 @@ pub struct Usage {
     idle: Notify,
 }
 
-/// A route, used for as long as this lives.
-pub struct InUse(Arc<Route>);
-
-impl InUse {
-    pub fn new(route: &Arc<Route>) -> Self {
-        route.usage.requests.fetch_add(1, Ordering::Relaxed);
-        InUse(Arc::clone(route))
+impl Usage {
+    pub(super) fn begin(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
-}
 
-impl Deref for InUse {
-    type Target = Arc<Route>;
-
-    fn deref(&self) -> &Arc<Route> {
-        &self.0
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        let usage = &self.0.usage;
-        if usage.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
-            usage.idle.notify_waiters();
+    pub(super) fn end(&self) {
+        if self.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
         }
     }
-}
 
-impl Usage {
     /// Returns once no request uses the route.
     pub async fn idle(&self) {
         loop {

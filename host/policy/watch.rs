@@ -1,8 +1,8 @@
-//! Tells the reload thread that files may have changed.
+//! Watches the folders of files, and reports that files may have changed.
 //!
-//! Watches the folders of all files, and of what links on the way point to, so that a rename into place and
-//! a swapped link (as Kubernetes does) are both seen. It only says "look"; what changed is for the reader
-//! to find out. Where watching is not possible the slow poll of the reload thread remains.
+//! Covers the folders of all files and of the links on the way to them, so that both a rename into
+//! place and a swapped link (as Kubernetes does) are seen. It does not find out what changed. If
+//! watching is not possible, the slow poll of the watch thread remains.
 
 use super::files::Signature;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -18,7 +18,7 @@ impl Watcher {
     /// Calls `changed` from a thread of its own, possibly often.
     pub fn new(changed: impl Fn() + Send + 'static) -> Self {
         let handler = move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event too, and our own reading must not wake us.
+            // Reading a file is an event too. The host's own reading must not trigger another one.
             if event.is_ok_and(|event| !event.kind.is_access()) {
                 changed();
             }
@@ -29,12 +29,12 @@ impl Watcher {
         Watcher { inner, folders: BTreeSet::new() }
     }
 
-    /// Watches the folders of these files and no others.
+    /// Watches the folders of these files, and no others.
     pub fn watch(&mut self, files: &Signature) {
         let Some(inner) = &mut self.inner else { return };
         let wanted: BTreeSet<PathBuf> = files.keys().flat_map(|file| folders_of(file)).collect();
         for folder in self.folders.difference(&wanted) {
-            // It may be gone already.
+            // It may not exist any more.
             let _ = inner.unwatch(folder);
         }
         let mut watched: BTreeSet<PathBuf> = self.folders.intersection(&wanted).cloned().collect();
@@ -50,11 +50,11 @@ impl Watcher {
     }
 }
 
-/// The folder of a file, and those of the links that it is reached through.
+/// Returns the folder of a file, and those of the links that lead to it.
 fn folders_of(file: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let mut file = file.to_owned();
-    // A chain of links longer than this is a loop.
+    // A longer chain of links is taken for a loop.
     for _ in 0..8 {
         let Some(folder) = file.parent() else { break };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

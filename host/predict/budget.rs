@@ -1,11 +1,11 @@
-//! What the decoding of one request may take in memory besides its body.
+//! Limits the memory that decoding one request may take besides its body.
 
 use crate::error::{Error, Result};
 
-/// Decoded, a request may be so many times as large as the largest body.
+/// Decoded, a request may be this many times as large as the largest body.
 const GROWTH_MAX: usize = 4;
 
-/// Bytes that are left to be allocated. Charged before they are.
+/// Bytes that may still be allocated. Charged before they are allocated.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryBudget {
     left: usize,
@@ -13,13 +13,13 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// For a request whose body may be of so many bytes (`max_body_mb`).
+    /// The budget of a request whose body may have `max_body_bytes` (`max_body_mb`).
     pub fn new(max_body_bytes: usize) -> Self {
         let max = max_body_bytes.saturating_mul(GROWTH_MAX);
         MemoryBudget { left: max, max }
     }
 
-    /// For what an operator wrote.
+    /// The budget for text that the operator wrote.
     pub fn unlimited() -> Self {
         MemoryBudget { left: usize::MAX, max: usize::MAX }
     }
@@ -32,7 +32,7 @@ impl MemoryBudget {
         self.max
     }
 
-    /// Takes `bytes` for `what`, such as "parameters", or refuses them.
+    /// Charges `bytes` for `what`, such as "parameters", or refuses them.
     pub fn charge(&mut self, bytes: usize, what: &str) -> Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| self.exceeded(what))?;
         Ok(())

@@ -1,65 +1,34 @@
-//! What travels with one call: who asked for what, until when, and whether anybody still waits.
+//! The context of a call: what was requested, the deadline, the cancellation, and the models that
+//! can be called from it.
 
+use super::call_state::CallState;
+use super::cancellation::{CancelReason, Cancellation, OnCancel};
+use super::parameter::{Parameter, Parameters};
+use super::response::Response;
+use super::responses::Responses;
 use super::steps::StepLog;
-use super::target::Models;
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use smallvec::SmallVec;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
-/// The value of a request parameter.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Parameter {
-    Boolean(bool),
-    Integer(i64),
-    Number(f64),
-    Text(String),
-}
-
-/// A parameter from its JSON form; lists and objects are refused.
-pub fn parameter(name: &str, value: &serde_json::Value) -> Result<Parameter> {
-    use serde_json::Value;
-    let refused = |what: &str| {
-        let message = format!(
-            "parameter '{name}' has invalid type. It is {what}; a parameter is a string, a number or a boolean"
-        );
-        Err(Error::invalid(message).field(format!("parameters.{name}")))
-    };
-    match value {
-        Value::Bool(value) => Ok(Parameter::Boolean(*value)),
-        Value::String(value) => Ok(Parameter::Text(value.clone())),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(value), _) => Ok(Parameter::Integer(value)),
-            (None, Some(_)) if number.is_u64() => refused("an integer over 9223372036854775807"),
-            (None, Some(value)) => Ok(Parameter::Number(value)),
-            (None, None) => refused("not a number that can be held"),
-        },
-        Value::Null => refused("null"),
-        Value::Array(_) => refused("a list"),
-        Value::Object(_) => refused("an object"),
-    }
-}
-
-/// Request parameters, in the order sent.
-pub type Parameters = Vec<(String, Parameter)>;
-
-/// Plugins may call models that have plugins that call models, so far.
+/// How deep calls of plugins may be nested: a plugin may call a model whose plugin calls a model.
 const DEPTH_MAX: usize = 8;
 
-/// A model whose plugin has made a call, and the calls that led to it.
+/// A model whose plugin made a call, and the calls that led to it.
 struct CallerLink {
     model: Arc<str>,
     version: Arc<str>,
     above: Option<Arc<CallerLink>>,
-    /// A step of a pipeline, whose depth was bounded when the policy was loaded.
+    /// A step of a pipeline. The depth of pipelines was checked when the policy was loaded.
     is_pipeline: bool,
 }
 
 impl CallerLink {
-    /// This one and all above it, the nearest first.
+    /// Returns this caller and those above it, the nearest first.
     fn up(&self) -> impl Iterator<Item = &CallerLink> {
         std::iter::successors(Some(self), |caller| caller.above.as_deref())
     }
@@ -71,19 +40,19 @@ pub struct CallContext {
     pub model: Arc<str>,
     pub version: Arc<str>,
     pub deadline: Option<Instant>,
-    /// The caller's `traceparent`, for servers that are asked on its behalf.
+    /// The caller's `traceparent`, passed on to other servers.
     pub trace: Option<Arc<str>>,
     pub parameters: Parameters,
     pub cancellation: Cancellation,
     /// The models that plugins may call on behalf of this request.
     pub models: Option<Arc<dyn Models>>,
-    /// What versions are chosen by besides the id: the headers that routing rules name, with their values.
+    /// The headers that routing rules use to choose a version, with their values.
     pub headers: Arc<[(String, String)]>,
-    /// The outputs that the caller asked for, if it did not ask for all.
+    /// The outputs that the caller requested; `None` for all.
     pub outputs: Option<Arc<[String]>>,
-    /// Where the steps of pipelines are noted, if somebody wants to see them.
+    /// Records the steps of pipelines, if requested.
     pub steps: Option<Arc<StepLog>>,
-    /// The calls by plugins that lead to this one.
+    /// The calls that led to this one.
     callers: Option<Arc<CallerLink>>,
     /// The work has begun.
     begun: AtomicBool,
@@ -113,12 +82,13 @@ impl CallContext {
         }
     }
 
-    /// The context of a call to a model that a plugin makes while it works on this one.
+    /// The context of a call that a plugin makes while it works on this one. Fails if the calls
+    /// form a cycle or are nested too deeply.
     pub fn child(&self, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Result<Self> {
         self.called_by(false, model, version, deadline)
     }
 
-    /// The same for a step of a pipeline.
+    /// Like `child`, for a step of a pipeline.
     pub fn step(&self, model: Arc<str>, version: Arc<str>, deadline: Option<Instant>) -> Result<Self> {
         self.called_by(true, model, version, deadline)
     }
@@ -155,7 +125,8 @@ impl CallContext {
         Ok(child)
     }
 
-    /// The context of a part of this call that is admitted for itself: the model without what stands around it.
+    /// The context of a part of this call that is admitted separately: the model without its
+    /// transformer or custom executor.
     pub fn part(&self, deadline: Option<Instant>) -> Self {
         let (model, version) = (Arc::clone(&self.model), Arc::clone(&self.version));
         let mut part = CallContext::new(Arc::clone(&self.id), model, version, deadline);
@@ -170,16 +141,16 @@ impl CallContext {
         part
     }
 
-    /// A context for work on several calls at once: as long as one of them waits, and until the latest of
-    /// their deadlines. The guards hold for as long as the work goes on. `prepare` gets the context as it is
-    /// made from the first of them, without parameters.
+    /// A context for work on several calls. It is cancelled when all members are, and has the
+    /// latest of their deadlines. The guards must be kept while the work runs. `prepare` may change
+    /// the context, which is made from the first member, without parameters.
     pub fn joint<'a>(
         members: impl Iterator<Item = &'a Arc<CallContext>> + Clone,
         prepare: impl FnOnce(&mut CallContext),
     ) -> (Arc<Self>, Vec<OnCancel<'a>>) {
         let first = members.clone().next().expect("invariant: somebody waits");
         let deadlines = members.clone().map(|member| member.deadline);
-        // None is no deadline at all, and so the latest.
+        // `None` is no deadline, and so the latest.
         let deadline = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
         let (id, model) = (Arc::clone(&first.id), Arc::clone(&first.model));
         let mut joint = CallContext::new(id, model, Arc::clone(&first.version), deadline);
@@ -187,14 +158,14 @@ impl CallContext {
         joint.models.clone_from(&first.models);
         joint.headers = Arc::clone(&first.headers);
         joint.callers.clone_from(&first.callers);
+        joint.cancellation = Cancellation::joint(members.clone().count());
         prepare(&mut joint);
-        joint.cancellation.keepers = AtomicUsize::new(members.clone().count());
         let joint = Arc::new(joint);
         let guards = members.map(|member| member.cancellation.cancels(&joint)).collect();
         (joint, guards)
     }
 
-    /// Whether a step of a pipeline has led to this call.
+    /// Returns true if a step of a pipeline led to this call.
     pub fn is_within_pipeline(&self) -> bool {
         self.callers.as_ref().is_some_and(|callers| callers.up().any(|caller| caller.is_pipeline))
     }
@@ -203,7 +174,7 @@ impl CallContext {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// A header of the request, of those that routing rules name.
+    /// Returns a header of the request, if a routing rule uses it.
     pub fn header(&self, name: &str) -> Option<String> {
         let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         header.map(|(_, value)| value.clone())
@@ -217,7 +188,7 @@ impl CallContext {
         *self.note.lock().expect("invariant: no panic while a note is held") = note;
     }
 
-    /// Says that the work begins: it no longer waits for its turn.
+    /// Marks that the work begins: the call no longer waits in a queue.
     pub fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
@@ -230,12 +201,13 @@ impl CallContext {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Why this call should not go on, if it should not. Work asks before it starts and between its parts.
+    /// Fails if the call was cancelled or its deadline has passed. Called before the work starts
+    /// and between its parts.
     pub fn check(&self) -> Result<()> {
         self.check_at(Instant::now())
     }
 
-    /// The same for who has just looked at the clock.
+    /// Like `check`, with the current time.
     pub fn check_at(&self, now: Instant) -> Result<()> {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.cancellation.expire();
@@ -243,12 +215,12 @@ impl CallContext {
         self.stopped().map_or(Ok(()), Err)
     }
 
-    /// Why this call was cancelled, once it is; names the plugin that was running.
+    /// Returns why the call was cancelled, naming the plugin that was running; `None` if it was
+    /// not.
     pub fn stopped(&self) -> Option<Error> {
-        let error = match self.cancellation.state.load(Ordering::Acquire) {
-            LIVE => return None,
-            EXPIRED => Error::deadline("the deadline of the request has passed"),
-            _ => Error::cancelled("the caller left before the answer was ready"),
+        let error = match self.cancellation.reason()? {
+            CancelReason::DeadlinePassed => Error::deadline("the deadline of the request has passed"),
+            CancelReason::CallerLeft => Error::cancelled("the caller left before the answer was ready"),
         };
         let plugin = self.plugin.lock().expect("invariant: no panic under the lock").clone();
         Some(match plugin {
@@ -257,178 +229,82 @@ impl CallContext {
         })
     }
 
-    /// Says that a plugin is called now, until the guard is dropped.
+    /// Marks that a plugin is being called, until the guard is dropped.
     pub fn enter(&self, plugin: Arc<str>) -> Entered<'_> {
         *self.plugin.lock().expect("invariant: no panic under the lock") = Some(plugin);
         Entered(self)
     }
 }
 
-/// A plugin is being called.
+/// Marks that a plugin is being called.
 pub struct Entered<'a>(&'a CallContext);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        // A plugin that was stopped stays named: its caller may ask after it has ended.
+        // A plugin that was stopped stays named, because `stopped` may be called after it has
+        // ended.
         if !self.0.cancellation.is_cancelled() {
             *self.0.plugin.lock().expect("invariant: no panic under the lock") = None;
         }
     }
 }
 
-const LIVE: u8 = 0;
-const GONE: u8 = 1;
-const EXPIRED: u8 = 2;
-
-/// Tells the work of a call to stop: because the caller left, or because its deadline has passed.
-pub struct Cancellation {
-    state: AtomicU8,
-    /// How many of those that cancel this when they are cancelled are left: the last one does.
-    keepers: AtomicUsize,
-    notify: Notify,
-    hooks: Mutex<Hooks>,
-}
-
-impl Default for Cancellation {
-    fn default() -> Self {
-        Cancellation {
-            state: AtomicU8::new(LIVE),
-            keepers: AtomicUsize::new(1),
-            notify: Notify::default(),
-            hooks: Mutex::default(),
-        }
+impl AsRef<Cancellation> for CallContext {
+    fn as_ref(&self) -> &Cancellation {
+        &self.cancellation
     }
 }
 
-#[derive(Default)]
-struct Hooks {
-    next: u64,
-    registered: SmallVec<[(u64, Hook); 1]>,
-}
+impl CallState for CallContext {
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
 
-/// What is done on cancellation.
-enum Hook {
-    Cancel(Arc<CallContext>),
-    Run(Box<dyn FnOnce() + Send>),
-}
+    fn has_begun(&self) -> bool {
+        self.has_begun()
+    }
 
-impl Hook {
-    fn run(self) {
-        match self {
-            Hook::Cancel(context) => context.cancellation.leave(),
-            Hook::Run(hook) => hook(),
-        }
+    fn cancellation(&self) -> &Cancellation {
+        &self.cancellation
+    }
+
+    fn stopped(&self) -> Option<Error> {
+        self.stopped()
     }
 }
 
-impl Cancellation {
-    /// Nobody waits for the answer any more. Only the first of `cancel` and `expire` counts.
-    pub fn cancel(&self) {
-        self.set(GONE);
-    }
+pub type Outputs<'a> = Pin<Box<dyn Future<Output = Result<Vec<Tensor>>> + Send + 'a>>;
 
-    /// One of those who keep this alive is gone.
-    fn leave(&self) {
-        if self.keepers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.cancel();
-        }
-    }
+/// A model that a plugin can call: tensors in, tensors out, on the model's executor.
+pub trait Target: Send + Sync {
+    fn model(&self) -> &str;
 
-    /// The deadline has passed.
-    pub fn expire(&self) {
-        self.set(EXPIRED);
-    }
+    fn version(&self) -> &str;
 
-    pub fn is_cancelled(&self) -> bool {
-        self.state.load(Ordering::Acquire) != LIVE
-    }
+    /// Returns true if a call has 0..n responses instead of one.
+    fn is_streaming(&self) -> bool;
 
-    /// Returns once cancelled; at once if it is already.
-    pub async fn cancelled(&self) {
-        let notified = self.notify.notified();
-        tokio::pin!(notified);
-        notified.as_mut().enable();
-        if !self.is_cancelled() {
-            notified.await;
-        }
-    }
+    /// Admits one call on behalf of `caller`, or refuses it, without waiting. The call has the
+    /// caller's deadline at the latest, and is cancelled when the responses are dropped.
+    fn start(&self, caller: &CallContext, inputs: Vec<Tensor>) -> Result<Responses>;
 
-    /// Runs `hook` on cancellation, on the thread that cancels; at once if cancelled already.
-    /// The hook is forgotten when the guard is dropped.
-    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> OnCancel<'_> {
-        self.register(Hook::Run(Box::new(hook)))
-    }
-
-    /// Cancels `other` on cancellation, as long as the guard lives. A joint context stays until its last member goes.
-    pub fn cancels(&self, other: &Arc<CallContext>) -> OnCancel<'_> {
-        self.register(Hook::Cancel(Arc::clone(other)))
-    }
-
-    fn register(&self, hook: Hook) -> OnCancel<'_> {
-        let mut hooks = self.hooks.lock().expect("invariant: hooks are not run under the lock");
-        if self.is_cancelled() {
-            drop(hooks);
-            hook.run();
-            return OnCancel { cancellation: self, id: u64::MAX };
-        }
-        let id = hooks.next;
-        hooks.next += 1;
-        hooks.registered.push((id, hook));
-        OnCancel { cancellation: self, id }
-    }
-
-    fn set(&self, state: u8) {
-        let hooks = {
-            let mut hooks = self.hooks.lock().expect("invariant: hooks are not run under the lock");
-            if self.state.compare_exchange(LIVE, state, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                return;
-            }
-            std::mem::take(&mut hooks.registered)
-        };
-        self.notify.notify_waiters();
-        for (_, hook) in hooks {
-            hook.run();
-        }
+    /// Makes one call and waits for its answer. The call may run on the worker that polls the
+    /// caller. It is stopped at `until`.
+    fn call<'a>(&'a self, caller: &'a CallContext, inputs: Vec<Tensor>, _until: Instant) -> Outputs<'a> {
+        Box::pin(async move { self.start(caller, inputs)?.one().await.and_then(Response::tensors) })
     }
 }
 
-/// Keeps a hook registered.
-#[must_use = "dropping the guard forgets the hook"]
-pub struct OnCancel<'a> {
-    cancellation: &'a Cancellation,
-    id: u64,
-}
-
-impl Drop for OnCancel<'_> {
-    fn drop(&mut self) {
-        let mut hooks = self.cancellation.hooks.lock().expect("invariant: hooks are not run under the lock");
-        hooks.registered.retain(|(id, _)| *id != self.id);
-    }
+/// All models of the policy that a request uses.
+pub trait Models: Send + Sync {
+    /// Returns the model. Without a version: the only one, or the one that the routing rule selects
+    /// for this caller.
+    fn target(&self, model: &str, version: Option<&str>, caller: &CallContext) -> Result<Arc<dyn Target>>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hooks_run_once_unless_forgotten() {
-        let cancellation = Cancellation::default();
-        let runs = Arc::new(AtomicUsize::new(0));
-        let count = |by: usize| {
-            let runs = Arc::clone(&runs);
-            move || {
-                runs.fetch_add(by, Ordering::Relaxed);
-            }
-        };
-        let kept = cancellation.on_cancel(count(1));
-        drop(cancellation.on_cancel(count(10)));
-        cancellation.expire();
-        cancellation.cancel();
-        let _late = cancellation.on_cancel(count(100));
-        assert_eq!(runs.load(Ordering::Relaxed), 101);
-        assert_eq!(cancellation.state.load(Ordering::Relaxed), EXPIRED, "the first reason stays");
-        drop(kept);
-    }
 
     #[test]
     fn a_joint_context_lasts_as_long_as_one_member() {
@@ -464,18 +340,5 @@ mod tests {
         let part = context.part(None);
         let again = part.child("m".into(), "0".into(), None).map(|_| ()).unwrap_err();
         assert_eq!(again.message(), refused("0").message());
-    }
-
-    #[tokio::test]
-    async fn cancelled_wakes_those_who_wait_and_those_who_come_late() {
-        let cancellation = Arc::new(Cancellation::default());
-        let waiting = tokio::spawn({
-            let cancellation = Arc::clone(&cancellation);
-            async move { cancellation.cancelled().await }
-        });
-        tokio::task::yield_now().await;
-        cancellation.cancel();
-        waiting.await.unwrap();
-        cancellation.cancelled().await;
     }
 }

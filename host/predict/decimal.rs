@@ -1,24 +1,28 @@
-//! JSON numbers to floating point, rounded once.
+//! Converts JSON numbers to floating point, rounded once.
 //!
-//! A decimal that is read as FP64 and then narrowed is rounded twice, and one in some hundred million comes out as a
-//! neighbour of the right value, among them numbers that are the shortest text of an FP32. The standard library rounds
-//! decimals to FP32 and FP64 correctly; this adds FP16 and BF16.
+//! A decimal that is read as FP64 and then narrowed is rounded twice. For about one number in a
+//! hundred million the result is a neighbour of the right value, even for numbers that are the
+//! shortest text of an FP32. The standard library rounds decimals to FP32 and FP64 correctly; this
+//! adds FP16 and BF16.
 
 use half::{bf16, f16};
 use std::cmp::Ordering;
 
-/// The nearest FP16, ties to even; infinite if it is too large. `text` is a JSON number.
+/// Returns the nearest FP16, ties to even; infinite if the number is too large. `text` is a JSON
+/// number.
 pub(super) fn to_f16(text: &str) -> Option<f16> {
     odd(text, |value| f32::from(f16::from_f32(value))).map(f16::from_f32)
 }
 
-/// The nearest BF16, ties to even; infinite if it is too large. `text` is a JSON number.
+/// Returns the nearest BF16, ties to even; infinite if the number is too large. `text` is a JSON
+/// number.
 pub(super) fn to_bf16(text: &str) -> Option<bf16> {
     odd(text, |value| f32::from(bf16::from_f32(value))).map(bf16::from_f32)
 }
 
-/// The number as an FP32 that rounds to the same narrower value as the number itself: truncated, and odd if something
-/// was cut off ("rounding to odd"). FP32 has the two extra digits that this takes, for subnormals too.
+/// Returns an FP32 that rounds to the same narrower value as the number itself: truncated, and with
+/// the lowest bit set if that was inexact ("rounding to odd"). FP32 has the two extra digits that
+/// this needs, for subnormals too.
 fn odd(text: &str, narrow: impl Fn(f32) -> f32) -> Option<f32> {
     let wide: f64 = text.parse().ok()?;
     let near = wide as f32;
@@ -26,7 +30,7 @@ fn odd(text: &str, narrow: impl Fn(f32) -> f32) -> Option<f32> {
         return Some(near);
     }
     let order = match wide.abs().total_cmp(&f64::from(near).abs()) {
-        // The FP64 may itself be rounded. That matters where it stands between two narrow values.
+        // The FP64 may be rounded itself. That matters only halfway between two narrow values.
         Ordering::Equal if narrow(near) != near => magnitude(text, wide),
         order => order,
     };
@@ -38,7 +42,7 @@ fn odd(text: &str, narrow: impl Fn(f32) -> f32) -> Option<f32> {
     })
 }
 
-/// How the magnitude of a decimal compares with that of `value`, which is an FP32.
+/// Compares the magnitude of a decimal with that of `value`, which is an FP32.
 fn magnitude(text: &str, value: f64) -> Ordering {
     // An FP32 has at most 112 significant digits, so this is exact.
     let exact = format!("{:.120e}", value.abs());
@@ -62,7 +66,7 @@ impl Digits {
         digits.drain(..zeros);
         let kept = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
         digits.truncate(kept);
-        // An exponent of more than 64 bits stands beside a number that is zero or infinite.
+        // If the exponent exceeds 64 bits, the number is zero or infinite anyway.
         let exponent = exponent.parse().unwrap_or(0_i64);
         Digits { digits, exponent: exponent.saturating_add(whole.len() as i64 - zeros as i64) }
     }
@@ -74,7 +78,8 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_once() {
-        // Between 1 and the next FP16, and a little beside that: FP64 and FP32 lose the little.
+        // Halfway between 1 and the next FP16, and slightly beside that, which FP64 and FP32 cannot
+        // represent.
         for (text, expected) in [
             ("1.00048828125", 0x3c00),
             ("1.000488281250000000000000001", 0x3c01),

@@ -1,22 +1,25 @@
-//! The elements of one tensor, as a reader of JSON finds them: in their final bytes, with the shape of the lists.
+//! The elements of one tensor while its JSON is read: their final bytes, and the shape of the
+//! nested lists.
 
+use super::datatype::Datatype;
 use super::decimal;
-use super::tensor::{Datatype, Shape, append_element};
+use super::shape::Shape;
+use super::tensor::append_element;
 use std::fmt;
 
-/// What an element, or the place where one should be, is refused for.
+/// Why an element or a list is refused.
 pub(super) type Refusal = String;
 
 pub(super) struct Elements {
     pub datatype: Datatype,
     pub data: Vec<u8>,
     pub data_bytes_max: usize,
-    /// There are more bytes than that.
+    /// The data exceed `data_bytes_max`.
     pub is_over: bool,
     pub shape: Shape,
-    /// The depth at which elements stand, once the first was seen.
+    /// The nesting depth of elements, known from the first one.
     pub leaf_depth: Option<usize>,
-    /// The index in each list that is open.
+    /// The index in each open list.
     pub path: Shape,
     pub depth_max: usize,
 }
@@ -61,11 +64,11 @@ impl Elements {
             Some(leaf) if leaf == depth => {}
             _ => return Err("expected a list, got an element".to_owned()),
         }
-        // What is said of this is the budget's.
+        // The budget's own error replaces this one.
         if self.is_over { Err("over the budget".to_owned()) } else { Ok(()) }
     }
 
-    /// Appends an element of this size, if there is room for it.
+    /// Appends the bytes of an element if they fit into the budget.
     fn put(&mut self, bytes: &[u8]) {
         if bytes.len() > self.data_bytes_max - self.data.len() {
             self.is_over = true;
@@ -81,7 +84,7 @@ impl Elements {
             datatype if is_float(datatype) => format!("a number for {}", datatype.as_str()),
             datatype => format!("a whole number for {}", datatype.as_str()),
         };
-        // What clients of the Open Inference Protocol know.
+        // The texts that clients of the Open Inference Protocol look for.
         let known = match self.datatype {
             Datatype::Bool => ": attempt to access JSON non-boolean as boolean",
             Datatype::Bytes => ": attempt to access JSON non-string as string",
@@ -156,14 +159,14 @@ impl Elements {
         })
     }
 
-    /// Why a number that is not a whole one of 64 bits, or that is too large, is refused.
+    /// Returns why a number is refused that is not an integer of 64 bits, or is too large.
     fn no_float(&self, token: &str) -> Refusal {
         let name = self.datatype.as_str();
         match token.parse::<f64>() {
             Err(_) => "invalid number".to_owned(),
             Ok(value) if value.is_infinite() => "number out of range".to_owned(),
             Ok(value) if is_float(self.datatype) => format!("{value:e} is out of range for {name}"),
-            // Larger whole numbers than 64 bits hold are among these.
+            // Includes integers of more than 64 bits.
             Ok(value) => match range(self.datatype).filter(|_| value.abs() >= i64::MAX as f64) {
                 Some(range) => format!("{value:e} is out of range for {name} ({range})"),
                 None => self.mismatch(format_args!("the number {value:?}")),
@@ -172,7 +175,7 @@ impl Elements {
     }
 }
 
-/// What a datatype of whole numbers holds.
+/// Returns the range of an integer datatype.
 fn range(datatype: Datatype) -> Option<String> {
     macro_rules! range {
         ($($datatype:ident: $rust:ty),*) => {

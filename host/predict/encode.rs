@@ -1,18 +1,20 @@
-//! Tensors to JSON: nested arrays of numbers, booleans or strings, or one flat array.
+//! Encodes tensors as JSON: nested arrays of numbers, booleans or strings, or one flat array.
 //!
-//! What JSON cannot say is an error that names its place. It is the caller's: the answer is there, and the caller chose
-//! a form that does not fit it and can choose another.
+//! A value that JSON cannot represent is an error with its index. It is the caller's error: the
+//! answer exists, and the caller can request it in another form.
 
-use super::tensor::{Datatype, Shape, Tensor, format_shape};
+use super::datatype::Datatype;
+use super::shape::{Shape, format_shape};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
-/// Empty lists that one tensor may become.
+/// The most empty lists that one tensor may become.
 const EMPTY_LISTS_MAX: i64 = 1_000_000;
 
-/// Appends the elements of a tensor as nested arrays of its shape; with `flat`, as one array.
-/// Refuses what JSON cannot say: NaN, infinities, BYTES that are not UTF-8.
+/// Appends the elements of a tensor as nested arrays of its shape, or as one array if `flat`.
+/// Refuses what JSON cannot represent: NaN, infinities, BYTES that are not UTF-8.
 pub fn encode_tensor(tensor: &Tensor, flat: bool, out: &mut Vec<u8>) -> Result<()> {
     let count = tensor.count();
     let flat_shape = [count as i64];
@@ -108,7 +110,7 @@ impl Float for f64 {
     }
 }
 
-/// The shortest digits that read back as the same value.
+/// Writes the shortest digits that read back as the same value.
 fn float(value: impl Float, out: &mut Vec<u8>) -> std::result::Result<(), String> {
     if !value.finite() {
         return Err(format!("is {value}"));
@@ -121,7 +123,7 @@ fn float(value: impl Float, out: &mut Vec<u8>) -> std::result::Result<(), String
 struct Nesting<'a> {
     out: &'a mut Vec<u8>,
     shape: &'a [i64],
-    /// Elements under one item of each dimension.
+    /// The number of elements below one item of each dimension.
     strides: Shape,
     index: i64,
 }
@@ -156,7 +158,7 @@ impl<'a> Nesting<'a> {
     }
 }
 
-/// A tensor of no bytes can have a shape of more lists than there is memory.
+/// The shape of a tensor without elements may describe more lists than fit into memory.
 fn encode_empty(name: &str, shape: &[i64], out: &mut Vec<u8>) -> Result<()> {
     let empty = shape.iter().position(|&dimension| dimension == 0).expect("invariant: there are no elements");
     let lists = shape[..empty].iter().try_fold(1_i64, |lists, &dimension| lists.checked_mul(dimension));

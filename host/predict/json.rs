@@ -1,25 +1,29 @@
-//! JSON to tensors: nested arrays of numbers, booleans or strings. The way back is `encode`.
+//! Decodes JSON to tensors: nested arrays of numbers, booleans or strings. The reverse is `encode`.
 //!
-//! Elements are written straight into their final bytes, and a wrong one is named with its place. Whole numbers are
-//! taken if the datatype holds them; numbers for floating point are rounded once, to the nearest value of the datatype.
+//! Elements are written directly into their final bytes, and an error names the index of the
+//! element. Integers must fit the datatype; floating-point numbers are rounded once, to the nearest
+//! value of the datatype.
 
-use super::MemoryBudget;
+use super::budget::MemoryBudget;
+use super::datatype::Datatype;
 use super::elements::{Elements, Refusal};
 use super::metadata::TensorSpec;
-use super::tensor::{Datatype, MAX_RANK, Shape, Tensor, format_shape};
+use super::shape::{MAX_RANK, Shape, element_count, format_shape};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 
-/// Lists in lists, where the shape is said beside them and extra ones around an element do no harm.
+/// The deepest nesting if the shape is given separately, where extra lists around an element are
+/// allowed.
 const NESTING_MAX: usize = 100;
 
-/// Texts from this size on are counted before they are read, so that their elements need one allocation and no more
-/// than they take.
+/// Texts of this size or more are counted before they are read, so that their elements take one
+/// allocation of the right size.
 const COUNTED_BYTES_MIN: usize = 64 << 10;
 
-/// Reads the JSON text of one input. The shape is that of the nested arrays; with `flat_shape` given, the
-/// elements may also come as one flat array of as many elements (the Open Inference Protocol allows both).
-/// The text is well-formed JSON, as that of a `RawValue` is.
+/// Reads the JSON text of one input. The shape is that of the nested arrays. With `flat_shape`, the
+/// elements may also be one flat array of the right length (the Open Inference Protocol allows
+/// both). The text must be well-formed JSON, such as that of a `RawValue`.
 pub fn decode_tensor(
     spec: &TensorSpec,
     json: &str,
@@ -28,7 +32,7 @@ pub fn decode_tensor(
 ) -> Result<Tensor> {
     let elements = Elements {
         datatype: spec.datatype,
-        data: Vec::with_capacity(room(spec.datatype, json).min(budget.left())),
+        data: Vec::with_capacity(reserved_bytes(spec.datatype, json).min(budget.left())),
         data_bytes_max: budget.left(),
         is_over: false,
         shape: Shape::new(),
@@ -51,7 +55,7 @@ pub fn decode_tensor(
     budget.charge(TENSOR_BYTES + data.len(), "inputs")?;
     let shape = match flat_shape {
         Some(wanted) if shape.as_slice() != wanted => {
-            let count = said_count(spec, wanted)?;
+            let count = declared_count(spec, wanted)?;
             let flat = shape.len() == 1 && usize::try_from(shape[0]) == Ok(count);
             let deeper = shape.len() > wanted.len() && without_ones(&shape) == without_ones(wanted);
             if !flat && !deeper {
@@ -75,22 +79,23 @@ pub fn decode_tensor(
 /// Bytes of a tensor besides its elements.
 const TENSOR_BYTES: usize = 2 * size_of::<Tensor>();
 
-/// Bytes for the elements of a text: for those of a long one as many as there can be.
-fn room(datatype: Datatype, json: &str) -> usize {
+/// Returns how many bytes to reserve for the elements: for a long text, the most that it can
+/// contain.
+fn reserved_bytes(datatype: Datatype, json: &str) -> usize {
     if json.len() < COUNTED_BYTES_MIN {
         return json.len().min(1024);
     }
     let elements = json.bytes().filter(|byte| *byte == b',').count() + 1;
     match datatype.size() {
         Some(size) => elements.saturating_mul(size),
-        // A length stands in place of quotes and a comma.
+        // A length replaces the quotes and the comma.
         None => json.len() + elements,
     }
 }
 
-/// How many elements the sender says that there are, if so many can be.
-fn said_count(spec: &TensorSpec, wanted: &[i64]) -> Result<usize> {
-    let count = super::tensor::element_count(wanted)
+/// Returns the number of elements of the shape that the sender declares. Fails if it is impossible.
+fn declared_count(spec: &TensorSpec, wanted: &[i64]) -> Result<usize> {
+    let count = element_count(wanted)
         .map_err(|error| error.context(format!("input \"{}\"", spec.name)).field(&*spec.name))?;
     let bytes = count.checked_mul(spec.datatype.size().unwrap_or(1));
     if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
@@ -101,12 +106,12 @@ fn said_count(spec: &TensorSpec, wanted: &[i64]) -> Result<usize> {
     Ok(count)
 }
 
-/// Lists around one element say nothing about a shape.
+/// Drops the dimensions of 1: lists around a single element do not matter.
 fn without_ones(shape: &[i64]) -> Shape {
     shape.iter().copied().filter(|&dimension| dimension != 1).collect()
 }
 
-/// serde_json appends ` at line 1 column 7`, which is a place inside the value and so misleads.
+/// serde_json appends ` at line 1 column 7`, which is relative to the value and so misleads.
 fn strip_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rfind(" at line ").map_or(text.clone(), |end| text[..end].to_owned())
@@ -155,7 +160,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Closes the lists that end here. True at the end of the text, false where another element follows.
+    /// Closes the lists that end here. Returns true at the end of the text, false if another
+    /// element follows.
     fn ends(&mut self) -> std::result::Result<bool, Refusal> {
         loop {
             match (self.peek(), self.elements.path.last_mut()) {
@@ -175,7 +181,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next byte that is not a space.
+    /// Returns the next byte that is not whitespace.
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.as_bytes().get(self.at) {
@@ -185,7 +191,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number or a literal: as long as letters, digits, signs and points follow.
+    /// Reads a number or a literal: letters, digits, signs and points.
     fn word(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
         let inside = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'+');
@@ -194,7 +200,7 @@ impl<'a> Reader<'a> {
         word
     }
 
-    /// A string, without its quotes.
+    /// Reads a string and returns it without its quotes.
     fn string(&mut self) -> std::result::Result<Cow<'a, str>, Refusal> {
         let rest = &self.text[self.at..];
         let (mut end, mut escaped) = (1, false);
@@ -214,7 +220,7 @@ impl<'a> Reader<'a> {
         Ok(rest[1..end].into())
     }
 
-    /// What the text is refused for that is not JSON.
+    /// Returns the error of a text that is not valid JSON.
     fn malformed(&self) -> Refusal {
         match serde_json::from_str::<serde::de::IgnoredAny>(self.text) {
             Err(error) => strip_position(&error),
@@ -312,7 +318,7 @@ mod tests {
     #[test]
     fn tensors_of_one_request_share_its_budget() {
         let spec = |datatype| TensorSpec { name: "x".into(), datatype, shape: Shape::new(), optional: false };
-        // Two bytes of JSON are eight of FP64.
+        // Two bytes of JSON become eight of FP64.
         let zeros = format!("[{}0]", "0,".repeat(200_000));
         let mut budget = MemoryBudget::new(1 << 20);
         let tensor = decode_tensor(&spec(Datatype::Fp64), &zeros, None, &mut budget).unwrap();
@@ -336,11 +342,12 @@ mod tests {
     fn a_long_text_is_read_into_one_allocation() {
         let json = format!("[{}1.5]", "0,-2.5e-3,".repeat(20_000));
         let tensor = decode(Datatype::Fp32, &json).unwrap();
-        let room = room(Datatype::Fp32, &json);
+        let room = reserved_bytes(Datatype::Fp32, &json);
         assert_eq!((tensor.data().len(), room), (40_001 * 4, 40_001 * 4));
         let texts = format!("[{}\"\\u00e9\"]", "\"a\",".repeat(40_000));
         assert!(
-            decode(Datatype::Bytes, &texts).unwrap().data().len() <= super::room(Datatype::Bytes, &texts)
+            decode(Datatype::Bytes, &texts).unwrap().data().len()
+                <= super::reserved_bytes(Datatype::Bytes, &texts)
         );
     }
 }

@@ -1,7 +1,9 @@
-//! What a model takes and gives, and the check of a request against it.
+//! The metadata of a model, and the check of tensors against it.
 
+use super::datatype::Datatype;
 use super::origin::Origin;
-use super::tensor::{Datatype, Shape, Tensor, format_shape};
+use super::shape::{Shape, format_shape};
+use super::tensor::Tensor;
 use crate::error::{Error, Result, did_you_mean};
 use std::sync::Arc;
 
@@ -9,14 +11,14 @@ use std::sync::Arc;
 pub struct TensorSpec {
     pub name: Arc<str>,
     pub datatype: Datatype,
-    /// -1 where a dimension is free.
+    /// -1 for a free dimension.
     pub shape: Shape,
-    /// An input with a default, which a request may leave out.
+    /// An input with a default, which a request may omit.
     pub optional: bool,
 }
 
 impl TensorSpec {
-    /// A tensor of it without rows; other free dimensions are 0 as well.
+    /// Returns a tensor with no rows. Other free dimensions are 0 as well.
     pub fn without_rows(&self) -> Result<Tensor> {
         let rest = self.shape.iter().skip(1).map(|&dimension| dimension.max(0));
         let shape = std::iter::once(0).chain(rest).collect();
@@ -28,7 +30,7 @@ impl TensorSpec {
 pub struct Metadata {
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
-    /// 0..n responses to a request, not exactly one.
+    /// A request has 0..n responses instead of one.
     pub streaming: bool,
 }
 
@@ -43,7 +45,7 @@ impl Metadata {
     }
 }
 
-/// Holds the tensors of a request against what the model takes: names, datatypes, shapes.
+/// Checks the inputs of a request against the metadata: names, datatypes, shapes.
 pub fn check_inputs(metadata: &Metadata, inputs: &[Tensor]) -> Result<()> {
     for (index, tensor) in inputs.iter().enumerate() {
         check_input(metadata.input(tensor.name())?, tensor)?;
@@ -63,7 +65,7 @@ pub fn check_inputs(metadata: &Metadata, inputs: &[Tensor]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a further tensor of this name.
+/// Refuses a second tensor of the same name.
 pub fn refuse_duplicate(earlier: &[Tensor], name: &str) -> Result<()> {
     if earlier.iter().any(|tensor| tensor.name() == name) {
         return Err(Error::invalid(format!("input '{name}' already exists in request")).field(name));
@@ -82,16 +84,17 @@ fn check_input(spec: &TensorSpec, tensor: &Tensor) -> Result<()> {
     Err(Error::invalid(format!("input \"{}\": {fault}", spec.name)).field(&*spec.name))
 }
 
-/// Whose metadata announces the outputs of a plugin.
+/// Whose metadata declares the outputs of a plugin.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Announced {
     ByPlugin,
-    /// By the model that the plugin stands before.
+    /// The model that the plugin calls.
     ByModel,
 }
 
-/// A plugin keeps to the outputs that are announced. What a model gave and a plugin before it passes on is
-/// not held to the shapes that the model announces: without the plugin it is not, either.
+/// Checks that a plugin returns only declared outputs. A tensor that the model returned and the
+/// plugin passes on need not match the model's declared shape, because the host does not check that
+/// without a plugin either.
 pub fn check_outputs(plugin: &str, by: Announced, metadata: &Metadata, outputs: &[Tensor]) -> Result<()> {
     let is_passed_on = |tensor: &Tensor| by == Announced::ByModel && matches!(tensor.origin(), Origin::Model);
     let fits = |tensor: &Tensor| {
@@ -114,7 +117,7 @@ pub fn check_outputs(plugin: &str, by: Announced, metadata: &Metadata, outputs: 
     }
 }
 
-/// Whether `shape` is one of those that `spec` stands for.
+/// Returns true if `shape` matches `spec`, whose negative dimensions are free.
 pub fn fits(spec: &[i64], shape: &[i64]) -> bool {
     spec.len() == shape.len() && spec.iter().zip(shape).all(|(&want, &got)| want < 0 || want == got)
 }

@@ -1,14 +1,15 @@
-//! The plain JSON form of a prediction: an object of input name to nested arrays, and back.
+//! The plain JSON form of a prediction: an object of input names to nested arrays, and the reverse.
 
+use super::budget::MemoryBudget;
 use super::encode::encode_tensor;
 use super::json::decode_tensor;
 use super::metadata::{Metadata, check_inputs, refuse_duplicate};
+use super::payload::{JsonText, Payload};
 use super::tensor::Tensor;
 use super::walk::each_field;
-use super::{JsonText, MemoryBudget, Payload};
 use crate::error::{Error, Result};
 
-/// Tensors from `data`: an object of input names, or the value alone where there is one input.
+/// Decodes `data`: an object of inputs by name, or only the value if the model has one input.
 pub fn decode_inputs(data: &JsonText, metadata: &Metadata, budget: &mut MemoryBudget) -> Result<Vec<Tensor>> {
     let text = data.as_str();
     let inputs = match (text.trim_start().starts_with('{'), metadata.inputs.as_slice()) {
@@ -40,10 +41,10 @@ pub fn decode_inputs(data: &JsonText, metadata: &Metadata, budget: &mut MemoryBu
     Ok(inputs)
 }
 
-/// How an answer is asked for that JSON cannot carry.
+/// How to request an answer that JSON cannot represent.
 const AS_BYTES: &str = "ask for it as bytes: over gRPC, or POST /v2/models/<model>/infer with the parameter \"binary_data\": true";
 
-/// The `result` of an answer. A payload of bytes has no JSON form.
+/// Appends the `result` of an answer. A payload of bytes has no JSON form.
 pub fn encode_result(payload: &Payload, out: &mut Vec<u8>) -> Result<()> {
     match payload {
         Payload::Json(text) => out.extend_from_slice(text.as_bytes()),

@@ -1,219 +1,34 @@
-//! The way back: a bounded stream of 0..n responses from the work to whoever waits.
+//! The responses of a call: a bounded stream of 0..n responses from the work to its caller.
 //!
-//! Dropping the receiver cancels the work. A sender that is dropped without an end ends the stream with
-//! an error, so that nobody waits for ever. The answer and the end of the work are two moments: at a deadline
-//! the caller has its error at once, while the work may hold its worker for longer (`Responses::released`).
+//! Dropping the receiver cancels the work. If the sender is dropped before the stream has ended,
+//! the stream ends with an error, so that no caller waits for ever. The end of the stream and the
+//! end of the work differ: at a deadline the caller gets its error immediately, while the work may
+//! hold its worker for longer (`Responses::released`).
 
-use super::Payload;
-use super::context::CallContext;
+use super::call_state::CallState;
+use super::response::Response;
+use super::response_channel::Shared;
+use super::sender::Sender;
 use super::unread::Budget;
 use crate::error::{Error, Result};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Instant;
 
-/// One response, with what it cost.
-#[derive(Debug)]
-pub struct Response {
-    pub payload: Payload,
-    pub queue_wait: Duration,
-    pub service: Service,
-}
-
-/// What a worker did for a call, from its first step to this response. The parts follow each other without a
-/// gap; in a run that calls share, the steps of the others are in them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Service {
-    /// Preprocess.
-    pub input: Duration,
-    /// The model.
-    pub infer: Duration,
-    /// Postprocess.
-    pub output: Duration,
-    /// Rows that the model was given; 1 where it is run one call at a time.
-    pub rows: usize,
-}
-
-impl Service {
-    pub fn total(&self) -> Duration {
-        self.input + self.infer + self.output
-    }
-}
-
-impl std::ops::AddAssign for Service {
-    fn add_assign(&mut self, other: Service) {
-        self.input += other.input;
-        self.infer += other.infer;
-        self.output += other.output;
-        self.rows += other.rows;
-    }
-}
-
-/// Makes both ends; at most `capacity` responses wait between them.
-pub fn channel(context: Arc<CallContext>, capacity: usize) -> (Sender, Responses) {
+/// Creates both ends of a stream. At most `capacity` responses are queued between them.
+pub fn channel<C: CallState + 'static>(call: Arc<C>, capacity: usize) -> (Sender, Responses) {
     let shared = Arc::new(Shared { capacity: capacity.max(1), state: Mutex::default() });
-    (Sender { shared: Arc::clone(&shared) }, Responses { shared, context })
+    (Sender { shared: Arc::clone(&shared) }, Responses { shared, call })
 }
 
-struct Shared {
-    capacity: usize,
-    state: Mutex<State>,
-}
-
-/// `first` is used before `rest`: one response needs no further allocation.
-#[derive(Default)]
-struct State {
-    first: Option<Result<Response>>,
-    rest: VecDeque<Result<Response>>,
-    /// Nothing more comes.
-    ended: bool,
-    /// The work let go of its sender, so nothing works on this call any more.
-    released: bool,
-    receiver_gone: bool,
-    receiver: Option<Waker>,
-    sender: Option<Waker>,
-    budget: Option<Arc<dyn Budget>>,
-}
-
-/// What a response that waits keeps in memory.
-fn bytes_of(item: &Result<Response>) -> usize {
-    item.as_ref().map_or(0, |response| response.payload.bytes_kept())
-}
-
-impl State {
-    fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
-    }
-
-    /// Where there is a budget and it does not suffice, the stream ends with that error instead.
-    fn push(&mut self, mut item: Result<Response>) {
-        if self.receiver_gone {
-            return;
-        }
-        if let Some(budget) = &self.budget
-            && let Err(error) = budget.charge(bytes_of(&item))
-        {
-            item = Err(error);
-            self.ended = true;
-        }
-        if self.first.is_none() && self.rest.is_empty() {
-            self.first = Some(item);
-        } else {
-            self.rest.push_back(item);
-        }
-    }
-
-    fn pop(&mut self) -> Option<Result<Response>> {
-        let item = self.first.take().or_else(|| self.rest.pop_front())?;
-        if let Some(budget) = &self.budget {
-            budget.release(bytes_of(&item));
-        }
-        Some(item)
-    }
-}
-
-impl Shared {
-    async fn released(&self) {
-        poll_fn(|context| {
-            let mut state = self.state.lock().expect("invariant: no panic under the lock");
-            if state.released {
-                return Poll::Ready(());
-            }
-            state.receiver = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Changes the state and then, outside the lock, wakes the receiver.
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        let waker = {
-            let mut state = self.state.lock().expect("invariant: no panic under the lock");
-            change(&mut state);
-            state.receiver.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// The end that the work holds.
-pub struct Sender {
-    shared: Arc<Shared>,
-}
-
-impl Sender {
-    /// Sends one response of several; waits while the receiver is behind. The last one goes to `finish`.
-    pub async fn send(&mut self, response: Response) -> Result<()> {
-        let mut response = Some(response);
-        poll_fn(|context| {
-            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
-            if state.receiver_gone || state.ended {
-                return Poll::Ready(Err(Error::cancelled("the caller left in the middle of the stream")));
-            }
-            if state.len() >= self.shared.capacity {
-                state.sender = Some(context.waker().clone());
-                return Poll::Pending;
-            }
-            state.push(Ok(response.take().expect("invariant: sent once")));
-            let waker = state.receiver.take();
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-            Poll::Ready(Ok(()))
-        })
-        .await
-    }
-
-    /// Ends the stream with an error while the work still holds what it works with: dropping this says that it
-    /// has let go.
-    pub fn fail(&mut self, error: Error) {
-        self.shared.update(|state| {
-            if !state.ended {
-                state.push(Err(error));
-                state.ended = true;
-            }
-        });
-    }
-
-    /// Ends the stream: with its last response, with nothing more, or with an error.
-    pub fn finish(self, last: Result<Option<Response>>) {
-        self.shared.update(|state| {
-            if let Some(item) = last.transpose().filter(|_| !state.ended) {
-                state.push(item);
-            }
-            state.ended = true;
-            state.released = true;
-        });
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        let released = self.shared.state.lock().is_ok_and(|state| state.released);
-        if !released {
-            self.shared.update(|state| {
-                if !state.ended {
-                    state.push(Err(Error::failed("the worker ended before it answered")));
-                }
-                state.ended = true;
-                state.released = true;
-            });
-        }
-    }
-}
-
-/// The end that the caller holds.
+/// The caller's end of a stream.
 pub struct Responses {
     shared: Arc<Shared>,
-    context: Arc<CallContext>,
+    call: Arc<dyn CallState>,
 }
 
-/// What is left of a call whose responses nobody wants any more.
+/// Waits for the end of the work after its responses were dropped.
 pub struct Release(Arc<Shared>);
 
 impl Release {
@@ -221,14 +36,14 @@ impl Release {
         self.0.state.lock().expect("invariant: no panic under the lock").released
     }
 
-    /// Returns once the work has let go of the call. Not to be polled while its responses are.
+    /// Returns once the work has released the call. Must not be polled while the responses are.
     pub async fn wait(self) {
         self.0.released().await;
     }
 }
 
-/// The callers' ends of a batch. When its caller leaves, the last call is cancelled first: what has not
-/// started must not start because something before it has just made room.
+/// The responses of a batch. When they are dropped, the last call is cancelled first: a call that
+/// has not started must not start because an earlier one has just freed its worker.
 pub struct BatchResponses(pub Vec<Responses>);
 
 impl Drop for BatchResponses {
@@ -238,23 +53,23 @@ impl Drop for BatchResponses {
 }
 
 impl Responses {
-    /// The next response; none after the last. At the deadline of the call this answers with an error
-    /// and cancels the work, whatever the work does.
+    /// Returns the next response; `None` after the last one. At the deadline of the call, returns
+    /// an error and cancels the work, even if the work does not stop.
     pub async fn next(&mut self) -> Option<Result<Response>> {
-        let Some(deadline) = self.context.deadline else {
+        let Some(deadline) = self.call.deadline() else {
             return self.receive().await;
         };
         match crate::task_timer::by(deadline, self.receive()).await {
             Some(item) => item,
             None => {
-                self.context.cancellation.expire();
+                self.call.cancellation().expire();
                 self.shared.update(|state| state.ended = true);
-                self.context.stopped().map(Err)
+                self.call.stopped().map(Err)
             }
         }
     }
 
-    /// The single response of a unary call.
+    /// Returns the single response of a unary call.
     pub async fn one(&mut self) -> Result<Response> {
         match self.next().await {
             Some(response) => response,
@@ -262,17 +77,18 @@ impl Responses {
         }
     }
 
-    /// When the call has to be answered.
+    /// Returns when the call must be answered.
     pub fn deadline(&self) -> Option<Instant> {
-        self.context.deadline
+        self.call.deadline()
     }
 
-    /// Whether the work has begun, or only waited for its turn.
+    /// Returns true if the work has begun, false if the call still waits in a queue.
     pub fn has_begun(&self) -> bool {
-        self.context.has_begun()
+        self.call.has_begun()
     }
 
-    /// Charges a budget for the responses that wait to be read here, those that are there already included.
+    /// Charges a budget for the responses that are queued here, including those that are already
+    /// queued.
     pub fn charge(&self, budget: Arc<dyn Budget>) {
         let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
         let (first, rest) = (state.first.take(), std::mem::take(&mut state.rest));
@@ -284,23 +100,24 @@ impl Responses {
         state.ended |= ended;
     }
 
-    /// Tells the work to stop, and keeps this end, so that `released` can be waited for.
+    /// Tells the work to stop, but keeps this end so that `released` can be awaited.
     pub fn cancel(&self) {
-        self.context.cancellation.cancel();
+        self.call.cancellation().cancel();
     }
 
-    /// Whether the work has let go of this call: it holds no worker for it and never will.
+    /// Returns true if the work has released this call: it holds no worker and will not take one.
     pub fn is_released(&self) -> bool {
         self.shared.state.lock().expect("invariant: no panic under the lock").released
     }
 
-    /// Returns once the work has let go of this call, which may be long after its deadline: ONNX Runtime stops
-    /// at the next node of its graph. Not to be polled beside `next`.
+    /// Returns once the work has released this call. That may be long after the deadline: ONNX
+    /// Runtime stops only at the next node of its graph. Must not be polled concurrently with
+    /// `next`.
     pub async fn released(&self) {
         self.shared.released().await;
     }
 
-    /// For those who want to know when the work has let go after this end is gone.
+    /// Returns a handle to wait for the end of the work after this end is dropped.
     pub fn release(&self) -> Release {
         Release(Arc::clone(&self.shared))
     }
@@ -330,13 +147,13 @@ impl Drop for Responses {
     fn drop(&mut self) {
         let (ended, sender) = {
             let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
-            state.receiver_gone = true;
-            // Others may keep the rest of the state for longer, to see when the work has let go.
+            state.receiver_dropped = true;
+            // A `Release` may keep the state for longer, so the responses are dropped here.
             while state.pop().is_some() {}
             (state.ended, state.sender.take())
         };
         if !ended {
-            self.context.cancellation.cancel();
+            self.call.cancellation().cancel();
         }
         if let Some(waker) = sender {
             waker.wake();
@@ -346,9 +163,13 @@ impl Drop for Responses {
 
 #[cfg(test)]
 mod tests {
+    use super::super::context::CallContext;
+    use super::super::payload::Payload;
+    use super::super::response::Service;
     use super::*;
-    use crate::error::Kind;
+    use crate::error::{Error, Kind};
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     fn context(deadline: Option<Duration>) -> Arc<CallContext> {
         let name: Arc<str> = "m".into();

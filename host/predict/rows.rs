@@ -1,16 +1,18 @@
-//! Tensors put together and cut along their first dimension: what batches are made of.
+//! Stacks tensors along their first dimension and cuts them again, as batches need.
 
-use super::tensor::{Datatype, Tensor, element_count};
+use super::datatype::Datatype;
+use super::shape::{element_count, format_shape};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 
 impl Tensor {
-    /// The first dimension; a scalar has none.
+    /// Returns the first dimension; `None` for a scalar.
     pub fn rows(&self) -> Option<usize> {
         self.shape.first().map(|&rows| rows as usize)
     }
 
-    /// Whether both are the same but for the number of rows, and the rows.
+    /// Returns true if the tensors differ only in their rows.
     pub fn stacks_on(&self, other: &Tensor) -> bool {
         self.name == other.name
             && self.datatype == other.datatype
@@ -19,7 +21,8 @@ impl Tensor {
             && self.shape[1..] == other.shape[1..]
     }
 
-    /// The rows of all parts in one tensor, in their order: one copy. Parts that do not stack are refused.
+    /// Stacks the rows of all parts in one tensor, in order, with one copy. Refuses parts that do
+    /// not stack.
     pub fn stacked<'a>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Result<Tensor> {
         let first = parts.clone().next().ok_or_else(|| Error::failed("no tensors to put together"))?;
         let (mut rows, mut length) = (0, 0);
@@ -34,18 +37,20 @@ impl Tensor {
         parts.for_each(|part| data.extend_from_slice(&part.data));
         let mut shape = first.shape.clone();
         shape[0] = rows;
-        // Each part is well-formed, and elements of any datatype stand one behind the other: nothing to check.
+        // Each part is well-formed, and elements of any datatype can be concatenated, so nothing is
+        // checked.
         Ok(Tensor { shape, ..first.clone() }.with_data(data.into()))
     }
 
-    /// Parts of so many rows each, which together must be all rows. Copies no elements.
+    /// Cuts into parts with these numbers of rows, which must add up to all rows. Copies no
+    /// elements.
     pub fn cut(&self, rows: &[usize]) -> Result<Vec<Tensor>> {
         let all: usize = rows.iter().sum();
         if self.rows() != Some(all) {
             return Err(Error::failed(format!(
                 "tensor \"{}\" has shape {} where {all} rows went in",
                 self.name,
-                super::format_shape(&self.shape)
+                format_shape(&self.shape)
             )));
         }
         let mut rest = self.data.clone();
@@ -64,7 +69,7 @@ impl Tensor {
     }
 }
 
-/// The bytes that so many elements of a well-formed `BYTES` tensor take.
+/// Returns the bytes that this many elements of a well-formed `BYTES` tensor take.
 fn length_of(data: &Bytes, elements: usize) -> usize {
     let mut end = 0;
     for _ in 0..elements {
@@ -80,7 +85,7 @@ mod tests {
     use super::*;
     use smallvec::smallvec;
 
-    /// A tensor of `rows` rows of two elements, each row other than the next.
+    /// Returns a tensor of `rows` different rows of two elements.
     fn tensor(datatype: Datatype, rows: usize, seed: usize) -> Tensor {
         let shape: Shape = smallvec![rows as i64, 2];
         match datatype.size() {
@@ -105,7 +110,7 @@ mod tests {
                 let stacked = Tensor::stacked(parts.iter()).unwrap();
                 let all: usize = rows.iter().sum();
                 assert_eq!(stacked.shape(), [all as i64, 2], "{datatype:?} {rows:?}");
-                // As good as one that was checked.
+                // It equals a tensor that was checked.
                 let checked =
                     Tensor::new("t", datatype, stacked.shape().into(), stacked.data().clone()).unwrap();
                 assert_eq!(checked, stacked);

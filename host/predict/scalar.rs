@@ -1,7 +1,7 @@
-//! JSON values that are no lists and no objects, and the parameters of a request, which are such values.
+//! JSON values that are neither lists nor objects, such as the parameters of a request.
 
-use super::MemoryBudget;
-use super::context::{Parameter, Parameters};
+use super::budget::MemoryBudget;
+use super::parameter::{Parameter, Parameters};
 use super::walk::{Stopped, each_field, shown};
 use crate::error::{Error, Result};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
@@ -10,13 +10,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A JSON value that is no list and no object; of those is kept only what they are.
+/// A JSON value. Of a list or an object, only the type is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar<'a> {
     Null,
     Boolean(bool),
     Integer(i64),
-    /// Over the largest that an `i64` holds.
+    /// An integer above the largest `i64`.
     Unsigned(u64),
     Number(f64),
     Text(Cow<'a, str>),
@@ -37,12 +37,12 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// Whether a parameter can have it.
+    /// Returns true if the value is valid for a parameter.
     pub fn is_parameter(&self) -> bool {
         !matches!(self, Scalar::Null | Scalar::Unsigned(_) | Scalar::List | Scalar::Object)
     }
 
-    /// For what is said where another type was expected.
+    /// Returns the value for serde's "invalid type" errors.
     pub fn unexpected(&self) -> Unexpected<'_> {
         match self {
             Scalar::Null => Unexpected::Unit,
@@ -56,12 +56,12 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// Bytes that it takes besides itself.
+    /// Returns the bytes that the value takes on the heap.
     pub fn text_bytes(&self) -> usize {
         if let Scalar::Text(text) = self { text.len() } else { 0 }
     }
 
-    /// The value of the parameter `name`; lists and objects are refused.
+    /// Converts to the value of the parameter `name`. Refuses lists, objects and `null`.
     pub fn parameter(self, name: &str) -> Result<Parameter> {
         let refused = |what: &str| {
             let name = shown(name);
@@ -83,7 +83,7 @@ impl<'a> Scalar<'a> {
     }
 }
 
-/// Empty for a list or an object.
+/// A list or an object becomes an empty one.
 impl From<Scalar<'_>> for serde_json::Value {
     fn from(scalar: Scalar<'_>) -> Self {
         match scalar {
@@ -99,7 +99,7 @@ impl From<Scalar<'_>> for serde_json::Value {
     }
 }
 
-/// As JSON, cut.
+/// Formats as JSON; a long text is cut.
 impl fmt::Display for Scalar<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -169,15 +169,16 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Scalar<'a> {
     }
 }
 
-/// Bytes that a parameter takes besides its texts: in a tree while they are read, and in the list.
+/// Bytes that a parameter takes besides its texts: in a tree while parameters are read, and in the
+/// list.
 const PARAMETER_BYTES: usize = 4 * size_of::<(String, Parameter)>();
 
-/// Charges one parameter.
+/// Charges the budget for one parameter.
 pub fn charge_parameter(budget: &mut MemoryBudget, name: &str, value: &Scalar<'_>) -> Result<()> {
     budget.charge(PARAMETER_BYTES + name.len() + value.text_bytes(), "parameters")
 }
 
-/// Bytes that a copy of these takes.
+/// Returns the bytes that a copy of the parameters takes.
 pub fn parameters_bytes(parameters: &Parameters) -> usize {
     let texts = parameters.iter().map(|(name, value)| match value {
         Parameter::Text(text) => name.len() + text.len(),
@@ -186,8 +187,8 @@ pub fn parameters_bytes(parameters: &Parameters) -> usize {
     parameters.len() * size_of::<(String, Parameter)>() + texts.sum::<usize>()
 }
 
-/// Parameters from an object, by name; the last of one name counts. Whatever stands there beside `null` must be an
-/// object.
+/// Reads parameters from an object, sorted by name. If a name is repeated, the last value is used.
+/// The JSON value must be an object or `null`.
 pub fn parameters(fields: Option<&RawValue>, budget: &mut MemoryBudget) -> Result<Parameters, Stopped> {
     let Some(fields) = fields else { return Ok(Parameters::new()) };
     let mut found = BTreeMap::new();

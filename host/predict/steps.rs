@@ -1,28 +1,28 @@
-//! What the steps of a pipeline did for one request, for `hostler predict --steps`.
+//! Records the steps of a pipeline during one request, for `hostler predict --steps`.
 
-use super::Tensor;
+use super::tensor::Tensor;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// One step, as it was over.
+/// A step that has ended.
 #[derive(Clone, Debug)]
 pub struct StepRecord {
-    /// The pipeline and the step, such as `scoring.big`, and which row or item it was.
+    /// The pipeline and the step, such as `scoring.big`, with the row or item.
     pub step: String,
     pub model: String,
     /// `ok`, `error`, `skipped` or `cancelled`.
     pub outcome: &'static str,
-    /// Why it did not run, or how it failed.
+    /// Why the step did not run, or how it failed.
     pub why: Option<String>,
     pub inputs: Vec<Tensor>,
     pub outputs: Vec<Tensor>,
-    /// From its decision to its end, without `queue`.
+    /// The time from the decision to run the step to its end, without `queue`.
     pub time: Duration,
-    /// In which it waited for a place.
+    /// The time that the step waited for a slot.
     pub queue: Duration,
 }
 
-/// Steps in the order in which they were over.
+/// Steps in the order in which they ended.
 #[derive(Debug, Default)]
 pub struct StepLog(Mutex<Vec<StepRecord>>);
 

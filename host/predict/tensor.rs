@@ -1,91 +1,14 @@
-//! Tensors: a name, a datatype, a shape and bytes that are never copied on their way.
+//! Tensors: a name, a datatype, a shape, and bytes that are shared rather than copied.
 
+use super::allocation::Allocation;
+use super::datatype::Datatype;
 use super::origin::Origin;
+use super::shape::{Shape, element_count, format_shape};
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// Dimensions, outermost first. In metadata -1 is a free dimension; a tensor has none.
-pub type Shape = SmallVec<[i64; 4]>;
-
-/// The most dimensions that a tensor may have.
-pub const MAX_RANK: usize = 16;
-
-/// The element types of the Open Inference Protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Datatype {
-    Bool,
-    Uint8,
-    Uint16,
-    Uint32,
-    Uint64,
-    Int8,
-    Int16,
-    Int32,
-    Int64,
-    Fp16,
-    Bf16,
-    Fp32,
-    Fp64,
-    Bytes,
-}
-
-impl Datatype {
-    pub const ALL: [Datatype; 14] = [
-        Datatype::Bool,
-        Datatype::Uint8,
-        Datatype::Uint16,
-        Datatype::Uint32,
-        Datatype::Uint64,
-        Datatype::Int8,
-        Datatype::Int16,
-        Datatype::Int32,
-        Datatype::Int64,
-        Datatype::Fp16,
-        Datatype::Bf16,
-        Datatype::Fp32,
-        Datatype::Fp64,
-        Datatype::Bytes,
-    ];
-
-    /// The name in the Open Inference Protocol.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Datatype::Bool => "BOOL",
-            Datatype::Uint8 => "UINT8",
-            Datatype::Uint16 => "UINT16",
-            Datatype::Uint32 => "UINT32",
-            Datatype::Uint64 => "UINT64",
-            Datatype::Int8 => "INT8",
-            Datatype::Int16 => "INT16",
-            Datatype::Int32 => "INT32",
-            Datatype::Int64 => "INT64",
-            Datatype::Fp16 => "FP16",
-            Datatype::Bf16 => "BF16",
-            Datatype::Fp32 => "FP32",
-            Datatype::Fp64 => "FP64",
-            Datatype::Bytes => "BYTES",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|datatype| datatype.as_str() == name)
-    }
-
-    /// Bytes of one element; `BYTES` has none that is fixed.
-    pub fn size(self) -> Option<usize> {
-        match self {
-            Datatype::Bool | Datatype::Uint8 | Datatype::Int8 => Some(1),
-            Datatype::Uint16 | Datatype::Int16 | Datatype::Fp16 | Datatype::Bf16 => Some(2),
-            Datatype::Uint32 | Datatype::Int32 | Datatype::Fp32 => Some(4),
-            Datatype::Uint64 | Datatype::Int64 | Datatype::Fp64 => Some(8),
-            Datatype::Bytes => None,
-        }
-    }
-}
-
-/// Immutable, little-endian, row-major, without padding. Cloning copies no elements.
+/// A tensor: immutable, little-endian, row-major, without padding. Cloning copies no elements.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub(super) name: Arc<str>,
@@ -96,40 +19,12 @@ pub struct Tensor {
     pub(super) allocation: Allocation,
 }
 
-/// The memory that a tensor's data keep alive: all of what they are a part of, such as the body of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allocation {
-    /// Unique as long as the memory is kept.
-    pub address: usize,
-    pub bytes: usize,
-}
-
-impl Allocation {
-    pub fn of(whole: &[u8]) -> Self {
-        Allocation { address: whole.as_ptr() as usize, bytes: whole.len() }
-    }
-
-    /// What reaches from the first of these parts to the last. For parts of one buffer that itself is out of reach; none if
-    /// they are too far from each other for that.
-    pub fn spanning(parts: &[Bytes]) -> Option<Self> {
-        const BETWEEN_BYTES_MAX: usize = 1 << 20;
-        let filled = || parts.iter().filter(|part| !part.is_empty()).map(|part| Allocation::of(part));
-        let address = filled().map(|part| part.address).min()?;
-        let bytes = filled().map(|part| part.address + part.bytes).max()? - address;
-        let sum: usize = filled().map(|part| part.bytes).sum();
-        (bytes <= sum.saturating_add(BETWEEN_BYTES_MAX)).then_some(Allocation { address, bytes })
-    }
-
-    fn contains(self, other: Allocation) -> bool {
-        self.address <= other.address && other.address + other.bytes <= self.address + self.bytes
-    }
-}
-
-/// Data up to this long are copied rather than left in a larger allocation: that costs a few microseconds, and even where
-/// the allocation is not known, as with the buffer of a connection, nothing large is kept for little.
+/// Data up to this length are copied rather than left in a larger allocation. A copy takes a few
+/// microseconds, and it frees memory even if the allocation is unknown, such as the buffer of a
+/// connection.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Who made a tensor and where it lies makes no difference.
+/// The origin and the allocation do not matter.
 impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
         let Tensor { name, datatype, shape, data, origin: _, allocation: _ } = self;
@@ -138,7 +33,7 @@ impl PartialEq for Tensor {
 }
 
 impl Tensor {
-    /// Refuses data that does not fit shape and datatype.
+    /// Creates a tensor. Refuses data that do not fit the shape and the datatype.
     pub fn new(name: impl Into<Arc<str>>, datatype: Datatype, shape: Shape, data: Bytes) -> Result<Self> {
         let name = name.into();
         let count = element_count(&shape).map_err(|error| error.context(format!("tensor \"{name}\"")))?;
@@ -174,14 +69,14 @@ impl Tensor {
         Ok(Tensor { name, datatype, shape, data, origin: Origin::Unknown, allocation })
     }
 
-    /// The same with other data, which are known to fit.
+    /// Replaces the data with others that are known to fit.
     pub(super) fn with_data(mut self, data: Bytes) -> Self {
         self.allocation = Allocation::of(&data);
         self.data = data;
         self
     }
 
-    /// Notes what the data are a part of. Data that lie elsewhere stay as they are.
+    /// Records the buffer that the data are a part of. Has no effect if the data lie elsewhere.
     #[must_use]
     pub fn part_of(mut self, whole: Allocation) -> Self {
         if whole.contains(self.allocation) {
@@ -190,18 +85,19 @@ impl Tensor {
         self
     }
 
-    /// The memory that this tensor keeps alive, as far as it is known.
+    /// Returns the memory that this tensor keeps alive, as far as it is known.
     pub fn allocation(&self) -> Allocation {
         self.allocation
     }
 
-    /// The memory that all of these keep alive. What two of them share counts twice.
+    /// Returns the bytes that these tensors keep alive. Memory that two of them share counts twice.
     pub fn bytes_kept(tensors: &[Tensor]) -> usize {
         tensors.iter().map(|tensor| tensor.allocation.bytes).sum()
     }
 
-    /// A copy in memory of its own, if this one is small, keeps more than twice of what it needs, or is a part of a
-    /// request. For what keeps tensors for longer than a call: in a later one, this tensor did not come from the caller.
+    /// Returns a copy in separate memory if this tensor is small, keeps more than twice its size
+    /// alive, or is part of a request. For tensors that outlive a call; the copy no longer counts
+    /// as the caller's.
     pub fn detached(&self) -> Option<Self> {
         let length = self.data.len();
         let is_wasteful = length > 0 && (length <= SMALL_BYTES || length < self.allocation.bytes / 2);
@@ -225,7 +121,7 @@ impl Tensor {
         &self.data
     }
 
-    /// Says who made it.
+    /// Sets who made the tensor.
     pub fn made_by(mut self, origin: Origin) -> Self {
         self.origin = origin;
         self
@@ -239,7 +135,7 @@ impl Tensor {
         matches!(self.origin, Origin::Caller)
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn count(&self) -> usize {
         element_count(&self.shape).expect("invariant: the shape was checked when the tensor was made")
     }
@@ -261,7 +157,7 @@ impl Tensor {
         Ok(Tensor { shape, ..self.clone() })
     }
 
-    /// The elements of a `BYTES` tensor.
+    /// Iterates over the elements of a `BYTES` tensor.
     pub fn elements(&self) -> impl Iterator<Item = &[u8]> {
         debug_assert_eq!(self.datatype, Datatype::Bytes);
         let mut rest = &self.data[..];
@@ -273,7 +169,7 @@ impl Tensor {
         })
     }
 
-    /// A `BYTES` tensor of these elements.
+    /// Creates a `BYTES` tensor of these elements.
     pub fn from_elements<E: AsRef<[u8]>>(
         name: impl Into<Arc<str>>,
         shape: Shape,
@@ -294,31 +190,6 @@ pub fn append_element(data: &mut Vec<u8>, element: &[u8]) -> Result<()> {
     data.extend_from_slice(&length.to_le_bytes());
     data.extend_from_slice(element);
     Ok(())
-}
-
-/// The product of the dimensions; refuses negative ones and overflow.
-pub fn element_count(shape: &[i64]) -> Result<usize> {
-    if shape.len() > MAX_RANK {
-        return Err(Error::invalid(format!("{} dimensions; at most {MAX_RANK} are supported", shape.len())));
-    }
-    shape.iter().try_fold(1_usize, |count, &dimension| {
-        let dimension = usize::try_from(dimension)
-            .map_err(|_| Error::invalid(format!("shape {} has a negative dimension", format_shape(shape))))?;
-        count.checked_mul(dimension).filter(|&count| count <= isize::MAX as usize).ok_or_else(|| {
-            Error::invalid(format!(
-                "shape {} has more elements than can be addressed: it causes total element count to exceed maximum \
-                 size of {}",
-                format_shape(shape),
-                isize::MAX
-            ))
-        })
-    })
-}
-
-/// `[1,-1,3]`
-pub fn format_shape(shape: &[i64]) -> String {
-    let dimensions: Vec<String> = shape.iter().map(i64::to_string).collect();
-    format!("[{}]", dimensions.join(","))
 }
 
 fn count_bytes_elements(data: &[u8]) -> Result<usize> {

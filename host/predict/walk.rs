@@ -1,5 +1,5 @@
-//! JSON objects and lists one entry at a time: nothing is built that a request with millions of entries could make
-//! large, and no long text is quoted.
+//! Reads JSON objects and lists one entry at a time. Nothing is built whose size a request with
+//! millions of entries controls, and errors quote no long text.
 
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -12,22 +12,22 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Bytes of a text that a message shows.
+/// The most bytes of a text that an error quotes.
 const SHOWN_BYTES_MAX: usize = 80;
 
-/// What a parser is told where a visitor ends a walk. Nobody reads it.
+/// The error that ends a parser when a visitor stops. It is never shown.
 const STOPPED: &str = "stopped";
 
-/// Why a walk ended before its end.
+/// Why a walk ended early.
 pub enum Stopped {
-    /// The text is not what it should be.
+    /// The text is invalid.
     Json(serde_json::Error),
-    /// The visitor's own reason.
+    /// The visitor refused an entry.
     By(Error),
 }
 
 impl Stopped {
-    /// `words` says what is wrong with the text.
+    /// Converts to an error; `words` describes invalid text.
     pub fn into_error(self, words: impl FnOnce(&serde_json::Error) -> Error) -> Error {
         match self {
             Stopped::Json(error) => words(&error),
@@ -36,7 +36,7 @@ impl Stopped {
     }
 }
 
-/// Visits the fields of an object in the order sent, those of one name included.
+/// Visits the fields of an object in the order sent, including repeated names.
 pub fn each_field<'a>(
     text: &'a str,
     visit: impl FnMut(Cow<'a, str>, &'a RawValue) -> Result<()>,
@@ -78,18 +78,19 @@ impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue) -> Result<()>> Visitor<'de> for
     }
 }
 
-/// A name or another short text; borrowed unless it has escapes.
+/// A name or another short text; borrowed unless it contains escapes.
 #[derive(Deserialize)]
 pub struct Name<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// The beginning of a text, as a message shows it.
+/// Returns the beginning of a text, for a message.
 pub fn shown(text: &str) -> &str {
     &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)]
 }
 
-/// Bytes that a text takes once it is built as a `serde_json::Value`, at most.
+/// Returns the most bytes that a text takes once it is built as a `serde_json::Value`.
 pub fn built_bytes(text: &str) -> usize {
-    // An entry of a list doubles while the list grows; one of an object has a name and lies in a tree.
+    // The entries of a list may double while the list grows; an entry of an object has a name and a
+    // tree node.
     let bytes = text.bytes().map(|byte| match byte {
         b',' | b'[' | b'{' => 3 * size_of::<serde_json::Value>(),
         b':' => 4 * size_of::<(String, serde_json::Value)>(),
@@ -98,7 +99,7 @@ pub fn built_bytes(text: &str) -> usize {
     bytes.sum()
 }
 
-/// A list, of which at most so many entries are kept. `count` is how many there are.
+/// A list, of which only the first `MAX` entries are kept. `count` is the number of all entries.
 #[derive(Debug)]
 pub struct Listed<'a, const MAX: usize> {
     pub items: Vec<&'a RawValue>,
@@ -139,7 +140,7 @@ impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Listed<'a, MAX> {
     }
 }
 
-/// `T` from an object, and from nothing else; a long text in its place is not quoted whole.
+/// `T` from an object and nothing else. An error does not quote a long text in its place.
 pub struct ObjectOf<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectOf<T> {
@@ -166,7 +167,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ObjectOf<T> {
     }
 }
 
-/// A list whose entries are given to `take` one by one. Where that refuses one, the reason is left in `stopped`.
+/// A list whose entries are passed to `take` one by one. If `take` refuses one, the error is left
+/// in `stopped`.
 pub struct EachItem<'s, T, F> {
     take: F,
     stopped: &'s mut Option<Error>,
@@ -179,7 +181,7 @@ impl<'s, T, F: FnMut(T) -> Result<()>> EachItem<'s, T, F> {
         EachItem { take, stopped, nullable: false, item: PhantomData }
     }
 
-    /// Takes `null` for a list of nothing.
+    /// Accepts `null` as an empty list.
     pub fn or_null(self) -> Self {
         EachItem { nullable: true, ..self }
     }

@@ -1,9 +1,9 @@
-//! Folders for the time of a load: with mode 0700, locked, and removed with their value.
+//! Folders for the time of a load: with mode 0700, locked, and removed when dropped.
 //!
-//! The lock tells a folder in use from one that a killed host has left behind. What was left behind is
-//! removed when the next host needs a folder in the same place.
+//! The lock distinguishes a folder in use from one that a killed host left behind. The latter are
+//! removed when the next host creates a folder in the same place.
 
-use super::{Others, check, open_folder};
+use super::access::{Others, check, open_folder};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -12,22 +12,23 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// The folders' names: this, and sixteen hexadecimal digits.
+/// A folder's name is this prefix and sixteen hexadecimal digits.
 const PREFIX: &str = "hostler-data-";
 
-/// Places in which this process has looked for what others left behind.
+/// Places that this process has already swept.
 static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// A folder under a name of its own. Access goes through its path, which libraries need.
+/// A folder with a random name. Access goes through its path, because libraries need one.
 #[derive(Debug)]
 pub struct TemporaryFolder {
     path: PathBuf,
-    /// Open for as long as the folder is in use.
+    /// Open while the folder is in use.
     _lock: File,
 }
 
 impl TemporaryFolder {
-    /// Makes an empty folder below `place`, which must not let other users rename it.
+    /// Creates an empty folder below `place`, in which other users must not be able to rename
+    /// entries.
     pub fn create_in(place: &Path) -> Result<Self> {
         if place.is_relative() {
             return Err(Error::other("the path is not absolute"));
@@ -39,7 +40,7 @@ impl TemporaryFolder {
         if SWEPT.lock().expect("invariant: no panic under the lock").insert(place.to_owned()) {
             sweep(place);
         }
-        // A host that sweeps in this moment may take a folder before it is locked.
+        // Another host that sweeps at this moment may remove a folder before it is locked.
         for _ in 0..16 {
             let path = place.join(format!("{PREFIX}{:016x}", fastrand::u64(..)));
             DirBuilder::new().mode(0o700).create(&path)?;
@@ -53,7 +54,7 @@ impl TemporaryFolder {
             };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Err(rustix::io::Errno::WOULDBLOCK) => continue,
-                // Where there are no locks, none of the folders that are left behind is removed.
+                // Without file locks, no abandoned folder is ever removed.
                 Ok(()) | Err(_) if is_still(&path, &lock) => {
                     return Ok(TemporaryFolder { path, _lock: lock });
                 }
@@ -67,7 +68,7 @@ impl TemporaryFolder {
         &self.path
     }
 
-    /// A new file for the host alone, with the folders on its way.
+    /// Creates a file that only the host can access, and missing parent folders.
     pub fn create_file(&self, name: &Path) -> Result<File> {
         let path = self.path.join(name);
         self.create_folders(name.parent().unwrap_or(Path::new("")))?;
@@ -88,7 +89,7 @@ impl Drop for TemporaryFolder {
 }
 
 /// Removes the folders that no process uses any more: they have the right name, belong to this user
-/// alone and are not locked.
+/// alone, and are not locked.
 fn sweep(place: &Path) {
     let Ok(entries) = fs::read_dir(place) else { return };
     for entry in entries.flatten() {
@@ -114,7 +115,7 @@ fn sweep(place: &Path) {
     }
 }
 
-/// Whether the open folder is the one at `path`.
+/// Returns true if the open folder is the one at `path`.
 fn is_still(path: &Path, folder: &File) -> bool {
     let here = fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
     here.is_some() && here == folder.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))

@@ -1,5 +1,5 @@
-//! prost's codec for tonic, for messages of known shape: what would take far more memory than it is long is refused
-//! before it is built.
+//! prost's codec for tonic, with a limit: a message that would take far more memory than its length
+//! is refused before it is built.
 
 use super::growth::{self, Shaped};
 use prost::Message;
@@ -36,7 +36,7 @@ where
     }
 }
 
-/// Counts before it decodes.
+/// Counts the memory before it decodes.
 pub struct BoundedDecoder<U>(ProstDecoder<U>);
 
 impl<U: Message + Default + Shaped> Decoder for BoundedDecoder<U> {
@@ -54,7 +54,7 @@ impl<U: Message + Default + Shaped> Decoder for BoundedDecoder<U> {
     }
 }
 
-/// The densest message stays within what any may take if it is no longer than this.
+/// The densest message of up to this length takes no more memory than any message may.
 const UNCHECKED_BYTES_MAX: usize = 4 << 10;
 
 fn check<U: Shaped>(message: &[u8]) -> Result<(), Status> {

@@ -1,15 +1,16 @@
-//! How much memory a protobuf message takes once it is built, counted from its bytes before it is.
+//! Computes from the bytes of a protobuf message how much memory it takes once it is built.
 //!
-//! prost allocates an element for each entry of a list and cannot count while it decodes: two bytes on the wire can
-//! become hundreds in memory. The shapes of all messages are made from `inference.proto` when the host is built.
+//! prost allocates an element for each entry of a list and cannot count while it decodes: two bytes
+//! on the wire can become hundreds in memory. The shapes of all messages are generated from
+//! `inference.proto` when the host is built.
 
 use super::wire::{Fields, Value};
 
 /// The memory that a message and its parts take.
 pub struct Shape {
-    /// Bytes of one such message, without what it points to.
+    /// Bytes of one such message, without the heap.
     pub size: usize,
-    /// By their numbers. A field that is not here takes nothing.
+    /// By field number. Unlisted fields take no memory.
     pub fields: &'static [(u32, Field)],
 }
 
@@ -17,11 +18,11 @@ pub struct Shape {
 pub enum Field {
     Text,
     Texts,
-    /// Bytes stay where they are; each entry of a list has a handle to them.
+    /// The bytes are not copied; each entry of a list is a handle to them.
     Slices,
-    /// Numbers of this many bytes, which have one to ten bytes each on the wire.
+    /// Numbers of this many bytes in memory, and one to ten bytes each on the wire.
     Varints(usize),
-    /// Numbers of this many bytes, on the wire as well.
+    /// Numbers of this many bytes, in memory and on the wire.
     Fixed(usize),
     One(&'static Shape),
     Many(&'static Shape),
@@ -29,38 +30,38 @@ pub enum Field {
     Map(&'static Shape),
 }
 
-/// Messages of which it is known what they take.
+/// Messages whose memory is known.
 pub trait Shaped {
     const SHAPE: &'static Shape;
 }
 
-/// A vector starts with room for four elements. One that grows has room for up to twice its elements, beside the half
-/// that it grew from.
+/// A vector starts with room for four elements. While it grows it may have room for twice its
+/// elements, beside the half that it grew from.
 const LIST_FACTOR: usize = 4;
 
 /// Nodes of a tree are half empty, and its entries are moved into a list afterwards.
 const MAP_FACTOR: usize = 5;
 
-/// Of every allocation.
+/// Added for each allocation.
 const ALLOCATION_BYTES: usize = 16;
 
-/// Of every field: what takes no memory takes time.
+/// Added for each field: a field without memory still takes time.
 const FIELD_BYTES: usize = 16;
 
 /// What a message may take, however short it is.
 const FLOOR_BYTES: usize = 4 << 20;
 
-/// What a message of this length may take where no limit of a request's own applies.
+/// Returns what a message of this length may take, if no other limit of a request applies.
 pub fn allowance(length: usize) -> usize {
     length.saturating_mul(4).max(FLOOR_BYTES)
 }
 
-/// More memory than a message may take.
+/// The message would take more memory than it may.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TooMuch;
 
-/// Bytes that building this message takes, at most, if they are no more than `max`. Of a malformed message those up
-/// to the place where prost stops too.
+/// Returns an upper bound of the bytes that building this message takes, or an error if they exceed
+/// `max`. Counts a malformed message up to the place where prost stops.
 pub fn of(shape: &Shape, message: &[u8], max: usize) -> Result<usize, TooMuch> {
     let mut left = max;
     match count(shape, message, &mut left) {
@@ -144,7 +145,7 @@ mod tests {
         assert!(counted::<ModelInferRequest>(&request.encode_to_vec()) < 4096);
     }
 
-    /// Bytes on the heap that this request holds, its vectors' spare room included.
+    /// Returns the bytes that this request holds on the heap, including spare capacity.
     fn heap(request: &ModelInferRequest) -> usize {
         fn list<T>(list: &Vec<T>) -> usize {
             list.capacity() * size_of::<T>()
@@ -188,7 +189,8 @@ mod tests {
             + list(&request.raw_input_contents)
     }
 
-    /// Bytes that are likely to be a message: fields that exist, with contents that are likely for them.
+    /// Generates bytes that are likely to be a valid message: existing fields with plausible
+    /// contents.
     fn message(random: &mut fastrand::Rng, shape: &Shape, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < length {
@@ -229,13 +231,13 @@ mod tests {
                 }
             }
             let counted = counted::<ModelInferRequest>(&bytes);
-            // What was built up to the fault counts as well.
+            // What was built before the fault counts as well.
             let mut request = ModelInferRequest::default();
             match request.merge(&mut &bytes[..]) {
                 Ok(()) => built += 1,
                 Err(_) => broken += 1,
             }
-            // A text may be built that reaches beyond its message, which is found out afterwards.
+            // prost may build a text that exceeds its message before it detects that.
             let slack = if broken > 0 { bytes.len() } else { 0 };
             let heap = heap(&request);
             assert!(counted + slack >= heap, "{counted} for {heap}: {bytes:?}");

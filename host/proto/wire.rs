@@ -1,13 +1,13 @@
-//! Protobuf's wire format: the fields of a message as they stand in its bytes, without building anything.
+//! Protobuf's wire format: iterates over the fields of a message without building anything.
 //!
 //! It accepts what prost accepts, so a count made with it covers all that prost would build.
 
 use std::fmt;
 
-/// Groups inside of groups; prost's own limit.
+/// The deepest nesting of groups; prost's own limit.
 const GROUPS_MAX: usize = 100;
 
-/// What a field holds.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     Varint(u64),
@@ -15,16 +15,16 @@ pub enum Value<'a> {
     Fixed64([u8; 8]),
     /// A string, bytes, a message, or a packed list.
     Bytes(&'a [u8]),
-    /// Old, and unknown to every message here. Its content is skipped.
+    /// Obsolete, and unknown to every message here. Its content is skipped.
     Group,
 }
 
-/// Why bytes are not a message.
+/// Why bytes are not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Malformed(&'static str);
 
 impl Malformed {
-    /// A field that is known is of another kind than it should be.
+    /// A known field has another wire type than it should.
     pub const WIRE_TYPE: Self = Malformed("invalid wire type");
 }
 
@@ -85,9 +85,9 @@ fn key(rest: &mut &[u8]) -> Result<(u32, u32), Malformed> {
     }
 }
 
-/// Seven bits a byte, the lowest first.
+/// Reads a varint: seven bits in each byte, the lowest first.
 pub fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
-    // Most are of one byte.
+    // Most varints have one byte.
     if let [byte @ 0..0x80, tail @ ..] = *rest {
         *rest = tail;
         return Ok((*byte).into());

@@ -1,7 +1,8 @@
-//! What the host knows of one open connection: shared by the connection's task and the table of all connections.
+//! The state of one open connection, shared by the connection's task and the table of all
+//! connections.
 //!
-//! The task writes and the table reads. Everything is a relaxed atomic on memory of the connection's own, so that a
-//! request pays no lock and no shared cache line for it.
+//! The task writes and the table reads. Every field is a relaxed atomic in memory of the
+//! connection's own, so a request takes no lock and touches no shared cache line.
 
 use super::transfers::{Abort, Transfers};
 use futures_util::task::AtomicWaker;
@@ -15,22 +16,23 @@ const IDLE: u8 = 0;
 const STARTED: u8 = 1;
 const LATE: u8 = 2;
 
-/// Bytes of a head that are searched for its path.
+/// Bytes at the start of a head that are searched for its path.
 const PATH_BYTES: usize = 16;
 
-/// Why the host closes a connection that its client has left open. A later one overrides an earlier one.
+/// Why the host closes a connection that its client keeps open. A later variant overrides an
+/// earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Closing {
-    /// It waited for a request the longest, and the limit was reached.
+    /// It has waited for a request longest, and the limit of connections is reached.
     Idle,
-    /// Its client does not take what is sent to it: nothing is waited for any more.
+    /// Its client does not read its answers, which are given up.
     Unread,
 }
 
 impl Closing {
     const ALL: [Closing; 2] = [Closing::Idle, Closing::Unread];
 
-    /// The label of metrics.
+    /// Returns the label of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Closing::Idle => "idle",
@@ -41,26 +43,26 @@ impl Closing {
 
 #[derive(Default)]
 pub(super) struct Connection {
-    /// Of HTTP/1: whether a head is on its way.
+    /// HTTP/1 only: whether a head is being received.
     head: AtomicU8,
-    /// An answer was begun and is not made whole yet.
+    /// The content of an answer is not complete yet.
     answering: AtomicBool,
-    /// Bytes of an answer may be on their way.
+    /// Bytes of an answer may not be sent yet.
     owed: AtomicBool,
-    /// The head that was begun asks for the Open Inference Protocol.
+    /// The head that is being received names a path of the Open Inference Protocol.
     is_oip: AtomicBool,
-    /// Requests begun; wraps around.
+    /// Number of requests begun; wraps around.
     requests: AtomicU32,
-    /// Calls of HTTP/2 that are open.
+    /// Number of open calls of HTTP/2.
     calls: AtomicU32,
-    /// The socket takes no more bytes for now.
+    /// The socket takes no bytes at present.
     is_write_blocked: AtomicBool,
-    /// How often it took some after that; wraps around.
+    /// How often the socket took bytes again; wraps around.
     writes_resumed: AtomicU32,
     /// One more than the index of the `Closing`, or 0.
     closing: AtomicU8,
     task: AtomicWaker,
-    /// None where nothing is counted, as for operators.
+    /// `None` on the admin listener, where nothing is counted.
     transfers: Option<Arc<Transfers>>,
 }
 
@@ -69,12 +71,12 @@ impl Connection {
         Connection { transfers, ..Connection::default() }
     }
 
-    /// What counts the bytes of large answers.
+    /// Returns the budget that counts the bytes of large answers.
     pub fn transfers(&self) -> Option<&Arc<Transfers>> {
         self.transfers.as_ref()
     }
 
-    /// The head was read whole, and is answered.
+    /// Notes that a head was received whole and is being answered.
     pub fn head_complete(&self) {
         self.head.store(IDLE, Ordering::Relaxed);
         self.owed.store(true, Ordering::Relaxed);
@@ -82,44 +84,48 @@ impl Connection {
         self.count_request();
     }
 
-    /// What came since then was this request's body.
+    /// Notes that the bytes received since the head were the request's body.
     pub fn body_read(&self) {
         self.head.store(IDLE, Ordering::Relaxed);
     }
 
-    /// The answer's content was handed to hyper, or dropped.
-    pub fn answer_made(&self) {
+    /// Notes that the answer's content was handed to hyper, or dropped.
+    pub fn answer_complete(&self) {
         self.answering.store(false, Ordering::Relaxed);
     }
 
-    /// The time for the head is over.
+    /// Notes that the head did not arrive in time.
     pub fn head_timed_out(&self) {
         let _ = self.head.compare_exchange(STARTED, LATE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Bytes that came are a head's first, unless they are a body's.
-    pub fn read(&self, bytes: &[u8]) {
+    /// Notes received bytes. The first ones are taken for the start of a head; if they are a
+    /// body's, `body_read` resets that.
+    pub fn received(&self, bytes: &[u8]) {
         if self.head.swap(STARTED, Ordering::Relaxed) == IDLE {
             let start = &bytes[..bytes.len().min(PATH_BYTES)];
             self.is_oip.store(start.windows(4).any(|part| part == b" /v2"), Ordering::Relaxed);
         }
     }
 
-    /// All that hyper had to write is out.
+    /// Notes that hyper has written everything that it had.
     pub fn flushed(&self) {
         self.owed.store(self.answering.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Bytes of an answer may be on their way; until they are out, nothing that hyper writes is a refusal of its own.
+    /// Whether bytes of an answer may not be sent yet. As long as that is so, nothing that hyper
+    /// writes is a refusal of its own.
     pub fn owes_answer(&self) -> bool {
         self.owed.load(Ordering::Relaxed)
     }
 
+    /// Whether the head that is being received names a path of the Open Inference Protocol.
     pub fn is_oip(&self) -> bool {
         self.is_oip.load(Ordering::Relaxed)
     }
 
-    /// A head was begun and did not arrive in time, or the connection was needed for others.
+    /// Whether a head was begun and did not arrive in time, or the connection is closed for a new
+    /// one.
     pub fn head_is_late(&self) -> bool {
         match self.head.load(Ordering::Relaxed) {
             LATE => true,
@@ -128,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// A call of HTTP/2 begins.
+    /// Notes that a call of HTTP/2 begins.
     pub fn call_begun(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.count_request();
@@ -139,21 +145,21 @@ impl Connection {
     }
 
     fn count_request(&self) {
-        // A single writer, or a number that need not be exact.
+        // Either there is a single writer, or the number need not be exact.
         self.requests.store(self.requests.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Changes with each request.
+    /// Returns a number that changes with each request.
     pub fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Nothing is answered now: the client has the word.
+    /// Whether nothing is being answered, so that the next move is the client's.
     pub fn waits_for_request(&self) -> bool {
         !self.owes_answer() && self.calls.load(Ordering::Relaxed) == 0
     }
 
-    /// Notes what came of a write to the socket.
+    /// Notes the result of a write to the socket.
     pub fn write_polled(&self, written: &Poll<io::Result<usize>>) {
         if written.is_pending() {
             self.is_write_blocked.store(true, Ordering::Relaxed);
@@ -164,7 +170,7 @@ impl Connection {
         }
     }
 
-    /// Where the socket takes no bytes, a number that changes once it does.
+    /// Returns `None` if the socket takes bytes, and otherwise a number that changes once it does.
     pub fn write_blocked(&self) -> Option<u32> {
         let is_blocked = self.is_write_blocked.load(Ordering::Relaxed);
         is_blocked.then(|| self.writes_resumed.load(Ordering::Relaxed))
@@ -175,23 +181,23 @@ impl Connection {
         Closing::ALL.get(usize::from(index)).copied()
     }
 
-    /// Tells the connection's task to end it. False if it was told before.
-    pub fn close(&self, why: Closing) -> bool {
-        let code = why as u8 + 1;
-        let is_news = self.closing.fetch_max(code, Ordering::Release) < code;
-        if is_news {
+    /// Tells the connection's task to end it. Returns false if it was told so before.
+    pub fn close(&self, reason: Closing) -> bool {
+        let code = reason as u8 + 1;
+        let is_new = self.closing.fetch_max(code, Ordering::Release) < code;
+        if is_new {
             self.task.wake();
         }
-        is_news
+        is_new
     }
 
-    /// Returns once somebody closes the connection. For the connection's own task, which polls it often: after the
-    /// first time a poll is one load.
+    /// Returns once `close` was called. Only the connection's own task may await this; it polls
+    /// often, so every poll after the first is one load.
     pub async fn closed(&self) {
         self.closing_is(Closing::Idle).await;
     }
 
-    /// Returns once the connection shall end without its last answers.
+    /// Returns once the connection must end without its last answers.
     pub async fn abandoned(&self) {
         self.closing_is(Closing::Unread).await;
     }

@@ -1,8 +1,9 @@
-//! The open connections of a listener: how many there may be, and which one goes for a new one.
+//! The open connections of a listener: how many there may be, and which one is closed for a new
+//! one.
 //!
-//! Where all are in use, a new connection takes the place of the one that has waited for a request the longest, if
-//! that is a while. Otherwise it becomes one of a few that serve health checks and metrics only, so that a crowd
-//! cannot make the host look dead.
+//! If all are in use, a new connection replaces the one that has waited for a request longest, if
+//! it has waited for a while. Otherwise the new connection becomes one of a few that serve health
+//! checks and metrics only, so that many clients cannot make the host look dead.
 
 use super::connection::{Closing, Connection};
 use super::transfers::Transfers;
@@ -13,14 +14,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-/// How often the table looks at its connections.
+/// How often the table inspects its connections.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// A connection that has waited for a request this long may be closed for a new one. Long enough that a client that
-/// asks again and again keeps its connection.
+/// A connection that has waited for a request this long may be closed for a new one. This is long
+/// enough that a client that sends requests regularly keeps its connection.
 const IDLE_MIN: Duration = Duration::from_secs(5);
 
-/// Connections that several listeners may have open together.
+/// The error text for a connection or request beyond the limit of connections.
+pub(super) fn in_use(connections_max: usize) -> String {
+    format!("all {connections_max} connections of this host are in use")
+}
+
+/// A number of connections that several listeners share.
 pub struct Pool {
     limit: usize,
     open: AtomicUsize,
@@ -51,14 +57,14 @@ impl Pool {
 /// How many connections a listener may have.
 #[derive(Clone)]
 pub struct Capacity {
-    /// Of this listener.
+    /// The most connections of this listener.
     pub connections: usize,
-    /// Of all listeners that share it.
+    /// The connections of all listeners that share it.
     pub pool: Arc<Pool>,
-    /// Beyond those, for health checks and metrics.
+    /// Further connections, for health checks and metrics.
     pub probes: usize,
-    /// For operators alone: a connection goes for a new one however short it has been idle, and the descriptor that is
-    /// kept back serves everything.
+    /// For the admin listener: an idle connection is closed for a new one however short it has been
+    /// idle, and a connection on the spare descriptor serves everything.
     pub for_operators: bool,
 }
 
@@ -73,17 +79,18 @@ struct Entry {
     connection: Arc<Connection>,
     opened: u64,
     used_for: Use,
-    /// It counts until it is closed, which its task may learn a moment later.
+    /// It counts until it is told to close. Its task may end a moment later.
     counts: bool,
     requests_seen: u32,
-    /// Since when it is known to wait for a request.
+    /// When a sweep first saw it wait for a request.
     waits_since: Option<Instant>,
-    /// Since when its socket is known to take no bytes, and the number that it gave then.
+    /// When a sweep first saw that its socket takes no bytes, and the number of `write_blocked`
+    /// then.
     blocked: Option<(u32, Instant)>,
 }
 
 impl Entry {
-    /// How long it has waited for a request, as far as a sweep has seen it.
+    /// Returns how long it has waited for a request, as seen by sweeps.
     fn waited(&self, now: Instant) -> Duration {
         match self.waits_since {
             Some(since) if self.connection.requests() == self.requests_seen => now - since,
@@ -116,7 +123,7 @@ pub(super) struct Connections {
     entries: Mutex<Entries>,
 }
 
-/// A connection's place in the table, until it is dropped.
+/// A connection's entry in the table, which is removed when this is dropped.
 pub(super) struct ConnectionSlot {
     table: Arc<Connections>,
     key: usize,
@@ -134,20 +141,21 @@ impl Connections {
         table
     }
 
-    /// The most connections that may be open here.
+    /// Returns the most connections that may be open here.
     pub fn limit(&self) -> usize {
         self.capacity.connections.min(self.capacity.pool.limit)
     }
 
-    /// A place for a new connection, or none. `is_last` says that its descriptor is the one that was kept for it.
+    /// Admits a new connection; `None` if it must be refused. `is_last` says that it uses the spare
+    /// descriptor.
     pub fn admit(self: &Arc<Self>, is_last: bool) -> Option<ConnectionSlot> {
-        let has_room = (!is_last || self.capacity.for_operators) && self.take();
-        let used_for = match has_room {
+        let is_full_use = (!is_last || self.capacity.for_operators) && self.take();
+        let used_for = match is_full_use {
             true => Use::Everything,
             false => Use::Probes,
         };
         let probes = || self.entries().probes;
-        if !has_room && probes() >= self.capacity.probes && !self.close_idle(Use::Probes, Duration::ZERO) {
+        if !is_full_use && probes() >= self.capacity.probes && !self.close_idle(Use::Probes, Duration::ZERO) {
             return None;
         }
         let mut entries = self.entries();
@@ -164,11 +172,12 @@ impl Connections {
             blocked: None,
         });
         drop(entries);
-        self.metrics.connections.inc();
+        self.metrics.connections.open.inc();
         Some(ConnectionSlot { table: Arc::clone(self), key, connection, used_for })
     }
 
-    /// Takes one of the pool's connections for one that may be used for everything, that of an idle one if need be.
+    /// Takes one connection of the pool, to be used for everything. Closes an idle one if none is
+    /// free.
     fn take(&self) -> bool {
         let pool = &self.capacity.pool;
         let idle_min = if self.capacity.for_operators { Duration::ZERO } else { IDLE_MIN };
@@ -179,13 +188,14 @@ impl Connections {
         pool.take() || (pool.close_idle(idle_min) && pool.take())
     }
 
-    /// Closes connections that are idle, to have their descriptors back.
+    /// Closes some idle connections, to free their descriptors.
     pub fn close_some_idle(&self) {
         const AT_ONCE: usize = 16;
         let _ = (0..AT_ONCE).all(|_| self.capacity.pool.close_idle(IDLE_MIN));
     }
 
-    /// Closes the connection that has waited the longest for a request, at least `idle_min`.
+    /// Closes the connection that has waited for a request longest, if it has waited for
+    /// `idle_min`.
     fn close_idle(&self, used_for: Use, idle_min: Duration) -> bool {
         let (now, mut entries) = (Instant::now(), self.entries());
         let candidates = entries.all.iter().filter(|(_, entry)| {
@@ -194,13 +204,13 @@ impl Connections {
                 && entry.connection.waits_for_request()
                 && entry.waited(now) >= idle_min
         });
-        // Those that no sweep has seen yet are told apart by their age.
+        // Connections that no sweep has seen yet are ordered by their age.
         let longest = candidates.min_by_key(|(_, entry)| (Reverse(entry.waited(now)), entry.opened));
         let Some(key) = longest.map(|(key, _)| key) else { return false };
         entries.all[key].connection.close(Closing::Idle);
         self.uncount(&mut entries, key);
         drop(entries);
-        self.metrics.connections_closed.with_label_values(&[Closing::Idle.as_str()]).inc();
+        self.metrics.connections.closed.with_label_values(&[Closing::Idle.as_str()]).inc();
         true
     }
 
@@ -216,8 +226,8 @@ impl Connections {
         }
     }
 
-    /// Notes which connections have had no request since the last sweep, and closes those whose clients have taken
-    /// nothing for as long as `stall_max`.
+    /// Notes which connections have had no request since the last sweep, and closes those whose
+    /// sockets have taken no bytes for `stall_max`.
     pub fn sweep(&self, stall_max: Duration) {
         let now = Instant::now();
         for (_, entry) in &mut self.entries().all {
@@ -238,7 +248,7 @@ impl Connections {
 
     fn close_unread(&self, connection: &Connection) {
         if connection.close(Closing::Unread) {
-            self.metrics.connections_closed.with_label_values(&[Closing::Unread.as_str()]).inc();
+            self.metrics.connections.closed.with_label_values(&[Closing::Unread.as_str()]).inc();
         }
     }
 
@@ -248,7 +258,7 @@ impl Connections {
 }
 
 impl ConnectionSlot {
-    /// The most connections that may be open beside this one.
+    /// Returns the most connections that may be open at the same time as this one.
     pub fn limit(&self) -> usize {
         self.table.limit()
     }
@@ -260,6 +270,6 @@ impl Drop for ConnectionSlot {
         self.table.uncount(&mut entries, self.key);
         entries.all.remove(self.key);
         drop(entries);
-        self.table.metrics.connections.dec();
+        self.table.metrics.connections.open.dec();
     }
 }

@@ -1,11 +1,12 @@
-//! Requests that a page of another site makes a browser send: which are refused, and which may read their answers.
+//! Requests that a page of another site makes a browser send: which are refused, and which pages
+//! may read replies.
 //!
-//! A browser sends a form to any address, a loopback one included, and says in `Origin` and `Sec-Fetch-Site` whose page
-//! asked. By DNS rebinding a page can also make its own name point here; then `Host` is that name. Programs that are
-//! not browsers send none of the first two and pass.
+//! A browser sends a form to any address, including a loopback one, and names the page's site in
+//! `Origin` and `Sec-Fetch-Site`. By DNS rebinding a page can also make its own name resolve to
+//! this host; `Host` is then that name. Programs that are not browsers send neither `Origin` nor
+//! `Sec-Fetch-Site`, and pass.
 
 use super::http::{self, Reply};
-use super::oip;
 use crate::error::{Error, Result};
 use crate::policy::settings::Access;
 use hyper::header::{
@@ -13,81 +14,82 @@ use hyper::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, HOST, HeaderName, HeaderValue, ORIGIN, VARY,
 };
+use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use std::net::{IpAddr, SocketAddr};
 
-/// Where a browser says how the page that asks is related to the host that is asked.
+/// The header in which a browser says how the requesting page's site relates to this host.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Headers of answers that a page may read, besides those that it always may.
+/// Headers of replies that a page may read, besides those that it always may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-request-id, x-hostler-generation, retry-after, inference-header-content-length",
 );
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE");
 
-/// Headers that a page may send where it does not ask for particular ones.
+/// Headers that a page may send if its preflight does not name any.
 const HEADERS: HeaderValue = HeaderValue::from_static("content-type, x-request-id");
 
 /// Seconds for which a browser remembers a preflight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// How much of a header an error shows.
+/// Characters of a header that an error shows.
 const SHOWN_CHARS_MAX: usize = 80;
 
 /// How much harm a page of another site can do through a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sensitivity {
-    /// Health, metrics and predictions: anybody may ask.
+    /// Health, metrics and predictions: open to everyone.
     Open,
     /// Reads what is served.
     Reads,
-    /// Changes what is served, or reads and changes what others have submitted.
+    /// Changes what is served, or reads and changes jobs that others have submitted.
     Controls,
 }
 
-/// The rules of one listener.
+/// The cross-site rules of one listener.
 pub struct CrossSite {
-    /// In the form in which browsers send them.
+    /// Allowed origins, in the form in which browsers send them.
     origins: Vec<String>,
-    /// Names that `Host` may have, besides `localhost` and addresses. None: any.
+    /// Names that `Host` may have, besides `localhost` and addresses. `None` allows any.
     hosts: Option<Vec<String>>,
 }
 
 impl CrossSite {
-    /// The rules of the public listener at this address.
+    /// Returns the rules of the public listener at this address.
     pub fn public(access: &Access, address: SocketAddr) -> Self {
         CrossSite { origins: access.origins.clone(), hosts: hosts(access, address) }
     }
 
-    /// Those of the admin listener, which no page of another origin may use.
+    /// Returns the rules of the admin listener, which no page of another origin may use.
     pub fn admin(access: &Access, address: SocketAddr) -> Self {
         CrossSite { origins: Vec::new(), hosts: hosts(access, address) }
     }
 
-    /// Whether pages of some other origin may read answers.
+    /// Whether pages of some other origin may read replies.
     pub(super) fn has_origins(&self) -> bool {
         !self.origins.is_empty()
     }
 
-    /// Refuses what a page of another site has no business with.
-    pub(super) fn check<B>(&self, request: &Request<B>, sensitivity: Sensitivity) -> Result<()> {
+    /// Refuses a request that a page of another site must not make.
+    pub(super) fn check(&self, head: &Parts, sensitivity: Sensitivity) -> Result<()> {
         if sensitivity == Sensitivity::Open {
             return Ok(());
         }
-        self.check_host(request)?;
+        self.check_host(head)?;
         if sensitivity == Sensitivity::Controls {
-            self.check_site(request)?;
+            self.check_site(head)?;
         }
         Ok(())
     }
 
-    /// Every name under which the host is asked must be one of its own.
-    fn check_host<B>(&self, request: &Request<B>) -> Result<()> {
+    /// Refuses a request whose target or `Host` header is not a name of this host.
+    fn check_host(&self, head: &Parts) -> Result<()> {
         let Some(allowed) = &self.hosts else { return Ok(()) };
-        let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-        let named = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+        let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let named = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
         for name in target.into_iter().chain(named) {
             let host = std::str::from_utf8(name).ok().and_then(host_of);
             if !host.is_some_and(|host| is_own(&host, allowed)) {
@@ -102,11 +104,11 @@ impl CrossSite {
         Ok(())
     }
 
-    fn check_site<B>(&self, request: &Request<B>) -> Result<()> {
-        let headers = request.headers();
+    fn check_site(&self, head: &Parts) -> Result<()> {
         let mut is_known = false;
-        for origin in headers.get_all(ORIGIN) {
-            if !self.allows(origin) && !is_same(origin, request) {
+        for origin in head.headers.get_all(ORIGIN) {
+            let is_allowed = self.allows(origin);
+            if !is_allowed && !is_same(origin, head) {
                 return Err(Error::forbidden(format!(
                     "a page of the origin \"{}\" may not ask for this: it is not this host's own and not one of \
                      [server] allowed_origins",
@@ -114,10 +116,10 @@ impl CrossSite {
                 ))
                 .field("origin"));
             }
-            is_known |= self.allows(origin);
+            is_known |= is_allowed;
         }
-        for site in headers.get_all(SEC_FETCH_SITE) {
-            // `none` is what a person asked for, by the address bar or a bookmark.
+        for site in head.headers.get_all(SEC_FETCH_SITE) {
+            // `none` means that a person made the request, by the address bar or a bookmark.
             if !is_known && !matches!(site.as_bytes(), b"same-origin" | b"none") {
                 return Err(Error::forbidden(format!(
                     "a page of another site may not ask for this: Sec-Fetch-Site is \"{}\"",
@@ -133,21 +135,21 @@ impl CrossSite {
         self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
     }
 
-    /// The request's origin, where its page may read the answer.
+    /// Returns the request's origin if pages of that origin may read the reply.
     pub(super) fn reader(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN).filter(|_| self.has_origins())?;
         self.allows(origin).then(|| origin.clone())
     }
 }
 
-/// The answer to a browser that asks whether a page of this origin may send a request. None for any other request.
-pub(super) fn preflight<B>(request: &Request<B>) -> Option<Reply> {
-    if request.method() != Method::OPTIONS || !request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+/// Returns the reply to a preflight, by which a browser asks whether a page may send a request.
+/// `None` for any other request.
+pub(super) fn preflight(head: &Parts) -> Option<Reply> {
+    if head.method != Method::OPTIONS || !head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return None;
     }
-    let mut reply = Reply::default();
-    *reply.status_mut() = StatusCode::NO_CONTENT;
-    let wanted = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let mut reply = http::empty(StatusCode::NO_CONTENT);
+    let wanted = head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let headers = reply.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.unwrap_or(HEADERS));
@@ -155,23 +157,18 @@ pub(super) fn preflight<B>(request: &Request<B>) -> Option<Reply> {
     Some(reply)
 }
 
-/// Lets the page of this origin read an answer. Never with credentials: the host knows none.
-pub(super) fn let_read(reply: &mut Reply, origin: HeaderValue) {
+/// Allows pages of this origin to read a reply. Credentials are never allowed, because the host
+/// uses none.
+pub(super) fn allow_reading(reply: &mut Reply, origin: HeaderValue) {
     let headers = reply.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     headers.append(VARY, HeaderValue::from_static("origin"));
 }
 
-/// The refusal in the form of the interface that was asked.
-pub(super) fn refusal(error: &Error, path: &str) -> Reply {
-    match oip::is_path(path) {
-        true => oip::error_reply(error),
-        false => http::error_reply(error, ""),
-    }
-}
-
-/// Without a list, names are checked where only this machine can ask: there a foreign name is a trick for certain.
+/// Returns the names to check `Host` against. Without a list in the manifest, names are checked on
+/// loopback addresses only: only this machine can connect there, so a foreign name is certainly an
+/// attack.
 fn hosts(access: &Access, address: SocketAddr) -> Option<Vec<String>> {
     match &access.hosts {
         Some(hosts) if hosts.iter().any(|host| host == "*") => None,
@@ -180,8 +177,8 @@ fn hosts(access: &Access, address: SocketAddr) -> Option<Vec<String>> {
     }
 }
 
-/// The host of `host`, `host:port` or `[address]:port`, in lower case and without a dot at its end. None for what is
-/// not of that form. Empty where no host is named.
+/// Returns the host of `host`, `host:port` or `[address]:port`, in lower case and without a
+/// trailing dot. `None` if the text does not have that form, and an empty text if it names no host.
 fn host_of(text: &str) -> Option<String> {
     if text.is_empty() {
         return Some(String::new());
@@ -196,16 +193,16 @@ fn host_of(text: &str) -> Option<String> {
 
 fn is_own(host: &str, allowed: &[String]) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    // A name is what rebinding needs. Without one, a request can come from an old client only.
+    // Rebinding needs a name. A request without one can only come from an old client.
     host.is_empty()
         || host == "localhost"
         || address.parse::<IpAddr>().is_ok()
         || allowed.iter().any(|allowed| allowed == host)
 }
 
-/// Whether an origin is that of the host as the request names it. Behind a proxy its scheme is not known here, so that
-/// a port that is left out is the one of the origin's scheme.
-fn is_same<B>(origin: &HeaderValue, request: &Request<B>) -> bool {
+/// Whether an origin is that of the host as the request names it. Behind a proxy the scheme of the
+/// request is not known here, so a port that is left out is the default of the origin's scheme.
+fn is_same(origin: &HeaderValue, head: &Parts) -> bool {
     let same = || {
         let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;
         let default = match scheme {
@@ -213,17 +210,17 @@ fn is_same<B>(origin: &HeaderValue, request: &Request<B>) -> bool {
             "https" => 443,
             _ => return None,
         };
-        let place = |authority: &str| {
+        let endpoint = |authority: &str| {
             let port = authority.parse::<Authority>().ok()?.port_u16().unwrap_or(default);
             Some((host_of(authority)?, port))
         };
-        let mut names = request.headers().get_all(HOST).iter();
-        let named = match request.uri().authority() {
+        let mut names = head.headers.get_all(HOST).iter();
+        let named = match head.uri.authority() {
             Some(target) => target.as_str(),
             None => names.next()?.to_str().ok()?,
         };
         (!named.is_empty()).then_some(())?;
-        Some(place(authority)? == place(named)?)
+        Some(endpoint(authority)? == endpoint(named)?)
     };
     same().unwrap_or(false)
 }
@@ -285,9 +282,9 @@ mod tests {
             ("chrome-extension://abc", "abc", false),
             ("http://localhost:8000@evil.example", "localhost:8000", false),
         ] {
-            let request = Request::builder().header(HOST, host).body(()).unwrap();
+            let (head, ()) = hyper::Request::builder().header(HOST, host).body(()).unwrap().into_parts();
             let origin = HeaderValue::from_static(origin);
-            assert_eq!(is_same(&origin, &request), expected, "{origin:?} {host}");
+            assert_eq!(is_same(&origin, &head), expected, "{origin:?} {host}");
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A listener: binds an address and accepts its connections for as long as the host serves.
 //!
-//! No error of `accept` ends it and none makes it spin. One descriptor is kept back: where the process has no other,
-//! it serves one connection after the other to those who ask for the host's health.
+//! No error of `accept` ends it, and none makes it spin. One descriptor is kept in reserve: if the
+//! process has no other, the listener uses it to serve one connection after the other, for health
+//! checks.
 
 use super::connections::{Capacity, ConnectionSlot, Connections, SWEEP_EVERY, Use};
+use super::protocol::{Opened, Protocol};
+use super::stop::stopped;
 use super::transfers::Transfers;
-use super::{Opened, Protocol, stopped};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::policy::settings::Limits;
@@ -19,13 +21,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How long a listener waits after an error that will not pass at once.
+/// How long a listener waits after an error that does not pass at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Errors in a row that concern one connection each, before the listener pauses all the same.
+/// Consecutive errors that concern one connection each, before the listener pauses nevertheless.
 const ABORTED_MAX: u32 = 64;
 
-/// Errors are logged this often at most.
+/// The least time between two logged errors.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// A listener that is bound and not yet accepting.
@@ -40,7 +42,8 @@ pub struct Listener {
 pub struct ListenerOptions {
     pub limits: Limits,
     pub capacity: Capacity,
-    /// Counts what connections hold; none for operators, whose connections are few.
+    /// Counts the bytes that connections hold. `None` for the admin listener, whose connections are
+    /// few.
     pub transfers: Option<Arc<Transfers>>,
     pub metrics: Arc<Metrics>,
 }
@@ -56,7 +59,7 @@ impl ListenerOptions {
 }
 
 impl Listener {
-    /// Port 0 takes a free one.
+    /// Binds an address. Port 0 selects a free port.
     pub async fn bind(what: &str, address: SocketAddr) -> Result<Self> {
         let failed =
             |error: io::Error| Error::unavailable(format!("cannot listen for {what} on {address}: {error}"));
@@ -69,38 +72,38 @@ impl Listener {
         self.address
     }
 
-    /// Accepts until `stop` says so, then waits for the connections to finish their requests.
+    /// Accepts until `stop` is set, then waits for the connections to finish their requests.
     pub async fn serve<P: Protocol>(
         mut self,
         protocol: Arc<P>,
-        terms: ListenerOptions,
+        options: ListenerOptions,
         mut stop: watch::Receiver<bool>,
     ) {
-        let ListenerOptions { limits, metrics, .. } = &terms;
-        let table = Connections::new(terms.capacity.clone(), terms.transfers.clone(), metrics);
+        let ListenerOptions { limits, metrics, .. } = &options;
+        let table = Connections::new(options.capacity.clone(), options.transfers.clone(), metrics);
         let mut tasks = JoinSet::new();
         let mut sweep = interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut faults = AcceptErrors::default();
+        let mut errors = AcceptErrors::default();
         loop {
             let accepted = tokio::select! {
                 accepted = self.inner.accept() => accepted,
                 () = stopped(&mut stop) => break,
                 Some(_) = tasks.join_next() => continue,
                 _ = sweep.tick() => {
-                    terms.sweep(&table);
+                    options.sweep(&table);
                     continue;
                 }
             };
             let (stream, is_last) = match accepted {
                 Ok((stream, _)) => {
-                    faults.in_a_row = 0;
+                    errors.in_a_row = 0;
                     (stream, false)
                 }
                 Err(error) => {
-                    metrics.accept_errors.inc();
-                    faults.log(&error, self.address);
-                    if concerns_one_connection(&error) && faults.next() {
+                    metrics.connections.accept_errors.inc();
+                    errors.log(&error, self.address);
+                    if concerns_one_connection(&error) && errors.next() {
                         continue;
                     }
                     table.close_some_idle();
@@ -114,16 +117,17 @@ impl Listener {
                 }
             };
             match table.admit(is_last) {
-                Some(place) => {
-                    tasks.spawn(serve(Arc::clone(&protocol), stream, place, *limits, stop.clone()));
+                Some(slot) => {
+                    tasks.spawn(serve(Arc::clone(&protocol), stream, slot, *limits, stop.clone()));
                 }
                 None => {
-                    metrics.connections_refused.inc();
+                    metrics.connections.refused.inc();
                     P::refuse(&stream, table.limit());
                 }
             }
             if is_last {
-                // Whether it is free again is known after a moment; until then nothing is accepted.
+                // The spare descriptor may be free again after a moment; until then nothing is
+                // accepted.
                 tokio::time::sleep(PAUSE).await;
             }
             if self.spare.is_none() {
@@ -131,18 +135,18 @@ impl Listener {
             }
         }
         drop(self.inner);
-        if let Some(transfers) = &terms.transfers {
+        if let Some(transfers) = &options.transfers {
             transfers.drain();
         }
         loop {
             tokio::select! {
                 ended = tasks.join_next() => if ended.is_none() { break },
-                _ = sweep.tick() => terms.sweep(&table),
+                _ = sweep.tick() => options.sweep(&table),
             }
         }
     }
 
-    /// Gives up the descriptor that was kept back and accepts one connection with it.
+    /// Closes the spare descriptor and accepts one connection in its place.
     async fn accept_with_spare(&mut self) -> Option<TcpStream> {
         drop(self.spare.take().or_else(spare)?);
         let accepted = tokio::time::timeout(PAUSE, self.inner.accept()).await;
@@ -157,30 +161,31 @@ impl Listener {
 async fn serve<P: Protocol>(
     protocol: Arc<P>,
     stream: TcpStream,
-    place: ConnectionSlot,
+    slot: ConnectionSlot,
     mut limits: Limits,
     stop: watch::Receiver<bool>,
 ) {
-    /// A probe asks at once; a crowd that does not must not keep its connection.
+    /// A probe sends its request at once. A client that does not must not keep its connection.
     const PROBE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-    let refuses = match place.used_for {
+    let probes_only = match slot.used_for {
         Use::Everything => None,
         Use::Probes => {
             limits.header_timeout = limits.header_timeout.min(PROBE_HEADER_TIMEOUT);
-            Some(place.limit())
+            Some(slot.limit())
         }
     };
-    let connection = Arc::clone(&place.connection);
-    protocol.connection(Opened { stream, connection, limits, refuses }, stop).await;
+    let connection = Arc::clone(&slot.connection);
+    protocol.connection(Opened { stream, connection, limits, probes_only }, stop).await;
 }
 
-/// A descriptor that can be given up. None where the process has none left.
+/// Opens a descriptor to keep in reserve. `None` if the process has none left.
 fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// Whether an error of `accept` is about the connection that would have come out of it, and not about the process.
+/// Whether an error of `accept` concerns the one connection that it would have returned, and not
+/// the process.
 fn concerns_one_connection(error: &io::Error) -> bool {
     const OF_ONE: [i32; 12] = [
         libc::ECONNABORTED,
@@ -199,7 +204,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| OF_ONE.contains(&code))
 }
 
-/// Errors of `accept`: how many came in a row, and which of them are logged.
+/// Errors of `accept`: how many were consecutive, and which are logged.
 #[derive(Default)]
 struct AcceptErrors {
     in_a_row: u32,
@@ -208,7 +213,8 @@ struct AcceptErrors {
 }
 
 impl AcceptErrors {
-    /// Counts one that concerned one connection. False once there are so many that a pause is due.
+    /// Counts an error that concerned one connection. Returns false once there are so many that the
+    /// listener must pause.
     fn next(&mut self) -> bool {
         self.in_a_row += 1;
         !self.in_a_row.is_multiple_of(ABORTED_MAX)

@@ -1,8 +1,8 @@
-//! What wakes a connection, without what it says to itself.
+//! A waker that drops the wake-ups that a connection's task causes for itself.
 //!
-//! Whoever takes a part of a body from hyper wakes the task that reads the next one, which is the connection's own and
-//! is running: it would be polled once more for nothing after the last part. The wake of a part that is not the last
-//! is passed on.
+//! Taking a frame of a body from hyper wakes the task that reads the next frame. That is the
+//! connection's own task, which is running: after the last frame it would be polled once more for
+//! nothing. Wake-ups after a frame that is not the last are passed on.
 
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use std::cell::Cell;
@@ -15,40 +15,40 @@ use std::task::{Context, Poll, Wake, Waker};
 enum WakeGate {
     Open,
     Closed,
-    /// Closed, and somebody called.
-    Called,
+    /// Closed, and a wake-up was held back.
+    Woken,
 }
 
 thread_local! {
-    /// Wakes from other threads are heard always.
+    /// Of this thread. Wake-ups from other threads always pass.
     static WAKE_GATE: Cell<WakeGate> = const { Cell::new(WakeGate::Open) };
 }
 
-/// The ear of this thread is closed as long as this lives.
-struct Closed;
+/// Keeps the gate of this thread closed until it is dropped.
+struct ClosedGate;
 
-impl Closed {
+impl ClosedGate {
     fn new() -> Self {
         WAKE_GATE.set(WakeGate::Closed);
-        Closed
+        ClosedGate
     }
 
-    /// Says whether somebody called meanwhile.
+    /// Opens the gate, and returns whether a wake-up was held back.
     fn open(self) -> bool {
-        WAKE_GATE.get() == WakeGate::Called
+        WAKE_GATE.get() == WakeGate::Woken
     }
 }
 
-impl Drop for Closed {
+impl Drop for ClosedGate {
     fn drop(&mut self) {
         WAKE_GATE.set(WakeGate::Open);
     }
 }
 
-/// The waker of a task.
-struct Listening(Waker);
+/// Wakes a task if the gate of the thread is open.
+struct GatedWaker(Waker);
 
-impl Wake for Listening {
+impl Wake for GatedWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -56,34 +56,34 @@ impl Wake for Listening {
     fn wake_by_ref(self: &Arc<Self>) {
         match WAKE_GATE.get() {
             WakeGate::Open => self.0.wake_by_ref(),
-            WakeGate::Closed | WakeGate::Called => WAKE_GATE.set(WakeGate::Called),
+            WakeGate::Closed | WakeGate::Woken => WAKE_GATE.set(WakeGate::Woken),
         }
     }
 }
 
-/// Runs a connection with a waker that `next_frame` knows.
-pub(super) async fn listening<T>(connection: impl Future<Output = T>) -> T {
+/// Runs a connection with a waker that `next_frame` can hold back.
+pub(super) async fn gated<T>(connection: impl Future<Output = T>) -> T {
     let mut connection = pin!(connection);
     let mut known: Option<(Waker, Waker)> = None;
     poll_fn(|context| {
         let task = context.waker();
         let (_, own) = match &mut known {
             Some(known) if known.0.will_wake(task) => known,
-            known => known.insert((task.clone(), Arc::new(Listening(task.clone())).into())),
+            known => known.insert((task.clone(), Arc::new(GatedWaker(task.clone())).into())),
         };
         connection.as_mut().poll(&mut Context::from_waker(own))
     })
     .await
 }
 
-/// The next part of a body.
+/// Returns the next frame of a body.
 pub(super) async fn next_frame(body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
     poll_fn(|context| {
-        let gate = Closed::new();
+        let gate = ClosedGate::new();
         let poll = Pin::new(&mut *body).poll_frame(context);
-        let called = gate.open();
+        let was_woken = gate.open();
         let is_last = matches!(poll, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
-        if called && !is_last {
+        if was_woken && !is_last {
             context.waker().wake_by_ref();
         }
         poll
@@ -103,8 +103,8 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Reads a body, all but the head of the request in `parts`, and gives its length and how often its connection was
-    /// polled from the first part to the answer.
+    /// Sends a request in `parts`, the first of which contains its head. Returns the length of its
+    /// body and how often the connection was polled from the first part to the answer.
     async fn ask(parts: &[&str]) -> (usize, usize) {
         let (mut client, server) = tokio::io::duplex(4096);
         let (length, polls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -117,7 +117,7 @@ mod tests {
                     let data = frame.unwrap().into_data().unwrap();
                     read.fetch_add(data.len(), Ordering::Relaxed);
                 }
-                // As when the answer is another thread's.
+                // Like an answer that another thread makes.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
             }
@@ -126,7 +126,7 @@ mod tests {
         let connection = connection.serve_connection(TokioIo::new(server), answer);
         let count = Arc::clone(&polls);
         let task = tokio::spawn(async move {
-            let mut connection = pin!(listening(connection));
+            let mut connection = pin!(gated(connection));
             poll_fn(|context| {
                 count.fetch_add(1, Ordering::Relaxed);
                 connection.as_mut().poll(context)

@@ -1,10 +1,11 @@
-//! Signals, from the first moment of a process to its last.
+//! Signals, from the start of a process to its end.
 //!
-//! A handler only writes the signal's number to a pipe. A thread that does nothing else reads it, so a signal is acted
-//! on whatever the rest of the process waits for: it ends a start that is stuck in a model, passes the signal on to
-//! the host that serves, and ends a shutdown that exceeds its limit or is asked for a second time.
+//! A handler only writes the signal's number to a pipe. A dedicated thread reads it, so a signal
+//! takes effect whatever the rest of the process waits for. The thread ends a start that is stuck
+//! in a model, passes signals to the host that serves, and ends a shutdown that exceeds its limit
+//! or is requested twice.
 
-use super::{exit, exit_now};
+use super::exit::{exit, exit_now};
 use crate::output;
 use std::ffi::CStr;
 use std::io::{self, Read};
@@ -13,33 +14,33 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// How long the host has for its last words after a second signal.
+/// How long the host may go on logging after a second signal.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// How long those may take to be written.
+/// How long the last lines may take to be written.
 const LAST_FLUSH: Duration = Duration::from_millis(200);
 
-/// What a shutdown may take beyond the limits of its steps.
+/// How long a shutdown may take beyond the limits of its steps.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Where the handler writes.
+/// The pipe to which the handler writes.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// Signals that ask for an end.
+/// Counts the signals that end the process.
 static STOPS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether SIGHUP says that the terminal has hung up. Otherwise it asks for a reload.
+/// Whether SIGHUP means that the terminal has hung up. Otherwise it requests a reload.
 static HANGS_UP: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// End, for this signal.
+    /// End the process, because of this signal.
     Stop(&'static str),
-    /// Read the files again.
+    /// Reload the files.
     Reload,
 }
 
-/// What has arrived so far.
+/// The signals that have arrived so far.
 #[derive(Clone, Copy, Default)]
 struct Arrived {
     stops: u32,
@@ -47,7 +48,7 @@ struct Arrived {
     reloads: u32,
 }
 
-/// The signals of a process. There is one.
+/// The signals of a process. There is one value of it.
 pub struct Signals {
     arrived: watch::Receiver<Arrived>,
     delivered: Arrived,
@@ -55,7 +56,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Handles signals from now on. Until [`serving`](Self::serving) is called, one that asks for an end ends the process.
+    /// Installs the handlers. Until [`serving`](Self::serving) is called, a signal to stop ends the
+    /// process.
     pub fn install() -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         // SAFETY: the descriptor is that of a pipe which stays open.
@@ -71,26 +73,27 @@ impl Signals {
         }
         handle(libc::SIGABRT, on_abort);
         match (has_terminal(), is_ignored(libc::SIGHUP)) {
-            // As nohup has it: the process outlives its terminal.
+            // Started by nohup: the process outlives its terminal.
             (true, true) => {}
             (hangs_up, _) => {
                 HANGS_UP.store(hangs_up, Ordering::Release);
                 handle(libc::SIGHUP, on_signal);
             }
         }
-        // SAFETY: no handler. A file that reaches the limit of the process is an error of that write.
+        // SAFETY: no handler. A write that exceeds the file size limit of the process fails with an
+        // error instead.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         unblock([libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2]);
         Ok(Signals { arrived, delivered: Arrived::default(), limit })
     }
 
-    /// From now on signals come out of [`next`](Self::next). The steps of a shutdown take at most `limit`; a little
-    /// later the process is ended, whatever holds it.
+    /// From now on, [`next`](Self::next) returns signals. The steps of a shutdown take at most
+    /// `limit`; a little later the process is ended in any case.
     pub fn serving(&self, limit: Duration) {
         self.limit.send_replace(Some(limit));
     }
 
-    /// The next signal. Several reloads that were asked for meanwhile are one.
+    /// Waits for the next signal. Several requests to reload are merged into one.
     pub async fn next(&mut self) -> Event {
         loop {
             let arrived = *self.arrived.borrow_and_update();
@@ -108,7 +111,7 @@ impl Signals {
         }
     }
 
-    /// The next signal that asks for an end.
+    /// Waits for the next signal to stop.
     pub async fn stop(&mut self) -> &'static str {
         loop {
             if let Event::Stop(signal) = self.next().await {
@@ -118,8 +121,8 @@ impl Signals {
     }
 }
 
-/// As the first process of a container, a command without handlers would ignore signals: the kernel's default does not
-/// end that one.
+/// Handles signals for a command that is the first process of a container. Without handlers it
+/// would ignore them: the kernel's default action does not end the first process.
 pub fn end_as_first_process() {
     extern "C" fn end(signal: libc::c_int) {
         exit_now(128 + signal)
@@ -133,7 +136,7 @@ extern "C" fn on_signal(signal: libc::c_int) {
     if asks_for_end(signal) && STOPS.fetch_add(1, Ordering::AcqRel) >= 2 {
         exit_now(1);
     }
-    // SAFETY: safe in a signal handler; the interrupted code finds its error number as it was.
+    // SAFETY: safe in a signal handler; the error number of the interrupted code is restored.
     unsafe {
         let error = libc::__errno_location();
         let before = *error;
@@ -145,7 +148,8 @@ extern "C" fn on_signal(signal: libc::c_int) {
 
 extern "C" fn on_abort(signal: libc::c_int) {
     output::wait_for_last_words();
-    // SAFETY: safe in a signal handler. The signal comes again when this returns, and ends the process.
+    // SAFETY: safe in a signal handler. The signal is raised again when this returns, and ends the
+    // process.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
@@ -157,7 +161,7 @@ fn asks_for_end(signal: libc::c_int) -> bool {
         || (signal == libc::SIGHUP && HANGS_UP.load(Ordering::Acquire))
 }
 
-/// The thread.
+/// Runs on the signal thread.
 fn follow(
     mut reader: io::PipeReader,
     arrived: &watch::Sender<Arrived>,
@@ -226,7 +230,7 @@ fn readable_within(reader: &io::PipeReader, limit: Duration) -> bool {
 }
 
 fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
-    // SAFETY: the structure is valid, and the handlers here call only what is safe in one.
+    // SAFETY: the structure is valid, and the handlers call only what is safe in a signal handler.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as libc::sighandler_t;
@@ -245,7 +249,7 @@ fn is_ignored(signal: libc::c_int) -> bool {
     }
 }
 
-/// A parent may have started the process with signals blocked.
+/// A parent may have started the process with blocked signals.
 fn unblock(signals: [libc::c_int; 5]) {
     // SAFETY: the set is valid. Threads started later inherit the mask.
     unsafe {
@@ -258,7 +262,7 @@ fn unblock(signals: [libc::c_int; 5]) {
     }
 }
 
-/// Whether the process has a controlling terminal: then SIGHUP says that it has hung up.
+/// Returns true if the process has a controlling terminal. SIGHUP then means that it has hung up.
 fn has_terminal() -> bool {
     const TERMINAL: &CStr = c"/dev/tty";
     // SAFETY: the path ends with a zero byte; what was opened is closed.

@@ -6,7 +6,7 @@ use hostler::cancel::Cancel;
 use hostler::config::PluginLimits;
 use hostler::error::Kind;
 use hostler::metrics::Metrics;
-use hostler::plugin::{Plugin, PluginSpec};
+use hostler::plugin::Plugin;
 use serde_json::json;
 use std::fmt::Write;
 use std::process::{Child, Command, Stdio};
@@ -276,8 +276,8 @@ fn an_abandoned_compile_ends_at_once() {
     let cancel = Cancel::default();
     let load = || {
         let limits = PluginLimits::default();
-        let grant = PluginSpec::new("slow".into(), limits, &engine, &metrics);
-        Plugin::load(&engine, grant, &slow(), &metrics, &cancel).map(drop)
+        let spec = engine.plugin_spec("slow".into(), limits, &metrics);
+        Plugin::load(&engine, spec, &slow(), &metrics, &cancel).map(drop)
     };
     std::thread::scope(|scope| {
         // The second waits for its turn.

@@ -6,11 +6,11 @@ use hostler::cancel::Cancel;
 use hostler::config::{Instances, PluginLimits};
 use hostler::error::Result;
 use hostler::executor::{
-    BoxFuture, Call, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, PoolConfig,
-    Priority, SessionConfig, Sink, Source, ThreadPoolExecutor,
+    BoxFuture, Call, CallProfile, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, PoolConfig,
+    PoolExecutor, PoolKind, Priority, SessionConfig, Sink, Source, Submit,
 };
 use hostler::metrics::Metrics;
-use hostler::plugin::{Plugin, PluginSpec};
+use hostler::plugin::Plugin;
 use hostler::predict::{CallContext, Datatype, Metadata, Models, Payload, Target, Tensor, TensorSpec};
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ const ELEMENTS: usize = 150_000;
 struct Witness {
     metadata: Metadata,
     /// Whether it says that it needs a worker to itself, so that its guests are lent one.
-    holds_thread: bool,
+    blocks: bool,
     seen: Mutex<Vec<[usize; 2]>>,
 }
 
@@ -39,8 +39,12 @@ impl Callable for Witness {
         &self.metadata
     }
 
-    fn holds_thread(&self) -> bool {
-        self.holds_thread
+    fn profile(&self) -> CallProfile {
+        if self.blocks { CallProfile::Blocking } else { CallProfile::Computing }
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 
     fn call<'a>(
@@ -88,12 +92,12 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
     let engine = crate::support::engine(8);
     let sessions = SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 };
     let pool = PoolConfig { workers: 1, queue: 8 };
-    let inner = ThreadPoolExecutor::start("inner", pool, sessions, None, runtime.handle(), &metrics).unwrap();
+    let inner = PoolExecutor::start(PoolKind::ThreadPool, "inner", pool, sessions, None, runtime.handle(), &metrics).unwrap();
     let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
-    let grant = PluginSpec::new("pass".into(), limits, &engine, &metrics);
+    let plugin_spec = engine.plugin_spec("pass".into(), limits, &metrics);
     let wasm = std::fs::read(plugin("pass")).unwrap();
     let guest = Arc::new(
-        Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default())
+        Plugin::load(&engine, plugin_spec, &wasm, &metrics, &Cancel::default())
             .unwrap()
             .executor(&metrics)
             .unwrap(),
@@ -101,9 +105,9 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
     let config = CustomConfig { workers: 8, threads: 1, on_failure: OnFailure::Fail };
     let custom = CustomExecutor::start("pass", config, guest, Arc::new(inner), &metrics).unwrap();
 
-    for holds_thread in [true, false] {
+    for blocks in [true, false] {
         let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("x")], streaming: false };
-        let model = Arc::new(Witness { metadata, holds_thread, seen: Mutex::default() });
+        let model = Arc::new(Witness { metadata, blocks, seen: Mutex::default() });
         let input = large("x");
         let call = Call {
             context: Arc::new(CallContext::new("id".into(), "m".into(), "1".into(), None)),
@@ -117,7 +121,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
         let mut responses = custom.submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();
         assert_eq!(outputs[0].data().len(), 4 * ELEMENTS);
-        assert_eq!(*model.seen.lock().unwrap(), [[place(&input), place(&outputs[0])]], "{holds_thread}");
+        assert_eq!(*model.seen.lock().unwrap(), [[place(&input), place(&outputs[0])]], "{blocks}");
     }
 }
 
@@ -129,20 +133,20 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
     let sessions = SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 };
     let pool = |name: &str| -> Arc<dyn Executor> {
         let pool = PoolConfig { workers: 1, queue: 8 };
-        Arc::new(ThreadPoolExecutor::start(name, pool, sessions, None, runtime.handle(), &metrics).unwrap())
+        Arc::new(PoolExecutor::start(PoolKind::ThreadPool, name, pool, sessions, None, runtime.handle(), &metrics).unwrap())
     };
     let executors = [pool("own"), pool("other")];
-    let mut grant = PluginSpec::new("caller".into(), PluginLimits::default(), &engine, &metrics);
-    grant.config.insert("to".into(), "called".into());
+    let mut plugin_spec = engine.plugin_spec("caller".into(), PluginLimits::default(), &metrics);
+    plugin_spec.config.insert("to".into(), "called".into());
     let wasm = std::fs::read(plugin("caller")).unwrap();
     let guest = runtime
-        .block_on(Plugin::load(&engine, grant, &wasm, &metrics, &Cancel::default()).unwrap().model(&metrics))
+        .block_on(Plugin::load(&engine, plugin_spec, &wasm, &metrics, &Cancel::default()).unwrap().model(&metrics))
         .unwrap();
     let callable = executors[0].load(&Source::Plugin(Arc::new(guest))).unwrap();
     // On the worker that the guest has, and on that of another executor.
     for executor in &executors {
         let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("y")], streaming: false };
-        let model = Arc::new(Witness { metadata, holds_thread: true, seen: Mutex::default() });
+        let model = Arc::new(Witness { metadata, blocks: true, seen: Mutex::default() });
         let mut context = CallContext::new("id".into(), "m".into(), "1".into(), None);
         let models = Everywhere { executor: Arc::clone(executor), model: Arc::clone(&model) };
         context.models = Some(Arc::new(models));

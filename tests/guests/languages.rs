@@ -6,7 +6,7 @@ use hostler::cancel::Cancel;
 use hostler::config::{Instances, PluginLimits};
 use hostler::error::{Error, Kind};
 use hostler::metrics::Metrics;
-use hostler::plugin::{Engine, Plugin, PluginSpec, Transformer};
+use hostler::plugin::{Engine, Plugin, Transformer};
 use hostler::predict::{CallContext, Datatype, JsonText, Payload, Tensor, parameter};
 use serde_json::Value;
 use std::sync::Arc;
@@ -34,10 +34,10 @@ impl Bench {
         let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
         let assets = [("scaling".to_owned(), scaling.to_owned().into())].into();
         let metrics = Metrics::new();
-        let mut grant = PluginSpec::new(language.into(), limits, &self.engine, &metrics);
-        grant.assets = assets;
+        let mut spec = self.engine.plugin_spec(language.into(), limits, &metrics);
+        spec.assets = assets;
         let wasm = std::fs::read(crate::support::plugin(language)).unwrap();
-        let plugin = Plugin::load(&self.engine, grant, &wasm, &metrics, &Cancel::default()).unwrap();
+        let plugin = Plugin::load(&self.engine, spec, &wasm, &metrics, &Cancel::default()).unwrap();
         Arc::new(self.runtime.block_on(plugin.transformer(&metrics)).unwrap())
     }
 }

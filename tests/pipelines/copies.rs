@@ -3,8 +3,8 @@
 use hostler::error::Result;
 use hostler::executor::pipeline::{Binding, PipelineModel, StepMetrics, StepRoute, StepTarget};
 use hostler::executor::{
-    BoxFuture, Call, Callable, Executor, ModelTarget, PipelineExecutor, PoolConfig, Priority, SessionConfig,
-    Sink, Source, ThreadPoolExecutor,
+    BoxFuture, Call, CallProfile, Callable, Executor, ModelTarget, PipelineExecutor, PoolConfig, Priority, SessionConfig,
+    PoolExecutor, PoolKind, Sink, Source, Submit,
 };
 use hostler::graph::{Graph, Member, Source as From, Step, StepModel, compile};
 use hostler::metrics::Metrics;
@@ -35,6 +35,14 @@ fn large(name: &str) -> Tensor {
 impl Callable for Witness {
     fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    fn profile(&self) -> CallProfile {
+        CallProfile::Computing
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 
     fn call<'a>(
@@ -95,7 +103,7 @@ fn no_tensor_is_copied_between_steps() {
     let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("y")], streaming: false };
     let witness = Arc::new(Witness { metadata: metadata.clone(), seen: Mutex::default() });
     let pool = PoolConfig { workers: 2, queue: 8 };
-    let cpu = ThreadPoolExecutor::start(
+    let cpu = PoolExecutor::start(PoolKind::ThreadPool, 
         "cpu",
         pool,
         SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 },

@@ -3,7 +3,7 @@
 use crate::support::eventually;
 use crate::support::triton::Triton;
 use hostler::error::Kind;
-use hostler::executor::{Call, Callable, Executor, Priority, Source, TritonConfig, TritonExecutor};
+use hostler::executor::{Call, Callable, Executor, Priority, Source, Submit, TritonConfig, TritonExecutor};
 use hostler::metrics::Metrics;
 use hostler::predict::{CallContext, Datatype, Payload, Responses, Tensor};
 use std::sync::Arc;

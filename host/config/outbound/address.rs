@@ -1,13 +1,14 @@
-//! Addresses that a name must not lead to: those of this machine and its link, and those where clouds tell a machine
-//! its secrets. Private networks are not among them: that is where feature stores are.
+//! Addresses that a name must not resolve to: those of this machine and its link, and those of the
+//! metadata services of clouds. Private networks are allowed, because feature stores are there.
 
-use super::{Host, Origin, OutboundLimits};
+use super::limits::OutboundLimits;
+use super::origin::{Host, Origin};
 use crate::error::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 impl OutboundLimits {
-    /// The addresses of a server that may be connected to, of those that its name leads to: a name is not to lead
-    /// where the manifest does not.
+    /// Returns the addresses, of those that a server's name resolves to, that may be connected to.
+    /// A name must not resolve to a guarded address unless the manifest names that address.
     pub fn judge(
         &self,
         origin: &Origin,
@@ -29,16 +30,16 @@ impl OutboundLimits {
             (false, _) => Ok(good),
             (true, None) => Err(Error::unavailable("its name has no address")),
             (true, Some((ip, kind))) => {
-                let mend = Origin { host: Host::Ip(ip), ..origin.clone() };
+                let fix = Origin { host: Host::Ip(ip), ..origin.clone() };
                 Err(Error::unsupported(format!(
-                    "its name leads to {ip}, {kind}; if that is meant, add \"{mend}\" to allow_hosts"
+                    "its name leads to {ip}, {kind}; if that is meant, add \"{fix}\" to allow_hosts"
                 )))
             }
         }
     }
 }
 
-/// What kind of address this is, if only a manifest that names it may lead there.
+/// Returns the kind of an address that only a manifest may name; `None` for all others.
 fn guarded(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => guarded_v4(ip),
@@ -47,7 +48,7 @@ fn guarded(ip: IpAddr) -> Option<&'static str> {
 }
 
 fn guarded_v4(ip: Ipv4Addr) -> Option<&'static str> {
-    // Alibaba, Azure, Oracle; those of all others are link-local.
+    // Alibaba, Azure, Oracle. The metadata services of other clouds are link-local.
     const METADATA: [[u8; 4]; 3] = [[100, 100, 100, 200], [168, 63, 129, 16], [192, 0, 0, 192]];
     let octets = ip.octets();
     if ip.is_loopback() {
@@ -111,7 +112,7 @@ mod tests {
         assert!(judged("a.example.org", &["a.example.org", "127.0.0.1:8443"], &["127.0.0.1"]).is_err());
         assert_eq!(judged("localhost", &["localhost"], &["127.0.0.1", "::1"]).unwrap(), 2);
         assert!(judged("localhost", &["localhost"], &["169.254.0.1"]).is_err());
-        // The good ones among them are enough; private networks are good.
+        // One good address is enough; private networks are good.
         assert_eq!(judged("a.example.org", &["a.example.org"], &["127.0.0.1", "10.0.0.1"]).unwrap(), 1);
         assert!(judged("a.example.org", &["a.example.org"], &[]).is_err());
     }

@@ -1,6 +1,8 @@
 //! A pipeline as a model: its program, bound to the models of its policy.
 
-use super::super::{BoxFuture, Callable, ModelTarget, Sink};
+use crate::executor::callable::{BoxFuture, CallProfile, Callable};
+use crate::executor::sink::Sink;
+use crate::executor::target::ModelTarget;
 use super::account::RequestAccount;
 use super::limits::StepLimit;
 use super::metrics::StepMetrics;
@@ -8,6 +10,7 @@ use super::run::Run;
 use crate::error::{Error, Result};
 use crate::graph::Program;
 use crate::predict::{CallContext, Metadata, Tensor};
+use std::any::Any;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -57,7 +60,7 @@ fn leaves(bindings: &[Binding]) -> Vec<Arc<dyn Callable>> {
     let mut known = HashSet::new();
     for version in bindings.iter().flat_map(|binding| &binding.versions) {
         let callable = &version.target.callable;
-        let within = callable.pipeline().map_or(std::slice::from_ref(callable), |inner| &inner.leaves);
+        let within = PipelineModel::of(&**callable).map_or(std::slice::from_ref(callable), |inner| &inner.leaves);
         leaves.extend(within.iter().filter(|leaf| known.insert(Arc::as_ptr(leaf).addr())).cloned());
     }
     leaves
@@ -82,7 +85,7 @@ fn identity(program: &Program, bindings: &[Binding]) -> u64 {
         (model, version, timeout).hash(&mut hasher);
         batching.map(|batching| (batching.max_size, batching.max_delay)).hash(&mut hasher);
         Arc::as_ptr(executor).addr().hash(&mut hasher);
-        match callable.pipeline() {
+        match PipelineModel::of(&**callable) {
             Some(inner) => inner.identity.hash(&mut hasher),
             None => Arc::as_ptr(callable).addr().hash(&mut hasher),
         }
@@ -100,6 +103,11 @@ impl PipelineModel {
     ) -> Self {
         let (leaves, identity) = (leaves(&bindings), identity(&program, &bindings));
         PipelineModel { program, bindings, limits, metrics, bucket, leaves, identity, unavailable: None }
+    }
+
+    /// The pipeline behind a callable, if it is one.
+    pub fn of(callable: &dyn Callable) -> Option<&PipelineModel> {
+        callable.as_any().downcast_ref()
     }
 
     /// One that refuses every request: a model of its was unloaded.
@@ -161,7 +169,7 @@ impl PipelineModel {
         let (at, _) = first.next()?;
         let binding = self.bindings.get(at)?;
         match (first.next(), &binding.versions[..]) {
-            (None, [only]) if only.target.runs_at_once() => Some(&only.target),
+            (None, [only]) if only.target.runs_inline() => Some(&only.target),
             _ => None,
         }
     }
@@ -221,8 +229,12 @@ impl Callable for PipelineModel {
         true
     }
 
-    fn pipeline(&self) -> Option<&PipelineModel> {
-        Some(self)
+    fn profile(&self) -> CallProfile {
+        CallProfile::Delegated
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn ready(&self) -> Result<()> {

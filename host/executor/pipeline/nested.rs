@@ -44,7 +44,7 @@ async fn run_apart(
         }
     }
     let task = tokio::spawn(async move {
-        let pipeline = callable.pipeline().expect("invariant: asked of a pipeline");
+        let pipeline = PipelineModel::of(&*callable).expect("invariant: asked of a pipeline");
         nested(pipeline, &context, inputs, &account).await
     });
     let _ends = Ends(task.abort_handle());

@@ -260,7 +260,7 @@ impl<'a> StepRun<'a> {
             let service = Service { infer: began.elapsed(), rows: 1, ..Service::default() };
             (outputs, Duration::ZERO, service)
         };
-        if let Some(pipeline) = target.callable.pipeline() {
+        if let Some(pipeline) = PipelineModel::of(&*target.callable) {
             let is_deep = (self.account.depth + 1).is_multiple_of(NESTED_MAX);
             // A time of its own is watched here: nobody else waits for its answer.
             let own_time = context.deadline.filter(|_| context.deadline != self.context.deadline);

@@ -1,12 +1,13 @@
-//! The way to one remote: connections that calls share, and a watch that knows whether it is there.
+//! The link to one remote: connections that calls share, and a task that probes the remote.
 //!
-//! While it is away, calls are refused at once and only the watch tries to reach it, so that nothing piles up;
-//! calls in flight learn of it at the same moment. Connections break and are made again by themselves.
+//! While the remote is away, calls are refused immediately and only the probes try to reach it, so
+//! that nothing piles up. Calls in flight fail at the same moment. Connections that break are made
+//! again automatically.
 
-use super::model::RemoteModel;
+use super::config::{TlsFiles, TritonConfig};
 use super::status::{Fault, fault};
-use super::{TlsFiles, TritonConfig};
 use crate::error::{Error, Result};
+use crate::executor::callable::BoxFuture;
 use crate::proto::inference::ServerLiveRequest;
 use crate::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,40 +19,50 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 pub(super) type Client = GrpcInferenceServiceClient<Channel>;
 
-/// How often a remote that is there is asked whether it still is.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The interval between probes of a remote that is there.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often one that is away is tried: at first soon, since most come back soon, and never so seldom that anybody
-/// waits for it.
+/// The interval between probes of a remote that is away. It starts short, since most remotes are
+/// soon back, and stays short enough that nobody has to wait for the next probe.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// A remote that is busy may be slow to say that it lives.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time limit of one probe. A busy remote may be slow to say that it is live.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Looks without an answer after which it counts as away. A refused connection counts at once.
+/// The number of unanswered probes after which the remote counts as away. A refused connection
+/// counts immediately.
 const SILENT_MAX: u32 = 3;
 
-/// Bytes that may be under way before the receiver has read them: large tensors on long ways.
+/// Bytes that may be in transit before the receiver has read them. Large enough for large tensors
+/// on connections with a long round trip.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// A model of the remote whose readiness the link checks with each probe.
+pub(super) trait WatchedModel: Send + Sync {
+    /// Updates the readiness of the model and returns true if it is ready. With `has_reconnected`,
+    /// also checks that it is still the same model. Waits at most for `timeout`.
+    fn refresh(&self, has_reconnected: bool, timeout: Duration) -> BoxFuture<'_, bool>;
+}
 
 pub(super) struct Link {
     executor: Arc<str>,
     url: String,
     channels: Vec<Channel>,
     next: AtomicUsize,
-    /// For the watch alone: no large message stands in its way.
-    watching: Channel,
+    /// Only for probes and metadata, so that no large message delays them.
+    control: Channel,
     message_bytes_max: usize,
-    /// Why the remote is away, if it is.
+    /// The reason why the remote is away. `None` while it is there.
     away: watch::Sender<Option<Arc<str>>>,
+    /// Notified when a connection broke: the next probe runs at once.
     suspected: Notify,
-    models: Mutex<Vec<Weak<RemoteModel>>>,
+    models: Mutex<Vec<Weak<dyn WatchedModel>>>,
 }
 
 impl Link {
-    /// Needs the runtime that shall drive the connections around it.
+    /// Creates the link. Must be called within the runtime that will drive the connections.
     pub fn open(executor: Arc<str>, config: &TritonConfig, tls: Option<&TlsFiles>) -> Result<Self> {
         let endpoint = endpoint(config, tls).map_err(|error| {
             let why = innermost(&error);
@@ -62,7 +73,7 @@ impl Link {
             url: config.url.clone(),
             channels: (0..config.channels).map(|_| endpoint.connect_lazy()).collect(),
             next: AtomicUsize::new(0),
-            watching: endpoint.connect_lazy(),
+            control: endpoint.connect_lazy(),
             message_bytes_max: config.message_bytes_max,
             away: watch::Sender::new(Some("it was not reached yet".into())),
             suspected: Notify::new(),
@@ -70,15 +81,15 @@ impl Link {
         })
     }
 
-    /// A client on the next of the connections.
+    /// Returns a client on the next of the connections.
     pub fn client(&self) -> Client {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
         self.client_on(&self.channels[next])
     }
 
-    /// For questions about the remote itself.
-    pub fn asking(&self) -> Client {
-        self.client_on(&self.watching)
+    /// Returns a client for probes and metadata.
+    pub fn control_client(&self) -> Client {
+        self.client_on(&self.control)
     }
 
     fn client_on(&self, channel: &Channel) -> Client {
@@ -87,7 +98,7 @@ impl Link {
             .max_encoding_message_size(self.message_bytes_max)
     }
 
-    /// `executor "remote": Triton at http://…`, for errors.
+    /// Returns `executor "remote": Triton at http://…`, for errors.
     pub fn named(&self) -> String {
         format!("executor \"{}\": Triton at {}", self.executor, self.url)
     }
@@ -96,7 +107,7 @@ impl Link {
         self.away.borrow().is_none()
     }
 
-    /// Refuses while the remote is away.
+    /// Fails while the remote is away.
     pub fn check(&self) -> Result<()> {
         match &*self.away.borrow() {
             None => Ok(()),
@@ -104,7 +115,7 @@ impl Link {
         }
     }
 
-    /// Returns once the remote is away, with what to tell those who wait for it.
+    /// Waits until the remote is away, and returns the error for calls in flight.
     pub async fn lost(&self) -> Error {
         let mut away = self.away.subscribe();
         let why = match away.wait_for(Option::is_some).await {
@@ -118,7 +129,7 @@ impl Link {
         Error::unavailable(format!("{} is away: {why}", self.named()))
     }
 
-    /// What a failed RPC means. One whose connection broke makes the watch look at once.
+    /// Returns the error of a failed RPC. If its connection broke, the next probe runs at once.
     pub fn failed(&self, status: &Status) -> Error {
         match fault(status) {
             Fault::Broken(why) => {
@@ -129,11 +140,12 @@ impl Link {
         }
     }
 
-    /// Keeps an eye on a model for as long as somebody has it. It was just loaded, so the remote is there.
-    pub fn keep(&self, model: &Arc<RemoteModel>) {
+    /// Adds a model to those that probes refresh, until it is dropped. The model was just loaded,
+    /// so the remote is there.
+    pub fn watch_model(&self, model: Weak<dyn WatchedModel>) {
         let mut models = self.models.lock().expect("invariant: no panic under the lock");
         models.retain(|model| model.strong_count() > 0);
-        models.push(Arc::downgrade(model));
+        models.push(model);
         drop(models);
         self.set(None);
     }
@@ -152,33 +164,33 @@ impl Link {
         }
     }
 
-    /// Looks after the remote for as long as the runtime lives.
+    /// Probes the remote for as long as the runtime lives.
     pub async fn watch(self: Arc<Self>) {
         let (mut retry, mut silent) = (RETRY_MIN, 0);
         loop {
             let was_away = !self.is_connected();
-            let all_well = match self.look().await {
-                Look::Live => {
+            let all_well = match self.probe().await {
+                Probe::Live => {
                     silent = 0;
-                    let all_ready = self.look_at_models(was_away).await;
+                    let all_ready = self.refresh_models(was_away).await;
                     self.set(None);
                     all_ready
                 }
-                Look::Silent if silent < SILENT_MAX && !was_away => {
+                Probe::Silent if silent < SILENT_MAX && !was_away => {
                     silent += 1;
                     true
                 }
-                Look::Silent => {
+                Probe::Silent => {
                     self.set(Some("it does not answer".into()));
                     false
                 }
-                Look::Gone(why) => {
+                Probe::Down(why) => {
                     self.set(Some(why.into()));
                     false
                 }
             };
             retry = if all_well { RETRY_MIN } else { (retry * 2).min(RETRY_MAX) };
-            let pause = if all_well { LOOK_EVERY } else { retry };
+            let pause = if all_well { PROBE_INTERVAL } else { retry };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.suspected.notified() => {}
@@ -186,47 +198,48 @@ impl Link {
         }
     }
 
-    async fn look(&self) -> Look {
-        match self.ask_whether_it_lives().await {
-            // An idle connection may have been closed on the way: that says nothing until a new one fails as well.
-            Look::Gone(_) => self.ask_whether_it_lives().await,
-            look => look,
+    async fn probe(&self) -> Probe {
+        match self.probe_once().await {
+            // An idle connection may have been closed in between. Only the failure of a new one
+            // says that the remote is down.
+            Probe::Down(_) => self.probe_once().await,
+            probe => probe,
         }
     }
 
-    async fn ask_whether_it_lives(&self) -> Look {
-        let mut client = self.asking();
-        match tokio::time::timeout(LOOK_TIMEOUT, client.server_live(ServerLiveRequest {})).await {
-            Err(_) => Look::Silent,
-            Ok(Ok(answer)) if answer.get_ref().live => Look::Live,
-            Ok(Ok(_)) => Look::Gone("it says that it does not live".into()),
+    async fn probe_once(&self) -> Probe {
+        let mut client = self.control_client();
+        match tokio::time::timeout(PROBE_TIMEOUT, client.server_live(ServerLiveRequest {})).await {
+            Err(_) => Probe::Silent,
+            Ok(Ok(answer)) if answer.get_ref().live => Probe::Live,
+            Ok(Ok(_)) => Probe::Down("it says that it does not live".into()),
             Ok(Err(status)) => match fault(&status) {
-                Fault::Broken(why) => Look::Gone(why),
-                // Whoever refuses the question is there.
-                Fault::Refused(_) => Look::Live,
+                Fault::Broken(why) => Probe::Down(why),
+                // A remote that refuses the request is there.
+                Fault::Refused(_) => Probe::Live,
             },
         }
     }
 
-    /// Whether all models that are in use here are ready there.
-    async fn look_at_models(&self, was_away: bool) -> bool {
-        let models: Vec<Arc<RemoteModel>> = {
+    /// Refreshes the models that are in use, and returns true if all of them are ready.
+    async fn refresh_models(&self, was_away: bool) -> bool {
+        let models: Vec<Arc<dyn WatchedModel>> = {
             let models = self.models.lock().expect("invariant: no panic under the lock");
             models.iter().filter_map(Weak::upgrade).collect()
         };
         let mut all_ready = true;
         for model in models {
-            all_ready &= model.look(was_away, LOOK_TIMEOUT).await;
+            all_ready &= model.refresh(was_away, PROBE_TIMEOUT).await;
         }
         all_ready
     }
 }
 
-/// What the watch has seen.
-enum Look {
+/// The result of a probe.
+enum Probe {
     Live,
     Silent,
-    Gone(String),
+    Down(String),
 }
 
 fn endpoint(config: &TritonConfig, tls: Option<&TlsFiles>) -> Result<Endpoint, tonic::transport::Error> {

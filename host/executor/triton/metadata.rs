@@ -1,4 +1,4 @@
-//! What a remote says of a model: its inputs and outputs, whether it streams.
+//! Fetches the description of a remote model: its inputs and outputs, and whether it streams.
 
 use super::link::Link;
 use super::status::{Fault, fault};
@@ -8,23 +8,24 @@ use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{ModelConfig, ModelConfigRequest, ModelMetadataRequest};
 use tonic::{Code, Status};
 
-pub(super) struct Described {
-    /// The one that was asked for, or the only one.
+pub(super) struct RemoteDescription {
+    /// The requested version, or the only one.
     pub version: String,
     pub metadata: Metadata,
 }
 
-/// Without a version the remote must have exactly one: which of several is meant is not for it to say.
-pub(super) async fn fetch(link: &Link, name: &str, version: Option<&str>) -> Result<Described> {
+/// Fetches the description of a model. Without `version`, the remote must have exactly one: the
+/// remote must not choose among several.
+pub(super) async fn fetch(link: &Link, name: &str, version: Option<&str>) -> Result<RemoteDescription> {
     let wanted = version.unwrap_or_default().to_owned();
-    let question = ModelMetadataRequest { name: name.to_owned(), version: wanted.clone() };
+    let request = ModelMetadataRequest { name: name.to_owned(), version: wanted.clone() };
     let answer =
-        link.asking().model_metadata(question).await.map_err(|status| failed(link, name, &status))?;
+        link.control_client().model_metadata(request).await.map_err(|status| failed(link, name, &status))?;
     let answer = answer.into_inner();
     let version = match (version, &answer.versions[..]) {
         (Some(_), _) => wanted,
         (None, [only]) => only.clone(),
-        // A server without versions.
+        // The server has no versions.
         (None, []) => String::new(),
         (None, several) => {
             let several = several.join(", ");
@@ -51,13 +52,14 @@ pub(super) async fn fetch(link: &Link, name: &str, version: Option<&str>) -> Res
         outputs: specs("output", &answer.outputs)?,
         streaming,
     };
-    Ok(Described { version, metadata })
+    Ok(RemoteDescription { version, metadata })
 }
 
-/// A server of the plain protocol has no configuration to show, streams nothing and leaves nothing out.
+/// Fetches the configuration of a model. A server without this extension of the protocol has no
+/// streaming models and no optional inputs, so the default configuration describes it.
 async fn config(link: &Link, name: &str, version: &str) -> Result<ModelConfig> {
-    let question = ModelConfigRequest { name: name.to_owned(), version: version.to_owned() };
-    match link.asking().model_config(question).await {
+    let request = ModelConfigRequest { name: name.to_owned(), version: version.to_owned() };
+    match link.control_client().model_config(request).await {
         Ok(answer) => Ok(answer.into_inner().config.unwrap_or_default()),
         Err(status) if status.code() == Code::Unimplemented => Ok(ModelConfig::default()),
         Err(status) => Err(failed(link, name, &status)),
@@ -67,16 +69,16 @@ async fn config(link: &Link, name: &str, version: &str) -> Result<ModelConfig> {
 fn failed(link: &Link, name: &str, status: &Status) -> Error {
     match fault(status) {
         Fault::Broken(why) => {
-            let mend = match why.contains("certificate") {
+            let hint = match why.contains("certificate") {
                 true => {
                     "tls.ca has not signed it, or tls.domain is not its name; without these, those that this machine \
                      trusts and the name in url count"
                 }
                 false => "start it, or see to url and tls of the executor",
             };
-            Error::unavailable(format!("{} cannot be reached: {why}; {mend}", link.named()))
+            Error::unavailable(format!("{} cannot be reached: {why}; {hint}", link.named()))
         }
-        // The manifest names what is not there.
+        // The manifest names a model that the remote does not have.
         Fault::Refused(error) if status.code() == Code::NotFound => {
             Error::new(Kind::NotFound, error.message()).context(format!("{}: model \"{name}\"", link.named()))
         }

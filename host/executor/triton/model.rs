@@ -1,10 +1,12 @@
-//! A model of a remote as a callable: one RPC for each call, which ends with the call.
+//! A model of a remote as a callable. Each call is one RPC, which is cancelled when the call ends.
 
-use super::super::{BoxFuture, Callable, ReferenceFile, Sink};
-use super::link::Link;
-use super::metadata::{self, Described};
+use super::link::{Link, WatchedModel};
+use super::metadata::{self, RemoteDescription};
 use super::{onnx_file, wire};
 use crate::error::{Error, Result};
+use crate::executor::callable::{BoxFuture, CallProfile, Callable};
+use crate::executor::sink::Sink;
+use crate::executor::source::ReferenceFile;
 use crate::predict::{CallContext, Metadata, Tensor};
 use crate::proto::inference::ModelReadyRequest;
 use std::sync::{Arc, RwLock};
@@ -12,7 +14,7 @@ use std::time::Duration;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 
-/// A remote that is there answers questions about a model within this.
+/// The time within which a remote must describe a model when it is loaded.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct RemoteModel {
@@ -20,24 +22,25 @@ pub(super) struct RemoteModel {
     name: String,
     version: String,
     metadata: Metadata,
-    /// Why the remote cannot run it now, if it cannot.
+    /// The reason why the remote cannot run the model now. `None` if it is ready.
     unready: RwLock<Option<Arc<str>>>,
 }
 
 impl RemoteModel {
-    /// Asks the remote what the model is, and holds that against the file that is said to be the same model.
+    /// Fetches the description of the model from the remote, and compares it with the reference
+    /// file, if there is one.
     pub async fn load(
         link: Arc<Link>,
         name: &str,
         version: Option<&str>,
         reference: Option<&ReferenceFile>,
     ) -> Result<Arc<Self>> {
-        let Ok(described) = tokio::time::timeout(LOAD_TIMEOUT, metadata::fetch(&link, name, version)).await
+        let Ok(description) = tokio::time::timeout(LOAD_TIMEOUT, metadata::fetch(&link, name, version)).await
         else {
             let waited = LOAD_TIMEOUT.as_secs();
             return Err(Error::unavailable(format!("{} does not answer within {waited} s", link.named())));
         };
-        let Described { version, metadata } = described?;
+        let RemoteDescription { version, metadata } = description?;
         if let Some(reference) = reference {
             let there = format!("the model \"{name}\" version {version} at {}", link.named());
             onnx_file::compare(reference, &there, &metadata)?;
@@ -51,28 +54,29 @@ impl RemoteModel {
         }))
     }
 
-    /// Asks whether the remote can run it now; with `closely`, also whether it still is the same model: a remote
-    /// that was away may come back with another. True if all is well.
-    pub async fn look(&self, closely: bool, timeout: Duration) -> bool {
+    /// Asks the remote whether the model is ready. A remote that was away may be back with another
+    /// model under the same name, so the metadata is compared too if the remote `has_reconnected`
+    /// or the model was not ready.
+    async fn refresh_readiness(&self, has_reconnected: bool, timeout: Duration) -> bool {
         let was_unready = self.unready().is_some();
-        let look = async {
-            let question = ModelReadyRequest { name: self.name.clone(), version: self.version.clone() };
-            match self.link.asking().model_ready(question).await {
+        let check = async {
+            let request = ModelReadyRequest { name: self.name.clone(), version: self.version.clone() };
+            match self.link.control_client().model_ready(request).await {
                 Ok(answer) if !answer.get_ref().ready => Some("the remote says that it is not ready".into()),
-                Ok(_) if closely || was_unready => self.changed().await,
+                Ok(_) if has_reconnected || was_unready => self.changed().await,
                 Ok(_) => None,
                 Err(status) => Some(status.message().to_owned()),
             }
         };
-        // Silence says nothing about the model.
-        let Ok(unready) = tokio::time::timeout(timeout, look).await else { return !was_unready };
+        // Without an answer, the known readiness stays.
+        let Ok(unready) = tokio::time::timeout(timeout, check).await else { return !was_unready };
         let is_ready = unready.is_none();
         let mut state = self.unready.write().expect("invariant: no panic under the lock");
         *state = unready.map(Into::into);
         is_ready
     }
 
-    /// What is another than when the model was loaded.
+    /// Returns the reason why this is not the model that was loaded. `None` if it is.
     async fn changed(&self) -> Option<String> {
         match metadata::fetch(&self.link, &self.name, Some(&self.version)).await {
             Err(error) => Some(error.message().to_owned()),
@@ -91,8 +95,8 @@ impl RemoteModel {
         format!("model \"{}\" version {}", self.name, self.version)
     }
 
-    /// Waits for `rpc`, unless the caller leaves, the time is over, or the remote is lost. What is dropped here is
-    /// cancelled there.
+    /// Waits for `rpc`, until the call is cancelled, its deadline passes, or the remote is away. An
+    /// RPC that is dropped here is cancelled at the remote.
     async fn guarded<T>(&self, context: &CallContext, rpc: impl Future<Output = Result<T>>) -> Result<T> {
         let outcome = tokio::select! {
             biased;
@@ -103,7 +107,7 @@ impl RemoteModel {
             lost = self.link.lost() => Err(lost),
         };
         outcome.map_err(|error| match context.check() {
-            // Both clocks have run out; the caller's counts.
+            // The call has ended too, and its own reason is the one to report.
             Err(stopped) => stopped,
             Ok(()) => error.context(self.named()),
         })
@@ -112,24 +116,24 @@ impl RemoteModel {
     async fn infer(&self, context: &CallContext, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let message = wire::request(&self.name, &self.version, context, inputs);
         let mut client = self.link.client();
-        let answer = client.model_infer(signed(context, message)).await;
+        let answer = client.model_infer(with_headers(context, message)).await;
         wire::outputs(answer.map_err(|status| self.link.failed(&status))?.into_inner())
     }
 
-    /// Each response goes on as it comes: none is held back to be the last.
+    /// Sends each response as it arrives. None is kept as the last one to return.
     async fn stream(&self, context: &CallContext, inputs: Vec<Tensor>, sink: &mut Sink) -> Result<()> {
         let mut message = wire::request(&self.name, &self.version, context, inputs);
-        wire::ask_for_end(&mut message);
+        wire::request_final_marker(&mut message);
         let mut client = self.link.client();
         let requests = tonic::codegen::tokio_stream::once(message);
-        let answer = client.model_stream_infer(signed(context, requests)).await;
+        let answer = client.model_stream_infer(with_headers(context, requests)).await;
         let mut responses = answer.map_err(|status| self.link.failed(&status))?.into_inner();
         while let Some(response) = responses.message().await.map_err(|status| self.link.failed(&status))? {
             if !response.error_message.is_empty() {
                 return Err(Error::failed(response.error_message).context(self.link.named()));
             }
             let Some(response) = response.infer_response else { continue };
-            let (is_last, is_empty) = wire::end(&response);
+            let (is_last, is_empty) = wire::final_marker(&response);
             if !(is_last && is_empty) {
                 sink.send(wire::outputs(response)?).await?;
             }
@@ -141,12 +145,26 @@ impl RemoteModel {
     }
 }
 
+impl WatchedModel for RemoteModel {
+    fn refresh(&self, has_reconnected: bool, timeout: Duration) -> BoxFuture<'_, bool> {
+        Box::pin(self.refresh_readiness(has_reconnected, timeout))
+    }
+}
+
 impl Callable for RemoteModel {
     fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// The remote sees its parameters.
+    fn profile(&self) -> CallProfile {
+        CallProfile::Delegated
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
+    /// Returns true: the remote sees the parameters of the request.
     fn reads_request(&self) -> bool {
         true
     }
@@ -175,8 +193,8 @@ impl Callable for RemoteModel {
     }
 }
 
-/// With the time that is left and the names by which the request is known elsewhere.
-fn signed<T>(context: &CallContext, message: T) -> Request<T> {
+/// Adds the headers of a call to a message: the remaining time, the request id and the trace.
+fn with_headers<T>(context: &CallContext, message: T) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(left) = context.time_left() {
         request.set_timeout(left);
@@ -199,16 +217,16 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn a_request_carries_its_names_and_the_time_that_is_left() {
+    fn a_request_carries_its_id_trace_and_remaining_time() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut context = CallContext::new("id-7".into(), "m".into(), "1".into(), Some(deadline));
         context.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
-        let request = signed(&context, ());
+        let request = with_headers(&context, ());
         let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok());
         assert_eq!(header("x-request-id"), Some("id-7"));
         assert_eq!(header("traceparent"), context.trace.as_deref());
         assert!(header("grpc-timeout").is_some_and(|left| left.starts_with('4')), "microseconds left");
         context.trace = Some("not\na header".into());
-        assert!(signed(&context, ()).metadata().get("traceparent").is_none());
+        assert!(with_headers(&context, ()).metadata().get("traceparent").is_none());
     }
 }

@@ -1,15 +1,15 @@
-//! What an ONNX file says of its inputs and outputs, held against a remote model that shall be the same.
+//! Compares the inputs and outputs of an ONNX file with those of a remote model.
 //!
-//! Reads only the few fields of ONNX's protobuf schema that say so: no runtime is needed, no weight is kept, and a
-//! hostile file cannot have it build much more than it should.
+//! Reads only the few fields of ONNX's protobuf schema that describe them: it needs no runtime,
+//! keeps no weights, and bounds what a hostile file can make it allocate.
 
-use super::super::ReferenceFile;
 use crate::error::{Error, Result};
+use crate::executor::source::ReferenceFile;
 use crate::predict::{Datatype, Metadata, TensorSpec, format_shape};
 use crate::proto::wire::{Fields, Value as Content};
 use prost::Message;
 
-/// Inputs and outputs of a model, and bytes that describe one of them.
+/// The maximum number of inputs and outputs, and of bytes that describe one of them.
 const VALUES_MAX: usize = 1 << 16;
 const VALUE_BYTES_MAX: usize = 1 << 16;
 
@@ -21,7 +21,8 @@ struct Graph {
 }
 
 impl Graph {
-    /// The main graph of a model; inputs that have a default are left out. None if it is no ONNX model.
+    /// Reads the main graph of a model, without the inputs that have a default. Returns `None` if
+    /// the bytes are not an ONNX model.
     fn of(model: &[u8]) -> Option<Graph> {
         let (mut graph, mut found) = (Graph::default(), false);
         for field in Fields::of(model) {
@@ -87,13 +88,13 @@ struct Dimensions {
 
 #[derive(Clone, PartialEq, Message)]
 struct Dimension {
-    /// A dimension that is free has a name here instead, or nothing.
+    /// `None` for a free dimension, which may have a name instead.
     #[prost(int64, optional, tag = "1")]
     value: Option<i64>,
 }
 
-/// Refuses a remote model that takes or gives other tensors than the file. A dimension that one of them leaves free
-/// fits every other.
+/// Fails if the remote model has other inputs or outputs than the file. A dimension that is free in
+/// one of them matches every size in the other.
 pub(super) fn compare(reference: &ReferenceFile, there: &str, remote: &Metadata) -> Result<()> {
     let file = reference.path.display();
     let graph = Graph::of(&reference.bytes);

@@ -1,14 +1,15 @@
-//! What a remote's refusal means here: the one place that turns gRPC codes into kinds.
+//! Maps the gRPC status of a remote to an error. This is the only place that maps gRPC codes to
+//! kinds of errors.
 
 use crate::error::{Error, Kind};
 use tonic::{Code, Status};
 
-/// What happened to an RPC that gave no answer.
+/// The reason why an RPC failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The connection broke or could not be made: the remote said nothing.
+    /// The connection broke or could not be made. The remote has not answered.
     Broken(String),
-    /// The remote, or this side's limits, refused.
+    /// The remote, or a limit of this host, refused the request.
     Refused(Error),
 }
 
@@ -19,25 +20,26 @@ pub(super) fn fault(status: &Status) -> Fault {
     }
 }
 
-/// Why the connection failed, if that is what happened: an answer of the remote has no source here.
+/// Returns why the connection failed. `None` if it did not: a status that the remote sent has no
+/// source error.
 fn broken(status: &Status) -> Option<String> {
     let mut cause = std::error::Error::source(status)?;
-    // The first says where it happened, the last what it was.
+    // The first cause says where it happened, the last one what it was.
     while let Some(next) = cause.source() {
         cause = next;
     }
     match status.code() {
-        // This side's own clock.
+        // The time limit of this host passed.
         _ if status.message() == TIMEOUT => None,
         _ => Some(cause.to_string()),
     }
 }
 
-/// How tonic says that the time of a call has passed here before the remote has said so.
+/// The message of tonic for a call whose time limit passed on this host before the remote answered.
 const TIMEOUT: &str = "Timeout expired";
 
-/// A model that the remote does not know, or has unloaded, was there when it was loaded here: the caller's name is
-/// right, so it is away and not unknown.
+/// Returns the kind of error for a status. `NotFound` maps to `Unavailable`: the remote had the
+/// model when it was loaded here, so the caller's model name is right.
 fn kind_of(status: &Status) -> Kind {
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition | Code::AlreadyExists => {
@@ -53,7 +55,7 @@ fn kind_of(status: &Status) -> Kind {
         Code::NotFound | Code::Unavailable => Kind::Unavailable,
         Code::DeadlineExceeded => Kind::Deadline,
         Code::Cancelled if status.message() == TIMEOUT => Kind::Deadline,
-        // Whoever cancels on this side does not look at the answer.
+        // If this host had cancelled the call, nothing would read this status.
         Code::Cancelled => Kind::Unavailable,
         Code::Ok
         | Code::Unknown
@@ -65,12 +67,14 @@ fn kind_of(status: &Status) -> Kind {
     }
 }
 
-/// Servers and clients of gRPC share no code for a message over the limit, but they share these words.
+/// Returns true if a message exceeded a size limit. gRPC servers and clients have no common code
+/// for that, but their messages contain these phrases.
 fn too_large(status: &Status) -> bool {
     ["larger than max", "too large"].iter().any(|words| status.message().contains(words))
 }
 
-/// The remote's own words. Where in its code a model has raised is for the log.
+/// Returns an error with the remote's message. The location in the model's code, if the message has
+/// one, becomes the detail for the log.
 fn refusal(status: &Status) -> Error {
     let message = status.message().trim();
     let words = match message.split_once("\n\nAt:") {

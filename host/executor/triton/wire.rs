@@ -1,4 +1,5 @@
-//! Tensors and parameters in the messages of the Open Inference Protocol, and back. Contents travel raw.
+//! Converts tensors and parameters to messages of the Open Inference Protocol, and back. Tensor
+//! contents are sent raw, never as typed fields.
 
 use crate::error::{Error, Result};
 use crate::predict::{Allocation, CallContext, Datatype, Parameter, Parameters, Shape, Tensor};
@@ -7,15 +8,17 @@ use crate::proto::inference::model_infer_request::InferInputTensor;
 use crate::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
 use std::collections::BTreeMap;
 
-/// Parameters that speak of how a request came here; for the remote it comes over gRPC, in raw contents.
-const OF_THE_WAY: [&str; 2] = ["binary_data_output", "binary_data_size"];
+/// Parameters about the encoding of the request that the host received. They are not passed on: the
+/// remote receives raw contents over gRPC.
+const ENCODING_PARAMETERS: [&str; 2] = ["binary_data_output", "binary_data_size"];
 
-/// Keys that Triton keeps for itself.
+/// The prefix of keys that Triton reserves.
 const RESERVED: &str = "triton_";
 
-/// Asks for a mark at the end of a stream, and is that mark.
-const ASK_FOR_END: &str = "triton_enable_empty_final_response";
-const END: &str = "triton_final_response";
+/// The request parameter that asks for a marker at the end of a stream, and the response parameter
+/// that is this marker.
+const ENABLE_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+const FINAL_RESPONSE: &str = "triton_final_response";
 
 pub(super) fn request(
     model: &str,
@@ -41,19 +44,20 @@ pub(super) fn request(
     }
 }
 
-/// Lets the remote mark the end of the responses.
-pub(super) fn ask_for_end(request: &mut ModelInferRequest) {
-    request.parameters.insert(ASK_FOR_END.to_owned(), choice(ParameterChoice::BoolParam(true)));
+/// Asks the remote to mark the end of the responses.
+pub(super) fn request_final_marker(request: &mut ModelInferRequest) {
+    request.parameters.insert(ENABLE_FINAL_RESPONSE.to_owned(), choice(ParameterChoice::BoolParam(true)));
 }
 
-/// Whether this is the last response, and whether it is nothing but that mark.
-pub(super) fn end(response: &ModelInferResponse) -> (bool, bool) {
-    let mark = response.parameters.get(END).and_then(|parameter| parameter.parameter_choice.as_ref());
-    (matches!(mark, Some(ParameterChoice::BoolParam(true))), response.outputs.is_empty())
+/// Returns whether the response is marked as the last one, and whether it has no outputs.
+pub(super) fn final_marker(response: &ModelInferResponse) -> (bool, bool) {
+    let marker =
+        response.parameters.get(FINAL_RESPONSE).and_then(|parameter| parameter.parameter_choice.as_ref());
+    (matches!(marker, Some(ParameterChoice::BoolParam(true))), response.outputs.is_empty())
 }
 
 fn parameters(parameters: &Parameters) -> BTreeMap<String, InferParameter> {
-    let own = |name: &str| !name.starts_with(RESERVED) && !OF_THE_WAY.contains(&name);
+    let own = |name: &str| !name.starts_with(RESERVED) && !ENCODING_PARAMETERS.contains(&name);
     let passed_on = parameters.iter().filter(|(name, _)| own(name));
     passed_on
         .map(|(name, value)| {
@@ -72,7 +76,7 @@ fn choice(value: ParameterChoice) -> InferParameter {
     InferParameter { parameter_choice: Some(value) }
 }
 
-/// The outputs of an answer, each a part of the message as it came.
+/// Returns the outputs of a response. Their data are slices of the received message.
 pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
     let (named, raw) = (response.outputs.len(), response.raw_output_contents.len());
     if named != raw {
@@ -88,7 +92,7 @@ pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
                 Error::failed(format!("output \"{}\" has the datatype {}", output.name, output.datatype))
             })?;
             let shape = Shape::from_vec(output.shape);
-            // What does not fit is the remote's fault, not the caller's.
+            // A tensor that is not consistent is the remote's fault, not the caller's.
             Tensor::new(output.name, datatype, shape, data)
                 .map(|tensor| match message {
                     Some(message) => tensor.part_of(message),

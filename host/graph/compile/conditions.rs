@@ -1,9 +1,9 @@
-//! The types of the conditions.
+//! Checks the types of the conditions.
 
-use super::Compiler;
+use super::compiler::Compiler;
 use crate::error::did_you_mean;
-use crate::graph::Member;
 use crate::graph::condition::{self, Condition, TensorRef};
+use crate::graph::definition::Member;
 use crate::predict::Datatype;
 use std::sync::Arc;
 

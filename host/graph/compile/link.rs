@@ -1,13 +1,13 @@
-//! The program itself: places instead of names, and who looks at what.
+//! Builds the program: resolves names to indices, and counts the readers of values.
 
-use super::{Compiler, ROOT};
+use super::compiler::{Compiler, ROOT};
 use crate::graph::condition::{Condition, TensorRef};
+use crate::graph::definition::{Gather, Member, Source, Step};
 use crate::graph::program::{
     Choice, Gathered, InputProgram, Need, OutputProgram, Program, Reader, StepProgram, ValueRef,
 };
-use crate::graph::structure::{Wiring, closure};
 use crate::graph::types::with_rows;
-use crate::graph::{Gather, Member, Source, Step};
+use crate::graph::wiring::{Wiring, closure};
 use crate::predict::{Metadata, TensorSpec};
 use std::sync::Arc;
 
@@ -134,7 +134,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// The steps that its condition asks about, but for a stream whose item it is asked about.
+    /// Returns the steps that the step's conditions ask about, except streams whose item it belongs
+    /// to.
     fn asks(&self, at: usize) -> Vec<usize> {
         let own = &self.graph.steps[at].name;
         let again = self.again_while[at].iter().flat_map(|again| again.steps());
@@ -149,7 +150,8 @@ impl Compiler<'_> {
         asks
     }
 
-    /// Inputs whose alternatives are of the same steps, in the same order, take the same one of them.
+    /// Groups the inputs: those whose alternatives name the same steps in the same order use the
+    /// same alternative.
     fn needs(&self, step: &Step) -> Vec<Need> {
         let class = |member: &Member| match member {
             Member::Output { step, .. } => step.to_string(),
@@ -179,7 +181,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Who looks at what, and how often.
+/// Finds the readers and dependents of every value and step.
 fn link(program: &mut Program, wiring: &Wiring) {
     let mut dependents: Vec<Vec<Reader>> = vec![Vec::new(); program.steps.len()];
     let mut readers: Vec<(Reader, ValueRef)> = Vec::new();
@@ -189,7 +191,7 @@ fn link(program: &mut Program, wiring: &Wiring) {
         reads.extend(step.needs.iter().flat_map(|need| need.members.iter().flatten()).cloned());
         reads.extend(step.when.iter().flat_map(|when| condition_values(program, when)));
         readers.extend(reads.iter().map(|value| (Reader::Step(at), value.clone())));
-        // What a loop asks about is kept to its end.
+        // Values that a loop's condition reads are kept to the end.
         let kept: Vec<ValueRef> =
             step.again_while.iter().flat_map(|again| condition_values(program, again)).collect();
         kept.into_iter().for_each(|value| keep(program, &value));

@@ -1,15 +1,16 @@
-//! Datatypes and shapes: what flows along every edge, and what callers see.
+//! Datatypes and shapes: of every edge, and of the inputs and outputs that callers see.
 
-use super::{Compiler, ROOT};
+use super::compiler::{Compiler, ROOT};
 use crate::error::did_you_mean;
 use crate::graph::condition::TensorRef;
+use crate::graph::definition::{Gather, Member, Source};
 use crate::graph::types::{mismatch, narrowed, shown, widened, with_rows};
-use crate::graph::{Gather, Member, Source};
 use crate::predict::{self, MemoryBudget, TensorSpec, fits};
 use std::sync::Arc;
 
 impl Compiler<'_> {
-    /// What a member gives to who reads it; a constant takes what is wanted.
+    /// Returns the spec of a member's tensor. A constant has none: it takes the spec that is
+    /// wanted.
     pub(super) fn given(&self, member: &Member, gather: Option<Gather>) -> Option<TensorSpec> {
         match member {
             Member::Const(_) => None,
@@ -24,7 +25,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What the model of a step wants of its source.
+    /// Returns the spec that the step's model requires of the source of an input.
     fn wanted(&self, at: usize, name: &str) -> Option<TensorSpec> {
         let step = &self.graph.steps[at];
         let spec = self.metadata[at].inputs.iter().find(|spec| *spec.name == *name)?;
@@ -32,7 +33,7 @@ impl Compiler<'_> {
         Some(if is_cut { with_rows(spec, -1) } else { spec.clone() })
     }
 
-    /// The inputs of the pipeline: as declared, or what the steps read.
+    /// Determines the inputs of the pipeline: as declared, or inferred from what the steps read.
     pub(super) fn inputs(&mut self) {
         if let Some(declared) = &self.graph.inputs {
             for input in declared {
@@ -118,7 +119,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Datatypes and shapes along every edge.
+    /// Checks datatypes and shapes along every edge.
     pub(super) fn edges(&mut self) {
         for at in 0..self.graph.steps.len() {
             let step = &self.graph.steps[at];
@@ -142,7 +143,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What each step of `each` can be cut into.
+    /// Checks that the inputs of `each` can be split and the outputs stacked.
     fn parts(&mut self, at: usize) {
         let step = &self.graph.steps[at];
         let Some(each) = &step.each else { return };
@@ -212,7 +213,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What callers get, and in which scope it is.
+    /// Determines the outputs that callers get, and their scope.
     pub(super) fn outputs(&mut self) {
         let graph = Arc::clone(self.graph);
         let mut scope = ROOT;

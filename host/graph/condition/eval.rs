@@ -1,30 +1,31 @@
-//! The value of a condition for one request.
+//! Evaluates a condition for one request.
 
-use super::{Arithmetic, Comparison, Condition, ELEMENTS_MAX, Expr, Function, Node, TensorRef, Wanted};
+use super::expression::{Arithmetic, Comparison, Expr, Function, Node, TensorRef, Wanted};
+use super::{Condition, ELEMENTS_MAX};
 use crate::error::{Error, Kind, Result};
 use crate::predict::{Datatype, Parameter, Tensor};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-/// What a condition looks at.
+/// The values that a condition may read.
 pub trait Environment {
-    /// None if it is absent.
+    /// `None` if the tensor is absent.
     fn tensor(&self, of: &TensorRef) -> Option<&Tensor>;
 
     fn parameter(&self, name: &str) -> Option<&Parameter>;
 
-    /// Whether the step's model was called.
+    /// Returns true if the step's model was called.
     fn ran(&self, step: &str) -> bool;
 
-    /// How the step failed, if it did.
+    /// Returns how the step failed; `None` if it did not.
     fn error(&self, step: &str) -> Option<Kind>;
 
-    /// 0 to 99.
+    /// A number from 0 to 99.
     fn bucket(&self) -> i64;
 }
 
 enum Value<'a> {
-    /// Makes a comparison false.
+    /// Makes every comparison false.
     Absent,
     Null,
     Bool(bool),
@@ -33,8 +34,8 @@ enum Value<'a> {
     Text(Cow<'a, [u8]>),
 }
 
-/// A wrongly typed parameter is the caller's `invalid-input`; an index outside of a tensor, an overflow and a division
-/// by zero are `failed`.
+/// A parameter of the wrong type is the caller's fault, `InvalidInput`. An index outside a tensor,
+/// an overflow and a division by zero are `Failed`.
 pub fn evaluate(condition: &Condition, environment: &dyn Environment) -> Result<bool> {
     value(&condition.root, environment).map(|value| is_true(&value))
 }
@@ -147,7 +148,7 @@ fn element<'a>(of: &TensorRef, tensor: &'a Tensor, index: &[u64]) -> Result<Valu
     Ok(scalar(tensor, at))
 }
 
-/// An element of any datatype but `BYTES`, by its place.
+/// Returns the element at an index, for any datatype except `BYTES`.
 fn scalar(tensor: &Tensor, at: usize) -> Value<'static> {
     fn bytes<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
         data[at * N..].first_chunk().copied().unwrap_or([0; N])
@@ -189,7 +190,7 @@ fn call(function: Function, of: &TensorRef, tensor: &Tensor) -> Result<Value<'st
     })
 }
 
-/// Absent without elements; NaN if one is.
+/// `Absent` without elements; NaN if any element is NaN.
 fn extreme(elements: impl Iterator<Item = Value<'static>>, wanted: Ordering) -> Value<'static> {
     let mut best = Value::Absent;
     for value in elements {
@@ -214,7 +215,7 @@ fn compare(comparison: Comparison, left: &Value<'_>, right: &Value<'_>) -> Resul
         (Value::Bool(a), Value::Bool(b)) if is_equality => Some(a.cmp(b)),
         (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
         (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) => order(left, right),
-        // Two parameters, of which nobody could say before what they are.
+        // Two parameters: their types are not known before the request.
         _ => return Err(Error::invalid("two parameters of a condition have types that cannot be compared")),
     };
     Ok(match comparison {
@@ -227,7 +228,7 @@ fn compare(comparison: Comparison, left: &Value<'_>, right: &Value<'_>) -> Resul
     })
 }
 
-/// By value, whatever the types are; NaN has no order.
+/// Compares by value, whatever the types; NaN has no order.
 fn order(left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
     match (left, right) {
         (Value::Int(a), Value::Int(b)) => Some(a.cmp(b)),
@@ -240,7 +241,7 @@ fn order(left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
 
 fn int_with_float(int: i128, float: f64) -> Option<Ordering> {
     let order = (int as f64).partial_cmp(&float)?;
-    // Where rounding has made them equal, the whole numbers decide.
+    // If only rounding makes them equal, the integers decide.
     Some(if order == Ordering::Equal { int.cmp(&(float as i128)) } else { order })
 }
 

@@ -1,35 +1,25 @@
-//! From the text of a condition to its tree: a recursive descent whose depth is bounded.
+//! Parses a condition, by recursive descent of limited depth.
 
-use super::{
-    Arithmetic, Comparison, ConditionFault, Expr, Function, NESTING_MAX, Node, TEXT_BYTES_MAX, TensorRef,
-};
+use super::expression::{Arithmetic, Comparison, Expr, Function, Node, TensorRef};
+use super::fault::ConditionFault;
+use super::token::{self, Token};
 use std::ops::Range;
 use std::sync::Arc;
 
-#[derive(Clone, Debug, PartialEq)]
-enum Token<'a> {
-    Name(&'a str),
-    Int(i128),
-    Float(f64),
-    Text(String),
-    Sign(&'static str),
-    End,
-}
+/// The longest condition, in bytes.
+const TEXT_BYTES_MAX: usize = 1024;
 
-/// The longest first, so that `<=` is not read as `<`.
-const SIGNS: [&str; 21] = [
-    "&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "+", "-", "*", "/", "%", "(", ")", "[", "]", ".", ",",
-    "?",
-];
+/// The deepest nesting of parentheses and operators.
+const NESTING_MAX: usize = 32;
 
 type Parsed<T> = Result<T, ConditionFault>;
 
 struct Parser<'a> {
     text: &'a str,
-    /// Of the next token.
+    /// The range of the next token.
     at: Range<usize>,
     token: Token<'a>,
-    /// The end of the token before.
+    /// The end of the previous token.
     before: usize,
     depth: usize,
 }
@@ -54,7 +44,7 @@ impl<'a> Parser<'a> {
         let rest = &self.text[self.at.end..];
         let start = self.at.end + (rest.len() - rest.trim_start().len());
         let rest = &self.text[start..];
-        let (token, length) = read(rest).map_err(|message| {
+        let (token, length) = token::read(rest).map_err(|message| {
             let length = rest.chars().next().map_or(0, char::len_utf8);
             ConditionFault::new(start..start + length, message)
         })?;
@@ -232,7 +222,7 @@ impl<'a> Parser<'a> {
         Ok(expr)
     }
 
-    /// What begins with a name: a function, a step, `params`, `request`, `self`, `input`.
+    /// Parses what begins with a name: a function, a step, `params`, `request`, `self` or `input`.
     fn named(&mut self, start: usize, name: &str) -> Parsed<Node> {
         if self.is("(") {
             return self.function(start, name);
@@ -326,76 +316,4 @@ impl<'a> Parser<'a> {
         self.expect(")")?;
         Ok(self.node(start, Expr::Call(*function, inner.into())))
     }
-}
-
-/// The first token of a text, and its length.
-fn read(text: &str) -> Result<(Token<'_>, usize), String> {
-    let Some(first) = text.chars().next() else { return Ok((Token::End, 0)) };
-    if first.is_ascii_alphabetic() || first == '_' {
-        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
-        return Ok((Token::Name(&text[..end]), end));
-    }
-    if first.is_ascii_digit() {
-        return number(text);
-    }
-    if matches!(first, '"' | '\'') {
-        return string(text, first);
-    }
-    match SIGNS.iter().find(|sign| text.starts_with(**sign)) {
-        Some(sign) => Ok((Token::Sign(sign), sign.len())),
-        None if text.starts_with('=') => Err("\"=\" is no comparison; write ==".to_owned()),
-        None if text.starts_with('&') || text.starts_with('|') => Err("write && or ||".to_owned()),
-        None => Err(format!("unexpected character {first:?}")),
-    }
-}
-
-fn number(text: &str) -> Result<(Token<'_>, usize), String> {
-    let digits = |from: usize| {
-        let rest = &text[from..];
-        from + rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())
-    };
-    let whole = digits(0);
-    let mut end = whole;
-    if text[end..].starts_with('.') && text[end + 1..].starts_with(|c: char| c.is_ascii_digit()) {
-        end = digits(end + 1);
-    }
-    if text[end..].starts_with(['e', 'E']) {
-        let sign = usize::from(text[end + 1..].starts_with(['+', '-']));
-        let exponent = digits(end + 1 + sign);
-        if exponent > end + 1 + sign {
-            end = exponent;
-        }
-    }
-    if text[end..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
-        return Err("a number ends in a letter".to_owned());
-    }
-    let written = &text[..end];
-    if end == whole {
-        let value: Option<i128> = written.parse().ok().filter(|value| *value <= i128::from(u64::MAX));
-        return value
-            .map(|value| (Token::Int(value), end))
-            .ok_or_else(|| format!("a whole number is over {}", u64::MAX));
-    }
-    match written.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok((Token::Float(value), end)),
-        _ => Err("a number is too large for FP64".to_owned()),
-    }
-}
-
-fn string(text: &str, quote: char) -> Result<(Token<'_>, usize), String> {
-    let mut value = String::new();
-    let mut chars = text.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        match c {
-            _ if c == quote => return Ok((Token::Text(value), at + c.len_utf8())),
-            '\\' => match chars.next() {
-                Some((_, 'n')) => value.push('\n'),
-                Some((_, 't')) => value.push('\t'),
-                Some((_, escaped @ ('\\' | '"' | '\''))) => value.push(escaped),
-                _ => return Err("an escape is not known; those are \\\\ \\\" \\' \\n \\t".to_owned()),
-            },
-            _ => value.push(c),
-        }
-    }
-    Err("a text has no closing quote".to_owned())
 }

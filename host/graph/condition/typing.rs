@@ -1,31 +1,35 @@
-//! The check of a condition when the policy is loaded: every name is known, every operator gets what it takes.
+//! The check of a condition when the policy is loaded: names must be known, and operands have the
+//! right type.
 
-use super::{Arithmetic, Condition, ConditionFault, Expr, Function, Node, TensorRef, Wanted, rounded};
+use super::expression::{Arithmetic, Comparison, Expr, Function, Node, TensorRef, Wanted};
+use super::fault::ConditionFault;
+use super::{Condition, ELEMENTS_MAX};
 use crate::error::Kind;
 use crate::predict::{Datatype, format_shape};
 
 /// What a condition may name.
 pub trait Scope {
-    /// Datatype and shape of a tensor, -1 where a dimension is free; or why it cannot be named.
+    /// Returns the datatype and shape of a tensor, with -1 for free dimensions, or why it cannot be
+    /// named.
     fn tensor(&self, of: &TensorRef) -> Result<(Datatype, Vec<i64>), String>;
 
-    /// Whether there is such a step.
+    /// Returns an error if there is no such step.
     fn step(&self, name: &str) -> Result<(), String>;
 
-    /// Whether the first dimension of every tensor is one row.
+    /// Returns true if the first dimension of every tensor is one row.
     fn is_one_row(&self) -> bool;
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Type {
     Bool,
-    /// Of an element of this datatype, if it is one.
+    /// The datatype, if the number is an element of a tensor.
     Number(Option<Datatype>),
     Text,
     Null,
     /// `STEP.error`
     Error,
-    /// Known only when a request comes.
+    /// The type is known only when a request arrives.
     Param,
 }
 
@@ -45,7 +49,8 @@ impl Type {
 
 type Checked<T> = Result<T, ConditionFault>;
 
-/// Checks the types and notes what each parameter is compared with. Must come before `evaluate`.
+/// Checks the types, and records the type that each parameter is compared with. Must run before
+/// `evaluate`.
 pub fn check(condition: &mut Condition, scope: &dyn Scope) -> Checked<()> {
     boolean(&mut condition.root, scope)
 }
@@ -126,7 +131,7 @@ fn type_of(node: &mut Node, scope: &dyn Scope) -> Checked<Type> {
             Type::Number(None)
         }
         Expr::Compare(comparison, left, right) => {
-            let is_equality = matches!(comparison, super::Comparison::Equal | super::Comparison::NotEqual);
+            let is_equality = matches!(comparison, Comparison::Equal | Comparison::NotEqual);
             compare(left, right, is_equality, scope)?;
             Type::Bool
         }
@@ -144,7 +149,7 @@ fn compare(left: &mut Node, right: &mut Node, is_equality: bool, scope: &dyn Sco
     };
     match &types {
         (Type::Number(a), Type::Number(b)) => {
-            // A literal is compared with an element as the element's datatype has it.
+            // A literal is rounded to the datatype of the element that it is compared with.
             round_literal(left, *b);
             round_literal(right, *a);
         }
@@ -183,7 +188,7 @@ fn error_kind(node: &Node) -> Checked<()> {
     Err(fault.hint(format!("kinds: {}", known().collect::<Vec<_>>().join(", "))))
 }
 
-/// The type of an element; the fault and what mends it if there is no such element.
+/// Returns the type of an element, or a fault and its hint if there is no such element.
 fn element(
     of: &TensorRef,
     index: &[u64],
@@ -236,12 +241,12 @@ fn call(function: Function, inner: &Node, scope: &dyn Scope) -> Checked<Type> {
     let (datatype, shape) = scope.tensor(of).map_err(&fault)?;
     let elements: Option<i64> =
         shape.iter().try_fold(1_i64, |count, &size| if size < 0 { None } else { count.checked_mul(size) });
-    if function != Function::Size && elements.is_some_and(|count| count > super::ELEMENTS_MAX as i64) {
+    if function != Function::Size && elements.is_some_and(|count| count > ELEMENTS_MAX as i64) {
         let message = format!(
             "{of} has {} elements; {}() looks at up to {}",
             elements.unwrap_or_default(),
             function.as_str(),
-            super::ELEMENTS_MAX
+            ELEMENTS_MAX
         );
         return Err(fault(message).hint("let a model reduce it"));
     }
@@ -260,4 +265,15 @@ fn call(function: Function, inner: &Node, scope: &dyn Scope) -> Checked<Type> {
         Function::Min | Function::Max => Type::Number(Some(datatype)),
         Function::Size => Type::Number(None),
     })
+}
+
+/// Rounds a number to the precision of a datatype, so that a literal can be compared with an
+/// element.
+fn rounded(value: f64, datatype: Datatype) -> f64 {
+    match datatype {
+        Datatype::Fp16 => half::f16::from_f64(value).to_f64(),
+        Datatype::Bf16 => half::bf16::from_f64(value).to_f64(),
+        Datatype::Fp32 => f64::from(value as f32),
+        _ => value,
+    }
 }

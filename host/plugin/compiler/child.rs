@@ -1,13 +1,14 @@
-//! The compiler process: reads one component from its standard input, writes what it is and its native code to its
-//! standard output, and ends.
+//! The compiler process: reads one component from its standard input, writes a report and the
+//! native code to its standard output, and ends.
 //!
-//! A component is a program for the compiler too: one of a few hundred bytes can ask for any amount of time or
-//! memory, and Cranelift can be neither stopped nor bounded from within. So it runs here, under limits that the
-//! kernel keeps. Whatever ends this process is told to the host's users by the parent (`super`).
+//! A component of a few hundred bytes can make the compiler use any amount of time or memory, and
+//! Cranelift can be neither stopped nor bounded from within. It therefore runs here, under limits
+//! that the kernel enforces. The parent (`super`) explains to the host's users why this process
+//! ended.
 
 use super::report::{self, Report};
 use crate::plugin::component_info::Interface;
-use crate::plugin::engine::code_settings;
+use crate::plugin::wasmtime_config::code_settings;
 use rustix::process::{Resource, Rlimit};
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use wasmtime::component::Component;
 pub struct CompileTask {
     /// Length of the component.
     pub bytes: usize,
-    /// Compile for the engine of plugins whose calls wait side by side.
+    /// Whether to compile for the engine of streaming models.
     pub concurrent: bool,
     pub threads: usize,
     pub cpu_s: u64,
@@ -27,16 +28,18 @@ pub struct CompileTask {
     pub parent: u32,
 }
 
-/// Below the threads that load models, and far below those that serve.
+/// A lower priority than threads that load models have, and a much lower one than threads that
+/// serve.
 const NICE: i32 = 10;
 
-/// How the message begins where threads cannot be started.
+/// Start of the message when threads cannot be started.
 pub(super) const NO_THREADS: &str = "cannot start compile threads";
 
-/// Standard input, output, error, and some for libraries.
+/// Standard input, output and error, and some for libraries.
 const FILES_MAX: u64 = 32;
 
-/// Compiles. The exit code is for the parent; a message on standard error is for its log.
+/// Compiles one component. The exit code is for the parent; a message on standard error is for its
+/// log.
 pub fn run(task: &CompileTask) -> ExitCode {
     let outcome = restrict(task).and_then(|()| {
         let mut wasm = vec![0; task.bytes];
@@ -50,36 +53,37 @@ pub fn run(task: &CompileTask) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The parent reads this, or has ended.
+            // This fails only if the parent, which reads it, has ended.
             let _ = writeln!(std::io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Gives up all that compiling does not need.
+/// Gives up everything that compiling does not need.
 fn restrict(task: &CompileTask) -> std::io::Result<()> {
     use rustix::process::{Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The parent may have ended before that.
+    // The parent may have ended before that call.
     if getppid().is_none_or(|parent| parent.as_raw_pid() as u32 != task.parent) {
         return Err(std::io::Error::other("the host that started this compiler has ended"));
     }
     close_inherited();
     std::env::set_current_dir("/")?;
     crate::config::lower_priority(NICE);
-    // Where memory runs out, this process goes and not the host. Without /proc the kernel chooses.
+    // When memory runs out, the kernel kills this process and not the host. Without /proc the
+    // kernel chooses.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let limits = [
         (Resource::Core, 0, 0),
         (Resource::Fsize, 0, 0),
         (Resource::Nofile, FILES_MAX, FILES_MAX),
-        // The first ends the process by SIGXCPU, which says what happened.
+        // The soft limit ends the process with SIGXCPU, which tells the parent what happened.
         (Resource::Cpu, task.cpu_s, task.cpu_s.saturating_add(5)),
         (Resource::As, task.memory_bytes, task.memory_bytes),
     ];
     for (resource, current, maximum) in limits {
-        // A limit that the host itself was given cannot be raised.
+        // A limit that was set for the host itself cannot be raised.
         let given = getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let (current, maximum) = (Some(current.min(given)), Some(maximum.min(given)));
         setrlimit(resource, Rlimit { current, maximum })?;
@@ -87,9 +91,10 @@ fn restrict(task: &CompileTask) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The host opens nothing that a child inherits; libraries in its process may have.
+/// Closes inherited files. The host opens none that a child inherits, but libraries in its process
+/// may.
 fn close_inherited() {
-    // SAFETY: nothing in this process has opened a file yet. Kernels before 5.9 answer with an error.
+    // SAFETY: nothing in this process has opened a file yet. Kernels before 5.9 return an error.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
@@ -99,7 +104,7 @@ fn compile(task: &CompileTask, wasm: &[u8]) -> (Report, Vec<u8>) {
         .build()
         .map_err(|error| wasmtime::Error::msg(format!("{NO_THREADS}: {error}")))
         .and_then(|threads| {
-            // No pool of instances: the address space is for the compiler.
+            // The engine has no pool of instances: the address space is for the compiler.
             let engine = wasmtime::Engine::new(&code_settings(task.concurrent))?;
             let component = threads.install(|| Component::from_binary(&engine, wasm))?;
             let interface = Interface::of(&engine, &component);

@@ -1,4 +1,5 @@
-//! What the compiler process says, and the bounds of it: a length, a report in JSON, then the native code.
+//! What the compiler process sends, and its limits: a length, a report in JSON, then the native
+//! code.
 
 use crate::plugin::component_info::Interface;
 use object::read::elf::ElfFile64;
@@ -6,17 +7,17 @@ use object::{Endianness, Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 use std::io::{Error, Result, Write};
 
-/// Bytes of a report; `Interface::check` keeps what a component names far below.
+/// Maximum bytes of a report. `Interface::check` keeps the names of a component far below this.
 pub const BYTES_MAX: usize = 4 << 20;
 
-/// Bytes of the error of a compiler that are kept.
+/// Bytes of a compiler's error that are kept.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
-/// Bytes of what the host reads into memory when it loads a compiled component: its types and modules. CPython's
-/// has 0.5 MB. In memory they are a multiple of this.
+/// Maximum bytes that the host reads into memory when it loads a compiled component: its types and
+/// modules. CPython's component has 0.5 MB. In memory they take a multiple of this.
 const METADATA_BYTES_MAX: u64 = 16 << 20;
 
-/// The section with them.
+/// The ELF section that contains the types and modules.
 const METADATA: &str = ".wasmtime.info";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ pub enum Report {
         interface: Interface,
         code_bytes: u64,
     },
-    /// It is not a component, or not one that this host can run.
+    /// The file is not a component, or not one that this host can run.
     Rejected {
         message: String,
         detail: String,
@@ -53,7 +54,8 @@ pub fn write(out: &mut impl Write, report: &Report) -> Result<()> {
     out.write_all(&text)
 }
 
-/// Reads the begin of what `write` wrote: the report and its length in bytes, once all of it is there.
+/// Parses the start of what `write` wrote: the report and its length in bytes. Returns `None`
+/// until the report has arrived completely.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Report, usize)>> {
     let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
@@ -68,7 +70,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Report, usize)>> {
     Ok(Some((report, 4 + length)))
 }
 
-/// Whether the host can load this code within its means; otherwise why not.
+/// Checks that the host can load this code within its limits. The error says why not.
 pub fn check_code(code: &[u8]) -> std::result::Result<(), String> {
     let file = ElfFile64::<Endianness>::parse(code).map_err(|error| format!("not native code: {error}"))?;
     let bytes = file.section_by_name(METADATA).map_or(0, |section| section.size());

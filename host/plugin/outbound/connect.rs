@@ -1,5 +1,6 @@
-//! Connections to servers: names looked up and judged, TCP, TLS, HTTP/1.1; kept for the next call when they are good
-//! for one. The address that is connected to is the one that was judged: no name is looked up twice.
+//! Connections to servers: name lookup and address checks, TCP, TLS, HTTP/1.1. Connections that can
+//! serve another call are kept for it. The host connects to the address that was checked: no name
+//! is looked up twice.
 
 use crate::config::outbound::{Host, Origin, OutboundLimits};
 use crate::error::{Error, Result};
@@ -20,29 +21,29 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-/// Less than the 5 s after which common servers close what is idle.
+/// Less than the 5 s after which common servers close idle connections.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
-/// How long a kept connection may take to be ready again; it takes microseconds.
+/// How long a kept connection may take to be ready again; usually it takes microseconds.
 const READY_MAX: Duration = Duration::from_millis(10);
 
-/// Connections that wait for their next call.
+/// Connections that are kept for their next call.
 const KEPT_MAX: usize = 64;
 
-/// Names that are looked up at once.
+/// Concurrent name lookups.
 const LOOKUPS_MAX: usize = 8;
 
-/// Of an answer.
+/// Limits of a response.
 const HEADERS_MAX: usize = 100;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// What is read at once, head and body alike.
+/// Maximum bytes that are buffered while reading, for head and body alike.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// Dropping it closes it.
+/// A connection to a server. Dropping it closes it.
 pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
-    /// It has served another call before.
+    /// Whether it has served another call before.
     pub reused: bool,
     driver: JoinHandle<()>,
 }
@@ -62,12 +63,12 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Idle {
     kept: HashMap<Origin, Vec<(Connection, Instant)>>,
-    /// Somebody looks after them.
+    /// Whether a task is running that closes idle connections.
     swept: bool,
 }
 
 impl Connections {
-    /// `ca` is in PEM, trusted beside those that this machine trusts.
+    /// `ca` contains certificates in PEM, trusted in addition to those that this machine trusts.
     pub fn new(limits: &OutboundLimits, ca: Option<&[u8]>) -> Result<Self> {
         let wanted = limits.allow.iter().any(|allowed| allowed.origin().tls);
         let tls = if wanted { Some(tls(ca)?) } else { None };
@@ -78,10 +79,11 @@ impl Connections {
         self.idle.lock().expect("invariant: no panic under the lock")
     }
 
-    /// One that is there, or a new one.
+    /// Returns a kept connection, or opens a new one.
     pub async fn get(&self, origin: &Origin, limits: &OutboundLimits) -> Result<Connection> {
         while let Some(mut connection) = self.take(origin) {
-            // It may have been closed meanwhile, or still be busy with a request that was answered early.
+            // It may have been closed meanwhile, or still be busy with a request that was answered
+            // early.
             if let Ok(Ok(())) = tokio::time::timeout(READY_MAX, connection.sender.ready()).await {
                 return Ok(connection);
             }
@@ -95,7 +97,7 @@ impl Connections {
         (since.elapsed() < IDLE_MAX).then_some(connection)
     }
 
-    /// Keeps a connection whose answer was read to its end.
+    /// Keeps a connection whose response was read to its end.
     pub fn keep(self: &Arc<Self>, origin: Origin, mut connection: Connection) {
         if connection.sender.is_closed() {
             return;
@@ -111,7 +113,7 @@ impl Connections {
         }
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub async fn open(&self, origin: &Origin, limits: &OutboundLimits) -> Result<Connection> {
         let addresses = self.resolve(origin, limits).await?;
         let stream = connect(&addresses, limits.timeout).await?;
@@ -129,10 +131,10 @@ impl Connections {
         }
     }
 
-    /// The addresses of a server that a call may go to.
+    /// Returns the addresses of a server that a call may connect to.
     async fn resolve(&self, origin: &Origin, limits: &OutboundLimits) -> Result<Vec<SocketAddr>> {
         let name = match &origin.host {
-            // Who wrote an address meant it.
+            // The manifest allows this address explicitly, so it is not checked further.
             Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, origin.port)]),
             Host::Name(name) => name,
         };
@@ -142,18 +144,18 @@ impl Connections {
         limits.judge(origin, found)
     }
 
-    /// The system's own look-up blocks and cannot be stopped: each has a thread until it ends.
+    /// The system's lookup blocks and cannot be stopped: each one occupies a thread until it ends.
     async fn look_up(&self, name: String, port: u16) -> std::io::Result<Vec<SocketAddr>> {
         let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(std::io::Error::other)?;
         let found = tokio::task::spawn_blocking(move || {
-            let _held = permit;
+            let _permit = permit;
             (name, port).to_socket_addrs().map(Vec::from_iter)
         });
         found.await.map_err(std::io::Error::other)?
     }
 }
 
-/// Closes what was idle for too long, until there is nothing left.
+/// Closes connections that were idle for too long, until none is left.
 async fn sweep(connections: std::sync::Weak<Connections>) {
     loop {
         tokio::time::sleep(IDLE_MAX / 4).await;
@@ -178,14 +180,14 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Error::unavailable(error.to_string()))?;
-    // How it ends is told to whoever waits for an answer.
+    // The call that waits for a response is told how the connection ended.
     let driver = tokio::spawn(async { drop(driver.await) });
     Ok(Connection { sender, reused: false, driver })
 }
 
 async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream> {
     let mut last = Error::unavailable("it has no address");
-    // One that does not answer leaves time for the next.
+    // An address that does not respond leaves time for the next one.
     let each = timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in addresses {
         last = match tokio::time::timeout(each, TcpStream::connect(address)).await {
@@ -202,7 +204,7 @@ async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStrea
     Err(last)
 }
 
-/// Without the number of the error.
+/// Removes the number of a system error from its text.
 fn plain(text: &str) -> String {
     text.split(" (os error").next().unwrap_or(text).to_lowercase()
 }

@@ -1,13 +1,13 @@
-//! HTTP for plugins, to the servers that the manifest allows: one client for each plugin, with its limits.
+//! HTTP for plugins, to the servers that the manifest allows: one client per plugin, with its
+//! limits.
 //!
-//! Calls run on the runtime for connections, not on the thread of the guest that waits; a guest that does not wait
-//! any more takes its connection with it. Redirects are answers like any other, and bodies are what the server sent.
+//! Calls run on the runtime for connections, not on the thread of the guest that waits. When a
+//! guest stops waiting, its connection is closed. Redirects are returned like any other response,
+//! and bodies are returned as the server sent them.
 
 mod connect;
-mod host_calls;
 mod request;
 
-pub(super) use host_calls::nobody;
 pub(super) use request::HttpRequest;
 
 use crate::config::outbound::OutboundLimits;
@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-/// What a plugin asks servers with. Shared by all its instances.
+/// A plugin's client for calls to servers. Shared by all its instances.
 pub(super) struct Outbound {
     plugin: Arc<str>,
     limits: Arc<OutboundLimits>,
@@ -38,7 +38,7 @@ pub(super) struct Outbound {
     in_flight: prometheus::IntGauge,
 }
 
-/// What a server has answered.
+/// The response of a server.
 pub(super) struct HttpReply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
@@ -46,7 +46,7 @@ pub(super) struct HttpReply {
 }
 
 impl Outbound {
-    /// `ca` has certificates in PEM, trusted beside those that this machine trusts.
+    /// `ca` contains certificates in PEM, trusted in addition to those that this machine trusts.
     pub fn new(
         plugin: Arc<str>,
         limits: OutboundLimits,
@@ -59,31 +59,32 @@ impl Outbound {
             connections: Arc::new(Connections::new(&limits, ca)?),
             places: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
             runtime,
-            calls: metrics.plugin_http_calls.clone(),
-            seconds: metrics.plugin_http_seconds.with_label_values(&label),
-            in_flight: metrics.plugin_http_in_flight.with_label_values(&label),
+            calls: metrics.plugins.http_calls.clone(),
+            seconds: metrics.plugins.http_seconds.with_label_values(&label),
+            in_flight: metrics.plugins.http_in_flight.with_label_values(&label),
             limits: Arc::new(limits),
             plugin,
         })
     }
 
-    /// Asks a server and waits for the whole answer. `context` and `spent` are of the call into the plugin that
-    /// this is part of, where there is one. Dropping the future closes the connection.
+    /// Calls a server and waits for the whole response. `context` and `spent` belong to the call
+    /// into the plugin that makes this request; both are `None` outside of one. Dropping the future
+    /// closes the connection.
     pub async fn fetch(
         &self,
-        question: HttpRequest,
+        request: HttpRequest,
         context: Option<&CallContext>,
         spent: Option<&AtomicU32>,
     ) -> Result<HttpReply> {
-        let mut account = ResultBudget { outbound: self, started: Instant::now(), outcome: None };
-        let outcome = self.send_request(question, context, spent).await;
-        account.outcome = Some(outcome.as_ref().map_or_else(|error| error.kind().as_str(), |_| "answered"));
+        let mut metrics = CallMetrics { outbound: self, started: Instant::now(), outcome: None };
+        let outcome = self.send_request(request, context, spent).await;
+        metrics.outcome = Some(outcome.as_ref().map_or_else(|error| error.kind().as_str(), |_| "answered"));
         outcome.map_err(|error| error.context(format!("plugin \"{}\"", self.plugin)))
     }
 
     async fn send_request(
         &self,
-        question: HttpRequest,
+        request: HttpRequest,
         context: Option<&CallContext>,
         spent: Option<&AtomicU32>,
     ) -> Result<HttpReply> {
@@ -92,15 +93,15 @@ impl Outbound {
             let calls = limits.calls;
             return Err(Error::failed(format!("asks more than {calls} times in one call; see max_calls")));
         }
-        let own = question.timeout.filter(|own| *own < limits.timeout);
-        let mut checked = question.check(limits)?;
+        let own = request.timeout.filter(|own| *own < limits.timeout);
+        let mut checked = request.check(limits)?;
         if let Some(trace) = context.and_then(|context| context.trace.as_deref())
             && let Ok(trace) = HeaderValue::from_str(trace)
         {
             let name = HeaderName::from_static("traceparent");
             checked.request.headers_mut().entry(name).or_insert(trace);
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let all = limits.in_flight;
             Error::overloaded(format!("{all} calls to servers are under way; see max_in_flight of its http"))
         })?;
@@ -110,7 +111,7 @@ impl Outbound {
         let under_way = InFlightGuard::new(&self.in_flight);
         let (time, started) = (own.unwrap_or(limits.timeout), Instant::now());
         let mut task = AbortOnDrop(self.runtime.spawn(async move {
-            let _held = (place, under_way);
+            let _guards = (permit, under_way);
             let exchanged = tokio::time::timeout(time, exchange(&connections, &limits, checked)).await;
             exchanged.unwrap_or_else(|_| {
                 let whose = if own.is_some() { "the time that it gives" } else { "timeout_ms of its http" };
@@ -135,7 +136,7 @@ impl Outbound {
     }
 }
 
-/// A call under way on another runtime; dropping it ends it.
+/// A call that runs on another runtime. Dropping it aborts the call.
 struct AbortOnDrop(JoinHandle<Result<HttpReply>>);
 
 impl Drop for AbortOnDrop {
@@ -144,7 +145,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Counts a call for as long as it holds its place.
+/// Counts a call while it is in flight.
 struct InFlightGuard(prometheus::IntGauge);
 
 impl InFlightGuard {
@@ -160,14 +161,14 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// Counts a call, however it ends.
-struct ResultBudget<'a> {
+/// Counts a call and its duration, however it ends.
+struct CallMetrics<'a> {
     outbound: &'a Outbound,
     started: Instant,
     outcome: Option<&'static str>,
 }
 
-impl Drop for ResultBudget<'_> {
+impl Drop for CallMetrics<'_> {
     fn drop(&mut self) {
         let Outbound { plugin, calls, seconds, .. } = self.outbound;
         let outcome = self.outcome.unwrap_or("cancelled");
@@ -187,7 +188,7 @@ async fn exchange(
             Ok(response) => break response,
             Err(failed) => failed,
         };
-        // A server may close a kept connection in the moment in which it is used.
+        // A server may close a kept connection at the very moment it is used.
         let again = failed.take_message().is_some() || request.method().is_idempotent();
         if !connection.reused || !again {
             return Err(broken(&failed.into_error()));
@@ -217,7 +218,7 @@ async fn exchange(
     Ok(HttpReply { status: head.status.as_u16(), headers: headers.collect(), body })
 }
 
-/// UTF-8, or else Latin-1, as HTTP once said.
+/// Decodes a header value as UTF-8, or else as Latin-1, which HTTP specified in the past.
 fn text(value: &[u8]) -> String {
     let latin = || value.iter().map(|byte| char::from(*byte)).collect();
     std::str::from_utf8(value).map_or_else(|_| latin(), str::to_owned)

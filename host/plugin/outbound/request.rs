@@ -1,4 +1,4 @@
-//! A guest's request, checked: where it goes, and what goes there. Sends nothing.
+//! Checks a guest's request: its destination and its content. Sends nothing.
 
 use crate::config::outbound::{Host, Origin, OutboundLimits};
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, Uri};
 use std::time::Duration;
 
-/// What a guest asks, as it has written it.
+/// A request as the guest has written it.
 pub(in crate::plugin) struct HttpRequest {
     pub method: String,
     pub url: String,
@@ -17,7 +17,7 @@ pub(in crate::plugin) struct HttpRequest {
     pub timeout: Option<Duration>,
 }
 
-/// What is sent, and where.
+/// A checked request and its destination.
 pub(super) struct CheckedRequest {
     pub origin: Origin,
     pub request: Request<Full<Bytes>>,
@@ -30,7 +30,7 @@ const HEADER_BYTES_MAX: usize = 16 << 10;
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// Headers that belong to the connection, which is the host's.
+/// Headers that belong to the connection, which the host manages.
 const FORBIDDEN: [&str; 11] = [
     "connection",
     "content-length",
@@ -77,7 +77,7 @@ impl HttpRequest {
     }
 }
 
-/// Where a URL leads, and what is asked for there.
+/// Splits a URL into its origin and its path.
 fn parse(url: &str) -> Result<(Origin, Uri)> {
     let refused = |why: &str| Error::invalid(format!("the URL {:?} {why}", shown(url))).field("url");
     if url.len() > URL_BYTES_MAX {
@@ -137,7 +137,7 @@ fn headers(given: Vec<(String, String)>) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-/// A text of a guest, as much of it as a message needs.
+/// Shortens a guest's text for a message.
 fn shown(text: &str) -> String {
     text.chars().take(100).collect()
 }

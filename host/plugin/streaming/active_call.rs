@@ -1,14 +1,14 @@
-//! One call in flight in an instance: who waits for it, what it has answered, and what it holds until it ends.
+//! One call in flight in an instance: its client, its responses, and what it holds until it ends.
 
-use super::model_calls::RunningCall;
-use super::{Shared, Ticket};
+use super::replica::QueuedCall;
 use crate::error::{Error, Result};
 use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
 use crate::plugin::host_errors::HostErrors;
+use crate::plugin::spec::PluginSpec;
 use crate::plugin::retained::InstanceRetained;
 use crate::predict::{
-    Announced, Budget, CallContext, Metadata, Payload, Response, Sender, Service, Target, Tensor,
+    Announced, Budget, CallContext, Metadata, Payload, Response, Responses, Sender, Service, Target, Tensor,
     check_outputs,
 };
 use bytes::Bytes;
@@ -18,11 +18,14 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// What a call has brought into an instance.
+/// The inputs of a call in an instance, and the account of the instance's memory.
 pub(super) struct CallInputs {
     pub inputs: Inputs,
     pub held: Arc<InstanceRetained>,
 }
+
+/// The responses of a call in flight; `None` once it has ended.
+pub(super) type RunningCall = tokio::sync::Mutex<Option<Responses>>;
 
 /// One call in an instance.
 pub struct ActiveCall {
@@ -35,29 +38,29 @@ pub struct ActiveCall {
     queue_wait: Duration,
     metadata: Arc<Metadata>,
     sender: tokio::sync::Mutex<Option<Sender>>,
-    /// The one response of a model that is not streaming, until its call ends.
+    /// The one response of a model that is not streaming, kept until its call ends.
     only: Mutex<Option<(Response, usize)>>,
     responded: AtomicBool,
-    /// Waits that failed because the call is over.
+    /// Waits that failed because the call has ended.
     refusals: AtomicU32,
-    /// Why it is to end before its time.
+    /// The error that ends the call early.
     stopped: OnceLock<Error>,
     stop: Notify,
-    /// Calls to models that are under way on its behalf, and end with it.
+    /// Calls of models that are in flight on its behalf, and end with it.
     invocations: Mutex<Vec<Weak<RunningCall>>>,
-    /// Errors that the guest was given on its behalf.
+    /// Errors that host calls returned to the guest on its behalf.
     host_errors: Mutex<HostErrors>,
-    /// The models that it has asked for and has not dropped.
+    /// The models that the guest has obtained for this call and has not dropped.
     targets: Mutex<Vec<Arc<dyn Target>>>,
-    /// Where its inputs lie.
+    /// The allocations of its inputs.
     pub inputs: Inputs,
-    /// What the instance holds; the note that the guest has set is a part of it.
+    /// The memory that the instance holds, including the note that the guest has set.
     held: Arc<InstanceRetained>,
     note_bytes: AtomicUsize,
-    /// How often it has asked a server.
+    /// How many calls to servers it has made.
     pub fetches: AtomicU32,
-    /// What is needed to make the call again; and the place that it holds.
-    ticket: Mutex<Option<Ticket>>,
+    /// What a retry of the call needs, and the slot that the call occupies.
+    queued: Mutex<Option<QueuedCall>>,
 }
 
 impl Drop for ActiveCall {
@@ -69,23 +72,23 @@ impl Drop for ActiveCall {
 
 impl ActiveCall {
     pub(super) fn new(
-        mut ticket: Ticket,
-        shared: &Shared,
+        mut queued: QueuedCall,
+        spec: &PluginSpec,
         metadata: &Arc<Metadata>,
-        brought: CallInputs,
+        call_inputs: CallInputs,
     ) -> Self {
         let now = Instant::now();
-        let (plugin, timeout) = (&shared.spec.name, shared.spec.limits.timeout);
+        let (plugin, timeout) = (&spec.name, spec.limits.timeout);
         let own = now + timeout;
         ActiveCall {
-            context: Arc::clone(&ticket.context),
-            deadline: ticket.context.deadline.map_or(own, |deadline| deadline.min(own)),
+            context: Arc::clone(&queued.context),
+            deadline: queued.context.deadline.map_or(own, |deadline| deadline.min(own)),
             timeout,
             plugin: Arc::clone(plugin),
             started: now,
-            queue_wait: now.duration_since(ticket.admitted),
+            queue_wait: now.duration_since(queued.admitted),
             metadata: Arc::clone(metadata),
-            sender: tokio::sync::Mutex::new(ticket.sender.take()),
+            sender: tokio::sync::Mutex::new(queued.sender.take()),
             only: Mutex::default(),
             responded: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
@@ -94,28 +97,28 @@ impl ActiveCall {
             invocations: Mutex::default(),
             host_errors: Mutex::default(),
             targets: Mutex::default(),
-            inputs: brought.inputs,
-            held: brought.held,
+            inputs: call_inputs.inputs,
+            held: call_inputs.held,
             note_bytes: AtomicUsize::new(0),
             fetches: AtomicU32::new(0),
-            ticket: Mutex::new(Some(ticket)),
+            queued: Mutex::new(Some(queued)),
         }
     }
 
-    /// Why this call should not go on, once it should not.
+    /// Waits until this call must end, and returns the reason.
     pub async fn ended(&self) -> Error {
         let mut stop = pin!(self.stop.notified());
         stop.as_mut().enable();
-        if let Some(why) = self.stopped.get() {
-            return why.clone();
+        if let Some(reason) = self.stopped.get() {
+            return reason.clone();
         }
         tokio::select! {
             () = stop => {}
             () = self.context.cancellation.cancelled() => {}
             () = tokio::time::sleep_until(self.deadline.into()) => {}
         }
-        if let Some(why) = self.stopped.get() {
-            return why.clone();
+        if let Some(reason) = self.stopped.get() {
+            return reason.clone();
         }
         match self.context.check() {
             Err(error) => error,
@@ -129,18 +132,19 @@ impl ActiveCall {
         }
     }
 
-    /// Ends this call as if its time were over, with this error.
-    pub(super) fn stop(&self, why: Error) {
-        let _ = self.stopped.set(why);
+    /// Ends this call with `reason`, as if its time were over.
+    pub(super) fn stop(&self, reason: Error) {
+        let _ = self.stopped.set(reason);
         self.stop.notify_waiters();
     }
 
-    /// Gives an error to the guest.
+    /// Converts an error for the guest, and remembers it.
     pub fn record_error(&self, error: Error) -> types::Error {
         self.host_errors.lock().expect("invariant: no panic under the lock").record(error)
     }
 
-    /// The error that the guest returns, if it was given to it on behalf of this call.
+    /// Returns the error that the guest returns, if a host call returned it to the guest on behalf
+    /// of this call.
     pub fn recorded_error(&self, returned: &types::Error) -> Option<Error> {
         self.host_errors
             .lock()
@@ -152,13 +156,13 @@ impl ActiveCall {
         &self.plugin
     }
 
-    /// Waits for `work` on behalf of this call, as long as that makes sense.
+    /// Waits for `work` on behalf of this call. Fails if the call must end first.
     pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             biased;
             done = work => Ok(done),
             error = self.ended() => {
-                // A guest that takes no notice gets slower, not the host.
+                // A guest that ignores this error slows down itself, not the host.
                 let refusals = self.refusals.fetch_add(1, Ordering::Relaxed);
                 if refusals > 0 {
                     tokio::time::sleep(Duration::from_millis(refusals.min(50).into())).await;
@@ -169,16 +173,16 @@ impl ActiveCall {
     }
 
     /// Keeps a model for as long as this call may call it.
-    pub fn remember_task(&self, target: Arc<dyn Target>) {
+    pub fn keep_target(&self, target: Arc<dyn Target>) {
         self.targets.lock().expect("invariant: no panic under the lock").push(target);
     }
 
-    /// The guest has dropped its handle of a model.
+    /// Releases a model whose handle the guest has dropped.
     pub fn forget(&self, target: &Weak<dyn Target>) {
         let mut targets = self.targets.lock().expect("invariant: no panic under the lock");
         let same = |kept: &Arc<dyn Target>| std::ptr::addr_eq(Arc::as_ptr(kept), target.as_ptr());
-        if let Some(place) = targets.iter().position(same) {
-            targets.swap_remove(place);
+        if let Some(index) = targets.iter().position(same) {
+            targets.swap_remove(index);
         }
     }
 
@@ -189,14 +193,14 @@ impl ActiveCall {
         self.context.set_note(note);
     }
 
-    /// The only response, which the instance holds no more.
+    /// Takes the only response. The instance does not hold it any more.
     fn take_only(&self) -> Option<Response> {
         let (response, bytes) = self.only.lock().expect("invariant: no panic under the lock").take()?;
         self.held.release(bytes);
         Some(response)
     }
 
-    /// Remembers a call to a model that shall end with this one.
+    /// Remembers a call of a model that must end with this call.
     pub fn calls(&self, running: &Arc<RunningCall>) {
         let mut invocations = self.invocations.lock().expect("invariant: no panic under the lock");
         invocations.retain(|running| running.strong_count() > 0);
@@ -228,9 +232,10 @@ impl ActiveCall {
         .await?
     }
 
-    /// Tells the caller at once that this call is over; the place is held until it really is.
+    /// Tells the client immediately that this call is over. The slot stays occupied until the call
+    /// has really ended.
     pub fn fail(&self, error: Error) {
-        // Whoever sends now sees the same end.
+        // If the lock is taken, a response is being sent, which fails for the same reason.
         if let Ok(mut sender) = self.sender.try_lock()
             && let Some(sender) = &mut *sender
         {
@@ -238,13 +243,13 @@ impl ActiveCall {
         }
     }
 
-    /// The end of a call, in order or not. The place is free before the caller knows.
+    /// Ends the call, successfully or not. The slot is free before the client sees the end.
     pub async fn end(&self, outcome: Result<()>) {
         let sender = self.sender.lock().await.take();
         self.finish(sender, outcome);
     }
 
-    /// The same where the instance is lost, so that nobody sends.
+    /// Like [`end`](Self::end), for a lost instance: nothing sends responses any more.
     pub fn fail_lost(&self, error: Error) {
         let sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
         self.finish(sender, Err(error));
@@ -253,7 +258,7 @@ impl ActiveCall {
     fn finish(&self, sender: Option<Sender>, outcome: Result<()>) {
         let only = self.take_only();
         self.targets.lock().expect("invariant: no panic under the lock").clear();
-        drop(self.ticket.lock().expect("invariant: no panic under the lock").take());
+        drop(self.queued.lock().expect("invariant: no panic under the lock").take());
         let invocations =
             std::mem::take(&mut *self.invocations.lock().expect("invariant: no panic under the lock"));
         for running in invocations.iter().filter_map(Weak::upgrade) {
@@ -272,19 +277,20 @@ impl ActiveCall {
         }
     }
 
-    /// The call as it was admitted, if it can be made again: it may be, nothing was sent, somebody waits.
-    pub fn retry_ticket(&self) -> Option<Ticket> {
-        let mut held = self.ticket.lock().expect("invariant: no panic under the lock");
-        let again = |ticket: &mut Ticket| {
-            ticket.idempotent
+    /// Returns the call as it was admitted if it can be retried: it is idempotent and has a retry
+    /// left, nothing was sent, and the client still waits.
+    pub(super) fn take_retry(&self) -> Option<QueuedCall> {
+        let mut queued = self.queued.lock().expect("invariant: no panic under the lock");
+        let again = |call: &mut QueuedCall| {
+            call.idempotent
                 && !self.responded.load(Ordering::Acquire)
-                && ticket.retries_left > 0
+                && call.retries_left > 0
                 && self.context.check().is_ok()
         };
-        let mut ticket = held.take_if(again)?;
-        drop(held);
-        ticket.retries_left -= 1;
-        ticket.sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
-        ticket.sender.is_some().then_some(ticket)
+        let mut call = queued.take_if(again)?;
+        drop(queued);
+        call.retries_left -= 1;
+        call.sender = self.sender.try_lock().ok().and_then(|mut sender| sender.take());
+        call.sender.is_some().then_some(call)
     }
 }

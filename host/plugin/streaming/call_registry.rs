@@ -1,5 +1,5 @@
-//! The calls in flight in one instance: who waits for what, which guest task works for whom, and who has to
-//! hear of it when the instance is lost. Shared by the store, its host calls and the thread that runs it.
+//! The calls in flight in one instance, by key and by guest task, and which of them is to blame if
+//! the instance is lost. Shared by the store, its host calls and the thread that runs the instance.
 
 use super::active_call::ActiveCall;
 use crate::error::Error;
@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use wasmtime::component::GuestTaskId;
 
-/// The key of what the host itself calls, such as `ready`; no request has it.
+/// The key of calls that the host itself makes, such as `ready`; no request has it.
 pub const HOST: u32 = 0;
 
 pub struct CallRegistry {
     started: Instant,
-    /// Microseconds since `started` when the instance's event loop last came by.
+    /// The last turn of the instance's event loop, in microseconds since `started`.
     turn_us: AtomicU64,
-    /// Ticks of the epoch that the guest has computed through since then.
+    /// Epoch ticks that the guest has computed through since that turn.
     ticks: AtomicU32,
     inner: Mutex<Inner>,
     waker: Arc<DriverWaker>,
-    /// One each, so that a call wakes nobody who does not wait for what it does.
+    /// Separate from `exhausted`, so that each event wakes only the tasks that wait for it.
     inserted: Notify,
     exhausted: Notify,
-    /// The instance holds too much and is to end with its calls.
+    /// Whether the instance holds too much and must end with its calls.
     over_limit: AtomicBool,
 }
 
@@ -36,26 +36,26 @@ pub struct CallRegistry {
 struct Inner {
     calls: HashMap<u32, Arc<ActiveCall>>,
     tasks: HashMap<GuestTaskId, u32>,
-    /// Calls whose guest went on after nobody waited; they stay in the instance for ever.
+    /// Calls whose guest went on after the call had ended. They stay until the instance is dropped.
     abandoned: HashMap<u32, Arc<ActiveCall>>,
     served: u64,
     blamed_call: Option<u32>,
-    /// Errors that the guest was given in calls that are not told apart.
+    /// Errors that were returned to the guest where its call is not known.
     host_errors: HostErrors,
 }
 
 impl CallRegistry {
     pub fn new() -> Arc<Self> {
-        let (inner, bell, came, full, overfull) = Default::default();
+        let (inner, waker, inserted, exhausted, over_limit) = Default::default();
         Arc::new(CallRegistry {
             started: Instant::now(),
             turn_us: AtomicU64::new(0),
             ticks: AtomicU32::new(0),
             inner,
-            waker: bell,
-            inserted: came,
-            exhausted: full,
-            over_limit: overfull,
+            waker: waker,
+            inserted: inserted,
+            exhausted: exhausted,
+            over_limit: over_limit,
         })
     }
 
@@ -63,7 +63,7 @@ impl CallRegistry {
         self.inner.lock().expect("invariant: no panic under the lock")
     }
 
-    /// Puts a call in its place; its key is what its handles and its guest task are known by.
+    /// Adds a call. Its handles and its guest task are identified by `key`.
     pub fn insert(&self, key: u32, task: GuestTaskId, call: ActiveCall) -> Arc<ActiveCall> {
         let call = Arc::new(call);
         let mut inner = self.lock();
@@ -74,12 +74,12 @@ impl CallRegistry {
         call
     }
 
-    /// Says which guest task works for a call of the host.
+    /// Records which guest task works for a call of the host.
     pub fn assign_task(&self, task: GuestTaskId, key: u32) {
         self.lock().tasks.insert(task, key);
     }
 
-    /// The task of a call of the host has ended.
+    /// Removes the task of a call of the host that has ended.
     pub fn remove_task(&self, task: GuestTaskId) {
         self.lock().tasks.remove(&task);
     }
@@ -108,17 +108,17 @@ impl CallRegistry {
         }
     }
 
-    /// Gives an error to the guest, for whichever call.
+    /// Converts an error for the guest, and remembers it for any call.
     pub fn record_error(&self, error: Error) -> types::Error {
         self.lock().host_errors.record(error)
     }
 
-    /// The error with which the guest has ended a call.
+    /// Converts the error with which the guest has ended a call.
     pub fn returned(&self, call: &ActiveCall, error: types::Error) -> Error {
         call.recorded_error(&error).unwrap_or_else(|| self.lock().host_errors.returned(error, call.plugin()))
     }
 
-    /// The call that the first known task of a call stack works for.
+    /// Returns the call that the first known task of a call stack works for.
     pub fn by_task(&self, stack: impl IntoIterator<Item = GuestTaskId>) -> CallerState {
         let inner = self.lock();
         let key = stack.into_iter().find_map(|task| inner.tasks.get(&task)).copied();
@@ -126,7 +126,7 @@ impl CallRegistry {
         key.map_or(CallerState::Unknown, |key| self.by_key(key))
     }
 
-    /// Remembers who made the instance unusable.
+    /// Records which call made the instance unusable. The first record counts.
     pub fn blame(&self, stack: impl IntoIterator<Item = GuestTaskId>) {
         let mut inner = self.lock();
         if inner.blamed_call.is_none() {
@@ -134,19 +134,19 @@ impl CallRegistry {
         }
     }
 
-    /// Remembers that it was none of the requests.
+    /// Records that no request made the instance unusable.
     pub fn blame_host(&self) {
         self.lock().blamed_call.get_or_insert(HOST);
     }
 
-    /// Tells all calls that they are to end, and why; gives their ids.
-    pub fn stop_all(&self, why: &Error) -> Vec<String> {
+    /// Tells all calls to end with `reason`, and returns the ids of their requests.
+    pub fn stop_all(&self, reason: &Error) -> Vec<String> {
         let calls: Vec<_> = self.lock().calls.values().cloned().collect();
-        calls.iter().for_each(|call| call.stop(why.clone()));
+        calls.iter().for_each(|call| call.stop(reason.clone()));
         calls.iter().map(|call| call.context.id.to_string()).collect()
     }
 
-    /// All calls, now that the instance is lost; true for the one at fault.
+    /// Removes all calls after the instance was lost; `true` marks the call at fault.
     pub fn take_all(&self) -> Vec<(bool, Arc<ActiveCall>)> {
         let mut inner = self.lock();
         let culprit = inner.blamed_call;
@@ -158,7 +158,7 @@ impl CallRegistry {
         self.lock().blamed_call
     }
 
-    /// Calls that have ended in order.
+    /// Returns how many calls the guest has completed.
     pub fn served(&self) -> u64 {
         self.lock().served
     }
@@ -167,21 +167,22 @@ impl CallRegistry {
         self.lock().calls.is_empty()
     }
 
-    /// Says that the instance holds too much, and is not to begin another call.
+    /// Records that the instance holds too much and must not start another call.
     pub fn set_over_limit(&self) {
         self.over_limit.store(true, Ordering::Relaxed);
         self.exhausted.notify_waiters();
     }
 
-    /// Returns once so many calls that were given up are still there, or the instance holds too much; says why.
+    /// Returns once this many abandoned calls have accumulated or the instance holds too much, and
+    /// says which.
     pub async fn until_exhausted(&self, abandoned: usize) -> &'static str {
-        let overfull = || self.over_limit.load(Ordering::Relaxed);
-        until(&self.exhausted, || overfull() || self.lock().abandoned.len() >= abandoned).await;
-        if overfull() { "it holds more than it may (held_mb)" } else { "it is full of stranded calls" }
+        let over_limit = || self.over_limit.load(Ordering::Relaxed);
+        until(&self.exhausted, || over_limit() || self.lock().abandoned.len() >= abandoned).await;
+        if over_limit() { "it holds more than it may (held_mb)" } else { "it is full of stranded calls" }
     }
 
-    /// Polls `future` on the instance's event loop when it was woken, and notes each time that the loop comes by: that
-    /// is several times for one call.
+    /// Polls `future` on the instance's event loop, but only after it was woken: the loop turns
+    /// several times for one call. Records each turn.
     pub async fn driven<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         let waker = Waker::from(Arc::clone(&self.waker));
@@ -197,15 +198,15 @@ impl CallRegistry {
         .await
     }
 
-    /// Returns when the event loop comes by again: after the guest has done what was begun just now. For what is polled
-    /// by `driven`.
+    /// Returns at the next turn of the event loop, when the guest has run what was just started.
+    /// Only for futures that [`driven`](Self::driven) polls.
     pub async fn next_turn(&self) {
         let mut waited = false;
         std::future::poll_fn(|_| {
             if std::mem::replace(&mut waited, true) {
                 return Poll::Ready(());
             }
-            // Nobody is woken: what was begun keeps the loop going.
+            // No wake-up is needed: what was just started keeps the loop going.
             self.waker.woken.store(true, Ordering::Release);
             Poll::Pending
         })
@@ -217,13 +218,14 @@ impl CallRegistry {
         self.ticks.store(0, Ordering::Relaxed);
     }
 
-    /// Counts a tick, and gives how many the guest has had in one go. Time in which its thread did not run does
-    /// not count: on a busy machine that can be long.
+    /// Counts a tick, and returns how many ticks the guest has computed without a turn of the event
+    /// loop. Time in which its thread did not run does not count; on a busy machine that can be
+    /// long.
     pub fn tick(&self) -> u32 {
         self.ticks.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Returns when the event loop did not come by for `turn` though it was called.
+    /// Returns when the event loop has not turned for `turn` although it was woken.
     pub async fn stuck(&self, turn: Duration) {
         loop {
             until(&self.inserted, || !self.is_empty()).await;
@@ -238,7 +240,7 @@ impl CallRegistry {
     }
 }
 
-/// What wakes the host's own part of an event loop, and the loop with it.
+/// Wakes the host's part of an event loop, and the loop with it.
 #[derive(Default)]
 struct DriverWaker {
     woken: AtomicBool,
@@ -250,7 +252,7 @@ impl DriverWaker {
         self.driver.lock().expect("invariant: no panic under the lock")
     }
 
-    /// Whoever polls the event loop is woken from now on.
+    /// Sets the waker of the task or thread that polls the event loop.
     fn set_driver(&self, waker: &Waker) {
         let mut driver = self.driver();
         if driver.as_ref().is_none_or(|driver| !driver.will_wake(waker)) {
@@ -276,7 +278,7 @@ impl Wake for DriverWaker {
     }
 }
 
-/// Returns once `wanted` holds; asked again at each of these notices.
+/// Returns once `wanted` holds. It is checked again at each notification.
 async fn until(notices: &Notify, wanted: impl Fn() -> bool) {
     loop {
         let mut noticed = pin!(notices.notified());
@@ -288,10 +290,10 @@ async fn until(notices: &Notify, wanted: impl Fn() -> bool) {
     }
 }
 
-/// On whose behalf a guest called the host.
+/// The call on whose behalf a guest called the host.
 pub enum CallerState {
     Active(Arc<ActiveCall>),
-    /// One that was given up: its guest is not to go on.
+    /// The call was abandoned: its guest must not continue.
     Abandoned(Arc<ActiveCall>),
     Unknown,
 }

@@ -1,15 +1,14 @@
-//! What goes on in the event loop of an instance: calls that begin as they come, the question whether it is ready, and
-//! the wait for the last calls at its end.
+//! The host's work in the event loop of an instance: it starts calls as they arrive, polls `ready`,
+//! and waits for the last calls at the end.
 
-use super::Ticket;
+use super::replica::QueuedCall;
 use super::active_call::{ActiveCall, CallInputs};
 use super::call_registry::{CallRegistry, HOST};
-use super::host_calls::Sink;
-use super::replica_thread::ReplicaThread;
+use super::context::ReplicaContext;
 use crate::error::Error;
 use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
-use crate::plugin::host_calls::Request;
+use crate::plugin::resources::{Request, Sink};
 use crate::plugin::store_data::StoreData;
 use crate::predict::{Metadata, Tensor};
 use futures_util::stream::FuturesUnordered;
@@ -20,16 +19,16 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use wasmtime::component::{Accessor, GuestTaskId, Resource, TypedFunc};
 
-/// Calls that were given up and stay in an instance before it is replaced.
+/// Abandoned calls that may accumulate in an instance before it is replaced.
 const ABANDONED_MAX: usize = 256;
 
-/// How often an instance is asked whether requests make sense.
+/// How often an instance is asked whether it is ready.
 const READY_EVERY: Duration = Duration::from_secs(1);
 
-/// `ready` must not wait; this long is a wait.
+/// A call of `ready` that takes this long counts as waiting, which it must not do.
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
-/// What calls that were ended by force may take beyond their grace before the instance goes.
+/// Time that forcibly ended calls may take beyond their grace before the instance is dropped.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 
 type Parameters = (Resource<Request>, Vec<Resource<Tensor>>, Resource<Sink>);
@@ -40,52 +39,53 @@ pub(super) type Execute = TypedFunc<Parameters, ExecuteResult>;
 
 pub(super) type Ready = TypedFunc<(), (bool,)>;
 
-/// The event loop's own part: begins calls as they come, until the last sender is gone and all is done.
+/// Starts calls as they arrive, until the last sender is gone and all calls have ended.
 pub(super) async fn run_calls(
     accessor: &Accessor<StoreData>,
-    thread: &ReplicaThread,
-    tickets: &mut Option<UnboundedReceiver<Ticket>>,
+    cx: &ReplicaContext,
+    incoming: &mut Option<UnboundedReceiver<QueuedCall>>,
     registry: &Arc<CallRegistry>,
     execute: &Execute,
     metadata: &Arc<Metadata>,
 ) -> wasmtime::Result<()> {
-    let limits = &thread.shared.spec.limits;
-    let (mut stop, mut replaced) = (thread.replica.stop.subscribe(), thread.replica.replaced.subscribe());
-    // Waited for from call to call: to begin anew with each costs more than the rest.
+    let limits = &cx.shared.spec.limits;
+    let (mut stop, mut replaced) = (cx.replica.stop.subscribe(), cx.replica.replaced.subscribe());
+    // These futures live across calls: creating them anew for each call costs more than the rest.
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     let mut full = pin!(registry.until_exhausted(ABANDONED_MAX));
     let mut serving = FuturesUnordered::new();
     let mut key = HOST;
     'calls: loop {
-        let mut drained = pin!(drain_timer(thread, *replaced.borrow_and_update()));
+        let mut drained = pin!(drain_timer(cx, *replaced.borrow_and_update()));
         let mut is_drained = false;
         let mut changed = pin!(replaced.changed());
         loop {
-            let retried = thread.replica.pop_retry();
-            let ticket = match (retried, tickets.as_mut()) {
-                (Some(ticket), _) => Some(ticket),
+            let retried = cx.replica.pop_retry();
+            let queued = match (retried, incoming.as_mut()) {
+                (Some(queued), _) => Some(queued),
                 (None, Some(queue)) => tokio::select! {
                     Some(served) = serving.next() => {
                         served?;
                         continue;
                     }
-                    ticket = queue.recv() => ticket,
+                    queued = queue.recv() => queued,
                     _ = &mut stopped, if !queue.is_closed() => {
                         queue.close();
                         continue;
                     }
                     Ok(()) = &mut changed => continue 'calls,
                     () = &mut drained, if !is_drained => {
-                        // It is there for as long as there is a way back to it.
+                        // The instance stays for as long as a rollback to it is possible.
                         is_drained = true;
-                        stop_calls(thread, registry);
+                        stop_calls(cx, registry);
                         continue;
                     }
                     why = &mut full => {
-                        // Another instance goes on, on a thread of its own, while this one ends its calls.
-                        let (queue, plugin) = (tickets.take(), &*thread.shared.spec.name);
+                        // Another instance takes over, on its own thread, while this one ends its
+                        // calls.
+                        let (queue, plugin) = (incoming.take(), &*cx.shared.spec.name);
                         tracing::info!(plugin, why, "instance replaced");
-                        if let Err(error) = thread.clone().spawn(queue.expect("invariant: it was there"), None) {
+                        if let Err(error) = (cx.start_thread)(cx.clone(), queue.expect("invariant: it was there")) {
                             tracing::error!(plugin, "{error}");
                         }
                         None
@@ -93,27 +93,27 @@ pub(super) async fn run_calls(
                 },
                 (None, None) => None,
             };
-            let Some(mut ticket) = ticket else { break 'calls };
-            thread.shared.metrics.calls.inc();
-            // What no other instance will be asked for again need not be kept.
-            let inputs = match ticket.idempotent {
-                true => ticket.inputs.clone(),
-                false => std::mem::take(&mut ticket.inputs),
+            let Some(mut queued) = queued else { break 'calls };
+            cx.shared.metrics.calls.inc();
+            // The inputs of a call that cannot be retried need not be kept.
+            let inputs = match queued.idempotent {
+                true => queued.inputs.clone(),
+                false => std::mem::take(&mut queued.inputs),
             };
             key = key.wrapping_add(1).max(HOST + 1);
-            let (begun, brought) = accessor.with(|mut access| {
+            let (begun, call_inputs) = accessor.with(|mut access| {
                 let handles = &mut access.get().handles;
-                let mut brought = CallInputs { inputs: Inputs::new(), held: Arc::clone(handles.held()) };
-                let push = |tensor| Ok(handles.push_input(tensor, key, &mut brought.inputs)?);
+                let mut call_inputs = CallInputs { inputs: Inputs::new(), held: Arc::clone(handles.held()) };
+                let push = |tensor| Ok(handles.push_input(tensor, key, &mut call_inputs.inputs)?);
                 let inputs = inputs.into_iter().map(push).collect::<wasmtime::Result<Vec<_>>>()?;
                 let parameters = (Resource::new_own(key), inputs, Resource::new_own(key));
-                wasmtime::error::Ok((execute.start_call_concurrent(&mut access, parameters)?, brought))
+                wasmtime::error::Ok((execute.start_call_concurrent(&mut access, parameters)?, call_inputs))
             })?;
-            let call = ActiveCall::new(ticket, &thread.shared, metadata, brought);
+            let call = ActiveCall::new(queued, &cx.shared.spec, metadata, call_inputs);
             let call = registry.insert(key, begun.task(), call);
             let task = begun.task();
             let mut outcome = Box::pin(execute.finish_call_concurrent(accessor, begun));
-            // The guest runs now. Most calls have ended then, and need not be watched.
+            // The guest runs now. Afterwards most calls have ended and need not be tracked.
             registry.next_turn().await;
             let at_once = (!metadata.streaming).then(|| outcome.as_mut().now_or_never()).flatten();
             match at_once {
@@ -130,10 +130,10 @@ pub(super) async fn run_calls(
             }
         }
     }
-    drain(thread, registry, &mut serving).await
+    drain(cx, registry, &mut serving).await
 }
 
-/// One call in the event loop, until its guest has ended or is left where it is.
+/// Runs one call in the event loop, until its guest has returned or the call is abandoned.
 async fn serve_call(
     accessor: &Accessor<StoreData>,
     registry: &CallRegistry,
@@ -143,39 +143,40 @@ async fn serve_call(
     outcome: impl Future<Output = wasmtime::Result<ExecuteResult>>,
     grace: Duration,
 ) -> wasmtime::Result<()> {
-    let given_up = async {
-        let why = call.ended().await;
-        call.fail(why.clone());
+    let abandoned = async {
+        let reason = call.ended().await;
+        call.fail(reason.clone());
         tokio::time::sleep(grace).await;
-        why
+        reason
     };
     tokio::select! {
         biased;
         outcome = outcome => finish_call(accessor, registry, key, task, &call, outcome?).await,
-        why = given_up => {
+        reason = abandoned => {
             registry.remove(key, task, false);
             release_inputs(accessor, registry, key, &call);
-            call.end(Err(why)).await;
+            call.end(Err(reason)).await;
         }
     }
     Ok(())
 }
 
-/// What the guest has kept of a call's inputs is the guest's from now on. An instance that holds too much with no call
-/// in it, or has had to be refused more, is replaced.
+/// From now on, the inputs that the guest has kept count as the guest's. Replaces the instance if
+/// it holds too much without a call in flight, or if a host call was refused because of what it
+/// holds.
 fn release_inputs(accessor: &Accessor<StoreData>, registry: &CallRegistry, key: u32, call: &ActiveCall) {
-    let over = accessor.with(|mut access| {
+    let over_limit = accessor.with(|mut access| {
         let handles = &mut access.get().handles;
         handles.end(key, &call.inputs);
         let held = handles.held();
         held.was_refused() || (held.is_over() && registry.is_empty())
     });
-    if over {
+    if over_limit {
         registry.set_over_limit();
     }
 }
 
-/// The guest has ended its call in order.
+/// Ends a call whose guest has returned.
 async fn finish_call(
     accessor: &Accessor<StoreData>,
     registry: &CallRegistry,
@@ -189,33 +190,33 @@ async fn finish_call(
     call.end(outcome.map_err(|error| registry.returned(call, error))).await;
 }
 
-fn drain_limit(thread: &ReplicaThread) -> Duration {
-    let limits = &thread.shared.spec.limits;
+fn drain_limit(cx: &ReplicaContext) -> Duration {
+    let limits = &cx.shared.spec.limits;
     limits.shared.drain.unwrap_or(limits.timeout)
 }
 
-/// Returns when a plugin that was replaced has had its time; never for one that was not.
-async fn drain_timer(thread: &ReplicaThread, replaced: bool) {
+/// Returns when a replaced plugin has used up its drain time; never for one that was not replaced.
+async fn drain_timer(cx: &ReplicaContext, replaced: bool) {
     match replaced {
-        true => tokio::time::sleep(drain_limit(thread)).await,
+        true => tokio::time::sleep(drain_limit(cx)).await,
         false => std::future::pending().await,
     }
 }
 
-/// Waits for the calls that are there to end; those that do not are ended.
+/// Waits for the remaining calls to end. Calls that do not end in time are ended by force.
 async fn drain<F>(
-    thread: &ReplicaThread,
+    cx: &ReplicaContext,
     registry: &CallRegistry,
     serving: &mut FuturesUnordered<F>,
 ) -> wasmtime::Result<()>
 where
     F: Future<Output = wasmtime::Result<()>>,
 {
-    if let Ok(ended) = tokio::time::timeout(drain_limit(thread), join_all(serving)).await {
+    if let Ok(ended) = tokio::time::timeout(drain_limit(cx), join_all(serving)).await {
         return ended;
     }
-    stop_calls(thread, registry);
-    let grace = thread.shared.spec.limits.shared.grace;
+    stop_calls(cx, registry);
+    let grace = cx.shared.spec.limits.shared.grace;
     tokio::time::timeout(grace + DRAIN_SLACK, join_all(serving)).await.unwrap_or(Ok(()))
 }
 
@@ -229,23 +230,23 @@ where
     Ok(())
 }
 
-/// Tells all calls that their time is over, and the operator which these are.
-fn stop_calls(thread: &ReplicaThread, registry: &CallRegistry) {
-    let (name, limit_ms) = (&thread.shared.spec.name, drain_limit(thread).as_millis() as u64);
+/// Tells all calls that their time is over, and tells the operator which calls these are.
+fn stop_calls(cx: &ReplicaContext, registry: &CallRegistry) {
+    let (name, limit_ms) = (&cx.shared.spec.name, drain_limit(cx).as_millis() as u64);
     let message = format!(
         "plugin \"{name}\" was replaced or stopped, and this call has not ended within {limit_ms} ms; see drain_ms"
     );
     let requests = registry.stop_all(&Error::unavailable(message).plugin(&**name));
     if !requests.is_empty() {
         tracing::warn!(plugin = &**name, limit_ms, requests = requests.join(", "), "calls ended by force");
-        thread.shared.engine.drain_timeouts.add(name, requests);
+        cx.shared.engine.drain_timeouts.add(name, requests);
     }
 }
 
-/// Asks the guest again and again whether requests make sense; ends only when that makes the instance unusable.
+/// Calls the guest's `ready` periodically. Returns only when that makes the instance unusable.
 pub(super) async fn poll_ready(
     accessor: &Accessor<StoreData>,
-    thread: &ReplicaThread,
+    cx: &ReplicaContext,
     registry: &CallRegistry,
     ready: Ready,
 ) -> wasmtime::Error {
@@ -264,10 +265,10 @@ pub(super) async fn poll_ready(
         };
         let fault = match tokio::time::timeout(READY_LIMIT, poll).await {
             Ok(Ok(ready)) => {
-                let is_news = thread.replica.health.set_ready(ready);
-                thread.replica.waiting.freed();
+                let is_news = cx.replica.health.set_ready(ready);
+                cx.replica.waiting.freed();
                 if is_news {
-                    tracing::info!(plugin = &*thread.shared.spec.name, ready, "asked");
+                    tracing::info!(plugin = &*cx.shared.spec.name, ready, "asked");
                 }
                 continue;
             }

@@ -1,39 +1,42 @@
-//! Who runs the event loop of an instance: its own thread, or for a moment a worker that brings it a call.
+//! Runs the event loop of an instance, either on the instance's own thread or, briefly, on a worker
+//! that starts a call.
 //!
-//! A worker whose guest calls a model here would wake the instance's thread and be woken by it in turn, which costs
-//! more than most such calls. So it polls the event loop itself until there is nothing left to do at once. Whoever
-//! polls it does what all have brought. What comes while no worker is here wakes the instance's thread, as ever.
+//! A worker whose guest calls a streaming model would otherwise wake the instance's thread and be
+//! woken by it in turn, which costs more than most such calls. The worker therefore polls the event
+//! loop itself until nothing is ready. A poll serves all calls in the instance, not only the
+//! worker's. What arrives while no worker holds a guard wakes the instance's thread.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context as Task, Poll, Wake, Waker};
 
-/// Polls of an event loop by a worker before its thread goes on: others bring calls, too.
+/// Polls of an event loop by a worker before the instance's thread continues: others start calls as
+/// well.
 const INLINE_POLLS_MAX: usize = 16;
 
 type LoopFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// An event loop that ends with `T`, and whose turn it is.
+/// An event loop that ends with a `T`, and its present state.
 pub(super) struct EventLoop<T> {
     state: Mutex<State<T>>,
     waker: Arc<LoopWaker>,
-    /// Its timers are those of its thread.
+    /// The runtime of the instance's thread, which has the timers of the event loop.
     runtime: tokio::runtime::Handle,
 }
 
 enum State<T> {
     Idle(LoopFuture<T>),
-    /// Somebody polls it.
+    /// A thread is polling it.
     Polled,
     Finished(Option<T>),
 }
 
-/// What wakes the event loop.
+/// The waker of an event loop.
 #[derive(Default)]
 struct LoopWaker {
     thread: Mutex<Option<Waker>>,
-    /// Workers that bring calls. The last to leave looks whether something is left to do.
+    /// Guards of workers that start calls. The last one to be dropped checks whether work is left.
     guards: AtomicUsize,
     woken: AtomicBool,
 }
@@ -64,10 +67,10 @@ impl Wake for LoopWaker {
 }
 
 impl<T: Send + 'static> EventLoop<T> {
-    /// Made on the thread of the instance.
+    /// Must be called on the instance's thread.
     pub fn new(work: impl Future<Output = T> + Send + 'static) -> Arc<Self> {
-        let (state, wakes) = (Mutex::new(State::Idle(Box::pin(work))), Arc::default());
-        Arc::new(EventLoop { state, waker: wakes, runtime: tokio::runtime::Handle::current() })
+        let (state, waker) = (Mutex::new(State::Idle(Box::pin(work))), Arc::default());
+        Arc::new(EventLoop { state, waker, runtime: tokio::runtime::Handle::current() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -85,7 +88,7 @@ impl<T: Send + 'static> EventLoop<T> {
         }
     }
 
-    /// Runs the event loop on this thread, the instance's own, to its end.
+    /// Runs the event loop to its end on the calling thread, which must be the instance's own.
     pub async fn run(&self) -> T {
         let waker = Waker::from(Arc::clone(&self.waker));
         std::future::poll_fn(|task| {
@@ -95,7 +98,8 @@ impl<T: Send + 'static> EventLoop<T> {
                 match std::mem::replace(&mut *state, State::Polled) {
                     State::Idle(work) => work,
                     State::Polled => {
-                        // Under the lock, so that whoever has it sees this before it is free.
+                        // Set under the lock, so that the polling thread sees it before it puts the
+                        // event loop back.
                         self.waker.woken.store(true, Ordering::SeqCst);
                         return Poll::Pending;
                     }
@@ -115,13 +119,14 @@ impl<T: Send + 'static> EventLoop<T> {
         .await
     }
 
-    /// Taken by a worker before it brings a call.
+    /// Returns a guard, which a worker takes before it starts a call.
     pub fn guard(self: Arc<Self>) -> EventLoopGuard<T> {
         self.waker.guards.fetch_add(1, Ordering::SeqCst);
         EventLoopGuard(self)
     }
 
-    /// Polls the event loop for as long as there is something to do at once. False if somebody else does.
+    /// Polls the event loop while there is ready work, at most `INLINE_POLLS_MAX` times. Returns
+    /// `false` if another thread polls it or it has ended.
     fn poll_inline(&self) -> bool {
         let Some(mut work) = self.take() else { return false };
         let waker = Waker::from(Arc::clone(&self.waker));
@@ -141,21 +146,22 @@ impl<T: Send + 'static> EventLoop<T> {
     }
 }
 
-/// A worker that brings a call: the instance's thread is not woken for it while this is there.
+/// A worker that starts a call. While a guard exists, the call does not wake the instance's thread.
 pub struct EventLoopGuard<T: Send + 'static>(Arc<EventLoop<T>>);
 
 impl<T: Send + 'static> EventLoopGuard<T> {
-    /// Does what there is to do at once. If somebody else does, the call is seen to by them.
-    pub fn turn(self) {
+    /// Runs what is ready. If another thread is polling the event loop, that thread serves the
+    /// call.
+    pub fn poll_inline(self) {
         self.0.poll_inline();
     }
 }
 
 impl<T: Send + 'static> Drop for EventLoopGuard<T> {
     fn drop(&mut self) {
-        let wakes = &self.0.waker;
-        if wakes.guards.fetch_sub(1, Ordering::SeqCst) == 1 && wakes.woken.load(Ordering::SeqCst) {
-            wakes.wake_thread();
+        let waker = &self.0.waker;
+        if waker.guards.fetch_sub(1, Ordering::SeqCst) == 1 && waker.woken.load(Ordering::SeqCst) {
+            waker.wake_thread();
         }
     }
 }
@@ -169,7 +175,8 @@ mod tests {
     const BRINGERS: usize = 4;
     const CALLS: usize = 5_000;
 
-    /// Calls with and without a helm, of several threads at once, while the event loop's own thread runs as well.
+    /// Calls with and without a guard, from several threads at once, while the event loop's own
+    /// thread runs as well.
     #[test]
     fn no_call_is_forgotten_whoever_runs_the_event_loop() {
         let (calls, mut queue) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
@@ -205,7 +212,7 @@ mod tests {
                         (!(number + bringer).is_multiple_of(5)).then(|| Arc::clone(&event_loop).guard());
                     calls.send(done).unwrap();
                     if let Some(guard) = guard {
-                        guard.turn();
+                        guard.poll_inline();
                     }
                     if waits.try_recv().is_err() {
                         let waits = async { tokio::time::timeout(Duration::from_secs(10), waits).await };

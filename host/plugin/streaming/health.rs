@@ -1,15 +1,16 @@
-//! How a replica stands: whether its instance takes calls, and if not, why not and until when.
+//! The health of a replica: whether its instance takes calls, and if not, why and until when.
 
 use crate::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Instances that may be lost in a row, none of which has ended one call in order, before their plugin is not
-/// tried again for a while.
+/// Instances that may be lost in a row, none of which has completed a call, before the replica is
+/// quarantined.
 pub(super) const QUARANTINE_AFTER: u32 = 8;
 
-/// What needs longer than this to come right needs a person; what comes right by itself shall not wait for one.
+/// A fault that lasts longer than this needs a person; a fault that passes by itself must not wait
+/// for one.
 const QUARANTINE: Duration = Duration::from_secs(60);
 
 /// The longest pause before another attempt to make an instance.
@@ -19,20 +20,20 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 enum Phase {
     #[default]
     Ready,
-    /// The guest says so itself.
+    /// The guest itself reports that it is not ready.
     Unready,
     Pausing(Error),
     Quarantined(Error, Instant),
 }
 
-/// What an operator sees of a replica.
+/// The status of a replica, as shown to operators.
 pub struct ReplicaStatus {
     /// `ready`, `not ready`, `restarting` or `quarantined`.
     pub state: &'static str,
     pub in_flight: usize,
     /// Instances lost since the start.
     pub lost: u64,
-    /// Why it takes no calls.
+    /// Why it takes no calls; `None` if it takes calls.
     pub reason: Option<String>,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct ReplicaHealth {
 #[derive(Default)]
 struct Inner {
     phase: Phase,
-    /// In a row, without a call that ended in order.
+    /// Losses in a row, without a completed call.
     losses: u32,
     lost: u64,
 }
@@ -55,7 +56,7 @@ impl ReplicaHealth {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is an instance; gives whether that is news.
+    /// Records that an instance exists, and whether it is ready. Returns whether that is a change.
     pub fn set_ready(&self, ready: bool) -> bool {
         let mut inner = self.lock();
         let before = matches!(inner.phase, Phase::Ready);
@@ -63,14 +64,16 @@ impl ReplicaHealth {
         before != ready
     }
 
-    /// An instance is lost, or could not be made; gives the pause before the next one.
+    /// Records that an instance was lost or could not be made. Returns the pause before the next
+    /// attempt.
     pub fn record_loss(&self, fault: &Error, served: bool) -> Duration {
         let mut inner = self.lock();
         inner.lost += 1;
         inner.losses = if served { 1 } else { inner.losses.saturating_add(1) };
         let losses = inner.losses;
         let (phase, pause) = match losses {
-            // One that has served is worth another at once, which the calls that come meanwhile can wait for.
+            // After an instance that has served, another one is made immediately; calls that arrive
+            // meanwhile can wait for it. The same applies to a first failure.
             0 | 1 => return Duration::ZERO,
             2..QUARANTINE_AFTER => {
                 let pause = Duration::from_millis(10 << (losses - 1).min(10)).min(BACKOFF_MAX);
@@ -86,7 +89,7 @@ impl ReplicaHealth {
         matches!(self.lock().phase, Phase::Quarantined(..))
     }
 
-    /// Ends a pause or a quarantine, and forgets what led to it.
+    /// Ends a pause or a quarantine, and resets the count of losses.
     pub fn lift_quarantine(&self) {
         let mut inner = self.lock();
         if matches!(inner.phase, Phase::Pausing(_) | Phase::Quarantined(..)) {
@@ -104,7 +107,7 @@ impl ReplicaHealth {
         }
     }
 
-    /// Why no call makes sense now.
+    /// Returns why the replica takes no calls; `None` if it takes calls.
     pub fn refusal(&self) -> Option<Error> {
         let message = match &self.lock().phase {
             Phase::Ready => return None,
@@ -154,7 +157,7 @@ mod tests {
         assert!(!health.is_quarantined());
         assert_eq!(health.record_loss(&fault(), false), QUARANTINE);
         assert!(health.is_quarantined() && health.refusal().unwrap().message().contains("it fell over"));
-        // One more attempt, and it serves.
+        // The next attempt succeeds and serves.
         health.set_ready(true);
         assert!(health.refusal().is_none());
         assert_eq!(health.record_loss(&fault(), true), Duration::ZERO);

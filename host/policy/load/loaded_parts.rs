@@ -1,4 +1,4 @@
-//! What a policy is made of, and how a later one finds in it what is the same.
+//! The parts that a policy is made of, and the keys by which a later policy finds the same ones.
 
 use crate::executor::{Callable, Executor, SessionConfig};
 use crate::metrics::Families;
@@ -8,7 +8,7 @@ use crate::policy::plan::{ExecutorPlan, Plan, PluginPlan};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Pieces of a policy that a later one may use again.
+/// Parts of a policy that a later one may reuse.
 #[derive(Default)]
 pub struct LoadedParts {
     pub(super) executors: HashMap<ExecutorKey, Arc<dyn Executor>>,
@@ -16,7 +16,8 @@ pub struct LoadedParts {
     pub(super) callables: HashMap<CallableKey, Arc<dyn Callable>>,
 }
 
-/// Executors that are the same: with the same plugin and the same executor behind it, where it has these.
+/// Identifies an executor. Two are the same only if their plugins and the executors behind them
+/// are.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct ExecutorKey {
     pub(super) name: Arc<str>,
@@ -40,7 +41,7 @@ impl ExecutorKey {
     }
 }
 
-/// Models that are the same: the same content, made in the same way.
+/// Identifies a model: its content, and how it is made.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum CallableKey {
     Onnx {
@@ -53,7 +54,7 @@ pub(super) enum CallableKey {
         plan: Box<PluginPlan>,
         idempotent: bool,
     },
-    /// Of the remote that this executor stands for.
+    /// On the remote of this executor.
     Remote {
         executor: Box<ExecutorKey>,
         name: String,
@@ -63,12 +64,12 @@ pub(super) enum CallableKey {
 }
 
 impl LoadedParts {
-    /// What the plugins measure themselves.
+    /// Returns the metrics that plugins define themselves.
     pub fn families(&self) -> impl Iterator<Item = &Families> {
         self.plugins.values().map(|plugin| plugin.metrics.families())
     }
 
-    /// Plugins whose calls wait side by side.
+    /// Returns the streaming models.
     pub fn shared(&self) -> impl Iterator<Item = &Arc<StreamingModel>> {
         self.plugins.values().filter_map(|plugin| match &plugin.model {
             Some(ModelPlugin::Streaming(model)) => Some(model),
@@ -84,7 +85,7 @@ pub(super) struct LoadedPlugin {
     pub(super) executor: Option<Arc<PluginExecutor>>,
 }
 
-/// A plugin that is a model, in the one role or the other.
+/// A plugin that is a model, in one of two roles.
 pub(super) enum ModelPlugin {
     Model(Arc<PluginModel>),
     Streaming(Arc<StreamingModel>),

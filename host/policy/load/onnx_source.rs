@@ -1,13 +1,14 @@
-//! What an executor needs of an ONNX model: its bytes, and a private copy of its external data.
+//! Reads an ONNX model for an executor, and makes a private copy of its external data.
 //!
-//! ONNX Runtime maps external data and reads it for as long as a session lives, so it must never see the user's
-//! files: they may change at any moment. It gets a copy of the bytes whose digest the plan has, in a folder that
-//! only the host can change and that is removed once the sessions are made.
+//! ONNX Runtime maps external data and reads it for as long as a session lives, so it must never
+//! see the user's files, which may change at any moment. It gets a copy of the bytes whose digest
+//! is in the plan, in a folder that only the host can change and that is removed once the sessions
+//! are made.
 
-use super::super::external_data::{self, ExternalData, Fault};
-use super::super::files::{File, Files};
 use crate::error::{Error, Result};
 use crate::executor::{ExternalFiles, LoadLimit, OnnxSource};
+use crate::policy::external_data::{self, ExternalData, Fault};
+use crate::policy::files::{File, Files};
 use crate::private_folder::TemporaryFolder;
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -15,7 +16,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Reads a model and copies its external data. `external` are the plan's files for it.
+/// Reads a model and copies its external data. `external` lists the plan's files of that data.
 pub(super) fn read(file: &File, external: &[File], files: &Files, limit: LoadLimit) -> Result<OnnxSource> {
     let path = files.location(&file.path);
     let mut bytes = files.read(file)?;
@@ -30,7 +31,7 @@ pub(super) fn read(file: &File, external: &[File], files: &Files, limit: LoadLim
     if !found.prepacked.is_empty() {
         let mut patched = bytes.to_vec();
         for range in found.prepacked {
-            // Without its separators the entry means nothing, and the weights are packed anew.
+            // Without its separators the entry is ignored, and ONNX Runtime packs the weights anew.
             patched[range].iter_mut().filter(|byte| **byte == b'|').for_each(|byte| *byte = b' ');
         }
         bytes = patched.into();
@@ -75,16 +76,17 @@ fn copy(model: &Path, found: &ExternalData<'_>, external: &[File], files: &Files
     Ok(ExternalFiles::Memory(in_memory.collect::<Result<_>>()?))
 }
 
-/// Where copies may go, in order of preference: the folder for temporary files, and the cache.
+/// Returns the folders that copies may go to, in order of preference: that for temporary files, and
+/// the cache.
 fn places() -> Vec<PathBuf> {
     let temporary = std::path::absolute(std::env::temp_dir()).ok();
     let cache = crate::config::default_cache_dir();
-    // The first use of the cache may be this one.
+    // This may be the first use of the cache.
     cache.iter().for_each(|cache| drop(DirBuilder::new().recursive(true).mode(0o700).create(cache)));
     temporary.into_iter().chain(cache).collect()
 }
 
-/// The inner error is the place's: another one may do.
+/// The inner error concerns the folder: the copy may succeed in another one.
 fn copy_to(
     place: &Path,
     found: &ExternalData<'_>,
@@ -107,7 +109,7 @@ fn copy_to(
 }
 
 fn known<'a>(by_name: &BTreeMap<&Path, &'a File>, name: &Path) -> Result<&'a File> {
-    // The model's digest is the plan's, so its external data are too.
+    // The model has the digest that the plan names, so its external data are in the plan too.
     let file = by_name.get(name).copied();
     file.ok_or_else(|| Error::failed(format!("external data {} is not in the plan", name.display())))
 }

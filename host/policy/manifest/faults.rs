@@ -1,11 +1,11 @@
-//! What is wrong with the form of a manifest, in the words of TOML and of the manifest's keys.
+//! Explains faults of form in a manifest, in terms of TOML and of the manifest's keys.
 
 use crate::error::nearest;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::secret;
 use std::ops::Range;
 
-/// What TOML or serde refuse, in words and with the mend.
+/// Turns an error of TOML or serde into a diagnostic with a hint.
 pub(super) fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
     let message = error.message();
     let mut fault = Diagnostic::new(in_plain_words(message));
@@ -37,7 +37,7 @@ pub(super) fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
     fault
 }
 
-/// Keys of a pipeline, which do not go into the table of a step.
+/// Keys of a pipeline, which do not belong in the table of a step.
 const OF_PIPELINES: [&str; 8] =
     ["inputs", "outputs", "rows", "streaming", "max_visits", "max_mb", "parallel", "window"];
 
@@ -60,9 +60,9 @@ fn is_secret(text: &str, span: &Range<usize>) -> bool {
         .any(|hidden| span.start < hidden.end && hidden.start < span.end.max(span.start + 1))
 }
 
-/// Types as a reader of TOML knows them.
+/// Replaces Rust's names of types by those of TOML.
 fn in_plain_words(message: &str) -> String {
-    let words = [
+    let types = [
         ("expected usize", "expected a whole number"),
         ("expected u64", "expected a whole number"),
         ("expected u32", "expected a whole number"),
@@ -70,7 +70,7 @@ fn in_plain_words(message: &str) -> String {
         ("expected struct", "expected a table, as"),
     ];
     let plain =
-        words.iter().fold(message.trim_end().to_owned(), |text, (ours, plain)| text.replace(ours, plain));
+        types.iter().fold(message.trim_end().to_owned(), |text, (ours, plain)| text.replace(ours, plain));
     plain.strip_prefix("invalid type: ").map_or(plain.clone(), |rest| format!("wrong type: {rest}"))
 }
 
@@ -78,7 +78,8 @@ fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
     message.strip_prefix(before)?.split('`').next()
 }
 
-/// Words from other servers, then typing errors.
+/// Returns the key that was meant: one with another name in other servers, or one with a typing
+/// error.
 fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     const SYNONYMS: [(&str, &str); 18] = [
         ("max_workers", "workers"),
@@ -108,7 +109,7 @@ fn meant<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
         .or_else(|| nearest(unknown, known.iter().copied()))
 }
 
-/// The bare key around `byte`, if it is one like `echo:v1`.
+/// Returns the bare key around `byte` if it has a colon, such as `echo:v1`.
 fn unquoted_colon(text: &str, byte: usize) -> Option<&str> {
     let byte = text.floor_char_boundary(byte);
     let start = text[..byte].rfind('\n').map_or(0, |newline| newline + 1);

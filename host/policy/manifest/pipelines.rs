@@ -1,6 +1,6 @@
 //! `[pipelines]` as written.
 
-use super::Named;
+use super::named::Named;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::collections::BTreeMap;
@@ -11,21 +11,22 @@ use toml::Spanned;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipeline {
-    /// Such as `FP32[-1,18]`; with `?` it may be absent. Without the key they are what the steps read.
+    /// Inputs such as `FP32[-1,18]`; with `?` an input may be absent. The default is what the steps
+    /// read.
     pub inputs: Option<BTreeMap<String, Spanned<String>>>,
     #[serde(default)]
     pub outputs: BTreeMap<String, Spanned<Source>>,
-    /// `each`: every row walks the graph alone.
+    /// `each`: every row runs through the graph alone.
     pub rows: Option<Spanned<String>>,
     #[serde(default)]
     pub streaming: bool,
     /// Step runs of one request.
     pub max_visits: Option<Spanned<u32>>,
-    /// Tensors that one request may hold.
+    /// Memory of the tensors that one request may hold.
     pub max_mb: Option<Spanned<usize>>,
-    /// Step runs of one request at once; 0 is no bound.
+    /// Concurrent step runs of one request; 0 means no limit.
     pub parallel: Option<Spanned<usize>>,
-    /// Items of a stream that are under way at once.
+    /// Items of a stream that are processed at once.
     pub window: Option<Spanned<usize>>,
     #[serde(default)]
     pub steps: Named<Step>,
@@ -37,10 +38,10 @@ pub struct Pipeline {
 pub struct Step {
     /// `name` or `name:version`.
     pub model: Spanned<String>,
-    /// The model's input, from `input.NAME` or `STEP.OUTPUT`.
+    /// From the model's inputs to their sources, `input.NAME` or `STEP.OUTPUT`.
     #[serde(default, rename = "in")]
     pub inputs: BTreeMap<String, Spanned<Source>>,
-    /// Steps that must be over before.
+    /// Steps that must end before this one.
     #[serde(default)]
     pub after: Vec<Spanned<String>>,
     /// A condition.
@@ -57,7 +58,7 @@ pub struct Step {
     pub max_per_s: Option<Spanned<f64>>,
     #[serde(default)]
     pub params: BTreeMap<String, Spanned<toml::Value>>,
-    /// Outputs that the model may leave out.
+    /// Outputs that the model may omit.
     #[serde(default)]
     pub may_omit: Vec<Spanned<String>>,
     #[serde(default)]
@@ -69,7 +70,7 @@ pub struct Step {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "{ by = \"OUTPUT\", among = [\"STEP\", …] }")]
 pub struct Choose {
-    /// The output that names steps of `among`, or their places in it.
+    /// The output that names steps of `among`, or their indices in it.
     pub by: Spanned<String>,
     pub among: Vec<Spanned<String>>,
 }
@@ -89,7 +90,7 @@ pub struct Loop {
     pub max: Spanned<u32>,
     /// `fail` or `go-on`.
     pub at_max: Option<Spanned<String>>,
-    /// Input to output.
+    /// From inputs to the outputs that they take in the next round.
     #[serde(default)]
     pub carry: BTreeMap<String, Spanned<String>>,
 }

@@ -1,18 +1,18 @@
-//! `max_batch_size` and `max_queue_delay_us` of a model.
+//! Checks `max_batch_size` and `max_queue_delay_us` of a model.
 
-use super::Planner;
+use super::planner::Planner;
 use crate::executor::Batching;
 use crate::policy::manifest::Model;
 use std::time::Duration;
 
-/// More rows than one run ever gains by.
+/// No run gains from more rows than this.
 const SIZE_MAX: usize = 1024;
 
-/// Longer than anybody waits for company.
+/// A longer delay costs more than a larger batch can gain.
 const DELAY_US_MAX: u64 = 1_000_000;
 
 impl Planner<'_> {
-    /// None if the model is run one call at a time.
+    /// Returns `None` if the model runs one call at a time.
     pub(super) fn batching(&mut self, what: &str, table: &Model) -> Option<Batching> {
         let size = table.max_batch_size.as_ref();
         let max_size = size.map_or(1, |size| *size.get_ref());

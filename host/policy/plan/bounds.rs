@@ -1,9 +1,11 @@
-//! Numbers of the manifest, within bounds: one that is far too large is a slip, and costs memory or threads.
+//! Checks that numbers of the manifest are within bounds.
+//!
+//! A number that is far too large is a mistake, and would cost memory or threads.
 
-use super::Planner;
+use super::planner::Planner;
 use crate::input_file::FileLimits;
 use crate::policy::manifest::{self, Spanned};
-use crate::policy::settings::milliseconds;
+use crate::policy::milliseconds::{MS_MAX, milliseconds};
 use std::cmp::Ordering;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -15,20 +17,18 @@ pub(super) const WORKERS_MAX: usize = 1024;
 /// Calls of one executor that wait for another thread or a remote.
 pub(super) const CALLS_MAX: usize = 65_536;
 
-/// Places in one queue.
+/// Slots in one queue.
 pub(super) const QUEUE_MAX: usize = 1 << 20;
 
 /// Copies of one model, and threads of one run.
 pub(super) const SESSIONS_MAX: usize = 256;
 
-/// A year: longer than any time that is meant.
-pub(in crate::policy) const MS_MAX: u64 = 31_536_000_000;
-
-/// WebAssembly's 32-bit memories end here.
+/// The limit of WebAssembly's 32-bit memories.
 pub(super) const MEMORY_MB_MAX: usize = 4096;
 
 impl Planner<'_> {
-    /// The number of a key, or its default. Out of its bounds it is a fault. `table` stands before the key.
+    /// Returns the number of a key, or its default. A number out of bounds is a fault. Messages
+    /// show `table` before the key.
     pub(super) fn number<N: Copy + Display + PartialOrd>(
         &mut self,
         table: &str,
@@ -49,13 +49,13 @@ impl Planner<'_> {
         default
     }
 
-    /// The time of a key that is written, in milliseconds.
+    /// Returns the duration of a key if it is set. It is at least 1 ms.
     pub(super) fn ms(&mut self, table: &str, key: &str, written: Option<&Spanned<u64>>) -> Option<Duration> {
         let ms = self.number(table, key, Some(written?), 1, 1..=MS_MAX);
         Some(milliseconds(ms))
     }
 
-    /// The same for a time that may be 0.
+    /// Does the same for a duration that may be 0.
     pub(super) fn ms_or_none(
         &mut self,
         table: &str,
@@ -66,14 +66,14 @@ impl Planner<'_> {
         Some(milliseconds(ms))
     }
 
-    /// `[files]`
+    /// Checks `[files]`.
     pub(super) fn file_limits(&mut self, table: &manifest::Files) -> FileLimits {
         let default = FileLimits::default();
         let mut bytes = |key: &str, written: &Option<Spanned<u64>>, default: u64, most_mb: u64| {
             self.number("[files] ", key, written.as_ref(), default >> 20, 1..=most_mb) << 20
         };
         FileLimits {
-            // A protobuf message, which an ONNX file is, cannot have 2 GiB.
+            // An ONNX file is a protobuf message, which must be smaller than 2 GiB.
             model: bytes("max_model_mb", &table.max_model_mb, default.model, 2047),
             external_data: bytes(
                 "max_external_data_mb",

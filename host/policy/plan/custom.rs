@@ -1,7 +1,9 @@
-//! Executors of kind `custom`: their plugin, and the executor that they stand before.
+//! Checks executors of kind `custom`: their plugin, and their inner executor.
 
 use super::bounds::{CALLS_MAX, WORKERS_MAX};
-use super::{ExecutorPlan, Planner, PluginPlan};
+use super::executor_plan::ExecutorPlan;
+use super::planner::Planner;
+use super::plugin_plan::PluginPlan;
 use crate::config::cores;
 use crate::executor::{CustomConfig, OnFailure};
 use crate::plugin::Role;
@@ -9,10 +11,10 @@ use crate::policy::manifest::{self, Manifest, Spanned};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Calls at once; each holds an instance of the plugin while it waits for the model.
+/// Concurrent calls. Each holds an instance of the plugin while it waits for the model.
 const WORKERS: usize = 128;
 
-/// Custom executors before one another: each is a call within a call.
+/// The longest chain of custom executors. Each adds a call within a call.
 const CHAIN_MAX: usize = 16;
 
 impl Planner<'_> {
@@ -24,12 +26,12 @@ impl Planner<'_> {
         let name = key.get_ref().as_str();
         self.no_workers(name, table);
         self.no_remote(name, table);
-        let on_failure = match table.on_failure.as_ref().map(|word| (word.get_ref().as_str(), word)) {
+        let on_failure = match table.on_failure.as_ref().map(|value| (value.get_ref().as_str(), value)) {
             None | Some(("fail", _)) => OnFailure::Fail,
             Some(("inner", _)) => OnFailure::Inner,
-            Some((other, word)) => {
+            Some((other, value)) => {
                 let message = format!("executor \"{name}\": on_failure = \"{other}\" is not known");
-                self.hinted(word.span(), message, "write \"fail\" or \"inner\"");
+                self.hinted(value.span(), message, "write \"fail\" or \"inner\"");
                 OnFailure::Fail
             }
         };
@@ -38,21 +40,21 @@ impl Planner<'_> {
             threads: self.at_least_one(name, "threads", &table.threads, cores(), WORKERS_MAX),
             on_failure,
         };
-        for (word, value, mend) in [
+        for (missing, value, hint) in [
             ("plugin", &table.plugin, "add plugin = \"<name>\", a plugin in the role executor"),
             ("inner", &table.inner, "add inner = \"<executor>\", such as \"onnx\" or \"cpu\""),
         ] {
             if value.is_none() {
-                let message = format!("executor \"{name}\" is custom and has no {word}");
-                self.hinted(key.span(), message, mend);
+                let message = format!("executor \"{name}\" is custom and has no {missing}");
+                self.hinted(key.span(), message, hint);
             }
         }
         let (plugin, inner) = (table.plugin.as_ref()?, table.inner.as_ref()?);
-        let word = |word: &Spanned<String>| word.get_ref().as_str().into();
-        Some(ExecutorPlan::Custom { config, plugin: word(plugin), inner: word(inner) })
+        let text = |value: &Spanned<String>| value.get_ref().as_str().into();
+        Some(ExecutorPlan::Custom { config, plugin: text(plugin), inner: text(inner) })
     }
 
-    /// Takes out those whose `inner` is not there or leads back to them.
+    /// Removes executors whose `inner` does not exist or leads back to them.
     pub(super) fn inner_executors(
         &mut self,
         manifest: &Manifest,
@@ -80,8 +82,8 @@ impl Planner<'_> {
                 self.hinted(inner.span(), message, format!("the first of them: {}", path.join(" -> ")));
                 bad.push(name.clone());
             } else if path.len() > 1 && path[..path.len() - 1].contains(&path[path.len() - 1]) {
-                let way = path.join(" -> ");
-                let message = format!("executor \"{name}\" stands before itself: {way}");
+                let path = path.join(" -> ");
+                let message = format!("executor \"{name}\" stands before itself: {path}");
                 self.hinted(
                     inner.span(),
                     message,
@@ -97,11 +99,11 @@ impl Planner<'_> {
                 bad.push(name.clone());
             } else if let Some(ExecutorPlan::Pipeline { .. }) = plans.get(next) {
                 let message = format!("executor \"{name}\" stands before \"{next}\", which runs pipelines");
-                let mend = "let a step's model have the custom executor, or write the logic as a router";
-                self.hinted(inner.span(), message, mend);
+                let hint = "let a step's model have the custom executor, or write the logic as a router";
+                self.hinted(inner.span(), message, hint);
                 bad.push(name.clone());
             } else if !plans.contains_key(next) {
-                // The fault is said where it is.
+                // The fault is reported at the executor that has it.
                 bad.push(name.clone());
             }
         }
@@ -110,7 +112,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Asks the plugins of custom executors for their role.
+    /// Requires the role `executor` of the plugins of custom executors.
     pub(super) fn custom_plugins(
         &mut self,
         manifest: &Manifest,

@@ -1,7 +1,8 @@
-//! `[executors]`: the three that always exist, and those that the manifest adds.
+//! Checks `[executors]`: those that always exist, and those that the manifest adds.
 
 use super::bounds::{CALLS_MAX, QUEUE_MAX, SESSIONS_MAX, WORKERS_MAX};
-use super::{ExecutorKind, ExecutorPlan, Planner};
+use super::executor_plan::{ExecutorKind, ExecutorPlan};
+use super::planner::Planner;
 use crate::config::cores;
 use crate::executor::{Device, PoolConfig, SessionConfig};
 use crate::policy::manifest::{self, Manifest, Spanned};
@@ -9,15 +10,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The executor of pipelines that always exists.
+/// The executor of pipelines, which always exists.
 const PIPELINE: &str = "pipeline";
 
-/// Requests of pipelines that run at once; they wait for their steps most of the time.
+/// Concurrent requests of pipelines. They wait for their steps most of the time.
 const REQUESTS: usize = 64;
 
 impl Planner<'_> {
     pub(super) fn executors(&mut self, manifest: &Manifest) -> BTreeMap<Arc<str>, ExecutorPlan> {
-        // These always exist; a table of the same name changes their numbers.
+        // These always exist. A table of the same name changes their limits.
         let builtin: [(&str, ExecutorKind, usize); 3] = [
             ("cpu", ExecutorKind::ThreadPool, 8),
             ("gpu", ExecutorKind::ThreadPool, 2),
@@ -51,8 +52,8 @@ impl Planner<'_> {
             }
             if table.kind.is_none() {
                 let message = format!("executor \"{name}\" has no kind");
-                let mend = "add kind = \"thread-pool\", \"onnx\", \"triton\", \"custom\" or \"pipeline\"";
-                self.hinted(key.span(), message, mend);
+                let hint = "add kind = \"thread-pool\", \"onnx\", \"triton\", \"custom\" or \"pipeline\"";
+                self.hinted(key.span(), message, hint);
             }
             let plan = match table.kind.as_ref().map(|kind| kind.get_ref().as_str()) {
                 Some("custom") => self.custom(key, table),
@@ -98,7 +99,8 @@ impl Planner<'_> {
         self.no_remote(name, table);
         self.misplaced(name, [("threads", span(&table.threads), "custom and triton")]);
         let workers = self.at_least_one(name, "workers", &table.workers, workers, WORKERS_MAX);
-        // More copies than cores cost memory and gain nothing; eight are much memory already.
+        // More copies than cores cost memory and gain nothing. Eight copies take much memory
+        // already.
         let sessions = workers.min(cores()).min(8);
         let sessions = self.at_least_one(name, "sessions", &table.sessions, sessions, SESSIONS_MAX);
         let intra_threads = self.at_least_one(name, "intra_threads", &table.intra_threads, 1, SESSIONS_MAX);
@@ -120,7 +122,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Requests at once, and those that may wait.
+    /// Reads how many requests may run at once, and how many may wait.
     fn pipeline_executor(&mut self, name: &str, table: &manifest::Executor) -> Option<ExecutorPlan> {
         self.no_custom(name, table);
         self.no_remote(name, table);
@@ -150,7 +152,7 @@ impl Planner<'_> {
         self.number(&format!("executor \"{name}\": "), key, value.as_ref(), default, 1..=most)
     }
 
-    /// Keys of executors with workers of their own, in one that has none.
+    /// Refuses keys of executors that have their own workers.
     pub(super) fn no_workers(&mut self, name: &str, table: &manifest::Executor) {
         self.misplaced(
             name,
@@ -163,7 +165,7 @@ impl Planner<'_> {
         );
     }
 
-    /// Keys of kind `custom` in an executor of another.
+    /// Refuses keys of executors of kind `custom`.
     pub(super) fn no_custom(&mut self, name: &str, table: &manifest::Executor) {
         let keys = [
             ("plugin", span(&table.plugin)),
@@ -173,7 +175,7 @@ impl Planner<'_> {
         self.misplaced(name, keys.map(|(key, span)| (key, span, "custom")));
     }
 
-    /// Keys of kind `triton` in an executor of another.
+    /// Refuses keys of executors of kind `triton`.
     pub(super) fn no_remote(&mut self, name: &str, table: &manifest::Executor) {
         let keys = [
             ("url", span(&table.url)),
@@ -216,7 +218,7 @@ impl Planner<'_> {
     }
 }
 
-/// Where a key stands, if it does.
+/// Returns where a key is, if it is set.
 fn span<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
     value.as_ref().map(Spanned::span)
 }

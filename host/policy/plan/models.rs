@@ -1,19 +1,21 @@
-//! `[models]` and `[policy]`: what each model is made of, and where it runs.
+//! Checks `[models]` and `[policy]`: what each model is made of, and where it runs.
 
-use super::{
-    CheckPlan, ExecutorKind, ExecutorPlan, ModelName, ModelPlan, PipelinePlan, Planner, PluginPlan,
-    SourcePlan, parse_model_name,
-};
+use super::executor_plan::{ExecutorKind, ExecutorPlan, base};
+use super::model_plan::{CheckPlan, ModelPlan, SourcePlan};
+use super::pipeline_plan::PipelinePlan;
+use super::planner::Planner;
+use super::plugin_plan::PluginPlan;
 use crate::input_file::FileKind;
 use crate::plugin::Role;
 use crate::policy::files::File;
 use crate::policy::manifest::{self, Manifest, Spanned};
+use crate::policy::model_name::{ModelName, parse_model_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 impl Planner<'_> {
-    /// The executor of models that `[policy]` does not name.
+    /// Returns the executor of models that `[policy]` does not name.
     pub(super) fn policy_default(
         &mut self,
         manifest: &Manifest,
@@ -55,7 +57,8 @@ impl Planner<'_> {
         let mut wanted = BTreeMap::new();
         for (route, executor) in &manifest.policy {
             if let Some(name) = parse_model_name(route.get_ref()) {
-                // Of one that is given twice, which is a fault, the first.
+                // A model that is given twice is a fault, which `policy_names` reports. The first
+                // one counts.
                 wanted.entry(name).or_insert(executor);
             }
         }
@@ -71,8 +74,7 @@ impl Planner<'_> {
                 (None, Some(default)) => Some(Arc::clone(default)),
                 (None, None) => self.own_executor(&what, table, executors),
             };
-            let base =
-                executor.as_ref().and_then(|name| Some((&**name, super::base(executors, name)?.1.kind())));
+            let base = executor.as_ref().and_then(|name| Some((&**name, base(executors, name)?.1.kind())));
             let source = self.source(&what, key, table, base, plugins, pipelines);
             let timeout = self.ms(&format!("{what}: "), "timeout_ms", table.timeout_ms.as_ref());
             let batching = self.batching(&what, table);
@@ -84,7 +86,7 @@ impl Planner<'_> {
                     let file = self.file(&format!("{what}: check"), &check.file, FileKind::Check)?;
                     let tolerance = check.tolerance.as_ref();
                     let of = format!("{what}: check: ");
-                    // NaN is out of every range: it would let every answer pass.
+                    // NaN is out of this range. It would let every answer pass.
                     let tolerance = self.number(&of, "tolerance", tolerance, 0.0, 0.0..=f64::MAX);
                     Some(CheckPlan { file, tolerance })
                 })
@@ -113,7 +115,7 @@ impl Planner<'_> {
         plans
     }
 
-    /// Without a default each kind of model has its own.
+    /// Returns the executor for a kind of model if `[policy]` has no default.
     fn own_executor(
         &mut self,
         what: &str,
@@ -136,7 +138,8 @@ impl Planner<'_> {
         files.collect()
     }
 
-    /// `base` is the executor, and the kind of the one that runs models for it.
+    /// Reads what a model is made of. `base` is its executor, with the kind of the executor that
+    /// runs the model in the end.
     fn source(
         &mut self,
         what: &str,
@@ -193,7 +196,7 @@ impl Planner<'_> {
         }
     }
 
-    /// The model's file, with those that hold its external data.
+    /// Returns the model's file, and the files of its external data.
     pub(super) fn onnx_file(
         &mut self,
         what: &str,
@@ -203,7 +206,7 @@ impl Planner<'_> {
         let full = self.folder.join(path.get_ref());
         match self.files.model(&full, &self.limits) {
             Ok((file, external)) => {
-                // The model may be the old one still, with other data.
+                // Until the model has its pinned digest, it may be an old file that has other data.
                 if self.pinned(what, &file, table.sha256.as_ref()) {
                     self.data_pinned(what, table, &file, &external);
                 }
@@ -216,7 +219,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The pins of external data. Where the model has one, each of its files must have one.
+    /// Checks the pins of external data. If the model is pinned, each file of its data must be
+    /// pinned.
     fn data_pinned(&mut self, what: &str, table: &manifest::Model, file: &File, external: &[File]) {
         let names: Vec<String> =
             external.iter().map(|data| data.beside(file).to_string_lossy().into_owned()).collect();
@@ -226,7 +230,7 @@ impl Planner<'_> {
             format!("data_sha256 = {{ {} }}", pins.collect::<Vec<_>>().join(", "))
         };
         let known: BTreeSet<&String> = names.iter().collect();
-        // One is enough: each is compared with all names.
+        // One fault is enough, because each hint compares the name with all others.
         if let Some((name, pin)) = table.data_sha256.iter().find(|(name, _)| !known.contains(name)) {
             let hint = self.did_you_mean(name, names.iter().map(String::as_str));
             let message =
@@ -267,7 +271,7 @@ impl Planner<'_> {
         Some(known)
     }
 
-    /// Every key of `[policy]` must be `default` or a model, and each model is there once.
+    /// Checks that every key of `[policy]` is `default` or a model, and names each model once.
     pub(super) fn policy_names(&mut self, manifest: &Manifest, models: &BTreeMap<ModelName, ModelPlan>) {
         let mut seen = BTreeSet::new();
         let known: BTreeSet<_> =
@@ -276,7 +280,7 @@ impl Planner<'_> {
             let written = route.get_ref();
             let name = parse_model_name(written);
             let Some(name) = name.filter(|name| known.contains(name)) else {
-                // With a version or without, as it is written.
+                // With or without a version, like the key itself.
                 let known = models.keys().take_while(|_| !self.has_many_faults());
                 let known = known.map(|known| match written.contains(':') {
                     true => known.to_string(),

@@ -1,36 +1,13 @@
-//! `[plugins.<name>.http]`: the servers that a plugin may ask.
+//! Checks `[plugins.<name>.http]`: the servers that a plugin may call.
 
-use super::Planner;
 use super::bounds::CALLS_MAX;
+use super::http_plan::HttpPlan;
+use super::planner::Planner;
 use crate::config::outbound::{Allowed, OutboundLimits};
 use crate::input_file::FileKind;
-use crate::policy::files::File;
 use crate::policy::manifest::{self, Spanned};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HttpPlan {
-    pub limits: OutboundLimits,
-    pub ca: Option<File>,
-}
-
-impl HttpPlan {
-    /// Keys and values as a reader of the manifest knows them.
-    pub fn described(&self) -> Vec<(String, String)> {
-        let OutboundLimits { allow, timeout, body_bytes, calls, in_flight } = &self.limits;
-        let hosts: Vec<String> = allow.iter().map(ToString::to_string).collect();
-        let mut entries = vec![
-            ("allow_hosts", hosts.join(" ")),
-            ("timeout_ms", timeout.as_millis().to_string()),
-            ("max_body_kb", (body_bytes >> 10).to_string()),
-            ("max_calls", calls.to_string()),
-            ("max_in_flight", in_flight.to_string()),
-        ];
-        entries.extend(self.ca.as_ref().map(|file| ("ca_file", file.sha256.clone())));
-        entries.into_iter().map(|(key, value)| (format!("http.{key}"), value)).collect()
-    }
-}
-
-/// A body is held in memory, by the host and by the guest.
+/// The host and the guest both hold a body in memory.
 const BODY_KB_MAX: usize = 1 << 20;
 
 impl Planner<'_> {

@@ -1,7 +1,8 @@
-//! `[plugins]`: files, limits, assets.
+//! Checks `[plugins]`: files, limits and assets.
 
 use super::bounds::MEMORY_MB_MAX;
-use super::{Planner, PluginPlan};
+use super::planner::Planner;
+use super::plugin_plan::PluginPlan;
 use crate::config::{CompileLimits, Instances, PluginLimits, SharedLimits};
 use crate::input_file::FileKind;
 use crate::policy::manifest::{self, Manifest};
@@ -47,14 +48,14 @@ impl Planner<'_> {
 
     fn plugin_limits(&mut self, what: &str, table: &manifest::Plugin) -> PluginLimits {
         let default = PluginLimits::default();
-        let instances = match table.instances.as_ref().map(|word| (word.get_ref().as_str(), word)) {
+        let instances = match table.instances.as_ref().map(|value| (value.get_ref().as_str(), value)) {
             None => default.instances,
             Some(("fresh", _)) => Some(Instances::Fresh),
             Some(("reused", _)) => Some(Instances::Reused),
             Some(("shared", _)) => Some(Instances::Shared),
-            Some((other, word)) => {
+            Some((other, value)) => {
                 let message = format!("{what}: instances = \"{other}\" is not known");
-                self.hinted(word.span(), message, "write \"fresh\", \"reused\" or \"shared\"");
+                self.hinted(value.span(), message, "write \"fresh\", \"reused\" or \"shared\"");
                 default.instances
             }
         };
@@ -134,7 +135,7 @@ impl Planner<'_> {
     fn compile_limits(&mut self, of: &str, table: &manifest::Plugin) -> CompileLimits {
         let CompileLimits { cpu, memory_bytes } = CompileLimits::default();
         let cpu_s = self.number(of, "compile_s", table.compile_s.as_ref(), cpu.as_secs(), 1..=3600);
-        // Less does not compile the smallest plugin.
+        // With less, not even the smallest plugin compiles.
         let mb = self.number(of, "compile_mb", table.compile_mb.as_ref(), memory_bytes >> 20, 128..=65_536);
         CompileLimits { cpu: Duration::from_secs(cpu_s), memory_bytes: mb << 20 }
     }

@@ -1,7 +1,9 @@
-//! Executors of kind `triton`, and models of the remotes that they stand for.
+//! Checks executors of kind `triton`, and the models of their remotes.
 
 use super::bounds::{CALLS_MAX, WORKERS_MAX};
-use super::{ExecutorKind, ExecutorPlan, Planner, SourcePlan, TlsPlan};
+use super::executor_plan::{ExecutorKind, ExecutorPlan, TlsPlan};
+use super::model_plan::SourcePlan;
+use super::planner::Planner;
 use crate::config::cores;
 use crate::executor::TritonConfig;
 use crate::input_file::FileKind;
@@ -10,19 +12,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Calls in flight at once. Each waits and costs little here; the remote has a queue of its own.
+/// Concurrent calls. A waiting call costs little here, and the remote has a queue of its own.
 const WORKERS: usize = 128;
 
-/// Connections. One carries all calls at once; a second halves what waits behind a large tensor.
+/// Connections. One could carry all calls at once. A second halves the calls that wait behind a
+/// large tensor.
 const CHANNELS: usize = 2;
 const CHANNELS_MAX: usize = 64;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// As much as a body of HTTP may have, and room for answers that are larger than their request.
+/// Enough for the largest HTTP body by default, and for answers that are larger than their request.
 const MESSAGE_MB: usize = 256;
 
-/// gRPC's own limit of a message's length is 4 GiB, Triton's 2 GiB.
+/// gRPC limits the length of a message to 4 GiB, and Triton to 2 GiB.
 const MESSAGE_MB_MAX: usize = 2047;
 
 impl Planner<'_> {
@@ -64,7 +67,7 @@ impl Planner<'_> {
         Some(ExecutorPlan::Triton { config, tls })
     }
 
-    /// The address with its scheme. What follows the authority has no meaning in gRPC.
+    /// Returns the address with its scheme. gRPC ignores whatever follows the authority.
     fn url(&mut self, name: &str, url: &Spanned<String>, tls: bool) -> Option<String> {
         let written = url.get_ref().as_str();
         let (scheme, authority) = match written.split_once("://") {
@@ -107,7 +110,8 @@ impl Planner<'_> {
         (self.faults.len() == faults).then(|| TlsPlan { ca, identity, domain: table.domain.clone() })
     }
 
-    /// The source of a model whose executor is, or stands before, one of kind `triton`.
+    /// Reads the source of a model whose executor is of kind `triton`, or has an inner one of that
+    /// kind.
     pub(super) fn remote_source(
         &mut self,
         what: &str,
@@ -161,14 +165,14 @@ impl Planner<'_> {
         self.hinted(remote.span(), message, hint);
     }
 
-    /// A model that is nowhere but at a remote, on an executor that stands for none.
+    /// Reports a model that exists only at a remote, on an executor that has no remote.
     pub(super) fn remote_elsewhere(
         &mut self,
         what: &str,
         remote: &Spanned<manifest::Remote>,
         executor: Option<(&str, ExecutorKind)>,
     ) {
-        // Without an executor that was said already.
+        // A missing executor was reported already.
         let Some((executor, kind)) = executor else { return };
         let kind = kind.as_str();
         let message = format!(
@@ -178,7 +182,7 @@ impl Planner<'_> {
         self.hinted(remote.span(), message, hint);
     }
 
-    /// The executor of a remote model for which none is named: the one of kind `triton`, if there is one.
+    /// Returns the executor of a remote model that names none: the only one of kind `triton`.
     pub(super) fn only_triton(
         &mut self,
         what: &str,

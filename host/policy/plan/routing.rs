@@ -1,7 +1,11 @@
-//! `[routing]`: which version a request without one gets.
+//! Checks `[routing]`: the version that a request without one gets.
 
-use super::{ModelName, ModelPlan, Planner, RoutingPlan, StickyBy, parse_model_name};
+use super::model_plan::ModelPlan;
+use super::planner::Planner;
+use super::routing_plan::RoutingPlan;
 use crate::policy::manifest::{Manifest, Spanned};
+use crate::policy::model_name::{ModelName, parse_model_name};
+use crate::policy::sticky_by::StickyBy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -39,19 +43,21 @@ impl Planner<'_> {
                 weights.iter().map(|(version, weight)| (version.as_str().into(), *weight)).collect();
             plans.insert(name.into(), RoutingPlan { weights, by });
         }
-        let ruled: BTreeSet<&str> = manifest.routing.keys().map(|key| key.get_ref().as_str()).collect();
+        let with_rule: BTreeSet<&str> = manifest.routing.keys().map(|key| key.get_ref().as_str()).collect();
         for (name, versions) in versions.into_iter().filter(|(_, versions)| versions.len() > 1) {
-            if !ruled.contains(name) {
+            if !with_rule.contains(name) {
                 self.ambiguous(manifest, name, &versions);
             }
         }
         plans
     }
 
-    /// Several versions and no rule: "latest" is never implied. Prints the lines to add.
+    /// Reports several versions without a rule: "latest" is never implied. The hint shows the lines
+    /// to add.
     fn ambiguous(&mut self, manifest: &Manifest, name: &str, versions: &[&Arc<str>]) {
         if self.has_many_faults() {
-            // Its place is looked for among all models: only for what is shown.
+            // Finding its place searches all models, which is only worth it for faults that are
+            // shown.
             self.more += 1;
             return;
         }

@@ -1,9 +1,10 @@
-//! What the reload thread leaves to another: the last-good copy on disk, and freeing what is not used any more.
+//! Slow work for the reload thread: saving the last-good copy, and freeing what is no longer used.
 //!
-//! Both take as long as the disk and the size of a policy make them.
+//! The time depends on the disk and on the size of a policy, so the reload thread does not do it
+//! itself.
 
 use crate::error::{Error, Result};
-use crate::policy::PolicyContent;
+use crate::policy::content::PolicyContent;
 use crate::policy::files::Files;
 use crate::policy::last_good::LastGood;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +16,7 @@ enum BackgroundTask {
     Save(Arc<PolicyContent>),
     RollBack,
     Free(Box<dyn Send>),
-    /// Says that all before it is done.
+    /// Reports that all earlier tasks are done.
     Flush(Sender<()>),
 }
 
@@ -34,26 +35,26 @@ impl Background {
         Ok(Background { tasks, keeps_copies })
     }
 
-    /// Copies the files of a policy, as the last good ones.
+    /// Copies the files of a policy as the last good ones.
     pub fn save(&self, content: Arc<PolicyContent>) {
         if self.keeps_copies {
             self.send(BackgroundTask::Save(content));
         }
     }
 
-    /// Makes the copy before the last one the last again.
+    /// Makes the copy before the last one current again.
     pub fn roll_back(&self) {
         if self.keeps_copies {
             self.send(BackgroundTask::RollBack);
         }
     }
 
-    /// Drops a value there. Freeing a large policy takes a while.
+    /// Drops a value on the background thread, since freeing a large policy takes a while.
     pub fn free(&self, value: impl Send + 'static) {
         self.send(BackgroundTask::Free(Box::new(value)));
     }
 
-    /// Waits until everything is done, for at most this long.
+    /// Waits until all tasks are done, at most this long.
     pub fn flush(&self, limit: Duration) {
         let (done, finished) = channel();
         self.send(BackgroundTask::Flush(done));

@@ -1,19 +1,22 @@
-//! What becomes of an attempt: whether what was read is new, and whether what was built goes live.
+//! Decides about an attempt: whether its files are new, and whether its policy goes live.
 
-use super::build::{Build, Goal};
-use super::restart_needed;
+use super::build::Build;
+use super::request::Goal;
 use super::thread::ReloadThread;
 use crate::error::{Error, Result, did_you_mean};
-use crate::policy::describe::diff;
+use crate::policy::content::PolicyContent;
+use crate::policy::description::diff;
 use crate::policy::files::Signature;
 use crate::policy::load::Phases;
+use crate::policy::manifest;
+use crate::policy::model_name::bounded;
 use crate::policy::plan::{Plan, Unplanned};
 use crate::policy::record::ReloadOutcome;
-use crate::policy::{PolicyContent, bounded};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl ReloadThread {
-    /// The files are read: loads what they say where that is new.
+    /// Continues an attempt whose files were read. Loads what they say if it is new.
     pub(super) fn planned(&mut self, mut build: Build, planned: Result<Plan, Unplanned>, seen: Signature) {
         build.phases.plan = build.started.elapsed();
         if matches!(build.request.goal, Goal::Files { dry_run: false, .. }) {
@@ -53,10 +56,7 @@ impl ReloadThread {
         let policy = &serving.stable;
         build.record.changes = diff(&policy.content.plan.description, &plan.description);
         build.record.warnings = restart_needed(&self.server, &plan.server);
-        let same = |known: &Plan| {
-            (&known.digest, &known.reload, &known.overlay) == (&plan.digest, &plan.reload, &plan.overlay)
-        };
-        if same(&policy.content.plan) {
+        if policy.content.plan.is_unchanged(&plan) {
             build.record.outcome = ReloadOutcome::Unchanged;
             if !build.request.is_dry_run() && serving.candidate.is_some() {
                 self.end_rollout();
@@ -64,7 +64,7 @@ impl ReloadThread {
             return self.end(build, false);
         }
         let candidate = serving.candidate.as_ref().map(|candidate| &candidate.policy);
-        if candidate.map(|candidate| &candidate.content.plan).is_some_and(same) {
+        if candidate.is_some_and(|candidate| candidate.content.plan.is_unchanged(&plan)) {
             build.record.outcome = ReloadOutcome::RollingOut;
             return self.end(build, false);
         }
@@ -80,7 +80,8 @@ impl ReloadThread {
         }
     }
 
-    /// It is loaded: brings it to its callers, unless what happened meanwhile speaks against that.
+    /// Continues an attempt whose policy was loaded. Introduces it, unless something happened
+    /// meanwhile that forbids it.
     pub(super) fn loaded(&mut self, mut build: Build, loaded: Result<Arc<PolicyContent>>, phases: Phases) {
         build.phases = phases;
         let mut content = match loaded {
@@ -102,7 +103,8 @@ impl ReloadThread {
                 content = Arc::new(content.without(model));
             }
         } else if overlay != build.base {
-            // It was made under an overlay that is no longer the one: again, with what is built.
+            // The overlay has changed since the attempt began: start again, and reuse what was
+            // built.
             let request = self.abandon(build);
             return self.start(request, Some(content));
         }
@@ -111,14 +113,15 @@ impl ReloadThread {
         self.end(build, false);
     }
 
-    /// Why these files are not to go live, if they are not: an earlier verdict that no operator has overruled.
+    /// Returns why these files must not go live, if they were refused earlier and no operator has
+    /// overruled that.
     fn refusal(&self, build: &Build) -> Option<String> {
         let by_operator = build.request.is_by_operator();
         let written = build.written.as_ref().filter(|_| !by_operator)?;
         self.refused.why(written).map(str::to_owned)
     }
 
-    /// Ends an attempt that must not go live, and remembers its files.
+    /// Ends an attempt that must not go live, and refuses its files from now on.
     pub(super) fn refuse(&mut self, mut build: Build, why: String) {
         if let Some(written) = build.written.take()
             && matches!(build.request.goal, Goal::Files { .. })
@@ -129,4 +132,19 @@ impl ReloadThread {
         build.record.errors = vec![why];
         self.end(build, false);
     }
+}
+
+/// Returns one line for each key of `[server]` that has changed. A running process cannot change
+/// them.
+fn restart_needed(running: &manifest::Server, written: &manifest::Server) -> Vec<String> {
+    let (running, written) = (running.entries(), written.entries());
+    let keys: BTreeSet<&'static str> = running.keys().chain(written.keys()).copied().collect();
+    let line = |key: &'static str| {
+        let show = |value: Option<&String>| value.cloned().unwrap_or_else(|| "its default".into());
+        let (old, new) = (show(running.get(key)), show(written.get(key)));
+        format!(
+            "[server] {key} is read at start only: {new} takes effect after a restart, {old} holds until then"
+        )
+    };
+    keys.into_iter().filter(|key| running.get(key) != written.get(key)).map(line).collect()
 }

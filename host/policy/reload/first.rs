@@ -1,7 +1,8 @@
-//! The first policy of a process: from its files, or from the last good copy where they are bad.
+//! The first policy of a process: from its files, or from the last-good copy if the files are
+//! faulty.
 
 use crate::error::Result;
-use crate::policy::PolicyContent;
+use crate::policy::content::PolicyContent;
 use crate::policy::files::Files;
 use crate::policy::last_good::LastGood;
 use crate::policy::load::{Loader, Phases};
@@ -13,21 +14,21 @@ use std::sync::Arc;
 /// The plan that a process starts with.
 pub struct FirstPlan {
     pub plan: Plan,
-    /// Set where it comes from the last good copy; then why.
+    /// The last-good copy if the plan was read from it, and the faults of the files.
     copy: Option<(Files, Vec<String>)>,
-    /// The files were bad for a reason that may pass.
+    /// Whether the files were faulty for a reason that may pass.
     transient: bool,
 }
 
 /// What a process starts with.
 pub(super) struct Started {
     pub content: Arc<PolicyContent>,
-    /// It is the copy, for a reason that may pass.
+    /// Whether it is the copy, for a reason that may pass.
     pub transient: bool,
 }
 
 impl FirstPlan {
-    /// Reads the manifest; where it is bad and there is a last good copy, that copy's.
+    /// Reads the manifest. If it is faulty and there is a last-good copy, reads that of the copy.
     pub fn read(path: &Path, files: &Files, last_good: Option<&LastGood>) -> Result<Self, Unplanned> {
         Plan::read(path, files).map(|plan| FirstPlan { plan, copy: None, transient: false }).or_else(
             |unplanned| {
@@ -42,7 +43,7 @@ impl FirstPlan {
     }
 }
 
-/// Loads what a process starts with; the copy where the files do not load.
+/// Loads what a process starts with. If the files do not load, loads the copy.
 pub(super) fn load(
     path: &Path,
     files: &Files,

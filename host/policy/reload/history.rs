@@ -1,8 +1,10 @@
-//! What the reload thread remembers and an operator may see: the last record, what is kept, what goes on.
+//! What the reload thread remembers, and shows to operators: the last record, older policies, work
+//! in progress.
 
+use crate::policy::content::Policy;
+use crate::policy::live::{LivePolicy, Serving};
 use crate::policy::record::{Building, Generation, Record, ReloadOutcome, Report, seconds};
 use crate::policy::rollout::Rollout;
-use crate::policy::{LivePolicy, Policy};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -16,8 +18,9 @@ pub(super) struct History {
     pub last: Record,
     pub previous: Option<Arc<Policy>>,
     pub retired: Vec<Weak<Policy>>,
-    /// Why the files are not what serves, if they are not.
-    pub stale: Option<String>,
+    files: FilesState,
+    /// Why the files differ from what serves, derived by `update_stale`.
+    stale: Option<String>,
     pub rollout: Option<Rollout>,
     /// The model that model control is loading.
     pub loading: Option<String>,
@@ -25,16 +28,27 @@ pub(super) struct History {
     pub building: Option<Building>,
 }
 
+/// What the last reading of the files came to.
+enum FilesState {
+    /// A policy that serves or served, by the digest of what its files say.
+    Served(String),
+    /// No policy, and why.
+    NotServed(String),
+}
+
 impl History {
-    /// Of a process that has just loaded its first policy.
-    pub fn new(record: &Record) -> Self {
-        let fallback = record.outcome == ReloadOutcome::Fallback;
-        let reason = || record.errors.first().cloned().unwrap_or_else(|| record.outcome.as_str().into());
+    /// Returns the history of a process that has just loaded its first policy.
+    pub fn new(record: &Record, policy: &Policy) -> Self {
+        let is_fallback = record.outcome == ReloadOutcome::Fallback;
         History {
             last: record.clone(),
             previous: None,
             retired: Vec::new(),
-            stale: fallback.then(reason),
+            files: match is_fallback {
+                true => FilesState::NotServed(reason(record)),
+                false => FilesState::Served(policy.content.plan.written.clone()),
+            },
+            stale: is_fallback.then(|| reason(record)),
             rollout: None,
             loading: None,
             building: None,
@@ -46,15 +60,59 @@ impl History {
         self.retired.retain(|policy| policy.strong_count() > 0);
         self.retired.push(Arc::downgrade(policy));
     }
+
+    /// Remembers what a reading of the files came to. `serving` is what serves as its result.
+    pub fn files_were_read(&mut self, record: &Record, serving: &Serving) {
+        let candidate = serving.candidate.as_ref().map(|candidate| &candidate.policy);
+        let policy = match record.outcome {
+            ReloadOutcome::Applied | ReloadOutcome::Unchanged => Some(&serving.stable),
+            ReloadOutcome::RollingOut => candidate,
+            ReloadOutcome::WouldApply
+            | ReloadOutcome::Rejected
+            | ReloadOutcome::Pending
+            | ReloadOutcome::Refused
+            | ReloadOutcome::RolledBack
+            | ReloadOutcome::Fallback => None,
+        };
+        self.files = match policy {
+            Some(policy) => FilesState::Served(policy.content.plan.written.clone()),
+            None => FilesState::NotServed(reason(record)),
+        };
+    }
+
+    /// Derives whether the files differ from what serves now, and why. `record` is that of the
+    /// latest change.
+    pub fn update_stale(&mut self, record: &Record, serving: &Serving) {
+        let candidate = serving.candidate.as_ref().map(|candidate| &candidate.policy);
+        let mut policies = [Some(&serving.stable), candidate].into_iter().flatten();
+        self.stale = match &self.files {
+            FilesState::NotServed(why) => Some(why.clone()),
+            FilesState::Served(written) if policies.any(|policy| policy.content.plan.written == *written) => {
+                None
+            }
+            // The policy was rolled back. The first record since then says so.
+            FilesState::Served(_) => Some(self.stale.take().unwrap_or_else(|| reason(record))),
+        };
+    }
+
+    /// Returns why the files differ from what serves; `None` if they do not.
+    pub fn stale(&self) -> Option<&String> {
+        self.stale.as_ref()
+    }
+}
+
+fn reason(record: &Record) -> String {
+    record.errors.first().cloned().unwrap_or_else(|| record.outcome.as_str().into())
 }
 
 impl Shared {
     pub fn history(&self) -> MutexGuard<'_, History> {
-        // A panic is survived, and leaves no change half done here.
+        // The reload thread survives a panic, and no change here is left half done.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plugins that nothing which serves has any more are to end their calls; those that are back need not.
+    /// Tells streaming models that no serving policy uses any more to end their calls, and
+    /// withdraws that for those that serve again.
     pub fn drain_replaced(&self) {
         let contents = self.live.contents();
         let serving: Vec<_> = contents.iter().flat_map(|content| content.shared_plugins()).collect();
@@ -74,7 +132,7 @@ impl Shared {
         let serving = self.live.0.load_full();
         let policy = Arc::clone(&serving.stable);
         let history = self.history();
-        // Each request holds its policy; so do this snapshot, the live slot and the history.
+        // Each request holds its policy, and so do this snapshot, the live slot and the history.
         let entry = |policy: &Arc<Policy>, state, held_by_us: usize| Generation {
             generation: policy.generation,
             digest: policy.content.plan.digest.clone(),
@@ -92,8 +150,8 @@ impl Shared {
             generation: policy.generation,
             digest: plan.digest.clone(),
             since: seconds(policy.since),
-            stale: history.stale.is_some(),
-            stale_reason: history.stale.clone(),
+            stale: history.stale().is_some(),
+            stale_reason: history.stale().cloned(),
             building: history.building.clone(),
             mode: if plan.reload.watch { "watch" } else { "manual" },
             manifest: self.path.clone(),

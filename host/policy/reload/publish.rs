@@ -1,54 +1,52 @@
-//! The record of each reload: kept for `/admin/policy`, counted, logged, and the files of a good one copied.
+//! Publishes the record of each reload: keeps it for `/admin/policy`, counts it and logs it.
+//!
+//! Also saves the last-good copy of a policy that has proven itself.
 
 use super::thread::ReloadThread;
 use crate::policy::record::{Building, Record, ReloadOutcome};
 use std::sync::Arc;
 
 impl ReloadThread {
-    /// Keeps and publishes a record; a dry run leaves no trace but its answer.
+    /// Keeps and publishes a record. A dry run leaves no trace except its answer.
     pub(super) fn finish(&mut self, mut record: Record, dry_run: bool) -> Record {
         record.generation = self.shared.live.snapshot().generation;
         if dry_run {
             return record;
         }
         {
+            let serving = self.shared.live.0.load();
             let mut history = self.shared.history();
-            history.stale = match record.outcome {
-                ReloadOutcome::Applied => None,
-                // What the files say is live already, or on its way: nothing is refused any more.
-                ReloadOutcome::Unchanged | ReloadOutcome::RollingOut => None,
-                outcome => Some(record.errors.first().cloned().unwrap_or_else(|| outcome.as_str().into())),
-            };
-            // Told again when it is live, with how long it took to build.
+            history.update_stale(&record, &serving);
+            // Published again when the policy is live, with the time that it took to build.
             if let Some(rollout) = history.rollout.as_mut().filter(|new| new.record.phases_ms.is_empty()) {
                 rollout.record = record.clone();
             }
             history.last = record.clone();
         }
         self.publish(record.clone());
-        // What is watched is copied once it is proven.
+        // A policy that is watched is copied once it is proven.
         if record.outcome == ReloadOutcome::Applied && self.shared.history().rollout.is_none() {
             self.keep_copy();
         }
         record
     }
 
-    /// Why the files are not what serves, if they are not.
-    pub(super) fn stale(&self) -> Option<String> {
-        self.shared.history().stale.clone()
+    /// Remembers what a reading of the files came to, before its record is finished.
+    pub(super) fn files_were_read(&self, record: &Record) {
+        let serving = self.shared.live.0.load();
+        self.shared.history().files_were_read(record, &serving);
     }
 
-    pub(super) fn set_stale(&self, stale: Option<String>) {
-        self.loader.metrics.policy_stale.set(i64::from(stale.is_some()));
-        self.shared.history().stale = stale;
+    fn is_stale(&self) -> bool {
+        self.shared.history().stale().is_some()
     }
 
-    /// Metrics and the one log line.
+    /// Updates metrics, and writes the one line of the log.
     pub(super) fn publish(&self, record: Record) {
         let metrics = &self.loader.metrics;
-        metrics.reloads.with_label_values(&[record.outcome.as_str()]).inc();
-        metrics.policy_generation.set(self.shared.live.snapshot().generation as i64);
-        metrics.policy_stale.set(i64::from(self.stale().is_some()));
+        metrics.reload.outcomes.with_label_values(&[record.outcome.as_str()]).inc();
+        metrics.reload.generation.set(self.shared.live.snapshot().generation as i64);
+        metrics.reload.stale.set(i64::from(self.is_stale()));
         let (failures, retry_in_ms) = (record.failures, record.retry_in_ms);
         let Record { outcome, trigger, generation, digest, phases_ms, changes, errors, warnings, .. } =
             record;
@@ -79,8 +77,8 @@ impl ReloadThread {
 
     pub(super) fn keep_copy(&self) {
         let policy = self.shared.live.snapshot();
-        // What was unloaded is served after a restart, but its files are not in the plan.
-        if self.stale().is_none() && policy.content.plan.overlay.unloaded.is_empty() {
+        // Unloaded models are served again after a restart, but their files are not in the plan.
+        if !self.is_stale() && policy.content.plan.overlay.unloaded.is_empty() {
             self.background.save(Arc::clone(&policy.content));
         }
     }

@@ -1,11 +1,11 @@
-//! When an attempt that failed for a reason which may pass is made again.
+//! When to repeat an attempt that failed for a reason that may pass.
 
 use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Grows with each failure; ends with an attempt that did not fail so.
+/// A delay that grows with each such failure in a row. Any other end of an attempt resets it.
 #[derive(Default)]
 pub(super) struct Retry {
     failures: u32,
@@ -13,7 +13,7 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// An attempt has ended: well or with a verdict, or for a reason that may pass.
+    /// Notes that an attempt has ended. `passes` says whether it failed for a reason that may pass.
     pub fn ended(&mut self, passes: bool) {
         if !passes {
             return self.forget();
@@ -27,7 +27,7 @@ impl Retry {
         *self = Retry::default();
     }
 
-    /// The attempt that is due begins.
+    /// Notes that the attempt that is due begins.
     pub fn begin(&mut self) {
         self.due = None;
     }
@@ -40,7 +40,7 @@ impl Retry {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// The number of failures in a row.
+    /// Returns the number of failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }

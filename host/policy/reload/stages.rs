@@ -1,35 +1,34 @@
-//! How new content reaches its callers, and how it is taken back: swaps, rollouts, rollbacks.
+//! How new content reaches requests, and how it is taken back: swaps, rollouts and rollbacks.
 
 use super::thread::ReloadThread;
 use crate::error::{Error, Kind, Result};
-use crate::policy::describe::diff;
+use crate::policy::content::{Policy, PolicyContent};
+use crate::policy::description::diff;
+use crate::policy::live::Serving;
 use crate::policy::record::{Record, ReloadOutcome, Trigger, seconds};
-use crate::policy::rollout::{Rollout, Serving, Stage, Verdict};
-use crate::policy::{Policy, PolicyContent};
+use crate::policy::rollout::{Rollout, Stage, Verdict};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A rollout is judged this often.
-pub(super) const TICK: Duration = Duration::from_millis(50);
-
-/// Without a guard, the time over which the live policy's numbers are kept for one to come.
+/// How long the live policy's counts are kept if it has no guard, for a guard of the next policy.
 const RECENT: Duration = Duration::from_secs(60);
 
 impl ReloadThread {
-    /// Brings new content to its callers: at once, or step by step.
+    /// Introduces new content: at once, or step by step.
     pub(super) fn introduce(&mut self, content: Arc<PolicyContent>, record: &mut Record) {
         let live = self.shared.live.snapshot();
         self.newest = self.newest.max(live.generation) + 1;
         let policy = Arc::new(Policy { generation: self.newest, since: SystemTime::now(), content });
         let mut settings = policy.content.plan.reload.clone();
-        // Whoever loads a model waits for it to be there for everybody.
+        // A client that loads a model waits until it serves all requests.
         settings.canary.take_if(|_| record.trigger.is_control());
         let replaced = self.end_rollout();
         let same = policy.content.plan.digest == live.content.plan.digest;
         record.outcome = ReloadOutcome::Applied;
         let Some(guard) = settings.guard.filter(|_| !same) else { return self.swap(policy, false) };
 
-        // What is still watched has proven nothing: its successor is measured by the policy before it.
+        // A policy that is still watched has proven nothing. Its successor is compared with the one
+        // before it.
         let unproven = replaced.filter(|old| old.stage() == Stage::Watch && settings.canary.is_none());
         let previous = self.shared.history().previous.clone().filter(|_| unproven.is_some());
         let keep_previous = previous.is_some();
@@ -52,8 +51,8 @@ impl ReloadThread {
         self.enter(rollout, stage, policy);
     }
 
-    /// From here on new requests see `policy`. The one before it is kept for a rollback, or the one before
-    /// that with `keep_previous`.
+    /// Makes `policy` live for new requests. The policy before it is kept for a rollback; with
+    /// `keep_previous`, the previous one stays instead.
     fn swap(&mut self, policy: Arc<Policy>, keep_previous: bool) {
         let old = Arc::clone(&self.shared.live.0.load().stable);
         self.shared.live.0.store(Arc::new(Serving { stable: policy, candidate: None }));
@@ -80,10 +79,10 @@ impl ReloadThread {
         self.shared.history().rollout = Some(rollout);
     }
 
-    /// Forgets the rollout and takes its candidate away from callers; gives what was forgotten.
+    /// Ends the rollout, and removes its candidate if it has one. Returns the rollout.
     pub(super) fn end_rollout(&mut self) -> Option<Rollout> {
         let mut rollout = self.shared.history().rollout.take()?;
-        rollout.tell(&self.loader.metrics);
+        rollout.export(&self.loader.metrics);
         let serving = self.shared.live.0.load_full();
         if let Some(candidate) = &serving.candidate {
             let stable = Arc::clone(&serving.stable);
@@ -98,28 +97,28 @@ impl ReloadThread {
 
     fn show_stage(&self, now: Option<(Stage, f64)>) {
         let metrics = &self.loader.metrics;
-        metrics.rollout_share.set(now.map_or(0.0, |(_, share)| share));
+        metrics.rollout.share.set(now.map_or(0.0, |(_, share)| share));
         for stage in [Stage::Shadow, Stage::Canary(0), Stage::Watch] {
             let here = now.is_some_and(|(now, _)| now.as_str() == stage.as_str());
-            metrics.rollout_stage.with_label_values(&[stage.as_str()]).set(i64::from(here));
+            metrics.rollout.stage.with_label_values(&[stage.as_str()]).set(i64::from(here));
         }
     }
 
-    /// Judges a rollout that is going on, and does what follows.
+    /// Judges the current rollout, and acts on the verdict.
     pub(super) fn tick(&mut self) {
         let live = self.shared.live.snapshot();
-        self.recent.turn(&live, live.content.plan.reload.guard.map_or(RECENT, |guard| guard.watch));
+        self.recent.rotate(&live, live.content.plan.reload.guard.map_or(RECENT, |guard| guard.watch));
         let verdict = match &mut self.shared.history().rollout {
             None => return,
             Some(rollout) => {
-                rollout.tell(&self.loader.metrics);
+                rollout.export(&self.loader.metrics);
                 rollout.verdict()
             }
         };
         match verdict {
             Verdict::Hold => {}
             Verdict::Next => self.advance(),
-            // There is a candidate, or a previous policy, as long as there is a rollout.
+            // As long as there is a rollout, there is a candidate or a previous policy.
             Verdict::Worse(reason) => drop(self.rollback(Trigger::Guard, Some(reason))),
         }
     }
@@ -144,8 +143,9 @@ impl ReloadThread {
         }
     }
 
-    /// Gives the candidate to everybody, by an operator's word or after its last step. It is watched on.
-    pub(super) fn promote(&mut self, who: Option<String>) -> Result<Record> {
+    /// Makes the candidate live, for an operator or after its last step. The guard continues to
+    /// watch it.
+    pub(super) fn promote(&mut self, operator: Option<String>) -> Result<Record> {
         let serving = self.shared.live.0.load_full();
         let rollout = self.shared.history().rollout.take_if(|_| serving.candidate.is_some());
         let (Some(candidate), Some(rollout)) = (&serving.candidate, rollout) else {
@@ -154,20 +154,16 @@ impl ReloadThread {
         let mut record = rollout.record.clone();
         record.outcome = ReloadOutcome::Applied;
         record.at = seconds(SystemTime::now());
-        record.trigger = who.map_or(record.trigger, Trigger::Admin);
-        // The files may have become bad since.
-        let stale = self.stale();
+        record.trigger = operator.map_or(record.trigger, Trigger::Admin);
         self.swap(Arc::clone(&candidate.policy), false);
         self.show_stage(None);
         self.enter(rollout, Stage::Watch, Arc::clone(&candidate.policy));
-        let record = self.finish(record, false);
-        self.set_stale(stale);
-        Ok(record)
+        Ok(self.finish(record, false))
     }
 
-    /// An operator's rollback, to the policy of this generation where one is named. What is being built must not
-    /// go live behind it.
-    pub(super) fn roll_back_to(&mut self, generation: Option<u64>, who: String) -> Result<Record> {
+    /// Rolls back for an operator, to the policy of this generation if one is named. Nothing that
+    /// is being built goes live afterwards.
+    pub(super) fn roll_back_to(&mut self, generation: Option<u64>, operator: String) -> Result<Record> {
         let serving = self.shared.live.0.load_full();
         let previous = match &serving.candidate {
             Some(_) => Some(serving.stable.generation),
@@ -181,15 +177,15 @@ impl ReloadThread {
         if previous.is_some() {
             let bad = serving.candidate.as_ref().map_or(&serving.stable, |candidate| &candidate.policy);
             let generation = bad.generation;
-            // Its record comes first, so that the last one is the rollback's.
+            // The record of the build comes first, so that the last one is that of the rollback.
             self.overrule(&format!(
                 "generation {generation} was rolled back while these files were being built"
             ));
         }
-        self.rollback(Trigger::Admin(who), None)
+        self.rollback(Trigger::Admin(operator), None)
     }
 
-    /// Takes a candidate away, or makes the previous policy live again. `reason` is the guard's.
+    /// Removes a candidate, or makes the previous policy live again. `reason` is set by the guard.
     pub(super) fn rollback(&mut self, trigger: Trigger, reason: Option<String>) -> Result<Record> {
         let started = Instant::now();
         let serving = self.shared.live.0.load_full();
@@ -213,8 +209,8 @@ impl ReloadThread {
             None => format!("generation {} was rolled back and its files have not changed", bad.generation),
         };
         let (bad_files, good_files) = (&bad.content.plan.written, &good.content.plan.written);
-        let by_control = bad_files == good_files;
-        if !by_control {
+        // Otherwise model control made the difference, and there are no files to refuse.
+        if bad_files != good_files {
             self.refused.insert(bad_files.clone(), why);
         }
         let unproven = self.end_rollout().is_some();
@@ -222,7 +218,7 @@ impl ReloadThread {
             self.newest = self.newest.max(bad.generation) + 1;
             let content = Arc::clone(&good.content);
             self.swap(Arc::new(Policy { generation: self.newest, since: SystemTime::now(), content }), false);
-            // What was rolled back is not what the next rollback should bring.
+            // The next rollback must not bring this policy back.
             let mut history = self.shared.history();
             if let Some(bad) = history.previous.take() {
                 history.retire(&bad);
@@ -233,14 +229,8 @@ impl ReloadThread {
             self.background.roll_back();
         }
         self.background.free(serving);
-        self.loader.metrics.rollbacks.with_label_values(&[by]).inc();
+        self.loader.metrics.rollout.rollbacks.with_label_values(&[by]).inc();
         record.phases_ms.insert("total", (started.elapsed().as_secs_f64() * 1e4).round() / 10.0);
-        let stale = self.stale();
-        let record = self.finish(record, false);
-        // What model control did was in no file.
-        if by_control {
-            self.set_stale(stale);
-        }
-        Ok(record)
+        Ok(self.finish(record, false))
     }
 }

@@ -1,9 +1,10 @@
-//! The thread that notices changed files and says so once they are quiet.
+//! The thread that notices changed files, and reports them once they have stopped changing.
 //!
-//! It looks at every file, which takes as long as their file systems like: the reload thread never does.
+//! It checks every file, which takes as long as the file systems take. The reload thread never does
+//! that.
 
 use crate::error::{Error, Result};
-use crate::policy::changes::{Changes, Quiet, Verdict};
+use crate::policy::changes::{Changes, ChangesVerdict, QuietLimits};
 use crate::policy::files::{Signature, Stat};
 use crate::policy::settings::ReloadSettings;
 use crate::policy::watch::Watcher;
@@ -13,60 +14,60 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 enum WatchCommand {
-    /// Something may have changed.
+    /// A file may have changed.
     Look,
-    /// Only what differs from this is a change.
+    /// Files were read in this state. Only a difference from it is a change.
     Seen(Signature),
     Settings(Box<ReloadSettings>),
     Stop,
 }
 
-/// Tells the watch thread what to compare with. Dropping it ends the thread once its file system lets it.
+/// The handle of the watch thread. Dropping it ends the thread as soon as its file system lets it.
 pub(super) struct Watching {
-    orders: Sender<WatchCommand>,
+    commands: Sender<WatchCommand>,
     settings: ReloadSettings,
 }
 
 impl Watching {
-    /// Calls `changed` from the thread, with the files that were not quiet.
+    /// Starts the thread, which calls `changed` with the files that still keep changing.
     pub fn start(
         seen: Signature,
         settings: ReloadSettings,
         changed: impl Fn(Vec<PathBuf>) + Send + 'static,
     ) -> Result<Self> {
-        let (orders, inbox) = channel();
-        let look = orders.clone();
+        let (commands, inbox) = channel();
+        let look = commands.clone();
         let thread = WatchThread {
             seen,
             settings: settings.clone(),
             watcher: Watcher::new(move || drop(look.send(WatchCommand::Look))),
             changes: Changes::default(),
-            // Something may have changed between the first look and the watch.
+            // A file may have changed between the first reading and the watch.
             due: Instant::now(),
             looked: None,
             changed,
         };
         let spawned = std::thread::Builder::new().name("watch".into()).spawn(move || thread.run(&inbox));
         spawned.map_err(|error| Error::io(&error).context("cannot start the watch thread"))?;
-        Ok(Watching { orders, settings })
+        Ok(Watching { commands, settings })
     }
 
-    /// These files were read: only what differs from them is a change.
+    /// Notes that files were read in this state. Only a difference from it is a change.
     pub fn seen(&self, seen: Signature) {
-        let _ = self.orders.send(WatchCommand::Seen(seen));
+        let _ = self.commands.send(WatchCommand::Seen(seen));
     }
 
     pub fn settings(&mut self, settings: &ReloadSettings) {
         if self.settings != *settings {
             self.settings.clone_from(settings);
-            let _ = self.orders.send(WatchCommand::Settings(Box::new(settings.clone())));
+            let _ = self.commands.send(WatchCommand::Settings(Box::new(settings.clone())));
         }
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let _ = self.orders.send(WatchCommand::Stop);
+        let _ = self.commands.send(WatchCommand::Stop);
     }
 }
 
@@ -95,12 +96,12 @@ impl<F: Fn(Vec<PathBuf>)> WatchThread<F> {
         }
     }
 
-    /// Follows one order, or looks where it is time to. False at the end.
+    /// Follows one command, or checks the files if that is due. Returns false at the end.
     fn step(&mut self, inbox: &Receiver<WatchCommand>) -> bool {
         let now = Instant::now();
         match inbox.recv_timeout(self.due.saturating_duration_since(now)) {
             Ok(WatchCommand::Look) => {
-                // Many events in a row are answered by one look.
+                // One check answers many events in a row.
                 let gap = self.settings.quiet / 2;
                 let soon = self.looked.map_or(now, |looked| (looked + gap).max(now));
                 self.due = self.due.min(soon);
@@ -128,12 +129,14 @@ impl<F: Fn(Vec<PathBuf>)> WatchThread<F> {
         let now: Signature = self.seen.keys().map(|path| (path.clone(), Stat::of(path))).collect();
         let at = Instant::now();
         self.looked = Some(at);
-        let limits = Quiet { quiet: self.settings.quiet, longest: self.settings.quiet_max };
+        let limits = QuietLimits { quiet: self.settings.quiet, longest: self.settings.quiet_max };
         self.changes.observe(&self.seen, &now, at);
         match self.changes.verdict(at, limits) {
-            Verdict::Unchanged => {}
-            Verdict::Wait(wait) => self.due = at + wait.clamp(Duration::from_millis(1), self.settings.poll),
-            Verdict::Read(unquiet) => {
+            ChangesVerdict::Unchanged => {}
+            ChangesVerdict::Wait(wait) => {
+                self.due = at + wait.clamp(Duration::from_millis(1), self.settings.poll)
+            }
+            ChangesVerdict::Read(unquiet) => {
                 self.changes.read(&unquiet, at, limits);
                 self.seen = now;
                 (self.changed)(unquiet);

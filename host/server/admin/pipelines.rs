@@ -1,4 +1,5 @@
-//! `/admin/pipelines`: the graphs that serve, with what their steps did since the host started.
+//! `/admin/pipelines`: the pipelines of the live policy, with the counts of their steps since the
+//! host started.
 
 use crate::error::{Error, did_you_mean};
 use crate::executor::PipelineModel;
@@ -10,13 +11,13 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Routes that are pipelines, by name.
+/// Returns the routes that are pipelines.
 fn routes(policy: &Policy) -> impl Iterator<Item = (&Arc<Route>, &PipelineModel)> {
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
-    routes.filter_map(|route| Some((route, route.callable.pipeline()?)))
+    routes.filter_map(|route| Some((route, PipelineModel::of(&*route.callable)?)))
 }
 
-/// Each pipeline with the models that it is, and whether it can run now.
+/// Returns each pipeline with the models that it serves as, and whether each can run now.
 pub fn list(policy: &Policy) -> Value {
     let mut pipelines = serde_json::Map::new();
     for (route, pipeline) in routes(policy) {
@@ -32,7 +33,8 @@ pub fn list(policy: &Policy) -> Value {
     json!({"pipelines": pipelines})
 }
 
-/// One pipeline: its graph as data, or with `?graph=mermaid` or `dot` as the source of a picture.
+/// Returns one pipeline: its graph as data, or as text, Mermaid or Graphviz source if the query is
+/// `graph=text`, `graph=mermaid` or `graph=dot`.
 pub fn reply(policy: &Policy, name: &str, query: &str) -> Reply {
     let found = routes(policy).find(|(_, pipeline)| *pipeline.program().graph.name == *name);
     let Some((_, pipeline)) = found else {

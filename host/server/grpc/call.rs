@@ -1,4 +1,4 @@
-//! One open call: what ends it from outside, and the task that it runs as.
+//! One open call: how it is aborted from outside, and the task that it runs as.
 
 use crate::server::connection::Connection;
 use crate::server::transfers::Abort;
@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-/// A call, from its head to the end of its answer.
+/// A call, from its head to the end of its reply.
 pub(super) struct Call {
     connection: Arc<Connection>,
     is_aborted: AtomicBool,
-    /// Its task has ended; what it has sent may still wait for the client.
+    /// Its task has ended. Bytes of its reply may still wait for the client.
     is_done: AtomicBool,
     task: AtomicWaker,
 }
@@ -31,10 +31,11 @@ impl Call {
 }
 
 pin_project! {
-    /// The task of a call. It ends once the call is aborted: dropping what serves it resets the stream.
+    /// The task of a call. It ends once the call is aborted: dropping hyper's task resets the
+    /// stream.
     #[project = Projected]
     struct Serving<F> {
-        // Large, so it is moved as seldom as can be.
+        // Large, and therefore moved as rarely as possible.
         #[pin]
         serve: F,
         call: Arc<Call>,
@@ -63,12 +64,13 @@ impl<F: Future> Future for Serving<F> {
 }
 
 impl Abort for Call {
-    /// Resets the stream. Where everything was handed over already and waits for the client, only the end of the
-    /// connection takes it back.
+    /// Resets the stream. If the whole reply was handed to hyper already, only the end of the
+    /// connection discards it.
     fn abort(&self) {
         self.is_aborted.store(true, Ordering::SeqCst);
         self.task.wake();
-        // A socket that takes nothing keeps what was handed over even of streams that were reset.
+        // A socket that takes no bytes keeps those that were handed over, even of streams that were
+        // reset.
         if self.is_done.load(Ordering::SeqCst) || self.connection.write_blocked().is_some() {
             self.connection.abort();
         }
@@ -81,13 +83,13 @@ impl Drop for Call {
     }
 }
 
-/// Runs the calls of one connection. hyper asks for a call's answer and spawns its task right after that, so the call
-/// that began last is the one whose task comes.
+/// Spawns the tasks of the calls of one connection. hyper calls the service and spawns the task of
+/// the call immediately afterwards, so a new task belongs to the call that began last.
 #[derive(Clone, Default)]
 pub(super) struct Spawner(Arc<Mutex<Option<Arc<Call>>>>);
 
 impl Spawner {
-    /// The next task is that of this call.
+    /// Announces that the next task is that of this call.
     pub fn next_is(&self, call: &Arc<Call>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(call));
     }

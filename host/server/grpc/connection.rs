@@ -1,10 +1,11 @@
-//! One HTTP/2 connection: its beginning, its bounds, its end.
+//! One HTTP/2 connection: how it begins, its limits, and how it ends.
 
-use super::GrpcCalls;
 use super::call::{Call, Spawner};
+use super::calls::GrpcCalls;
 use super::counted_body::CountedBody;
 use crate::server::connection::{Closing, Connection};
-use crate::server::{Opened, stopped};
+use crate::server::protocol::{Opened, Protocol};
+use crate::server::stop::stopped;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -17,41 +18,52 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// What every HTTP/2 client says first.
+/// The first bytes of every HTTP/2 client.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Calls that one connection may have open; a client keeps further ones to itself.
+/// The most calls that one connection may have open. A client holds further calls back.
 const CALLS_MAX: u32 = 1024;
 
-/// Bytes under way to this host: enough that a tensor does not wait for permission, on one call and on all of
-/// a connection.
+/// Flow-control windows of one call and of all calls of a connection: large enough that a tensor
+/// does not wait for window updates.
 const CALL_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Larger frames mean fewer of them, but only a whole one shows that its client makes progress.
+/// Larger frames cost less in total, but only a whole frame shows that the client makes progress.
 const FRAME_BYTES_MAX: u32 = 64 << 10;
 
-/// A connection may idle for as long as somebody answers at its other end.
+/// A connection may be idle for as long as its client answers pings.
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a connection is open that serves probes only; its client connects anew then and may find room.
+/// How long a connection that serves probes only is open. Its client then connects again, and may
+/// find a free connection.
 const PROBE_WITHIN: Duration = Duration::from_secs(5);
 
-pub(super) async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<bool>) {
-    let Opened { mut stream, connection: record, limits, refuses } = opened;
+impl Protocol for GrpcCalls {
+    async fn connection(self: Arc<Self>, opened: Opened, stop: watch::Receiver<bool>) {
+        serve(opened, self, stop).await;
+    }
+
+    /// Does nothing. It is called only if the connections for probes are in use as well. A client
+    /// treats a connection that closes like a host that is down, and tries again later.
+    fn refuse(_stream: &TcpStream, _max_connections: usize) {}
+}
+
+async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<bool>) {
+    let Opened { mut stream, connection: record, limits, probes_only } = opened;
     let _ = stream.set_nodelay(true);
     let mut preface = [0; PREFACE.len()];
-    let greeted = tokio::select! {
-        greeted = tokio::time::timeout(limits.header_timeout, stream.read_exact(&mut preface)) => greeted,
+    let read = tokio::select! {
+        read = tokio::time::timeout(limits.header_timeout, stream.read_exact(&mut preface)) => read,
         () = stopped(&mut stop) => return,
         _ = record.closed() => return,
     };
-    if !matches!(greeted, Ok(Ok(_))) {
+    if !matches!(read, Ok(Ok(_))) {
         return;
     }
     if preface != *PREFACE {
-        return say_what_is_spoken(&stream);
+        return refuse_other_protocol(&stream);
     }
     let (connection, spawner) = (Arc::clone(&record), Spawner::default());
     let next = spawner.clone();
@@ -59,10 +71,7 @@ pub(super) async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch
         let (calls, call) = (Arc::clone(&calls), Call::begin(&connection));
         next.next_is(&call);
         async move {
-            let response = match refuses {
-                None => calls.answer(request, &call).await,
-                Some(max) => Box::pin(calls.answer_probe(request, &call, max)).await,
-            };
+            let response = calls.answer(request, &call, probes_only).await;
             Ok::<_, Infallible>(CountedBody::of(response, call))
         }
     });
@@ -78,12 +87,12 @@ pub(super) async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch
         // No gRPC client reads a date.
         .auto_date_header(false)
         .serve_connection(
-            TokioIo::new(Greeted { stream, record: Arc::clone(&record), preface_left: PREFACE }),
+            TokioIo::new(PrefacedStream { stream, record: Arc::clone(&record), preface: PREFACE }),
             answer,
         );
     let mut connection = pin!(connection);
     let probed = async {
-        match refuses {
+        match probes_only {
             Some(_) => tokio::time::sleep(PROBE_WITHIN).await,
             None => std::future::pending().await,
         }
@@ -101,8 +110,9 @@ pub(super) async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch
     }
 }
 
-/// Best effort, for a person whose browser or curl took this port for another.
-fn say_what_is_spoken(stream: &TcpStream) {
+/// Tells an HTTP/1 client, such as a person's browser or curl, that this is not the port of HTTP.
+/// Best effort.
+fn refuse_other_protocol(stream: &TcpStream) {
     let body = "{\"error\":\"this listener speaks gRPC; HTTP is on [server] http\"}";
     let length = body.len();
     let head = format!(
@@ -111,39 +121,40 @@ fn say_what_is_spoken(stream: &TcpStream) {
     let _ = stream.try_write((head + body).as_bytes());
 }
 
-/// A socket whose preface was read, and is replayed to the next reader.
-struct Greeted {
+/// A socket whose preface was read already. It is replayed to the next reader.
+struct PrefacedStream {
     stream: TcpStream,
     record: Arc<Connection>,
-    preface_left: &'static [u8],
+    /// The part of the preface that was not replayed yet.
+    preface: &'static [u8],
 }
 
-impl Drop for Greeted {
+impl Drop for PrefacedStream {
     fn drop(&mut self) {
         if self.record.closing() == Some(Closing::Unread) {
-            // What its client has not taken is not kept by the system either.
+            // The system must not keep the bytes that the client has not taken.
             let _ = self.stream.set_zero_linger();
         }
     }
 }
 
-impl AsyncRead for Greeted {
+impl AsyncRead for PrefacedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.preface_left.is_empty() {
+        if self.preface.is_empty() {
             return Pin::new(&mut self.stream).poll_read(task, buffer);
         }
-        let (now, later) = self.preface_left.split_at(self.preface_left.len().min(buffer.remaining()));
+        let (now, later) = self.preface.split_at(self.preface.len().min(buffer.remaining()));
         buffer.put_slice(now);
-        self.preface_left = later;
+        self.preface = later;
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Greeted {
+impl AsyncWrite for PrefacedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! A tensor's contents: raw bytes beside the message's inputs, or typed lists inside of them.
+//! The contents of tensors: raw bytes beside the inputs of a message, or typed lists within them.
 
 use super::message::InferInputTensor;
 use crate::error::{Error, Result};
@@ -41,7 +41,8 @@ pub(super) fn decode(
     inputs.into_iter().zip(raw).map(one).collect()
 }
 
-/// Says which sizes do not fit, in the words that the protocol's clients know.
+/// Adds the expected and the actual size to an error, in the words that the protocol's clients
+/// know.
 fn mismatch(model: &str, input: &InferInputTensor, datatype: Datatype, got: usize, error: Error) -> Error {
     let count = element_count(&input.shape).ok();
     let expected = count.zip(datatype.size()).and_then(|(count, size)| count.checked_mul(size));
@@ -75,7 +76,7 @@ fn tensor(input: &InferInputTensor, datatype: Datatype, data: Bytes) -> Result<T
     tensor.map_err(|error| error.context(format!("input \"{}\"", input.name)).field(&*input.name))
 }
 
-/// Reads typed contents straight into the bytes that the tensor has: how many those are is known before.
+/// Decodes typed contents directly into the bytes of the tensor, whose number is counted first.
 fn typed(input: InferInputTensor, budget: &mut MemoryBudget) -> Result<Tensor> {
     let datatype = datatype(&input)?;
     let list = List::of(datatype).ok_or_else(|| {
@@ -122,7 +123,7 @@ const LISTS: [&str; 8] = [
 ];
 
 impl List {
-    /// The list that goes with a datatype; the halves have none.
+    /// Returns the list of a datatype. `None` for the 16-bit floats, which have none.
     fn of(datatype: Datatype) -> Option<Self> {
         let number = match datatype {
             Datatype::Bool => 1,
@@ -139,11 +140,11 @@ impl List {
     }
 }
 
-/// What contents have, by the numbers of their lists.
+/// The number of elements of each list, by the number of its field.
 #[derive(Default)]
 struct Counts {
     elements: [usize; LISTS.len() + 1],
-    /// Of the texts alone.
+    /// The bytes of texts.
     text_bytes: usize,
 }
 
@@ -174,7 +175,7 @@ impl Counts {
         self.elements[list.number as usize]
     }
 
-    /// The name of a list with elements that is not this one.
+    /// Returns the name of another list that has elements.
     fn other_than(&self, list: List) -> Option<&'static str> {
         let mut others = LISTS.iter().zip(&self.elements[1..]);
         others.find(|(name, count)| **name != list.name && **count > 0).map(|(name, _)| *name)
@@ -188,15 +189,16 @@ impl Counts {
     }
 }
 
-/// An element as it is on the wire.
+/// An element in the form of the wire.
 enum Element<'a> {
     Varint(u64),
-    /// Little-endian, as a tensor has it; any number of them.
+    /// Any number of elements, little-endian as in a tensor.
     Fixed(&'a [u8]),
     Text(&'a [u8]),
 }
 
-/// Gives the elements of a list to `take` until it refuses one. The outer error is what the wire is.
+/// Calls `take` with the elements of a list, until it returns an error. The outer error is one of
+/// the wire format.
 fn each(
     contents: &[Bytes],
     list: u32,
@@ -231,8 +233,8 @@ fn each(
     Ok(Ok(()))
 }
 
-/// Appends an element in the form that tensors have. Whole numbers have 32 bits on the wire where their datatype has
-/// fewer, so one can be too large.
+/// Appends an element in the form of tensors. Integers of fewer than 32 bits have 32 bits on the
+/// wire, so one can be too large.
 fn put(datatype: Datatype, element: Element<'_>, data: &mut Vec<u8>) -> Result<()> {
     let value = match element {
         Element::Varint(value) => value,
@@ -266,7 +268,8 @@ fn put(datatype: Datatype, element: Element<'_>, data: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-/// Bytes that are looked at one by one: those of typed contents, and raw ones that are checked.
+/// Returns the number of bytes that decoding must inspect: typed contents, and raw ones that are
+/// checked.
 pub(super) fn work_bytes(inputs: &[InferInputTensor], raw: &[Bytes]) -> usize {
     let typed = inputs.iter().flat_map(|input| &input.contents).map(Bytes::len);
     let checked = |(input, data): (&InferInputTensor, &Bytes)| match &*input.datatype {

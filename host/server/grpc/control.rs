@@ -1,7 +1,8 @@
-//! Configuration, statistics and the repository as messages. What they say is decided in `oip::control`, for
-//! both protocols.
+//! Configuration, statistics and the repository as messages. Their content is decided in
+//! `oip::control`, for both protocols.
 
-use super::{Grpc, infer};
+use super::state::Grpc;
+use super::text::non_empty;
 use crate::error::{Error, Result};
 use crate::policy::RouteQuery;
 use crate::predict::Datatype;
@@ -14,7 +15,7 @@ use crate::proto::inference::*;
 use crate::server::http;
 use crate::server::oip::config;
 use crate::server::oip::control::{self, IndexEntry};
-use crate::server::oip::statistics::{self, Took};
+use crate::server::oip::statistics::{self, DurationTotal};
 use hyper::HeaderMap;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -26,9 +27,9 @@ pub(super) fn config(
     version: &str,
 ) -> Result<ModelConfigResponse> {
     let id = http::request_id(headers);
-    let caller = RouteQuery { request_id: &id, header: &|name| http::header(headers, name) };
+    let caller = RouteQuery { request_id: &id, header: &http::header_lookup(headers) };
     let policy = grpc.router.policy();
-    let config = control::model_config(&policy, name, infer::version(version), &caller)?;
+    let config = control::model_config(&policy, name, non_empty(version), &caller)?;
     Ok(ModelConfigResponse { config: Some(config_message(config)) })
 }
 
@@ -87,7 +88,7 @@ fn config_message(config: config::ModelConfig) -> ModelConfig {
     }
 }
 
-/// The message's numbers are of 32 bits.
+/// Converts a number to the 32 bits that the message has.
 fn small(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -97,9 +98,8 @@ fn data_type(datatype: Datatype) -> DataType {
 }
 
 pub(super) fn statistics(grpc: &Grpc, name: &str, version: &str) -> Result<ModelStatisticsResponse> {
-    // Without a name it is about all models.
-    let stats =
-        control::model_statistics(&grpc.router.policy(), infer::version(name), infer::version(version))?;
+    // Without a name, all models are included.
+    let stats = control::model_statistics(&grpc.router.policy(), non_empty(name), non_empty(version))?;
     Ok(ModelStatisticsResponse { model_stats: stats.into_iter().map(statistics_message).collect() })
 }
 
@@ -134,11 +134,11 @@ fn statistics_message(stats: statistics::ModelStatistics) -> ModelStatistics {
     }
 }
 
-fn duration(took: Took) -> Option<StatisticDuration> {
-    Some(StatisticDuration { count: took.count, ns: took.ns })
+fn duration(total: DurationTotal) -> Option<StatisticDuration> {
+    Some(StatisticDuration { count: total.count, ns: total.ns })
 }
 
-/// There is one repository, and another one is not taken for it.
+/// Refuses a named repository, because there is only one and it has no name.
 fn check_repository(name: &str) -> Result<()> {
     if name.is_empty() { Ok(()) } else { Err(Error::unsupported(control::OTHER_REPOSITORY)) }
 }
@@ -175,7 +175,8 @@ pub(super) async fn unload(
     Ok(RepositoryModelUnloadResponse {})
 }
 
-/// Bytes are a file's, which is refused by its name and not looked at.
+/// Returns parameters as JSON. Bytes are the content of a file, which is refused by its name, so
+/// they are not read.
 fn parameters(fields: BTreeMap<String, ModelRepositoryParameter>) -> Map<String, Value> {
     let one = |(name, parameter): (String, ModelRepositoryParameter)| {
         let value = match parameter.parameter_choice {

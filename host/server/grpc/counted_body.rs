@@ -1,7 +1,8 @@
-//! An answer's body on its way to the client: counted, and handed over in pieces.
+//! The body of a reply on its way to the client: counted, and handed over in pieces.
 
+use super::body::Body;
 use super::call::Call;
-use super::frame::{Body, UNCOUNTED_BYTES_MAX};
+use super::frame::UNCOUNTED_BYTES_MAX;
 use crate::server::http::REQUEST_ID;
 use crate::server::transfers::{Abort, Outgoing, PIECE_BYTES, Transfer};
 use bytes::Bytes;
@@ -17,12 +18,12 @@ type Next = Option<Result<Frame<Bytes>, Status>>;
 
 pub(super) struct CountedBody {
     body: Body,
-    /// The call is open for as long as its answer is.
+    /// The call is open as long as its reply is.
     call: Arc<Call>,
     transfer: Option<Arc<Transfer>>,
-    /// Data that is counted until it was sent.
+    /// Data that counts until it was sent.
     outgoing: Option<Outgoing>,
-    /// Trailers, which follow the data.
+    /// The trailers, which follow the data.
     last: Option<Frame<Bytes>>,
 }
 
@@ -32,7 +33,8 @@ impl CountedBody {
         let bytes = body.data_bytes();
         let mut answered = CountedBody { body, call, transfer: None, outgoing: None, last: None };
         if bytes > UNCOUNTED_BYTES_MAX {
-            // From now on: its data is there, however late the client lets it go.
+            // Counted from now on, because the data is in memory, even before the client's flow
+            // control allows sending it.
             let id = head.headers.get(REQUEST_ID).cloned();
             answered.outgoing =
                 answered.transfer(id).map(|transfer| Outgoing::new(&transfer, bytes, Bytes::new()));
@@ -49,10 +51,10 @@ impl CountedBody {
         self.transfer.clone()
     }
 
-    /// The first piece of data that has come; the others follow.
+    /// Counts new data and returns its first piece. The other pieces follow.
     fn first_piece(&mut self, data: Bytes) -> Bytes {
         if let (Body::Message { .. }, Some(outgoing)) = (&self.body, &mut self.outgoing) {
-            // Counted as a part of the message.
+            // Its bytes were counted with the message.
             outgoing.push(data);
         } else {
             let Some(transfer) = self.transfer(None) else { return data };
@@ -84,7 +86,7 @@ impl hyper::body::Body for CountedBody {
                 Err(last) => answered.last = Some(last),
             }
         }
-        // A stream can be reset until its last frame is handed over, so a long answer keeps that back.
+        // A stream can be reset until its last frame is handed over, so a long reply holds it back.
         if let Some(outgoing) = answered.outgoing.as_ref().filter(|outgoing| outgoing.bytes() > PIECE_BYTES) {
             ready!(outgoing.poll_sent(context));
         }
@@ -93,7 +95,7 @@ impl hyper::body::Body for CountedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_out = self.outgoing.as_ref().is_none_or(|outgoing| outgoing.left() == 0);
+        let is_out = self.outgoing.as_ref().is_none_or(|outgoing| outgoing.remaining() == 0);
         is_out && self.last.is_none() && self.body.is_end_stream()
     }
 }

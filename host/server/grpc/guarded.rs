@@ -1,4 +1,5 @@
-//! The body of a call that tonic reads: counted while it arrives, and with a deadline if it is one message.
+//! The body of a call that tonic reads: counted while it is received, and with a deadline if it is
+//! one message.
 
 use super::status;
 use crate::error::{Error, Result};
@@ -12,36 +13,36 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tonic::Status;
 
-pub(super) struct Guarded {
+pub(super) struct GuardedBody {
     body: Incoming,
-    /// None where the call reads many messages, each of them small, for as long as its client likes.
+    /// `None` if the call reads many small messages, for as long as its client likes.
     single: Option<Single>,
 }
 
-/// What holds for a call of one message.
+/// The limits of a call with one message.
 struct Single {
     receiving: Receiving<Arc<Transfers>>,
-    come: usize,
+    received: usize,
     limit: Duration,
     late: task_timer::Until,
 }
 
-impl Guarded {
+impl GuardedBody {
     pub fn new(body: Incoming, transfers: &Arc<Transfers>, is_single: bool) -> Self {
         let single = || {
             let limit = transfers.limits().body_timeout;
             let (receiving, late) =
                 (Receiving::new(Arc::clone(transfers)), task_timer::until(Instant::now() + limit));
-            Single { receiving, come: 0, limit, late }
+            Single { receiving, received: 0, limit, late }
         };
-        Guarded { body, single: is_single.then(single) }
+        GuardedBody { body, single: is_single.then(single) }
     }
 }
 
 impl Single {
     fn take(&mut self, bytes: usize, is_last: bool) -> Result<()> {
-        self.come += bytes;
-        if is_last { Ok(()) } else { self.receiving.try_hold(self.come, None) }
+        self.received += bytes;
+        if is_last { Ok(()) } else { self.receiving.try_hold(self.received, None) }
     }
 
     fn poll_refused(&mut self, context: &mut Context<'_>) -> Poll<Error> {
@@ -53,7 +54,7 @@ impl Single {
     }
 }
 
-impl Body for Guarded {
+impl Body for GuardedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -61,7 +62,7 @@ impl Body for Guarded {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Guarded { body, single } = self.get_mut();
+        let GuardedBody { body, single } = self.get_mut();
         match (Pin::new(&mut *body).poll_frame(context), single) {
             (Poll::Ready(Some(Ok(frame))), Some(single)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);

@@ -1,7 +1,8 @@
-//! `grpc.health.v1`: whether the host takes requests, for whoever asks once or watches.
+//! `grpc.health.v1`: whether the host takes requests, for clients that check once or watch.
 
-use super::Grpc;
-use crate::server::stopped;
+use super::state::Grpc;
+use crate::proto::inference::grpc_inference_service_server::SERVICE_NAME as INFERENCE;
+use crate::server::stop::stopped;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,32 +14,33 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// What can be asked about: the host as a whole, under either name.
-const SERVICES: [&str; 2] = ["", super::SERVICE];
+/// The names of services that can be checked. Both mean the host as a whole.
+const SERVICES: [&str; 2] = ["", INFERENCE];
 
-/// How often the host looks whether it is ready, for those who watch: remotes go and come, policies are swapped.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the readiness is polled for clients that watch. It changes when remotes fail or
+/// recover, and when the policy is swapped.
+const POLL_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) struct Health {
     grpc: Arc<Grpc>,
-    /// As it was at the last look.
+    /// The readiness at the last poll.
     ready: watch::Receiver<bool>,
 }
 
 impl Health {
-    /// Looks until the listener stops, once for all who watch.
+    /// Spawns the task that polls the readiness for all clients, until the listener stops.
     pub fn new(grpc: &Arc<Grpc>) -> Self {
         let (readiness, ready) = watch::channel(grpc.is_ready());
-        tokio::spawn(look(Arc::clone(grpc), readiness));
+        tokio::spawn(poll(Arc::clone(grpc), readiness));
         Health { grpc: Arc::clone(grpc), ready }
     }
 }
 
-async fn look(grpc: Arc<Grpc>, readiness: watch::Sender<bool>) {
+async fn poll(grpc: Arc<Grpc>, readiness: watch::Sender<bool>) {
     let (mut draining, mut stop) = (grpc.readiness.changes(), grpc.stop.clone());
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(POLL_EVERY) => {}
             Ok(()) = draining.changed() => {}
             () = stopped(&mut stop) => return,
         }
@@ -66,31 +68,32 @@ impl health_server::Health for Health {
             return Ok(Response::new(serving(self.grpc.is_ready())));
         }
         let service: String = service.chars().take(80).collect();
-        Err(Status::not_found(format!("no service \"{service}\"; ask for \"\" or \"{}\"", super::SERVICE)))
+        Err(Status::not_found(format!("no service \"{service}\"; ask for \"\" or \"{INFERENCE}\"")))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// Ends when the host stops listening. A service that is not known stays so.
+    /// Sends the readiness and its changes, until the listener stops. An unknown service stays
+    /// unknown.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let known = SERVICES.contains(&&*request.into_inner().service);
         let (sender, receiver) = mpsc::channel(1);
-        let (mut looks, mut stop) = (self.ready.clone(), self.grpc.stop.clone());
-        looks.mark_unchanged();
-        let mut said = self.grpc.is_ready();
-        let tell = async move {
+        let (mut changes, mut stop) = (self.ready.clone(), self.grpc.stop.clone());
+        changes.mark_unchanged();
+        let mut ready = self.grpc.is_ready();
+        let send = async move {
             if !known {
                 let _ = sender.send(Ok(response(ServingStatus::ServiceUnknown))).await;
                 return sender.closed().await;
             }
-            while sender.send(Ok(serving(said))).await.is_ok() {
-                let before = said;
-                while said == before {
+            while sender.send(Ok(serving(ready))).await.is_ok() {
+                let sent = ready;
+                while ready == sent {
                     tokio::select! {
-                        Ok(()) = looks.changed() => said = *looks.borrow_and_update(),
+                        Ok(()) = changes.changed() => ready = *changes.borrow_and_update(),
                         () = sender.closed() => return,
                     }
                 }
@@ -98,7 +101,7 @@ impl health_server::Health for Health {
         };
         tokio::spawn(async move {
             tokio::select! {
-                () = tell => {}
+                () = send => {}
                 () = stopped(&mut stop) => {}
             }
         });

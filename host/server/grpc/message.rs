@@ -1,11 +1,12 @@
-//! `ModelInferRequest` as it is read here: typed contents stay bytes of the message, as raw ones do, until it is known
-//! what they shall become.
+//! `ModelInferRequest` as it is parsed here: typed contents stay bytes of the message, like raw
+//! ones, until the datatype of their tensor is known.
 
 use crate::predict::Tensor;
 use crate::proto::growth::{Field, Shape};
 use crate::proto::inference::InferParameter;
 use crate::proto::inference::model_infer_request::InferRequestedOutputTensor;
 use crate::proto::{INFER_PARAMETERS_ENTRY, growth, wire};
+use crate::server::oip::request::RequestedOutput;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -38,7 +39,7 @@ pub(super) struct InferInputTensor {
     pub shape: Vec<i64>,
     #[prost(btree_map = "string, message", tag = "4")]
     pub parameters: BTreeMap<String, InferParameter>,
-    /// An `InferTensorContents` for each time that the field was sent; all of them together are the contents.
+    /// One `InferTensorContents` for each occurrence of the field. Together they are the contents.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub contents: Vec<Bytes>,
 }
@@ -56,7 +57,7 @@ static REQUEST: Shape = Shape {
     ],
 };
 
-/// Inputs become tensors while they are there.
+/// Includes the tensor, because it is made while the input still exists.
 static INPUT: Shape = Shape {
     size: size_of::<InferInputTensor>() + size_of::<Tensor>(),
     fields: &[
@@ -69,14 +70,15 @@ static INPUT: Shape = Shape {
 };
 
 static OUTPUT: Shape = Shape {
-    size: size_of::<InferRequestedOutputTensor>() + size_of::<crate::server::oip::infer::RequestedOutput>(),
+    size: size_of::<InferRequestedOutputTensor>() + size_of::<RequestedOutput>(),
     fields: &[(1, Field::Text), (2, Field::Map(INFER_PARAMETERS_ENTRY))],
 };
 
-/// A message of at most this length takes less than a request may, whatever it holds, if `max_body_mb` is 1.
+/// Building a message up to this length takes less memory than a request may use, whatever it
+/// contains, even if `max_body_mb` is 1.
 const UNCOUNTED_BYTES_MAX: usize = 8 << 10;
 
-/// What building this message takes, if that is no more than `max`.
+/// Returns the bytes that building this message takes, if they are at most `max`.
 pub(super) fn growth(message: &[u8], max: usize) -> Result<usize, growth::TooMuch> {
     if message.len() <= UNCOUNTED_BYTES_MAX {
         return Ok(0);
@@ -84,19 +86,19 @@ pub(super) fn growth(message: &[u8], max: usize) -> Result<usize, growth::TooMuc
     growth::of(&REQUEST, message, max)
 }
 
-/// Texts that a message has beside its tensors. Of one that was sent more than once the last counts.
+/// The names in a message. Of a field that was sent more than once, the last one counts.
 #[derive(Default)]
 pub(super) struct Names<'a> {
     pub model: &'a str,
     pub version: &'a str,
     pub id: &'a str,
-    /// Bytes of the fields that are built: all but raw contents.
+    /// The bytes of all fields except for raw contents, which are not built.
     pub built_bytes: usize,
 }
 
 impl<'a> Names<'a> {
-    /// None if there are more fields before the end than are worth a look, or if it is no message. A small message is
-    /// not looked at.
+    /// Scans a message. `None` if it has more than `fields_max` fields or is malformed. A small
+    /// message is not scanned, and its names are empty.
     pub fn of(message: &'a [u8], fields_max: usize, is_large: bool) -> Option<Self> {
         let mut names = Names::default();
         if !is_large {

@@ -1,29 +1,33 @@
-//! Who the server is, and what its models take and give.
+//! Metadata of the server and of models, as messages.
 
-use super::{Grpc, infer};
+use super::state::Grpc;
+use super::text::non_empty;
 use crate::error::Result;
 use crate::policy::{Policy, Route, RouteQuery};
 use crate::predict::TensorSpec;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{ModelMetadataResponse, ServerMetadataResponse};
-use crate::server::{http, oip};
+use crate::server::http;
+use crate::server::oip::errors::unknown_model;
+use crate::server::oip::identity::{EXTENSIONS, PLATFORM, SERVER_NAME};
 use hyper::HeaderMap;
 use std::sync::Arc;
 
 pub(super) fn server() -> ServerMetadataResponse {
     ServerMetadataResponse {
-        name: oip::SERVER_NAME.into(),
+        name: SERVER_NAME.into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        extensions: oip::EXTENSIONS.iter().map(ToString::to_string).collect(),
+        extensions: EXTENSIONS.iter().map(ToString::to_string).collect(),
     }
 }
 
-/// The route that this caller's requests would take.
+/// Returns the route that requests of this client would take.
 pub(super) fn route(policy: &Policy, headers: &HeaderMap, name: &str, version: &str) -> Result<Arc<Route>> {
     let id = http::request_id(headers);
-    let caller = RouteQuery { request_id: &id, header: &|name| http::header(headers, name) };
-    let found = policy.content.resolve(name, infer::version(version), &caller);
-    found.cloned().map_err(|error| oip::infer::unknown_model(error, infer::version(version)))
+    let caller = RouteQuery { request_id: &id, header: &http::header_lookup(headers) };
+    let version = non_empty(version);
+    let found = policy.content.resolve(name, version, &caller);
+    found.cloned().map_err(|error| unknown_model(error, version))
 }
 
 pub(super) fn model(
@@ -40,7 +44,7 @@ pub(super) fn model(
     Ok(ModelMetadataResponse {
         name: route.name.name.to_string(),
         versions: versions.map(ToString::to_string).collect(),
-        platform: oip::PLATFORM.into(),
+        platform: PLATFORM.into(),
         inputs: metadata.inputs.iter().map(tensor).collect(),
         outputs: metadata.outputs.iter().map(tensor).collect(),
     })

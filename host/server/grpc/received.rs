@@ -1,30 +1,32 @@
-//! An inference request between its bytes and its tensors: counted before it is built, and built elsewhere than on the
-//! threads that serve connections where that takes long.
+//! A received inference request, between its bytes and its tensors. Its memory is charged before it
+//! is built, and a large one is built on the threads of `offload`.
 
+use super::decode::{decode, limit_timeout};
 use super::message::{self, ModelInferRequest, Names};
-use super::{contents, infer, status};
+use super::{contents, status};
 use crate::error::{Error, Result};
 use crate::offload::{self, INLINE_BYTES_MAX};
 use crate::predict::{Allocation, MemoryBudget};
-use crate::server::oip::infer::InferRequest;
+use crate::server::oip::request::InferRequest;
 use bytes::Bytes;
 use prost::Message as _;
 use std::time::Duration;
 
-/// Fields of a large message that are looked at for its names, before it is left to another thread.
-const FIELDS_LOOKED_AT: usize = 1024;
+/// The most fields of a large message that are scanned for its names. A message with more is built
+/// on another thread first.
+const SCANNED_FIELDS_MAX: usize = 1024;
 
-/// One request as it has come.
+/// One received request.
 pub(super) struct Message {
     content: MessageContent,
-    /// The bytes of the message, which raw contents are a part of.
+    /// The bytes of the message, of which raw contents are slices.
     whole: Allocation,
     budget: MemoryBudget,
 }
 
 enum MessageContent {
     Built(ModelInferRequest),
-    /// Large, and named: its model is looked up before it is built.
+    /// A large message whose names were scanned: its model is looked up before it is built.
     Named {
         model: String,
         version: String,
@@ -34,11 +36,11 @@ enum MessageContent {
 }
 
 impl Message {
-    /// Reads a message at least as far as its names.
+    /// Parses a message at least as far as its names.
     pub async fn read(bytes: Bytes, mut budget: MemoryBudget) -> Result<Self> {
         let (whole, length) = (Allocation::of(&bytes), bytes.len());
-        // The raw contents of tensors stay where they are, so a large message can be little work.
-        let names = Names::of(&bytes, FIELDS_LOOKED_AT, length > INLINE_BYTES_MAX);
+        // Raw contents of tensors are not copied, so a large message can be little work.
+        let names = Names::of(&bytes, SCANNED_FIELDS_MAX, length > INLINE_BYTES_MAX);
         let content = match names {
             Some(names) if names.built_bytes > INLINE_BYTES_MAX => {
                 let [model, version, id] = [names.model, names.version, names.id].map(str::to_owned);
@@ -50,8 +52,8 @@ impl Message {
                     let message = build(bytes, &mut budget)?;
                     Ok::<_, Error>((message, budget))
                 });
-                let (message, left) = built.await?;
-                budget = left;
+                let (message, charged) = built.await?;
+                budget = charged;
                 MessageContent::Built(message)
             }
         };
@@ -79,34 +81,35 @@ impl Message {
         }
     }
 
-    /// Bytes that it holds: as they came, and what has been built of them.
+    /// Returns the bytes that it holds: the message, and what was built of it.
     pub fn held_bytes(&self) -> usize {
         self.whole.bytes + (self.budget.max() - self.budget.left())
     }
 
-    /// What the caller wants; `left` gives what remains of the call's own deadline, once the message is read.
-    pub async fn decode(self, left: impl FnOnce() -> Option<Duration>) -> Result<InferRequest> {
+    /// Decodes the request. `remaining` returns the time until the call's own deadline, and is
+    /// called when the message is decoded.
+    pub async fn decode(self, remaining: impl FnOnce() -> Option<Duration>) -> Result<InferRequest> {
         let Message { content, whole, mut budget } = self;
         let request = match content {
             MessageContent::Built(message) => {
                 let work = contents::work_bytes(&message.inputs, &message.raw_input_contents);
-                offload::run(work, move || infer::decode(message, &mut budget)).await
+                offload::run(work, move || decode(message, &mut budget)).await
             }
             MessageContent::Named { bytes, .. } => {
-                let decode = move || infer::decode(build(bytes, &mut budget)?, &mut budget);
-                offload::run(whole.bytes, decode).await
+                let build_and_decode = move || decode(build(bytes, &mut budget)?, &mut budget);
+                offload::run(whole.bytes, build_and_decode).await
             }
         };
         let mut request = request?;
         request.inputs = request.inputs.into_iter().map(|input| input.part_of(whole)).collect();
-        if let Some(left) = left() {
-            infer::limit(&mut request.parameters, left)?;
+        if let Some(remaining) = remaining() {
+            limit_timeout(&mut request.parameters, remaining)?;
         }
         Ok(request)
     }
 }
 
-/// Builds a message, if the budget allows what it becomes.
+/// Builds a message, and charges the memory that it takes.
 fn build(bytes: Bytes, budget: &mut MemoryBudget) -> Result<ModelInferRequest> {
     const WHAT: &str = "inputs, outputs and parameters";
     let growth = message::growth(&bytes, budget.left()).map_err(|_| budget.exceeded(WHAT))?;

@@ -1,6 +1,7 @@
-//! The calls of `inference.GRPCInferenceService` but `ModelInfer` and `ModelStreamInfer`: which module answers which.
+//! The calls of `inference.GRPCInferenceService`, except for `ModelInfer` and `ModelStreamInfer`.
 
-use super::{Grpc, control, metadata, status};
+use super::state::Grpc;
+use super::{control, metadata, status};
 use crate::error::{Error, Result};
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::*;
@@ -15,8 +16,8 @@ fn answer<T>(outcome: Result<T>) -> ReplyResult<T> {
     outcome.map(Response::new).map_err(|error| status::status_of(&error))
 }
 
-/// The message, and the headers that routing rules may look at.
-fn open<T>(request: Request<T>) -> (HeaderMap, T) {
+/// Returns the headers, which routing rules may inspect, and the message.
+fn split<T>(request: Request<T>) -> (HeaderMap, T) {
     let (metadata, _, message) = request.into_parts();
     (metadata.into_headers(), message)
 }
@@ -46,7 +47,7 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<ModelReadyRequest>,
     ) -> ReplyResult<ModelReadyResponse> {
-        let (headers, ModelReadyRequest { name, version }) = open(request);
+        let (headers, ModelReadyRequest { name, version }) = split(request);
         let policy = self.router.policy();
         let route = metadata::route(&policy, &headers, &name, &version);
         let can_run = route.is_ok_and(|route| route.callable.ready().is_ok());
@@ -64,7 +65,7 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<ModelMetadataRequest>,
     ) -> ReplyResult<ModelMetadataResponse> {
-        let (headers, ModelMetadataRequest { name, version }) = open(request);
+        let (headers, ModelMetadataRequest { name, version }) = split(request);
         answer(metadata::model(&self, &headers, &name, &version))
     }
 
@@ -72,7 +73,7 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<ModelConfigRequest>,
     ) -> ReplyResult<ModelConfigResponse> {
-        let (headers, ModelConfigRequest { name, version }) = open(request);
+        let (headers, ModelConfigRequest { name, version }) = split(request);
         answer(control::config(&self, &headers, &name, &version))
     }
 

@@ -1,19 +1,20 @@
-//! What an error is in gRPC.
+//! Errors as gRPC statuses.
 
-use super::frame::{self, Body};
+use super::body::Body;
+use super::frame;
 use crate::error::{Error, Kind};
-use crate::server::oip;
+use crate::server::oip::errors;
 use hyper::Response;
 use tonic::{Code, Status};
 
-/// Clients take eight kilobytes of headers by default, and a status is one.
+/// Clients accept 8 KB of headers by default, and the status message is a header.
 const MESSAGE_BYTES_MAX: usize = 2 << 10;
 
-/// Whoever sees first that a deadline has passed says so, the client or the host, and programs look for the client's
-/// words.
+/// Either the client or the host notices first that a deadline has passed, and programs look for
+/// the words that the client uses.
 const LATE: &str = "Deadline Exceeded";
 
-/// Error kind to status code: the one place that says so.
+/// Maps an error kind to a status code. This is the only place that does.
 pub(super) fn code_of(error: &Error) -> Code {
     match error.kind() {
         Kind::InvalidInput => Code::InvalidArgument,
@@ -38,20 +39,21 @@ pub(super) fn status_of(error: &Error) -> Status {
     }
 }
 
-/// How prost begins, before it says what is wrong.
+/// The beginning of prost's messages.
 const UNDECODED: &str = "failed to decode Protobuf message: ";
 
 pub(super) fn unreadable(what: &str, why: &str) -> Error {
     Error::invalid(format!("the message {what}: {}", why.strip_prefix(UNDECODED).unwrap_or(why)))
 }
 
-/// What tonic's statuses about a message that it cannot read mean; it says that they are the host's own faults. None
-/// for every other status. `what` is said of a message whose bytes are none.
+/// Returns the error for a status by which tonic says that it cannot read a message; tonic's own
+/// code blames the host. `None` for every other status. `what` is the error text for bytes that are
+/// not a message.
 pub(super) fn of_reading(status: &Status, what: &str, message_bytes_max: usize) -> Option<Error> {
     let text = status.message();
     let text = text.trim_end_matches(", while sending request");
     match status.code() {
-        // As it comes, or as it unpacks.
+        // Over the limit as received, or after unpacking.
         Code::OutOfRange | Code::ResourceExhausted if TOO_LARGE.iter().any(|words| text.contains(words)) => {
             Some(frame::too_large(message_bytes_max))
         }
@@ -72,15 +74,15 @@ pub(super) fn of_reading(status: &Status, what: &str, message_bytes_max: usize) 
     }
 }
 
-/// How tonic speaks of messages over the limit.
+/// Parts of tonic's messages about a message over the limit.
 const TOO_LARGE: [&str; 2] = ["message length too large", "exceeded while decompressing"];
 
-/// A call's answer that is an error and nothing else.
+/// Returns a reply that is only an error.
 pub(super) fn refusal(error: &Error) -> Response<Body> {
     status_of(error).into_http()
 }
 
-/// An answer of tonic's, unless it blames the host for a message that cannot be read.
+/// Returns a reply of tonic's, corrected if it blames the host for a message that cannot be read.
 pub(super) fn corrected(response: Response<tonic::body::Body>, message_bytes_max: usize) -> Response<Body> {
     let is_refusal = response.headers().contains_key("grpc-status");
     let status = is_refusal.then(|| Status::from_header_map(response.headers())).flatten();
@@ -90,7 +92,7 @@ pub(super) fn corrected(response: Response<tonic::body::Body>, message_bytes_max
     }
 }
 
-/// Requests are counted under the status that HTTP has for the same outcome, whatever the protocol.
+/// Returns the status under which a request is counted: that of HTTP for the same outcome.
 pub(super) fn counted(error: Option<&Error>) -> u16 {
-    error.map_or(200, |error| oip::status_of(error).as_u16())
+    error.map_or(200, |error| errors::status_of(error).as_u16())
 }

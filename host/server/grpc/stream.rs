@@ -1,109 +1,90 @@
 //! `ModelStreamInfer`: many requests on one call, each with any number of responses.
 //!
-//! Requests run side by side. Responses of a streaming model come as they are made; those of models that answer
-//! once come in the order of their requests, as callers without ids expect. An error is a message and not
-//! the end: the stream goes on.
+//! Requests run concurrently. Responses of a streaming model are sent when they are made; those of
+//! models that answer once are sent in the order of their requests, as clients without ids expect.
+//! An error is a message, after which the stream continues.
 
-use super::frame::{self, Messages};
+use super::body::Body;
+use super::call::Call;
+use super::encode::{encode, parameter};
+use super::messages::Messages;
 use super::received::Message;
-use super::{Grpc, infer, status};
+use super::send_order::SendTurn;
+use super::state::Grpc;
+use super::stream_replies::{QueuedReply, StreamReplies, StreamReply};
+use super::text::non_empty;
+use super::{frame, status};
 use crate::error::{Error, Result};
+use crate::policy::Route;
 use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::router::RequestScope;
-use crate::server::oip::infer::{self as oip, ENABLE_EMPTY_FINAL, InferRequest, InferResponse};
-use crate::server::transfers::{Abort, Hold, Transfer};
-use crate::server::{http, stopped};
+use crate::server::http;
+use crate::server::oip::errors::unknown_model;
+use crate::server::oip::infer;
+use crate::server::oip::parameters::ENABLE_EMPTY_FINAL;
+use crate::server::oip::request::{InferRequest, InferResponse};
+use crate::server::stop::stopped;
+use crate::server::transfers::{Abort, Transfer};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::codec::{EncodeBody, SingleMessageCompressionOverride};
-use tonic::codegen::tokio_stream::Stream;
 use tonic_prost::ProstEncoder;
 
-/// Requests of one stream that are read and not answered: clients have one stream for all that they wait for.
+/// The most requests of one stream that are read and not answered. Clients use one stream for all
+/// their requests.
 const READ_MAX: usize = 1024;
 
-/// Those of them that take the places of an executor.
+/// The most of them that are admitted to an executor.
 const RUNNING_MAX: usize = 64;
 
-/// What they may hold, in multiples of the largest message.
+/// The most bytes that they may hold, in multiples of the largest message.
 const MESSAGES_HELD_MAX: usize = 4;
 
-/// Responses that wait for a slow reader, before the work waits as well; one that is larger than all may be waits
-/// alone.
+/// The most replies, and the most bytes of them, that wait for a slow client before the work waits
+/// as well. A reply over the limit of bytes waits alone.
 const WAITING_MAX: usize = 16;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
-/// What a response takes besides its contents.
+/// Estimated bytes of a response besides its contents.
 const HEAD_BYTES: usize = 512;
 
-/// Set on a response: whether it is the last to its request.
+/// The parameter of a response that says whether it is the last to its request.
 const FINAL: &str = "triton_final_response";
-
-type StreamReply = Result<ModelStreamInferResponse, Status>;
-
-/// An answer that waits for the caller, and what it uses of the bounds.
-struct Waiting {
-    answer: StreamReply,
-    _bytes: Option<OwnedSemaphorePermit>,
-    _hold: Hold,
-}
-
-/// What the caller reads. Dropped when it leaves, and all its work with it.
-pub(super) struct StreamReplies {
-    receiver: mpsc::Receiver<Waiting>,
-    driver: AbortHandle,
-}
-
-impl Stream for StreamReplies {
-    type Item = StreamReply;
-
-    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<StreamReply>> {
-        self.receiver.poll_recv(task).map(|waiting| {
-            let Waiting { answer, _hold: hold, .. } = waiting?;
-            hold.moved();
-            Some(answer)
-        })
-    }
-}
-
-impl Drop for StreamReplies {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
 
 /// What the requests of one stream share.
 struct StreamCall {
     grpc: Arc<Grpc>,
     headers: HeaderMap,
     deadline: Option<Instant>,
-    /// An error ends the stream with its status, as the caller asked (`triton_grpc_error`).
+    /// An error ends the stream with its status, because the client sent `triton_grpc_error`.
     errors_end: bool,
-    answers: mpsc::Sender<Waiting>,
-    places: Semaphore,
-    /// Bytes of answers that may wait.
+    replies: mpsc::Sender<QueuedReply>,
+    running: Semaphore,
+    /// Limits the bytes of replies that wait.
     waiting_bytes: Arc<Semaphore>,
-    /// Counts them.
+    /// Counts these bytes.
     transfer: Arc<Transfer>,
 }
 
-/// Requests are framed here, so that each is counted before it is built; answers by tonic.
+/// Answers one call. Requests are framed here, so that each is counted before it is built; replies
+/// are framed by tonic.
 pub(super) fn answer(
     grpc: &Arc<Grpc>,
     request: Request<Incoming>,
-    call: &Arc<super::call::Call>,
-) -> Response<frame::Body> {
+    timeout: Option<Duration>,
+    call: &Arc<Call>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let requests = match frame::encoding(&parts.headers) {
         Ok(encoding) => Messages::new(body, encoding, Arc::clone(&grpc.transfers)),
@@ -111,19 +92,23 @@ pub(super) fn answer(
     };
     let call = Arc::clone(call) as Arc<dyn Abort>;
     let transfer = Transfer::answer(&grpc.transfers, call, parts.headers.get(http::REQUEST_ID).cloned());
-    let answers = begin(Arc::clone(grpc), parts.headers, requests, transfer);
+    let replies = begin(Arc::clone(grpc), parts.headers, timeout, requests, transfer);
     let once = SingleMessageCompressionOverride::default();
-    // What a model answers is not the caller's doing.
-    let body = EncodeBody::new_server(ProstEncoder::default(), answers, None, once, Some(usize::MAX));
-    let mut response = Response::new(frame::Body::Tonic(tonic::body::Body::new(body)));
+    // The size of a response is not the client's fault.
+    let body = EncodeBody::new_server(ProstEncoder::default(), replies, None, once, Some(usize::MAX));
+    let mut response = Response::new(Body::Tonic(tonic::body::Body::new(body)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
-fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages, transfer: Arc<Transfer>) -> StreamReplies {
-    let (answers, receiver) = mpsc::channel(WAITING_MAX);
-    // What cannot be read was refused before.
-    let timeout = infer::timeout(&headers).unwrap_or_default();
+fn begin(
+    grpc: Arc<Grpc>,
+    headers: HeaderMap,
+    timeout: Option<Duration>,
+    requests: Messages,
+    transfer: Arc<Transfer>,
+) -> StreamReplies {
+    let (replies, receiver) = mpsc::channel(WAITING_MAX);
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let errors_end = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let stop = grpc.stop.clone();
@@ -132,8 +117,8 @@ fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages, transfer: Arc<
         headers,
         deadline,
         errors_end,
-        answers,
-        places: Semaphore::new(RUNNING_MAX),
+        replies,
+        running: Semaphore::new(RUNNING_MAX),
         waiting_bytes: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
         transfer,
     });
@@ -141,21 +126,22 @@ fn begin(grpc: Arc<Grpc>, headers: HeaderMap, requests: Messages, transfer: Arc<
     StreamReplies { receiver, driver }
 }
 
-/// Reads requests and lets them run, until the caller has no more, is out of time, or the host stops.
+/// Reads requests and runs them, until the client sends no more, its deadline passes, or the host
+/// stops.
 async fn drive(call: Arc<StreamCall>, requests: Messages, mut stop: watch::Receiver<bool>) {
     let mut running = JoinSet::new();
     let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
-    // Where the host holds much already, a stream is given one message at a time.
+    // If the host holds many bytes already, a stream reads one message at a time.
     let is_partial = requests.is_partial();
     let may_read = |running: usize, held: usize| {
-        let has_room = || held == 0 || held < bytes_max && !call.grpc.transfers.is_tight();
-        // A message that has begun is read on: its client must not wait for the host.
-        is_partial.load(Ordering::Relaxed) || running < READ_MAX && has_room()
+        let may_begin = || held == 0 || held < bytes_max && !call.grpc.transfers.is_tight();
+        // A message that has begun is read to its end: its client must not wait for the host.
+        is_partial.load(Ordering::Relaxed) || running < READ_MAX && may_begin()
     };
     let work = async {
-        let mut turn = SendOrder::first();
+        let mut turn = SendTurn::first();
         let mut held_bytes = 0;
-        // Never dropped in the middle of a message.
+        // Never dropped while a message is partly received.
         let mut next = pin!(next(Arc::clone(&call), requests));
         let ended = loop {
             tokio::select! {
@@ -176,7 +162,7 @@ async fn drive(call: Arc<StreamCall>, requests: Messages, mut stop: watch::Recei
                         Err(error) => break Some(status::status_of(&error)),
                     }
                 }
-                // One that panicked has its bytes counted to the end of the stream.
+                // The bytes of a request whose task panicked stay counted until the stream ends.
                 Some(ended) = running.join_next(), if !running.is_empty() => held_bytes -= ended.unwrap_or(0),
                 () = stopped(&mut stop) => break Some(Status::unavailable("the host is stopping")),
             }
@@ -195,7 +181,7 @@ async fn drive(call: Arc<StreamCall>, requests: Messages, mut stop: watch::Recei
     }
 }
 
-/// The next request, and the way to those after it.
+/// Reads the next request. Returns it with the messages, from which the next one is read.
 async fn next(call: Arc<StreamCall>, mut requests: Messages) -> (Messages, Result<Option<Message>>) {
     let message = match requests.next().await {
         Ok(Some(bytes)) => Message::read(bytes, call.grpc.router.budget()).await.map(Some),
@@ -205,41 +191,41 @@ async fn next(call: Arc<StreamCall>, mut requests: Messages) -> (Messages, Resul
     (requests, message)
 }
 
-/// One request, to its last response.
-async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendOrder) {
+/// Runs one request to its last response.
+async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let id = message.id().to_owned();
     let mut scope = {
-        let request_id = infer::request_id(&call.headers, &id);
-        call.grpc.router.begin(request_id, "grpc", &|name| http::header(&call.headers, name))
+        let request_id = http::request_id_or(&call.headers, &id);
+        call.grpc.router.begin(request_id, "grpc", &http::header_lookup(&call.headers))
     };
-    let version = infer::version(message.version());
+    let version = non_empty(message.version());
     let resolved = scope
-        .resolve(message.model(), version, &|name| http::header(&call.headers, name))
-        .map_err(|error| oip::unknown_model(error, version));
-    let _place = match &resolved {
-        // They wait side by side in their instance, up to a limit of its own.
+        .resolve(message.model(), version, &http::header_lookup(&call.headers))
+        .map_err(|error| unknown_model(error, version));
+    let _permit = match &resolved {
+        // Calls of a streaming model run concurrently in its instance, up to a limit of its own.
         Ok(route) if route.is_shared() => None,
-        // Dropped with its answer. The semaphore is never closed.
-        _ => call.places.acquire().await.ok(),
+        // Held until the request is answered. The semaphore is never closed.
+        _ => call.running.acquire().await.ok(),
     };
-    let left = || call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let remaining = || call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let decoded = match resolved {
-        Ok(route) => message.decode(left).await.map(|request| (route, request)),
+        Ok(route) => message.decode(remaining).await.map(|request| (route, request)),
         Err(error) => {
-            // It is not kept while the answer waits for its turn.
+            // The message must not be kept while the reply waits for its turn.
             drop(message);
             Err(error)
         }
     };
     let error = match decoded {
         Ok((route, request)) if route.is_streaming() => {
-            let marks = asks_for_marks(&request);
+            let marks = wants_final_mark(&request);
             tokio::join!(turn.pass(), call.responses(scope, &route, request, marks));
             return;
         }
-        Ok((route, request)) => match oip::infer(&mut scope, &route, request).await {
+        Ok((route, request)) => match infer::infer(&mut scope, &route, request).await {
             Ok(response) => {
-                turn.come().await;
+                turn.wait().await;
                 call.send(response, true).await;
                 return scope.end(status::counted(None), None);
             }
@@ -247,26 +233,21 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendOrder) {
         },
         Err(error) => error,
     };
-    turn.come().await;
+    turn.wait().await;
     call.refuse(&error, id).await;
     scope.end(status::counted(Some(&error)), Some(&error));
 }
 
-fn asks_for_marks(request: &InferRequest) -> bool {
+/// Whether the client wants a final response that only marks the end.
+fn wants_final_mark(request: &InferRequest) -> bool {
     let parameter = request.parameters.iter().find(|(name, _)| name == ENABLE_EMPTY_FINAL);
     matches!(parameter, Some((_, Parameter::Boolean(true))))
 }
 
 impl StreamCall {
-    async fn responses(
-        &self,
-        scope: RequestScope,
-        route: &Arc<crate::policy::Route>,
-        request: InferRequest,
-        marks: bool,
-    ) {
+    async fn responses(&self, scope: RequestScope, route: &Arc<Route>, request: InferRequest, marks: bool) {
         let id = request.id.clone();
-        let mut stream = match oip::stream(scope, route, request) {
+        let mut stream = match infer::stream(scope, route, request) {
             Ok(stream) => stream,
             Err((scope, error)) => {
                 self.refuse(&error, id.unwrap_or_default()).await;
@@ -279,7 +260,7 @@ impl StreamCall {
                 Err(error) => self.fail(&error, id.clone().unwrap_or_default()).await,
             }
         }
-        // The end of an error's responses as well: callers count the marks.
+        // Sent after an error as well, because clients count the marks.
         if marks {
             let (parameters, outputs) = (Vec::new(), Vec::new());
             self.send(InferResponse { route: Arc::clone(route), id, parameters, outputs }, true).await;
@@ -288,37 +269,38 @@ impl StreamCall {
     }
 
     async fn send(&self, response: InferResponse, last: bool) {
-        let (mut head, contents) = infer::encode(response);
+        let (mut head, contents) = encode(response);
         let bytes = contents.iter().map(Bytes::len).sum::<usize>() + HEAD_BYTES;
         head.raw_output_contents = contents;
-        head.parameters.insert(FINAL.into(), infer::parameter(Parameter::Boolean(last)));
-        let answer = ModelStreamInferResponse { error_message: String::new(), infer_response: Some(head) };
-        self.queue(Ok(answer), bytes).await;
+        head.parameters.insert(FINAL.into(), parameter(Parameter::Boolean(last)));
+        let reply = ModelStreamInferResponse { error_message: String::new(), infer_response: Some(head) };
+        self.queue(Ok(reply), bytes).await;
     }
 
-    /// Waits until the answer may wait for the caller.
-    async fn queue(&self, answer: StreamReply, bytes: usize) {
+    /// Queues a reply for the client. Waits until the limits allow it.
+    async fn queue(&self, reply: StreamReply, bytes: usize) {
         let hold = self.transfer.hold(bytes);
         let permits = u32::try_from(bytes.min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
         // The semaphore is never closed.
         let permit = Arc::clone(&self.waiting_bytes).acquire_many_owned(permits).await.ok();
-        let _ = self.answers.send(Waiting { answer, _bytes: permit, _hold: hold }).await;
+        let _ = self.replies.send(QueuedReply { reply, _bytes: permit, hold }).await;
     }
 
-    /// A request that has not begun. The response beside the error says which one it is about.
+    /// Sends the error of a request that has no responses. The response beside the error names the
+    /// request.
     async fn refuse(&self, error: &Error, id: String) {
-        self.say(error, ModelInferResponse { id, ..Default::default() }).await;
+        self.send_error(error, ModelInferResponse { id, ..Default::default() }).await;
     }
 
-    /// A request whose responses end so.
+    /// Sends the error that ends the responses to a request.
     async fn fail(&self, error: &Error, id: String) {
         let mut response = ModelInferResponse { id, ..Default::default() };
-        response.parameters.insert(FINAL.into(), infer::parameter(Parameter::Boolean(false)));
-        self.say(error, response).await;
+        response.parameters.insert(FINAL.into(), parameter(Parameter::Boolean(false)));
+        self.send_error(error, response).await;
     }
 
-    async fn say(&self, error: &Error, response: ModelInferResponse) {
-        let answer = if self.errors_end {
+    async fn send_error(&self, error: &Error, response: ModelInferResponse) {
+        let reply = if self.errors_end {
             Err(status::status_of(error))
         } else {
             Ok(ModelStreamInferResponse {
@@ -326,36 +308,6 @@ impl StreamCall {
                 infer_response: Some(response),
             })
         };
-        self.queue(answer, HEAD_BYTES + error.message().len()).await;
-    }
-}
-
-/// A place in the order of a stream's answers: it comes when the one before has been let go.
-struct SendOrder {
-    before: Option<oneshot::Receiver<()>>,
-    /// Dropped with this place, which is the word to the next.
-    _own: Option<oneshot::Sender<()>>,
-}
-
-impl SendOrder {
-    fn first() -> Self {
-        SendOrder { before: None, _own: None }
-    }
-
-    /// This place, and the one after it.
-    fn split(self) -> (Self, Self) {
-        let (own, before) = oneshot::channel();
-        (SendOrder { before: self.before, _own: Some(own) }, SendOrder { before: Some(before), _own: None })
-    }
-
-    async fn come(&mut self) {
-        if let Some(before) = self.before.take() {
-            let _ = before.await;
-        }
-    }
-
-    /// Lets the next one go as soon as this place comes.
-    async fn pass(mut self) {
-        self.come().await;
+        self.queue(reply, HEAD_BYTES + error.message().len()).await;
     }
 }

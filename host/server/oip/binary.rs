@@ -1,8 +1,11 @@
-//! The binary tensor extension: raw tensors behind the JSON of a body, in the order in which the JSON names them.
+//! The binary tensor extension: raw tensors follow the JSON of a body, in the order in which the
+//! JSON names them.
 //!
-//! Tensors of a request are slices of its body; those of an answer are sent from where they lie.
+//! Tensors of a request are slices of its body; large tensors of a response are sent without a
+//! copy.
 
-use super::infer::{self, InferRequest};
+use super::request::InferRequest;
+use super::shape::filled;
 use crate::error::{Error, Result};
 use crate::predict::{Allocation, Datatype, Metadata, Parameters, Shape, Tensor, TensorSpec, format_shape};
 use crate::server::http::{self, Reply, ReplyContent};
@@ -17,10 +20,10 @@ use std::task::{Context, Poll};
 
 pub(super) const HEAD_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// Raw bytes of a few tensors are copied behind the JSON; more are worth a write of their own.
+/// Up to this many raw bytes are copied behind the JSON; more are sent as frames of their own.
 const COPIED_BYTES_MAX: usize = 16 << 10;
 
-/// Splits a body where its header says; all of it is JSON if there is no such header.
+/// Splits a body at the length in its header. Without the header, all of it is JSON.
 pub(super) fn split(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes)> {
     let Some(value) = headers.get(HEAD_LENGTH) else { return Ok((body.clone(), Bytes::new())) };
     let length = value.to_str().ok().and_then(|value| value.trim().parse::<usize>().ok());
@@ -36,41 +39,41 @@ pub(super) fn split(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes)>
     }
 }
 
-/// The bytes behind the JSON, as far as no tensor has taken them; and the body that they are a part of.
+/// The bytes after the JSON that no tensor has taken yet, and the body that they are a part of.
 pub(super) struct Tail {
-    left: Bytes,
+    rest: Bytes,
     pub body: Allocation,
 }
 
 impl Tail {
-    pub fn new(left: Bytes, body: Allocation) -> Self {
-        Tail { left, body }
+    pub fn new(rest: Bytes, body: Allocation) -> Self {
+        Tail { rest, body }
     }
 
     pub fn take(&mut self, size: usize) -> Result<Bytes> {
-        if size > self.left.len() {
+        if size > self.rest.len() {
             return Err(Error::invalid(format!(
                 "binary_data_size is {size}, and {} bytes are left behind the JSON (see Inference-Header-Content-Length)",
-                self.left.len()
+                self.rest.len()
             )));
         }
-        Ok(self.left.split_to(size))
+        Ok(self.rest.split_to(size))
     }
 
-    /// What no tensor has taken would be lost without a word.
+    /// Checks that tensors have taken all bytes, so that none is ignored silently.
     pub fn end(self) -> Result<()> {
-        match self.left.len() {
+        match self.rest.len() {
             0 => Ok(()),
-            left => Err(Error::invalid(format!(
-                "unexpected additional input data: the inputs' binary_data_size leave {left} bytes of the body over"
+            rest => Err(Error::invalid(format!(
+                "unexpected additional input data: the inputs' binary_data_size leave {rest} bytes of the body over"
             ))),
         }
     }
 }
 
-/// A body without JSON: all of it is the one input of its model.
+/// Returns the request of a body without JSON: all of it is the one input of its model.
 ///
-/// `rows` says whether a free first dimension counts rows, and so leaves the others to be found out.
+/// If `rows` is set, a free first dimension counts rows, and a further free dimension is deduced.
 pub(super) fn whole(model: &str, metadata: &Metadata, rows: bool, body: Bytes) -> Result<InferRequest> {
     let [spec] = metadata.inputs.as_slice() else {
         return Err(Error::invalid(format!(
@@ -114,16 +117,17 @@ pub(super) fn whole(model: &str, metadata: &Metadata, rows: bool, body: Bytes) -
     })
 }
 
-/// One element of BYTES; of other datatypes as many as there are.
+/// Returns the shape of an input of this length: one element of BYTES, or as many elements of
+/// another datatype as there are. `None` if they do not fit the input's shape.
 fn whole_shape(spec: &TensorSpec, length: usize) -> Option<Shape> {
     match spec.datatype.size() {
         Some(size) if !length.is_multiple_of(size) => None,
-        Some(size) => infer::filled(&spec.shape, length / size),
-        None => infer::filled(&spec.shape, 1),
+        Some(size) => filled(&spec.shape, length / size),
+        None => filled(&spec.shape, 1),
     }
 }
 
-/// An answer of JSON and, if any, the tensors behind it.
+/// Returns a reply of JSON and the tensors that follow it, if there are any.
 pub(super) fn reply(mut head: Vec<u8>, tail: SmallVec<[Bytes; 4]>) -> Reply {
     if tail.is_empty() {
         return http::json(StatusCode::OK, head);
@@ -136,7 +140,10 @@ pub(super) fn reply(mut head: Vec<u8>, tail: SmallVec<[Bytes; 4]>) -> Reply {
         ReplyContent::Whole(head.into())
     } else {
         let pieces = std::iter::once(Bytes::from(head)).chain(tail).filter(|piece| !piece.is_empty()).rev();
-        ReplyContent::Parts(Box::pin(Pieces { left: (head_length + raw) as u64, pieces: pieces.collect() }))
+        ReplyContent::Parts(Box::pin(Pieces {
+            remaining: (head_length + raw) as u64,
+            pieces: pieces.collect(),
+        }))
     };
     let mut reply = Reply::new(content);
     let headers = reply.headers_mut();
@@ -145,10 +152,10 @@ pub(super) fn reply(mut head: Vec<u8>, tail: SmallVec<[Bytes; 4]>) -> Reply {
     reply
 }
 
-/// Bytes that lie in several places, last first.
+/// Bytes in several buffers, the last one first.
 struct Pieces {
     pieces: Vec<Bytes>,
-    left: u64,
+    remaining: u64,
 }
 
 impl Body for Pieces {
@@ -160,7 +167,7 @@ impl Body for Pieces {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let piece = self.pieces.pop();
-        self.left -= piece.as_ref().map_or(0, Bytes::len) as u64;
+        self.remaining -= piece.as_ref().map_or(0, Bytes::len) as u64;
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
@@ -169,6 +176,6 @@ impl Body for Pieces {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.remaining)
     }
 }

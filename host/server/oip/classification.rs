@@ -1,15 +1,16 @@
-//! The classification extension: of each row of an output the best elements, as texts `value:index` or
-//! `value:index:label`. Labels come with the route.
+//! The classification extension: the largest elements of each row of an output, as texts
+//! `value:index` or `value:index:label`. Labels are those of the route.
 
 use crate::error::{Error, Result};
 use crate::policy::Route;
 use crate::predict::{Datatype, Parameter, Shape, Tensor, TensorSpec};
 use std::cmp::Ordering;
 
-/// Texts that one answer may have.
+/// The most texts of one response.
 const TEXTS_MAX: usize = 100_000;
 
-/// How many a caller wants; none for 0, which is how callers say that they want all elements as they are.
+/// Returns how many classes the client requests. `None` for 0, by which clients request all
+/// elements unchanged.
 pub(super) fn classes(spec: &TensorSpec, value: &Parameter) -> Result<Option<usize>> {
     let fault = |message: String| {
         let message = format!("output \"{}\": {message}", spec.name);
@@ -30,8 +31,8 @@ pub(super) fn classes(spec: &TensorSpec, value: &Parameter) -> Result<Option<usi
     }
 }
 
-/// A tensor of texts in place of one of numbers.
-pub(super) fn best(route: &Route, tensor: &Tensor, count: usize) -> Result<Tensor> {
+/// Returns the texts of the top classes of a tensor of numbers.
+pub(super) fn top_classes(route: &Route, tensor: &Tensor, count: usize) -> Result<Tensor> {
     let has_rows = has_rows(route, tensor);
     let rows = if has_rows { tensor.shape()[0] as usize } else { 1 };
     let width = tensor.count().checked_div(rows).unwrap_or(0);
@@ -72,7 +73,8 @@ pub(super) fn best(route: &Route, tensor: &Tensor, count: usize) -> Result<Tenso
     )
 }
 
-/// Whether the first dimension is that of a batch: a free one, with others behind it or with batching on.
+/// Whether the first dimension is that of a batch: it is free, and either others follow it or
+/// batching is on.
 fn has_rows(route: &Route, tensor: &Tensor) -> bool {
     let spec = route.metadata().outputs.iter().find(|spec| *spec.name == *tensor.name());
     spec.is_some_and(|spec| match &spec.shape[..] {
@@ -82,7 +84,7 @@ fn has_rows(route: &Route, tensor: &Tensor) -> bool {
     })
 }
 
-/// What is wanted of which elements.
+/// The elements to rank, and how many of each row to return.
 struct Ranking<'a> {
     rows: usize,
     width: usize,
@@ -91,18 +93,20 @@ struct Ranking<'a> {
 }
 
 impl Ranking<'_> {
-    /// Row by row, the best first; of equal ones the first.
+    /// Returns the texts row by row, the largest element first. Of equal elements, the first in the
+    /// row comes first.
     fn texts<E: Element>(&self, data: &[u8]) -> Vec<String> {
         let mut texts = Vec::with_capacity(self.rows.saturating_mul(self.count));
         let mut best = Vec::new();
-        // Rows without elements take no bytes, so there can be any number of them.
+        // Rows without elements take no bytes, so they can be any number. They have no chunks.
         for row in data.chunks_exact((self.width * E::SIZE).max(1)) {
             let element = |index: usize| E::read(&row[index * E::SIZE..]);
             let descending = |a: &usize, b: &usize| order(element(*a), element(*b)).then(a.cmp(b));
             best.clear();
             for index in 0..self.width {
                 best.push(index);
-                // The worse half goes from time to time, so that a long row needs no list as long.
+                // The smaller half is dropped from time to time, so that the list stays short for
+                // long rows.
                 if best.len() >= 2 * self.count {
                     best.select_nth_unstable_by(self.count - 1, descending);
                     best.truncate(self.count);
@@ -122,7 +126,7 @@ impl Ranking<'_> {
     }
 }
 
-/// The larger first, and what is not a number last.
+/// Orders the larger first, and NaN last.
 fn order<E: Element>(a: E, b: E) -> Ordering {
     let is_number = |value: &E| value.partial_cmp(value).is_some();
     b.partial_cmp(&a).unwrap_or_else(|| is_number(&b).cmp(&is_number(&a)))
@@ -130,7 +134,7 @@ fn order<E: Element>(a: E, b: E) -> Ordering {
 
 trait Element: Copy + PartialOrd {
     const SIZE: usize;
-    /// From the first bytes of these.
+    /// Reads an element from the first bytes.
     fn read(bytes: &[u8]) -> Self;
     fn text(self) -> String;
 }

@@ -1,8 +1,9 @@
 //! A model's configuration in the form of Triton's ModelConfig, for both protocols.
 //!
-//! Nothing of it is stored: it is read off the policy. Tensors lose the dimension of the batch here, which
-//! the model's metadata keep.
+//! It is not stored but derived from the policy. Its tensors lack the dimension of the batch, which
+//! the model's metadata include.
 
+use super::identity::PLATFORM;
 use crate::executor::Device;
 use crate::policy::plan::ExecutorPlan;
 use crate::policy::{Policy, Route};
@@ -11,14 +12,14 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Triton's ModelConfig, as far as there is something to say.
+/// Triton's ModelConfig, limited to the fields that apply here.
 #[derive(Serialize)]
 pub(in crate::server) struct ModelConfig {
     pub name: String,
     pub platform: &'static str,
     pub backend: &'static str,
     pub version_policy: VersionPolicy,
-    /// 0 where the tensors have no dimension for a batch.
+    /// 0 if the tensors have no dimension for a batch.
     pub max_batch_size: usize,
     pub input: Vec<ModelInput>,
     pub output: Vec<ModelOutput>,
@@ -29,7 +30,7 @@ pub(in crate::server) struct ModelConfig {
     pub parameters: BTreeMap<&'static str, Parameter>,
 }
 
-/// Every version of the manifest is served.
+/// Says that every version in the manifest is served.
 #[derive(Serialize)]
 pub(in crate::server) struct VersionPolicy {
     pub all: Map<String, Value>,
@@ -52,7 +53,7 @@ pub(in crate::server) struct ModelOutput {
     #[serde(serialize_with = "type_name")]
     pub data_type: Datatype,
     pub dims: Vec<i64>,
-    /// Empty where its elements have no names.
+    /// Empty if its elements have no labels.
     pub label_filename: String,
 }
 
@@ -68,10 +69,10 @@ pub(in crate::server) enum Format {
 
 #[derive(Serialize)]
 pub(in crate::server) struct InstanceGroup {
-    /// The executor.
+    /// The name of the executor.
     pub name: String,
     pub kind: &'static str,
-    /// Its workers.
+    /// The number of its workers.
     pub count: usize,
     pub gpus: Vec<i32>,
 }
@@ -84,7 +85,7 @@ pub(in crate::server) struct DynamicBatching {
 
 #[derive(Serialize)]
 pub(in crate::server) struct TransactionPolicy {
-    /// 0..n responses to a request.
+    /// Whether a request has 0..n responses.
     pub decoupled: bool,
 }
 
@@ -93,7 +94,7 @@ pub(in crate::server) struct Parameter {
     pub string_value: String,
 }
 
-/// `TYPE_FP32`: Triton's name of a datatype in a configuration.
+/// Returns Triton's name of a datatype in a configuration, such as `TYPE_FP32`.
 pub(in crate::server) fn config_type(datatype: Datatype) -> String {
     match datatype {
         Datatype::Bytes => "TYPE_STRING".into(),
@@ -105,13 +106,13 @@ fn type_name<S: Serializer>(datatype: &Datatype, serializer: S) -> Result<S::Ok,
     serializer.serialize_str(&config_type(*datatype))
 }
 
-/// A route's configuration. `policy` is the one that the route is of.
+/// Returns the configuration of a route of `policy`.
 pub(in crate::server) fn config(policy: &Policy, route: &Route) -> ModelConfig {
     let plan = &policy.content.plan;
     let metadata = route.metadata();
     let required = metadata.inputs.iter().filter(|spec| !spec.optional);
     let rows = |spec: &TensorSpec| spec.shape.first() == Some(&-1);
-    // A transformer may take something else than rows.
+    // The inputs of a transformer need not be rows.
     let batching = route.batching.filter(|_| required.chain(&metadata.outputs).all(rows));
     let dims = |spec: &TensorSpec| {
         let skip = usize::from(batching.is_some() && rows(spec));
@@ -151,7 +152,7 @@ pub(in crate::server) fn config(policy: &Policy, route: &Route) -> ModelConfig {
     let parameter = |(name, value): (_, Option<_>)| Some((name, Parameter { string_value: value? }));
     ModelConfig {
         name: route.name.name.to_string(),
-        platform: super::PLATFORM,
+        platform: PLATFORM,
         backend: route.executor.kind(),
         version_policy: VersionPolicy { all: Map::new() },
         max_batch_size: batching.map_or(0, |batching| batching.max_size),
@@ -167,7 +168,7 @@ pub(in crate::server) fn config(policy: &Policy, route: &Route) -> ModelConfig {
     }
 }
 
-/// Three dimensions of which one can be that of colours are an image's.
+/// Three dimensions are those of an image if the first or the last can be that of color channels.
 fn format(dims: &[i64]) -> Format {
     match dims {
         [1 | 3, _, _] => Format::Nchw,

@@ -1,7 +1,7 @@
-//! The small parts of an inference request in JSON: shapes and parameters. They are read as they come, and what nobody
-//! asks for is not kept.
+//! The small parts of an inference request in JSON: shapes and parameters. They are read as a
+//! stream, and values that are not needed are not kept.
 
-use super::infer;
+use super::parameters;
 use crate::error::{Error, Result};
 use crate::predict::walk::{Name, shown};
 use crate::predict::{self, MAX_RANK, MemoryBudget, Parameter, Parameters, Scalar, Shape};
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A shape, of which no more dimensions are held than a tensor can have.
+/// A shape. It keeps at most as many dimensions as a tensor can have, and counts all of them.
 pub(super) struct Dimensions {
     shape: Shape,
     count: usize,
@@ -62,12 +62,12 @@ impl<'de> Deserialize<'de> for Dimensions {
     }
 }
 
-/// What a tensor's parameters can say.
+/// Collects the known parameters of a tensor.
 pub(super) trait Take<'a>: Default {
     fn take(&mut self, name: Cow<'a, str>, value: Scalar<'a>);
 }
 
-/// A tensor's parameters; `null` is none.
+/// A tensor's parameters. `null` counts as no parameters.
 #[derive(Default)]
 pub(super) struct Fields<T>(pub T);
 
@@ -103,15 +103,15 @@ impl<'de: 'a, 'a, T: Take<'a>> Deserialize<'de> for Fields<T> {
     }
 }
 
-/// Shared memory has several parameters, and none is supported.
-fn is_of_shared_memory(name: &str) -> bool {
+/// Whether a parameter requests shared memory, which is not supported.
+fn is_shared_memory(name: &str) -> bool {
     name.starts_with("shared_memory_")
 }
 
 #[derive(Default)]
 pub(super) struct InputParameters<'a> {
     pub binary_data_size: Option<Scalar<'a>>,
-    /// The first parameter that speaks of it.
+    /// The name of the first parameter of shared memory.
     pub shared_memory: Option<Cow<'a, str>>,
 }
 
@@ -119,9 +119,7 @@ impl<'a> Take<'a> for InputParameters<'a> {
     fn take(&mut self, name: Cow<'a, str>, value: Scalar<'a>) {
         match &*name {
             "binary_data_size" => self.binary_data_size = Some(value),
-            other if is_of_shared_memory(other) => {
-                self.shared_memory = self.shared_memory.take().or(Some(name))
-            }
+            other if is_shared_memory(other) => self.shared_memory = self.shared_memory.take().or(Some(name)),
             _ => {}
         }
     }
@@ -132,7 +130,7 @@ pub(super) struct OutputParameters<'a> {
     binary_data: Option<Scalar<'a>>,
     classification: Option<Scalar<'a>>,
     shared_memory: Option<Cow<'a, str>>,
-    /// The first one that is no parameter.
+    /// The first field whose value cannot be a parameter.
     fault: Option<(Cow<'a, str>, Scalar<'a>)>,
 }
 
@@ -145,16 +143,14 @@ impl<'a> Take<'a> for OutputParameters<'a> {
         match &*name {
             "binary_data" => self.binary_data = self.binary_data.take().or(Some(value)),
             "classification" => self.classification = Some(value),
-            other if is_of_shared_memory(other) => {
-                self.shared_memory = self.shared_memory.take().or(Some(name))
-            }
+            other if is_shared_memory(other) => self.shared_memory = self.shared_memory.take().or(Some(name)),
             _ => {}
         }
     }
 }
 
 impl OutputParameters<'_> {
-    /// Whether the output goes behind the JSON, and what else is asked of it.
+    /// Returns whether the output is binary, if the client says so, and its other parameters.
     pub fn read(self) -> Result<(Option<bool>, Parameters)> {
         if let Some((name, value)) = self.fault {
             value.parameter(&name)?;
@@ -171,8 +167,8 @@ impl OutputParameters<'_> {
     }
 }
 
-/// Reads the parameters of a request in the order sent and charges them. What the budget refuses, or is no parameter,
-/// is left in `stopped`.
+/// Reads the parameters of a request in the order sent and charges them. If one exceeds the budget
+/// or is invalid, the error is left in `stopped`.
 pub(super) struct FieldsReader<'b> {
     pub budget: &'b mut MemoryBudget,
     pub stopped: &'b mut Option<Error>,
@@ -217,13 +213,13 @@ impl<'de> Visitor<'de> for FieldsReader<'_> {
     }
 }
 
-/// Takes a parameter that says yes or no.
+/// Removes a boolean parameter and returns its value.
 pub(super) fn take_flag(parameters: &mut Parameters, wanted: &str) -> Result<Option<bool>> {
-    let Some(place) = parameters.iter().position(|(name, _)| name == wanted) else { return Ok(None) };
-    match parameters.remove(place).1 {
+    let Some(index) = parameters.iter().position(|(name, _)| name == wanted) else { return Ok(None) };
+    match parameters.remove(index).1 {
         Parameter::Boolean(value) => Ok(Some(value)),
         value => {
-            let value = infer::shown(&value);
+            let value = parameters::shown(&value);
             Err(Error::invalid(format!("parameter \"{wanted}\" is {value}; it is true or false"))
                 .field(format!("parameters.{wanted}")))
         }

@@ -1,9 +1,14 @@
-//! The generate extension: a flat JSON object in, flat JSON objects out; `generate_stream` gives them as
-//! server-sent events. A field that is named as an input is that input, every other one is a parameter.
+//! The generate extension: a flat JSON object in, flat JSON objects out; `generate_stream` sends
+//! them as server-sent events. A field with the name of an input is that input, every other field
+//! is a parameter.
 
-use super::infer::{self, InferRequest, InferResponse, InferStream};
+use super::errors::{error_json, status_of};
+use super::infer::{self, InferStream};
 use super::inference::ModelRequest;
-use super::{error_json, json, status_of};
+use super::json;
+use super::json_object::parse_object;
+use super::request::{InferRequest, InferResponse};
+use super::shape::filled;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
@@ -12,8 +17,8 @@ use crate::predict::{
     self, MemoryBudget, Metadata, Parameters, Scalar, Shape, Tensor, TensorSpec, encode_tensor,
 };
 use crate::router::RequestScope;
+use crate::server::http::streaming_body::{self, Step};
 use crate::server::http::{self, Reply, ReplyContent};
-use crate::server::streaming_body::{self, Step};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
@@ -22,7 +27,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 
 impl ModelRequest<'_> {
-    /// `POST …/generate`: a model that streams must give exactly one response.
+    /// `POST …/generate`: a model that streams must make exactly one response.
     pub async fn generate(&self, body: Incoming) -> Reply {
         let mut stream = match self.begin_stream(body).await {
             Ok(stream) => stream,
@@ -40,8 +45,8 @@ impl ModelRequest<'_> {
         self.end(stream.into_scope(), answer).await
     }
 
-    /// `POST …/generate_stream`: what is wrong with the request is an answer like any other; what the model has
-    /// instead of a first response is an event, with its status.
+    /// `POST …/generate_stream`: an error in the request is a reply like any other. An error of the
+    /// model in place of its first response is an event, in a reply with the error's status.
     pub async fn generate_stream(&self, body: Incoming) -> Reply {
         let mut stream = match self.begin_stream(body).await {
             Ok(stream) => stream,
@@ -54,7 +59,7 @@ impl ModelRequest<'_> {
         };
         let first = match first {
             Ok(first) => first,
-            Err(error) => return fault(stream.into_scope(), &error),
+            Err(error) => return error_stream(stream.into_scope(), &error),
         };
         let (id, generation) = (Arc::clone(stream.scope().id()), stream.scope().generation());
         let content = match first {
@@ -91,15 +96,15 @@ impl ModelRequest<'_> {
     }
 }
 
-/// A response in its form, made elsewhere if it is large.
+/// Encodes a response in this form, on another thread if it is large.
 async fn encoded(response: InferResponse, form: fn(&InferResponse) -> Result<Bytes>) -> Result<Bytes> {
     let bytes = response.outputs.iter().map(|tensor| 3 * tensor.data().len()).sum();
     offload::run(bytes, move || form(&response)).await
 }
 
-/// The one event of a stream that ends before its first response.
-fn fault(scope: RequestScope, error: &Error) -> Reply {
-    let mut reply = event_stream(ReplyContent::Whole(fault_event(error)));
+/// Returns the reply of a stream that fails before its first response: a single event.
+fn error_stream(scope: RequestScope, error: &Error) -> Reply {
+    let mut reply = event_stream(ReplyContent::Whole(error_event(error)));
     *reply.status_mut() = status_of(error);
     http::retry_after(&mut reply, error);
     http::sign(&mut reply, scope.id(), scope.generation());
@@ -107,7 +112,7 @@ fn fault(scope: RequestScope, error: &Error) -> Reply {
     reply
 }
 
-fn fault_event(error: &Error) -> Bytes {
+fn error_event(error: &Error) -> Bytes {
     format!("data: {}\n\n", error_json(error)).into()
 }
 
@@ -135,8 +140,8 @@ fn request(body: &[u8], metadata: &Metadata, budget: &mut MemoryBudget) -> Resul
             outputs: Vec::new(),
         },
     };
-    // Checks the whole body before anything of it is taken.
-    let body: &RawValue = super::parse_object(body, UNREADABLE)?;
+    // The whole body is checked before any field of it is used.
+    let body: &RawValue = parse_object(body, UNREADABLE)?;
     let is_input = |name: &str| metadata.inputs.iter().any(|spec| *spec.name == *name);
     let mut nested = None;
     let walked = each_field(body.get(), |name, value| {
@@ -177,7 +182,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A field that has an input's name is that input, `id` is the request's, and every other one is a parameter.
+    /// Reads a field. One with the name of an input is that input, `id` is the request's id, and
+    /// every other one is a parameter.
     fn field(&mut self, name: &str, value: &RawValue) -> Result<()> {
         if let Some(spec) = self.metadata.inputs.iter().find(|spec| *spec.name == *name) {
             predict::refuse_duplicate(&self.request.inputs, name)?;
@@ -200,20 +206,21 @@ impl Reader<'_> {
     }
 }
 
-/// Elements in whatever lists; where these are not of the input's shape, its shape is filled with the elements.
+/// Reads an input from lists of any nesting. If they do not have the input's shape, its shape is
+/// filled with their elements.
 fn input(spec: &TensorSpec, text: &str, budget: &mut MemoryBudget) -> Result<Tensor> {
     let tensor = predict::decode_tensor(spec, text, None, budget)?;
     if predict::fits(&spec.shape, tensor.shape()) {
         return Ok(tensor);
     }
-    // What cannot be filled is refused with its own shape.
-    match infer::filled(&spec.shape, tensor.count()).filter(|_| tensor.shape().len() < 2) {
+    // An input that does not fill the shape is refused later, with the shape of its lists.
+    match filled(&spec.shape, tensor.count()).filter(|_| tensor.shape().len() < 2) {
         Some(shape) => tensor.reshaped(shape),
         None => Ok(tensor),
     }
 }
 
-/// A response as one flat object: an output of one element is that element.
+/// Encodes a response as one flat object. An output with one element is that element.
 fn object(response: &InferResponse) -> Result<Bytes> {
     let mut out = Vec::with_capacity(256);
     write(response, &mut out)?;
@@ -226,17 +233,18 @@ fn write(response: &InferResponse, out: &mut Vec<u8>) -> Result<()> {
         json::text(out, b",", tensor.name());
         out.push(b':');
         if tensor.count() == 1 {
-            encode_tensor(&tensor.reshaped(Shape::new())?, false, out).map_err(unsayable)?;
+            encode_tensor(&tensor.reshaped(Shape::new())?, false, out).map_err(not_encodable)?;
         } else {
-            encode_tensor(tensor, true, out).map_err(unsayable)?;
+            encode_tensor(tensor, true, out).map_err(not_encodable)?;
         }
     }
     out.push(b'}');
     Ok(())
 }
 
-/// The caller chose a form that this answer does not fit, and can choose another.
-fn unsayable(error: Error) -> Error {
+/// Adds a hint to an error: the client chose a form that cannot hold this response, and can choose
+/// another.
+fn not_encodable(error: Error) -> Error {
     Error::new(error.kind(), format!("{}; ask for it with infer, as binary data", error.message()))
 }
 
@@ -256,7 +264,7 @@ fn event_stream(content: ReplyContent) -> Reply {
     reply
 }
 
-/// The next response as an event. An error is the last one.
+/// Returns the next response as an event. An error is the last event.
 fn next_event(mut stream: InferStream) -> Step<InferStream> {
     Box::pin(async move {
         let Some(response) = stream.next().await else {
@@ -271,7 +279,7 @@ fn next_event(mut stream: InferStream) -> Step<InferStream> {
             Ok(event) => (event, Some(stream)),
             Err(error) => {
                 stream.into_scope().end(status(Some(&error)), Some(&error));
-                (fault_event(&error), None)
+                (error_event(&error), None)
             }
         }
     })

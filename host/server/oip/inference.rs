@@ -1,41 +1,41 @@
-//! Inference over HTTP: `infer` with JSON and binary tensors, packed or not; `generate` in `generate`.
+//! `POST …/infer` over HTTP, with JSON and binary tensors, compressed or not; and what it shares
+//! with `generate`.
 
 use super::binary::{self, Tail};
-use super::infer::{self, InferRequest};
-use super::json::{self, Form};
-use super::{error_reply, names};
+use super::endpoint::ModelPath;
+use super::errors::{error_reply, unknown_model};
+use super::infer;
+use super::json::{self, BinaryOutputs};
+use super::request::InferRequest;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
 use crate::predict::Allocation;
 use crate::router::RequestScope;
-use crate::server::compression;
-use crate::server::http::{self, Reply};
-use crate::server::plain::Public;
+use crate::server::http::{self, Reply, compression};
+use crate::server::state::Public;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::body::Incoming;
 use std::sync::Arc;
 
-/// Which model is asked, and with which headers.
+/// A request to run a model, without its body.
 pub(super) struct ModelRequest<'a> {
     pub public: &'a Public,
     pub headers: &'a HeaderMap,
-    pub model: &'a str,
-    pub version: Option<&'a str>,
+    pub path: ModelPath<'a>,
 }
 
 impl ModelRequest<'_> {
     pub fn begin(&self) -> RequestScope {
-        let header = |name: &str| http::header(self.headers, name);
-        self.public.router.begin(http::request_id(self.headers), "oip", &header)
+        let id = http::request_id(self.headers);
+        self.public.router.begin(id, "oip", &http::header_lookup(self.headers))
     }
 
     pub fn resolve(&self, scope: &mut RequestScope) -> Result<Arc<Route>> {
-        let (model, version) = names(self.model, self.version)?;
-        let header = |name: &str| http::header(self.headers, name);
-        let resolved = scope.resolve(&model, version.as_deref(), &header);
-        resolved.map_err(|error| infer::unknown_model(error, version.as_deref()))
+        let (model, version) = self.path.decode()?;
+        let resolved = scope.resolve(&model, version.as_deref(), &http::header_lookup(self.headers));
+        resolved.map_err(|error| unknown_model(error, version.as_deref()))
     }
 
     pub async fn read(&self, body: Incoming) -> Result<Bytes> {
@@ -58,31 +58,33 @@ impl ModelRequest<'_> {
         let (budget, metadata_route) = (self.public.router.budget(), Arc::clone(&route));
         let whole = Allocation::of(&body);
         let decoded = offload::run(body.len(), move || {
-            // Not held by this connection while its parts are read.
+            // Dropped early: `head` and `tail` hold the parts that are still needed.
             drop(body);
             if head.is_empty() && !tail.is_empty() {
-                // A transformer or a model that runs each request alone has no rows; see `config`.
+                // Without batching, for example with a transformer, the first dimension is not one
+                // of rows; see `config`.
                 let rows = metadata_route.batching.is_some();
                 return Ok((
                     binary::whole(&metadata_route.name.name, metadata_route.metadata(), rows, tail)?,
-                    Form::binary(),
+                    BinaryOutputs::all(),
                 ));
             }
             json::decode(&head, Tail::new(tail, whole), budget)
         });
-        let (request, form): (InferRequest, Form) = decoded.await?;
+        let (request, binary_outputs): (InferRequest, BinaryOutputs) = decoded.await?;
         let response = infer::infer(scope, &route, request).await?;
-        let encoded =
-            offload::run(json::text_bytes(&response, &form), move || json::encode(&response, &form));
+        let encoded = offload::run(json::text_bytes(&response, &binary_outputs), move || {
+            json::encode(&response, &binary_outputs)
+        });
         let (head, tail) = encoded.await?;
         Ok(binary::reply(head, tail))
     }
 
-    /// Signs an answer or an error, packs it if the caller likes that, and accounts for it.
+    /// Signs the reply, compresses it if the client accepts that, and accounts for the request.
     pub async fn end(&self, scope: RequestScope, answer: Result<Reply>) -> Reply {
         let (mut reply, error): (Reply, Option<Error>) = match answer {
             Ok(reply) => (compression::pack(reply, compression::accepted(self.headers)).await, None),
-            // The clients of the field do not unpack errors.
+            // Clients of the protocol do not decompress errors.
             Err(error) => (error_reply(&error), Some(error)),
         };
         http::sign(&mut reply, scope.id(), scope.generation());

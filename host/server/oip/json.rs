@@ -2,13 +2,15 @@
 
 use super::binary::Tail;
 use super::fields::{Dimensions, Fields, FieldsReader, InputParameters, OutputParameters, take_flag};
-use super::infer::{InferRequest, InferResponse, RequestedOutput, check_tensor_parameter};
+use super::json_object::parse_with;
+use super::parameters::check_tensor_parameter;
+use super::request::{InferRequest, InferResponse, RequestedOutput};
 use crate::error::{Error, Result};
 use crate::predict::walk::{EachItem, Name, ObjectOf, shown};
 use crate::predict::{
     self, Datatype, MemoryBudget, Parameter, Parameters, Tensor, TensorSpec, encode_tensor,
 };
-use crate::server::request::BodyText;
+use crate::server::http::body_text::BodyText;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -21,7 +23,7 @@ use std::fmt;
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 const BINARY_DATA_SIZE: &str = "binary_data_size";
 
-/// What a body says, its tensors' data left where they stand.
+/// A parsed body. The data of its tensors are still text.
 #[derive(Default)]
 struct Request<'a> {
     id: Option<Cow<'a, str>>,
@@ -51,35 +53,42 @@ struct Output<'a> {
     parameters: Fields<OutputParameters<'a>>,
 }
 
-/// Bytes that an input or an output takes besides its data and its texts: as it is read, and as a tensor.
+/// Bytes that an input or an output takes besides its data and its texts, both parsed and as a
+/// tensor.
 const TENSOR_BYTES: usize = 3 * size_of::<Input<'_>>() + 2 * size_of::<Tensor>();
 
-/// Which outputs a caller wants behind the JSON.
-pub(super) struct Form {
+/// Which outputs the client wants as binary data after the JSON.
+pub(super) struct BinaryOutputs {
+    /// The default.
     binary: bool,
+    /// By the names of outputs.
     named: SmallVec<[(BodyText, bool); 4]>,
 }
 
-impl Form {
-    /// All outputs behind the JSON.
-    pub fn binary() -> Self {
-        Form { binary: true, named: SmallVec::new() }
+impl BinaryOutputs {
+    /// All outputs are binary.
+    pub fn all() -> Self {
+        BinaryOutputs { binary: true, named: SmallVec::new() }
     }
 
-    fn is_binary(&self, output: &str) -> bool {
+    fn contains(&self, output: &str) -> bool {
         let named = self.named.iter().find(|(name, _)| **name == *output);
         named.map_or(self.binary, |(_, binary)| *binary)
     }
 }
 
-/// Reads the JSON of a request, and its tensors in `tail`.
-pub(super) fn decode(head: &Bytes, mut tail: Tail, mut budget: MemoryBudget) -> Result<(InferRequest, Form)> {
+/// Decodes the JSON of a request, and its binary tensors in `tail`.
+pub(super) fn decode(
+    head: &Bytes,
+    mut tail: Tail,
+    mut budget: MemoryBudget,
+) -> Result<(InferRequest, BinaryOutputs)> {
     let request = read(head, &mut budget)?;
     let inputs: Vec<Tensor> =
         request.inputs.iter().map(|input| input.decode(&mut tail, &mut budget)).collect::<Result<_>>()?;
     tail.end()?;
     let mut parameters = request.parameters;
-    let mut form = Form {
+    let mut binary_outputs = BinaryOutputs {
         binary: take_flag(&mut parameters, BINARY_DATA_OUTPUT)?.unwrap_or(false),
         named: SmallVec::new(),
     };
@@ -88,23 +97,24 @@ pub(super) fn decode(head: &Bytes, mut tail: Tail, mut budget: MemoryBudget) -> 
         let (binary, parameters) =
             parameters.read().map_err(|error| error.context(format!("output \"{}\"", shown(&name))))?;
         outputs.push(RequestedOutput { name: (*name).to_owned(), parameters });
-        form.named.extend(binary.map(|binary| (BodyText::of(head, name), binary)));
+        binary_outputs.named.extend(binary.map(|binary| (BodyText::of(head, name), binary)));
     }
     let id = request.id.map(Cow::into_owned);
-    Ok((InferRequest { id, parameters, inputs, outputs }, form))
+    Ok((InferRequest { id, parameters, inputs, outputs }, binary_outputs))
 }
 
 fn read<'a>(head: &'a [u8], budget: &mut MemoryBudget) -> Result<Request<'a>> {
     let mut stopped = None;
     let what = "the body is not an inference request";
-    let read = super::parse_with(head, what, RequestReader { budget, stopped: &mut stopped });
+    let read = parse_with(head, what, RequestReader { budget, stopped: &mut stopped });
     match stopped {
         Some(error) => Err(error),
         None => read,
     }
 }
 
-/// Reads a request and charges its parts as they come. What the budget refuses is left in `stopped`.
+/// Parses a request and charges its parts as they are read. If the budget is exceeded, the error is
+/// left in `stopped`.
 struct RequestReader<'b> {
     budget: &'b mut MemoryBudget,
     stopped: &'b mut Option<Error>,
@@ -161,7 +171,7 @@ impl<'de> Visitor<'de> for RequestReader<'_> {
                         request.outputs.push(output);
                         Ok(())
                     };
-                    // `null` is none, as if the field were not there.
+                    // `null` counts as a missing field.
                     map.next_value_seed(EachItem::new(stopped, take).or_null())?;
                 }
             }
@@ -214,15 +224,18 @@ impl Input<'_> {
     }
 }
 
-/// Bytes of the JSON that a response needs, roughly.
-pub(super) fn text_bytes(response: &InferResponse, form: &Form) -> usize {
-    let written = response.outputs.iter().filter(|tensor| !form.is_binary(tensor.name()));
-    // A number has some ten digits in place of four bytes.
+/// Estimates the bytes of the JSON of a response.
+pub(super) fn text_bytes(response: &InferResponse, binary_outputs: &BinaryOutputs) -> usize {
+    let written = response.outputs.iter().filter(|tensor| !binary_outputs.contains(tensor.name()));
+    // A number has about ten digits in place of four bytes.
     written.map(|tensor| 3 * tensor.data().len()).sum()
 }
 
-/// The JSON of a response, and the tensors that go behind it.
-pub(super) fn encode(response: &InferResponse, form: &Form) -> Result<(Vec<u8>, SmallVec<[Bytes; 4]>)> {
+/// Encodes a response. Returns its JSON and the tensors that follow it.
+pub(super) fn encode(
+    response: &InferResponse,
+    binary_outputs: &BinaryOutputs,
+) -> Result<(Vec<u8>, SmallVec<[Bytes; 4]>)> {
     let mut out = Vec::with_capacity(256);
     let mut tail = SmallVec::new();
     begin(&mut out, response);
@@ -235,14 +248,14 @@ pub(super) fn encode(response: &InferResponse, form: &Form) -> Result<(Vec<u8>, 
         text(&mut out, b",\"datatype\":", tensor.datatype().as_str());
         out.extend_from_slice(b",\"shape\":");
         serde_json::to_writer(&mut out, tensor.shape()).expect("invariant: writing to memory");
-        if form.is_binary(tensor.name()) {
+        if binary_outputs.contains(tensor.name()) {
             out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
             serde_json::to_writer(&mut out, &tensor.data().len()).expect("invariant: writing to memory");
             out.extend_from_slice(b"}}");
             tail.push(tensor.data().clone());
         } else {
             out.extend_from_slice(b",\"data\":");
-            encode_tensor(tensor, true, &mut out).map_err(unsayable)?;
+            encode_tensor(tensor, true, &mut out).map_err(not_encodable)?;
             out.push(b'}');
         }
     }
@@ -250,7 +263,7 @@ pub(super) fn encode(response: &InferResponse, form: &Form) -> Result<(Vec<u8>, 
     Ok((out, tail))
 }
 
-/// `{"model_name", "model_version", "id", "parameters"`
+/// Writes `{"model_name", "model_version", "id", "parameters"`, without the end of the object.
 pub(super) fn begin(out: &mut Vec<u8>, response: &InferResponse) {
     text(out, b"{\"model_name\":", &response.route.name.name);
     text(out, b",\"model_version\":", &response.route.name.version);
@@ -273,12 +286,14 @@ pub(super) fn begin(out: &mut Vec<u8>, response: &InferResponse) {
     }
 }
 
-/// The caller chose a form that this answer does not fit, and can choose the other.
-fn unsayable(error: Error) -> Error {
-    let mend = "ask for this output with the parameter \"binary_data\": true";
-    Error::new(error.kind(), format!("{}; {mend}", error.message()))
+/// Adds a hint to an error: the client chose a form that cannot hold this response, and can choose
+/// the other.
+fn not_encodable(error: Error) -> Error {
+    let hint = "ask for this output with the parameter \"binary_data\": true";
+    Error::new(error.kind(), format!("{}; {hint}", error.message()))
 }
 
+/// Writes `before` and a JSON string.
 pub(super) fn text(out: &mut Vec<u8>, before: &[u8], value: &str) {
     out.extend_from_slice(before);
     serde_json::to_writer(out, value).expect("invariant: writing to memory");

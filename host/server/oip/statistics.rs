@@ -1,4 +1,4 @@
-//! What was asked of models, in the form of Triton's ModelStatistics, for both protocols.
+//! Statistics of models in the form of Triton's ModelStatistics, for both protocols.
 
 use crate::executor::RunsOfSize;
 use crate::policy::Route;
@@ -12,9 +12,9 @@ use std::time::Duration;
 pub(in crate::server) struct ModelStatistics {
     pub name: String,
     pub version: String,
-    /// Milliseconds since 1970 of the last request; 0 if there was none.
+    /// When the last request ended, in milliseconds since 1970; 0 if there was none.
     pub last_inference: u64,
-    /// Rows of requests that had their answer; requests, where the model takes no batches.
+    /// Rows of successful requests; for a model without batching, successful requests.
     pub inference_count: u64,
     /// Runs of the model.
     pub execution_count: u64,
@@ -26,52 +26,52 @@ pub(in crate::server) struct ModelStatistics {
     pub response_stats: Map<String, Value>,
 }
 
-/// Of requests.
+/// Totals of requests.
 #[derive(Serialize)]
 pub(in crate::server) struct InferStatistics {
-    pub success: Took,
-    pub fail: Took,
-    pub queue: Took,
-    pub compute_input: Took,
-    pub compute_infer: Took,
-    pub compute_output: Took,
-    /// There is no cache.
-    pub cache_hit: Took,
-    pub cache_miss: Took,
+    pub success: DurationTotal,
+    pub fail: DurationTotal,
+    pub queue: DurationTotal,
+    pub compute_input: DurationTotal,
+    pub compute_infer: DurationTotal,
+    pub compute_output: DurationTotal,
+    /// Always 0, because there is no cache.
+    pub cache_hit: DurationTotal,
+    pub cache_miss: DurationTotal,
 }
 
-/// Of runs that had so many rows.
+/// Totals of the runs with `batch_size` rows.
 #[derive(Serialize)]
 pub(in crate::server) struct BatchStatistics {
     pub batch_size: u64,
-    pub compute_input: Took,
-    pub compute_infer: Took,
-    pub compute_output: Took,
+    pub compute_input: DurationTotal,
+    pub compute_infer: DurationTotal,
+    pub compute_output: DurationTotal,
 }
 
-/// How often, and the nanoseconds of all together.
+/// A count, and the total of the durations in nanoseconds.
 #[derive(Clone, Copy, Default, Serialize)]
-pub(in crate::server) struct Took {
+pub(in crate::server) struct DurationTotal {
     pub count: u64,
     pub ns: u64,
 }
 
-impl Took {
+impl DurationTotal {
     fn new(count: u64, time: Duration) -> Self {
-        Took { count, ns: time.as_nanos() as u64 }
+        DurationTotal { count, ns: time.as_nanos() as u64 }
     }
 }
 
-impl From<Total> for Took {
+impl From<Total> for DurationTotal {
     fn from(total: Total) -> Self {
-        Took::new(total.count, total.time)
+        DurationTotal::new(total.count, total.time)
     }
 }
 
 pub(in crate::server) fn statistics(route: &Route) -> ModelStatistics {
     let totals = route.statistics.totals();
     let Service { input, infer, output, rows } = totals.service;
-    let answered = |time| Took::new(totals.success.count, time);
+    let answered = |time| DurationTotal::new(totals.success.count, time);
     ModelStatistics {
         name: route.name.name.to_string(),
         version: route.name.version.to_string(),
@@ -85,8 +85,8 @@ pub(in crate::server) fn statistics(route: &Route) -> ModelStatistics {
             compute_input: answered(input),
             compute_infer: answered(infer),
             compute_output: answered(output),
-            cache_hit: Took::default(),
-            cache_miss: Took::default(),
+            cache_hit: DurationTotal::default(),
+            cache_miss: DurationTotal::default(),
         },
         batch_stats: route.statistics.runs.by_rows().into_iter().map(batch).collect(),
         memory_usage: Vec::new(),
@@ -98,8 +98,8 @@ fn batch(runs: RunsOfSize) -> BatchStatistics {
     let RunsOfSize { count, service } = runs;
     BatchStatistics {
         batch_size: service.rows as u64,
-        compute_input: Took::new(count, service.input),
-        compute_infer: Took::new(count, service.infer),
-        compute_output: Took::new(count, service.output),
+        compute_input: DurationTotal::new(count, service.input),
+        compute_infer: DurationTotal::new(count, service.infer),
+        compute_output: DurationTotal::new(count, service.output),
     }
 }

@@ -1,54 +1,48 @@
-//! Routes of Triton's that are not offered here: they say so, to the verbs that they have there. Of shared memory there
-//! is none, which is an answer.
+//! Routes of Triton that this host does not offer. They reply so, to the methods that they have in
+//! Triton. No shared memory is ever registered, which makes the replies to some of its requests
+//! known.
 
 use super::control::OTHER_REPOSITORY;
-use super::{empty, error_reply, method_not_allowed};
+use super::endpoint::UnsupportedEndpoint;
+use super::errors::{error_reply, method_not_allowed};
 use crate::error::{Error, Result};
 use crate::server::http::{self, Reply};
 use hyper::{Method, StatusCode};
 
-/// None for a path that is not one of these.
-pub(super) fn answer(method: &Method, segments: &[&str]) -> Option<Reply> {
+pub(super) fn answer(method: &Method, endpoint: UnsupportedEndpoint<'_>) -> Reply {
+    let (methods, outcome) = outcome(endpoint);
+    let allowed = methods.split(", ").any(|name| name == method.as_str());
+    match allowed || (method == Method::HEAD && methods.starts_with("GET")) {
+        true => outcome.unwrap_or_else(|error| error_reply(&error)),
+        false => method_not_allowed(methods),
+    }
+}
+
+/// Returns the methods of an endpoint, and its reply.
+fn outcome(endpoint: UnsupportedEndpoint<'_>) -> (&'static str, Result<Reply>) {
     let refused = |what: &str| Err(Error::unsupported(what));
-    let (verbs, outcome) = match segments {
-        ["v2", "logging"] => (
+    match endpoint {
+        UnsupportedEndpoint::LogSettings => (
             "GET, POST",
             refused("log settings over this protocol are not supported; see RUST_LOG and access_log"),
         ),
-        ["v2", "trace", "setting"] | ["v2", "models", _, "trace", "setting"] => {
+        UnsupportedEndpoint::TraceSettings => {
             ("GET, POST", refused("tracing is not supported; X-Request-Id finds a request in the logs"))
         }
-        ["v2", "repository", _, "index"] | ["v2", "repository", _, "models", _, "load" | "unload"] => {
-            ("POST", refused(OTHER_REPOSITORY))
-        }
-        ["v2", "systemsharedmemory", rest @ ..] => shared_memory("system", rest)?,
-        ["v2", "cudasharedmemory", rest @ ..] => shared_memory("CUDA", rest)?,
-        _ => return None,
-    };
-    let allowed = verbs.split(", ").any(|verb| verb == method.as_str());
-    Some(match allowed || (method == Method::HEAD && verbs.starts_with("GET")) {
-        true => outcome.unwrap_or_else(|error| error_reply(&error)),
-        false => method_not_allowed(verbs),
-    })
-}
-
-/// No region is ever registered: the list of them is empty, and to take some away is done at once.
-fn shared_memory(kind: &str, rest: &[&str]) -> Option<(&'static str, Result<Reply>)> {
-    Some(match rest {
-        ["status"] => ("GET", Ok(http::json(StatusCode::OK, "[]"))),
-        ["region", name, "status"] => ("GET", Err(no_region(kind, name))),
-        ["unregister"] | ["region", _, "unregister"] => ("POST", Ok(empty(StatusCode::OK))),
-        ["region", _, "register"] => (
+        UnsupportedEndpoint::OtherRepository => ("POST", refused(OTHER_REPOSITORY)),
+        UnsupportedEndpoint::SharedMemoryStatus => ("GET", Ok(http::json(StatusCode::OK, "[]"))),
+        UnsupportedEndpoint::RegionStatus { kind, region } => ("GET", Err(no_region(kind, region))),
+        UnsupportedEndpoint::Unregister => ("POST", Ok(http::empty(StatusCode::OK))),
+        UnsupportedEndpoint::Register { kind } => (
             "POST",
             Err(Error::unsupported(format!(
                 "{kind} shared memory is not supported; send and receive tensors in the message itself"
             ))),
         ),
-        _ => return None,
-    })
+    }
 }
 
-/// `kind` is `system` or `CUDA`.
+/// Returns the error for a region of shared memory. `kind` is `system` or `CUDA`.
 pub(in crate::server) fn no_region(kind: &str, name: &str) -> Error {
     let name: String = name.chars().take(80).collect();
     let kind = kind.to_lowercase();

@@ -1,11 +1,12 @@
-//! How fast a transfer is, as sweeps about a second apart see it. Nothing is measured while bytes move.
+//! How fast a transfer is, measured by sweeps about a second apart. Nothing is measured while bytes
+//! move.
 
 use std::time::{Duration, Instant};
 
-/// The minimum rate holds for every span of this length.
+/// The minimum rate applies to every span of this length.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// Bytes that had moved by a moment.
+/// The bytes that had moved by an instant.
 #[derive(Clone, Copy)]
 struct Mark {
     at: Instant,
@@ -13,12 +14,12 @@ struct Mark {
 }
 
 pub(super) struct Pace {
-    /// Marks of the last two sweeps.
+    /// The marks of the last two sweeps.
     marks: [Mark; 2],
     window: Mark,
-    /// Bytes per second over the last whole window.
+    /// Bytes per second over the last complete window.
     window_rate: Option<u64>,
-    /// When a sweep last saw that something had moved, or that there was nothing to move.
+    /// When a sweep last saw that bytes had moved, or that there were none to move.
     progressed: Instant,
 }
 
@@ -42,17 +43,17 @@ impl Pace {
         }
     }
 
-    /// The last window was slower than this.
+    /// Whether the last window was slower than this.
     pub fn is_below(&self, bytes_per_s: u64) -> bool {
         self.window_rate.is_some_and(|rate| rate < bytes_per_s)
     }
 
-    /// For how long nothing has moved.
+    /// Returns how long nothing has moved.
     pub fn stalled_for(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.progressed)
     }
 
-    /// How long these bytes would take at the pace of the last second or two.
+    /// Returns how long these bytes would take at the pace of the last one or two seconds.
     pub fn time_for(&self, bytes: u64, moved: u64, now: Instant) -> Duration {
         let since = self.marks[0];
         let elapsed = now.saturating_duration_since(since.at).as_secs_f64();

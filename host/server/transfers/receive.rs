@@ -1,6 +1,7 @@
-//! Requests on their way in.
+//! Requests while they are received.
 
-use super::{Direction, Hold, Reason, SMALL_BYTES, Transfers};
+use super::budget::{SMALL_BYTES, Transfers};
+use super::transfer::Hold;
 use crate::error::{Error, Result};
 use crate::task_timer;
 use bytes::Bytes;
@@ -12,11 +13,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// For how long a request waits for room, and how often it looks for it.
-const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
-const ROOM_RETRY: Duration = Duration::from_millis(50);
+/// How long a request waits for free bytes of the budget, and how often it tries again.
+const BUDGET_TIMEOUT: Duration = Duration::from_secs(1);
+const BUDGET_RETRY: Duration = Duration::from_millis(50);
 
-/// A request's body or one message of a call, while it arrives. One that arrives in one piece costs nothing.
+/// A request's body or one message of a call, while it is received. If it arrives in one piece,
+/// nothing is counted.
 pub struct Receiving<T> {
     transfers: T,
     hold: Option<Hold>,
@@ -27,23 +29,29 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
         Receiving { transfers, hold: None }
     }
 
-    /// Counts what has come so far, in all; `length` is that of the whole, if it is known. Where the budget is used up
-    /// it waits for a moment: it takes 250 ms until a client that has stopped counts as slow.
+    /// Counts the bytes received so far, in total; `length` is that of the whole, if it is known.
+    /// If the budget is used up, this waits for up to a second: it takes 250 ms until a client that
+    /// has stopped counts as slow.
     ///
     /// # Errors
-    /// `overloaded` where nothing slower can be aborted even then.
+    /// `overloaded` if no slower transfer can be aborted in that time.
     pub async fn hold(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
         match self.try_hold(bytes, length) {
             Ok(()) => Ok(()),
-            Err(refused) => Box::pin(self.wait_for_room(bytes, length, refused)).await,
+            Err(refused) => Box::pin(self.wait_for_budget(bytes, length, refused)).await,
         }
     }
 
-    async fn wait_for_room(&mut self, bytes: usize, length: Option<usize>, mut refused: Error) -> Result<()> {
-        let deadline = Instant::now() + ROOM_TIMEOUT;
+    async fn wait_for_budget(
+        &mut self,
+        bytes: usize,
+        length: Option<usize>,
+        mut refused: Error,
+    ) -> Result<()> {
+        let deadline = Instant::now() + BUDGET_TIMEOUT;
         while Instant::now() < deadline {
-            self.unless_aborted(task_timer::until(Instant::now() + ROOM_RETRY)).await?;
-            // It waits for the host, not for its client.
+            self.unless_aborted(task_timer::until(Instant::now() + BUDGET_RETRY)).await?;
+            // The transfer waits for the host, not for its client, so it must not count as idle.
             self.hold.iter().for_each(|hold| hold.transfer.moved(0));
             match self.try_hold(bytes, length) {
                 Ok(()) => return Ok(()),
@@ -53,18 +61,18 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
         Err(refused)
     }
 
-    /// The same without a wait.
+    /// Counts bytes like `hold`, without waiting.
     pub fn try_hold(&mut self, bytes: usize, length: Option<usize>) -> Result<()> {
-        let hold = self.hold.get_or_insert_with(|| Hold {
-            transfer: self.transfers.borrow().begin(Direction::Request, None, None),
-            bytes: 0,
-        });
+        let hold = self.hold.get_or_insert_with(|| Hold::request(self.transfers.borrow()));
         let total = length.unwrap_or(self.transfers.borrow().limits.max_body_bytes);
         hold.transfer.state.total.store(total as u64, Relaxed);
         hold.grow(bytes.saturating_sub(hold.bytes), length.unwrap_or(bytes) <= SMALL_BYTES)
     }
 
-    /// Waits for a part, unless the transfer is aborted before it comes.
+    /// Waits for a part.
+    ///
+    /// # Errors
+    /// The error of the abort, if the transfer is aborted first.
     pub async fn unless_aborted<P>(&self, part: impl Future<Output = P>) -> Result<P> {
         let mut part = pin!(part);
         poll_fn(|context| match part.as_mut().poll(context) {
@@ -82,7 +90,7 @@ impl<T: Borrow<Arc<Transfers>>> Receiving<T> {
         state.aborted().map_or(Poll::Pending, |reason| Poll::Ready(self.transfers.borrow().error_for(reason)))
     }
 
-    /// The whole of what has come. Its bytes count until the last part of them is dropped.
+    /// Returns the whole `body`. Its bytes count until the last slice of them is dropped.
     pub fn finish(self, body: Bytes) -> Bytes {
         match self.hold {
             Some(hold) => counted(body, hold),
@@ -108,7 +116,8 @@ fn counted(bytes: Bytes, hold: Hold) -> Bytes {
 }
 
 impl Transfers {
-    /// Counts what was made of a request, such as its unpacked body, until the last part of it is dropped.
+    /// Counts bytes that were made of a request, such as its unpacked body, until the last slice of
+    /// them is dropped.
     pub fn count(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes> {
         if bytes.len() <= SMALL_BYTES {
             return Ok(bytes);
@@ -116,24 +125,5 @@ impl Transfers {
         let mut receiving = Receiving::new(self);
         receiving.try_hold(bytes.len(), None)?;
         Ok(receiving.finish(bytes))
-    }
-
-    pub(super) fn error_for(&self, reason: Reason) -> Error {
-        match reason {
-            Reason::Slow | Reason::Stalled => {
-                let min = self.limits.min_bytes_per_s;
-                Error::deadline(format!(
-                    "the request arrived at less than {min} bytes/s for 5 s; see min_bytes_per_s"
-                ))
-                .field("body")
-            }
-            Reason::Limit => {
-                let mb = self.limits.max_buffered_bytes >> 20;
-                Error::overloaded(format!(
-                    "the host holds {mb} MB of requests and answers for its clients, which is the limit, and this \
-                     request was the slowest to arrive; try again, or raise max_buffered_mb"
-                ))
-            }
-        }
     }
 }

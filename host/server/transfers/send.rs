@@ -1,32 +1,32 @@
-//! Answers on their way out.
+//! Answers while they are sent.
 
-use super::{Hold, Transfer};
+use super::transfer::{Hold, Transfer};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-/// Large data is handed out in pieces of this size, so that it shows whether its client takes it. Data up to this size
-/// of a connection that sends one answer at a time is not counted.
+/// Large data is handed out in pieces of this size, which shows whether the client reads it. On a
+/// connection that sends one answer at a time, data up to this size is not counted.
 pub const PIECE_BYTES: usize = 64 << 10;
 
-/// Data of one answer, which counts until the last piece of it was sent.
+/// Data of one answer, which counts until its last piece was sent.
 pub(in crate::server) struct Outgoing {
     shared: Arc<Shared>,
     /// Size of the whole answer.
     bytes: usize,
-    left: Bytes,
+    rest: Bytes,
 }
 
 struct Shared {
     hold: Hold,
-    /// Bytes that were handed out and are not sent.
+    /// Bytes that were handed out and are not sent yet.
     unsent: AtomicUsize,
     sent: AtomicWaker,
 }
 
-/// A part of an answer, dropped when it was sent.
+/// A part of an answer, which is dropped when it was sent.
 struct Piece {
     bytes: Bytes,
     shared: Arc<Shared>,
@@ -48,30 +48,31 @@ impl Drop for Piece {
 }
 
 impl Outgoing {
-    /// `bytes` are those of the whole answer; `data` is what is there of it now.
+    /// Begins an answer of `bytes` in total. `data` is the part of it that is there already.
     pub fn new(transfer: &Arc<Transfer>, bytes: usize, data: Bytes) -> Self {
         let hold = transfer.hold(bytes);
         let shared = Arc::new(Shared { hold, unsent: AtomicUsize::new(0), sent: AtomicWaker::new() });
-        Outgoing { shared, bytes, left: data }
+        Outgoing { shared, bytes, rest: data }
     }
 
-    /// Size of the whole answer.
+    /// Returns the size of the whole answer.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// More data of the same answer. All before it was handed out.
+    /// Adds data of the same answer. All earlier data must have been handed out.
     pub fn push(&mut self, data: Bytes) {
-        self.left = data;
+        self.rest = data;
     }
 
-    pub fn left(&self) -> usize {
-        self.left.len()
+    /// Returns the number of bytes that were not handed out yet.
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
     }
 
-    /// The next piece, none once all data was handed out.
+    /// Returns the next piece; `None` once all data was handed out.
     pub fn next(&mut self) -> Option<Bytes> {
-        let bytes = self.left.split_to(self.left.len().min(PIECE_BYTES));
+        let bytes = self.rest.split_to(self.rest.len().min(PIECE_BYTES));
         if bytes.is_empty() {
             return None;
         }
@@ -79,7 +80,7 @@ impl Outgoing {
         Some(Bytes::from_owner(Piece { bytes, shared: Arc::clone(&self.shared) }))
     }
 
-    /// Ready once all that was handed out is sent.
+    /// Ready once all data that was handed out is sent.
     pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<()> {
         self.shared.sent.register(context.waker());
         match self.shared.unsent.load(Ordering::Acquire) {

@@ -1,10 +1,16 @@
 //! The budget without sockets: what counts, what is refused, what is aborted.
 
+use super::budget::{IDLE, SMALL_BYTES, YOUNG};
+use super::pace::Pace;
 use super::*;
+use crate::metrics::Metrics;
 use crate::policy::manifest::Server;
 use crate::policy::settings::Settings;
 use bytes::Bytes;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 const MB: usize = 1 << 20;
 
@@ -14,7 +20,7 @@ fn transfers() -> Arc<Transfers> {
     Transfers::new(limits, Arc::new(Metrics::new()))
 }
 
-/// Says whether it was told to end.
+/// Notes whether it was aborted.
 #[derive(Default)]
 struct Ended(AtomicBool);
 
@@ -29,7 +35,7 @@ fn answer(transfers: &Arc<Transfers>) -> (Arc<Transfer>, Arc<Ended>) {
     (Transfer::answer(transfers, Arc::clone(&ended) as Arc<dyn Abort>, None), ended)
 }
 
-/// Has all transfers begun so long ago, as far as their pace is concerned.
+/// Makes the pace of all transfers begin this long ago.
 fn age(transfers: &Transfers, by: Duration) {
     let now = Instant::now();
     for (_, entry) in &mut transfers.table().entries {
@@ -54,7 +60,7 @@ fn a_request_counts_until_its_last_part_is_dropped() {
     drop(part);
     assert_eq!(used(&transfers), 0);
     assert!(transfers.table().entries.is_empty());
-    assert_eq!(transfers.metrics.buffered_bytes.get(), 0);
+    assert_eq!(transfers.metrics.transfers.buffered_bytes.get(), 0);
 }
 
 #[test]
@@ -62,7 +68,7 @@ fn what_is_full_refuses_large_requests_and_keeps_a_reserve_for_small_ones() {
     let transfers = transfers();
     let mut first = Receiving::new(&transfers);
     first.try_hold(16 * MB, None).unwrap();
-    // It has only begun, so it is not slow.
+    // The first transfer has just begun, so it is not slow.
     let mut large = Receiving::new(&transfers);
     let error = large.try_hold(SMALL_BYTES + 1, None).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Overloaded);
@@ -110,7 +116,7 @@ fn the_slowest_transfer_makes_room_and_what_is_fast_or_at_work_stays() {
     assert!(Receiving::new(&transfers).try_hold(4 * MB, None).is_err());
     drop((slow_hold, fast_hold, large_hold, at_work, new));
     assert_eq!(used(&transfers), 0);
-    let aborted = transfers.metrics.transfers_aborted.with_label_values(&["answer", "limit"]);
+    let aborted = transfers.metrics.transfers.aborted.with_label_values(&["answer", "limit"]);
     assert_eq!(aborted.get(), 2);
 }
 
@@ -153,7 +159,7 @@ async fn an_answer_counts_until_its_last_piece_is_sent() {
     let (transfer, _) = answer(&transfers);
     let mut outgoing = Outgoing::new(&transfer, MB, vec![1; MB].into());
     let pieces: Vec<Bytes> = std::iter::from_fn(|| outgoing.next()).collect();
-    assert_eq!((pieces.len(), outgoing.left()), (MB / PIECE_BYTES, 0));
+    assert_eq!((pieces.len(), outgoing.remaining()), (MB / PIECE_BYTES, 0));
     assert_eq!(pieces.concat(), vec![1; MB]);
     let is_sent = |outgoing: &Outgoing| {
         let waker = futures_util::task::noop_waker();

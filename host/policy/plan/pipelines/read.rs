@@ -1,17 +1,20 @@
-//! The tables of a pipeline, from the manifest to a graph with every default filled in.
+//! Reads the tables of a pipeline into a graph, with every default filled in.
 
-use super::super::{MS_MAX, Planner, bounds, is_name};
 use crate::error::Kind;
 use crate::graph::condition::Condition;
 use crate::graph::{Choose, Each, Fault, Gather, Graph, InputSpec, Loop, Member, Retry, Source, Step};
 use crate::policy::manifest::{Spanned, pipelines as written};
+use crate::policy::milliseconds::MS_MAX;
+use crate::policy::model_name::is_name;
+use crate::policy::plan::bounds::CALLS_MAX;
+use crate::policy::plan::planner::Planner;
 use crate::predict::{Datatype, MAX_RANK, Parameter, Shape};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Errors that may not come again.
+/// Errors that may not occur again.
 const RETRIED: [Kind; 4] = [Kind::Overloaded, Kind::Unavailable, Kind::Deadline, Kind::Failed];
 
 const VISITS: u32 = 10_000;
@@ -23,7 +26,7 @@ const WINDOW_MAX: usize = 4096;
 const ATTEMPTS_MAX: u32 = 100;
 const ROUNDS_MAX: u32 = 1_000_000;
 
-/// Where the keys of one pipeline stand, and what is wrong with them.
+/// Reads one pipeline, and collects where its keys are and their faults.
 pub(super) struct Reader<'p, 'a> {
     pub planner: &'p mut Planner<'a>,
     pub name: Arc<str>,
@@ -62,12 +65,12 @@ impl Reader<'_, '_> {
         let outputs = outputs.collect();
         let each_row = match table.rows.as_ref().map(|rows| (rows.get_ref().as_str(), rows)) {
             None => false,
-            Some((word, rows)) => {
+            Some((value, rows)) => {
                 self.note("rows", rows);
-                if word != "each" {
+                if value != "each" {
                     self.fault(
                         "rows",
-                        format!("rows = \"{word}\" is not known"),
+                        format!("rows = \"{value}\" is not known"),
                         "write rows = \"each\", or leave it out",
                     );
                 }
@@ -88,7 +91,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// `FP32[-1,18]?`
+    /// Parses an input such as `FP32[-1,18]?`.
     fn input(&mut self, name: &str, written: &Spanned<String>) -> Option<InputSpec> {
         let place = format!("inputs.{name}");
         self.note(&place, written);
@@ -160,7 +163,7 @@ impl Reader<'_, '_> {
             max_in_flight: table
                 .max_in_flight
                 .as_ref()
-                .map(|most| self.number(&at("max_in_flight"), Some(most), 1, 1..=bounds::CALLS_MAX)),
+                .map(|most| self.number(&at("max_in_flight"), Some(most), 1, 1..=CALLS_MAX)),
             max_per_s: table
                 .max_per_s
                 .as_ref()
@@ -182,18 +185,18 @@ impl Reader<'_, '_> {
         names.iter().map(|name| name.get_ref().as_str().into()).collect()
     }
 
-    /// The place of a word in its list; the first is the default.
+    /// Returns the index of a value in the list of known ones. The first is the default.
     fn one_of<const N: usize>(
         &mut self,
         place: String,
-        word: Option<&Spanned<String>>,
+        value: Option<&Spanned<String>>,
         known: [&str; N],
     ) -> usize {
-        let Some(word) = word else { return 0 };
-        self.note(place.as_str(), word);
-        let at = known.iter().position(|known| *known == word.get_ref().as_str());
+        let Some(value) = value else { return 0 };
+        self.note(place.as_str(), value);
+        let at = known.iter().position(|known| *known == value.get_ref().as_str());
         at.unwrap_or_else(|| {
-            let message = format!("\"{}\" is not known", word.get_ref());
+            let message = format!("\"{}\" is not known", value.get_ref());
             self.fault(place, message, format!("write one of \"{}\"", known.join("\", \"")));
             0
         })
@@ -232,15 +235,15 @@ impl Reader<'_, '_> {
         let mut on = Vec::new();
         for kind in table.on.iter().flatten() {
             self.note(at("on"), kind);
-            let word = kind.get_ref().as_str();
-            match Kind::ALL.iter().find(|known| known.as_str() == word) {
+            let written = kind.get_ref().as_str();
+            match Kind::ALL.iter().find(|known| known.as_str() == written) {
                 Some(kind) if RETRIED.contains(kind) => on.push(*kind),
                 _ => {
                     let known = RETRIED.map(Kind::as_str);
-                    let hint = self.planner.did_you_mean(word, known);
+                    let hint = self.planner.did_you_mean(written, known);
                     self.fault(
                         at("on"),
-                        format!("\"{word}\" is not an error that can be retried{hint}"),
+                        format!("\"{written}\" is not an error that can be retried{hint}"),
                         format!("write some of {}", known.join(", ")),
                     );
                 }
@@ -300,7 +303,7 @@ impl Reader<'_, '_> {
             written::Source::List(members) => (&members[..], None),
             written::Source::Gathered { from, gather } => (&from[..], Some(gather.as_str())),
         };
-        let gather = gather.and_then(|word| match word {
+        let gather = gather.and_then(|gather| match gather {
             "stack" => Some(Gather::Stack),
             "last" => Some(Gather::Last),
             other => {

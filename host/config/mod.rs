@@ -1,0 +1,13 @@
+//! Settings that several layers read. Each default is written once, beside its field.
+//!
+//! The manifest's own types are in `policy::manifest`; these are the values derived from them.
+
+pub mod descriptors;
+mod engine;
+pub mod outbound;
+mod plugin_limits;
+mod threads;
+
+pub use engine::{EngineConfig, default_cache_dir};
+pub use plugin_limits::{CompileLimits, Instances, PluginLimits, SharedLimits};
+pub use threads::{LOADER_NICE, at_low_priority, cores, lower_priority, never_preempt};

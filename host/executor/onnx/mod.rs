@@ -1,0 +1,17 @@
+//! ONNX models: sessions of ONNX Runtime, what is checked before they run, and the memory that they leave.
+
+mod division;
+mod load_limit;
+mod own_stack;
+mod run_error;
+pub mod runtime;
+mod session;
+mod source;
+mod strings;
+pub mod unload;
+mod unsafe_ops;
+
+pub use load_limit::LoadLimit;
+pub(super) use session::OnnxModel;
+pub use session::{Device, SessionConfig};
+pub use source::{ExternalFiles, OnnxSource};

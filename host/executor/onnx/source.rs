@@ -1,0 +1,62 @@
+//! An ONNX model before it is loaded: its bytes, and where ONNX Runtime finds its external data.
+
+use super::load_limit::LoadLimit;
+use crate::error::{Error, Result};
+use crate::private_folder::TemporaryFolder;
+use bytes::Bytes;
+use ort::session::builder::SessionBuilder;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// An ONNX model as it was read, before it is loaded.
+pub struct OnnxSource {
+    /// Where the file is, for messages. It is not read again.
+    pub path: PathBuf,
+    pub bytes: Bytes,
+    pub external: ExternalFiles,
+    /// False if the host could not tell which external data the file names.
+    pub is_readable: bool,
+    /// For each session.
+    pub limit: LoadLimit,
+}
+
+/// Where ONNX Runtime finds a model's external data. It finds none elsewhere.
+pub enum ExternalFiles {
+    None,
+    /// Copies under the names that the model gives them. May go once the sessions are made.
+    Folder(TemporaryFolder),
+    Memory(Vec<(PathBuf, Arc<[u8]>)>),
+}
+
+impl ExternalFiles {
+    /// A path that cannot exist: without a folder ONNX Runtime would look in the process's working folder.
+    const NO_FOLDER: &str = "/dev/null/no-external-data";
+
+    /// Has sessions find these files and no others.
+    pub(super) fn give_to(&self, builder: SessionBuilder) -> Result<SessionBuilder> {
+        let folder = match self {
+            ExternalFiles::Folder(folder) => folder
+                .path()
+                .to_str()
+                .ok_or_else(|| Error::unavailable(format!("{} is not UTF-8", folder.path().display())))?,
+            ExternalFiles::None | ExternalFiles::Memory(_) => Self::NO_FOLDER,
+        };
+        let key = "session.model_external_initializers_file_folder_path";
+        let mut builder = builder.with_config_entry(key, folder).map_err(load_error)?;
+        if let ExternalFiles::Memory(files) = self {
+            for (name, content) in files {
+                let content = Arc::clone(content);
+                builder =
+                    builder.with_external_initializer_file_in_memory(name, content).map_err(load_error)?;
+            }
+        }
+        Ok(builder)
+    }
+}
+
+pub(super) fn load_error(error: impl fmt::Display) -> Error {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    Error::invalid(format!("ONNX Runtime cannot load it: {first}")).with_detail(text.clone())
+}

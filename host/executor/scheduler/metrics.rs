@@ -1,0 +1,43 @@
+//! Prepared series of one executor: no look-up by label on the way of a call.
+
+use crate::metrics::Metrics;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// A worker held for longer than this past the end of its call's time counts as overdue: guests stop
+/// within it, ONNX Runtime only at the next node of its graph.
+pub(in crate::executor) const OVERDUE_AFTER: Duration = Duration::from_millis(10);
+
+/// Prepared series of one executor.
+pub(in crate::executor) struct PoolMetrics {
+    pub queue_wait: prometheus::Histogram,
+    pub timeouts: prometheus::IntCounter,
+    pub overloaded: prometheus::IntCounter,
+    pub overdue: prometheus::IntCounter,
+    pub batches: BatchMetrics,
+}
+
+impl PoolMetrics {
+    pub fn new(metrics: &Metrics, executor: &str) -> Self {
+        let label = [executor];
+        PoolMetrics {
+            queue_wait: metrics.executors.queue_wait.with_label_values(&label),
+            timeouts: metrics.executors.timeouts.with_label_values(&label),
+            overloaded: metrics.executors.overloaded.with_label_values(&label),
+            overdue: metrics.executors.overdue.with_label_values(&label),
+            batches: BatchMetrics {
+                size: metrics.executors.batch_size.with_label_values(&label),
+                reruns: metrics.executors.batch_reruns.with_label_values(&label),
+                warned: AtomicBool::new(false),
+            },
+        }
+    }
+}
+
+/// Prepared counters.
+pub(in crate::executor) struct BatchMetrics {
+    pub size: prometheus::Histogram,
+    pub reruns: prometheus::IntCounter,
+    /// A model that cannot run in batches is a matter for the operator, once.
+    pub warned: AtomicBool,
+}

@@ -1,0 +1,167 @@
+//! One call while it runs: its preprocessing and postprocessing, its timings, and where its responses go.
+
+use super::runs::Runs;
+use crate::error::{Error, FaultOwner, Result};
+use crate::plugin::{Transformer, TransformerSession};
+use crate::predict::{
+    CallContext, Metadata, Payload, Response, Sender, Service, Tensor, explain_check,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where a callable sends all responses but its last.
+pub struct Sink {
+    /// None for a run that several calls share, and once the stream has ended.
+    pub(super) sender: Option<Sender>,
+    pub(super) context: Arc<CallContext>,
+    pub(super) session: Option<TransformerSession>,
+    pub(super) queue_wait: Duration,
+    pub(super) runs: Option<Arc<Runs>>,
+    /// What was done so far, and since when the next part is.
+    pub(super) service: Service,
+    pub(super) since: Instant,
+}
+
+impl Sink {
+    pub(super) fn new(
+        sender: Sender,
+        context: &Arc<CallContext>,
+        transformer: Option<&Arc<Transformer>>,
+        runs: Option<Arc<Runs>>,
+        queue_wait: Duration,
+        now: Instant,
+    ) -> Self {
+        context.begin();
+        let session = transformer.map(Transformer::session);
+        Sink { sender: Some(sender), session, queue_wait, runs, ..Sink::shared(context, now) }
+    }
+
+    /// For a run that several calls share: nobody could say whose response it is.
+    pub(super) fn shared(context: &Arc<CallContext>, now: Instant) -> Self {
+        Sink {
+            sender: None,
+            context: Arc::clone(context),
+            session: None,
+            queue_wait: Duration::ZERO,
+            runs: None,
+            service: Service { rows: 1, ..Service::default() },
+            since: now,
+        }
+    }
+
+    /// The time since the last part of the work.
+    pub(super) fn lap(&mut self, now: Instant) -> Duration {
+        now.saturating_duration_since(std::mem::replace(&mut self.since, now))
+    }
+
+    /// Sends one response of several. Waits while the caller is behind; fails once it has left.
+    pub async fn send(&mut self, outputs: Vec<Tensor>) -> Result<()> {
+        if self.sender.is_none() {
+            return Err(Error::failed("a model that gives several responses cannot run in batches"));
+        }
+        let response = self.respond(outputs).await?;
+        let sent = match &mut self.sender {
+            Some(sender) => sender.send(response).await,
+            None => Ok(()),
+        };
+        // A caller that is behind costs the model no time.
+        self.lap(Instant::now());
+        sent
+    }
+
+    /// Ends the stream with an error, though the work holds on to something still.
+    pub(super) fn fail(&mut self, error: &Error) {
+        if let Some(sender) = &mut self.sender {
+            sender.fail(error.clone());
+        }
+    }
+
+    /// Gives the last response now, though the work goes on: the caller waits no longer and cancels nothing.
+    pub(super) async fn answer(&mut self, outputs: Result<Vec<Tensor>>) {
+        let response = match outputs {
+            Ok(outputs) => self.respond(outputs).await,
+            Err(error) => Err(error),
+        };
+        self.session = None;
+        if let Some(sender) = self.sender.take() {
+            sender.finish(response.map(Some));
+        }
+    }
+
+    /// From a call's input to the model's.
+    pub(super) async fn preprocess(&mut self, input: Payload, metadata: &Metadata) -> Result<Vec<Tensor>> {
+        let inputs = match (&mut self.session, input) {
+            (Some(session), input) => {
+                let sent = if let Payload::Tensors(tensors) = &input { tensors.len() } else { 0 };
+                self.context.check()?;
+                let inputs = session.preprocess(&self.context, input).await?;
+                crate::predict::check_inputs(metadata, &inputs).map_err(|error| {
+                    let error = match inputs.len() == sent && inputs.iter().all(Tensor::is_callers) {
+                        true => error.owned_by(FaultOwner::Caller),
+                        false => explain_check(error, &inputs),
+                    };
+                    if error.owner() == FaultOwner::Caller {
+                        return error;
+                    }
+                    // The tensors are the plugin's making, so the fault is not the caller's.
+                    Error::failed(error.message().to_owned())
+                        .context(format!("plugin \"{}\": preprocess", session.name()))
+                        .plugin(&**session.name())
+                })?;
+                let now = Instant::now();
+                self.context.check_at(now)?;
+                self.service.input = self.lap(now);
+                inputs
+            }
+            (None, Payload::Tensors(inputs)) => {
+                self.context.check_at(self.since)?;
+                inputs
+            }
+            (None, _) => {
+                return Err(Error::invalid("this model has no transformer, so it takes tensors only"));
+            }
+        };
+        if let Some(runs) = &self.runs {
+            self.service.rows = runs.rows(&inputs);
+        }
+        Ok(inputs)
+    }
+
+    /// Lets others have the transformer's instance while this call waits, if it is one of `waiting` and
+    /// another can be had as cheaply: few that are warm serve better than one for each.
+    pub(super) fn yield_instance(&mut self, waiting: usize) {
+        if let Some(session) = &mut self.session
+            && session.reusable_max(waiting) == 0
+        {
+            session.release_instance();
+        }
+    }
+
+    pub(super) async fn respond(&mut self, outputs: Vec<Tensor>) -> Result<Response> {
+        self.respond_at(Instant::now(), outputs).await
+    }
+
+    /// `now` is when the outputs came.
+    pub(super) async fn respond_at(&mut self, now: Instant, outputs: Vec<Tensor>) -> Result<Response> {
+        let infer = self.lap(now);
+        self.service.infer += infer;
+        let payload = match &mut self.session {
+            Some(session) => {
+                let payload = session.postprocess(&self.context, outputs).await?;
+                let output = self.lap(Instant::now());
+                self.service.output += output;
+                payload
+            }
+            None => Payload::Tensors(outputs),
+        };
+        Ok(Response { payload, queue_wait: self.queue_wait, service: self.service })
+    }
+
+    /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.
+    pub(super) fn finish(mut self, last: Result<Option<Response>>) {
+        self.session = None;
+        if let Some(sender) = self.sender {
+            sender.finish(last);
+        }
+    }
+}

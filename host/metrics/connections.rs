@@ -1,0 +1,42 @@
+//! The metrics of connections with clients.
+
+use super::register::{counter, counters, gauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+
+pub struct ConnectionMetrics {
+    pub open: IntGauge,
+    pub max: IntGauge,
+    /// By reason.
+    pub closed: IntCounterVec,
+    pub refused: IntCounter,
+    pub accept_errors: IntCounter,
+}
+
+impl ConnectionMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        ConnectionMetrics {
+            open: gauge(registry, "hostler_http_connections", "Open connections of all listeners."),
+            max: gauge(
+                registry,
+                "hostler_connections_max",
+                "Connections that the public listeners may have open together.",
+            ),
+            closed: counters(
+                registry,
+                "hostler_connections_closed_total",
+                "Connections that the host closed while their clients had them open, by reason.",
+                &["reason"],
+            ),
+            refused: counter(
+                registry,
+                "hostler_connections_refused_total",
+                "Connections refused unread because all were in use.",
+            ),
+            accept_errors: counter(
+                registry,
+                "hostler_accept_errors_total",
+                "Errors of accept, such as too many open files.",
+            ),
+        }
+    }
+}

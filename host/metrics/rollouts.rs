@@ -1,0 +1,56 @@
+//! The metrics of rollouts: their stages, guards and shadow requests.
+
+use super::register::{counters, float_gauge, gauges};
+use prometheus::{Gauge, IntCounterVec, IntGaugeVec, Registry};
+
+pub struct RolloutMetrics {
+    pub share: Gauge,
+    pub stage: IntGaugeVec,
+    pub rollbacks: IntCounterVec,
+    /// By side of the rollout and outcome.
+    pub generation_requests: IntCounterVec,
+    pub shadow_requests: IntCounterVec,
+    pub shadow_differences: IntCounterVec,
+    pub shadow_faults: IntCounterVec,
+    pub shadow_dropped: IntCounterVec,
+    /// By outcome.
+    pub guard_replays: IntCounterVec,
+}
+
+impl RolloutMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let counter = |name: &str, help: &str, labels: &[&str]| counters(registry, name, help, labels);
+        RolloutMetrics {
+            share: float_gauge(
+                registry,
+                "hostler_rollout_share",
+                "Percent of the requests that a candidate gets.",
+            ),
+            stage: gauges(
+                registry,
+                "hostler_rollout_stage",
+                "1 for the stage of a rollout: shadow, canary or watch.",
+                &["stage"],
+            ),
+            rollbacks: counter("hostler_rollbacks_total", "Rollbacks, by who asked.", &["by"]),
+            generation_requests: counter(
+                "hostler_generation_requests_total",
+                "Calls of routes that a rollout judges: by side and outcome.",
+                &["generation", "outcome"],
+            ),
+            shadow_requests: counter("hostler_shadow_requests_total", "Copies of requests compared.", &[]),
+            shadow_differences: counter(
+                "hostler_shadow_differences_total",
+                "Copies whose answer was another one.",
+                &[],
+            ),
+            shadow_faults: counter("hostler_shadow_faults_total", "Copies that failed.", &[]),
+            shadow_dropped: counter("hostler_shadow_dropped_total", "Copies not run: busy.", &[]),
+            guard_replays: counter(
+                "hostler_guard_replays_total",
+                "Failed requests that the version before was asked again.",
+                &["outcome"],
+            ),
+        }
+    }
+}

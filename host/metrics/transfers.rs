@@ -1,0 +1,28 @@
+//! The metrics of requests and answers while they are transferred.
+
+use super::register::{counters, gauge};
+use prometheus::{IntCounterVec, IntGauge, Registry};
+
+pub struct TransferMetrics {
+    pub buffered_bytes: IntGauge,
+    /// By direction and reason.
+    pub aborted: IntCounterVec,
+}
+
+impl TransferMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        TransferMetrics {
+            buffered_bytes: gauge(
+                registry,
+                "hostler_buffered_bytes",
+                "Bytes of requests and answers that the host holds for its clients.",
+            ),
+            aborted: counters(
+                registry,
+                "hostler_transfers_aborted_total",
+                "Requests and answers that were given up because their clients are slow, by reason.",
+                &["direction", "reason"],
+            ),
+        }
+    }
+}

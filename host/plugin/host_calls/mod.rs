@@ -1,0 +1,10 @@
+//! The functions of the host that guests may call, with one or two interfaces per file.
+
+mod http;
+mod metrics;
+mod models;
+mod state;
+mod streaming;
+mod streaming_http;
+mod streaming_models;
+mod types;

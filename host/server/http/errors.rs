@@ -1,0 +1,92 @@
+//! Errors in the form of the plain interface, and replies to requests that no route takes.
+
+use super::reply::{Reply, json, json_of};
+use crate::error::{Error, Kind};
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use hyper::{Method, StatusCode};
+use std::fmt::Write;
+
+/// The field of an error about a body that did not arrive.
+pub(super) const BODY: &str = "body";
+
+/// Maps an error kind to a status of the plain interface. This is the only place that does.
+pub fn status_of(error: &Error) -> StatusCode {
+    match error.kind() {
+        Kind::InvalidInput => StatusCode::BAD_REQUEST,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // The client was late, not the work.
+        Kind::Deadline if error.field_name() == Some(BODY) => StatusCode::REQUEST_TIMEOUT,
+        Kind::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        Kind::Cancelled => StatusCode::from_u16(499).expect("invariant: a three-digit code"),
+        Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
+    }
+}
+
+/// Returns an error in the form of the plain interface. `id` is the request id, empty if there is
+/// none.
+pub fn error_reply(error: &Error, id: &str) -> Reply {
+    #[derive(serde::Serialize)]
+    struct Body<'a> {
+        error: Fields<'a>,
+    }
+
+    #[derive(serde::Serialize)]
+    struct Fields<'a> {
+        kind: &'static str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        field: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        model: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        plugin: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<&'a str>,
+        request_id: &'a str,
+    }
+
+    let fields = Fields {
+        kind: error.kind().as_str(),
+        message: error.message(),
+        field: error.field_name(),
+        model: error.model_name(),
+        plugin: error.plugin_name(),
+        step: error.step_name(),
+        request_id: id,
+    };
+    let mut reply = json_of(status_of(error), &Body { error: fields });
+    retry_after(&mut reply, error);
+    reply
+}
+
+/// Adds `Retry-After` if the error is an overload, which passes. One second is the shortest time
+/// that the header can express.
+pub fn retry_after(reply: &mut Reply, error: &Error) {
+    if error.kind() == Kind::Overloaded {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+}
+
+/// Returns the reply to a request for an existing path with a method that it does not have.
+pub fn method_not_allowed(allow: &'static str) -> Reply {
+    let body =
+        format!("{{\"error\":{{\"kind\":\"unsupported\",\"message\":\"this path takes {allow} only\"}}}}");
+    let mut reply = json(StatusCode::METHOD_NOT_ALLOWED, body);
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+/// Returns the reply to a request for a path that does not exist.
+pub fn no_such_path(method: &Method, path: &str) -> Reply {
+    let path: String = path.chars().take(200).collect();
+    let mut message = String::new();
+    let _ = write!(message, "no route {method} {path}; see GET /models, POST /predict, GET /v2");
+    let error = Error::not_found(message);
+    error_reply(&error, "")
+}

@@ -1,0 +1,22 @@
+//! What all HTTP handlers share: bodies, replies, request ids, and error kinds as statuses.
+
+mod body;
+pub(in crate::server) mod body_text;
+pub(in crate::server) mod compression;
+mod errors;
+mod headers;
+mod json;
+mod reply;
+mod request_id;
+pub(in crate::server) mod streaming_body;
+mod tensor_specs;
+mod url;
+
+pub use body::{RESERVED_BYTES_MAX, read_body};
+pub use errors::{error_reply, method_not_allowed, no_such_path, retry_after, status_of};
+pub use headers::{header, header_lookup, is_get};
+pub use json::{in_plain_words, parse_object, parse_with};
+pub use reply::{Reply, ReplyContent, empty, json, json_of, reply, sign, text};
+pub use request_id::{REQUEST_ID, request_id, request_id_or};
+pub use tensor_specs::tensor_specs;
+pub use url::{decode_segment, query_pairs};

@@ -1,0 +1,57 @@
+//! Errors in the form of the Open Inference Protocol over HTTP, and messages that its clients
+//! recognize.
+
+use crate::error::{Error, Kind};
+use crate::server::http::{self, Reply};
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+/// Maps an error kind to a status of the Open Inference Protocol, as its other servers do.
+pub(in crate::server) fn status_of(error: &Error) -> StatusCode {
+    match error.kind() {
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Overloaded | Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => http::status_of(error),
+    }
+}
+
+/// Returns the content of an error.
+pub(super) fn error_json(error: &Error) -> Value {
+    json!({"error": error.message()})
+}
+
+pub(in crate::server) fn error_reply(error: &Error) -> Reply {
+    let mut reply = http::json_of(status_of(error), &error_json(error));
+    http::retry_after(&mut reply, error);
+    reply
+}
+
+/// Returns the reply to a request for an existing path with a method that it does not have.
+pub(super) fn method_not_allowed(allow: &'static str) -> Reply {
+    let text = json!({"error": format!("this path takes {allow} only")}).to_string();
+    let mut reply = http::method_not_allowed(allow);
+    *reply.body_mut() = Bytes::from(text).into();
+    reply
+}
+
+/// Returns the reply to a request for a path that does not exist.
+pub(in crate::server) fn no_such_path(path: &str) -> Reply {
+    let path: String = path.chars().take(200).collect();
+    error_reply(&Error::not_found(format!("no route {path}")))
+}
+
+/// Adds the beginning by which clients of the protocol recognize the error for an unknown name.
+pub(in crate::server) fn unknown_model(error: Error, version: Option<&str>) -> Error {
+    match (error.kind(), version) {
+        // Versions are numbers in Triton, for which those clients were written.
+        (Kind::NotFound, Some(version)) if !version.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let shown: String = version.chars().take(64).collect();
+            error.context(format_args!(
+                "Request for unknown model: failed to get model version from specified version string '{shown}'"
+            ))
+        }
+        (Kind::NotFound, _) => error.context("Request for unknown model"),
+        _ => error,
+    }
+}

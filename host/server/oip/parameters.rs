@@ -1,0 +1,82 @@
+//! Parameters of an inference request: those that the protocol defines, and those for the plugin.
+
+use crate::error::{Error, Result};
+use crate::predict::{Parameter, Parameters};
+use crate::router::CallOptions;
+use std::time::Duration;
+
+/// A parameter that requests a mark on the last response of a stream; if necessary, an empty
+/// response is added to carry it.
+pub(in crate::server) const ENABLE_EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+
+/// Refuses a parameter of an input or output that places its bytes in shared memory.
+pub(in crate::server) fn check_tensor_parameter(tensor: impl std::fmt::Display, name: &str) -> Result<()> {
+    if !name.starts_with("shared_memory_") {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{tensor}: shared memory is not supported; send and receive tensors in the message itself"
+    ))
+    .field(format!("parameters.{name}")))
+}
+
+/// Applies the protocol's own parameters, such as `timeout` (microseconds). The others are for the
+/// plugin.
+pub(super) fn call_options(mut parameters: Parameters) -> Result<CallOptions> {
+    let mut timeout = None;
+    let mut fault = None;
+    parameters.retain(|(name, value)| {
+        let is_reserved = reserved(name, value, &mut timeout);
+        fault = fault.take().or_else(|| is_reserved.as_ref().err().cloned());
+        matches!(is_reserved, Ok(false))
+    });
+    fault.map_or(Ok(CallOptions { parameters, timeout, outputs: None }), Err)
+}
+
+/// Returns whether a parameter is one of the protocol's own, and applies it if it is.
+fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Result<bool> {
+    let fault = |wanted: &str| {
+        let message = format!("parameter \"{name}\" is {}; it is {wanted}", shown(value));
+        Err(Error::invalid(message).field(format!("parameters.{name}")))
+    };
+    match (name, value) {
+        // Clients send 0 for no timeout.
+        ("timeout", Parameter::Integer(us)) if *us >= 0 => {
+            *timeout = Some(Duration::from_micros(*us as u64)).filter(|timeout| !timeout.is_zero());
+        }
+        ("timeout", _) => return fault("a number of microseconds, at least 1, or 0 for none"),
+        // Ignored: queues are served in order.
+        ("priority", Parameter::Integer(0..)) => {}
+        ("priority", _) => return fault("a whole number, at least 0"),
+        ("sequence_id", Parameter::Integer(0)) => {}
+        ("sequence_start" | "sequence_end", Parameter::Boolean(false)) => {}
+        ("sequence_id", Parameter::Text(id)) if id.is_empty() => {}
+        ("sequence_id" | "sequence_start" | "sequence_end", _) => {
+            return Err(Error::unsupported(format!(
+                "parameter \"{name}\": sequences are not supported; each request stands for itself"
+            ))
+            .field(format!("parameters.{name}")));
+        }
+        // Only used by streams over gRPC.
+        (ENABLE_EMPTY_FINAL, _) => {}
+        (name, _) if name.starts_with("triton_") => {
+            return Err(Error::invalid(format!(
+                "parameter \"{name}\": parameter keys starting with 'triton_' are reserved for Triton usage. Only the \
+                 following keys starting with 'triton_' are allowed: {ENABLE_EMPTY_FINAL}"
+            ))
+            .field(format!("parameters.{name}")));
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Returns a value in the form of error messages.
+pub(super) fn shown(value: &Parameter) -> String {
+    match value {
+        Parameter::Boolean(value) => value.to_string(),
+        Parameter::Integer(value) => value.to_string(),
+        Parameter::Number(value) => format!("{value:?}"),
+        Parameter::Text(value) => format!("{value:?}"),
+    }
+}

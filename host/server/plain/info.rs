@@ -1,0 +1,38 @@
+//! Readiness and the list of models, in the form of the plain interface.
+
+use crate::server::http::{self, Reply};
+use crate::server::state::Public;
+use hyper::StatusCode;
+
+/// `GET /ready`
+pub(in crate::server) fn ready(public: &Public) -> Reply {
+    let draining = public.readiness.refusal().map(str::to_owned);
+    let unready = || Some(public.router.policy().content.unready()?.message().to_owned());
+    match draining.or_else(unready) {
+        None => http::json(StatusCode::OK, &b"{\"ready\":true}"[..]),
+        Some(why) => http::json_of(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &serde_json::json!({"ready": false, "reason": why}),
+        ),
+    }
+}
+
+/// `GET /models`
+pub(in crate::server) fn models(public: &Public) -> Reply {
+    let policy = public.router.policy();
+    let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
+    let models: Vec<_> = routes
+        .map(|route| {
+            serde_json::json!({
+                "name": &*route.name.name,
+                "version": &*route.name.version,
+                "executor": route.executor.name(),
+                "transformer": route.transformer.as_ref().map(|transformer| &**transformer.name()),
+                "timeout_ms": route.timeout.map(|timeout| timeout.as_millis() as u64),
+                "inputs": http::tensor_specs(&route.callable.metadata().inputs),
+                "outputs": http::tensor_specs(&route.callable.metadata().outputs),
+            })
+        })
+        .collect();
+    http::json_of(StatusCode::OK, &serde_json::json!({"models": models, "generation": policy.generation}))
+}

@@ -1,0 +1,61 @@
+//! What a path of `/predict/async` or `/jobs` names.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum JobsEndpoint<'a> {
+    /// `/predict/async`
+    Submit,
+    /// `/predict/async/batch`
+    SubmitBatch,
+    /// `/jobs`
+    List,
+    /// `/jobs/<id>`
+    Job(&'a str),
+    /// `/jobs/<id>/cancel`
+    Cancel(&'a str),
+    /// No route, under `/jobs/`.
+    Unknown,
+}
+
+impl<'a> JobsEndpoint<'a> {
+    /// Returns `None` for a path that is neither under `/jobs` nor a submission.
+    pub fn parse(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/predict/async" => JobsEndpoint::Submit,
+            "/predict/async/batch" => JobsEndpoint::SubmitBatch,
+            "/jobs" => JobsEndpoint::List,
+            _ => match path.strip_prefix("/jobs/")? {
+                rest if rest.is_empty() || rest.starts_with('/') => JobsEndpoint::Unknown,
+                rest => match rest.split_once('/') {
+                    None => JobsEndpoint::Job(rest),
+                    Some((job, "cancel")) => JobsEndpoint::Cancel(job),
+                    Some(_) => JobsEndpoint::Unknown,
+                },
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::JobsEndpoint::{self, Cancel, Job, List, Submit, SubmitBatch, Unknown};
+
+    #[test]
+    fn jobs_have_one_segment_and_may_be_cancelled() {
+        for (path, expected) in [
+            ("/predict/async", Some(Submit)),
+            ("/predict/async/batch", Some(SubmitBatch)),
+            ("/predict/async/other", None),
+            ("/jobs", Some(List)),
+            ("/jobs/", Some(Unknown)),
+            ("/jobs//cancel", Some(Unknown)),
+            ("/jobs/7", Some(Job("7"))),
+            ("/jobs/7/", Some(Unknown)),
+            ("/jobs/7/cancel", Some(Cancel("7"))),
+            ("/jobs/7/cancel/", Some(Unknown)),
+            ("/jobs/7/result", Some(Unknown)),
+            ("/jobs7", None),
+        ] {
+            assert_eq!(JobsEndpoint::parse(path), expected, "{path}");
+        }
+    }
+}

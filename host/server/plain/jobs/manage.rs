@@ -1,0 +1,97 @@
+//! Lists, reads, cancels and deletes jobs: the handlers under `/jobs`.
+
+use super::report::{conflict, full, summary};
+use crate::error::{Error, Result, did_you_mean};
+use crate::jobs::{Filter, Settled, State};
+use crate::server::http::{self, Reply};
+use crate::server::state::Public;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The longest that one request may wait for a job: shorter than the timeouts of most proxies.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+const PAGE_DEFAULT: usize = 100;
+const PAGE_MAX: usize = 1000;
+
+/// `GET /jobs/<id>`, which waits for the end of the job for up to `wait_ms`.
+pub(super) async fn read(public: &Public, id: &str, query: Option<&str>) -> Result<Reply> {
+    let mut wait = Duration::ZERO;
+    for (name, value) in pairs(query)? {
+        match name.as_str() {
+            "wait_ms" => {
+                let ms: u64 = value.parse().map_err(|_| {
+                    Error::invalid(format!(
+                        "wait_ms is \"{}\"; it must be a whole number of milliseconds",
+                        cut(&value)
+                    ))
+                    .field("wait_ms")
+                })?;
+                wait = Duration::from_millis(ms).min(WAIT_MAX);
+            }
+            other => return Err(unknown_query(other, &["wait_ms"])),
+        }
+    }
+    let job = public.jobs.wait(id, wait).await?;
+    Ok(http::json(StatusCode::OK, full(&job)))
+}
+
+/// `POST /jobs/<id>/cancel`
+pub(super) async fn cancel(public: &Public, id: &str, request_id: &str) -> Result<Reply> {
+    Ok(match public.jobs.cancel(id).await? {
+        Settled::Now(job) => http::json(StatusCode::OK, full(&job)),
+        Settled::Refused(state) => conflict(id, state, "it has ended already", request_id),
+    })
+}
+
+/// `DELETE /jobs/<id>`
+pub(super) async fn delete(public: &Public, id: &str, request_id: &str) -> Result<Reply> {
+    Ok(match public.jobs.delete(id).await? {
+        Settled::Now(_) => http::empty(StatusCode::NO_CONTENT),
+        Settled::Refused(state) => conflict(id, state, "it has not ended; cancel it first", request_id),
+    })
+}
+
+/// `GET /jobs`
+pub(super) async fn list(public: &Public, query: Option<&str>) -> Result<Reply> {
+    let mut filter = Filter { limit: PAGE_DEFAULT, ..Filter::default() };
+    for (name, value) in pairs(query)? {
+        let invalid = |what: &str| {
+            Err(Error::invalid(format!("{name} is \"{}\"; it must be {what}", cut(&value))).field(&name))
+        };
+        match name.as_str() {
+            "state" => filter.state = Some(State::parse(&value)?),
+            "model" => filter.model = Some(value),
+            "limit" => match value.parse() {
+                Ok(limit) if (1..=PAGE_MAX).contains(&limit) => filter.limit = limit,
+                _ => return invalid(&format!("a whole number from 1 to {PAGE_MAX}")),
+            },
+            "after" => match value.parse() {
+                Ok(after) => filter.after = Some(after),
+                Err(_) => return invalid("the `next` of a page"),
+            },
+            other => return Err(unknown_query(other, &["state", "model", "limit", "after"])),
+        }
+    }
+    let page = public.jobs.list(&filter).await?;
+    let jobs: Vec<Value> = page.jobs.iter().map(summary).collect();
+    // As text: a client sends a cursor back and does not calculate with it.
+    let next = page.next.map(|next| next.to_string());
+    Ok(http::json_of(StatusCode::OK, &json!({"jobs": jobs, "next": next})))
+}
+
+/// Decodes the whole query before any of it is applied.
+fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>> {
+    http::query_pairs(query, "").collect()
+}
+
+fn unknown_query(name: &str, known: &[&str]) -> Error {
+    let name = cut(name);
+    let hint = did_you_mean(&name, known.iter().copied());
+    Error::invalid(format!("the query \"{name}\" is not known{hint}; known here: {}", known.join(", ")))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(80).collect()
+}

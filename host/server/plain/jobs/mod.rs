@@ -1,0 +1,8 @@
+//! Jobs over HTTP: clients submit them under `/predict/async`, and list, read, cancel and delete
+//! them under `/jobs`.
+
+pub(in crate::server) mod endpoint;
+mod manage;
+mod report;
+pub(in crate::server) mod routes;
+mod submit;

@@ -1,0 +1,104 @@
+//! Jobs as JSON.
+
+use crate::error::Error;
+use crate::jobs::{Attempt, AttemptOutcome, Job, State};
+use crate::server::http::{self, Reply};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use std::time::SystemTime;
+
+/// The path of a job.
+pub(super) fn url(job: &Job) -> String {
+    format!("/jobs/{}", job.id)
+}
+
+/// The reply to a submission.
+pub(super) fn promise(job: &Job) -> Value {
+    json!({"job_id": &*job.id, "state": job.status.state.as_str(), "url": url(job)})
+}
+
+/// A job as an entry of a list.
+pub(super) fn summary(job: &Job) -> Value {
+    let status = &job.status;
+    json!({
+        "job_id": &*job.id,
+        "state": status.state.as_str(),
+        "model": &*job.spec.model.name,
+        "version": &*job.spec.model.version,
+        "attempts": status.attempts.len(),
+        "created_at": unix(job.spec.created_at),
+        "started_at": status.started_at.map(unix),
+        "ended_at": status.ended_at.map(unix),
+        "expires_at": status.expires_at.map(unix),
+        "url": url(job),
+    })
+}
+
+/// Everything about a job. Returns JSON text, because the result is stored as text.
+pub(super) fn full(job: &Job) -> Vec<u8> {
+    let (spec, status) = (&job.spec, &job.status);
+    let mut value = summary(job);
+    let more = json!({
+        "request_id": &*spec.request_id,
+        "generation": status.attempts.last().map(|attempt| attempt.generation),
+        "max_attempts": spec.budgets.max_attempts,
+        "max_runtime_ms": spec.budgets.max_runtime.map(|time| time.as_millis() as u64),
+        "max_total_runtime_ms": spec.budgets.max_total_runtime.as_millis() as u64,
+        "history": status.attempts.iter().enumerate().map(history).collect::<Vec<_>>(),
+        "refusals": status.refusals,
+        "last_refusal": status.last_refusal.as_ref().map(Error::message),
+        "error": status.error.as_ref().map(fault),
+    });
+    let (Value::Object(into), Value::Object(more)) = (&mut value, more) else {
+        unreachable!("invariant: both are objects")
+    };
+    into.extend(more);
+    let mut body = serde_json::to_vec(&value).expect("invariant: answers have string keys");
+    if let Some(result) = &status.result {
+        body.pop();
+        body.extend_from_slice(b",\"result\":");
+        body.extend_from_slice(result);
+        body.push(b'}');
+    }
+    body
+}
+
+fn history((index, attempt): (usize, &Attempt)) -> Value {
+    json!({
+        "attempt": index + 1,
+        "generation": attempt.generation,
+        "started_at": unix(attempt.started_at),
+        "ended_at": attempt.ended_at.map(unix),
+        "outcome": attempt.outcome.map(AttemptOutcome::as_str),
+        "error": attempt.error.as_ref().map(fault),
+    })
+}
+
+fn fault(error: &Error) -> Value {
+    let mut fault = json!({"kind": error.kind().as_str(), "message": error.message()});
+    for (key, value) in [
+        ("field", error.field_name()),
+        ("model", error.model_name()),
+        ("plugin", error.plugin_name()),
+        ("step", error.step_name()),
+    ] {
+        if let Some(value) = value {
+            fault[key] = value.into();
+        }
+    }
+    fault
+}
+
+/// Returns 409 for a job whose state does not allow the request.
+pub(super) fn conflict(id: &str, state: State, why: &str, request_id: &str) -> Reply {
+    let message = format!("the job is {}: {why}", state.as_str());
+    let error =
+        json!({"kind": "invalid_input", "message": message, "field": "state", "request_id": request_id});
+    http::json_of(StatusCode::CONFLICT, &json!({"error": error, "job_id": id, "state": state.as_str()}))
+}
+
+/// Returns seconds since 1970, to the microsecond.
+fn unix(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs_f64() * 1e6).round() / 1e6
+}

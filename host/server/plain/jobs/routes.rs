@@ -1,0 +1,39 @@
+//! Dispatches requests for jobs to their handlers.
+
+use super::endpoint::JobsEndpoint;
+use super::{manage, submit};
+use crate::server::http::{self, Reply};
+use crate::server::state::Public;
+use hyper::Method;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+
+pub(in crate::server) async fn answer(
+    public: &Public,
+    head: &Parts,
+    body: Incoming,
+    endpoint: JobsEndpoint<'_>,
+) -> Reply {
+    let (get, post) = (http::is_get(&head.method), head.method == Method::POST);
+    match endpoint {
+        JobsEndpoint::Submit if post => return submit::answer(public, head, body, false).await,
+        JobsEndpoint::SubmitBatch if post => return submit::answer(public, head, body, true).await,
+        _ => {}
+    }
+    let id = http::request_id(&head.headers);
+    let query = head.uri.query();
+    let outcome = match endpoint {
+        JobsEndpoint::List if get => manage::list(public, query).await,
+        JobsEndpoint::Job(job) if get => manage::read(public, job, query).await,
+        JobsEndpoint::Job(job) if head.method == Method::DELETE => manage::delete(public, job, &id).await,
+        JobsEndpoint::Cancel(job) if post => manage::cancel(public, job, &id).await,
+        JobsEndpoint::Submit | JobsEndpoint::SubmitBatch => return http::method_not_allowed("POST"),
+        JobsEndpoint::List => return http::method_not_allowed("GET"),
+        JobsEndpoint::Job(_) => return http::method_not_allowed("GET, DELETE"),
+        JobsEndpoint::Cancel(_) => return http::method_not_allowed("POST"),
+        JobsEndpoint::Unknown => return http::no_such_path(&head.method, head.uri.path()),
+    };
+    let mut reply = outcome.unwrap_or_else(|error| http::error_reply(&error, &id));
+    http::sign(&mut reply, &id, public.router.policy().generation);
+    reply
+}

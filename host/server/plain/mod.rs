@@ -1,0 +1,10 @@
+//! The plain interface: `/predict` in JSON, `/jobs`, and what a load balancer or a person looks up.
+
+mod envelope;
+pub(super) mod info;
+pub(super) mod jobs;
+pub(super) mod predict;
+mod request;
+pub(super) mod stream;
+
+pub use super::state::Public;

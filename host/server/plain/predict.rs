@@ -1,0 +1,166 @@
+//! Predictions over the plain interface: `/predict`, `/predict/batch` and `/predict/<model>`.
+
+use super::envelope::{batch_reply, single_reply};
+use super::request::{self, BatchRequest, UNREADABLE};
+use crate::error::{Error, Result};
+use crate::offload;
+use crate::predict::{self, Payload};
+use crate::router::{self, CallOptions, RequestScope};
+use crate::server::endpoint::PredictEndpoint;
+use crate::server::http::{self, Reply};
+use crate::server::state::Public;
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::http::request::Parts;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Answers a prediction, and signs and accounts for the reply.
+pub(in crate::server) async fn answer(
+    public: &Public,
+    head: &Parts,
+    body: Incoming,
+    endpoint: PredictEndpoint<'_>,
+) -> Reply {
+    let id = http::request_id(&head.headers);
+    let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
+    let outcome = match http::read_body(body, &public.transfers).await {
+        Ok(body) => match endpoint {
+            PredictEndpoint::Single => single(public, &mut scope, head, body).await,
+            PredictEndpoint::Batch => Box::pin(batch(public, &mut scope, head, body)).await,
+            PredictEndpoint::Model(name) => predict_body(public, &mut scope, head, body, name).await,
+        },
+        Err(error) => Err(error),
+    };
+    let (mut reply, error) = match outcome {
+        Ok(reply) => (reply, None),
+        Err(error) => (http::error_reply(&error, scope.id()), Some(error)),
+    };
+    http::sign(&mut reply, scope.id(), scope.generation());
+    scope.end(reply.status().as_u16(), error.as_ref());
+    reply
+}
+
+async fn single(public: &Public, scope: &mut RequestScope, head: &Parts, body: Bytes) -> Result<Reply> {
+    let request = request::Request::read(body).await?;
+    let route =
+        scope.resolve(&request.head.model, request.head.version(), &http::header_lookup(&head.headers))?;
+    let (options, input) = request.input(&route, public.router.budget()).await?;
+    let response = scope.predict(&route, options, input).await?;
+    single_reply(scope, &route, response.payload).await
+}
+
+async fn batch(public: &Public, scope: &mut RequestScope, head: &Parts, body: Bytes) -> Result<Reply> {
+    let request = BatchRequest::read(body).await?;
+    let route =
+        scope.resolve(&request.head.model, request.head.version(), &http::header_lookup(&head.headers))?;
+    let items = request.inputs(&route, public.router.budget()).await?;
+    let mut answers: Vec<Option<Result<Payload>>> = items.iter().map(|_| None).collect();
+    let mut runnable = Vec::new();
+    let mut indices = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        match item {
+            Ok(item) => {
+                runnable.push(item);
+                indices.push(index);
+            }
+            Err(error) => answers[index] = Some(Err(error)),
+        }
+    }
+    if !runnable.is_empty() {
+        for (index, answer) in indices.into_iter().zip(scope.predict_batch(&route, runnable).await?) {
+            answers[index] = Some(answer.map(|response| response.payload));
+        }
+    }
+    let answers = answers.into_iter().map(|answer| answer.expect("invariant: every item was answered"));
+    Ok(batch_reply(scope, &route, answers.collect()).await)
+}
+
+/// Runs a model whose input is the body: a JPEG, a text, a JSON record.
+async fn predict_body(
+    public: &Public,
+    scope: &mut RequestScope,
+    head: &Parts,
+    body: Bytes,
+    name: &str,
+) -> Result<Reply> {
+    let name = http::decode_segment(name)?;
+    let (model, version) = match name.split_once(':') {
+        Some((model, version)) => (model, Some(version)),
+        None => (&*name, None),
+    };
+    let route = scope.resolve(model, version, &http::header_lookup(&head.headers))?;
+    let content_type = http::header(&head.headers, "content-type").unwrap_or_default();
+    let is_json = content_type.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
+    let input = if is_json {
+        let (route, mut budget) = (Arc::clone(&route), public.router.budget());
+        offload::run(body.len(), move || {
+            let value = parse_json::<&RawValue>(&body)?;
+            router::input(&route, request::json_part(&body, value), &mut budget)
+        })
+        .await?
+    } else if route.transformer.is_some() {
+        let content_type =
+            if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type };
+        Payload::Bytes { content_type, data: body }
+    } else {
+        return Err(Error::unsupported(format!(
+            "model \"{}\" has no transformer, so its input must be JSON (content-type: application/json)",
+            route.name
+        )));
+    };
+    let response = scope.predict(&route, call_options(head.uri.query())?, input).await?;
+    match response.payload {
+        Payload::Bytes { content_type, data } => {
+            let content_type = HeaderValue::from_str(&content_type).map_err(|_| {
+                Error::failed(format!("the plugin gave the content type {content_type:?}, which is none"))
+            })?;
+            Ok(http::reply(StatusCode::OK, content_type, data))
+        }
+        payload => single_reply(scope, &route, payload).await,
+    }
+}
+
+/// Reads parameters and timeout from the query, for a request whose body is the input.
+fn call_options(query: Option<&str>) -> Result<CallOptions> {
+    let mut options = CallOptions::default();
+    for pair in http::query_pairs(query, "true") {
+        let (name, value) = pair?;
+        // Booleans and numbers are parsed, everything else is text.
+        let typed = serde_json::from_str(&value).ok().filter(Value::is_boolean);
+        let number = || serde_json::from_str(&value).ok().filter(Value::is_number);
+        let typed = typed.or_else(number).unwrap_or(Value::String(value));
+        if name == "timeout_ms" {
+            options.timeout = Some(timeout(&typed)?);
+        } else {
+            let parameter = predict::parameter(&name, &typed)?;
+            options.parameters.push((name, parameter));
+        }
+    }
+    Ok(options)
+}
+
+fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    if body.is_empty() {
+        return Err(Error::invalid("the body is empty; send a JSON object"));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| Error::invalid(format!("{UNREADABLE}: {}", http::in_plain_words(&error))))
+}
+
+/// Reads `timeout_ms` of a query.
+fn timeout(value: &Value) -> Result<Duration> {
+    match value.as_u64() {
+        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
+        _ => {
+            let message =
+                format!("timeout_ms is {value}; it must be a whole number of milliseconds, at least 1");
+            Err(Error::invalid(message).field("timeout_ms"))
+        }
+    }
+}

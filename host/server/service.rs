@@ -1,0 +1,12 @@
+//! What answers the HTTP requests of one listener.
+
+use super::http::Reply;
+use hyper::Request;
+use hyper::body::Incoming;
+
+/// Answers requests of one listener.
+pub trait Service: Send + Sync + 'static {
+    /// Called once per request, on the task of its connection. Dropping the future cancels the
+    /// request.
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply> + Send;
+}
