@@ -105,7 +105,7 @@ mod tests {
 
     /// Sends a request in `parts`, the first of which contains its head. Returns the length of its
     /// body and how often the connection was polled from the first part to the answer.
-    async fn ask(parts: &[&str]) -> (usize, usize) {
+    async fn exchange(parts: &[&str]) -> (usize, usize) {
         let (mut client, server) = tokio::io::duplex(4096);
         let (length, polls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let read = Arc::clone(&length);
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_there_costs_no_poll_of_its_own() {
-        let (length, polls) = ask(&["POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nwhole"]).await;
+        let (length, polls) = exchange(&["POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nwhole"]).await;
         assert_eq!((length, polls), (5, 2), "one for the request, one for the answer");
     }
 
@@ -164,7 +164,7 @@ mod tests {
             "3\r\none\r\n",
             "3\r\ntwo\r\n0\r\n\r\n",
         ];
-        assert_eq!(ask(&known).await.0, 9);
-        assert_eq!(ask(&chunked).await.0, 6);
+        assert_eq!(exchange(&known).await.0, 9);
+        assert_eq!(exchange(&chunked).await.0, 6);
     }
 }

@@ -1,4 +1,5 @@
-//! What one request may spend in a pipeline, and what it has begun there.
+//! The account of one request in a pipeline: its budget of runs and bytes, and the calls that it has
+//! started.
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -8,94 +9,101 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Calls that are remembered before those that have ended are forgotten.
-const CALLED_KEPT: usize = 32;
+/// The number of tracked calls at which those that have ended are first removed.
+const SWEEP_MIN: usize = 32;
 
-/// Of one run of a pipeline. That of a pipeline within another one spends from both.
+/// The account of one run of a pipeline. A nested pipeline spends from its own account and from all
+/// outer ones.
 pub(super) struct RequestAccount {
-    above: Option<Arc<RequestAccount>>,
-    /// Pipelines around this one.
+    outer: Option<Arc<RequestAccount>>,
+    /// The number of pipelines around this one.
     pub depth: usize,
     pipeline: Arc<str>,
-    /// Set where the steps are shown: the outermost pipeline, and the steps that lead here.
+    /// Set if steps are recorded and this pipeline is nested: the outermost pipeline, and the steps
+    /// that lead here.
     pub path: Option<Box<str>>,
-    /// When the request was admitted: what it goes on with is ordered by that.
+    /// When the request was admitted. Its calls are ordered by this time.
     pub since: Instant,
-    /// Whether its steps count for the routes of their models.
+    /// Whether steps are counted by the routes of their models.
     pub counts: bool,
-    /// Whether it may run steps on the thread that polls it.
-    pub may_run_here: bool,
-    visits: AtomicUsize,
-    visits_max: usize,
+    /// Whether steps may run on the thread that polls the request.
+    pub may_run_inline: bool,
+    runs: AtomicUsize,
+    runs_max: usize,
     bytes: AtomicUsize,
     bytes_max: usize,
     parallel: Option<Semaphore>,
-    called: Mutex<StartedCall>,
+    tracked: Mutex<TrackedCalls>,
 }
 
 #[derive(Default)]
-struct StartedCall {
+struct TrackedCalls {
     releases: Vec<Release>,
-    /// As many as there may be before those that have ended are looked for.
-    next_look: usize,
+    /// The number of calls at which those that have ended are removed next.
+    sweep_at: usize,
 }
 
 impl Drop for RequestAccount {
-    /// What a pipeline within another one still holds is not held any more.
+    /// Returns the bytes that a nested pipeline still holds to the outer accounts.
     fn drop(&mut self) {
         let held = self.bytes.load(Ordering::Relaxed);
-        for account in self.up().skip(1) {
+        for account in self.with_outer().skip(1) {
             account.bytes.fetch_sub(held, Ordering::Relaxed);
         }
     }
 }
 
 impl RequestAccount {
-    pub fn new(graph: &Graph, since: Instant, counts: bool, may_run_here: bool) -> Self {
+    pub fn new(graph: &Graph, since: Instant, counts: bool, may_run_inline: bool) -> Self {
         RequestAccount {
-            above: None,
+            outer: None,
             depth: 0,
             pipeline: Arc::clone(&graph.name),
             path: None,
             since,
             counts,
-            may_run_here,
-            visits: AtomicUsize::new(0),
-            visits_max: graph.max_visits as usize,
+            may_run_inline,
+            runs: AtomicUsize::new(0),
+            runs_max: graph.max_visits as usize,
             bytes: AtomicUsize::new(0),
             bytes_max: graph.max_bytes,
             parallel: (graph.parallel > 0).then(|| Semaphore::new(graph.parallel)),
-            called: Mutex::default(),
+            tracked: Mutex::default(),
         }
     }
 
-    /// For a step that is a pipeline itself.
-    pub fn below(
+    /// Creates the account of a nested pipeline, which is a step of this one.
+    pub fn nested(
         self: &Arc<Self>,
         graph: &Graph,
-        may_run_here: bool,
+        may_run_inline: bool,
         path: Option<Box<str>>,
     ) -> Arc<RequestAccount> {
-        let mut own = RequestAccount::new(graph, self.since, self.counts, may_run_here);
+        let mut own = RequestAccount::new(graph, self.since, self.counts, may_run_inline);
         own.path = path;
-        (own.above, own.depth) = (Some(Arc::clone(self)), self.depth + 1);
+        (own.outer, own.depth) = (Some(Arc::clone(self)), self.depth + 1);
         Arc::new(own)
     }
 
-    /// The name of a step where the steps are shown: `pipeline.step`, or `pipeline.outer.step` within another one.
-    pub fn shown(&self, step: &str) -> String {
+    /// Returns the name of a step as it is recorded: `pipeline.step`, or `pipeline.outer.step` in a
+    /// nested pipeline.
+    pub fn step_path(&self, step: &str) -> String {
         format!("{}.{step}", self.path.as_deref().unwrap_or(&self.pipeline))
     }
 
-    fn up(&self) -> impl Iterator<Item = &RequestAccount> {
-        std::iter::successors(Some(self), |account| account.above.as_deref())
+    /// This account and all outer ones, from the inside out.
+    fn with_outer(&self) -> impl Iterator<Item = &RequestAccount> {
+        std::iter::successors(Some(self), |account| account.outer.as_deref())
     }
 
     /// Counts one run of a step.
-    pub fn session(&self) -> Result<()> {
-        for account in self.up() {
-            if account.visits.fetch_add(1, Ordering::Relaxed) >= account.visits_max {
-                let (pipeline, most) = (&account.pipeline, account.visits_max);
+    ///
+    /// # Errors
+    /// `Failed` if the request has used up its runs.
+    pub fn count_run(&self) -> Result<()> {
+        for account in self.with_outer() {
+            if account.runs.fetch_add(1, Ordering::Relaxed) >= account.runs_max {
+                let (pipeline, most) = (&account.pipeline, account.runs_max);
                 return Err(Error::failed(format!(
                     "pipeline \"{pipeline}\": the request ran more than {most} steps; raise max_visits if it needs them"
                 )));
@@ -104,13 +112,16 @@ impl RequestAccount {
         Ok(())
     }
 
-    /// Counts bytes of a tensor that is kept.
-    pub fn hold(&self, bytes: usize) -> Result<()> {
-        for account in self.up() {
+    /// Counts the bytes of a tensor that is kept.
+    ///
+    /// # Errors
+    /// `TooLarge` if the request holds too much. The bytes are then not counted.
+    pub fn hold_bytes(&self, bytes: usize) -> Result<()> {
+        for account in self.with_outer() {
             if account.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > account.bytes_max {
-                // It is not held: neither here nor below.
+                // Undo it in this account and in those within it.
                 let outermost = std::ptr::from_ref(account);
-                for undone in self.up() {
+                for undone in self.with_outer() {
                     undone.bytes.fetch_sub(bytes, Ordering::Relaxed);
                     if std::ptr::eq(undone, outermost) {
                         break;
@@ -125,17 +136,18 @@ impl RequestAccount {
         Ok(())
     }
 
-    pub fn let_go(&self, bytes: usize) {
-        for account in self.up() {
+    pub fn release_bytes(&self, bytes: usize) {
+        for account in self.with_outer() {
             account.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Whether so many runs of steps are left, for what is about to be cut into as many parts.
-    pub fn expect(&self, what: &str, runs: usize) -> Result<()> {
-        for account in self.up() {
-            if runs > account.visits_max.saturating_sub(account.visits.load(Ordering::Relaxed)) {
-                let (pipeline, most) = (&account.pipeline, account.visits_max);
+    /// Fails if fewer than `runs` runs are left. Checked before a request is cut into that many parts,
+    /// which `what` names.
+    pub fn check_runs_left(&self, what: &str, runs: usize) -> Result<()> {
+        for account in self.with_outer() {
+            if runs > account.runs_max.saturating_sub(account.runs.load(Ordering::Relaxed)) {
+                let (pipeline, most) = (&account.pipeline, account.runs_max);
                 return Err(Error::too_large(format!(
                     "pipeline \"{pipeline}\": the request has {runs} {what}, and may run {most} steps; send fewer, or raise \
                      max_visits"
@@ -145,38 +157,38 @@ impl RequestAccount {
         Ok(())
     }
 
-    /// Waits until one more step may run at once.
-    pub async fn parallel(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits until another step may run, if the number of parallel steps is limited.
+    pub async fn acquire_parallel(&self) -> Option<SemaphorePermit<'_>> {
         match &self.parallel {
             Some(parallel) => parallel.acquire().await.ok(),
             None => None,
         }
     }
 
-    /// Remembers a call, so that its end can be waited for.
-    pub fn called(&self, release: Release) {
-        if let Some(above) = &self.above {
-            return above.called(release);
+    /// Remembers a call, so that `released` can wait for its end.
+    pub fn track(&self, release: Release) {
+        if let Some(outer) = &self.outer {
+            return outer.track(release);
         }
-        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-        if called.releases.len() >= called.next_look {
-            called.releases.retain(|release| !release.is_released());
-            called.next_look = CALLED_KEPT.max(2 * called.releases.len());
+        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        if tracked.releases.len() >= tracked.sweep_at {
+            tracked.releases.retain(|release| !release.is_released());
+            tracked.sweep_at = SWEEP_MIN.max(2 * tracked.releases.len());
         }
-        called.releases.push(release);
+        tracked.releases.push(release);
     }
 
-    /// Whether nothing works for the request any more.
+    /// Returns true if no call of the request is still running.
     pub fn is_released(&self) -> bool {
-        let called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
-        called.releases.iter().all(Release::is_released)
+        let tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        tracked.releases.iter().all(Release::is_released)
     }
 
-    /// Returns once nothing works for the request any more, which may be after its answer: ONNX Runtime stops at the
-    /// next node of its graph.
+    /// Waits until no call of the request is still running. That may be after its answer, since ONNX
+    /// Runtime stops a cancelled run only at the next node of the graph.
     pub async fn released(&self) {
-        let called = std::mem::take(&mut *self.called.lock().unwrap_or_else(PoisonError::into_inner));
-        for release in called.releases {
+        let tracked = std::mem::take(&mut *self.tracked.lock().unwrap_or_else(PoisonError::into_inner));
+        for release in tracked.releases {
             release.wait().await;
         }
     }

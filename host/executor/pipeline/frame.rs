@@ -1,4 +1,4 @@
-//! The values of one request, or of one of its rows or items: which steps are over, and what they gave.
+//! A frame: the values of one request, row or item, and the states of its steps.
 
 use super::account::RequestAccount;
 use crate::error::{Kind, Result};
@@ -7,67 +7,67 @@ use crate::predict::Tensor;
 use smallvec::SmallVec;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum StepState {
     Waiting,
     Running,
     Over,
 }
 
-/// A tensor, until its last reader has taken it.
+/// A tensor that is held until its last reader has taken it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeldValue {
     pub tensor: Option<Tensor>,
     pub readers: u32,
 }
 
-/// A step in a frame.
-pub(super) struct Cell {
-    pub state: State,
-    /// Whether its model was called.
+/// The state of a step in a frame.
+pub(super) struct StepCell {
+    pub state: StepState,
+    /// Whether the model was called.
     pub ran: bool,
     pub error: Option<Kind>,
     pub values: SmallVec<[HeldValue; 1]>,
-    /// Of a router, which of those among which it chooses run.
+    /// For a router: by candidate, whether it was chosen.
     pub chosen: SmallVec<[bool; 4]>,
 }
 
 pub(super) struct Frame {
     pub scope: usize,
     pub parent: Option<usize>,
-    /// Of a row or an item, in the order of its request.
+    /// The number of the row or item within its request.
     pub number: u64,
-    pub cells: Vec<Cell>,
+    pub cells: Vec<StepCell>,
     pub inputs: Vec<HeldValue>,
-    /// By output of the pipeline, once it is settled.
+    /// By output of the pipeline: `None` until it is known, `Some(None)` if it is absent.
     pub outputs: Vec<Option<Option<Tensor>>>,
-    /// Steps that are to run or be skipped, and are not over.
-    pub left: usize,
-    /// The same of those that the answer waits for by themselves.
-    pub always_left: usize,
-    /// What was gathered of the items of streams here: by step and output.
+    /// The number of active steps that are not over.
+    pub unfinished: usize,
+    /// The number of those that the answer waits for even if no output reads them.
+    pub unfinished_always: usize,
+    /// Outputs gathered from the items of streams, by step and output.
     pub gathered: Vec<GatheredItems>,
 }
 
-/// Items of one output, with their numbers.
+/// The gathered tensors of one output, with the numbers of their items.
 pub(super) struct GatheredItems {
     pub step: usize,
     pub output: usize,
     pub items: Vec<(u64, Tensor)>,
-    /// All of them, once the stream is over; then `items` has the last.
+    /// All items as one tensor, once the stream is over. `items` then holds only the last one.
     pub stacked: Option<Tensor>,
 }
 
 impl HeldValue {
     pub fn new(tensor: Option<Tensor>, readers: u32, account: &RequestAccount) -> Result<Self> {
-        // What nobody reads is not kept.
+        // A tensor without readers is not kept.
         let tensor = tensor.filter(|_| readers > 0);
         if let Some(tensor) = &tensor {
-            account.hold(tensor.data().len())?;
+            account.hold_bytes(tensor.data().len())?;
         }
         Ok(HeldValue { tensor, readers })
     }
 
-    /// One of its readers has what it wanted.
+    /// Counts one reader as done, and drops the tensor after the last one.
     pub fn release(&mut self, account: &RequestAccount) {
         if self.readers == Reader::KEPT {
             return;
@@ -76,15 +76,15 @@ impl HeldValue {
         if self.readers == 0
             && let Some(tensor) = self.tensor.take()
         {
-            account.let_go(tensor.data().len());
+            account.release_bytes(tensor.data().len());
         }
     }
 }
 
 impl Frame {
     pub fn new(program: &Program, scope: usize, parent: Option<usize>, number: u64) -> Self {
-        let cell = |step: &crate::graph::StepProgram| Cell {
-            state: State::Waiting,
+        let cell = |step: &crate::graph::StepProgram| StepCell {
+            state: StepState::Waiting,
             ran: false,
             error: None,
             values: step.readers.iter().map(|&readers| HeldValue { tensor: None, readers }).collect(),
@@ -97,20 +97,20 @@ impl Frame {
             cells: program.steps.iter().map(cell).collect(),
             inputs: Vec::new(),
             outputs: vec![None; program.outputs.len()],
-            left: 0,
-            always_left: 0,
+            unfinished: 0,
+            unfinished_always: 0,
             gathered: Vec::new(),
         }
     }
 
-    /// Gives back what it holds.
-    pub fn let_go(self, account: &RequestAccount) {
+    /// Drops the frame and releases the bytes that it holds.
+    pub fn release_all(self, account: &RequestAccount) {
         let values = self.cells.into_iter().flat_map(|cell| cell.values).chain(self.inputs);
         let gathered = self
             .gathered
             .into_iter()
             .flat_map(|list| list.items.into_iter().map(|(_, tensor)| tensor).chain(list.stacked));
         let tensors = values.filter_map(|held| held.tensor).chain(gathered);
-        account.let_go(tensors.map(|tensor| tensor.data().len()).sum());
+        account.release_bytes(tensors.map(|tensor| tensor.data().len()).sum());
     }
 }

@@ -1,20 +1,21 @@
-//! The responses of a streaming model, as the items of its step.
+//! Items: the responses of a streaming model that is the model of a step.
 
-use super::super::Priority;
+use super::limits::Permit;
 use super::model::StepTarget;
-use super::step::{StepRun, StepSlot};
+use super::step::{StepRun, CallPosition};
 use crate::error::{Error, Result};
+use crate::executor::call::Priority;
 use crate::predict::{Response, Responses, Service, Tensor};
 use std::time::{Duration, Instant};
 
 impl<'a> StepRun<'a> {
-    /// Begins a model with any number of responses.
+    /// Calls a streaming model, and returns the stream of its responses.
     pub async fn stream(self, inputs: Vec<Tensor>) -> Result<Items<'a>> {
         let started = Instant::now();
         let deadline = self.deadline(started);
-        let callers_only = self.are_callers;
-        let begun = async {
-            self.account.session()?;
+        let callers_only = self.inputs_are_callers;
+        let start = async {
+            self.account.count_run()?;
             let permit = match &self.model.limits[self.at] {
                 Some(limit) => Some(limit.enter(self.account.since).await),
                 None => None,
@@ -24,16 +25,16 @@ impl<'a> StepRun<'a> {
             target.check_step(&inputs)?;
             let responses =
                 target.start_step(&context, inputs, Priority::Started(self.account.since)).await?;
-            self.account.called(responses.release());
+            self.account.track(responses.release());
             Ok((responses, permit))
         };
-        let begun = match deadline.filter(|_| self.step().timeout.is_some()) {
-            None => begun.await,
-            Some(at) => tokio::time::timeout_at(at.into(), begun).await.unwrap_or_else(|_| {
+        let started_stream = match deadline.filter(|_| self.step().timeout.is_some()) {
+            None => start.await,
+            Some(at) => tokio::time::timeout_at(at.into(), start).await.unwrap_or_else(|_| {
                 Err(self.own_timeout(Error::deadline("the deadline of the request has passed"), deadline))
             }),
         };
-        match begun {
+        match started_stream {
             Ok((responses, permit)) => {
                 Ok(Items { responses, started, callers_only, _permit: permit, run: self.clone() })
             }
@@ -41,29 +42,30 @@ impl<'a> StepRun<'a> {
                 let error: Error = error;
                 let error = error.settled();
                 let is_hosts = error.kind().is_about_request() && !callers_only;
-                Err(self.named(if is_hosts { error.as_failure() } else { error }, StepSlot::default()))
+                Err(self.named(if is_hosts { error.as_failure() } else { error }, CallPosition::default()))
             }
         }
     }
 }
 
-/// The items of a streaming step.
+/// The items of a streaming step, as they arrive.
 pub(super) struct Items<'a> {
     run: StepRun<'a>,
     responses: Responses,
     started: Instant,
     callers_only: bool,
-    _permit: Option<super::limits::Permit<'a>>,
+    _permit: Option<Permit<'a>>,
 }
 
 impl Items<'_> {
+    /// Returns the next item. `None` once the stream has ended without an error.
     pub async fn next(&mut self) -> Option<Result<Vec<Tensor>>> {
         let item = self.responses.next().await.map(|item| item.and_then(Response::tensors));
         let StepTarget { route, .. } = self.run.target();
         match item {
             Some(Ok(outputs)) => {
-                if let Err(error) = self.run.account.session() {
-                    return Some(Err(self.run.named(error, StepSlot::default())));
+                if let Err(error) = self.run.account.count_run() {
+                    return Some(Err(self.run.named(error, CallPosition::default())));
                 }
                 Some(Ok(outputs))
             }
@@ -74,7 +76,7 @@ impl Items<'_> {
                 let error = error.settled();
                 let is_hosts = error.kind().is_about_request() && !self.callers_only;
                 let error = if is_hosts { error.as_failure() } else { error };
-                Some(Err(self.run.named(error, StepSlot::default())))
+                Some(Err(self.run.named(error, CallPosition::default())))
             }
             None => {
                 if self.run.account.counts {

@@ -1,4 +1,5 @@
-//! Limits of a step over all requests: runs at once and runs a second. They survive reloads, by pipeline and step.
+//! Limits of a step over all requests: concurrent runs, and runs per second. The counts are kept by
+//! pipeline and step, and survive reloads.
 
 use crate::wait_list::WaitList;
 use std::collections::HashMap;
@@ -6,34 +7,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// What is in flight of every limited step, whichever policy started it.
+/// The runs in flight of every limited step, of all policies.
 #[derive(Default)]
-pub struct PipelineLimits(Mutex<HashMap<StepName, Weak<Flow>>>);
+pub struct PipelineLimits(Mutex<HashMap<StepName, Weak<StepFlow>>>);
 
-/// A pipeline and a step of it.
+/// The names of a pipeline and of one of its steps.
 type StepName = (Arc<str>, Arc<str>);
 
 /// The runs of one step.
 #[derive(Default)]
-pub struct Flow {
+pub struct StepFlow {
     in_flight: AtomicUsize,
     waiting: WaitList,
-    /// When the latest run began. Those that wait for their time do so in turn.
+    /// When the latest run began. Runs that must wait hold the lock, so they wait one after another.
     latest: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// The numbers of one policy, held against the runs of all.
+/// The limits of a step in one policy. They apply to the runs of all policies together.
 pub struct StepLimit {
-    flow: Arc<Flow>,
+    flow: Arc<StepFlow>,
     in_flight_max: Option<usize>,
     between: Option<Duration>,
 }
 
-/// One run of a limited step.
-pub(super) struct Permit<'a>(Option<&'a Flow>);
+/// The permit of one run, released when dropped.
+pub(super) struct Permit<'a>(Option<&'a StepFlow>);
 
 impl PipelineLimits {
-    /// The limit of a step, or none if it has no numbers.
+    /// Returns the limits of a step. `None` if it has none.
     pub fn of(
         &self,
         pipeline: &Arc<str>,
@@ -55,7 +56,8 @@ impl PipelineLimits {
 }
 
 impl StepLimit {
-    /// Waits until a run may begin; `since` is when its request began.
+    /// Waits until a run may begin. Runs are admitted in the order of `since`, when their requests
+    /// were admitted.
     pub(super) async fn enter(&self, since: Instant) -> Permit<'_> {
         let permit = match self.in_flight_max {
             None => Permit(None),
@@ -79,7 +81,7 @@ impl StepLimit {
         permit
     }
 
-    /// Runs in flight now.
+    /// Returns the number of runs in flight.
     pub fn in_flight(&self) -> usize {
         self.flow.in_flight.load(Ordering::Acquire)
     }

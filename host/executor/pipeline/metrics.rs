@@ -1,4 +1,4 @@
-//! How long the steps of a pipeline take, and how they end.
+//! Metrics of the steps of a pipeline: how long they take, and how they end.
 
 use crate::error::{Kind, Result};
 use crate::metrics::Metrics;
@@ -35,7 +35,7 @@ impl StepOutcome {
     }
 }
 
-/// Prepared series of one step.
+/// The time series of one step.
 pub struct StepMetrics {
     outcomes: [Histogram; 4],
     queue: Histogram,
@@ -55,13 +55,13 @@ impl StepMetrics {
         }
     }
 
-    /// How often it ended so, and how many seconds that took altogether.
+    /// Returns how often the step had this outcome, and the sum of the times in seconds.
     pub fn total(&self, outcome: StepOutcome) -> (u64, f64) {
         let histogram = &self.outcomes[outcome as usize];
         (histogram.get_sample_count(), histogram.get_sample_sum())
     }
 
-    /// Seconds in which it waited for places.
+    /// Returns the sum of the times in seconds for which runs waited to begin.
     pub fn queued(&self) -> f64 {
         self.queue.get_sample_sum()
     }

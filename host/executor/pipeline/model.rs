@@ -1,60 +1,57 @@
-//! A pipeline as a model: its program, bound to the models of its policy.
+//! A pipeline: its program, bound to the models of its policy. Does not run it; see `run`.
 
-use crate::executor::callable::{BoxFuture, CallProfile, Callable};
-use crate::executor::sink::Sink;
-use crate::executor::target::ModelTarget;
-use super::account::RequestAccount;
 use super::limits::StepLimit;
 use super::metrics::StepMetrics;
-use super::run::Run;
-use crate::error::{Error, Result};
-use crate::graph::Program;
-use crate::predict::{CallContext, Metadata, Tensor};
-use std::any::Any;
+use crate::error::Error;
+use crate::executor::callable::Callable;
+use crate::executor::target::ModelTarget;
+use crate::graph::{Graph, Program, StepProgram, ValueRef};
+use crate::predict::{CallContext, Metadata, Service};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What a step's runs say about the route of its model.
+/// The route of a step's model, which counts the runs of the step.
 pub trait StepRoute: Send + Sync {
-    fn ended(&self, error: Option<&Error>, queue: Duration, service: crate::predict::Service);
+    fn ended(&self, error: Option<&Error>, queue: Duration, service: Service);
 }
 
-/// The model of a step in one version.
+/// One version of the model of a step.
 pub struct StepTarget {
     pub target: ModelTarget,
     pub route: Arc<dyn StepRoute>,
 }
 
-/// Which version a request uses, as a place in the list of versions.
+/// Returns the index of the version that a request uses.
 pub type Pick = Arc<dyn Fn(&CallContext) -> usize + Send + Sync>;
 
-/// The model of a step.
+/// The model of a step, in all its versions.
 pub struct Binding {
     pub versions: Vec<StepTarget>,
-    /// None if there is only one.
+    /// `None` if there is only one version.
     pub pick: Option<Pick>,
 }
 
-/// `request.bucket`: 0 to 99, the same for the same caller.
+/// Returns `request.bucket`: 0 to 99, the same for all requests of a caller.
 pub type Bucket = Arc<dyn Fn(&CallContext) -> u8 + Send + Sync>;
 
 pub struct PipelineModel {
     pub(super) program: Program,
-    /// By step.
+    /// By step, as `limits` and `metrics` are.
     pub(super) bindings: Vec<Binding>,
     pub(super) limits: Vec<Option<StepLimit>>,
     pub(super) metrics: Vec<StepMetrics>,
     pub(super) bucket: Bucket,
-    /// The models that it calls in the end, each once.
-    leaves: Vec<Arc<dyn Callable>>,
+    /// The models that the pipeline calls, including those that nested pipelines call; each once, and
+    /// without the nested pipelines themselves.
+    pub(super) leaves: Vec<Arc<dyn Callable>>,
     identity: u64,
-    /// Why it cannot run, if it cannot.
+    /// The reason why the pipeline cannot run. `None` if it can.
     unavailable: Option<Error>,
 }
 
-/// The models that are no pipelines themselves, of all steps and of the pipelines within.
+/// Returns the models of all steps, with nested pipelines replaced by their models.
 fn leaves(bindings: &[Binding]) -> Vec<Arc<dyn Callable>> {
     let mut leaves: Vec<Arc<dyn Callable>> = Vec::new();
     let mut known = HashSet::new();
@@ -66,7 +63,8 @@ fn leaves(bindings: &[Binding]) -> Vec<Arc<dyn Callable>> {
     leaves
 }
 
-/// A number that two pipelines share if they do the same; what is compared is alive in both.
+/// Returns a number that is equal for two pipelines that compute the same. It includes addresses of
+/// executors and models, so it is only valid while both pipelines exist.
 fn identity(program: &Program, bindings: &[Binding]) -> u64 {
     let mut hasher = DefaultHasher::new();
     program.graph.entries().hash(&mut hasher);
@@ -105,13 +103,13 @@ impl PipelineModel {
         PipelineModel { program, bindings, limits, metrics, bucket, leaves, identity, unavailable: None }
     }
 
-    /// The pipeline behind a callable, if it is one.
+    /// Returns the pipeline, if `callable` is one.
     pub fn of(callable: &dyn Callable) -> Option<&PipelineModel> {
         callable.as_any().downcast_ref()
     }
 
-    /// One that refuses every request: a model of its was unloaded.
-    pub fn unavailable(metadata: Metadata, graph: Arc<crate::graph::Graph>, why: Error) -> Self {
+    /// Creates a pipeline that refuses every request, because one of its models was unloaded.
+    pub fn unavailable(metadata: Metadata, graph: Arc<Graph>, why: Error) -> Self {
         let program = Program {
             graph,
             metadata,
@@ -130,7 +128,7 @@ impl PipelineModel {
         }
     }
 
-    /// Why it refuses every request, if it does.
+    /// Returns the reason why the pipeline refuses every request. `None` if it does not.
     pub fn why_unavailable(&self) -> Option<&Error> {
         self.unavailable.as_ref()
     }
@@ -147,22 +145,24 @@ impl PipelineModel {
         &self.limits
     }
 
-    /// Whether it computes the same in the same places: the graph, the models of its steps, their executors and limits.
+    /// Returns true if both pipelines have the same graph, and steps with the same models on the same
+    /// executors.
     pub fn is_same(&self, other: &PipelineModel) -> bool {
         self.identity == other.identity && self.unavailable.is_some() == other.unavailable.is_some()
     }
 
-    /// The executor on which its first step would run at once, if there is only one such step.
+    /// Returns the model of the first step, if the pipeline begins with a single step that may run
+    /// inline on a worker of its executor.
     pub(super) fn begins_on(&self) -> Option<&ModelTarget> {
         let program = &self.program;
         if program.graph.each_row {
             return None;
         }
-        let is_first = |step: &&crate::graph::StepProgram| {
+        let is_first = |step: &&StepProgram| {
             step.after.is_empty()
                 && step.chosen_by.is_empty()
                 && step.needs.iter().flat_map(|need| need.members.iter().flatten()).all(|value| {
-                    matches!(value, crate::graph::ValueRef::Input(_) | crate::graph::ValueRef::Const(_))
+                    matches!(value, ValueRef::Input(_) | ValueRef::Const(_))
                 })
         };
         let mut first = program.steps.iter().enumerate().filter(|(_, step)| is_first(step));
@@ -172,105 +172,5 @@ impl PipelineModel {
             (None, [only]) if only.target.runs_inline() => Some(&only.target),
             _ => None,
         }
-    }
-
-    /// Runs it for a request that began at `since`, in the place that its caller has.
-    pub(super) async fn run(
-        &self,
-        context: &Arc<CallContext>,
-        inputs: Vec<Tensor>,
-        account: &Arc<RequestAccount>,
-        sink: &mut dyn ResponseSink,
-    ) -> Result<Option<Vec<Tensor>>> {
-        if let Some(why) = &self.unavailable {
-            return Err(why.clone());
-        }
-        Run::new(self, context, account).run(inputs, sink).await
-    }
-}
-
-/// Where a run sends all responses but its last.
-pub(super) trait ResponseSink: Send {
-    fn send(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, Result<()>>;
-
-    /// Whether it can answer while detached steps go on.
-    fn answers_early(&self) -> bool;
-
-    /// Ends with an error now, while detached steps go on.
-    fn fail(&mut self, error: &Error);
-
-    fn answer(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, ()>;
-}
-
-impl ResponseSink for Sink {
-    fn send(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(Sink::send(self, outputs))
-    }
-
-    fn answers_early(&self) -> bool {
-        true
-    }
-
-    fn fail(&mut self, error: &Error) {
-        Sink::fail(self, error);
-    }
-
-    fn answer(&mut self, outputs: Vec<Tensor>) -> BoxFuture<'_, ()> {
-        Box::pin(Sink::answer(self, Ok(outputs)))
-    }
-}
-
-impl Callable for PipelineModel {
-    fn metadata(&self) -> &Metadata {
-        &self.program.metadata
-    }
-
-    fn reads_request(&self) -> bool {
-        true
-    }
-
-    fn profile(&self) -> CallProfile {
-        CallProfile::Delegated
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn ready(&self) -> Result<()> {
-        if let Some(why) = &self.unavailable {
-            return Err(why.clone());
-        }
-        self.leaves.iter().try_for_each(|leaf| leaf.ready())
-    }
-
-    fn call<'a>(
-        &'a self,
-        context: &'a Arc<CallContext>,
-        inputs: Vec<Tensor>,
-        sink: &'a mut Sink,
-    ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
-        let account = RequestAccount::new(&self.program.graph, Instant::now(), sink.runs.is_some(), true);
-        let account = Arc::new(account);
-        Box::pin(async move {
-            let outcome = self.run(context, inputs, &account, sink).await;
-            if account.is_released() {
-                return outcome;
-            }
-            // The caller need not wait for the end of what it waits for no more.
-            let outcome = match outcome {
-                Ok(Some(outputs)) => {
-                    Sink::answer(sink, Ok(outputs)).await;
-                    Ok(None)
-                }
-                Err(error) => {
-                    Sink::fail(sink, &error);
-                    Err(error)
-                }
-                Ok(None) => Ok(None),
-            };
-            account.released().await;
-            outcome
-        })
     }
 }

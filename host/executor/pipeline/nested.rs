@@ -1,71 +1,53 @@
-//! Pipelines within pipelines: they run in the place of the outer one.
+//! Nested pipelines: a step whose model is a pipeline runs it as part of the outer request, without an
+//! admission of its own.
 
-use super::super::{BoxFuture, Callable};
 use super::account::RequestAccount;
-use super::model::{PipelineModel, ResponseSink};
+use super::model::PipelineModel;
 use crate::error::{Error, Result};
+use crate::executor::callable::{BoxFuture, Callable};
 use crate::predict::{CallContext, Tensor};
 use std::sync::Arc;
 
-/// Pipelines within one another that one task runs.
+/// The number of nested pipelines that one task runs.
 pub(super) const NESTED_MAX: usize = 4;
 
-/// Runs a pipeline within another one.
-pub(super) fn nested<'r>(
-    pipeline: &'r PipelineModel,
-    context: &'r Arc<CallContext>,
-    inputs: Vec<Tensor>,
-    account: &'r Arc<RequestAccount>,
-) -> BoxFuture<'r, Result<Option<Vec<Tensor>>>> {
-    Box::pin(async move { pipeline.run(context, inputs, account, &mut OneAnswer).await })
-}
+/// Runs a nested pipeline. Steps receive this function from the driver of their request, because the
+/// driver depends on steps, not the other way around.
+pub(super) type RunNested =
+    for<'r> fn(&'r PipelineModel, &'r Arc<CallContext>, Vec<Tensor>, &'r Arc<RequestAccount>) -> NestedRun<'r>;
 
-/// The same as a task of its own, so that pipelines that are nested deeply do not use up the stack of a thread.
-pub(super) fn apart(
+pub(super) type NestedRun<'r> = BoxFuture<'r, Result<Option<Vec<Tensor>>>>;
+
+/// Runs a nested pipeline as a separate task, so that deep nesting does not overflow the stack of a
+/// thread.
+pub(super) fn run_in_task(
+    run: RunNested,
     callable: Arc<dyn Callable>,
     context: Arc<CallContext>,
     inputs: Vec<Tensor>,
     account: Arc<RequestAccount>,
-) -> BoxFuture<'static, Result<Option<Vec<Tensor>>>> {
-    Box::pin(run_apart(callable, context, inputs, account))
+) -> NestedRun<'static> {
+    Box::pin(spawn_and_wait(run, callable, context, inputs, account))
 }
 
-async fn run_apart(
+async fn spawn_and_wait(
+    run: RunNested,
     callable: Arc<dyn Callable>,
     context: Arc<CallContext>,
     inputs: Vec<Tensor>,
     account: Arc<RequestAccount>,
 ) -> Result<Option<Vec<Tensor>>> {
-    /// The task ends with the step that waits for it.
-    struct Ends(tokio::task::AbortHandle);
-    impl Drop for Ends {
+    /// Aborts the task when the step that waits for it is dropped.
+    struct AbortOnDrop(tokio::task::AbortHandle);
+    impl Drop for AbortOnDrop {
         fn drop(&mut self) {
             self.0.abort();
         }
     }
     let task = tokio::spawn(async move {
         let pipeline = PipelineModel::of(&*callable).expect("invariant: asked of a pipeline");
-        nested(pipeline, &context, inputs, &account).await
+        run(pipeline, &context, inputs, &account).await
     });
-    let _ends = Ends(task.abort_handle());
+    let _abort = AbortOnDrop(task.abort_handle());
     task.await.unwrap_or_else(|_| Err(Error::failed("the pipeline within ended without an answer")))
-}
-
-/// For a pipeline within another one, which answers once.
-struct OneAnswer;
-
-impl ResponseSink for OneAnswer {
-    fn send(&mut self, _: Vec<Tensor>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::failed("a step that answers once gave several responses")) })
-    }
-
-    fn answers_early(&self) -> bool {
-        false
-    }
-
-    fn fail(&mut self, _: &Error) {}
-
-    fn answer(&mut self, _: Vec<Tensor>) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
 }

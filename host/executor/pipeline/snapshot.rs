@@ -1,22 +1,22 @@
-//! What the condition of a loop sees.
+//! The values that the condition of a loop is evaluated with.
 
 use crate::error::Kind;
 use crate::graph::condition::{Environment, TensorRef};
 use crate::predict::{CallContext, Parameter, Tensor};
 use std::sync::Arc;
 
-/// The latest outputs of a loop, and what is around it.
-pub(super) struct Own<'a> {
-    pub outputs: &'a [Tensor],
-    pub outside: Option<&'a Snapshot>,
-}
-
-/// What a condition may ask about, as it was when its step began.
+/// The values that a condition refers to, as they were when its step started.
 pub(super) struct Snapshot {
     pub context: Arc<CallContext>,
     pub tensors: Vec<(TensorRef, Tensor)>,
     pub steps: Vec<(Arc<str>, bool, Option<Kind>)>,
     pub bucket: u8,
+}
+
+/// The outputs of the latest round of a loop, and the values outside of it.
+pub(super) struct LoopView<'a> {
+    pub outputs: &'a [Tensor],
+    pub snapshot: Option<&'a Snapshot>,
 }
 
 impl Environment for Snapshot {
@@ -41,27 +41,27 @@ impl Environment for Snapshot {
     }
 }
 
-impl Environment for Own<'_> {
+impl Environment for LoopView<'_> {
     fn tensor(&self, of: &TensorRef) -> Option<&Tensor> {
         match of {
             TensorRef::Own(name) => self.outputs.iter().find(|tensor| *tensor.name() == **name),
-            _ => self.outside?.tensor(of),
+            _ => self.snapshot?.tensor(of),
         }
     }
 
     fn parameter(&self, name: &str) -> Option<&Parameter> {
-        self.outside?.parameter(name)
+        self.snapshot?.parameter(name)
     }
 
     fn ran(&self, step: &str) -> bool {
-        self.outside.is_some_and(|outside| outside.ran(step))
+        self.snapshot.is_some_and(|snapshot| snapshot.ran(step))
     }
 
     fn error(&self, step: &str) -> Option<Kind> {
-        self.outside?.error(step)
+        self.snapshot?.error(step)
     }
 
     fn bucket(&self) -> i64 {
-        self.outside.map_or(0, |outside| outside.bucket())
+        self.snapshot.map_or(0, |snapshot| snapshot.bucket())
     }
 }

@@ -22,7 +22,7 @@ mod message;
 mod messages;
 mod metadata;
 mod received;
-mod send_order;
+mod send_turn;
 mod service;
 mod state;
 mod status;

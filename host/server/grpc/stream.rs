@@ -9,7 +9,7 @@ use super::call::Call;
 use super::encode::{encode, parameter};
 use super::messages::Messages;
 use super::received::Message;
-use super::send_order::SendTurn;
+use super::send_turn::SendTurn;
 use super::state::Grpc;
 use super::stream_replies::{QueuedReply, StreamReplies, StreamReply};
 use super::text::non_empty;

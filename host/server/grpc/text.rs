@@ -1,4 +1,4 @@
-//! Texts of messages, in which an empty text means that there is none.
+//! Texts of messages. An empty text means that the field was not sent.
 
 /// Returns `None` for an empty text.
 pub(super) fn non_empty(text: &str) -> Option<&str> {
