@@ -44,8 +44,9 @@ pub struct Options {
 /// finished, and 1 otherwise. Returns only if the host cannot start.
 pub fn serve(options: &Options) -> Result<Infallible> {
     let started = Instant::now();
-    output::serve()
-        .map_err(|error| Error::failed(format!("cannot write to stdout and stderr by threads: {error}")))?;
+    output::serve().map_err(|error| {
+        Error::failed(format!("cannot start the threads that write stdout and stderr: {error}"))
+    })?;
     std::panic::set_hook(Box::new(log_panic));
     // Before anything that may take long: a signal may arrive at any moment.
     let signals = signals()?;
@@ -143,11 +144,11 @@ pub fn signals() -> Result<Signals> {
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let current = std::thread::current();
     let (thread, place) = (current.name(), panic.location().map(ToString::to_string));
-    let message = panic.payload_as_str().unwrap_or("a value that is no text");
+    let message = panic.payload_as_str().unwrap_or("a payload that is not text");
     let backtrace = std::backtrace::Backtrace::capture();
     let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then_some(backtrace);
     let backtrace = backtrace.map(|backtrace| backtrace.to_string());
-    tracing::error!(thread, place, backtrace, "panicked: {message}");
+    tracing::error!(thread, place, backtrace, "thread panicked: {message}");
 }
 
 /// Converts the faults of a manifest, with their lines, to an error.
@@ -155,7 +156,7 @@ pub fn unplanned(unplanned: Unplanned) -> Error {
     match unplanned {
         Unplanned::Faulty(diagnostics) => Error::invalid(diagnostics.to_string()),
         Unplanned::Pending(files) => {
-            Error::unavailable(format!("pinned files are not there yet: {}", files.join("; ")))
+            Error::unavailable(format!("pinned files do not match their sha256 yet: {}", files.join("; ")))
         }
     }
 }
@@ -285,7 +286,7 @@ impl Serving {
         let drained = tokio::select! {
             drained = drain => drained,
             signal = signals.stop() => {
-                tracing::warn!(signal, "a second signal: stopping at once");
+                tracing::warn!(signal, "second signal received: stopping immediately");
                 false
             }
         };

@@ -5,9 +5,10 @@
 //! wait. A flag that is set stays set.
 
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use slab::Slab;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Clones share the flag.
 #[derive(Clone, Default)]
@@ -56,7 +57,7 @@ impl Cancel {
     }
 
     fn callbacks(&self) -> std::sync::MutexGuard<'_, Slab<Callback>> {
-        self.0.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.callbacks.lock_unpoisoned()
     }
 }
 

@@ -165,8 +165,11 @@ pub fn diff(manifest: &Path, admin: Option<SocketAddr>) -> Result<bool> {
         digest: String,
         description: Description,
     }
-    let running: Running = serde_json::from_slice(&body)
-        .map_err(|error| Error::unavailable(format!("{address} did not answer as a Hostler: {error}")))?;
+    let running: Running = serde_json::from_slice(&body).map_err(|error| {
+        Error::unavailable(format!(
+            "{address} is not the admin address of a Hostler: {error}; set it with --admin"
+        ))
+    })?;
     let changes = crate::policy::diff(&running.description, &plan.description);
     output::print(format_args!(
         "running: generation {}, digest {}; {}: digest {}",
@@ -264,7 +267,7 @@ fn show_step(step: &StepRecord) {
     let StepRecord { step: name, model, outcome, why, inputs, outputs, time, queue } = step;
     let time = match *outcome {
         "skipped" => String::new(),
-        _ => format!(" in {:.2} ms and {:.2} ms of waiting", ms(*time), ms(*queue)),
+        _ => format!(" in {:.2} ms after {:.2} ms in the queue", ms(*time), ms(*queue)),
     };
     let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     output::print(format_args!("step {name} ({model}) {outcome}{time}{why}"));
@@ -300,7 +303,7 @@ pub fn write_contract(folder: &Path, force: bool) -> Result<bool> {
             Ok(_) if !force => {
                 let path = path.display();
                 return Err(Error::invalid(format!(
-                    "{path} exists and has other content; nothing was written: name another folder, or write over it \
+                    "{path} exists and has other content; nothing was written: name another folder, or overwrite it \
                      with --force"
                 )));
             }

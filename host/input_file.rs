@@ -9,12 +9,13 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use std::fmt;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Bytes of one read.
@@ -124,8 +125,8 @@ impl Limit {
             0 => format!("{bytes_max} bytes"),
             mb => format!("{mb} MiB"),
         };
-        let hint = key.map_or_else(String::new, |key| format!("; raise {key} under [files] if it is right"));
-        Error::too_large(format!("it {what} and is larger than {kind} may be, {size}{hint}"))
+        let hint = key.map_or_else(String::new, |key| format!("; raise {key} under [files]"));
+        Error::too_large(format!("it {what}, over the limit of {size} for {kind}{hint}"))
     }
 }
 
@@ -139,7 +140,7 @@ pub struct Progress {
 impl Progress {
     /// Returns the file that is being read, if no bytes have arrived for this long.
     pub fn stalled(&self, limit: Duration) -> Option<PathBuf> {
-        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = self.reading.lock_unpoisoned();
         reading.as_ref().filter(|(_, since)| since.elapsed() >= limit).map(|(path, _)| path.clone())
     }
 
@@ -155,13 +156,12 @@ impl Progress {
         let _registered = self.stop.on_cancel(move || drop(stopped));
         tokio::select! {
             done = work => done,
-            _ = stop => Err(self.check().err().unwrap_or_else(|| Error::cancelled("it was given up"))),
+            _ = stop => Err(self.check().err().unwrap_or_else(|| Error::cancelled("it was cancelled"))),
         }
     }
 
     fn reads(&self, path: &Path) -> Reading<'_> {
-        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((path.to_owned(), Instant::now()));
+        *self.reading.lock_unpoisoned() = Some((path.to_owned(), Instant::now()));
         Reading(self)
     }
 }
@@ -171,7 +171,7 @@ struct Reading<'a>(&'a Progress);
 
 impl Reading<'_> {
     fn advance(&self) -> Result<()> {
-        if let Some((_, since)) = &mut *self.0.reading.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some((_, since)) = &mut *self.0.reading.lock_unpoisoned() {
             *since = Instant::now();
         }
         self.0.check()
@@ -180,7 +180,7 @@ impl Reading<'_> {
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        *self.0.reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.reading.lock_unpoisoned() = None;
     }
 }
 

@@ -71,6 +71,7 @@ pub mod executor;
 pub mod graph;
 pub mod input_file;
 pub mod jobs;
+mod lock;
 pub mod metrics;
 pub mod offload;
 pub mod output;

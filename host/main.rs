@@ -18,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A native inference host: ONNX models and WebAssembly plugins, swapped live.
 #[derive(Parser)]
-#[command(version, after_help = "Docs: README.md. Log level: HOSTLER_LOG=debug (as in RUST_LOG).")]
+#[command(version, after_help = "Docs: README.md. Log level: HOSTLER_LOG=debug (the syntax of RUST_LOG).")]
 struct Command {
     #[command(subcommand)]
     action: Action,
@@ -60,7 +60,7 @@ struct Serve {
     /// Public listener, instead of the manifest's; port 0 selects a free one.
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
-    /// gRPC listener, instead of the manifest's; without either there is none.
+    /// gRPC listener, instead of the manifest's; without either, gRPC is off.
     #[arg(long, value_name = "ADDR")]
     grpc: Option<SocketAddr>,
     /// Admin listener, instead of the manifest's.
@@ -79,10 +79,10 @@ struct Check {
     /// A manifest, or a plugin (.wasm).
     #[arg(default_value = "hostler.toml")]
     file: PathBuf,
-    /// Print the route of requests for this model: `echo` or `echo:v1`.
+    /// Print the route of requests for this model, such as `echo` or `echo:v1`.
     #[arg(long, value_name = "MODEL")]
     resolve: Option<String>,
-    /// Print the graphs of pipelines as the source of a picture.
+    /// Print the graphs of pipelines as Mermaid or Graphviz source.
     #[arg(long, value_name = "FORMAT", value_parser = ["mermaid", "dot"])]
     graph: Option<String>,
     /// Read the manifest and its files only: compile no plugin, load no model, run no checks.
@@ -139,7 +139,7 @@ struct Drill {
     /// Connections that send requests continuously.
     #[arg(long, default_value = "20", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
-    /// The most swaps per second.
+    /// The maximum number of swaps per second.
     #[arg(long, default_value = "2", value_name = "N", value_parser = positive)]
     swaps_per_second: f64,
     /// Print JSON instead of a table.

@@ -5,9 +5,10 @@
 //! order of arrival.
 
 use crate::config;
+use crate::lock::LockUnpoisoned;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use tokio::sync::oneshot;
 
 /// Bodies up to this size are processed on the calling thread: waking another one would take
@@ -66,7 +67,7 @@ impl Pool {
         });
         match started.count() {
             0 => {
-                tracing::warn!("no thread for large bodies can be started; they delay other connections");
+                tracing::warn!("threads for large bodies not started: large bodies delay other connections");
                 None
             }
             _ => Some(pool),
@@ -74,7 +75,7 @@ impl Pool {
     }
 
     fn push(&self, job: Job) {
-        self.jobs.lock().expect("invariant: no panic under the lock").push_back(job);
+        self.jobs.lock_unpoisoned().push_back(job);
         self.ready.notify_one();
     }
 
@@ -82,11 +83,11 @@ impl Pool {
         config::lower_priority(NICE);
         loop {
             let job = {
-                let mut jobs = self.jobs.lock().expect("invariant: no panic under the lock");
+                let mut jobs = self.jobs.lock_unpoisoned();
                 loop {
                     match jobs.pop_front() {
                         Some(job) => break job,
-                        None => jobs = self.ready.wait(jobs).expect("invariant: no panic under the lock"),
+                        None => jobs = self.ready.wait(jobs).unwrap_or_else(PoisonError::into_inner),
                     }
                 }
             };

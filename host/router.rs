@@ -108,7 +108,7 @@ pub fn refuse_streaming(route: &Route) -> Result<()> {
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "model \"{}\" gives any number of responses to a request; ask for them with POST /predict/stream",
+        "model \"{}\" returns any number of responses to a request; send it to POST /predict/stream",
         route.name
     )))
 }
@@ -398,7 +398,7 @@ impl Drop for RequestScope {
     /// Accounts for a request whose client disconnected before the answer.
     fn drop(&mut self) {
         if !self.ended {
-            let error = Error::cancelled("the client left before the answer was ready");
+            let error = Error::cancelled("the client disconnected before the answer was ready");
             self.account(499, Some(&error));
         }
     }

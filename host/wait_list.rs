@@ -1,10 +1,11 @@
 //! A list of admitted work that waits for capacity, the oldest first. New work must not overtake
 //! it.
 
+use crate::lock::LockUnpoisoned;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -89,7 +90,7 @@ impl WaitList {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock_unpoisoned()
     }
 }
 

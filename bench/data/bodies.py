@@ -36,6 +36,8 @@ for kind in ["direct", "passed", "hedged"]:
 # `--calls`: a plugin that answers itself, and one that calls another model.
 for name in ["alone", "calls-reused", "calls-fresh", "calls-shared"]:
     bodies[name] = {"model": name, "data": [1]}
+# `--against`: a streaming model that waits 20 ms.
+bodies["waits"] = {"model": "waits", "data": {"IN": [1], "DELAY": [20], "WAIT": [0]}}
 for name in ["large-alone", "large-calls"]:
     bodies[name] = {"model": name, "data": [0] * 150_000}
 tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}

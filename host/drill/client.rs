@@ -39,7 +39,7 @@ impl std::fmt::Display for RequestError {
         match self {
             RequestError::Refused(why) => write!(f, "no connection: {why}"),
             RequestError::Unanswered(why) => write!(f, "no answer: {why}"),
-            RequestError::Cut(why) => write!(f, "half an answer: {why}"),
+            RequestError::Cut(why) => write!(f, "incomplete answer: {why}"),
         }
     }
 }
@@ -85,7 +85,8 @@ impl Client {
                 answer.into_body().collect().await.map_err(|error| RequestError::Cut(error.to_string()))?;
             Ok(ClientAnswer { status, retry_after, body: body.to_bytes() })
         };
-        let late = |_| Err(RequestError::Unanswered(format!("not within {} s", ANSWER_TIMEOUT.as_secs())));
+        let late =
+            |_| Err(RequestError::Unanswered(format!("timed out after {} s", ANSWER_TIMEOUT.as_secs())));
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, answered).await.unwrap_or_else(late)?;
         self.sender = Some(sender);
         Ok(answer)

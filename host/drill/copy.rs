@@ -259,7 +259,7 @@ impl Folder {
         let path = std::path::absolute(std::env::temp_dir()).unwrap_or_else(|_| "/tmp".into()).join(name);
         fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
             let path = path.display();
-            Error::unavailable(format!("cannot make {path}: {error}; TMPDIR names another place"))
+            Error::unavailable(format!("cannot create {path}: {error}; set TMPDIR to another folder"))
         })?;
         Ok(Folder(path))
     }

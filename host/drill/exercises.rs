@@ -29,9 +29,13 @@ async fn rows_of(fixture: &mut Fixture, name: &'static str) -> Vec<Row> {
             rows
         }
         "manifest" => fixture.under_load(name, swaps::manifest).await,
-        "plugins" if fixture.copy.plugins.is_empty() => vec![Row::skipped(name, "there is no plugin")],
+        "plugins" if fixture.copy.plugins.is_empty() => {
+            vec![Row::skipped(name, "the manifest has no plugin")]
+        }
         "plugins" => fixture.under_load(name, swaps::plugins).await,
-        "models" if fixture.copy.models.is_empty() => vec![Row::skipped(name, "there is no model file")],
+        "models" if fixture.copy.models.is_empty() => {
+            vec![Row::skipped(name, "the manifest has no model file")]
+        }
         "models" => fixture.under_load(name, swaps::models).await,
         "moves" if swaps::movable(fixture).is_empty() => {
             vec![Row::skipped(name, "no model can run on another executor")]
@@ -43,7 +47,7 @@ async fn rows_of(fixture: &mut Fixture, name: &'static str) -> Vec<Row> {
         "leavers" => fixture.under_load(name, pressure::disconnects).await,
         "overload" => vec![pressure::overload(fixture).await],
         "stop" => vec![pressure::stop(fixture).await],
-        other => vec![Row::skipped(other, "not known")],
+        other => vec![Row::skipped(other, "unknown exercise")],
     }
 }
 

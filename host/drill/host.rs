@@ -3,6 +3,7 @@
 use super::client::{Client, ClientAnswer, RequestError};
 use super::copy::Copy;
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::{HashSet, VecDeque};
@@ -61,7 +62,7 @@ impl Host {
     /// that ended.
     pub async fn start(copy: &Copy) -> Result<Self> {
         let binary = std::env::current_exe()
-            .map_err(|error| Error::failed(format!("cannot find this program's own file: {error}")))?;
+            .map_err(|error| Error::failed(format!("cannot find the hostler executable: {error}")))?;
         let mut command = Command::new(binary);
         command.arg("serve").arg(copy.manifest_path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -103,7 +104,7 @@ impl Host {
 
     /// Returns the last lines of the host's log.
     fn log(&self) -> String {
-        let log = self.log.lock().expect("invariant: no panic under the lock");
+        let log = self.log.lock_unpoisoned();
         log.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 
@@ -147,7 +148,7 @@ impl Host {
 
     /// Returns true if the access log contains this request.
     pub fn has_answered(&self, id: &str) -> bool {
-        self.answered.lock().expect("invariant: no panic under the lock").contains(id)
+        self.answered.lock_unpoisoned().contains(id)
     }
 
     pub async fn policy(&mut self) -> Result<Value> {
@@ -210,7 +211,7 @@ impl Host {
             let refused = matches!(record["outcome"].as_str(), Some("rejected" | "refused"));
             let newer = record["at"].as_f64() > Some(before.at);
             (refused && newer)
-                .then(|| Err(Error::failed(format!("a good change was {}", outcome_of(record)))))
+                .then(|| Err(Error::failed(format!("a valid change was {}", outcome_of(record)))))
         };
         self.wait_for("a change of the files to go live", live).await?
     }
@@ -238,7 +239,7 @@ impl Host {
     /// Waits until the policy is no longer stale.
     pub async fn repaired(&mut self) -> Result<()> {
         let repaired = |policy: &Value| (policy["stale"] == false).then_some(());
-        self.wait_for("mended files to be taken", repaired).await
+        self.wait_for("repaired files to go live", repaired).await
     }
 
     /// Polls the policy until `wanted` returns a value.
@@ -251,7 +252,7 @@ impl Host {
             }
             if Instant::now() > until {
                 let (limit, record) = (CHANGE_TIMEOUT.as_secs(), &policy["last_reload"]);
-                let message = format!("waited {limit} s in vain for {what}; the last reload: {record}");
+                let message = format!("timed out after {limit} s waiting for {what}; last reload: {record}");
                 return Err(Error::deadline(message));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -301,7 +302,7 @@ fn follow(
 
 fn keep_last(log: Shared<VecDeque<String>>) -> impl FnMut(String) {
     move |line| {
-        let mut log = log.lock().expect("invariant: no panic under the lock");
+        let mut log = log.lock_unpoisoned();
         if log.len() == LOG_LINES {
             log.pop_front();
         }
@@ -319,7 +320,7 @@ fn note_answered(announce: oneshot::Sender<String>, answered: Shared<HashSet<Str
         }
         let id = line.split_once("\"id\":\"").and_then(|(_, rest)| rest.split('"').next());
         if let Some(id) = id.filter(|id| id.starts_with(ID_PREFIX)) {
-            answered.lock().expect("invariant: no panic under the lock").insert(id.to_owned());
+            answered.lock_unpoisoned().insert(id.to_owned());
         }
     }
 }

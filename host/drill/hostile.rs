@@ -111,7 +111,7 @@ pub async fn guests(fixture: &mut Fixture, _until: Instant) -> Result<ExerciseRe
     }
     let mut all: BTreeMap<&'static str, CallCounts> = BTreeMap::new();
     while let Some(calls) = callers.join_next().await {
-        let calls = calls.map_err(|error| Error::failed(format!("a caller broke down: {error}")))?;
+        let calls = calls.map_err(|error| Error::failed(format!("a client task failed: {error}")))?;
         for (name, calls) in calls {
             let sum = all.entry(name).or_default();
             sum.count += calls.count;
@@ -120,7 +120,7 @@ pub async fn guests(fixture: &mut Fixture, _until: Instant) -> Result<ExerciseRe
             sum.faults.extend(calls.faults);
         }
     }
-    let mut result = ExerciseResult::done(HOSTILE_CASES.len(), "kinds of harm");
+    let mut result = ExerciseResult::done(HOSTILE_CASES.len(), "hostile cases");
     for case in &HOSTILE_CASES {
         let calls = all.remove(case.name).unwrap_or_default();
         let done = format!("{} calls, each {}", calls.count, case.status);

@@ -127,7 +127,7 @@ impl Load {
                 Ok(counts) => all.merge(counts),
                 Err(error) => {
                     all.lost += 1;
-                    all.tell("load", format!("a connection of the load broke down: {error}"));
+                    all.tell("load", format!("a connection of the load failed: {error}"));
                 }
             }
         }

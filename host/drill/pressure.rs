@@ -43,7 +43,7 @@ pub async fn disconnects(fixture: &mut Fixture, until: Instant) -> Result<Exerci
             .and_then(|left| left)
             .map_err(|error| Error::failed(format!("a client could not send its request: {error}")))?;
     }
-    Ok(ExerciseResult::done(left, "clients left"))
+    Ok(ExerciseResult::done(left, "clients disconnected"))
 }
 
 async fn disconnect(http: SocketAddr, body: &[u8], number: usize) -> std::io::Result<()> {
@@ -89,7 +89,7 @@ async fn overload_executor(
     row.take(&load.stop().await, true);
     row.faults.extend(fixture.settled().await?);
     if row.refused == 0 {
-        row.remarks.push("never full: it answers faster than these clients ask".into());
+        row.remarks.push("never at capacity: the host answers faster than the clients send".into());
     }
     fixture.restore(manifest).await?;
     // Each sample once, to check that nothing of the overload remains.
@@ -130,10 +130,10 @@ pub async fn stop(fixture: &mut Fixture) -> Row {
         counts.unanswered.iter().partition(|id| fixture.host.has_answered(id));
     if !taken.is_empty() {
         row.failed += taken.len() as u64;
-        row.fault(format!("{} requests were taken and their answers never came", taken.len()));
+        row.fault(format!("{} requests were accepted but never answered", taken.len()));
     }
     if !late.is_empty() {
-        row.remarks.push(format!("{} requests were sent while it closed and were not taken", late.len()));
+        row.remarks.push(format!("{} requests were sent during the shutdown and not accepted", late.len()));
     }
     row
 }

@@ -28,7 +28,7 @@ pub fn run(options: &Options) -> Result<bool> {
         tokio::select! {
             report = drill(options, plan, &files) => report,
             signal = signals.stop() => {
-                Err(Error::cancelled(format!("{signal}: the drill was ended, with its host and its copy")))
+                Err(Error::cancelled(format!("{signal}: the drill was stopped, and its host and copy removed")))
             }
         }
     })?;
@@ -53,7 +53,7 @@ async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
             })
             .collect();
         return Err(Error::invalid(format!(
-            "no model can be asked, so there is nothing to drill\n{}\nadd to a model: checks = [{{ file = \
+            "no model can be called, so there is nothing to drill\n{}\nadd to a model: checks = [{{ file = \
              \"checks.json\" }}], with requests and their answers: see docs/reference/manifest.md",
             why.join("\n")
         )));

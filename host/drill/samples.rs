@@ -68,9 +68,7 @@ pub async fn gather(plan: &Plan, files: &Files, http: SocketAddr) -> Result<(Vec
         let found = match metadata {
             _ if !checked.is_empty() => Ok(checked),
             Some(_) if model.transformer.is_some() => {
-                Err("no sample: add checks, since what its transformer \
-                 takes is known to it alone"
-                    .to_owned())
+                Err("no sample: add checks, because only the transformer knows its input format".to_owned())
             }
             Some(metadata) => {
                 from_metadata(name, &metadata["inputs"], &mut client).await.map(|sample| vec![sample])
@@ -137,7 +135,7 @@ async fn from_metadata(name: &ModelName, inputs: &Value, client: &mut Client) ->
         }
         let said = body["error"]["message"].as_str().unwrap_or("no reason given");
         why = format!(
-            "no sample: add checks; an input made up from its metadata gives {}: {said}",
+            "no sample: add checks; an input generated from its metadata returned {}: {said}",
             answer.status
         );
     }

@@ -20,7 +20,7 @@ pub async fn manifest(fixture: &mut Fixture, until: Instant) -> Result<ExerciseR
         fixture.copy.write_manifest()?;
         fixture.go_live(&before).await?;
     }
-    Ok(ExerciseResult::done(pace.done, "changes of a queue"))
+    Ok(ExerciseResult::done(pace.done, "queue length changes"))
 }
 
 /// Sets another length for one of the queues, never its current one.
@@ -152,7 +152,7 @@ pub async fn damage(fixture: &mut Fixture, until: Instant) -> Result<ExerciseRes
         refused.map_err(|error| error.context(&damage.what))?;
         fixture.host.repaired().await.map_err(|error| error.context(&damage.what))?;
     }
-    Ok(ExerciseResult::done(pace.done, "damaged files, each mended"))
+    Ok(ExerciseResult::done(pace.done, "files damaged and repaired"))
 }
 
 /// Rolls back to the previous policy, and goes on with the next change.
@@ -168,10 +168,7 @@ pub async fn rollback(fixture: &mut Fixture, until: Instant) -> Result<ExerciseR
         let (status, record) = fixture.host.rollback().await?;
         let back = fixture.host.mark().await?;
         if status != 200 || record["outcome"] != "rolled_back" {
-            return Err(Error::failed(format!(
-                "a rollback was answered with {status} {}",
-                Value::to_string(&record)
-            )));
+            return Err(Error::failed(format!("a rollback returned {status} {}", Value::to_string(&record))));
         }
         if (back.generation, &back.digest) != (new.generation + 1, &old.digest) {
             return Err(Error::failed(format!(

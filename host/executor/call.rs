@@ -1,4 +1,4 @@
-//! One call of a model, and how it is submitted.
+//! One call of a model, and the trait [`Submit`] that admits calls.
 
 use super::batching::Batching;
 use super::callable::{self, BoxFuture, CallProfile, Callable};
@@ -10,45 +10,48 @@ use crate::predict::{CallContext, Payload, Response, Responses, Sender, channel}
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Responses of a stream that may wait for a slow reader.
+/// How many responses of a stream are buffered for a slow reader.
 pub(super) const STREAM_BUFFER: usize = 16;
 
-/// One request, complete: what to run, on what.
+/// One call of a model, with everything that it needs.
 pub struct Call {
     pub context: Arc<CallContext>,
     pub input: Payload,
     pub transformer: Option<Arc<Transformer>>,
     pub callable: Arc<dyn Callable>,
-    /// Whether it may share a run of the callable with others.
+    /// How the call may share a run of the callable with others; `None` if it must run alone.
     pub batching: Option<Batching>,
-    /// Where runs of the callable are counted; none for checks and copies.
+    /// Counts runs of the callable. `None` for checks and shadow copies.
     pub runs: Option<Arc<Runs>>,
     pub priority: Priority,
 }
 
-/// Which calls go first: those that go on with what has begun, the oldest request first; then what is new.
+/// The order in which calls are served: first calls of started requests, the oldest request first;
+/// then new calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Priority {
-    /// It is admitted or refused at once.
+    /// A new request. The call is admitted or refused immediately.
     #[default]
     New,
-    /// Of a request that has begun then. It waits instead of being refused.
+    /// Part of a request that started at this instant. The call waits instead of being refused.
     Started(Instant),
-    /// The same for what is repeated in a loop: it waits behind what is new now.
+    /// Like `Started`, for a call that is repeated in a loop: it waits behind the calls that are
+    /// new now.
     Repeated(Instant),
 }
 
 /// Admits calls.
 pub trait Submit: Send + Sync {
-    /// Admits one call or refuses it, at once. Never blocks; called on I/O threads. Work in the background is
-    /// made of such calls too (`jobs`), so what holds a call's `Sender` must hold it for as long as it works.
+    /// Admits one call or refuses it, immediately. Never blocks; called on I/O threads. Background
+    /// work (`jobs`) is made of such calls too, so the call's `Sender` must be held for as long as
+    /// the work continues.
     fn submit(&self, call: Call) -> Result<Responses>;
 
-    /// Admits all calls as one unit, or none. The answers are in the order of the calls.
+    /// Admits all calls as one unit, or none. Returns the responses in the order of the calls.
     fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>>;
 
-    /// Admits a call of work that has begun at `since`. It waits for its place, before calls that are new, and is never
-    /// Overloaded: its deadline bounds it.
+    /// Admits a call of work that started at `since`. The call waits for a slot, before new calls,
+    /// and is never refused as Overloaded: its deadline limits the wait.
     fn submit_started(&self, call: Call, _since: Instant) -> BoxFuture<'_, Result<Responses>> {
         let submitted = self.submit(call);
         Box::pin(std::future::ready(submitted))
@@ -56,30 +59,33 @@ pub trait Submit: Send + Sync {
 }
 
 impl Call {
-    /// Whether a guest of it may wait for other models.
+    /// Returns true if a guest of the call may wait for other models or for servers.
     pub(super) fn may_wait(&self) -> bool {
-        self.callable.profile() == CallProfile::Suspending || self.transformer.as_ref().is_some_and(|transformer| transformer.waits())
+        self.callable.profile() == CallProfile::Suspending
+            || self.transformer.as_ref().is_some_and(|transformer| transformer.waits())
     }
 
-    /// Its sink, when it begins to run.
+    /// Returns the sink of the call, which starts to run at `now`.
     pub(super) fn sink(&self, sender: Sender, queue_wait: Duration, now: Instant) -> Sink {
         Sink::new(sender, &self.context, self.transformer.as_ref(), self.runs.clone(), queue_wait, now)
     }
 
-    /// The sink of a call that begins now.
+    /// Returns the sink of a call that starts to run now and was admitted at `admitted`.
     pub(super) fn sink_now(&self, sender: Sender, admitted: Instant) -> Sink {
         let now = Instant::now();
         self.sink(sender, now.saturating_duration_since(admitted), now)
     }
 
-    /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls it.
+    /// Runs preprocess, the callable and postprocess, in this order, on the worker that polls the
+    /// future.
     pub(super) async fn run(self, sink: &mut Sink) -> Result<Option<Response>> {
         let inputs = sink.preprocess(self.input, self.callable.metadata()).await?;
         callable::run(sink, &*self.callable, inputs).await
     }
 }
 
-/// The calls of a batch, each with its way back, and the callers' ends of these.
+/// Creates a response channel for each call of a batch. Returns the calls with their senders, and
+/// the receivers.
 pub(super) fn with_channels(calls: Vec<Call>) -> (Vec<(Call, Sender)>, Vec<Responses>) {
     let channels = calls.into_iter().map(|call| {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
@@ -88,8 +94,9 @@ pub(super) fn with_channels(calls: Vec<Call>) -> (Vec<(Call, Sender)>, Vec<Respo
     channels.unzip()
 }
 
-/// Runs one call on the calling thread, outside of any queue: checks before a swap, `hostler predict`.
-/// Needs a tokio runtime with threads of its own around it: one of them watches the deadline.
+/// Runs one call on the calling thread, without a queue: for checks before a swap and for `hostler
+/// predict`. Must be called within a multi-threaded tokio runtime, because another thread watches
+/// the deadline.
 pub async fn run_alone(call: Call) -> Result<Response> {
     let context = Arc::clone(&call.context);
     let watch = tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! A model that is loaded and ready to be called.
+//! Callables: models that are loaded and ready to be called.
 
 use super::sink::Sink;
 use super::streaming_calls::StreamingCalls;
@@ -14,47 +14,49 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// How calls of a model use threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallProfile {
-    /// A call blocks the thread that polls it until it returns: ONNX Runtime. It needs a worker.
+    /// A call blocks the thread that polls it until it returns, as ONNX Runtime does. It needs a
+    /// worker.
     Blocking,
-    /// A call computes and returns: a plugin that calls nothing else. It needs a worker.
+    /// A call computes and returns: a plugin that calls no model and no server. It needs a worker.
     Computing,
     /// A call may wait for other models or for servers. It must not hold a worker while it waits.
     Suspending,
     /// Calls run concurrently in an instance of a streaming model. They need no worker.
     Shared,
-    /// A call runs elsewhere, in a remote or as the steps of a pipeline. Its executor has no workers.
+    /// A call runs elsewhere: in a remote, or as the steps of a pipeline. Its executor has no
+    /// workers.
     Delegated,
 }
 
-/// A model ready to run: inputs to a stream of 0..n responses.
+/// A loaded model, which turns inputs into a stream of 0..n responses.
 pub trait Callable: Send + Sync {
     fn metadata(&self) -> &Metadata;
 
-    /// Whether it looks at the request's parameters and note, not only at the inputs. Calls of such a model
-    /// share a run only if these are equal.
+    /// Returns true if the model reads the request's parameters and note, not only the inputs.
+    /// Calls of such a model share a run only if these are equal.
     fn reads_request(&self) -> bool {
         false
     }
 
-    /// How its calls use threads. The same for the life of the callable.
+    /// Returns how the model's calls use threads. Never changes.
     fn profile(&self) -> CallProfile;
 
-    /// The streaming model, if its profile is [`CallProfile::Shared`].
+    /// Returns the streaming model if the profile is [`CallProfile::Shared`].
     fn streaming_model(&self) -> Option<&StreamingCalls> {
         None
     }
 
-    /// For executors that handle callables of their own kind in a special way.
+    /// Lets executors recognize callables of their own kind.
     fn as_any(&self) -> &dyn Any;
 
-    /// Whether it could run now. Asked by health checks; answers at once.
+    /// Fails if the model cannot run now. Called by health checks; returns immediately.
     fn ready(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Runs once. Returns the last response; earlier ones go to `sink`. A model that gives exactly one
-    /// response returns it and never touches the sink. Polled on a worker; may block it. Ends early when
-    /// the call is cancelled, as soon as it can.
+    /// Runs the model once. Returns the last response; earlier ones go to `sink`. A model with
+    /// exactly one response returns it and never uses the sink. The future is polled on a worker
+    /// and may block it. When the call is cancelled, it ends as soon as it can.
     fn call<'a>(
         &'a self,
         context: &'a Arc<CallContext>,
@@ -63,8 +65,12 @@ pub trait Callable: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>>;
 }
 
-/// Runs the callable for one call that was just checked, and postprocesses what it gives.
-pub(super) async fn run(sink: &mut Sink, callable: &dyn Callable, inputs: Vec<Tensor>) -> Result<Option<Response>> {
+/// Runs the callable for one call that was just checked, and postprocesses its outputs.
+pub(super) async fn run(
+    sink: &mut Sink,
+    callable: &dyn Callable,
+    inputs: Vec<Tensor>,
+) -> Result<Option<Response>> {
     let context = Arc::clone(&sink.context);
     let makers = Makers::of(&inputs);
     let outputs = callable.call(&context, inputs, sink).await;
@@ -78,7 +84,7 @@ pub(super) async fn run(sink: &mut Sink, callable: &dyn Callable, inputs: Vec<Te
         }
         None => Ok(None),
     };
-    // The model has run, whatever became of its outputs.
+    // The model has run, even if its outputs are not delivered.
     if let Some(runs) = &sink.runs {
         runs.record(sink.service);
     }

@@ -1,7 +1,7 @@
-//! Executors: named places that run models.
+//! Executors: named places that load models and admit calls.
 //!
-//! An executor loads models into callables and admits calls: each is queued or started at once, or refused as
-//! Overloaded. One worker runs preprocess, callable and postprocess of a call.
+//! An executor loads models as callables. It queues, starts or refuses (as Overloaded) each call
+//! immediately. One worker runs preprocess, callable and postprocess of a call.
 
 mod batching;
 mod call;

@@ -1,4 +1,4 @@
-//! A plugin in the role `model`, as a callable.
+//! The callable of a plugin with the role `model`.
 
 use super::callable::{BoxFuture, CallProfile, Callable};
 use super::sink::Sink;

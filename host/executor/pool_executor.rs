@@ -1,5 +1,6 @@
-//! The executors `thread-pool` and `onnx`: a queue and workers. They differ in what they load: a thread pool runs plugins, and
-//! ONNX models on the CPU; an `onnx` executor runs ONNX models on its device.
+//! The executors of kind `thread-pool` and `onnx`: a queue and workers. They differ only in what
+//! they load: a thread pool runs plugins, and ONNX models on the CPU; an `onnx` executor runs ONNX
+//! models on its device.
 
 use super::call::{Call, Priority, Submit};
 use super::callable::{BoxFuture, Callable};
@@ -25,7 +26,7 @@ pub enum PoolKind {
 }
 
 impl PoolKind {
-    /// The name in the manifest.
+    /// Returns the kind's name in the manifest.
     pub fn as_str(self) -> &'static str {
         match self {
             PoolKind::ThreadPool => "thread-pool",
@@ -38,12 +39,12 @@ pub struct PoolExecutor {
     kind: PoolKind,
     workers: Workers,
     sessions: SessionConfig,
-    /// Where the manifest says that ONNX Runtime is.
+    /// The path of the ONNX Runtime library, if the manifest names one.
     library: Option<PathBuf>,
 }
 
 impl PoolExecutor {
-    /// Starts the workers. `library` is where the manifest says that ONNX Runtime is.
+    /// Starts the workers. `library` is the path of ONNX Runtime, if the manifest names one.
     pub fn start(
         kind: PoolKind,
         name: &str,
@@ -62,7 +63,7 @@ impl PoolExecutor {
         Ok(PoolExecutor { kind, workers, sessions, library })
     }
 
-    /// What an `onnx` executor says of a plugin.
+    /// Fails if an executor of this kind does not run plugins.
     fn check_runs_plugins(&self, plugin: &str) -> Result<()> {
         match self.kind {
             PoolKind::ThreadPool => Ok(()),

@@ -1,17 +1,21 @@
-//! Runs of one route's model: how many, of how many rows, and how long their parts took.
+//! Counters for the runs of one route's model: how many, of how many rows, and how long their parts
+//! took.
 //!
-//! Written by workers, a few relaxed increments a run. Whose requests these were is counted in `policy`.
+//! Workers update them with a few relaxed increments per run. The requests behind the runs are
+//! counted in `policy`.
 
 use super::batching::{self, Batching};
 use crate::metrics::Count;
 use crate::predict::{Service, Tensor};
 use std::time::Duration;
 
-/// Counts up. A run that several routes share is its first request's.
+/// Counters that only increase. A run that several routes share counts for the route of its first
+/// request.
 pub struct Runs {
     batching: bool,
     count: Count,
-    /// From one row on. Runs of more rows than may be put together are counted without their size.
+    /// By rows, starting with one row. Runs with more rows than a batch may have are only in
+    /// `count`.
     by_rows: Box<[OfSize]>,
 }
 
@@ -27,7 +31,7 @@ struct OfSize {
 #[derive(Clone, Copy, Debug)]
 pub struct RunsOfSize {
     pub count: u64,
-    /// Its parts are sums over all of them; `rows` are those of one.
+    /// The times are sums over all these runs; `rows` are those of one run.
     pub service: Service,
 }
 
@@ -45,7 +49,7 @@ impl Runs {
         self.count.get()
     }
 
-    /// Those of which there were any, the smallest first.
+    /// Returns the counters of all sizes that occurred, the smallest first.
     pub fn by_rows(&self) -> Vec<RunsOfSize> {
         let of_size = |(index, sized): (usize, &OfSize)| {
             let (input, infer, output) = (sized.input.time(), sized.infer.time(), sized.output.time());
@@ -55,7 +59,7 @@ impl Runs {
         self.by_rows.iter().enumerate().map(of_size).filter(|runs| runs.count > 0).collect()
     }
 
-    /// The rows of a call with these inputs, as they count here.
+    /// Returns the rows to count for a call with these inputs; always 1 without batching.
     pub(super) fn rows(&self, inputs: &[Tensor]) -> usize {
         if self.batching { batching::rows(inputs) } else { 1 }
     }
@@ -70,7 +74,7 @@ impl Runs {
         self.record_output(run.rows, run.output);
     }
 
-    /// For a run that was recorded before its outputs were postprocessed.
+    /// Adds the postprocess time of a run that was recorded before its outputs were postprocessed.
     pub(super) fn record_output(&self, rows: usize, output: Duration) {
         if let Some(sized) = self.sized(rows) {
             sized.output.add_time(output);

@@ -1,23 +1,22 @@
-//! One call while it runs: its preprocessing and postprocessing, its timings, and where its responses go.
+//! The sink of a running call: its preprocess and postprocess, its timings, and the channel for its
+//! responses.
 
 use super::runs::Runs;
 use crate::error::{Error, FaultOwner, Result};
 use crate::plugin::{Transformer, TransformerSession};
-use crate::predict::{
-    CallContext, Metadata, Payload, Response, Sender, Service, Tensor, explain_check,
-};
+use crate::predict::{CallContext, Metadata, Payload, Response, Sender, Service, Tensor, explain_check};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where a callable sends all responses but its last.
+/// Where a callable sends all its responses except the last.
 pub struct Sink {
-    /// None for a run that several calls share, and once the stream has ended.
+    /// `None` for a run that several calls share, and once the stream has ended.
     pub(super) sender: Option<Sender>,
     pub(super) context: Arc<CallContext>,
     pub(super) session: Option<TransformerSession>,
     pub(super) queue_wait: Duration,
     pub(super) runs: Option<Arc<Runs>>,
-    /// What was done so far, and since when the next part is.
+    /// The time that each part took so far; `since` is when the current part started.
     pub(super) service: Service,
     pub(super) since: Instant,
 }
@@ -36,7 +35,8 @@ impl Sink {
         Sink { sender: Some(sender), session, queue_wait, runs, ..Sink::shared(context, now) }
     }
 
-    /// For a run that several calls share: nobody could say whose response it is.
+    /// Returns a sink without a sender, for a run that several calls share: a response could not be
+    /// assigned to one of them.
     pub(super) fn shared(context: &Arc<CallContext>, now: Instant) -> Self {
         Sink {
             sender: None,
@@ -49,34 +49,35 @@ impl Sink {
         }
     }
 
-    /// The time since the last part of the work.
+    /// Ends the current part of the work and returns how long it took.
     pub(super) fn lap(&mut self, now: Instant) -> Duration {
         now.saturating_duration_since(std::mem::replace(&mut self.since, now))
     }
 
-    /// Sends one response of several. Waits while the caller is behind; fails once it has left.
+    /// Sends one response of several. Waits while the receiver is slow; fails once it is dropped.
     pub async fn send(&mut self, outputs: Vec<Tensor>) -> Result<()> {
         if self.sender.is_none() {
-            return Err(Error::failed("a model that gives several responses cannot run in batches"));
+            return Err(Error::failed("a model that returns several responses cannot run in batches"));
         }
         let response = self.respond(outputs).await?;
         let sent = match &mut self.sender {
             Some(sender) => sender.send(response).await,
             None => Ok(()),
         };
-        // A caller that is behind costs the model no time.
+        // Time spent waiting for the receiver does not count as the model's.
         self.lap(Instant::now());
         sent
     }
 
-    /// Ends the stream with an error, though the work holds on to something still.
+    /// Ends the stream with an error while the work still holds resources.
     pub(super) fn fail(&mut self, error: &Error) {
         if let Some(sender) = &mut self.sender {
             sender.fail(error.clone());
         }
     }
 
-    /// Gives the last response now, though the work goes on: the caller waits no longer and cancels nothing.
+    /// Sends the last response while the work continues. The caller stops waiting and no longer
+    /// cancels the work.
     pub(super) async fn answer(&mut self, outputs: Result<Vec<Tensor>>) {
         let response = match outputs {
             Ok(outputs) => self.respond(outputs).await,
@@ -88,7 +89,7 @@ impl Sink {
         }
     }
 
-    /// From a call's input to the model's.
+    /// Turns the call's input into the model's inputs. Without a transformer, it must be tensors.
     pub(super) async fn preprocess(&mut self, input: Payload, metadata: &Metadata) -> Result<Vec<Tensor>> {
         let inputs = match (&mut self.session, input) {
             (Some(session), input) => {
@@ -103,7 +104,7 @@ impl Sink {
                     if error.owner() == FaultOwner::Caller {
                         return error;
                     }
-                    // The tensors are the plugin's making, so the fault is not the caller's.
+                    // The plugin made these tensors, so the fault is not the caller's.
                     Error::failed(error.message().to_owned())
                         .context(format!("plugin \"{}\": preprocess", session.name()))
                         .plugin(&**session.name())
@@ -127,8 +128,8 @@ impl Sink {
         Ok(inputs)
     }
 
-    /// Lets others have the transformer's instance while this call waits, if it is one of `waiting` and
-    /// another can be had as cheaply: few that are warm serve better than one for each.
+    /// Returns the transformer's instance to the pool while this call waits, unless it is fresh and
+    /// `waiting` calls may each keep one. A few warm instances serve better than one per call.
     pub(super) fn yield_instance(&mut self, waiting: usize) {
         if let Some(session) = &mut self.session
             && session.reusable_max(waiting) == 0
@@ -141,7 +142,7 @@ impl Sink {
         self.respond_at(Instant::now(), outputs).await
     }
 
-    /// `now` is when the outputs came.
+    /// Postprocesses the outputs. `now` is when the model returned them.
     pub(super) async fn respond_at(&mut self, now: Instant, outputs: Vec<Tensor>) -> Result<Response> {
         let infer = self.lap(now);
         self.service.infer += infer;
@@ -157,7 +158,8 @@ impl Sink {
         Ok(Response { payload, queue_wait: self.queue_wait, service: self.service })
     }
 
-    /// Gives the answer, after the worker has let go of its slot and the plugin of its instance.
+    /// Sends the answer. The worker's slot must be free already; the plugin's instance is freed
+    /// here, before the answer is sent.
     pub(super) fn finish(mut self, last: Result<Option<Response>>) {
         self.session = None;
         if let Some(sender) = self.sender {

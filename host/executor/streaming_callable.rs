@@ -1,5 +1,5 @@
-//! Plugins in the role `streaming-model`, as callables: their calls run concurrently in instances that they share, so
-//! they hold no worker of the executor.
+//! The callable of a plugin with the role `streaming-model`. Its calls run concurrently in shared
+//! instances, so they hold no worker of the executor.
 
 use super::call::STREAM_BUFFER;
 use super::callable::{BoxFuture, CallProfile, Callable};
@@ -19,7 +19,8 @@ impl StreamingCallable {
     }
 }
 
-/// Runs an admitted call; all responses go to `sink`, except the only one of a model that has one.
+/// Runs an admitted call. If the model has exactly one response, returns it; otherwise all
+/// responses go to `sink`.
 pub(super) async fn run(
     calls: &StreamingCalls,
     permit: Permit,

@@ -16,7 +16,7 @@ impl StreamingCalls {
         StreamingCalls { plugin, idempotent }
     }
 
-    /// Why no call makes sense now, if none does.
+    /// Returns why no replica takes calls; `None` if one does.
     pub fn refusal(&self) -> Option<Error> {
         self.plugin.refusal()
     }
@@ -29,17 +29,17 @@ impl StreamingCalls {
         self.plugin.admit()
     }
 
-    /// The same for work that has begun at `since`, which waits.
+    /// Like `admit`, for a call of work that started at `since`: it waits instead of being refused.
     pub(super) async fn admit_started(&self, since: Instant) -> Result<Permit> {
         self.plugin.admit_started(since).await
     }
 
-    /// See [`StreamingModel::helms`].
+    /// See [`StreamingModel::event_loop_guards`].
     pub(super) fn guards(&self) -> EventLoopGuards {
         self.plugin.event_loop_guards()
     }
 
-    /// Begins an admitted call; `held` is dropped when it has ended.
+    /// Starts an admitted call. `held` is dropped when the call has ended.
     pub(super) fn start(
         &self,
         permit: Permit,

@@ -1,4 +1,4 @@
-//! A model on its executor, as a plugin may call it.
+//! A model on its executor, as plugins and pipelines call it.
 
 use super::batching::Batching;
 use super::call::{Call, Priority};
@@ -17,13 +17,13 @@ pub struct ModelTarget {
     pub executor: Arc<dyn Executor>,
     pub callable: Arc<dyn Callable>,
     pub batching: Option<Batching>,
-    /// Where its runs are counted.
+    /// Counts the model's runs.
     pub runs: Option<Arc<Runs>>,
-    /// The model's own, if it has one.
+    /// The model's own timeout, if it has one.
     pub timeout: Option<Duration>,
-    /// Whether it is the caller's own model, one executor further down.
+    /// Whether the caller is a custom executor's plugin, and this is the model behind it.
     pub is_inner: bool,
-    /// Whether its calls are of work that has begun.
+    /// The priority of the model's calls: whether they belong to started work.
     pub priority: Priority,
 }
 
@@ -64,7 +64,8 @@ impl Target for ModelTarget {
 
 impl ModelTarget {
     fn admitted(&self, caller: &CallContext, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
-        // A pipeline's request has its place, and so does what its steps call.
+        // A pipeline's request is admitted already, so calls that its steps make wait instead of
+        // being refused.
         let order = match self.priority {
             Priority::New if caller.is_within_pipeline() => Priority::Started(Instant::now()),
             order => order,
@@ -85,7 +86,8 @@ impl ModelTarget {
         }
     }
 
-    /// Begins a call of a step of a pipeline, which is never Overloaded. `context` is that of the call itself.
+    /// Starts a call of a pipeline step. It is never refused as Overloaded unless it is `New`.
+    /// `context` is that of the call itself.
     pub(super) async fn start_step(
         &self,
         context: &Arc<CallContext>,
@@ -101,8 +103,9 @@ impl ModelTarget {
         }
     }
 
-    /// Runs a call of a step on the worker that polls this, if that is one of the model's executor and nothing else is
-    /// to be done meanwhile; gives the inputs back if not.
+    /// Runs a call of a step on the worker that polls this future, if the worker belongs to the
+    /// model's executor and the lease allows it; returns the inputs if not. The caller must have
+    /// nothing else to do meanwhile.
     pub(super) async fn run_step(
         &self,
         context: &Arc<CallContext>,
@@ -113,20 +116,22 @@ impl ModelTarget {
         let callable = Arc::clone(&self.callable);
         let call = InlineCall { context: Arc::clone(context), callable, inputs, runs: self.runs.clone() };
         let outputs = lease.run(call).await;
-        Ok(outputs.and_then(|outputs| outputs.ok_or_else(|| Error::failed("the model gave no response"))))
+        Ok(outputs.and_then(|outputs| outputs.ok_or_else(|| Error::failed("the model returned no response"))))
     }
 
-    /// Whether a call of it may run on the worker that polls its caller.
+    /// Returns true if the model's calls may run on the worker that polls the caller.
     pub(super) fn runs_inline(&self) -> bool {
-        self.batching.is_none() && !matches!(self.callable.profile(), CallProfile::Shared | CallProfile::Suspending)
+        self.batching.is_none()
+            && !matches!(self.callable.profile(), CallProfile::Shared | CallProfile::Suspending)
     }
 
-    /// Holds inputs against what the model takes.
+    /// Checks inputs against the model's metadata.
     pub(super) fn check_step(&self, inputs: &[Tensor]) -> Result<()> {
         check_inputs(self.callable.metadata(), inputs).map_err(|error| explain_check(error, inputs))
     }
 
-    /// The context of a call with these inputs, if there can be one.
+    /// Returns the context of a call with these inputs. Fails if the caller was cancelled, if the
+    /// inputs do not match the metadata, or if the calls form a cycle or are nested too deeply.
     fn admit(&self, caller: &CallContext, inputs: &[Tensor], until: Option<Instant>) -> Result<CallContext> {
         caller.check()?;
         check_inputs(self.callable.metadata(), inputs)
@@ -139,7 +144,7 @@ impl ModelTarget {
         caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)
     }
 
-    /// One call that may wait: it begins on the worker that its caller has.
+    /// Makes one call of a model that may wait. It starts on the caller's worker.
     async fn start_here(
         &self,
         lease: &WorkerLease,
@@ -148,14 +153,14 @@ impl ModelTarget {
         until: Instant,
     ) -> Result<Vec<Tensor>> {
         let call = self.admitted(caller, inputs, Some(until))?;
-        // Whoever could stop it otherwise may be on this worker as well.
-        let _leaving = caller.cancellation.cancels(&call.context);
+        // The code that would otherwise cancel the call may be polled by this same worker.
+        let _on_cancel = caller.cancellation.cancels(&call.context);
         let begun = lease.start(Arc::clone(&self.executor) as _, call).await;
         let response = begun.map_err(|error| self.refused(error))?.one().await;
         response.map_err(|error| self.named(error))?.tensors()
     }
 
-    /// One call on the worker that its caller has.
+    /// Makes one call and runs it on the caller's worker.
     pub(super) async fn run_here(
         &self,
         lease: &WorkerLease,
@@ -164,15 +169,15 @@ impl ModelTarget {
         until: Instant,
     ) -> Result<Vec<Tensor>> {
         let context = Arc::new(self.admit(caller, &inputs, Some(until))?);
-        let _leaving = caller.cancellation.cancels(&context);
+        let _on_cancel = caller.cancellation.cancels(&context);
         let callable = Arc::clone(&self.callable);
         let outcome = lease.run(InlineCall { context, callable, inputs, runs: self.runs.clone() }).await;
         let outputs = outcome.map_err(|error| self.named(error))?;
-        outputs.ok_or_else(|| Error::failed("the model gave no response"))
+        outputs.ok_or_else(|| Error::failed("the model returned no response"))
     }
 
-    /// A call that did not begin. Its message says which model it was for to a guest that calls several; an executor's
-    /// plugin knows the one below it.
+    /// Completes the error of a call that did not start. The message names the model, for guests
+    /// that call several; a custom executor's plugin has only its inner model.
     fn refused(&self, error: Error) -> Error {
         let error = match self.is_inner {
             true => error,

@@ -1,4 +1,4 @@
-//! The contract of an executor.
+//! The trait [`Executor`], which all executors implement.
 
 use super::call::{Call, Priority, Submit, run_alone};
 use super::callable::{BoxFuture, Callable};
@@ -10,46 +10,48 @@ use crate::metrics::Metrics;
 use crate::predict::Response;
 use std::sync::Arc;
 
-/// A named place that runs models.
+/// A named place that loads models and admits calls.
 pub trait Executor: Submit {
     fn name(&self) -> &str;
 
-    /// The word for its kind in the manifest.
+    /// Returns the name of the executor's kind in the manifest.
     fn kind(&self) -> &'static str;
 
-    /// Makes a model ready to run here, or says why it cannot run here and what would. Called by loader
-    /// threads; may block for seconds.
+    /// Makes a model ready to run here. The error says why it cannot, and which executor could.
+    /// Called by loader threads; may block for seconds.
     fn load(&self, source: &Source) -> Result<Arc<dyn Callable>>;
 
-    /// Lends a worker to work that will make a call here. Its place is that of a call. Gives the work back where
-    /// there is no room, or are no workers. Never blocks.
+    /// Queues a guest task that will make a call here, so that a worker polls it. It takes the
+    /// queue slot of a call. Returns the task if the queue is full or the executor has no workers.
+    /// Never blocks.
     fn submit_guest(&self, _order: Priority, task: GuestTask) -> Result<(), GuestTask> {
         Err(task)
     }
 
-    /// Runs one call outside of any queue, if it can: checks before a swap, `hostler predict`. For models that give
-    /// exactly one response.
+    /// Runs one call without a queue, if the executor can: for checks before a swap and for
+    /// `hostler predict`. Only for models with exactly one response.
     fn run_alone(&self, call: Call) -> BoxFuture<'static, Result<Response>> {
         Box::pin(run_alone(call))
     }
 
     fn status(&self) -> Status;
 
-    /// Whether the remote that it stands for is there; none if it runs models itself.
+    /// Returns whether the executor's remote is connected; `None` if it runs models itself.
     fn is_connected(&self) -> Option<bool> {
         None
     }
 
-    /// Returns once nothing runs here for which nobody waits any more. Asked when no request is to come.
+    /// Returns once no work runs here that no request waits for, such as detached steps of
+    /// pipelines. Called when no new requests will arrive.
     fn drained(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// Ids of the calls that are running now, for a shutdown that names them.
+    /// Returns the ids of the calls that are running now, so that a shutdown can log them.
     fn running(&self) -> Vec<String>;
 }
 
-/// Sets the gauges of an executor. Called when they are read, so that they cannot drift.
+/// Sets the gauges of an executor. Called when metrics are read, so that the gauges cannot drift.
 pub fn export_gauges(executor: &dyn Executor, metrics: &Metrics) {
     let (status, label) = (executor.status(), [executor.name()]);
     metrics.executors.workers.with_label_values(&label).set(status.workers as i64);

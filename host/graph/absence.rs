@@ -49,7 +49,7 @@ pub(super) fn check(program: &Program, order: &[usize]) -> Vec<Fault> {
             let hint = if is_gathered {
                 "write { from = \"STEP.OUTPUT?\", gather = … } if the answer may lack it"
             } else {
-                "write \"STEP.OUTPUT?\" if the answer may lack it, or add a member that is always there"
+                "write \"STEP.OUTPUT?\" if the answer may lack it, or add a member that is always present"
             };
             faults.push(Fault::new(&place, message).hint(hint));
         } else if may_be_absent && program.graph.each_row {
@@ -57,7 +57,7 @@ pub(super) fn check(program: &Program, order: &[usize]) -> Vec<Fault> {
                 "the output \"{}\" may be absent for some rows, so rows = \"each\" cannot stack it",
                 output.name
             );
-            let hint = "add a last member that is always there, such as { const = [[0.0]] }";
+            let hint = "add a last member that is always present, such as { const = [[0.0]] }";
             faults.push(Fault::new(&place, message).hint(hint));
         }
     }
@@ -83,11 +83,11 @@ impl Absence<'_> {
         let always = need.members.iter().position(|values| !values.iter().any(|value| self.of(value)));
         if let Some(at) = always.filter(|at| at + 1 < need.members.len()) {
             let message = format!(
-                "{} is always there, so {} behind it is never used",
+                "{} is always present, so {} after it is never used",
                 self.shown(&need.members[at][0]),
                 self.shown(&need.members[at + 1][0])
             );
-            faults.push(Fault::new(place, message).hint("put it last, or take what stands behind it away"));
+            faults.push(Fault::new(place, message).hint("put it last, or remove the members after it"));
         }
     }
 

@@ -105,8 +105,8 @@ impl Names<'_> {
         let place = format!("steps.{}", step.name);
         let at = |key: &str| format!("{place}.{key}");
         if !is_step_name(&step.name) {
-            let message = format!("\"{}\" is not a step's name", step.name);
-            let hint = "use a small letter, then small letters, digits and '_', up to 64; not a word of the conditions";
+            let message = format!("\"{}\" is not a valid step name", step.name);
+            let hint = "use a small letter, then small letters, digits and '_', up to 64; not a reserved word of conditions";
             faults.push(Fault::new(&place, message).hint(hint));
         }
         for (input, source) in &step.inputs {
@@ -118,12 +118,15 @@ impl Names<'_> {
         if let Some(choose) = &step.choose {
             choose.among.iter().for_each(|name| self.known(&at("choose.among"), name, faults));
             if choose.among.is_empty() {
-                faults.push(Fault::new(at("choose.among"), "a router has nothing to choose among"));
+                faults.push(Fault::new(
+                    at("choose.among"),
+                    "choose.among is empty; list the steps that the router chooses among",
+                ));
             }
             let mut seen = HashSet::new();
             for name in &choose.among {
                 if !seen.insert(name) && faults.len() < FAULTS_MAX {
-                    faults.push(Fault::new(at("choose.among"), format!("\"{name}\" stands there twice")));
+                    faults.push(Fault::new(at("choose.among"), format!("\"{name}\" is listed twice")));
                 }
             }
             if step.each.is_some() || step.looped.is_some() {
@@ -138,7 +141,7 @@ impl Names<'_> {
         {
             self.condition(&at(key), key == "when", condition, faults);
             if key == "loop.while" && condition.steps().iter().any(|name| **name == step.name) {
-                let message = format!("the condition asks about \"{}\" itself", step.name);
+                let message = format!("the condition reads \"{}\" itself", step.name);
                 faults.push(Fault::new(at(key), message).hint("write self.OUTPUT for its latest output"));
             }
             if !step.detach {
@@ -203,11 +206,11 @@ impl Names<'_> {
                 }
                 Member::Input(name) => self.known_input(place, name, faults),
                 Member::Const(_) if !is_last => {
-                    let message = "a constant is always there, so what stands behind it is never used";
+                    let message = "a constant is always present, so the members after it are never used";
                     faults.push(Fault::new(place, message));
                 }
                 Member::Const(_) if source.gather.is_some() => {
-                    faults.push(Fault::new(place, "a constant is no stream, so it cannot be gathered"));
+                    faults.push(Fault::new(place, "a constant is not a stream, so it cannot be gathered"));
                 }
                 Member::Const(_) => {}
             }
@@ -216,8 +219,9 @@ impl Names<'_> {
 
     fn not_detached(&self, place: &str, step: &str, faults: &mut Vec<Fault>) {
         if self.index.get(step).is_some_and(|&at| self.graph.steps[at].detach) {
-            let message =
-                format!("step \"{step}\" is detached, so nothing that the answer waits for can wait for it");
+            let message = format!(
+                "step \"{step}\" is detached, so no step or output that the answer needs can wait for it"
+            );
             faults.push(Fault::new(place, message));
         }
     }
@@ -253,7 +257,10 @@ impl Names<'_> {
             match tensor {
                 TensorRef::Input(name) => self.known_input(place, name, faults),
                 TensorRef::Own(_) if is_when => {
-                    let fault = Fault::new(place, "self is the step's own output, which `when` comes before");
+                    let fault = Fault::new(
+                        place,
+                        "self is the step's own output, which does not exist yet in `when`",
+                    );
                     faults.push(fault.hint("self belongs to loop.while"));
                 }
                 _ => {}
@@ -301,7 +308,7 @@ impl Names<'_> {
         }
         for input in inputs.iter().filter(|input| !read.contains(&*input.name)) {
             let message = format!("nothing reads the input \"{}\"", input.name);
-            let hint = "read it with \"input.NAME\", or take it out";
+            let hint = "read it with \"input.NAME\", or remove it";
             faults.push(Fault::new(format!("inputs.{}", input.name), message).hint(hint));
         }
     }

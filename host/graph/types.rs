@@ -50,7 +50,7 @@ pub(super) fn joined(versions: &[(std::sync::Arc<str>, Metadata)]) -> Result<Met
     for (version, other) in rest {
         let differ = |what: String| format!("its versions {first} and {version} differ: {what}");
         if other.streaming != base.streaming {
-            return Err(differ("only one gives any number of responses".to_owned()));
+            return Err(differ("only one returns any number of responses".to_owned()));
         }
         for (what, ours, theirs) in
             [("input", &mut joined.inputs, &other.inputs), ("output", &mut joined.outputs, &other.outputs)]

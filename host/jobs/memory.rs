@@ -4,6 +4,7 @@ use super::job::{Job, State, Status};
 use super::store::{Bounds, Change, Filter, JobStore, Page};
 use crate::error::{Error, Result};
 use crate::executor::BoxFuture;
+use crate::lock::LockUnpoisoned;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -23,7 +24,7 @@ struct Inner {
 
 impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("invariant: no panic under the store's lock")
+        self.0.lock_unpoisoned()
     }
 }
 

@@ -83,7 +83,7 @@ impl Jobs {
         request_id: &Arc<str>,
     ) -> Result<Vec<Job>> {
         if *self.registry.closing.borrow() {
-            return Err(Error::unavailable("the host is stopping and takes no more jobs"));
+            return Err(Error::unavailable("the host is stopping and accepts no more jobs"));
         }
         let budgets = budgets(requested, &self.registry.settings())?;
         let (now, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
@@ -153,7 +153,7 @@ impl Jobs {
         }
         let (pending, running) = self.registry.lost();
         if pending + running > 0 {
-            tracing::warn!(pending, running, "jobs were lost: they had not ended when the host did");
+            tracing::warn!(pending, running, "jobs were lost: they had not ended when the host stopped");
         }
         let kept: i64 = State::ALL
             .iter()
@@ -161,7 +161,7 @@ impl Jobs {
             .map(|state| self.registry.metrics().kept.with_label_values(&[state.as_str()]).get())
             .sum();
         if kept > 0 {
-            tracing::info!(kept, "ended jobs and their results are gone with the process");
+            tracing::info!(kept, "ended jobs and their results were discarded");
         }
         pending + running
     }
@@ -206,6 +206,7 @@ fn budgets(requested: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
 /// Returns 128 random bits: anybody who knows a job's id can fetch and cancel the job.
 fn new_id() -> Result<Arc<str>> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Error::failed(format!("no random numbers: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::failed(format!("cannot create a job id: no random numbers: {error}")))?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)).into())
 }

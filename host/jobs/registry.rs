@@ -6,6 +6,7 @@ use super::job::{End, Job, State};
 use super::slots::Slots;
 use super::store::{Bounds, Change, JobStore};
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use crate::metrics::{JobMetrics, Metrics};
 use crate::policy::plan::JobsPlan;
 use crate::router::Router;
@@ -192,11 +193,11 @@ impl JobRegistry {
     }
 
     pub fn active(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Active>>> {
-        self.active.lock().expect("invariant: no panic under the lock")
+        self.active.lock_unpoisoned()
     }
 
     fn abandoned(&self) -> MutexGuard<'_, Vec<(Arc<str>, Error)>> {
-        self.abandoned.lock().expect("invariant: no panic under the lock")
+        self.abandoned.lock_unpoisoned()
     }
 }
 

@@ -46,13 +46,13 @@ struct Run {
 }
 
 pub(super) async fn run(registry: Arc<JobRegistry>, active: Arc<Active>, queued: oneshot::Receiver<Slot>) {
-    let unfinished = Some(Error::failed("the task of the job was lost"));
+    let unfinished = Some(Error::failed("the job's task ended unexpectedly"));
     let status = Status::new();
     let saved = status.state;
     let mut run = Run { registry, active, status, saved, revision: 1, unfinished };
     run.unfinished = match run.drive(queued).await {
         Stop::Ended => None,
-        Stop::Store(error) => Some(error.context("the job store")),
+        Stop::Store(error) => Some(error.context("cannot update the job in the store")),
     };
     if run.unfinished.is_none() {
         run.registry.forget_active(&run.active.id);
@@ -143,7 +143,7 @@ impl Run {
             answer = call(&active, number, &mut scope, work) => Some(answer),
         };
         let Some(answer) = answer else {
-            let error = Error::cancelled("the job ended in the middle of the attempt");
+            let error = Error::cancelled("the job ended during the attempt");
             scope.end((self.registry.config.status_of)(&error), Some(&error));
             self.count(AttemptOutcome::Cancelled);
             return Err(Stop::Ended);

@@ -1,5 +1,6 @@
 //! Slots: how many jobs may have an attempt at once. The longest waiting job is next.
 
+use crate::lock::LockUnpoisoned;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
@@ -57,7 +58,7 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("invariant: no panic under the lock")
+        self.0.lock_unpoisoned()
     }
 }
 

@@ -66,7 +66,7 @@ impl Definition {
         let what = format!("metric {:?}", cut(name));
         if !is_name(name) || name.len() > NAME_BYTES_MAX {
             return wrong(format!(
-                "{what}: a name has 1 to {NAME_BYTES_MAX} letters, digits and '_', and begins with no digit"
+                "{what}: a name has 1 to {NAME_BYTES_MAX} letters, digits and '_', and does not begin with a digit"
             ));
         }
         if let Some(suffix) = SUFFIXES.iter().find(|suffix| name.ends_with(**suffix)) {
@@ -85,13 +85,13 @@ impl Definition {
         for (place, label) in self.labels.iter().enumerate() {
             let shown = cut(label);
             if !is_name(label) || label.len() > NAME_BYTES_MAX || label.starts_with("__") {
-                return wrong(format!("{what}: {shown:?} is no name of a label"));
+                return wrong(format!("{what}: {shown:?} is not a label name"));
             }
             if OWN_LABELS.contains(&label.as_str()) {
-                return wrong(format!("{what}: the label {shown:?} is the host's own"));
+                return wrong(format!("{what}: the label {shown:?} is reserved for the host"));
             }
             if self.labels[..place].contains(label) {
-                return wrong(format!("{what}: the label {shown:?} is there twice"));
+                return wrong(format!("{what}: the label {shown:?} is given twice"));
             }
         }
         if self.kind == FamilyKind::Histogram {
@@ -102,7 +102,9 @@ impl Definition {
             }
             let rising = self.buckets.windows(2).all(|pair| pair[0] < pair[1]);
             if self.buckets.is_empty() || !rising || !self.buckets.iter().all(|bound| bound.is_finite()) {
-                return wrong(format!("{what}: buckets are 1 to {BUCKETS_MAX} rising numbers"));
+                return wrong(format!(
+                    "{what}: buckets must be 1 to {BUCKETS_MAX} finite, increasing numbers"
+                ));
             }
         }
         Ok(())

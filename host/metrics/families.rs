@@ -7,9 +7,10 @@
 
 use super::definition::{Definition, Noted, Refusal, wrong};
 use super::family::{Change, Family, SERIES_MAX};
+use crate::lock::LockUnpoisoned;
 use prometheus::proto::MetricFamily;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// Metric names of one plugin.
 const NAMES_MAX: usize = 64;
@@ -22,7 +23,7 @@ struct RegisteredFamilies {
 
 impl RegisteredFamilies {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Family>>> {
-        self.families.lock().unwrap_or_else(PoisonError::into_inner)
+        self.families.lock_unpoisoned()
     }
 }
 
@@ -32,7 +33,7 @@ pub(super) struct Plugins(Mutex<HashMap<Arc<str>, Weak<RegisteredFamilies>>>);
 
 impl Plugins {
     pub fn families(&self, plugin: &Arc<str>) -> Families {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock_unpoisoned();
         all.retain(|_, kept| kept.strong_count() > 0);
         let kept = all.get(plugin).and_then(Weak::upgrade).unwrap_or_else(|| {
             let kept = Arc::<RegisteredFamilies>::default();
@@ -54,7 +55,7 @@ impl Families {
     /// Returns the metric of this name. It is the same one each time, and continues an earlier
     /// generation's metric if both have the same definition.
     pub fn define(&self, name: &str, definition: Definition) -> Noted<Arc<Family>> {
-        let mut defined = self.defined.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut defined = self.defined.lock_unpoisoned();
         if let Some(family) = defined.get(name) {
             if *family.definition() == definition {
                 return Ok(Arc::clone(family));
@@ -65,7 +66,7 @@ impl Families {
         definition.check(name)?;
         if defined.len() >= NAMES_MAX {
             return Err(Refusal::TooMuch(format!(
-                "metric \"{name}\": the plugin has {NAMES_MAX} metrics already, which is as many as it may have"
+                "metric \"{name}\": the plugin already has {NAMES_MAX} metrics, the maximum"
             )));
         }
         let mut kept = self.kept.lock();
@@ -91,7 +92,7 @@ impl Families {
     /// Changes a metric's value in the series with these label values, in the order of the labels.
     pub fn change(&self, family: &Family, values: Vec<String>, change: Change) -> Noted<()> {
         family.change(values, change, || {
-            let defined = self.defined.lock().unwrap_or_else(PoisonError::into_inner);
+            let defined = self.defined.lock_unpoisoned();
             defined.values().map(|family| family.len()).sum::<usize>() < SERIES_MAX
         })
     }
@@ -104,7 +105,7 @@ impl Families {
     /// that it has not defined yet.
     pub(super) fn shown(&self) -> BTreeMap<String, Arc<Family>> {
         let mut shown = self.kept.lock().clone();
-        let defined = self.defined.lock().unwrap_or_else(PoisonError::into_inner);
+        let defined = self.defined.lock_unpoisoned();
         shown.extend(defined.iter().map(|(name, family)| (name.clone(), Arc::clone(family))));
         shown
     }

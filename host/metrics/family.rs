@@ -1,13 +1,14 @@
 //! One metric of a plugin, with its time series.
 
 use super::definition::{Definition, FamilyKind, Noted, Refusal, wrong};
+use crate::lock::ReadWriteUnpoisoned;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Result as Outcome,
 };
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 /// Time series of one plugin, over all of its metrics. A histogram counts as one.
 pub(super) const SERIES_MAX: usize = 1000;
@@ -70,7 +71,7 @@ impl Family {
         let what = || format!("metric \"{}\"", self.name);
         let (Change::Add(value) | Change::Set(value) | Change::Observe(value)) = change;
         if !value.is_finite() {
-            return wrong(format!("{}: {value} is no number to note", what()));
+            return wrong(format!("{}: {value} is not a finite number", what()));
         }
         match (self.series(values, has_room)?, change) {
             (Series::Counter(_), Change::Add(by)) if by < 0.0 => {
@@ -97,7 +98,7 @@ impl Family {
     }
 
     fn series(&self, values: Vec<String>, has_room: impl FnOnce() -> bool) -> Noted<Series> {
-        if let Some(series) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&values) {
+        if let Some(series) = self.series.read_unpoisoned().get(&values) {
             return Ok(series.clone());
         }
         let what = format!("metric \"{}\"", self.name);
@@ -117,8 +118,7 @@ impl Family {
         // Concurrent calls may each find room, so the limit can be exceeded by a few.
         if !has_room() {
             return Err(Refusal::TooMuch(format!(
-                "{what}: the plugin has {SERIES_MAX} time series already, with all its metrics together; no other \
-                 values of its labels can be noted"
+                "{what}: the plugin already has {SERIES_MAX} time series over all its metrics, the maximum"
             )));
         }
         let texts: Vec<&str> = values.iter().map(String::as_str).collect();
@@ -128,7 +128,7 @@ impl Family {
             Vector::Histogram(vector) => vector.get_metric_with_label_values(&texts).map(Series::Histogram),
         };
         let series = made.map_err(|error| Refusal::Wrong(format!("{what}: {error}")))?;
-        self.series.write().unwrap_or_else(PoisonError::into_inner).insert(values, series.clone());
+        self.series.write_unpoisoned().insert(values, series.clone());
         Ok(series)
     }
 
@@ -137,7 +137,7 @@ impl Family {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.series.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.series.read_unpoisoned().len()
     }
 
     pub(super) fn collect(&self) -> Vec<MetricFamily> {

@@ -1,6 +1,7 @@
 //! Lines that wait to be written to stdout or stderr.
 
 use super::write::{WriteFailed, write_all};
+use crate::lock::LockUnpoisoned;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -118,7 +119,7 @@ impl Queue {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("invariant: no panic under the lock")
+        self.state.lock_unpoisoned()
     }
 
     /// Starts the thread, which writes to `target`.

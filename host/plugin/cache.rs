@@ -99,7 +99,7 @@ impl Cache {
             writer.write(bytes)
         })?;
         if digest.finalize()[..] != expected {
-            return Err(Error::other("its digest does not fit"));
+            return Err(Error::other("its digest does not match"));
         }
         match report::parse(&head)? {
             Some((Report::Compiled { interface, .. }, _)) => {

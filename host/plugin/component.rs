@@ -58,7 +58,7 @@ impl Plugin {
         let info = ComponentInfo::read(interface, concurrent).map_err(named)?;
         if concurrent && info.roles.iter().any(|role| *role != Role::StreamingModel) {
             return Err(named(Error::unsupported(
-                "a component with the role streaming-model can have no other; make two of it",
+                "a component with the role streaming-model cannot have another role; split it into two components",
             )));
         }
         Ok(Plugin { engine: Arc::clone(engine), spec: Arc::new(spec), component, info })
@@ -94,7 +94,11 @@ impl Plugin {
         let mut metadata = Metadata::from(metadata);
         if self.info.has_optional_inputs() {
             let pool = self.pool(Role::Model, metrics, OptionalInputsPluginPre::new)?;
-            optional_inputs::mark(&name, &mut metadata, optional_inputs::read(&pool, &self.load_context()).await?)?;
+            optional_inputs::mark(
+                &name,
+                &mut metadata,
+                optional_inputs::read(&pool, &self.load_context()).await?,
+            )?;
         }
         Ok(PluginModel { pool, name, metadata, waits })
     }
@@ -111,7 +115,7 @@ impl Plugin {
         self.check_role(Role::StreamingModel)?;
         if self.spec.limits.reuses() || self.spec.limits.instances == Some(Instances::Fresh) {
             return Err(Error::invalid(format!(
-                "plugin \"{name}\": instances of a streaming-model are \"shared\"; leave the key out"
+                "plugin \"{name}\": instances of a streaming-model are always \"shared\"; remove the key instances"
             )));
         }
         let engine = self.engine.concurrent()?;

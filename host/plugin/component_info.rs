@@ -170,7 +170,7 @@ impl ComponentInfo {
         }
         let why = missing.iter().find_map(|name| Self::why_not(name)).unwrap_or_default();
         let missing = missing.join(", ");
-        Err(Error::unsupported(format!("imports what this host does not give: {missing}{why}")))
+        Err(Error::unsupported(format!("imports what this host does not provide: {missing}{why}")))
     }
 
     /// Returns an explanation for an interface that the host does not provide.
@@ -178,7 +178,7 @@ impl ComponentInfo {
         let ours = |name: &str| interface.split_once('@').is_some_and(|(interface, _)| interface == name);
         let http = ours("hostler:plugin/http") || ours("hostler:concurrent/http");
         if http {
-            Some(" (a streaming-model asks by hostler:concurrent/http, all others by hostler:plugin/http)")
+            Some(" (a streaming-model uses hostler:concurrent/http, all other roles use hostler:plugin/http)")
         } else if interface.starts_with("wasi:http") {
             Some(
                 " (plugins have no network; HTTP is hostler:plugin/http, to servers that the manifest allows)",

@@ -1,8 +1,9 @@
 //! Calls that did not end in time when their plugin was replaced and were therefore ended by force.
 //! The latest few are kept, for operators who ask about plugins that are gone.
 
+use crate::lock::LockUnpoisoned;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 const ENTRIES_MAX: usize = 16;
@@ -27,7 +28,7 @@ impl DrainTimeouts {
     pub(super) fn add(&self, plugin: &Arc<str>, mut requests: Vec<String>) {
         let calls = requests.len();
         requests.truncate(REQUESTS_MAX);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock_unpoisoned();
         if all.len() >= ENTRIES_MAX {
             all.pop_front();
         }
@@ -36,6 +37,6 @@ impl DrainTimeouts {
 
     /// Returns the entries from the oldest to the newest.
     pub fn list(&self) -> Vec<DrainTimeout> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock_unpoisoned().iter().cloned().collect()
     }
 }

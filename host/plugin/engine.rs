@@ -11,12 +11,13 @@ use super::component_info::Interface;
 use super::drain_timeouts::DrainTimeouts;
 use super::epoch::{TickGuard, Ticker};
 use super::linker::{linker, streaming_linker};
-use super::spec::PluginSpec;
-use super::wasmtime_config::{engine_config, streaming_config};
 use super::plugin_state::PluginState;
+use super::spec::PluginSpec;
 use super::store_data::StoreData;
+use super::wasmtime_config::{engine_config, streaming_config};
 use crate::config::{EngineConfig, PluginLimits};
 use crate::error::{Error, Kind, Result};
+use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -161,7 +162,7 @@ impl Engine {
         bytes_max: usize,
         gauge: prometheus::IntGauge,
     ) -> Arc<PluginState> {
-        let mut all = self.memories.lock().expect("invariant: no panic under the lock");
+        let mut all = self.memories.lock_unpoisoned();
         all.retain(|_, memory| memory.strong_count() > 0);
         let memory = all.get(plugin).and_then(Weak::upgrade).unwrap_or_else(|| {
             let memory = Arc::new(PluginState::new(gauge));
@@ -178,7 +179,7 @@ impl Engine {
     }
 
     pub(super) fn register_idle(&self, idle: Weak<dyn Reclaim>) {
-        let mut all = self.idle.lock().expect("invariant: no panic under the lock");
+        let mut all = self.idle.lock_unpoisoned();
         all.retain(|idle| idle.strong_count() > 0);
         all.push(idle);
     }
@@ -186,7 +187,7 @@ impl Engine {
     /// Frees the slot of an idle instance of any plugin; the oldest plugins first. Returns `false`
     /// if no instance is idle.
     pub(super) fn reclaim_idle(&self) -> bool {
-        let all = self.idle.lock().expect("invariant: no panic under the lock").clone();
+        let all = self.idle.lock_unpoisoned().clone();
         all.iter().filter_map(Weak::upgrade).any(|idle| idle.give_up_one())
     }
 

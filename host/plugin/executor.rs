@@ -92,7 +92,7 @@ impl PluginExecutor {
         match outcome {
             Ok(outcomes) if outcomes.len() == count => Ok(Some(outcomes)),
             Ok(outcomes) => Err(Error::failed(format!(
-                "plugin \"{}\" gave {} outcomes for a batch of {count}",
+                "plugin \"{}\" returned {} outcomes for a batch of {count}",
                 self.name,
                 outcomes.len()
             ))

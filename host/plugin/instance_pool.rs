@@ -2,15 +2,16 @@
 //! deadline, and discarded unless the guest returns cleanly.
 
 use super::engine::{Engine, Reclaim};
+use super::guest_ticks::on_epoch_tick;
 use super::spec::PluginSpec;
 use super::store_data::{OverBudget, StoreData};
 use crate::error::{Error, Kind, Result};
+use crate::lock::LockUnpoisoned;
 use crate::predict::CallContext;
-use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
+use wasmtime::{Store, Trap};
 
 /// A role that is linked and ready to be instantiated: what `bindgen!` generates for each world, as
 /// one trait.
@@ -37,7 +38,7 @@ struct IdleInstances<E>(Mutex<Vec<RunningInstance<E>>>);
 
 impl<E> IdleInstances<E> {
     fn lock(&self) -> MutexGuard<'_, Vec<RunningInstance<E>>> {
-        self.0.lock().expect("invariant: no panic under the lock")
+        self.0.lock_unpoisoned()
     }
 }
 
@@ -222,7 +223,7 @@ impl<P: RolePre> Pool<P> {
             return false;
         }
         let (plugin, held_bytes) = (&*self.spec.name, held.bytes());
-        tracing::debug!(plugin, held_bytes, "instance replaced: it holds too much after its call");
+        tracing::debug!(plugin, held_bytes, "instance replaced: it retains over half of held_mb");
         true
     }
 
@@ -252,24 +253,24 @@ impl<P: RolePre> Pool<P> {
             }
         } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             Error::overloaded(format!(
-                "plugin \"{name}\": all {} plugin instances of the host are in use",
+                "plugin \"{name}\": all {} plugin instances of the host are in use; raise plugin_instances",
                 self.engine.config.instances
             ))
         } else if let Some(over) = error.downcast_ref::<OverBudget>() {
-            Error::failed(format!("plugin \"{name}\" {over}; see result_mb"))
+            Error::failed(format!("plugin \"{name}\" {over}"))
         } else if error.root_cause().to_string().contains("fuel allocated for hostcalls") {
             let limit_bytes = limits.result_bytes;
-            Error::failed(format!("plugin \"{name}\" {}; see result_mb", OverBudget { limit_bytes }))
+            Error::failed(format!("plugin \"{name}\" {}", OverBudget { limit_bytes }))
         } else if let Some(wasmtime_wasi::I32Exit(code)) = error.downcast_ref() {
-            Error::failed(format!("plugin \"{name}\" exited with code {code} in the middle of a call"))
+            Error::failed(format!("plugin \"{name}\" exited with code {code} during a call"))
         } else if let Some(own) = error.downcast_ref::<Error>() {
             Error::failed(own.message())
         } else if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
             let handles = limits.handles;
-            Error::failed(format!("plugin \"{name}\" holds more than its {handles} handles; see handles"))
+            Error::failed(format!("plugin \"{name}\" exceeded handles = {handles}"))
         } else if refused_memory {
             let mb = limits.memory_bytes >> 20;
-            Error::failed(format!("plugin \"{name}\" wanted more than its {mb} MB of memory; see memory_mb"))
+            Error::failed(format!("plugin \"{name}\" exceeded memory_mb = {mb}"))
         } else {
             Error::failed(format!("plugin \"{name}\" {}", describe_trap(&error)))
         };
@@ -287,7 +288,7 @@ impl<P: RolePre> Pool<P> {
 pub(super) fn describe_trap(error: &wasmtime::Error) -> String {
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => "panicked or aborted".to_owned(),
-        Some(Trap::StackOverflow) => "recursed too deep".to_owned(),
+        Some(Trap::StackOverflow) => "trapped: stack overflow".to_owned(),
         Some(trap) => format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")),
         None => format!("failed: {}", error.root_cause()),
     }
@@ -308,45 +309,4 @@ pub(super) fn new_store(
     store.epoch_deadline_callback(on_epoch_tick);
     store.set_epoch_deadline(1);
     store
-}
-
-/// Called at each tick of the epoch while a guest runs.
-fn on_epoch_tick(store: StoreContextMut<'_, StoreData>) -> wasmtime::Result<UpdateDeadline> {
-    let instance = store
-        .data()
-        .call
-        .as_ref()
-        .is_some_and(|call| Instant::now() < call.deadline && !call.context.cancellation.is_cancelled());
-    Ok(match (instance, TICKS_LEFT.get()) {
-        (false, _) => UpdateDeadline::Interrupt,
-        (true, Some(0)) => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
-        (true, left) => {
-            TICKS_LEFT.set(left.map(|left| left - 1));
-            UpdateDeadline::Continue(1)
-        }
-    })
-}
-
-thread_local! {
-    /// Ticks until a guest on this thread yields; `None` if a guest has its worker to itself.
-    static TICKS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-}
-
-/// Makes guests on the calling thread take turns: a guest that computes yields to the others at
-/// each tick. On other threads, a guest has its worker to itself.
-pub fn share_this_thread() {
-    TICKS_LEFT.set(Some(0));
-}
-
-/// Runs `work`, during which guests on the calling thread may compute for `ticks` ticks in total;
-/// after that, they yield.
-pub fn with_ticks<R>(ticks: u32, work: impl FnOnce() -> R) -> R {
-    struct Restore(Option<u32>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            TICKS_LEFT.set(self.0);
-        }
-    }
-    let _restore = Restore(TICKS_LEFT.replace(Some(ticks)));
-    work()
 }

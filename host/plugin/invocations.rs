@@ -106,7 +106,7 @@ impl CallAttempt {
         }
         match self.take() {
             NextState::Has(_, item) => {
-                Some(item.unwrap_or_else(|| Err(Error::failed("the model gave no response"))))
+                Some(item.unwrap_or_else(|| Err(Error::failed("the model returned no response"))))
             }
             _ => None,
         }
@@ -137,7 +137,7 @@ pub(super) fn one_response(target: &dyn Target) -> Result<()> {
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "model \"{}:{}\" gives any number of responses; start a call and ask it for one after the other",
+        "model \"{}:{}\" returns any number of responses; start a call and read its responses one at a time",
         target.model(),
         target.version()
     )))

@@ -3,6 +3,7 @@
 //! Each call has a budget of bytes. Output beyond it is dropped, and the log says so once. Lines
 //! are split at `LINE_BYTES_MAX`, so a guest that never ends a line does not use up memory.
 
+use crate::lock::LockUnpoisoned;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -77,11 +78,7 @@ impl LogBudget {
         state.bytes_left = 0;
         if !std::mem::replace(&mut state.cut, true) {
             let (plugin, request) = (&*self.plugin, state.request.as_deref());
-            tracing::warn!(
-                plugin,
-                request,
-                "the plugin logs more than log_kb in one call; the rest is dropped"
-            );
+            tracing::warn!(plugin, request, "plugin log truncated: more than log_kb in one call");
         }
         false
     }
@@ -121,7 +118,7 @@ impl LogBudget {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LogState> {
-        self.state.lock().expect("invariant: no panic while a line is written")
+        self.state.lock_unpoisoned()
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn read(
 /// Marks the named inputs as optional in the metadata.
 pub(super) fn mark(plugin: &str, metadata: &mut Metadata, names: Vec<String>) -> Result<()> {
     if names.len() > NAMES_MAX {
-        let message = format!("plugin \"{plugin}\": optional-inputs gives more than {NAMES_MAX} names");
+        let message = format!("plugin \"{plugin}\": optional-inputs returns more than {NAMES_MAX} names");
         return Err(Error::invalid(message).plugin(plugin));
     }
     for name in names {

@@ -1,9 +1,10 @@
 //! Metrics that a plugin records itself, through the interface `metrics`.
 
+use crate::lock::LockUnpoisoned;
 use crate::metrics::{Families, Metrics};
 use prometheus::{GaugeVec, IntCounter, IntCounterVec};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Maximum names of one plugin; each is a time series.
 const NAMES_MAX: usize = 64;
@@ -36,7 +37,7 @@ impl PluginMetrics {
     }
 
     fn known(&self) -> MutexGuard<'_, SeriesCache> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock_unpoisoned()
     }
 
     pub(super) fn count(&self, name: String, by: u64) -> wasmtime::Result<()> {
@@ -71,10 +72,10 @@ fn check(name: &str, known: &SeriesCache) -> wasmtime::Result<()> {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !good {
         let shown: String = name.chars().take(80).collect();
-        wasmtime::bail!("counted under {shown:?}; the name of a metric has 1 to 64 letters, digits and '_'");
+        wasmtime::bail!("metric {shown:?}: a name has 1 to 64 letters, digits and '_'");
     }
     if known.events.len() + known.values.len() >= NAMES_MAX {
-        wasmtime::bail!("counted under more than {NAMES_MAX} names, at last \"{name}\"");
+        wasmtime::bail!("metric \"{name}\": a plugin has at most {NAMES_MAX} names of metrics");
     }
     Ok(())
 }

@@ -6,13 +6,14 @@
 //! never evicted.
 
 use crate::error::{Error, Kind};
+use crate::lock::{LockUnpoisoned, ReadWriteUnpoisoned};
 use crate::predict::Tensor;
 use bytes::Bytes;
 use lru::LruCache;
 use prometheus::IntGauge;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 pub(super) const COUNTERS_MAX: usize = 1000;
@@ -61,7 +62,7 @@ impl PluginState {
     }
 
     fn values(&self) -> std::sync::MutexGuard<'_, Values> {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+        self.values.lock_unpoisoned()
     }
 
     pub(super) fn get(&self, key: &str) -> Option<StateValue> {
@@ -91,7 +92,8 @@ impl PluginState {
         let mut values = self.values();
         if bytes > values.bytes_max {
             let kb = values.bytes_max >> 10;
-            let message = format!("the value for \"{key}\" has {size} bytes and state_kb is {kb}");
+            let message =
+                format!("the value for \"{key}\" has {size} bytes and does not fit into state_kb = {kb}");
             return Err(Error::new(Kind::TooLarge, message));
         }
         values.delete(&key);
@@ -109,10 +111,10 @@ impl PluginState {
     /// Returns a counter, and creates it if needed. `None` if there are too many already.
     pub(super) fn counter(&self, name: &str) -> Option<Arc<AtomicI64>> {
         let known = |counters: &HashMap<Box<str>, Arc<AtomicI64>>| counters.get(name).map(Arc::clone);
-        if let Some(counter) = known(&self.counters.read().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(counter) = known(&self.counters.read_unpoisoned()) {
             return Some(counter);
         }
-        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.write_unpoisoned();
         if let Some(counter) = known(&counters) {
             return Some(counter);
         }
@@ -145,9 +147,9 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering;
     use crate::predict::{Allocation, Datatype};
     use smallvec::smallvec;
+    use std::sync::atomic::Ordering;
 
     fn state() -> PluginState {
         PluginState::new(IntGauge::new("state_bytes", "For a test.").unwrap())

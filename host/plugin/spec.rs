@@ -27,7 +27,12 @@ pub struct PluginSpec {
 
 impl PluginSpec {
     /// Creates a spec without configuration and assets. All plugins of the same name share `state`.
-    pub(super) fn new(name: Arc<str>, limits: PluginLimits, state: Arc<PluginState>, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        limits: PluginLimits,
+        state: Arc<PluginState>,
+        metrics: &Metrics,
+    ) -> Self {
         let label = [&*name];
         let held = metrics.plugins.held_bytes.with_label_values(&label);
         let held = PluginRetained::new(Arc::clone(&name), &limits, held);

@@ -5,8 +5,8 @@ use super::handles::{Handles, Inputs};
 use super::host_errors::HostErrors;
 use super::invocations::InvocationTable;
 use super::log::{GuestOutput, LogBudget, Stream};
-use super::streaming::CallRegistry;
 use super::spec::PluginSpec;
+use super::streaming::CallRegistry;
 use crate::predict::{CallContext, Tensor};
 use std::sync::Arc;
 use std::time::Instant;
@@ -146,7 +146,7 @@ pub(super) struct OverBudget {
 
 impl std::fmt::Display for OverBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "handed over more than {} MB in one call", self.limit_bytes >> 20)
+        write!(f, "returned more than result_mb = {} in one call", self.limit_bytes >> 20)
     }
 }
 

@@ -89,8 +89,7 @@ impl TransformerSession {
         match outcome {
             Ok(Lifted::Payload(payload)) => Ok(payload),
             Ok(Lifted::Json(text)) => JsonText::parse(text.into()).map(Payload::Json).map_err(|error| {
-                Error::failed(format!("plugin \"{name}\" answered with what is not JSON: {error}"))
-                    .plugin(&**name)
+                Error::failed(format!("plugin \"{name}\" returned invalid JSON: {error}")).plugin(&**name)
             }),
             Err(error) => Err(error),
         }

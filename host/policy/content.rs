@@ -120,7 +120,7 @@ impl PolicyContent {
         let hint = did_you_mean(&name, self.models.keys().map(|name| &**name));
         let hint = match name.split_once(':') {
             Some((model, version)) if self.models.contains_key(model) => {
-                format!(" (ask with \"model\": \"{model}\", \"version\": \"{version}\")")
+                format!(" (send \"model\": \"{model}\", \"version\": \"{version}\")")
             }
             _ => hint,
         };

@@ -297,7 +297,7 @@ fn relative(location: &[u8]) -> Result<PathBuf, String> {
     }
     let is_folder = [&b"/"[..], b"/.", b"/.."].iter().any(|end| location.ends_with(end));
     if path.as_os_str().is_empty() || is_folder {
-        return refused("names a folder and no file");
+        return refused("names a folder, not a file");
     }
     Ok(path)
 }

@@ -8,13 +8,14 @@
 use super::external_data::{self, Fault};
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Limit, Progress};
+use crate::lock::LockUnpoisoned;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 /// The state of every path before it was read, including paths that do not exist.
@@ -114,7 +115,7 @@ struct HeldFiles {
 /// Locks a mutex that may be poisoned. No code below panics halfway through a change, so the
 /// guarded value is consistent even then.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock_unpoisoned()
 }
 
 impl Files {

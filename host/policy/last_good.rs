@@ -11,6 +11,7 @@ use super::files::{File, Files, hex_digest};
 use super::plan::{ExecutorPlan, ModelPlan, Plan, PluginPlan, SourcePlan};
 use crate::error::{Error, Result};
 use crate::input_file::{FileKind, Limit};
+use crate::lock::LockUnpoisoned;
 use crate::private_folder::PrivateFolder;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The host's own folder inside the folder that the user names.
@@ -141,7 +142,7 @@ impl LastGood {
         // The lock is held until this process ends. On a file system without locks, other hosts
         // still keep the last two copies.
         let _ = in_use.try_lock_shared();
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(in_use);
+        self.used.lock_unpoisoned().push(in_use);
         Some(Files::below(root))
     }
 

@@ -121,8 +121,7 @@ fn steps(written: Option<&Spanned<Vec<f64>>>) -> Result<Vec<f64>, Diagnostic> {
     let growing = steps.windows(2).all(|pair| pair[0] < pair[1]);
     if steps.is_empty() || steps.len() > STEPS_MAX || !bounded || !growing {
         let message = format!(
-            "[reload.canary] steps must be growing numbers of percent, over 0 and at most 100, at most {STEPS_MAX} of \
-             them"
+            "[reload.canary] steps must be 1 to {STEPS_MAX} increasing percentages, each over 0 and at most 100"
         );
         return Err(Diagnostic::new(message).at(written.span()).hint("write [1, 10, 50]"));
     }

@@ -13,11 +13,12 @@ use super::rollout_settings::ShadowSettings;
 use super::route::Route;
 use crate::error::{Error, Kind, Result};
 use crate::executor::{Call, Priority};
+use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use crate::offload;
 use crate::predict::{self, CallContext, Parameters, Payload, Response};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -94,7 +95,7 @@ impl Shadow {
     }
 
     fn lock(&self) -> MutexGuard<'_, Compared> {
-        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.compared.lock_unpoisoned()
     }
 
     fn drop_one(&self) {
@@ -183,7 +184,7 @@ impl Copy {
         };
         if self.route.is_streaming() {
             // The client had one answer. A model with 0..n responses does not compare.
-            return Err(Error::unsupported(format!("model \"{name}\" gives any number of responses now")));
+            return Err(Error::unsupported(format!("model \"{name}\" now returns any number of responses")));
         }
         self.route.executor.submit(call)?.one().await
     }

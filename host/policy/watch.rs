@@ -24,7 +24,7 @@ impl Watcher {
             }
         };
         let inner = notify::recommended_watcher(handler)
-            .inspect_err(|error| tracing::warn!(%error, "cannot watch files; they are polled"))
+            .inspect_err(|error| tracing::warn!(%error, "cannot watch files; polling them instead"))
             .ok();
         Watcher { inner, folders: BTreeSet::new() }
     }
@@ -42,7 +42,7 @@ impl Watcher {
             match inner.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(watched.insert(folder.clone())),
                 Err(error) => {
-                    tracing::warn!(folder = %folder.display(), %error, "cannot watch a folder; it is polled");
+                    tracing::warn!(folder = %folder.display(), %error, "cannot watch a folder; polling it instead");
                 }
             }
         }

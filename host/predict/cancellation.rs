@@ -1,5 +1,6 @@
 //! Cancellation: tells the work of a call to stop.
 
+use crate::lock::LockUnpoisoned;
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -120,7 +121,7 @@ impl Cancellation {
     }
 
     fn register(&self, hook: Hook) -> OnCancel<'_> {
-        let mut hooks = self.hooks.lock().expect("invariant: hooks are not run under the lock");
+        let mut hooks = self.hooks.lock_unpoisoned();
         if self.is_cancelled() {
             drop(hooks);
             hook.run();
@@ -134,7 +135,7 @@ impl Cancellation {
 
     fn set(&self, state: u8) {
         let hooks = {
-            let mut hooks = self.hooks.lock().expect("invariant: hooks are not run under the lock");
+            let mut hooks = self.hooks.lock_unpoisoned();
             if self.state.compare_exchange(NOT_CANCELLED, state, Ordering::AcqRel, Ordering::Acquire).is_err()
             {
                 return;
@@ -157,7 +158,7 @@ pub struct OnCancel<'a> {
 
 impl Drop for OnCancel<'_> {
     fn drop(&mut self) {
-        let mut hooks = self.cancellation.hooks.lock().expect("invariant: hooks are not run under the lock");
+        let mut hooks = self.cancellation.hooks.lock_unpoisoned();
         hooks.registered.retain(|(id, _)| *id != self.id);
     }
 }

@@ -9,6 +9,7 @@ use super::responses::Responses;
 use super::steps::StepLog;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,13 +108,13 @@ impl CallContext {
             path.reverse();
             path.push((&model, &version));
             let path: Vec<_> = path.iter().map(|(model, version)| format!("\"{model}:{version}\"")).collect();
-            Err(Error::failed(format!("model {}: {why}", path.join(" -> "))))
+            Err(Error::failed(format!("{why}: {}", path.join(" -> "))))
         };
         if callers.up().any(|caller| caller.model == model && caller.version == version) {
-            return refused("calls go round in a circle");
+            return refused("recursive model call");
         }
         if callers.up().filter(|caller| !caller.is_pipeline).count() > DEPTH_MAX {
-            return refused(&format!("calls are more than {DEPTH_MAX} deep"));
+            return refused(&format!("model calls nested more than {DEPTH_MAX} deep"));
         }
         let mut child = CallContext::new(Arc::clone(&self.id), model, version, deadline);
         child.trace.clone_from(&self.trace);
@@ -181,11 +182,11 @@ impl CallContext {
     }
 
     pub fn note(&self) -> Bytes {
-        self.note.lock().expect("invariant: no panic while a note is held").clone()
+        self.note.lock_unpoisoned().clone()
     }
 
     pub fn set_note(&self, note: Bytes) {
-        *self.note.lock().expect("invariant: no panic while a note is held") = note;
+        *self.note.lock_unpoisoned() = note;
     }
 
     /// Marks that the work begins: the call no longer waits in a queue.
@@ -220,9 +221,11 @@ impl CallContext {
     pub fn stopped(&self) -> Option<Error> {
         let error = match self.cancellation.reason()? {
             CancelReason::DeadlinePassed => Error::deadline("the deadline of the request has passed"),
-            CancelReason::CallerLeft => Error::cancelled("the caller left before the answer was ready"),
+            CancelReason::CallerLeft => {
+                Error::cancelled("cancelled by the caller before the answer was ready")
+            }
         };
-        let plugin = self.plugin.lock().expect("invariant: no panic under the lock").clone();
+        let plugin = self.plugin.lock_unpoisoned().clone();
         Some(match plugin {
             Some(plugin) => error.context(format!("plugin \"{plugin}\" was stopped")).plugin(&*plugin),
             None => error,
@@ -231,7 +234,7 @@ impl CallContext {
 
     /// Marks that a plugin is being called, until the guard is dropped.
     pub fn enter(&self, plugin: Arc<str>) -> Entered<'_> {
-        *self.plugin.lock().expect("invariant: no panic under the lock") = Some(plugin);
+        *self.plugin.lock_unpoisoned() = Some(plugin);
         Entered(self)
     }
 }
@@ -244,7 +247,7 @@ impl Drop for Entered<'_> {
         // A plugin that was stopped stays named, because `stopped` may be called after it has
         // ended.
         if !self.0.cancellation.is_cancelled() {
-            *self.0.plugin.lock().expect("invariant: no panic under the lock") = None;
+            *self.0.plugin.lock_unpoisoned() = None;
         }
     }
 }
@@ -334,9 +337,9 @@ mod tests {
         }
         let refused =
             |version: &str| context.child("m".into(), version.into(), None).map(|_| ()).unwrap_err();
-        assert_eq!(refused("9").message(), format!("model {path} -> \"m:9\": calls are more than 8 deep"));
-        assert_eq!(refused("8").message(), format!("model {path} -> \"m:8\": calls go round in a circle"));
-        assert_eq!(refused("0").message(), format!("model {path} -> \"m:0\": calls go round in a circle"));
+        assert_eq!(refused("9").message(), format!("model calls nested more than 8 deep: {path} -> \"m:9\""));
+        assert_eq!(refused("8").message(), format!("recursive model call: {path} -> \"m:8\""));
+        assert_eq!(refused("0").message(), format!("recursive model call: {path} -> \"m:0\""));
         let part = context.part(None);
         let again = part.child("m".into(), "0".into(), None).map(|_| ()).unwrap_err();
         assert_eq!(again.message(), refused("0").message());

@@ -164,8 +164,9 @@ fn encode_empty(name: &str, shape: &[i64], out: &mut Vec<u8>) -> Result<()> {
     let lists = shape[..empty].iter().try_fold(1_i64, |lists, &dimension| lists.checked_mul(dimension));
     if lists.is_none_or(|lists| lists > EMPTY_LISTS_MAX) {
         let shape = format_shape(shape);
-        let message =
-            format!("output \"{name}\" has no elements in more than {EMPTY_LISTS_MAX} lists: {shape}");
+        let message = format!(
+            "output \"{name}\" of shape {shape} has no elements but more than {EMPTY_LISTS_MAX} lists"
+        );
         return Err(Error::invalid(message));
     }
     write_empty(&shape[..=empty], out);
@@ -206,7 +207,8 @@ mod tests {
         assert_eq!(out, b"[[],[]]");
         for shape in [&[20_000_000, 0][..], &[5_000, 4_000, 0], &[1 << 40, 1 << 20, 0]] {
             let error = encode_tensor(&empty(shape), false, &mut Vec::new()).unwrap_err();
-            assert!(error.message().starts_with("output \"y\" has no elements in "), "{error}");
+            let start = format!("output \"y\" of shape {} has no elements but ", format_shape(shape));
+            assert!(error.message().starts_with(&start), "{error}");
         }
     }
 }

@@ -108,7 +108,7 @@ pub fn check_outputs(plugin: &str, by: Announced, metadata: &Metadata, outputs: 
     match outputs.iter().find(|tensor| !fits(tensor)) {
         None => Ok(()),
         Some(tensor) => Err(Error::failed(format!(
-            "plugin \"{plugin}\" gave the output \"{}\" ({} {}), which {whose} metadata does not announce",
+            "plugin \"{plugin}\" returned the output \"{}\" ({} {}), which {whose} metadata does not declare",
             tensor.name(),
             tensor.datatype().as_str(),
             format_shape(tensor.shape())

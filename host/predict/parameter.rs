@@ -27,7 +27,7 @@ pub fn parameter(name: &str, value: &serde_json::Value) -> Result<Parameter> {
             (Some(value), _) => Ok(Parameter::Integer(value)),
             (None, Some(_)) if number.is_u64() => refused("an integer over 9223372036854775807"),
             (None, Some(value)) => Ok(Parameter::Number(value)),
-            (None, None) => refused("not a number that can be held"),
+            (None, None) => refused("not a number that can be represented"),
         },
         Value::Null => refused("null"),
         Value::Array(_) => refused("a list"),

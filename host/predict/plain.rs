@@ -31,7 +31,7 @@ pub fn decode_inputs(data: &JsonText, metadata: &Metadata, budget: &mut MemoryBu
             let names: Vec<String> = specs.iter().map(|spec| format!("\"{}\": …", spec.name)).collect();
             let wanted = names.join(", ");
             return Err(Error::invalid(format!(
-                "the model has {} inputs, so data must be an object of them: {{{wanted}}}",
+                "the model has {} inputs, so data must be an object with their names: {{{wanted}}}",
                 specs.len()
             ))
             .field("data"));
@@ -42,7 +42,7 @@ pub fn decode_inputs(data: &JsonText, metadata: &Metadata, budget: &mut MemoryBu
 }
 
 /// How to request an answer that JSON cannot represent.
-const AS_BYTES: &str = "ask for it as bytes: over gRPC, or POST /v2/models/<model>/infer with the parameter \"binary_data\": true";
+const AS_BYTES: &str = "request it as bytes: over gRPC, or with POST /v2/models/<model>/infer and the parameter \"binary_data\": true";
 
 /// Appends the `result` of an answer. A payload of bytes has no JSON form.
 pub fn encode_result(payload: &Payload, out: &mut Vec<u8>) -> Result<()> {
@@ -63,7 +63,7 @@ pub fn encode_result(payload: &Payload, out: &mut Vec<u8>) -> Result<()> {
         }
         Payload::Bytes { content_type, .. } => {
             return Err(Error::unsupported(format!(
-                "the answer is {content_type}, which JSON cannot carry; ask with POST /predict/<model>"
+                "the answer is {content_type}, which JSON cannot carry; use POST /predict/<model>"
             )));
         }
     }

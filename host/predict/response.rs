@@ -48,7 +48,7 @@ impl Response {
     pub fn tensors(self) -> Result<Vec<Tensor>> {
         match self.payload {
             Payload::Tensors(tensors) => Ok(tensors),
-            _ => Err(Error::failed("the model answered with something else than tensors")),
+            _ => Err(Error::failed("the model returned something other than tensors")),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::response::Response;
 use super::unread::Budget;
 use crate::error::Result;
+use crate::lock::LockUnpoisoned;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -68,7 +69,7 @@ impl State {
 impl Shared {
     pub async fn released(&self) {
         poll_fn(|context| {
-            let mut state = self.state.lock().expect("invariant: no panic under the lock");
+            let mut state = self.state.lock_unpoisoned();
             if state.released {
                 return Poll::Ready(());
             }
@@ -81,7 +82,7 @@ impl Shared {
     /// Changes the state, and then wakes the receiver without the lock.
     pub fn update(&self, change: impl FnOnce(&mut State)) {
         let waker = {
-            let mut state = self.state.lock().expect("invariant: no panic under the lock");
+            let mut state = self.state.lock_unpoisoned();
             change(&mut state);
             state.receiver.take()
         };

@@ -11,6 +11,7 @@ use super::response_channel::Shared;
 use super::sender::Sender;
 use super::unread::Budget;
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -33,7 +34,7 @@ pub struct Release(Arc<Shared>);
 
 impl Release {
     pub fn is_released(&self) -> bool {
-        self.0.state.lock().expect("invariant: no panic under the lock").released
+        self.0.state.lock_unpoisoned().released
     }
 
     /// Returns once the work has released the call. Must not be polled while the responses are.
@@ -73,7 +74,7 @@ impl Responses {
     pub async fn one(&mut self) -> Result<Response> {
         match self.next().await {
             Some(response) => response,
-            None => Err(Error::failed("the model gave no response")),
+            None => Err(Error::failed("the model returned no response")),
         }
     }
 
@@ -90,7 +91,7 @@ impl Responses {
     /// Charges a budget for the responses that are queued here, including those that are already
     /// queued.
     pub fn charge(&self, budget: Arc<dyn Budget>) {
-        let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+        let mut state = self.shared.state.lock_unpoisoned();
         let (first, rest) = (state.first.take(), std::mem::take(&mut state.rest));
         let ended = state.ended;
         state.budget = Some(budget);
@@ -107,7 +108,7 @@ impl Responses {
 
     /// Returns true if the work has released this call: it holds no worker and will not take one.
     pub fn is_released(&self) -> bool {
-        self.shared.state.lock().expect("invariant: no panic under the lock").released
+        self.shared.state.lock_unpoisoned().released
     }
 
     /// Returns once the work has released this call. That may be long after the deadline: ONNX
@@ -124,7 +125,7 @@ impl Responses {
 
     async fn receive(&self) -> Option<Result<Response>> {
         poll_fn(|context| {
-            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+            let mut state = self.shared.state.lock_unpoisoned();
             if let Some(item) = state.pop() {
                 let waker = state.sender.take();
                 drop(state);
@@ -146,7 +147,7 @@ impl Responses {
 impl Drop for Responses {
     fn drop(&mut self) {
         let (ended, sender) = {
-            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+            let mut state = self.shared.state.lock_unpoisoned();
             state.receiver_dropped = true;
             // A `Release` may keep the state for longer, so the responses are dropped here.
             while state.pop().is_some() {}

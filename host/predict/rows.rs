@@ -24,11 +24,14 @@ impl Tensor {
     /// Stacks the rows of all parts in one tensor, in order, with one copy. Refuses parts that do
     /// not stack.
     pub fn stacked<'a>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Result<Tensor> {
-        let first = parts.clone().next().ok_or_else(|| Error::failed("no tensors to put together"))?;
+        let first = parts.clone().next().ok_or_else(|| Error::failed("no tensors to stack"))?;
         let (mut rows, mut length) = (0, 0);
         for part in parts.clone() {
             if !part.stacks_on(first) {
-                return Err(Error::failed(format!("tensors \"{}\" do not fit together", first.name)));
+                return Err(Error::failed(format!(
+                    "tensors \"{}\" cannot be stacked: their datatypes or shapes differ",
+                    first.name
+                )));
             }
             rows += part.shape[0];
             length += part.data.len();
@@ -48,7 +51,7 @@ impl Tensor {
         let all: usize = rows.iter().sum();
         if self.rows() != Some(all) {
             return Err(Error::failed(format!(
-                "tensor \"{}\" has shape {} where {all} rows went in",
+                "tensor \"{}\" has shape {}, expected {all} rows",
                 self.name,
                 format_shape(&self.shape)
             )));
@@ -151,8 +154,9 @@ mod tests {
             assert!(!good.stacks_on(other) && !other.stacks_on(&good), "{other:?}");
             assert!(Tensor::stacked([&good, other].into_iter()).is_err(), "{other:?}");
         }
-        for rows in [&[1][..], &[1, 2], &[]] {
-            assert!(good.cut(rows).unwrap_err().message().contains("rows went in"), "{rows:?}");
+        for (rows, all) in [(&[1][..], 1), (&[1, 2], 3), (&[], 0)] {
+            let expected = format!("expected {all} rows");
+            assert!(good.cut(rows).unwrap_err().message().contains(&expected), "{rows:?}");
         }
         assert!(others[4].cut(&[1]).is_err(), "a scalar has no rows");
     }

@@ -3,6 +3,7 @@
 use super::response::Response;
 use super::response_channel::Shared;
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,9 +19,9 @@ impl Sender {
     pub async fn send(&mut self, response: Response) -> Result<()> {
         let mut response = Some(response);
         poll_fn(|context| {
-            let mut state = self.shared.state.lock().expect("invariant: no panic under the lock");
+            let mut state = self.shared.state.lock_unpoisoned();
             if state.receiver_dropped || state.ended {
-                return Poll::Ready(Err(Error::cancelled("the caller left in the middle of the stream")));
+                return Poll::Ready(Err(Error::cancelled("cancelled by the caller during the stream")));
             }
             if state.len() >= self.shared.capacity {
                 state.sender = Some(context.waker().clone());

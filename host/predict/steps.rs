@@ -1,7 +1,8 @@
 //! Records the steps of a pipeline during one request, for `hostler predict --steps`.
 
 use super::tensor::Tensor;
-use std::sync::{Mutex, PoisonError};
+use crate::lock::LockUnpoisoned;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// A step that has ended.
@@ -28,10 +29,10 @@ pub struct StepLog(Mutex<Vec<StepRecord>>);
 
 impl StepLog {
     pub fn add(&self, record: StepRecord) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        self.0.lock_unpoisoned().push(record);
     }
 
     pub fn take(&self) -> Vec<StepRecord> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock_unpoisoned())
     }
 }

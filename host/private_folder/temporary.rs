@@ -4,6 +4,7 @@
 //! removed when the next host creates a folder in the same place.
 
 use super::access::{Others, check, open_folder};
+use crate::lock::LockUnpoisoned;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -37,7 +38,7 @@ impl TemporaryFolder {
         if mode & 0o002 != 0 && mode & 0o1000 == 0 {
             return Err(Error::new(ErrorKind::PermissionDenied, "every user can rename what is in it"));
         }
-        if SWEPT.lock().expect("invariant: no panic under the lock").insert(place.to_owned()) {
+        if SWEPT.lock_unpoisoned().insert(place.to_owned()) {
             sweep(place);
         }
         // Another host that sweeps at this moment may remove a folder before it is locked.
@@ -61,7 +62,7 @@ impl TemporaryFolder {
                 _ => {}
             }
         }
-        Err(Error::other("a folder that was just made is gone"))
+        Err(Error::other("the new folder was removed by another process"))
     }
 
     pub fn path(&self) -> &Path {

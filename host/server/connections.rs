@@ -7,6 +7,7 @@
 
 use super::connection::{Closing, Connection};
 use super::transfers::Transfers;
+use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use slab::Slab;
 use std::cmp::Reverse;
@@ -49,7 +50,7 @@ impl Pool {
 
     /// Closes an idle connection of any listener.
     fn close_idle(&self, idle_min: Duration) -> bool {
-        let tables = self.tables.lock().expect("invariant: no panic under the lock");
+        let tables = self.tables.lock_unpoisoned();
         tables.iter().filter_map(Weak::upgrade).any(|table| table.close_idle(Use::Everything, idle_min))
     }
 }
@@ -135,7 +136,7 @@ impl Connections {
     pub fn new(capacity: Capacity, transfers: Option<Arc<Transfers>>, metrics: &Arc<Metrics>) -> Arc<Self> {
         let (metrics, entries) = (Arc::clone(metrics), Mutex::default());
         let table = Arc::new(Connections { capacity, transfers, metrics, entries });
-        let mut tables = table.capacity.pool.tables.lock().expect("invariant: no panic under the lock");
+        let mut tables = table.capacity.pool.tables.lock_unpoisoned();
         tables.push(Arc::downgrade(&table));
         drop(tables);
         table
@@ -253,7 +254,7 @@ impl Connections {
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().expect("invariant: no panic under the lock")
+        self.entries.lock_unpoisoned()
     }
 }
 

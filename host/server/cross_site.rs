@@ -94,7 +94,7 @@ impl CrossSite {
             let host = std::str::from_utf8(name).ok().and_then(host_of);
             if !host.is_some_and(|host| is_own(&host, allowed)) {
                 return Err(Error::forbidden(format!(
-                    "the host is asked under the name \"{}\", which is not localhost, an address or one of [server] \
+                    "the request is for the host \"{}\", which is not localhost, an IP address or one of [server] \
                      allowed_hosts",
                     shown(name)
                 ))
@@ -110,7 +110,7 @@ impl CrossSite {
             let is_allowed = self.allows(origin);
             if !is_allowed && !is_same(origin, head) {
                 return Err(Error::forbidden(format!(
-                    "a page of the origin \"{}\" may not ask for this: it is not this host's own and not one of \
+                    "a page of the origin \"{}\" may not send this request: it is not this host's own and not one of \
                      [server] allowed_origins",
                     shown(origin.as_bytes())
                 ))
@@ -122,7 +122,7 @@ impl CrossSite {
             // `none` means that a person made the request, by the address bar or a bookmark.
             if !is_known && !matches!(site.as_bytes(), b"same-origin" | b"none") {
                 return Err(Error::forbidden(format!(
-                    "a page of another site may not ask for this: Sec-Fetch-Site is \"{}\"",
+                    "a page of another site may not send this request: Sec-Fetch-Site is \"{}\"",
                     shown(site.as_bytes())
                 ))
                 .field("sec-fetch-site"));

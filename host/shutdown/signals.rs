@@ -173,7 +173,7 @@ fn follow(
             let left = deadline.saturating_duration_since(Instant::now());
             if !readable_within(&reader, left) {
                 if STOPS.load(Ordering::Acquire) < 2 {
-                    tracing::error!("the shutdown exceeded its limits: ended");
+                    tracing::error!("the shutdown exceeded its limits: process ended");
                 }
                 output::flush(LAST_FLUSH);
                 exit_now(1);

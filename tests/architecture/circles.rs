@@ -13,7 +13,8 @@ struct Modules {
 }
 
 impl Modules {
-    /// From a path as it stands in a module to one from the crate's root. `None` for what is not of this crate.
+    /// From a path as it stands in a module to one from the crate's root. `None` for what is not of
+    /// this crate.
     fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
         match path.first()?.as_str() {
             "crate" => Some(path[1..].to_vec()),
@@ -36,7 +37,8 @@ impl Modules {
         }
     }
 
-    /// The module that defines what a path from the root names: re-exports are followed. `None` for a module itself.
+    /// The module that defines what a path from the root names: re-exports are followed. `None` for
+    /// a module itself.
     fn definer(&self, path: &[String], depth: usize) -> Option<Module> {
         let known = (0..=path.len()).rev().find(|length| self.imports.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(known);

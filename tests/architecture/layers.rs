@@ -1,4 +1,5 @@
-//! The layers of the host: each module may name only modules to its right (`docs/architecture.md` has the picture).
+//! The layers of the host: each module may name only modules to its right (`docs/architecture.md`
+//! has the picture).
 
 use super::sources::host;
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ const LAYERS: [&[&str]; 13] = [
     &["input_file"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel", "private_folder"],
-    &["task_timer", "error", "output", "proto", "wait_list"],
+    &["task_timer", "error", "lock", "output", "proto", "wait_list"],
 ];
 
 #[test]

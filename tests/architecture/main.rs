@@ -1,4 +1,5 @@
-//! The structure of the sources, held by tests: layers, no circles, who may name which library, sizes, words.
+//! The structure of the sources, held by tests: layers, no circles, who may name which library,
+//! sizes, words.
 //!
 //! `docs/architecture.md` has the picture. A failure names the file, the line and the rule.
 

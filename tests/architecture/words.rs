@@ -2,7 +2,8 @@
 
 use super::sources::host;
 
-/// Names that were replaced by standard terms (`docs/glossary.md`), as types, functions, fields or modules.
+/// Names that were replaced by standard terms (`docs/glossary.md`), as types, functions, fields or
+/// modules.
 const REPLACED: [&str; 62] = [
     "Anatomy",
     "Ask",

@@ -1,5 +1,6 @@
-//! Calls to models from plugins that are written as if they blocked: transformers and models. No worker is held by a
-//! guest that waits, so a caller and what it calls share one; what goes wrong is a value; circles end where they close.
+//! Calls to models from plugins that are written as if they blocked: transformers and models. No
+//! worker is held by a guest that waits, so a caller and what it calls share one; what goes wrong
+//! is a value; circles end where they close.
 
 use crate::support::custom::{all_answers, events};
 use crate::support::load::{Load, Outcome, Shot};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 /// One transformer in each of them.
 const LANGUAGES: [&str; 3] = ["caller", "caller-py", "caller-js"];
 
-/// A manifest whose models all are on `cpu`, unless `policy` says otherwise, with the plugin `caller` under the names
-/// of `callers`, each with its config.
+/// A manifest whose models all are on `cpu`, unless `policy` says otherwise, with the plugin
+/// `caller` under the names of `callers`, each with its config.
 fn setup(callers: &[(&str, &str)], rest: &str) -> Setup {
     let mut manifest = "[executors.cpu]\nkind = \"thread-pool\"\nworkers = 1\n\n".to_owned();
     for (name, config) in callers {
@@ -25,7 +26,8 @@ fn setup(callers: &[(&str, &str)], rest: &str) -> Setup {
         .file("plus1.onnx", model("plus1"))
 }
 
-/// The models `outer`, a plugin with this config, and `copy`, which is ONNX; both on the one worker of `cpu`.
+/// The models `outer`, a plugin with this config, and `copy`, which is ONNX; both on the one worker
+/// of `cpu`.
 fn one_worker(config: &str) -> Host {
     let models = "[models.outer]\nplugin = \"caller\"\n\n[models.copy]\npath = \"copy.onnx\"\n\n[policy]\n\
                   outer = \"cpu\"\ncopy = \"cpu\"\n";
@@ -95,7 +97,8 @@ fn a_transformer_and_its_model_and_what_it_calls_share_one_worker() {
 
 #[test]
 fn a_guest_that_waits_holds_no_worker() {
-    // What is called sleeps on an executor of its own; the caller's only worker serves others meanwhile.
+    // What is called sleeps on an executor of its own; the caller's only worker serves others
+    // meanwhile.
     let host = setup(
         &[("caller", "to = \"slow\"")],
         "[executors.other]\nkind = \"thread-pool\"\nworkers = 1\n\n[plugins.faulty]\npath = \"faulty.wasm\"\n\n\
@@ -122,7 +125,8 @@ fn a_guest_that_waits_holds_no_worker() {
 
 #[test]
 fn a_guest_that_has_waited_goes_on_before_what_has_not_begun() {
-    // The caller's only worker has a second of other work in its queue when the call that it waits for ends.
+    // The caller's only worker has a second of other work in its queue when the call that it waits
+    // for ends.
     const WAITING: usize = 20;
     let host = setup(
         &[("caller", "to = \"slow\"")],
@@ -212,7 +216,7 @@ fn a_stream_is_read_one_response_after_the_other() {
     answer.refused(
         500,
         "failed",
-        &["failed with unsupported: model \"repeat:1\" gives any number of responses; start a call"],
+        &["failed with unsupported: model \"repeat:1\" returns any number of responses; start a call"],
     );
     assert_eq!(traps(&host, "caller"), 0.0);
     host.wait_for_idle("cpu");
@@ -284,7 +288,7 @@ fn a_model_that_is_not_ready_is_a_value_that_names_it() {
     };
     eventually("the quarantine", quarantined, || host.log());
     for (name, plugin, why) in
-        [("sleeps", "tired", "says that it is not ready"), ("traps", "broken", "is quarantined")]
+        [("sleeps", "tired", "it reports that it is not ready"), ("traps", "broken", "it is quarantined")]
     {
         assert_eq!(host.get(&format!("/v2/models/{name}/ready")).status, 503);
         let (named, plugin) = (format!("model \"{name}:1\""), format!("plugin \"{plugin}\""));
@@ -334,9 +338,9 @@ fn a_circle_ends_where_it_closes() {
         "[models.a]\nplugin = \"a\"\n\n[models.b]\nplugin = \"b\"\n\n[models.itself]\nplugin = \"itself\"\n";
     let callers = [("a", "to = \"b\""), ("b", "to = \"a\""), ("itself", "to = \"itself\"")];
     let host = setup(&callers, models).start();
-    let circle = "model \"a:1\" -> \"b:1\" -> \"a:1\": calls go round in a circle";
+    let circle = "recursive model call: \"a:1\" -> \"b:1\" -> \"a:1\"";
     host.predict("a", json!([1.0])).refused(500, "failed", &[circle]);
-    let circle = "model \"itself:1\" -> \"itself:1\": calls go round in a circle";
+    let circle = "recursive model call: \"itself:1\" -> \"itself:1\"";
     host.predict("itself", json!([1.0])).refused(500, "failed", &[circle]);
     for name in ["a", "b", "itself"] {
         assert_eq!(traps(&host, name), 0.0);
@@ -354,8 +358,8 @@ fn calls_have_a_depth_that_is_told() {
     let models = models.join("\n") + "\n[models.m10]\npath = \"copy.onnx\"\n";
     let host = setup(&callers, &models).start();
     assert_eq!(host.predict("m2", json!([1.0])).result(), json!({"y": [1.0]}), "eight calls");
-    let path = "model \"m1:1\" -> \"m2:1\" -> \"m3:1\" -> \"m4:1\" -> \"m5:1\" -> \"m6:1\" -> \"m7:1\" -> \"m8:1\" -> \
-                \"m9:1\" -> \"m10:1\": calls are more than 8 deep";
+    let path = "model calls nested more than 8 deep: \"m1:1\" -> \"m2:1\" -> \"m3:1\" -> \"m4:1\" -> \"m5:1\" -> \"m6:1\" -> \
+                \"m7:1\" -> \"m8:1\" -> \"m9:1\" -> \"m10:1\"";
     host.predict("m1", json!([1.0])).refused(500, "failed", &[path]);
 }
 

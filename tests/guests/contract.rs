@@ -1,5 +1,5 @@
-//! The contract of plugins that wait, row by row. What is measured under load is in `streaming_faults`, what models get
-//! from models in `streaming_calls`.
+//! The contract of plugins that wait, row by row. What is measured under load is in
+//! `streaming_faults`, what models get from models in `streaming_calls`.
 
 use crate::support::streaming::{Stream, ask, at_once, elements, leave_again_and_again, repeat, request};
 use crate::support::{Host, Setup, eventually, exposition, jobs, never_seen, plugin, replace};
@@ -155,7 +155,7 @@ fn calls_go_to_the_instance_with_the_fewest_and_over_the_cap_of_all_they_are_ref
     );
     ask(&host, &deed("trap"));
     let lost = open.into_iter().map(|mut stream| stream.part()).filter(|part| match part {
-        Ok(Some((line, _))) => line.contains("lost its instance"),
+        Ok(Some((line, _))) => line.contains("the instance crashed while serving another request"),
         other => panic!("{other:?}"),
     });
     assert_eq!(lost.take(1).count(), 1);
@@ -213,7 +213,8 @@ fn a_slow_reader_slows_its_guest_down() {
     };
     let full = eventually("the guest waiting", stands_still, || host.log());
     unharmed_beside(&host);
-    // The kernel has taken in much on both sides, and takes more only when there is much room again.
+    // The kernel has taken in much on both sides, and takes more only when there is much room
+    // again.
     let reader = std::cell::RefCell::new(reader);
     let goes_on = || {
         (0..1000).for_each(|_| drop(reader.borrow_mut().part().unwrap().expect("more responses")));
@@ -246,7 +247,7 @@ fn finalize_comes_after_the_drain_and_what_did_not_end_is_named() {
         swap(&host, &format!("meter = \"1\"\noffset = \"{offset}\""));
     }
     let (last, came) = long.part().unwrap().expect("an error at the end");
-    assert!(last.contains("unavailable") && last.contains("has not ended within 300 ms"), "{last}");
+    assert!(last.contains("unavailable") && last.contains("did not end within 300 ms"), "{last}");
     assert!(came >= Duration::from_millis(300));
     eventually("finalize", || (called("finalize") == 1.0).then_some(()), || host.log());
     host.wait_for_log(&["calls ended by force", "repeat"]);
@@ -272,7 +273,7 @@ fn finalize_is_called_when_the_host_stops_and_has_a_limit() {
     unharmed(&host);
     host.signal("TERM");
     assert!(host.wait().success());
-    host.wait_for_log(&["finalize has not returned"]);
+    host.wait_for_log(&["finalize did not return"]);
 }
 
 #[test]
@@ -297,7 +298,7 @@ fn a_model_that_says_no_is_refused_before_admission_until_it_says_yes() {
     assert_eq!(refused.status, 503);
     let error = refused.lines()[0]["error"].clone();
     assert_eq!((&error["kind"], &error["plugin"]), (&json!("unavailable"), &json!("repeat")), "{error}");
-    assert!(error["message"].as_str().unwrap().contains("says that it is not ready"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("it reports that it is not ready"), "{error}");
     wait_for_ready(&host, true);
     unharmed(&host);
     // And again while it runs: what it works on goes on.
@@ -317,7 +318,10 @@ fn a_trap_or_a_loop_in_ready_costs_the_instance_as_any_other() {
         ask(&host, &request(&[0], 0, json!({"do": name})));
         let lines = beside.lines();
         let message = lines[0]["error"]["message"].as_str().unwrap();
-        assert!(message.contains("lost its instance in the middle") && message.contains(part), "{message}");
+        assert!(
+            message.contains("the instance crashed during this request") && message.contains(part),
+            "{message}"
+        );
         assert_eq!(lines[0]["error"]["kind"], "unavailable");
         unharmed(&host);
         assert!(is_ready(&host));
@@ -342,13 +346,13 @@ fn restarts_back_off_and_end_in_a_quarantine_that_a_reload_or_a_new_file_lifts()
         let refused = Stream::open(host.http, &request(&[0], 0, none()), "*/*");
         assert_eq!(refused.status, 503);
         let message = refused.lines()[0]["error"]["message"].as_str().unwrap().to_owned();
-        assert!(message.contains("is quarantined") && message.contains("panicked"), "{message}");
+        assert!(message.contains("it is quarantined") && message.contains("panicked"), "{message}");
         assert!(replicas(&host)[0]["reason"].as_str().unwrap().contains("panicked"));
     };
     quarantined();
     assert_eq!(replicas(&host)[0]["lost"], json!(8));
-    host.wait_for_log(&["no instance"]);
-    host.wait_for_log(&["quarantined"]);
+    host.wait_for_log(&["replica restarting"]);
+    host.wait_for_log(&["replica quarantined"]);
     host.admin_post("/admin/reload");
     wait_for_ready(&host, true);
     unharmed(&host);

@@ -1,13 +1,13 @@
-//! Tensors are not copied on their way through a custom executor, nor through a plugin that calls a model: the model
-//! that a guest calls has the caller's bytes, and the caller has the model's.
+//! Tensors are not copied on their way through a custom executor, nor through a plugin that calls a
+//! model: the model that a guest calls has the caller's bytes, and the caller has the model's.
 
 use crate::support::plugin;
 use hostler::cancel::Cancel;
 use hostler::config::{Instances, PluginLimits};
 use hostler::error::Result;
 use hostler::executor::{
-    BoxFuture, Call, CallProfile, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure, PoolConfig,
-    PoolExecutor, PoolKind, Priority, SessionConfig, Sink, Source, Submit,
+    BoxFuture, Call, CallProfile, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure,
+    PoolConfig, PoolExecutor, PoolKind, Priority, SessionConfig, Sink, Source, Submit,
 };
 use hostler::metrics::Metrics;
 use hostler::plugin::Plugin;
@@ -92,7 +92,9 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
     let engine = crate::support::engine(8);
     let sessions = SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 };
     let pool = PoolConfig { workers: 1, queue: 8 };
-    let inner = PoolExecutor::start(PoolKind::ThreadPool, "inner", pool, sessions, None, runtime.handle(), &metrics).unwrap();
+    let inner =
+        PoolExecutor::start(PoolKind::ThreadPool, "inner", pool, sessions, None, runtime.handle(), &metrics)
+            .unwrap();
     let limits = PluginLimits { instances: Some(Instances::Reused), ..PluginLimits::default() };
     let plugin_spec = engine.plugin_spec("pass".into(), limits, &metrics);
     let wasm = std::fs::read(plugin("pass")).unwrap();
@@ -133,14 +135,19 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
     let sessions = SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 };
     let pool = |name: &str| -> Arc<dyn Executor> {
         let pool = PoolConfig { workers: 1, queue: 8 };
-        Arc::new(PoolExecutor::start(PoolKind::ThreadPool, name, pool, sessions, None, runtime.handle(), &metrics).unwrap())
+        Arc::new(
+            PoolExecutor::start(PoolKind::ThreadPool, name, pool, sessions, None, runtime.handle(), &metrics)
+                .unwrap(),
+        )
     };
     let executors = [pool("own"), pool("other")];
     let mut plugin_spec = engine.plugin_spec("caller".into(), PluginLimits::default(), &metrics);
     plugin_spec.config.insert("to".into(), "called".into());
     let wasm = std::fs::read(plugin("caller")).unwrap();
     let guest = runtime
-        .block_on(Plugin::load(&engine, plugin_spec, &wasm, &metrics, &Cancel::default()).unwrap().model(&metrics))
+        .block_on(
+            Plugin::load(&engine, plugin_spec, &wasm, &metrics, &Cancel::default()).unwrap().model(&metrics),
+        )
         .unwrap();
     let callable = executors[0].load(&Source::Plugin(Arc::new(guest))).unwrap();
     // On the worker that the guest has, and on that of another executor.

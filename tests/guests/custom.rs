@@ -1,5 +1,5 @@
-//! Custom executors: what passes through one is as without it, and one that traps, hangs or leaks hurts
-//! its own requests only.
+//! Custom executors: what passes through one is as without it, and one that traps, hangs or leaks
+//! hurts its own requests only.
 
 use crate::support::custom::{events, is_right, load, setup, setup_with, shot};
 use crate::support::load::Load;
@@ -31,7 +31,8 @@ fn hostile_setup(timeout_ms: u64, more: &str, faults: &str) -> Setup {
     setup.text("hostler.toml", &manifest)
 }
 
-/// The same before an ONNX model that gives back what it is given: its guests begin on the model's workers.
+/// The same before an ONNX model that gives back what it is given: its guests begin on the model's
+/// workers.
 fn hostile_before_onnx(timeout_ms: u64) -> Host {
     let setup = hostile_setup(timeout_ms, "", "");
     let manifest = std::fs::read_to_string(setup.path("hostler.toml")).unwrap();
@@ -110,9 +111,9 @@ fn faults_cost_their_own_requests([patient, brisk]: [Host; 2]) {
     let host = patient;
     for name in ["many", "leak-many"] {
         let answer = deed(&host, name, json!({"count": 10_000}));
-        // Whichever is reached first: the queue of the inner executor, which is an overload, or the calls that a
-        // guest may have at once, which is its own mistake.
-        let is_own = answer.text().contains("calls are under way");
+        // Whichever is reached first: the queue of the inner executor, which is an overload, or the
+        // calls that a guest may have at once, which is its own mistake.
+        let is_own = answer.text().contains("calls are already in flight");
         let (status, kind) = if is_own { (500, "failed") } else { (429, "overloaded") };
         answer.refused(status, kind, &[]);
         unharmed(&host);
@@ -188,7 +189,8 @@ fn calls_that_were_left_behind_are_cancelled() {
         host.wait_for_idle("custom");
         host.wait_for_idle("cpu");
     }
-    // The four of each `leak` and the one of `forever` have begun; others may be gone before a worker comes.
+    // The four of each `leak` and the one of `forever` have begun; others may be gone before a
+    // worker comes.
     assert!(events(&host, "faulty", "calls") > 5);
     assert_eq!(events(&host, "faulty", "finished"), 0);
 }

@@ -1,6 +1,6 @@
-//! What guests hold in the host: tensors that they never drop, inputs that they keep, results of calls, values in their
-//! state. Each is counted against a limit of the manifest, in every role and kind of instance; a guest that leaks is
-//! replaced, and its requests go on.
+//! What guests hold in the host: tensors that they never drop, inputs that they keep, results of
+//! calls, values in their state. Each is counted against a limit of the manifest, in every role and
+//! kind of instance; a guest that leaks is replaced, and its requests go on.
 
 use crate::support::slow::{fresh_and_reused, setup};
 use crate::support::{Answer, Client, Host, Setup, eventually, model, plugin};
@@ -110,8 +110,8 @@ fn holds(host: &Host, plugin: &str, bytes: usize) {
     );
 }
 
-/// Asks again and again; all goes well, and neither the metric nor the process grows by more than a few of what each
-/// request leaves behind.
+/// Asks again and again; all goes well, and neither the metric nor the process grows by more than a
+/// few of what each request leaves behind.
 fn leaks_are_bounded(
     host: &Host,
     plugin: &str,
@@ -189,7 +189,8 @@ fn all_instances_of_a_plugin_together_have_a_limit() {
 fn inputs_that_a_guest_keeps_count_from_the_end_of_its_call() {
     let host = hostile("");
     let mut client = host.client();
-    // One request of 15 MB is more than held_mb allows to keep, and no call is refused for its inputs.
+    // One request of 15 MB is more than held_mb allows to keep, and no call is refused for its
+    // inputs.
     leaks_are_bounded(&host, "reused", 20, 64 * MB, || {
         infer_element(&mut client, "reused", "keep", 15 * MB, 0)
     });

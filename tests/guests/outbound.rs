@@ -87,10 +87,14 @@ fn who_is_not_allowed_is_not_asked() {
     let named = fetching(&table(&[format!("http://127.1:{port}")], "")).start();
     let guarded = ask(&named, format!("http://127.1:{port}/users/1"), json!({}));
     let mend = format!("add \"http://127.0.0.1:{port}\" to allow_hosts");
-    guarded.refused(500, "failed", &["unsupported", "leads to 127.0.0.1, a loopback address", &mend]);
+    guarded.refused(500, "failed", &["unsupported", "resolves to 127.0.0.1, a loopback address", &mend]);
     let silent = fetching("").start();
     let nobody = ask(&silent, store.url("/users/1"), json!({}));
-    nobody.refused(500, "failed", &["unsupported", "may ask no server", "[plugins.p.http] allow_hosts"]);
+    nobody.refused(
+        500,
+        "failed",
+        &["unsupported", "may not call any server", "[plugins.p.http] allow_hosts"],
+    );
     assert_eq!((store.connections(), other.connections()), (0, 0));
     // With the address allowed as well, the name is good.
     assert_eq!(texts(&ask(&host, format!("http://127.1:{port}/users/1"), json!({}))).0, 200);
@@ -106,15 +110,15 @@ fn what_is_no_request_is_refused_with_its_place() {
         ("features.internal".to_owned(), json!({}), "does not begin with"),
         ("ftp://features.internal".to_owned(), json!({}), "does not begin with"),
         (url.replace("//", "//me:secret@"), json!({}), "has a user"),
-        ("http://a b/".to_owned(), json!({}), "is none"),
+        ("http://a b/".to_owned(), json!({}), "is invalid"),
         ("http://127.0.0.1:99999/".to_owned(), json!({}), "the URL"),
         (format!("{url}/{}", "a".repeat(9000)), json!({}), "more than 8192 bytes"),
-        (url.clone(), json!({"method": "CONNECT"}), "is no method; there are GET, HEAD"),
-        (url.clone(), json!({"method": "get"}), "is no method"),
-        (url.clone(), header("Host: other"), "is the host's own"),
-        (url.clone(), header("Transfer-Encoding: chunked"), "is the host's own"),
-        (url.clone(), header("proxy-authorization: x"), "is the host's own"),
-        (url.clone(), header("a b: x"), "name that is none"),
+        (url.clone(), json!({"method": "CONNECT"}), "is not a supported method; supported: GET, HEAD"),
+        (url.clone(), json!({"method": "get"}), "is not a supported method"),
+        (url.clone(), header("Host: other"), "is set by the host"),
+        (url.clone(), header("Transfer-Encoding: chunked"), "is set by the host"),
+        (url.clone(), header("proxy-authorization: x"), "is set by the host"),
+        (url.clone(), header("a b: x"), "has an invalid name"),
         (url.clone(), header("a: b\r\nc: d"), "control character"),
     ] {
         // The plugin has passed on what the host told it, and the caller has sent no such request.
@@ -136,7 +140,7 @@ fn answers_are_bounded_in_size_time_and_number() {
         ask(&host, at(path), json!({})).refused(
             500,
             "failed",
-            &["failed with too_large", "more than 1 KiB", "max_body_kb"],
+            &["failed with too_large", "the answer exceeds max_body_kb = 1"],
         );
     }
     let body = json!({"method": "POST", "body": "x".repeat(1025)});
@@ -145,20 +149,20 @@ fn answers_are_bounded_in_size_time_and_number() {
         "failed",
         &["failed with too_large", "a body of 1025 bytes", "max_body_kb is 1"],
     );
-    ask(&host, at("/head/200000"), json!({})).refused(503, "unavailable", &["broke off"]);
+    ask(&host, at("/head/200000"), json!({})).refused(503, "unavailable", &["the connection failed"]);
 
     for path in ["/never", "/stall"] {
         let slow = ask(&host, at(path), json!({}));
-        slow.refused(504, "deadline", &["no whole answer within 300 ms", "timeout_ms of its http"]);
+        slow.refused(504, "deadline", &["no complete answer within 300 ms", "timeout_ms of its http table"]);
     }
     let hurried = ask(&host, at("/never"), json!({"give_ms": 20}));
-    hurried.refused(504, "deadline", &["no whole answer within 20 ms", "the time that it gives"]);
+    hurried.refused(504, "deadline", &["no complete answer within 20 ms", "the timeout of the HTTP request"]);
     store.wait_until_left(3);
 
     let url = at("/users/1");
     assert_eq!(texts(&ask_all(&host, &vec![url.clone(); 3], json!({}))).0, 200);
     let often = ask_all(&host, &vec![url; 4], json!({}));
-    often.refused(500, "failed", &["asks more than 3 times in one call; see max_calls"]);
+    often.refused(500, "failed", &["made more than max_calls = 3 HTTP calls in one call"]);
 }
 
 #[test]
@@ -169,12 +173,12 @@ fn a_server_that_is_away_or_breaks_off_is_unavailable() {
     let unknown = "http://nobody.invalid".to_owned();
     let host =
         fetching(&table(&[store.url(""), away.clone(), unknown.clone()], "timeout_ms = 20000")).start();
-    let refused = format!("no connection to {closed}: connection refused");
+    let refused = format!("cannot connect to {closed}: connection refused");
     for (url, part) in [
-        (store.url("/half"), "the connection broke off"),
-        (store.url("/nonsense"), "the connection broke off"),
+        (store.url("/half"), "the connection failed"),
+        (store.url("/nonsense"), "the connection failed"),
         (away, &*refused),
-        (unknown, "http://nobody.invalid: its name cannot be looked up"),
+        (unknown, "http://nobody.invalid: cannot resolve its name"),
     ] {
         ask(&host, url, json!({})).refused(503, "unavailable", &["plugin \"p\": http://", part]);
     }
@@ -202,7 +206,7 @@ fn a_caller_that_leaves_closes_the_connection_and_frees_the_place() {
     client.begin("POST", "/predict", &[], body.as_bytes()).unwrap();
     store.wait_until_asked(1);
     let full = ask(&host, store.url("/users/1"), json!({}));
-    full.refused(429, "overloaded", &["1 calls to servers are under way", "max_in_flight"]);
+    full.refused(429, "overloaded", &["at capacity: 1 HTTP calls in flight", "max_in_flight"]);
     client.leave();
     store.wait_until_left(1);
     let gone = || (host.metric("hostler_plugin_http_in_flight{plugin=\"p\"}") == 0.0).then_some(());
@@ -252,10 +256,14 @@ fn a_streaming_model_gets_errors_as_values_and_leaves_with_its_caller() {
     assert_eq!(users(&[7, 8]).result()["features"], json!([[7.0, 0.5], [8.0, 0.5]]));
     let error = users(&[7, 4000]).refused(400, "invalid_input", &["the store knows no user 4000"]);
     assert_eq!(error["field"], "users");
-    users(&[1, 2, 3, 4]).refused(500, "failed", &["asks more than 3 times", "max_calls"]);
+    users(&[1, 2, 3, 4]).refused(500, "failed", &["made more than max_calls = 3 HTTP calls"]);
     let silent = features("features", &store.url(""), "", "").start();
     let nobody = silent.predict("m", json!({"users": [1]}));
-    nobody.refused(500, "failed", &["unsupported", "may ask no server", "[plugins.p.http] allow_hosts"]);
+    nobody.refused(
+        500,
+        "failed",
+        &["unsupported", "may not call any server", "[plugins.p.http] allow_hosts"],
+    );
 
     let host = features("features", &store.url("/never"), &http, "").start();
     let mut client = host.client();
@@ -314,7 +322,7 @@ fn what_may_be_asked_is_reloaded_checked_counted_and_logged() {
     assert!(changes.contains("http.allow_hosts"), "{changes}");
     assert_eq!(texts(&ask(&host, other.url("/users/7?key=secret"), json!({}))).0, 200);
     assert_eq!(ask(&host, store.url("/users/7"), json!({})).status, 500);
-    host.wait_for_log(&["asked a server", "plugin=\"p\"", "path=\"/users/7\"", "status=200"]);
+    host.wait_for_log(&["HTTP call finished", "plugin=\"p\"", "path=\"/users/7\"", "status=200"]);
     assert!(!host.log().contains("secret"), "{}", host.log());
     let calls = |outcome: &str| {
         host.metric(&format!("hostler_plugin_http_calls_total{{outcome=\"{outcome}\",plugin=\"p\"}}"))

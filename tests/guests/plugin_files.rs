@@ -1,5 +1,6 @@
-//! Plugin files: what cannot be served is refused at load, by `check` and by `serve`, with a reason that
-//! says what was wanted and what was found; what was compiled once is kept, and no disk can break that.
+//! Plugin files: what cannot be served is refused at load, by `check` and by `serve`, with a reason
+//! that says what was wanted and what was found; what was compiled once is kept, and no disk can
+//! break that.
 
 use crate::support::{Host, Setup, churn, model, plugin, replace, root};
 use serde_json::json;
@@ -61,7 +62,7 @@ fn what_cannot_be_served_is_refused_with_a_reason() {
             "a missing import",
             "model",
             wat("missing-import"),
-            &["imports what this host does not give: other:pkg/thing@1.0.0"],
+            &["imports what this host does not provide: other:pkg/thing@1.0.0"],
         ),
         ("other functions", "model", wat("wrong-types"), &["metadata", "expected `record` found `u32`"]),
         ("a core module", "model", wat("core-module"), &["a core WebAssembly module, not a component"]),
@@ -127,7 +128,7 @@ fn works(host: &Host) {
 
 /// The log up to the line that says what is served.
 fn log_of_start(host: &Host) -> String {
-    host.wait_for_log(&["policy", "applied"]);
+    host.wait_for_log(&["policy applied"]);
     host.log()
 }
 
@@ -205,7 +206,8 @@ fn a_read_only_cache_is_used() {
     let setup = setup("model", "cache_dir = \"cache\"", &wat("smallest"));
     let cache = setup.path("cache");
     std::fs::create_dir(&cache).expect("the folder");
-    // The user of the tests may be one whom no permission stops: the host has to serve in both cases.
+    // The user of the tests may be one whom no permission stops: the host has to serve in both
+    // cases.
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o555)).expect("permissions");
     let host = setup.start();
     works(&host);

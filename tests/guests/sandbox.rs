@@ -1,5 +1,6 @@
-//! The sandbox: whatever a plugin does costs one failed request, which names plugin, model and cause; the
-//! log has the guest's own words; the next request is served as ever, by the same process.
+//! The sandbox: whatever a plugin does costs one failed request, which names plugin, model and
+//! cause; the log has the guest's own words; the next request is served as ever, by the same
+//! process.
 
 use crate::support::slow::setup;
 use crate::support::{Answer, Client, Host, eventually};
@@ -113,9 +114,9 @@ fn misdeeds() -> Vec<Misdeed> {
         kind: "deadline",
         ..trap(name, json!({"do": name, "at": "predict"}), "plugin \"{p}\" was stopped after ", detail)
     };
-    let result = "plugin \"{p}\" handed over more than 16 MB in one call; see result_mb";
+    let result = "plugin \"{p}\" returned more than result_mb = 16 in one call";
     let words = &["the request asked for this panic", BACKTRACE];
-    let not_json = "plugin \"{p}\" answered with what is not JSON";
+    let not_json = "plugin \"{p}\" returned invalid JSON";
     vec![
         late("spin", &["interrupt", BACKTRACE]),
         late("sleep", &["interrupt"]),
@@ -135,13 +136,13 @@ fn misdeeds() -> Vec<Misdeed> {
         trap(
             "a memory bomb",
             json!({"do": "bomb"}),
-            "plugin \"{p}\" wanted more than its 256 MB of memory; see memory_mb",
+            "plugin \"{p}\" exceeded memory_mb = 256",
             &["memory allocation of", BACKTRACE],
         ),
         trap(
             "a recursion",
             json!({"do": "recurse"}),
-            "plugin \"{p}\" recursed too deep",
+            "plugin \"{p}\" trapped: stack overflow",
             &["call stack exhausted", BACKTRACE],
         ),
         trap("a huge tensor", json!({"do": "huge-answer", "at": "predict"}), result, &[BACKTRACE]),
@@ -149,13 +150,13 @@ fn misdeeds() -> Vec<Misdeed> {
         trap(
             "an exit",
             json!({"do": "exit"}),
-            "plugin \"{p}\" exited with code 1 in the middle of a call",
+            "plugin \"{p}\" exited with code 1 during a call",
             &["Exited with i32 exit status 1"],
         ),
         trap(
             "a million handles",
             json!({"do": "handles"}),
-            "plugin \"{p}\" holds more than its 4096 handles; see handles",
+            "plugin \"{p}\" exceeded handles = 4096",
             &[BACKTRACE],
         ),
         trap("a hundred long names", json!({"do": "names"}), result, &[BACKTRACE]),
@@ -186,7 +187,7 @@ fn misdeeds() -> Vec<Misdeed> {
             json!({"do": "wrong-outputs", "at": "predict"}),
             500,
             "failed",
-            "plugin \"{p}\" gave the output \"surprise\" (FP32 [1,3]), which its metadata does not announce",
+            "plugin \"{p}\" returned the output \"surprise\" (FP32 [1,3]), which its metadata does not declare",
         ),
     ]
 }
@@ -319,7 +320,7 @@ fn log_output_is_capped_and_belongs_to_its_request() {
                 let (cut, said): (Vec<_>, Vec<_>) = lines
                     .iter()
                     .map(|line| line["message"].as_str().unwrap())
-                    .partition(|line| line.contains("the plugin logs more than log_kb in one call"));
+                    .partition(|line| line.contains("plugin log truncated: more than log_kb in one call"));
                 let bytes: usize = said.iter().map(|line| line.len()).sum();
                 assert_eq!(cut.len(), 1, "{id}: said once");
                 // Lines of a hundred bytes; spaces at their end are not shown.
@@ -370,7 +371,8 @@ fn misdeeds_leave_nothing_behind() {
         let plugin = if misdeed.brisk { format!("{instances}-brisk") } else { instances.to_owned() };
         (misdeed, ask(client, "round", &plugin, &misdeed.parameters))
     };
-    // Fills the pools of slots and of instances, and has every worker work. Of whom nobody knows how long each takes.
+    // Fills the pools of slots and of instances, and has every worker work. Of whom nobody knows
+    // how long each takes.
     std::thread::scope(|scope| {
         for first in 0..8 {
             let (host, ask) = (&host, &ask);

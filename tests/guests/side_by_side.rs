@@ -1,7 +1,8 @@
-//! Bad requests, each to a real host and to a real Triton: `tests/clients/side_by_side.py` asks both, and
-//! `docs/measured/bad-requests.md` has the table of what they answer.
+//! Bad requests, each to a real host and to a real Triton: `tests/clients/side_by_side.py` asks
+//! both, and `docs/measured/bad-requests.md` has the table of what they answer.
 //!
-//! `cargo xtask test` says where Triton and the packages of Python are. Without them a laptop skips this, and CI fails.
+//! `cargo xtask test` says where Triton and the packages of Python are. Without them a laptop skips
+//! this, and CI fails.
 
 use crate::support::root;
 use std::process::Command;

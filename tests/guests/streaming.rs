@@ -1,5 +1,5 @@
-//! Streaming models: 0..n responses, many requests waiting in one instance, and what happens when one of them, its
-//! caller or the instance is lost.
+//! Streaming models: 0..n responses, many requests waiting in one instance, and what happens when
+//! one of them, its caller or the instance is lost.
 
 use crate::support::Setup;
 use crate::support::streaming::{Stream, repeat, request, setup};

@@ -1,5 +1,5 @@
-//! Models that call models: two at once, a stream passed on, and calls that fail, are late, go in a circle or lose
-//! their caller. In Rust and in Python.
+//! Models that call models: two at once, a stream passed on, and calls that fail, are late, go in a
+//! circle or lose their caller. In Rust and in Python.
 
 use crate::support::streaming::{Stream, ask, connect, elements, request, send};
 use crate::support::{Host, Setup, plugin};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 const ROUTERS: [&str; 2] = ["router", "router-py"];
 
-/// The model `router` in one of its languages, which asks `first` and `second`; both are `faulty`, with this config.
+/// The model `router` in one of its languages, which asks `first` and `second`; both are `faulty`,
+/// with this config.
 fn router(language: &str, first: &str, faulty: &str) -> Host {
     // The first host compiles the component, and the others find it in the cache.
     static STARTING: Mutex<()> = Mutex::new(());
@@ -85,7 +86,7 @@ fn what_a_model_answers_is_never_a_trap() {
 fn a_circle_ends_with_an_error() {
     for language in ROUTERS {
         let host = router(language, "router", "");
-        let circle = "model \"router:1\" -> \"router:1\": calls go round in a circle";
+        let circle = "recursive model call: \"router:1\" -> \"router:1\"";
         host.predict("router", json!([1.0])).refused(500, "failed", &[circle]);
         assert_eq!(traps(&host), 0.0);
         host.wait_for_idle("cpu");

@@ -1,5 +1,5 @@
-//! Streaming models under load and in trouble: many at once, callers that leave, guests that take no notice, trap or
-//! spin, and instances that are replaced.
+//! Streaming models under load and in trouble: many at once, callers that leave, guests that take
+//! no notice, trap or spin, and instances that are replaced.
 
 use crate::support::streaming::{
     Stream, ask, at_once, connect, elements, leave_again_and_again, repeat, request, send,
@@ -89,7 +89,7 @@ fn instances_full_of_stranded_calls_are_replaced() {
         host.wait_for_idle("cpu");
     }
     unharmed(&host);
-    host.wait_for_log(&["stranded"]);
+    host.wait_for_log(&["too many abandoned calls"]);
     eventually("the old instance being gone", || (instances(&host) == 1.0).then_some(()), || host.log());
     unharmed(&host);
 }
@@ -108,7 +108,8 @@ fn a_timeout_of_the_plugin_ends_the_stream_with_an_error() {
     unharmed(&host);
 }
 
-/// What a hundred waiting requests get when one beside them does something; how long until one is served again.
+/// What a hundred waiting requests get when one beside them does something; how long until one is
+/// served again.
 fn beside(host: &Host, name: &str, waiting: &Value) -> (Value, Vec<(u16, Vec<Value>)>, Duration) {
     let mut open: Vec<_> = (0..100).map(|_| connect(host.http).unwrap()).collect();
     let started = Instant::now();
@@ -137,7 +138,8 @@ fn a_lost_instance_costs_those_beside_it_a_clear_error() {
             assert_eq!(status, 503, "{lines:?}");
             let message = lines[0]["error"]["message"].as_str().unwrap();
             assert!(
-                message.contains("lost its instance to another request") && message.contains(part),
+                message.contains("the instance crashed while serving another request")
+                    && message.contains(part),
                 "{message}"
             );
         }

@@ -1,4 +1,5 @@
-//! Plugins in Python that wait: many requests side by side in one instance, and what an exception ends.
+//! Plugins in Python that wait: many requests side by side in one instance, and what an exception
+//! ends.
 
 use crate::support::streaming::{Stream, ask, at_once, elements, request};
 use crate::support::{Host, Setup, plugin};

@@ -1,4 +1,5 @@
-//! What goes on while a policy is built, however long that takes: rollbacks, the guard, newer files, the end.
+//! What goes on while a policy is built, however long that takes: rollbacks, the guard, newer
+//! files, the end.
 
 use crate::support::control::{load, unload};
 use crate::support::{Host, Setup, eventually, model, plugin, replace};
@@ -54,7 +55,7 @@ fn a_rollback_is_answered_at_once_and_what_is_being_built_does_not_go_live_behin
     let conflict = at_once("a conflict", || host.admin_post("/admin/policy/rollback?generation=7"));
     assert_eq!((conflict.status, &conflict.json()["error"]["kind"]), (409, &json!("conflict")));
     let message = conflict.json()["error"]["message"].to_string();
-    assert!(message.contains("generation 7") && message.contains("it is 1"), "{message}");
+    assert!(message.contains("generation 7") && message.contains("restore generation 1"), "{message}");
     assert_eq!(host.admin_post("/admin/policy/rollback?generation=x").status, 400);
     assert_eq!(host.policy()["building"]["phase"], "loading", "nothing has changed");
 
@@ -162,10 +163,7 @@ fn a_file_that_never_is_quiet_does_not_keep_others_from_going_live() {
     drop(stop);
     writer.join().unwrap();
     let warning = |record: &Value| record["warnings"].to_string().contains("labels.txt");
-    assert!(
-        warning(&policy["last_reload"]) || host.log().contains("read while it kept changing"),
-        "{policy}"
-    );
+    assert!(warning(&policy["last_reload"]) || host.log().contains("read while still changing"), "{policy}");
 }
 
 #[test]
@@ -174,7 +172,8 @@ fn a_shortage_of_descriptors_passes_and_the_reload_is_made_again() {
     let limit = |soft: Option<u64>| {
         let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         let pid = host.pid() as libc::pid_t;
-        // SAFETY: reads and changes the limits of the child process; both structures live through the calls.
+        // SAFETY: reads and changes the limits of the child process; both structures live through
+        // the calls.
         unsafe {
             assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old), 0);
             let soft = soft.unwrap_or(old.rlim_max).min(old.rlim_max);

@@ -1,4 +1,5 @@
-//! A new version takes over step by step; who has it keeps it; a bad one goes, and few have seen it.
+//! A new version takes over step by step; who has it keeps it; a bad one goes, and few have seen
+//! it.
 
 use crate::support::load::{Load, one_of};
 use crate::support::versions::{manifest, setup, shot};
@@ -96,7 +97,7 @@ fn a_good_version_takes_over_step_by_step_and_no_caller_goes_back() {
             "generation=2",
             &format!("stage=\"{stage}\""),
             &format!("share={share}"),
-            "rollout",
+            "rollout stage entered",
         ]);
     }
     host.wait_for_log(&["generation=2", "stage=\"proven\""]);
@@ -130,7 +131,7 @@ fn a_good_rollout_under_load_fails_no_request() {
 fn an_operator_ends_a_rollout_in_either_direction() {
     let reload = format!("[reload.canary]\nsteps = [10]\n{SLOW}");
     let host = plus_setup(&reload).start();
-    host.admin_post("/admin/policy/promote").refused(400, "invalid_input", &["no new policy is on its way"]);
+    host.admin_post("/admin/policy/promote").refused(400, "invalid_input", &["no rollout is in progress"]);
     put_second(&host);
     let policy = wait_for_candidate(&host, 2);
     assert_eq!((state(&policy, "live"), state(&policy, "canary")), (Some(1), Some(2)));

@@ -1,4 +1,5 @@
-//! The command line: help, checks of plugins, the contract, one prediction, what a reload would change, starting.
+//! The command line: help, checks of plugins, the contract, one prediction, what a reload would
+//! change, starting.
 
 use crate::support::{Setup, churn, model, plugin, replace, root};
 use serde_json::{Value, json};
@@ -256,7 +257,7 @@ fn diff_without_a_host_or_with_a_bad_manifest_fails() {
     refused(&manifest, &["diff"], &[&format!("no Hostler answers on {nobody}")]);
     let host = plus("").start();
     let args = ["diff", "hostler.toml", "--admin", &*host.http.to_string()];
-    refused(&setup, &args, &[&format!("{} did not answer as a Hostler", host.http)]);
+    refused(&setup, &args, &[&format!("{} is not the admin address of a Hostler", host.http)]);
     let args = ["diff", "hostler.toml", "--admin", &*host.admin.to_string()];
     refused(&Setup::new("[models.m]\n"), &args, &["hostler.toml:1:9", "neither a path nor a plugin"]);
 }

@@ -1,4 +1,5 @@
-//! `hostler drill`: a copy of a manifest is mistreated under load; what must not happen is told and fails it.
+//! `hostler drill`: a copy of a manifest is mistreated under load; what must not happen is told and
+//! fails it.
 
 use crate::support::{Setup, eventually, example, model, plugin, root};
 use serde_json::{Value, json};
@@ -288,7 +289,7 @@ fn an_interrupted_drill_leaves_nothing_behind() {
         } else {
             assert_eq!(status.code(), Some(1), "{signal}");
             assert!(
-                said.iter().any(|line| line.contains(&format!("SIG{signal}: the drill was ended"))),
+                said.iter().any(|line| line.contains(&format!("SIG{signal}: the drill was stopped"))),
                 "{said:?}"
             );
             drill.nothing_is_left();

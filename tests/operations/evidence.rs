@@ -1,5 +1,5 @@
-//! The guard judges on evidence: what a caller does wrong brings no version down, and what the version before answers
-//! is a fault of the new one.
+//! The guard judges on evidence: what a caller does wrong brings no version down, and what the
+//! version before answers is a fault of the new one.
 
 use crate::support::load::{Load, Shot};
 use crate::support::{Answer, Host, Setup, eventually, model, plugin, replace};

@@ -1,4 +1,5 @@
-//! `examples/streaming` as it is: the text that a plain loop makes, over every protocol; and what it refuses.
+//! `examples/streaming` as it is: the text that a plain loop makes, over every protocol; and what
+//! it refuses.
 
 use crate::support::grpc as caller;
 use crate::support::grpc::{Caller, input};

@@ -1,5 +1,5 @@
-//! What the executors that ship promise, under load and with faults in the model below them. Times are
-//! compared with each other and never with a clock; `-- --nocapture` prints them.
+//! What the executors that ship promise, under load and with faults in the model below them. Times
+//! are compared with each other and never with a clock; `-- --nocapture` prints them.
 
 use crate::support::custom::{events, is_right, load, setup, setup_with, shot};
 use crate::support::load::Load;

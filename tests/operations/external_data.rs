@@ -1,4 +1,5 @@
-//! Weights beside a model: found wherever they stand, checked, copied, and never read from the user's file again.
+//! Weights beside a model: found wherever they stand, checked, copied, and never read from the
+//! user's file again.
 
 use crate::support::{self, Setup, load, onnx, replace};
 use onnx::{BOOL, FLOAT, INT64};
@@ -291,7 +292,7 @@ fn where_no_folder_can_be_written_weights_are_held_in_memory() {
         let models: Models = everywhere().into_iter().filter(|(other, _)| *other == name).collect();
         let (code, _, text) = nowhere(setup(&models, "")).run(&["check"]);
         assert_eq!(code, 1, "{name}");
-        for part in [&format!("model \"{name}:1\""), "from a folder only", "set TMPDIR"] {
+        for part in [&format!("model \"{name}:1\""), "only from a folder", "set TMPDIR"] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! Files that are none, that never end or that are too large: refused at once, by name, whatever they are for.
+//! Files that are none, that never end or that are too large: refused at once, by name, whatever
+//! they are for.
 
 use crate::support::{Setup, churn, example, model, plugin, replace};
 use serde_json::Value;
@@ -14,7 +15,7 @@ const STRANGE: [(&str, &str); 4] = [
     ("fifo", "it is a FIFO; only regular files are read"),
     ("device", "it is a device; only regular files are read"),
     ("folder", "it is a folder; only regular files are read"),
-    ("sparse", "it has 10737418240 bytes and is larger than"),
+    ("sparse", "it has 10737418240 bytes, over the limit of"),
 ];
 
 fn put(path: &Path, what: &str) {
@@ -143,7 +144,7 @@ fn the_manifest_raises_and_lowers_the_limits() {
     assert_eq!(setup("").run(&quick).0, 0);
     let (code, _, error) = setup("[files]\nmax_labels_mb = 1").run(&quick);
     assert_eq!(code, 1);
-    for part in ["l: it has 2097152 bytes and is larger than labels may be, 1 MiB", "raise max_labels_mb"] {
+    for part in ["l: it has 2097152 bytes, over the limit of 1 MiB for labels", "raise max_labels_mb"] {
         assert!(error.contains(part), "{error}");
     }
     assert_eq!(setup("[files]\nmax_labels_mb = 2").run(&quick).0, 0);

@@ -1,6 +1,7 @@
-//! Models on a GPU. Needs one, and the libraries of PyPI's `onnxruntime-gpu`, so it runs when it is asked to:
-//! `ORT_DYLIB_PATH=…/libonnxruntime.so.1.31.1 cargo xtask test --only tests --test operations gpu:: -- --ignored --nocapture
-//! --test-threads=1`. That a machine without a GPU says so at load is a test of `models`.
+//! Models on a GPU. Needs one, and the libraries of PyPI's `onnxruntime-gpu`, so it runs when it is
+//! asked to: `ORT_DYLIB_PATH=…/libonnxruntime.so.1.31.1 cargo xtask test --only tests --test
+//! operations gpu:: -- --ignored --nocapture --test-threads=1`. That a machine without a GPU says
+//! so at load is a test of `models`.
 
 use crate::support::load::{Load, Shot};
 use crate::support::{Answer, Host, Setup, model, repeats, replace};
@@ -42,7 +43,8 @@ fn gpu_memory_mb() -> u64 {
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of MB")
 }
 
-/// What a GPU rounds in another way: it multiplies with 10 bits of mantissa where ONNX Runtime lets it.
+/// What a GPU rounds in another way: it multiplies with 10 bits of mantissa where ONNX Runtime lets
+/// it.
 const ROUNDING: f64 = 5e-3;
 
 #[test]

@@ -1,4 +1,5 @@
-//! After a swap the new version is watched, and rolled back by itself if it is worse than the old one.
+//! After a swap the new version is watched, and rolled back by itself if it is worse than the old
+//! one.
 
 use crate::support::load::{Load, Shot};
 use crate::support::versions::{manifest, setup, shot};
@@ -169,8 +170,8 @@ fn faulty_settings_are_refused_with_their_place() {
             "[reload.guard]\nmin_request = 5",
             &["unknown key \"min_request\"", "did you mean \"min_requests\"?"],
         ),
-        ("[reload.canary]\nsteps = [50, 10]", &["steps must be growing", "write [1, 10, 50]"]),
-        ("[reload.canary]\nsteps = []", &["steps must be growing"]),
+        ("[reload.canary]\nsteps = [50, 10]", &["increasing percentages", "write [1, 10, 50]"]),
+        ("[reload.canary]\nsteps = []", &["increasing percentages"]),
         ("[reload.canary]\nby = \"user\"", &["by is not known", "header:<name>"]),
         ("[reload.canary]\nshadow_share = 101", &["shadow_share must be from 0 to 100"]),
     ] {

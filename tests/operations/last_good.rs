@@ -1,5 +1,5 @@
-//! The copy of the last good files: a restart with bad files serves it, a host that ends in the middle of making one
-//! keeps the one before, and nothing else in the state folder is touched.
+//! The copy of the last good files: a restart with bad files serves it, a host that ends in the
+//! middle of making one keeps the one before, and nothing else in the state folder is touched.
 
 use crate::support::{Host, Setup, churn, eventually, model, replace};
 use serde_json::json;

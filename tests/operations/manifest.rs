@@ -268,14 +268,14 @@ fn a_pinned_file_must_have_its_digest() {
     for good in [has.clone(), has.to_uppercase(), format!("sha256:{has}")] {
         accepted(&format!("{MODEL}sha256 = \"{good}\"\n"));
     }
-    let waits = format!("has sha256 {has}, the manifest waits for {DIGEST}");
+    let waits = format!("has sha256 {has}, the manifest expects {DIGEST}");
     refused(
         &format!("{MODEL}sha256 = \"{DIGEST}\"\n"),
-        &["pinned files are not there yet", "model \"m:1\": ", "/m.onnx", &waits],
+        &["pinned files do not match their sha256 yet", "model \"m:1\": ", "/m.onnx", &waits],
     );
     refused(
         &format!("{ECHO}sha256 = \"{DIGEST}\"\n"),
-        &["plugin \"echo\": ", "/echo.wasm", "the manifest waits for 0000"],
+        &["plugin \"echo\": ", "/echo.wasm", "the manifest expects 0000"],
     );
     refused(
         &format!("{ECHO}sha256 = \"{}\"\n", "g".repeat(64)),

@@ -1,4 +1,5 @@
-//! ONNX models as they come: each shape that a model can have works, or is refused at load with the reason.
+//! ONNX models as they come: each shape that a model can have works, or is refused at load with the
+//! reason.
 
 use crate::support::{Answer, Host, Setup, model, plugin, replace};
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ fn an_input_with_a_default_may_be_left_out() {
 fn two_inputs_are_given_by_name() {
     let host = serve("two_inputs");
     answers(&host, json!({"a": [1, 2], "b": [10, 20]}), json!({"y": [11.0, 22.0]}));
-    let bare = "the model has 2 inputs, so data must be an object of them: {\"a\": …, \"b\": …}";
+    let bare = "the model has 2 inputs, so data must be an object with their names: {\"a\": …, \"b\": …}";
     host.predict("m", json!([1, 2])).refused(400, "invalid_input", &[bare]);
     fault(&host.predict("m", json!({"a": [1]})), "input \"b\" (FP32 [-1]) is missing", Some("b"));
     // Free dimensions may be wrong together; only the run can tell. The caller has sent both.

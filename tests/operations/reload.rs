@@ -241,7 +241,8 @@ fn workers_that_a_reload_starts_have_the_same_priority_as_the_first() {
 
 #[test]
 fn links_that_are_swapped_are_followed() {
-    // As Kubernetes mounts configuration: plus.onnx -> ..data/plus.onnx, ..data -> one folder or another.
+    // As Kubernetes mounts configuration: plus.onnx -> ..data/plus.onnx, ..data -> one folder or
+    // another.
     let setup = plus_setup().file("a/plus.onnx", model("plus1")).file("b/plus.onnx", model("plus2"));
     std::fs::remove_file(setup.path("plus.onnx")).unwrap();
     std::os::unix::fs::symlink("a", setup.path("..data")).unwrap();

@@ -31,7 +31,8 @@ fn twenty_reloads_of_a_model_leave_no_more_than_the_two_generations_that_are_kep
         "[models.m]\npath = \"m.onnx\"\n[executors.onnx]\nsessions = 2\n[reload]\nmode = \"manual\"\n";
     let setup = Setup::new(manifest);
     let model = layers(1);
-    // Another model each time: what the live or the previous generation has already is not loaded again.
+    // Another model each time: what the live or the previous generation has already is not loaded
+    // again.
     let numbered = |turn: u32| {
         let property = [onnx::field(1, "turn"), onnx::field(2, turn.to_string())].concat();
         [model.clone(), onnx::field(14, property)].concat()

@@ -1,4 +1,5 @@
-//! What the manifest gives a plugin under `config` is shown nowhere: not to operators, not in the log, not in faults.
+//! What the manifest gives a plugin under `config` is shown nowhere: not to operators, not in the
+//! log, not in faults.
 
 use crate::support::{Setup, plugin, replace};
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +30,7 @@ fn a_changed_value_is_a_change_and_neither_value_is_shown() {
     for change in ["config.prefix changed", "config.gone removed", "config.new added"] {
         let changes = after["last_reload"]["changes"].to_string();
         assert!(changes.contains(change), "{changes}");
-        host.wait_for_log(&["policy", change]);
+        host.wait_for_log(&["policy applied", change]);
     }
     assert_ne!(before["digest"], after["digest"]);
     let digest = |policy: &serde_json::Value, key: &str| {

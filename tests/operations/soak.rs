@@ -1,5 +1,5 @@
-//! Swaps for minutes under load. Short by default; `cargo xtask soak 500` does 500 swaps of each kind, two a
-//! second, and prints what it measured.
+//! Swaps for minutes under load. Short by default; `cargo xtask soak 500` does 500 swaps of each
+//! kind, two a second, and prints what it measured.
 
 use crate::support::churn::{loud, low_risk};
 use crate::support::load::{Load, Outcome, Shot, one_of};

@@ -3,8 +3,8 @@
 use hostler::error::Result;
 use hostler::executor::pipeline::{Binding, PipelineModel, StepMetrics, StepRoute, StepTarget};
 use hostler::executor::{
-    BoxFuture, Call, CallProfile, Callable, Executor, ModelTarget, PipelineExecutor, PoolConfig, Priority, SessionConfig,
-    PoolExecutor, PoolKind, Sink, Source, Submit,
+    BoxFuture, Call, CallProfile, Callable, Executor, ModelTarget, PipelineExecutor, PoolConfig,
+    PoolExecutor, PoolKind, Priority, SessionConfig, Sink, Source, Submit,
 };
 use hostler::graph::{Graph, Member, Source as From, Step, StepModel, compile};
 use hostler::metrics::Metrics;
@@ -103,7 +103,8 @@ fn no_tensor_is_copied_between_steps() {
     let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("y")], streaming: false };
     let witness = Arc::new(Witness { metadata: metadata.clone(), seen: Mutex::default() });
     let pool = PoolConfig { workers: 2, queue: 8 };
-    let cpu = PoolExecutor::start(PoolKind::ThreadPool, 
+    let cpu = PoolExecutor::start(
+        PoolKind::ThreadPool,
         "cpu",
         pool,
         SessionConfig { device: hostler::executor::Device::Cpu, sessions: 1, intra_threads: 1 },

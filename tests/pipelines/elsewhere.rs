@@ -118,7 +118,8 @@ fn the_times_of_the_steps_add_up() {
     assert!(steps >= 0.36 && steps <= requests, "{steps} {requests}");
 }
 
-/// A cancel reaches only the next step of an ensemble; a batch of Ray Serve is stuck once its clients have cancelled.
+/// A cancel reaches only the next step of an ensemble; a batch of Ray Serve is stuck once its
+/// clients have cancelled.
 #[test]
 fn who_leaves_a_batch_does_not_hold_the_others_up() {
     let text = format!(
@@ -151,7 +152,8 @@ fn a_limit_is_what_it_says_and_comes_back_after_errors() {
         "[pipelines.p]\noutputs = { r = \"a.y\" }\n\
          [pipelines.p.steps.a]\nmodel = \"fails\"\nin = { a = \"input.x\" }\nmax_in_flight = 1\n",
     );
-    // The runs of one at a time take at least the sum of their sleeps; two at a time would take half of it.
+    // The runs of one at a time take at least the sum of their sleeps; two at a time would take
+    // half of it.
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..20 {
@@ -200,7 +202,8 @@ fn metadata_has_the_shapes_that_the_steps_say() {
     assert_eq!((&metadata["inputs"], &metadata["outputs"]), (&spec("x"), &spec("r")));
 }
 
-/// Callers get each other's state there: sixty-four of them, each with its own number in its tensors, share runs.
+/// Callers get each other's state there: sixty-four of them, each with its own number in its
+/// tensors, share runs.
 #[test]
 fn nothing_of_a_caller_is_ever_in_another_ones_answer() {
     let chain: String = (0..10)

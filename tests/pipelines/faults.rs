@@ -1,5 +1,5 @@
-//! Mistakes in a pipeline are refused when it is loaded, with their place in the file, the path of keys and what mends
-//! them.
+//! Mistakes in a pipeline are refused when it is loaded, with their place in the file, the path of
+//! keys and what mends them.
 
 use crate::support::pipelines::{setup, steppers};
 
@@ -64,11 +64,11 @@ fn names_that_lead_nowhere() {
         (
             with("[pipelines.p.steps.big]\nmodel = \"one\"\nin = { a = \"a.y\" }\n")
                 .replace("steps.big]", "steps.Big]"),
-            &["\"Big\" is not a step's name"],
+            &["\"Big\" is not a valid step name"],
         ),
         (
             with("").replace("steps.a]", "steps.size]").replace("a.y", "size.y"),
-            &["\"size\" is not a step's name"],
+            &["\"size\" is not a valid step name"],
         ),
     ]);
 }
@@ -92,9 +92,9 @@ fn edges_that_cannot_be() {
         (typed("FLOAT"), &["\"FLOAT\" is not a datatype with a shape", "FP32[-1,18]"]),
         (with("").replace("\"input.x\"", "{ const = [1.0, \"x\"] }"), &["the constant is not FP32[-1]"]),
         (with("").replace("\"input.x\"", "{ const = [[1.0]] }"), &["the constant has shape [1,1]"]),
-        (with("").replace("\"input.x\"", "[{ const = [1.0] }, \"input.x\"]"), &["a constant is always there"]),
-        (with("").replace("\"a.y\"", "[\"a.y\", \"a.y\"]"), &["a.y is always there, so a.y behind it is never used"]),
-        (with("").replace("\"input.x\"", "\"input.x?\""), &["model \"one\" needs its input \"a\"", "take the ? away"]),
+        (with("").replace("\"input.x\"", "[{ const = [1.0] }, \"input.x\"]"), &["a constant is always present"]),
+        (with("").replace("\"a.y\"", "[\"a.y\", \"a.y\"]"), &["a.y is always present, so a.y after it is never used"]),
+        (with("").replace("\"input.x\"", "\"input.x?\""), &["model \"one\" needs its input \"a\"", "remove the ?"]),
         (with("[models.q]\npipeline = \"q\"\n[pipelines.q]\noutputs = { r = \"s.r\" }\n[pipelines.q.steps.s]\nmodel = \"p\"\nin = { x = \"input.x\" }\n")
             .replace("\"one\"", "\"q\"").replace("{ a = \"input.x\" }", "{ x = \"input.x\" }").replace("a.y", "a.r"),
             &["the pipelines call each other: p -> q -> p"]),
@@ -129,7 +129,10 @@ fn outputs_that_may_be_absent_without_a_word() {
             with(&gate.replace("\"to\"", "\"y\"")).replace("\"a.y\"", "\"a.y?\""),
             &["choose.by = \"y\" is FP32[-1]", "names (BYTES)"],
         ),
-        (with(&gate.replace("[\"a\"]", "[]")), &["a router has nothing to choose among"]),
+        (
+            with(&gate.replace("[\"a\"]", "[]")),
+            &["choose.among is empty; list the steps that the router chooses among"],
+        ),
     ]);
 }
 
@@ -153,13 +156,13 @@ fn conditions_that_say_nothing() {
         (when("any(b.y)"), &["any() takes BOOL, and b.y is FP32"]),
         (when("mean(b.y) > 1"), &["no function \"mean\"", "functions: any"]),
         (when("params.x >"), &["expected a value, found the end of the condition"]),
-        (when("params.x = 1"), &["\"=\" is no comparison; write =="]),
+        (when("params.x = 1"), &["\"=\" is not an operator; write =="]),
         (when("params.x ? 1 : 2"), &["there is no ?: here"]),
-        (when("1 < 2 < 3"), &["a comparison is compared again", "&&"]),
+        (when("1 < 2 < 3"), &["comparisons cannot be chained", "&&"]),
         (when("b.error == 'overlaoded'"), &["no error kind \"overlaoded\"", "did you mean \"overloaded\"?"]),
         (when("self.y[0] > 1"), &["self belongs to loop.while"]),
         (when("request.id == 'a'"), &["request has no \"id\"", "request.bucket"]),
-        (when("explain"), &["\"explain\" stands alone", "params.explain"]),
+        (when("explain"), &["\"explain\" is incomplete", "params.explain"]),
         (when("max(b.y) / 0 > 1"), &["a division by zero"]),
         // Hostile ones are bounded.
         (when(&format!("{}params.x{}", "(".repeat(100), ")".repeat(100))), &["nested more than 32 deep"]),
@@ -239,14 +242,14 @@ fn keys_that_do_not_go_together() {
         (
             with("choose = { by = \"y\", among = [\"b\", \"b\"] }\n")
                 + "[pipelines.p.steps.b]\nmodel = \"one\"\nin = { a = \"a.y\" }\n",
-            &["steps.a.choose.among", "\"b\" stands there twice"],
+            &["steps.a.choose.among", "\"b\" is listed twice"],
         ),
         (
             with("outputs = { s = \"a.y\" }\n"),
-            &["unknown key \"outputs\"", "is of [pipelines.NAME]", "above the first table of a step"],
+            &["unknown key \"outputs\"", "belongs to [pipelines.NAME]", "above the first table of a step"],
         ),
         (with("when = \"params.mode == \"strict\"\"\n"), &["in single quotes: 'params.mode == \"strict\"'"]),
-        (with("when = 'not params.x'\n"), &["\"not\" stands alone", "write ! for \"not\""]),
+        (with("when = 'not params.x'\n"), &["\"not\" is incomplete", "write ! for \"not\""]),
         (with("when = 'params.x and params.y'\n"), &["found \"and\"", "write && for"]),
         (with("when = 'len(input.x) > 2'\n"), &["did you mean \"size\"?"]),
         (with("").replace("\"input.x\"", "input.x"), &["put a text in quotes"]),
@@ -273,7 +276,7 @@ fn models_and_executors_that_do_not_fit() {
         (
             "",
             "[policy]\none = \"pipeline\"\n",
-            &["is no pipeline, and executor \"pipeline\" runs pipelines only"],
+            &["is not a pipeline, and executor \"pipeline\" runs pipelines only"],
         ),
         (
             "",
@@ -284,7 +287,7 @@ fn models_and_executors_that_do_not_fit() {
         (
             "",
             "[executors.c]\nkind = \"custom\"\nplugin = \"one\"\ninner = \"pipeline\"\n",
-            &["stands before \"pipeline\", which runs pipelines"],
+            &["cannot wrap \"pipeline\", which runs pipelines"],
         ),
     ] {
         let said = said(keys, &(with("") + more));

@@ -22,13 +22,14 @@ fn a_chain_passes_tensors_from_step_to_step() {
     assert!(shown["mermaid"].as_str().unwrap().contains("step_a"), "{shown}");
     let listed = host.admin_get("/admin/pipelines").json();
     assert_eq!(listed["pipelines"]["p"]["models"][0]["model"], "p:1", "{listed}");
-    host.admin_get("/admin/pipelines/q").refused(404, "not_found", &["no model is a pipeline \"q\""]);
+    host.admin_get("/admin/pipelines/q").refused(404, "not_found", &["no model serves a pipeline \"q\""]);
     assert!(host.admin_get("/admin/pipelines/p?graph=dot").text().starts_with("digraph"));
     let ok = "hostler_pipeline_step_seconds_count{outcome=\"ok\",pipeline=\"p\",step=\"c\"}";
     assert_eq!(host.metric(ok), 1.0);
 }
 
-/// Small, then a gate; the big one only if the gate says so, and if it fails the small one's answer stays.
+/// Small, then a gate; the big one only if the gate says so, and if it fails the small one's answer
+/// stays.
 const CASCADE: &str = "[pipelines.p]\noutputs = { r = [\"big.y\", \"small.y\"], why = \"explain.y?\" }\n\
     [pipelines.p.steps.small]\nmodel = \"one\"\nin = { a = \"input.x\" }\n\
     [pipelines.p.steps.gate]\nmodel = \"gate\"\nin = { a = \"small.y\" }\n\

@@ -1,5 +1,5 @@
-//! What would stall, end or deceive the host: places that wait for each other, sizes that nobody meant, readers that
-//! stop, and work that outlives its request.
+//! What would stall, end or deceive the host: places that wait for each other, sizes that nobody
+//! meant, readers that stop, and work that outlives its request.
 
 use crate::support::pipelines::{ask, calls, manifest, serve, setup, steppers};
 use crate::support::{Client, Host, eventually, model, replace};
@@ -10,7 +10,8 @@ fn finished(host: &Host, plugin: &str) -> f64 {
     host.metric(&format!("hostler_plugin_events_total{{name=\"finished\",plugin=\"{plugin}\"}}"))
 }
 
-/// A request whose client has left holds its place while it waits for a worker; letting go of it begins the next one.
+/// A request whose client has left holds its place while it waits for a worker; letting go of it
+/// begins the next one.
 #[test]
 fn a_look_at_the_metrics_does_not_lock_what_it_looks_at() {
     let host = serve(

@@ -1,4 +1,5 @@
-//! A pipeline is a model: every interface serves it, checks run before it goes live, and the command line shows it.
+//! A pipeline is a model: every interface serves it, checks run before it goes live, and the
+//! command line shows it.
 
 use crate::support::grpc::{Caller, input, read, request};
 use crate::support::jobs;

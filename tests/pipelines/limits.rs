@@ -88,8 +88,8 @@ fn more_requests_than_there_is_room_for_are_refused_at_once() {
     host.wait_for_idle("cpu");
 }
 
-/// A request that waits for its first worker holds its place only as long as its client waits, though no worker comes
-/// and nobody looks.
+/// A request that waits for its first worker holds its place only as long as its client waits,
+/// though no worker comes and nobody looks.
 #[test]
 fn who_leaves_before_the_first_step_makes_room() {
     let text = manifest(
@@ -122,10 +122,12 @@ fn who_leaves_before_the_first_step_makes_room() {
     host.wait_for_idle("cpu");
 }
 
-/// Five times the capacity: new requests are refused at once, and none that has begun fails for want of a place.
+/// Five times the capacity: new requests are refused at once, and none that has begun fails for
+/// want of a place.
 #[test]
 fn what_has_begun_is_never_refused() {
-    // More requests than their models have places, and as many: those who are admitted then wait for nobody.
+    // More requests than their models have places, and as many: those who are admitted then wait
+    // for nobody.
     for (requests, is_fair) in [(4, false), (1, true)] {
         let host = serve(
             &[("slow", "sleep_ms = \"5\""), ("both", "inputs = \"a,b\"")],
@@ -184,7 +186,8 @@ fn ask_until(host: &Host, clients: usize, served: f64) -> Answers {
                         429 => {
                             assert!(answer.text().contains("executor \\\"pipeline\\\""), "{}", answer.text());
                             own.refused.latencies.push(began.elapsed());
-                            // A client that is told to come again later does not come again at once.
+                            // A client that is told to come again later does not come again at
+                            // once.
                             std::thread::sleep(Duration::from_millis(2));
                         }
                         _ => panic!("{}", answer.text()),

@@ -1,4 +1,5 @@
-//! Models that say which of their inputs may be left out, in three languages; and steps that leave them out.
+//! Models that say which of their inputs may be left out, in three languages; and steps that leave
+//! them out.
 
 use crate::support::pipelines::{setup, steppers};
 use crate::support::{Setup, plugin};

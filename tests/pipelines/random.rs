@@ -1,4 +1,5 @@
-//! Graphs made at random, held against a plain interpreter: every answer is the same, and nothing is left.
+//! Graphs made at random, held against a plain interpreter: every answer is the same, and nothing
+//! is left.
 
 use crate::support::pipelines::{setup, steppers};
 use crate::support::{Client, Host, repeats};

@@ -1,4 +1,5 @@
-//! Rows: `rows = "each"`, where every row walks the graph alone, and `each`, which cuts the inputs of one step.
+//! Rows: `rows = "each"`, where every row walks the graph alone, and `each`, which cuts the inputs
+//! of one step.
 
 use crate::support::pipelines::{ask, calls, serve};
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! Pipelines change while they serve: every answer is wholly one graph's, and their models are judged through them.
+//! Pipelines change while they serve: every answer is wholly one graph's, and their models are
+//! judged through them.
 
 use crate::support::control::{done, is_ready, load, unload};
 use crate::support::load::{Load, Shot};

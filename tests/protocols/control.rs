@@ -375,7 +375,7 @@ fn a_load_goes_live_at_once_and_not_beside_a_canary() {
     replace(&host.path("hostler.toml"), text.replace("= 5000", "= 4000").as_bytes());
     host.wait_for_policy("the canary", |policy| policy["rollout"]["stage"] == "canary");
     for answer in [load(&host, "gather", None), unload(&host, "gather")] {
-        refused(&answer, 503, &["is on its way to all requests"]);
+        refused(&answer, 503, &["is being rolled out"]);
     }
     assert!(is_ready(&host, "gather"));
     assert_eq!(host.admin_post("/admin/policy/promote").status, 200);

@@ -128,7 +128,8 @@ fn every_datatype_goes_in_typed_or_raw_and_comes_out_raw() {
         assert_eq!(&response.raw_output_contents[place][..], &raw[..], "{name}");
     }
 
-    // Typed contents come to the same; the model wants all inputs, so what is told is which one is at fault.
+    // Typed contents come to the same; the model wants all inputs, so what is told is which one is
+    // at fault.
     let typed = cases.iter().map(|(name, datatype, _, contents)| InferInputTensor {
         contents: Some(contents.clone()),
         ..input(name, datatype, &[2])

@@ -1,5 +1,5 @@
-//! gRPC: streams of requests and responses, of models that answer once and of those that give any number, here and
-//! in a real Triton; and what becomes of them when somebody stops.
+//! gRPC: streams of requests and responses, of models that answer once and of those that give any
+//! number, here and in a real Triton; and what becomes of them when somebody stops.
 
 use crate::support::grpc::*;
 use crate::support::slow::ENDLESS;
@@ -309,8 +309,8 @@ fn a_decoupled_model_of_a_triton_streams_as_if_it_were_asked_itself() {
         assert_eq!(of("short"), [&element("short", 3), &end("short")]);
         assert_eq!(answers[0].id, "short");
     }
-    // After an error in the middle the end is marked as well, where that was asked for; a request that is refused has
-    // not begun.
+    // After an error in the middle the end is marked as well, where that was asked for; a request
+    // that is refused has not begun.
     let failing = [marked(remote("bad", &[1, -1], 0)), marked(remote("bad", &[-1], 0))];
     let refused =
         marked(named(request("repeat", vec![input("values", "INT32", &[1])], vec![vec![0; 4]]), "bad"));

@@ -1,5 +1,5 @@
-//! What a message of gRPC may become in memory: dense ones are refused within the bound, ordinary ones of the same size
-//! are not.
+//! What a message of gRPC may become in memory: dense ones are refused within the bound, ordinary
+//! ones of the same size are not.
 
 use crate::support::grpc::*;
 use crate::support::{Host, Setup, model};
@@ -13,7 +13,8 @@ use tonic::Code;
 
 const BODY_MB: usize = 4;
 
-/// Four times the largest message, the message itself, and what threads and the allocator take when they first work.
+/// Four times the largest message, the message itself, and what threads and the allocator take when
+/// they first work.
 const GROWTH_KB_MAX: u64 = ((BODY_MB as u64) * (4 + 1) + 10) * 1024;
 
 fn start() -> Host {

@@ -1,4 +1,5 @@
-//! Numbers in JSON: what is sent is what the model gets, to the last bit, over every door that takes JSON.
+//! Numbers in JSON: what is sent is what the model gets, to the last bit, over every door that
+//! takes JSON.
 
 use crate::support::{Host, Setup, model};
 
@@ -107,7 +108,8 @@ fn singles_and_halves_are_rounded_once() {
         ("fp64", "0.1e1", "1.0"),
     ] {
         for got in [plain(&host, name, sent), oip(&host, name, sent)] {
-            // Smaller types are written with the digits of an FP32, fewer than the FP64 of the same value has.
+            // Smaller types are written with the digits of an FP32, fewer than the FP64 of the same
+            // value has.
             let bits = |text: &str| match name {
                 "fp64" => text.parse::<f64>().expect("a number").to_bits(),
                 _ => u64::from(text.parse::<f32>().expect("a number").to_bits()),
@@ -119,7 +121,8 @@ fn singles_and_halves_are_rounded_once() {
     let singles =
         std::iter::repeat_with(|| f32::from_bits(next() as u32)).filter(|single| single.is_finite());
     let singles: Vec<f32> = singles.take(2000).collect();
-    // As the shortest digits that mean this FP32, and as those of the same number in FP64, as NumPy's lists have them.
+    // As the shortest digits that mean this FP32, and as those of the same number in FP64, as
+    // NumPy's lists have them.
     for sent in [
         singles.iter().map(|single| format!("{single:?}")).collect::<Vec<_>>().join(","),
         singles.iter().map(|single| format!("{:?}", f64::from(*single))).collect::<Vec<_>>().join(","),

@@ -1,4 +1,5 @@
-//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON. Its extensions are in `oip_extensions`.
+//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON. Its extensions
+//! are in `oip_extensions`.
 
 use crate::support::{Answer, Host, Setup, churn, model};
 use serde_json::{Value, json};

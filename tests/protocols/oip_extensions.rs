@@ -1,5 +1,5 @@
-//! Extensions of the Open Inference Protocol over HTTP, as Triton has them: tensors as bytes, packed bodies, classes,
-//! generate.
+//! Extensions of the Open Inference Protocol over HTTP, as Triton has them: tensors as bytes,
+//! packed bodies, classes, generate.
 
 use crate::support::{Answer, Host, Setup, model};
 use flate2::Compression;

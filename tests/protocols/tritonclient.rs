@@ -1,7 +1,9 @@
-//! Programs written on `tritonclient`, the client of the field, against a real host: one program per theme, in
-//! `tests/clients/<protocol>`, or in `tests/clients/both` where it is the same for both.
+//! Programs written on `tritonclient`, the client of the field, against a real host: one program
+//! per theme, in `tests/clients/<protocol>`, or in `tests/clients/both` where it is the same for
+//! both.
 //!
-//! `cargo xtask test` says where the packages of Python are. Without them a laptop skips this, and CI fails.
+//! `cargo xtask test` says where the packages of Python are. Without them a laptop skips this, and
+//! CI fails.
 
 use crate::support::{Host, Setup, model, plugin, root};
 use std::path::{Path, PathBuf};

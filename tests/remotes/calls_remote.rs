@@ -1,14 +1,16 @@
-//! Calls from plugins to models at a real Triton: what comes back, under which names they are made, and what a guest
-//! gets when the remote is gone.
+//! Calls from plugins to models at a real Triton: what comes back, under which names they are made,
+//! and what a guest gets when the remote is gone.
 
 use crate::support::triton::Triton;
 use crate::support::{Host, Setup, eventually, model, plugin};
 use serde_json::json;
 
-/// Who asks, in either way that plugins have: `caller` waits as if it blocked, `router` beside other requests.
+/// Who asks, in either way that plugins have: `caller` waits as if it blocked, `router` beside
+/// other requests.
 const CALLERS: [&str; 2] = ["outer", "router"];
 
-/// The model `far` is at the remote, and `near` is another one like it here. `outer` asks `far`, and `router` both.
+/// The model `far` is at the remote, and `near` is another one like it here. `outer` asks `far`,
+/// and `router` both.
 fn host(triton: &Triton) -> Host {
     let models = "[models.far]\nremote = { name = \"plus1\" }\n\n[models.near]\npath = \"plus1.onnx\"\n\n\
                   [plugins.caller]\npath = \"caller.wasm\"\nconfig = { to = \"far\" }\n\n[plugins.router]\n\

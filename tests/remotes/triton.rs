@@ -1,4 +1,5 @@
-//! The `triton` executor, against a real Triton: what goes there and comes back, and what is refused.
+//! The `triton` executor, against a real Triton: what goes there and comes back, and what is
+//! refused.
 
 use crate::support::certificates::Certificates;
 use crate::support::triton::Triton;
@@ -142,7 +143,7 @@ fn more_calls_than_workers_are_refused_at_once() {
     }
     host.wait_for_policy("two calls being there", |policy| policy["executors"]["remote"]["busy"] == 2);
     let started = Instant::now();
-    let parts = ["executor \"remote\"", "2 calls are in flight"];
+    let parts = ["executor \"remote\"", "at capacity: 2 calls in flight"];
     host.predict("slow", json!([0])).refused(429, "overloaded", &parts);
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
     for client in &mut waiting {

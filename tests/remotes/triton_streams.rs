@@ -1,4 +1,5 @@
-//! Decoupled models of a real Triton, below any protocol: responses as they come, none, errors, callers who leave.
+//! Decoupled models of a real Triton, below any protocol: responses as they come, none, errors,
+//! callers who leave.
 
 use crate::support::eventually;
 use crate::support::triton::Triton;

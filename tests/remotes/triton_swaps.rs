@@ -1,5 +1,5 @@
-//! A model moved to a real Triton and back under load, and a Triton that dies under load and comes back. Short by
-//! default; `cargo xtask soak 50` moves 50 times and kills 20 times.
+//! A model moved to a real Triton and back under load, and a Triton that dies under load and comes
+//! back. Short by default; `cargo xtask soak 50` moves 50 times and kills 20 times.
 
 use crate::support::load::{Load, Shot};
 use crate::support::triton::Triton;

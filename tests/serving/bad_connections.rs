@@ -1,4 +1,5 @@
-//! Clients that speak HTTP badly, slowly or not at all: told so where that is possible, and never in anybody's way.
+//! Clients that speak HTTP badly, slowly or not at all: told so where that is possible, and never
+//! in anybody's way.
 
 use crate::support::{Answer, Host, PATIENCE, Setup, eventually, model};
 use serde_json::json;

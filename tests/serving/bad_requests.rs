@@ -33,7 +33,8 @@ fn unknown(path: &'static str, body: impl AsRef<[u8]>, parts: &[&str]) -> Case {
     Case { status: 404, kind: "not_found", ..case(path, body, parts) }
 }
 
-/// Every case is refused as it says, in the form of its protocol, and a good request is answered after it.
+/// Every case is refused as it says, in the form of its protocol, and a good request is answered
+/// after it.
 fn check(host: &Host, cases: impl IntoIterator<Item = Case>) {
     let mut client = host.client();
     for case in cases {

@@ -1,4 +1,5 @@
-//! `/predict/batch`: many items, one request; each has its own answer, and all of them one place in the queue.
+//! `/predict/batch`: many items, one request; each has its own answer, and all of them one place in
+//! the queue.
 
 use crate::support::{Host, Setup, churn, eventually, model};
 use serde_json::{Value, json};

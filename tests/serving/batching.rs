@@ -1,4 +1,5 @@
-//! `max_batch_size`: requests that share a run have the answers that they would have had alone, and fail alone.
+//! `max_batch_size`: requests that share a run have the answers that they would have had alone, and
+//! fail alone.
 
 use crate::support::gather::{batches, gathered, hold, predict, reruns, send, wait_for_queue};
 use crate::support::slow::ENDLESS;
@@ -188,8 +189,8 @@ fn a_model_that_does_not_keep_rows_apart_is_run_alone_and_said_once() {
         assert_eq!(results, [json!([2.0, 1.0]), json!([1.0]), json!([3.0, 1.0])]);
     }
     assert_eq!(reruns(&host), 2.0);
-    host.wait_for_log(&["does not come out in rows", "model=\"positives\"", "6 rows went in"]);
-    assert_eq!(host.log().matches("does not come out in rows").count(), 1);
+    host.wait_for_log(&["batch not divisible into rows", "model=\"positives\"", "expected 6 rows"]);
+    assert_eq!(host.log().matches("batch not divisible into rows").count(), 1);
 }
 
 #[test]
@@ -218,7 +219,8 @@ fn each_has_its_own_deadline_and_the_run_ends_with_the_last() {
         body["timeout_ms"] = timeout_ms.into();
         ("/predict", body)
     };
-    // One asks for more than it has time for; the others stay with it for as long as one of them waits.
+    // One asks for more than it has time for; the others stay with it for as long as one of them
+    // waits.
     let holder = hold(&host);
     let mut hasty = send(&host, "/predict", &within(ENDLESS, 700).1);
     let mut patient = send(&host, "/predict", &within(1, 1500).1);

@@ -1,5 +1,5 @@
-//! What a request may become in memory: dense bodies are refused within the bound, ordinary ones of the same size are
-//! not, and neither is read on the threads that serve connections.
+//! What a request may become in memory: dense bodies are refused within the bound, ordinary ones of
+//! the same size are not, and neither is read on the threads that serve connections.
 
 use crate::support::{Answer, Host, Setup, model};
 use flate2::Compression;
@@ -9,7 +9,8 @@ use std::io::Read;
 
 const BODY_MB: usize = 4;
 
-/// Four times the largest body, the body itself, and what threads and the allocator take when they first work.
+/// Four times the largest body, the body itself, and what threads and the allocator take when they
+/// first work.
 const GROWTH_KB_MAX: u64 = ((BODY_MB as u64) * (4 + 1) + 10) * 1024;
 
 fn start() -> Host {
@@ -66,8 +67,8 @@ fn message(answer: &Answer) -> String {
     text.unwrap_or_else(|| panic!("no message in {:.500}", answer.text())).to_owned()
 }
 
-/// Every case is refused as it says, and takes no more memory than a request may. A host has one case, so that no
-/// memory is left to it by another.
+/// Every case is refused as it says, and takes no more memory than a request may. A host has one
+/// case, so that no memory is left to it by another.
 fn check(cases: impl IntoIterator<Item = Case>) {
     for case in cases {
         let host = start();

@@ -1,5 +1,5 @@
-//! Requests that pages of other sites make browsers send: refused where they would change or show something, and
-//! answered where anybody may ask.
+//! Requests that pages of other sites make browsers send: refused where they would change or show
+//! something, and answered where anybody may ask.
 
 use crate::support::{Answer, Client, Host, Setup, model};
 use serde_json::{Value, json};
@@ -260,7 +260,8 @@ fn pages_of_an_allowed_origin_may_ask_and_read() {
         assert!(answer.header("access-control-allow-methods").is_some_and(|names| names.contains("DELETE")));
         assert_eq!(answer.header("access-control-allow-headers"), Some("content-type,x-user"));
     }
-    // Others may still ask, and cannot read; the operators' listener is for no page of another origin.
+    // Others may still ask, and cannot read; the operators' listener is for no page of another
+    // origin.
     for origin in ["https://evil.example", "http://app.example.org", "https://app.example.org:8443", "null"] {
         let answer = ask(host.http, "POST", "/predict", &[("origin", origin)], GOOD);
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, None), "{origin}");

@@ -1,6 +1,7 @@
 //! Deadlines: every caller has its answer in time, and the work behind it stops as soon as it can.
 //!
-//! Bounds are ten times what an idle machine needs, or more; `--nocapture` prints what was measured.
+//! Bounds are ten times what an idle machine needs, or more; `--nocapture` prints what was
+//! measured.
 
 use crate::support::slow::{ENDLESS, SINGLE, deed, rounds, serve, setup, within};
 use crate::support::{Answer, Host};

@@ -1,4 +1,5 @@
-//! More connections than the process has descriptors for: who is served, who is told so, and that it passes.
+//! More connections than the process has descriptors for: who is served, who is told so, and that
+//! it passes.
 
 use crate::support::grpc::{self, Caller, refused};
 use crate::support::{Client, Host, PATIENCE, Setup, eventually, model};

@@ -1,4 +1,5 @@
-//! Clients that leave: their work is not started, or stops; nothing of them stays, and the log says so.
+//! Clients that leave: their work is not started, or stops; nothing of them stays, and the log says
+//! so.
 
 use crate::support::slow::{ENDLESS, SINGLE, deed, fresh_and_reused, rounds, serve, within};
 use crate::support::{Client, Host, eventually};
@@ -155,7 +156,8 @@ fn clients_that_leave_leave_nothing_behind() {
         [deed("fresh", "spin"), deed("reused", "sleep"), rounds(ENDLESS), within(deed("fresh", "spin"), 20)];
     let round = |count: usize| {
         for index in 0..count {
-            // Some leave in the queue, some in the middle of their work, some before they have asked.
+            // Some leave in the queue, some in the middle of their work, some before they have
+            // asked.
             let mut clients: Vec<Client> = bodies.iter().map(|body| send(&host, "round", body)).collect();
             if index % 2 == 0 {
                 host.wait_for_executor("onnx", "busy", 1);

@@ -1,4 +1,5 @@
-//! How jobs are ended from outside: by their callers, by the end of the host, by faults of what they stand on.
+//! How jobs are ended from outside: by their callers, by the end of the host, by faults of what
+//! they stand on.
 
 use crate::support::eventually;
 use crate::support::jobs::{
@@ -167,7 +168,7 @@ fn a_host_whose_jobs_have_ended_stops_cleanly() {
     ended(&host, &submit(&host, &deed("hostile", "ok")), "succeeded");
     host.signal("TERM");
     assert_eq!(host.wait().code(), Some(0), "{}", host.log());
-    host.wait_for_log(&["ended jobs and their results are gone", "kept=1"]);
+    host.wait_for_log(&["ended jobs and their results were discarded", "kept=1"]);
     host.wait_for_log(&["drained"]);
 }
 

@@ -148,7 +148,7 @@ impl Bench {
         let late = self.submit().unwrap_err();
         assert_eq!(
             (late.kind(), late.message()),
-            (Kind::Unavailable, "the host is stopping and takes no more jobs")
+            (Kind::Unavailable, "the host is stopping and accepts no more jobs")
         );
     }
 }
@@ -161,7 +161,7 @@ fn a_task_that_panics_fails_its_job() {
         let job = bench.ended(&bench.submit().unwrap());
         assert_eq!(job.status.state, State::Failed, "{job:?}");
         let error = job.status.error.unwrap();
-        assert_eq!(error.message(), "the task of the job was lost", "at {}", state.as_str());
+        assert_eq!(error.message(), "the job's task ended unexpectedly", "at {}", state.as_str());
         bench.runs_on(1);
     }
 }
@@ -174,7 +174,12 @@ fn a_store_that_refuses_a_change_fails_the_job() {
         let job = bench.ended(&bench.submit().unwrap());
         assert_eq!(job.status.state, State::Failed, "{job:?}");
         let error = job.status.error.unwrap();
-        assert_eq!(error.message(), "the job store: the disk is away", "at {}", state.as_str());
+        assert_eq!(
+            error.message(),
+            "cannot update the job in the store: the disk is away",
+            "at {}",
+            state.as_str()
+        );
         bench.runs_on(1);
     }
 }

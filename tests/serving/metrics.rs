@@ -324,7 +324,7 @@ fn metrics_that_are_too_much_or_wrong_are_errors_and_no_traps() {
         ("twice", 500, "failed", "is a gauge with no labels"),
         ("relabelled", 500, "failed", "cannot be a gauge with the labels b"),
         ("less", 500, "failed", "only grows"),
-        ("nan", 500, "failed", "no number"),
+        ("nan", 500, "failed", "not a finite number"),
     ];
     for (number, (what, status, kind, part)) in (1..).zip(cases) {
         // Each in a generation of its own: what one has defined is too much for the next.

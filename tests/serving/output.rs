@@ -45,7 +45,8 @@ fn serves(process: &Process) -> (SocketAddr, SocketAddr) {
     (http, admin)
 }
 
-/// Ends the process by SIGTERM; it takes no longer than its one second for the log, and what a busy machine adds.
+/// Ends the process by SIGTERM; it takes no longer than its one second for the log, and what a busy
+/// machine adds.
 fn ends(mut process: Process) {
     process.signal("TERM");
     let (status, took) = process.wait();

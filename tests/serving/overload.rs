@@ -75,7 +75,8 @@ fn a_full_queue_refuses_at_once_and_nothing_else_happens() {
     assert_eq!(number(&host.executor("onnx"), "inflight"), 0);
 }
 
-/// Asks 2,000 times each for `/health` and `/metrics`, a millisecond apart, while `sample` looks on.
+/// Asks 2,000 times each for `/health` and `/metrics`, a millisecond apart, while `sample` looks
+/// on.
 fn probe(host: &Host, sample: impl Fn()) {
     let mut client = host.client();
     for path in ["/health", "/metrics"] {
@@ -168,7 +169,8 @@ fn without_a_queue_one_client_is_never_refused() {
     }
 }
 
-/// While every core has a busy worker the next one is held back, but not for long: these do not compute.
+/// While every core has a busy worker the next one is held back, but not for long: these do not
+/// compute.
 #[test]
 fn all_workers_work_where_calls_only_sleep() {
     const WORKERS: usize = 24;
@@ -204,7 +206,8 @@ fn no_free_plugin_instance_is_overload_and_passes() {
             let answer = host.predict("hostile", json!(["a"]));
             assert_eq!(answer.status, 429, "{}", answer.text());
             let error = answer.error();
-            let message = "plugin \"hostile\": all 1 plugin instances of the host are in use";
+            let message =
+                "plugin \"hostile\": all 1 plugin instances of the host are in use; raise plugin_instances";
             assert_eq!((&error["kind"], &error["message"]), (&json!("overloaded"), &json!(message)));
             assert_eq!(answer.header("retry-after"), Some("1"));
         }

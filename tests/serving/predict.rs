@@ -178,7 +178,7 @@ fn misspelt_model_is_404_and_names_the_nearest() {
         ("bankchrun", None, &["no model \"bankchrun\" (did you mean \"bankchurn\"?)"][..]),
         ("BANKCHURN", None, &["did you mean \"bankchurn\"?"]),
         ("bankchurn_raw", None, &["did you mean \"bankchurn-raw\"?"]),
-        ("bankchurn:1", None, &["(ask with \"model\": \"bankchurn\", \"version\": \"1\")"]),
+        ("bankchurn:1", None, &["(send \"model\": \"bankchurn\", \"version\": \"1\")"]),
         ("bankchurn", Some("2"), &["model \"bankchurn\" has no version \"2\"", "versions: 1"]),
     ] {
         let mut body = json!({"model": name, "data": record()});

@@ -125,7 +125,7 @@ fn a_second_signal_ends_at_once() {
         assert_eq!(host.wait().code(), Some(1), "{}", host.log());
         eprintln!("{first}, {second}: ended {:?} after the second", started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-        host.wait_for_log(&["a second signal: stopping at once"]);
+        host.wait_for_log(&["second signal received: stopping immediately"]);
         host.wait_for_log(&["stopped with requests still running", "work"]);
     }
 }

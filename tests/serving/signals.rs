@@ -122,9 +122,11 @@ fn a_terminal_that_hangs_up_drains_the_host() {
 
 /// Both ends of a terminal. When the first is closed, it has hung up.
 fn terminal() -> (OwnedFd, OwnedFd) {
-    // Closed on exec from the first moment: a host that another test starts meanwhile would keep the terminal open.
+    // Closed on exec from the first moment: a host that another test starts meanwhile would keep
+    // the terminal open.
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-    // SAFETY: each call is given what the one before it has made, and the name has room for its end.
+    // SAFETY: each call is given what the one before it has made, and the name has room for its
+    // end.
     unsafe {
         let terminal = libc::posix_openpt(flags);
         assert!(terminal >= 0, "{}", std::io::Error::last_os_error());

@@ -1,5 +1,5 @@
-//! Clients that send or read slowly: what the host holds for them is bounded, others are served, and nobody waits for
-//! them for ever.
+//! Clients that send or read slowly: what the host holds for them is bounded, others are served,
+//! and nobody waits for them for ever.
 
 use crate::support::grpc::request;
 use crate::support::{Client, Host, Setup, eventually, model};
@@ -31,7 +31,8 @@ fn head(bytes: usize) -> String {
     )
 }
 
-/// A client that has sent all of a request but the last byte. An error is an answer that came before.
+/// A client that has sent all of a request but the last byte. An error is an answer that came
+/// before.
 fn unfinished(host: &Host, bytes: usize) -> Client {
     let mut client = host.client();
     let _ = client.send(head(bytes).as_bytes());
@@ -158,7 +159,8 @@ fn a_shutdown_does_not_wait_for_clients_that_do_not_read() {
     drop((answer, request));
 }
 
-/// A connection of HTTP/2 whose client takes so many bytes of each answer and of all, and no more unless it says so.
+/// A connection of HTTP/2 whose client takes so many bytes of each answer and of all, and no more
+/// unless it says so.
 async fn connect(host: &Host, [each, all]: [u32; 2]) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(host.grpc.expect("a gRPC listener")).await.unwrap();
     let mut builder = h2::client::Builder::new();

@@ -1,9 +1,11 @@
-//! Certificates for a test, made by openssl: two authorities, and two certificates that the first has signed.
+//! Certificates for a test, made by openssl: two authorities, and two certificates that the first
+//! has signed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A folder with `ca`, `other-ca`, `server` (for 127.0.0.1 and triton.test) and `client`, each a `.pem` and a `.key`.
+/// A folder with `ca`, `other-ca`, `server` (for 127.0.0.1 and triton.test) and `client`, each a
+/// `.pem` and a `.key`.
 pub struct Certificates(tempfile::TempDir);
 
 impl Certificates {

@@ -1,4 +1,5 @@
-//! The bank-churn example: its manifest with a plugin table of the caller's, and records that it takes.
+//! The bank-churn example: its manifest with a plugin table of the caller's, and records that it
+//! takes.
 
 use super::{Setup, example, patched, plugin};
 use serde_json::Value;

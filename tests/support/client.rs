@@ -1,4 +1,5 @@
-//! A small blocking HTTP/1.1 client that keeps its connection, and can misbehave where a test needs it.
+//! A small blocking HTTP/1.1 client that keeps its connection, and can misbehave where a test needs
+//! it.
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,7 +43,8 @@ impl Answer {
         self.json()["error"].clone()
     }
 
-    /// The `error` of an answer that has this status and kind, and whose message has all of `parts`.
+    /// The `error` of an answer that has this status and kind, and whose message has all of
+    /// `parts`.
     pub fn refused(&self, status: u16, kind: &str, parts: &[&str]) -> Value {
         let shown: String = self.text().chars().take(2_000).collect();
         assert_eq!(self.status, status, "{shown}");

@@ -3,7 +3,8 @@
 use super::{Answer, Host, Setup, model};
 use serde_json::{Value, json};
 
-/// `gather` takes batches, `plain` does not; both are the same file. `loop` runs until it is stopped.
+/// `gather` takes batches, `plain` does not; both are the same file. `loop` runs until it is
+/// stopped.
 pub const MODELS: &str = r#"
 [executors.onnx]
 workers = 1

@@ -1,11 +1,12 @@
-//! Custom executors before a model with faults: the manifest, loads that end by count, and what was counted.
+//! Custom executors before a model with faults: the manifest, loads that end by count, and what was
+//! counted.
 
 use super::load::{Load, Outcome, Shot};
 use super::{Answer, Host, Setup, eventually, plugin};
 use serde_json::json;
 
-/// The model `asked` on a custom executor of `executor` (a plugin and its config), and the same model as
-/// `plain` on `cpu`. `faults` is the config of the plugin `faulty` that both of them are.
+/// The model `asked` on a custom executor of `executor` (a plugin and its config), and the same
+/// model as `plain` on `cpu`. `faults` is the config of the plugin `faulty` that both of them are.
 pub fn setup(executor: &str, config: &str, faults: &str) -> Setup {
     setup_with(executor, config, faults, "")
 }

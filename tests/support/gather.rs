@@ -25,8 +25,8 @@ pub fn predict(model: &str, data: Value) -> Value {
     json!({"model": model, "data": data})
 }
 
-/// Sends the requests one after the other while the worker is held, so that they wait in this order; lets
-/// the worker go and gives their answers.
+/// Sends the requests one after the other while the worker is held, so that they wait in this
+/// order; lets the worker go and gives their answers.
 pub fn gathered(host: &Host, requests: &[(&str, Value)]) -> Vec<Answer> {
     let holder = hold(host);
     let mut clients = Vec::new();

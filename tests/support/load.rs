@@ -45,8 +45,9 @@ pub struct Load {
 }
 
 impl Load {
-    /// `judge` says what is wrong with an answer. With `every`, each connection sends at that interval from a
-    /// fixed schedule and latency counts from the scheduled time; without, it sends when it has its answer.
+    /// `judge` says what is wrong with an answer. With `every`, each connection sends at that
+    /// interval from a fixed schedule and latency counts from the scheduled time; without, it sends
+    /// when it has its answer.
     pub fn start(
         address: SocketAddr,
         connections: usize,

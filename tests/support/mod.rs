@@ -47,7 +47,8 @@ pub fn plugin(name: &str) -> PathBuf {
     path
 }
 
-/// A plugin engine in this process. Its components are compiled by the binary: a test has no command for that.
+/// A plugin engine in this process. Its components are compiled by the binary: a test has no
+/// command for that.
 pub fn engine(instances: u32) -> Arc<hostler::plugin::Engine> {
     let compiler = Some(env!("CARGO_BIN_EXE_hostler").into());
     let config = hostler::config::EngineConfig { instances, compiler, ..Default::default() };

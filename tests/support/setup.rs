@@ -92,7 +92,8 @@ impl Setup {
         self
     }
 
-    /// Runs a command of the binary to its end: `check`, `diff`, …; gives exit code, stdout and stderr.
+    /// Runs a command of the binary to its end: `check`, `diff`, …; gives exit code, stdout and
+    /// stderr.
     pub fn run(&self, args: &[&str]) -> (i32, String, String) {
         let output = self.command(args).output().expect("the binary runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

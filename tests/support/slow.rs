@@ -1,4 +1,5 @@
-//! Requests that take their time or never end: `loop.onnx`, `huge_node.onnx` and the plugin `hostile`.
+//! Requests that take their time or never end: `loop.onnx`, `huge_node.onnx` and the plugin
+//! `hostile`.
 
 use super::{Host, Setup, model, plugin};
 use serde_json::{Value, json};
@@ -42,8 +43,8 @@ pub fn serve(tables: &str) -> Host {
     setup(&format!("{tables}\n{MODELS}")).start()
 }
 
-/// The plugin `hostile` as two plugins and models, named after their `instances`: `fresh` and `reused`.
-/// `limits` goes into the tables of both plugins.
+/// The plugin `hostile` as two plugins and models, named after their `instances`: `fresh` and
+/// `reused`. `limits` goes into the tables of both plugins.
 pub fn fresh_and_reused(limits: &str) -> String {
     let tables = |name: &str| {
         format!(

@@ -1,4 +1,5 @@
-//! A server that plugins ask: what it does stands in the path. It remembers what it was asked, and who left.
+//! A server that plugins ask: what it does stands in the path. It remembers what it was asked, and
+//! who left.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -45,7 +45,8 @@ pub fn send_to(stream: &mut TcpStream, path: &str, body: &Value, accept: &str) -
     stream.write_all(request.as_bytes())
 }
 
-/// Sends the same request on so many connections at once; the answers, and the time until the last one.
+/// Sends the same request on so many connections at once; the answers, and the time until the last
+/// one.
 pub fn at_once(host: &Host, count: usize, body: &Value) -> (Vec<(u16, Vec<Value>)>, Duration) {
     let mut open: Vec<TcpStream> = (0..count).map(|_| connect(host.http).expect("a connection")).collect();
     let started = Instant::now();
@@ -161,8 +162,8 @@ pub fn elements(lines: &[Value]) -> Vec<i64> {
     lines.iter().filter_map(|line| line["result"]["OUT"][0].as_i64()).collect()
 }
 
-/// Opens such streams so many times and leaves each after its first response; more of them than `host` has places for
-/// mean that each place has to come free.
+/// Opens such streams so many times and leaves each after its first response; more of them than
+/// `host` has places for mean that each place has to come free.
 pub fn leave_again_and_again(host: &Host, name: &str, times: usize) {
     let body = match name {
         "none" => request(&[0, 30_000], 0, json!({})),

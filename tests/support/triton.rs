@@ -18,7 +18,8 @@ pub struct Triton {
 }
 
 impl Triton {
-    /// Serves these models. None where this machine cannot, after saying why; in CI that is a failure.
+    /// Serves these models. None where this machine cannot, after saying why; in CI that is a
+    /// failure.
     pub fn start(models: &[&str]) -> Option<Self> {
         Self::start_with(models, &[])
     }

@@ -21,8 +21,8 @@ impl Usage {
         Usage { threads: count("task"), files: count("fd"), rss_kb }
     }
 
-    /// What the memory has grown by in all of these later looks. The allocator gives pages back when
-    /// it likes, so a host that leaks nothing moves by some MB; what leaks is there each time.
+    /// What the memory has grown by in all of these later looks. The allocator gives pages back
+    /// when it likes, so a host that leaks nothing moves by some MB; what leaks is there each time.
     pub fn growth_kb(&self, later: &[Usage]) -> u64 {
         later.iter().map(|look| look.rss_kb.saturating_sub(self.rss_kb)).min().unwrap_or(0)
     }

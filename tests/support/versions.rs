@@ -4,8 +4,8 @@ use super::load::Shot;
 use super::{Setup, plugin};
 use serde_json::json;
 
-/// The manifest of the model `fragile`; `config` makes the version (`fail_percent`, `slow_ms`), `reload` is
-/// everything of `[reload]`.
+/// The manifest of the model `fragile`; `config` makes the version (`fail_percent`, `slow_ms`),
+/// `reload` is everything of `[reload]`.
 pub fn manifest(config: &str, reload: &str) -> String {
     format!(
         "[models.fragile]\nplugin = \"hostile\"\ntransformer = \"hostile\"\n\n[plugins.hostile]\n\

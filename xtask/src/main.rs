@@ -25,7 +25,8 @@ cargo xtask <command>
         [--calls]                         instead: a plugin alone, and one that calls another model
         [--pipelines]                     instead: one model and a pipeline of five, beside Triton's ensemble
   bench --against BINARY [--seconds N]    compare this build with an earlier one, in pairs; fail if it costs more
-        [--rounds PAIRS] [--only ROW]     at least 20 pairs; ROW is plain, reused, fresh, batched or plain-grpc
+        [--rounds PAIRS] [--only ROW]     at least 20 pairs; ROW is plain, reused, fresh, batched, passed,
+                                          calls-shared, waits or plain-grpc
         [--quick] [--hostler PATH]        check only that everything works; judge another build
   bench triton [--seconds N] [--rounds N] compare with a real Triton, over HTTP and gRPC, including streams
   bench waits [--seconds N] [--rounds N]  compare thousands of waiting requests in one instance with a real Triton

@@ -28,11 +28,11 @@ impl OutboundLimits {
         }
         match (good.is_empty(), bad) {
             (false, _) => Ok(good),
-            (true, None) => Err(Error::unavailable("its name has no address")),
+            (true, None) => Err(Error::unavailable("its name does not resolve to an address")),
             (true, Some((ip, kind))) => {
                 let fix = Origin { host: Host::Ip(ip), ..origin.clone() };
                 Err(Error::unsupported(format!(
-                    "its name leads to {ip}, {kind}; if that is meant, add \"{fix}\" to allow_hosts"
+                    "its name resolves to {ip}, {kind}; if that is intended, add \"{fix}\" to allow_hosts"
                 )))
             }
         }
@@ -56,9 +56,9 @@ fn guarded_v4(ip: Ipv4Addr) -> Option<&'static str> {
     } else if ip.is_link_local() {
         Some("a link-local address")
     } else if octets[0] == 0 || octets[0] >= 224 {
-        Some("no address of a server")
+        Some("an unspecified, multicast or reserved address")
     } else {
-        METADATA.contains(&octets).then_some("an address where a cloud keeps its metadata")
+        METADATA.contains(&octets).then_some("the address of a cloud metadata service")
     }
 }
 
@@ -74,10 +74,12 @@ fn guarded_v6(ip: Ipv6Addr) -> Option<&'static str> {
     };
     match words {
         [0xfe80..=0xfebf, ..] => Some("a link-local address"),
-        [0xff00..=0xffff, ..] | [0, 0, 0, 0, 0, 0, 0, 0] => Some("no address of a server"),
+        [0xff00..=0xffff, ..] | [0, 0, 0, 0, 0, 0, 0, 0] => {
+            Some("an unspecified, multicast or reserved address")
+        }
         // Amazon, Google.
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => {
-            Some("an address where a cloud keeps its metadata")
+            Some("the address of a cloud metadata service")
         }
         // An IPv4 address in another form: mapped, compatible, translated, 6to4.
         [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => guarded_v4(last_four()),

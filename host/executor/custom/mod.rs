@@ -1,9 +1,10 @@
-//! The `custom` executor: a plugin that stands before another executor and decides how it is called.
+//! The `custom` executor: a plugin that decides how calls reach an inner executor.
 //!
-//! Guests wait: for the inner executor, for each other, for a time. So they run as tasks on a few threads of
-//! their own, each call with an instance for itself; one that computes yields to the others. Those that mostly
-//! begin with a call to their model begin on a worker of the inner executor (`lend`). A call has its transformer
-//! run where its guest runs, since the inner executor takes tensors only.
+//! Guests wait: for the inner executor, for each other, for timers. So they run as tasks on the
+//! executor's own threads, each call with its own instance; a guest that computes yields to the
+//! others. If guests mostly begin with a call to their model, they start on a worker of the inner
+//! executor instead, as a [`GuestTask`]. The transformer of a call runs where its guest runs, since
+//! the inner executor takes only tensors.
 
 mod inner_model;
 
@@ -20,8 +21,8 @@ use super::traits::Executor;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::plugin::{GuestAnswer, PluginExecutor};
-use inner_model::{InlineHeuristic, InnerModel};
 use crate::predict::{Announced, CallContext, Response, Responses, Target, Tensor, channel, check_outputs};
+use inner_model::{InlineHeuristic, InnerModel};
 use smallvec::smallvec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,9 +31,9 @@ use tokio::sync::oneshot;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CustomConfig {
-    /// Admissions at once, each with an instance of the plugin.
+    /// The maximum number of admissions in flight, each with its own instance of the plugin.
     pub workers: usize,
-    /// OS threads that all of them share.
+    /// The number of OS threads that all guests share.
     pub threads: usize,
     /// What happens to a call whose guest trapped or overran.
     pub on_failure: OnFailure,
@@ -40,9 +41,9 @@ pub struct CustomConfig {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnFailure {
-    /// It fails.
+    /// The call fails.
     Fail,
-    /// It goes to the inner executor, as if there were no plugin.
+    /// The call goes to the inner executor, as if there were no plugin.
     Inner,
 }
 
@@ -65,7 +66,7 @@ struct Shared {
     plugin: Arc<PluginExecutor>,
     inner: Arc<dyn Executor>,
     in_flight: Arc<InFlight>,
-    /// The guest has said that it takes no batches.
+    /// The guest has reported that it takes no batches.
     one_by_one: AtomicBool,
     inline_heuristic: InlineHeuristic,
     metrics: PoolMetrics,
@@ -148,8 +149,8 @@ impl Executor for CustomExecutor {
         let callable = inner.map_err(|error| error.context(format!("inner executor of \"{name}\"")))?;
         if callable.metadata().streaming {
             return Err(Error::unsupported(format!(
-                "executor \"{name}\" is custom: its plugin answers a request once, but the model gives any number of \
-                 responses; put it on \"{}\" itself",
+                "executor \"{name}\" is of kind custom: its plugin returns one response to a request, but the model \
+                 returns any number; put the model on \"{}\" itself",
                 self.shared.inner.name()
             )));
         }
@@ -171,30 +172,31 @@ impl Executor for CustomExecutor {
 }
 
 impl CustomExecutor {
-    /// Begins an admitted call.
+    /// Starts an admitted call.
     fn begin(&self, call: Call, guard: InFlightGuard) -> Responses {
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let admitted = Instant::now();
-        let lends = call.batching.is_none()
+        let runs_inline = call.batching.is_none()
             && call.callable.profile() == CallProfile::Blocking
             && self.shared.inline_heuristic.runs_inline();
-        let lease = lends.then(Arc::<WorkerLease>::default);
-        let (lent_with, order) = (lease.clone(), call.priority);
+        let lease = runs_inline.then(Arc::<WorkerLease>::default);
+        let (task_lease, priority) = (lease.clone(), call.priority);
         let shared = Arc::clone(&self.shared);
         let work = async move {
             let sink = call.sink_now(sender, admitted);
             shared.metrics.queue_wait.observe(sink.queue_wait.as_secs_f64());
-            // Large, so it is made by the thread that runs it, which then frees it cheaply.
+            // The future is large, so the thread that runs it allocates it, and can free it
+            // cheaply.
             Box::pin(shared.run(call, sink, lease, Some(guard))).await
         };
-        match lent_with {
+        match task_lease {
             None => drop(self.shared.threads.spawn(async move { work.await.send() })),
             Some(lease) => {
                 let park_target = self.shared.threads.handle().clone();
                 let task =
                     GuestTask::new(context, lease, RunMode::OneCall, Box::pin(work), park_target.into());
-                if let Err(refused) = self.shared.inner.submit_guest(order, task) {
+                if let Err(refused) = self.shared.inner.submit_guest(priority, task) {
                     refused.detach();
                 }
             }
@@ -219,7 +221,8 @@ impl Shared {
         InnerModel::new(target, lease)
     }
 
-    /// Answers one call. The place is free before the caller knows, unless the guest goes on after its answer.
+    /// Runs one call. Its slot is freed before the answer is sent, unless the guest answers early
+    /// and continues.
     async fn run(
         self: Arc<Self>,
         call: Call,
@@ -247,7 +250,8 @@ impl Shared {
         Completion { sink, last }
     }
 
-    /// Lets the guest answer and postprocesses what it has answered; none if it did that before it ended.
+    /// Runs the guest and postprocesses its answer. Returns `None` if the guest answered before it
+    /// ended, so that the answer was already sent.
     async fn answer(
         &self,
         context: &Arc<CallContext>,
@@ -257,7 +261,7 @@ impl Shared {
         sink: &mut Sink,
     ) -> Result<Option<Response>> {
         let (early, answered) = oneshot::channel();
-        // Tensors share their bytes.
+        // Cheap, since tensors share their bytes.
         let spare = (self.config.on_failure == OnFailure::Inner).then(|| inputs.clone());
         let guest = self.plugin.submit(context, inputs, Arc::clone(&target), early);
         tokio::pin!(guest);
@@ -265,11 +269,11 @@ impl Shared {
             biased;
             outcome = &mut guest => outcome,
             Ok(outputs) = answered => {
-                // Rare, and large: in a box, so that all other calls are smaller.
+                // Rare, and large: boxed, so that the future of every other call is smaller.
                 Box::pin(sink.answer(self.checked(callable, outputs))).await;
                 if let Err(error) = guest.await {
                     let (request, plugin) = (&*context.id, &**self.plugin.name());
-                    tracing::warn!(request, plugin, detail = error.detail(), "after its answer: {error}");
+                    tracing::warn!(request, plugin, detail = error.detail(), "plugin failed after its answer: {error}");
                 }
                 return Ok(None);
             }
@@ -283,13 +287,13 @@ impl Shared {
         sink.respond(outputs).await.map(Some)
     }
 
-    /// The guest's outputs, if they are those of the model.
+    /// Returns the guest's outputs. Fails if they do not match the metadata of the model.
     fn checked(&self, callable: &dyn Callable, outputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         check_outputs(self.plugin.name(), Announced::ByModel, callable.metadata(), &outputs)?;
         Ok(outputs)
     }
 
-    /// The answer of the inner executor, after the guest could give none.
+    /// Returns the answer of the inner executor, after the guest has failed.
     async fn fall_back(
         &self,
         context: &Arc<CallContext>,
@@ -297,11 +301,16 @@ impl Shared {
         inputs: Vec<Tensor>,
         target: &dyn Target,
     ) -> GuestAnswer {
-        // Nobody waits, or there is no time.
+        // The call was cancelled, or its deadline has passed.
         context.check().map_err(|_| fault.clone())?;
         self.fallbacks.inc();
         let (request, plugin) = (&*context.id, &**self.plugin.name());
-        tracing::warn!(request, plugin, detail = fault.detail(), "answered by the inner executor: {fault}");
+        tracing::warn!(
+            request,
+            plugin,
+            detail = fault.detail(),
+            "request passed to the inner executor: {fault}"
+        );
         target.start(context, inputs)?.one().await?.tensors()
     }
 
@@ -311,7 +320,8 @@ impl Shared {
         }
     }
 
-    /// Answers a batch: all at once if the guest can, each for itself if not.
+    /// Runs a batch: with one call of the guest if it takes batches, or each item separately if
+    /// not.
     async fn run_batch(self: Arc<Self>, items: Vec<(Call, Sink)>, guard: InFlightGuard) {
         if items.is_empty() {
             return;
@@ -353,7 +363,7 @@ impl Shared {
             Err(fault) if self.config.on_failure == OnFailure::Fail => vec![Some(Err(fault)); ready.len()],
             Err(fault) => {
                 let plugin = &**self.plugin.name();
-                tracing::warn!(plugin, detail = fault.detail(), "a batch is answered one by one: {fault}");
+                tracing::warn!(plugin, detail = fault.detail(), "batch split into single requests: {fault}");
                 vec![None; ready.len()]
             }
         }

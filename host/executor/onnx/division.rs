@@ -1,13 +1,13 @@
 //! Keeps the host alive when native code of ONNX Runtime divides the smallest integer by -1, or an
 //! integer by 0.
 //!
-//! x86 raises SIGFPE for both, which ends the process; kernels check for 0 and not for the overflow
+//! x86 raises SIGFPE for both, which ends the process. Kernels check for 0 but not for the overflow
 //! (`Div` and `Mod` of INT32 and INT64), so one request could end the host. The handler completes
-//! the instruction as other architectures do: the quotient wraps around and the remainder is 0; a
-//! division by 0 gives 0, and the run that it belongs to fails. Faults of other code, WebAssembly
-//! among it, go to the handler that was there before.
+//! the instruction as other architectures do: the quotient wraps around and the remainder is 0. A
+//! division by 0 results in 0, and its run fails. Faults of other code, including WebAssembly, are
+//! passed to the handler that was installed before.
 
-/// Divisions by zero that were completed on this thread and on all threads so far.
+/// The numbers of divisions by zero completed so far on this thread, and on all threads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Zeros {
     pub thread: u64,
@@ -15,9 +15,9 @@ pub(super) struct Zeros {
 }
 
 impl Zeros {
-    /// Whether a run on this thread has divided by zero since then. Its other threads are not known apart
-    /// from those of other models, so with several a run may answer for one beside it: an error more, and
-    /// no wrong number.
+    /// Returns true if a run on this thread has divided by zero since. If the run has other
+    /// threads, they cannot be told apart from those of other models, so it may fail because of a
+    /// concurrent run: an error too many, but never a wrong result.
     pub fn have_changed(self, threads: usize) -> bool {
         let now = zeros();
         if threads == 1 { now.thread != self.thread } else { now.process != self.process }
@@ -43,11 +43,11 @@ mod x86 {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// What the file of ONNX Runtime's library is called.
+    /// The beginning of the file name of ONNX Runtime's library.
     const LIBRARY: &[u8] = b"libonnxruntime";
 
     struct Installed {
-        /// Where the library's code is.
+        /// The addresses of the library's code.
         code: Vec<Range<usize>>,
         previous: libc::sigaction,
     }
@@ -64,11 +64,12 @@ mod x86 {
         Zeros { thread: ZEROS_HERE.get(), process: ZEROS.load(Ordering::Acquire) }
     }
 
-    /// Installs the handler, once the library is loaded.
+    /// Installs the handler. Must be called after the library was loaded.
     pub fn install() {
         INSTALLED.get_or_init(|| {
-            // SAFETY: the handler calls only what is safe in a handler, and is complete before it is
-            // installed except for `INSTALLED`, without which it leaves every fault to the default.
+            // SAFETY: the handler calls only functions that are safe in a signal handler. Its state
+            // is complete before it is installed, except for `INSTALLED`, without which it leaves
+            // every fault to the default action.
             unsafe {
                 let mut previous: libc::sigaction = std::mem::zeroed();
                 let mut action: libc::sigaction = std::mem::zeroed();
@@ -85,12 +86,12 @@ mod x86 {
     }
 
     fn code_of_library() -> Vec<Range<usize>> {
-        unsafe extern "C" fn session(
+        unsafe extern "C" fn collect_code(
             object: *mut libc::dl_phdr_info,
             _: usize,
             found: *mut libc::c_void,
         ) -> libc::c_int {
-            // SAFETY: the loader gives a valid object, and `found` is the vector below.
+            // SAFETY: the loader passes a valid object, and `found` is the vector below.
             unsafe {
                 let (object, found) = (&*object, &mut *found.cast::<Vec<Range<usize>>>());
                 if object.dlpi_name.is_null() {
@@ -112,8 +113,8 @@ mod x86 {
             0
         }
         let mut found = Vec::new();
-        // SAFETY: `visit` does not keep what it is given.
-        unsafe { libc::dl_iterate_phdr(Some(session), (&raw mut found).cast()) };
+        // SAFETY: `collect_code` does not keep its arguments.
+        unsafe { libc::dl_iterate_phdr(Some(collect_code), (&raw mut found).cast()) };
         found
     }
 
@@ -123,7 +124,8 @@ mod x86 {
         context: *mut libc::c_void,
     ) {
         let installed = INSTALLED.get();
-        // SAFETY: the kernel gives a valid context; the code at the instruction pointer was just run.
+        // SAFETY: the kernel passes a valid context, and the code at the instruction pointer was
+        // just run.
         unsafe {
             let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
             let at = registers[libc::REG_RIP as usize] as usize;
@@ -141,7 +143,7 @@ mod x86 {
                     type Handler = extern "C" fn(libc::c_int);
                     std::mem::transmute::<usize, Handler>(previous.sa_sigaction)(signal);
                 }
-                // The instruction faults again, and ends the process.
+                // The instruction faults again, which then ends the process.
                 _ => {
                     libc::signal(signal, libc::SIG_DFL);
                 }
@@ -151,15 +153,15 @@ mod x86 {
 
     type Registers = [libc::greg_t; 23];
 
-    /// Completes the division at the instruction pointer. Returns false if that instruction is not a
-    /// division that faults.
+    /// Completes the division at the instruction pointer. Returns false if that instruction is not
+    /// a division that faults.
     unsafe fn complete(registers: &mut Registers) -> bool {
         let get = |register: libc::c_int| registers[register as usize];
-        // SAFETY: an instruction is at most 15 bytes; the bytes behind a shorter one are in the same
-        // mapping or are not read, since `decode` stops at the end of the instruction.
+        // SAFETY: `decode` reads nothing behind the end of the instruction, which the processor has
+        // just read.
         let Some(division) = (unsafe { decode(get(libc::REG_RIP) as *const u8) }) else { return false };
         let (low, high) = (get(libc::REG_RAX), get(libc::REG_RDX));
-        // SAFETY: the instruction has read this operand.
+        // SAFETY: the instruction has just read this operand.
         let Some(divisor) = (unsafe { division.divisor(registers) }) else { return false };
         let (quotient, remainder) = match (division.bits, divisor) {
             (_, 0) => {
@@ -167,7 +169,7 @@ mod x86 {
                 ZEROS.fetch_add(1, Ordering::AcqRel);
                 (0, low)
             }
-            // Only the smallest number divided by -1 has a quotient that does not fit.
+            // Only the smallest integer divided by -1 has a quotient that does not fit.
             (32, -1) if division.signed && low as i32 == i32::MIN && high as i32 == -1 => (low, 0),
             (64, -1) if division.signed && low == i64::MIN && high == -1 => (low, 0),
             _ => return false,
@@ -179,7 +181,7 @@ mod x86 {
         true
     }
 
-    /// A `div` or `idiv` of 32 or 64 bits: compilers widen what is smaller.
+    /// A `div` or `idiv` of 32 or 64 bits. Compilers widen smaller operands.
     #[derive(Debug, PartialEq)]
     struct Division {
         signed: bool,
@@ -190,7 +192,7 @@ mod x86 {
 
     #[derive(Debug, PartialEq)]
     enum Operand {
-        /// In the order of the instruction set.
+        /// The number of a register in the encoding of instructions.
         Register(u8),
         Memory {
             base: Option<u8>,
@@ -214,7 +216,7 @@ mod x86 {
                     if let Some((register, scale)) = index {
                         address = address.wrapping_add(value(register) << scale);
                     }
-                    // SAFETY: the processor has read from there.
+                    // SAFETY: the processor has just read from this address.
                     unsafe {
                         match self.bits {
                             32 => i64::from((address as *const i32).read_unaligned()),
@@ -227,7 +229,7 @@ mod x86 {
         }
     }
 
-    /// Registers by the number that instructions give them.
+    /// Registers, by their number in the encoding of instructions.
     const ORDER: [libc::c_int; 16] = [
         libc::REG_RAX,
         libc::REG_RCX,
@@ -249,7 +251,8 @@ mod x86 {
 
     unsafe fn decode(code: *const u8) -> Option<Division> {
         let mut length = 0;
-        // SAFETY: by the caller's word the instruction is there, and no more than it is read.
+        // SAFETY: the caller guarantees that the instruction is readable, and nothing behind it is
+        // read.
         let mut next = || unsafe {
             let byte = code.add(length).read();
             length += 1;
@@ -306,7 +309,7 @@ mod x86 {
         fn decoded(code: &[u8]) -> Option<Division> {
             let mut padded = code.to_vec();
             padded.resize(16, 0x90);
-            // SAFETY: the code is longer than any instruction.
+            // SAFETY: the code is padded to more than the longest instruction.
             unsafe { decode(padded.as_ptr()) }
         }
 
@@ -349,7 +352,7 @@ mod x86 {
                 registers[libc::REG_RAX as usize] = dividend;
                 registers[libc::REG_RDX as usize] = dividend >> 63;
                 registers[libc::REG_RCX as usize] = divisor;
-                // SAFETY: the code is there, and has no operand in memory.
+                // SAFETY: the code is readable, and has no operand in memory.
                 let done = unsafe { complete(&mut registers) };
                 let moved = registers[libc::REG_RIP as usize] - code.as_ptr() as i64;
                 (done, registers[libc::REG_RAX as usize], registers[libc::REG_RDX as usize], moved)

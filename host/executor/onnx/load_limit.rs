@@ -1,4 +1,4 @@
-//! A bound on the time that loading a model in a library may take, and a way to abandon it.
+//! A time limit for loading a model in a library, and a way to abandon the load.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// How long one load may take, and what abandons it.
+/// The time limit of one load, and what cancels it.
 #[derive(Clone)]
 pub struct LoadLimit {
     pub time: Duration,
@@ -15,8 +15,8 @@ pub struct LoadLimit {
 }
 
 impl LoadLimit {
-    /// Runs `load` on this thread. When its time is over, or when it is abandoned, `stop` is called on another
-    /// thread; the load itself has to end then, and its result does not count any more.
+    /// Runs `load` on this thread. When the time limit has passed, or when the load is cancelled,
+    /// calls `stop` on another thread, which must make `load` return; its result is then discarded.
     pub fn run<T>(
         &self,
         stop: impl Fn() + Send + Sync + 'static,
@@ -37,7 +37,9 @@ impl LoadLimit {
                 }
             };
             let watch = std::thread::Builder::new().name("load-limit".into()).spawn_scoped(scope, watch);
-            watch.map_err(|error| Error::io(&error).context("cannot start a thread to bound a load"))?;
+            watch.map_err(|error| {
+                Error::io(&error).context("cannot start a thread that limits the time of a load")
+            })?;
             let loaded = load();
             drop(ended);
             loaded
@@ -45,7 +47,7 @@ impl LoadLimit {
         self.cancel.check()?;
         if expired.load(Ordering::SeqCst) {
             return Err(Error::deadline(format!(
-                "loading it took longer than {} ms, model_load_timeout_ms of [reload]",
+                "loading it took longer than model_load_timeout_ms = {} of [reload]",
                 self.time.as_millis()
             )));
         }
@@ -57,7 +59,7 @@ impl LoadLimit {
 mod tests {
     use super::*;
 
-    /// Waits until it is stopped, as a load does that takes for ever.
+    /// Waits until it is stopped, like a load that never ends.
     fn run(limit: &LoadLimit) -> Result<()> {
         let (stop, stopped) = channel::<()>();
         let stop = move || {

@@ -1,4 +1,4 @@
-//! ONNX models: sessions of ONNX Runtime, what is checked before they run, and the memory that they leave.
+//! ONNX models: sessions of ONNX Runtime, the checks before a run, and the release of their memory.
 
 mod division;
 mod load_limit;

@@ -1,8 +1,9 @@
-//! Runs native code on a stack of its own, which is given up where the code ends itself.
+//! Runs native code on a separate stack, which is abandoned if the code calls `std::terminate`.
 //!
-//! Kernels of ONNX Runtime check sizes with contracts that call `std::terminate`, which ends the process: an empty
-//! batch for an LSTM is enough. The handler here leaves the code where it is instead, for ever, and goes on with its
-//! caller. Other threads of the runtime may still work for the run and refer to its stack, so the stack is never freed.
+//! Kernels of ONNX Runtime check sizes with contracts that call `std::terminate`, which ends the
+//! process; an empty batch for an LSTM is enough. The handler here suspends the code forever
+//! instead, and returns to its caller. Other threads of the runtime may still work for the run and
+//! refer to its stack, so the stack is never freed.
 
 use crate::error::{Error, Result};
 use corosensei::stack::DefaultStack;
@@ -11,20 +12,21 @@ use std::cell::Cell;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// Reserved for each stack; what is not touched takes no memory.
+/// The address space reserved for each stack. Pages that are not touched take no memory.
 const STACK_BYTES: usize = 4 << 20;
 
 thread_local! {
-    /// The yielder of the coroutine that this thread runs, or null.
+    /// The yielder of the coroutine that runs on this thread, or null.
     static RUNNING: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
 }
 
 type Handler = extern "C" fn();
 
-/// What was called before by `std::terminate`.
+/// The handler that `std::terminate` called before.
 static PREVIOUS: OnceLock<Option<Handler>> = OnceLock::new();
 
-/// Has `std::terminate` leave code that runs on a stack of its own. To be called once the library is loaded.
+/// Makes `std::terminate` abandon code that runs on a separate stack. Must be called after the
+/// library was loaded.
 pub(super) fn install() {
     PREVIOUS.get_or_init(|| {
         // SAFETY: the library is only looked up, and the symbol has this type in every libstdc++.
@@ -49,10 +51,10 @@ pub(super) fn install() {
 
 extern "C" fn on_terminate() {
     let running = RUNNING.replace(ptr::null());
-    // SAFETY: it is set only while its coroutine runs, on this thread.
+    // SAFETY: the pointer is set only while its coroutine runs, on this thread.
     if let Some(yielder) = unsafe { running.as_ref() } {
         yielder.suspend(());
-        // Nobody resumes it.
+        // It is never resumed.
     }
     if let Some(previous) = PREVIOUS.get().copied().flatten() {
         previous();
@@ -60,33 +62,34 @@ extern "C" fn on_terminate() {
     std::process::abort();
 }
 
-/// The code has called `std::terminate`. It and its stack stay where they are for ever.
+/// The code has called `std::terminate`. It stays suspended, and its stack allocated, forever.
 #[derive(Debug)]
 pub(super) struct AbandonedRun;
 
-/// A stack for one run after the other, made with the first one.
+/// A stack that is used for one run at a time, and allocated by the first run.
 #[derive(Default)]
 pub(super) struct OwnStack(Option<DefaultStack>);
 
 impl OwnStack {
-    /// Runs `work` to its end, unless it is given up. In that case what it owns is never dropped. What it borrows is not
-    /// used by this thread any more, but may be by threads that it has started: their memory must stay.
+    /// Runs `work` to its end, unless it is abandoned. Then the values that it owns are never
+    /// dropped. This thread no longer uses what `work` borrows, but threads that it has started
+    /// may: their memory must not be freed.
     ///
     /// # Errors
-    /// `overloaded` where there is no memory for a stack.
+    /// `Overloaded` if there is no memory for a stack.
     pub fn run<R>(&mut self, work: impl FnOnce() -> R) -> Result<std::result::Result<R, AbandonedRun>> {
         let stack = match self.0.take() {
             Some(stack) => stack,
             None => DefaultStack::new(STACK_BYTES)
-                .map_err(|error| Error::overloaded(format!("cannot make a stack for a run: {error}")))?,
+                .map_err(|error| Error::overloaded(format!("cannot allocate a stack for a run: {error}")))?,
         };
         let _outer = Outer(RUNNING.get());
         let body = |yielder: &Yielder<(), ()>, ()| {
             RUNNING.set(yielder);
             work()
         };
-        // SAFETY: the coroutine runs to its end within this function, or is forgotten and never resumed. Its frames are
-        // not read again, so the borrows in them may end.
+        // SAFETY: the coroutine runs to its end within this function, or is forgotten and never
+        // resumed. Its frames are not read again, so the borrows in them may end.
         let mut coroutine: Coroutine<(), (), R, DefaultStack> =
             unsafe { Coroutine::with_stack_unchecked(stack, body) };
         match coroutine.resume(()) {
@@ -102,7 +105,7 @@ impl OwnStack {
     }
 }
 
-/// What ran before on this thread. It is set again however the run ends.
+/// The yielder of the outer run on this thread. It is restored when dropped, also after a panic.
 struct Outer(*const Yielder<(), ()>);
 
 impl Drop for Outer {
@@ -122,12 +125,12 @@ mod tests {
         assert_eq!(stack.run(|| *kept + 1).unwrap().unwrap(), 8);
         let first = stack.0.as_ref().map(|stack| ptr::from_ref(stack).addr()).unwrap();
         let owned = Arc::clone(&kept);
-        let given_up = stack.run(move || {
+        let abandoned = stack.run(move || {
             assert_eq!(*owned, 7);
-            // As the runtime does it, from C++.
+            // As the runtime calls it, from C++.
             on_terminate();
         });
-        assert!(given_up.unwrap().is_err() && stack.0.is_none());
+        assert!(abandoned.unwrap().is_err() && stack.0.is_none());
         assert_eq!(Arc::strong_count(&kept), 2, "what it owns is never dropped");
         assert!(RUNNING.get().is_null());
         assert_eq!(stack.run(|| *kept).unwrap().unwrap(), 7);

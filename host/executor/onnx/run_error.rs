@@ -1,5 +1,5 @@
-//! Why a run of ONNX Runtime failed, in plain words: what the graph refuses about its inputs, and what is
-//! wrong in the runtime itself. Paths of the runtime's source code stay in the log.
+//! Explains why a run of ONNX Runtime failed: the graph refused its inputs, or the runtime itself
+//! is in trouble. Paths of the runtime's source code appear only in the log.
 
 use crate::error::{Error, Kind};
 use crate::predict::{CallContext, Tensor, format_shape};
@@ -7,15 +7,16 @@ use ort::ErrorCode;
 use ort::value::ValueType;
 use std::collections::BTreeMap;
 
-/// Inputs whose shapes are shown.
+/// The maximum number of inputs whose shapes are shown.
 const INPUTS_SHOWN: usize = 8;
 
-/// What the runtime says of a node that failed; for one in a subgraph, of each node around it first.
+/// How the runtime reports a failed node. A node in a subgraph is reported after the nodes around
+/// it.
 const NODE: &str = "Non-zero status code returned while running ";
 
 const STATUS: &str = "Status Message: ";
 
-/// The names that a model gives to the free dimensions of its inputs, by input.
+/// The names of the free dimensions of a model's inputs, by input.
 #[derive(Default)]
 pub(super) struct Dimensions(BTreeMap<String, Vec<String>>);
 
@@ -30,8 +31,8 @@ impl Dimensions {
         Dimensions(named.collect())
     }
 
-    /// The first name that stands for different sizes. ONNX Runtime does not hold models to their names (a
-    /// size of 1 may be broadcast, and exporters reuse names), so this explains a refusal and makes none.
+    /// Returns the first name that has different sizes. ONNX Runtime does not enforce these names
+    /// (a size of 1 may be broadcast, and exporters reuse names), so this only explains a refusal.
     fn conflict(&self, inputs: &[Tensor]) -> Option<Conflict> {
         let mut seen: BTreeMap<&str, (&Tensor, i64)> = BTreeMap::new();
         for tensor in inputs {
@@ -58,7 +59,7 @@ struct Conflict {
     field: String,
 }
 
-/// The error of a run with these inputs.
+/// Returns the error of a run with these inputs.
 pub(super) fn run_error(
     context: &CallContext,
     dimensions: &Dimensions,
@@ -99,7 +100,8 @@ fn shown(tensor: &Tensor) -> String {
     format!("\"{}\" {} {}", tensor.name(), tensor.datatype().as_str(), format_shape(tensor.shape()))
 }
 
-/// Whether data was refused, or the runtime itself is in trouble: memory, a device, a kernel that is missing.
+/// Returns `InvalidInput` if the graph refused the inputs, or `Failed` if the runtime itself is in
+/// trouble: memory, a device, a missing kernel.
 fn kind_of(code: ErrorCode, text: &str) -> Kind {
     const TROUBLE: [&str; 11] = [
         "Failed to allocate memory",
@@ -124,7 +126,7 @@ fn kind_of(code: ErrorCode, text: &str) -> Kind {
     }
 }
 
-/// What happened, and in which node, without places in the runtime's source code.
+/// Returns what happened, and in which node, without locations in the runtime's source code.
 fn words(text: &str) -> String {
     if let Some(sizes) = sizes(text) {
         return sizes;
@@ -155,7 +157,7 @@ fn sizes(text: &str) -> Option<String> {
     (!sizes.is_empty()).then(|| format!("input \"{input}\": {}", sizes.join(", ")))
 }
 
-/// A message of the runtime without what it begins with: codes of errors, files and lines, signatures.
+/// Returns a message of the runtime without its prefix: error codes, files and lines, signatures.
 fn reason(status: &str) -> String {
     let mut rest = status;
     if let Some((_, inner)) = rest.rsplit_once("[ONNXRuntimeError] : ") {
@@ -177,7 +179,7 @@ fn reason(status: &str) -> String {
     let plain: Vec<&str> = stripped.split_whitespace().filter(|word| !is_place(word)).collect();
     match plain.join(" ") {
         number if ["stod", "stof", "stoi", "stol", "stoll", "stoul", "stoull"].contains(&&*number) => {
-            "a text is not a number, or one that is out of range".into()
+            "a text is not a number or is out of range".into()
         }
         words => words.trim_end_matches('.').to_owned(),
     }
@@ -194,7 +196,7 @@ fn is_place(word: &str) -> bool {
     is_line && [".cc", ".h", ".hpp", ".cpp", ".cu", ".cuh", ".inl"].iter().any(|end| file.ends_with(end))
 }
 
-/// What follows the signature of a function, if there is one: its brackets are balanced.
+/// Returns the text after the signature of a function, if there is one. Its brackets are balanced.
 fn after_signature(text: &str) -> Option<&str> {
     let mut depth = 0_usize;
     for (place, byte) in text.bytes().enumerate().skip(text.find('(')?) {
@@ -230,7 +232,7 @@ mod tests {
         onnxruntime::BroadcastIterator::Append(ptrdiff_t, ptrdiff_t) axis == 1 || axis == largest was false. \
         Attempting to broadcast an axis by a dimension other than 1. 512 by 600";
 
-    /// What a node without a name says of this status.
+    /// Returns the explanation of this status for a node without a name.
     fn status(status: &str) -> String {
         words(&format!("{NODE}Op node. Name:'' {STATUS}{status}"))
     }
@@ -269,7 +271,7 @@ mod tests {
                  long int] split > 0 was false. Split should be > 0",
                 "Split should be > 0",
             ),
-            ("stoll", "a text is not a number, or one that is out of range"),
+            ("stoll", "a text is not a number or is out of range"),
         ] {
             assert_eq!(status(raw), format!("a node Op: {plain}"));
         }

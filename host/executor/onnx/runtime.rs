@@ -1,39 +1,42 @@
-//! The ONNX Runtime library: found, loaded once, and explained when it is not there.
+//! The ONNX Runtime library: finds it, loads it once, and explains what to do if it is missing.
 
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-/// The release whose interface this host is built for; newer ones work too.
+/// The release whose API this host is built for. Newer releases work too.
 const VERSION_WANTED: &str = "1.31";
 
-const MEND: &str = "install it with `python3 -m pip install onnxruntime==1.31.1`, or run `cargo xtask ort`, and \
-    name the file libonnxruntime.so under [server] onnxruntime or in ORT_DYLIB_PATH";
+const HINT: &str = "install it with `python3 -m pip install onnxruntime==1.31.1`, or run `cargo xtask ort`, and \
+    set [server] onnxruntime or ORT_DYLIB_PATH to the file libonnxruntime.so";
 
-/// The process has one environment; it is made when the first model needs it.
+/// The one environment of the process, created when the first model needs it.
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 
-/// The environment, from the library at `configured`, `ORT_DYLIB_PATH`, the cache of `cargo xtask ort`, or
-/// the system's library path, in this order. The first success holds for the life of the process.
+/// Returns the environment. Loads the library from `configured`, `ORT_DYLIB_PATH`, the cache of
+/// `cargo xtask ort`, or the system's library path, in this order. The first library that loads is
+/// used for the life of the process.
 pub fn environment(configured: Option<&Path>) -> Result<Environment> {
-    let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut environment = ENVIRONMENT.lock_unpoisoned();
     if let Some(environment) = &*environment {
         return Ok(environment.clone());
     }
     let path = find(configured)?;
     let builder = ort::init_from(&path).map_err(|error| {
         Error::unavailable(format!(
-            "cannot load ONNX Runtime {VERSION_WANTED} from {}: {error}; {MEND}",
+            "cannot load ONNX Runtime {VERSION_WANTED} from {}: {error}; {HINT}",
             path.display()
         ))
     })?;
     let builder = builder.with_name("hostler").with_telemetry(false).with_logger(Arc::new(log));
     let built = builder.build().map_err(|error| {
-        Error::unavailable(format!("cannot start ONNX Runtime from {}: {error}; {MEND}", path.display()))
+        Error::unavailable(format!("cannot start ONNX Runtime from {}: {error}; {HINT}", path.display()))
     })?;
-    // What goes wrong in a run comes back as that run's error; a run stopped at its deadline is no news.
+    // An error of a run is returned by that run, and a run stopped at its deadline needs no log
+    // line.
     built.set_log_level(LogLevel::Fatal);
     super::division::install();
     super::own_stack::install();
@@ -42,7 +45,8 @@ pub fn environment(configured: Option<&Path>) -> Result<Environment> {
     Ok(environment.insert(built).clone())
 }
 
-/// What the library says is a line of the host's log; by itself it would write to stderr, and wait there.
+/// Writes messages of the library to the host's log. By default the library writes them to stderr,
+/// and blocks there.
 fn log(level: LogLevel, _category: &str, _id: &str, place: &str, message: &str) {
     match level {
         LogLevel::Verbose => tracing::trace!(target: "ort", place, "{message}"),
@@ -62,16 +66,18 @@ fn find(configured: Option<&Path>) -> Result<PathBuf> {
             Some(path) if path.is_file() => return Ok(path),
             Some(path) => {
                 let path = path.display();
-                return Err(Error::unavailable(format!("{origin} names {path}, which is no file; {MEND}")));
+                return Err(Error::unavailable(format!(
+                    "{origin}: {path} does not exist or is not a file; {HINT}"
+                )));
             }
             None => {}
         }
     }
-    // Without a path the loader searches the system: LD_LIBRARY_PATH, ld.so.cache.
+    // Without a path, the loader searches the system: LD_LIBRARY_PATH, ld.so.cache.
     Ok(cached().unwrap_or_else(|| "libonnxruntime.so".into()))
 }
 
-/// The newest library that `cargo xtask ort` has put into the cache.
+/// Returns the newest library that `cargo xtask ort` has put into the cache.
 fn cached() -> Option<PathBuf> {
     let versions = std::fs::read_dir(crate::config::default_cache_dir()?.join("onnxruntime")).ok()?;
     let libraries = versions.flatten().filter_map(|version| {

@@ -1,17 +1,17 @@
-//! ONNX models: sessions of ONNX Runtime, and tensors in and out of them.
+//! ONNX models: sessions of ONNX Runtime, and conversion of tensors to and from them.
 //!
-//! A session runs one call at a time (its `Run` is not safe to share), so a model has several. A run ends
-//! at its deadline at the next node of the graph; until then its worker is held.
+//! A session runs one call at a time (its `Run` is not safe to share), so a model has several. A
+//! run whose deadline passes ends at the next node of the graph; its worker is held until then.
 
-use super::source::load_error;
 use super::own_stack::{AbandonedRun, OwnStack};
 use super::run_error::{Dimensions, run_error};
+use super::source::{OnnxSource, load_error};
 use super::unsafe_ops::UnsafeOps;
-use super::source::OnnxSource;
 use super::{division, strings, unload};
+use crate::error::{Error, Result};
 use crate::executor::callable::{BoxFuture, CallProfile, Callable};
 use crate::executor::sink::Sink;
-use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use crate::predict::{
     CallContext, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count, format_shape,
 };
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
-/// Where sessions run.
+/// The device on which sessions run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     Cpu,
@@ -41,13 +41,14 @@ impl fmt::Display for Device {
     }
 }
 
-/// How sessions are made. Models loaded with equal settings can be shared between executors.
+/// The settings of sessions. Executors can share a model that was loaded with equal settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionConfig {
     pub device: Device,
-    /// Sessions of one model: calls of it that run at once. Each has its own copy of the weights.
+    /// The number of sessions of a model: its maximum number of concurrent calls. Each session has
+    /// its own copy of the weights.
     pub sessions: usize,
-    /// Threads that one run may use.
+    /// The number of threads that one run may use.
     pub intra_threads: usize,
 }
 
@@ -56,45 +57,48 @@ pub(in crate::executor) struct OnnxModel {
     dimensions: Dimensions,
     intra_threads: usize,
     unsafe_ops: UnsafeOps,
-    /// Each with the stack that its runs use.
+    /// Idle sessions, each with the stack that its runs use.
     sessions: Mutex<Vec<(Session, OwnStack)>>,
     free: Semaphore,
-    /// Runs that the runtime ended with `std::terminate`, and the bytes of their inputs that are kept for ever.
-    given_up: AtomicU32,
-    given_up_bytes: AtomicUsize,
+    /// The number of runs that the runtime ended with `std::terminate`, and the bytes of their
+    /// inputs, which are never freed.
+    abandoned: AtomicU32,
+    abandoned_bytes: AtomicUsize,
 }
 
-/// Each run that is given up keeps memory for ever, so a model has no more of them than this.
-const GIVEN_UP_MAX: u32 = 256;
-const GIVEN_UP_BYTES_MAX: usize = 16 << 20;
+/// The maximum number of abandoned runs of a model, and of bytes of their inputs. An abandoned run
+/// never frees its memory.
+const ABANDONED_MAX: u32 = 256;
+const ABANDONED_BYTES_MAX: usize = 16 << 20;
 
 impl OnnxModel {
-    /// Makes the sessions.
+    /// Creates the sessions.
     pub fn load(
         environment: &ort::environment::Environment,
         source: &OnnxSource,
         config: SessionConfig,
     ) -> Result<Self> {
-        // Also what is given up half-way is freed.
+        // Trims after a failed load, too.
         let _trimmed = Trimmed;
         check_device(config.device)?;
         let unsafe_ops = UnsafeOps::of(&source.bytes);
         if let Some((op, why)) = unsafe_ops.refused {
             return Err(Error::unsupported(format!(
-                "its operator {op} is not run: that of ONNX Runtime {why}"
+                "its operator {op} is not supported, because that of ONNX Runtime {why}"
             )));
         }
         let sessions: Vec<(Session, OwnStack)> = (0..config.sessions.max(1))
             .map(|_| {
-                let builder = on(config.device, builder(environment, config).map_err(load_error)?)?;
-                let mut builder = source.external.give_to(builder)?;
+                let builder = with_device(config.device, builder(environment, config).map_err(load_error)?)?;
+                let mut builder = source.external.apply_to(builder)?;
                 let canceler = builder.canceler();
-                // Takes effect at the next step of the load; until then, and for its memory, there is no bound.
+                // Takes effect at the next step of the load. Until then, nothing bounds its time;
+                // nothing bounds its memory.
                 let stop = move || drop(canceler.cancel());
                 let mut stack = OwnStack::default();
                 let load = || match stack.run(|| builder.commit_from_memory(&source.bytes))? {
                     Ok(loaded) => loaded.map_err(load_error),
-                    Err(AbandonedRun) => Err(load_given_up(source)),
+                    Err(AbandonedRun) => Err(load_abandoned(source)),
                 };
                 let session = source.limit.run(stop, load)?;
                 Ok((session, stack))
@@ -102,7 +106,7 @@ impl OnnxModel {
             .collect::<Result<Vec<_>>>()?;
         if !source.is_readable {
             return Err(Error::unsupported(
-                "ONNX Runtime loads it, but its form does not show which files with external data it names; save it \
+                "ONNX Runtime loads it, but the host cannot read which files with external data it names; save it \
                  again with the onnx package",
             ));
         }
@@ -120,8 +124,8 @@ impl OnnxModel {
             unsafe_ops,
             free: Semaphore::new(sessions.len()),
             sessions: Mutex::new(sessions),
-            given_up: AtomicU32::new(0),
-            given_up_bytes: AtomicUsize::new(0),
+            abandoned: AtomicU32::new(0),
+            abandoned_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -135,8 +139,8 @@ impl OnnxModel {
             }
         };
         let session = self.lock().pop().expect("invariant: a permit stands for a session");
-        // Given back also when a run panics: the permit is released after the session is back.
-        let mut lease = Lease { model: self, session: Some(session) };
+        // Returns the session also when a run panics. The permit is released after that.
+        let mut lease = SessionLease { model: self, session: Some(session) };
         let (session, stack) = lease.session.as_mut().expect("invariant: leased until dropped");
         let outputs = self.run_on(session, stack, context, inputs);
         drop(lease);
@@ -144,14 +148,14 @@ impl OnnxModel {
         outputs
     }
 
-    /// Refuses what would end the process.
+    /// Refuses inputs that would end the process, and runs of a model with too many abandoned ones.
     fn check_safe(&self, context: &CallContext, inputs: &[Tensor]) -> Result<()> {
         if let Some(op) = self.unsafe_ops.needs_elements
             && let Some(input) = inputs.iter().find(|input| input.shape().contains(&0))
         {
             let message = format!(
-                "model \"{}:{}\": input \"{}\" has the shape {}; the model has the operator {op}, which takes no \
-                 dimension of 0",
+                "model \"{}:{}\": input \"{}\" has the shape {}; the model has the operator {op}, which does not \
+                 support a dimension of 0",
                 context.model,
                 context.version,
                 input.name(),
@@ -159,32 +163,32 @@ impl OnnxModel {
             );
             return Err(Error::invalid(message).field(input.name()).graph_refusal());
         }
-        let runs = self.given_up.load(Ordering::Relaxed);
-        if runs >= GIVEN_UP_MAX || self.given_up_bytes.load(Ordering::Relaxed) >= GIVEN_UP_BYTES_MAX {
+        let runs = self.abandoned.load(Ordering::Relaxed);
+        if runs >= ABANDONED_MAX || self.abandoned_bytes.load(Ordering::Relaxed) >= ABANDONED_BYTES_MAX {
             return Err(Error::unavailable(format!(
-                "model \"{}:{}\": ONNX Runtime gave up {runs} runs in the middle, each of which keeps its memory, so \
-                 there are no more; reload the model, and keep the inputs from it that the log names",
+                "model \"{}:{}\": ONNX Runtime aborted {runs} runs, whose memory stays allocated, so the model takes no \
+                 more; reload it, and do not send it the inputs that the log names",
                 context.model, context.version
             )));
         }
         Ok(())
     }
 
-    /// An error for a run that has ended with `std::terminate`.
-    fn run_given_up(&self, context: &CallContext, inputs: &[Tensor]) -> Error {
-        let runs = self.given_up.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Counts a run that has ended with `std::terminate`, and returns its error.
+    fn run_abandoned(&self, context: &CallContext, inputs: &[Tensor]) -> Error {
+        let runs = self.abandoned.fetch_add(1, Ordering::Relaxed) + 1;
         let shapes: Vec<String> =
             inputs.iter().map(|input| format!("{} {}", input.name(), format_shape(input.shape()))).collect();
         let (model, version, shapes) = (&context.model, &context.version, shapes.join(", "));
-        tracing::warn!(%model, %version, shapes, runs, "run given up: ONNX Runtime called std::terminate");
+        tracing::warn!(%model, %version, shapes, runs, "run aborted: ONNX Runtime called std::terminate");
         if self.intra_threads > 1 {
-            // Threads of the runtime may still read them.
-            self.given_up_bytes.fetch_add(Tensor::bytes_kept(inputs), Ordering::Relaxed);
+            // Threads of the runtime may still read the inputs.
+            self.abandoned_bytes.fetch_add(Tensor::bytes_kept(inputs), Ordering::Relaxed);
             std::mem::forget(inputs.to_vec());
         }
         let message = format!(
-            "model \"{model}:{version}\": ONNX Runtime gave up in the middle of the run: an operator of the graph cannot \
-             take inputs of these sizes ({shapes})"
+            "model \"{model}:{version}\": ONNX Runtime aborted the run: an operator of the graph does not support inputs of \
+             these sizes ({shapes})"
         );
         Error::invalid(message).graph_refusal()
     }
@@ -211,10 +215,10 @@ impl OnnxModel {
         let zeros = division::zeros();
         let Ok(outputs) = stack.run(|| session.run_with_options(values, &*options))? else {
             std::mem::forget(Arc::clone(&options));
-            return Err(self.run_given_up(context, inputs));
+            return Err(self.run_abandoned(context, inputs));
         };
         let outputs = outputs.map_err(|error| {
-            // A stopped run says "terminate flag"; the reason for it is the context's.
+            // A stopped run fails with "terminate flag". The context has the reason.
             let failed = || run_error(context, &self.dimensions, inputs, &error);
             context.check().err().unwrap_or_else(failed)
         })?;
@@ -230,7 +234,7 @@ impl OnnxModel {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Session, OwnStack)>> {
-        self.sessions.lock().expect("invariant: no panic under the lock")
+        self.sessions.lock_unpoisoned()
     }
 }
 
@@ -240,7 +244,7 @@ impl Drop for OnnxModel {
     }
 }
 
-/// Loading a model takes a multiple of the memory that it keeps.
+/// Trims the heap when dropped. Loading a model takes a multiple of the memory that it keeps.
 struct Trimmed;
 
 impl Drop for Trimmed {
@@ -249,12 +253,12 @@ impl Drop for Trimmed {
     }
 }
 
-struct Lease<'a> {
+struct SessionLease<'a> {
     model: &'a OnnxModel,
     session: Option<(Session, OwnStack)>,
 }
 
-impl Drop for Lease<'_> {
+impl Drop for SessionLease<'_> {
     fn drop(&mut self) {
         self.model.lock().extend(self.session.take());
     }
@@ -295,22 +299,22 @@ fn builder(
     Ok(builder)
 }
 
-/// Has what is built run on this device.
-fn on(device: Device, builder: SessionBuilder) -> Result<SessionBuilder> {
+/// Configures a session to run on a device.
+fn with_device(device: Device, builder: SessionBuilder) -> Result<SessionBuilder> {
     let Device::Cuda(index) = device else { return Ok(builder) };
     let provider = CUDA::default().with_device_id(index).build().error_on_failure();
     builder.with_execution_providers([provider]).map_err(|error| {
         let text = error.to_string();
         Error::unavailable(format!(
-            "device \"{device}\" cannot be used; it must be one that nvidia-smi -L lists, with CUDA and cuDNN where the \
-             loader finds them (LD_LIBRARY_PATH), or device = \"cpu\": {}",
+            "device \"{device}\" cannot be used; choose one that nvidia-smi -L lists, with CUDA and cuDNN on the loader's \
+             path (LD_LIBRARY_PATH), or device = \"cpu\": {}",
             text.lines().next().unwrap_or_default()
         ))
         .with_detail(text.clone())
     })
 }
 
-/// A device that is not there is an error, never a silent fall-back to the CPU.
+/// Fails if the device is not available. There is no silent fallback to the CPU.
 fn check_device(device: Device) -> Result<()> {
     let Device::Cuda(_) = device else { return Ok(()) };
     match CUDA::is_available() {
@@ -323,16 +327,18 @@ fn check_device(device: Device) -> Result<()> {
     }
 }
 
-/// The runtime has called `std::terminate` while it made a session. What it had made stays in memory.
-fn load_given_up(source: &OnnxSource) -> Error {
+/// Returns the error of a load that has ended with `std::terminate`. What it had allocated stays in
+/// memory.
+fn load_abandoned(source: &OnnxSource) -> Error {
     std::mem::forget(source.bytes.clone());
     Error::invalid(
-        "ONNX Runtime gave up in the middle of loading it (std::terminate): a node of its graph has inputs of sizes or \
-         ranks that its operator does not take",
+        "ONNX Runtime aborted while loading it (std::terminate): a node of its graph has inputs of sizes or ranks that \
+         its operator does not support",
     )
 }
 
-/// Code of the runtime has divided by zero and was given 0, so its outputs cannot be trusted.
+/// Returns the error of a run that has divided by zero. The result was replaced by 0, so the
+/// outputs cannot be trusted.
 fn division_by_zero(context: &CallContext) -> Error {
     let (model, version) = (&context.model, &context.version);
     Error::invalid(format!(
@@ -394,7 +400,7 @@ fn datatype(ty: TensorElementType) -> Option<Datatype> {
     })
 }
 
-/// A view of the tensor's bytes where they are aligned, a copy where not.
+/// Returns a view of the tensor's bytes if they are aligned, or a copy if not.
 fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
     fn typed<T>(tensor: &Tensor) -> Result<SessionInputValue<'_>>
     where
@@ -464,9 +470,9 @@ fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tensor> {
         Datatype::Bytes => match value.dtype() {
             ValueType::Tensor { ty: TensorElementType::String, shape, .. } => {
                 let shape: Shape = shape.iter().copied().collect();
-                let (bytes, places) = strings::elements(value, element_count(&shape)?)
+                let (bytes, offsets) = strings::elements(value, element_count(&shape)?)
                     .map_err(|error| Error::failed(format!("output \"{}\": {error}", spec.name)))?;
-                let elements = places.windows(2).map(|place| &bytes[place[0]..place[1]]);
+                let elements = offsets.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
                 return Tensor::from_elements(spec.name.clone(), shape, elements);
             }
             other => {

@@ -1,4 +1,4 @@
-//! An ONNX model before it is loaded: its bytes, and where ONNX Runtime finds its external data.
+//! An ONNX model before it is loaded: its bytes, and the location of its external data.
 
 use super::load_limit::LoadLimit;
 use crate::error::{Error, Result};
@@ -11,30 +11,31 @@ use std::sync::Arc;
 
 /// An ONNX model as it was read, before it is loaded.
 pub struct OnnxSource {
-    /// Where the file is, for messages. It is not read again.
+    /// The path of the file, for messages. The file is not read again.
     pub path: PathBuf,
     pub bytes: Bytes,
     pub external: ExternalFiles,
-    /// False if the host could not tell which external data the file names.
+    /// False if the host could not determine which external data the file refers to.
     pub is_readable: bool,
-    /// For each session.
+    /// The time limit for each session.
     pub limit: LoadLimit,
 }
 
-/// Where ONNX Runtime finds a model's external data. It finds none elsewhere.
+/// Where ONNX Runtime finds a model's external data. It looks nowhere else.
 pub enum ExternalFiles {
     None,
-    /// Copies under the names that the model gives them. May go once the sessions are made.
+    /// Copies under the names that the model uses. May be removed once the sessions exist.
     Folder(TemporaryFolder),
     Memory(Vec<(PathBuf, Arc<[u8]>)>),
 }
 
 impl ExternalFiles {
-    /// A path that cannot exist: without a folder ONNX Runtime would look in the process's working folder.
+    /// A path that cannot exist. Without a folder, ONNX Runtime would look in the process's working
+    /// folder.
     const NO_FOLDER: &str = "/dev/null/no-external-data";
 
-    /// Has sessions find these files and no others.
-    pub(super) fn give_to(&self, builder: SessionBuilder) -> Result<SessionBuilder> {
+    /// Configures a session to find these files and no others.
+    pub(super) fn apply_to(&self, builder: SessionBuilder) -> Result<SessionBuilder> {
         let folder = match self {
             ExternalFiles::Folder(folder) => folder
                 .path()

@@ -1,23 +1,25 @@
-//! Operators of ONNX Runtime that read or write outside of their tensors for some inputs, which may end the process.
+//! Operators of ONNX Runtime that access memory outside of their tensors for some inputs, which may
+//! end the process.
 //!
-//! Measured with version 1.31.1, by runs of 1,447 models with odd shapes. Those that the runtime notices itself, by
-//! `std::terminate`, are the matter of [`own_stack`](super::own_stack).
+//! Measured with version 1.31.1, by runs of 1,447 models with odd shapes.
+//! [`own_stack`](super::own_stack) handles the faults that the runtime detects itself, with
+//! `std::terminate`.
 
 use crate::proto::wire::{Fields, Value};
 use std::collections::HashSet;
 
-/// What a model has of them.
+/// The unsafe operators of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct UnsafeOps {
-    /// An operator for which no dimension may be 0.
+    /// An operator whose inputs must not have a dimension of 0.
     pub needs_elements: Option<&'static str>,
-    /// An operator that is not run at all, and why.
+    /// An operator that must not run at all, and the reason.
     pub refused: Option<(&'static str, &'static str)>,
 }
 
 const MICROSOFT: &str = "com.microsoft";
 
-/// Each with its domain. A dimension of 0 crashes them, or a batch of 0 does.
+/// Domains and names of operators that crash for a dimension of 0, or for a batch of 0.
 const NEED_ELEMENTS: [(&str, &str); 8] = [
     ("", "LSTM"),
     ("", "GRU"),
@@ -29,15 +31,15 @@ const NEED_ELEMENTS: [(&str, &str); 8] = [
     (MICROSOFT, "SkipSimplifiedLayerNormalization"),
 ];
 
-/// Operators of Microsoft's domain whose sizes are checked only where these inputs are constants.
+/// Operators of Microsoft's domain that check their sizes only if these inputs are constants.
 const NEED_CONSTANTS: [(&str, &[usize]); 2] =
     [("DynamicQuantizeMatMul", &[1, 2]), ("MatMulIntegerToFloat", &[1, 3])];
 
 const NOT_CONSTANT: &str =
-    "reads outside of its tensors where its weights and their scales are not initializers";
-const NOT_SQUARE: &str = "writes outside of its tensors where a matrix is not square";
+    "reads outside of its tensors if its weights and their scales are not initializers";
+const NOT_SQUARE: &str = "writes outside of its tensors if a matrix is not square";
 
-/// Graphs within graphs that are looked at.
+/// The maximum depth of nested graphs that are scanned.
 const DEPTH_MAX: usize = 64;
 
 impl UnsafeOps {
@@ -108,7 +110,7 @@ fn op(node: &[u8]) -> &[u8] {
     texts(node, 4).next().unwrap_or_default()
 }
 
-/// Fields with bytes, up to the first that cannot be read.
+/// Returns the fields that contain bytes, up to the first that cannot be read.
 fn messages(message: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let fields = Fields::of(message).map_while(|field| field.ok());
     fields.filter_map(|(number, value)| match value {

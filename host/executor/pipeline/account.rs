@@ -1,11 +1,12 @@
-//! The account of one request in a pipeline: its budget of runs and bytes, and the calls that it has
-//! started.
+//! The account of one request in a pipeline: its budget of runs and bytes, and the calls that it
+//! has started.
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::lock::LockUnpoisoned;
 use crate::predict::Release;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -142,8 +143,8 @@ impl RequestAccount {
         }
     }
 
-    /// Fails if fewer than `runs` runs are left. Checked before a request is cut into that many parts,
-    /// which `what` names.
+    /// Fails if fewer than `runs` runs are left. Checked before a request is cut into that many
+    /// parts, which `what` names.
     pub fn check_runs_left(&self, what: &str, runs: usize) -> Result<()> {
         for account in self.with_outer() {
             if runs > account.runs_max.saturating_sub(account.runs.load(Ordering::Relaxed)) {
@@ -170,7 +171,7 @@ impl RequestAccount {
         if let Some(outer) = &self.outer {
             return outer.track(release);
         }
-        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tracked = self.tracked.lock_unpoisoned();
         if tracked.releases.len() >= tracked.sweep_at {
             tracked.releases.retain(|release| !release.is_released());
             tracked.sweep_at = SWEEP_MIN.max(2 * tracked.releases.len());
@@ -180,14 +181,14 @@ impl RequestAccount {
 
     /// Returns true if no call of the request is still running.
     pub fn is_released(&self) -> bool {
-        let tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        let tracked = self.tracked.lock_unpoisoned();
         tracked.releases.iter().all(Release::is_released)
     }
 
-    /// Waits until no call of the request is still running. That may be after its answer, since ONNX
-    /// Runtime stops a cancelled run only at the next node of the graph.
+    /// Waits until no call of the request is still running. That may be after its answer, since
+    /// ONNX Runtime stops a cancelled run only at the next node of the graph.
     pub async fn released(&self) {
-        let tracked = std::mem::take(&mut *self.tracked.lock().unwrap_or_else(PoisonError::into_inner));
+        let tracked = std::mem::take(&mut *self.tracked.lock_unpoisoned());
         for release in tracked.releases {
             release.wait().await;
         }

@@ -1,8 +1,9 @@
-//! Attempts: calls the model of a step, on this thread or on its executor, and retries failed calls.
+//! Attempts: calls the model of a step, on this thread or on its executor, and retries failed
+//! calls.
 
 use super::model::{PipelineModel, StepTarget};
 use super::nested::{NESTED_MAX, run_in_task};
-use super::step::{StepResult, StepRun, CallPosition};
+use super::step::{CallPosition, StepResult, StepRun};
 use crate::error::{Error, Kind, Result};
 use crate::executor::call::Priority;
 use crate::executor::target::ModelTarget;
@@ -38,8 +39,8 @@ impl StepRun<'_> {
         }
     }
 
-    /// Calls the model once. Errors name the step; an error about the inputs is the caller's fault only if
-    /// all inputs are the caller's.
+    /// Calls the model once. Errors name the step; an error about the inputs is the caller's fault
+    /// only if all inputs are the caller's.
     async fn call(
         &self,
         inputs: Vec<Tensor>,
@@ -137,8 +138,9 @@ impl StepRun<'_> {
             return Ok(inline_result(outputs.unwrap_or_default()));
         }
         let mut inputs = inputs;
-        // A call with its own timeout does not run inline: nothing would notice the timeout while the
-        // call occupies this thread. Neither do repeated rounds: they must wait behind new work.
+        // A call with its own timeout does not run inline: nothing would notice the timeout while
+        // the call occupies this thread. Neither do repeated rounds: they must wait behind new
+        // work.
         if self.is_alone && position.round <= 1 && context.deadline == self.context.deadline {
             context.begin();
             match target.run_step(context, inputs).await {
@@ -159,8 +161,8 @@ impl StepRun<'_> {
     }
 }
 
-/// Returns the pause before the next attempt. Half of it is random, so that calls that failed together
-/// are not repeated together.
+/// Returns the pause before the next attempt. Half of it is random, so that calls that failed
+/// together are not repeated together.
 fn pause(retry: &Retry, attempt: u32) -> Duration {
     let factor = retry.factor.powi(attempt as i32 - 1);
     let pause = retry.interval.as_secs_f64() * factor;

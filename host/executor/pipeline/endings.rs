@@ -1,16 +1,16 @@
-//! How a step ends: with outputs that are kept, with an error, skipped, or cancelled.
+//! Ends a step: with outputs that are kept, with an error, or skipped.
 
-use super::frame::{HeldValue, State};
+use super::frame::{HeldValue, StepState};
 use super::metrics::StepOutcome;
-use super::run::Run;
+use super::run_state::RunState;
 use super::step::StepEnd;
 use crate::error::{Error, Result};
-use crate::predict::{StepRecord, Tensor};
+use crate::predict::Tensor;
 use std::time::Duration;
 
-impl Run<'_> {
-    /// A step is over by itself.
-    pub(super) fn ended(
+impl RunState<'_> {
+    /// Handles the end of a step that ran.
+    pub(super) fn step_ended(
         &mut self,
         frame: usize,
         step: usize,
@@ -20,24 +20,24 @@ impl Run<'_> {
         let StepEnd { outputs, ran, queue, time } = end;
         let outcome = StepOutcome::of(&outputs);
         self.model.metrics[step].record(outcome, time, queue);
-        // Accounted for, also where its error ends the request.
-        self.frames[frame].cells[step].state = State::Over;
+        // Set before an error can end the request, so that the step is not recorded twice.
+        self.frames[frame].cells[step].state = StepState::Over;
         if self.context.steps.is_some() {
             let given = outputs.as_deref().unwrap_or_default();
             let why = outputs.as_ref().err().map(|error| error.message().to_owned());
             let inputs = inputs.unwrap_or_default();
-            self.note(frame, step, outcome, why, [inputs, given.to_vec()], (time, queue));
+            self.record_step(frame, step, outcome, why, [inputs, given.to_vec()], (time, queue));
         }
         self.frames[frame].cells[step].ran = ran;
-        let settled = outputs.and_then(|outputs| self.settled(frame, step, outputs));
+        let settled = outputs.and_then(|outputs| self.keep_outputs(frame, step, outputs));
         if let Err(error) = settled {
-            self.failed(frame, step, error)?;
+            self.step_failed(frame, step, error)?;
         }
-        self.over(frame, step)
+        self.finish_step(frame, step)
     }
 
-    /// Keeps the outputs of a step.
-    pub(super) fn settled(&mut self, frame: usize, step: usize, outputs: Vec<Tensor>) -> Result<()> {
+    /// Keeps the outputs of a step that other steps read.
+    fn keep_outputs(&mut self, frame: usize, step: usize, outputs: Vec<Tensor>) -> Result<()> {
         let program = &self.program.steps[step];
         for (place, spec) in program.outputs.iter().enumerate() {
             let tensor = outputs.iter().find(|tensor| *tensor.name() == *spec.name);
@@ -58,9 +58,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// An error of a step ends the request, or leaves the step's outputs absent.
-    pub(super) fn failed(&mut self, frame: usize, step: usize, error: Error) -> Result<()> {
-        if !self.tolerates(step) {
+    /// Fails the request with an error of a step, or leaves the step's outputs absent if the error
+    /// is tolerated.
+    pub(super) fn step_failed(&mut self, frame: usize, step: usize, error: Error) -> Result<()> {
+        if !self.is_tolerated(step) {
             let known = &self.frames[frame];
             if known.parent.is_none() || known.scope != self.program.answers_in {
                 return Err(error);
@@ -78,73 +79,20 @@ impl Run<'_> {
         cell.error = Some(error.kind());
         for held in &mut cell.values {
             if let Some(tensor) = held.tensor.take() {
-                self.account.let_go(tensor.data().len());
+                self.account.release_bytes(tensor.data().len());
             }
         }
         Ok(())
     }
 
-    /// Whether an error of the step does not fail the request.
-    pub(super) fn tolerates(&self, step: usize) -> bool {
-        self.program.graph.steps[step].skips_on_error
-            || self.program.steps[step].is_detached
-            || self.is_answered
-    }
-
-    pub(super) fn named(&self, step: usize, error: Error) -> Error {
-        let step = &self.program.graph.steps[step];
-        let pipeline = &self.program.graph.name;
-        error.context(format!("pipeline \"{pipeline}\": step \"{}\"", step.name)).step(&step.name)
-    }
-
-    /// A step does not run; its outputs are absent.
-    pub(super) fn skipped(&mut self, frame: usize, step: usize, why: String) -> Result<()> {
+    /// Skips a step. Its outputs are absent.
+    pub(super) fn skip_step(&mut self, frame: usize, step: usize, why: String) -> Result<()> {
         self.model.metrics[step].record(StepOutcome::Skipped, Duration::ZERO, Duration::ZERO);
         if self.context.steps.is_some() {
             let none = (Duration::ZERO, Duration::ZERO);
-            self.note(frame, step, StepOutcome::Skipped, Some(why), Default::default(), none);
+            self.record_step(frame, step, StepOutcome::Skipped, Some(why), Default::default(), none);
         }
-        self.release(frame, step);
-        self.over(frame, step)
-    }
-
-    /// Notes a step with its inputs and outputs, its time and its waits, if somebody wants to see it.
-    pub(super) fn note(
-        &self,
-        frame: usize,
-        step: usize,
-        outcome: StepOutcome,
-        why: Option<String>,
-        [inputs, outputs]: [Vec<Tensor>; 2],
-        (time, queue): (Duration, Duration),
-    ) {
-        let Some(log) = &self.context.steps else { return };
-        let written = &self.program.graph.steps[step];
-        let number = self.number(frame).map(|(what, number)| format!(" ({what} {number})"));
-        log.add(StepRecord {
-            step: self.account.shown(&written.name) + &number.unwrap_or_default(),
-            model: written.model.to_string(),
-            outcome: outcome.as_str(),
-            why,
-            inputs,
-            outputs,
-            time,
-            queue,
-        });
-    }
-
-    /// Notes what still ran when the request ended: it failed, or its answer needed no more.
-    pub(super) fn cancelled(&self) {
-        for (at, frame) in &self.frames {
-            let running = frame.cells.iter().enumerate().filter(|(_, cell)| cell.state == State::Running);
-            for (step, _) in running {
-                let stream = self.streams.iter().find(|stream| (stream.frame, stream.step) == (at, step));
-                let error = stream.and_then(|stream| stream.end.as_ref()?.as_ref().err());
-                let outcome = error.map_or(StepOutcome::Cancelled, |_| StepOutcome::Error);
-                let why = error.map(|error| error.message().to_owned());
-                self.model.metrics[step].record(outcome, Duration::ZERO, Duration::ZERO);
-                self.note(at, step, outcome, why, Default::default(), Default::default());
-            }
-        }
+        self.release_reads(frame, step);
+        self.finish_step(frame, step)
     }
 }

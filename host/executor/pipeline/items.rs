@@ -2,7 +2,7 @@
 
 use super::limits::Permit;
 use super::model::StepTarget;
-use super::step::{StepRun, CallPosition};
+use super::step::{CallPosition, StepRun};
 use crate::error::{Error, Result};
 use crate::executor::call::Priority;
 use crate::predict::{Response, Responses, Service, Tensor};

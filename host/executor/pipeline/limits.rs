@@ -1,10 +1,11 @@
 //! Limits of a step over all requests: concurrent runs, and runs per second. The counts are kept by
 //! pipeline and step, and survive reloads.
 
+use crate::lock::LockUnpoisoned;
 use crate::wait_list::WaitList;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// The runs in flight of every limited step, of all policies.
@@ -19,7 +20,8 @@ type StepName = (Arc<str>, Arc<str>);
 pub struct StepFlow {
     in_flight: AtomicUsize,
     waiting: WaitList,
-    /// When the latest run began. Runs that must wait hold the lock, so they wait one after another.
+    /// When the latest run began. Runs that must wait hold the lock, so they wait one after
+    /// another.
     latest: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -45,7 +47,7 @@ impl PipelineLimits {
         if in_flight_max.is_none() && per_s.is_none() {
             return None;
         }
-        let mut flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.0.lock_unpoisoned();
         flows.retain(|_, flow| flow.strong_count() > 0);
         let key = (Arc::clone(pipeline), Arc::clone(step));
         let flow = flows.get(&key).and_then(Weak::upgrade).unwrap_or_default();

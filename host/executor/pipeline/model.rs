@@ -43,8 +43,8 @@ pub struct PipelineModel {
     pub(super) limits: Vec<Option<StepLimit>>,
     pub(super) metrics: Vec<StepMetrics>,
     pub(super) bucket: Bucket,
-    /// The models that the pipeline calls, including those that nested pipelines call; each once, and
-    /// without the nested pipelines themselves.
+    /// The models that the pipeline calls, including those that nested pipelines call; each once,
+    /// and without the nested pipelines themselves.
     pub(super) leaves: Vec<Arc<dyn Callable>>,
     identity: u64,
     /// The reason why the pipeline cannot run. `None` if it can.
@@ -57,7 +57,8 @@ fn leaves(bindings: &[Binding]) -> Vec<Arc<dyn Callable>> {
     let mut known = HashSet::new();
     for version in bindings.iter().flat_map(|binding| &binding.versions) {
         let callable = &version.target.callable;
-        let within = PipelineModel::of(&**callable).map_or(std::slice::from_ref(callable), |inner| &inner.leaves);
+        let within =
+            PipelineModel::of(&**callable).map_or(std::slice::from_ref(callable), |inner| &inner.leaves);
         leaves.extend(within.iter().filter(|leaf| known.insert(Arc::as_ptr(leaf).addr())).cloned());
     }
     leaves
@@ -145,8 +146,8 @@ impl PipelineModel {
         &self.limits
     }
 
-    /// Returns true if both pipelines have the same graph, and steps with the same models on the same
-    /// executors.
+    /// Returns true if both pipelines have the same graph, and steps with the same models on the
+    /// same executors.
     pub fn is_same(&self, other: &PipelineModel) -> bool {
         self.identity == other.identity && self.unavailable.is_some() == other.unavailable.is_some()
     }
@@ -161,9 +162,11 @@ impl PipelineModel {
         let is_first = |step: &&StepProgram| {
             step.after.is_empty()
                 && step.chosen_by.is_empty()
-                && step.needs.iter().flat_map(|need| need.members.iter().flatten()).all(|value| {
-                    matches!(value, ValueRef::Input(_) | ValueRef::Const(_))
-                })
+                && step
+                    .needs
+                    .iter()
+                    .flat_map(|need| need.members.iter().flatten())
+                    .all(|value| matches!(value, ValueRef::Input(_) | ValueRef::Const(_)))
         };
         let mut first = program.steps.iter().enumerate().filter(|(_, step)| is_first(step));
         let (at, _) = first.next()?;

@@ -1,5 +1,5 @@
-//! Nested pipelines: a step whose model is a pipeline runs it as part of the outer request, without an
-//! admission of its own.
+//! Nested pipelines: a step whose model is a pipeline runs it as part of the outer request, without
+//! an admission of its own.
 
 use super::account::RequestAccount;
 use super::model::PipelineModel;
@@ -11,10 +11,14 @@ use std::sync::Arc;
 /// The number of nested pipelines that one task runs.
 pub(super) const NESTED_MAX: usize = 4;
 
-/// Runs a nested pipeline. Steps receive this function from the driver of their request, because the
-/// driver depends on steps, not the other way around.
-pub(super) type RunNested =
-    for<'r> fn(&'r PipelineModel, &'r Arc<CallContext>, Vec<Tensor>, &'r Arc<RequestAccount>) -> NestedRun<'r>;
+/// Runs a nested pipeline. Steps receive this function from the driver of their request, because
+/// the driver depends on steps, not the other way around.
+pub(super) type RunNested = for<'r> fn(
+    &'r PipelineModel,
+    &'r Arc<CallContext>,
+    Vec<Tensor>,
+    &'r Arc<RequestAccount>,
+) -> NestedRun<'r>;
 
 pub(super) type NestedRun<'r> = BoxFuture<'r, Result<Option<Vec<Tensor>>>>;
 

@@ -1,12 +1,14 @@
-//! The outputs of a pipeline: each is settled once what it reads is.
+//! The outputs of a pipeline: an output is settled once the values that it reads are known.
 
 use super::frame::Frame;
-use super::run::Run;
+use super::run_state::RunState;
+use super::values::ValueState;
 use crate::error::Result;
 use crate::predict::Tensor;
+use std::sync::Arc;
 
-impl Run<'_> {
-    /// The wanted outputs of a frame, if all are settled.
+impl RunState<'_> {
+    /// Returns the requested outputs of a frame. `None` until all of them are settled.
     pub(super) fn outputs_of(&self, frame: &Frame) -> Option<Vec<Tensor>> {
         let wanted = || self.is_wanted.iter().zip(&frame.outputs).filter(|(wanted, _)| **wanted);
         if wanted().any(|(_, output)| output.is_none()) {
@@ -15,15 +17,7 @@ impl Run<'_> {
         Some(wanted().filter_map(|(_, output)| output.clone().flatten()).collect())
     }
 
-    /// The frames of a scope that lie within another one.
-    pub(super) fn frames_within(&self, outer: usize, scope: usize) -> Vec<usize> {
-        let of_scope = self.frames.iter().filter(|(_, frame)| frame.scope == scope);
-        let lies_within = |at: &usize| {
-            std::iter::successors(Some(*at), |at| self.frames.get(*at)?.parent).any(|at| at == outer)
-        };
-        of_scope.map(|(at, _)| at).filter(lies_within).collect()
-    }
-
+    /// Settles all outputs whose values are known, if they belong to this frame.
     pub(super) fn resolve_all(&mut self, frame: usize) -> Result<()> {
         if self.frames[frame].scope != self.program.answers_in {
             return Ok(());
@@ -31,7 +25,7 @@ impl Run<'_> {
         (0..self.program.outputs.len()).try_for_each(|output| self.resolve(frame, output))
     }
 
-    /// Settles an output of the pipeline, if what it reads is.
+    /// Settles an output of the pipeline, if its values are known.
     pub(super) fn resolve(&mut self, frame: usize, output: usize) -> Result<()> {
         if !self.is_wanted[output] || self.frames[frame].outputs[output].is_some() {
             return Ok(());
@@ -40,5 +34,21 @@ impl Run<'_> {
             self.frames[frame].outputs[output] = Some(found);
         }
         Ok(())
+    }
+
+    /// Returns an output of the pipeline: its first alternative that is present. `None` until it is
+    /// known.
+    fn output(&self, frame: usize, output: usize) -> Result<Option<Option<Tensor>>> {
+        let program = &self.program.outputs[output];
+        for value in &program.members {
+            match self.value(frame, value)? {
+                ValueState::Pending => return Ok(None),
+                ValueState::Absent => {}
+                ValueState::Present(tensor) => {
+                    return Ok(Some(Some(tensor.renamed(Arc::clone(&program.name)))));
+                }
+            }
+        }
+        Ok(Some(None))
     }
 }

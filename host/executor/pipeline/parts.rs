@@ -1,7 +1,7 @@
-//! Parts: with `each`, a step runs once for each part of the rows of its inputs, and the outputs of the
-//! parts are stacked.
+//! Parts: with `each`, a step runs once for each part of the rows of its inputs, and the outputs of
+//! the parts are stacked.
 
-use super::step::{StepResult, StepRun, CallPosition};
+use super::step::{CallPosition, StepResult, StepRun};
 use crate::error::{Error, Result};
 use crate::executor::callable::BoxFuture;
 use crate::predict::Tensor;
@@ -42,7 +42,8 @@ impl StepRun<'_> {
         let alone = StepRun { is_alone: self.is_alone && parts.len() == 1, ..self.clone() };
         let run = |(number, inputs): (usize, Vec<Tensor>)| {
             let first = number * each.rows;
-            let position = CallPosition { rows: Some((first, first + sizes[number] - 1)), ..CallPosition::default() };
+            let position =
+                CallPosition { rows: Some((first, first + sizes[number] - 1)), ..CallPosition::default() };
             let run: BoxFuture<'_, Result<StepResult>> = Box::pin(alone.part(inputs, position, deadline));
             run
         };

@@ -1,4 +1,5 @@
-//! Where a run of a pipeline sends its responses: to the client, or to the step of an outer pipeline.
+//! Where a run of a pipeline sends its responses: to the client, or to the step of an outer
+//! pipeline.
 
 use crate::error::{Error, Result};
 use crate::executor::callable::BoxFuture;

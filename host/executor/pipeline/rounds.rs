@@ -1,7 +1,7 @@
 //! Rounds: runs a step to its end, once, or repeatedly if it is a loop.
 
 use super::snapshot::LoopView;
-use super::step::{StepEnd, StepResult, StepRun, CallPosition};
+use super::step::{CallPosition, StepEnd, StepResult, StepRun};
 use crate::error::{Error, Result};
 use crate::graph::condition;
 use crate::predict::Tensor;

@@ -1,7 +1,7 @@
 //! One step of one request while it runs: what it runs, its deadline and its errors.
 //!
-//! Its work is in layers: `rounds` repeats it for a loop, `parts` splits its rows, `attempts` retries it
-//! and calls its model.
+//! Its work is in layers: `rounds` repeats it for a loop, `parts` splits its rows, `attempts`
+//! retries it and calls its model.
 
 use super::account::RequestAccount;
 use super::model::{PipelineModel, StepTarget};
@@ -89,7 +89,8 @@ impl<'a> StepRun<'a> {
         }
     }
 
-    /// Explains a deadline error that is due to the step's own timeout, not to the request's deadline.
+    /// Explains a deadline error that is due to the step's own timeout, not to the request's
+    /// deadline.
     pub(super) fn own_timeout(&self, error: Error, deadline: Option<Instant>) -> Error {
         let has_passed = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let is_own = error.kind() == Kind::Deadline && has_passed && deadline != self.context.deadline;

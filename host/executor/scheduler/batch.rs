@@ -1,28 +1,30 @@
-//! Several calls of one model in one run of it: put together by rows, run once, cut apart again.
+//! Runs several calls of one model as one run: concatenates their rows, runs the model once, and
+//! splits the outputs.
 //!
-//! Each call keeps what is its own: pre- and postprocess, deadline, answer. A call that fails before the run
-//! fails alone; a run that fails is repeated for each call alone, so that only the bad one fails. Which calls
-//! come together is the queue's business.
+//! Each call keeps its own preprocess and postprocess, deadline and answer. A call that fails
+//! before the run fails alone. A run that fails is repeated for each call alone, so that only the
+//! bad one fails. The queue decides which calls form a batch.
 
 use super::metrics::BatchMetrics;
+use crate::error::{Error, Result};
 use crate::executor::batching::{Batching, rows};
 use crate::executor::call::Call;
 use crate::executor::callable::{self, CallProfile, Callable};
 use crate::executor::runs::Runs;
 use crate::executor::sink::Sink;
-use crate::error::{Error, Result};
 use crate::predict::{CallContext, Metadata, Payload, Response, Service, Tensor, format_shape};
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Refuses a model whose inputs and outputs are not made of rows, and one whose calls wait for other models.
+/// Fails if the model's inputs and outputs are not made of rows, or if its calls wait for other
+/// models.
 pub fn check_batching(batching: Batching, callable: &dyn Callable) -> Result<()> {
     if callable.profile() == CallProfile::Suspending {
         return Err(Error::invalid(format!(
-            "max_batch_size is {}, but the plugin calls other models, each request for itself; take \
-             max_batch_size away here, and give one to the models that it calls",
+            "max_batch_size is {}, but the plugin calls other models, separately for each request; \
+             remove max_batch_size here, and set it for the models that it calls",
             batching.max_size
         )));
     }
@@ -33,7 +35,7 @@ pub fn check_batching(batching: Batching, callable: &dyn Callable) -> Result<()>
         None => Ok(()),
         Some((what, spec)) => Err(Error::invalid(format!(
             "max_batch_size is {}, which needs a free first dimension (-1) of every input and output, but \
-             {what} \"{}\" has shape {}; export the model with one, or take max_batch_size away",
+             {what} \"{}\" has shape {}; export the model with one, or remove max_batch_size",
             batching.max_size,
             spec.name,
             format_shape(&spec.shape)
@@ -41,12 +43,12 @@ pub fn check_batching(batching: Batching, callable: &dyn Callable) -> Result<()>
     }
 }
 
-/// Whether two calls may share a run, as far as is known before they are preprocessed.
+/// Returns true if two calls may share a run, as far as is known before preprocess.
 pub(super) fn goes_with(a: &Call, b: &Call) -> bool {
     a.batching.is_some() && a.batching == b.batching && Arc::ptr_eq(&a.callable, &b.callable)
 }
 
-/// The rows of a call whose input is the model's; of others one is expected.
+/// Returns the rows of a call whose input is also the model's; 1 for other calls.
 pub(super) fn expected_rows(call: &Call) -> usize {
     match (&call.transformer, &call.input) {
         (None, Payload::Tensors(inputs)) => rows(inputs),
@@ -54,7 +56,7 @@ pub(super) fn expected_rows(call: &Call) -> usize {
     }
 }
 
-/// Calls that a worker has taken together.
+/// Calls that a worker took together.
 pub(super) struct Batch<'a> {
     pub members: Vec<Member>,
     pub callable: Arc<dyn Callable>,
@@ -62,9 +64,9 @@ pub(super) struct Batch<'a> {
     /// Workers of the executor.
     pub workers: usize,
     pub metrics: &'a BatchMetrics,
-    /// Frees the places of calls that are about to have their answer.
-    pub leave: &'a dyn Fn(&[usize]),
-    /// Hears why a call has none.
+    /// Frees the slots of calls that are about to be answered.
+    pub release: &'a dyn Fn(&[usize]),
+    /// Called with the error of each call that fails.
     pub failed: &'a dyn Fn(&Error),
 }
 
@@ -72,11 +74,11 @@ pub(super) struct Batch<'a> {
 pub(super) struct Member {
     context: Arc<CallContext>,
     input: Option<Payload>,
-    /// Preprocessed.
+    /// The model's inputs, after preprocess.
     inputs: Vec<Tensor>,
-    /// None if its inputs cannot be put together with others.
+    /// `None` if its inputs cannot be concatenated with those of others.
     rows: Option<usize>,
-    /// None once it has its answer.
+    /// `None` once it is answered.
     sink: Option<Sink>,
 }
 
@@ -91,7 +93,7 @@ impl Member {
         }
     }
 
-    /// Whether its answer is what the model gave.
+    /// Returns true if its answer is the model's outputs, without postprocess.
     fn is_plain(&self) -> bool {
         self.sink.as_ref().is_none_or(|sink| sink.session.is_none())
     }
@@ -108,15 +110,15 @@ impl Member {
             && (!reads_request || same_request())
     }
 
-    /// The input of the same name. Callers may send them in any order.
+    /// Returns the input of the same name. Clients may send inputs in any order.
     fn named(&self, tensor: &Tensor) -> Option<&Tensor> {
         self.inputs.iter().find(|own| own.name() == tensor.name())
     }
 }
 
-/// Places of members that share a run.
+/// The indices of members that share a run.
 struct Group {
-    places: Vec<usize>,
+    indices: Vec<usize>,
     rows: usize,
 }
 
@@ -125,25 +127,26 @@ impl Batch<'_> {
     pub async fn run(&mut self) {
         self.preprocess().await;
         for group in self.groups() {
-            self.run_group(group.places).await;
+            self.run_group(group.indices).await;
         }
     }
 
-    /// For what a panic has left unanswered.
+    /// Answers the members that a panic left unanswered.
     pub fn fail_rest(&mut self, error: impl Fn() -> Error) {
-        for place in 0..self.members.len() {
-            self.answer(place, Err(error()));
+        for index in 0..self.members.len() {
+            self.answer(index, Err(error()));
         }
     }
 
-    fn answer(&mut self, place: usize, last: Result<Option<Response>>) {
-        (self.leave)(&[place]);
-        self.finish(place, last);
+    fn answer(&mut self, index: usize, last: Result<Option<Response>>) {
+        (self.release)(&[index]);
+        self.finish(index, last);
     }
 
-    /// For one whose place is free: whoever asks after its answer sees it free.
-    fn finish(&mut self, place: usize, last: Result<Option<Response>>) {
-        if let Some(sink) = self.members[place].sink.take() {
+    /// Answers a member whose slot was freed before, so that a client that has its answer sees the
+    /// slot free.
+    fn finish(&mut self, index: usize, last: Result<Option<Response>>) {
+        if let Some(sink) = self.members[index].sink.take() {
             last.as_ref().err().inspect(|error| (self.failed)(error));
             sink.finish(last);
         }
@@ -151,8 +154,8 @@ impl Batch<'_> {
 
     async fn preprocess(&mut self) {
         let mut kept = 0;
-        for place in 0..self.members.len() {
-            let member = &mut self.members[place];
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
             let (Some(sink), Some(input)) = (&mut member.sink, member.input.take()) else { continue };
             match sink.preprocess(input, self.callable.metadata()).await {
                 Ok(inputs) => {
@@ -166,138 +169,143 @@ impl Batch<'_> {
                     member.rows = common_rows(&inputs, self.callable.metadata());
                     member.inputs = inputs;
                 }
-                Err(error) => self.answer(place, Err(error)),
+                Err(error) => self.answer(index, Err(error)),
             }
         }
     }
 
-    /// Who runs with whom: the same tensors but for their rows, and no more rows than allowed.
+    /// Groups the members that can share a run: their tensors differ only in rows, and the rows of
+    /// a group are limited.
     fn groups(&self) -> Vec<Group> {
         let reads_request = self.callable.reads_request();
         let mut groups: Vec<Group> = Vec::new();
-        for (place, member) in self.members.iter().enumerate().filter(|(_, member)| member.sink.is_some()) {
+        for (index, member) in self.members.iter().enumerate().filter(|(_, member)| member.sink.is_some()) {
             let rows = member.rows.unwrap_or(0);
             let open = groups.iter_mut().find(|group| {
-                let first = &self.members[group.places[0]];
+                let first = &self.members[group.indices[0]];
                 let has_room = group.rows + rows <= self.rows_max;
                 has_room && member.rows.is_some() && first.rows.is_some() && first.fits(member, reads_request)
             });
             match open {
                 Some(group) => {
-                    group.places.push(place);
+                    group.indices.push(index);
                     group.rows += rows;
                 }
                 None => {
-                    let mut places = Vec::with_capacity(self.members.len() - place);
-                    places.push(place);
-                    groups.push(Group { places, rows });
+                    let mut indices = Vec::with_capacity(self.members.len() - index);
+                    indices.push(index);
+                    groups.push(Group { indices, rows });
                 }
             }
         }
         groups
     }
 
-    async fn run_group(&mut self, mut places: Vec<usize>) {
-        // Preprocess of the others, or another group, took its time: who has left meanwhile is not computed.
+    async fn run_group(&mut self, mut indices: Vec<usize>) {
+        // Preprocess and the runs of other groups took time: members that were cancelled meanwhile
+        // are dropped.
         let now = Instant::now();
-        places.retain(|&place| match self.members[place].context.check_at(now) {
+        indices.retain(|&index| match self.members[index].context.check_at(now) {
             Ok(()) => true,
             Err(reason) => {
-                self.answer(place, Err(reason));
+                self.answer(index, Err(reason));
                 false
             }
         });
-        if places.is_empty() {
+        if indices.is_empty() {
             return;
         }
-        self.metrics.size.observe(places.len() as f64);
-        if let [place] = places[..] {
-            return self.run_alone(place).await;
+        self.metrics.size.observe(indices.len() as f64);
+        if let [index] = indices[..] {
+            return self.run_alone(index).await;
         }
-        match self.run_together(&places, now).await {
+        match self.run_together(&indices, now).await {
             Ok(parts) => {
                 let answering = Instant::now();
-                let rows = self.count_run(&places, answering - now);
-                let runs = self.runs(&places);
-                // Those that have no part of the work left leave together, and the worker with the last of all.
-                let last = places.last().copied();
-                let early = |batch: &Self, place| Some(place) != last && batch.members[place].is_plain();
+                let rows = self.count_run(&indices, answering - now);
+                let runs = self.runs(&indices);
+                // Members without postprocess are released together. The last member of all keeps
+                // the worker busy until its own answer.
+                let last = indices.last().copied();
+                let early = |batch: &Self, index| Some(index) != last && batch.members[index].is_plain();
                 let together: SmallVec<[usize; 32]> =
-                    places.iter().copied().filter(|&place| early(self, place)).collect();
+                    indices.iter().copied().filter(|&index| early(self, index)).collect();
                 if !together.is_empty() {
-                    (self.leave)(&together);
+                    (self.release)(&together);
                 }
-                for (place, outputs) in places.into_iter().zip(parts) {
-                    let has_left = early(self, place);
-                    let last = self.respond(place, outputs, answering).await;
-                    if has_left { self.finish(place, last) } else { self.answer(place, last) }
+                for (index, outputs) in indices.into_iter().zip(parts) {
+                    let is_released = early(self, index);
+                    let last = self.respond(index, outputs, answering).await;
+                    if is_released { self.finish(index, last) } else { self.answer(index, last) }
                 }
                 if let Some(runs) = runs {
                     runs.record_output(rows, answering.elapsed());
                 }
             }
-            // A batch with one bad request costs one run and one more for each of its requests: the price of
-            // a bad request is paid by those beside it in time, never in answers.
+            // A batch with one bad request costs one run, and one more for each of its requests.
+            // The bad request costs the others time, but never their answers.
             Err(_) => {
-                let stopped = |&place: &usize| self.members[place].context.check().is_err();
-                if !places.iter().all(stopped) {
+                let stopped = |&index: &usize| self.members[index].context.check().is_err();
+                if !indices.iter().all(stopped) {
                     self.metrics.reruns.inc();
                 }
-                for place in places {
-                    self.run_alone(place).await;
+                for index in indices {
+                    self.run_alone(index).await;
                 }
             }
         }
     }
 
-    /// Where a run of these is counted: with the first of them.
-    fn runs(&self, places: &[usize]) -> Option<Arc<Runs>> {
-        self.members[places[0]].sink.as_ref()?.runs.clone()
+    /// Returns the counters for a run of these members: those of the first one.
+    fn runs(&self, indices: &[usize]) -> Option<Arc<Runs>> {
+        self.members[indices[0]].sink.as_ref()?.runs.clone()
     }
 
-    /// Counts a run of these and gives its rows. Nobody has an answer yet who could ask for the count.
-    fn count_run(&self, places: &[usize], infer: Duration) -> usize {
-        let members = || places.iter().map(|&place| &self.members[place]);
+    /// Counts a run of these members and returns its rows. Called before any of them is answered,
+    /// so that a client that has its answer sees the run counted.
+    fn count_run(&self, indices: &[usize], infer: Duration) -> usize {
+        let members = || indices.iter().map(|&index| &self.members[index]);
         let rows = members().filter_map(|member| member.rows).sum();
-        // One after the other on this worker: the last one has waited for all.
+        // Preprocess runs one after another on this worker: the time of the last includes all
+        // others.
         let input = members().filter_map(|member| Some(member.sink.as_ref()?.service.input)).max();
         let run = Service { input: input.unwrap_or_default(), infer, output: Duration::ZERO, rows };
-        self.runs(places).inspect(|runs| runs.record(run));
+        self.runs(indices).inspect(|runs| runs.record(run));
         rows
     }
 
-    async fn run_alone(&mut self, place: usize) {
-        let member = &mut self.members[place];
+    async fn run_alone(&mut self, index: usize) {
+        let member = &mut self.members[index];
         let inputs = std::mem::take(&mut member.inputs);
         let Some(sink) = &mut member.sink else { return };
-        // Others have run before it.
+        // Other members ran before it, so it may have been cancelled.
         let last = match member.context.check() {
             Ok(()) => callable::run(sink, &*self.callable, inputs).await,
             Err(reason) => Err(reason),
         };
-        self.answer(place, last);
+        self.answer(index, last);
     }
 
     async fn respond(
         &mut self,
-        place: usize,
+        index: usize,
         outputs: Vec<Tensor>,
         answering: Instant,
     ) -> Result<Option<Response>> {
-        let member = &mut self.members[place];
+        let member = &mut self.members[index];
         let Some(sink) = &mut member.sink else { return Ok(None) };
         member.context.check_at(answering)?;
         let now = if sink.session.is_some() { Instant::now() } else { answering };
         sink.respond_at(now, outputs).await.map(Some)
     }
 
-    /// The outputs of each.
-    async fn run_together(&self, places: &[usize], now: Instant) -> Result<Vec<Vec<Tensor>>> {
-        let members = || places.iter().map(|&place| &self.members[place]);
-        let first = &self.members[places[0]];
+    /// Runs the members together and returns the outputs of each.
+    async fn run_together(&self, indices: &[usize], now: Instant) -> Result<Vec<Vec<Tensor>>> {
+        let members = || indices.iter().map(|&index| &self.members[index]);
+        let first = &self.members[indices[0]];
         let reads_request = self.callable.reads_request();
-        // The run stops when nobody waits for it any more, and not before.
-        let (context, _leaving) = CallContext::joint(members().map(|member| &member.context), |context| {
+        // The run stops when all members are cancelled, and not before.
+        let (context, _guards) = CallContext::joint(members().map(|member| &member.context), |context| {
             if reads_request {
                 context.parameters.clone_from(&first.context.parameters);
                 context.set_note(first.context.note());
@@ -309,7 +317,7 @@ impl Batch<'_> {
         let mut sink = Sink::shared(&context, now);
         let outputs = self.callable.call(&context, inputs, &mut sink).await?;
         let parts = outputs
-            .ok_or_else(|| Error::failed("the model gave no response to a batch"))
+            .ok_or_else(|| Error::failed("the model returned no response to a batch"))
             .and_then(|outputs| cut(&outputs, &rows))
             .inspect_err(|error| self.warn(&context, error))?;
         if reads_request {
@@ -325,13 +333,14 @@ impl Batch<'_> {
                 model,
                 version,
                 %error,
-                "a batch does not come out in rows, so its requests run alone: take max_batch_size away"
+                "batch not divisible into rows, so its requests run alone: remove max_batch_size"
             );
         }
     }
 }
 
-/// The rows that all inputs have. None if they differ, or if one has a first dimension of its own.
+/// Returns the rows that all inputs have. `None` if they differ, or if an optional input has a
+/// fixed first dimension.
 fn common_rows(inputs: &[Tensor], metadata: &Metadata) -> Option<usize> {
     let rows = inputs.first()?.rows()?;
     let fixed = |tensor: &Tensor| {
@@ -341,7 +350,7 @@ fn common_rows(inputs: &[Tensor], metadata: &Metadata) -> Option<usize> {
     inputs.iter().all(|tensor| tensor.rows() == Some(rows) && !fixed(tensor)).then_some(rows)
 }
 
-/// From the outputs of all to those of each.
+/// Splits the outputs of a run into those of each member.
 fn cut(outputs: &[Tensor], rows: &[usize]) -> Result<Vec<Vec<Tensor>>> {
     let mut parts: Vec<Vec<Tensor>> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
     for output in outputs {

@@ -1,9 +1,10 @@
 //! A guest that may wait, as a task that a worker polls.
 //!
-//! Most guests do little more than call one model. Such a guest runs where its call runs: the worker polls it, runs
-//! the call that it makes, and polls it to its end, with no other thread to wake. A guest that waits for anything else
-//! gives the worker back, so a worker is never held by a guest that waits for another worker. [`Phase`] is the
-//! state machine; `docs/decisions/guest-tasks.md` has the reasons and what was measured.
+//! Most guests do little more than call one model. Such a guest runs where its call runs: the
+//! worker polls it, runs the call that it makes, and polls it to its end, without waking another
+//! thread. A guest that waits for anything else releases the worker, so no worker is held by a
+//! guest that waits for another worker. [`Phase`] is the state machine;
+//! `docs/decisions/guest-tasks.md` has the reasons and what was measured.
 
 use super::in_flight::{InFlight, InFlightGuard};
 use super::phase::{Action, Event, Phase, Resume};
@@ -12,6 +13,7 @@ use crate::executor::call::{Call, Submit};
 use crate::executor::callable::Callable;
 use crate::executor::runs::Runs;
 use crate::executor::sink::Sink;
+use crate::lock::LockUnpoisoned;
 use crate::plugin::with_ticks;
 use crate::predict::{CallContext, Makers, Response, Responses, Service, Tensor};
 use smallvec::smallvec;
@@ -24,8 +26,8 @@ use std::thread::LocalKey;
 use std::time::Instant;
 use tokio::runtime::Handle;
 
-/// For how long a guest of another executor may compute on a worker, in ticks of a millisecond of its own computing.
-/// Time in which its thread was interrupted does not count.
+/// How long a guest of another executor may compute on a worker, in ticks of a millisecond of its
+/// own computing. Time during which its thread was interrupted does not count.
 const INLINE_TICKS: u32 = 5;
 
 /// A finished answer that was not sent yet: the slots are freed first.
@@ -45,7 +47,7 @@ pub(in crate::executor) type GuestFuture = Pin<Box<dyn Future<Output = Completio
 /// What a guest may do on the worker that polls it.
 #[derive(Clone, Copy)]
 pub(in crate::executor) enum RunMode {
-    /// A guest of another executor: one call, and little computing.
+    /// A guest of another executor: one call, and little computation.
     OneCall,
     /// A guest of this executor: the worker is its own until it waits.
     OwnWorker,
@@ -53,7 +55,7 @@ pub(in crate::executor) enum RunMode {
     PipelineSteps,
 }
 
-/// A queue of workers that takes guest tasks which were woken.
+/// A queue of workers that takes woken guest tasks.
 pub(in crate::executor) trait RunQueue: Send + Sync {
     fn requeue(&self, task: GuestTask);
 }
@@ -66,7 +68,7 @@ pub(in crate::executor) struct ParkTarget {
     pub requeue: Option<Requeue>,
 }
 
-/// The way back to the workers of a guest task's own executor.
+/// How a woken guest task returns to the workers of its own executor.
 pub(in crate::executor) struct Requeue {
     pub queue: Arc<dyn RunQueue>,
     /// Counts the tasks that wait.
@@ -86,7 +88,7 @@ pub struct GuestTask {
     mode: RunMode,
     future: GuestFuture,
     park_target: ParkTarget,
-    /// Present while it waits, and after it has waited until it is polled again.
+    /// Present from when it starts to wait until it is polled again.
     parked_guard: Option<InFlightGuard>,
 }
 
@@ -101,17 +103,17 @@ impl GuestTask {
         GuestTask { context, lease, mode, future, park_target, parked_guard: None }
     }
 
-    /// Whether it has waited since it began.
+    /// Returns true if it has waited since it was last polled.
     pub(super) fn was_parked(&self) -> bool {
         self.parked_guard.is_some()
     }
 
-    /// Whether it only makes calls, and so may begin without a worker.
+    /// Returns true if it only makes calls, and so may start without a worker.
     pub(super) fn is_of_a_pipeline(&self) -> bool {
         matches!(self.mode, RunMode::PipelineSteps)
     }
 
-    /// The runtime on which it can wait, and continue if no worker comes.
+    /// Returns the runtime on which it can wait, and continue if no worker takes it.
     pub(super) fn park_runtime(&self) -> Handle {
         self.park_target.runtime.clone()
     }
@@ -127,7 +129,7 @@ impl GuestTask {
         }
     }
 
-    /// Gives the worker back after a poll that returned pending.
+    /// Releases the worker after a poll that returned pending.
     fn suspend(mut self) {
         self.count_parked();
         let lease = Arc::clone(&self.lease);
@@ -165,13 +167,18 @@ impl GuestTask {
         });
     }
 
-    /// Polls it on a worker of this executor until it has its answer or waits, and runs the calls that it may make here.
-    /// `failed` is called with each error that counts for this executor.
-    pub(super) fn run(mut self, executor: &Arc<str>, runtime: &Handle, failed: impl Fn(&Error)) -> PollOutcome {
+    /// Polls it on a worker of this executor until it completes or waits, and runs the calls that
+    /// it may make here. `failed` is called with each error that counts for this executor.
+    pub(super) fn run(
+        mut self,
+        executor: &Arc<str>,
+        runtime: &Handle,
+        failed: impl Fn(&Error),
+    ) -> PollOutcome {
         let park_runtime = self.park_runtime();
         // Its timers belong to the runtime on which it waits.
         let _timers = park_runtime.enter();
-        // A caller that sees it run need not see it parked.
+        // A task that runs no longer counts as parked.
         self.parked_guard = None;
         let resume = self.resume();
         {
@@ -243,7 +250,8 @@ impl PollOutcome {
     }
 }
 
-/// Starts a call for the guest of a worker, and does on this thread what can be done for it at once.
+/// Starts a call for the guest of a worker, and does immediately on this thread what can be done
+/// for it.
 fn start(target: &dyn Submit, call: Call, executor: &Arc<str>, runtime: &Handle) -> Result<Responses> {
     let callable = Arc::clone(&call.callable);
     let event_loops = callable.streaming_model().map(|model| model.guards());
@@ -293,12 +301,12 @@ pub struct WorkerLease(Mutex<LeaseState>);
 #[derive(Default)]
 struct LeaseState {
     phase: Phase,
-    /// Calls that the worker would still run in this turn.
+    /// How many calls the worker would still run in this turn.
     calls_left: u32,
     request: Option<GuestRequest>,
     /// The context of the call that the worker runs.
     running: Option<Arc<CallContext>>,
-    /// Its waker was called while its call ran: something may want to stop the guest.
+    /// Whether its waker was called while its call ran: something may want to stop the guest.
     woken_in_call: bool,
     /// The task while it is parked.
     parked: Option<GuestTask>,
@@ -318,15 +326,15 @@ impl LeaseState {
 
 impl WorkerLease {
     fn lock(&self) -> MutexGuard<'_, LeaseState> {
-        self.0.lock().expect("invariant: no panic under the lock")
+        self.0.lock_unpoisoned()
     }
 
-    /// Whether a call can run on this thread now. If not, it is queued like any other.
+    /// Returns true if a call can run on this thread now. If not, it is queued like any other.
     pub(in crate::executor) fn is_held(&self) -> bool {
         self.lock().calls_left > 0
     }
 
-    /// Whether the worker is the guest's own until it waits.
+    /// Returns true if the worker is the guest's own until it waits.
     fn owns_worker(&self) -> bool {
         self.lock().calls_left > 1
     }
@@ -345,7 +353,8 @@ impl WorkerLease {
         state.on(Event::CallReturned, resume);
     }
 
-    /// Has the worker start a call of a model that may wait, and help it along. Only while the guest owns its worker.
+    /// Lets the worker start a call of a model that may wait, and advance it. Only while the guest
+    /// owns its worker.
     pub(in crate::executor) async fn start(&self, target: Arc<dyn Submit>, call: Call) -> Result<Responses> {
         {
             let mut state = self.lock();
@@ -356,7 +365,7 @@ impl WorkerLease {
         poll_fn(|_| self.lock().started.take().map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    /// Has the worker run a call. Only while the lease is held.
+    /// Lets the worker run a call. Only while the lease is held.
     pub(in crate::executor) async fn run(&self, call: InlineCall) -> Result<Option<Vec<Tensor>>> {
         {
             let mut state = self.lock();
@@ -372,7 +381,8 @@ impl WorkerLease {
             if !yielded && std::mem::take(&mut state.woken_in_call) {
                 yielded = true;
                 drop(state);
-                // Code that would stop the guest is polled first; if it does not, the outcome is there next time.
+                // Code that would stop the guest is polled first; if it does not, the next poll
+                // returns the outcome.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -387,13 +397,15 @@ impl Wake for WorkerLease {
         self.wake_by_ref();
     }
 
-    /// While its call runs, a guest is woken by the end of its time, which is the call's too. A client that disconnects
-    /// stops the call by itself, and what the guest started before concerns it later.
+    /// While its call runs, the wake-up that matters is that of the guest's deadline, which is also
+    /// the call's. A client that disconnects stops the call directly, and what the guest started
+    /// before can wait until the call returns.
     fn wake_by_ref(self: &Arc<Self>) {
         let (action, parked, running) = {
             let mut state = self.lock();
             state.woken_in_call = true;
-            // A parked task continues on its workers; others do not ask.
+            // A wake-up does not depend on `Resume`: only tasks that continue on workers are
+            // parked.
             let action = state.on(Event::Woken, Resume::OnWorkers);
             (action, state.parked.take(), state.running.clone())
         };
@@ -401,14 +413,15 @@ impl Wake for WorkerLease {
             task.requeue();
         }
         if let Some(running) = running {
-            // Notices that the time is over, and stops the call.
+            // Notices that the deadline has passed, and stops the call.
             let _ = running.check();
         }
     }
 }
 
 thread_local! {
-    /// While a guest is polled on a worker: the executor of that worker, and the guest's right to run calls there.
+    /// While a guest is polled on a worker: the executor of that worker, and the guest's right to
+    /// run calls there.
     static CURRENT_GUEST: RefCell<Option<(Arc<str>, Arc<WorkerLease>)>> = const { RefCell::new(None) };
 
     /// While a worker starts a call for its guest: its executor, and its runtime.
@@ -427,13 +440,14 @@ fn with<T, R>(key: &'static LocalKey<RefCell<Option<T>>>, value: T, work: impl F
     work()
 }
 
-/// The right to run a call on this thread, if it is a worker of this executor and the calling guest has it.
+/// Returns the lease of the calling guest, if this thread is a worker of this executor and the
+/// lease is held.
 pub(in crate::executor) fn inline_lease(executor: &str) -> Option<Arc<WorkerLease>> {
     find_lease(|name| name == executor, WorkerLease::is_held)
 }
 
-/// The lease of the calling guest, if it owns the worker that polls it, and that is one of this executor unless `any`
-/// will do.
+/// Returns the lease of the calling guest, if it owns the worker that polls it. The worker must be
+/// one of this executor unless `any` is true.
 pub(in crate::executor) fn owned_worker(executor: &str, any: bool) -> Option<Arc<WorkerLease>> {
     find_lease(|name| any || name == executor, WorkerLease::owns_worker)
 }
@@ -448,7 +462,8 @@ fn find_lease(
     })
 }
 
-/// The runtime of the worker that this thread is, if it is one of this executor and starts a call for its guest.
+/// Returns the runtime of this worker thread, if it is one of this executor and starts a call for
+/// its guest.
 pub(super) fn current_worker(executor: &str) -> Option<Handle> {
     CURRENT_WORKER.with_borrow(|current| {
         let (_, runtime) = current.as_ref().filter(|(name, _)| **name == *executor)?;

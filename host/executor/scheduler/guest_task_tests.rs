@@ -1,5 +1,6 @@
-//! Guest tasks in random interleavings: real workers, real wakers on other threads, calls on the guest's worker, wake-ups
-//! that mean nothing, refusals. Every task must return, once, polled by one thread at a time.
+//! Tests guest tasks in random interleavings: real workers, real wakers on other threads, calls on
+//! the guest's worker, spurious wake-ups, refusals. Every task must return exactly once, and be
+//! polled by one thread at a time.
 
 use super::guest_task::{Completion, GuestTask, InlineCall, ParkTarget, Requeue, RunMode, WorkerLease};
 use super::in_flight::InFlight;
@@ -23,13 +24,13 @@ const ROUNDS: u64 = 40;
 const TASKS: usize = 60;
 const STEPS_MAX: usize = 6;
 
-/// A task that is not done after so long was forgotten.
+/// A task that is not done after this long was lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Wakers of guests, which are woken for nothing now and then.
+/// Wakers of guests, for occasional spurious wake-ups.
 type Wakers = Arc<Mutex<Vec<Waker>>>;
 
-/// A model whose calls wake guests in the middle.
+/// A model whose calls wake guests while they run.
 struct Waking(Wakers);
 
 impl Callable for Waking {
@@ -72,9 +73,9 @@ enum Step {
     Yield,
     /// Waits for another thread.
     Wait,
-    /// Has its worker run a call, if it may.
+    /// Lets its worker run a call, if it may.
     Call,
-    /// Leaves its waker where others wake it for nothing.
+    /// Leaves its waker where others use it for spurious wake-ups.
     LeaveWaker,
 }
 
@@ -88,7 +89,7 @@ fn steps() -> Vec<Step> {
     (0..fastrand::usize(..=STEPS_MAX)).map(one).collect()
 }
 
-/// Fails if two threads poll at the same time, or one polls after the end.
+/// Fails if two threads poll at the same time, or if it is polled after its end.
 struct Exclusive<F> {
     future: Pin<Box<F>>,
     polled: AtomicBool,
@@ -133,8 +134,12 @@ impl World {
                     }
                     Step::Call if lease.is_held() => {
                         let callable = Arc::new(Waking(Arc::clone(&wakers)));
-                        let call =
-                            InlineCall { context: Arc::clone(&context), callable, inputs: Vec::new(), runs: None };
+                        let call = InlineCall {
+                            context: Arc::clone(&context),
+                            callable,
+                            inputs: Vec::new(),
+                            runs: None,
+                        };
                         assert_eq!(lease.run(call).await.unwrap(), Some(Vec::new()));
                     }
                     Step::Call => {}
@@ -174,7 +179,7 @@ async fn yield_once() {
     .await;
 }
 
-/// Ends waits in random order, and wakes guests for nothing in between.
+/// Ends waits in random order, with spurious wake-ups in between.
 fn end_waits(waits: &Receiver<oneshot::Sender<()>>, wakers: &Wakers) {
     let mut open = Vec::new();
     while let Ok(wait) = waits.recv() {
@@ -191,7 +196,8 @@ fn end_waits(waits: &Receiver<oneshot::Sender<()>>, wakers: &Wakers) {
 #[test]
 fn every_task_returns_once_whatever_wakes_it() {
     let metrics = Metrics::new();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     for round in 0..ROUNDS {
         fastrand::seed(round);
         let config = PoolConfig { workers: fastrand::usize(1..=3), queue: fastrand::usize(1..=TASKS) };
@@ -226,11 +232,14 @@ fn every_task_returns_once_whatever_wakes_it() {
                 let missing: Vec<_> = (0..TASKS).filter(|number| !returned[*number]).collect();
                 panic!("round {round}: {missing:?} never returned")
             });
-            assert!(!std::mem::replace(&mut returned[number], true), "round {round}: {number} returned twice");
+            assert!(
+                !std::mem::replace(&mut returned[number], true),
+                "round {round}: {number} returned twice"
+            );
         }
         drop(world);
         waker.join().unwrap();
-        // What the last tasks held is released behind their last message.
+        // What the last tasks held is released after their last message.
         while pool.status().inflight > 0 {
             std::thread::yield_now();
         }

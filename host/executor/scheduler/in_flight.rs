@@ -1,28 +1,30 @@
-//! Places for calls in flight, known by name. Where an executor has as many as workers, a place is taken at once or
-//! not at all; elsewhere they are only counted.
+//! Slots for calls in flight, which also hold the contexts of these calls. If an executor has one
+//! slot for each worker, a call gets a slot immediately or is refused; without a limit, slots only
+//! count.
 //!
-//! A batch takes one; what it runs beside that is lent from places that are free, so that calls in flight are
-//! never more than there are places.
+//! A batch takes one slot. What it runs beside that takes extra slots if they are free, so there
+//! are never more calls in flight than slots.
 
 use super::metrics::{OVERDUE_AFTER, PoolMetrics};
 use crate::error::{Error, Result};
 use crate::executor::status::Status;
+use crate::lock::LockUnpoisoned;
 use crate::predict::CallContext;
 use crate::wait_list::WaitList;
 use prometheus::IntCounter;
 use slab::Slab;
 use smallvec::{SmallVec, smallvec};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-/// The calls of one admission; one that is lent to a batch has none of its own.
+/// The calls of one admission; empty for an extra slot within an admitted batch.
 pub(in crate::executor) type CallContexts = SmallVec<[Arc<CallContext>; 1]>;
 
 #[derive(Default)]
 pub(in crate::executor) struct InFlight {
     taken: Mutex<Slab<CallContexts>>,
     limit: Option<InFlightLimit>,
-    /// Begun work that waits for a place.
+    /// Started work that waits for a slot.
     waiting: WaitList,
 }
 
@@ -33,45 +35,45 @@ struct InFlightLimit {
     overdue: IntCounter,
 }
 
-/// One of the places, for as long as it lives.
+/// One of the slots, which is freed on drop.
 pub(in crate::executor) struct InFlightGuard {
     in_flight: Arc<InFlight>,
     key: usize,
 }
 
 impl InFlight {
-    /// As many as the executor has workers.
+    /// Returns as many slots as the executor has workers.
     pub fn bounded(executor: Arc<str>, workers: usize, metrics: &PoolMetrics) -> Arc<Self> {
         let (overloaded, overdue) = (metrics.overloaded.clone(), metrics.overdue.clone());
         let limit = Some(InFlightLimit { executor, workers, overloaded, overdue });
         Arc::new(InFlight { taken: Mutex::default(), limit: limit, waiting: WaitList::default() })
     }
 
-    /// A place for an admission, or Overloaded.
+    /// Takes a slot for an admission, or fails with Overloaded.
     pub fn take(self: &Arc<Self>, calls: CallContexts) -> Result<InFlightGuard> {
         let refused = match &self.limit {
-            // What has begun goes before what is new.
+            // Started work takes precedence over new work.
             Some(limit) if !self.waiting.is_empty() => Err(limit),
             _ => self.try_take(calls),
         };
         refused.map_err(|limit| {
             limit.overloaded.inc();
             Error::overloaded(format!(
-                "executor \"{}\": {} calls are in flight, which is as many as its workers",
+                "executor \"{}\": at capacity: {} calls in flight; raise `workers`",
                 limit.executor, limit.workers
             ))
         })
     }
 
-    /// A place for a call of work that has begun at `since`: it waits for one.
+    /// Takes a slot for a call of work that started at `since`. Waits until one is free.
     pub async fn take_started(self: &Arc<Self>, call: Arc<CallContext>, since: Instant) -> InFlightGuard {
         let attempt = || self.try_take(smallvec![Arc::clone(&call)]).ok();
         self.waiting.wait(since, attempt).await
     }
 
-    /// A place for a part of what has one already, if there is one to spare.
+    /// Takes an extra slot within an admitted batch, if one is free.
     pub fn take_extra(self: &Arc<Self>) -> Option<InFlightGuard> {
-        // What has begun waits for it.
+        // Started work waits for this slot.
         if !self.waiting.is_empty() {
             return None;
         }
@@ -88,17 +90,17 @@ impl InFlight {
         Ok(InFlightGuard { in_flight: Arc::clone(self), key })
     }
 
-    /// Places that are taken.
+    /// Returns how many slots are taken.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Calls in them.
+    /// Returns how many calls are in them.
     pub fn in_flight(&self) -> usize {
         self.lock().iter().map(|(_, calls)| calls.len()).sum()
     }
 
-    /// Of an executor without a queue.
+    /// Returns the status of an executor without a queue.
     pub fn status(&self) -> Status {
         let taken = self.lock();
         Status {
@@ -111,14 +113,14 @@ impl InFlight {
         }
     }
 
-    /// The ids of the calls.
+    /// Returns the ids of the calls.
     pub fn running(&self) -> Vec<String> {
         let taken = self.lock();
         taken.iter().flat_map(|(_, calls)| calls).map(|context| context.id.to_string()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<CallContexts>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock_unpoisoned()
     }
 }
 
@@ -157,7 +159,10 @@ mod tests {
         assert!(in_flight.take_extra().is_none());
         let refused = in_flight.take(smallvec![context()]).err().unwrap();
         assert_eq!(refused.kind(), Kind::Overloaded);
-        assert!(refused.message().contains("executor \"remote\": 2 calls"), "{refused}");
+        assert!(
+            refused.message().contains("executor \"remote\": at capacity: 2 calls in flight"),
+            "{refused}"
+        );
         assert_eq!((in_flight.status().busy, in_flight.status().inflight), (2, 2));
         drop(extra);
         drop(in_flight.take(smallvec![context()]).unwrap());

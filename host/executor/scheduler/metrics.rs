@@ -1,14 +1,14 @@
-//! Prepared series of one executor: no look-up by label on the way of a call.
+//! The prepared metrics of one executor: serving a call needs no look-up by label.
 
 use crate::metrics::Metrics;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// A worker held for longer than this past the end of its call's time counts as overdue: guests stop
-/// within it, ONNX Runtime only at the next node of its graph.
+/// A worker that is held for longer than this after its call's deadline counts as overdue. Guests
+/// stop within this time, ONNX Runtime only at the next node of its graph.
 pub(in crate::executor) const OVERDUE_AFTER: Duration = Duration::from_millis(10);
 
-/// Prepared series of one executor.
+/// The prepared metrics of one executor.
 pub(in crate::executor) struct PoolMetrics {
     pub queue_wait: prometheus::Histogram,
     pub timeouts: prometheus::IntCounter,
@@ -34,10 +34,10 @@ impl PoolMetrics {
     }
 }
 
-/// Prepared counters.
+/// The batch metrics of one executor.
 pub(in crate::executor) struct BatchMetrics {
     pub size: prometheus::Histogram,
     pub reruns: prometheus::IntCounter,
-    /// A model that cannot run in batches is a matter for the operator, once.
+    /// Whether the operator was warned of a model that cannot run in batches; this happens once.
     pub warned: AtomicBool,
 }

@@ -1,4 +1,5 @@
-//! Who runs where: the queue and the workers of an executor, guests that wait, batches, and the slots of calls in flight.
+//! Scheduling of calls: the queue and the workers of an executor, guest tasks, batches, and the
+//! slots of calls in flight.
 
 mod batch;
 mod guest_task;

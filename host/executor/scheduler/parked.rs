@@ -1,11 +1,14 @@
-//! Where calls are that wait and hold no worker, known by name.
+//! The workers of an executor, and its calls that wait and hold no worker.
 //!
-//! Those whose model waits by itself in an instance of its own are bounded by their model; a transformer around such
-//! a model runs on threads of the room, where guests take turns, and so do the items of batches that wait. Calls of
-//! plugins that call other models have their turns on the workers, and are here between them: as many as have room on
-//! the executor, so that the workers are always free for what is waited for.
+//! Calls of a streaming model are limited by that model. A transformer around such a model runs on
+//! the threads of [`ParkedCalls`], where guests take turns, and so do the items of batches that
+//! wait. Calls of plugins that call other models take turns on the workers and are parked between
+//! them. As many may be parked as the executor has workers and queue slots, so that the workers are
+//! always free for what these calls wait for.
 
-use super::guest_task::{Completion, GuestTask, InlineCall, ParkTarget, Requeue, RunMode, WorkerLease, current_worker};
+use super::guest_task::{
+    Completion, GuestTask, InlineCall, ParkTarget, Requeue, RunMode, WorkerLease, current_worker,
+};
 use super::in_flight::InFlight;
 use super::threads::{Threads, some_at_once};
 use super::worker_pool::WorkerPool;
@@ -21,10 +24,10 @@ use smallvec::smallvec;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// Threads for the guests of all calls, at least; one that computes keeps others waiting for a tick.
+/// The minimum number of threads for guests. A guest that computes delays the others by one tick.
 const THREADS_MIN: usize = 2;
 
-/// The workers of an executor, and its calls that wait: each call goes where it belongs.
+/// The workers of an executor, and its parked calls. Sends each call to one of the two.
 pub(in crate::executor) struct Workers {
     pool: Arc<WorkerPool>,
     parked: ParkedCalls,
@@ -49,7 +52,7 @@ impl Workers {
         }
     }
 
-    /// See [`Executor::submit_begun`](super::Executor::submit_begun).
+    /// See [`Submit::submit_started`](crate::executor::Submit::submit_started).
     pub async fn submit_started(&self, call: Call, since: Instant) -> Result<Responses> {
         match call.callable.profile() {
             CallProfile::Shared => self.parked.submit_started(call, since).await,
@@ -82,8 +85,8 @@ impl Workers {
 pub(in crate::executor) struct ParkedCalls {
     name: Arc<str>,
     in_flight: Arc<InFlight>,
-    /// Of those that are between two turns on a worker.
-    waiting: Arc<InFlight>,
+    /// Calls that wait between two turns on a worker, and batches of such calls.
+    parked: Arc<InFlight>,
     /// Started with the first call that has a guest here.
     threads: OnceLock<Threads>,
 }
@@ -93,26 +96,27 @@ impl ParkedCalls {
         ParkedCalls {
             name: name.into(),
             in_flight: Arc::default(),
-            waiting: Arc::default(),
+            parked: Arc::default(),
             threads: OnceLock::new(),
         }
     }
 
-    /// Begins a call whose model is shared, or refuses it, at once.
+    /// Starts a call of a streaming model, or refuses it, immediately.
     pub fn submit(&self, call: Call) -> Result<Responses> {
         let permit = permit(&call)?;
         self.start(call, permit)
     }
 
-    /// Begins all of them, or none.
+    /// Starts all of the calls, or none.
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
         let permits = calls.iter().map(permit).collect::<Result<Vec<_>>>()?;
         calls.into_iter().zip(permits).map(|(call, permit)| self.start(call, permit)).collect()
     }
 
-    /// Begins a call of work that has begun at `since`, once its model has a place for it.
+    /// Starts a call of work that started at `since`, once its model has a slot for it.
     pub async fn submit_started(&self, call: Call, since: Instant) -> Result<Responses> {
-        let model = call.callable.streaming_model().expect("invariant: only calls of shared models come here");
+        let model =
+            call.callable.streaming_model().expect("invariant: only calls of shared models come here");
         let permit = model.admit_started(since).await?;
         self.start(call, permit)
     }
@@ -149,7 +153,7 @@ impl ParkedCalls {
         Ok(responses)
     }
 
-    /// Begins a call with a guest that may wait for other models, or refuses it, at once.
+    /// Starts a call with a guest that may wait for other models, or refuses it, immediately.
     pub fn submit_suspending(&self, call: Call, pool: &Arc<WorkerPool>) -> Result<Responses> {
         let order = call.priority;
         if order == Priority::New {
@@ -162,23 +166,25 @@ impl ParkedCalls {
             let (lease, pool) = (Arc::clone(&lease), Arc::clone(pool));
             async move {
                 let mut sink = call.sink_now(sender, admitted);
-                // Large, so it is made by the thread that runs it, which then frees it cheaply.
+                // The future is large: the thread that runs it allocates it, and then frees it
+                // cheaply.
                 let last = Box::pin(run(call, &mut sink, &pool, Some(&*lease))).await;
                 Completion { sink, last }
             }
         };
-        let requeue = Requeue { queue: Arc::clone(pool) as _, parked: Arc::clone(&self.waiting) };
+        let requeue = Requeue { queue: Arc::clone(pool) as _, parked: Arc::clone(&self.parked) };
         let park_target = ParkTarget { runtime: self.threads()?.handle().clone(), requeue: Some(requeue) };
         let task = GuestTask::new(context, lease, RunMode::OwnWorker, Box::pin(work), park_target);
         match current_worker(pool.name()) {
-            // The guest that calls waits for nothing else.
+            // The calling guest waits for nothing else, so its worker is free for this task.
             Some(worker) => pool.run_here(task, &worker),
             None => pool.submit_guest(order, task).map_err(|_| pool.refusal())?,
         }
         Ok(responses)
     }
 
-    /// The same for a batch, as one admission. Its calls begin here, some at a time.
+    /// Like `submit_suspending`, for a batch as one admission. Its calls start here, a limited
+    /// number at a time.
     pub fn submit_suspending_batch(
         &self,
         calls: Vec<Call>,
@@ -186,7 +192,7 @@ impl ParkedCalls {
     ) -> Result<Vec<Responses>> {
         self.check_capacity(pool)?;
         let threads = self.threads()?;
-        let guard = self.waiting.take(calls.iter().map(|call| Arc::clone(&call.context)).collect())?;
+        let guard = self.parked.take(calls.iter().map(|call| Arc::clone(&call.context)).collect())?;
         let (calls, responses) = with_channels(calls);
         let (pool, admitted) = (Arc::clone(pool), Instant::now());
         threads.spawn(async move {
@@ -204,37 +210,38 @@ impl ParkedCalls {
         Ok(responses)
     }
 
-    /// Refuses calls while as many wait as have room on the executor.
+    /// Refuses calls while as many are parked as the executor has workers and queue slots.
     fn check_capacity(&self, pool: &WorkerPool) -> Result<()> {
-        let (waiting, config) = (self.waiting.len(), pool.config());
-        if waiting < config.workers + config.queue {
+        let (parked, config) = (self.parked.len(), pool.config());
+        if parked < config.workers + config.queue {
             return Ok(());
         }
-        Err(pool.overloaded(format!("{waiting} calls wait for other models, as many as have room here")))
+        Err(pool.overloaded(format!("at capacity: {parked} calls wait for other models; raise `queue`")))
     }
 
     fn threads(&self) -> Result<&Threads> {
         if self.threads.get().is_none() {
             let count = crate::config::cores().max(THREADS_MIN);
             let threads = Threads::start(&self.name, &format!("{}-room", self.name), count)?;
-            // Made twice at worst, by two first calls at once; one of them stays.
+            // Two concurrent first calls may both start threads; only one set is kept.
             let _ = self.threads.set(threads);
         }
         Ok(self.threads.get().expect("invariant: just set"))
     }
 
-    /// Calls that are here now.
+    /// Returns how many calls are here now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.in_flight() + self.waiting.in_flight()
+        self.in_flight.in_flight() + self.parked.in_flight()
     }
 
     pub fn running(&self) -> Vec<String> {
-        [self.in_flight.running(), self.waiting.running()].concat()
+        [self.in_flight.running(), self.parked.running()].concat()
     }
 }
 
-/// Preprocess, the model and postprocess, of which some may wait. The model itself runs on the worker that the lease
-/// is for, or has a turn of its own there, unless it is a guest that may wait.
+/// Runs preprocess, the model and postprocess, some of which may wait. A model that may wait runs
+/// within this future. Any other runs on the worker of the lease, or is queued as a call of its
+/// own.
 async fn run(
     call: Call,
     sink: &mut Sink,
@@ -254,7 +261,7 @@ async fn run(
         None => {
             sink.yield_instance(pool.config().workers);
             let part = Arc::new(context.part(context.deadline));
-            let _leaving = context.cancellation.cancels(&part);
+            let _on_cancel = context.cancellation.cancels(&part);
             let input = Payload::Tensors(inputs);
             let call = Call {
                 context: Arc::clone(&part),
@@ -267,7 +274,7 @@ async fn run(
             };
             let mut responses = pool.submit(call)?;
             let outcome = responses.one().await.and_then(Response::tensors);
-            // Whoever waits for the end of this work waits for that of its part.
+            // This call must not end before its part has released its worker.
             responses.released().await;
             context.check()?;
             context.set_note(part.note());
@@ -275,7 +282,7 @@ async fn run(
         }
     };
     context.check()?;
-    let outputs = outputs.ok_or_else(|| Error::failed("the model gave no response"))?;
+    let outputs = outputs.ok_or_else(|| Error::failed("the model returned no response"))?;
     sink.respond(outputs).await.map(Some)
 }
 

@@ -1,17 +1,19 @@
-//! The phases of a guest task as a pure table: which phase follows on which event, and what must be done.
+//! The phases of a guest task as a pure table: which phase follows on which event, and what must be
+//! done.
 //!
-//! [`guest_task`](super::guest_task) asks this table, under the lock of the task's lease, at every step. The reasons
-//! are in `docs/decisions/guest-tasks.md`.
+//! [`guest_task`](super::guest_task) consults this table, under the lock of the task's lease, at
+//! every step. The reasons are in `docs/decisions/guest-tasks.md`.
 
-/// Where a guest task is.
+/// The phase of a guest task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
-    /// In the queue of its workers, or on the way there.
+    /// In the queue of its workers, or about to be put there.
     #[default]
     Queued,
     /// A worker polls it. `woken`: its waker was called since that poll began.
     Polled { woken: bool },
-    /// Its worker runs a call for it, between two polls. `woken`: its waker was called since the call began.
+    /// Its worker runs a call for it, between two polls. `woken`: its waker was called since the
+    /// call began.
     Calling { woken: bool },
     /// It waits, and holds no worker.
     Parked,
@@ -46,15 +48,15 @@ pub(super) enum Action {
     Nothing,
     /// Poll the guest.
     Poll,
-    /// Run the call that it asked for.
+    /// Run the call that it requested.
     RunCall,
-    /// Stop the call that runs for it, if its time is over.
+    /// Stop the call that runs for it, if the deadline has passed.
     CheckCall,
     /// Keep it until it is woken.
     Park,
     /// Put it into the queue of its workers.
     Requeue,
-    /// Let it continue on threads that are for waiting.
+    /// Let it continue without a worker, on threads for waiting tasks.
     Detach,
     /// Send its answer.
     Answer,
@@ -65,26 +67,29 @@ pub(super) enum Action {
 pub(super) enum Resume {
     /// In the queue of its workers, once it is woken.
     OnWorkers,
-    /// Without a worker, at once: it belongs to another executor.
+    /// Without a worker, immediately: it belongs to another executor.
     Detached,
 }
 
 impl Phase {
-    /// Whether a worker is held.
+    /// Returns true if the task holds a worker.
     #[cfg(test)]
     fn holds_worker(self) -> bool {
         matches!(self, Phase::Polled { .. } | Phase::Calling { .. })
     }
 
-    /// The phase that follows, and what must be done. `None` if the event cannot happen in this phase.
+    /// Returns the phase that follows, and what must be done. `None` if the event cannot happen in
+    /// this phase.
     pub fn on(self, event: Event, resume: Resume) -> Option<(Phase, Action)> {
         Some(match (self, event) {
             (Phase::Queued, Event::Dispatched) => (Phase::Polled { woken: false }, Action::Poll),
             (Phase::Queued, Event::Unserved) => (Phase::Detached, Action::Detach),
 
             (Phase::Polled { .. }, Event::Woken) => (Phase::Polled { woken: true }, Action::Nothing),
-            // The guest is polled after the call: that serves a wake-up until now.
-            (Phase::Polled { .. }, Event::CallRequested) => (Phase::Calling { woken: false }, Action::RunCall),
+            // The guest is polled again after the call, which covers any wake-up before it.
+            (Phase::Polled { .. }, Event::CallRequested) => {
+                (Phase::Calling { woken: false }, Action::RunCall)
+            }
             (Phase::Polled { .. }, Event::Returned) => (Phase::Completed, Action::Answer),
             (Phase::Polled { woken }, Event::Suspended) => match (resume, woken) {
                 (Resume::Detached, _) => (Phase::Detached, Action::Detach),
@@ -97,7 +102,8 @@ impl Phase {
 
             (Phase::Parked, Event::Woken) => (Phase::Queued, Action::Requeue),
 
-            // A waker may be called at any time. A task in the queue or without a worker will be polled anyway.
+            // A waker may be called at any time. A task in the queue or without a worker will be
+            // polled anyway.
             (Phase::Queued | Phase::Detached | Phase::Completed, Event::Woken) => (self, Action::Nothing),
             _ => return None,
         })
@@ -123,7 +129,7 @@ mod tests {
         matches!(phase, Phase::Detached | Phase::Completed)
     }
 
-    /// Every phase that can be reached from the first one, with its transitions.
+    /// Returns every phase that can be reached from the first one, with its transitions.
     fn reachable(resume: Resume) -> HashMap<Phase, Vec<(Event, Phase, Action)>> {
         let (mut found, mut open) = (HashMap::new(), VecDeque::from([Phase::default()]));
         while let Some(phase) = open.pop_front() {
@@ -145,7 +151,7 @@ mod tests {
             for (&phase, transitions) in &table {
                 for &(event, next, action) in transitions {
                     let at = format!("{phase:?} on {event:?} -> {next:?}, {action:?}");
-                    // The action is what the next phase means.
+                    // The action fits the next phase.
                     let expected: &[Action] = match next {
                         Phase::Queued => &[Action::Requeue, Action::Nothing],
                         Phase::Polled { .. } => &[Action::Poll, Action::Nothing],
@@ -156,22 +162,26 @@ mod tests {
                     };
                     assert!(expected.contains(&action), "{at}");
                     assert!(next == phase || action != Action::Nothing || phase.holds_worker(), "{at}");
-                    // Nothing but a wake-up happens after the end, and nothing comes of it.
+                    // After the end, only wake-ups can happen, and they have no effect.
                     assert!(!is_final(phase) || (event == Event::Woken && next == phase), "{at}");
                     // A worker is taken by dispatch only.
-                    assert!(phase.holds_worker() || !next.holds_worker() || event == Event::Dispatched, "{at}");
+                    assert!(
+                        phase.holds_worker() || !next.holds_worker() || event == Event::Dispatched,
+                        "{at}"
+                    );
                 }
                 assert!(phase.on(Event::Woken, resume).is_some(), "a waker can be called in {phase:?}");
             }
         }
     }
 
-    /// A wake-up that no poll follows would be lost: after it the guest is in the queue, about to be polled, or done.
+    /// A wake-up that no poll follows would be lost: after it the guest is in the queue, about to
+    /// be polled, or done.
     #[test]
     fn no_wake_up_is_lost() {
         for resume in [Resume::OnWorkers, Resume::Detached] {
             for phase in reachable(resume).into_keys() {
-                // From here without another wake-up, up to the next poll.
+                // All transitions from here to the next poll, without another wake-up.
                 let (woken, _) = phase.on(Event::Woken, resume).expect("a waker can be called");
                 let (mut seen, mut open) = (HashSet::new(), vec![woken]);
                 while let Some(phase) = open.pop() {

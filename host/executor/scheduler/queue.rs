@@ -1,4 +1,5 @@
-//! What waits for the workers of a pool, in order: admissions, and the jobs in them.
+//! The queue of a worker pool: admissions, and the jobs in them, in the order in which workers take
+//! them.
 
 use super::batch::{expected_rows, goes_with};
 use super::guest_task::GuestTask;
@@ -10,11 +11,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a worker does in one turn.
+/// What a worker takes at a time: a call, or a guest task to poll.
 pub(super) struct Job {
     pub work: Work,
     pub admitted: Instant,
-    /// Rows that it adds to a batch, as far as is known before preprocess.
+    /// The rows that it adds to a batch, as far as is known before preprocess.
     rows: usize,
     priority: Priority,
 }
@@ -34,12 +35,12 @@ impl Job {
         Job { work: Work::Guest(task), admitted, rows: 1, priority: Priority::New }
     }
 
-    /// Whether it is a request of a pipeline that is to begin here.
+    /// Returns true for a pipeline request that waits here for its first poll.
     fn is_first_poll(&self) -> bool {
         self.priority != Priority::New && self.as_guest().is_some_and(GuestTask::is_of_a_pipeline)
     }
 
-    /// The work, if it is lent.
+    /// Returns the guest task, if it is one.
     fn as_guest(&self) -> Option<&GuestTask> {
         match &self.work {
             Work::Guest(task) => Some(task),
@@ -58,12 +59,13 @@ impl Job {
         }
     }
 
-    /// Whether it goes on with what has begun.
+    /// Returns true if it continues a guest task that was parked.
     pub fn was_parked(&self) -> bool {
         self.as_guest().is_some_and(GuestTask::was_parked)
     }
 
-    /// Whether nobody waits for it any more, and it has not begun.
+    /// Returns true if its call was cancelled or is past its deadline, and the work has not
+    /// started.
     pub fn is_abandoned(&self, now: Instant) -> bool {
         !self.was_parked() && self.context().check_at(now).is_err()
     }
@@ -75,7 +77,7 @@ impl Job {
         }
     }
 
-    /// Until when it waits for others to share its run, if it does.
+    /// Returns until when it waits for others to share its run; `None` if it does not wait.
     pub fn ready_at(&self) -> Option<Instant> {
         let batching = self.batching().filter(|batching| !batching.max_delay.is_zero())?;
         Some(self.admitted + batching.max_delay)
@@ -91,17 +93,17 @@ impl Job {
 
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Those of work that has begun come first, the oldest before.
+    /// Those with [`Priority::Started`] come first, the oldest request first.
     admissions: VecDeque<Admission>,
-    /// Those among them of work that has begun; each is one job.
+    /// How many of them belong to started work; each of these is one job.
     started: usize,
-    /// Those among these that are requests of pipelines and wait for the worker to begin on.
+    /// How many of these are pipeline requests that wait for their first poll.
     first_polls: usize,
-    /// What has waited and is to go on. It holds no place here.
+    /// Guest tasks that were parked and can continue. They take no slot in the queue.
     requeued: VecDeque<Job>,
 }
 
-/// What takes one place in the queue: a job, or the jobs of a batch. One allocates nothing.
+/// What takes one slot in the queue: a job, or the jobs of a batch. One job needs no allocation.
 pub(super) struct Admission {
     first: Option<Job>,
     rest: VecDeque<Job>,
@@ -132,7 +134,7 @@ impl Admission {
         self.front().map_or(Priority::New, |job| job.priority)
     }
 
-    /// The one job, if it is a request of a pipeline that is to begin here.
+    /// Returns the task of the one job, if it is a pipeline request that waits for its first poll.
     fn first_poll(&self) -> Option<&GuestTask> {
         self.first.as_ref().filter(|job| job.is_first_poll())?.as_guest()
     }
@@ -150,7 +152,7 @@ impl Admission {
     }
 
     fn take_if(&mut self, is_taken: impl Fn(&Job) -> bool) -> Vec<Job> {
-        // Most admissions are as they are to stay.
+        // Most admissions do not change.
         if !self.iter().any(&is_taken) {
             return Vec::new();
         }
@@ -162,7 +164,8 @@ impl Admission {
 }
 
 impl Queue {
-    /// New admissions that wait: those of work that has begun have no bound.
+    /// Returns how many new admissions wait. Admissions of started work are not limited, so they do
+    /// not count.
     pub fn len(&self) -> usize {
         self.admissions.len() - self.started
     }
@@ -171,23 +174,23 @@ impl Queue {
         self.admissions.iter().map(Admission::len).sum()
     }
 
-    /// All jobs of work that has begun.
+    /// Returns how many jobs belong to started work.
     pub fn started_len(&self) -> usize {
         self.requeued.len() + self.started
     }
 
-    /// When the first of all came.
+    /// Returns when the first job was admitted.
     pub fn oldest(&self) -> Option<Instant> {
         let first = self.admissions.front().and_then(Admission::front);
         first.into_iter().chain(self.requeued.front()).map(|job| job.admitted).min()
     }
 
-    /// Whether there is work that has begun and can go on without a worker.
+    /// Returns true if started work is queued that can continue without a worker.
     pub fn can_detach(&self) -> bool {
         !self.requeued.is_empty() || self.first_polls > 0
     }
 
-    /// Where the first of that work can go on without a worker.
+    /// Returns the runtime on which the first such work can continue.
     pub fn detach_runtime(&self) -> Option<tokio::runtime::Handle> {
         match self.requeued.front() {
             Some(job) => job.as_guest().map(GuestTask::park_runtime),
@@ -196,7 +199,7 @@ impl Queue {
         }
     }
 
-    /// Takes all of that work that came before then.
+    /// Takes all such work that was queued at `then` or before.
     pub fn take_detachable(&mut self, then: Instant) -> Vec<Job> {
         let count = self.requeued.iter().take_while(|job| job.admitted <= then).count();
         let mut late: Vec<Job> = self.requeued.drain(..count).collect();
@@ -215,7 +218,7 @@ impl Queue {
         late
     }
 
-    /// It is taken before what has not begun.
+    /// Adds a guest task that was woken. It is taken before all admissions.
     pub fn push_requeued(&mut self, job: Job) {
         self.requeued.push_back(job);
     }
@@ -235,8 +238,8 @@ impl Queue {
         self.admissions.insert(at, admission);
     }
 
-    /// Work that nobody waits for any more gives its place free. Returns it: what it holds may look at this queue as it is
-    /// dropped, so that must be done without the lock.
+    /// Removes the jobs of cancelled calls, which frees their slots. Returns these jobs: dropping
+    /// them may access this queue, so they must be dropped without the lock.
     pub fn forget_abandoned(&mut self) -> Vec<Job> {
         let mut abandoned = Vec::new();
         for admission in &mut self.admissions {
@@ -248,8 +251,9 @@ impl Queue {
         abandoned
     }
 
-    /// Takes the first job whose time has come. If there is none, says when there will be, if anything waits.
-    /// What is left of its admission goes to the end of the queue.
+    /// Takes the first job that is ready. If there is none, returns when one will be; `None` if the
+    /// queue is empty. The rest of its admission goes to the end of the queue. With `hurry`, no job
+    /// waits to fill a batch.
     pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
         if let Some(job) = self.requeued.pop_front() {
             return Ok(job);
@@ -265,12 +269,14 @@ impl Queue {
         Ok(job)
     }
 
-    /// Whether a job is ready, and if not, when one will be, if anything waits.
+    /// Returns whether a job is ready; if not, when one will be; `None` if the queue is empty.
     pub fn when(&self, hurry: bool) -> Result<(), Option<Instant>> {
         if self.requeued.is_empty() { self.first_ready(hurry).map(drop) } else { Ok(()) }
     }
 
-    /// A job is ready at once, but with a delay when it is that old or enough wait to fill its batch.
+    /// Returns the index of the first ready admission. A job is ready immediately unless it has a
+    /// batching delay: then it is ready once that has passed, or once enough jobs wait to fill its
+    /// batch.
     fn first_ready(&self, hurry: bool) -> Result<usize, Option<Instant>> {
         let mut soonest: Option<Instant> = None;
         let mut looked_at: SmallVec<[&Job; 4]> = SmallVec::new();
@@ -280,7 +286,7 @@ impl Queue {
             if ready_at <= Instant::now() {
                 return Ok(index);
             }
-            // Once for each model.
+            // One check for each model.
             if !looked_at.iter().any(|job| job.goes_with(first)) {
                 if self.fills(first) {
                     return Ok(index);
@@ -292,27 +298,27 @@ impl Queue {
         Err(soonest)
     }
 
-    /// Whether those who wait for the job's model would fill a batch.
+    /// Returns true if the queued jobs for this job's model would fill a batch.
     fn fills(&self, job: &Job) -> bool {
         job.batching().is_none_or(|batching| self.rows_with(job) >= batching.max_size)
     }
 
-    /// Rows that wait and could share a run with this job.
+    /// Returns how many queued rows could share a run with this job.
     fn rows_with(&self, job: &Job) -> usize {
         let fits = |other: &&Job| job.goes_with(other);
         let jobs = self.admissions.iter().filter(|admission| admission.front().as_ref().is_some_and(fits));
         jobs.flat_map(Admission::iter).map(|job| job.rows).sum()
     }
 
-    /// Adds to the one job in `jobs` those that can share its run, in their order: first one of each
-    /// admission, so that a large one leaves room for others, then what has room. `helpers` are other workers
-    /// that could take their share at once.
-    pub fn join(&mut self, jobs: &mut Vec<Job>, batching: Batching, helpers: usize) {
+    /// Adds to the one job in `jobs` those that can share its run, in their order: first one of
+    /// each admission, so that a large one leaves rows for others, then as many as fit.
+    /// `idle_workers` other workers could take their share immediately.
+    pub fn join(&mut self, jobs: &mut Vec<Job>, batching: Batching, idle_workers: usize) {
         let mut rows = jobs[0].rows;
         let mut rows_max = batching.max_size;
-        if helpers > 0 && batching.max_delay.is_zero() {
+        if idle_workers > 0 && batching.max_delay.is_zero() {
             let all = rows + self.rows_with(&jobs[0]);
-            rows_max = rows_max.min(all.div_ceil(helpers + 1));
+            rows_max = rows_max.min(all.div_ceil(idle_workers + 1));
         }
         for one_each in [true, false] {
             let mut index = 0;

@@ -1,5 +1,5 @@
-//! What the workers of a pool share, under its lock: what waits, what runs, who is idle. Decides which of them wakes,
-//! and when.
+//! The state that the workers of a pool share, under its lock: the queue, the running calls and the
+//! idle workers. Decides which worker is woken, and when.
 
 use super::metrics::OVERDUE_AFTER;
 use super::queue::{Job, Queue};
@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// While every core has a busy worker, others sleep on for this long: the busy ones come soon, if they do not wait for
-/// something, and so few share the caches.
+/// While every core has a busy worker, the others stay asleep for this long. The busy ones take
+/// queued work soon, unless they wait for something, and so few threads share the caches.
 pub(super) const WAKE_DELAY: Duration = Duration::from_millis(5);
 
 pub(super) struct State {
     pub queue: Queue,
-    /// By worker.
+    /// Indexed by worker.
     pub running: Vec<WorkerRun>,
     pub idle: Idle,
-    /// Until when the idle worker sleeps that watches the time of what waits.
+    /// When the idle worker that watches the queue wakes up; `None` if none watches it.
     pub watched: Option<Instant>,
     pub closed: bool,
     cores: usize,
-    /// Somebody sees to it that work which has begun does not wait long.
+    /// Whether a rescue task runs, which detaches started work that waits too long for a worker.
     has_rescue: bool,
 }
 
@@ -42,43 +42,47 @@ impl State {
         self.running.iter().filter(|running| running.is_busy()).count()
     }
 
-    /// Until when what waits is for workers that are busy already, if so many are or `coming` that all cores are.
-    pub fn delayed_until(&self, coming: usize) -> Option<Instant> {
-        if self.closed || self.busy() + coming < self.cores {
+    /// Returns the deadline until which queued work is left to busy workers. `None` unless the busy
+    /// workers, and `waking` others, occupy all cores.
+    pub fn delayed_until(&self, waking: usize) -> Option<Instant> {
+        if self.closed || self.busy() + waking < self.cores {
             return None;
         }
         self.queue.oldest().map(|admitted| admitted + WAKE_DELAY)
     }
 
-    /// Which worker to wake for what is in the queue.
+    /// Returns the worker to wake for what is in the queue, if one is needed.
     pub fn next_to_wake(&mut self) -> Option<usize> {
-        let held_back = self.delayed_until(self.idle.coming());
+        let delayed = self.delayed_until(self.idle.waking());
         let until = match self.queue.when(self.closed) {
-            Ok(()) => held_back,
-            Err(company) => Some(held_back.into_iter().chain(Some(company?)).max()?),
+            Ok(()) => delayed,
+            Err(ready_at) => Some(delayed.into_iter().chain(Some(ready_at?)).max()?),
         };
-        // Somebody watches the time of what waits for one.
+        // A worker that watches until then makes another one unnecessary.
         let needed = until.is_none_or(|until| self.watched.is_none_or(|watched| watched > until));
         if needed { self.idle.next() } else { None }
     }
 
-    /// Idle workers that could begin at once, each on a core of its own.
-    pub fn helpers(&self) -> usize {
+    /// Returns how many idle workers could start immediately, each on its own core.
+    pub fn idle_workers(&self) -> usize {
         self.idle.len().min(self.cores.saturating_sub(self.busy() + 1))
     }
 
-    /// Where somebody is to see to it, from now on, that work which has begun does not wait long for a worker: when no
-    /// worker is idle. What holds them may well be what that work would stop.
+    /// Marks that a rescue task runs, and returns the runtime on which the caller must spawn it.
+    /// `None` if a worker is idle, if the task runs already, or if no work can be detached. The
+    /// task is needed because the calls that hold the workers may be those that the waiting work
+    /// would stop.
     pub fn start_rescue(&mut self) -> Option<Handle> {
         if self.idle.len() > 0 || self.has_rescue {
             return None;
         }
-        let threads = self.queue.detach_runtime()?;
+        let runtime = self.queue.detach_runtime()?;
         self.has_rescue = true;
-        Some(threads)
+        Some(runtime)
     }
 
-    /// Work that has begun and no worker has come for, and whether no more is there.
+    /// Takes the started work that waited for `WAKE_DELAY` without a worker. The flag is true if no
+    /// more such work is queued, which ends the rescue task.
     pub fn take_late(&mut self) -> (Vec<Job>, bool) {
         let late = self.queue.take_detachable(Instant::now() - WAKE_DELAY);
         self.has_rescue = self.queue.can_detach();
@@ -86,39 +90,40 @@ impl State {
     }
 }
 
-/// What a worker is doing: the calls that have no answer yet, each at its place.
+/// What a worker runs: the calls that have no answer yet, each at its index in the batch.
 #[derive(Default)]
 pub(super) struct WorkerRun {
     pub calls: Vec<Option<Arc<CallContext>>>,
-    pub left: usize,
-    /// Until when none of them can be late.
-    in_time: Option<Instant>,
+    pub remaining: usize,
+    /// Until then no call is overdue; `None` if no call has a deadline.
+    in_time_until: Option<Instant>,
 }
 
 impl WorkerRun {
     pub fn begin(&mut self, jobs: &[Job]) {
         self.calls.clear();
         self.calls.extend(jobs.iter().map(|job| Some(Arc::clone(job.context()))));
-        self.left = jobs.len();
+        self.remaining = jobs.len();
         let first = jobs.iter().filter_map(|job| job.context().deadline).min();
-        self.in_time = first.map(|deadline| deadline + OVERDUE_AFTER);
+        self.in_time_until = first.map(|deadline| deadline + OVERDUE_AFTER);
     }
 
-    /// Says how many of them had not ended before.
-    pub fn end(&mut self, places: &[usize]) -> usize {
-        let ended = places.iter().filter(|&&place| self.calls[place].take().is_some()).count();
-        self.left -= ended;
+    /// Ends these calls, and returns how many of them had not ended before.
+    pub fn end(&mut self, members: &[usize]) -> usize {
+        let ended = members.iter().filter(|&&member| self.calls[member].take().is_some()).count();
+        self.remaining -= ended;
         ended
     }
 
     pub fn is_busy(&self) -> bool {
-        self.left > 0
+        self.remaining > 0
     }
 
-    /// Calls that share a run are late when the last of them is.
+    /// Returns true if the worker is overdue. Calls that share a run are overdue when the last of
+    /// them is.
     pub fn is_overdue(&self) -> bool {
         let now = Instant::now();
-        if self.in_time.is_none_or(|in_time| now <= in_time) {
+        if self.in_time_until.is_none_or(|in_time_until| now <= in_time_until) {
             return false;
         }
         let latest = self.calls.iter().flatten().map(|context| context.deadline);
@@ -127,42 +132,43 @@ impl WorkerRun {
     }
 }
 
-/// The workers of a pool that sleep, and which of them is woken.
+/// The idle workers of a pool. Decides which of them is woken.
 ///
-/// The worker that became idle last is woken first: its memory is warm, and the others sleep on. While enough are on
-/// their way, no other is woken: each looks at the queue when it comes, and wakes the next if it leaves work there. On busy
-/// cores, where coming takes a while, this spares most of the wake-ups of a burst, and with them most of the cost.
+/// The worker that became idle last is woken first: its memory is warm, and the others stay asleep.
+/// While enough workers are waking, no other is woken: each looks at the queue when it runs, and
+/// wakes the next if it leaves work there. On busy cores, where waking takes a while, this avoids
+/// most of the wake-ups of a burst, and most of their cost.
 pub(super) struct Idle {
-    /// Workers that sleep, in the order in which they became idle.
+    /// Sleeping workers, in the order in which they became idle.
     asleep: Vec<usize>,
     /// Workers that were woken and have not looked at the queue yet.
-    coming: usize,
-    coming_max: usize,
+    waking: usize,
+    waking_max: usize,
 }
 
 impl Idle {
     pub fn new(cores: usize) -> Self {
-        // On many cores, a burst is not to wait for one after the other.
-        Idle { asleep: Vec::new(), coming: 0, coming_max: (cores / 2).max(1) }
+        // On many cores, a burst must not wait for workers that wake one after another.
+        Idle { asleep: Vec::new(), waking: 0, waking_max: (cores / 2).max(1) }
     }
 
-    /// Workers that could take work.
+    /// Returns how many workers could take work.
     pub fn len(&self) -> usize {
-        self.asleep.len() + self.coming
+        self.asleep.len() + self.waking
     }
 
-    /// Of these, those that were woken.
-    pub fn coming(&self) -> usize {
-        self.coming
+    /// Returns how many of these were woken.
+    pub fn waking(&self) -> usize {
+        self.waking
     }
 
-    /// Which worker to wake for work that waits.
+    /// Returns the worker to wake for queued work.
     pub fn next(&mut self) -> Option<usize> {
-        if self.coming >= self.coming_max {
+        if self.waking >= self.waking_max {
             return None;
         }
         let worker = self.asleep.pop()?;
-        self.coming += 1;
+        self.waking += 1;
         Some(worker)
     }
 
@@ -170,11 +176,11 @@ impl Idle {
         self.asleep.push(worker);
     }
 
-    /// It looks at the queue, woken or by itself.
-    pub fn came(&mut self, worker: usize) {
+    /// The worker looks at the queue: it was woken, or its wait timed out.
+    pub fn woke(&mut self, worker: usize) {
         match self.asleep.iter().position(|asleep| *asleep == worker) {
-            Some(place) => drop(self.asleep.remove(place)),
-            None => self.coming -= 1,
+            Some(index) => drop(self.asleep.remove(index)),
+            None => self.waking -= 1,
         }
     }
 }
@@ -190,11 +196,11 @@ mod tests {
         (0..3).for_each(|worker| idle.sleeps(worker));
         assert_eq!((idle.next(), idle.next()), (Some(2), None), "one is on its way");
         assert_eq!(idle.len(), 3);
-        idle.came(2);
+        idle.woke(2);
         assert_eq!((idle.next(), idle.len()), (Some(1), 2));
-        idle.came(0);
+        idle.woke(0);
         assert_eq!(idle.len(), 1, "0 came by itself, 1 is still on its way");
-        idle.came(1);
+        idle.woke(1);
         assert_eq!((idle.next(), idle.len()), (None, 0));
         let mut idle = Idle::new(16);
         (0..16).for_each(|worker| idle.sleeps(worker));

@@ -1,4 +1,4 @@
-//! Threads of an executor's own, for calls that wait: their guests take turns there.
+//! An executor's own threads for calls that wait. Their guests take turns there.
 
 use crate::error::{Error, Result};
 use crate::plugin::share_this_thread;
@@ -7,18 +7,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-/// Workers yield to I/O: on a machine whose cores are all busy computing, accepting and answering go first.
+/// The nice value of workers, by which they yield to I/O: if all cores are busy computing,
+/// accepting requests and sending answers go first.
 pub(in crate::executor) const WORKER_NICE: i32 = 5;
 
 pub(in crate::executor) struct Threads(Option<Runtime>);
 
 impl Threads {
-    /// For work that waits for other threads, and for times.
+    /// Starts threads for work that waits for other threads and for timers.
     pub fn start(executor: &str, thread_name: &str, count: usize) -> Result<Self> {
         Self::build(executor, thread_name, count, Builder::enable_time)
     }
 
-    /// For work that also waits for the network.
+    /// Starts threads for work that also waits for the network.
     pub fn with_network(executor: &str, count: usize) -> Result<Self> {
         Self::build(executor, executor, count, Builder::enable_all)
     }
@@ -36,9 +37,9 @@ impl Threads {
         });
         enable(&mut builder);
         let failed = |error: Error| error.context(format!("executor \"{executor}\": cannot start threads"));
-        // tokio panics where the system gives it no thread, and that may pass.
+        // tokio panics if the system refuses a thread, which may be temporary.
         let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
-        let no_thread = || Error::unavailable("the system gives no more").transient();
+        let no_thread = || Error::unavailable("the system refuses another thread").transient();
         let built = built.map_err(|_| failed(no_thread()))?;
         built.map(|runtime| Threads(Some(runtime))).map_err(|error| failed(Error::io(&error)))
     }
@@ -54,18 +55,21 @@ impl Deref for Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // The last call of a retired executor drops it, on one of its own threads: nothing is left to wait for.
+        // The last call of a retired executor drops this on one of its own threads, when no work is
+        // left to wait for.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Items of a batch that are answered at the same time, where each is answered for itself.
+/// How many items of a batch run concurrently, where each is answered separately.
 pub(in crate::executor) const BATCH_AT_ONCE: usize = 16;
 
-/// Runs all, as tasks, so many at the same time.
-pub(in crate::executor) async fn some_at_once(runs: impl Iterator<Item = impl Future<Output = ()> + Send + 'static>) {
+/// Runs all futures as tasks, at most [`BATCH_AT_ONCE`] at a time.
+pub(in crate::executor) async fn some_at_once(
+    runs: impl Iterator<Item = impl Future<Output = ()> + Send + 'static>,
+) {
     let mut running = JoinSet::new();
     for run in runs {
         if running.len() >= BATCH_AT_ONCE {

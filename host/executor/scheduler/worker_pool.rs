@@ -1,8 +1,9 @@
-//! Long-lived worker threads behind a bounded queue: what the thread-pool and onnx executors are made of.
+//! Long-lived worker threads behind a bounded queue: the core of the `thread-pool` and `onnx`
+//! executors.
 //!
-//! Admission is synchronous: a place in the queue, or Overloaded. A batch takes one place; its items are
-//! handed out in turn with other work, one at a time or as many as share a run, so a batch of a thousand
-//! starves nobody. Work that nobody waits for is never started.
+//! Admission is synchronous: a slot in the queue, or Overloaded. A batch takes one slot. Workers
+//! take its items in turn with other work, one at a time or as many as share a run, so a batch of a
+//! thousand items does not starve other requests. Work whose call was cancelled is never started.
 
 use super::batch::{Batch, Member};
 use super::guest_task::{GuestTask, PollOutcome, RunQueue};
@@ -13,17 +14,18 @@ use super::threads::WORKER_NICE;
 use crate::error::{Error, Kind, Result};
 use crate::executor::call::{Call, Priority, STREAM_BUFFER, with_channels};
 use crate::executor::status::Status;
+use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use crate::predict::{Responses, channel};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolConfig {
     pub workers: usize,
-    /// Admissions that may wait for a worker.
+    /// How many admissions may wait for a worker.
     pub queue: usize,
 }
 
@@ -35,7 +37,7 @@ struct Shared {
     name: Arc<str>,
     config: PoolConfig,
     state: Mutex<State>,
-    /// By worker, what wakes it.
+    /// One for each worker, to wake it.
     condvars: Box<[Condvar]>,
     metrics: PoolMetrics,
 }
@@ -83,7 +85,8 @@ impl WorkerPool {
         Ok(responses)
     }
 
-    /// See [`Executor::lend`](super::Executor::lend). Work that is refused can go elsewhere, so it is not counted.
+    /// See [`Executor::submit_guest`](crate::executor::Executor::submit_guest). A refused task can
+    /// run elsewhere, so the refusal is not counted.
     pub fn submit_guest(&self, order: Priority, task: GuestTask) -> Result<(), GuestTask> {
         let job = Job::guest(task, Instant::now()).with_priority(order);
         self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
@@ -92,17 +95,18 @@ impl WorkerPool {
         })
     }
 
-    /// Runs work on this thread, a worker that its guest has for itself, until it has its answer or waits.
+    /// Runs a task on this thread, a worker that the calling guest owns, until the task completes
+    /// or waits.
     pub fn run_here(&self, task: GuestTask, worker: &tokio::runtime::Handle) {
         self.shared.begin(task, worker).settle();
     }
 
-    /// Counts a refusal, and words it.
+    /// Counts a refusal because the queue is full, and returns its error.
     pub fn refusal(&self) -> Error {
         self.shared.refusal()
     }
 
-    /// The same for another reason than a full queue.
+    /// Like `refusal`, for another reason than a full queue.
     pub fn overloaded(&self, reason: String) -> Error {
         self.shared.overloaded(reason)
     }
@@ -127,7 +131,7 @@ impl WorkerPool {
         Status {
             workers: self.shared.config.workers,
             busy: busy().count(),
-            inflight: busy().map(|running| running.left).sum::<usize>() + state.queue.jobs(),
+            inflight: busy().map(|running| running.remaining).sum::<usize>() + state.queue.jobs(),
             overdue: busy().filter(|running| running.is_overdue()).count(),
             queue_length: state.queue.len(),
             queue_capacity: self.shared.config.queue,
@@ -142,15 +146,15 @@ impl WorkerPool {
 }
 
 impl RunQueue for WorkerPool {
-    /// Gives work that has waited its next turn, before what has not begun.
+    /// Queues a guest task that was woken, before all admissions.
     fn requeue(&self, task: GuestTask) {
-        let (wake, threads) = {
+        let (wake, runtime) = {
             let mut state = self.shared.lock();
             state.queue.push_requeued(Job::guest(task, Instant::now()));
             (state.next_to_wake(), state.start_rescue())
         };
         self.shared.wake(wake);
-        self.shared.rescue(threads);
+        self.shared.rescue(runtime);
     }
 }
 
@@ -163,7 +167,7 @@ impl Drop for WorkerPool {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("invariant: no panic under the queue's lock")
+        self.state.lock_unpoisoned()
     }
 
     fn refusal(&self) -> Error {
@@ -176,12 +180,12 @@ impl Shared {
         Error::overloaded(format!("executor \"{}\": {reason}", self.name))
     }
 
-    /// Gives the jobs a place in the queue, or gives them back.
+    /// Queues the jobs, or returns them if the queue is full.
     fn admit(self: &Arc<Self>, jobs: Admission) -> Result<(), Box<Admission>> {
         let mut abandoned = Vec::new();
-        let (wake, threads) = {
+        let (wake, runtime) = {
             let mut state = self.lock();
-            // A worker that runs nothing takes work at once, so that does not wait in the queue.
+            // An idle worker takes work immediately, so that work needs no slot in the queue.
             let free = self.config.workers.saturating_sub(state.busy() + state.queue.started_len());
             let is_new = jobs.priority() == Priority::New;
             let full = |state: &State| is_new && state.queue.len() >= self.config.queue + free;
@@ -198,11 +202,11 @@ impl Shared {
         };
         self.forget(abandoned);
         self.wake(wake);
-        self.rescue(threads);
+        self.rescue(runtime);
         Ok(())
     }
 
-    /// Lets go of work that nobody waits for, without the lock.
+    /// Counts and drops abandoned jobs. Must be called without the lock.
     fn forget(&self, abandoned: Vec<Job>) {
         let is_late =
             |job: &&Job| job.context().stopped().is_some_and(|reason| reason.kind() == Kind::Deadline);
@@ -216,11 +220,12 @@ impl Shared {
         }
     }
 
-    /// While no worker is idle, lets work that has begun go on on these threads if none comes soon.
-    fn rescue(self: &Arc<Self>, threads: Option<tokio::runtime::Handle>) {
-        let Some(threads) = threads else { return };
+    /// Spawns the rescue task on `runtime`, if there is one. While started work is queued, the task
+    /// detaches what no worker takes in time.
+    fn rescue(self: &Arc<Self>, runtime: Option<tokio::runtime::Handle>) {
+        let Some(runtime) = runtime else { return };
         let shared = Arc::clone(self);
-        threads.spawn(async move {
+        runtime.spawn(async move {
             let mut is_done = false;
             while !is_done {
                 tokio::time::sleep(WAKE_DELAY).await;
@@ -251,18 +256,19 @@ impl Shared {
         if job.batching().is_some() {
             self.metrics.batches.size.observe(1.0);
         }
-        // What goes on has been counted when it began.
+        // The wait of a task that was parked was counted when it started.
         let queue_wait = if job.was_parked() { Duration::ZERO } else { self.waited(&job, now) };
         let (call, sender) = match job.work {
             Work::Call(call, sender) => (call, sender),
             Work::Guest(task) => return self.run_guest(index, task, runtime),
         };
         let mut sink = call.sink(sender, queue_wait, now);
-        // A panic in one call must not cost a worker: it is that call's failure.
+        // A panic in one call must not end the worker: only that call fails.
         let run = AssertUnwindSafe(|| runtime.block_on(call.run(&mut sink)));
         let last = catch_unwind(run).unwrap_or_else(|_| Err(panicked()));
         self.count_timeout(last.as_ref().err());
-        // The slot is free before the caller knows: whoever asks after its answer sees it free.
+        // The slot is freed before the answer is sent, so that a client that has its answer sees it
+        // free.
         self.release(index, &[0]);
         sink.finish(last);
     }
@@ -273,9 +279,9 @@ impl Shared {
         if let Ok(PollOutcome::Pending(task)) = &mut begun {
             task.count_parked();
         }
-        // As in `run`: the slot is free before the caller knows, or before the work goes on.
+        // As in `run`: the slot is freed before the answer is sent, or before the task continues.
         self.release(index, &[0]);
-        // If it panicked, what the work held says so to its caller.
+        // If the task panicked, its sender was dropped, which sends an error to the caller.
         if let Ok(begun) = begun {
             begun.settle();
         }
@@ -302,7 +308,7 @@ impl Shared {
             rows_max,
             workers: self.config.workers,
             metrics: &self.metrics.batches,
-            leave: &|places| self.release(index, places),
+            release: &|members| self.release(index, members),
             failed: &|error| self.count_timeout(Some(error)),
         };
         let run = AssertUnwindSafe(|| runtime.block_on(batch.run()));
@@ -317,10 +323,10 @@ impl Shared {
         queue_wait
     }
 
-    fn release(&self, index: usize, places: &[usize]) {
+    fn release(&self, index: usize, members: &[usize]) {
         let (is_overdue, ended) = {
             let running = &mut self.lock().running[index];
-            (running.is_overdue(), running.end(places))
+            (running.is_overdue(), running.end(members))
         };
         if is_overdue {
             self.metrics.overdue.inc_by(ended as u64);
@@ -333,7 +339,8 @@ impl Shared {
         }
     }
 
-    /// Puts the next job into `jobs`, with those that share its run, and says when. None when the pool is at its end.
+    /// Puts the next job into `jobs`, with those that share its run, and returns the current time.
+    /// Returns `None` once the pool is closed and its queue is empty.
     fn take(self: &Arc<Self>, index: usize, jobs: &mut Vec<Job>) -> Option<Instant> {
         let mut state = self.lock();
         loop {
@@ -347,18 +354,18 @@ impl Shared {
                     let batching = job.batching();
                     jobs.push(job);
                     if let Some(batching) = batching {
-                        let helpers = state.helpers();
-                        state.queue.join(jobs, batching, helpers);
+                        let idle_workers = state.idle_workers();
+                        state.queue.join(jobs, batching, idle_workers);
                     }
                     let now = Instant::now();
-                    let gone: Vec<Job> = jobs.extract_if(.., |job| job.is_abandoned(now)).collect();
+                    let abandoned: Vec<Job> = jobs.extract_if(.., |job| job.is_abandoned(now)).collect();
                     state.running[index].begin(jobs);
-                    let (wake, threads) = (state.next_to_wake(), state.start_rescue());
+                    let (wake, runtime) = (state.next_to_wake(), state.start_rescue());
                     drop(state);
                     self.wake(wake);
-                    self.rescue(threads);
-                    // Outside of the lock: it wakes a task.
-                    for job in gone {
+                    self.rescue(runtime);
+                    // Without the lock: this wakes a task.
+                    for job in abandoned {
                         self.refuse_late(job);
                     }
                     if !jobs.is_empty() {
@@ -372,39 +379,38 @@ impl Shared {
         }
     }
 
-    /// Nobody waits for this job any more.
+    /// Answers a job whose call was cancelled before it started.
     fn refuse_late(&self, job: Job) {
         let reason = job.context().check().expect_err("invariant: cancelled for good");
         self.count_timeout(Some(&reason));
         match job.work {
             Work::Call(_, sender) => sender.finish(Err(reason)),
-            // It looks at its context first, and accounts for itself.
+            // The task checks its context first, and sends the error itself.
             Work::Guest(task) => task.detach(),
         }
     }
 
-    /// Sleeps until there is something to look at. One idle worker at a time watches `until`.
+    /// Sleeps until the worker is woken. One idle worker at a time also watches `until`.
     fn wait<'a>(
         &'a self,
         index: usize,
         mut state: MutexGuard<'a, State>,
         until: Option<Instant>,
     ) -> MutexGuard<'a, State> {
-        const POISONED: &str = "invariant: no panic under the queue's lock";
         let watch = until.filter(|until| state.watched.is_none_or(|watched| watched > *until));
         state.idle.sleeps(index);
-        let bell = &self.condvars[index];
+        let condvar = &self.condvars[index];
         if let Some(until) = watch {
             state.watched = Some(until);
-            let left = until.saturating_duration_since(Instant::now());
-            state = bell.wait_timeout(state, left).expect(POISONED).0;
+            let timeout = until.saturating_duration_since(Instant::now());
+            state = condvar.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0;
             if state.watched == Some(until) {
                 state.watched = None;
             }
         } else {
-            state = bell.wait(state).expect(POISONED);
+            state = condvar.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.idle.came(index);
+        state.idle.woke(index);
         state
     }
 }

@@ -8,6 +8,7 @@ use super::config::{TlsFiles, TritonConfig};
 use super::status::{Fault, fault};
 use crate::error::{Error, Result};
 use crate::executor::callable::BoxFuture;
+use crate::lock::LockUnpoisoned;
 use crate::proto::inference::ServerLiveRequest;
 use crate::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -143,7 +144,7 @@ impl Link {
     /// Adds a model to those that probes refresh, until it is dropped. The model was just loaded,
     /// so the remote is there.
     pub fn watch_model(&self, model: Weak<dyn WatchedModel>) {
-        let mut models = self.models.lock().expect("invariant: no panic under the lock");
+        let mut models = self.models.lock_unpoisoned();
         models.retain(|model| model.strong_count() > 0);
         models.push(model);
         drop(models);
@@ -224,7 +225,7 @@ impl Link {
     /// Refreshes the models that are in use, and returns true if all of them are ready.
     async fn refresh_models(&self, was_away: bool) -> bool {
         let models: Vec<Arc<dyn WatchedModel>> = {
-            let models = self.models.lock().expect("invariant: no panic under the lock");
+            let models = self.models.lock_unpoisoned();
             models.iter().filter_map(Weak::upgrade).collect()
         };
         let mut all_ready = true;

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::executor::callable::{BoxFuture, CallProfile, Callable};
 use crate::executor::sink::Sink;
 use crate::executor::source::ReferenceFile;
+use crate::lock::ReadWriteUnpoisoned;
 use crate::predict::{CallContext, Metadata, Tensor};
 use crate::proto::inference::ModelReadyRequest;
 use std::sync::{Arc, RwLock};
@@ -71,7 +72,7 @@ impl RemoteModel {
         // Without an answer, the known readiness stays.
         let Ok(unready) = tokio::time::timeout(timeout, check).await else { return !was_unready };
         let is_ready = unready.is_none();
-        let mut state = self.unready.write().expect("invariant: no panic under the lock");
+        let mut state = self.unready.write_unpoisoned();
         *state = unready.map(Into::into);
         is_ready
     }
@@ -88,7 +89,7 @@ impl RemoteModel {
     }
 
     fn unready(&self) -> Option<Arc<str>> {
-        self.unready.read().expect("invariant: no panic under the lock").clone()
+        self.unready.read_unpoisoned().clone()
     }
 
     fn named(&self) -> String {
@@ -217,7 +218,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn a_request_carries_its_id_trace_and_remaining_time() {
+    fn a_request_carries_its_names_and_the_time_that_is_left() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut context = CallContext::new("id-7".into(), "m".into(), "1".into(), Some(deadline));
         context.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());

@@ -48,10 +48,10 @@ impl Compiler<'_> {
             ];
             for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
                 let message = format!(
-                    "model \"{}\" gives any number of responses, so its step cannot have {key}",
+                    "model \"{}\" returns any number of responses, so its step cannot have {key}",
                     step.model
                 );
-                self.hinted(format!("{place}.{key}"), message, "gather its items in a step behind it");
+                self.hinted(format!("{place}.{key}"), message, "gather its items in a later step");
             }
         }
         for (name, source) in &step.inputs {
@@ -72,7 +72,7 @@ impl Compiler<'_> {
                     self.hinted(
                         place,
                         message,
-                        "take the ? away; the step is then skipped where the tensor is absent",
+                        "remove the ?; the step is then skipped if the tensor is absent",
                     );
                 }
                 Some(_) => {}
@@ -101,7 +101,7 @@ impl Compiler<'_> {
             self.hinted(
                 format!("{place}.choose.by"),
                 message,
-                "a router gives names (BYTES) or places in among (integers)",
+                "a router returns names (BYTES) or positions in among (integers)",
             );
         }
     }

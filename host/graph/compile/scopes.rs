@@ -89,9 +89,8 @@ impl Compiler<'_> {
             .find(|stream| self.items_of[**stream].is_some_and(|items| self.is_within(scope, items)));
         if let Some(&stream) = own {
             let name = &self.graph.steps[stream].name;
-            let message =
-                format!("it is made for each item of \"{name}\", and waits for the end of \"{name}\"");
-            self.hinted(place, message, "do what needs all items in a step that reads no single one of them");
+            let message = format!("it runs for each item of \"{name}\", and waits for the end of \"{name}\"");
+            self.hinted(place, message, "move what needs all items into a step that reads no single item");
         }
     }
 

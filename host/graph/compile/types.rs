@@ -86,7 +86,7 @@ impl Compiler<'_> {
             if let TensorRef::Input(name) = tensor
                 && !self.inputs.iter().any(|spec| spec.name == name)
             {
-                let message = format!("no step says what the input \"{name}\" is");
+                let message = format!("no step determines the datatype and shape of the input \"{name}\"");
                 self.hinted(place, message, format!("declare it: inputs = {{ {name} = \"FP32[-1]\" }}"));
             }
         }
@@ -96,7 +96,7 @@ impl Compiler<'_> {
         if self.graph.each_row {
             if spec.shape.is_empty() || spec.shape[0] > 1 {
                 let message =
-                    format!("rows = \"each\" gives one row at a time, and this input takes {}", shown(&spec));
+                    format!("rows = \"each\" passes one row at a time, but this input is {}", shown(&spec));
                 self.fault(place, message);
             }
             spec = with_rows(&spec, 1);
@@ -205,7 +205,7 @@ impl Compiler<'_> {
             }
             Ok(tensor) => {
                 let got = predict::format_shape(tensor.shape());
-                self.fault(place, format!("the constant has shape {got} where {} is wanted", shown(wanted)));
+                self.fault(place, format!("the constant has shape {got}, expected {}", shown(wanted)));
             }
             Err(error) => {
                 self.fault(place, format!("the constant is not {}: {error}", shown(wanted)));
@@ -239,7 +239,7 @@ impl Compiler<'_> {
                         Some(both) => Some(both),
                         None => {
                             let message = format!(
-                                "{member} is {}, and what stands before it {}",
+                                "{member} is {}, but the member before it is {}",
                                 shown(&given),
                                 shown(known)
                             );
@@ -273,14 +273,14 @@ impl Compiler<'_> {
         if graph.streaming && scope == ROOT {
             self.hinted(
                 "streaming",
-                "no output is of a stream, so the pipeline is none",
-                "take streaming away",
+                "no output is of a stream, so the pipeline cannot stream",
+                "remove streaming",
             );
         } else if depth > 2 {
             self.hinted("outputs", "the outputs are of a stream within a stream", "gather the inner one");
         }
         if graph.each_row && self.inputs.is_empty() {
-            self.hinted("rows", "rows = \"each\" needs an input whose rows walk", "take rows away");
+            self.hinted("rows", "rows = \"each\" needs an input with rows", "remove rows");
         }
         if graph.streaming && graph.each_row {
             self.fault("rows", "a streaming pipeline cannot have rows = \"each\"");

@@ -131,7 +131,7 @@ impl<'a> Parser<'a> {
         self.advance()?;
         let right = self.sum()?;
         if self.comparison_sign().is_some() {
-            let fault = ConditionFault::new(self.at.clone(), "a comparison is compared again");
+            let fault = ConditionFault::new(self.at.clone(), "comparisons cannot be chained");
             return Err(fault.hint("join two comparisons with &&"));
         }
         Ok(self.node(start, Expr::Compare(comparison, left.into(), right.into())))
@@ -262,7 +262,7 @@ impl<'a> Parser<'a> {
             self.expect("]")?;
             return Ok(name);
         }
-        let fault = ConditionFault::new(start..self.before, format!("\"{of}\" stands alone"));
+        let fault = ConditionFault::new(start..self.before, format!("\"{of}\" is incomplete"));
         if of == "not" {
             return Err(fault.hint("write ! for \"not\""));
         }
@@ -292,14 +292,11 @@ impl<'a> Parser<'a> {
             let inner = self.nested(Self::or)?;
             self.expect(")")?;
             let Expr::Tensor { of, index } = inner.expr else {
-                let fault = ConditionFault::new(inner.at, "has() asks about a tensor");
+                let fault = ConditionFault::new(inner.at, "has() takes a tensor");
                 return Err(fault.hint("write has(STEP.OUTPUT) or has(input.NAME)"));
             };
             if !index.is_empty() {
-                return Err(ConditionFault::new(
-                    inner.at,
-                    "has() asks about a tensor, not about its element",
-                ));
+                return Err(ConditionFault::new(inner.at, "has() takes a whole tensor, without an index"));
             }
             return Ok(self.node(start, Expr::Has(of)));
         }

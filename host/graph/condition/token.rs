@@ -31,7 +31,7 @@ pub(super) fn read(text: &str) -> Result<(Token<'_>, usize), String> {
     }
     match SIGNS.iter().find(|sign| text.starts_with(**sign)) {
         Some(sign) => Ok((Token::Sign(sign), sign.len())),
-        None if text.starts_with('=') => Err("\"=\" is no comparison; write ==".to_owned()),
+        None if text.starts_with('=') => Err("\"=\" is not an operator; write ==".to_owned()),
         None if text.starts_with('&') || text.starts_with('|') => Err("write && or ||".to_owned()),
         None => Err(format!("unexpected character {first:?}")),
     }
@@ -80,7 +80,7 @@ fn string(text: &str, quote: char) -> Result<(Token<'_>, usize), String> {
                 Some((_, 'n')) => value.push('\n'),
                 Some((_, 't')) => value.push('\t'),
                 Some((_, escaped @ ('\\' | '"' | '\''))) => value.push(escaped),
-                _ => return Err("an escape is not known; those are \\\\ \\\" \\' \\n \\t".to_owned()),
+                _ => return Err("unknown escape; the escapes are \\\\ \\\" \\' \\n \\t".to_owned()),
             },
             _ => value.push(c),
         }

@@ -13,6 +13,7 @@ use super::component_info::Interface;
 use crate::cancel::Cancel;
 use crate::config::CompileLimits;
 use crate::error::{Error, Result, is_transient};
+use crate::lock::LockUnpoisoned;
 use child::CompileTask;
 use report::Report;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -96,7 +97,7 @@ impl Compiler {
 
     /// Waits until no other compilation is in progress.
     fn acquire_slot(&self, cancel: &Cancel) -> Result<CompileSlot<'_>> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut busy = self.busy.lock_unpoisoned();
         while *busy {
             cancel.check()?;
             busy = self.free.wait_timeout(busy, LOOK).unwrap_or_else(PoisonError::into_inner).0;
@@ -132,7 +133,7 @@ struct CompileSlot<'a>(&'a Compiler);
 
 impl Drop for CompileSlot<'_> {
     fn drop(&mut self) {
-        *self.0.busy.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.0.busy.lock_unpoisoned() = false;
         self.0.free.notify_one();
     }
 }
@@ -302,8 +303,8 @@ impl Receiver {
     fn push(&mut self, bytes: &[u8]) -> Result<Option<Compiled>> {
         let foreign = |error: std::io::Error| {
             Error::failed(format!(
-                "the compiler process answered with what this host cannot read: {error}; if the program was replaced, \
-                 restart the host"
+                "cannot read the answer of the compiler process: {error}; if the program was replaced, restart the \
+                 host"
             ))
         };
         let mut code = Cow::Borrowed(bytes);
@@ -363,15 +364,15 @@ fn out_of_wall_time(wall: Duration) -> Error {
     // The process had less than a tenth of a processor: the machine is at fault, and another
     // attempt may succeed.
     Error::unavailable(format!(
-        "compiling it has not ended after {} s, in which it had little processor time; it is tried again, or raise \
-         compile_s in its table under [plugins]",
+        "compiling it did not finish within {} s, because it got little processor time; the host tries again; if \
+         this repeats, raise compile_s in its table under [plugins]",
         wall.as_secs()
     ))
 }
 
 /// Explains why a process ended without an answer.
 fn explain(status: Option<ExitStatus>, stderr: &str, limits: CompileLimits) -> Error {
-    let last = stderr.lines().last().unwrap_or("it said nothing");
+    let last = stderr.lines().last().unwrap_or("it printed nothing");
     let signal = status.and_then(|status| status.signal());
     let error = match signal.and_then(Signal::from_named_raw) {
         Some(Signal::XCPU) => Error::invalid(format!(
@@ -384,8 +385,8 @@ fn explain(status: Option<ExitStatus>, stderr: &str, limits: CompileLimits) -> E
         }
         Some(signal @ (Signal::KILL | Signal::TERM | Signal::INT | Signal::HUP)) => {
             Error::unavailable(format!(
-                "its compiler process was killed from outside ({}), as the kernel does where memory runs out; give \
-                 the host more memory, or lower compile_mb in its table under [plugins]",
+                "its compiler process was killed ({}), as the kernel does when memory runs out; give the host more \
+                 memory, or lower compile_mb in its table under [plugins]",
                 name(signal)
             ))
         }

@@ -26,7 +26,7 @@ impl From<HttpReply> for http_types::HttpResponse {
 pub(super) fn nobody(spec: &PluginSpec) -> Error {
     let name = &spec.name;
     Error::unsupported(format!(
-        "plugin \"{name}\" may ask no server: name those that it may ask under [plugins.{name}.http] allow_hosts"
+        "plugin \"{name}\" may not call any server; list those that it may call under [plugins.{name}.http] allow_hosts"
     ))
 }
 

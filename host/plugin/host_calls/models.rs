@@ -28,7 +28,10 @@ impl StoreData {
     }
 
     /// Allows the guest of the call in progress to call `target`.
-    pub(in crate::plugin) fn add_target(&mut self, target: Arc<dyn Target>) -> Trappable<Resource<CallableHandle>> {
+    pub(in crate::plugin) fn add_target(
+        &mut self,
+        target: Arc<dyn Target>,
+    ) -> Trappable<Resource<CallableHandle>> {
         let key = self.next_key();
         self.call()?.calls.targets.push((key, target));
         Ok(Resource::new_own(key))
@@ -64,7 +67,8 @@ impl StoreData {
         limit: CallLimit,
     ) -> Trappable<std::result::Result<Resource<Invocation>, types::Error>> {
         if self.call()?.calls.invocations.len() >= INVOCATIONS_MAX {
-            let message = format!("{INVOCATIONS_MAX} calls are under way; drop some before the next one");
+            let message =
+                format!("{INVOCATIONS_MAX} calls are already in flight; drop one before starting another");
             // This is a mistake of the guest, not an overload that the client could wait out.
             return Ok(Err(self.to_guest(Error::overloaded(message).owned_by(FaultOwner::Misuse))));
         }
@@ -96,7 +100,7 @@ impl callables::Host for StoreData {
         timeout_us: Option<u64>,
     ) -> Trappable<Option<u32>> {
         if handles.is_empty() && timeout_us.is_none() {
-            wasmtime::bail!("waits for nothing and for ever: wait-any has no invocation and no timeout");
+            wasmtime::bail!("wait-any would wait forever: it has neither an invocation nor a timeout");
         }
         let call = self.call()?;
         for handle in &handles {
@@ -127,7 +131,7 @@ impl callables::Host for StoreData {
     ) -> Trappable<std::result::Result<(), types::Error>> {
         let tensors = self.borrowed(&handles)?;
         let Some(answer) = self.call()?.calls.answer.take() else {
-            let message = "there is nobody to answer: the request was answered already, or is one of a batch";
+            let message = "cannot answer the request: it was already answered, or it is an item of a batch";
             return Ok(Err(self.to_guest(Error::unsupported(message))));
         };
         // The receiver may be gone; in that case the guest is stopped elsewhere.
@@ -226,11 +230,11 @@ impl models::Host for StoreData {
     ) -> Trappable<std::result::Result<Resource<CallableHandle>, types::Error>> {
         let call = self.call()?;
         let Some(models) = call.context.models.clone() else {
-            let message = "models can be called while a request is answered";
+            let message = "models can be called only during a request";
             return Ok(Err(self.to_guest(Error::unsupported(message))));
         };
         if call.calls.targets.len() >= TARGETS_MAX {
-            wasmtime::bail!("asked for more than {TARGETS_MAX} models in one call");
+            wasmtime::bail!("obtained more than {TARGETS_MAX} models in one call");
         }
         match models.target(&model, version.as_deref(), &call.context) {
             Ok(target) => self.add_target(target).map(Ok),

@@ -19,12 +19,15 @@ fn ttl(ms: Option<u64>) -> Option<Duration> {
 impl StoreData {
     fn state_counter(&self, name: &str) -> Trappable<Arc<AtomicI64>> {
         if name.len() > KEY_BYTES_MAX {
-            wasmtime::bail!("named a counter with {} bytes; at most {KEY_BYTES_MAX} are allowed", name.len());
+            wasmtime::bail!(
+                "the name of a counter has {} bytes; at most {KEY_BYTES_MAX} are allowed",
+                name.len()
+            );
         }
         let state = &self.spec.state;
         state
             .counter(name)
-            .ok_or_else(|| wasmtime::format_err!("wanted more than {COUNTERS_MAX} counters in its state"))
+            .ok_or_else(|| wasmtime::format_err!("exceeded {COUNTERS_MAX} counters in its state"))
     }
 }
 

@@ -43,11 +43,11 @@ impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<StoreData> {
     ) -> Trappable<Lowered<Resource<CallableHandle>>> {
         let caller = current(&mut access)?;
         let Some(caller) = caller.call() else {
-            let error = Error::unsupported("models can be called while a request is answered");
+            let error = Error::unsupported("models can be called only during a request");
             return Ok(Err(access.get().to_guest(error)));
         };
         let Some(models) = &caller.context.models else {
-            return Ok(Err(caller.record_error(Error::unsupported("this request can call no models"))));
+            return Ok(Err(caller.record_error(Error::unsupported("this request cannot call models"))));
         };
         match models.target(&model, version.as_deref(), &caller.context) {
             Ok(target) => Ok(Ok(access.get().handles.table().push(CallableHandle::new(target, &caller))?)),
@@ -119,8 +119,10 @@ impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<StoreData> 
         let answer = async {
             if target.is_streaming() {
                 let (model, version) = (target.model(), target.version());
-                let message =
-                    format!("model \"{model}:{version}\" gives any number of responses; start a call");
+                let message = format!(
+                    "model \"{model}:{version}\" returns any number of responses; start a call and read its responses \
+                     one at a time"
+                );
                 return Err(Error::unsupported(message));
             }
             let mut responses = target.start(&caller.context, inputs)?;

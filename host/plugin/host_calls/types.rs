@@ -194,7 +194,7 @@ impl StoreData {
             let known = self.spec.assets.keys().map(String::as_str);
             let hint = crate::error::did_you_mean(name, known);
             let plugin = &self.spec.name;
-            Error::not_found(format!("no asset \"{name}\"{hint}; name it under [plugins.{plugin}.assets]"))
+            Error::not_found(format!("no asset \"{name}\"{hint}; add it under [plugins.{plugin}.assets]"))
         })
     }
 }

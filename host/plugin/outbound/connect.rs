@@ -4,6 +4,7 @@
 
 use crate::config::outbound::{Host, Origin, OutboundLimits};
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -76,7 +77,7 @@ impl Connections {
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().expect("invariant: no panic under the lock")
+        self.idle.lock_unpoisoned()
     }
 
     /// Returns a kept connection, or opens a new one.
@@ -122,7 +123,7 @@ impl Connections {
                 let name = match &origin.host {
                     Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
                     Host::Name(name) => ServerName::try_from(name.clone())
-                        .map_err(|_| Error::invalid("its host is no name for TLS"))?,
+                        .map_err(|_| Error::invalid("its host is not a valid TLS server name"))?,
                 };
                 let stream = tls.connect(name, stream).await;
                 speak(stream.map_err(|error| Error::unavailable(format!("TLS: {error}")))?).await
@@ -139,7 +140,7 @@ impl Connections {
             Host::Name(name) => name,
         };
         let found = self.look_up(name.clone(), origin.port).await.map_err(|error| {
-            Error::unavailable(format!("its name cannot be looked up: {}", plain(&error.to_string())))
+            Error::unavailable(format!("cannot resolve its name: {}", plain(&error.to_string())))
         })?;
         limits.judge(origin, found)
     }
@@ -186,7 +187,7 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 }
 
 async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream> {
-    let mut last = Error::unavailable("it has no address");
+    let mut last = Error::unavailable("its name has no address");
     // An address that does not respond leaves time for the next one.
     let each = timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in addresses {
@@ -196,9 +197,9 @@ async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStrea
                 return Ok(stream);
             }
             Ok(Err(error)) => {
-                Error::unavailable(format!("no connection to {address}: {}", plain(&error.to_string())))
+                Error::unavailable(format!("cannot connect to {address}: {}", plain(&error.to_string())))
             }
-            Err(_) => Error::deadline(format!("no connection to {address} within {} ms", each.as_millis())),
+            Err(_) => Error::deadline(format!("cannot connect to {address} within {} ms", each.as_millis())),
         };
     }
     Err(last)
@@ -226,13 +227,13 @@ fn tls(ca: Option<&[u8]>) -> Result<TlsConnector> {
     }
     if roots.is_empty() {
         return Err(Error::invalid(
-            "this machine trusts no certificate, so nothing can be asked by https; install its certificates \
-             (Debian: ca-certificates), or name a ca_file",
+            "this machine has no trusted root certificates, so https is impossible; install them (Debian: \
+             ca-certificates), or set ca_file",
         ));
     }
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::failed(format!("cannot set TLS up: {error}")))?
+        .map_err(|error| Error::failed(format!("cannot set up TLS: {error}")))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -91,7 +91,7 @@ impl Outbound {
         let limits = &self.limits;
         if spent.is_some_and(|spent| spent.fetch_add(1, Ordering::Relaxed) >= limits.calls) {
             let calls = limits.calls;
-            return Err(Error::failed(format!("asks more than {calls} times in one call; see max_calls")));
+            return Err(Error::failed(format!("made more than max_calls = {calls} HTTP calls in one call")));
         }
         let own = request.timeout.filter(|own| *own < limits.timeout);
         let mut checked = request.check(limits)?;
@@ -103,7 +103,9 @@ impl Outbound {
         }
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let all = limits.in_flight;
-            Error::overloaded(format!("{all} calls to servers are under way; see max_in_flight of its http"))
+            Error::overloaded(format!(
+                "at capacity: {all} HTTP calls in flight; raise max_in_flight of its http table"
+            ))
         })?;
         let origin = checked.origin.to_string();
         let (method, path) = (checked.request.method().clone(), checked.request.uri().path().to_owned());
@@ -114,22 +116,26 @@ impl Outbound {
             let _guards = (permit, under_way);
             let exchanged = tokio::time::timeout(time, exchange(&connections, &limits, checked)).await;
             exchanged.unwrap_or_else(|_| {
-                let whose = if own.is_some() { "the time that it gives" } else { "timeout_ms of its http" };
-                Err(Error::deadline(format!("no whole answer within {} ms, {whose}", time.as_millis())))
+                let whose = if own.is_some() {
+                    "the timeout of the HTTP request"
+                } else {
+                    "timeout_ms of its http table"
+                };
+                Err(Error::deadline(format!("no complete answer within {} ms, {whose}", time.as_millis())))
             })
         }));
         let answer = (&mut task.0).await.unwrap_or_else(|error| match error.is_panic() {
-            true => Err(Error::failed("the call broke off in the host")),
+            true => Err(Error::failed("the host panicked during the call")),
             false => Err(Error::unavailable("the host is stopping")),
         });
         let (plugin, request) = (&*self.plugin, context.map(|context| &*context.id));
         let ms = started.elapsed().as_secs_f64() * 1e3;
         match &answer {
             Ok(HttpReply { status, .. }) => {
-                tracing::debug!(plugin, request, %method, origin, path, status, ms, "asked a server");
+                tracing::debug!(plugin, request, %method, origin, path, status, ms, "HTTP call finished");
             }
             Err(error) => {
-                tracing::debug!(plugin, request, %method, origin, path, ms, "asked a server: {error}");
+                tracing::debug!(plugin, request, %method, origin, path, ms, "HTTP call failed: {error}");
             }
         }
         answer.map_err(|error| error.context(origin))
@@ -198,7 +204,7 @@ async fn exchange(
     let (head, mut incoming) = response.into_parts();
     let too_large = || {
         let kb = limits.body_bytes >> 10;
-        Error::too_large(format!("the answer has more than {kb} KiB, its max_body_kb"))
+        Error::too_large(format!("the answer exceeds max_body_kb = {kb}"))
     };
     let length = incoming.size_hint().lower();
     if length > limits.body_bytes as u64 {
@@ -231,5 +237,5 @@ fn broken(error: &hyper::Error) -> Error {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    Error::unavailable(format!("the connection broke off: {text}"))
+    Error::unavailable(format!("the connection failed: {text}"))
 }

@@ -54,7 +54,7 @@ impl HttpRequest {
         let method = METHODS.into_iter().find(|method| method.as_str() == self.method);
         let method = method.ok_or_else(|| {
             let known = METHODS.map(|method| method.to_string()).join(", ");
-            Error::invalid(format!("{:?} is no method; there are {known}", shown(&self.method)))
+            Error::invalid(format!("{:?} is not a supported method; supported: {known}", shown(&self.method)))
                 .field("method")
         })?;
         if self.body.len() > limits.body_bytes {
@@ -83,7 +83,7 @@ fn parse(url: &str) -> Result<(Origin, Uri)> {
     if url.len() > URL_BYTES_MAX {
         return Err(refused(&format!("has more than {URL_BYTES_MAX} bytes")));
     }
-    let uri: Uri = url.parse().map_err(|error| refused(&format!("is none: {error}")))?;
+    let uri: Uri = url.parse().map_err(|error| refused(&format!("is invalid: {error}")))?;
     let tls = match uri.scheme_str() {
         Some("https") => true,
         Some("http") => false,
@@ -91,17 +91,17 @@ fn parse(url: &str) -> Result<(Origin, Uri)> {
     };
     let authority = uri.authority().ok_or_else(|| refused("has no host"))?;
     if authority.as_str().contains('@') {
-        return Err(refused("has a user in it; send the header authorization"));
+        return Err(refused("has a user in it; send the header authorization instead"));
     }
-    let host = Host::parse(authority.host()).ok_or_else(|| refused("has a host that is none"))?;
+    let host = Host::parse(authority.host()).ok_or_else(|| refused("has an invalid host"))?;
     let port = match authority.port_u16() {
         Some(port) => Some(port),
         None if authority.as_str() == authority.host() => None,
-        None => return Err(refused("has a port that is none")),
+        None => return Err(refused("has an invalid port")),
     };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let path = path.parse().map_err(|error| refused(&format!("has no path: {error}")))?;
+    let path = path.parse().map_err(|error| refused(&format!("has an invalid path: {error}")))?;
     Ok((Origin::new(tls, host, port), path))
 }
 
@@ -111,7 +111,7 @@ fn not_allowed(origin: &Origin, limits: &OutboundLimits) -> Error {
         [] => "none".to_owned(),
         _ => allowed.join(", "),
     };
-    Error::unsupported(format!("{origin} is not one of its allow_hosts; there is {allowed}"))
+    Error::unsupported(format!("{origin} is not one of its allow_hosts: {allowed}"))
 }
 
 fn headers(given: Vec<(String, String)>) -> Result<HeaderMap> {
@@ -126,9 +126,9 @@ fn headers(given: Vec<(String, String)>) -> Result<HeaderMap> {
     for (name, value) in given {
         let refused =
             |why: &str| Error::invalid(format!("the header {:?} {why}", shown(&name))).field("headers");
-        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("has a name that is none"))?;
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("has an invalid name"))?;
         if FORBIDDEN.contains(&key.as_str()) || key.as_str().starts_with("proxy-") {
-            return Err(refused("is the host's own: it belongs to the connection"));
+            return Err(refused("is set by the host, because it belongs to the connection"));
         }
         let value =
             HeaderValue::from_bytes(value.as_bytes()).map_err(|_| refused("has a control character"))?;

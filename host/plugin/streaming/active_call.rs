@@ -2,11 +2,12 @@
 
 use super::replica::QueuedCall;
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
 use crate::plugin::host_errors::HostErrors;
-use crate::plugin::spec::PluginSpec;
 use crate::plugin::retained::InstanceRetained;
+use crate::plugin::spec::PluginSpec;
 use crate::predict::{
     Announced, Budget, CallContext, Metadata, Payload, Response, Responses, Sender, Service, Target, Tensor,
     check_outputs,
@@ -140,16 +141,13 @@ impl ActiveCall {
 
     /// Converts an error for the guest, and remembers it.
     pub fn record_error(&self, error: Error) -> types::Error {
-        self.host_errors.lock().expect("invariant: no panic under the lock").record(error)
+        self.host_errors.lock_unpoisoned().record(error)
     }
 
     /// Returns the error that the guest returns, if a host call returned it to the guest on behalf
     /// of this call.
     pub fn recorded_error(&self, returned: &types::Error) -> Option<Error> {
-        self.host_errors
-            .lock()
-            .expect("invariant: no panic under the lock")
-            .find_returned(returned, &self.plugin)
+        self.host_errors.lock_unpoisoned().find_returned(returned, &self.plugin)
     }
 
     pub fn plugin(&self) -> &str {
@@ -174,12 +172,12 @@ impl ActiveCall {
 
     /// Keeps a model for as long as this call may call it.
     pub fn keep_target(&self, target: Arc<dyn Target>) {
-        self.targets.lock().expect("invariant: no panic under the lock").push(target);
+        self.targets.lock_unpoisoned().push(target);
     }
 
     /// Releases a model whose handle the guest has dropped.
     pub fn forget(&self, target: &Weak<dyn Target>) {
-        let mut targets = self.targets.lock().expect("invariant: no panic under the lock");
+        let mut targets = self.targets.lock_unpoisoned();
         let same = |kept: &Arc<dyn Target>| std::ptr::addr_eq(Arc::as_ptr(kept), target.as_ptr());
         if let Some(index) = targets.iter().position(same) {
             targets.swap_remove(index);
@@ -195,14 +193,14 @@ impl ActiveCall {
 
     /// Takes the only response. The instance does not hold it any more.
     fn take_only(&self) -> Option<Response> {
-        let (response, bytes) = self.only.lock().expect("invariant: no panic under the lock").take()?;
+        let (response, bytes) = self.only.lock_unpoisoned().take()?;
         self.held.release(bytes);
         Some(response)
     }
 
     /// Remembers a call of a model that must end with this call.
     pub fn calls(&self, running: &Arc<RunningCall>) {
-        let mut invocations = self.invocations.lock().expect("invariant: no panic under the lock");
+        let mut invocations = self.invocations.lock_unpoisoned();
         invocations.retain(|running| running.strong_count() > 0);
         invocations.push(Arc::downgrade(running));
     }
@@ -217,10 +215,12 @@ impl ActiveCall {
         let second = self.responded.swap(true, Ordering::AcqRel);
         if !self.metadata.streaming {
             if second {
-                return Err(Error::unsupported("this model gives exactly one response, and has sent it"));
+                return Err(Error::unsupported(
+                    "this model returns exactly one response, which was already sent",
+                ));
             }
             self.held.charge(bytes)?;
-            *self.only.lock().expect("invariant: no panic under the lock") = Some((response, bytes));
+            *self.only.lock_unpoisoned() = Some((response, bytes));
             return Ok(());
         }
         self.wait(async {
@@ -257,10 +257,9 @@ impl ActiveCall {
 
     fn finish(&self, sender: Option<Sender>, outcome: Result<()>) {
         let only = self.take_only();
-        self.targets.lock().expect("invariant: no panic under the lock").clear();
-        drop(self.queued.lock().expect("invariant: no panic under the lock").take());
-        let invocations =
-            std::mem::take(&mut *self.invocations.lock().expect("invariant: no panic under the lock"));
+        self.targets.lock_unpoisoned().clear();
+        drop(self.queued.lock_unpoisoned().take());
+        let invocations = std::mem::take(&mut *self.invocations.lock_unpoisoned());
         for running in invocations.iter().filter_map(Weak::upgrade) {
             drop(running.try_lock().ok().and_then(|mut responses| responses.take()));
         }
@@ -280,7 +279,7 @@ impl ActiveCall {
     /// Returns the call as it was admitted if it can be retried: it is idempotent and has a retry
     /// left, nothing was sent, and the client still waits.
     pub(super) fn take_retry(&self) -> Option<QueuedCall> {
-        let mut queued = self.queued.lock().expect("invariant: no panic under the lock");
+        let mut queued = self.queued.lock_unpoisoned();
         let again = |call: &mut QueuedCall| {
             call.idempotent
                 && !self.responded.load(Ordering::Acquire)

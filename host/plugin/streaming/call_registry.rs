@@ -3,6 +3,7 @@
 
 use super::active_call::ActiveCall;
 use crate::error::Error;
+use crate::lock::LockUnpoisoned;
 use crate::plugin::bindings::types;
 use crate::plugin::host_errors::HostErrors;
 use std::collections::HashMap;
@@ -60,7 +61,7 @@ impl CallRegistry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("invariant: no panic under the lock")
+        self.inner.lock_unpoisoned()
     }
 
     /// Adds a call. Its handles and its guest task are identified by `key`.
@@ -178,7 +179,7 @@ impl CallRegistry {
     pub async fn until_exhausted(&self, abandoned: usize) -> &'static str {
         let over_limit = || self.over_limit.load(Ordering::Relaxed);
         until(&self.exhausted, || over_limit() || self.lock().abandoned.len() >= abandoned).await;
-        if over_limit() { "it holds more than it may (held_mb)" } else { "it is full of stranded calls" }
+        if over_limit() { "it retains too much memory (held_mb)" } else { "it has too many abandoned calls" }
     }
 
     /// Polls `future` on the instance's event loop, but only after it was woken: the loop turns
@@ -249,7 +250,7 @@ struct DriverWaker {
 
 impl DriverWaker {
     fn driver(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.driver.lock().expect("invariant: no panic under the lock")
+        self.driver.lock_unpoisoned()
     }
 
     /// Sets the waker of the task or thread that polls the event loop.

@@ -1,10 +1,10 @@
 //! The host's work in the event loop of an instance: it starts calls as they arrive, polls `ready`,
 //! and waits for the last calls at the end.
 
-use super::replica::QueuedCall;
 use super::active_call::{ActiveCall, CallInputs};
 use super::call_registry::{CallRegistry, HOST};
 use super::context::ReplicaContext;
+use super::replica::QueuedCall;
 use crate::error::Error;
 use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
@@ -234,7 +234,7 @@ where
 fn stop_calls(cx: &ReplicaContext, registry: &CallRegistry) {
     let (name, limit_ms) = (&cx.shared.spec.name, drain_limit(cx).as_millis() as u64);
     let message = format!(
-        "plugin \"{name}\" was replaced or stopped, and this call has not ended within {limit_ms} ms; see drain_ms"
+        "plugin \"{name}\" was replaced or stopped, and this call did not end within {limit_ms} ms; raise drain_ms"
     );
     let requests = registry.stop_all(&Error::unavailable(message).plugin(&**name));
     if !requests.is_empty() {
@@ -268,7 +268,7 @@ pub(super) async fn poll_ready(
                 let is_news = cx.replica.health.set_ready(ready);
                 cx.replica.waiting.freed();
                 if is_news {
-                    tracing::info!(plugin = &*cx.shared.spec.name, ready, "asked");
+                    tracing::info!(plugin = &*cx.shared.spec.name, ready, "plugin readiness changed");
                 }
                 continue;
             }

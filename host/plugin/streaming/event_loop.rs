@@ -6,6 +6,7 @@
 //! loop itself until nothing is ready. A poll serves all calls in the instance, not only the
 //! worker's. What arrives while no worker holds a guard wakes the instance's thread.
 
+use crate::lock::LockUnpoisoned;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -43,7 +44,7 @@ struct LoopWaker {
 
 impl LoopWaker {
     fn thread(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.thread.lock().expect("invariant: no panic under the lock")
+        self.thread.lock_unpoisoned()
     }
 
     fn wake_thread(&self) {
@@ -74,7 +75,7 @@ impl<T: Send + 'static> EventLoop<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().expect("invariant: no panic under the lock")
+        self.state.lock_unpoisoned()
     }
 
     fn take(&self) -> Option<LoopFuture<T>> {

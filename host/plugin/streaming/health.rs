@@ -1,7 +1,8 @@
 //! The health of a replica: whether its instance takes calls, and if not, why and until when.
 
 use crate::error::Error;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::lock::LockUnpoisoned;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -53,7 +54,7 @@ struct Inner {
 
 impl ReplicaHealth {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock_unpoisoned()
     }
 
     /// Records that an instance exists, and whether it is ready. Returns whether that is a change.
@@ -111,13 +112,13 @@ impl ReplicaHealth {
     pub fn refusal(&self) -> Option<Error> {
         let message = match &self.lock().phase {
             Phase::Ready => return None,
-            Phase::Unready => "says that it is not ready".to_owned(),
-            Phase::Pausing(fault) => format!("has no instance now: {fault}"),
+            Phase::Unready => "it reports that it is not ready".to_owned(),
+            Phase::Pausing(fault) => format!("it has no instance at the moment: {fault}"),
             Phase::Quarantined(fault, until) => {
                 let seconds = until.saturating_duration_since(Instant::now()).as_secs();
                 format!(
-                    "is quarantined: {QUARANTINE_AFTER} instances in a row were lost before one of them had served a \
-                     request; it is tried again in {seconds} s, or once its file changes or an operator reloads: {fault}"
+                    "it is quarantined: {QUARANTINE_AFTER} instances in a row were lost before they completed a request; the \
+                     next attempt is in {seconds} s, or when its file changes or an operator reloads: {fault}"
                 )
             }
         };
@@ -153,7 +154,9 @@ mod tests {
         let pauses: Vec<u128> =
             (2..QUARANTINE_AFTER).map(|_| health.record_loss(&fault(), false).as_millis()).collect();
         assert_eq!(pauses, [20, 40, 80, 160, 320, 640]);
-        assert!(health.refusal().unwrap().message().contains("no instance now: it fell over"));
+        assert!(
+            health.refusal().unwrap().message().contains("it has no instance at the moment: it fell over")
+        );
         assert!(!health.is_quarantined());
         assert_eq!(health.record_loss(&fault(), false), QUARANTINE);
         assert!(health.is_quarantined() && health.refusal().unwrap().message().contains("it fell over"));

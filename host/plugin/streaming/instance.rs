@@ -49,7 +49,7 @@ impl Instance {
         match tokio::time::timeout(limits.timeout, Self::try_build(shared, &registry)).await {
             Ok(built) => built,
             Err(_) => Err(Error::deadline(format!(
-                "initialize has not returned after {} ms, its timeout_ms",
+                "initialize did not return within timeout_ms = {}",
                 limits.timeout.as_millis()
             ))),
         }
@@ -126,7 +126,7 @@ impl Instance {
                     let finalized = tokio::time::timeout(limits.timeout, model.call_finalize(accessor)).await;
                     finalized.unwrap_or_else(|_| {
                         let (plugin, limit_ms) = (&*shared.spec.name, limits.timeout.as_millis() as u64);
-                        tracing::warn!(plugin, limit_ms, "finalize has not returned within timeout_ms");
+                        tracing::warn!(plugin, limit_ms, "finalize did not return within timeout_ms");
                         Ok(())
                     })
                 })
@@ -142,7 +142,7 @@ impl Instance {
                 biased;
                 outcome = ticked => outcome.and_then(|outcome| outcome),
                 () = registry.stuck(limits.shared.turn) => {
-                    Err(wasmtime::Error::msg("waited in a way that stops all others: not through hostler:concurrent"))
+                    Err(wasmtime::Error::msg("blocked its event loop: it may wait only through hostler:concurrent"))
                 }
             }
         };
@@ -166,9 +166,9 @@ impl Instance {
         let state = self.store.data();
         let last_words = state.log.end();
         let words = if error.downcast_ref() == Some(&wasmtime::Trap::Interrupt) {
-            format!("computed for more than {} ms in one go; see turn_ms", limits.shared.turn.as_millis())
+            format!("computed for more than turn_ms = {} without a wait", limits.shared.turn.as_millis())
         } else if state.memory_refused {
-            format!("wanted more than its {} MB of memory; see memory_mb", limits.memory_bytes >> 20)
+            format!("exceeded memory_mb = {}", limits.memory_bytes >> 20)
         } else if let Some(own) = error.downcast_ref::<Error>() {
             return Error::failed(own.message())
                 .plugin(&**name)
@@ -193,15 +193,15 @@ fn fail_calls(cx: &ReplicaContext, registry: &CallRegistry, fault: &Error) {
             cx.replica.push_retry(queued);
             continue;
         }
-        let to = match culprit_known {
-            Some(HOST) => " in the middle of this request",
-            Some(_) if !culprit => " to another request, in the middle of this one",
+        let when = match culprit_known {
+            Some(HOST) => "during this request",
+            Some(_) if !culprit => "while serving another request",
             _ => {
                 call.fail_lost(fault.clone());
                 continue;
             }
         };
-        let message = format!("plugin \"{name}\" lost its instance{to}: {fault}");
+        let message = format!("plugin \"{name}\": the instance crashed {when}: {fault}");
         call.fail_lost(Error::unavailable(message).plugin(&**name));
     }
 }
@@ -235,6 +235,6 @@ where
     const ROLE: &str = "hostler:concurrent/streaming-model@0.1.0";
     let role = instance.get_export_index(&mut *store, None, ROLE);
     let function = instance.get_export_index(&mut *store, role.as_ref(), name);
-    let function = function.ok_or_else(|| wasmtime::Error::msg(format!("it has no {name}")))?;
+    let function = function.ok_or_else(|| wasmtime::Error::msg(format!("it does not export {name}")))?;
     instance.get_typed_func(store, function)
 }

@@ -128,7 +128,7 @@ impl StreamingModel {
 
     fn full(&self) -> Error {
         Error::overloaded(format!(
-            "plugin \"{}\": {} instances have {} calls in flight each; see max_in_flight",
+            "plugin \"{}\": at capacity: {} instances with {} calls in flight each; raise max_in_flight",
             self.name(),
             self.replicas.len(),
             self.shared.spec.limits.shared.in_flight
@@ -145,7 +145,7 @@ impl StreamingModel {
         if handles.is_empty() {
             return Err(self.refusal().unwrap_or_else(|| {
                 // A replica has recovered in between.
-                Error::unavailable(format!("plugin \"{}\" had no instance just now", self.name()))
+                Error::unavailable(format!("plugin \"{}\": it has no instance at the moment", self.name()))
                     .plugin(&**self.name())
             }));
         }

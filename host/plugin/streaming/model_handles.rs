@@ -34,9 +34,7 @@ impl CallableHandle {
     pub fn live(&self) -> Result<(Arc<dyn Target>, Arc<ActiveCall>)> {
         self.target.upgrade().zip(self.caller.upgrade()).ok_or_else(|| {
             let CallableHandle { model, version, .. } = self;
-            Error::cancelled(format!(
-                "model \"{model}:{version}\": the request that it was to be called for has ended"
-            ))
+            Error::cancelled(format!("model \"{model}:{version}\": the request that obtained it has ended"))
         })
     }
 }

@@ -4,11 +4,12 @@
 use super::event_loop::{EventLoop, EventLoopGuard};
 use super::health::ReplicaHealth;
 use crate::error::Error;
+use crate::lock::LockUnpoisoned;
 use crate::predict::{CallContext, Sender, Tensor};
 use crate::wait_list::WaitList;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -40,19 +41,19 @@ impl Replica {
     }
 
     pub fn push_retry(&self, call: QueuedCall) {
-        self.retries.lock().unwrap_or_else(PoisonError::into_inner).push_back(call);
+        self.retries.lock_unpoisoned().push_back(call);
     }
 
     pub fn pop_retry(&self) -> Option<QueuedCall> {
-        self.retries.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.retries.lock_unpoisoned().pop_front()
     }
 
     pub fn set_event_loop(&self, event_loop: &Arc<EventLoop<EventLoopEnd>>) {
-        *self.event_loop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(event_loop));
+        *self.event_loop.lock_unpoisoned() = Some(Arc::clone(event_loop));
     }
 
     pub fn event_loop_guard(&self) -> Option<EventLoopGuard<EventLoopEnd>> {
-        Some(self.event_loop.lock().unwrap_or_else(PoisonError::into_inner).clone()?.guard())
+        Some(self.event_loop.lock_unpoisoned().clone()?.guard())
     }
 }
 

@@ -103,10 +103,10 @@ async fn run_instances(
         }
         let (plugin, pause_ms) = (&*cx.shared.spec.name, pause.as_millis() as u64);
         if health.is_quarantined() {
-            tracing::error!(plugin, pause_ms, detail = fault.detail(), "quarantined: {fault}");
+            tracing::error!(plugin, pause_ms, detail = fault.detail(), "replica quarantined: {fault}");
             refuse_queued(&cx, queue);
         } else if !pause.is_zero() {
-            tracing::warn!(plugin, pause_ms, detail = fault.detail(), "no instance: {fault}");
+            tracing::warn!(plugin, pause_ms, detail = fault.detail(), "replica restarting: {fault}");
         }
         let finished = |queue: &UnboundedReceiver<QueuedCall>| drained(queue) || *cx.replica.stop.borrow();
         if !finished(queue) {
@@ -120,7 +120,8 @@ async fn run_instances(
 
 /// Refuses calls that wait for an instance while the replica is quarantined.
 fn refuse_queued(cx: &ReplicaContext, queue: &mut UnboundedReceiver<QueuedCall>) {
-    let reason = cx.replica.health.refusal().unwrap_or_else(|| Error::unavailable("it is gone"));
+    let reason =
+        cx.replica.health.refusal().unwrap_or_else(|| Error::unavailable("it no longer takes calls"));
     let reason = reason.context(format!("plugin \"{}\"", cx.shared.spec.name)).plugin(&*cx.shared.spec.name);
     while let Some(mut call) = cx.replica.pop_retry().or_else(|| queue.try_recv().ok()) {
         if let Some(sender) = call.sender.take() {

@@ -59,15 +59,15 @@ fn copy(model: &Path, found: &ExternalData<'_>, external: &[File], files: &Files
     };
     if found.is_nested || !found.files.iter().all(is_plain) {
         return Err(Error::unavailable(format!(
-            "{} has external data that ONNX Runtime takes from a folder only, and no copy of it can be made ({failures}); \
-             set TMPDIR to a folder with room for it",
+            "{} has external data that ONNX Runtime reads only from a folder, and no folder can hold a copy \
+             ({failures}); set TMPDIR to a folder with room for it",
             model.display()
         )));
     }
     tracing::warn!(
         model = %model.display(),
         reason = failures,
-        "external data copied to memory, which costs more of it: no folder has room"
+        "external data copied to memory: no folder can hold a copy"
     );
     let in_memory = found.files.keys().map(|name| {
         let content = files.read(known(&by_name, name)?)?;

@@ -16,7 +16,7 @@ pub(super) fn explain(error: &toml::de::Error, text: &str) -> Diagnostic {
         let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
         fault.hint = Some(match meant(unknown, &known) {
             _ if known.contains(&"on_error") && OF_PIPELINES.contains(&unknown) => {
-                format!("\"{unknown}\" is of [pipelines.NAME]; write it above the first table of a step")
+                format!("\"{unknown}\" belongs to [pipelines.NAME]; write it above the first table of a step")
             }
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None => format!("known here: {}", known.join(", ")),

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_form_name_the_place_and_the_fix() {
+    fn faults_of_form_name_the_place_and_the_mend() {
         for (text, expected) in [
             (
                 "[executors.cpu]\nmax_workers = 8\n",

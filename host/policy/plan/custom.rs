@@ -78,12 +78,13 @@ impl Planner<'_> {
                 next = inner;
             }
             if path.len() > CHAIN_MAX && !path[..path.len() - 1].contains(&path[path.len() - 1]) {
-                let message = format!("executor \"{name}\" stands before more than {CHAIN_MAX} others");
-                self.hinted(inner.span(), message, format!("the first of them: {}", path.join(" -> ")));
+                let message =
+                    format!("executor \"{name}\" has a chain of more than {CHAIN_MAX} inner executors");
+                self.hinted(inner.span(), message, format!("the chain begins: {}", path.join(" -> ")));
                 bad.push(name.clone());
             } else if path.len() > 1 && path[..path.len() - 1].contains(&path[path.len() - 1]) {
                 let path = path.join(" -> ");
-                let message = format!("executor \"{name}\" stands before itself: {path}");
+                let message = format!("executor \"{name}\" has a cycle of inner executors: {path}");
                 self.hinted(
                     inner.span(),
                     message,
@@ -98,7 +99,7 @@ impl Planner<'_> {
                 self.hinted(inner.span(), message, format!("executors: {known}"));
                 bad.push(name.clone());
             } else if let Some(ExecutorPlan::Pipeline { .. }) = plans.get(next) {
-                let message = format!("executor \"{name}\" stands before \"{next}\", which runs pipelines");
+                let message = format!("executor \"{name}\" cannot wrap \"{next}\", which runs pipelines");
                 let hint = "let a step's model have the custom executor, or write the logic as a router";
                 self.hinted(inner.span(), message, hint);
                 bad.push(name.clone());

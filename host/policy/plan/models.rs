@@ -153,7 +153,8 @@ impl Planner<'_> {
             return self.pipeline_source(what, pipeline, table, base, pipelines);
         }
         if let Some((executor, ExecutorKind::Pipeline)) = base {
-            let message = format!("{what} is no pipeline, and executor \"{executor}\" runs pipelines only");
+            let message =
+                format!("{what} is not a pipeline, and executor \"{executor}\" runs pipelines only");
             self.hinted(key.span(), message, "name an executor of another kind, such as \"cpu\" or \"onnx\"");
             return None;
         }
@@ -234,7 +235,7 @@ impl Planner<'_> {
         if let Some((name, pin)) = table.data_sha256.iter().find(|(name, _)| !known.contains(name)) {
             let hint = self.did_you_mean(name, names.iter().map(String::as_str));
             let message =
-                format!("{what}: data_sha256 has \"{name}\", which is no external data of the model{hint}");
+                format!("{what}: data_sha256 has \"{name}\", which is not external data of the model{hint}");
             self.hinted(pin.span(), message, format!("the pins of its data are now {}", all()));
         }
         for (name, data) in names.iter().zip(external) {

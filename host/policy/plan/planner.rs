@@ -154,7 +154,7 @@ impl<'a> Planner<'a> {
         } else if wanted != file.sha256 {
             let path = file.path.display();
             self.pending
-                .push(format!("{what}: {path} has sha256 {}, the manifest waits for {wanted}", file.sha256));
+                .push(format!("{what}: {path} has sha256 {}, the manifest expects {wanted}", file.sha256));
         } else {
             return true;
         }

@@ -73,8 +73,8 @@ impl Planner<'_> {
         );
         if let Some(total) = table.held_total_mb.as_ref().filter(|_| held_total_mb < held_mb) {
             let message = format!(
-                "{what}: held_total_mb = {held_total_mb} is less than held_mb, which is {held_mb}: all instances \
-                 together may hold at least what one may"
+                "{what}: held_total_mb = {held_total_mb} is less than held_mb = {held_mb}: the limit of \
+                 all instances must be at least that of one"
             );
             self.fault(total.span(), message);
         }

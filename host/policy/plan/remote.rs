@@ -102,7 +102,7 @@ impl Planner<'_> {
             }
             (None, None) => None,
             _ => {
-                let message = format!("{what} has one of cert and key");
+                let message = format!("{what} has only one of cert and key");
                 self.hinted(tls.span(), message, "a certificate and its key go together");
                 None
             }

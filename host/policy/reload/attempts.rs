@@ -52,7 +52,7 @@ impl ReloadThread {
         if self.waiting.len() < WAITING_MAX {
             return self.waiting.push_back(request);
         }
-        let why = format!("{WAITING_MAX} reloads wait already");
+        let why = format!("at capacity: {WAITING_MAX} reloads are waiting; try again later");
         request.refuse(&Error::overloaded(why));
     }
 
@@ -128,7 +128,7 @@ impl ReloadThread {
         let Some(path) = stalled else { return };
         if let Some(build) = self.build.take() {
             build.stop();
-            let why = format!("reading {} has given nothing for {} s", path.display(), STALL.as_secs());
+            let why = format!("reading {} returned no data for {} s", path.display(), STALL.as_secs());
             self.reject(build, &Error::unavailable(why).transient());
         }
     }
@@ -138,7 +138,7 @@ impl ReloadThread {
         build.record.outcome = ReloadOutcome::Rejected;
         build.record.errors = vec![error.to_string()];
         if let Some(detail) = error.detail() {
-            tracing::debug!(detail, "why the new files were rejected");
+            tracing::debug!(detail, "new files rejected");
         }
         // A failure that may pass is tried again and is no verdict on the files. Neither is one
         // under overrides, which are in no file.
@@ -164,7 +164,7 @@ impl ReloadThread {
         if !request.unquiet.is_empty() {
             let files: Vec<_> = request.unquiet.iter().map(|path| path.display().to_string()).collect();
             record.warnings.push(format!(
-                "read while it kept changing: {}; write such a file beside its place and rename it",
+                "files were read while still changing: {}; write a new file in the same folder and rename it",
                 files.join(", ")
             ));
         }

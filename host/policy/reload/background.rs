@@ -86,7 +86,7 @@ fn work(last_good: Option<&LastGood>, files: &Files, inbox: &Receiver<Background
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("{error}"),
-            Err(_) => tracing::error!("the background thread panicked; it goes on"),
+            Err(_) => tracing::error!("background thread panicked; it continues"),
         }
     }
 }

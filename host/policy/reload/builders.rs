@@ -42,9 +42,8 @@ impl Builders {
     /// Starts to read the files.
     pub fn plan(&self, id: u64, path: PathBuf, files: Arc<Files>, overlay: Overlay) -> Result<()> {
         if self.alive() >= ABANDONED_MAX {
-            let why = format!(
-                "{ABANDONED_MAX} earlier attempts were given up and have not ended: a file system may stall"
-            );
+            let why =
+                format!("{ABANDONED_MAX} abandoned attempts are still running: a file system may be stalled");
             return Err(Error::unavailable(why).transient());
         }
         self.spawn("load", id, move || {

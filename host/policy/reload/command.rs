@@ -48,5 +48,5 @@ pub(super) enum Command {
 
 /// The error of a command that cannot be answered: the reload thread has ended, or it panicked.
 pub(super) fn stopping() -> Error {
-    Error::unavailable("the host is stopping, or the reload thread failed: its log says so")
+    Error::unavailable("the host is stopping, or its reload thread failed; see the log")
 }

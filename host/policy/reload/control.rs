@@ -63,7 +63,7 @@ impl Reloader {
             }
         };
         if tokio::time::timeout(self.permission.drain, drained).await.is_err() {
-            tracing::warn!(model, "unloaded, with requests still running on it");
+            tracing::warn!(model, "model unloaded with requests still running");
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! What the reload thread remembers, and shows to operators: the last record, older policies, work
 //! in progress.
 
+use crate::lock::LockUnpoisoned;
 use crate::policy::content::Policy;
 use crate::policy::live::{LivePolicy, Serving};
 use crate::policy::record::{Building, Generation, Record, ReloadOutcome, Report, seconds};
 use crate::policy::rollout::Rollout;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub(super) struct Shared {
     pub live: Arc<LivePolicy>,
@@ -108,7 +109,7 @@ fn reason(record: &Record) -> String {
 impl Shared {
     pub fn history(&self) -> MutexGuard<'_, History> {
         // The reload thread survives a panic, and no change here is left half done.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.history.lock_unpoisoned()
     }
 
     /// Tells streaming models that no serving policy uses any more to end their calls, and

@@ -50,6 +50,7 @@ impl ReloadThread {
         let (failures, retry_in_ms) = (record.failures, record.retry_in_ms);
         let Record { outcome, trigger, generation, digest, phases_ms, changes, errors, warnings, .. } =
             record;
+        let event = event_of(outcome);
         let (outcome, digest) = (outcome.as_str(), digest.unwrap_or_default());
         let phases =
             phases_ms.iter().map(|(phase, ms)| format!("{phase}={ms}")).collect::<Vec<_>>().join(" ");
@@ -58,7 +59,7 @@ impl ReloadThread {
             tracing::warn!(generation, "{warning}");
         }
         if errors.is_empty() {
-            tracing::info!(generation, digest, outcome, ?trigger, phases_ms = phases, changes, "policy");
+            tracing::info!(generation, digest, outcome, ?trigger, phases_ms = phases, changes, "{event}");
         } else {
             tracing::error!(
                 generation,
@@ -70,7 +71,7 @@ impl ReloadThread {
                 errors,
                 failures,
                 retry_in_ms,
-                "policy"
+                "{event}"
             );
         }
     }
@@ -93,5 +94,20 @@ impl ReloadThread {
         });
         self.loader.metrics.reload.building.set(i64::from(building.is_some()));
         self.shared.history().building = building;
+    }
+}
+
+/// Returns the log's message for an outcome.
+fn event_of(outcome: ReloadOutcome) -> &'static str {
+    match outcome {
+        ReloadOutcome::Applied => "policy applied",
+        ReloadOutcome::RollingOut => "policy rollout started",
+        ReloadOutcome::Unchanged => "policy unchanged",
+        ReloadOutcome::WouldApply => "policy checked",
+        ReloadOutcome::Rejected => "policy rejected",
+        ReloadOutcome::Pending => "policy pending",
+        ReloadOutcome::Refused => "policy refused",
+        ReloadOutcome::RolledBack => "policy rolled back",
+        ReloadOutcome::Fallback => "last-good policy applied",
     }
 }

@@ -74,7 +74,7 @@ impl ReloadThread {
             self.shared.live.0.store(Arc::new(Serving { stable, candidate }));
         }
         let (generation, share) = (rollout.generation, rollout.share());
-        tracing::info!(generation, stage = stage.as_str(), share, "rollout");
+        tracing::info!(generation, stage = stage.as_str(), share, "rollout stage entered");
         self.show_stage(Some((stage, share)));
         self.shared.history().rollout = Some(rollout);
     }
@@ -88,7 +88,7 @@ impl ReloadThread {
             let stable = Arc::clone(&serving.stable);
             self.shared.live.0.store(Arc::new(Serving { stable, candidate: None }));
             self.shared.history().retire(&candidate.policy);
-            tracing::info!(generation = rollout.generation, stage = "ended", share = 0.0, "rollout");
+            tracing::info!(generation = rollout.generation, stage = "ended", share = 0.0, "rollout ended");
         }
         self.background.free(serving);
         self.show_stage(None);
@@ -136,7 +136,7 @@ impl ReloadThread {
             _ => {
                 if let Some(rollout) = self.end_rollout() {
                     let generation = rollout.generation;
-                    tracing::info!(generation, stage = "proven", share = 100.0, "rollout");
+                    tracing::info!(generation, stage = "proven", share = 100.0, "rollout proven");
                 }
                 self.keep_copy();
             }
@@ -149,7 +149,7 @@ impl ReloadThread {
         let serving = self.shared.live.0.load_full();
         let rollout = self.shared.history().rollout.take_if(|_| serving.candidate.is_some());
         let (Some(candidate), Some(rollout)) = (&serving.candidate, rollout) else {
-            return Err(Error::invalid("no new policy is on its way, so there is none to promote"));
+            return Err(Error::invalid("no rollout is in progress, so there is no policy to promote"));
         };
         let mut record = rollout.record.clone();
         record.outcome = ReloadOutcome::Applied;
@@ -170,8 +170,11 @@ impl ReloadThread {
             None => self.shared.history().previous.as_ref().map(|previous| previous.generation),
         };
         if let Some(wanted) = generation.filter(|wanted| previous != Some(*wanted)) {
-            let now = previous.map_or_else(|| "there is none".to_owned(), |now| format!("it is {now}"));
-            let message = format!("generation {wanted} is not what a rollback would bring back: {now}");
+            let why = match previous {
+                Some(previous) => format!("a rollback would restore generation {previous}"),
+                None => "there is no previous policy".to_owned(),
+            };
+            let message = format!("cannot roll back to generation {wanted}: {why}");
             return Err(Error::new(Kind::Conflict, message));
         }
         if previous.is_some() {

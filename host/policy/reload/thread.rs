@@ -67,7 +67,7 @@ impl ReloadThread {
             let step = AssertUnwindSafe(|| self.step(received.ok()));
             if let Err(panic) = catch_unwind(step) {
                 self.loader.metrics.reload.panics.inc();
-                tracing::error!(panic = panic_message(&*panic), "the reload thread panicked; it goes on");
+                tracing::error!(panic = panic_message(&*panic), "reload thread panicked; it continues");
             }
         }
     }

@@ -119,7 +119,7 @@ impl ReloadThread {
         let serving = self.shared.live.0.load();
         let Some(candidate) = &serving.candidate else { return Ok(()) };
         Err(Error::unavailable(format!(
-            "generation {} is on its way to all requests; ask again once it is live or rolled back",
+            "generation {} is being rolled out; try again once it is live or rolled back",
             candidate.policy.generation
         )))
     }

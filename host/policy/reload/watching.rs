@@ -89,7 +89,7 @@ impl<F: Fn(Vec<PathBuf>)> WatchThread<F> {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(_) => {
-                    tracing::error!("the watch thread panicked; it goes on");
+                    tracing::error!("watch thread panicked; it continues");
                     self.due = Instant::now() + self.settings.poll;
                 }
             }

@@ -41,7 +41,10 @@ pub fn reply(policy: &Policy, name: &str, query: &str) -> Reply {
         let name: String = name.chars().take(80).collect();
         let known = routes(policy).map(|(_, pipeline)| &*pipeline.program().graph.name);
         let hint = did_you_mean(&name, known);
-        return http::error_reply(&Error::not_found(format!("no model is a pipeline \"{name}\"{hint}")), "");
+        return http::error_reply(
+            &Error::not_found(format!("no model serves a pipeline \"{name}\"{hint}")),
+            "",
+        );
     };
     let text = match query {
         "" => return http::json_of(StatusCode::OK, &shown(pipeline)),

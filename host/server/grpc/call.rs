@@ -1,12 +1,13 @@
 //! One open call: how it is aborted from outside, and the task that it runs as.
 
+use crate::lock::LockUnpoisoned;
 use crate::server::connection::Connection;
 use crate::server::transfers::Abort;
 use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 /// A call, from its head to the end of its reply.
@@ -91,13 +92,13 @@ pub(super) struct Spawner(Arc<Mutex<Option<Arc<Call>>>>);
 impl Spawner {
     /// Announces that the next task is that of this call.
     pub fn next_is(&self, call: &Arc<Call>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(call));
+        *self.0.lock_unpoisoned() = Some(Arc::clone(call));
     }
 }
 
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Spawner {
     fn execute(&self, task: F) {
-        let call = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let call = self.0.lock_unpoisoned().take();
         match call {
             Some(call) => drop(tokio::spawn(Serving { serve: task, call })),
             None => drop(tokio::spawn(task)),

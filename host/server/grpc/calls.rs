@@ -54,7 +54,7 @@ impl GrpcCalls {
             .max_encoding_message_size(usize::MAX);
         let health = HealthServer::new(Health::new(&grpc));
         let undescribed =
-            |error| Error::failed(format!("the gRPC services do not describe themselves: {error}"));
+            |error| Error::failed(format!("cannot build the reflection service of gRPC: {error}"));
         let (v1, v1alpha) = (described().build_v1(), described().build_v1alpha());
         let services = [
             (INFERENCE, served(inference)),

@@ -58,7 +58,7 @@ fn parameters(fields: BTreeMap<String, InferParameter>) -> Result<Parameters> {
             Some(ParameterChoice::Uint64Param(value)) => {
                 Parameter::Integer(value.try_into().map_err(|_| {
                     let message =
-                        format!("parameter \"{name}\" is {value}; at most {} can be held", i64::MAX);
+                        format!("parameter \"{name}\" is {value}; at most {} is supported", i64::MAX);
                     Error::invalid(message).field(format!("parameters.{name}"))
                 })?)
             }

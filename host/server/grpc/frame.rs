@@ -82,7 +82,7 @@ pub(super) async fn unpacked(
 
 /// Collects prefix and message. A single HTTP/2 frame, as small requests have, is not copied.
 async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
-    let disconnected = |_| Error::cancelled("the client left before its message was whole");
+    let disconnected = |_| Error::cancelled("the client disconnected before its message was complete");
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut receiving = Receiving::new(transfers);

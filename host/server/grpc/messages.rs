@@ -77,8 +77,8 @@ impl Messages {
                     (None, _) => Err(Error::invalid("the message breaks off before its end")),
                 };
             };
-            let frame =
-                frame.map_err(|_| Error::cancelled("the client left before its message was whole"))?;
+            let frame = frame
+                .map_err(|_| Error::cancelled("the client disconnected before its message was complete"))?;
             if let Ok(data) = frame.into_data() {
                 if self.received.is_empty() {
                     // Reserved memory that is not written to yet is not resident, and a large

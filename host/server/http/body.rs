@@ -34,7 +34,7 @@ pub async fn read_body(mut body: Incoming, transfers: &Arc<Transfers>) -> Result
             Err(error)
         }
         Some(Err(Unread::Broken(error))) if is_disconnect(&error) => {
-            Err(Error::cancelled("the client left before its body was whole"))
+            Err(Error::cancelled("the client disconnected before its body was complete"))
         }
         Some(Err(Unread::Broken(error))) => Err(Error::invalid(format!("cannot read the body: {error}"))),
         None => {

@@ -61,7 +61,10 @@ pub(super) fn top_classes(route: &Route, tensor: &Tensor, count: usize) -> Resul
         Datatype::Fp32 => ranking.texts::<f32>(data),
         Datatype::Fp64 => ranking.texts::<f64>(data),
         Datatype::Bool | Datatype::Bytes => {
-            let message = format!("output \"{}\" is not of numbers this time", tensor.name());
+            let (name, datatype) = (tensor.name(), tensor.datatype().as_str());
+            let message = format!(
+                "output \"{name}\": classification is for numbers, and the model returned {datatype}"
+            );
             return Err(Error::failed(message));
         }
     };

@@ -143,7 +143,7 @@ impl ResponseTemplate {
                         continue;
                     }
                     let tensor = tensor.ok_or_else(|| {
-                        Error::failed(format!("the model gave no output \"{}\" this time", selected.name))
+                        Error::failed(format!("the model did not return output \"{}\"", selected.name))
                     })?;
                     if let Some(classes) = selected.classes {
                         *tensor = classification::top_classes(&self.route, tensor, classes)?;

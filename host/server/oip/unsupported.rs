@@ -24,7 +24,7 @@ fn outcome(endpoint: UnsupportedEndpoint<'_>) -> (&'static str, Result<Reply>) {
     match endpoint {
         UnsupportedEndpoint::LogSettings => (
             "GET, POST",
-            refused("log settings over this protocol are not supported; see RUST_LOG and access_log"),
+            refused("log settings over this protocol are not supported; see HOSTLER_LOG and access_log"),
         ),
         UnsupportedEndpoint::TraceSettings => {
             ("GET, POST", refused("tracing is not supported; X-Request-Id finds a request in the logs"))

@@ -118,7 +118,9 @@ async fn predict_body(
     match response.payload {
         Payload::Bytes { content_type, data } => {
             let content_type = HeaderValue::from_str(&content_type).map_err(|_| {
-                Error::failed(format!("the plugin gave the content type {content_type:?}, which is none"))
+                Error::failed(format!(
+                    "the plugin returned the content type {content_type:?}, which is not valid"
+                ))
             })?;
             Ok(http::reply(StatusCode::OK, content_type, data))
         }

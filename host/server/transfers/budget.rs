@@ -5,13 +5,14 @@ use super::pace::Pace;
 use super::reason::{Direction, Reason};
 use super::state::TransferState;
 use crate::error::{Error, Result};
+use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use crate::policy::settings::Limits;
 use futures_util::task::AtomicWaker;
 use hyper::header::HeaderValue;
 use slab::Slab;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// A request up to this size may use the reserve, so that large transfers cannot shut out small
@@ -265,7 +266,7 @@ impl Transfers {
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         // Every change of the table is complete before anything can panic.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock_unpoisoned()
     }
 
     /// Returns the error of a request that was aborted.

@@ -36,7 +36,8 @@ pub trait Model {
 /// all inputs.
 ///
 /// ```
-/// use hostler_plugin::{Datatype, Error, Model, ModelMetadata, OptionalInputs, Request, Tensor, tensor};
+/// use hostler_plugin::{Datatype, Error, Model, ModelMetadata, OptionalInputs, Request, Tensor,
+/// tensor};
 ///
 /// struct Sum;
 ///

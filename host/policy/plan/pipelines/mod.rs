@@ -114,9 +114,9 @@ impl Planner<'_> {
             let pipeline = &pipelines[path[0].as_str()];
             self.graph_fault(&pipeline.graph.name, fault, &pipeline.keys.spans, &pipeline.keys.text);
         } else if let Some(name) = too_deep(pipelines, models) {
-            let message = format!("pipelines are more than {DEPTH_MAX} deep within one another");
+            let message = format!("pipelines are nested more than {DEPTH_MAX} deep");
             let pipeline = &pipelines[&name];
-            let fault = Fault::new("", message).hint("make one pipeline of several");
+            let fault = Fault::new("", message).hint("combine several pipelines into one");
             self.graph_fault(&name, fault, &pipeline.keys.spans, &pipeline.keys.text);
         }
     }

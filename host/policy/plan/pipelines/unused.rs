@@ -12,7 +12,7 @@ impl Plan {
                 |model: &ModelPlan| matches!(&model.source, SourcePlan::Pipeline(served) if served == name);
             if !self.models.values().any(is_served) {
                 notes.push(format!(
-                    "note: no model is the pipeline \"{name}\", so it was not held against its models"
+                    "note: no model serves the pipeline \"{name}\", so its steps were not checked against their models"
                 ));
             }
             for step in &pipeline.graph.steps {

@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::paired::{self, Interval};
-use super::server::{self, Server};
-use super::{Cell, PREDICT, Target, Wire, grpc, load, machine, number, report, write_bodies};
+use crate::paired::{self, Interval};
+use crate::server::{self, Server};
+use crate::{Cell, PREDICT, Target, Wire, grpc, load, machine, number, report, write_bodies};
 use xtask::command::{output, step};
 use xtask::error::{Attempt, Error, Result};
 use xtask::layout::Layout;
@@ -31,11 +31,14 @@ struct Row {
     grpc: bool,
 }
 
-const ROWS: [Row; 5] = [
+const ROWS: [Row; 8] = [
     Row { name: "plain", expected: "probabilities", grpc: false },
     Row { name: "reused", expected: "churn", grpc: false },
     Row { name: "fresh", expected: "churn", grpc: false },
     Row { name: "batched", expected: "churn", grpc: false },
+    Row { name: "passed", expected: "churn", grpc: false },
+    Row { name: "calls-shared", expected: "\"y\"", grpc: false },
+    Row { name: "waits", expected: "OUT", grpc: false },
     Row { name: "plain-grpc", expected: "", grpc: true },
 ];
 
@@ -68,6 +71,9 @@ struct Measured {
     same: Vec<Cost>,
     /// Failed requests: to both servers of the earlier build, and to the later build.
     failed: [u64; 2],
+    /// Resident memory after the last pair, in MB: both servers of the earlier build, and the later
+    /// build.
+    rss_mb: [f64; 3],
 }
 
 /// The cost of one server relative to another, its base; above 1, it costs more than its base.
@@ -222,7 +228,7 @@ fn targets<'a>(
         connections: &[CONNECTIONS],
     });
     for (name, target) in ["before", "before, second server", "after"].iter().zip(&targets) {
-        let warmed = super::check(target, folder).and_then(|()| load(layout, target, 10, 1, folder));
+        let warmed = crate::check(target, folder).and_then(|()| load(layout, target, 10, 1, folder));
         warmed.attempting(|| format!("warm up the build {name}"))?;
     }
     Ok(targets)
@@ -262,7 +268,7 @@ fn measure(layout: &Layout, options: &Options, rows: &[[Target; 3]], folder: &Pa
 impl Measured {
     fn new(row: &'static str) -> Measured {
         let (before, after, change, same) = Default::default();
-        Measured { row, before, after, change, same, failed: [0, 0] }
+        Measured { row, before, after, change, same, failed: [0, 0], rss_mb: [0.0; 3] }
     }
 
     fn add(&mut self, (before, after): (Cell, Cell), same: (Cell, Cell)) {
@@ -271,6 +277,7 @@ impl Measured {
         self.same.push(Cost::of(&same.1, &same.0));
         self.failed[0] += failed(&before) + failed(&same.0) + failed(&same.1);
         self.failed[1] += failed(&after);
+        self.rss_mb = [same.0.rss_mb, same.1.rss_mb, after.rss_mb];
         self.before.push(before);
         self.after.push(after);
     }
@@ -348,6 +355,12 @@ fn report(options: &Options, machine: &str, measured: &[Measured]) -> String {
             );
         }
     }
+    if let Some([before, again, after]) = measured.last().map(|row| row.rss_mb) {
+        let _ = writeln!(
+            text,
+            "\nResident memory after all rows: before {before:.0} MB, its second server {again:.0} MB, after {after:.0} MB."
+        );
+    }
     text
 }
 
@@ -378,102 +391,4 @@ fn verdict(options: &Options, measured: &[Measured]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(text: &str) -> Vec<String> {
-        text.split(' ').map(str::to_owned).collect()
-    }
-
-    fn cell(cpu_us: f64, requests_per_s: f64, failed: u64) -> Cell {
-        Cell {
-            target: "plain",
-            connections: CONNECTIONS,
-            requests_per_s,
-            p50_us: 1.0,
-            p99_us: 1.0,
-            failed,
-            cpu_us,
-            rss_mb: 1.0,
-            health_p99_us: 1.0,
-            health_failed: 0,
-        }
-    }
-
-    /// Returns 20 pairs of a build that uses `cpu` times the CPU and answers `rate` times the
-    /// requests. The A/A ratio varies by `noise`.
-    fn measured(cpu: f64, rate: f64, noise: f64, failed: u64) -> Measured {
-        let mut measured = Measured::new("plain");
-        for pair in 0..20 {
-            let same = if pair % 2 == 0 { 1.0 + noise } else { 1.0 / (1.0 + noise) };
-            measured.add(
-                (cell(20.0, 1000.0, 0), cell(20.0 * cpu, 1000.0 * rate, failed)),
-                (cell(20.0, 1000.0, 0), cell(20.0 * same, 1000.0 / same, 0)),
-            );
-        }
-        measured
-    }
-
-    fn options(args: &str) -> Options {
-        parse(&words(args)).expect("good arguments")
-    }
-
-    #[test]
-    fn fewer_than_twenty_pairs_are_refused_unless_it_is_only_a_look() {
-        assert_eq!(options("--against a").pairs, 20);
-        assert_eq!(options("--rounds 30 --against a").pairs, 30);
-        assert_eq!(options("--against a --quick").pairs, 2);
-        assert_eq!(options("--against a --quick --rounds 3").pairs, 3);
-        let cases = [
-            ("--against a --rounds 19", "--quick"),
-            ("--against a --only nothing", "rows: plain, reused, fresh, batched, plain-grpc"),
-            ("--against a --only", "rows: plain"),
-            ("--against", "needs a path"),
-            ("--against a --batching", "unexpected argument \"--batching\""),
-        ];
-        for (args, expected) in cases {
-            let error = parse(&words(args)).map(|_| ()).expect_err(args).to_string();
-            assert!(error.contains(expected), "{args}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_program_is_refused_with_the_reason() {
-        let folder = std::env::temp_dir();
-        let cases = [
-            (folder.join("no-such-hostler"), "No such file"),
-            (folder.clone(), "not a file"),
-            (Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"), "not executable"),
-        ];
-        for (path, expected) in cases {
-            let error = check_program(&path).expect_err("refused").to_string();
-            assert!(error.contains(expected) && error.contains("target/release/hostler"), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_verdict_is_by_either_measure_and_by_failures() {
-        let judge = |measured: Measured| {
-            let options = options("--against a");
-            let text = report(&options, "- machine\n", std::slice::from_ref(&measured));
-            (text, verdict(&options, &[measured]).map_err(|error| error.to_string()))
-        };
-        let (text, fine) = judge(measured(1.02, 0.99, 0.0, 0));
-        assert!(text.contains("| plain | CPU us/request | 20.0 | 20.4 | 1.020 (1.020–1.020) |"), "{text}");
-        assert!(text.contains("| 1.000 (1.000–1.000) | 0 | within 3 % |") && fine.is_ok(), "{text}");
-        let (text, noisy) = judge(measured(1.05, 0.99, 0.06, 0));
-        assert!(text.contains("within A/A") && noisy.is_ok(), "{text}");
-        let (text, dearer) = judge(measured(1.05, 1.0, 0.0, 0));
-        let dearer = dearer.expect_err("5 % more CPU");
-        assert!(
-            text.contains("over 3 %") && dearer.contains("plain: CPU us/request over 3 %: 1.050"),
-            "{dearer}"
-        );
-        let (_, slower) = judge(measured(1.0, 0.9, 0.0, 0));
-        assert!(slower.expect_err("a tenth fewer answers").contains("requests/s over 3 %: 1.111"));
-        let (text, failed) = judge(measured(0.5, 2.0, 0.0, 1));
-        assert!(
-            text.contains("requests failed") && failed.expect_err("failures").contains("20 requests failed")
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,52 @@
+//! Records of the steps of a request: their metrics at its end, and their log if the caller wants
+//! it.
+
+use super::frame::StepState;
+use super::metrics::StepOutcome;
+use super::run_state::RunState;
+use crate::predict::{StepRecord, Tensor};
+use std::time::Duration;
+
+impl RunState<'_> {
+    /// Records a step with its inputs and outputs, its time and its waiting time, if steps are
+    /// recorded.
+    pub(super) fn record_step(
+        &self,
+        frame: usize,
+        step: usize,
+        outcome: StepOutcome,
+        why: Option<String>,
+        [inputs, outputs]: [Vec<Tensor>; 2],
+        (time, queue): (Duration, Duration),
+    ) {
+        let Some(log) = &self.context.steps else { return };
+        let written = &self.program.graph.steps[step];
+        let number = self.number(frame).map(|(what, number)| format!(" ({what} {number})"));
+        log.add(StepRecord {
+            step: self.account.step_path(&written.name) + &number.unwrap_or_default(),
+            model: written.model.to_string(),
+            outcome: outcome.as_str(),
+            why,
+            inputs,
+            outputs,
+            time,
+            queue,
+        });
+    }
+
+    /// Records the steps that still ran when the request ended: it failed, or its answer did not
+    /// need them.
+    pub(super) fn record_unfinished(&self) {
+        for (at, frame) in &self.frames {
+            let running = frame.cells.iter().enumerate().filter(|(_, cell)| cell.state == StepState::Running);
+            for (step, _) in running {
+                let stream = self.streams.iter().find(|stream| (stream.frame, stream.step) == (at, step));
+                let error = stream.and_then(|stream| stream.end.as_ref()?.as_ref().err());
+                let outcome = error.map_or(StepOutcome::Cancelled, |_| StepOutcome::Error);
+                let why = error.map(|error| error.message().to_owned());
+                self.model.metrics[step].record(outcome, Duration::ZERO, Duration::ZERO);
+                self.record_step(at, step, outcome, why, Default::default(), Default::default());
+            }
+        }
+    }
+}
