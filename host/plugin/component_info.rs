@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
+use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
@@ -16,11 +17,34 @@ const PACKAGE: &str = "hostler:plugin/";
 /// The package of `wit/async`, which has the same version.
 const CONCURRENT_PACKAGE: &str = "hostler:concurrent/";
 
-/// Whether a component needs the engine for streaming models. This searches the bytes, because the
-/// component is not compiled yet: the names of imports and exports appear in them verbatim.
+/// Whether a component needs the engine for streaming models: it imports or exports an interface of
+/// their package. It is not compiled yet, so this reads its outermost imports and exports.
 pub(super) fn is_concurrent(wasm: &[u8]) -> bool {
-    let name = CONCURRENT_PACKAGE.as_bytes();
-    wasm.windows(name.len()).any(|window| window == name)
+    let package = CONCURRENT_PACKAGE.as_bytes();
+    // Most components do not contain the name at all.
+    wasm.windows(package.len()).any(|window| window == package)
+        && outer_names(wasm).iter().any(|name| name.starts_with(CONCURRENT_PACKAGE))
+}
+
+/// The names of a component's own imports and exports, up to the first byte that is not understood:
+/// the compiler reports that.
+fn outer_names(wasm: &[u8]) -> Vec<&str> {
+    let (mut names, mut depth) = (Vec::new(), 0);
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => depth += 1,
+            Ok(Payload::End(_)) if depth > 0 => depth -= 1,
+            Ok(Payload::ComponentImportSection(section)) if depth == 0 => {
+                names.extend(section.into_iter().map_while(Result::ok).map(|import| import.name.name));
+            }
+            Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
+                names.extend(section.into_iter().map_while(Result::ok).map(|export| export.name.name));
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    names
 }
 
 /// What a plugin can be, as determined by the interface that it exports.
@@ -272,4 +296,25 @@ fn given_interfaces(concurrent: bool) -> BTreeSet<String> {
     ]
     .map(|name| format!("wasi:{name}@0.2.0"));
     ours.chain(drafts).chain(wasi).map(|name| without_patch(&name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streaming_model_is_told_by_its_interfaces_and_not_by_its_texts() {
+        let component = |text: &str| wat::parse_str(format!("(component {text})")).expect("it is WAT");
+        let interface = "hostler:concurrent/clock@0.1.0";
+        assert!(is_concurrent(&component(&format!("(import \"{interface}\" (instance))"))));
+        let exported = format!("(instance $i) (export \"{interface}\" (instance $i))");
+        assert!(is_concurrent(&component(&exported)));
+        // The documentation of an interface, as componentizers keep it.
+        assert!(!is_concurrent(&component(&format!("(@custom \"docs\" \"like {interface}\")"))));
+        let inner = format!("(component (import \"{interface}\" (instance)))");
+        assert!(!is_concurrent(&component(&inner)), "a part that nobody instantiates");
+        assert!(!is_concurrent(b"hostler:concurrent/"));
+        let cut = &component(&format!("(import \"{interface}\" (instance))"))[..20];
+        assert!(!is_concurrent(cut));
+    }
 }

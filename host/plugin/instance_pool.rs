@@ -223,7 +223,7 @@ impl<P: RolePre> Pool<P> {
             return false;
         }
         let (plugin, held_bytes) = (&*self.spec.name, held.bytes());
-        tracing::debug!(plugin, held_bytes, "instance replaced: it retains over half of held_mb");
+        tracing::debug!(plugin, held_bytes, "instance replaced: it retains too much memory after its call");
         true
     }
 

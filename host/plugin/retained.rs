@@ -108,8 +108,8 @@ impl Budget for InstanceRetained {
             self.refused.store(true, Ordering::Relaxed);
             let (held, more, limit) = (mb(before), mb(bytes), self.bytes_max >> 20);
             let message = format!(
-                "plugin \"{name}\": an instance holds {held} MiB of tensors and results and wants {more} MiB more; \
-                 held_mb is {limit}: drop tensors that are no longer needed, or raise held_mb"
+                "plugin \"{name}\": an instance holds {held} MiB of tensors and results, and {more} MiB more would exceed \
+                 held_mb = {limit}; drop tensors that are no longer needed, or raise held_mb"
             );
             return Err(Error::new(Kind::TooLarge, message).plugin(&**name));
         }
@@ -121,8 +121,8 @@ impl Budget for InstanceRetained {
                 self.settle();
                 let (all, limit) = (mb(all), self.plugin.bytes_max >> 20);
                 let message = format!(
-                    "plugin \"{name}\": its instances would hold {all} MiB of tensors and results together; \
-                     held_total_mb is {limit}: send fewer requests at once, or raise held_total_mb"
+                    "plugin \"{name}\": its instances would hold {all} MiB of tensors and results together and exceed \
+                     held_total_mb = {limit}; send fewer requests at once, or raise held_total_mb"
                 );
                 return Err(Error::new(Kind::Overloaded, message).plugin(&**name));
             }

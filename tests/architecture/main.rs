@@ -19,7 +19,7 @@ const COMMENT_WIDTH: usize = 100;
 
 /// Libraries that only some folders of the host may name.
 const LIBRARIES: [(&[&str], &[&str]); 3] = [
-    (&["wasmtime", "wasmtime_wasi"], &["plugin/"]),
+    (&["wasmtime", "wasmtime_wasi", "wasmparser"], &["plugin/"]),
     (&["ort"], &["executor/onnx/"]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection"],

@@ -152,8 +152,8 @@ fn what_a_guest_wants_to_hold_over_its_limit_is_refused_in_its_call() {
         let parameters = json!({"do": "hoard", "mb": 20, "count": 4});
         let answer = infer(&mut host.client(), name, &parameters, ("data", "BYTES", 1), &element(1), 0);
         let message = format!(
-            "refused: plugin \"{name}\": an instance holds 60 MiB of tensors and results and wants 20 MiB more; held_mb \
-             is 64: drop tensors that are no longer needed, or raise held_mb"
+            "refused: plugin \"{name}\": an instance holds 60 MiB of tensors and results, and 20 MiB more would exceed \
+             held_mb = 64; drop tensors that are no longer needed, or raise held_mb"
         );
         assert!(
             answer.status == 500 && answer.text().contains(&message.replace('"', "\\\"")),
@@ -178,8 +178,8 @@ fn all_instances_of_a_plugin_together_have_a_limit() {
     holds(&host, "reused", 30 * MB);
     let body = json!({"model": "around", "data": 1, "parameters": {"do": "hoard", "mb": 20, "count": 2}});
     let answer = host.client().request("POST", "/predict", &[], body.to_string().as_bytes());
-    let message = "its instances would hold 70 MiB of tensors and results together; held_total_mb is 64: send fewer \
-                   requests at once, or raise held_total_mb";
+    let message = "its instances would hold 70 MiB of tensors and results together and exceed held_total_mb = 64; \
+                   send fewer requests at once, or raise held_total_mb";
     assert!(answer.status == 500 && answer.text().contains(message), "{}", answer.text());
     // The instance that was refused is gone, and the other one is not needed for room.
     holds(&host, "reused", 30 * MB);
@@ -226,7 +226,7 @@ fn results_of_calls_count_when_they_are_read_and_while_they_wait() {
     // All of them answer before the guest reads one.
     let parameters = json!({"do": "unread", "count": 20});
     let answer = infer_numbers(&mut host.client(), "caller", &parameters);
-    assert!(answer.text().contains("wants 4 MiB more; held_mb is 32"), "{}", answer.text());
+    assert!(answer.text().contains("4 MiB more would exceed held_mb = 32"), "{}", answer.text());
     good(&infer_numbers(&mut host.client(), "caller", &json!({"do": "unread", "count": 4})));
     eventually("the results being dropped", || (held(&host, "caller") <= 16e6).then_some(()), || host.log());
 }

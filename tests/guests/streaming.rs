@@ -55,7 +55,7 @@ fn a_custom_executor_cannot_stand_before_a_streaming_model() {
                   [plugins.pass]\npath = \"pass.wasm\"\n\n[policy]\nrepeat = \"pass\"\n";
     let setup = setup("", custom).file("pass.wasm", crate::support::plugin("pass"));
     let log = setup.try_start().err().expect("it does not start");
-    assert!(log.contains("any number of responses") && log.contains("put it on \"cpu\""), "{log}");
+    assert!(log.contains("any number of responses") && log.contains("put the model on \"cpu\""), "{log}");
 }
 
 #[test]

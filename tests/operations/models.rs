@@ -268,9 +268,12 @@ fn without_onnx_runtime_the_error_says_how_to_get_it() {
     for (setup, parts) in [
         (
             setup("plus1").env("ORT_DYLIB_PATH", "/no/such.so"),
-            ["ORT_DYLIB_PATH names /no/such.so", "no file"],
+            ["ORT_DYLIB_PATH: /no/such.so ", "does not exist or is not a file"],
         ),
-        (setup("plus1").env("ORT_DYLIB_PATH", "."), ["ORT_DYLIB_PATH names .", "no file"]),
+        (
+            setup("plus1").env("ORT_DYLIB_PATH", "."),
+            ["ORT_DYLIB_PATH: . ", "does not exist or is not a file"],
+        ),
         (
             text(setup("plus1").env("ORT_DYLIB_PATH", "readme.txt")),
             ["cannot load ONNX Runtime", "readme.txt"],
@@ -279,9 +282,7 @@ fn without_onnx_runtime_the_error_says_how_to_get_it() {
     ] {
         refused(&setup, &[&["model \"m:1\": "], &parts[..], &mend].concat());
     }
-    for (file, part) in
-        [("none.so", "[server] onnxruntime names "), ("readme.txt", "cannot load ONNX Runtime")]
-    {
+    for (file, part) in [("none.so", "[server] onnxruntime: "), ("readme.txt", "cannot load ONNX Runtime")] {
         let manifest = format!("[server]\nonnxruntime = \"{file}\"\n[models.m]\npath = \"m.onnx\"\n");
         let setup = text(Setup::new(&manifest).file("m.onnx", model("plus1")));
         refused(&setup, &[&[part, &format!("/{file}")], &mend[..]].concat());

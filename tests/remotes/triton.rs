@@ -169,7 +169,7 @@ fn a_remote_that_does_not_fit_is_refused_at_load() {
     let other = "path = \"m.onnx\"\nremote = { name = \"bankchurn\" }\n[policy]\nm = \"remote\"\n";
     refused(
         serve(other).file("m.onnx", model("dense")),
-        &["model \"m:1\"", &there, "is another model than the file", "m.onnx", "input \"x\" is not there"],
+        &["model \"m:1\"", &there, "differs from the file", "m.onnx", "the file's input \"x\" is missing"],
     );
     let same = serve(other).file("m.onnx", example("bankchurn/model.onnx")).start();
     assert_eq!(same.predict("m", json!([vec![0.0; 18]])).status, 200);
@@ -256,7 +256,7 @@ fn a_remote_that_hangs_is_told_apart_from_a_slow_one_and_comes_back() {
     let waits = json!({"model": "bankchurn", "data": [vec![0.0; 18]], "timeout_ms": 200}).to_string();
     host.post("/predict", &waits).refused(504, "deadline", &[]);
     // One that waits for longer learns of it when the watch does.
-    ask().refused(503, "unavailable", &["executor \"remote\"", "is away", "does not answer"]);
+    ask().refused(503, "unavailable", &["executor \"remote\"", "is unavailable", "does not answer"]);
     let ready = host.get("/ready");
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("model \\\"bankchurn:1\\\""), "{}", ready.text());

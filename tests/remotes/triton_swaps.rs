@@ -85,7 +85,7 @@ fn a_triton_that_is_killed_costs_only_503_and_is_served_again_when_it_is_back() 
         std::thread::sleep(Duration::from_millis(300));
         triton.kill();
         let started = Instant::now();
-        ask().refused(503, "unavailable", &["executor \"remote\"", "is away"]);
+        ask().refused(503, "unavailable", &["executor \"remote\"", "is unavailable"]);
         assert!(started.elapsed() < Duration::from_millis(500), "refused after {:?}", started.elapsed());
         assert_eq!(host.get("/ready").status, 503);
         assert_eq!(host.get("/v2/models/bankchurn/ready").status, 503);

@@ -150,7 +150,7 @@ impl Executor for CustomExecutor {
         if callable.metadata().streaming {
             return Err(Error::unsupported(format!(
                 "executor \"{name}\" is of kind custom: its plugin returns one response to a request, but the model \
-                 returns any number; put the model on \"{}\" itself",
+                 returns any number of responses; put the model on \"{}\" itself",
                 self.shared.inner.name()
             )));
         }

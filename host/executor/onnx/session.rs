@@ -166,8 +166,8 @@ impl OnnxModel {
         let runs = self.abandoned.load(Ordering::Relaxed);
         if runs >= ABANDONED_MAX || self.abandoned_bytes.load(Ordering::Relaxed) >= ABANDONED_BYTES_MAX {
             return Err(Error::unavailable(format!(
-                "model \"{}:{}\": ONNX Runtime aborted {runs} runs, whose memory stays allocated, so the model takes no \
-                 more; reload it, and do not send it the inputs that the log names",
+                "model \"{}:{}\": ONNX Runtime aborted {runs} runs, whose memory stays allocated, so no more are \
+                 started; reload the model, and do not send it the inputs that the log names",
                 context.model, context.version
             )));
         }

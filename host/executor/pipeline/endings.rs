@@ -42,7 +42,10 @@ impl RunState<'_> {
         for (place, spec) in program.outputs.iter().enumerate() {
             let tensor = outputs.iter().find(|tensor| *tensor.name() == *spec.name);
             if tensor.is_none() && !program.may_omit[place] {
-                let message = format!("the model omitted its output \"{}\"; see may_omit", spec.name);
+                let message = format!(
+                    "the model omitted its output \"{}\"; list it in may_omit if it may be absent",
+                    spec.name
+                );
                 return Err(self.named(step, Error::failed(message)));
             }
             let readers = self.frames[frame].cells[step].values[place].readers;

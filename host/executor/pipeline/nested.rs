@@ -53,5 +53,5 @@ async fn spawn_and_wait(
         run(pipeline, &context, inputs, &account).await
     });
     let _abort = AbortOnDrop(task.abort_handle());
-    task.await.unwrap_or_else(|_| Err(Error::failed("the pipeline within ended without an answer")))
+    task.await.unwrap_or_else(|_| Err(Error::failed("the nested pipeline ended without an answer")))
 }

@@ -308,7 +308,8 @@ impl Shared {
             next
         };
         for (call, sender) in dropped.into_iter().flat_map(|admitted| admitted.calls) {
-            let why = call.context.check().err().unwrap_or_else(|| Error::cancelled("nobody waits for it"));
+            let why =
+                call.context.check().err().unwrap_or_else(|| Error::cancelled("cancelled by the caller"));
             if why.kind() == Kind::Deadline {
                 self.metrics.timeouts.inc();
             }

@@ -43,7 +43,7 @@ pub(super) struct SingleResponse;
 
 impl ResponseSink for SingleResponse {
     fn send(&mut self, _: Vec<Tensor>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Err(Error::failed("a step that answers once gave several responses")) })
+        Box::pin(async { Err(Error::failed("a step with exactly one response returned several")) })
     }
 
     fn answers_early(&self) -> bool {

@@ -18,7 +18,7 @@ impl RunState<'_> {
                 && rows != count
             {
                 let message = format!(
-                    "input \"{}\" has {count} rows, and input \"{first}\" has {rows}: each row is a request of its own",
+                    "input \"{}\" has {count} rows, but input \"{first}\" has {rows}; with rows = \"each\" all must have the same number",
                     tensor.name()
                 );
                 return Err(Error::invalid(message).field(tensor.name()));

@@ -114,7 +114,9 @@ impl<'a> RunState<'a> {
             Some(event) => self.handle(event).map(ControlFlow::Continue),
             None => {
                 let name = &self.program.graph.name;
-                let message = format!("pipeline \"{name}\" came to a halt; this is a bug of the host");
+                let message = format!(
+                    "pipeline \"{name}\" stalled: none of its steps can run; this is a bug in the host"
+                );
                 Err(Error::failed(message))
             }
         }
@@ -310,6 +312,6 @@ async fn deadline(context: &CallContext) {
 }
 
 fn stopped(context: &CallContext) -> Error {
-    let error = || Error::cancelled("the caller left before the answer was ready");
+    let error = || Error::cancelled("cancelled by the caller before the answer was ready");
     context.stopped().unwrap_or_else(error)
 }

@@ -68,7 +68,10 @@ impl<'a> RunState<'a> {
             let tensor = outputs.iter().find(|tensor| *tensor.name() == *spec.name);
             if tensor.is_none() && !program.may_omit[place] {
                 inner.release_all(self.account);
-                let message = format!("item {number} lacks the output \"{}\"; see may_omit", spec.name);
+                let message = format!(
+                    "item {number} lacks the output \"{}\"; list it in may_omit if it may be absent",
+                    spec.name
+                );
                 return Err(Error::failed(message));
             }
             match HeldValue::new(tensor.cloned(), program.readers[place].max(1), self.account) {
@@ -138,7 +141,7 @@ impl<'a> RunState<'a> {
         self.model.metrics[step].record(outcome, time, Duration::ZERO);
         self.frames[frame].cells[step].state = StepState::Over;
         let why = match &end {
-            Ok(()) => format!("it gave {} items", stream.next_number),
+            Ok(()) => format!("it returned {} items", stream.next_number),
             Err(error) => error.message().to_owned(),
         };
         self.record_step(frame, step, outcome, Some(why), Default::default(), (time, Duration::ZERO));

@@ -76,7 +76,7 @@ impl Link {
             next: AtomicUsize::new(0),
             control: endpoint.connect_lazy(),
             message_bytes_max: config.message_bytes_max,
-            away: watch::Sender::new(Some("it was not reached yet".into())),
+            away: watch::Sender::new(Some("it has not been reached yet".into())),
             suspected: Notify::new(),
             models: Mutex::default(),
         })
@@ -127,7 +127,7 @@ impl Link {
     }
 
     fn unavailable(&self, why: &str) -> Error {
-        Error::unavailable(format!("{} is away: {why}", self.named()))
+        Error::unavailable(format!("{} is unavailable: {why}", self.named()))
     }
 
     /// Returns the error of a failed RPC. If its connection broke, the next probe runs at once.
@@ -135,7 +135,7 @@ impl Link {
         match fault(status) {
             Fault::Broken(why) => {
                 self.suspected.notify_one();
-                Error::unavailable(format!("{}: the connection broke: {why}", self.named()))
+                Error::unavailable(format!("{}: connection lost: {why}", self.named()))
             }
             Fault::Refused(error) => error.context(self.named()),
         }
@@ -160,8 +160,8 @@ impl Link {
         let (executor, url) = (&*self.executor, &*self.url);
         match away {
             _ if !changed => {}
-            None => tracing::info!(executor, url, "Triton is there"),
-            Some(why) => tracing::warn!(executor, url, "Triton is away: {why}"),
+            None => tracing::info!(executor, url, "Triton available"),
+            Some(why) => tracing::warn!(executor, url, "Triton unavailable: {why}"),
         }
     }
 
@@ -213,7 +213,7 @@ impl Link {
         match tokio::time::timeout(PROBE_TIMEOUT, client.server_live(ServerLiveRequest {})).await {
             Err(_) => Probe::Silent,
             Ok(Ok(answer)) if answer.get_ref().live => Probe::Live,
-            Ok(Ok(_)) => Probe::Down("it says that it does not live".into()),
+            Ok(Ok(_)) => Probe::Down("it reports that it is not live".into()),
             Ok(Err(status)) => match fault(&status) {
                 Fault::Broken(why) => Probe::Down(why),
                 // A remote that refuses the request is there.

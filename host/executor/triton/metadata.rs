@@ -71,10 +71,10 @@ fn failed(link: &Link, name: &str, status: &Status) -> Error {
         Fault::Broken(why) => {
             let hint = match why.contains("certificate") {
                 true => {
-                    "tls.ca has not signed it, or tls.domain is not its name; without these, those that this machine \
-                     trusts and the name in url count"
+                    "tls.ca has not signed it, or tls.domain is not its name (by default: the certificates that this machine \
+                     trusts, and the name in url)"
                 }
-                false => "start it, or see to url and tls of the executor",
+                false => "start it, or correct url and tls of the executor",
             };
             Error::unavailable(format!("{} cannot be reached: {why}; {hint}", link.named()))
         }
@@ -88,8 +88,9 @@ fn failed(link: &Link, name: &str, status: &Status) -> Error {
 
 fn spec(tensor: &TensorMetadata, is_optional: impl Fn(&str) -> bool) -> Result<TensorSpec> {
     let TensorMetadata { name, datatype, shape } = tensor;
-    let datatype = Datatype::parse(datatype)
-        .ok_or_else(|| Error::unsupported(format!("\"{name}\" has the datatype {datatype}")))?;
+    let datatype = Datatype::parse(datatype).ok_or_else(|| {
+        Error::unsupported(format!("\"{name}\" has the datatype {datatype}, which is not supported"))
+    })?;
     if shape.len() > MAX_RANK {
         let rank = shape.len();
         return Err(Error::unsupported(format!(

@@ -63,7 +63,9 @@ impl RemoteModel {
         let check = async {
             let request = ModelReadyRequest { name: self.name.clone(), version: self.version.clone() };
             match self.link.control_client().model_ready(request).await {
-                Ok(answer) if !answer.get_ref().ready => Some("the remote says that it is not ready".into()),
+                Ok(answer) if !answer.get_ref().ready => {
+                    Some("the remote reports that it is not ready".into())
+                }
                 Ok(_) if has_reconnected || was_unready => self.changed().await,
                 Ok(_) => None,
                 Err(status) => Some(status.message().to_owned()),
@@ -83,7 +85,7 @@ impl RemoteModel {
             Err(error) => Some(error.message().to_owned()),
             Ok(now) if now.metadata == self.metadata => None,
             Ok(_) => {
-                Some("it has other inputs or outputs than when it was loaded here: reload the policy".into())
+                Some("its inputs or outputs have changed since it was loaded here: reload the policy".into())
             }
         }
     }

@@ -104,7 +104,7 @@ pub(super) fn compare(reference: &ReferenceFile, there: &str, remote: &Metadata)
     match fault {
         None => Ok(()),
         Some(fault) => Err(Error::invalid(format!(
-            "{there} is another model than the file {file}: {fault}; make them the same, or take path or remote out"
+            "{there} differs from the file {file}: {fault}; make them the same, or remove path or remote"
         ))),
     }
 }
@@ -113,7 +113,7 @@ fn difference(what: &str, here: &[Value], there: &[TensorSpec]) -> Option<String
     for value in here {
         let name = &value.name;
         let Some(spec) = there.iter().find(|spec| *spec.name == *name) else {
-            return Some(format!("the file's {what} \"{name}\" is not there"));
+            return Some(format!("the file's {what} \"{name}\" is missing in the remote model"));
         };
         let Some(tensor) = value.kind.as_ref().and_then(|kind| kind.tensor.as_ref()) else {
             return Some(format!("the file's {what} \"{name}\" is not a tensor"));
@@ -121,12 +121,14 @@ fn difference(what: &str, here: &[Value], there: &[TensorSpec]) -> Option<String
         if !fits(tensor, spec) {
             let (ours, theirs) = (shown(tensor), format_shape(&spec.shape));
             let datatype = spec.datatype.as_str();
-            return Some(format!("{what} \"{name}\" is {ours} in the file and {datatype} {theirs} there"));
+            return Some(format!(
+                "{what} \"{name}\" is {ours} in the file, but {datatype} {theirs} in the remote model"
+            ));
         }
     }
     let more =
         there.iter().find(|spec| !spec.optional && !here.iter().any(|value| *value.name == *spec.name));
-    more.map(|spec| format!("its {what} \"{}\" is not in the file", spec.name))
+    more.map(|spec| format!("the remote model's {what} \"{}\" is missing in the file", spec.name))
 }
 
 fn fits(tensor: &TensorType, spec: &TensorSpec) -> bool {
@@ -231,13 +233,13 @@ mod tests {
             (
                 model(1, &[None, Some(18)]),
                 &[-1, 19][..],
-                "input \"x\" is FP32 [-1,18] in the file and FP32 [-1,19] there",
+                "input \"x\" is FP32 [-1,18] in the file, but FP32 [-1,19] in the remote model",
             ),
             (model(1, &[None]), &[-1, 18], "FP32 [-1] in the file"),
             (model(7, &[None, Some(18)]), &[-1, 18], "INT64 [-1,18] in the file"),
         ] {
             let error = compare(&reference, "the model \"m\"", &remote(shape)).unwrap_err();
-            for part in ["the model \"m\" is another model than the file m.onnx", part] {
+            for part in ["the model \"m\" differs from the file m.onnx", part] {
                 assert!(error.message().contains(part), "{error}\nlacks {part}");
             }
         }
@@ -252,6 +254,9 @@ mod tests {
         let mut more = remote(&[-1, 18]);
         more.outputs[0].name = "z".into();
         let error = compare(&same, "there", &more).unwrap_err();
-        assert!(error.message().contains("output \"y\" is not there"), "{error}");
+        assert!(
+            error.message().contains("the file's output \"y\" is missing in the remote model"),
+            "{error}"
+        );
     }
 }

@@ -83,7 +83,7 @@ fn refusal(status: &Status) -> Error {
     };
     let kind = kind_of(status);
     match words {
-        "" => Error::new(kind, format!("the remote answered {:?} and nothing more", status.code())),
+        "" => Error::new(kind, format!("the remote answered {:?} without a message", status.code())),
         words if words.len() < message.len() => Error::new(kind, words).with_detail(message),
         words => Error::new(kind, words),
     }

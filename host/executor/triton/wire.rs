@@ -81,7 +81,7 @@ pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
     let (named, raw) = (response.outputs.len(), response.raw_output_contents.len());
     if named != raw {
         return Err(Error::failed(format!(
-            "the answer has {named} outputs and raw contents of {raw}; this host reads raw contents only"
+            "the response has {named} outputs and raw contents for {raw}; the host supports raw contents only"
         )));
     }
     let message = Allocation::spanning(&response.raw_output_contents);
@@ -89,7 +89,10 @@ pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
     tensors
         .map(|(output, data)| {
             let datatype = Datatype::parse(&output.datatype).ok_or_else(|| {
-                Error::failed(format!("output \"{}\" has the datatype {}", output.name, output.datatype))
+                Error::failed(format!(
+                    "output \"{}\" has the datatype {}, which is not supported",
+                    output.name, output.datatype
+                ))
             })?;
             let shape = Shape::from_vec(output.shape);
             // A tensor that is not consistent is the remote's fault, not the caller's.
@@ -98,7 +101,7 @@ pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
                     Some(message) => tensor.part_of(message),
                     None => tensor,
                 })
-                .map_err(|error| Error::failed(format!("the answer is wrong: {}", error.message())))
+                .map_err(|error| Error::failed(format!("invalid response: {}", error.message())))
         })
         .collect()
 }

@@ -187,7 +187,7 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 }
 
 async fn connect(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream> {
-    let mut last = Error::unavailable("its name has no address");
+    let mut last = Error::unavailable("its name does not resolve to an address");
     // An address that does not respond leaves time for the next one.
     let each = timeout / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in addresses {

@@ -3,6 +3,7 @@ again on the same ports.
 """
 
 import ctypes
+import os
 import pathlib
 import shutil
 import signal
@@ -46,9 +47,11 @@ class Server:
     def start(self):
         self.starts += 1
         with open(self.log, "ab") as log:
-            # It ends with this program, however that ends; and in a session of its own, so do its children.
+            # It ends with this program, however that ends.
             self.child = subprocess.Popen(
-                self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
+                self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent,
+                # A process group of its own: Triton's Python backends outlive a Triton that crashes.
+                start_new_session=True,
             )
         until = time.monotonic() + START_SECONDS_MAX
         while not self.is_well():
@@ -83,7 +86,10 @@ class Server:
 
     def stop(self):
         if self.child is not None:
-            self.child.kill()
+            try:
+                os.killpg(self.child.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
             self.child.wait()
             self.child = None
 

@@ -1,6 +1,6 @@
 """How a channel may be set up: keep-alive, arguments of its own, a client's timeout, many clients."""
 
-from concurrent.futures import PoolExecutor, PoolKind
+from concurrent.futures import ThreadPoolExecutor
 
 import tritonclient.grpc as triton
 from expect import ADDRESS, LEFT, RIGHT, equal, sum_and_difference
@@ -29,7 +29,7 @@ alive = triton.KeepAliveOptions(
 ask(keepalive_options=alive)
 ask(channel_args=[("grpc.primary_user_agent", "mine"), ("grpc.max_receive_message_length", 1 << 20)])
 ask(channel_args=[("grpc.http2.max_frame_size", 1 << 20), ("grpc.lb_policy_name", "pick_first")])
-with PoolExecutor, PoolKind(16) as pool:
+with ThreadPoolExecutor(16) as pool:
     list(pool.map(lambda _: ask(), range(32)))
 
 # A timeout that nothing can keep, and a client that goes on.
