@@ -18,8 +18,8 @@ impl Pace {
         Pace { every: fixture.between_swaps, next: Instant::now(), until, least: 2, done: 0 }
     }
 
-    pub fn at_least(mut self, turns: usize) -> Self {
-        self.least = self.least.max(turns);
+    pub fn at_least(mut self, rounds: usize) -> Self {
+        self.least = self.least.max(rounds);
         self
     }
 

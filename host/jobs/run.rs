@@ -69,13 +69,16 @@ impl Drop for Run {
 
 impl Run {
     async fn drive(&mut self, queued: oneshot::Receiver<Slot>) -> Stop {
-        let Err(stop) = self.turns(queued).await;
+        let Err(stop) = self.alternate(queued).await;
         stop
     }
 
     /// Each turn takes a slot, and releases it when the job has ended or its executor is
     /// overloaded.
-    async fn turns(&mut self, mut queued: oneshot::Receiver<Slot>) -> Result<std::convert::Infallible, Stop> {
+    async fn alternate(
+        &mut self,
+        mut queued: oneshot::Receiver<Slot>,
+    ) -> Result<std::convert::Infallible, Stop> {
         self.status.queue();
         self.save().await?;
         let mut backoff = BACKOFF_FIRST;

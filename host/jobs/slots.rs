@@ -37,17 +37,17 @@ impl Slots {
             }
             state.waiting.push_back(sender);
         }
-        self.grant();
+        self.assign_free();
         receiver
     }
 
     /// Changes the number of slots. A lower number does not revoke slots that are held.
     pub fn resize(self: &Arc<Self>, limit: usize) {
         self.lock().limit = limit;
-        self.grant();
+        self.assign_free();
     }
 
-    fn grant(self: &Arc<Self>) {
+    fn assign_free(self: &Arc<Self>) {
         loop {
             let next = self.lock().next();
             let Some(waiter) = next else { return };
@@ -79,7 +79,7 @@ impl State {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.lock().held -= 1;
-        self.0.grant();
+        self.0.assign_free();
     }
 }
 

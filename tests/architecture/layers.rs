@@ -5,7 +5,7 @@ use super::sources::host;
 use std::collections::BTreeMap;
 
 /// From the outermost to the innermost. Modules in one row may not name each other.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["main"],
     &["cli", "drill"],
     &["app"],
@@ -18,7 +18,8 @@ const LAYERS: [&[&str]; 13] = [
     &["input_file"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel", "private_folder"],
-    &["task_timer", "error", "lock", "output", "proto", "wait_list"],
+    &["task_timer", "error", "output", "proto", "wait_list"],
+    &["lock"],
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Allowed {
     Only(Origin),
     /// Every name below that of the origin.
-    Below(Origin),
+    Subdomains(Origin),
 }
 
 impl Allowed {
@@ -41,7 +41,7 @@ impl Allowed {
         let origin = Origin::new(tls, host, port);
         Ok(match (below, &origin.host) {
             (None, _) => Allowed::Only(origin),
-            (Some(_), Host::Name(_)) => Allowed::Below(origin),
+            (Some(_), Host::Name(_)) => Allowed::Subdomains(origin),
             (Some(_), Host::Ip(_)) => return Err("has a '*' before an address"),
         })
     }
@@ -49,7 +49,7 @@ impl Allowed {
     pub fn allows(&self, requested: &Origin) -> bool {
         match self {
             Allowed::Only(origin) => origin == requested,
-            Allowed::Below(origin) => match (&origin.host, &requested.host) {
+            Allowed::Subdomains(origin) => match (&origin.host, &requested.host) {
                 (Host::Name(parent), Host::Name(name)) => {
                     let below = name.strip_suffix(parent.as_str()).is_some_and(|rest| rest.ends_with('.'));
                     below && (origin.tls, origin.port) == (requested.tls, requested.port)
@@ -61,7 +61,7 @@ impl Allowed {
 
     pub fn origin(&self) -> &Origin {
         match self {
-            Allowed::Only(origin) | Allowed::Below(origin) => origin,
+            Allowed::Only(origin) | Allowed::Subdomains(origin) => origin,
         }
     }
 }
@@ -70,7 +70,7 @@ impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Allowed::Only(origin) => origin.fmt(f),
-            Allowed::Below(Origin { tls, host, port }) => {
+            Allowed::Subdomains(Origin { tls, host, port }) => {
                 let host = Host::Name(format!("*.{host}"));
                 Origin { tls: *tls, host, port: *port }.fmt(f)
             }

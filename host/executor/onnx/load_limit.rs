@@ -73,7 +73,7 @@ mod tests {
         let limit = |time| LoadLimit { time, cancel: Cancel::default() };
         assert_eq!(limit(Duration::MAX).run(|| {}, || Ok(7)).unwrap(), 7);
         let late = run(&limit(Duration::from_millis(20))).unwrap_err();
-        assert!(late.message().contains("longer than 20 ms"), "{late}");
+        assert!(late.message().contains("longer than model_load_timeout_ms = 20 of"), "{late}");
         let abandoned = limit(Duration::from_secs(60));
         let cancel = abandoned.cancel.clone();
         let canceller = std::thread::spawn(move || cancel.cancel());

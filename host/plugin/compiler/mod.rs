@@ -225,8 +225,8 @@ impl ChildProcess {
                 match end.read(&mut buffer) {
                     Ok(0) => stderr = None,
                     Ok(read) => {
-                        let room = STDERR_BYTES_MAX.saturating_sub(self.stderr.len());
-                        self.stderr.extend_from_slice(&buffer[..read.min(room)]);
+                        let free = STDERR_BYTES_MAX.saturating_sub(self.stderr.len());
+                        self.stderr.extend_from_slice(&buffer[..read.min(free)]);
                     }
                     Err(error) if is_early(&error) => {}
                     Err(_) => stderr = None,
