@@ -69,7 +69,10 @@ impl Shapes {
             repeated: field.label == Some(REPEATED),
             type_name: field.type_name().to_owned(),
         };
-        let is_entry = message.options.as_ref().is_some_and(|options| options.map_entry());
+        let is_entry = message
+            .options
+            .as_ref()
+            .is_some_and(protox::prost_reflect::prost_types::MessageOptions::map_entry);
         for nested in &message.nested_type {
             self.add(&name, nested);
         }

@@ -117,7 +117,7 @@ pub fn serve(options: &Options) -> Result<Infallible> {
     let drained =
         runtime.block_on(serving.run(signals, Listeners { http, grpc, admin }, public, operator))?;
     drop_within(DROP_TIMEOUT, (kept, runtime));
-    shutdown::exit(if drained { 0 } else { 1 })
+    shutdown::exit(i32::from(!drained))
 }
 
 /// How long the exit waits for destructors, such as those of plugins and sessions.

@@ -59,6 +59,8 @@
 //! - A failed reload changes nothing but the record of it.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
+// Tests may unwrap, and lock as they like.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::disallowed_methods))]
 
 pub mod access_log;
 pub mod app;

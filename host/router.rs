@@ -387,7 +387,7 @@ impl RequestScope {
         let model = self.route.as_ref().map(|route| route.name.to_string());
         match error.kind() {
             Kind::Failed => {
-                tracing::error!(request, kind, model, plugin = error.plugin_name(), detail, "{error}")
+                tracing::error!(request, kind, model, plugin = error.plugin_name(), detail, "{error}");
             }
             _ => tracing::info!(request, kind, model, plugin = error.plugin_name(), detail, "{error}"),
         }

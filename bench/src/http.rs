@@ -61,7 +61,7 @@ impl Connection {
                 None if line.is_empty() => break,
                 None => return Err(malformed()),
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = value.trim().parse().ok()
+                    length = value.trim().parse().ok();
                 }
                 Some(_) => {}
             }

@@ -216,7 +216,7 @@ fn number(arg: &str, value: Option<&String>) -> Result<u64> {
 }
 
 fn plan_text(plan: &Plan) -> String {
-    let comparison = plan.comparison.as_ref().map_or("".to_owned(), |(argument, _)| format!(" {argument}"));
+    let comparison = plan.comparison.as_ref().map_or(String::new(), |(argument, _)| format!(" {argument}"));
     format!("cargo xtask bench{comparison} --seconds {} --rounds {}", plan.seconds, plan.rounds)
 }
 
@@ -316,7 +316,7 @@ fn load(layout: &Layout, target: &Target, connections: u32, seconds: u64, folder
             body: &body,
         })?,
     };
-    let cpu: Duration = server.cpu()? - cpu_before;
+    let cpu: Duration = server.cpu()?.checked_sub(cpu_before).unwrap();
     let health = probe.map(probe::Probe::stop);
     Ok(Cell {
         target: target.name,

@@ -36,7 +36,7 @@ pub fn median(values: &[f64]) -> f64 {
 fn middle(sorted: &[f64]) -> f64 {
     match sorted.len() {
         0 => f64::NAN,
-        count => (sorted[(count - 1) / 2] + sorted[count / 2]) / 2.0,
+        count => f64::midpoint(sorted[(count - 1) / 2], sorted[count / 2]),
     }
 }
 

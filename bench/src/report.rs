@@ -89,7 +89,7 @@ pub fn spread<T>(rounds: &[T], digits: usize, value: impl Fn(&T) -> f64) -> Stri
         [] => "-".to_owned(),
         [one] => format!("{one:.digits$}"),
         [min, .., max] => {
-            let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+            let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
             format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
         }
     }

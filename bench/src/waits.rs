@@ -128,7 +128,7 @@ fn rounds(
                 let cpu = server.cpu()?;
                 let seconds = load(server, *calls, *length, &body(folder, name))?;
                 let responses = f64::from(calls * messages.count * messages.responses);
-                let cpu_us = (server.cpu()? - cpu).as_secs_f64() * 1e6 / responses;
+                let cpu_us = server.cpu()?.checked_sub(cpu).unwrap().as_secs_f64() * 1e6 / responses;
                 step(&format!("round {round}: {name}: {responses} responses in {seconds:.3} s"));
                 runs.push(Run { server: name, calls: *calls, all_ms: seconds * 1e3, cpu_us });
             }

@@ -41,7 +41,7 @@ pub fn never_preempt() {
         let parameters = libc::sched_param { sched_priority: 0 };
         // SAFETY: changes the policy of the calling thread only; the parameters live through the
         // call.
-        if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &parameters) } != 0 {
+        if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } != 0 {
             let error = std::io::Error::last_os_error();
             tracing::debug!(%error, "cannot change the scheduling of a thread");
         }

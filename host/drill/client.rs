@@ -169,7 +169,7 @@ fn upper(bucket: usize) -> u64 {
         return bucket;
     }
     let (doublings, within) = ((bucket - EXACT) / (EXACT / 2), (bucket - EXACT) % (EXACT / 2));
-    (((within + EXACT / 2 + 1) as u128) << (doublings + 1)).min(u64::MAX as u128) as u64 - 1
+    (u128::from(within + EXACT / 2 + 1) << (doublings + 1)).min(u128::from(u64::MAX)) as u64 - 1
 }
 
 #[cfg(test)]

@@ -295,7 +295,7 @@ fn follow(
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
         // Reads to the end in any case: a full pipe would block the host.
-        let lines = BufReader::new(stream).split(b'\n').map_while(|line| line.ok());
+        let lines = BufReader::new(stream).split(b'\n').map_while(std::io::Result::ok);
         lines.for_each(|line| each(String::from_utf8_lossy(&line).into_owned()));
     })
 }

@@ -131,7 +131,7 @@ fn edges(graph: &Graph) -> Vec<Edge> {
             match member {
                 Member::Input(name) => add(INPUT.to_owned(), to.to_owned(), name.to_string(), false),
                 Member::Output { step, output } => {
-                    add(step.to_string(), to.to_owned(), output.to_string(), false)
+                    add(step.to_string(), to.to_owned(), output.to_string(), false);
                 }
                 Member::Const(_) => {}
             }

@@ -70,7 +70,7 @@ impl Changes {
                 continue;
             }
             unquiet.push(path.clone());
-            look_again(limits.quiet - quiet_for);
+            look_again(limits.quiet.saturating_sub(quiet_for));
             let since_first = at.saturating_duration_since(changing.first);
             let paused = self.unquiet.get(path).is_some_and(|(until, _)| at < *until);
             all_due &= since_first >= limits.longest && !paused;

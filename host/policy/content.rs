@@ -94,10 +94,7 @@ impl PolicyContent {
     /// routing rule selects for this caller.
     pub fn resolve(&self, name: &str, version: Option<&str>, caller: &RouteQuery<'_>) -> Result<&Arc<Route>> {
         let model = self.models.get(name).ok_or_else(|| self.no_such_model(name))?;
-        let version = match version {
-            Some(version) => version,
-            None => return Ok(model.route_for(caller)),
-        };
+        let Some(version) = version else { return Ok(model.route_for(caller)) };
         model.versions.get(version).ok_or_else(|| {
             let known: Vec<&str> = model.versions.keys().map(|version| &**version).collect();
             let hint = did_you_mean(&bounded(version), known.iter().copied());

@@ -133,7 +133,7 @@ impl Copy {
                 return self.shadow.drop_one();
             }
             let outcome = self.call(id).await;
-            let error = outcome.as_ref().err().map(|error| error.kind());
+            let error = outcome.as_ref().err().map(Error::kind);
             if matches!(error, Some(Kind::Overloaded | Kind::Cancelled)) {
                 return self.shadow.drop_one();
             }

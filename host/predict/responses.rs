@@ -301,9 +301,9 @@ mod tests {
             let early = tokio::time::timeout(Duration::from_millis(5), released.as_mut()).await;
             assert!(early.is_err(), "the work still holds its sender");
             if finish {
-                sender.finish(Ok(Some(response())))
+                sender.finish(Ok(Some(response())));
             } else {
-                drop(sender)
+                drop(sender);
             }
             released.await;
         }

@@ -63,7 +63,7 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        let released = self.shared.state.lock().is_ok_and(|state| state.released);
+        let released = self.shared.state.lock_unpoisoned().released;
         if !released {
             self.shared.update(|state| {
                 if !state.ended {

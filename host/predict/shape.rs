@@ -17,7 +17,7 @@ pub fn element_count(shape: &[i64]) -> Result<usize> {
     shape.iter().try_fold(1_usize, |count, &dimension| {
         let dimension = usize::try_from(dimension)
             .map_err(|_| Error::invalid(format!("shape {} has a negative dimension", format_shape(shape))))?;
-        count.checked_mul(dimension).filter(|&count| count <= isize::MAX as usize).ok_or_else(|| {
+        count.checked_mul(dimension).filter(|&count| isize::try_from(count).is_ok()).ok_or_else(|| {
             Error::invalid(format!(
                 "shape {} has more elements than can be addressed: it causes total element count to exceed maximum \
                  size of {}",

@@ -54,7 +54,8 @@ impl TemporaryFolder {
                 }
             };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => continue,
+                // Another process has it.
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
                 // Without file locks, no abandoned folder is ever removed.
                 Ok(()) | Err(_) if is_still(&path, &lock) => {
                     return Ok(TemporaryFolder { path, _lock: lock });

@@ -106,7 +106,7 @@ impl Signals {
                 return Event::Reload;
             }
             if self.arrived.changed().await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }

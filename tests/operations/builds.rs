@@ -175,10 +175,10 @@ fn a_shortage_of_descriptors_passes_and_the_reload_is_made_again() {
         // SAFETY: reads and changes the limits of the child process; both structures live through
         // the calls.
         unsafe {
-            assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old), 0);
+            assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut old), 0);
             let soft = soft.unwrap_or(old.rlim_max).min(old.rlim_max);
             let new = libc::rlimit { rlim_cur: soft, rlim_max: old.rlim_max };
-            assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut()), 0);
+            assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null_mut()), 0);
         }
     };
     // What is open stays open; nothing more can be opened.

@@ -396,8 +396,8 @@ fn numbers_out_of_their_bounds_are_refused_with_the_bound() {
         ("[server]\ndrain_timeout_ms = 9000000000000000", "[server] drain_timeout_ms must be at most"),
     ] {
         let setup = Setup::new(&format!("{table}\n[models.plus]\npath = \"plus.onnx\"\n"))
-            .file("plus.onnx", crate::support::model("plus1"))
-            .file("echo.wasm", crate::support::plugin("echo"));
+            .file("plus.onnx", model("plus1"))
+            .file("echo.wasm", plugin("echo"));
         let (code, _, error) = setup.run(&["check", "hostler.toml", "--quick"]);
         assert!(code == 1 && error.contains(said), "{table}: {error}");
     }
@@ -410,7 +410,7 @@ fn a_hundred_thousand_faults_are_found_in_a_moment_and_the_first_of_them_shown()
         "[models.plus]\npath = \"plus.onnx\"\n[routing.plus]\nweights = {{ {} }}\n",
         weights.join(", ")
     );
-    let setup = Setup::new(&manifest).file("plus.onnx", crate::support::model("plus1"));
+    let setup = Setup::new(&manifest).file("plus.onnx", model("plus1"));
     let started = std::time::Instant::now();
     let (code, _, error) = setup.run(&["check", "hostler.toml", "--quick"]);
     assert_eq!(code, 1);

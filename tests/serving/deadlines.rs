@@ -65,7 +65,7 @@ fn work_stops_at_its_deadline_and_frees_its_worker() {
                     host.log()
                 );
             }
-            answered.push(took - timeout);
+            answered.push(took.checked_sub(timeout).unwrap());
             freed.push(started.elapsed().saturating_sub(timeout));
         }
         let worst = freed.iter().max().copied().unwrap();
@@ -300,7 +300,7 @@ fn gauges_agree_while_deadlines_pass_and_end_at_zero() {
             })
             .collect();
         let (mut samples, mut busy_seen) = (0, 0);
-        while !load.iter().all(|load| load.is_finished()) {
+        while !load.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             let status = host.executor("cpu");
             let number = |key: &str| status[key].as_u64().unwrap();
             assert!(number("busy") <= 2 && number("overdue") <= number("busy"), "{status}");

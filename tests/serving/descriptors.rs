@@ -35,9 +35,9 @@ fn set_soft_limit(host: &Host, soft: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: reads and writes the one structure, which lives through both calls.
     let done = unsafe {
-        let read = libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit);
+        let read = libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit);
         limit.rlim_cur = soft;
-        read == 0 && libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) == 0
+        read == 0 && libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) == 0
     };
     assert!(done, "{}", std::io::Error::last_os_error());
 }

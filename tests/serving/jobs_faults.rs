@@ -59,9 +59,7 @@ impl JobStore for Faulty {
         status: Status,
         bounds: Bounds,
     ) -> BoxFuture<'a, Result<Change>> {
-        if Self::hit(&self.panics_at, status.state) {
-            panic!("a fault of the store, as the test wants it");
-        }
+        assert!(!Self::hit(&self.panics_at, status.state), "a fault of the store, as the test wants it");
         if Self::hit(&self.refuses_at, status.state) || self.away.load(Ordering::SeqCst) {
             return Box::pin(async { Err(unavailable()) });
         }

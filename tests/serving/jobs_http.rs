@@ -23,7 +23,7 @@ const PLUS: &str = r#""model": "plus", "data": [1.0]"#;
 fn bad_submissions_are_refused_as_those_of_predict_are() {
     let host = plus("max_attempts = 5\nmax_total_runtime_ms = 60000");
     for (body, status, kind, field, part) in [
-        ("".into(), 400, "invalid_input", None, "the body is empty"),
+        (String::new(), 400, "invalid_input", None, "the body is empty"),
         ("[]".into(), 400, "invalid_input", None, "expected a JSON object"),
         ("{".into(), 400, "invalid_input", None, "not what this path takes"),
         (r#"{"data": [1.0]}"#.into(), 400, "invalid_input", None, "missing field `model`"),

@@ -170,7 +170,7 @@ fn gauges_follow_an_executor_while_it_works_and_when_it_rests() {
     let executors = host.policy()["executors"].clone();
     assert_eq!((&executors["onnx"]["busy"], &executors["onnx"]["inflight"]), (&json!(1), &json!(3)));
     // Those who wait first: the worker that the other one frees would begin with them.
-    clients[1..].iter_mut().for_each(|client| client.leave());
+    clients[1..].iter_mut().for_each(super::support::client::Client::leave);
     wait_for([1.0, 1.0, 1.0, 0.0, 5.0]);
     clients[0].leave();
     wait_for([1.0, 0.0, 0.0, 0.0, 5.0]);

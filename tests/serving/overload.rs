@@ -43,7 +43,7 @@ fn a_full_queue_refuses_at_once_and_nothing_else_happens() {
                 })
             })
             .collect();
-        while !clients.iter().all(|client| client.is_finished()) {
+        while !clients.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             let status = host.executor("onnx");
             // What an idle worker is about to take is in the queue for a moment.
             let (busy, queued) = (number(&status, "busy"), number(&status, "queue_length"));

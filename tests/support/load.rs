@@ -100,7 +100,7 @@ fn shoot(
             Some(every) => {
                 std::thread::sleep(scheduled.saturating_duration_since(Instant::now()));
                 scheduled += every;
-                scheduled - every
+                scheduled.checked_sub(every).unwrap()
             }
             None => Instant::now(),
         };

@@ -29,14 +29,14 @@ path = "huge_node.onnx"
 "#;
 
 /// One worker each for guests and for ONNX models, so that one which is not free shows.
-pub const SINGLE: &str = r#"
+pub const SINGLE: &str = r"
 [executors.cpu]
 workers = 1
 
 [executors.onnx]
 workers = 1
 sessions = 1
-"#;
+";
 
 /// A host with these models and the tables of the caller.
 pub fn serve(tables: &str) -> Host {

@@ -142,7 +142,7 @@ impl Triton {
             stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
         };
         let all = || std::fs::read_dir(&threads).expect("it runs").flatten().all(stopped).then_some(());
-        super::eventually("a Triton that hangs", all, String::new);
+        eventually("a Triton that hangs", all, String::new);
     }
 
     /// It goes on.

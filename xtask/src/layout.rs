@@ -26,7 +26,7 @@ impl Layout {
         let root = root.filter(|root| root.join("xtask/Cargo.toml").is_file());
         let root = root.ok_or_else(|| {
             Error::new(
-                format!("cannot find the repository: {xtask:?} is not the folder of xtask"),
+                format!("cannot find the repository: \"{}\" is not the folder of xtask", xtask.display()),
                 "run `cargo xtask` inside the repository",
             )
         })?;

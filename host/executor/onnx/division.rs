@@ -75,8 +75,8 @@ mod x86 {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_fault as *const () as usize;
                 action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-                libc::sigemptyset(&mut action.sa_mask);
-                if libc::sigaction(libc::SIGFPE, &action, &mut previous) != 0 {
+                libc::sigemptyset(&raw mut action.sa_mask);
+                if libc::sigaction(libc::SIGFPE, &raw const action, &raw mut previous) != 0 {
                     let error = std::io::Error::last_os_error();
                     tracing::warn!(%error, "cannot handle SIGFPE: an integer overflow in a model ends the host");
                 }

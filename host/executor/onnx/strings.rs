@@ -19,7 +19,7 @@ pub(super) fn value(tensor: &Tensor) -> ort::Result<ort::value::Tensor<String>> 
                 value.ptr_mut(),
                 index,
                 element.len(),
-                &mut place,
+                &raw mut place,
             ))?;
         }
         // SAFETY: the call succeeded, so `place` points to the string, which it has resized to
@@ -37,7 +37,7 @@ pub(super) fn elements(value: &DynValue, count: usize) -> ort::Result<(Vec<u8>, 
     // SAFETY: `value` is live, and the call checks that it is a tensor of strings. `length` is
     // valid for writes.
     unsafe {
-        ort::Error::result_from_status((ort::api().GetStringTensorDataLength)(value.ptr(), &mut length))?;
+        ort::Error::result_from_status((ort::api().GetStringTensorDataLength)(value.ptr(), &raw mut length))?;
     }
     let (mut bytes, mut offsets) = (vec![0_u8; length], vec![0_usize; count]);
     // SAFETY: as above. Both buffers have the lengths passed here, and the call refuses buffers of

@@ -112,7 +112,7 @@ fn op(node: &[u8]) -> &[u8] {
 
 /// Returns the fields that contain bytes, up to the first that cannot be read.
 fn messages(message: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
-    let fields = Fields::of(message).map_while(|field| field.ok());
+    let fields = Fields::of(message).map_while(Result::ok);
     fields.filter_map(|(number, value)| match value {
         Value::Bytes(content) => Some((number, content)),
         _ => None,

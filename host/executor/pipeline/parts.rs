@@ -4,7 +4,7 @@
 use super::step::{CallPosition, StepResult, StepRun};
 use crate::error::{Error, Result};
 use crate::executor::callable::BoxFuture;
-use crate::predict::Tensor;
+use crate::predict::{Tensor, TensorSpec};
 use futures_util::{StreamExt, TryStreamExt};
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ impl StepRun<'_> {
 
     /// Returns outputs without rows.
     fn without_rows(&self) -> Result<Vec<Tensor>> {
-        self.model.program.steps[self.at].outputs.iter().map(|spec| spec.without_rows()).collect()
+        self.model.program.steps[self.at].outputs.iter().map(TensorSpec::without_rows).collect()
     }
 
     /// Stacks the outputs of all parts, in order.

@@ -62,6 +62,6 @@ impl Environment for LoopView<'_> {
     }
 
     fn bucket(&self) -> i64 {
-        self.snapshot.map_or(0, |snapshot| snapshot.bucket())
+        self.snapshot.map_or(0, Environment::bucket)
     }
 }

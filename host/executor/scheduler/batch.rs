@@ -161,9 +161,9 @@ impl Batch<'_> {
                 Ok(inputs) => {
                     if let Some(session) = &mut sink.session {
                         if kept < session.reusable_max(self.workers) {
-                            kept += 1
+                            kept += 1;
                         } else {
-                            session.release_instance()
+                            session.release_instance();
                         }
                     }
                     member.rows = common_rows(&inputs, self.callable.metadata());

@@ -13,6 +13,7 @@ use crate::executor::call::{Call, Submit};
 use crate::executor::callable::Callable;
 use crate::executor::runs::Runs;
 use crate::executor::sink::Sink;
+use crate::executor::streaming_calls::StreamingCalls;
 use crate::lock::LockUnpoisoned;
 use crate::plugin::with_ticks;
 use crate::predict::{CallContext, Makers, Response, Responses, Service, Tensor};
@@ -254,7 +255,7 @@ impl PollOutcome {
 /// for it.
 fn start(target: &dyn Submit, call: Call, executor: &Arc<str>, runtime: &Handle) -> Result<Responses> {
     let callable = Arc::clone(&call.callable);
-    let event_loops = callable.streaming_model().map(|model| model.guards());
+    let event_loops = callable.streaming_model().map(StreamingCalls::guards);
     let current = (Arc::clone(executor), runtime.clone());
     let started = with(&CURRENT_WORKER, current, || target.submit(call));
     if let Some(event_loops) = event_loops {

@@ -226,7 +226,7 @@ fn every_task_returns_once_whatever_wakes_it() {
                 refused.detach();
             }
         }
-        let mut returned = vec![false; TASKS];
+        let mut returned = [false; TASKS];
         for _ in 0..TASKS {
             let number = finished.recv_timeout(PATIENCE).unwrap_or_else(|_| {
                 let missing: Vec<_> = (0..TASKS).filter(|number| !returned[*number]).collect();

@@ -46,7 +46,7 @@ impl InFlight {
     pub fn bounded(executor: Arc<str>, workers: usize, metrics: &PoolMetrics) -> Arc<Self> {
         let (overloaded, overdue) = (metrics.overloaded.clone(), metrics.overdue.clone());
         let limit = Some(InFlightLimit { executor, workers, overloaded, overdue });
-        Arc::new(InFlight { taken: Mutex::default(), limit: limit, waiting: WaitList::default() })
+        Arc::new(InFlight { taken: Mutex::default(), limit, waiting: WaitList::default() })
     }
 
     /// Takes a slot for an admission, or fails with Overloaded.

@@ -84,7 +84,8 @@ impl State {
     /// Takes the started work that waited for `WAKE_DELAY` without a worker. The flag is true if no
     /// more such work is queued, which ends the rescue task.
     pub fn take_late(&mut self) -> (Vec<Job>, bool) {
-        let late = self.queue.take_detachable(Instant::now() - WAKE_DELAY);
+        let late = Instant::now().checked_sub(WAKE_DELAY);
+        let late = late.map(|late| self.queue.take_detachable(late)).unwrap_or_default();
         self.has_rescue = self.queue.can_detach();
         (late, !self.has_rescue)
     }

@@ -153,7 +153,7 @@ impl Compiler<'_> {
                 continue;
             };
             let takes = spec.shape.first().copied();
-            if takes.is_none() || takes.is_some_and(|rows| rows >= 0 && (rows != 1 || each.rows != 1)) {
+            if takes.is_none_or(|rows| rows >= 0 && (rows != 1 || each.rows != 1)) {
                 let message = format!(
                     "parts of up to {} rows do not fit the input \"{name}\", {}",
                     each.rows,

@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str) -> Parsed<Node> {
     }
 }
 
-impl<'a> Parser<'a> {
+impl Parser<'_> {
     fn advance(&mut self) -> Parsed<()> {
         self.before = self.at.end;
         let rest = &self.text[self.at.end..];

@@ -38,9 +38,9 @@ impl http::Host for StoreData {
         request: http_types::HttpRequest,
     ) -> wasmtime::Result<Result<http_types::HttpResponse, types::Error>> {
         let spec = Arc::clone(&self.spec);
-        let Some(outbound) = &spec.outbound else { return Ok(Err(self.to_guest(nobody(&spec)))) };
+        let Some(outbound) = &spec.outbound else { return Ok(Err(self.give_error(nobody(&spec)))) };
         let call = self.call()?;
         let answer = outbound.fetch(request.into(), Some(&call.context), Some(&call.fetches)).await;
-        Ok(answer.map(Into::into).map_err(|error| self.to_guest(error)))
+        Ok(answer.map(Into::into).map_err(|error| self.give_error(error)))
     }
 }

@@ -38,7 +38,7 @@ impl StoreData {
     ) -> Trappable<Lowered<Resource<T>>> {
         Ok(match self.spec.metrics.families().define(name, definition) {
             Ok(family) => Ok(self.handles.table().push(handle(family))?),
-            Err(refusal) => Err(self.to_guest(error(refusal))),
+            Err(refusal) => Err(self.give_error(error(refusal))),
         })
     }
 }
@@ -46,7 +46,7 @@ impl StoreData {
 impl StoreData {
     fn change(&mut self, family: &Family, values: Vec<String>, change: Change) -> Trappable<Lowered<()>> {
         let changed = self.spec.metrics.families().change(family, values, change);
-        Ok(changed.map_err(|refusal| self.to_guest(error(refusal))))
+        Ok(changed.map_err(|refusal| self.give_error(error(refusal))))
     }
 }
 

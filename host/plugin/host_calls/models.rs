@@ -70,7 +70,7 @@ impl StoreData {
             let message =
                 format!("{INVOCATIONS_MAX} calls are already in flight; drop one before starting another");
             // This is a mistake of the guest, not an overload that the client could wait out.
-            return Ok(Err(self.to_guest(Error::overloaded(message).owned_by(FaultOwner::Misuse))));
+            return Ok(Err(self.give_error(Error::overloaded(message).owned_by(FaultOwner::Misuse))));
         }
         let inputs = self.borrowed(inputs)?;
         let budget = Arc::clone(self.handles.held());
@@ -78,7 +78,7 @@ impl StoreData {
         let target = call.calls.target(callable.rep())?;
         let attempt = match CallAttempt::start(&**target, &call.context, inputs, limit, budget) {
             Ok(attempt) => attempt,
-            Err(error) => return Ok(Err(self.to_guest(error))),
+            Err(error) => return Ok(Err(self.give_error(error))),
         };
         let key = self.next_key();
         self.call()?.calls.invocations.push((key, attempt));
@@ -87,8 +87,8 @@ impl StoreData {
 
     fn lower(&mut self, outcome: CallResult) -> Trappable<Lowered> {
         Ok(match outcome {
-            Ok(tensors) => self.handles.push_all(tensors)?.map_err(|error| self.to_guest(error)),
-            Err(error) => Err(self.to_guest(error)),
+            Ok(tensors) => self.handles.push_all(tensors)?.map_err(|error| self.give_error(error)),
+            Err(error) => Err(self.give_error(error)),
         })
     }
 }
@@ -132,7 +132,7 @@ impl callables::Host for StoreData {
         let tensors = self.borrowed(&handles)?;
         let Some(answer) = self.call()?.calls.answer.take() else {
             let message = "cannot answer the request: it was already answered, or it is an item of a batch";
-            return Ok(Err(self.to_guest(Error::unsupported(message))));
+            return Ok(Err(self.give_error(Error::unsupported(message))));
         };
         // The receiver may be gone; in that case the guest is stopped elsewhere.
         let _ = answer.send(tensors);
@@ -231,14 +231,14 @@ impl models::Host for StoreData {
         let call = self.call()?;
         let Some(models) = call.context.models.clone() else {
             let message = "models can be called only during a request";
-            return Ok(Err(self.to_guest(Error::unsupported(message))));
+            return Ok(Err(self.give_error(Error::unsupported(message))));
         };
         if call.calls.targets.len() >= TARGETS_MAX {
             wasmtime::bail!("obtained more than {TARGETS_MAX} models in one call");
         }
         match models.target(&model, version.as_deref(), &call.context) {
             Ok(target) => self.add_target(target).map(Ok),
-            Err(error) => Ok(Err(self.to_guest(error))),
+            Err(error) => Ok(Err(self.give_error(error))),
         }
     }
 }

@@ -47,7 +47,7 @@ impl state::Host for StoreData {
     ) -> Trappable<Result<(), types::Error>> {
         self.spend(key.len() + value.len())?;
         let set = self.spec.state.set(key, StateValue::Bytes(value.into()), ttl(ttl_ms));
-        Ok(set.map_err(|error| self.to_guest(error)))
+        Ok(set.map_err(|error| self.give_error(error)))
     }
 
     fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
@@ -70,7 +70,7 @@ impl state::Host for StoreData {
         // A stored tensor must not keep alive the request body that it is a part of.
         let tensors = tensors.into_iter().map(|tensor| tensor.detached().unwrap_or(tensor)).collect();
         let set = self.spec.state.set(key, StateValue::Tensors(tensors), ttl(ttl_ms));
-        Ok(set.map_err(|error| self.to_guest(error)))
+        Ok(set.map_err(|error| self.give_error(error)))
     }
 
     fn delete(&mut self, key: String) -> Trappable<bool> {

@@ -57,7 +57,7 @@ impl<T: Send + 'static> clock::HostWithStore<T> for HasSelf<StoreData> {
         time_us: u64,
     ) -> Trappable<std::result::Result<(), types::Error>> {
         let slept = waited(accessor, tokio::time::sleep(Duration::from_micros(time_us))).await?;
-        Ok(slept.map_err(|error| accessor.with(|mut access| access.get().to_guest(error))))
+        Ok(slept.map_err(|error| accessor.with(|mut access| access.get().give_error(error))))
     }
 }
 
@@ -87,7 +87,7 @@ impl<T: Send + 'static> sinks::HostSinkWithStore<T> for HasSelf<StoreData> {
             }
             CallerState::Unknown => {
                 let error = Error::unsupported("the responses ended when execute returned");
-                Ok(Err(accessor.with(|mut access| access.get().to_guest(error))))
+                Ok(Err(accessor.with(|mut access| access.get().give_error(error))))
             }
             CallerState::Abandoned(_) => std::future::pending().await,
         }

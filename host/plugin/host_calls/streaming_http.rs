@@ -17,7 +17,7 @@ impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<StoreData> {
         let spec = accessor.with(|mut access| Arc::clone(&access.get().spec));
         let call = caller(accessor).await?;
         let Some(outbound) = &spec.outbound else {
-            return Ok(Err(accessor.with(|mut access| access.get().to_guest(nobody(&spec)))));
+            return Ok(Err(accessor.with(|mut access| access.get().give_error(nobody(&spec)))));
         };
         let request = request.into();
         let answer = match &call {
@@ -28,7 +28,7 @@ impl<T: Send + 'static> http::HostWithStore<T> for HasSelf<StoreData> {
             // In `initialize` and `finalize`.
             None => outbound.fetch(request, None, None).await,
         };
-        let to_guest = |error| accessor.with(|mut access| access.get().to_guest(error));
-        Ok(answer.map(Into::into).map_err(to_guest))
+        let give_error = |error| accessor.with(|mut access| access.get().give_error(error));
+        Ok(answer.map(Into::into).map_err(give_error))
     }
 }

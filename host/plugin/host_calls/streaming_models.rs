@@ -44,7 +44,7 @@ impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<StoreData> {
         let caller = current(&mut access)?;
         let Some(caller) = caller.call() else {
             let error = Error::unsupported("models can be called only during a request");
-            return Ok(Err(access.get().to_guest(error)));
+            return Ok(Err(access.get().give_error(error)));
         };
         let Some(models) = &caller.context.models else {
             return Ok(Err(caller.record_error(Error::unsupported("this request cannot call models"))));
@@ -79,7 +79,7 @@ impl models::HostCallable for StoreData {
         let inputs = self.borrowed(&inputs)?;
         let (target, caller) = match resolved {
             Ok(resolved) => resolved,
-            Err(error) => return Ok(Err(self.to_guest(error))),
+            Err(error) => return Ok(Err(self.give_error(error))),
         };
         let responses = match target.start(&caller.context, inputs) {
             Ok(responses) => responses,
@@ -114,7 +114,7 @@ impl<T: Send + 'static> models::HostCallableWithStore<T> for HasSelf<StoreData> 
         })?;
         let (target, caller) = match resolved {
             Ok(resolved) => resolved,
-            Err(error) => return Ok(Err(accessor.with(|mut access| access.get().to_guest(error)))),
+            Err(error) => return Ok(Err(accessor.with(|mut access| access.get().give_error(error)))),
         };
         let answer = async {
             if target.is_streaming() {

@@ -28,7 +28,7 @@ impl types::HostTensor for StoreData {
         self.spend(name.len() + data.len())?;
         Ok(match Tensor::new(name, datatype.into(), shape.into(), data.into()) {
             Ok(tensor) => self.push(tensor.made_by(self.origin()))?,
-            Err(error) => Err(self.to_guest(error)),
+            Err(error) => Err(self.give_error(error)),
         })
     }
 
@@ -70,7 +70,7 @@ impl types::HostTensor for StoreData {
         Ok(match tensor.reshaped(shape.into()) {
             Ok(tensor) if is_same => self.push(tensor)?,
             Ok(tensor) => self.push(tensor.made_by(self.origin()))?,
-            Err(error) => Err(self.to_guest(error)),
+            Err(error) => Err(self.give_error(error)),
         })
     }
 
@@ -83,7 +83,7 @@ impl types::HostTensor for StoreData {
 impl StoreData {
     /// Converts an error for the guest, and remembers it: see
     /// [`HostErrors`](crate::plugin::host_errors::HostErrors).
-    pub(in crate::plugin) fn to_guest(&mut self, error: Error) -> types::Error {
+    pub(in crate::plugin) fn give_error(&mut self, error: Error) -> types::Error {
         match &self.registry {
             Some(registry) => registry.record_error(error),
             None => self.host_errors.record(error),
@@ -93,7 +93,7 @@ impl StoreData {
     /// Adds a handle of a tensor. Returns the error for the guest if the instance would hold too
     /// much.
     fn push(&mut self, tensor: Tensor) -> Trappable<Result<Resource<Tensor>, types::Error>> {
-        Ok(self.handles.push(tensor)?.map_err(|error| self.to_guest(error)))
+        Ok(self.handles.push(tensor)?.map_err(|error| self.give_error(error)))
     }
 
     /// Returns the origin of tensors that this guest makes.
@@ -179,11 +179,11 @@ impl assets::Host for StoreData {
     }
 
     fn size(&mut self, name: String) -> Trappable<Result<u64, types::Error>> {
-        Ok(self.asset(&name).map(|data| data.len() as u64).map_err(|error| self.to_guest(error)))
+        Ok(self.asset(&name).map(|data| data.len() as u64).map_err(|error| self.give_error(error)))
     }
 
     fn read(&mut self, name: String, offset: u64, length: u64) -> Trappable<Result<Vec<u8>, types::Error>> {
-        let data = self.asset(&name).map_err(|error| self.to_guest(error));
+        let data = self.asset(&name).map_err(|error| self.give_error(error));
         Ok(data.map(|data| range(&data, offset, length).to_vec()))
     }
 }

@@ -53,10 +53,10 @@ impl CallRegistry {
             turn_us: AtomicU64::new(0),
             ticks: AtomicU32::new(0),
             inner,
-            waker: waker,
-            inserted: inserted,
-            exhausted: exhausted,
-            over_limit: over_limit,
+            waker,
+            inserted,
+            exhausted,
+            over_limit,
         })
     }
 

@@ -76,7 +76,7 @@ impl Instance {
         let exports = StreamingModelPlugin::new(&mut store, &instance).map_err(failed)?;
         shared.metrics.instantiate.observe(started.elapsed().as_secs_f64());
         shared.metrics.instances.inc();
-        let _alive = InstanceGuard(shared.metrics.instances.clone());
+        let alive = InstanceGuard(shared.metrics.instances.clone());
         let execute = export(&mut store, &instance, "execute").map_err(failed)?;
         let ready = export(&mut store, &instance, "ready").map_err(failed)?;
         let model = exports.hostler_concurrent_streaming_model();
@@ -102,7 +102,7 @@ impl Instance {
         let turn = limits.shared.turn;
         store.epoch_deadline_callback(move |store| on_epoch_tick(store, turn));
         let registry = Arc::clone(registry);
-        Ok(Instance { store, exports, execute, ready, is_ready, registry, metadata, _alive })
+        Ok(Instance { store, exports, execute, ready, is_ready, registry, metadata, _alive: alive })
     }
 
     /// Serves calls until no more can arrive or the instance is lost.

@@ -61,7 +61,7 @@ impl Planner<'_> {
             self.more += 1;
             return;
         }
-        let first = versions.first().map(|version| version.to_string()).unwrap_or_default();
+        let first = versions.first().map(ToString::to_string).unwrap_or_default();
         let weights: Vec<String> = versions
             .iter()
             .map(|version| format!("{} = {}", toml_key(version), if ***version == *first { 100 } else { 0 }))

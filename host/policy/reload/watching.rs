@@ -134,7 +134,7 @@ impl<F: Fn(Vec<PathBuf>)> WatchThread<F> {
         match self.changes.verdict(at, limits) {
             ChangesVerdict::Unchanged => {}
             ChangesVerdict::Wait(wait) => {
-                self.due = at + wait.clamp(Duration::from_millis(1), self.settings.poll)
+                self.due = at + wait.clamp(Duration::from_millis(1), self.settings.poll);
             }
             ChangesVerdict::Read(unquiet) => {
                 self.changes.read(&unquiet, at, limits);

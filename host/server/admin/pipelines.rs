@@ -3,7 +3,7 @@
 
 use crate::error::{Error, did_you_mean};
 use crate::executor::PipelineModel;
-use crate::executor::pipeline::StepOutcome;
+use crate::executor::pipeline::{StepLimit, StepMetrics, StepOutcome};
 use crate::graph;
 use crate::policy::{Policy, Route};
 use crate::server::http::{self, Reply};
@@ -80,8 +80,8 @@ fn shown(pipeline: &PipelineModel) -> Value {
                 "model": step.version.as_ref().map_or_else(|| step.model.to_string(), |version| format!("{}:{version}", step.model)),
                 "runs": counts,
                 "mean_ms": mean_ms,
-                "queue_s": metrics.map_or(0.0, |metrics| metrics.queued()),
-                "in_flight": limit.map(|limit| limit.in_flight()),
+                "queue_s": metrics.map_or(0.0, StepMetrics::queued),
+                "in_flight": limit.map(StepLimit::in_flight),
             });
             (step.name.to_string(), value)
         })

@@ -57,7 +57,7 @@ async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<
     let read = tokio::select! {
         read = tokio::time::timeout(limits.header_timeout, stream.read_exact(&mut preface)) => read,
         () = stopped(&mut stop) => return,
-        _ = record.closed() => return,
+        () = record.closed() => return,
     };
     if !matches!(read, Ok(Ok(_))) {
         return;
@@ -100,7 +100,7 @@ async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<
     tokio::select! {
         _ = connection.as_mut() => return,
         () = stopped(&mut stop) => {}
-        _ = record.closed() => {}
+        () = record.closed() => {}
         () = probed => {}
     }
     connection.as_mut().graceful_shutdown();

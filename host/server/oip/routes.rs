@@ -79,7 +79,8 @@ fn describe(public: &Public, head: &Parts, path: ModelPath<'_>, action: ModelAct
         (Err(_), ModelAction::Ready) => http::empty(StatusCode::NOT_FOUND),
         (Ok(route), _) => {
             let versions = policy.content.models().find(|(name, _)| **name == route.name.name);
-            let versions = versions.map(|(_, model)| model.versions.keys().map(|v| v.to_string()).collect());
+            let versions =
+                versions.map(|(_, model)| model.versions.keys().map(ToString::to_string).collect());
             http::json_of(StatusCode::OK, &model_metadata(&route, versions.unwrap_or_default()))
         }
         (Err(error), _) => error_reply(&error),

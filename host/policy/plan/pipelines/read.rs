@@ -332,7 +332,7 @@ impl Reader<'_, '_> {
                     source.optional |= optional;
                     match text.split_once('.') {
                         Some(("input", name)) if !name.is_empty() => {
-                            source.members.push(Member::Input(name.into()))
+                            source.members.push(Member::Input(name.into()));
                         }
                         Some((step, output)) if !step.is_empty() && !output.is_empty() => {
                             source.members.push(Member::Output { step: step.into(), output: output.into() });
