@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::command::{run, step};
+use crate::command::{run, step, times};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::lint::lint;
@@ -29,10 +29,16 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
         lint(layout)?;
     }
     if tests {
+        let build = args.split(|arg| arg == "--").next().unwrap_or_default();
         let mut cargo = prepared(layout)?;
+        step("build the tests");
+        run(cargo.args(["test", "--workspace", "--no-run"]).args(build), "")?;
+        let mut tests = layout.cargo();
+        tests.envs(cargo.get_envs().filter_map(|(name, value)| Some((name, value?))));
         step("run the tests");
-        run(cargo.args(["test", "--workspace"]).args(args), "")?;
+        run(tests.args(["test", "--workspace"]).args(args), "")?;
     }
+    eprintln!("{}", times());
     step("all checks passed");
     Ok(())
 }
