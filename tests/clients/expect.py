@@ -1,8 +1,9 @@
-"""What the client programs of this folder share: arguments, models, and comparisons that say what was wrong.
+"""Shared by the client programs in this folder: arguments, models, and comparisons that report what
+was wrong.
 
-Each program beside this is one theme. It gets the address of a host and the protocol that is spoken there, `http` or
-`grpc`, as its arguments, and ends with an error if anything is not as it must be. `triton` is the client's module of
-that protocol, for programs that are the same for both.
+Each program in the subfolders covers one theme. Its arguments are the address of a host and the
+protocol, `http` or `grpc`. It ends with an error if a check fails. `triton` is the client's module
+of that protocol, for programs that are the same for both.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 ADDRESS, PROTOCOL = sys.argv[1:]
 triton = importlib.import_module(f"tritonclient.{PROTOCOL}")
 
-# Rows for `simple`, whose outputs are sum and difference.
+# Inputs for `simple`, whose outputs are their sum and difference.
 LEFT = np.arange(16, dtype=np.int32).reshape(1, 16)
 RIGHT = np.full((1, 16), 3, np.int32)
 
@@ -31,7 +32,7 @@ def sum_and_difference(result, names=("OUTPUT0", "OUTPUT1")):
 
 
 def refused(what, call, *phrases):
-    """The call must fail, and its message have all of these phrases."""
+    """Checks that the call fails with a message that contains all of these phrases."""
     try:
         answer = call()
     except InferenceServerException as error:

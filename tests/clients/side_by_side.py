@@ -1,10 +1,11 @@
-"""Bad requests, each to Hostler and to a real Triton that serves the same models, side by side.
+"""Sends each bad request to Hostler and to a real Triton with the same models, side by side.
 
     side_by_side.py HOSTLER TRITON [--write] [--only TEXT]
 
-HOSTLER and TRITON are the programs that start them. Prints a table in Markdown. Ends with an error if Hostler answers a
-client's mistake with a fault of its own, hangs, closes the connection without an answer or dies; if a difference has no
-explanation; or if docs/measured/bad-requests.md has another table (`--write` puts it there).
+HOSTLER and TRITON are the programs that start them. Prints a table in Markdown. Ends with an error
+if Hostler answers a client's mistake with a fault of its own, hangs, closes the connection without
+an answer or dies; if a difference has no explanation; or if the table differs from the one in
+docs/measured/bad-requests.md (`--write` updates it).
 """
 
 import argparse
@@ -16,13 +17,13 @@ from bad_requests import grpc_cases, http_cases, servers, wire
 from bad_requests.why import why
 
 DOCUMENT = servers.ROOT / "docs/measured/bad-requests.md"
-# The lines around a table in the document.
+# The markers around a table in the document.
 BEGIN, END = "<!-- {} -->", "<!-- end -->"
 HEAD = ["| request | Hostler | says | Triton | why |", "|---|---|---|---|---|"]
 DIES, HARMED = "dies", "harmed"
-# What a server may say of itself without it being a fault: not offered, busy or away, late.
+# Server statuses that are not a fault: not offered, busy or unavailable, late.
 MEANT = {501, 503, 504}
-# Statuses that come with a word why, but for readiness, which has none in the protocol.
+# Statuses that need a message. Readiness is exempt: the protocol defines no message for it.
 SAID = {400, 404, 405, 408, 413, 414, 431, 501, 503, 504}
 FAULTS = {"UNKNOWN", "INTERNAL", "DATA_LOSS", wire.HANGS, wire.CLOSED, DIES, HARMED}
 
@@ -51,7 +52,7 @@ def main():
 
 
 def run(folder, control, arguments, tables, faults):
-    """All cases that want model control so."""
+    """Runs all cases that need this mode of model control."""
     for name in ("hostler", "triton"):
         (folder / name).mkdir()
     triton = servers.Triton(folder / "triton", arguments.triton, control)
@@ -63,7 +64,7 @@ def run(folder, control, arguments, tables, faults):
             for case in cases:
                 if arguments.protocol in ("", protocol) and case.control == (control == "explicit") and arguments.only in case.name:
                     there = ask(triton, protocol, case)
-                    # It lost its remote where Triton died.
+                    # Hostler lost its remote if Triton died.
                     hostler.wait()
                     here = ask(hostler, protocol, case)
                     tables[protocol].append(row(case, here, there))
@@ -75,14 +76,14 @@ def run(folder, control, arguments, tables, faults):
 
 
 def ask(server, protocol, case):
-    """The answer, or what became of the server that was asked."""
+    """Returns the answer, or what happened to the server."""
     if protocol == "HTTP":
         answer = wire.http(server.http, case.method, case.path, case.headers, case.body, case.raw)
     else:
         answer = case.ask(server.grpc)
     if server.is_well():
         return answer
-    # A process that is about to be gone still may have taken the connection.
+    # A process that is about to end may still have accepted the connection.
     fate = DIES if gone(server) else HARMED
     server.restart()
     return wire.Answer(fate, answer.body)
@@ -97,7 +98,7 @@ def gone(server):
 
 
 def judge(case, here, there):
-    """What is wrong with Hostler's answer."""
+    """Yields what is wrong with Hostler's answer."""
     if here.status in FAULTS or isinstance(here.status, int) and here.status >= 500 and here.status not in MEANT:
         yield f"Hostler: {here.status}: {here.text}"
     if here.status in SAID and not here.body and not case_path(case).endswith("/ready"):
@@ -126,7 +127,8 @@ def cell(text):
 
 
 def differences(tables):
-    """Where the document has another table. What was said may differ, the status may not."""
+    """Yields the rows that the document does not have. The message may differ, the status may not.
+    """
     document = DOCUMENT.read_text()
     for protocol, rows in tables.items():
         written = document.partition(BEGIN.format(protocol))[2].partition(END)[0].strip().splitlines()[len(HEAD):]
@@ -137,7 +139,7 @@ def differences(tables):
 
 
 def facts(line):
-    """Which case it is and how Hostler answers. The text may name a port, and Triton be of two minds."""
+    """The case and Hostler's status. The message may name a port, and Triton's answer may vary."""
     return tuple(line.split(" | ")[:2])
 
 

@@ -1,6 +1,6 @@
-//! Calls to models from plugins that are written as if they blocked: transformers and models. No
-//! worker is held by a guest that waits, so a caller and what it calls share one; what goes wrong
-//! is a value; circles end where they close.
+//! Tests calls to models from plugins with blocking interfaces: transformers and models. A guest
+//! that waits holds no worker, so a caller and its callee can share one. Errors are returned to the
+//! guest as values, and recursive calls are refused.
 
 use crate::support::custom::{all_answers, events};
 use crate::support::load::{Load, Outcome, Shot};
@@ -8,11 +8,11 @@ use crate::support::{Answer, Host, Setup, eventually, model, plugin, replace};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// One transformer in each of them.
+/// The same plugin in each language.
 const LANGUAGES: [&str; 3] = ["caller", "caller-py", "caller-js"];
 
-/// A manifest whose models all are on `cpu`, unless `policy` says otherwise, with the plugin
-/// `caller` under the names of `callers`, each with its config.
+/// Returns a setup with the plugin `caller` under each name in `callers`, with its configuration.
+/// All models run on `cpu` unless `rest` has a `[policy]`.
 fn setup(callers: &[(&str, &str)], rest: &str) -> Setup {
     let mut manifest = "[executors.cpu]\nkind = \"thread-pool\"\nworkers = 1\n\n".to_owned();
     for (name, config) in callers {
@@ -26,15 +26,15 @@ fn setup(callers: &[(&str, &str)], rest: &str) -> Setup {
         .file("plus1.onnx", model("plus1"))
 }
 
-/// The models `outer`, a plugin with this config, and `copy`, which is ONNX; both on the one worker
-/// of `cpu`.
+/// Starts a host with the models `outer`, a plugin with this configuration, and `copy`, an ONNX
+/// model. Both run on the only worker of `cpu`.
 fn one_worker(config: &str) -> Host {
     let models = "[models.outer]\nplugin = \"caller\"\n\n[models.copy]\npath = \"copy.onnx\"\n\n[policy]\n\
                   outer = \"cpu\"\ncopy = \"cpu\"\n";
     setup(&[("caller", config)], models).start()
 }
 
-/// Loads `model` from 50 connections, until there are so many answers.
+/// Sends requests to `model` from 50 connections until it has answered `answers` more.
 fn load(host: &Host, shot: Shot, model: &str, answers: u64, expected: Value) -> Outcome {
     let judge = move |answer: &Answer| {
         let right = answer.status == 200 && answer.json()["result"] == expected;
@@ -97,8 +97,8 @@ fn a_transformer_and_its_model_and_what_it_calls_share_one_worker() {
 
 #[test]
 fn a_guest_that_waits_holds_no_worker() {
-    // What is called sleeps on an executor of its own; the caller's only worker serves others
-    // meanwhile.
+    // The callee sleeps on its own executor; meanwhile the caller's only worker serves other
+    // requests.
     let host = setup(
         &[("caller", "to = \"slow\"")],
         "[executors.other]\nkind = \"thread-pool\"\nworkers = 1\n\n[plugins.faulty]\npath = \"faulty.wasm\"\n\n\
@@ -125,8 +125,8 @@ fn a_guest_that_waits_holds_no_worker() {
 
 #[test]
 fn a_guest_that_has_waited_goes_on_before_what_has_not_begun() {
-    // The caller's only worker has a second of other work in its queue when the call that it waits
-    // for ends.
+    // When the call ends that the guest waits for, the caller's only worker has a second of other
+    // work in its queue.
     const WAITING: usize = 20;
     let host = setup(
         &[("caller", "to = \"slow\"")],
@@ -158,7 +158,7 @@ fn a_model_that_calls_models_takes_no_batches() {
     assert!(log.contains("max_batch_size is 4, but the plugin calls other models"), "{log}");
 }
 
-// What is called
+// Called models
 
 #[test]
 fn a_call_finds_its_model_as_a_client_does() {
@@ -175,7 +175,7 @@ fn a_call_finds_its_model_as_a_client_does() {
     assert_eq!(y(json!({"to": "n"})), json!([4.0]), "the routing rule gives version 2");
     assert_eq!(y(json!({"to": "n", "version": "1"})), json!([3.0]));
     assert_eq!(y(json!({"to": "custom"})), json!([4.0]));
-    // The caller has named none of them.
+    // The client named neither model, so these are failures of the plugin (500), not 404.
     for (to, part) in [
         (json!({"to": "nobody"}), "failed with not_found: no model \"nobody\""),
         (json!({"to": "n", "version": "9"}), "no version \"9\""),
@@ -325,7 +325,7 @@ fn a_call_may_have_less_time_than_its_caller() {
         let caught = ask(&host, "endless", &[1.0], json!({"within_us": "50000", "do": "catch"}));
         assert_eq!(caught.result(), json!({"y": [-1.0]}), "{executor}: it goes on");
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-        // What was called is stopped, and the workers are free.
+        // The called model is stopped, and the workers are free.
         host.wait_for_idle(executor);
         assert_eq!(host.predict("copy", json!([1.0])).result(), json!({"y": [1.0]}));
         assert_eq!(traps(&host, "endless"), 0.0);

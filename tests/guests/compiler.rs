@@ -1,5 +1,6 @@
-//! Components that attack the compiler: each is rejected with its reason, in bounded time and
-//! memory, and the host serves on. A compile can be abandoned, and ends with its host.
+//! Tests components that attack the compiler: each is rejected with a reason, within bounded time
+//! and memory, and the host continues to serve. A compilation can be cancelled, and ends with its
+//! host.
 
 use crate::support::{Setup, engine, eventually, model, replace, root};
 use hostler::cancel::Cancel;
@@ -16,7 +17,8 @@ fn component(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("it is WAT")
 }
 
-/// Takes minutes to compile: jump tables to many blocks, all locals set anew before each.
+/// Returns a component that takes minutes to compile: it has jump tables to many blocks, and sets
+/// all locals anew before each table.
 fn slow() -> Vec<u8> {
     const TABLES: usize = 30;
     const BLOCKS: usize = 300;
@@ -40,7 +42,7 @@ fn slow() -> Vec<u8> {
     ))
 }
 
-/// Ten instances of ten instances of ...
+/// Returns a component in which each of `levels` levels holds ten instances of the level before.
 fn nested(levels: usize) -> Vec<u8> {
     let mut text =
         "(component (component $c0 (core module $m (func (export \"f\"))) (core instance (instantiate $m)))"
@@ -53,12 +55,12 @@ fn nested(levels: usize) -> Vec<u8> {
     component(&format!("{text} (instance (instantiate $c{levels})))"))
 }
 
-/// `part` for each number.
+/// Concatenates `part` for each number below `count`.
 fn each(count: usize, part: impl Fn(usize) -> String) -> String {
     (0..count).map(part).collect()
 }
 
-/// A component with a custom section of this length after its header.
+/// Returns a component with a custom section of this length after its header.
 fn custom_section(length: usize) -> Vec<u8> {
     let mut wasm = component("(component)");
     let mut size = length + 2;
@@ -131,7 +133,7 @@ fn good() -> Vec<u8> {
     wat::parse_file(root().join(format!("tests/plugins/hostile/wat/{GOOD}.wat"))).expect("it is WAT")
 }
 
-/// A manifest for one plugin, with `keys` in its table; its file is `p.wasm`.
+/// Returns a setup with one plugin, `p.wasm`, and `keys` in its table.
 fn setup(keys: &str) -> Setup {
     let manifest = format!(
         "[plugins.p]\npath = \"p.wasm\"\n{keys}\n[models.m]\nplugin = \"p\"\n[models.n]\npath = \"n.onnx\"\n\
@@ -192,7 +194,7 @@ fn the_limit_that_a_component_reaches_is_named() {
 #[test]
 fn what_a_component_may_have_is_bounded() {
     let setup = setup("compile_s = 2\ncompile_mb = 512");
-    // None: it is a component, and has no role. The reason otherwise.
+    // `None` if the component is valid but has no role; the expected reason otherwise.
     let cases = [
         ("many functions", None),
         ("many types", None),
@@ -239,7 +241,7 @@ fn what_a_component_may_have_is_bounded() {
     }
 }
 
-/// The compiler process of a process, for a component of this length.
+/// Finds the compiler process of `parent` for a component of `bytes` bytes.
 fn compiler_of(parent: u32, bytes: usize) -> Option<u32> {
     let processes = std::fs::read_dir("/proc").expect("/proc");
     let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -255,7 +257,7 @@ fn compiler_of(parent: u32, bytes: usize) -> Option<u32> {
     ids.into_iter().find(is_ours)
 }
 
-/// Whether it runs: one that has ended is gone, or not yet waited for.
+/// Returns whether the process runs: false if it has exited, even if nobody has reaped it yet.
 fn runs(id: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
@@ -280,7 +282,7 @@ fn an_abandoned_compile_ends_at_once() {
         Plugin::load(&engine, spec, &slow(), &metrics, &cancel).map(drop)
     };
     std::thread::scope(|scope| {
-        // The second waits for its turn.
+        // The second compilation waits for the first.
         let loads = [scope.spawn(load), scope.spawn(load)];
         let compiler = wait_for_compiler(std::process::id(), &slow());
         cancel.cancel();
@@ -291,7 +293,7 @@ fn an_abandoned_compile_ends_at_once() {
     });
 }
 
-/// `hostler check` of a component that takes minutes to compile.
+/// Starts `hostler check` on a component that takes minutes to compile.
 fn slow_check(setup: &Setup) -> Child {
     replace(&setup.path("p.wasm"), &slow());
     let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));

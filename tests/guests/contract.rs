@@ -1,5 +1,5 @@
-//! The contract of plugins that wait, row by row. What is measured under load is in
-//! `streaming_faults`, what models get from models in `streaming_calls`.
+//! Tests the contract of streaming models, rule by rule. Behaviour under load is tested in
+//! `streaming_faults`, calls between models in `streaming_calls`.
 
 use crate::support::streaming::{Stream, ask, at_once, elements, leave_again_and_again, repeat, request};
 use crate::support::{Host, Setup, eventually, exposition, jobs, never_seen, plugin, replace};
@@ -14,14 +14,14 @@ fn deed(name: &str) -> Value {
     request(&[0, 0], 0, json!({"do": name, "at": 1}))
 }
 
-/// A stream that has given its first response and waits.
+/// Opens a stream that has sent its first response and waits before the second.
 fn waiting(host: &Host) -> Stream {
     let mut stream = Stream::open(host.http, &request(&[0, 60_000], 0, none()), "*/*");
     stream.part().unwrap().expect("the first response");
     stream
 }
 
-/// The host serves as before, and holds nothing of what was.
+/// Checks that the host serves as before and that no earlier call is still in flight.
 fn unharmed(host: &Host) {
     host.wait_for_idle("cpu");
     assert_eq!(elements(&ask(host, &request(&[0, 1], 1, none()))), [100, 101]);
@@ -36,7 +36,7 @@ fn state(host: &Host) -> String {
     replicas(host)[0]["state"].as_str().expect("a state").to_owned()
 }
 
-/// Whether the model is ready, by all that tell it.
+/// Returns whether the model is ready; all readiness routes must agree.
 fn is_ready(host: &Host) -> bool {
     let told = ["/v2/models/repeat/ready", "/v2/health/ready", "/ready"].map(|path| host.get(path).status);
     assert!(told == [200; 3] || told == [503; 3], "they disagree: {told:?}");
@@ -45,14 +45,14 @@ fn is_ready(host: &Host) -> bool {
 
 fn wait_for_ready(host: &Host, ready: bool) {
     let ask = || {
-        // Each answer counts for itself while it changes.
+        // While readiness changes, two routes may disagree, so only one is polled.
         let status = host.get("/v2/models/repeat/ready").status;
         ((status == 200) == ready).then_some(())
     };
     eventually(&format!("ready = {ready}"), ask, || host.log());
 }
 
-/// Gives the plugin another generation: `lines` go into its config.
+/// Swaps the plugin to a new generation with `lines` as its configuration.
 fn swap(host: &Host, lines: &str) -> Value {
     let manifest = std::fs::read_to_string(host.path("hostler.toml")).unwrap();
     let manifest = manifest.split("[plugins.repeat.config]").next().unwrap();
@@ -96,7 +96,7 @@ fn models_with_exactly_one_response_wait_side_by_side_too() {
         assert_eq!(thread.join().unwrap().result(), json!({"OUT": [100], "IDX": [0]}));
     }
     assert!(started.elapsed() < Duration::from_millis(800), "{:?}", started.elapsed());
-    // None, or a second one, is the plugin's fault.
+    // No response, or a second one, is the plugin's fault.
     let two = host.post("/predict", request(&[0, 0], 0, none()).to_string());
     two.refused(500, "failed", &["failed with unsupported", "exactly one response"]);
     let empty = host.post("/predict", request(&[], 0, none()).to_string());
@@ -121,7 +121,7 @@ fn an_error_closes_its_own_stream_and_no_other() {
     let host = repeat("", "");
     let mut other = Stream::open(host.http, &request(&[0, 300], 0, none()), "*/*");
     other.part().unwrap().expect("the first response");
-    // Before the first response an error has its own status; after it, it ends the stream.
+    // An error before the first response has its own status; a later one ends the stream.
     let refused = Stream::open(host.http, &request(&[0, 0], 0, json!({"do": "fail", "at": 0})), "*/*");
     assert_eq!(refused.status, 500);
     assert!(refused.lines()[0]["error"]["message"].as_str().unwrap().contains("asked to fail"));
@@ -146,7 +146,7 @@ fn calls_go_to_the_instance_with_the_fewest_and_over_the_cap_of_all_they_are_ref
     let refused = Stream::open(host.http, &request(&[0], 0, none()), "*/*");
     assert_eq!(refused.status, 429);
     assert!(refused.lines()[0]["error"]["message"].as_str().unwrap().contains("max_in_flight"));
-    // One that is lost takes its own calls with it, and no other's.
+    // A lost instance fails its own calls and no others.
     open.truncate(2);
     eventually(
         "room",
@@ -165,7 +165,7 @@ fn calls_go_to_the_instance_with_the_fewest_and_over_the_cap_of_all_they_are_ref
 fn what_is_cancelled_is_stopped_even_if_the_guest_takes_no_notice() {
     let host = repeat("grace_ms = 50\nmax_in_flight = 8", "");
     for name in ["hang", "stay", "none"] {
-        // One more than there are places.
+        // One more than `max_in_flight`.
         leave_again_and_again(&host, name, 9);
     }
     unharmed(&host);
@@ -205,7 +205,7 @@ fn a_slow_reader_slows_its_guest_down() {
     let reader = Stream::open(host.http, &request(&[0, 0], 0, json!({"do": "flood", "at": 1})), "*/*");
     let sent = || host.metric("hostler_plugin_gauge_sent{plugin=\"repeat\"}");
     let last = std::cell::Cell::new(-1.0);
-    // What lies between guest and reader is bounded: once it is full, nothing more is sent.
+    // Buffers between guest and reader are bounded: once they are full, nothing more is sent.
     let stands_still = || {
         std::thread::sleep(Duration::from_millis(50));
         let now = sent();
@@ -213,8 +213,8 @@ fn a_slow_reader_slows_its_guest_down() {
     };
     let full = eventually("the guest waiting", stands_still, || host.log());
     unharmed_beside(&host);
-    // The kernel has taken in much on both sides, and takes more only when there is much room
-    // again.
+    // The kernel has buffered much on both sides, and accepts more only once much of it has been
+    // read.
     let reader = std::cell::RefCell::new(reader);
     let goes_on = || {
         (0..1000).for_each(|_| drop(reader.borrow_mut().part().unwrap().expect("more responses")));
@@ -225,7 +225,7 @@ fn a_slow_reader_slows_its_guest_down() {
     unharmed(&host);
 }
 
-/// Others are served while somebody waits.
+/// Checks that other requests are served while one waits.
 fn unharmed_beside(host: &Host) {
     assert_eq!(elements(&ask(host, &request(&[0, 1], 1, none()))), [100, 101]);
 }
@@ -242,7 +242,7 @@ fn finalize_comes_after_the_drain_and_what_did_not_end_is_named() {
         calls.map(|(_, value)| value).sum::<f64>()
     };
     let mut long = waiting(&host);
-    // The first generation is kept for a rollback as long as it is the one before.
+    // The first generation is kept for a rollback while it is the previous one, so swap twice.
     for offset in [1, 2] {
         swap(&host, &format!("meter = \"1\"\noffset = \"{offset}\""));
     }
@@ -301,7 +301,7 @@ fn a_model_that_says_no_is_refused_before_admission_until_it_says_yes() {
     assert!(error["message"].as_str().unwrap().contains("it reports that it is not ready"), "{error}");
     wait_for_ready(&host, true);
     unharmed(&host);
-    // And again while it runs: what it works on goes on.
+    // A replica that becomes unready while a call is in flight finishes that call.
     let mut stream = Stream::open(host.http, &request(&[0, 2500], 0, none()), "*/*");
     stream.part().unwrap().expect("the first response");
     ask(&host, &request(&[0], 0, json!({"do": "tire", "asks": 1})));

@@ -1,5 +1,5 @@
-//! Tensors are not copied on their way through a custom executor, nor through a plugin that calls a
-//! model: the model that a guest calls has the caller's bytes, and the caller has the model's.
+//! Tests that tensors are not copied on their way through a custom executor or a plugin that calls
+//! a model: the called model sees the caller's bytes, and the caller sees the model's.
 
 use crate::support::plugin;
 use hostler::cancel::Cancel;
@@ -14,13 +14,14 @@ use hostler::plugin::Plugin;
 use hostler::predict::{CallContext, Datatype, Metadata, Models, Payload, Target, Tensor, TensorSpec};
 use std::sync::{Arc, Mutex};
 
-/// 600 KB.
+/// 600 KB of FP32.
 const ELEMENTS: usize = 150_000;
 
-/// A model that remembers where the bytes were that it was given and that it gave.
+/// A model that records the addresses of its input and output bytes.
 struct Witness {
     metadata: Metadata,
-    /// Whether it says that it needs a worker to itself, so that its guests are lent one.
+    /// Whether its profile says that calls block, so that a guest in front of it gets a worker
+    /// lease.
     blocks: bool,
     seen: Mutex<Vec<[usize; 2]>>,
 }
@@ -59,7 +60,7 @@ impl Callable for Witness {
     }
 }
 
-/// One model under every name.
+/// Resolves every name to the same model.
 struct Everywhere {
     executor: Arc<dyn Executor>,
     model: Arc<Witness>,
@@ -150,7 +151,7 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
         )
         .unwrap();
     let callable = executors[0].load(&Source::Plugin(Arc::new(guest))).unwrap();
-    // On the worker that the guest has, and on that of another executor.
+    // Once on the guest's own worker, and once on another executor.
     for executor in &executors {
         let metadata = Metadata { inputs: vec![spec("x")], outputs: vec![spec("y")], streaming: false };
         let model = Arc::new(Witness { metadata, blocks: true, seen: Mutex::default() });

@@ -1,5 +1,5 @@
-//! Custom executors: what passes through one is as without it, and one that traps, hangs or leaks
-//! hurts its own requests only.
+//! Tests custom executors: requests through one are answered as without it, and a guest that traps,
+//! hangs or leaks affects only its own requests.
 
 use crate::support::custom::{events, is_right, load, setup, setup_with, shot};
 use crate::support::load::Load;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 const HOSTILE: &str = "hostile-executor";
 
-/// More time than any guest needs that ends by itself, on a slow machine too.
+/// Longer than any terminating guest needs, even on a slow machine.
 const PATIENT_MS: u64 = 120_000;
 
-/// Time after which a guest is stopped that never ends.
+/// Time after which a guest that never ends is stopped.
 const BRISK_MS: u64 = 1_000;
 
-/// A host with `hostile-executor`, which has `timeout_ms` for each request, before `faulty`.
+/// Starts a host with `hostile-executor` in front of `faulty`; each request has `timeout_ms`.
 fn hostile(timeout_ms: u64, more: &str, faults: &str) -> Host {
     hostile_setup(timeout_ms, more, faults).start()
 }
@@ -23,7 +23,7 @@ fn hostile(timeout_ms: u64, more: &str, faults: &str) -> Host {
 fn hostile_setup(timeout_ms: u64, more: &str, faults: &str) -> Setup {
     let setup = setup(HOSTILE, "", faults);
     let manifest = std::fs::read_to_string(setup.path("hostler.toml")).unwrap();
-    // Few handles: a busy machine needs its time to use up the many that there are by default.
+    // A low limit, because a busy machine needs long to use up the default number of handles.
     let limits = format!("instances = \"reused\"\ntimeout_ms = {timeout_ms}\nhandles = 2000\n");
     let manifest = manifest
         .replace("workers = 128\n", &format!("workers = 128\n{more}\n"))
@@ -31,8 +31,8 @@ fn hostile_setup(timeout_ms: u64, more: &str, faults: &str) -> Setup {
     setup.text("hostler.toml", &manifest)
 }
 
-/// The same before an ONNX model that gives back what it is given: its guests begin on the model's
-/// workers.
+/// Like `hostile`, but in front of an ONNX model that returns its input: the guests start on the
+/// workers of the model.
 fn hostile_before_onnx(timeout_ms: u64) -> Host {
     let setup = hostile_setup(timeout_ms, "", "");
     let manifest = std::fs::read_to_string(setup.path("hostler.toml")).unwrap();
@@ -54,7 +54,7 @@ fn do_it(host: &Host, name: &str) -> Answer {
     deed(host, name, json!({}))
 }
 
-/// The host serves on as if nothing had been, and nothing is left of what was.
+/// Checks that the host serves as before and that no call is left in flight.
 fn unharmed(host: &Host) {
     assert_eq!(is_right(&do_it(host, "ok")), None);
     host.wait_for_idle("custom");
@@ -106,13 +106,14 @@ fn a_fault_on_a_lent_worker_costs_its_own_request() {
     faults_cost_their_own_requests([PATIENT_MS, BRISK_MS].map(hostile_before_onnx));
 }
 
-/// Guests that end by themselves have all the time they need: only the brisk host stops any.
+/// Checks misdeeds one by one. Guests that terminate have enough time on `patient`; only `brisk`
+/// stops guests.
 fn faults_cost_their_own_requests([patient, brisk]: [Host; 2]) {
     let host = patient;
     for name in ["many", "leak-many"] {
         let answer = deed(&host, name, json!({"count": 10_000}));
-        // Whichever is reached first: the queue of the inner executor, which is an overload, or the
-        // calls that a guest may have at once, which is its own mistake.
+        // Either limit may be reached first: the queue of the inner executor, which is an overload,
+        // or the calls that a guest may have in flight, which is the guest's mistake.
         let is_own = answer.text().contains("calls are already in flight");
         let (status, kind) = if is_own { (500, "failed") } else { (429, "overloaded") };
         answer.refused(status, kind, &[]);
@@ -145,7 +146,7 @@ fn faults_cost_their_own_requests([patient, brisk]: [Host; 2]) {
         do_it(&host, name).refused(504, "deadline", &["timeout_ms"]);
         unharmed(&host);
     }
-    // The names of metrics are used up on the other host.
+    // The patient host has no metric names left, so these run on this one.
     for name in ["leak", "wait-twice", "answer", "answer-twice", "answer-then-fail", "odd-metric"] {
         assert_eq!(is_right(&do_it(&host, name)), None, "{name}");
         unharmed(&host);
@@ -189,8 +190,8 @@ fn calls_that_were_left_behind_are_cancelled() {
         host.wait_for_idle("custom");
         host.wait_for_idle("cpu");
     }
-    // The four of each `leak` and the one of `forever` have begun; others may be gone before a
-    // worker comes.
+    // The four calls of each `leak` and the one of `forever` have started; others may be cancelled
+    // before a worker takes them.
     assert!(events(&host, "faulty", "calls") > 5);
     assert_eq!(events(&host, "faulty", "finished"), 0);
 }
@@ -230,7 +231,7 @@ fn others_do_not_feel_a_hostile_request() {
 #[test]
 fn a_guest_frees_a_lent_worker_that_it_does_not_use() {
     for name in ["spin", "sleep"] {
-        // There is one worker, and the first guest has it.
+        // There is one worker, and the first guest holds it.
         let host = hostile_before_onnx(BRISK_MS);
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| {
@@ -270,7 +271,7 @@ fn a_call_on_a_lent_worker_ends_with_its_guest() {
         host.wait_for_idle("onnx");
         let timeouts = host.metric("hostler_executor_timeouts_total{executor=\"pass\"}");
         assert_eq!(timeouts, 1.0, "{part}");
-        // A client that leaves ends it as well.
+        // A disconnect of the client ends the call as well.
         let body = slow::rounds(slow::ENDLESS).to_string();
         let mut client = host.client();
         client.begin("POST", "/predict", &[("content-type", "application/json")], body.as_bytes()).unwrap();
@@ -336,7 +337,7 @@ fn in_order(answer: &Answer, count: usize) {
 
 #[test]
 fn batches_are_answered_whole_or_one_by_one() {
-    // `pass` takes batches, `retry` does not.
+    // `pass` accepts batches, `retry` does not.
     for executor in ["pass", "retry"] {
         let host = setup(executor, "", "").start();
         in_order(&batch(&host, 100, "ok"), 100);

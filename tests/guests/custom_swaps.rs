@@ -1,5 +1,5 @@
-//! Swaps of custom executors under load. Short by default; `cargo xtask soak 400` swaps for 200
-//! seconds each, two a second.
+//! Swaps custom executors under load. The default run is short; `cargo xtask soak 400` swaps for
+//! 200 seconds per test, twice a second.
 
 use crate::support::load::{Load, Shot, one_of};
 use crate::support::{Host, Setup, model, never_seen, plugin, repeats, replace};
@@ -13,7 +13,7 @@ fn swaps() -> u64 {
     repeats(4) as u64
 }
 
-/// An ONNX model on one of `cpu`, `onnx` and the custom executor `hedged`.
+/// Returns a manifest with an ONNX model on `cpu`, `onnx` or the custom executor `hedged`.
 fn manifest(executor: &str, percent: u64) -> String {
     format!(
         "[models.plus]\npath = \"plus.onnx\"\n\n[plugins.hedge]\npath = \"hedge.wasm\"\ninstances = \"reused\"\n\n\
@@ -29,7 +29,7 @@ fn host() -> Host {
         .start()
 }
 
-/// Runs a load while `swap` replaces files; every swap must have gone live before the load ends.
+/// Replaces files with `swap` under load. Every swap must be live before the load ends.
 fn soak(what: &str, host: &Host, swap: impl Fn(u64)) {
     let generation = host.generation();
     let right: [Value; 2] = [json!([2.0]), json!([2.0])];
@@ -53,7 +53,7 @@ fn soak(what: &str, host: &Host, swap: impl Fn(u64)) {
 fn swaps_of_the_plugin_fail_no_request() {
     let host = host();
     let component = std::fs::read(plugin("hedge")).unwrap();
-    // Two contents, so that the host compiles each of them once.
+    // Two contents only, so that the host compiles each of them once.
     let versions = [never_seen(&component, 1), component];
     soak("plugin of the executor", &host, |number| {
         replace(&host.path("hedge.wasm"), &versions[number as usize % 2]);

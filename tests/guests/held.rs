@@ -1,6 +1,6 @@
-//! What guests hold in the host: tensors that they never drop, inputs that they keep, results of
-//! calls, values in their state. Each is counted against a limit of the manifest, in every role and
-//! kind of instance; a guest that leaks is replaced, and its requests go on.
+//! Tests the limits on host memory that guests retain: tensors that they never drop, inputs that
+//! they keep, results of calls, values in their state. Each counts against a limit of the manifest,
+//! in every role and kind of instance. A guest that leaks is replaced, and its requests succeed.
 
 use crate::support::slow::{fresh_and_reused, setup};
 use crate::support::{Answer, Client, Host, Setup, eventually, model, plugin};
@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 
 const MB: usize = 1 << 20;
 
-/// The models `fresh` and `reused`; in `around`, `fresh` is the model and `reused` the transformer.
-/// `limits` goes into the tables of both plugins.
+/// Starts a host with the models `fresh`, `reused` and `around`, which has `fresh` as model and
+/// `reused` as transformer. `limits` goes into the tables of both plugins.
 fn hostile(limits: &str) -> Host {
     let around = "[models.around]\nplugin = \"fresh\"\ntransformer = \"reused\"\n";
     let models = fresh_and_reused(&format!("result_mb = 256\nheld_mb = 64\n{limits}"));
     setup(&(models + around)).start()
 }
 
-/// Models that call `plus1.onnx`, all on one worker; what they do is said by `parameters`.
+/// Starts a host with models that call `plus1.onnx`, all on one worker; `parameters` of a request
+/// say what they do.
 fn caller(language: &str) -> Host {
     let manifest = r#"
 [executors.cpu]
@@ -49,13 +50,13 @@ around = "cpu"
 "#;
     let manifest = match language {
         "caller" => manifest.to_owned(),
-        // Others have the role of the transformer only.
+        // The plugins in other languages are transformers only.
         _ => manifest.replace("[models.caller]\nplugin = \"caller\"\n", "").replace("caller = \"cpu\"\n", ""),
     };
     Setup::new(&manifest).file("caller.wasm", plugin(language)).file("plus1.onnx", model("plus1")).start()
 }
 
-/// One tensor of this shape, raw, in a body whose JSON has `padding` blanks behind it.
+/// Sends one raw tensor of this shape in a body whose JSON is followed by `padding` spaces.
 fn infer(
     client: &mut Client,
     name: &str,
@@ -76,7 +77,7 @@ fn infer(
     client.request("POST", &format!("/v2/models/{name}/infer"), &headers, &body)
 }
 
-/// One element of so many bytes, as `hostile` takes it.
+/// Returns one BYTES element of this length, as `hostile` accepts it.
 fn element(bytes: usize) -> Vec<u8> {
     let length = u32::try_from(bytes).expect("a small element").to_le_bytes();
     length.into_iter().chain(std::iter::repeat_n(7, bytes)).collect()
@@ -87,7 +88,7 @@ fn infer_element(client: &mut Client, name: &str, deed: &str, bytes: usize, padd
     infer(client, name, &parameters, ("data", "BYTES", 1), &element(bytes), padding)
 }
 
-/// Four MB of numbers, as `caller` and `repeat` take them.
+/// Sends 4 MB of numbers, as `caller` and `repeat` accept them.
 fn infer_numbers(client: &mut Client, name: &str, parameters: &Value) -> Answer {
     infer(client, name, parameters, ("x", "FP32", MB), &vec![0; 4 * MB], 0)
 }
@@ -100,7 +101,7 @@ fn held(host: &Host, plugin: &str) -> f64 {
     host.metric(&format!("hostler_plugin_held_bytes{{plugin=\"{plugin}\"}}"))
 }
 
-/// An instance may end a moment after its last answer.
+/// Waits until `plugin` holds `bytes`: an instance may end shortly after its last answer.
 fn holds(host: &Host, plugin: &str, bytes: usize) {
     let what = format!("{plugin} holding {bytes} bytes");
     eventually(
@@ -110,8 +111,8 @@ fn holds(host: &Host, plugin: &str, bytes: usize) {
     );
 }
 
-/// Asks again and again; all goes well, and neither the metric nor the process grows by more than a
-/// few of what each request leaves behind.
+/// Sends `rounds` requests that must all succeed, while the metric stays within `limit` bytes and
+/// the process does not grow by what all requests leave behind.
 fn leaks_are_bounded(
     host: &Host,
     plugin: &str,
@@ -128,7 +129,7 @@ fn leaks_are_bounded(
     }
     assert!(most <= limit as f64, "{plugin} holds {most} bytes");
     let grown_kb = before.growth_kb(&[host.usage(), host.usage()]);
-    // The allocator and what one request needs have their share.
+    // Leaves room for the allocator and for one request.
     assert!(grown_kb < 2 * (limit >> 10) as u64 + 100_000, "{plugin} has grown the host by {grown_kb} kB");
 }
 
@@ -140,7 +141,7 @@ fn a_reused_instance_that_leaks_tensors_is_replaced_before_it_is_refused() {
         let body = json!({"model": "around", "data": 1, "parameters": {"do": "hoard", "mb": 10}});
         client.request("POST", "/predict", &[], body.to_string().as_bytes())
     };
-    // Two functions of `reused` and one of `fresh` leak 10 MB each: 900 MB in all.
+    // Per round, two functions of `reused` and one of `fresh` leak 10 MB each: 900 MB in all.
     leaks_are_bounded(&host, "reused", 30, 64 * MB, ask);
     holds(&host, "fresh", 0);
 }
@@ -160,7 +161,7 @@ fn what_a_guest_wants_to_hold_over_its_limit_is_refused_in_its_call() {
             "{}",
             answer.text()
         );
-        // Its instance, which holds too much, ends with its call.
+        // The instance, which holds too much, ends with the call.
         holds(&host, name, 0);
     }
 }
@@ -173,7 +174,7 @@ fn all_instances_of_a_plugin_together_have_a_limit() {
         let parameters = json!({"do": "hoard", "mb": mb, "count": count, "at": "predict"});
         infer(&mut client, name, &parameters, ("data", "BYTES", 1), &element(1), 0)
     };
-    // An instance in the role of a model keeps half of what all may hold.
+    // An instance in the model role keeps about half of the total limit.
     good(&hoard("reused", 30, 1));
     holds(&host, "reused", 30 * MB);
     let body = json!({"model": "around", "data": 1, "parameters": {"do": "hoard", "mb": 20, "count": 2}});
@@ -181,7 +182,7 @@ fn all_instances_of_a_plugin_together_have_a_limit() {
     let message = "its instances would hold 70 MiB of tensors and results together and exceed held_total_mb = 64; \
                    send fewer requests at once, or raise held_total_mb";
     assert!(answer.status == 500 && answer.text().contains(message), "{}", answer.text());
-    // The instance that was refused is gone, and the other one is not needed for room.
+    // The refused instance is gone; the other one did not have to be evicted.
     holds(&host, "reused", 30 * MB);
 }
 
@@ -189,8 +190,7 @@ fn all_instances_of_a_plugin_together_have_a_limit() {
 fn inputs_that_a_guest_keeps_count_from_the_end_of_its_call() {
     let host = hostile("");
     let mut client = host.client();
-    // One request of 15 MB is more than held_mb allows to keep, and no call is refused for its
-    // inputs.
+    // Inputs of 15 MB per request soon exceed held_mb, but no call is refused for its inputs.
     leaks_are_bounded(&host, "reused", 20, 64 * MB, || {
         infer_element(&mut client, "reused", "keep", 15 * MB, 0)
     });
@@ -205,7 +205,7 @@ fn inputs_that_a_guest_keeps_count_from_the_end_of_its_call() {
 fn a_small_tensor_does_not_keep_the_body_that_it_was_cut_from() {
     let host = hostile("");
     let mut client = host.client();
-    // 24 bodies of 8 MB, of which each leaves a few bytes with the guest.
+    // 24 bodies of 8 MB; the guest keeps a few bytes of each.
     leaks_are_bounded(&host, "reused", 24, MB, || infer_element(&mut client, "reused", "keep", 5, 8 * MB));
     assert!(held(&host, "reused") >= 25.0 * 9.0, "what it keeps is counted");
     let mut client = host.client();
@@ -223,7 +223,7 @@ fn results_of_calls_count_when_they_are_read_and_while_they_wait() {
     leaks_are_bounded(&host, "caller", 80, 32 * MB, || {
         infer_numbers(&mut client, "caller", &json!({"do": "keep"}))
     });
-    // All of them answer before the guest reads one.
+    // All calls return before the guest reads a result.
     let parameters = json!({"do": "unread", "count": 20});
     let answer = infer_numbers(&mut host.client(), "caller", &parameters);
     assert!(answer.text().contains("4 MiB more would exceed held_mb = 32"), "{}", answer.text());

@@ -1,4 +1,4 @@
-//! One transformer in three languages: Rust, Python and JavaScript answer the same bytes.
+//! Tests one transformer in three languages: Rust, Python and JavaScript return the same bytes.
 
 use crate::support::churn;
 use base64::Engine as _;
@@ -69,7 +69,7 @@ fn tensors(list: &Value) -> Vec<Tensor> {
 
 fn input(case: &Value) -> Payload {
     if let Some(json) = case["json"].as_str() {
-        // What is not JSON reaches a plugin only as bytes that say they are.
+        // Invalid JSON reaches a plugin only as bytes with the content type of JSON.
         let text = bytes::Bytes::from(json.to_owned());
         return JsonText::parse(text.clone()).map_or_else(
             |_| Payload::Bytes { content_type: "application/json".into(), data: text },
@@ -87,7 +87,7 @@ fn input(case: &Value) -> Payload {
 fn assert_error(name: &str, expected: &Value, error: &Error) {
     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str().replace('_', "-") == expected["kind"]);
     assert_eq!(Some(error.kind()), kind, "{name}: {error:?}");
-    // The host shows what a terminal would act on.
+    // The host escapes control characters that a terminal would act on.
     let shown = Error::invalid(expected["message"].as_str().unwrap());
     assert_eq!(error.message(), shown.message(), "{name}");
     assert_eq!(error.field_name(), expected["field"].as_str(), "{name}");

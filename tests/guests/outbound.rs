@@ -1,4 +1,4 @@
-//! HTTP from plugins to other servers.
+//! Tests HTTP requests from plugins to other servers.
 
 use crate::support::store::Store;
 use crate::support::streaming::at_once;
@@ -11,7 +11,8 @@ fn manifest(http: &str) -> String {
     format!("{plugin}{http}\n[models.m]\nplugin = \"p\"\n")
 }
 
-/// The model `m` that asks as it is told; `http` is its table.
+/// Returns a setup with the model `m`, which sends the HTTP request that its input describes;
+/// `http` is the plugin's HTTP table.
 fn fetching(http: &str) -> Setup {
     Setup::new(&manifest(http)).file("p.wasm", plugin("fetch"))
 }
@@ -39,7 +40,7 @@ fn texts(answer: &Answer) -> (i64, String, String) {
     (result["status"][0].as_i64().unwrap(), text("headers"), text("body"))
 }
 
-/// The model `m` that looks users up at `store`.
+/// Returns a setup with the model `m`, which looks up users at `store`.
 fn features(name: &str, store: &str, http: &str, more: &str) -> Setup {
     let config = format!("{more}\n[plugins.p.config]\nstore = \"{store}\"\n{http}");
     Setup::new(&manifest(&config)).file("p.wasm", plugin(name))
@@ -59,7 +60,7 @@ fn a_plugin_asks_the_servers_that_its_manifest_allows() {
     for line in ["x-key: a b\r\n", "content-length: 4\r\n", &agent, &named] {
         assert!(body.contains(line), "{body}\nlacks {line}");
     }
-    // Any status is an answer, nothing is followed, and nothing is unpacked.
+    // Any status is an answer; redirects are not followed, and bodies are not decompressed.
     assert_eq!(texts(&ask(&host, store.url("/users/4000"), json!({}))).0, 404);
     let (status, headers, _) = texts(&ask(&host, store.url("/redirect"), json!({})));
     assert!(status == 302 && headers.contains("location: /users/1"), "{headers}");
@@ -96,7 +97,7 @@ fn who_is_not_allowed_is_not_asked() {
         &["unsupported", "may not call any server", "[plugins.p.http] allow_hosts"],
     );
     assert_eq!((store.connections(), other.connections()), (0, 0));
-    // With the address allowed as well, the name is good.
+    // Once the address is allowed as well, the name resolves to an allowed server.
     assert_eq!(texts(&ask(&host, format!("http://127.1:{port}/users/1"), json!({}))).0, 200);
 }
 
@@ -121,7 +122,8 @@ fn what_is_no_request_is_refused_with_its_place() {
         (url.clone(), header("a b: x"), "has an invalid name"),
         (url.clone(), header("a: b\r\nc: d"), "control character"),
     ] {
-        // The plugin has passed on what the host told it, and the caller has sent no such request.
+        // The plugin passes on the host's error. The client sent no such request, so the status is
+        // not 400.
         ask(&host, url, parameters).refused(500, "failed", &["failed with invalid_input", why]);
     }
     let long = header(&format!("x: {}", "y".repeat(20_000)));
@@ -211,7 +213,7 @@ fn a_caller_that_leaves_closes_the_connection_and_frees_the_place() {
     store.wait_until_left(1);
     let gone = || (host.metric("hostler_plugin_http_in_flight{plugin=\"p\"}") == 0.0).then_some(());
     eventually("the place being free", gone, || host.log());
-    // A request's own deadline does the same.
+    // A request's deadline frees the place in the same way.
     let short = json!({"model": "m", "data": {"url": [store.url("/never")]}, "timeout_ms": 100});
     assert_eq!(host.post("/predict", short.to_string()).status, 504);
     store.wait_until_left(2);
@@ -224,7 +226,7 @@ fn two_hundred_requests_wait_side_by_side_in_one_instance() {
     let store = Store::start();
     let http = only(&store, "timeout_ms = 20000");
     let host = features("features", &store.url("/together/200"), &http, "").start();
-    // The store answers nobody before all are there.
+    // The store answers only once all requests have arrived.
     let (answers, took) = at_once(&host, 200, &json!({"model": "m", "data": {"users": [1]}}));
     for (status, lines) in answers {
         assert_eq!((status, &lines[0]["result"]["features"]), (200, &json!([[1.0, 2.0]])));
@@ -238,7 +240,7 @@ fn synchronous_plugins_that_wait_hold_no_worker() {
     let store = Store::start();
     let workers = format!("{}\n[executors.cpu]\nworkers = 1\n", only(&store, "timeout_ms = 20000"));
     let host = fetching(&workers).start();
-    // The store answers nobody before all are there.
+    // The store answers only once all requests have arrived.
     let body = json!({"model": "m", "data": {"url": [store.url("/together/20")]}});
     let (answers, _) = at_once(&host, 20, &body);
     for (status, lines) in answers {
@@ -299,7 +301,7 @@ fn certificates_are_verified() {
         setup.env("SSL_CERT_FILE", tls(name).to_str().unwrap()).env("SSL_CERT_DIR", "")
     };
     let at = |host: &str| format!("https://{host}:{port}/users/1");
-    // The machine's own, or beside them those of the manifest.
+    // Trusted are the machine's certificates, and those of the manifest in addition.
     assert_eq!(texts(&ask(&trusted("ca.pem", "").start(), at("localhost"), json!({}))).0, 200);
     let host = trusted("other.pem", "ca_file = \"ca.pem\"").start();
     assert_eq!(texts(&ask(&host, at("localhost"), json!({}))).0, 200);

@@ -1,13 +1,13 @@
-//! Plugin files: what cannot be served is refused at load, by `check` and by `serve`, with a reason
-//! that says what was wanted and what was found; what was compiled once is kept, and no disk can
-//! break that.
+//! Tests that `check` and `serve` refuse plugin files that cannot be served, with a reason that
+//! says what was expected and what was found. Compiled components are cached, and no damage on disk
+//! can break the host.
 
 use crate::support::{Host, Setup, churn, model, plugin, replace, root};
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-/// One of the faulty components in `tests/plugins/hostile/wat`.
+/// Compiles one of the faulty components in `tests/plugins/hostile/wat`.
 fn wat(name: &str) -> Vec<u8> {
     wat::parse_file(root().join(format!("tests/plugins/hostile/wat/{name}.wat"))).expect("it is WAT")
 }
@@ -16,7 +16,7 @@ fn wasm(name: &str) -> Vec<u8> {
     std::fs::read(plugin(name)).expect("a plugin")
 }
 
-/// A manifest for one plugin in one role; its file is `p.wasm`.
+/// Returns a setup with one plugin, `p.wasm`, in one role.
 fn setup(role: &str, server: &str, wasm: &[u8]) -> Setup {
     let model = match role {
         "model" => "plugin = \"p\"",
@@ -99,7 +99,7 @@ fn what_cannot_be_served_is_refused_with_a_reason() {
             }
         }
         let (code, out, error) = setup.run(&["check", "p.wasm"]);
-        // A plugin in a role that its manifest does not want is no bad plugin.
+        // A plugin whose role does not fit its manifest is valid by itself.
         let expected = i32::from(!parts.iter().any(|part| part.starts_with("its role is")));
         assert_eq!(code, expected, "{name}: check p.wasm: {out}{error}");
     }
@@ -112,10 +112,10 @@ fn the_smallest_plugin_is_served() {
     assert_eq!(answer.result(), json!({"x": [1.5, 2.5]}));
 }
 
-/// The cache's own folder in `cache`.
+/// The folder within `cache` that belongs to the cache.
 const ENTRIES: &str = "cache/hostler-compiled-2";
 
-/// The compiled components in the folder `cache`.
+/// Lists the compiled components in `cache`.
 fn entries(setup: &Setup) -> Vec<PathBuf> {
     let files = std::fs::read_dir(setup.path(ENTRIES)).expect("the cache's folder");
     files.map(|file| file.expect("a file").path()).collect()
@@ -126,13 +126,13 @@ fn works(host: &Host) {
     assert_eq!(answer.result(), json!({"x": [1.5, 2.5]}));
 }
 
-/// The log up to the line that says what is served.
+/// Returns the log up to the line `policy applied`.
 fn log_of_start(host: &Host) -> String {
     host.wait_for_log(&["policy applied"]);
     host.log()
 }
 
-/// Starts a host, asks it once, and says whether it complained about what it found in its cache.
+/// Starts a host, sends one request, and returns whether the host reported a damaged cache entry.
 fn complains(setup: &Setup) -> bool {
     let host = Setup::at(setup.dir.path()).start();
     works(&host);
@@ -148,7 +148,7 @@ fn a_compiled_plugin_is_kept_and_a_damaged_one_is_compiled_again() {
     let mode = std::fs::metadata(setup.path(ENTRIES)).expect("the folder").permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "native code is for its user alone");
 
-    // An entry is renamed into its place: it would be another file.
+    // Entries are written by rename, so a new entry would have another inode.
     let inode = || std::fs::metadata(entry).expect("the entry").ino();
     let before = inode();
     assert!(!complains(&setup), "the second start");
@@ -206,7 +206,7 @@ fn a_read_only_cache_is_used() {
     let setup = setup("model", "cache_dir = \"cache\"", &wat("smallest"));
     let cache = setup.path("cache");
     std::fs::create_dir(&cache).expect("the folder");
-    // The user of the tests may be one whom no permission stops: the host has to serve in both
+    // The tests may run as a user whom permissions do not stop (root); the host must serve in both
     // cases.
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o555)).expect("permissions");
     let host = setup.start();
@@ -221,7 +221,7 @@ fn the_users_files_in_the_cache_folder_are_not_the_caches() {
         ["notes.txt", "model.onnx", &format!("{}.cwasm", "0".repeat(64)), "hostler-compiled-2/notes.txt"];
     let folder = setup.path("cache");
     std::fs::create_dir(&folder).expect("the folder");
-    // Another user's umask: the cache's folder is made for this user alone.
+    // Whatever the umask, the folder of the cache is accessible to this user only.
     drop(Setup::at(setup.dir.path()).start());
     for name in theirs {
         replace(&folder.join(name), b"theirs");
@@ -262,7 +262,7 @@ fn a_cache_that_others_can_write_to_is_refused() {
 fn what_happens_to_an_entry_later_does_not_matter() {
     let cache = tempfile::tempdir().expect("a folder");
     let with_cache = |setup: Setup| setup.env("HOSTLER_CACHE", cache.path().to_str().expect("UTF-8"));
-    // Large enough to be mapped.
+    // This component is large enough that its entry is memory-mapped.
     let setup = churn::setup("instances = \"reused\"").file("churn.wasm", plugin("churn-js"));
     let setup = with_cache(setup);
     drop(with_cache(Setup::at(setup.dir.path())).start());

@@ -1,12 +1,12 @@
-//! The sandbox: whatever a plugin does costs one failed request, which names plugin, model and
-//! cause; the log has the guest's own words; the next request is served as ever, by the same
-//! process.
+//! Tests the sandbox: a misbehaving plugin fails its own request only. The error names plugin,
+//! model and cause, the log has the guest's own message, and the same process serves the next
+//! request as before.
 
 use crate::support::slow::setup;
 use crate::support::{Answer, Client, Host, eventually};
 use serde_json::{Value, json};
 
-/// Each plugin fresh and reused; those named `brisk` have little time.
+/// Each plugin with fresh and with reused instances; those named `brisk` have short timeouts.
 const MANIFEST: &str = r#"
 [plugins.fresh]
 path = "hostile.wasm"
@@ -56,7 +56,8 @@ fn ask(client: &mut Client, id: &str, model: &str, parameters: &Value) -> Answer
     client.request("POST", "/predict", &[("x-request-id", id)], body.as_bytes())
 }
 
-/// The log with all that was written before this call: a line of its own is its end.
+/// Returns the log with everything written before this call. A marker line, written last, shows
+/// that it is complete.
 fn whole_log(host: &Host) -> String {
     let mark = format!("mark-{:?}", std::time::Instant::now());
     let mark: String = mark.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -65,7 +66,7 @@ fn whole_log(host: &Host) -> String {
     host.log()
 }
 
-/// The fields of all log lines about this request.
+/// Returns the fields of all log lines of this request.
 fn log_of(log: &str, id: &str) -> Vec<Value> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.map(|line| line["fields"].clone()).filter(|fields| fields["request"] == id).collect()
@@ -73,14 +74,14 @@ fn log_of(log: &str, id: &str) -> Vec<Value> {
 
 struct Misdeed {
     name: &'static str,
-    /// Only plugins with this end of their name.
+    /// Runs on the plugins named `*-brisk` instead of the others.
     brisk: bool,
     parameters: Value,
     status: u16,
     kind: &'static str,
-    /// In the message to the caller; `{p}` is the plugin.
+    /// Part of the message to the client; `{p}` is the name of the plugin.
     message: &'static str,
-    /// In the detail for the log; none where nothing broke in the guest.
+    /// Parts of the detail in the log; empty if nothing failed inside the guest.
     detail: &'static [&'static str],
     /// The instance is discarded.
     trapped: bool,
@@ -200,7 +201,7 @@ fn each_misdeed_costs_one_request_and_is_explained() {
         for instances in ["fresh", "reused"] {
             let plugin = if misdeed.brisk { format!("{instances}-brisk") } else { instances.to_owned() };
             let name = format!("{} ({plugin})", misdeed.name);
-            // Twice: a reused instance that was left behind would show.
+            // Twice: the second round would show a broken reused instance that was not discarded.
             for round in 0..2 {
                 let id = format!("{}-{plugin}-{round}", misdeed.name.replace(' ', "-"));
                 let traps = format!("hostler_plugin_traps_total{{plugin=\"{plugin}\"}}");
@@ -228,12 +229,13 @@ fn each_misdeed_costs_one_request_and_is_explained() {
     }
     for (plugin, expected) in [("fresh", 0.0), ("fresh-brisk", 0.0), ("reused", 2.0), ("reused-brisk", 2.0)] {
         let instances = host.metric(&format!("hostler_plugin_instances{{plugin=\"{plugin}\"}}"));
-        // A reused instance stays in the pool of each role, for the next call.
+        // One reused instance per role stays in the pool for the next call.
         assert_eq!(instances, expected, "{plugin}");
     }
 }
 
-/// One line names the request, the model and the plugin, with what the guest said and where it was.
+/// Checks that one log line names the request, the model and the plugin, with the guest's message
+/// and its location.
 fn explained_in_the_log(host: &Host, id: &str, misdeed: &Misdeed) {
     let find = || log_of(&host.log(), id).into_iter().find(|fields| fields["kind"] == misdeed.kind);
     let line = eventually(&format!("a line about {id}"), find, || host.log());
@@ -301,7 +303,7 @@ fn a_long_error_is_cut() {
     assert_eq!(host.access_log("long")["error"], message);
 }
 
-/// 1 MB, which is 250 times what `log_kb` allows. Each line on stdout costs the host microseconds.
+/// 1 MB, 250 times what `log_kb` allows. Each line on stdout costs the host microseconds.
 const FLOOD_LINES: u64 = 10_000;
 
 #[test]
@@ -310,7 +312,7 @@ fn log_output_is_capped_and_belongs_to_its_request() {
     let mut client = host.client();
     for plugin in ["fresh", "reused"] {
         for flood in ["log-flood", "print-flood"] {
-            // Twice: the budget is that of a call, not of an instance.
+            // Twice: the budget is per call, not per instance.
             for round in 0..2 {
                 let id = format!("{flood}-{plugin}-{round}");
                 let parameters = json!({"do": flood, "at": "predict", "count": FLOOD_LINES});
@@ -323,7 +325,7 @@ fn log_output_is_capped_and_belongs_to_its_request() {
                     .partition(|line| line.contains("plugin log truncated: more than log_kb in one call"));
                 let bytes: usize = said.iter().map(|line| line.len()).sum();
                 assert_eq!(cut.len(), 1, "{id}: said once");
-                // Lines of a hundred bytes; spaces at their end are not shown.
+                // The lines have a hundred bytes; trailing spaces are not logged.
                 assert!((35..=41).contains(&said.len()) && bytes <= 4096, "{id}: {bytes} bytes, {said:?}");
                 assert!(lines.iter().all(|line| line["plugin"] == plugin), "{id}");
             }
@@ -371,8 +373,8 @@ fn misdeeds_leave_nothing_behind() {
         let plugin = if misdeed.brisk { format!("{instances}-brisk") } else { instances.to_owned() };
         (misdeed, ask(client, "round", &plugin, &misdeed.parameters))
     };
-    // Fills the pools of slots and of instances, and has every worker work. Of whom nobody knows
-    // how long each takes.
+    // Warm-up: fills the pools of slots and instances and makes every worker work. The answers are
+    // ignored, because under this load the time of each call is unpredictable.
     std::thread::scope(|scope| {
         for first in 0..8 {
             let (host, ask) = (&host, &ask);
@@ -388,7 +390,7 @@ fn misdeeds_leave_nothing_behind() {
             let (misdeed, answer) = ask(&mut client, index);
             assert_eq!(answer.status, misdeed.status, "{}: {}", misdeed.name, answer.text());
         }
-        // What was answered at its deadline ends a moment later.
+        // Calls that were answered at their deadline end shortly afterwards.
         host.wait_for_idle("cpu");
         host.usage()
     };

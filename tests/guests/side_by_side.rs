@@ -1,16 +1,16 @@
-//! Bad requests, each to a real host and to a real Triton: `tests/clients/side_by_side.py` asks
-//! both, and `docs/measured/bad-requests.md` has the table of what they answer.
+//! Sends bad requests to a real host and to a real Triton: `tests/clients/side_by_side.py` calls
+//! both, and `docs/measured/bad-requests.md` tabulates the answers.
 //!
-//! `cargo xtask test` says where Triton and the packages of Python are. Without them a laptop skips
-//! this, and CI fails.
+//! `cargo xtask test` sets the paths of Triton and of the Python packages. Without them the test is
+//! skipped locally, and fails in CI.
 
 use crate::support::root;
 use std::process::Command;
 
-/// All cases, and a new Triton after each that kills it.
+/// Time for all cases, including a restart of Triton after each case that kills it.
 const PROGRAM_SECONDS_MAX: &str = "900";
 
-/// What `cargo xtask test` has put into a variable.
+/// Returns a variable that `cargo xtask test` has set.
 fn set(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     if value.is_none() {

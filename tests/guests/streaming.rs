@@ -1,5 +1,5 @@
-//! Streaming models: 0..n responses, many requests waiting in one instance, and what happens when
-//! one of them, its caller or the instance is lost.
+//! Tests streaming models: 0..n responses, many concurrent calls in one instance, and the loss of a
+//! call, its client or the instance.
 
 use crate::support::Setup;
 use crate::support::streaming::{Stream, repeat, request, setup};
@@ -35,7 +35,7 @@ fn a_streaming_model_is_refused_where_there_is_one_response_only() {
     let host = repeat("", "");
     let body = request(&[0], 0, json!({}));
     host.post("/predict", body.to_string()).refused(501, "unsupported", &["/predict/stream"]);
-    // Nor as a job, whose result is one.
+    // A job has a single result, so it is refused as well.
     host.post("/predict/async", body.to_string()).refused(501, "unsupported", &["/predict/stream"]);
     let items = json!({"model": "repeat", "items": [{"data": body["data"]}]});
     for path in ["/predict/batch", "/predict/async/batch"] {
@@ -91,14 +91,14 @@ fn generate_stream_gives_an_event_for_each_response_and_one_for_an_error() {
     let events = stream.events();
     assert_eq!((events.len(), &events[0]), (2, &event(0)));
     assert!(events[1]["error"].as_str().is_some_and(|text| text.contains("asked to fail")), "{events:?}");
-    // In place of the first response it gives its status to the answer.
+    // An error instead of the first response sets the status of the answer.
     let failed = Stream::generate(host.http, "repeat", &failing(0));
     assert_eq!(failed.status, 500);
     assert!(failed.has_header("content-type: text/event-stream"));
     let events = failed.events();
     assert_eq!(events.len(), 1);
     assert!(events[0]["error"].as_str().is_some_and(|text| text.contains("asked to fail")), "{events:?}");
-    // What is wrong with the request is an answer like any other.
+    // A bad request is refused with an ordinary JSON answer.
     let refused = Stream::generate(host.http, "repeat", &json!({"IN": "x"}));
     assert_eq!(refused.status, 400);
     assert!(refused.has_header("content-type: application/json"));

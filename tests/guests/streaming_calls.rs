@@ -1,5 +1,5 @@
-//! Models that call models: two at once, a stream passed on, and calls that fail, are late, go in a
-//! circle or lose their caller. In Rust and in Python.
+//! Tests models that call models, in Rust and in Python: two concurrent calls, a stream passed on,
+//! and calls that fail, exceed their deadline, recurse or lose their client.
 
 use crate::support::streaming::{Stream, ask, connect, elements, request, send};
 use crate::support::{Host, Setup, plugin};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 const ROUTERS: [&str; 2] = ["router", "router-py"];
 
-/// The model `router` in one of its languages, which asks `first` and `second`; both are `faulty`,
-/// with this config.
+/// Starts a host with the model `router` in one language, which calls `first` and `second`; both
+/// are `faulty` with this configuration.
 fn router(language: &str, first: &str, faulty: &str) -> Host {
     // The first host compiles the component, and the others find it in the cache.
     static STARTING: Mutex<()> = Mutex::new(());
@@ -75,7 +75,7 @@ fn what_a_model_answers_is_never_a_trap() {
         host.post("/predict", body.to_string()).refused(504, "deadline", &["within 50000 us"]);
         assert!(started.elapsed() < Duration::from_secs(2));
         assert_eq!(traps(&host), 0.0);
-        // What was called for it is not left to run.
+        // The calls that it made are cancelled too.
         let started = Instant::now();
         host.wait_for_idle("cpu");
         assert!(started.elapsed() < Duration::from_secs(2));

@@ -1,5 +1,5 @@
-//! Streaming models under load and in trouble: many at once, callers that leave, guests that take
-//! no notice, trap or spin, and instances that are replaced.
+//! Tests streaming models under load and with faults: many concurrent calls, clients that
+//! disconnect, guests that ignore cancellation, trap or spin, and instances that are replaced.
 
 use crate::support::streaming::{
     Stream, ask, at_once, connect, elements, leave_again_and_again, repeat, request, send,
@@ -18,19 +18,19 @@ fn deed(name: &str) -> Value {
     request(&[0, 0], 0, json!({"do": name, "at": 1}))
 }
 
-/// The sizes of a soak where it is asked for, small ones elsewhere.
+/// Returns `many` in a soak, `few` otherwise.
 fn rounds(few: usize, many: usize) -> usize {
     if is_soak() { many } else { few }
 }
 
-/// The host serves as before, and holds nothing of what was.
+/// Checks that the host serves as before and that no earlier call is still in flight.
 fn unharmed(host: &Host) {
     host.wait_for_idle("cpu");
     assert_eq!(elements(&ask(host, &request(&[0, 1], 1, none()))), [100, 101]);
     host.wait_for_idle("cpu");
 }
 
-/// Threads, files and memory are where they were.
+/// Waits until threads, files and memory are back at their earlier numbers.
 fn nothing_grew(host: &Host, before: Usage) {
     let as_before = || {
         let after = host.usage();
@@ -72,7 +72,7 @@ fn who_leaves_frees_the_place_even_if_the_guest_takes_no_notice() {
     for name in ["hang", "stay", "none"] {
         leave_again_and_again(&host, name, rounds(8, 400));
         unharmed(&host);
-        // What the first ones grew stays.
+        // Memory that the first rounds allocated stays, so it counts as the baseline.
         before.get_or_insert_with(|| host.usage());
     }
     nothing_grew(&host, before.expect("set by the first one"));
@@ -108,8 +108,8 @@ fn a_timeout_of_the_plugin_ends_the_stream_with_an_error() {
     unharmed(&host);
 }
 
-/// What a hundred waiting requests get when one beside them does something; how long until one is
-/// served again.
+/// Returns the last line of a call that does `name`, the answers of a hundred concurrent calls, and
+/// the time until a call succeeds again.
 fn beside(host: &Host, name: &str, waiting: &Value) -> (Value, Vec<(u16, Vec<Value>)>, Duration) {
     let mut open: Vec<_> = (0..100).map(|_| connect(host.http).unwrap()).collect();
     let started = Instant::now();
@@ -193,7 +193,7 @@ fn swaps_break_no_stream_and_mix_none() {
                 while !stop.load(Ordering::Relaxed) {
                     let lines = Stream::open(address, &body, "*/*").lines();
                     let elements = elements(&lines);
-                    // All of them of one version.
+                    // All elements are from one version.
                     let first = *elements.first().unwrap_or_else(|| panic!("{lines:?}"));
                     assert_eq!(elements, (first..first + 10).collect::<Vec<_>>(), "{lines:?}");
                     streams += 1;
@@ -212,7 +212,7 @@ fn swaps_break_no_stream_and_mix_none() {
     let streams: usize = open.into_iter().map(|thread| thread.join().expect("no stream broke")).sum();
     println!("{streams} streams through {} swaps", rounds(20, 200));
     unharmed_but_for(&host, rounds(20, 200) as i64 * 1000);
-    // The running version and the one before it.
+    // The live version and the previous one.
     eventually("old instances being gone", || (instances(&host) <= 2.0).then_some(()), || host.log());
 }
 

@@ -1,5 +1,5 @@
-//! Plugins in Python that wait: many requests side by side in one instance, and what an exception
-//! ends.
+//! Tests streaming models in Python: many concurrent calls in one instance, and which calls an
+//! exception ends.
 
 use crate::support::streaming::{Stream, ask, at_once, elements, request};
 use crate::support::{Host, Setup, plugin};
@@ -7,7 +7,7 @@ use serde_json::json;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The model `repeat`, in Python.
+/// Starts a host with the model `repeat`, in Python.
 fn repeat(limits: &str) -> Host {
     let manifest = format!(
         "[plugins.repeat]\npath = \"repeat.wasm\"\n{limits}\n\n[models.repeat]\nplugin = \"repeat\"\n"
@@ -40,14 +40,15 @@ fn responses_come_as_they_are_made() {
     let mut stream = Stream::open(host.http, &request(&[0, 20_000], 0, json!({})), "*/*");
     let (first, _) = stream.part().unwrap().expect("the first response");
     assert_eq!(first, "{\"result\":{\"OUT\":[100],\"IDX\":[0]}}\n");
-    // Another one overtakes it in the same instance.
+    // Another call overtakes it in the same instance.
     assert_eq!(elements(&ask(&host, &request(&[0, 0], 0, json!({})))), [100, 101]);
     drop(stream);
     host.wait_for_idle("cpu");
     assert_eq!(traps(&host), 0.0);
 }
 
-/// What a request gets that does this at its second element, while another one waits beside it.
+/// Returns the responses and the error of a call that does `deed` at its second element, while
+/// another call waits in the same instance.
 fn misdeed(host: &Host, deed: &str) -> (Vec<i64>, String) {
     let mut beside = Stream::open(host.http, &request(&[0, 300], 0, json!({})), "*/*");
     beside.part().unwrap().expect("it has begun");
@@ -73,11 +74,11 @@ fn an_exception_ends_its_own_request_with_its_text() {
         assert_eq!(elements, [100], "{deed}: {error}");
         assert!(error.contains(message), "{deed}: {error}");
     }
-    // A task that nobody awaits fails for itself.
+    // An exception in a task that is never awaited does not fail the call.
     assert_eq!(misdeed(&host, "orphan").0, [100, 101, 102]);
     host.wait_for_idle("cpu");
     assert_eq!(traps(&host), 0.0, "{}", host.log());
-    // Where it was raised is in the log.
+    // The log has the traceback.
     host.wait_for_log(&["in misbehave"]);
 }
 

@@ -1,6 +1,6 @@
 """Makes the small ONNX models that the tests serve: `python make.py` (needs onnx and numpy).
 
-Each shows one thing that a model can be; the committed files are what the tests use.
+Each model shows one feature of ONNX models. The tests use the committed files.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ def scalar(name, number, dtype=np.int64):
 
 
 def loop(name, body_nodes, carried, carried_shape, initial):
-    """A Loop that runs `n` times over one carried FP32 tensor: many small nodes, each a place to stop."""
+    """Returns a Loop that runs `n` times over one carried FP32 tensor: many small nodes, and it can stop at each."""
     body = h.make_graph(
         [*body_nodes, h.make_node("Identity", ["go"], ["go_on"])],
         "body",
@@ -90,7 +90,7 @@ write(
     [h.make_value_info("y", h.make_sequence_type_proto(h.make_tensor_type_proto(T.FLOAT, None)))],
 )
 
-# A sequence of maps, as classifiers have it that were exported with ZipMap.
+# A sequence of maps, as in classifiers that were exported with ZipMap.
 map_type = h.make_map_type_proto(T.INT64, h.make_tensor_type_proto(T.FLOAT, []))
 write(
     "zipmap",
@@ -118,11 +118,11 @@ write(
     external=True,
 )
 
-# `n` small nodes one after the other: long, and stoppable at each.
+# `n` small nodes in sequence: a long run that can be stopped at each node.
 nodes, true = loop("loop", [h.make_node("Sin", ["v"], ["next"])], "v", [64], [h.make_node("Identity", ["zeros"], ["start"])])
 write("loop", nodes, [value("n", T.INT64, [1])], [value("y", T.FLOAT, [])], [true, nh.from_array(np.ones(64, np.float32), "zeros")])
 
-# One node whose cost grows with the cube of `n`: long, and not stoppable inside.
+# One node whose cost grows with the cube of `n`: a long run that cannot be stopped inside the node.
 write(
     "huge_node",
     [
@@ -153,7 +153,7 @@ write(
     [value("y", T.FLOAT, ["n"])],
 )
 
-# A row that is no index of the table breaks the whole run: y = table[x], of 10 elements.
+# y = table[x], of 10 elements. A row that is not an index of the table fails the whole run.
 write(
     "gather",
     [h.make_node("Gather", ["table", "x"], ["y"])],
@@ -162,7 +162,7 @@ write(
     [nh.from_array(np.arange(10, dtype=np.float32) / 10, "table")],
 )
 
-# Rows that do not come out again: only those over zero do.
+# Returns only the rows over zero, so the output has fewer rows than the input.
 write(
     "positives",
     [h.make_node("Greater", ["x", "zero"], ["keep"]), h.make_node("Compress", ["x", "keep"], ["y"], axis=0)],
@@ -171,7 +171,7 @@ write(
     [nh.from_array(np.array(0, np.float32), "zero")],
 )
 
-# Rows that take as many small nodes as the largest of them says: y = x, in the end.
+# y = x, after as many small nodes as the largest row says.
 nodes, true = loop("rounds", [h.make_node("Sin", ["v"], ["next"])], "v", [64], [h.make_node("Identity", ["zeros"], ["start"])])
 write(
     "rounds",
@@ -190,7 +190,7 @@ write(
 
 
 def dense_layer(source, target, rows, columns, wave):
-    """`target` = tanh(`source` x weights): a sine wave, which ONNX Runtime computes when it loads the model."""
+    """Returns `target` = tanh(`source` x weights). The weights are a sine wave, computed when the model is loaded."""
     w = f"{target}_w"
     nodes = [
         h.make_node("Range", [f"{w}_0", f"{w}_n", f"{w}_1"], [f"{w}_i"]),
@@ -206,7 +206,7 @@ def dense_layer(source, target, rows, columns, wave):
     return nodes, [*(scalar(name, number, np.float32) for name, number in constants), shape]
 
 
-# What gains most by batches: one row waits for as much memory, 16 MB of weights, as 16 rows do.
+# Gains most from batches: one row reads as much memory, 16 MB of weights, as 16 rows do.
 layers = [
     dense_layer("x", "a", 16, 1024, 0.71),
     dense_layer("a", "b", 1024, 1024, 0.37),
@@ -223,7 +223,7 @@ write(
     [constant for _, constants in layers for constant in constants],
 )
 
-# As small as a model can be that computes something: what is measured is the way to it and back.
+# As small as a model can be that computes something, to measure the overhead around it.
 layers = [dense_layer("x", "h", 16, 32, 0.7), dense_layer("h", "y", 32, 4, 0.3)]
 write(
     "small",
@@ -236,10 +236,10 @@ write(
 # Many numbers in, one out.
 write("sum", [h.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, [])])
 
-# Gives back what it is given.
+# Returns its input.
 write("copy", [h.make_node("Identity", ["x"], ["y"])], [value("x", T.FLOAT, ["n"])], [value("y", T.FLOAT, ["n"])])
 
-# What clients of Triton call "simple": rows of sixteen, sum and difference.
+# The model that Triton's clients call "simple": rows of sixteen, sum and difference.
 rows = [value(name, T.INT32, ["n", 16]) for name in ("INPUT0", "INPUT1", "OUTPUT0", "OUTPUT1")]
 write(
     "add_sub",
@@ -248,10 +248,10 @@ write(
     rows[2:],
 )
 
-# One text, of which there is always one.
+# One text; its only dimension has the fixed length 1.
 write("text", [h.make_node("Identity", ["INPUT0"], ["OUTPUT0"])], [value("INPUT0", T.STRING, [1])], [value("OUTPUT0", T.STRING, [1])])
 
-# The same out as in, of texts and of bytes with a sign.
+# Return their input: texts, and signed bytes.
 for name, datatype in (("texts", T.STRING), ("int8", T.INT8)):
     write(
         name,
@@ -260,7 +260,7 @@ for name, datatype in (("texts", T.STRING), ("int8", T.INT8)):
         [value("OUTPUT0", datatype, ["n", "m"])],
     )
 
-# A classifier of images, three planes of 8 x 8: how red, green and blue they are.
+# A classifier of images, three planes of 8 x 8: the shares of red, green and blue.
 write(
     "colours",
     [
@@ -271,7 +271,8 @@ write(
     [value("shares", T.FLOAT, ["n", 3])],
 )
 
-# Two inputs that give one name to a dimension: lengths that differ are refused in the middle of a run, but for 1.
+# Two inputs that share the name of a dimension. Lengths that differ, unless one is 1, fail in the
+# middle of a run.
 write(
     "shared_name",
     [h.make_node("Mul", ["a", "b"], ["y"], name="/scale/Mul")],
@@ -288,7 +289,7 @@ write(
     [nh.from_array(np.ones(4, np.float32), "table")],
 )
 
-# Numbers of texts, of which some are none.
+# Parses texts as numbers; some texts are not numbers.
 write(
     "parse",
     [h.make_node("Cast", ["x"], ["y"], to=T.FLOAT)],
@@ -296,7 +297,7 @@ write(
     [value("y", T.FLOAT, ["n"])],
 )
 
-# Integers: the smallest divided by -1 is too large for its type.
+# Integer division: the smallest integer divided by -1 overflows its type.
 write(
     "divide",
     [
@@ -308,7 +309,7 @@ write(
     [value("quotient", T.INT64, ["n"]), value("rest", T.INT64, ["n"]), value("quotient_32", T.INT32, ["n"])],
 )
 
-# Frames of a signal; the runtime divides by what it is told of their length.
+# Frames of a signal. ONNX Runtime divides by the frame length that the client sends.
 write(
     "frames",
     [h.make_node("STFT", ["x", "step", "window", "length"], ["y"])],
@@ -317,5 +318,5 @@ write(
     [scalar("step", 7)],
 )
 
-# As many zeros as the caller asks for.
+# Returns as many zeros as the client asks for.
 write("zeros", [h.make_node("ConstantOfShape", ["n"], ["y"])], [value("n", T.INT64, [1])], [value("y", T.FLOAT, ["n"])])

@@ -1,12 +1,12 @@
-//! What goes on while a policy is built, however long that takes: rollbacks, the guard, newer
-//! files, the end.
+//! Tests what must continue while a policy is built, however long the build takes: rollbacks, the
+//! guard, newer files, shutdown.
 
 use crate::support::control::{load, unload};
 use crate::support::{Host, Setup, eventually, model, plugin, replace};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// No build that is waited for ends within this: its check runs for as long as it is let.
+/// A build with this model does not end within a test: its check runs until it is stopped.
 const LONG: &str =
     "[models.loop]\npath = \"loop.onnx\"\ntimeout_ms = 600000\nchecks = [{ file = \"long.json\" }]\n";
 
@@ -31,7 +31,7 @@ fn plus(host: &Host) -> f64 {
     host.predict("plus", json!([1.0])).result()["y"][0].as_f64().unwrap()
 }
 
-/// Has the host build what it will not have built by the end of the test.
+/// Starts a build that does not end before the test does.
 fn begin_long_build(host: &Host, more: &str) {
     replace(&host.path("hostler.toml"), manifest(&format!("{LONG}{more}")).as_bytes());
     host.wait_for_policy("a build", |policy| policy["building"]["phase"] == "loading");
@@ -66,7 +66,7 @@ fn a_rollback_is_answered_at_once_and_what_is_being_built_does_not_go_live_behin
     assert_eq!((policy["stale"].as_bool(), policy["generation"].as_u64()), (Some(true), Some(3)));
     assert_eq!(policy["last_reload"]["outcome"], "rolled_back");
     assert_eq!(host.metric("hostler_reloads_total{outcome=\"refused\"}"), 1.0);
-    // What was being built stays refused; other files go live.
+    // The content that was being built stays refused; other files go live.
     replace(&host.path("hostler.toml"), manifest("[executors.cpu]\nworkers = 3\n").as_bytes());
     let policy = host.wait_for_generation(4);
     assert_eq!(policy["last_reload"]["outcome"], "applied");
@@ -95,7 +95,7 @@ fn the_operator_and_clients_are_answered_at_once_during_a_build() {
     let policy = host.policy();
     assert_eq!(policy["building"]["phase"], "loading");
     assert!(policy["model_control"]["unloaded"]["other"].is_array(), "{policy}");
-    // A build that was made with the model does not bring it back.
+    // A build that still includes the model does not load it again after it was unloaded.
     replace(&host.path("hostler.toml"), manifest("[executors.cpu]\nworkers = 3\n").as_bytes());
     host.wait_for_policy("the workers", |policy| policy["executors"]["cpu"]["workers"] == 3);
     assert_eq!(host.predict("other", json!([1.0])).status, 404);
@@ -181,7 +181,7 @@ fn a_shortage_of_descriptors_passes_and_the_reload_is_made_again() {
             assert_eq!(libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null_mut()), 0);
         }
     };
-    // What is open stays open; nothing more can be opened.
+    // Open files stay open; no new ones can be opened.
     limit(Some(3));
     replace(&host.path("plus.onnx"), &std::fs::read(model("plus2")).unwrap());
     host.wait_for_log(&["outcome=\"rejected\"", "Too many open files", "retry_in_ms"]);

@@ -1,5 +1,5 @@
-//! A new version takes over step by step; who has it keeps it; a bad one goes, and few have seen
-//! it.
+//! Tests rollouts: a new version takes over in stages, a user who got it keeps it, and a bad
+//! version is rolled back after few users have seen it.
 
 use crate::support::load::{Load, one_of};
 use crate::support::versions::{manifest, setup, shot};
@@ -7,7 +7,7 @@ use crate::support::{Answer, Client, Host, Setup, eventually, model, replace};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A step that ends by itself only after any test.
+/// A step length that no test waits for.
 const SLOW: &str = "step_ms = 600000";
 
 fn plus_manifest(reload: &str, more: &str) -> String {
@@ -31,7 +31,8 @@ fn ask_as(client: &mut Client, user: &str, model: &str) -> Answer {
     client.request("POST", "/predict", &[("x-user-id", user)], body.as_bytes())
 }
 
-/// Waits until the rollout of this generation has begun and its record is kept, a moment later.
+/// Waits until the rollout of this generation has begun and its record, which is written shortly
+/// afterwards, exists.
 fn wait_for_candidate(host: &Host, generation: u64) -> Value {
     host.wait_for_policy("a candidate", |policy| {
         policy["rollout"]["generation"] == generation && policy["last_reload"]["outcome"] == "rolling_out"
@@ -59,7 +60,7 @@ fn a_bad_version_is_taken_back_and_no_more_fail_than_the_canary_had() {
     let share = outcome.faults.len() as f64 / outcome.answers as f64;
     eprintln!("{} of {} answers failed: {share:.4}; {why}", outcome.faults.len(), outcome.answers);
     assert!(!outcome.faults.is_empty() && share <= 0.10, "{share}");
-    // Refused until it changes; then another number.
+    // Stays refused until the content changes; the changed content has a new generation number.
     replace(&host.path("hostler.toml"), manifest("fail_percent = \"20\"", &reload).as_bytes());
     host.wait_for_outcome("refused");
     replace(&host.path("hostler.toml"), manifest("release = \"3\"", &reload).as_bytes());
@@ -150,13 +151,13 @@ fn an_operator_ends_a_rollout_in_either_direction() {
     let why = policy["last_reload"]["errors"][0].as_str().unwrap();
     assert_eq!(why, "generation 2 was rolled back and its files have not changed");
 
-    // An operator's word counts more.
+    // An operator's reload overrides the refusal.
     let again = host.admin_post("/admin/reload");
     assert_eq!((again.status, again.json()["outcome"].as_str()), (200, Some("rolling_out")));
     let promoted = host.admin_post("/admin/policy/promote");
     assert_eq!((promoted.status, promoted.json()["outcome"].as_str()), (200, Some("applied")));
     assert_eq!((plus(&host), host.generation()), (3.0, 3));
-    // It is still watched, and the one before it kept.
+    // After the promotion the guard still watches it, and the previous policy is kept.
     assert_eq!(host.policy()["rollout"]["stage"], "watch");
     host.admin_post("/admin/policy/rollback");
     assert_eq!(plus(&host), 2.0);
@@ -173,7 +174,7 @@ fn newer_files_replace_the_candidate_and_the_old_ones_end_it() {
     replace(&host.path("hostler.toml"), newer.as_bytes());
     let policy = wait_for_candidate(&host, 3);
     assert_eq!((state(&policy, "live"), state(&policy, "canary")), (Some(1), Some(3)));
-    // A bad file leaves the candidate alone.
+    // A bad file does not affect the candidate.
     replace(&host.path("plus.onnx"), b"junk");
     assert_eq!(host.wait_for_outcome("rejected")["rollout"]["generation"], 3);
     replace(&host.path("hostler.toml"), plus_manifest(&reload, "").as_bytes());
@@ -219,7 +220,7 @@ fn a_shadow_sees_a_planted_difference_and_callers_do_not() {
         assert_eq!(answer.header("x-hostler-generation"), Some("1"));
         sent += 1.0;
         assert!(sent < 1000.0, "no copy is compared\n{}", host.log());
-        // One copy at a time. One that finds the worker not idle yet is dropped.
+        // One copy at a time: a copy is dropped if the worker is not idle yet.
         let ended = || compared() + host.metric("hostler_shadow_dropped_total") == sent;
         eventually("the end of the copy", || ended().then_some(()), || host.log());
     }

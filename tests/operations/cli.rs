@@ -1,5 +1,5 @@
-//! The command line: help, checks of plugins, the contract, one prediction, what a reload would
-//! change, starting.
+//! Tests the command line: help, checks of plugins, the contract, single predictions, `diff`, and
+//! start-up.
 
 use crate::support::{Setup, churn, model, plugin, replace, root};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn plus(more: &str) -> Setup {
     setup.file("loop.onnx", model("loop"))
 }
 
-/// Exit code 1, nothing on stdout, and all of `parts` on stderr.
+/// Checks for exit code 1, an empty stdout, and all of `parts` on stderr.
 fn refused(setup: &Setup, args: &[&str], parts: &[&str]) {
     let (code, out, err) = setup.run(args);
     assert_eq!((code, &*out), (1, ""), "{args:?}: {err}");
@@ -129,7 +129,7 @@ fn wit_writes_over_nothing_that_is_not_the_contract() {
     );
 }
 
-/// `hostler predict` with the request on its standard input.
+/// Runs `hostler predict` with the request on its standard input.
 fn predict(setup: &Setup, request: &str) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hostler"))
         .args(["predict", "-"])
@@ -245,7 +245,7 @@ fn diff_says_what_a_manifest_would_change() {
 #[test]
 fn diff_without_a_host_or_with_a_bad_manifest_fails() {
     let setup = plus("");
-    // Bound and let go: nobody listens there.
+    // The listener is dropped at once, so nothing listens on this address.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let args = ["diff", "hostler.toml", "--admin", &*nobody];
     refused(

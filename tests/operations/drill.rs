@@ -1,5 +1,5 @@
-//! `hostler drill`: a copy of a manifest is mistreated under load; what must not happen is told and
-//! fails it.
+//! Tests `hostler drill`: it subjects a copy of a manifest to faults under load, and reports and
+//! fails on forbidden outcomes.
 
 use crate::support::{Setup, eventually, example, model, plugin, root};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const EXERCISES: [&str; 11] = [
     "overload", "stop",
 ];
 
-/// A setup, and a folder in which the drill makes its copy.
+/// A setup, and the folder in which the drill makes its copy.
 struct Drill {
     setup: Setup,
     copies: tempfile::TempDir,
@@ -32,7 +32,7 @@ impl Drill {
         command
     }
 
-    /// A short one, in JSON.
+    /// Runs a short drill and returns its JSON report.
     fn short(&self, args: &[&str]) -> (Output, Value) {
         let short = ["--json", "--seconds", "0.2", "--connections", "4", "--swaps-per-second", "10"];
         let output = self.command(&[&short[..], args].concat()).output().unwrap();
@@ -40,7 +40,7 @@ impl Drill {
         (output, report)
     }
 
-    /// Processes that serve its copy.
+    /// Returns the processes that serve the copy.
     fn running(&self) -> Vec<PathBuf> {
         let folder = self.copies.path().to_str().unwrap();
         let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
@@ -61,7 +61,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Every file below a folder, with its content and when it was written.
+/// Returns every file in a folder, recursively, with its content and modification time.
 fn state(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -81,7 +81,7 @@ fn row<'a>(report: &'a Value, name: &str) -> &'a Value {
     rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
 }
 
-/// Exit code 0, and every exercise but `skipped` passed with answers.
+/// Checks for exit code 0, and that every exercise except `skipped` passed and had answers.
 fn passed(output: &Output, report: &Value, skipped: &[&str]) {
     assert_eq!(output.status.code(), Some(0), "{report:#}\n{}", text(&output.stderr));
     assert_eq!(report["passed"], true);
@@ -117,7 +117,7 @@ fn a_sound_manifest_passes_and_its_files_are_left_alone() {
     let checked = json!({"model": "bankchurn:1", "samples": 3, "from": "checks"});
     let made_up = json!({"model": "bankchurn-raw:1", "samples": 1, "from": "metadata"});
     assert_eq!(report["models"], json!([checked, made_up]));
-    // At least twice from each of two callers, fresh and reused.
+    // At least twice from each of two clients, on fresh and on reused instances.
     for (misdeed, status) in [("spins", 504), ("sleeps", 504), ("traps", 500), ("answers other tensors", 500)]
     {
         let row = row(&report, &format!("hostile: {misdeed}"));
@@ -181,7 +181,7 @@ fn a_plugin_that_remembers_fails() {
     let (output, report) = setup("fresh").short(&only);
     assert_eq!(output.status.code(), Some(0), "a fresh instance remembers nothing: {report:#}");
 
-    // The same for people.
+    // The same drill with the report as a table.
     let drill = setup("reused");
     let args = ["--seconds", "0.1", "--connections", "2", "--only", "steady"];
     let output = drill.command(&args).output().unwrap();
@@ -241,7 +241,7 @@ fn what_cannot_be_drilled_is_said() {
         );
         drill.nothing_is_left();
     };
-    // As `hostler check` says it.
+    // The same message as from `hostler check`.
     let faulty = Drill::of(Setup::new("[models.a]\npath = \"none.onnx\"\n"));
     refused(&faulty, &["--> ", "hostler.toml:2:8", "none.onnx"]);
     assert!(text(&faulty.short(&[]).0.stderr).ends_with(&faulty.setup.run(&["check"]).2));
@@ -283,7 +283,7 @@ fn an_interrupted_drill_leaves_nothing_behind() {
         let said: Vec<String> = lines.collect();
         let status = child.wait().unwrap();
         if signal == "KILL" {
-            // The kernel ends the host; nobody is there to remove the copy.
+            // SIGKILL: the kernel ends the host, and no process is left to remove the copy.
             let ended = || drill.running().is_empty().then_some(());
             eventually("the host to end", ended, || format!("{:?}", drill.running()));
         } else {

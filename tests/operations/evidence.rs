@@ -1,11 +1,11 @@
-//! The guard judges on evidence: what a caller does wrong brings no version down, and what the
-//! version before answers is a fault of the new one.
+//! Tests that the guard judges on evidence: bad requests of a client never roll a version back, and
+//! a failed request that the previous version answers is a fault of the new one.
 
 use crate::support::load::{Load, Shot};
 use crate::support::{Answer, Host, Setup, eventually, model, plugin, replace};
 use serde_json::{Value, json};
 
-/// Long enough for what is judged, short enough to wait for.
+/// Long enough for the guard to judge, short enough for a test to wait.
 const GUARD: &str = "[reload.guard]\nwatch_ms = 3000\nmin_requests = 20\nlatency_floor_ms = 600000\n";
 
 fn new_side(host: &Host, outcome: &str) -> f64 {
@@ -23,7 +23,7 @@ fn load(host: &Host, body: Value, status: u16) -> Load {
     })
 }
 
-/// One ONNX model; another timeout makes another version of it.
+/// Returns a manifest with one ONNX model; another timeout makes it another version.
 fn manifest(path: &str, timeout_ms: u32, more: &str) -> String {
     format!("[models.m]\npath = \"{path}.onnx\"\ntimeout_ms = {timeout_ms}\n\n{more}\n")
 }
@@ -48,7 +48,7 @@ fn requests_that_no_version_answers_roll_nothing_back() {
     let host = setup(&["zeros"], GUARD).start();
     put(&host, "zeros", 59_000, GUARD);
     host.wait_for_generation(2);
-    // More memory than there is: a fault by its kind, in each version.
+    // More memory than the machine has: a fault by its error kind, in every version.
     let load = load(&host, json!({"model": "m", "data": [1_u64 << 45]}), 500);
     eventually("faults", || (new_side(&host, "fault") > 60.0).then_some(()), || host.log());
     eventually("replays", || (replays(&host, "refuted") > 5.0).then_some(()), || host.log());
@@ -106,7 +106,7 @@ fn a_deadline_that_the_caller_shortened_rolls_nothing_back() {
 #[test]
 fn a_deadline_of_the_operators_counts() {
     let host = setup(&["copy", "loop"], GUARD).file("copy.onnx", model("gather")).start();
-    // `n` rounds take long where the version before only looked them up.
+    // The new model runs `n` rounds, which takes long; the previous one only looks `n` up.
     put(&host, "loop", 5, GUARD);
     host.wait_for_generation(2);
     let load = load(&host, json!({"model": "m", "data": [100_000_000]}), 504);

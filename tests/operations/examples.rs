@@ -1,5 +1,5 @@
-//! `examples/streaming` as it is: the text that a plain loop makes, over every protocol; and what
-//! it refuses.
+//! Tests `examples/streaming` as shipped: it streams the text that a plain loop generates, over
+//! every protocol, and refuses bad requests.
 
 use crate::support::grpc as caller;
 use crate::support::grpc::{Caller, input};
@@ -19,7 +19,8 @@ fn serve() -> Host {
     setup.grpc().start()
 }
 
-/// What `make.py` has generated in numpy, in the words of a request.
+/// Returns the references that `make.py` has generated with numpy, as prompts, parameters and
+/// expected texts.
 fn references() -> Vec<(Value, Value, String)> {
     let text = std::fs::read_to_string(example("streaming/reference.json")).unwrap();
     let mut cases: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -37,7 +38,7 @@ fn request(prompt: &Value, parameters: &Value) -> Value {
     json!({"model": "writer", "data": {"prompt": [prompt]}, "parameters": parameters})
 }
 
-/// The tokens of these lines of JSON.
+/// Returns the tokens in these JSON lines.
 fn tokens(lines: &[Value]) -> Vec<String> {
     lines.iter().map(|line| line["result"]["token"][0].as_str().expect("a token").to_owned()).collect()
 }

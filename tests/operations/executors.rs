@@ -1,5 +1,6 @@
-//! What the executors that ship promise, under load and with faults in the model below them. Times
-//! are compared with each other and never with a clock; `-- --nocapture` prints them.
+//! Tests what the shipped custom executors promise, under load and with faults in the model behind
+//! them. Times are compared only with each other, never with fixed limits; `-- --nocapture` prints
+//! them.
 
 use crate::support::custom::{events, is_right, load, setup, setup_with, shot};
 use crate::support::load::Load;
@@ -18,7 +19,7 @@ fn asked(host: &Host) -> Answer {
 fn hedge_halves_the_p99_when_one_call_in_20_is_slow() {
     let host = setup("hedge", "", "fast_ms = \"5\"\nslow_every = \"20\"\nslow_ms = \"500\"").start();
     let plain = load(&host, "plain", CONNECTIONS, 600, is_right);
-    // Until it has seen some calls it knows no p95.
+    // The hedge knows no p95 until it has seen some calls.
     let learning = load(&host, "asked", CONNECTIONS, 100, is_right);
     let hedged = load(&host, "asked", CONNECTIONS, 1_000, is_right);
     let requests = learning.answers + hedged.answers;
@@ -39,7 +40,7 @@ fn hedge_halves_the_p99_when_one_call_in_20_is_slow() {
 #[test]
 fn hedge_cancels_the_loser_and_frees_its_place() {
     let config = "delay_us = \"20000\"\nmax_hedge_percent = \"100\"\nhedge_reserve = \"100\"";
-    // Each request's first call but the very first is slow, its second one is not.
+    // The first call of each request except the very first is slow; its second call is fast.
     let host = setup("hedge", config, "slow_every = \"2\"\nslow_ms = \"100000\"").start();
     for _ in 0..20 {
         assert_eq!(is_right(&asked(&host)), None);
@@ -47,7 +48,7 @@ fn hedge_cancels_the_loser_and_frees_its_place() {
     let calls = events(&host, "faulty", "calls");
     assert_eq!(calls, 1 + 2 * 19);
     assert_eq!(events(&host, "hedge", "hedge_wins"), 19);
-    // The losers would run for longer than anybody waits here.
+    // The losers would run for longer than this test waits.
     host.wait_for_idle("cpu");
     assert_eq!(events(&host, "faulty", "finished"), 20, "losers were stopped");
     assert_eq!(asked(&host).status, 200);
@@ -156,7 +157,7 @@ fn bad_config_is_an_error_that_names_the_key() {
 
 // Shadow
 
-/// `asked` and, with other faults, its version `next`.
+/// Returns a setup with the model `asked` and its version `next`, which has other faults.
 fn shadow(config: &str, faults: &str, next: &str) -> Setup {
     let more = format!(
         "[plugins.next]\npath = \"faulty.wasm\"\ninstances = \"reused\"\n[plugins.next.config]\n{next}\n\n\
@@ -165,7 +166,7 @@ fn shadow(config: &str, faults: &str, next: &str) -> Setup {
     setup_with("shadow", &format!("version = \"next\"\n{config}"), faults, &more)
 }
 
-/// Waits until nothing is compared any more.
+/// Waits until no comparison is in progress.
 fn settled(host: &Host) {
     host.wait_for_idle("custom");
     host.wait_for_idle("cpu");
@@ -176,7 +177,7 @@ fn shadow_keeps_no_caller_waiting() {
     let config = "max_in_flight = \"64\"\ntimeout_ms = \"20000\"";
     let host = shadow(config, "fast_ms = \"80\"", "fast_ms = \"200\"").start();
     let mut ratios = Vec::new();
-    // A machine that is busy with something else now and then is not the executor's fault.
+    // Retries, because other load on the machine can distort the times.
     while ratios.iter().all(|ratio| *ratio > 1.05) && ratios.len() < 5 {
         let plain = load(&host, "plain", 4, 60, is_right);
         let shadowed = load(&host, "asked", 4, 60, is_right);

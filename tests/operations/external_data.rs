@@ -1,5 +1,5 @@
-//! Weights beside a model: found wherever they stand, checked, copied, and never read from the
-//! user's file again.
+//! Tests external data of ONNX models: it is found wherever a tensor can refer to it, checked and
+//! copied, and the user's file is never read again.
 
 use crate::support::{self, Setup, load, onnx, replace};
 use onnx::{BOOL, FLOAT, INT64};
@@ -30,17 +30,17 @@ fn constant(tensor: &[u8]) -> Vec<u8> {
     onnx::node("Constant", &[], &["W"], &[onnx::tensor_attribute("value", tensor)])
 }
 
-/// y = x + W, with these further fields in the main graph.
+/// Returns a model y = x + W with these fields in the main graph.
 fn plus(fields: &[Vec<u8>]) -> Vec<u8> {
     onnx::model(&onnx::graph(fields, &[x()], &[y()]), &[])
 }
 
-/// y = x + W where W is an initializer at this location.
+/// Returns a model y = x + W where W is an initializer at this location.
 fn initializer(location: &str) -> Vec<u8> {
     plus(&[add("y"), onnx::field(5, w(location))])
 }
 
-/// An `If` that is always true; both branches have these fields, and give `x + W`.
+/// Returns an `If` that is always true; both branches have these fields and return x + W.
 fn condition(input: &str, output: &str, fields: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let branch = |out: &str| {
         let sum = onnx::node("Add", &[input, "W"], &[out], &[]);
@@ -78,15 +78,15 @@ fn in_a_loop() -> Vec<u8> {
     ])
 }
 
-/// y = F(x), where F has these nodes.
+/// Returns a model y = F(x), where F has these nodes.
 fn function(nodes: &[Vec<u8>]) -> Vec<u8> {
     let call = onnx::node("F", &["x"], &["y"], &[onnx::field(7, "own")]);
-    // A graph's node is field 1, with the message inside.
+    // A node in a graph is field 1, whose content is the node's message.
     let bare: Vec<Vec<u8>> = nodes.iter().map(|node| node[header(node)..].to_vec()).collect();
     onnx::model(&onnx::graph(&[call], &[x()], &[y()]), &[onnx::function(&bare)])
 }
 
-/// Bytes before the content of a field with a tag of one byte.
+/// Returns the number of bytes before the content of a field with a one-byte tag.
 fn header(field: &[u8]) -> usize {
     2 + field[1..].iter().take_while(|byte| **byte >= 0x80).count()
 }
@@ -100,7 +100,8 @@ fn sparse() -> [Vec<u8>; 2] {
     ]
 }
 
-/// One model for each place that a tensor can have. Each gives `x + [1, 2, 3]`, from `w.bin`.
+/// Returns one model for each place that a tensor can have; each returns x + [1, 2, 3] with data
+/// from `w.bin`.
 fn everywhere() -> Models {
     let in_branch = onnx::field(5, w("w.bin"));
     let [values, indices] = sparse();
@@ -119,7 +120,8 @@ fn everywhere() -> Models {
     ]
 }
 
-/// The models in a folder of their own, so that the host's working folder is another one.
+/// Returns a setup with the models in a subfolder, so that they are not in the host's working
+/// folder.
 fn setup(models: &Models, reload: &str) -> Setup {
     let tables = models.iter().map(|(name, _)| format!("[models.{name}]\npath = \"m/{name}.onnx\"\n"));
     let setup = Setup::new(&format!("{}[reload]\n{reload}", tables.collect::<String>()));
@@ -128,13 +130,13 @@ fn setup(models: &Models, reload: &str) -> Setup {
     }
     replace(&setup.path("m/w.bin"), &onnx::floats(&[1.0, 2.0, 3.0]));
     replace(&setup.path("m/indices.bin"), &onnx::integers(&[0, 1, 2]));
-    // What ONNX Runtime would take if it resolved a path by itself.
+    // Files that ONNX Runtime would read if it resolved a path by itself, in the working folder.
     replace(&setup.path("w.bin"), &onnx::floats(&[90.0, 90.0, 90.0]));
     replace(&setup.path("indices.bin"), &onnx::integers(&[1, 2, 0]));
     setup
 }
 
-/// Changes a file without replacing it.
+/// Overwrites a file in place instead of replacing it.
 fn overwrite(path: &Path, content: &[u8]) {
     let mut file = std::fs::OpenOptions::new().write(true).open(path).expect("the file");
     file.write_all(content).expect("the content");
@@ -180,7 +182,7 @@ fn files_of_one_name_in_two_folders_are_told_apart() {
     }
 }
 
-/// Rows of 4 KiB, so that each touches a page of its own.
+/// Rows of 4 KiB, so that each is on a page of its own.
 const COLUMNS: usize = 1024;
 const ROWS: usize = 1024;
 
@@ -235,7 +237,7 @@ fn no_change_of_the_file_in_place_reaches_a_live_model() {
     ];
     for step in steps {
         step();
-        // Some requests begin and end after the change.
+        // Waits until some requests have begun and ended after the change.
         let before = answered();
         support::eventually("more answers", || (answered() >= before + 3.0).then_some(()), || host.log());
     }
@@ -393,14 +395,14 @@ fn a_pin_covers_the_weights_too() {
     write(&host.setup, &table(&model, &hint.replace(&data, &new)));
     host.wait_for_generation(2);
     assert_eq!(host.predict("m", json!([0, 0, 0])).result(), json!({"y": [7.0, 8.0, 9.0]}));
-    // While the model waits for its own digest, its data need none.
+    // While the model's own digest does not match, digests of its data are not required.
     write(&host.setup, &table(&data, ""));
     host.wait_for_outcome("pending");
 }
 
 #[test]
 fn prepacked_weights_of_a_file_are_not_trusted() {
-    // Blobs far beyond the file's end: ONNX Runtime would map and use them.
+    // The entry points far beyond the end of the file; ONNX Runtime would map and use it.
     let matrix = onnx::external("W", FLOAT, &[3, 3], "matrix.bin");
     let packed = onnx::entry("prepacked_0", "MatMul+x+W|4096;4096;0");
     let product = onnx::node("MatMul", &["x", "W"], &["y"], &[]);

@@ -1,5 +1,5 @@
-//! Files that are none, that never end or that are too large: refused at once, by name, whatever
-//! they are for.
+//! Tests paths that do not lead to a regular file, never end or are too large: they are refused
+//! immediately, by name, for every use of a file.
 
 use crate::support::{Setup, churn, example, model, plugin, replace};
 use serde_json::Value;
@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A reload that has to wait for a file takes longer than this.
+/// A reload that waits for a file takes longer than this.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// What a path may lead to in place of a file, and what is said of it.
+/// What a path may lead to instead of a regular file, and the expected message.
 const STRANGE: [(&str, &str); 4] = [
     ("fifo", "it is a FIFO; only regular files are read"),
     ("device", "it is a device; only regular files are read"),
@@ -32,7 +32,7 @@ fn take_away(path: &Path) {
     let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
 }
 
-/// A manifest that names a file of each kind.
+/// Returns a setup whose manifest names a file of each kind.
 fn every_kind() -> Setup {
     let manifest = "[models.churn]\npath = \"model.onnx\"\ntransformer = \"churn\"\nchecks = [{ file = \
         \"checks.json\" }]\n\n[models.outside]\npath = \"external.onnx\"\n[models.outside.labels]\ny = \

@@ -1,7 +1,7 @@
-//! Models on a GPU. Needs one, and the libraries of PyPI's `onnxruntime-gpu`, so it runs when it is
-//! asked to: `ORT_DYLIB_PATH=…/libonnxruntime.so.1.31.1 cargo xtask test --only tests --test
-//! operations gpu:: -- --ignored --nocapture --test-threads=1`. That a machine without a GPU says
-//! so at load is a test of `models`.
+//! Tests models on a GPU. They need a GPU and the libraries of PyPI's `onnxruntime-gpu`, so they
+//! run only on request: `ORT_DYLIB_PATH=…/libonnxruntime.so.1.31.1 cargo xtask test --only tests
+//! --test operations gpu:: -- --ignored --nocapture --test-threads=1`. The load error on a machine
+//! without a GPU is tested in `models`.
 
 use crate::support::load::{Load, Shot};
 use crate::support::{Answer, Host, Setup, model, repeats, replace};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
 
-/// The model `dense` once on the executor `here`, which is the CPU, and once on a GPU.
+/// The model `dense` on the CPU executor `here` and on the GPU executor `there`.
 const BOTH: &str = "[executors.here]\nkind = \"onnx\"\n\n[executors.there]\nkind = \"onnx\"\ndevice = \"cuda\"\n\n\
                     [models.slow]\npath = \"dense.onnx\"\n\n[models.fast]\npath = \"dense.onnx\"\n\n\
                     [policy]\nslow = \"here\"\nfast = \"there\"\n";
@@ -18,7 +18,7 @@ fn serve(manifest: &str) -> Host {
     Setup::new(manifest).file("dense.onnx", model("dense")).start()
 }
 
-/// So many different rows.
+/// Returns `count` different rows.
 fn rows(count: usize) -> Value {
     let cell = |row: usize, column: usize| ((row * 16 + column) as f64 * 0.37).sin();
     (0..count).map(|row| (0..16).map(|column| cell(row, column)).collect::<Vec<_>>()).collect()
@@ -30,21 +30,21 @@ fn outputs(answer: &Answer) -> Vec<f64> {
     rows.iter().flat_map(|row| row.as_array().expect("a row").clone()).map(|y| y.as_f64().unwrap()).collect()
 }
 
-/// The largest difference of two answers.
+/// Returns the largest difference between two answers.
 fn apart(left: &[f64], right: &[f64]) -> f64 {
     assert_eq!(left.len(), right.len());
     left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f64::max)
 }
 
-/// Memory of the first GPU in use, in MB.
+/// Returns the memory in use on the first GPU, in MB.
 fn gpu_memory_mb() -> u64 {
     let query = ["--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"];
     let output = Command::new("nvidia-smi").args(query).output().expect("nvidia-smi runs");
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number of MB")
 }
 
-/// What a GPU rounds in another way: it multiplies with 10 bits of mantissa where ONNX Runtime lets
-/// it.
+/// Tolerance for the GPU's rounding: it multiplies with a mantissa of 10 bits where ONNX Runtime
+/// allows it.
 const ROUNDING: f64 = 5e-3;
 
 #[test]
@@ -80,7 +80,7 @@ fn a_gpu_that_is_not_there_is_refused() {
         assert!(err.contains(part), "{err}\nlacks {part}");
     }
     eprintln!("{err}");
-    // A running host keeps what it has.
+    // A running host keeps its live policy.
     let host = serve(BOTH);
     replace(&host.path("hostler.toml"), manifest.as_bytes());
     let policy = host.wait_for_outcome("rejected");
@@ -88,7 +88,7 @@ fn a_gpu_that_is_not_there_is_refused() {
     assert_eq!(host.predict("fast", rows(1)).status, 200);
 }
 
-/// Rows in batches give what they give alone, and one that does not fit fails alone.
+/// Batched rows have the same results as single ones, and a row that does not fit fails alone.
 #[test]
 #[ignore = "needs a GPU"]
 fn batches_give_what_single_requests_give() {
@@ -138,12 +138,12 @@ fn moves_between_cpu_and_gpu_fail_no_request() {
         outcome.answers
     );
     assert_eq!(outcome.faults, Vec::<String>::new());
-    // The first moves fill the pools of the driver.
+    // The first moves fill the pools of the driver, so late moves are compared with middle ones.
     let (early, late) = (memory[memory.len() / 2], memory[memory.len() - 1]);
     assert!(late <= early + 64, "sessions that are gone hold memory: {memory:?}");
 }
 
-/// No bounds here: the machine is whichever there is. For the record.
+/// Prints figures for the record and checks no bounds, because machines differ.
 #[test]
 #[ignore = "needs a GPU"]
 fn figures() {

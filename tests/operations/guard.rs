@@ -1,19 +1,20 @@
-//! After a swap the new version is watched, and rolled back by itself if it is worse than the old
-//! one.
+//! Tests the guard: after a swap it watches the new version, and rolls it back automatically if it
+//! is worse than the old one.
 
 use crate::support::load::{Load, Shot};
 use crate::support::versions::{manifest, setup, shot};
 use crate::support::{Answer, Host, Setup, eventually, model, replace};
 use serde_json::{Value, json};
 
-/// Long enough for any machine: what is judged is judged as soon as there are enough requests.
+/// Long enough for any machine: the guard judges as soon as there are enough requests.
 const GUARD: &str = "[reload.guard]\nwatch_ms = 60000\nmin_requests = 50";
 
 fn put(host: &Host, config: &str, reload: &str) {
     replace(&host.path("hostler.toml"), manifest(config, reload).as_bytes());
 }
 
-/// Load whose failures are what the test is about.
+/// Starts a load that records failed requests instead of failing the test; the tests are about
+/// these failures.
 fn load(host: &Host, shot: Shot) -> Load {
     Load::start(host.http, 4, shot, None, |answer: &Answer| {
         (answer.status != 200).then(|| format!("{} {}", answer.status, answer.text()))
@@ -77,7 +78,7 @@ fn a_slow_version_is_rolled_back() {
 
 #[test]
 fn while_it_is_watched_the_numbers_of_both_sides_are_shown() {
-    // Busy machines have their moments.
+    // A high latency floor, so that a busy machine causes no rollback.
     let guard = format!("{GUARD}\nlatency_floor_ms = 600000");
     let host = setup(&guard).start();
     let load = load(&host, shot());
@@ -99,7 +100,7 @@ fn while_it_is_watched_the_numbers_of_both_sides_are_shown() {
     assert!(rollout["next_at"].as_f64() > rollout["since"].as_f64());
     assert_eq!(host.metric("hostler_rollout_stage{stage=\"watch\"}"), 1.0);
     assert_eq!(load.stop().faults, Vec::<String>::new());
-    // An operator's rollback ends the watch.
+    // A rollback by an operator ends the watch.
     assert_eq!(host.admin_post("/admin/policy/rollback").json()["outcome"], "rolled_back");
     let policy = host.policy();
     assert_eq!((policy["generation"].as_u64(), &policy["rollout"]), (Some(3), &Value::Null));

@@ -1,5 +1,5 @@
-//! The copy of the last good files: a restart with bad files serves it, a host that ends in the
-//! middle of making one keeps the one before, and nothing else in the state folder is touched.
+//! Tests the last-good copy: a restart with bad files serves it, a host that is killed while making
+//! a copy keeps the previous one, and nothing else in the state folder is touched.
 
 use crate::support::{Host, Setup, churn, eventually, model, replace};
 use serde_json::json;
@@ -11,7 +11,7 @@ fn with_fallback(setup: Setup, state: &Path) -> Setup {
     setup.arg("--fallback").arg("last-good").arg("--state-dir").arg(state)
 }
 
-/// The host's own folder for its one manifest.
+/// Returns the host's folder for its only manifest.
 fn own_folder(state: &Path) -> Option<PathBuf> {
     let folders = std::fs::read_dir(state.join("hostler-last-good")).ok()?;
     folders.flatten().map(|folder| folder.path()).next()
@@ -22,7 +22,7 @@ fn copies(state: &Path) -> usize {
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("copy-")).count()
 }
 
-/// Which copies count.
+/// Returns the record of the current copies.
 fn current(state: &Path) -> Option<String> {
     std::fs::read_to_string(own_folder(state)?.join("current")).ok()
 }
@@ -72,7 +72,7 @@ fn the_last_good_copy_survives_a_restart_with_bad_files() {
             (Some(true), Some("fallback"))
         );
         assert!(!policy["last_reload"]["errors"][0].as_str().unwrap().is_empty());
-        // Mended files go live without another restart.
+        // Fixed files go live without another restart.
         replace(&dir.join(name), &original);
         again.wait_for_policy("files that are good again", |policy| policy["stale"] == false);
         assert_eq!(risk(&again), "low", "{name}");
@@ -116,7 +116,7 @@ fn a_host_that_is_killed_at_any_moment_leaves_a_copy() {
     for (round, to) in ["plus2", "plus1", "plus2"].into_iter().enumerate() {
         let generation = host.generation();
         swap(&host, to);
-        // The copy is made from here on: some are cut short.
+        // The host starts to make the copy now, so that the kill interrupts some copies.
         host.wait_for_generation(generation + 1);
         host.signal("KILL");
         host.wait();

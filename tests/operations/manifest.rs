@@ -1,4 +1,5 @@
-//! `hostler check` on manifests: what is wrong, where, and how to mend it; all of it at one look.
+//! Tests `hostler check` on manifests: it reports what is wrong, where, and how to fix it, and all
+//! faults in one run.
 
 use crate::support::{Setup, model, plugin, replace};
 
@@ -9,13 +10,13 @@ fn setup(manifest: &str) -> Setup {
     setup.file("echo.wasm", plugin("echo")).text("text.txt", "text")
 }
 
-/// `hostler check` with `args`: exit code and all that it says.
+/// Runs `hostler check` with `args`; returns the exit code and all output.
 fn check(setup: &Setup, args: &[&str]) -> (i32, String) {
     let (code, out, err) = setup.run(&[&["check", "hostler.toml"], args].concat());
     (code, out + &err)
 }
 
-/// Refused, saying each of `parts`, whether or not it goes as far as loading.
+/// Checks that the manifest is refused with each of `parts`, with and without loading.
 fn refused(manifest: &str, parts: &[&str]) {
     let setup = setup(manifest);
     for args in [&[][..], &["--quick"]] {
@@ -29,7 +30,7 @@ fn refused(manifest: &str, parts: &[&str]) {
 
 #[test]
 fn a_plugin_that_does_not_wait_has_no_shared_instance() {
-    // Which roles a plugin has shows when it is loaded.
+    // The roles of a plugin are known only once it is loaded.
     let setup = setup(&format!("{ECHO}instances = \"shared\"\n"));
     let (code, said) = check(&setup, &[]);
     let part = "plugin \"echo\": only instances of a streaming-model can be \"shared\"";
@@ -417,6 +418,6 @@ fn a_hundred_thousand_faults_are_found_in_a_moment_and_the_first_of_them_shown()
     for part in ["has no version \"v0\"", "and 99960 more faults"] {
         assert!(error.contains(part), "{error}");
     }
-    // A machine that is busy takes its time; one look at each pair of them would take minutes.
+    // Generous, for busy machines; a check of each pair of them would take minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
 }

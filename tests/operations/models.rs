@@ -1,5 +1,4 @@
-//! ONNX models as they come: each shape that a model can have works, or is refused at load with the
-//! reason.
+//! Tests ONNX models of every form: each works, or is refused at load with the reason.
 
 use crate::support::{Answer, Host, Setup, model, plugin, replace};
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ fn serve(name: &str) -> Host {
     setup(name).start()
 }
 
-/// `hostler check` fails, and says all of `parts`.
+/// Checks that `hostler check` fails and prints all of `parts`.
 fn refused(setup: &Setup, parts: &[&str]) {
     let (code, out, err) = setup.run(&["check", "hostler.toml"]);
     assert_eq!(code, 1, "{out}{err}");
@@ -81,10 +80,12 @@ fn two_inputs_are_given_by_name() {
     let bare = "the model has 2 inputs, so data must be an object with their names: {\"a\": …, \"b\": …}";
     host.predict("m", json!([1, 2])).refused(400, "invalid_input", &[bare]);
     fault(&host.predict("m", json!({"a": [1]})), "input \"b\" (FP32 [-1]) is missing", Some("b"));
-    // Free dimensions may be wrong together; only the run can tell. The caller has sent both.
+    // Free dimensions may contradict each other, which only the run can detect. The client sent
+    // both inputs, so the fault is the client's.
     let answer = host.predict("m", json!({"a": [1, 2], "b": [1, 2, 3]}));
     answer.refused(400, "invalid_input", &["dimension \"n\" must be the same", "2 by 3"]);
-    // One line says so, with the request's id; the runtime's own would say it twice.
+    // One log line reports it, with the request's id; the line of ONNX Runtime would repeat it and
+    // is suppressed.
     let id = answer.header("x-request-id").unwrap().to_owned();
     host.wait_for_log(&["INFO", &format!("request=\"{id}\""), "2 by 3"]);
     assert!(!host.log().contains("[E:onnxruntime"), "{}", host.log());
@@ -287,7 +288,7 @@ fn without_onnx_runtime_the_error_says_how_to_get_it() {
         let setup = text(Setup::new(&manifest).file("m.onnx", model("plus1")));
         refused(&setup, &[&[part, &format!("/{file}")], &mend[..]].concat());
     }
-    // Plugins alone do not need it.
+    // A manifest with plugins only needs no ONNX Runtime.
     let manifest = "[models.m]\nplugin = \"echo\"\n[plugins.echo]\npath = \"echo.wasm\"\n";
     ok(&Setup::new(manifest).file("echo.wasm", plugin("echo")).env("ORT_DYLIB_PATH", "/no/such.so"));
 }

@@ -1,4 +1,5 @@
-//! Files change, and the policy follows: live, whole, and never at the cost of a request.
+//! Tests reloads: when files change, the policy is swapped live and as a whole, and no request
+//! fails.
 
 use crate::support::churn::{loud as loud_churn, low_risk};
 use crate::support::load::one_of;
@@ -120,7 +121,7 @@ fn rollback_is_instant_and_holds_until_the_files_change() {
     assert_eq!(host.policy()["stale"], true);
     assert_eq!(host.admin_post("/admin/policy/rollback").status, 400, "there is nothing before it");
 
-    // The same content again stays refused, also after a dry run, and the reason stays with it.
+    // The same content stays refused, even after a dry run, and the reason is kept.
     assert_eq!(host.admin_post("/admin/reload?dry_run=true").json()["outcome"], "would_apply");
     replace(&host.path("plus.onnx"), &second);
     let policy = host.wait_for_outcome("refused");
@@ -128,7 +129,7 @@ fn rollback_is_instant_and_holds_until_the_files_change() {
     assert_eq!(why, "generation 2 was rolled back and its files have not changed");
     assert_eq!(plus(&host), 2.0);
 
-    // An operator's word counts more, and so does a change.
+    // An operator's reload overrides the refusal, and so does a change of the files.
     assert_eq!(host.admin_post("/admin/reload").json()["outcome"], "applied");
     assert_eq!(plus(&host), 3.0);
     replace(&host.path("plus.onnx"), &std::fs::read(model("plus1")).unwrap());
@@ -189,7 +190,7 @@ fn what_fails_its_checks_does_not_go_live() {
     assert!(error.contains("model \"plus:1\"") && error.contains("checks.json[0]"), "{error}");
     assert!(error.contains("result.y[0]: expected 2.25, got 3.0"), "{error}");
     assert_eq!(plus(&host), 2.0);
-    // Other expectations are another content.
+    // Changed expectations of a check change the content.
     replace(&host.path("checks.json"), b"[{\"data\": [1.0], \"expect\": {\"y\": [3]}}]");
     host.wait_for_generation(2);
     assert_eq!(plus(&host), 3.0);
@@ -225,7 +226,7 @@ fn workers_that_a_reload_starts_have_the_same_priority_as_the_first() {
     let manifest = "[models.plus]\npath = \"plus.onnx\"\n[policy]\nplus = \"later\"\n[executors.later]\nkind = \"onnx\"\nworkers = 1\n";
     replace(&host.path("hostler.toml"), manifest.as_bytes());
     host.wait_for_generation(2);
-    // A thread takes its name and its priority only after it has begun.
+    // A thread sets its name and priority only after it has started, so this is polled.
     let nice = |name: &str| {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap();
         let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
@@ -241,8 +242,8 @@ fn workers_that_a_reload_starts_have_the_same_priority_as_the_first() {
 
 #[test]
 fn links_that_are_swapped_are_followed() {
-    // As Kubernetes mounts configuration: plus.onnx -> ..data/plus.onnx, ..data -> one folder or
-    // another.
+    // The layout of Kubernetes mounts: plus.onnx -> ..data/plus.onnx, and ..data -> one of two
+    // folders.
     let setup = plus_setup().file("a/plus.onnx", model("plus1")).file("b/plus.onnx", model("plus2"));
     std::fs::remove_file(setup.path("plus.onnx")).unwrap();
     std::os::unix::fs::symlink("a", setup.path("..data")).unwrap();
@@ -266,7 +267,7 @@ fn a_deleted_file_leaves_the_old_policy() {
     host.wait_for_generation(2);
 }
 
-/// Swaps under load: every answer is the one version's or the other's.
+/// Swaps files under load; every answer must be from the old or the new version.
 fn swap_under_load(
     host: &Host,
     shot: Shot,
@@ -292,7 +293,7 @@ fn swapping_a_plugin_under_load_fails_no_request() {
         let versions = [std::fs::read(plugin("churn")).unwrap(), loud_churn()];
         let judge = one_of("risk", [json!("low"), json!("LOW")]);
         swap_under_load(&host, Shot::predict("bankchurn", &low_risk()), judge, 12, |dir, number| {
-            // Every other one is a content that was never seen before.
+            // Every other pair of swaps has content that the host has never seen.
             let version = &versions[usize::from(number % 2 == 0)];
             let content = if number % 4 < 2 { version.clone() } else { never_seen(version, number as u8) };
             replace(&dir.join("churn.wasm"), &content);

@@ -1,4 +1,4 @@
-//! Reloads give the memory of what they replace back to the system.
+//! Tests that reloads return the memory of what they replace to the system.
 
 use crate::support::{self, Setup, onnx, replace};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 const WIDTH: u64 = 768;
 const LAYERS: u64 = 8;
 
-/// A model with 19 MB of weights, which depend on the seed.
+/// Returns a model with 19 MB of weights, which depend on the seed.
 fn layers(seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut weight = || {
@@ -31,7 +31,7 @@ fn twenty_reloads_of_a_model_leave_no_more_than_the_two_generations_that_are_kep
         "[models.m]\npath = \"m.onnx\"\n[executors.onnx]\nsessions = 2\n[reload]\nmode = \"manual\"\n";
     let setup = Setup::new(manifest);
     let model = layers(1);
-    // Another model each time: what the live or the previous generation has already is not loaded
+    // A different model each time, because content of the live or previous generation is not loaded
     // again.
     let numbered = |turn: u32| {
         let property = [onnx::field(1, "turn"), onnx::field(2, turn.to_string())].concat();

@@ -1,4 +1,5 @@
-//! Versions of a model: which one a request without a version gets, and rules that say so.
+//! Tests versions of a model: which one serves a request without a version, and the routing rules
+//! that decide it.
 
 use crate::support::{Client, Host, Setup, model, plugin};
 use serde_json::json;
@@ -11,7 +12,7 @@ fn setup(manifest: &str) -> Setup {
     setup.file("echo.wasm", plugin("echo"))
 }
 
-/// `hostler check` with `args`: exit code and all that it says.
+/// Runs `hostler check` with `args`; returns the exit code and all output.
 fn check(setup: &Setup, args: &[&str]) -> (i32, String) {
     let (code, out, err) = setup.run(&[&["check", "hostler.toml"], args].concat());
     (code, out + &err)
@@ -34,7 +35,7 @@ fn serve(routing: &str) -> Host {
     setup(&format!("{TWO}[routing.m]\n{routing}\n")).start()
 }
 
-/// The version that answers, held against what it computes.
+/// Returns the version that answered, after checking it against the result.
 fn version(client: &mut Client, headers: &[(&str, &str)], body: &str) -> String {
     let answer = client.request("POST", "/predict", headers, body.as_bytes());
     let version = answer.json()["version"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned();
@@ -72,7 +73,7 @@ fn a_header_keeps_its_sender_on_one_version_whatever_the_request_id() {
             .collect();
         assert_eq!(versions.len(), 1, "{user} saw {versions:?}");
         seen.extend(versions);
-        // Without the header the request id decides.
+        // Without the header, the request id decides.
         by_request.insert(version(&mut client, &[("x-request-id", &user)], r#"{"model":"m","data":[0]}"#));
     }
     assert_eq!((seen.len(), by_request.len()), (2, 2));
@@ -131,7 +132,7 @@ fn several_versions_without_a_rule_are_refused_and_the_lines_to_add_mend_it() {
         let list = versions.join(", ");
         let message = format!("model \"{name}\" has the versions {list} and no rule says which one");
         refused(&manifest, &["hostler.toml:3:9", &message, "[routing."]);
-        // What stands after `help: add` is TOML, as it is.
+        // The text after `help: add` is valid TOML as printed.
         let (_, said) = check(&setup(&manifest), &[]);
         let (_, help) = said.split_once("help: add\n").unwrap_or_else(|| panic!("{said}"));
         let lines: String = help.lines().take(2).map(|line| line.trim_start().to_owned() + "\n").collect();

@@ -1,5 +1,5 @@
-//! What the manifest gives a plugin under `config` is shown nowhere: not to operators, not in the
-//! log, not in faults.
+//! Tests that the host never reveals a plugin's `config`: not to operators, not in the log, not in
+//! error messages.
 
 use crate::support::{Setup, plugin, replace};
 use std::os::unix::fs::PermissionsExt;
@@ -44,7 +44,7 @@ fn a_changed_value_is_a_change_and_neither_value_is_shown() {
         "each has a digest of its own"
     );
 
-    // The same manifest has the same digests in another process.
+    // The same manifest has the same digests in another process, so `diff` finds no change.
     let admin = host.admin.to_string();
     let (code, out, log) = host.setup.run(&["diff", "hostler.toml", "--admin", &admin]);
     assert!(code == 0 && out.contains("no change"), "{out}{log}");
@@ -101,7 +101,7 @@ fn copies_of_the_manifest_are_for_its_user_alone() {
     let mut host = setup.arg("--state-dir").arg(folder.to_str().expect("UTF-8")).start();
     host.signal("TERM");
     assert!(host.wait().success(), "{}", host.log());
-    // Nobody else can enter the folder, whatever is in it.
+    // No other user can enter the folder, whatever it contains.
     let mode = std::fs::metadata(&folder).expect("the copies").permissions().mode();
     assert_eq!(mode & 0o077, 0, "{mode:o}");
 }

@@ -1,5 +1,5 @@
-//! Swaps for minutes under load. Short by default; `cargo xtask soak 500` does 500 swaps of each
-//! kind, two a second, and prints what it measured.
+//! Swaps for minutes under load. The default run is short; `cargo xtask soak 500` does 500 swaps of
+//! each kind, two a second, and prints its measurements.
 
 use crate::support::churn::{loud, low_risk};
 use crate::support::load::{Load, Outcome, Shot, one_of};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const CONNECTIONS: usize = 50;
 const BETWEEN_SWAPS: Duration = Duration::from_millis(500);
 
-/// Swaps of each kind.
+/// Returns the number of swaps of each kind.
 fn swaps() -> u64 {
     repeats(4) as u64
 }
@@ -22,7 +22,7 @@ fn report(what: &str, outcome: &Outcome, host: &Host) {
     eprintln!("{what}: {answers} answers, {faults} faults, p50 {p50:?}, p99 {p99:?}, {usage:?}");
 }
 
-/// Runs a load while `swap` replaces files; every swap must have gone live before the load ends.
+/// Replaces files with `swap` under load. Every swap must be live before the load ends.
 fn soak(
     what: &str,
     host: &Host,
@@ -75,7 +75,7 @@ fn contents_never_seen_before_fail_no_request() {
     );
     let count = swaps().min(20);
     for number in 0..count {
-        // The last one is 18 MB of Python.
+        // The last swap is to 18 MB of Python.
         let component = if number + 1 == count { &python } else { &rust };
         let started = Instant::now();
         replace(&host.path("churn.wasm"), &never_seen(component, number as u8));
@@ -115,7 +115,8 @@ fn moves_between_executors_fail_no_request() {
     });
 }
 
-/// At half of what the host can do, requests at fixed times: swaps should not be felt in the tail.
+/// Sends requests at fixed times, at half of the host's capacity: swaps must not show in the tail
+/// latency.
 #[test]
 fn swaps_at_half_load_are_not_felt() {
     let host = churn::setup("").start();
@@ -149,7 +150,7 @@ fn swaps_at_half_load_are_not_felt() {
     assert_eq!((steady.faults, swapped.faults), (Vec::new(), Vec::new()));
 }
 
-/// From the moment the file is in place to the first answer of the new plugin.
+/// Measures the time from the file's replacement to the first answer of the new plugin.
 #[test]
 fn a_saved_plugin_is_live_soon() {
     let host = churn::setup("").start();

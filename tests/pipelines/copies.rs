@@ -1,4 +1,5 @@
-//! Tensors go from step to step by handle: a step reads the bytes that the one before it gave.
+//! Tests that tensors pass from step to step by handle: a step reads the very bytes that its
+//! predecessor returned.
 
 use hostler::error::Result;
 use hostler::executor::pipeline::{Binding, PipelineModel, StepMetrics, StepRoute, StepTarget};
@@ -12,12 +13,12 @@ use hostler::predict::{CallContext, Datatype, Metadata, Payload, Service, Tensor
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// 600 KB.
+/// 600 KB of FP32.
 const ELEMENTS: usize = 150_000;
 
 const STEPS: usize = 5;
 
-/// A model that remembers where the bytes were that it was given and that it gave.
+/// A model that records the addresses of its input and output bytes.
 struct Witness {
     metadata: Metadata,
     seen: Mutex<Vec<[usize; 2]>>,

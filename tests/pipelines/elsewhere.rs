@@ -1,4 +1,5 @@
-//! What went wrong with graphs of models elsewhere, each as what must not happen here.
+//! Tests that known faults of model graphs in other systems do not occur in pipelines. The comment
+//! of each test describes the fault.
 
 use crate::support::jobs;
 use crate::support::pipelines::{calls, manifest, serve, setup, steppers};
@@ -11,7 +12,7 @@ fn ask_as(host: &Host, user: &str) -> Value {
     host.client().request("POST", "/predict", &[("x-user", user)], body.as_bytes()).result()
 }
 
-/// KServe's inference graphs lose the headers on the way to their nodes.
+/// KServe: inference graphs do not pass the request's headers to their nodes.
 #[test]
 fn the_headers_of_a_request_choose_the_versions_of_its_steps() {
     let version = |version: &str, add: &str| {
@@ -60,7 +61,7 @@ fn a_bucket_is_a_share_of_the_callers() {
     assert!((50..140).contains(&chosen), "{chosen} of 300");
 }
 
-/// In a KServe graph the error body of a soft step is the input of the next one.
+/// KServe: the error body of a soft step becomes the input of the next step.
 #[test]
 fn an_error_that_is_skipped_feeds_nobody() {
     let host = serve(
@@ -74,7 +75,7 @@ fn an_error_that_is_skipped_feeds_nobody() {
     assert_eq!(host.predict("p", json!({"x": [9]})).result(), json!({"r": [10.0]}));
 }
 
-/// Triton gives every step of an ensemble the whole timeout.
+/// Triton: every step of an ensemble gets the whole timeout.
 #[test]
 fn one_deadline_covers_all_steps() {
     let host = serve(
@@ -90,7 +91,7 @@ fn one_deadline_covers_all_steps() {
     assert_eq!(calls(&host, "slow"), 2.0, "the third was never begun");
 }
 
-/// The times of Triton's ensembles do not add up.
+/// Triton: the times of an ensemble's steps do not add up.
 #[test]
 fn the_times_of_the_steps_add_up() {
     let host = serve(
@@ -114,12 +115,12 @@ fn the_times_of_the_steps_add_up() {
     let steps: f64 = steps.sum();
     let requests = sum("hostler_request_duration_seconds", "model=\"p\",version=\"1\"");
     eprintln!("steps {steps:.3} s of {requests:.3} s");
-    // Nine runs, and the waits for the one place: 30 and 60 ms at least.
+    // Nine runs of 30 ms, and waits for the only place of 30 and 60 ms at least.
     assert!(steps >= 0.36 && steps <= requests, "{steps} {requests}");
 }
 
-/// A cancel reaches only the next step of an ensemble; a batch of Ray Serve is stuck once its
-/// clients have cancelled.
+/// Triton: a cancellation reaches only the next step of an ensemble. Ray Serve: a batch hangs once
+/// its clients have cancelled.
 #[test]
 fn who_leaves_a_batch_does_not_hold_the_others_up() {
     let text = format!(
@@ -144,7 +145,7 @@ fn who_leaves_a_batch_does_not_hold_the_others_up() {
     host.wait_for_idle("pipeline");
 }
 
-/// The limit of a task is off by one there, and leaks on errors.
+/// Elsewhere the concurrency limit of a task is off by one, and leaks on errors.
 #[test]
 fn a_limit_is_what_it_says_and_comes_back_after_errors() {
     let host = serve(
@@ -152,8 +153,7 @@ fn a_limit_is_what_it_says_and_comes_back_after_errors() {
         "[pipelines.p]\noutputs = { r = \"a.y\" }\n\
          [pipelines.p.steps.a]\nmodel = \"fails\"\nin = { a = \"input.x\" }\nmax_in_flight = 1\n",
     );
-    // The runs of one at a time take at least the sum of their sleeps; two at a time would take
-    // half of it.
+    // Serial runs take at least the sum of their sleeps; two concurrent ones would take half.
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..20 {
@@ -168,7 +168,7 @@ fn a_limit_is_what_it_says_and_comes_back_after_errors() {
     assert_eq!(host.predict("p", json!({"x": [9]})).result(), json!({"r": [9.0]}));
 }
 
-/// A failing task leaves its caller waiting for ever there, and there is no cancel.
+/// Elsewhere a failing task leaves its client waiting forever, and tasks cannot be cancelled.
 #[test]
 fn a_job_of_a_pipeline_ends_and_can_be_cancelled() {
     let text = manifest(
@@ -189,7 +189,7 @@ fn a_job_of_a_pipeline_ends_and_can_be_cancelled() {
     host.wait_for_idle("pipeline");
 }
 
-/// OVMS announces graphs without shapes.
+/// OVMS: the metadata of graphs has no shapes.
 #[test]
 fn metadata_has_the_shapes_that_the_steps_say() {
     let host = serve(
@@ -202,7 +202,7 @@ fn metadata_has_the_shapes_that_the_steps_say() {
     assert_eq!((&metadata["inputs"], &metadata["outputs"]), (&spec("x"), &spec("r")));
 }
 
-/// Callers get each other's state there: sixty-four of them, each with its own number in its
+/// Elsewhere clients receive each other's state. Here 64 clients, each with its own number in its
 /// tensors, share runs.
 #[test]
 fn nothing_of_a_caller_is_ever_in_another_ones_answer() {
@@ -218,7 +218,7 @@ fn nothing_of_a_caller_is_ever_in_another_ones_answer() {
         steppers(&[])
     );
     let host = setup(&text).start();
-    // With the 400 repeats of a soak: 64 callers x 1,600 requests x 10 steps.
+    // In a soak with 400 repeats: 64 clients x 1,600 requests x 10 steps.
     let requests = repeats(3) * 4;
     std::thread::scope(|scope| {
         for caller in 0..64_usize {

@@ -1,4 +1,4 @@
-//! `examples/scoring` and `examples/vision` as they are.
+//! Tests `examples/scoring` and `examples/vision` as shipped.
 
 use crate::support::{Answer, Host, Setup, example, plugin};
 use serde_json::{Value, json};
@@ -46,13 +46,13 @@ fn vision_names_what_is_in_a_picture_and_nothing_in_an_empty_one() {
         |label: &str, x: i64, y: i64| json!({"label": label, "box": [8 * x, 8 * y, 8 * x + 8, 8 * y + 8]});
     assert_eq!(found, json!([square("red", 1, 1), square("green", 5, 2), square("blue", 3, 6)]));
     assert_eq!(ask(&picture("nothing.jpg")).result(), json!([]));
-    // More crops than one part has.
+    // More crops than the 16 rows of one part.
     let many = ask(&picture("many.jpg")).result();
     let many = many.as_array().unwrap();
     assert_eq!(many.len(), 24);
     let colour = |found: &Value| ["red", "green", "blue"][found["box"][0].as_u64().unwrap() as usize / 8 % 3];
     assert!(many.iter().all(|found| found["label"] == colour(found)), "{many:?}");
-    // What is no picture, and what only begins as one.
+    // Bytes that are no picture, and a picture that is cut short.
     let parts = ["step \"decode\"", "not a JPEG that can be read"];
     let error = ask(b"hello").refused(400, "invalid_input", &parts);
     assert_eq!(error["field"], "jpeg", "{error}");

@@ -1,5 +1,5 @@
-//! Mistakes in a pipeline are refused when it is loaded, with their place in the file, the path of
-//! keys and what mends them.
+//! Tests that mistakes in a pipeline are refused at load, with the line in the file, the path of
+//! keys and the fix.
 
 use crate::support::pipelines::{setup, steppers};
 
@@ -10,18 +10,19 @@ const MODELS: &[(&str, &str)] = &[
     ("whole", "int32 = \"true\""),
 ];
 
-/// The repeater gives any number of responses.
+/// A streaming model: it returns any number of responses.
 const REPEAT: &str = "[plugins.repeat]\npath = \"repeat.wasm\"\n[models.repeat]\nplugin = \"repeat\"\n\n";
 
 const STREAM: &str = "[pipelines.p.steps.s]\nmodel = \"repeat\"\n\
                       in = { IN = \"input.IN\", DELAY = \"input.DELAY\", WAIT = \"input.WAIT\" }\n";
 
-/// One step that is right.
+/// A valid step.
 const STEP: &str = "[pipelines.p.steps.a]\nmodel = \"one\"\nin = { a = \"input.x\" }\n";
 
 const OUTPUT: &str = "[pipelines.p]\noutputs = { r = \"a.y\" }\n";
 
-/// What `hostler check` says of a pipeline `p`, served by the model `p` with these keys.
+/// Returns the errors of `hostler check` for a pipeline `p`, served by the model `p` with these
+/// keys.
 fn said(keys: &str, pipeline: &str) -> String {
     let manifest = format!("{}{REPEAT}[models.p]\npipeline = \"p\"\n{keys}\n{pipeline}", steppers(MODELS));
     let (code, out, error) = setup(&manifest).run(&["check", "hostler.toml"]);
@@ -29,12 +30,12 @@ fn said(keys: &str, pipeline: &str) -> String {
     error
 }
 
-/// With the step `a`, and `more` behind it.
+/// Returns a pipeline with the step `a`, followed by `more`.
 fn with(more: &str) -> String {
     format!("{OUTPUT}{STEP}{more}")
 }
 
-/// Each is refused with these words, at a line of the file.
+/// Checks that each pipeline is refused with these parts and a line of the file.
 fn refused(cases: &[(String, &[&str])]) {
     for (pipeline, parts) in cases {
         let said = said("", pipeline);
@@ -164,7 +165,7 @@ fn conditions_that_say_nothing() {
         (when("request.id == 'a'"), &["request has no \"id\"", "request.bucket"]),
         (when("explain"), &["\"explain\" is incomplete", "params.explain"]),
         (when("max(b.y) / 0 > 1"), &["a division by zero"]),
-        // Hostile ones are bounded.
+        // The size of hostile expressions is bounded.
         (when(&format!("{}params.x{}", "(".repeat(100), ")".repeat(100))), &["nested more than 32 deep"]),
         (when(&format!("params.x{}", " || params.x".repeat(200))), &["at most 1024 are allowed"]),
         (when(&"!".repeat(500)), &["nested more than 32 deep"]),

@@ -1,4 +1,4 @@
-//! What runs, what is skipped, and what comes out.
+//! Tests which steps of a pipeline run, which are skipped, and what it returns.
 
 use crate::support::pipelines::{ask, calls, manifest, serve, setup};
 use crate::support::{Client, Host, eventually};
@@ -28,8 +28,8 @@ fn a_chain_passes_tensors_from_step_to_step() {
     assert_eq!(host.metric(ok), 1.0);
 }
 
-/// Small, then a gate; the big one only if the gate says so, and if it fails the small one's answer
-/// stays.
+/// Runs `small`, then a gate, and `big` only if the gate chooses it; if `big` fails, the answer of
+/// `small` is returned.
 const CASCADE: &str = "[pipelines.p]\noutputs = { r = [\"big.y\", \"small.y\"], why = \"explain.y?\" }\n\
     [pipelines.p.steps.small]\nmodel = \"one\"\nin = { a = \"input.x\" }\n\
     [pipelines.p.steps.gate]\nmodel = \"gate\"\nin = { a = \"small.y\" }\n\
@@ -51,15 +51,15 @@ fn explained(host: &Host, x: f64) -> Value {
 #[test]
 fn a_router_chooses_and_what_it_does_not_choose_never_runs() {
     let host = cascade();
-    // 1 + 1 = 2: only `explain`, which is not asked for.
+    // 1 + 1 = 2: the gate chooses only `explain`, which runs only if the parameter asks for it.
     assert_eq!(ask(&host, &[1.0]), json!({"r": [2.0]}));
     assert_eq!(explained(&host, 1.0), json!({"r": [2.0], "why": [12.0]}));
     assert_eq!(calls(&host, "big"), 0.0);
-    // 2 + 1 = 3: both.
+    // 2 + 1 = 3: the gate chooses both.
     assert_eq!(explained(&host, 2.0), json!({"r": [102.0], "why": [112.0]}));
-    // 0 + 1 = 1: `big`, which fails and is skipped.
+    // 0 + 1 = 1: the gate chooses `big`, which fails and is skipped.
     assert_eq!(explained(&host, 0.0), json!({"r": [1.0]}));
-    // 3 + 1 = 4: nobody.
+    // 3 + 1 = 4: the gate chooses neither.
     assert_eq!(explained(&host, 3.0), json!({"r": [4.0]}));
     assert_eq!(calls(&host, "big"), 2.0);
     let skipped = "hostler_pipeline_step_seconds_count{outcome=\"skipped\",pipeline=\"p\",step=\"big\"}";
@@ -103,7 +103,7 @@ fn an_error_names_pipeline_step_and_model_and_whose_fault_it_is() {
     let parts = ["pipeline \"p\": step \"first\"", "1 is too small"];
     let error = host.predict("p", json!({"x": [1]})).refused(400, "invalid_input", &parts);
     assert_eq!((&error["step"], &error["model"]), (&json!("first"), &json!("picky:1")), "{error}");
-    // Of tensors that a step made, the caller knows nothing.
+    // The client did not send the tensor that a step made, so this is a failure (500).
     let body = json!({"model": "p", "data": {"x": [9]}, "parameters": {"second": true}}).to_string();
     let error = host.post("/predict", body).refused(500, "failed", &["step \"second\"", "1 is too small"]);
     assert_eq!(error["step"], "second");
@@ -220,7 +220,7 @@ fn two_hundred_steps_in_a_row_run_right_and_load_fast() {
     }
     let host = serve(ADD, &pipeline);
     assert_eq!(ask(&host, &[1.0]), json!({"r": [201.0]}));
-    // The same with one step more: what was loaded before is there.
+    // The same pipeline with one more step; its models are loaded already.
     let longer = pipeline.replace("s199.y", "s200.y")
         + "[pipelines.p.steps.s200]\nmodel = \"one\"\nin = { a = \"s199.y\" }\n";
     crate::support::replace(&host.path("hostler.toml"), manifest(ADD, &longer).as_bytes());
@@ -250,7 +250,7 @@ fn only_what_is_asked_for_runs_and_always_runs_all_the_same() {
     assert_eq!(answer["outputs"][0]["data"], json!([2.0]), "{answer}");
     assert_eq!((calls(&host, "ten"), calls(&host, "log")), (0.0, 1.0));
     eprintln!("answered after {took:?}, with a detached step of 300 ms");
-    // It was begun and goes on, though its caller has the answer.
+    // The detached step continues although the client has its answer.
     let finished = "hostler_plugin_events_total{name=\"finished\",plugin=\"later\"}";
     eventually("the detached step", || (host.metric(finished) == 1.0).then_some(()), || host.log());
     host.wait_for_idle("pipeline");

@@ -1,5 +1,5 @@
-//! What would stall, end or deceive the host: places that wait for each other, sizes that nobody
-//! meant, readers that stop, and work that outlives its request.
+//! Tests pipelines that could block, crash or mislead the host: steps that wait for each other's
+//! places, huge sizes, readers that stop, and work that outlives its request.
 
 use crate::support::pipelines::{ask, calls, manifest, serve, setup, steppers};
 use crate::support::{Client, Host, eventually, model, replace};
@@ -10,8 +10,8 @@ fn finished(host: &Host, plugin: &str) -> f64 {
     host.metric(&format!("hostler_plugin_events_total{{name=\"finished\",plugin=\"{plugin}\"}}"))
 }
 
-/// A request whose client has left holds its place while it waits for a worker; letting go of it
-/// begins the next one.
+/// A request whose client has disconnected holds its place while it waits for a worker. Dropping
+/// the request starts the next one, which must not deadlock with a reader of the metrics.
 #[test]
 fn a_look_at_the_metrics_does_not_lock_what_it_looks_at() {
     let host = serve(
@@ -63,7 +63,7 @@ fn rows_without_elements_and_too_many_rows_are_refused_before_they_are_cut() {
     }
 }
 
-/// Names by the thousand are counted before any is looked up.
+/// The host counts names before it looks any of them up.
 #[test]
 fn a_graph_with_too_many_names_is_refused_at_once() {
     let names: Vec<String> = (0..100_000).map(|name| format!("\"n{name}\"")).collect();
@@ -95,7 +95,7 @@ fn an_index_that_is_no_place_is_an_error_and_no_panic() {
             steppers(&[])
         );
         let host = setup(&text).start();
-        // It looks at the request alone.
+        // The condition reads the request only, so the error is the client's.
         host.predict("p", json!({"x": [[1, 2]]})).refused(400, "invalid_input", &["there is no element"]);
         assert!(!host.log().contains("panicked"), "{}", host.log());
     }
@@ -182,7 +182,7 @@ fn a_stream_that_failed_is_no_shorter_stream() {
     assert_eq!(host.post("/predict", body).result(), json!({"n": [1, 2, 3]}));
 }
 
-/// ONNX Runtime stops at the next node, and this model has one that takes its time.
+/// ONNX Runtime stops only between nodes, and this model has one long node.
 #[test]
 fn a_step_that_is_late_and_skipped_does_not_hold_the_answer_up() {
     let text = format!(
@@ -197,7 +197,7 @@ fn a_step_that_is_late_and_skipped_does_not_hold_the_answer_up() {
     let answer = host.predict("p", json!({"x": [1], "n": [4000]})).result();
     eprintln!("answered after {:?}", began.elapsed());
     assert_eq!(answer, json!({"r": [2.0]}));
-    // The worker and the place are held as long as the node runs, and come back.
+    // The worker and the place are held while the node runs, and then freed.
     host.wait_for_idle("onnx");
     host.wait_for_idle("pipeline");
 }
@@ -268,7 +268,7 @@ fn detached_work_ends_whatever_becomes_of_its_request() {
     host.predict("p", json!({"x": [1]})).refused(500, "failed", &["step \"b\""]);
     wait_for(&host, 3.0);
     host.wait_for_idle("pipeline");
-    // The answer is there, and the host is told to stop.
+    // The client has its answer, and the host is told to stop.
     let early = manifest(
         &[("one", "add = \"1\""), ("log", "sleep_ms = \"300\"")],
         "[pipelines.p]\noutputs = { r = \"a.y\" }\n\
@@ -323,7 +323,7 @@ fn a_row_that_gives_more_or_less_than_a_row_is_an_error() {
         "failed",
         &["row 1: the output \"r\" has shape [0]"],
     );
-    // An output that no step has to run for.
+    // This output needs no step to run.
     let input = json!({"name": "x", "datatype": "FP32", "shape": [100], "data": vec![1.0; 100]});
     let infer = json!({"inputs": [input], "outputs": [{"name": "r"}]}).to_string();
     assert_eq!(host.post("/v2/models/q/infer", infer).json()["outputs"][0]["shape"], json!([100]));

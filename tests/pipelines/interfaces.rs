@@ -1,5 +1,5 @@
-//! A pipeline is a model: every interface serves it, checks run before it goes live, and the
-//! command line shows it.
+//! Tests that a pipeline is a model: every interface serves it, its checks run before it goes live,
+//! and the command line shows it.
 
 use crate::support::grpc::{Caller, input, read, request};
 use crate::support::jobs;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const MODELS: &[(&str, &str)] =
     &[("one", "add = \"1\""), ("gate", "names = \"b\""), ("by", "param = \"by\"")];
 
-/// `x + 1`, and 100 more if the gate, which looks at the first bit, says so.
+/// Computes x + 1, and 100 more if the gate, which tests the lowest bit, chooses `b`.
 const PIPELINE: &str = "[pipelines.p]\ninputs = { x = \"FP32[-1]\", z = \"FP32[-1]?\" }\noutputs = { r = \"a.y\", s = \"b.y?\", t = \"c.y?\" }\n\
     [pipelines.p.steps.a]\nmodel = \"one\"\nin = { a = \"input.x\" }\n\
     [pipelines.p.steps.g]\nmodel = \"gate\"\nin = { a = \"input.x\" }\nchoose = { by = \"to\", among = [\"b\"] }\n\
@@ -45,7 +45,7 @@ fn plain_batch_jobs_and_metadata() {
     );
     let listed = host.get("/models").json();
     assert!(listed.to_string().contains("\"p\""), "{listed}");
-    // What a step asks counts for its model.
+    // A call from a step counts in the statistics of its model.
     let stats = host.get("/v2/models/one/stats").json();
     assert_eq!(stats["model_stats"][0]["inference_stats"]["success"]["count"], 5, "{stats}");
 }
@@ -66,7 +66,7 @@ fn tensors_over_http_and_grpc_lack_what_is_absent() {
     };
     assert_eq!(names(&infer(1.0, Value::Null).json()), ["r", "s"]);
     assert_eq!(names(&infer(2.0, Value::Null).json()), ["r"]);
-    // Also where it was asked for by name.
+    // The absent output is also left out when it was requested by name.
     assert_eq!(names(&infer(2.0, json!([{"name": "s"}, {"name": "r"}])).json()), ["r"]);
     let refused = infer(2.0, json!([{"name": "q"}]));
     assert_eq!(refused.status, 400);

@@ -1,4 +1,4 @@
-//! Bounds: of one request, of a step over all requests, and of what is admitted at all.
+//! Tests the limits of one request, of a step over all requests, and of admission.
 
 use crate::support::load::Outcome;
 use crate::support::pipelines::{calls, manifest, serve, setup};
@@ -29,7 +29,7 @@ fn a_step_has_as_many_runs_at_once_as_it_may_and_the_rest_wait() {
         "[pipelines.p]\noutputs = { r = \"a.y\" }\n\
          [pipelines.p.steps.a]\nmodel = \"slow\"\nin = { a = \"input.x\" }\nmax_in_flight = 2\n",
     );
-    // Six runs of 30 ms, two at once.
+    // Six runs of 30 ms, two at a time.
     assert!(together(&host, 6) >= Duration::from_millis(90));
     assert_eq!(calls(&host, "slow"), 6.0);
     let shown = host.admin_get("/admin/pipelines/p").json();
@@ -44,7 +44,7 @@ fn a_step_runs_so_often_a_second() {
         "[pipelines.p]\noutputs = { r = \"a.y\" }\n\
          [pipelines.p.steps.a]\nmodel = \"one\"\nin = { a = \"input.x\" }\nmax_per_s = 50\n",
     );
-    // One at once, and then one every 20 ms.
+    // One immediately, and then one every 20 ms.
     assert!(together(&host, 6) >= Duration::from_millis(100));
 }
 
@@ -78,7 +78,7 @@ fn more_requests_than_there_is_room_for_are_refused_at_once() {
     }
     let parts = ["executor \"pipeline\": 1 requests run and the queue of 1 is full"];
     host.post("/predict", &body).refused(429, "overloaded", &parts);
-    // Who leaves the queue makes room.
+    // A client that disconnects frees its place in the queue.
     waiting.pop().unwrap().leave();
     host.wait_for_executor("pipeline", "queue_length", 1);
     let late = json!({"model": "p", "data": {"x": [1]}, "timeout_ms": 50}).to_string();
@@ -88,8 +88,8 @@ fn more_requests_than_there_is_room_for_are_refused_at_once() {
     host.wait_for_idle("cpu");
 }
 
-/// A request that waits for its first worker holds its place only as long as its client waits,
-/// though no worker comes and nobody looks.
+/// A request that waits for its first worker holds its place only while its client is connected,
+/// even if no worker becomes free and nothing polls the queue.
 #[test]
 fn who_leaves_before_the_first_step_makes_room() {
     let text = manifest(
@@ -101,7 +101,7 @@ fn who_leaves_before_the_first_step_makes_room() {
          [models.q]\npipeline = \"q\"\n[pipelines.q]\noutputs = { r = \"a.y\" }\n\
          [pipelines.q.steps.a]\nmodel = \"one\"\nin = { x = \"input.x\" }\n",
     );
-    // The plugin's own limit of 10 s would end what holds the worker.
+    // The plugin's default limit of 10 s would end the call that holds the worker.
     let text = text.replace("instances = \"reused\"", "instances = \"reused\"\ntimeout_ms = 60000");
     let host = setup(&text).start();
     let begin = |model: &str, data: Value| {
@@ -122,12 +122,12 @@ fn who_leaves_before_the_first_step_makes_room() {
     host.wait_for_idle("cpu");
 }
 
-/// Five times the capacity: new requests are refused at once, and none that has begun fails for
-/// want of a place.
+/// At five times the capacity, new requests are refused immediately, and no admitted request fails
+/// because a place is missing.
 #[test]
 fn what_has_begun_is_never_refused() {
-    // More requests than their models have places, and as many: those who are admitted then wait
-    // for nobody.
+    // Once with more requests than their models have places, and once with as many, so that
+    // admitted requests never wait.
     for (requests, is_fair) in [(4, false), (1, true)] {
         let host = serve(
             &[("slow", "sleep_ms = \"5\""), ("both", "inputs = \"a,b\"")],
@@ -157,7 +157,7 @@ fn what_has_begun_is_never_refused() {
     }
 }
 
-/// Latencies of the answers that were 200, and of those that were 429.
+/// Latencies of the answers with status 200 and with status 429.
 #[derive(Default)]
 struct Answers {
     served: Outcome,
@@ -168,7 +168,8 @@ fn shown(outcome: &Outcome) -> String {
     format!("p50 {:?}, p99 {:?}", outcome.percentile(0.5), outcome.percentile(0.99))
 }
 
-/// Asks with so many clients until so many more requests were served, or for 20 s in a soak.
+/// Sends requests from `clients` clients until `served` more were answered with 200, or for 20 s in
+/// a soak.
 fn ask_until(host: &Host, clients: usize, served: f64) -> Answers {
     let ok = "hostler_requests_total{code=\"200\",model=\"p\",version=\"1\"}";
     let (before, body) = (host.metric(ok), json!({"model": "p", "data": {"x": [1]}}).to_string());
@@ -186,8 +187,7 @@ fn ask_until(host: &Host, clients: usize, served: f64) -> Answers {
                         429 => {
                             assert!(answer.text().contains("executor \\\"pipeline\\\""), "{}", answer.text());
                             own.refused.latencies.push(began.elapsed());
-                            // A client that is told to come again later does not come again at
-                            // once.
+                            // A refused client does not retry immediately.
                             std::thread::sleep(Duration::from_millis(2));
                         }
                         _ => panic!("{}", answer.text()),

@@ -1,5 +1,4 @@
-//! Models that say which of their inputs may be left out, in three languages; and steps that leave
-//! them out.
+//! Tests models with optional inputs, in three languages, and steps that leave such inputs out.
 
 use crate::support::pipelines::{setup, steppers};
 use crate::support::{Setup, plugin};
@@ -34,7 +33,7 @@ fn an_input_that_may_be_left_out_is() {
         assert_eq!(whole.result(), json!({"y": [11.0, 22.0]}), "{name}");
         assert_eq!(host.predict(name, json!({"a": [1, 2]})).result(), json!({"y": [1.0, 2.0]}), "{name}");
         host.predict(name, json!({"b": [1]})).refused(400, "invalid_input", &["input \"a\""]);
-        // As a step: a tensor that the caller leaves out is left out of the call.
+        // As a step: a tensor that the client leaves out is left out of the call.
         let pipeline = format!("p-{name}");
         let ask = |data| host.predict(&pipeline, data).result();
         assert_eq!(ask(json!({"x": [1], "z": [5]})), json!({"r": [6.0]}), "{name}");

@@ -1,5 +1,5 @@
-//! Graphs made at random, held against a plain interpreter: every answer is the same, and nothing
-//! is left.
+//! Compares random graphs with a plain interpreter: every answer must be equal, and no work may be
+//! left afterwards.
 
 use crate::support::pipelines::{setup, steppers};
 use crate::support::{Client, Host, repeats};
@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 const GRAPHS: usize = 50;
 const STEPS_MAX: usize = 30;
 
-/// So many clients, each with graphs of its own.
+/// The number of clients, each with its own graphs.
 const CLIENTS: usize = 4;
 
-/// Requests of all clients: 10,000 with the 400 repeats of a soak.
+/// Returns the number of requests of all clients: 10,000 in a soak with 400 repeats.
 fn requests() -> usize {
     repeats(60) * 25
 }
@@ -54,14 +54,14 @@ struct Step {
     when: Option<Condition>,
     among: Vec<usize>,
     skips: bool,
-    /// Limit, rounds, and whether it goes on at the bound.
+    /// Limit, maximum number of rounds, and whether the step succeeds at that maximum.
     looped: Option<(f32, usize, bool)>,
     each: Option<usize>,
 }
 
 struct Graph(Vec<Step>);
 
-/// One step as the interpreter has it.
+/// The state of one step in the interpreter.
 #[derive(Clone, Default)]
 struct Done {
     y: Option<Vec<f32>>,
@@ -100,7 +100,8 @@ impl Graph {
             let mut inputs = Vec::new();
             for _ in 0..if model == Model::Both { 2 } else { 1 } {
                 let mut members = vec![source(random)];
-                // What is always there ends a list; what stands behind it would be refused.
+                // A source that is always present ends a list; the host would refuse sources after
+                // it.
                 while matches!(members.last(), Some(Source::Step(step)) if may_be_absent(&steps, *step))
                     && chance(random, 50)
                 {
@@ -187,7 +188,7 @@ impl Graph {
         self.0.iter().flat_map(|step| step.inputs.iter().flatten()).any(|source| matches!(source, Source::X))
     }
 
-    /// The answer, or none if a step fails that must not.
+    /// Returns the answer, or `None` if a step fails that may not be skipped.
     fn run(&self, x: &[f32], param: Option<bool>) -> Option<Value> {
         let mut done: Vec<Done> = Vec::new();
         for (at, step) in self.0.iter().enumerate() {
@@ -224,7 +225,8 @@ impl Graph {
     }
 }
 
-/// As far as it must be known where a list may go on: the host finds more.
+/// Returns whether a step may be absent, as far as needed to extend a list; the host detects more
+/// cases.
 fn may_be_absent(steps: &[Step], at: usize) -> bool {
     let step = &steps[at];
     let chosen = steps[..at].iter().any(|router| router.among.contains(&at));
@@ -242,7 +244,7 @@ impl Step {
             for part in inputs[0].chunks(rows) {
                 y.extend(self.once(&[part.to_vec()])?.y.unwrap_or_default());
             }
-            // Without rows its model is not called.
+            // Without rows, the step does not call its model.
             return Ok(Done { y: Some(y), ran: !inputs[0].is_empty(), ..done });
         }
         let Some((limit, max, goes_on)) = self.looped else { return self.once(&inputs) };
@@ -368,7 +370,8 @@ fn every_answer_is_that_of_a_plain_interpreter() {
         let table = format!("[models.flaky{client}]\n");
         manifest = manifest.replace(&table, &format!("{table}idempotent = true\n"));
     }
-    // A gate chooses by number: what it may choose among differs from graph to graph.
+    // One gate per number of choices: a gate chooses by number, and graphs differ in the steps to
+    // choose from.
     for count in 1..=3 {
         let config = format!("names = \"{}\"\nnumbers = \"true\"", vec!["x"; count].join(","));
         manifest += &steppers(&[(&format!("gate{count}"), &config)]);

@@ -1,4 +1,4 @@
-//! What runs again: attempts after an error, and loops.
+//! Tests repeated steps: attempts after an error, and loops.
 
 use crate::support::pipelines::{ask, calls, manifest, serve, setup};
 use serde_json::json;
@@ -27,7 +27,7 @@ fn a_step_is_tried_again_and_the_last_error_counts() {
     assert_eq!(calls(&host, "flaky"), 3.0);
     assert_eq!(host.predict("q", json!({"x": [1]})).result(), json!({"r": [1.0]}));
     assert_eq!(calls(&host, "gone"), 4.0);
-    // Not an error that passes.
+    // This error is not transient, so it is not retried.
     host.predict("w", json!({"x": [1]})).refused(500, "failed", &["step \"a\""]);
     assert_eq!(calls(&host, "wrong"), 1.0);
 }
@@ -99,6 +99,6 @@ fn what_would_run_for_ever_ends_at_its_bound() {
         &["holds more than 1 MB of tensors", "raise max_mb"],
     );
     let floats: Vec<f32> = vec![0.5; 100_000];
-    // Each is freed after its last reader: 400 KB of input, then of `a`, then of `b`.
+    // Each tensor is freed after its last reader: 400 KB of input, then of `a`, then of `b`.
     assert_eq!(host.predict("q", json!({"x": floats})).status, 200);
 }

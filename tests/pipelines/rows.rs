@@ -1,5 +1,5 @@
-//! Rows: `rows = "each"`, where every row walks the graph alone, and `each`, which cuts the inputs
-//! of one step.
+//! Tests rows: `rows = "each"`, which runs the graph for every row alone, and `each`, which splits
+//! the inputs of one step.
 
 use crate::support::pipelines::{ask, calls, serve};
 use serde_json::json;
@@ -60,7 +60,7 @@ fn each_runs_parts_side_by_side_and_stacks_them() {
     );
     assert_eq!(ask(&host, &[1.0, 2.0, 3.0, 4.0, 5.0]), json!({"r": [12.0, 13.0, 14.0, 15.0, 16.0]}));
     assert_eq!((calls(&host, "one"), calls(&host, "shift")), (3.0, 5.0));
-    // No rows: not run, and an output of none.
+    // Without rows the steps do not run, and the output has no rows.
     assert_eq!(ask(&host, &[]), json!({"r": []}));
     assert_eq!((calls(&host, "one"), calls(&host, "shift")), (3.0, 5.0));
     let parts = ["step \"a\" (rows 4 to 5)"];

@@ -1,4 +1,4 @@
-//! Streaming models as steps: items, what gathers them, and pipelines that stream.
+//! Tests streaming models as steps: items, how they are gathered, and pipelines that stream.
 
 use crate::support::Host;
 use crate::support::pipelines::{setup, steppers};
@@ -34,7 +34,7 @@ fn items_are_gathered_in_their_order() {
     let many: Vec<i32> = (0..100).collect();
     let plus: Vec<i32> = (1..101).collect();
     assert_eq!(host.predict("p", data(&many)).result(), json!({"all": plus, "last": [101], "raw": many}));
-    // No items: nothing to take the last of, and no rows.
+    // Without items there is no last one, and there are no rows.
     assert_eq!(host.predict("p", data(&[])).result(), json!({"all": [], "raw": []}));
     host.wait_for_idle("pipeline");
 }

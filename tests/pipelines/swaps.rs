@@ -1,5 +1,5 @@
-//! Pipelines change while they serve: every answer is wholly one graph's, and their models are
-//! judged through them.
+//! Tests pipelines that change while they serve: every answer is entirely from one graph, and the
+//! guard judges models by their calls in pipelines.
 
 use crate::support::control::{done, is_ready, load, unload};
 use crate::support::load::{Load, Shot};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const MODELS: &[(&str, &str)] =
     &[("one", "add = \"1\""), ("ten", "add = \"10\""), ("both", "inputs = \"a,b\"")];
 
-/// Graphs whose answers tell which of them gave both outputs.
+/// Graphs whose answers show which graph returned both outputs.
 fn graph(number: usize) -> String {
     let steps = number % 4 + 1;
     let mut text = format!("[pipelines.p]\noutputs = {{ r = \"s{}.y\", n = \"n.y\" }}\n", steps - 1);
@@ -97,7 +97,7 @@ fn an_unloaded_model_makes_its_pipelines_unavailable_until_it_is_back() {
     done(&load(&host, "one", None));
     assert_eq!(ask("q").result(), json!({"r": [2.0]}));
     assert!(is_ready(&host, "q"));
-    // With its dependents: they are gone, not broken.
+    // Unloads the model with its dependents: they are unloaded too, not broken.
     let body = json!({"parameters": {"unload_dependents": true}}).to_string();
     done(&host.post("/v2/repository/models/one/unload", body));
     for model in ["one", "p", "q"] {

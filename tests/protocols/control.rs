@@ -1,4 +1,4 @@
-//! Triton's extensions that load models, over HTTP.
+//! Triton's extensions for loading and unloading models, over HTTP.
 
 use crate::support::control::*;
 use crate::support::gather::{gathered, predict, send};
@@ -46,7 +46,7 @@ fn a_model_goes_and_comes_back() {
     assert_eq!(index(&host, r#"{"ready": true}"#), all("")[..2]);
     host.predict("plain", json!([1])).refused(404, "not_found", &["model \"plain\" was unloaded by request"]);
     refused(&host.get("/v2/models/plain/stats"), 404, &["unloaded by request"]);
-    // Again is no error.
+    // A repeated unload is not an error.
     done(&unload(&host, "plain"));
     let policy = host.policy();
     assert_eq!(policy["model_control"], json!({"unloaded": {"plain": ["1"]}, "overrides": {}}));
@@ -61,7 +61,7 @@ fn a_model_goes_and_comes_back() {
     let policy = host.policy();
     assert_eq!(policy["model_control"], json!({"unloaded": {}, "overrides": {}}));
     assert_eq!(policy["last_reload"]["trigger"], json!({"model_control": "load plain"}));
-    // Of what is served as the manifest says, nothing changes.
+    // Loading a model that is already served as in the manifest changes nothing.
     done(&load(&host, "plain", None));
     assert_eq!(host.generation(), 3);
 }
@@ -86,7 +86,7 @@ fn all_versions_go_with_their_rule_and_their_executor() {
     for version in ["two:a", "two:b"] {
         assert!(states.contains(&(version.to_owned(), "UNAVAILABLE".to_owned())), "{states:?}");
     }
-    // A reload by a change of files leaves it so.
+    // A reload because of changed files does not change this.
     let text = std::fs::read_to_string(host.path("hostler.toml")).unwrap();
     replace(&host.path("hostler.toml"), text.replace("= 5000", "= 4000").as_bytes());
     host.wait_for_generation(3);
@@ -105,14 +105,14 @@ fn overrides_take_effect_and_a_load_without_them_takes_them_back() {
         statistics(&host, "plain")["execution_count"].as_u64().unwrap() - before
     };
     assert_eq!(three(), 3);
-    // Numbers may be texts, as JSON of protobuf has them.
+    // Numbers may be strings, as in the JSON form of protobuf.
     done(&load(&host, "plain", Some(&json!({"max_batch_size": "16"}))));
     assert_eq!(config(&host, "plain")["max_batch_size"], 16);
     assert_eq!(config(&host, "plain")["input"][0]["dims"], json!([]));
     assert_eq!(three(), 1);
     let overlay = json!({"unloaded": {}, "overrides": {"plain": {"max_batch_size": 16}}});
     assert_eq!(host.policy()["model_control"], overlay);
-    // A change of files leaves it, a load takes its place.
+    // A reload because of changed files keeps the override; another load replaces it.
     replace(&host.path("gather.onnx"), &std::fs::read(model("identity")).unwrap());
     let text = std::fs::read_to_string(host.path("hostler.toml")).unwrap();
     replace(&host.path("gather.onnx"), &std::fs::read(model("gather")).unwrap());
@@ -130,12 +130,12 @@ fn overrides_take_effect_and_a_load_without_them_takes_them_back() {
     let now = config(&host, "plain");
     assert_eq!(now["dynamic_batching"]["max_queue_delay_microseconds"], 50, "{now}");
     assert_eq!(now["parameters"]["timeout_ms"]["string_value"], "700", "{now}");
-    // Who sends back all that it was given changes what it changes.
+    // A client that sends back the whole configuration with one change makes only that change.
     let mut whole = now;
     whole["max_batch_size"] = json!(2);
     done(&load(&host, "plain", Some(&whole)));
     assert_eq!(config(&host, "plain")["max_batch_size"], 2);
-    // Triton's way to say that requests run alone.
+    // Triton's notation for a model whose requests run alone.
     done(&load(&host, "gather", Some(&json!({"max_batch_size": 0}))));
     assert_eq!(config(&host, "gather")["max_batch_size"], 0);
 
@@ -264,7 +264,7 @@ fn an_unload_waits_for_what_runs_and_stops_nothing() {
     let answered = Instant::now();
     let (unloaded, at) = unloading.join().unwrap();
     done(&unloaded);
-    // The two answers come from one moment, over two connections.
+    // Both answers are due at the same moment, but arrive on two connections.
     assert!(at + Duration::from_millis(500) > answered, "the unload was answered before the request");
 }
 
@@ -315,7 +315,7 @@ fn a_rollback_takes_back_a_load_and_not_an_unload() {
     let policy = host.policy();
     assert_eq!(policy["model_control"], json!({"unloaded": {"plain": ["1"]}, "overrides": {}}));
     assert_eq!(policy["stale"], false);
-    // Nothing of the files was refused.
+    // The rollback did not mark the files as refused: loads still work.
     done(&load(&host, "gather", Some(&json!({"max_batch_size": 2}))));
     done(&load(&host, "plain", None));
     host.predict("plain", json!([1])).result();
@@ -331,7 +331,7 @@ fn what_was_rolled_back_does_not_come_with_a_load() {
     done(&unload(&host, "gather"));
     refused(&load(&host, "gather", None), 503, &["failed to load 'gather'", "was rolled back"]);
     assert_eq!(host.policy()["description"]["model \"plain:1\""]["timeout_ms"], "5000");
-    // Files that are mended are.
+    // Fixed files are loaded.
     replace(&host.path("hostler.toml"), good.replace("= 5000", "= 3000").as_bytes());
     host.wait_for_policy("the mended files", |policy| {
         policy["description"]["model \"plain:1\""]["timeout_ms"] == "3000"

@@ -1,4 +1,4 @@
-//! What models are and have done, over HTTP and gRPC; and over gRPC what loads them as well.
+//! Configuration, index and statistics of models, over HTTP and gRPC, and model control over gRPC.
 
 use crate::support::control::*;
 use crate::support::gather::{gathered, predict};
@@ -74,10 +74,10 @@ fn statistics_count_answers_and_failures_and_what_they_took() {
     }
     let infer = json!({"inputs": [{"name": "x", "datatype": "INT64", "shape": [3], "data": [1, 2, 3]}]});
     ok(host.post("/v2/models/plain/infer", infer.to_string()));
-    // Two of three items go well.
+    // Two of three items succeed.
     let items = json!({"model": "plain", "items": [{"data": [1]}, {"data": ["one"]}, {"data": [2]}]});
     ok(host.post("/predict/batch", items.to_string()));
-    // The model fails, and the caller does.
+    // One failure is the model's, the other the client's.
     assert_ne!(host.predict("plain", json!([99])).status, 200);
     assert_eq!(host.predict("plain", json!(["one"])).status, 400);
 
@@ -97,7 +97,7 @@ fn statistics_count_answers_and_failures_and_what_they_took() {
     let batches = stats["batch_stats"].as_array().unwrap();
     assert_eq!((batches.len(), &batches[0]["batch_size"]), (1, &json!(1)), "{stats}");
     assert_eq!(batches[0]["compute_infer"]["count"], 8, "{stats}");
-    // The same file under another name has its own.
+    // The same file under another name has its own statistics.
     assert_eq!(statistics(&host, "gather")["inference_stats"]["success"]["count"], 0);
     let all = ok(host.get("/v2/models/stats"));
     assert_eq!(all["model_stats"].as_array().unwrap().len(), 3);
@@ -114,7 +114,7 @@ fn a_shared_run_counts_once_with_its_rows() {
         answer.result();
     }
     host.predict("gather", json!([5])).result();
-    // More rows than may be put together run alone, and are no size of a batch.
+    // More rows than the batch limit run alone, and are not counted as a batch size.
     host.predict("gather", json!([1, 2, 3, 4, 5, 6, 7, 8, 9])).result();
     let stats = statistics(&host, "gather");
     assert_eq!((&stats["inference_count"], &stats["execution_count"]), (&json!(14), &json!(3)), "{stats}");
@@ -151,7 +151,7 @@ fn statistics_go_on_while_their_route_is_the_same() {
     assert_eq!(counts(), (1, 0), "gather is batched in another way");
 }
 
-/// Clients may load and unload, over gRPC as well.
+/// Starts a host with this `model_control`, with gRPC.
 fn controlled_over_grpc(mode: &str) -> Host {
     setup(&format!("model_control = \"{mode}\""), "").grpc().start()
 }
@@ -168,7 +168,7 @@ fn asked_statistics(caller: &Caller, name: &str, version: &str) -> Result<Vec<Mo
     answer.map(|answer| answer.into_inner().model_stats)
 }
 
-/// Name, state and reason of each.
+/// Returns the name, state and reason of each model in the index.
 fn asked_index(caller: &Caller, ready: bool, repository: &str) -> Result<Vec<[String; 3]>, Status> {
     let asked = RepositoryIndexRequest { ready, repository_name: repository.into() };
     let answer = caller.run(async |mut client| client.repository_index(asked).await);
@@ -298,14 +298,14 @@ fn a_model_goes_and_comes_back_over_grpc() {
     assert_eq!(asked_index(&caller, false, "").unwrap(), all(state("plain:1", "UNAVAILABLE", "unloaded")));
     assert_eq!(asked_index(&caller, true, "").unwrap(), others);
     caller::refused(caller.infer(gather(&[1])), Code::NotFound, &["model \"plain\" was unloaded by request"]);
-    // Again is no error.
+    // A repeated unload is not an error.
     ask_to_unload(&caller, "plain", &[]).unwrap();
     ask_to_load(&caller, "plain", &[("config", text("{\"max_batch_size\": \"16\", \"timeout_ms\": 700}"))])
         .unwrap();
     let config = asked_config(&caller, "plain", "").unwrap();
     assert_eq!((config.max_batch_size, &*config.parameters["timeout_ms"].string_value), (16, "700"));
     caller.infer(gather(&[1])).unwrap();
-    // Without it, all is as in the manifest again.
+    // A load without `config` restores what the manifest says.
     ask_to_load(&caller, "plain", &[]).unwrap();
     let config = asked_config(&caller, "plain", "").unwrap();
     assert_eq!((config.max_batch_size, &*config.parameters["timeout_ms"].string_value), (0, "5000"));

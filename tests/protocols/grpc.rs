@@ -1,4 +1,4 @@
-//! gRPC: the Open Inference Protocol, its metadata and unary inference.
+//! gRPC: the Open Inference Protocol's metadata and unary inference.
 
 use crate::support::grpc::*;
 use crate::support::slow::ENDLESS;
@@ -108,7 +108,7 @@ fn every_datatype_goes_in_typed_or_raw_and_comes_out_raw() {
             },
         ),
     ];
-    // These have no typed contents, so a request without raw ones cannot have them.
+    // These datatypes have no typed contents, so a request without raw contents cannot carry them.
     let halves = [("fp16", "FP16", vec![0, 56, 255, 251]), ("bf16", "BF16", vec![0, 63, 0, 192])];
     let raw_cases = cases.iter().map(|(name, datatype, raw, _)| (*name, *datatype, raw.clone()));
     let raw_cases: Vec<_> = raw_cases.chain(halves).collect();
@@ -128,8 +128,8 @@ fn every_datatype_goes_in_typed_or_raw_and_comes_out_raw() {
         assert_eq!(&response.raw_output_contents[place][..], &raw[..], "{name}");
     }
 
-    // Typed contents come to the same; the model wants all inputs, so what is told is which one is
-    // at fault.
+    // Typed contents decode to the same tensors. The model requires all inputs, so the error must
+    // say which one is wrong.
     let typed = cases.iter().map(|(name, datatype, _, contents)| InferInputTensor {
         contents: Some(contents.clone()),
         ..input(name, datatype, &[2])
@@ -226,7 +226,8 @@ fn a_message_over_the_limit_is_refused_before_it_is_read() {
     stream.send(large);
     let status = stream.next().unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, parts[0]));
-    // The connection is as good as before, and what unpacks to too much is too much.
+    // The connection still works. A message that is too large after decompression is refused as
+    // well.
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
         let outcome = caller.run(async |client| {
             client.send_compressed(encoding).model_infer(floats("m", &vec![0.0; 300_000])).await
@@ -303,7 +304,7 @@ fn the_calls_deadline_is_the_works() {
     let caller = Caller::new(&host);
     let started = Instant::now();
     let mut asked = Request::new(named(rounds(ENDLESS), "late"));
-    // The client keeps the deadline as well, and either may be the first to say so.
+    // The client enforces the deadline as well; either side may report it first.
     asked.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
     caller.infer(asked).expect_err("no time for that");
     assert!(started.elapsed() < PATIENCE / 2);

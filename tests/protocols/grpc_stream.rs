@@ -1,5 +1,5 @@
-//! gRPC: streams of requests and responses, of models that answer once and of those that give any
-//! number, here and in a real Triton; and what becomes of them when somebody stops.
+//! gRPC: streams of requests and responses, for models with one response and for streaming models,
+//! here and in a real Triton, and what happens when one side stops.
 
 use crate::support::grpc::*;
 use crate::support::slow::ENDLESS;
@@ -60,7 +60,7 @@ fn a_stream_that_is_left_stops_its_work_and_never_has_more_than_its_share() {
     drop(stream);
     host.wait_for_idle("onnx");
     let left = || Some(host.metric("hostler_requests_total{code=\"499\",model=\"loop\",version=\"1\"}"));
-    // Those that had no place yet as well, as far as they were read.
+    // Includes the requests that were read but not admitted.
     crate::support::eventually("all of them counted", || left().filter(|count| *count >= 64.0), String::new);
     assert!(left() <= Some(100.0));
 }
@@ -69,7 +69,7 @@ fn a_stream_that_is_left_stops_its_work_and_never_has_more_than_its_share() {
 fn a_streams_deadline_ends_it() {
     let host = serve_loop("[executors.onnx]\nworkers = 1\n");
     let caller = Caller::new(&host);
-    // Open to the end: the caller might have more.
+    // The request stream stays open: the client might send more.
     let (requests, receiver) = tokio::sync::mpsc::channel(1);
     requests.try_send(rounds(ENDLESS)).expect("room");
     let mut answers = caller.run(async |mut client| {
@@ -77,7 +77,7 @@ fn a_streams_deadline_ends_it() {
         asked.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
         client.model_stream_infer(asked).await.unwrap().into_inner()
     });
-    // The request's own answer may come first, and then the stream's.
+    // The request's own answer may arrive before the stream's status.
     let status = loop {
         match caller.run(async |_| answers.message().await) {
             Ok(Some(answer)) => assert!(!answer.error_message.is_empty()),
@@ -137,10 +137,11 @@ fn a_host_that_stops_says_so_and_ends_its_streams() {
     assert!(host.wait().success());
 }
 
-/// Asks for an end that is marked.
+/// Requests a marked end: an empty final response.
 const ENABLE: &str = "triton_enable_empty_final_response";
 
-/// A request to the plugin `repeat`: an element for each delay, the first of which is 100.
+/// Builds a request to the plugin `repeat`, with one element for each delay; the first element is
+/// 100.
 fn repeat(id: &str, delays: &[u32]) -> ModelInferRequest {
     let elements = (0..delays.len()).flat_map(|place| (100 + place as i32).to_le_bytes()).collect();
     let shape = &[delays.len() as i64];
@@ -149,7 +150,7 @@ fn repeat(id: &str, delays: &[u32]) -> ModelInferRequest {
     named(request("repeat", inputs, vec![elements, bytes(delays), vec![0; 4]]), id)
 }
 
-/// The same of Triton's model of this name, where an element below 0 is an error.
+/// Builds a request to Triton's `repeat` model, where an element below 0 is an error.
 fn remote(id: &str, elements: &[i32], delay: u32) -> ModelInferRequest {
     let shape = &[elements.len() as i64];
     let inputs = vec![input("values", "INT32", shape), input("delays_ms", "UINT32", shape)];
@@ -170,7 +171,7 @@ fn marked(request: ModelInferRequest) -> ModelInferRequest {
     with(request, ENABLE, ParameterChoice::BoolParam(true))
 }
 
-/// An answer in short: whose it is, the element, the error, whether it is the last.
+/// A summary of an answer: request id, element, error, and whether it is the last.
 #[derive(Debug, PartialEq)]
 struct Seen {
     id: String,
@@ -202,9 +203,9 @@ fn end(id: &str) -> Seen {
     Seen { id: id.into(), element: None, error: None, last: Some(true) }
 }
 
-/// Sends all on a stream of their own; everything that comes until its end.
+/// Sends the requests on a new stream and returns all answers until its end.
 fn all(caller: &Caller, requests: Vec<ModelInferRequest>) -> Vec<Seen> {
-    // A Triton says nothing of a stream before it has something to answer.
+    // Triton sends nothing on a stream, not even headers, before its first answer.
     caller.run(async |mut client| {
         let requests = tonic::codegen::tokio_stream::iter(requests);
         let mut answers = client.model_stream_infer(requests).await.expect("a stream").into_inner();
@@ -300,7 +301,8 @@ fn a_decoupled_model_of_a_triton_streams_as_if_it_were_asked_itself() {
             assert_eq!(all(&here, vec![request.clone()]), all(&there, vec![request]), "{elements:?}");
         }
     }
-    // Several on one stream: each its own in order, and the short one before the long one's end.
+    // Several requests on one stream: each has its responses in order, and the short one overtakes
+    // the long one's end.
     let several = vec![marked(remote("long", &[1, 2], 500)), marked(remote("short", &[3], 10))];
     for caller in [&here, &there] {
         let answers = all(caller, several.clone());
@@ -309,8 +311,8 @@ fn a_decoupled_model_of_a_triton_streams_as_if_it_were_asked_itself() {
         assert_eq!(of("short"), [&element("short", 3), &end("short")]);
         assert_eq!(answers[0].id, "short");
     }
-    // After an error in the middle the end is marked as well, where that was asked for; a request
-    // that is refused has not begun.
+    // After an error in the middle, the end is marked as well if that was requested. A request that
+    // is refused has not started.
     let failing = [marked(remote("bad", &[1, -1], 0)), marked(remote("bad", &[-1], 0))];
     let refused =
         marked(named(request("repeat", vec![input("values", "INT32", &[1])], vec![vec![0; 4]]), "bad"));
@@ -324,7 +326,7 @@ fn a_decoupled_model_of_a_triton_streams_as_if_it_were_asked_itself() {
         };
         assert_eq!(shape(&ours), shape(&theirs), "{ours:?} {theirs:?}");
     }
-    // An error in the middle, and the stream lives on.
+    // After an error in the middle, the stream continues.
     for caller in [&here, &there] {
         let answers = all(caller, vec![remote("bad", &[1, -1, 2], 0), remote("good", &[2, 3], 200)]);
         assert_eq!((answers.len(), &answers[0]), (4, &element("bad", 1)), "{answers:?}");
@@ -347,7 +349,7 @@ fn a_stream_that_is_left_is_cancelled_at_the_triton() {
     drop(stream);
     host.wait_for_idle("remote");
     let mut answers = all(&caller, vec![remote("c", &[4], 0)]);
-    // A Triton that has ended by itself meanwhile says nothing about the host.
+    // If Triton crashed by itself meanwhile, that is not the host's fault.
     if answers != [element("c", 4)] && triton.restart_if_crashed() {
         answers = all(&caller, vec![remote("c", &[4], 0)]);
     }
@@ -369,7 +371,7 @@ fn a_message_on_a_stream_that_cannot_be_read_ends_it_as_the_callers_mistake() {
         let answer = ModelStreamInferResponse::decode(&answers[0][..]).unwrap();
         assert_eq!(read(&answer.infer_response.unwrap()), [2.0]);
         refused(end, Code::InvalidArgument, &[part]);
-        // The same words as for a call of one message, and for the other methods.
+        // The same message as for a unary call, and for the other methods.
         let (_, end) = send_raw(&caller, "ModelInfer", vec![bad]);
         refused(end, Code::InvalidArgument, &[part]);
     }

@@ -1,5 +1,5 @@
-//! What a message of gRPC may become in memory: dense ones are refused within the bound, ordinary
-//! ones of the same size are not.
+//! How much memory a gRPC message may take: dense messages that would exceed the bound are refused,
+//! and ordinary messages of the same size are served.
 
 use crate::support::grpc::*;
 use crate::support::{Host, Setup, model};
@@ -13,8 +13,8 @@ use tonic::Code;
 
 const BODY_MB: usize = 4;
 
-/// Four times the largest message, the message itself, and what threads and the allocator take when
-/// they first work.
+/// Four times the largest message, plus the message itself, plus what threads and the allocator
+/// take on first use.
 const GROWTH_KB_MAX: u64 = ((BODY_MB as u64) * (4 + 1) + 10) * 1024;
 
 fn start() -> Host {
@@ -26,7 +26,7 @@ fn start() -> Host {
     setup.file("types.onnx", model("datatypes")).grpc().start()
 }
 
-/// A field that has a length.
+/// Encodes a length-delimited field.
 fn field(number: u32, content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_key(number, WireType::LengthDelimited, &mut bytes);
@@ -35,12 +35,12 @@ fn field(number: u32, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `unit` as often as fits into a message beside `room` bytes.
+/// Repeats `unit` until a message has no space left beside `room` bytes.
 fn filled(unit: &[u8], room: usize) -> Vec<u8> {
     unit.repeat(((BODY_MB << 20) - room) / unit.len())
 }
 
-/// Parameters of different names.
+/// Encodes parameters with different names, until the message is full.
 fn parameters(number: u32) -> Vec<u8> {
     let (mut all, mut index) = (Vec::new(), 0);
     loop {
@@ -54,7 +54,7 @@ fn parameters(number: u32) -> Vec<u8> {
     }
 }
 
-/// An input of this datatype, with contents.
+/// Encodes a request with one input of this datatype, with contents.
 fn typed(datatype: &str, contents: &[u8]) -> Vec<u8> {
     let input = [field(1, b"x"), field(2, datatype.as_bytes()), field(5, contents)].concat();
     [field(1, b"m"), field(5, &input)].concat()
@@ -74,7 +74,7 @@ fn check(cases: impl IntoIterator<Item = Case>) {
         assert_eq!(read(&caller.infer(floats("m", &[1.0])).unwrap()), [2.0]);
         let start: Vec<u8> = message.iter().take(24).copied().collect();
         let (growth, (answers, end)) = host.peak_growth_kb(|| send_raw(&caller, method, vec![message]));
-        // On a stream the error of a request that could be named is a message.
+        // On a stream, an error of a request that could be identified is sent as a message.
         let said = answers.first().filter(|_| method == "ModelStreamInfer");
         let said = said.map(|answer| ModelStreamInferResponse::decode(&answer[..]).unwrap().error_message);
         let end = match said {
@@ -94,7 +94,7 @@ fn check(cases: impl IntoIterator<Item = Case>) {
     }
 }
 
-/// Messages of requests, each denser in memory than on the wire.
+/// Returns requests that are each denser in memory than on the wire.
 fn dense() -> Vec<(Vec<u8>, Code, &'static str)> {
     let named = |rest: Vec<u8>| [field(1, b"m"), rest].concat();
     let exhausted = Code::ResourceExhausted;

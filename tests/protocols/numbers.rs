@@ -1,5 +1,5 @@
-//! Numbers in JSON: what is sent is what the model gets, to the last bit, over every door that
-//! takes JSON.
+//! Numbers in JSON: the model gets exactly the number that was sent, to the last bit, over every
+//! interface that accepts JSON.
 
 use crate::support::{Host, Setup, model};
 
@@ -8,7 +8,7 @@ fn serve() -> Host {
     Setup::new(manifest).file("datatypes.onnx", model("datatypes")).start()
 }
 
-/// Every input of the model, with the elements of one as JSON text.
+/// All inputs of the model: name and datatype.
 const NAMES: [(&str, &str); 14] = [
     ("bool", "BOOL"),
     ("uint8", "UINT8"),
@@ -26,7 +26,7 @@ const NAMES: [(&str, &str); 14] = [
     ("bytes", "BYTES"),
 ];
 
-/// The elements that come back over `POST /predict`, as the text that was sent.
+/// Sends `elements` to one input over `POST /predict` and returns the text of the same output.
 fn plain(host: &Host, name: &str, elements: &str) -> String {
     let data: Vec<String> = NAMES
         .iter()
@@ -37,7 +37,7 @@ fn plain(host: &Host, name: &str, elements: &str) -> String {
     elements_of(&answer.text(), &format!("\"{name}_out\":["))
 }
 
-/// The same over the Open Inference Protocol, in JSON.
+/// Like `plain`, over the Open Inference Protocol in JSON.
 fn oip(host: &Host, name: &str, elements: &str) -> String {
     let count = elements.split(',').count();
     let inputs: Vec<String> = NAMES
@@ -54,13 +54,13 @@ fn oip(host: &Host, name: &str, elements: &str) -> String {
     elements_of(&answer.text(), "\"data\":[")
 }
 
-/// The text up to the end of the list that begins with `start`.
+/// Returns the text of the list that follows `start`.
 fn elements_of(text: &str, start: &str) -> String {
     let from = text.find(start).unwrap_or_else(|| panic!("{start} is not in {text}")) + start.len();
     text[from..].split(']').next().expect("a list").to_owned()
 }
 
-/// Deterministic bits.
+/// Returns a deterministic generator of random bits.
 fn random(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed;
     move || {
@@ -94,7 +94,7 @@ fn doubles_pass_unchanged() {
 fn singles_and_halves_are_rounded_once() {
     let host = serve();
     for (name, sent, expected) in [
-        // Read as FP64 first, each of these comes out as its neighbour.
+        // If read as FP64 first, each of these is rounded to a neighbouring FP32.
         ("fp32", "7.038531e-26", "7.038531e-26"),
         ("fp32", "1.00000005960464480000000000001", "1.0000001"),
         ("fp32", "9007199791611905", "9007200328482816"),
@@ -108,8 +108,8 @@ fn singles_and_halves_are_rounded_once() {
         ("fp64", "0.1e1", "1.0"),
     ] {
         for got in [plain(&host, name, sent), oip(&host, name, sent)] {
-            // Smaller types are written with the digits of an FP32, fewer than the FP64 of the same
-            // value has.
+            // Smaller types are written with the digits of an FP32, which are fewer than those of
+            // the FP64 of the same value.
             let bits = |text: &str| match name {
                 "fp64" => text.parse::<f64>().expect("a number").to_bits(),
                 _ => u64::from(text.parse::<f32>().expect("a number").to_bits()),
@@ -121,8 +121,8 @@ fn singles_and_halves_are_rounded_once() {
     let singles =
         std::iter::repeat_with(|| f32::from_bits(next() as u32)).filter(|single| single.is_finite());
     let singles: Vec<f32> = singles.take(2000).collect();
-    // As the shortest digits that mean this FP32, and as those of the same number in FP64, as
-    // NumPy's lists have them.
+    // Once with the shortest digits that identify this FP32, and once with those of the same number
+    // in FP64, as in lists from NumPy.
     for sent in [
         singles.iter().map(|single| format!("{single:?}")).collect::<Vec<_>>().join(","),
         singles.iter().map(|single| format!("{:?}", f64::from(*single))).collect::<Vec<_>>().join(","),
@@ -167,7 +167,7 @@ fn parameters_are_read_to_their_last_digit() {
     let mut next = random(3);
     for _ in 0..50 {
         let double = (next() >> 11) as f64 / (1_u64 << 53) as f64 * 100.0;
-        // One that must be true or false is shown as it was read.
+        // The error shows the number as it was read, because the parameter must be true or false.
         let body = format!(r#"{{"inputs":[],"parameters":{{"binary_data_output":{double:?}}}}}"#);
         let message = host.post("/v2/models/m/infer", body).json()["error"].to_string();
         assert!(message.contains(&format!("is {double:?};")), "{message}");

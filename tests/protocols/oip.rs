@@ -1,5 +1,5 @@
-//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON. Its extensions
-//! are in `oip_extensions`.
+//! The Open Inference Protocol over HTTP: health, metadata, and inference in JSON. `oip_extensions`
+//! tests its extensions.
 
 use crate::support::{Answer, Host, Setup, churn, model};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ fn infer(host: &Host, model: &str, request: &Value) -> Answer {
     host.post(&format!("/v2/models/{model}/infer"), request.to_string())
 }
 
-/// An error in the protocol's form, which is a text and nothing else.
+/// Checks an error in the protocol's form, which has a message and nothing else.
 fn refused(answer: &Answer, status: u16, parts: &[&str]) {
     assert_eq!(answer.status, status, "{}", answer.text());
     let json = answer.json();
@@ -130,7 +130,7 @@ fn every_datatype_goes_in_and_comes_out() {
         assert_eq!(output["name"], format!("{name}_out"));
         assert_eq!((&output["datatype"], &output["shape"]), (&json!(datatype), &json!([2])));
         let same = match data[0].as_f64().filter(|_| data[0].is_f64()) {
-            // FP32 prints the digits that read back as the same FP32.
+            // FP32 is printed with the shortest digits that read back as the same FP32.
             Some(_) => [0, 1].iter().all(|&i| {
                 let (sent, got) = (data[i].as_f64().unwrap(), output["data"][i].as_f64().unwrap());
                 sent == got || (*datatype == "FP32" && sent as f32 == got as f32)
@@ -141,7 +141,7 @@ fn every_datatype_goes_in_and_comes_out() {
     }
 }
 
-/// A seven in so many lists.
+/// Returns a 7 inside `depth` nested lists.
 fn nested(depth: usize) -> Value {
     (0..depth).fold(json!(7), |inner, _| json!([inner]))
 }

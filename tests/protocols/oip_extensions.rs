@@ -1,5 +1,5 @@
-//! Extensions of the Open Inference Protocol over HTTP, as Triton has them: tensors as bytes,
-//! packed bodies, classes, generate.
+//! Triton's extensions of the Open Inference Protocol over HTTP: binary tensors, compressed bodies,
+//! classification and generate.
 
 use crate::support::{Answer, Host, Setup, model};
 use flate2::Compression;
@@ -9,7 +9,7 @@ use std::io::Read;
 
 const HEAD_LENGTH: &str = "inference-header-content-length";
 
-/// Models by the name of their files.
+/// Serves models that are named after their files.
 fn serve(names: &[&str]) -> Host {
     let manifest: String =
         names.iter().map(|name| format!("[models.{name}]\npath = \"{name}.onnx\"\n")).collect();
@@ -19,7 +19,7 @@ fn serve(names: &[&str]) -> Host {
         .start()
 }
 
-/// Sends JSON with bytes behind it.
+/// Sends JSON followed by binary data.
 fn infer(host: &Host, model: &str, head: &Value, tail: &[u8]) -> Answer {
     let head = head.to_string();
     let body = [head.as_bytes(), tail].concat();
@@ -27,7 +27,7 @@ fn infer(host: &Host, model: &str, head: &Value, tail: &[u8]) -> Answer {
     host.client().request("POST", &format!("/v2/models/{model}/infer"), &[(HEAD_LENGTH, &length)], &body)
 }
 
-/// An answer's JSON and its outputs' bytes.
+/// Returns an answer's JSON and the bytes of its outputs.
 fn parts(answer: &Answer) -> (Value, Vec<Vec<u8>>) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
@@ -55,7 +55,7 @@ fn refused(answer: &Answer, status: u16, wanted: &[&str]) {
     }
 }
 
-/// One element in the wire form of BYTES.
+/// Encodes one element in the wire form of BYTES.
 fn element(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_le_bytes(), bytes].concat()
 }
@@ -126,7 +126,7 @@ fn each_tensor_has_the_form_that_was_asked_for() {
         assert_eq!(bytes, [raw(&sums)]);
         assert_eq!(head["outputs"][1]["data"], json!(differences));
     }
-    // More than is copied behind the JSON.
+    // More data than the host copies behind the JSON.
     let rows: Vec<i32> = (0..16 * 4096).collect();
     let input = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [4096, 16], "parameters": {"binary_data_size": 16 * 4096 * 4}});
     let head =
@@ -151,7 +151,7 @@ fn a_body_without_json_is_the_only_input() {
     };
     let floats = |count: usize| vec![0_u8; count * 4];
     for (model, body, shape, expected) in [
-        // Rows are one, and what there is goes into the other dimension.
+        // The model has a dimension of rows, which is 1; the data determines the other dimension.
         ("identity-rows", floats(6), json!([1, 6]), floats(6)),
         ("fixed", floats(3), json!([3]), floats(3)),
         ("text", b"a\0bc".to_vec(), json!([1]), element(b"a\0bc")),
@@ -276,7 +276,7 @@ fn bodies_may_be_packed_in_both_directions() {
         json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [count], "data": vec![1; count]}]})
             .to_string()
     };
-    // The larger one is not packed where connections are served.
+    // The larger body is not compressed on the threads that serve connections.
     for count in [2, 100_000] {
         let request = request(count);
         for encoding in ["gzip", "deflate"] {
@@ -355,7 +355,7 @@ fn classes_are_the_best_of_each_row() {
         assert_eq!(output["shape"], json!([2, expected.as_array().unwrap().len() / 2]));
     }
     assert_eq!(ask("identity", rows(), "y", json!(0)).json()["outputs"][0]["datatype"], "FP32");
-    // Without a dimension of rows all elements are one row.
+    // Without a dimension of rows, all elements are one row.
     let one = json!({"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 3, 2]});
     let output = ask("fixed", one, "y", json!(2)).json()["outputs"][0].clone();
     assert_eq!((&output["shape"], &output["data"]), (&json!([2]), &json!(["6.000000:1", "4.000000:2"])));

@@ -1,22 +1,23 @@
-//! Programs written on `tritonclient`, the client of the field, against a real host: one program
-//! per theme, in `tests/clients/<protocol>`, or in `tests/clients/both` where it is the same for
-//! both.
+//! Programs that use `tritonclient`, Triton's own Python client, against a real host. Each program
+//! covers one theme and is in `tests/clients/<protocol>`, or in `tests/clients/both` if it is the
+//! same for both protocols.
 //!
-//! `cargo xtask test` says where the packages of Python are. Without them a laptop skips this, and
-//! CI fails.
+//! `cargo xtask test` passes the folder of the Python packages. Without it the test is skipped, but
+//! fails in CI.
 
 use crate::support::{Host, Setup, model, plugin, root};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-/// Names the folder with the packages of `tests/clients/requirements.txt`.
+/// The environment variable that names the folder with the packages of
+/// `tests/clients/requirements.txt`.
 const PACKAGES: &str = "HOSTLER_TRITONCLIENT";
 
-/// No program takes longer, even on a busy machine.
+/// The time limit of each program, even on a busy machine.
 const PROGRAM_SECONDS_MAX: &str = "120";
 
-/// The models that the programs ask for.
+/// The models that the programs call.
 const MANIFEST: &str = "[models.simple]\npath = \"add_sub.onnx\"\n[models.texts]\npath = \"texts.onnx\"\n\
     [models.int8]\npath = \"int8.onnx\"\n[models.datatypes]\npath = \"datatypes.onnx\"\n\
     [models.colours]\npath = \"colours.onnx\"\nlabels = { shares = \"colours.txt\" }\n\
@@ -53,7 +54,7 @@ fn programs(protocol: &str) -> Vec<PathBuf> {
 fn run(program: &Path, packages: &Path, address: &str, protocol: &str) -> Output {
     let shared = root().join("tests/clients");
     let path = std::env::join_paths([packages, &shared]).unwrap();
-    // A program that hangs is ended, and then fails.
+    // A program that hangs is killed, and then counts as failed.
     let mut python = Command::new("timeout");
     python
         .arg(PROGRAM_SECONDS_MAX)
@@ -65,7 +66,7 @@ fn run(program: &Path, packages: &Path, address: &str, protocol: &str) -> Output
     python.output().expect("python3 starts")
 }
 
-/// Runs all programs of a protocol, a few at once, and reports all that fail.
+/// Runs all programs of a protocol, a few concurrently, and reports all that fail.
 fn run_all(protocol: &str, packages: &Path, address: &str) {
     let waiting = Mutex::new([programs("both"), programs(protocol)].concat());
     let faults = Mutex::new(Vec::new());

@@ -1,16 +1,16 @@
-//! Calls from plugins to models at a real Triton: what comes back, under which names they are made,
-//! and what a guest gets when the remote is gone.
+//! Tests calls from plugins to models on a real Triton: their results, the ids and traces under
+//! which they are made, and the error for a guest when the remote is gone.
 
 use crate::support::triton::Triton;
 use crate::support::{Host, Setup, eventually, model, plugin};
 use serde_json::json;
 
-/// Who asks, in either way that plugins have: `caller` waits as if it blocked, `router` beside
-/// other requests.
+/// The calling models. `outer` runs the plugin `caller`, with a blocking interface; `router` is a
+/// streaming model.
 const CALLERS: [&str; 2] = ["outer", "router"];
 
-/// The model `far` is at the remote, and `near` is another one like it here. `outer` asks `far`,
-/// and `router` both.
+/// Starts a host with `far` on the remote and `near`, the same model, on this machine. `outer`
+/// calls `far`, and `router` calls both.
 fn host(triton: &Triton) -> Host {
     let models = "[models.far]\nremote = { name = \"plus1\" }\n\n[models.near]\npath = \"plus1.onnx\"\n\n\
                   [plugins.caller]\npath = \"caller.wasm\"\nconfig = { to = \"far\" }\n\n[plugins.router]\n\
@@ -67,7 +67,7 @@ fn a_called_model_is_asked_in_the_trace_of_the_request() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         triton.wait_for_log(&format!("plus1 for {id} in {trace}"));
     }
-    // Who is in no trace begins none.
+    // A request without a trace does not start one.
     assert_eq!(host.predict("outer", json!([1.0])).status, 200);
     triton.wait_for_log("in None");
 }

@@ -1,4 +1,4 @@
-//! Models that a Triton serves.
+//! Models on a Triton server.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! The `triton` executor, against a real Triton: what goes there and comes back, and what is
-//! refused.
+//! Tests the `triton` executor against a real Triton: what it sends and receives, and what it
+//! refuses.
 
 use crate::support::certificates::Certificates;
 use crate::support::triton::Triton;
@@ -7,7 +7,7 @@ use crate::support::{Host, Setup, churn, eventually, example, model, plugin};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A host whose models are all at the remote, under their names there.
+/// Starts a host whose models are all on the remote, under the same names.
 fn host(triton: &Triton, keys: &str, models: &[&str]) -> Host {
     let models: Vec<String> =
         models.iter().map(|name| format!("[models.{name}]\nremote = {{ name = \"{name}\" }}\n")).collect();
@@ -40,7 +40,7 @@ fn every_datatype_goes_there_and_comes_back() {
         let answer = host.predict("datatypes", json!({ name: values })).result();
         assert_eq!(answer, json!({ format!("{name}_out"): values }), "{name}");
     }
-    // Several at once keep their names.
+    // Several outputs in one answer keep their names.
     let both = host.predict("datatypes", json!({"bytes": ["x"], "int8": [7]})).result();
     assert_eq!(both, json!({"bytes_out": ["x"], "int8_out": [7]}));
 }
@@ -52,7 +52,7 @@ fn a_model_is_what_the_remote_says_it_is() {
     let metadata = host.get("/v2/models/bankchurn").json();
     assert_eq!(metadata["inputs"], json!([{"name": "input", "datatype": "FP32", "shape": [-1, 18]}]));
     assert_eq!(metadata["outputs"], json!([{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]));
-    // A decoupled model has no single answer, and an input with a default may be missing.
+    // A decoupled model has no single answer, and an optional input may be missing.
     let ask = json!({"inputs": [
         {"name": "values", "datatype": "INT32", "shape": [1], "data": [1]},
         {"name": "delays_ms", "datatype": "UINT32", "shape": [1], "data": [0]},
@@ -119,7 +119,7 @@ fn deadlines_and_callers_who_leave_cancel_there_and_free_the_place() {
     assert_eq!(cancelled(), Some(1));
 
     let long = json!({"model": "cancelled", "data": [60_000]}).to_string();
-    // A call that is left on its way never begins there, and so is asked for again.
+    // A call that is cancelled in transit never starts on the remote, so the test repeats it.
     let leave = || {
         let mut client = host.client();
         let headers = [("content-type", "application/json")];
@@ -152,7 +152,7 @@ fn more_calls_than_workers_are_refused_at_once() {
     assert_eq!(host.metric("hostler_executor_overloaded_total{executor=\"remote\"}"), 1.0);
 }
 
-/// What a host says that does not start.
+/// Checks that the host does not start and reports each of `parts`.
 fn refused(setup: Setup, parts: &[&str]) {
     let said = setup.try_start().err().expect("it does not start");
     for part in parts {
@@ -182,7 +182,7 @@ fn a_remote_that_does_not_fit_is_refused_at_load() {
 
 #[test]
 fn a_remote_that_is_away_is_said_at_load() {
-    // Nobody listens there: the port was just given back.
+    // The listener is dropped at once, so nothing listens on this port.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let manifest = format!(
         "[executors.remote]\nkind = \"triton\"\nurl = \"{free}\"\n[models.m]\nremote = {{ name = \"m\" }}\n"
@@ -255,7 +255,7 @@ fn a_remote_that_hangs_is_told_apart_from_a_slow_one_and_comes_back() {
     triton.hang();
     let waits = json!({"model": "bankchurn", "data": [vec![0.0; 18]], "timeout_ms": 200}).to_string();
     host.post("/predict", &waits).refused(504, "deadline", &[]);
-    // One that waits for longer learns of it when the watch does.
+    // A call with a longer timeout fails when the watch detects the silent remote.
     ask().refused(503, "unavailable", &["executor \"remote\"", "is unavailable", "does not answer"]);
     let ready = host.get("/ready");
     assert_eq!(ready.status, 503);
@@ -265,7 +265,7 @@ fn a_remote_that_hangs_is_told_apart_from_a_slow_one_and_comes_back() {
     assert_eq!(host.get("/ready").status, 200);
 }
 
-/// A host with one model at an encrypted remote, and the files that `tls` may name.
+/// Returns a setup with one model on an encrypted remote, and the files that `tls` may name.
 fn encrypted(triton: &Triton, certificates: &Certificates, tls: &str) -> Setup {
     let manifest = triton.executor(tls) + "[models.m]\nremote = { name = \"bankchurn\" }\n";
     let manifest = manifest.replace("url = \"", "url = \"https://");
@@ -287,7 +287,7 @@ fn an_encrypted_remote_is_asked_if_the_named_authority_has_signed_for_it() {
     let there = format!("executor \"remote\": Triton at https://{} cannot be reached: ", triton.url());
     for (tls, parts) in [
         ("tls = { ca = \"other-ca.pem\" }", &["certificate", "tls.ca has not signed it"][..]),
-        // What this machine trusts has not signed it either.
+        // The certificates that this machine trusts have not signed it either.
         ("tls = {}", &["certificate", "tls.ca"]),
         (
             "tls = { ca = \"ca.pem\", domain = \"other.test\" }",
@@ -296,14 +296,14 @@ fn an_encrypted_remote_is_asked_if_the_named_authority_has_signed_for_it() {
     ] {
         refused(serve(tls), &[&[&*there, "model \"m:1\""][..], parts].concat());
     }
-    // Without encryption nobody answers there.
+    // The remote does not answer without encryption.
     let manifest = triton.executor("") + "[models.m]\nremote = { name = \"bankchurn\" }\n";
     refused(Setup::new(&manifest), &["cannot be reached", "url and tls of the executor"]);
-    // What is no certificate is a fault of the file.
+    // A file without a certificate is a fault of the file.
     let parts = ["executor \"remote\": tls", "client.key has no certificate in PEM"];
     refused(serve("tls = { ca = \"client.key\" }"), &parts);
 
-    // A connection that broke is made again, encrypted as before.
+    // A broken connection is replaced, encrypted as before.
     triton.kill();
     let ask = || known.predict("m", row()).status;
     eventually("the refusal", || (ask() == 503).then_some(()), || known.log());
@@ -324,7 +324,7 @@ fn a_remote_that_wants_to_know_who_asks_is_shown_the_certificate() {
 
 #[test]
 fn keepalive_finds_a_silent_remote_and_leaves_a_slow_one_alone() {
-    // Pings this often are allowed there only if it is told so.
+    // Triton allows pings this often only with these options.
     let often = ["--grpc-http2-min-recv-ping-interval-without-data=50", "--grpc-http2-max-ping-strikes=0"];
     let Some(triton) = Triton::start_with(&["slow"], &often.map(str::to_owned)) else { return };
     let host = host(&triton, "keepalive_ms = 200", &["slow"]);
@@ -337,7 +337,7 @@ fn keepalive_finds_a_silent_remote_and_leaves_a_slow_one_alone() {
     triton.hang();
     let started = Instant::now();
     client.receive().expect("an answer").refused(503, "unavailable", &["executor \"remote\"", "connection"]);
-    // The watch alone would take four seconds.
+    // The watch alone would take four unanswered probes, about seven seconds.
     assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}", started.elapsed());
     triton.go_on();
 }

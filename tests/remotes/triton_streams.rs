@@ -1,5 +1,5 @@
-//! Decoupled models of a real Triton, below any protocol: responses as they come, none, errors,
-//! callers who leave.
+//! Tests decoupled models of a real Triton, without any protocol of the host: responses as they are
+//! made, empty streams, errors, and callers that drop the stream.
 
 use crate::support::eventually;
 use crate::support::triton::Triton;
@@ -59,7 +59,7 @@ impl Remote {
     }
 }
 
-/// The value in each response, when it came, and how the stream ended.
+/// Returns the value and time of each response, and how the stream ended.
 fn collect(mut responses: Responses) -> (Vec<(i32, Duration)>, Option<hostler::error::Error>) {
     let started = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -92,14 +92,14 @@ fn responses_come_one_by_one_as_the_model_gives_them() {
         let late = at.saturating_sub(expected);
         assert!(*at >= expected && late < Duration::from_millis(150), "response {index} after {at:?}");
     }
-    // None at all, and more than wait between the ends.
+    // No responses, and more than are buffered between the two ends.
     assert!(matches!(collect(remote.ask(&[], 0)), (values, None) if values.is_empty()));
     let many: Vec<i32> = (0..500).collect();
     let (values, end) = collect(remote.ask(&many, 0));
     assert_eq!((values.len(), end.is_none()), (500, true));
     assert!(values.iter().map(|(value, _)| *value).eq(many));
 
-    // An error ends it, after what came before.
+    // An error ends the stream, after the earlier responses.
     let (values, end) = collect(remote.ask(&[1, -1, 2], 0));
     let end = end.expect("an error");
     assert_eq!((values.len(), end.kind()), (1, Kind::Failed));
@@ -119,7 +119,7 @@ fn streams_run_beside_each_other_and_end_with_their_caller() {
     drop(slow);
     remote.wait_for_idle();
 
-    // The remote dies in the middle of one.
+    // The remote is killed during a stream.
     let lost = remote.ask(&[1, 2], 5_000);
     std::thread::sleep(Duration::from_millis(100));
     triton.kill();

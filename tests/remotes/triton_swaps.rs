@@ -1,5 +1,5 @@
-//! A model moved to a real Triton and back under load, and a Triton that dies under load and comes
-//! back. Short by default; `cargo xtask soak 50` moves 50 times and kills 20 times.
+//! Moves a model to a real Triton and back under load, and kills and restarts a Triton under load.
+//! The default run is short; `cargo xtask soak 50` moves 50 times and kills 20 times.
 
 use crate::support::load::{Load, Shot};
 use crate::support::triton::Triton;
@@ -11,7 +11,8 @@ fn soak(short: u64, long_max: u64) -> u64 {
     (repeats(short as usize) as u64).min(long_max)
 }
 
-/// The bank-churn example, there and here; one word says where it runs.
+/// Returns a manifest with the bank-churn example, which can run on the remote or on this machine:
+/// `executor` decides.
 fn manifest(triton: &Triton, executor: &str) -> String {
     triton.executor("")
         + "[models.\"bankchurn:v1\"]\npath = \"model.onnx\"\nremote = { name = \"bankchurn\" }\n\
@@ -45,7 +46,7 @@ fn moves_between_onnx_and_triton_fail_no_request_and_change_no_answer() {
         replace(&host.path("hostler.toml"), manifest(&triton, executor).as_bytes());
         let policy = host.wait_for_generation(generation + number + 1);
         assert_eq!(policy["last_reload"]["outcome"], "applied", "{policy}");
-        // Some load on each side of it.
+        // Leaves time for some load before the next move.
         std::thread::sleep(Duration::from_millis(300));
     }
     let outcome = load.stop();
@@ -55,14 +56,14 @@ fn moves_between_onnx_and_triton_fail_no_request_and_change_no_answer() {
     assert!(outcome.answers as u64 > 50 * moves);
 }
 
-/// The time that a caller gives, and what a busy machine may add to it.
+/// The timeout of a client's request, and what a busy machine may add to it.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(1);
 
-/// The longest from Triton's readiness to the first result here.
+/// The longest time from Triton's readiness to the first result on this host.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
-/// A result, or 503: never anything else.
+/// Accepts a result or a 503, and nothing else.
 fn result_or_away(answer: &Answer) -> Option<String> {
     let kind = || answer.json()["error"]["kind"].clone();
     let is_good = answer.status == 200 || (answer.status == 503 && kind() == "unavailable");
@@ -103,7 +104,7 @@ fn a_triton_that_is_killed_costs_only_503_and_is_served_again_when_it_is_back() 
         host.wait_for_idle("remote");
         let usage = host.usage();
         eprintln!("round {round}: {} answers, back after {back:?}, {usage:?}", outcome.answers);
-        // The first rounds fill pools and caches.
+        // The first rounds fill pools and caches, so they count as the baseline.
         if round == 1 {
             before = Some(usage);
         }

@@ -1,5 +1,5 @@
-//! Clients that speak HTTP badly, slowly or not at all: told so where that is possible, and never
-//! in anybody's way.
+//! Clients that send invalid HTTP, send it slowly, or send nothing: they are refused with a reason
+//! where possible, and never disturb other clients.
 
 use crate::support::{Answer, Host, PATIENCE, Setup, eventually, model};
 use serde_json::json;
@@ -17,7 +17,7 @@ fn post(path: &str, headers: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: a\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Sends bytes on a connection of their own and reads all that comes until the host closes it.
+/// Sends bytes on a new connection and reads everything until the host closes it.
 fn exchange(host: &Host, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(host.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -28,7 +28,7 @@ fn exchange(host: &Host, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A new connection is served as ever, and no other is left.
+/// Checks that a new connection is served as usual, and that no other connection is left.
 fn unharmed(host: &Host) {
     let answer = host.post("/predict", GOOD);
     assert_eq!(answer.result(), json!({"y": [2.0]}));
@@ -40,7 +40,7 @@ fn at_rest(host: &Host) {
         let inflight = host.metric("hostler_executor_inflight{executor=\"onnx\"}");
         (inflight, host.metric("hostler_http_connections"))
     };
-    // The one connection is that which asks.
+    // The one connection is the one that reads the gauges.
     eventually("rest", || (gauges() == (0.0, 1.0)).then_some(()), || format!("{:?}", gauges()));
 }
 
@@ -48,7 +48,7 @@ fn status(answer: &str) -> &str {
     answer.lines().next().unwrap_or_default()
 }
 
-/// The body of the last answer, as JSON.
+/// Parses the body of the last answer as JSON.
 fn body(answer: &str) -> serde_json::Value {
     let body = answer.rsplit("\r\n\r\n").next().unwrap_or_default();
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {answer}"))
@@ -97,7 +97,7 @@ fn what_is_not_http_is_told_so_in_the_form_of_whoever_was_asked() {
     let long = post(path, &format!("x-a: {}\r\n", "a".repeat(17_000)), GOOD);
     let long = exchange(&host, long.as_bytes());
     assert!(body(&long)["error"].as_str().is_some_and(|text| text.contains("max_header_kb")), "{long}");
-    // Behind an answer on the same connection as well.
+    // The same after an answer on the same connection.
     let both = format!("{}GET\r\n\r\n", post("/predict", "", GOOD));
     let answers = exchange(&host, both.as_bytes());
     let (first, second) = answers.split_at(answers.rfind("HTTP/1.1 400").expect("a refusal"));
@@ -108,7 +108,7 @@ fn what_is_not_http_is_told_so_in_the_form_of_whoever_was_asked() {
 
 #[test]
 fn an_answer_that_looks_like_a_refusal_is_sent_as_it_is() {
-    // Bytes of the caller's in an answer are never taken for an answer of the connection's own.
+    // Client bytes in an answer are never mistaken for an answer of the connection's own.
     let host =
         Setup::new("[models.texts]\npath = \"texts.onnx\"\n").file("texts.onnx", model("texts")).start();
     let look = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".repeat(40_000);
@@ -213,14 +213,14 @@ fn a_body_over_the_limit_is_413() {
     let fits = format!("{{\"model\":\"plus\",\"data\":[1{}]}}", " ".repeat((1 << 20) - 40));
     assert_eq!(host.post("/predict", &fits).status, 200);
     for path in ["/predict", "/predict/batch", "/predict/plus"] {
-        // Said at once where the length says so, whether or not the body is on its way.
+        // Refused immediately if the length says so, whether or not the body is sent.
         for body in ["", &large] {
             let mut client = host.client();
             let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", large.len());
             let _ = client.send(format!("{head}{body}").as_bytes());
             client.receive().unwrap().refused(413, "too_large", &["the body is over 1 MB; see max_body_mb"]);
         }
-        // A chunked body is found out on its way.
+        // A chunked body is refused while it is being received.
         let chunk = format!("{:x}\r\n{}\r\n", 64 << 10, "a".repeat(64 << 10));
         let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
         let mut client = host.client();
@@ -268,7 +268,7 @@ fn half_a_head_is_told_408_and_an_idle_connection_is_not() {
         drop(client);
         unharmed(&host);
     }
-    // Idle from the start, and idle after an answer: closed without a word.
+    // Idle from the start, and idle after an answer: closed without an answer.
     for first in ["", "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"] {
         let mut client = host.client();
         client.send(first.as_bytes()).unwrap();
@@ -278,7 +278,7 @@ fn half_a_head_is_told_408_and_an_idle_connection_is_not() {
         let silence = client.receive().unwrap_err();
         assert!(silence.to_string().contains("no status in \"\""), "{silence}");
     }
-    // A byte now and then is no way around it.
+    // Sending a byte from time to time does not avoid the timeout.
     let slow = TcpStream::connect(host.http).unwrap();
     let one_more = || (&slow).write_all(b"a").is_err().then_some(());
     eventually("the end of a slow client", one_more, || host.log());
@@ -311,7 +311,7 @@ fn who_leaves_in_the_middle_leaves_nothing_behind() {
         client.leave();
         unharmed(&host);
     }
-    // Chunks that are none.
+    // Invalid chunks.
     for chunks in ["zz\r\n", "5\r\nab\r\n0\r\n\r\n", "-1\r\n\r\n", "ffffffffffffffffff\r\n"] {
         let head = "POST /predict HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
         let answer = exchange(&host, format!("{head}{chunks}").as_bytes());

@@ -1,12 +1,13 @@
-//! Requests that are wrong: a clear refusal each, and a host that serves on as if nothing had been.
+//! Invalid requests: each is refused clearly, and the host continues to serve.
 
 use crate::support::{Answer, Client, Host, churn, eventually, model};
 use serde_json::json;
 
-/// Deeper than any stack of a parser that recurses.
+/// Deeper than the stack of any recursive parser.
 const DEPTH: usize = 250_000;
 
-/// `plus` takes one input, `pair` two, `bankchurn` a record through a plugin.
+/// Starts a host where `plus` takes one input, `pair` two, and `bankchurn` a record through a
+/// plugin.
 fn start() -> Host {
     let manifest = "[models.plus]\npath = \"plus.onnx\"\n[models.pair]\npath = \"pair.onnx\"\n[models.bankchurn]\n\
         path = \"model.onnx\"\ntransformer = \"churn\"\n[plugins.churn]\npath = \"churn.wasm\"\n\
@@ -15,7 +16,7 @@ fn start() -> Host {
     setup.file("plus.onnx", model("plus1")).file("pair.onnx", model("two_inputs")).start()
 }
 
-/// What is wrong, and what the answer must be.
+/// An invalid request and the answer that it must receive.
 struct Case {
     path: &'static str,
     body: Vec<u8>,
@@ -33,8 +34,8 @@ fn unknown(path: &'static str, body: impl AsRef<[u8]>, parts: &[&str]) -> Case {
     Case { status: 404, kind: "not_found", ..case(path, body, parts) }
 }
 
-/// Every case is refused as it says, in the form of its protocol, and a good request is answered
-/// after it.
+/// Checks that every case is refused as specified, in the form of its protocol, and that a good
+/// request is answered afterwards.
 fn check(host: &Host, cases: impl IntoIterator<Item = Case>) {
     let mut client = host.client();
     for case in cases {
@@ -74,7 +75,7 @@ fn good(client: &mut Client) {
     assert_eq!(answer.result(), json!({"y": [2.0]}));
 }
 
-/// No worker and no connection is left behind.
+/// Checks that no worker is busy and no connection is left open.
 fn at_rest(host: &Host, mut client: Client) {
     client.leave();
     let gauges = || {
@@ -82,7 +83,7 @@ fn at_rest(host: &Host, mut client: Client) {
             .map(|name| host.metric(&format!("hostler_executor_inflight{{executor=\"{name}\"}}")));
         (executors, host.metric("hostler_http_connections"))
     };
-    // The one connection is that which asks.
+    // The one connection is the one that reads the gauges.
     eventually("rest", || (gauges() == ([0.0, 0.0], 1.0)).then_some(()), || format!("{:?}", gauges()));
 }
 
@@ -284,7 +285,7 @@ fn timeouts_and_parameters_are_checked() {
     }
     let host = start();
     check(&host, cases);
-    // What is null was not given.
+    // `null` counts as absent.
     let body = r#"{"model":"plus","data":[1],"version":null,"parameters":null,"timeout_ms":null}"#;
     assert_eq!(host.post("/predict", body).status, 200);
     let body = r#"{"model":"plus","data":[1],"timeout_ms":18446744073709551615}"#;
@@ -414,7 +415,7 @@ fn a_name_as_long_as_the_body_allows_costs_little_and_is_not_echoed() {
     assert!(grown < 150, "the host grew by {grown} MB");
 }
 
-/// The most resident memory that the host ever had.
+/// Returns the peak resident memory of the host.
 fn peak_mb(host: &Host) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

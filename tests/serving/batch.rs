@@ -1,13 +1,13 @@
-//! `/predict/batch`: many items, one request; each has its own answer, and all of them one place in
-//! the queue.
+//! `/predict/batch`: one request with many items. Each item has its own answer; all items share one
+//! slot in the queue.
 
 use crate::support::{Host, Setup, churn, eventually, model};
 use serde_json::{Value, json};
 
-/// Far more steps than anybody waits for; it stops soon after its client has left.
+/// Far more steps than any test waits for. The run stops soon after its client disconnects.
 const ENDLESS: i64 = 1_000_000_000;
 
-/// One worker of each kind, so that what waits is seen to wait.
+/// Starts a host with one worker of each kind, so that queued work is observable.
 fn narrow(queue: usize) -> Host {
     let manifest = format!(
         "[executors.onnx]\nworkers = 1\nqueue = {queue}\n[models.plus]\npath = \"plus.onnx\"\n[models.loop]\npath = \
@@ -111,7 +111,7 @@ fn errors_are_in_the_order_of_the_items() {
     let manifest = "[models.plus]\npath = \"plus.onnx\"\n[models.sum]\npath = \"sum.onnx\"\n";
     let setup = Setup::new(manifest).file("plus.onnx", model("plus1"));
     let host = setup.file("sum.onnx", model("two_inputs")).start();
-    // Refused before they run and while they run, in turn.
+    // Items that are refused before they run alternate with items that fail while they run.
     let items = [json!([1]), json!("x"), json!([1, 2, 3]), json!([2]), json!([3, 4, 5]), json!([[1]])];
     let items = items.map(|a| json!({"a": a, "b": [1, 2]}));
     let answer = host.post("/predict/batch", body("sum", items)).json();
@@ -123,7 +123,7 @@ fn errors_are_in_the_order_of_the_items() {
         .map(|error| (error["index"].as_u64().unwrap(), error["kind"].as_str().unwrap()))
         .collect();
     assert_eq!(errors, [1, 2, 4, 5].map(|index| (index, "invalid_input")));
-    // A batch of bad items only is no failed request either.
+    // A batch that has only bad items is not a failed request either.
     let answer = host.post("/predict/batch", body("plus", [json!("x"), json!({})]));
     assert_eq!((answer.status, answer.json()["results"].clone()), (200, json!([null, null])));
 }

@@ -1,5 +1,5 @@
-//! `max_batch_size`: requests that share a run have the answers that they would have had alone, and
-//! fail alone.
+//! `max_batch_size`: requests that share a run get the answers that they would get alone, and fail
+//! individually.
 
 use crate::support::gather::{batches, gathered, hold, predict, reruns, send, wait_for_queue};
 use crate::support::slow::ENDLESS;
@@ -43,7 +43,7 @@ path = "rounds.onnx"
 max_batch_size = 32
 "#;
 
-/// One worker, which a test can hold while requests gather behind it.
+/// Starts a host with one worker, which a test can occupy while requests queue behind it.
 fn start() -> Host {
     let files = ["loop", "gather", "identity", "two_inputs", "positives", "rounds"];
     let setup = files
@@ -94,14 +94,14 @@ fn no_run_has_more_rows_than_allowed() {
         assert_eq!(answer.result()["y"], json!([x as f64 / 10.0]));
     }
     assert_eq!(batches(&host), (3.0, 10.0), "4, 4 and 2");
-    // Rows count, not requests; what is over the limit runs alone.
+    // Rows count, not requests. A request that exceeds the limit runs alone.
     let rows = |count: usize| ("/predict", predict("small", json!(vec![1; count])));
     let answers = gathered(&host, &[rows(3), rows(2), rows(2), rows(6)]);
     let lengths: Vec<usize> =
         answers.iter().map(|answer| answer.result()["y"].as_array().unwrap().len()).collect();
     assert_eq!(lengths, [3, 2, 2, 6]);
     assert_eq!(batches(&host), (6.0, 14.0), "3, 2 + 2 and 6");
-    // A batch of a thousand leaves the worker to others after each run.
+    // A batch of a thousand items yields the worker after each run.
     let items: Vec<Value> = (0..1000).map(|x| json!({"data": [x % 10]})).collect();
     let answer = host.post("/predict/batch", json!({"model": "small", "items": items}).to_string()).json();
     let expected: Vec<Value> = (0..1000).map(|x| json!({"y": [f64::from(x % 10) / 10.0]})).collect();
@@ -111,7 +111,7 @@ fn no_run_has_more_rows_than_allowed() {
 #[test]
 fn models_without_batches_and_other_limits_do_not_mix() {
     let host = start();
-    // All of the same file, and so of the same sessions.
+    // All models use the same file, and therefore the same sessions.
     let requests: Vec<_> = ["gather", "alone", "small", "gather", "alone", "small"]
         .map(|name| ("/predict", predict(name, json!([5]))))
         .into();
@@ -168,7 +168,8 @@ fn other_shapes_run_apart_and_other_orders_together() {
     let bodies = [
         two(json!([input("a", json!([1])), input("b", json!([10]))])),
         two(json!([input("b", json!([20])), input("a", json!([2]))])),
-        // One row for all is the model's business: such a request has no number of rows.
+        // If one row applies to all others, that is up to the model: such a request has no row
+        // count.
         two(json!([input("a", json!([3, 4])), input("b", json!([30]))])),
     ];
     let requests: Vec<_> = bodies.iter().map(|(path, body)| (path.as_str(), body.clone())).collect();
@@ -201,7 +202,7 @@ fn who_has_left_is_not_computed() {
         (0..6).map(|x| send(&host, "/predict", &predict("gather", json!([x])))).collect();
     wait_for_queue(&host, 6);
     clients.drain(..3).for_each(drop);
-    // Seen by the host, but not swept from the queue by this look.
+    // The host has noticed the disconnects, but reading the metric does not sweep the queue.
     let seen = || (host.metric("hostler_errors_total{kind=\"cancelled\"}") == 3.0).then_some(());
     eventually("three to have left", seen, || host.log());
     drop(holder);
@@ -219,8 +220,8 @@ fn each_has_its_own_deadline_and_the_run_ends_with_the_last() {
         body["timeout_ms"] = timeout_ms.into();
         ("/predict", body)
     };
-    // One asks for more than it has time for; the others stay with it for as long as one of them
-    // waits.
+    // One request needs more time than it has. The run continues for the others as long as one of
+    // them waits.
     let holder = hold(&host);
     let mut hasty = send(&host, "/predict", &within(ENDLESS, 700).1);
     let mut patient = send(&host, "/predict", &within(1, 1500).1);
@@ -235,7 +236,8 @@ fn each_has_its_own_deadline_and_the_run_ends_with_the_last() {
     assert_eq!(batches(&host), (1.0, 2.0));
     assert_eq!(host.metric("hostler_executor_timeouts_total{executor=\"onnx\"}"), 2.0);
 
-    // While they run they count as what they are, and they go when all of them have gone.
+    // Running requests are counted as running. The run stops once all of its clients have
+    // disconnected.
     let holder = hold(&host);
     let running: Vec<Client> = (0..4).map(|_| send(&host, "/predict", &within(ENDLESS, 60_000).1)).collect();
     wait_for_queue(&host, 4);
@@ -264,7 +266,7 @@ fn delayed(delay_us: u64, workers: usize) -> Host {
 #[test]
 fn a_delay_fills_a_batch_and_ends_when_it_is_full() {
     for workers in [1, 3] {
-        // Far longer than the test: what is answered was answered because the batch was full.
+        // Far longer than the test: any answer arrives because the batch was full.
         let host = delayed(1_000_000, workers);
         let started = std::time::Instant::now();
         let mut clients: Vec<Client> =
@@ -274,7 +276,7 @@ fn a_delay_fills_a_batch_and_ends_when_it_is_full() {
         }
         eprintln!("{workers} workers: a full batch after {:?}", started.elapsed());
         assert_eq!(batches(&host), (1.0, 4.0));
-        // Who waits for company is not in the way of others.
+        // A request that waits for its batch to fill does not block other models.
         let started = std::time::Instant::now();
         let mut waiting = send(&host, "/predict", &predict("gather", json!([9])));
         wait_for_queue(&host, 1);
@@ -332,7 +334,8 @@ fn plugins_that_are_models_share_runs_only_if_the_requests_are_alike() {
     drop(holder);
     let statuses: Vec<u16> = clients.iter_mut().map(|client| client.receive().unwrap().status).collect();
     assert_eq!(statuses, [200, 200, 500, 200, 500]);
-    // One run of those that are well, one of those that trap, and these again, each alone.
+    // One run of the requests that succeed, one of those that trap, and then each of the latter
+    // alone.
     assert_eq!(calls() - before, 4.0);
     assert_eq!(host.metric("hostler_executor_batch_reruns_total{executor=\"cpu\"}"), 1.0);
     assert_eq!(host.predict("hostile", json!(["a"])).status, 200);
@@ -395,13 +398,13 @@ fn a_model_without_rows_is_refused_with_the_tensor_and_its_shape() {
             assert!(err.contains(part) || out.contains(part), "{out}{err}\nlacks {part}");
         }
     }
-    // An input with a default may have a shape of its own: requests that bring it run alone.
+    // An input with a default may have its own shape: requests that set it run alone.
     let setup =
         Setup::new("[models.m]\npath = \"m.onnx\"\nmax_batch_size = 8\n").file("m.onnx", model("optional"));
     let host = setup.start();
     assert_eq!(host.predict("m", json!({"x": [1], "bias": [5]})).result()["y"], json!([6.0]));
     assert_eq!(host.predict("m", json!({"x": [1]})).result()["y"], json!([11.0]));
-    // A change of the limit is a change of the policy.
+    // A change of the limit changes the policy.
     let (_, shown, _) = host.setup.run(&["check", "hostler.toml"]);
     assert!(shown.contains("ok"), "{shown}");
     assert_eq!(host.policy()["description"]["model \"m:1\""]["max_batch_size"], "8");

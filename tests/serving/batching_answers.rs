@@ -1,5 +1,5 @@
-//! Requests that share a run have the answers that they would have had alone: bit for bit, where
-//! the runtime does.
+//! Requests that share a run get the answers that they would get alone: bit for bit, where the
+//! runtime guarantees it.
 
 use crate::support::gather::{batches, gathered, predict, reruns};
 use crate::support::{Answer, Client, Setup, churn, example, model, plugin};
@@ -62,7 +62,7 @@ fn bankchurn_answers_the_same_to_the_last_bit() {
         };
         let mut client = host.client();
         let alone: Vec<String> = rows.iter().map(|(row, _)| ask(&mut client, "single", row)).collect();
-        // Text for text: a number that differs in its last bit differs in its text.
+        // Compared as text: a number that differs in its last bit differs in its text.
         std::thread::scope(|scope| {
             for thread in 0..16 {
                 let (host, rows, alone) = (&host, &rows, &alone);
@@ -102,9 +102,9 @@ fn a_record_that_preprocess_refuses_fails_alone_before_the_run() {
     assert_eq!(reruns(&host), 0.0);
 }
 
-/// A matrix product of one row is computed by other instructions than that of many, so the last
-/// bits of a number may differ: `docs/reference/manifest.md` says so. They differ no more than
-/// rounding explains.
+/// A matrix product of one row uses other instructions than one of many rows, so the last bits of a
+/// number may differ: `docs/reference/manifest.md` says so. The difference must stay within
+/// rounding.
 #[test]
 fn a_matrix_product_may_differ_in_its_last_bits_and_no_more() {
     let manifest = "[executors.onnx]\nworkers = 1\n[models.loop]\npath = \"loop.onnx\"\n[models.dense]\npath = \

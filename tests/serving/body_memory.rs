@@ -1,5 +1,6 @@
-//! What a request may become in memory: dense bodies are refused within the bound, ordinary ones of
-//! the same size are not, and neither is read on the threads that serve connections.
+//! How much memory a request may take: dense bodies that would exceed the bound are refused, and
+//! ordinary bodies of the same size are served. Neither is parsed on the threads that serve
+//! connections.
 
 use crate::support::{Answer, Host, Setup, model};
 use flate2::Compression;
@@ -9,8 +10,8 @@ use std::io::Read;
 
 const BODY_MB: usize = 4;
 
-/// Four times the largest body, the body itself, and what threads and the allocator take when they
-/// first work.
+/// Four times the largest body, plus the body itself, plus what threads and the allocator take on
+/// first use.
 const GROWTH_KB_MAX: u64 = ((BODY_MB as u64) * (4 + 1) + 10) * 1024;
 
 fn start() -> Host {
@@ -22,7 +23,7 @@ fn start() -> Host {
     setup.file("types.onnx", model("datatypes")).start()
 }
 
-/// `before`, so many times `unit` that the body is about as long as it may be, and `after`.
+/// Returns `before`, `unit` repeated until the body is close to the size limit, and `after`.
 fn filled(before: &str, unit: &str, after: &str) -> Vec<u8> {
     let room = (BODY_MB << 20) - before.len() - after.len();
     let mut body = before.as_bytes().to_vec();
@@ -31,7 +32,7 @@ fn filled(before: &str, unit: &str, after: &str) -> Vec<u8> {
     body
 }
 
-/// The same, with a number in each unit where `#` stands.
+/// Like `filled`, with a running number in place of `#` in each unit.
 fn numbered(before: &str, unit: &str, after: &str) -> Vec<u8> {
     let mut body = before.to_owned();
     for number in 0.. {
@@ -67,8 +68,8 @@ fn message(answer: &Answer) -> String {
     text.unwrap_or_else(|| panic!("no message in {:.500}", answer.text())).to_owned()
 }
 
-/// Every case is refused as it says, and takes no more memory than a request may. A host has one
-/// case, so that no memory is left to it by another.
+/// Checks that every case is refused as specified and takes no more memory than a request may. Each
+/// case has its own host, so that no memory is left over from another case.
 fn check(cases: impl IntoIterator<Item = Case>) {
     for case in cases {
         let host = start();
@@ -163,7 +164,7 @@ fn dense_batches_and_jobs_stay_within_the_bound() {
         ),
         case("/predict/async/batch", inherited(&shared), 413, "which each item has"),
     ]);
-    // Items of a batch that is waited for fail one by one.
+    // The items of a synchronous batch fail individually.
     let host = start();
     assert_eq!(host.predict("plus", json!([1.0])).status, 200);
     let (growth, answer) = host.peak_growth_kb(|| host.post("/predict/batch", inherited(&shared)).json());
@@ -289,7 +290,7 @@ fn ordinary_requests_of_the_same_size_are_answered() {
     let answer = host.post("/v2/models/plus/generate", format!("{{\"x\":{list}}}")).json();
     assert!(right(&answer["y"]));
 
-    // A thousand items, of all the room that there is.
+    // A thousand items, which together use the whole budget.
     let row = format!("{{\"data\":[{}]}}", vec!["0.5"; 900].join(","));
     let items = vec![row; 1000].join(",");
     let answer = host.post("/predict/batch", format!(r#"{{"model":"plus","items":[{items}]}}"#)).json();
@@ -298,7 +299,7 @@ fn ordinary_requests_of_the_same_size_are_answered() {
     assert!(results.iter().all(|result| result["y"].as_array().unwrap().len() == 900));
 }
 
-/// Time that the host's threads of a name have computed, in clock ticks.
+/// Returns the CPU time of the host's threads with this name, in clock ticks.
 fn ticks(host: &Host, name: &str) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap();
     let of = |task: std::fs::DirEntry| {
@@ -324,6 +325,6 @@ fn large_bodies_are_read_and_written_on_threads_of_their_own() {
         assert_eq!(answer.status, 200, "{:.500}", answer.text());
     }
     let (io, elsewhere) = (ticks(&host, "io") - before, ticks(&host, "body-"));
-    // What is left to the first is to copy bytes.
+    // The threads that serve connections only copy bytes.
     assert!(elsewhere > 2 * io, "{io} ticks on the threads that serve, {elsewhere} on those for bodies");
 }

@@ -1,5 +1,5 @@
-//! Requests that pages of other sites make browsers send: refused where they would change or show
-//! something, and answered where anybody may ask.
+//! Requests that browsers send on behalf of pages of other sites: refused where they would change
+//! or reveal something, and answered where any client may ask.
 
 use crate::support::{Answer, Client, Host, Setup, model};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 const GOOD: &str = r#"{"model":"plus","data":[1]}"#;
 const PREDICT: (&str, &str) = ("POST", "/predict");
 
-/// What only this host's own pages may ask for, on the public listener.
+/// The routes of the public listener that only the host's own pages may call.
 const CONTROL: [(&str, &str, &str); 8] = [
     ("POST", "/v2/repository/models/plus/unload", "{}"),
     ("POST", "/v2/repository/models/plus/load", "{}"),
@@ -38,7 +38,7 @@ fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], 
     Client::new(address).request(method, path, headers, body.as_bytes())
 }
 
-/// A request whose `Host` is the test's own, or that has several, or none.
+/// Sends a request with the given `Host` headers: one, several or none.
 fn raw(address: SocketAddr, method: &str, target: &str, hosts: &[&str], body: &str) -> Answer {
     let hosts: String = hosts.iter().map(|host| format!("host: {host}\r\n")).collect();
     let mut client = Client::new(address);
@@ -78,7 +78,7 @@ fn a_page_of_another_site_changes_nothing() {
         &[("sec-fetch-site", "cross-site")],
         &[("sec-fetch-site", "same-site")],
         &[("sec-fetch-site", "anything")],
-        // A form: no preflight comes before it.
+        // A form: the browser sends no preflight before it.
         &[
             ("origin", "http://evil.example"),
             ("content-type", "text/plain"),
@@ -130,7 +130,7 @@ fn programs_and_own_pages_may_do_everything() {
             }
         }
     }
-    // By another of its names.
+    // The listener is addressed by another of its names.
     let port = host.admin.port();
     for name in ["localhost", "LOCALHOST", "localhost.", "[::1]", "10.1.2.3"] {
         assert_eq!(
@@ -185,14 +185,14 @@ fn under_a_name_that_is_not_its_own_a_host_on_loopback_says_no_more_than_its_hea
         assert_eq!(raw(host.http, "POST", "/predict", &[name], GOOD).status, 200);
         assert!(is_allowed(&raw(host.http, "POST", "/v2/models/plus/infer", &[name], "{}")));
     }
-    // Whichever of several names is foreign.
+    // Either of two host names is foreign.
     forbidden(&raw(host.admin, "POST", "/admin/reload", &["localhost", "evil.example"], ""), "evil.example");
     forbidden(&raw(host.admin, "POST", "/admin/reload", &["evil.example", "localhost"], ""), "evil.example");
     let target = "http://evil.example/admin/reload";
     forbidden(&raw(host.admin, "POST", target, &["localhost"], ""), "evil.example");
     let target = "http://localhost/admin/policy";
     assert_eq!(raw(host.admin, "GET", target, &["localhost"], "").status, 200);
-    // Under rebinding a browser takes the page for one of the host's own.
+    // Under DNS rebinding, a browser treats the page as one of the host's own.
     let page =
         [("origin", "http://evil.example"), ("sec-fetch-site", "same-origin"), ("host", "evil.example")];
     forbidden(&ask(host.admin, "POST", "/admin/reload", &page, ""), "allowed_hosts");
@@ -260,8 +260,8 @@ fn pages_of_an_allowed_origin_may_ask_and_read() {
         assert!(answer.header("access-control-allow-methods").is_some_and(|names| names.contains("DELETE")));
         assert_eq!(answer.header("access-control-allow-headers"), Some("content-type,x-user"));
     }
-    // Others may still ask, and cannot read; the operators' listener is for no page of another
-    // origin.
+    // Pages of other origins may still send requests but cannot read the answers. The admin
+    // listener accepts no page of another origin.
     for origin in ["https://evil.example", "http://app.example.org", "https://app.example.org:8443", "null"] {
         let answer = ask(host.http, "POST", "/predict", &[("origin", origin)], GOOD);
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, None), "{origin}");

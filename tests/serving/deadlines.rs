@@ -1,6 +1,6 @@
-//! Deadlines: every caller has its answer in time, and the work behind it stops as soon as it can.
+//! Deadlines: every client gets its answer in time, and the work behind it stops as soon as it can.
 //!
-//! Bounds are ten times what an idle machine needs, or more; `--nocapture` prints what was
+//! Bounds are at least ten times what an idle machine needs; `--nocapture` prints what was
 //! measured.
 
 use crate::support::slow::{ENDLESS, SINGLE, deed, rounds, serve, setup, within};
@@ -12,7 +12,7 @@ fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
 }
 
-/// Posts and says how long the answer took.
+/// Sends a POST and returns the answer and the time that it took.
 fn timed(host: &Host, path: &str, body: &Value) -> (Answer, Duration) {
     let mut client = host.client();
     // Connects before the clock starts.
@@ -41,7 +41,7 @@ fn work_stops_at_its_deadline_and_frees_its_worker() {
     let cases = [
         ("spin", "cpu", within(deed("hostile", "spin"), 50)),
         ("sleep", "cpu", within(deed("hostile", "sleep"), 50)),
-        // Longer than the clock of the plugin engine goes on by itself.
+        // Longer than the plugin engine's clock keeps ticking by itself.
         ("spin longer", "cpu", within(deed("hostile", "spin"), 400)),
         ("sleep longer", "cpu", within(deed("hostile", "sleep"), 400)),
         ("spin on and on", "cpu", within(deed("hostile", "spin"), 1500)),
@@ -74,7 +74,7 @@ fn work_stops_at_its_deadline_and_frees_its_worker() {
             "{name}: past the deadline, answered after {answered:?}, worker free after {freed:?} (worst {worst:?})"
         );
         assert!(answered < ms(100) + timeout / 10, "{name}: answered {answered:?} past the deadline");
-        // Workers have the lower priority: others' work may keep them from stopping.
+        // Workers have the lower priority: load from other processes may delay their stop.
         assert!(
             freed < ms(250) + timeout / 10,
             "{name}: the worker was held for {freed:?} past the deadline"
@@ -104,7 +104,7 @@ fn the_plugin_that_ran_at_the_deadline_is_named() {
             );
         }
     }
-    // The log says where it was, though its caller had to be answered without that.
+    // The log has the backtrace, though the client may have been answered without it.
     let spin = within(deed("hostile", "spin"), 50).to_string();
     let mut client = host.client();
     for round in 0..10 {
@@ -120,7 +120,7 @@ fn the_plugin_that_ran_at_the_deadline_is_named() {
     let explained = explained.count();
     eprintln!("{explained} of 10 with their backtrace in the log");
     assert!(explained >= 5, "{explained} of 10 with their backtrace:\n{log}");
-    // Where no plugin ran, none is to blame.
+    // If no plugin ran, the error names none.
     let (answer, _) = timed(&host, "/predict", &within(rounds(ENDLESS), 50));
     assert_eq!(answer.error()["plugin"], Value::Null, "{}", answer.text());
 }
@@ -137,7 +137,7 @@ fn a_huge_node_is_answered_in_time_and_its_worker_is_counted_overdue_until_it_en
         eprintln!("huge node: answered after {took:?}");
         assert!(took >= ms(timeout_ms) && took < ms(timeout_ms + 500), "{took:?}");
     }
-    // Of the first one, the deadline may have passed in a small node before the huge one.
+    // In the first request, the deadline may have passed in a small node before the huge one.
     let before = host.metric(overdue_total);
     let started = Instant::now();
     host.wait_for_policy("the overdue worker", |policy| {
@@ -158,7 +158,7 @@ fn a_deadline_that_passes_in_the_queue_is_answered_in_time_and_the_work_never_st
     let host = serve(SINGLE);
     let calls = "hostler_plugin_calls_total{plugin=\"hostile\"}";
     let timeouts = "hostler_executor_timeouts_total{executor=\"cpu\"}";
-    // Metadata, asked for at load.
+    // The metadata call at load.
     assert_eq!(host.metric(calls), 1.0);
     std::thread::scope(|scope| {
         let blocker = scope.spawn(|| timed(&host, "/predict", &within(deed("hostile", "sleep"), 1000)));
@@ -244,7 +244,7 @@ timeout_ms = 1000
                     let message = error["message"].as_str().unwrap();
                     assert!(message.contains("its timeout_ms is 150"), "{name}: {error}");
                 }
-                // No two timeouts that compete are nearer to each other.
+                // Competing timeouts are further apart than this bound.
                 assert!(took >= ms(expected) && took < ms(expected + 400), "{name}: {took:?}");
             });
         }

@@ -1,5 +1,5 @@
-//! More connections than the process has descriptors for: who is served, who is told so, and that
-//! it passes.
+//! More connections than the process has file descriptors for: which are served, which are refused
+//! with a reason, and that the host recovers.
 
 use crate::support::grpc::{self, Caller, refused};
 use crate::support::{Client, Host, PATIENCE, Setup, eventually, model};
@@ -16,12 +16,12 @@ fn setup(server: &str) -> Setup {
     Setup::new(&manifest).file("plus.onnx", model("plus1"))
 }
 
-/// Connections that say nothing.
+/// Opens connections that send nothing.
 fn crowd(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(address).expect("a place in the backlog")).collect()
 }
 
-/// The soft limit of open files and the hard one.
+/// Returns the soft and the hard limit of open files.
 fn limits(host: &Host) -> (String, String) {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", host.pid())).expect("the limits");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("the limit");
@@ -29,11 +29,11 @@ fn limits(host: &Host) -> (String, String) {
     (words.next().expect("soft"), words.next().expect("hard"))
 }
 
-/// Sets the soft limit of open files of a host that runs.
+/// Sets the soft limit of open files of a running host.
 fn set_soft_limit(host: &Host, soft: u64) {
     let pid = host.pid() as libc::pid_t;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: reads and writes the one structure, which lives through both calls.
+    // SAFETY: reads and writes one structure, which outlives both calls.
     let done = unsafe {
         let read = libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit);
         limit.rlim_cur = soft;
@@ -75,7 +75,7 @@ fn a_crowd_of_idle_connections_hides_neither_health_nor_metrics_nor_admin() {
     assert_eq!((oip.status, oip.json()), (503, json!({"error": message})));
     assert_eq!(early.post("/predict", GOOD).status, 200, "who is in is served");
 
-    // The other listener has its own connections for probes.
+    // The gRPC listener has its own reserve of connections for probes.
     let caller = Caller::new(&host);
     assert!(caller.run(async |mut client| client.server_live(ServerLiveRequest {}).await).is_ok());
     refused(
@@ -135,7 +135,7 @@ fn over_the_limit_grpc_answers_health_checks_and_says_why_it_answers_nothing_els
     );
     assert!(first.infer(grpc::floats("plus", &[1.0])).is_ok());
     drop(first);
-    // Its client connects anew, when the connection for probes is closed at the latest.
+    // The client reconnects, at the latest when the probe connection is closed.
     let again = || second.infer(grpc::floats("plus", &[1.0])).ok();
     eventually("a free connection", again, || host.log());
 }
@@ -156,7 +156,7 @@ fn without_a_free_descriptor_health_is_still_answered_and_the_listeners_go_on() 
     assert_eq!(early.post("/predict", GOOD).status, 200, "who is in is served");
     host.wait_for_log(&["cannot accept a connection", "Too many open files"]);
     let lines = host.log().matches("cannot accept a connection").count() as u64;
-    // One for each listener in ten seconds.
+    // At most one line per listener in ten seconds.
     assert!(lines <= 2 * (1 + began.elapsed().as_secs() / 10), "{lines}");
     set_soft_limit(&host, 1024);
     let served = || (host.post("/predict", GOOD).status == 200).then_some(());

@@ -1,5 +1,5 @@
-//! Clients that leave: their work is not started, or stops; nothing of them stays, and the log says
-//! so.
+//! Clients that disconnect: their queued work does not start, their running work stops, nothing
+//! leaks, and the log records it.
 
 use crate::support::slow::{ENDLESS, SINGLE, deed, fresh_and_reused, rounds, serve, within};
 use crate::support::{Client, Host, eventually};
@@ -10,7 +10,7 @@ fn start() -> Host {
     serve(&(SINGLE.to_owned() + &fresh_and_reused("")))
 }
 
-/// Sends a request and does not wait for its answer.
+/// Sends a request without waiting for its answer.
 fn send(host: &Host, id: &str, body: &Value) -> Client {
     let mut client = host.client();
     let headers = [("x-request-id", id)];
@@ -22,7 +22,7 @@ fn cancelled(host: &Host) -> f64 {
     host.metric("hostler_errors_total{kind=\"cancelled\"}")
 }
 
-/// The access log says that the client left.
+/// Checks that the access log records the disconnect.
 fn expect_499(host: &Host, id: &str) {
     let line = host.access_log(id);
     assert_eq!((&line["status"], &line["kind"]), (&json!(499), &json!("cancelled")), "{line}");
@@ -114,12 +114,12 @@ fn a_batch_ends_with_its_client() {
 }
 
 fn no_connections(host: &Host) {
-    // The connection that asks is the operator's own.
+    // The connection that reads the metric is the admin listener's own.
     let alone = || (host.metric("hostler_http_connections") == 1.0).then_some(());
     eventually("the last connection to be closed", alone, || host.log());
 }
 
-/// Starts to send and leaves.
+/// Sends part of a request and disconnects.
 fn leave_after(host: &Host, text: &str) {
     let mut client = host.client();
     client.send(text.as_bytes()).expect("it can be sent");
@@ -156,8 +156,8 @@ fn clients_that_leave_leave_nothing_behind() {
         [deed("fresh", "spin"), deed("reused", "sleep"), rounds(ENDLESS), within(deed("fresh", "spin"), 20)];
     let round = |count: usize| {
         for index in 0..count {
-            // Some leave in the queue, some in the middle of their work, some before they have
-            // asked.
+            // Some clients disconnect while queued, some while running, and some before their
+            // request is complete.
             let mut clients: Vec<Client> = bodies.iter().map(|body| send(&host, "round", body)).collect();
             if index % 2 == 0 {
                 host.wait_for_executor("onnx", "busy", 1);

@@ -1,4 +1,4 @@
-//! Jobs: from submission to an end, on every kind of executor; retries that never overlap.
+//! Jobs: from submission to the end, on every kind of executor, with retries that never overlap.
 
 use crate::support::churn::{self, low_risk};
 use crate::support::jobs::{
@@ -70,7 +70,7 @@ scaling = "scaling.json"
         assert!(moments.is_sorted(), "{job}");
         assert_eq!((moments[3] - moments[2]).round(), 600.0, "{job}");
         assert_eq!(outcomes(&job), ["succeeded"]);
-        // An attempt is a request like any other.
+        // An attempt is logged and counted like any other request.
         let line = host.access_log(&id);
         let shown = [&line["protocol"], &line["model"], &line["executor"], &line["status"]];
         assert_eq!(shown, [&json!("job"), &json!(name), &json!(executor), &json!(200)], "{line}");
@@ -90,7 +90,8 @@ scaling = "scaling.json"
 
 #[test]
 fn ten_jobs_whose_attempts_time_out_end_and_no_attempt_overlaps_another() {
-    // Twice the workers that ten attempts need: an overlap would find one that is free.
+    // Twice the workers that ten attempts need, so that an overlapping attempt would find a free
+    // worker.
     let host = serve("[executors.cpu]\nworkers = 20\n[executors.onnx]\nworkers = 20\nsessions = 20\n");
     let calls = "hostler_plugin_calls_total{plugin=\"hostile\"}";
     let budgets = json!({"max_attempts": 3, "max_runtime_ms": 150});
@@ -117,7 +118,7 @@ fn ten_jobs_whose_attempts_time_out_end_and_no_attempt_overlaps_another() {
             done.store(true, Ordering::Relaxed);
             (jobs, watch.join().unwrap())
         });
-        // What the executors say, whatever the jobs say: never more workers than jobs.
+        // Checked on the executors, independently of the jobs: never more busy workers than jobs.
         assert!((1..=10).contains(&busiest), "{busiest} workers were busy");
         for job in &jobs {
             assert_eq!(outcomes(job), ["timeout", "timeout", "timeout"], "{job}");
@@ -133,7 +134,7 @@ fn ten_jobs_whose_attempts_time_out_end_and_no_attempt_overlaps_another() {
         }
         rounds_made += 1.0;
         if body["model"] == "hostile" {
-            // What the plugin has seen: never more calls than the attempts that are told.
+            // Checked on the plugin: never more calls than reported attempts.
             let made = host.metric(calls) - before;
             assert!(made > 0.0 && made <= 30.0, "{made} calls");
         }
@@ -154,7 +155,8 @@ fn an_attempt_that_outlasts_its_deadline_holds_back_the_next_one_and_the_slot() 
     let huge = json!({"model": "huge", "data": {"n": [4096]}, "max_runtime_ms": 300, "max_attempts": 2});
     let id = submit(&host, &huge);
     let other = submit(&host, &deed("hostile", "ok"));
-    // One node of the graph runs on: the attempt is over, its work is not, and nothing else starts.
+    // One node of the graph keeps running: the attempt is over but its work is not, and nothing
+    // else starts.
     let overdue = wait_for(&host, &id, "the attempt that is overdue", |job| {
         outcomes(job) == ["timeout"] && job["history"][0]["ended_at"].is_null()
     });
@@ -163,7 +165,7 @@ fn an_attempt_that_outlasts_its_deadline_holds_back_the_next_one_and_the_slot() 
     assert_eq!(host.metric("hostler_job_attempts_overdue"), 1.0);
     assert_eq!(crate::support::jobs::show(&host, &other)["state"], "pending");
     ended(&host, &id, "timeout");
-    // The second job had to wait for the last work of the first.
+    // The second job had to wait until the first job's last work ended.
     let other = ended(&host, &other, "succeeded");
     assert_eq!(host.executor("onnx")["busy"], 0, "the slot was given on before the worker was free");
     let job = released(&host, &id);
@@ -187,7 +189,8 @@ fn the_same_holds_behind_an_executor_that_is_a_plugin() {
     wait_for(&host, &id, "the attempt that is overdue", |job| {
         outcomes(job) == ["timeout"] && job["history"][0]["ended_at"].is_null()
     });
-    // The guest was stopped; what it had called runs on, and its place is held as long.
+    // The guest was stopped. The call that it made keeps running, and its slot is held until that
+    // call ends.
     assert_eq!((&host.executor("passed")["busy"], &host.executor("onnx")["busy"]), (&json!(1), &json!(1)));
     ended(&host, &id, "timeout");
     let job = released(&host, &id);
@@ -214,7 +217,7 @@ fn attempts_run_under_the_policy_of_their_moment_so_a_reload_can_mend_a_job() {
     assert_eq!((&last["generation"], &last["outcome"]), (&json!(2), &json!("succeeded")), "{job}");
     assert_eq!((&job["generation"], &job["error"]), (&json!(2), &Value::Null), "{job}");
     expect_no_overlap(&job);
-    // Nothing pins the policy that the job began under.
+    // Nothing pins the policy under which the job began.
     let policy = host.policy();
     let requests = policy["generations"].as_array().unwrap().iter().map(|entry| &entry["requests"]);
     assert!(requests.clone().all(|count| *count == 0), "{policy}");
@@ -239,7 +242,7 @@ fn a_model_that_is_gone_when_its_turn_comes_fails_the_job() {
 #[test]
 fn timeouts_are_retried_until_one_attempt_succeeds() {
     let host = serve("[executors.cpu]\nworkers = 1\n");
-    // It occupies the only worker for a while: attempts of the job time out behind it.
+    // The blocker occupies the only worker for a while: attempts of the job time out in the queue.
     let mut blocker = host.client();
     blocker.begin("POST", "/predict", &[], sleep(1500).to_string().as_bytes()).unwrap();
     host.wait_for_policy("the blocker", |policy| policy["executors"]["cpu"]["busy"] == 1);
@@ -278,12 +281,12 @@ fn errors_that_are_no_timeouts_are_shown_and_not_retried() {
         assert_eq!(attempts(&job)[0]["error"], *error, "{job}");
         assert!(job.get("result").is_none(), "{job}");
     }
-    // The plugin's own word for a timeout is one, and is retried.
+    // A timeout that the plugin reports counts as a timeout, and is retried.
     let parameters = json!({"do": "error", "kind": "deadline", "at": "predict"});
     let body = json!({"model": "hostile", "data": ["a"], "parameters": parameters, "max_attempts": 3});
     let job = ended(&host, &submit(&host, &body), "timeout");
     assert_eq!(outcomes(&job), ["timeout", "timeout", "timeout"], "{job}");
-    // What a transformer says of its input.
+    // A transformer reports its input as invalid.
     let host = churn::setup("").start();
     let record = low_risk();
     let mut wrong = record.clone();
@@ -347,7 +350,7 @@ fn jobs_take_their_turns_in_the_order_of_submission_and_never_more_than_allowed_
         promised.iter().map(|job| ended(&host, job["job_id"].as_str().unwrap(), "succeeded")).collect();
     assert_eq!(jobs.len(), 12);
     let starts: Vec<f64> = jobs.iter().map(|job| number(&job["started_at"])).collect();
-    // Two that get their slots together may start in either order.
+    // Two jobs that get their slots at the same time may start in either order.
     for (index, start) in starts.iter().enumerate() {
         assert!(starts[..index.saturating_sub(1)].iter().all(|earlier| earlier <= start), "{starts:?}");
     }

@@ -1,5 +1,5 @@
-//! How jobs are ended from outside: by their callers, by the end of the host, by faults of what
-//! they stand on.
+//! How jobs end from outside: by their clients, by shutdown of the host, and by faults of what they
+//! depend on.
 
 use crate::support::eventually;
 use crate::support::jobs::{
@@ -55,7 +55,7 @@ fn a_cancelled_attempt_that_cannot_stop_yet_keeps_its_slot() {
     let other = submit(&host, &deed("hostile", "ok"));
     wait_for(&host, &id, "the job to run", |job| job["state"] == "running");
     host.wait_for_policy("its work", |policy| policy["executors"]["onnx"]["busy"] == 1);
-    // The one large node of the graph begins a little later, and cannot be stopped.
+    // The one large node of the graph starts a little later, and cannot be stopped.
     std::thread::sleep(millis(300));
     assert_eq!(cancel(&host, &id).status, 200);
     let other = ended(&host, &other, "succeeded");
@@ -126,7 +126,7 @@ fn a_signal_lets_running_jobs_finish_and_names_those_that_are_lost() {
     let running = submit(&host, &sleep(2000));
     wait_for(&host, &running, "the job to run", |job| job["state"] == "running");
     let waiting = submit(&host, &deed("hostile", "ok"));
-    // Whoever waits for a job is told how it has ended.
+    // Clients that long-poll a job are told how it ended.
     let mut polls: Vec<_> = [&running, &waiting]
         .map(|id| {
             let mut client = host.client();
@@ -181,7 +181,8 @@ fn a_client_that_leaves_in_the_middle_of_a_submission_leaves_no_job_without_an_e
         client.begin("POST", "/predict/async/batch", &[], body.as_bytes()).unwrap();
         client.leave();
     }
-    // A last one that stays, so that those before it were seen.
+    // One last job whose client stays connected: when it has ended, the submissions before it have
+    // been processed.
     ended(&host, &submit(&host, &deed("hostile", "ok")), "succeeded");
     let unfinished = || ["created", "pending", "running"].iter().map(|state| kept(&host, state)).sum::<f64>();
     eventually("all jobs to end", || (unfinished() == 0.0).then_some(()), || host.log());

@@ -1,6 +1,7 @@
-//! Jobs over a store that fails: whatever breaks, every job ends, and the next one runs.
+//! Jobs on a store that fails: whatever breaks, every job ends, and the next one runs.
 //!
-//! In this process, because the faults are in the store; everything else is as the host builds it.
+//! Runs in this process, because the faults are injected into the store. Everything else is built
+//! as the host builds it.
 
 use crate::support::{PATIENCE, Setup, plugin};
 use hostler::app;
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-/// A memory store that breaks when a job comes to this state, as often as told.
+/// A memory store that panics or refuses once when a job reaches the given state, or that is
+/// unavailable while `away` is set.
 #[derive(Default)]
 struct Faulty {
     inner: MemoryStore,
@@ -34,7 +36,7 @@ fn unavailable() -> Error {
 }
 
 impl Faulty {
-    /// Whether this is the state to break at; once.
+    /// Returns whether `state` is the one to fail at, and disarms the slot.
     fn hit(slot: &Mutex<Option<State>>, state: State) -> bool {
         slot.lock().unwrap().take_if(|wanted| *wanted == state).is_some()
     }
@@ -112,7 +114,7 @@ impl Bench {
         Bench { jobs, store, router, metrics, runtime, _reloader: reloader, _setup: setup }
     }
 
-    /// Submits a job for the plugin that answers what it was asked.
+    /// Submits a job for the plugin that echoes its input.
     fn submit(&self) -> Result<Arc<str>> {
         let mut journey = self.router.begin("request".into(), "test", &|_| None);
         let route = journey.resolve("hostile", None, &|_| None).unwrap();
@@ -130,7 +132,7 @@ impl Bench {
         job
     }
 
-    /// The slot is free, the count is right, and nothing is left behind.
+    /// Checks that the slot is free, the counts are right, and nothing is left behind.
     fn runs_on(&self, jobs: i64) {
         let job = self.ended(&self.submit().unwrap());
         assert_eq!(job.status.state, State::Succeeded, "{job:?}");
@@ -188,7 +190,7 @@ fn a_store_that_is_away_for_a_while_has_the_ends_once_it_is_back() {
     bench.store.away.store(true, Ordering::SeqCst);
     assert_eq!(bench.submit().unwrap_err().kind(), Kind::Unavailable, "nothing was promised");
     bench.store.away.store(false, Ordering::SeqCst);
-    // Created, and then the store goes away under it.
+    // The job is created, and then the store becomes unavailable.
     let mut held = bench.store.refuses_at.lock().unwrap();
     *held = Some(State::Pending);
     let id = bench.submit().unwrap();

@@ -1,4 +1,4 @@
-//! Jobs over HTTP: what is refused and why, what is bounded, what expires, and how they are listed.
+//! Jobs over HTTP: refusals and their reasons, limits, expiry and listing.
 
 use crate::support::jobs::{cancel, ended, job, kept, show, submit, wait_for};
 use crate::support::slow::{deed, setup};
@@ -159,7 +159,7 @@ fn a_batch_is_admitted_whole_or_not_at_all() {
         assert_eq!(job["result"], json!({"y": [index as f64 + 2.0]}), "in the order of the items");
         assert_eq!(job["request_id"].as_str(), answer.header("x-request-id"));
     }
-    // Full of results that nobody has fetched: they are kept, and what to do is told.
+    // The store is full of unfetched results: they are kept, and the error says what to do.
     let full = batch(json!([{"data": [4]}]));
     full.refused(429, "overloaded", &["3 of 3 jobs, 3 jobs have ended", "delete", "capacity"]);
     assert_eq!(full.header("retry-after"), Some("1"));
@@ -221,7 +221,7 @@ fn pages_miss_nothing_and_repeat_nothing_while_jobs_come() {
         let jobs = page["jobs"].as_array().unwrap();
         sizes.push(jobs.len());
         seen.extend(jobs.iter().map(|job| job["job_id"].as_str().unwrap().to_owned()));
-        // One that comes in the middle is newer than every page to come.
+        // A job that is submitted during paging is newer than every following page.
         ended(&host, &submit(&host, &json!({"model": "plus", "data": [1.0]})), "succeeded");
         match page["next"].as_str() {
             Some(next) => after = format!("&after={next}"),
@@ -251,7 +251,7 @@ fn ids_cannot_be_guessed_and_repeat_never() {
         jobs.as_array().unwrap().iter().map(|job| job["job_id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), 500);
     assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
-    // Each of the first digits is about as frequent as the others.
+    // The first digits are about equally distributed.
     let first: BTreeSet<char> = ids.iter().filter_map(|id| id.chars().next()).collect();
     assert_eq!(first.len(), 16);
 }
@@ -264,7 +264,7 @@ fn a_long_poll_returns_with_the_end_or_after_its_time() {
     let early = host.get(&format!("/jobs/{id}?wait_ms=50")).json();
     assert_eq!(early["state"], "running", "{early}");
     std::thread::scope(|scope| {
-        // More than is granted, which is no fault.
+        // Exceeds the longest allowed wait, which is not an error.
         let poll = scope.spawn(|| host.get(&format!("/jobs/{id}?wait_ms=18446744073709551615")).json());
         host.wait_for_policy("the poll", |_| host.metric("hostler_http_connections") >= 1.0);
         cancel(&host, &id);
@@ -307,7 +307,7 @@ fn budgets_and_bounds_are_live_and_bad_ones_are_shown_with_their_place() {
             assert!(said.contains(part), "{table}\n{said}\nlacks {part}");
         }
     }
-    // The default follows the limit.
+    // The default does not exceed the limit.
     let host = plus("max_total_runtime_ms = 5000");
     let id = submit(&host, &json!({"model": "plus", "data": [1.0]}));
     assert_eq!(show(&host, &id)["max_total_runtime_ms"], 5000);

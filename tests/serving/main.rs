@@ -1,4 +1,4 @@
-//! Requests over the plain interface, from the first byte to the answer or the refusal, and jobs.
+//! Requests over the plain interface, from the first byte to the answer or refusal, and jobs.
 
 #[path = "../support/mod.rs"]
 mod support;

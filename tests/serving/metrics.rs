@@ -1,4 +1,4 @@
-//! What the host says of itself and its work: models, health, metrics, the access log.
+//! What the host reports about itself and its work: models, health, metrics and the access log.
 
 use crate::support::{
     Host, Setup, churn, custom, eventually, exposition, model, never_seen, plugin, replace, streaming,
@@ -79,7 +79,7 @@ fn requests_are_counted_by_model_version_and_code_and_errors_by_kind() {
         (&requests("plus", "1", 400), 1.0),
         (&requests("_unknown", "_unknown", 400), 1.0),
         (&requests("_unknown", "_unknown", 404), 2.0),
-        // One by one, and those of the batch.
+        // Single requests, and the items of the batch.
         ("hostler_errors_total{kind=\"invalid_input\"}", 4.0),
         ("hostler_errors_total{kind=\"not_found\"}", 2.0),
         ("hostler_request_duration_seconds_count{model=\"plus\",version=\"1\"}", 5.0),
@@ -99,7 +99,7 @@ fn requests_are_counted_by_model_version_and_code_and_errors_by_kind() {
 fn metrics_are_the_same_on_both_listeners() {
     let host = churn::setup("").start();
     assert_eq!(host.predict("bankchurn", churn::rows()[0].0.clone()).status, 200);
-    // The start is counted beside the first requests.
+    // The start is counted concurrently with the first requests.
     let counted = || (host.metric("hostler_reloads_total{outcome=\"applied\"}") == 1.0).then_some(());
     eventually("the start to be counted", counted, || host.log());
     let (public, admin) = (host.get("/metrics"), host.admin_get("/metrics"));
@@ -107,7 +107,7 @@ fn metrics_are_the_same_on_both_listeners() {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4"));
     }
-    // What differs by itself from one moment to the next.
+    // Metrics that change over time without any request.
     let moving = ["hostler_uptime_seconds ", "hostler_http_connections "];
     let still = |text: &str| {
         let kept = text.lines().filter(|line| !moving.iter().any(|name| line.starts_with(name)));
@@ -169,7 +169,8 @@ fn gauges_follow_an_executor_while_it_works_and_when_it_rests() {
     wait_for([1.0, 1.0, 3.0, 2.0, 5.0]);
     let executors = host.policy()["executors"].clone();
     assert_eq!((&executors["onnx"]["busy"], &executors["onnx"]["inflight"]), (&json!(1), &json!(3)));
-    // Those who wait first: the worker that the other one frees would begin with them.
+    // The queued requests first: otherwise the worker that the running request frees would start
+    // them.
     clients[1..].iter_mut().for_each(super::support::client::Client::leave);
     wait_for([1.0, 1.0, 1.0, 0.0, 5.0]);
     clients[0].leave();
@@ -249,12 +250,12 @@ fn the_access_log_can_be_switched_off() {
     }
 }
 
-/// The samples of /metrics, by a strict reader.
+/// Reads the samples of `/metrics` with a strict parser.
 fn samples(host: &Host) -> exposition::Samples {
     exposition::read(&host.get("/metrics").text())
 }
 
-/// The value of a series, by its name and all of its labels.
+/// Returns the value of a series by its name and all of its labels.
 fn value(host: &Host, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect();
     samples(host).get(&(name.to_owned(), labels)).copied()
@@ -306,7 +307,7 @@ fn plugins_of_every_role_and_language_have_metrics_with_labels() {
             &["\"answers\" is a counter", "already"],
         );
     }
-    // Two plugins, one family.
+    // Two plugins share one metric family.
     let text = host.get("/metrics").text();
     assert_eq!(text.matches("# TYPE hostler_plugin_counter_answers_total ").count(), 1);
 }
@@ -327,7 +328,8 @@ fn metrics_that_are_too_much_or_wrong_are_errors_and_no_traps() {
         ("nan", 500, "failed", "not a finite number"),
     ];
     for (number, (what, status, kind, part)) in (1..).zip(cases) {
-        // Each in a generation of its own: what one has defined is too much for the next.
+        // Each case runs in its own generation: the metrics that one case defines would exhaust the
+        // limits of the next.
         replace(&host.path("hostile-executor.wasm"), &{
             let file = std::fs::read(plugin("hostile-executor")).unwrap();
             never_seen(&file, number)
@@ -370,7 +372,7 @@ fn what_a_plugin_counts_survives_swaps_and_goes_with_the_plugin() {
         value(&host, "hostler_executor_workers", &[("executor", "other")]).map(|n| n > 0.0),
         Some(true)
     );
-    // Gone with its plugin, and so are the numbers of an executor that is not there any more.
+    // The series disappear with their plugin, and so do those of an executor that no longer exists.
     let plus = "[models.plus]\npath = \"plus.onnx\"\n";
     replace(&host.path("hostler.toml"), plus.as_bytes());
     assert_eq!(host.admin_post("/admin/reload").status, 200);
@@ -383,7 +385,7 @@ fn what_a_plugin_counts_survives_swaps_and_goes_with_the_plugin() {
     };
     assert_eq!((of("plugin", "hostile"), of("executor", "other")), (vec![], vec![]));
     assert!(!of("executor", "onnx").is_empty());
-    // And back, with what they were.
+    // After the rollback they are back, with their previous values.
     assert_eq!(host.admin_post("/admin/policy/rollback").status, 200);
     assert_eq!(counted(), Some(4.0));
     count();

@@ -1,4 +1,5 @@
-//! What the host writes to stdout and stderr: nobody waits for it, and it says how much was lost.
+//! The host's output to stdout and stderr: nothing waits for it, and the host reports how much was
+//! lost.
 
 use crate::support::process::{Process, command, policy, redirected, small_pipe};
 use crate::support::{Client, PATIENCE, Setup, eventually, plugin, slow};
@@ -23,18 +24,18 @@ fn ask(http: SocketAddr, deed: &str, timeout_ms: u64) -> u16 {
     Client::new(http).post("/predict", body.to_string()).status
 }
 
-/// The value of a metric without labels.
+/// Returns the value of a metric without labels.
 fn metric(admin: SocketAddr, name: &str) -> f64 {
     let text = Client::new(admin).get("/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().expect("a number")
 }
 
-/// Requests that are logged, a reload, a look at it: all are answered.
+/// Checks that logged requests, a reload and a metrics query are all answered.
 fn serves(process: &Process) -> (SocketAddr, SocketAddr) {
     let (http, admin) = process.addresses();
     for _ in 0..20 {
-        // The failure and its backtrace are more than a pipe of 4 KB holds.
+        // The failure and its backtrace exceed the 4 KB that the pipe holds.
         assert_eq!(ask(http, "trap", 5000), 500);
         assert_eq!(ask(http, "ok", 5000), 200);
     }
@@ -45,8 +46,8 @@ fn serves(process: &Process) -> (SocketAddr, SocketAddr) {
     (http, admin)
 }
 
-/// Ends the process by SIGTERM; it takes no longer than its one second for the log, and what a busy
-/// machine adds.
+/// Ends the process with SIGTERM. This takes no longer than the one second for the log, plus a
+/// margin for a busy machine.
 fn ends(mut process: Process) {
     process.signal("TERM");
     let (status, took) = process.wait();
@@ -54,7 +55,7 @@ fn ends(mut process: Process) {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// Gathers the lines of a stream.
+/// Collects the lines of a stream.
 fn gather(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&lines);
@@ -71,7 +72,7 @@ fn wait_for_line(lines: &Mutex<Vec<String>>, part: &str) -> String {
     eventually(&format!("a line with {part:?}"), find, || lines.lock().unwrap().join("\n"))
 }
 
-/// A host with these as its stdout and stderr.
+/// Starts a host with these as its stdout and stderr.
 fn start(stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Process {
     let setup = setup();
     let mut command = command(&setup);
@@ -104,7 +105,7 @@ fn readers_that_stopped_do_not_hold_up_the_exit() {
     let ((_unread_out, out), (_unread_log, log)) = (small_pipe(), small_pipe());
     let process = start(out, log);
     let (http, _) = serves(&process);
-    // Both pipes are full, and both writers wait: a line of either is at least 80 bytes.
+    // Both pipes are full, and both writers block: a line of either has at least 80 bytes.
     for _ in 0..100 {
         ask(http, "trap", 5000);
     }
@@ -192,7 +193,7 @@ fn every_line_is_whole_where_the_readers_end_does_not_block() {
     reader.read_to_string(&mut text).expect("the log");
     let lines: Vec<&str> = text.lines().collect();
     assert!(text.ends_with('\n') && lines.last().is_some_and(|line| line.contains("drained")), "{text}");
-    // The plugin says it three times: in its log, on stdout and on stderr.
+    // The plugin writes it three times: to its log, to stdout and to stderr.
     assert_eq!(text.matches("honest").count(), 120, "{text}");
     let _ = admin;
     ends_by_itself(process);
@@ -219,7 +220,7 @@ fn what_native_code_writes_comes_to_the_log_and_never_to_the_access_log() {
     wait_for_line(&out, "\"status\":200");
     assert!(!out.lock().unwrap().join("\n").contains("native"), "{out:?}");
 
-    // The last words of a process that aborts are not lost.
+    // The last output of a process that aborts is not lost.
     let path = format!("/proc/{}/fd/2", process.pid());
     let mut native = File::options().write(true).open(path).expect("the descriptor");
     writeln!(native, "last words").expect("it can be written");
@@ -254,7 +255,7 @@ fn a_command_whose_reader_has_left_says_nothing_of_it() {
 
 #[test]
 fn a_start_that_fails_says_all_of_its_reason() {
-    // About as much as is shown of a manifest's faults, and several times what the pipe takes.
+    // About as much as is shown of a manifest's faults, and several times what the pipe holds.
     let deep = "far-away/".repeat(50);
     let table = |index| format!("[models.m{index}]\npath = \"{deep}gone{index}.onnx\"\n");
     let setup = Setup::new(&(0..18).map(table).collect::<String>());

@@ -1,4 +1,5 @@
-//! More work than there is room for: refused at once and cleanly, and everything else goes on.
+//! More work than the host has capacity for: it is refused immediately and cleanly, and everything
+//! else continues.
 //!
 //! Bounds are ten times what an idle machine needs; `--nocapture` prints what was measured.
 
@@ -45,7 +46,7 @@ fn a_full_queue_refuses_at_once_and_nothing_else_happens() {
             .collect();
         while !clients.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             let status = host.executor("onnx");
-            // What an idle worker is about to take is in the queue for a moment.
+            // A call that an idle worker is about to take is in the queue for a moment.
             let (busy, queued) = (number(&status, "busy"), number(&status, "queue_length"));
             assert!(busy <= 2 && busy + queued <= 18, "{status}");
             assert_eq!(number(&status, "inflight"), busy + queued, "{status}");
@@ -66,7 +67,7 @@ fn a_full_queue_refuses_at_once_and_nothing_else_happens() {
     }
     let (p50, p99) = (outcome.percentile(0.5), outcome.percentile(0.99));
     eprintln!("{} served, {} refused, in p50 {p50:?}, p99 {p99:?}", served.len(), refused.len());
-    // Two workers and sixteen places, filled by the first wave.
+    // Two workers and sixteen queue slots, filled by the first wave.
     assert!(served.len() >= 18 && refused.len() >= 100, "{} served", served.len());
     assert!(p50 < ms(100), "refused after {p50:?}");
     assert_eq!(host.metric("hostler_executor_overloaded_total{executor=\"onnx\"}"), refused.len() as f64);
@@ -75,8 +76,8 @@ fn a_full_queue_refuses_at_once_and_nothing_else_happens() {
     assert_eq!(number(&host.executor("onnx"), "inflight"), 0);
 }
 
-/// Asks 2,000 times each for `/health` and `/metrics`, a millisecond apart, while `sample` looks
-/// on.
+/// Requests `/health` and `/metrics` 2,000 times each, a millisecond apart, and calls `sample`
+/// meanwhile.
 fn probe(host: &Host, sample: impl Fn()) {
     let mut client = host.client();
     for path in ["/health", "/metrics"] {
@@ -157,7 +158,8 @@ fn work_whose_client_left_frees_its_place() {
     assert_eq!(last.receive().expect("an answer").status, 200);
 }
 
-/// A worker that is about to be idle counts as one: its client may be quicker than it.
+/// A worker that is about to become idle counts as idle: its client may send the next request
+/// before the worker is done.
 #[test]
 fn without_a_queue_one_client_is_never_refused() {
     let host = serve("[executors.onnx]\nworkers = 1\nqueue = 0\n");
@@ -169,8 +171,8 @@ fn without_a_queue_one_client_is_never_refused() {
     }
 }
 
-/// While every core has a busy worker the next one is held back, but not for long: these do not
-/// compute.
+/// While every core has a busy worker, the next worker is held back, but only briefly: these calls
+/// do not compute.
 #[test]
 fn all_workers_work_where_calls_only_sleep() {
     const WORKERS: usize = 24;

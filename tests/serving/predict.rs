@@ -1,15 +1,16 @@
-//! The plain interface: one prediction, by whichever path it is asked for.
+//! The plain interface: the same prediction by each of its routes.
 
 use crate::support::{Answer, churn, example};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The first of the committed rows.
+/// Returns the first of the committed records.
 fn record() -> Value {
     churn::rows()[0].0.clone()
 }
 
-/// The answer to it, as text: scikit-learn's probability, printed with six decimals.
+/// Checks the answer to `record()`, given as text: scikit-learn's probability, printed with six
+/// decimals.
 fn check_answer(text: &str) {
     let answer: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
     let probability = answer["probability"].as_f64().unwrap_or_else(|| panic!("no probability in {text}"));
@@ -24,7 +25,7 @@ fn check_answer(text: &str) {
     assert_eq!(text, format!(r#"{{"churn":{churn},"probability":{probability:.6},"risk":"{risk}"}}"#));
 }
 
-/// The 18 features of a record, computed as `examples/bankchurn/features.py` does.
+/// Computes the 18 features of a record as `examples/bankchurn/features.py` does.
 fn features(record: &Value) -> Vec<f64> {
     let scaling: Value =
         serde_json::from_str(&std::fs::read_to_string(example("bankchurn/scaling.json")).unwrap()).unwrap();
@@ -247,7 +248,7 @@ fn all_rows_agree_with_scikit_learn() {
 #[test]
 fn an_explanation_says_what_the_probability_loses_without_each_field() {
     let host = churn::setup("").start();
-    // The features that stand for each field.
+    // The features that represent each field.
     let spans: BTreeMap<&str, std::ops::Range<usize>> = [
         ("credit_score", 0..1),
         ("age", 1..2),

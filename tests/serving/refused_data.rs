@@ -1,5 +1,5 @@
-//! What the graph of a model refuses about a caller's data is the caller's error, in plain words;
-//! nothing that a caller sends ends the host.
+//! Data that a model's graph refuses is reported as the client's error, in plain words. Nothing
+//! that a client sends ends the host.
 
 use crate::support::{Answer, Host, Setup, model, onnx, plugin};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn the_runtimes_own_trouble_stays_the_hosts_error() {
     assert_eq!(host.predict("zeros", json!([2])).result(), json!({"y": [0.0, 0.0]}));
 }
 
-/// A model of one node, whose input `x` may have any size in each of its dimensions.
+/// Builds a model of one node, whose input `x` has `rank` dimensions of any size.
 fn one_node(op: &str, rank: usize, inputs: &[&str], rest: &[Vec<u8>], weights: &[(&str, &[u64])]) -> Vec<u8> {
     let dims: Vec<u8> = (0..rank).flat_map(|at| onnx::field(1, onnx::field(2, format!("d{at}")))).collect();
     let tensor = [onnx::integer(1, onnx::FLOAT), onnx::field(2, dims)].concat();
@@ -85,7 +85,7 @@ fn one_node(op: &str, rank: usize, inputs: &[&str], rest: &[Vec<u8>], weights: &
         let zeros = vec![0.0; dims.iter().product::<u64>() as usize];
         fields.push(onnx::field(5, onnx::tensor(name, onnx::FLOAT, dims, &onnx::floats(&zeros))));
     }
-    // Of any rank.
+    // The output may have any rank.
     let output =
         [onnx::field(1, "y"), onnx::field(2, onnx::field(1, onnx::integer(1, onnx::FLOAT)))].concat();
     onnx::model(&onnx::graph(&fields, &[value("x")], &[output]), &[])
@@ -149,7 +149,7 @@ fn integers_that_overflow_in_a_division_do_not_end_the_host() {
     assert_eq!(result["quotient"], json!([least, 3, -3]), "it wraps around");
     assert_eq!(result["rest"], json!([0, 1, 1]));
     assert_eq!(result["quotient_32"], json!([least_32, 3, 7]));
-    // Where the runtime does not look for zero itself, no answer is made of what came out.
+    // Where the runtime does not check for zero itself, the host does not return the result.
     let data = json!({"x": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "window": [], "length": [0]});
     host.predict("frames", data).refused(400, "invalid_input", &["model \"frames:1\"", "by zero"]);
     assert_eq!(host.predict("gather", json!([1])).status, 200);

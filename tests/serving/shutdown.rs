@@ -1,4 +1,5 @@
-//! Signals: not ready, serve on, stop accepting, finish what runs, name what does not, exit.
+//! Shutdown on a signal: report not ready, keep serving, stop accepting, finish running calls, name
+//! the calls that do not finish, exit.
 
 use crate::support::slow::{ENDLESS, deed, rounds, setup};
 use crate::support::{Client, Host, eventually};
@@ -6,7 +7,7 @@ use serde_json::json;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A request that takes this long, and waits more than it computes.
+/// Returns a request that takes `ms` milliseconds, most of them waiting rather than computing.
 fn slow(ms: u64) -> String {
     let parameters = json!({"do": "sleep", "ms": ms, "at": "predict"});
     json!({"model": "hostile", "data": ["a"], "parameters": parameters}).to_string()
@@ -48,7 +49,7 @@ fn a_signal_drains_and_loses_nothing() {
         let started = Instant::now();
         host.signal(signal);
 
-        // During the delay: not ready, and served all the same, old connections and new.
+        // During the delay the host reports not ready but serves old and new connections.
         eventually("not ready", || (host.get("/ready").status == 503).then_some(()), || host.log());
         let ready = host.get("/ready").json();
         assert_eq!(
@@ -64,7 +65,8 @@ fn a_signal_drains_and_loses_nothing() {
         assert_eq!(host.post("/predict", deed("hostile", "ok").to_string()).status, 200);
         assert_eq!(idle.post("/predict", rounds(10).to_string()).status, 200);
 
-        // Then: no new connections, and what runs is finished. The operator can still look.
+        // After the delay: no new connections, and running calls finish. The operator can still
+        // query the host.
         wait_for_refused(&host);
         assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
         assert_eq!(host.executor("cpu")["busy"], 1);
@@ -83,7 +85,7 @@ fn an_idle_host_ends_at_once() {
     let mut host = start("");
     let mut idle: Vec<Client> = (0..20).map(|_| host.client()).collect();
     idle.iter_mut().for_each(|client| assert_eq!(client.get("/health").status, 200));
-    // One that has not asked anything yet.
+    // A connection that has sent no request yet.
     let mut silent = host.client();
     silent.send(b"").expect("a connection");
     host.get("/health");

@@ -1,4 +1,4 @@
-//! Signals in every state of the process: while it starts, serves, builds and stops.
+//! Signals in every state of the process: starting, serving, building and stopping.
 
 use crate::support::host::{Lines, follow};
 use crate::support::process::{Process, command, policy, with_terminal, without_terminal};
@@ -21,7 +21,7 @@ fn wait_for_line(lines: &Lines, parts: &[&str]) {
 
 const QUIET: &str = "[models.loop]\npath = \"loop.onnx\"\n";
 
-/// A manifest that takes for ever to load: the check of its model does.
+/// Returns a manifest that never finishes loading, because the check of its model does not end.
 fn endless() -> String {
     format!(
         "[server]\nmax_timeout_ms = 600000\n{QUIET}timeout_ms = 600000\nchecks = [{{ file = \"endless.json\" }}]\n"
@@ -33,7 +33,7 @@ fn with_check(manifest: &str) -> Setup {
     setup(manifest).text("endless.json", &sample.to_string())
 }
 
-/// A host in a session of its own, and its log.
+/// Starts a host in its own session, and returns it with its log.
 fn start(setup: Setup) -> (Process, Lines) {
     let mut command = command(&setup);
     without_terminal(&mut command).stderr(Stdio::piped());
@@ -53,7 +53,7 @@ fn ends(mut process: Process, code: i32, within: Duration, log: &Lines) {
 fn a_start_that_waits_ends_at_the_first_signal() {
     for signal in ["TERM", "INT"] {
         let (process, log) = start(with_check(&endless()));
-        // The model is there, and its check runs.
+        // The model is loaded, and its check runs.
         wait_for_line(&log, &["ONNX Runtime loaded"]);
         process.signal(signal);
         ends(process, 0, Duration::from_secs(5), &log);
@@ -67,7 +67,7 @@ fn a_build_under_way_does_not_hold_up_the_end() {
     let (http, _) = process.addresses();
     replace(&process.setup.path("hostler.toml"), endless().as_bytes());
     let loading = || {
-        // The check is a call of the model: the new executor computes.
+        // The check is a call of the model, so it runs on a worker of the new executor.
         let threads = std::fs::read_dir(format!("/proc/{}/task", process.pid())).ok()?;
         let busy = threads.flatten().any(|task| computes(&task.path()));
         busy.then_some(())
@@ -78,7 +78,7 @@ fn a_build_under_way_does_not_hold_up_the_end() {
     ends(process, 0, Duration::from_secs(10), &log);
 }
 
-/// Whether a worker of an ONNX executor has used a second of a core.
+/// Returns whether a worker of an ONNX executor has used a second of CPU time.
 fn computes(task: &std::path::Path) -> bool {
     let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
     let ticks =
@@ -107,7 +107,7 @@ fn a_terminal_that_hangs_up_drains_the_host() {
     let setup = setup(QUIET);
     let (terminal, end) = terminal();
     let mut command = command(&setup);
-    // The terminal is that of the session for as long as somebody has it open.
+    // The terminal belongs to the session as long as a process has it open.
     command.stdin(end.try_clone().expect("another one"));
     with_terminal(&mut command, end).stderr(Stdio::piped());
     let mut process = Process::start(setup, &mut command);
@@ -120,13 +120,13 @@ fn a_terminal_that_hangs_up_drains_the_host() {
     wait_for_line(&log, &["drained"]);
 }
 
-/// Both ends of a terminal. When the first is closed, it has hung up.
+/// Opens both ends of a terminal. Closing the first one hangs up.
 fn terminal() -> (OwnedFd, OwnedFd) {
-    // Closed on exec from the first moment: a host that another test starts meanwhile would keep
-    // the terminal open.
+    // Close-on-exec from the start: a host that another test starts concurrently would otherwise
+    // keep the terminal open.
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-    // SAFETY: each call is given what the one before it has made, and the name has room for its
-    // end.
+    // SAFETY: each call uses the descriptor that the previous one returned, and the buffer has
+    // space for the name and its terminator.
     unsafe {
         let terminal = libc::posix_openpt(flags);
         assert!(terminal >= 0, "{}", std::io::Error::last_os_error());
@@ -162,7 +162,7 @@ fn a_second_signal_ends_what_is_stuck() {
     let manifest = format!("[server]\ndrain_delay_ms = 20000\ndrain_timeout_ms = 20000\n{QUIET}");
     let setup = setup(&manifest);
     let mut command = command(&setup);
-    // Its log is full from the start.
+    // The log is full from the start.
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
     without_terminal(&mut command).stderr(full);
     let mut process = Process::start(setup, &mut command);
@@ -178,7 +178,7 @@ fn a_second_signal_ends_what_is_stuck() {
 
 #[test]
 fn the_first_process_of_a_container_ends_at_a_signal() {
-    // As in a container: the kernel delivers to process 1 only what it handles.
+    // As in a container: the kernel delivers to process 1 only signals that it handles.
     let unshare = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
     let allowed =
         std::process::Command::new("unshare").args(unshare).arg("true").stderr(Stdio::null()).status();
@@ -199,7 +199,7 @@ fn the_first_process_of_a_container_ends_at_a_signal() {
         let out = follow(process.child.stdout.take().expect("piped"));
         let first = if last == "drained" { &out } else { &log };
         wait_for_line(first, &[event]);
-        // `unshare` waits for its only child, and passes its exit code on.
+        // `unshare` waits for its only child, and passes on its exit code.
         let pid = process.pid();
         let children =
             std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its child");

@@ -1,5 +1,5 @@
-//! Clients that send or read slowly: what the host holds for them is bounded, others are served,
-//! and nobody waits for them for ever.
+//! Clients that send or read slowly: the memory that the host holds for them is bounded, other
+//! clients are served, and slow ones are eventually disconnected.
 
 use crate::support::grpc::request;
 use crate::support::{Client, Host, Setup, eventually, model};
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MB: usize = 1 << 20;
 
-/// Holds 32 MB for all clients. A model gives back what it is sent.
+/// Starts a host that buffers at most 32 MB for all clients. The model returns its input.
 fn start(server: &str) -> Host {
     let manifest = format!(
         "[server]\ngrpc = \"127.0.0.1:0\"\nmax_body_mb = 16\nmax_buffered_mb = 32\n{server}\n\
@@ -23,7 +23,7 @@ fn start(server: &str) -> Host {
     Setup::new(&manifest).file("copy.onnx", model("copy")).start()
 }
 
-/// The head of a request for the raw bytes of a tensor.
+/// Returns the head of a request for the raw bytes of a tensor.
 fn head(bytes: usize) -> String {
     format!(
         "POST /v2/models/copy/infer HTTP/1.1\r\nhost: a\r\ninference-header-content-length: 0\r\n\
@@ -31,8 +31,8 @@ fn head(bytes: usize) -> String {
     )
 }
 
-/// A client that has sent all of a request but the last byte. An error is an answer that came
-/// before.
+/// Returns a client that has sent all of a request but the last byte. Write errors are ignored: the
+/// host may answer before that.
 fn unfinished(host: &Host, bytes: usize) -> Client {
     let mut client = host.client();
     let _ = client.send(head(bytes).as_bytes());
@@ -40,7 +40,7 @@ fn unfinished(host: &Host, bytes: usize) -> Client {
     client
 }
 
-/// A client that has sent a request and does not read its answer.
+/// Returns a client that has sent a request and does not read its answer.
 fn unread(host: &Host, bytes: usize) -> Client {
     let mut client = host.client();
     let _ = client.send(head(bytes).as_bytes());
@@ -54,7 +54,7 @@ fn copied(host: &Host, bytes: usize) -> Option<()> {
     let answer = host.client().try_request("POST", "/v2/models/copy/infer", &headers, &body).ok()?;
     match answer.status {
         200 => assert!(answer.body.ends_with(&body)),
-        // As many clients as these can be slow at once.
+        // The slow clients may fill the whole budget at this moment.
         status => assert!(matches!(status, 429 | 503), "{}", answer.text()),
     }
     (answer.status == 200).then_some(())
@@ -76,12 +76,12 @@ fn wait_for_nothing_buffered(host: &Host) {
 fn requests_that_never_end_hold_no_more_than_the_budget() {
     let host = start("min_bytes_per_s = 0");
     copied(&host, MB).expect("an idle host serves");
-    // 240 MB.
+    // 240 MB in total.
     let (growth_kb, clients) =
         host.peak_growth_kb(|| (0..60).map(|_| unfinished(&host, 4 * MB)).collect::<Vec<_>>());
     assert!(growth_kb < 100 << 10, "{growth_kb} kB");
     assert!(buffered(&host) <= 32.0 * MB as f64);
-    // Small requests are served at once, large ones in the place of slow ones.
+    // Small requests are served immediately; large ones are served by aborting slow transfers.
     copied(&host, 64 << 10).expect("small requests do not need the budget");
     eventually("a large request to be served", || copied(&host, 8 * MB), || host.log());
     assert!(aborted(&host, "request", "limit") >= 1.0);
@@ -106,7 +106,8 @@ fn answers_that_nobody_reads_hold_no_more_than_the_budget() {
     let host = start("");
     copied(&host, MB).expect("an idle host serves");
     let clients = std::cell::RefCell::new(Vec::new());
-    // One more client each time: a request may be refused while the answers before it are young.
+    // One more client each time: a request may be refused while the previous answers are too recent
+    // to be aborted.
     let five_more = || {
         clients.borrow_mut().push(unread(&host, 16 * MB));
         (aborted(&host, "answer", "limit") >= 5.0).then_some(())
@@ -131,7 +132,7 @@ fn an_answer_that_nobody_reads_is_given_up_after_a_while() {
     wait_for_nothing_buffered(&host);
     drop(client);
 
-    // Small answers that pile up hold their connection and nothing else; it is closed as well.
+    // Small unread answers take no memory beyond that of their connection, which is closed as well.
     let before = host.metric("hostler_connections_closed_total{reason=\"unread\"}");
     let mut client = host.client();
     client.send(b"").unwrap();
@@ -159,8 +160,8 @@ fn a_shutdown_does_not_wait_for_clients_that_do_not_read() {
     drop((answer, request));
 }
 
-/// A connection of HTTP/2 whose client takes so many bytes of each answer and of all, and no more
-/// unless it says so.
+/// Opens an HTTP/2 connection whose client accepts `each` bytes of each answer and `all` bytes in
+/// total, and more only when it releases capacity.
 async fn connect(host: &Host, [each, all]: [u32; 2]) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(host.grpc.expect("a gRPC listener")).await.unwrap();
     let mut builder = h2::client::Builder::new();
@@ -175,7 +176,7 @@ fn call(method: &str) -> Request<()> {
     request.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
 }
 
-/// A message of gRPC that asks for a copy.
+/// Returns a gRPC message that asks for a copy.
 fn message(bytes: usize) -> Bytes {
     let input = crate::support::grpc::input("x", "FP32", &[(bytes / 4) as i64]);
     let message = request("copy", vec![input], vec![vec![0; bytes]]).encode_to_vec();
@@ -185,7 +186,7 @@ fn message(bytes: usize) -> Bytes {
     framed.into()
 }
 
-/// Sends data as the host lets it. False if the call ended before.
+/// Sends data as flow control permits. Returns false if the call ended first.
 async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, is_last: bool) -> bool {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
@@ -211,7 +212,7 @@ fn grpc_copied(host: &Host, bytes: usize) -> Option<()> {
     let input = crate::support::grpc::input("x", "FP32", &[(bytes / 4) as i64]);
     match caller.infer(request("copy", vec![input], vec![vec![0; bytes]])) {
         Ok(_) => Some(()),
-        // As many clients as these can be slow at once.
+        // The slow clients may fill the whole budget at this moment.
         Err(status) => {
             assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
             None
@@ -257,13 +258,13 @@ fn calls_whose_answers_nobody_reads_are_reset_and_others_go_on() {
             let (answer, mut stream) = client.send_request(call(method), false).unwrap();
             assert!(send(&mut stream, message(8 * MB), true).await);
             let mut unread = answer.await.unwrap().into_body();
-            // A call that is read, on the same connection, while the other one waits.
+            // Another call on the same connection, whose answer is read while the first one waits.
             client = client.ready().await.unwrap();
             let (answer, mut stream) = client.send_request(call("ModelInfer"), false).unwrap();
             assert!(send(&mut stream, message(400), true).await);
             let mut read = answer.await.unwrap().into_body();
             let reset = loop {
-                // What was taken is not given back, so the window stays closed.
+                // Received bytes are not released, so the window stays closed.
                 match poll_fn(|context| unread.poll_data(context)).await {
                     Some(Ok(_)) => {}
                     end => break end,
@@ -287,7 +288,7 @@ fn calls_whose_answers_nobody_reads_are_reset_and_others_go_on() {
 fn a_connection_that_gives_no_room_for_answers_is_closed() {
     let host = start("write_timeout_ms = 1000");
     run(async {
-        // What it has taken is not given back, so that its window is used up by the first answers.
+        // Received bytes are not released, so the first answers use up the connection's window.
         let mut client = connect(&host, [1 << 20, 65_535]).await;
         let mut answers = Vec::new();
         for _ in 0..10 {
@@ -296,7 +297,7 @@ fn a_connection_that_gives_no_room_for_answers_is_closed() {
             assert!(send(&mut stream, message(20_000), true).await);
             answers.push(answer);
         }
-        // Kept to the end: a body that is dropped gives its window back.
+        // Kept until the end: dropping a body releases its window.
         let (mut broken, mut bodies) = (0, Vec::new());
         for answer in answers {
             let Ok(answer) = answer.await else {
@@ -326,7 +327,7 @@ fn a_client_that_reads_slowly_but_steadily_gets_its_answer() {
         stream.write_all(head(16 * MB).as_bytes()).await.unwrap();
         stream.write_all(&vec![0; 16 * MB]).await.unwrap();
         let (mut read, mut part) = (0, vec![0; MB]);
-        // For longer than an answer that is not read may take.
+        // Longer than the time limit for an answer that is not read.
         while read < 16 * MB {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             read += stream.read(&mut part).await.unwrap().max(1);

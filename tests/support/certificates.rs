@@ -1,11 +1,11 @@
-//! Certificates for a test, made by openssl: two authorities, and two certificates that the first
-//! has signed.
+//! Certificates for a test, made by openssl: two authorities, and two certificates signed by the
+//! first.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A folder with `ca`, `other-ca`, `server` (for 127.0.0.1 and triton.test) and `client`, each a
-/// `.pem` and a `.key`.
+/// A folder with `ca`, `other-ca`, `server` (for 127.0.0.1 and triton.test) and `client`, each as a
+/// `.pem` and a `.key` file.
 pub struct Certificates(tempfile::TempDir);
 
 impl Certificates {
@@ -47,7 +47,8 @@ impl Certificates {
         self.0.path().join(file)
     }
 
-    /// What a Triton must be told to encrypt; with `mutual` it wants to know who asks.
+    /// Returns the arguments that make Triton use TLS. With `mutual` it requires a client
+    /// certificate.
     pub fn triton(&self, mutual: bool) -> Vec<String> {
         let file = |key: &str, path: &Path| format!("--grpc-{key}={}", path.display());
         let mut args = vec!["--grpc-use-ssl=true".to_owned()];

@@ -1,10 +1,9 @@
-//! The bank-churn example: its manifest with a plugin table of the caller's, and records that it
-//! takes.
+//! The bank-churn example: its manifest with a plugin table of the caller's, and valid records.
 
 use super::{Setup, example, patched, plugin};
 use serde_json::Value;
 
-/// `extra` goes into `[plugins.churn]`.
+/// Creates the setup; `extra` is added to `[plugins.churn]`.
 pub fn setup(extra: &str) -> Setup {
     let manifest = format!(
         "[models.bankchurn]\npath = \"model.onnx\"\ntransformer = \"churn\"\n\n[models.bankchurn-raw]\n\
@@ -17,18 +16,18 @@ pub fn setup(extra: &str) -> Setup {
         .file("churn.wasm", plugin("churn"))
 }
 
-/// The plugin, but it says `LOW` where it says `low`.
+/// Returns the plugin, patched to answer `LOW` instead of `low`.
 pub fn loud() -> Vec<u8> {
     patched(&std::fs::read(plugin("churn")).expect("the plugin"), b"low", b"LOW")
 }
 
-/// A record that is of low risk.
+/// Returns a record with a low risk.
 pub fn low_risk() -> Value {
     let rows = rows();
     rows.into_iter().find(|(_, probability)| *probability < 0.05).expect("a loyal customer").0
 }
 
-/// The rows with scikit-learn's own probabilities.
+/// Returns the committed rows with scikit-learn's probabilities.
 pub fn rows() -> Vec<(Value, f64)> {
     let text = std::fs::read_to_string(example("bankchurn/rows.jsonl")).expect("the rows");
     let row = |line: &str| {

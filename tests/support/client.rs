@@ -1,5 +1,5 @@
-//! A small blocking HTTP/1.1 client that keeps its connection, and can misbehave where a test needs
-//! it.
+//! A small blocking HTTP/1.1 client that keeps its connection alive, and can misbehave where a test
+//! needs it.
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -31,20 +31,20 @@ impl Answer {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The `result` of an answer with 200.
+    /// Returns the `result` of an answer with status 200. Panics on any other status.
     pub fn result(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()["result"].clone()
     }
 
-    /// The `error` of any other answer.
+    /// Returns the `error` of an answer with any other status than 200.
     pub fn error(&self) -> Value {
         assert_ne!(self.status, 200, "{}", self.text());
         self.json()["error"].clone()
     }
 
-    /// The `error` of an answer that has this status and kind, and whose message has all of
-    /// `parts`.
+    /// Checks that the answer has this status and kind, and that its message contains all of
+    /// `parts`. Returns the `error`.
     pub fn refused(&self, status: u16, kind: &str, parts: &[&str]) -> Value {
         let shown: String = self.text().chars().take(2_000).collect();
         assert_eq!(self.status, status, "{shown}");
@@ -76,7 +76,8 @@ impl Client {
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    /// An error is a connection that broke before the answer was whole.
+    /// Sends a request and reads its answer. Fails if the connection breaks before the answer is
+    /// complete.
     pub fn try_request(
         &mut self,
         method: &str,
@@ -92,7 +93,7 @@ impl Client {
         answer
     }
 
-    /// Sends a request whole and does not wait for its answer: see `receive` and `leave`.
+    /// Sends a complete request without waiting for its answer: see `receive` and `leave`.
     pub fn begin(
         &mut self,
         method: &str,
@@ -110,7 +111,7 @@ impl Client {
         self.send(&bytes)
     }
 
-    /// Sends bytes as they are.
+    /// Sends the bytes unchanged.
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         if self.stream.is_none() {
             let stream = TcpStream::connect(self.address)?;
@@ -119,7 +120,7 @@ impl Client {
             self.stream = Some(BufReader::new(stream));
         }
         let stream = self.stream.as_mut().expect("connected");
-        // A server may answer and close before it has read everything; the answer counts then.
+        // A server may answer and close before it has read everything; the answer still counts.
         match stream.get_mut().write_all(bytes) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),
@@ -163,13 +164,13 @@ impl Client {
         Ok(Answer { status, headers, body })
     }
 
-    /// Leaves without a word.
+    /// Closes the connection.
     pub fn leave(&mut self) {
         self.stream = None;
     }
 }
 
-/// None at the end of the body.
+/// Reads one chunk of a body; `None` at the end of the body.
 fn read_chunk(stream: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = String::new();
     stream.read_line(&mut line)?;

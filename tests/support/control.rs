@@ -1,9 +1,9 @@
-//! Hosts whose models can be looked at, loaded and unloaded, and the words for that over HTTP.
+//! Hosts with model control, and its requests over HTTP.
 
 use super::{Answer, Host, Setup, model};
 use serde_json::{Value, json};
 
-/// `gather` takes batches, `plain` does not; both are the same file. `loop` runs until it is
+/// `gather` accepts batches, `plain` does not; both use the same file. `loop` runs until it is
 /// stopped.
 pub const MODELS: &str = r#"
 [executors.onnx]
@@ -28,7 +28,7 @@ pub fn setup(server: &str, more: &str) -> Setup {
     Setup::new(&manifest).file("loop.onnx", model("loop")).file("gather.onnx", model("gather"))
 }
 
-/// Clients may load and unload.
+/// Starts a host where clients may load and unload models.
 pub fn controlled(more: &str) -> Host {
     setup("model_control = \"explicit\"", more).start()
 }
@@ -37,7 +37,7 @@ pub fn config(host: &Host, model: &str) -> Value {
     ok(host.get(&format!("/v2/models/{model}/config")))
 }
 
-/// Of a model with one version.
+/// Returns the statistics of a model with one version.
 pub fn statistics(host: &Host, model: &str) -> Value {
     ok(host.get(&format!("/v2/models/{model}/stats")))["model_stats"][0].clone()
 }
@@ -61,7 +61,7 @@ pub fn unload(host: &Host, model: &str) -> Answer {
     host.post(&format!("/v2/repository/models/{model}/unload"), "")
 }
 
-/// The answer is 200 and has no body.
+/// Checks that the answer is 200 without a body.
 pub fn done(answer: &Answer) {
     assert_eq!((answer.status, answer.text().as_str()), (200, ""));
 }
@@ -80,7 +80,7 @@ pub fn index(host: &Host, body: &str) -> Vec<(String, String)> {
     index.as_array().expect("a list").iter().map(entry).collect()
 }
 
-/// An error in the protocol's form.
+/// Checks an error in the protocol's form.
 pub fn refused(answer: &Answer, status: u16, parts: &[&str]) {
     assert_eq!(answer.status, status, "{}", answer.text());
     let json = answer.json();

@@ -1,17 +1,18 @@
-//! Custom executors before a model with faults: the manifest, loads that end by count, and what was
-//! counted.
+//! Custom executors in front of a model with faults: the manifest, load until a number of answers,
+//! and counters.
 
 use super::load::{Load, Outcome, Shot};
 use super::{Answer, Host, Setup, eventually, plugin};
 use serde_json::json;
 
-/// The model `asked` on a custom executor of `executor` (a plugin and its config), and the same
-/// model as `plain` on `cpu`. `faults` is the config of the plugin `faulty` that both of them are.
+/// Creates a setup with the model `asked` on a custom executor whose guest is the plugin `executor`
+/// with this config, and the same model as `plain` on `cpu`. Both models use the plugin `faulty`,
+/// whose config is `faults`.
 pub fn setup(executor: &str, config: &str, faults: &str) -> Setup {
     setup_with(executor, config, faults, "")
 }
 
-/// The same with more lines at the end of the manifest.
+/// Like `setup`, with more lines at the end of the manifest.
 pub fn setup_with(executor: &str, config: &str, faults: &str, more: &str) -> Setup {
     let manifest = format!(
         "[executors.cpu]\nworkers = 64\n\n[executors.custom]\nkind = \"custom\"\nplugin = \"{executor}\"\n\
@@ -26,22 +27,23 @@ pub fn setup_with(executor: &str, config: &str, faults: &str, more: &str) -> Set
         .file("faulty.wasm", plugin("faulty"))
 }
 
-/// One number to a model, which answers it as it is unless its config says otherwise.
+/// Returns a request with one number, which the model returns unchanged unless its config says
+/// otherwise.
 pub fn shot(model: &str) -> Shot {
     Shot::predict(model, &json!([1.0]))
 }
 
-/// How often a plugin has counted something.
+/// Returns the value of a plugin's event counter.
 pub fn events(host: &Host, plugin: &str, name: &str) -> u64 {
     host.metric(&format!("hostler_plugin_events_total{{name=\"{name}\",plugin=\"{plugin}\"}}")) as u64
 }
 
-/// Requests answered with 200.
+/// Returns the number of requests answered with 200.
 pub fn answered(host: &Host, model: &str) -> u64 {
     host.metric(&format!("hostler_requests_total{{code=\"200\",model=\"{model}\",version=\"1\"}}")) as u64
 }
 
-/// Loads `model` until so many more answers were given, whatever they are.
+/// Puts load on `model` until it has given this many more answers, whatever their status.
 pub fn load(
     host: &Host,
     model: &str,
@@ -56,14 +58,14 @@ pub fn load(
     load.stop()
 }
 
-/// Requests answered, with whatever status.
+/// Returns the number of requests answered, whatever their status.
 pub fn all_answers(host: &Host, model: &str) -> u64 {
     let codes = [200, 429, 500, 503, 504];
     let sample = |code| format!("hostler_requests_total{{code=\"{code}\",model=\"{model}\",version=\"1\"}}");
     codes.iter().map(|code| host.metric(&sample(code)) as u64).sum()
 }
 
-/// What is wrong with an answer that is not the one number back.
+/// A judge for `Load`: returns a description of an answer that is not 200 with the same number.
 pub fn is_right(answer: &Answer) -> Option<String> {
     let right = answer.status == 200 && answer.json()["result"]["y"] == json!([1.0]);
     (!right).then(|| format!("{} {}", answer.status, answer.text()))

@@ -1,11 +1,11 @@
-//! A strict reader of the text format of Prometheus: what it takes, any scraper takes.
+//! A strict parser of Prometheus' text format: any scraper accepts what it accepts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A series: its name and its labels, and its value.
+/// Series, keyed by name and labels, with their values.
 pub type Samples = BTreeMap<(String, BTreeMap<String, String>), f64>;
 
-/// All samples of an exposition; panics with the line that is not as it must be.
+/// Parses all samples of an exposition. Panics with the first invalid line.
 pub fn read(text: &str) -> Samples {
     assert!(text.ends_with('\n'), "the last line has no end");
     let (mut samples, mut families) = (Samples::new(), BTreeSet::new());
@@ -42,7 +42,7 @@ fn wrong(line: &str, why: &str) -> ! {
     panic!("{why}: {line}")
 }
 
-/// Buckets never fall, and the last one is the count.
+/// Checks that bucket counts never decrease and that the last bucket equals the count.
 fn histograms(samples: &Samples) {
     let mut buckets: BTreeMap<_, Vec<(f64, f64)>> = BTreeMap::new();
     for ((name, labels), value) in samples {
@@ -101,7 +101,7 @@ fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-/// None for an escape that there is not.
+/// Replaces escapes; `None` if an escape does not exist.
 fn unescaped(text: &str, quotes: bool) -> Option<String> {
     let (mut plain, mut letters) = (String::new(), text.chars());
     while let Some(letter) = letters.next() {

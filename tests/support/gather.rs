@@ -1,11 +1,11 @@
-//! Requests that gather behind a worker which is held, so that a test knows what waits together.
-//! Needs the model `loop` and an executor `onnx` of one worker.
+//! Requests that queue behind a busy worker, so that a test knows which of them wait together.
+//! Needs the model `loop` and an executor `onnx` with one worker.
 
 use super::slow::ENDLESS;
 use super::{Answer, Client, Host};
 use serde_json::{Value, json};
 
-/// Takes the worker of `onnx` until it is dropped.
+/// Occupies the worker of `onnx` until the returned client is dropped.
 pub fn hold(host: &Host) -> Client {
     let body = json!({"model": "loop", "data": {"n": [ENDLESS]}});
     let client = send(host, "/predict", &body);
@@ -25,8 +25,8 @@ pub fn predict(model: &str, data: Value) -> Value {
     json!({"model": model, "data": data})
 }
 
-/// Sends the requests one after the other while the worker is held, so that they wait in this
-/// order; lets the worker go and gives their answers.
+/// Sends the requests one after another while the worker is occupied, so that they queue in this
+/// order. Then frees the worker and returns their answers.
 pub fn gathered(host: &Host, requests: &[(&str, Value)]) -> Vec<Answer> {
     let holder = hold(host);
     let mut clients = Vec::new();
@@ -44,7 +44,7 @@ pub fn wait_for_queue(host: &Host, length: usize) {
     });
 }
 
-/// Runs of models with `max_batch_size`, and requests in them.
+/// Returns the number of runs of models with `max_batch_size`, and of the requests in them.
 pub fn batches(host: &Host) -> (f64, f64) {
     let sample =
         |part: &str| host.metric(&format!("hostler_executor_batch_size_{part}{{executor=\"onnx\"}}"));

@@ -1,4 +1,4 @@
-//! Speaks gRPC to a host, through a client generated from the same protocol file.
+//! A gRPC client for tests, generated from the same protocol file as the host's service.
 
 use super::{Host, PATIENCE, Setup, model};
 use bytes::{Buf, BufMut};
@@ -13,7 +13,7 @@ use tonic::{Code, IntoRequest, Request, Status, Streaming};
 
 pub type Client = GrpcInferenceServiceClient<Channel>;
 
-/// A client on a connection of its own, and what drives it.
+/// A client with its own connection and the runtime that drives it.
 pub struct Caller {
     pub runtime: tokio::runtime::Runtime,
     pub channel: Channel,
@@ -25,7 +25,7 @@ impl Caller {
         Self::at(channel(host))
     }
 
-    /// On a connection to whoever is there.
+    /// Connects to any endpoint.
     pub fn at(channel: tonic::transport::Endpoint) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -62,7 +62,7 @@ pub fn endpoint(address: impl std::fmt::Display) -> tonic::transport::Endpoint {
     Channel::from_shared(format!("http://{address}")).expect("an address")
 }
 
-/// One `ModelStreamInfer`.
+/// One `ModelStreamInfer` call.
 pub struct Stream<'c> {
     pub caller: &'c Caller,
     pub sender: Option<mpsc::Sender<ModelInferRequest>>,
@@ -78,7 +78,7 @@ impl Stream<'_> {
         self.sender = None;
     }
 
-    /// None at the end.
+    /// Returns the next response; `None` at the end.
     pub fn next(&mut self) -> Result<Option<ModelStreamInferResponse>, Status> {
         let answers = &mut self.answers;
         self.caller.run(async |_| answers.message().await)
@@ -93,7 +93,7 @@ pub fn serve(name: &str) -> Host {
     Setup::new("[models.m]\npath = \"m.onnx\"\n").file("m.onnx", model(name)).grpc().start()
 }
 
-/// The models `fast` and `loop`, the second of which takes as long as it is told to.
+/// Serves the models `fast` and `loop`; `loop` runs for as long as the request says.
 pub fn serve_loop(manifest: &str) -> Host {
     let manifest =
         format!("[models.fast]\npath = \"fast.onnx\"\n[models.loop]\npath = \"loop.onnx\"\n{manifest}");
@@ -143,7 +143,7 @@ pub fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, parts
     }
 }
 
-/// Messages that are bytes, whatever they are.
+/// A codec whose messages are arbitrary bytes.
 #[derive(Default)]
 pub struct Raw;
 
@@ -183,7 +183,8 @@ impl Decoder for Raw {
     }
 }
 
-/// Sends bytes for messages to a method of the service; its answers, and how the call ended.
+/// Sends raw bytes as messages to a method of the service. Returns its answers and how the call
+/// ended.
 pub fn send_raw(caller: &Caller, method: &str, messages: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Result<(), Status>) {
     let path = format!("/inference.GRPCInferenceService/{method}").parse().expect("a path");
     let channel = caller.channel.clone();

@@ -1,4 +1,4 @@
-//! A running host: what it is asked, what it has logged, what it takes of the machine.
+//! A running host: requests to it, its log, and its resource usage.
 
 use super::{Answer, Client, PATIENCE, Setup, Usage, eventually};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub type Lines = Arc<Mutex<Vec<String>>>;
 
-/// A running host. Killed when dropped.
+/// A running host, killed when dropped.
 pub struct Host {
     child: Child,
     pub http: SocketAddr,
@@ -23,7 +23,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts `command`, which serves `setup`. An error is what it said before it ended.
+    /// Starts `command`, which serves `setup`. Fails with the output if the process ends before it
+    /// serves.
     pub(super) fn spawn(mut command: Command, setup: Setup) -> Result<Self, String> {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
@@ -41,7 +42,7 @@ impl Host {
             }
             _ => {
                 let _ = child.wait();
-                // All that it has said is read.
+                // Waits until all of the output is read.
                 let _ = reader.join();
                 Err(first + &log.lock().unwrap().join("\n"))
             }
@@ -56,7 +57,7 @@ impl Host {
         self.child.id()
     }
 
-    /// A connection of its own to the public listener.
+    /// Opens a client with its own connection to the public listener.
     pub fn client(&self) -> Client {
         Client::new(self.http)
     }
@@ -69,7 +70,7 @@ impl Host {
         self.client().post(path, body)
     }
 
-    /// `POST /predict` with `{"model", "data"}`.
+    /// Sends `POST /predict` with `{"model", "data"}`.
     pub fn predict(&self, model: &str, data: Value) -> Answer {
         self.post("/predict", serde_json::json!({"model": model, "data": data}).to_string())
     }
@@ -82,7 +83,7 @@ impl Host {
         Client::new(self.admin).post(path, "")
     }
 
-    /// `/admin/policy`
+    /// Returns `/admin/policy`.
     pub fn policy(&self) -> Value {
         self.admin_get("/admin/policy").json()
     }
@@ -91,24 +92,26 @@ impl Host {
         self.policy()["generation"].as_u64().expect("a generation")
     }
 
-    /// The value of a metric, by its name and labels as they are printed; 0 if it is not there.
+    /// Returns the value of a metric, by its name and labels as they are printed; 0 if it does not
+    /// exist.
     pub fn metric(&self, sample: &str) -> f64 {
         let text = self.admin_get("/metrics").text();
         let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// Waits until `/admin/policy` shows what `wanted` looks for.
+    /// Waits until `/admin/policy` satisfies `wanted`.
     pub fn wait_for_policy(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(what, || Some(self.policy()).filter(|policy| wanted(policy)), || self.log())
     }
 
-    /// What `/admin/policy` says of an executor: workers, busy, overdue, inflight, queue_length, …
+    /// Returns the state of an executor from `/admin/policy`: workers, busy, overdue, inflight,
+    /// queue_length, …
     pub fn executor(&self, name: &str) -> Value {
         self.policy()["executors"][name].clone()
     }
 
-    /// Waits until `/admin/policy` says this of an executor.
+    /// Waits until `/admin/policy` shows this value for an executor.
     pub fn wait_for_executor(&self, executor: &str, key: &str, value: u64) {
         self.wait_for_policy(&format!("{executor}: {key} = {value}"), |policy| {
             policy["executors"][executor][key] == value
@@ -127,8 +130,8 @@ impl Host {
         })
     }
 
-    /// Waits until this generation is live and its reload has ended: a swap comes a moment before
-    /// its record in `last_reload`.
+    /// Waits until this generation is live and its reload has ended: the swap happens a moment
+    /// before `last_reload` records it.
     pub fn wait_for_generation(&self, generation: u64) -> Value {
         self.wait_for_policy(&format!("generation {generation}"), |policy| {
             let reached = |seen: &Value| seen.as_u64() >= Some(generation);
@@ -136,7 +139,7 @@ impl Host {
         })
     }
 
-    /// Everything logged to stderr so far.
+    /// Returns everything logged to stderr so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
@@ -150,12 +153,13 @@ impl Host {
         eventually(&format!("a log line with {parts:?}"), find, || self.log())
     }
 
-    /// Everything on stdout after the first line: the announcement and the access log.
+    /// Returns everything on stdout after the first line, which announces the listeners: the access
+    /// log.
     pub fn stdout(&self) -> Vec<String> {
         self.out.lock().unwrap().clone()
     }
 
-    /// Waits for an access log line about this request id.
+    /// Waits for the access log line of this request.
     pub fn access_log(&self, id: &str) -> Value {
         let wanted = format!("\"id\":\"{id}\"");
         let find = || {
@@ -183,9 +187,9 @@ impl Host {
         }
     }
 
-    /// Threads, open files and resident memory (kB), for leak checks.
+    /// Returns threads, open files and resident memory (kB), for leak checks.
     pub fn usage(&self) -> Usage {
-        // The connection that was asked last may not be closed yet.
+        // The connection of the last request may not be closed yet.
         let mut usage = Usage::of(self.pid());
         for _ in 0..50 {
             std::thread::sleep(Duration::from_millis(20));
@@ -197,7 +201,8 @@ impl Host {
         usage
     }
 
-    /// What `work` has the process take in memory at its peak, in kB, and what it gives.
+    /// Returns by how many kB `work` raises the peak memory of the process, and the result of
+    /// `work`.
     pub fn peak_growth_kb<T>(&self, work: impl FnOnce() -> T) -> (u64, T) {
         let kb = |name: &str| -> u64 {
             let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
@@ -207,7 +212,7 @@ impl Host {
         let (resident, peak) = (kb("VmRSS:"), kb("VmHWM:"));
         let outcome = work();
         let later = kb("VmHWM:");
-        // The start of the host may have had a higher peak.
+        // The peak during the start of the host may have been higher.
         (if later > peak { later - resident } else { 0 }, outcome)
     }
 }
@@ -219,12 +224,12 @@ impl Drop for Host {
     }
 }
 
-/// The lines of a stream as they come.
+/// Collects the lines of a stream as they arrive.
 pub fn follow(stream: impl std::io::Read + Send + 'static) -> Lines {
     read(stream).0
 }
 
-/// The same, with the thread that reads to the end of the stream.
+/// Like `follow`, and also returns the thread that reads until the end of the stream.
 fn read(stream: impl std::io::Read + Send + 'static) -> (Lines, std::thread::JoinHandle<()>) {
     let lines = Lines::default();
     let sink = Arc::clone(&lines);

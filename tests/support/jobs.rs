@@ -1,4 +1,4 @@
-//! Jobs as a client sees them: submit, watch, cancel, and what must hold for every one of them.
+//! Jobs as a client uses them: submit, watch, cancel, and the invariants of every job.
 
 use super::{Answer, Host, PATIENCE, eventually};
 use serde_json::{Value, json};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 pub const FINAL: [&str; 4] = ["succeeded", "failed", "cancelled", "timeout"];
 
-/// A request for the model `hostile` that waits for this long.
+/// Returns a request for the model `hostile` that sleeps for `ms` milliseconds.
 pub fn sleep(ms: u64) -> Value {
     let parameters = json!({"do": "sleep", "ms": ms, "at": "predict"});
     json!({"model": "hostile", "data": ["a"], "parameters": parameters})
 }
 
-/// `body` with the budgets of a job.
+/// Adds the budgets of a job to `body`.
 pub fn job(mut body: Value, budgets: &Value) -> Value {
     for (key, value) in budgets.as_object().expect("an object") {
         body[key] = value.clone();
@@ -20,7 +20,7 @@ pub fn job(mut body: Value, budgets: &Value) -> Value {
     body
 }
 
-/// Submits a job and gives its id.
+/// Submits a job and returns its id.
 pub fn submit(host: &Host, body: &Value) -> String {
     let answer = host.post("/predict/async", body.to_string());
     assert_eq!(answer.status, 202, "{}", answer.text());
@@ -41,13 +41,13 @@ pub fn cancel(host: &Host, id: &str) -> Answer {
     host.post(&format!("/jobs/{id}/cancel"), "")
 }
 
-/// Waits until a job is what `wanted` looks for.
+/// Waits until a job satisfies `wanted`.
 pub fn wait_for(host: &Host, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let ask = || Some(show(host, id)).filter(|job| wanted(job));
     eventually(what, ask, || format!("{}\n{}", show(host, id), host.log()))
 }
 
-/// Waits until a job has ended in `state`, by the long poll.
+/// Waits by long poll until a job has ended in `state`.
 pub fn ended(host: &Host, id: &str, state: &str) -> Value {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -77,7 +77,7 @@ pub fn outcomes(job: &Value) -> Vec<String> {
     attempts(job).iter().map(|attempt| attempt["outcome"].as_str().unwrap_or("none").to_owned()).collect()
 }
 
-/// Each attempt has started after the one before it had really ended.
+/// Checks that each attempt started after the previous one had really ended.
 pub fn expect_no_overlap(job: &Value) {
     let attempts = attempts(job);
     for pair in attempts.windows(2) {
@@ -86,7 +86,7 @@ pub fn expect_no_overlap(job: &Value) {
     }
 }
 
-/// Of all jobs together: no more than `limit` attempts at any moment.
+/// Returns the largest number of attempts of all jobs that ran at the same time.
 pub fn at_once(jobs: &[Value]) -> usize {
     let mut moments: Vec<(f64, i32)> = jobs
         .iter()
@@ -98,13 +98,13 @@ pub fn at_once(jobs: &[Value]) -> usize {
             ]
         })
         .collect();
-    // An end comes before a start at the same moment.
+    // At equal times, an end sorts before a start.
     moments.sort_by(|one, other| one.partial_cmp(other).expect("numbers"));
     let mut running = 0;
     moments.iter().map(|(_, step)| (running += step, running).1).max().unwrap_or(0) as usize
 }
 
-/// How many jobs the host says that it keeps in this state.
+/// Returns how many jobs in this state the host reports.
 pub fn kept(host: &Host, state: &str) -> f64 {
     host.metric(&format!("hostler_jobs{{state=\"{state}\"}}"))
 }

@@ -1,4 +1,4 @@
-//! Load from many connections, every answer looked at.
+//! Load from many connections; every answer is checked.
 
 use super::client::{Answer, Client};
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What one connection does again and again.
+/// The request that a connection repeats.
 #[derive(Clone)]
 pub struct Shot {
     pub path: String,
@@ -23,13 +23,13 @@ impl Shot {
 #[derive(Default, Debug)]
 pub struct Outcome {
     pub answers: usize,
-    /// What `judge` did not like, or a broken connection.
+    /// What `judge` rejected, and broken connections.
     pub faults: Vec<String>,
     pub latencies: Vec<Duration>,
 }
 
 impl Outcome {
-    /// The latency that this share of the answers stays under.
+    /// Returns the latency that this share of the answers does not exceed.
     pub fn percentile(&self, share: f64) -> Duration {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -38,16 +38,16 @@ impl Outcome {
     }
 }
 
-/// A load that runs until it is stopped.
+/// Load that runs until it is stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<Outcome>>,
 }
 
 impl Load {
-    /// `judge` says what is wrong with an answer. With `every`, each connection sends at that
-    /// interval from a fixed schedule and latency counts from the scheduled time; without, it sends
-    /// when it has its answer.
+    /// Starts the load. `judge` returns what is wrong with an answer. With `every`, each connection
+    /// sends at that interval on a fixed schedule, and latency counts from the scheduled time;
+    /// without it, each connection sends its next request when it has its answer.
     pub fn start(
         address: SocketAddr,
         connections: usize,
@@ -60,7 +60,8 @@ impl Load {
         let threads = (0..connections)
             .map(|index| {
                 let (stop, shot, judge) = (Arc::clone(&stop), shot.clone(), Arc::clone(&judge));
-                // Spread over the interval, so that connections do not fire together.
+                // Offsets are spread over the interval, so that connections do not send
+                // simultaneously.
                 let offset = every.map(|every| every * index as u32 / connections as u32);
                 std::thread::Builder::new()
                     .stack_size(256 << 10)
@@ -117,7 +118,8 @@ fn shoot(
     outcome
 }
 
-/// Judges answers: 200, and this field of the result is one of these.
+/// Returns a judge that accepts answers with status 200 where this field of the result has one of
+/// these values.
 pub fn one_of(
     field: &'static str,
     allowed: [serde_json::Value; 2],

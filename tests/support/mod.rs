@@ -1,4 +1,4 @@
-//! Starts a real host on free ports, in a folder of its own, and speaks to it as a client would.
+//! Starts a real host on free ports, in its own folder, and sends it requests as a client does.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod certificates;
@@ -32,42 +32,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Nothing that a test waits for takes longer, even on a busy machine.
+/// The limit of every wait in a test, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A plugin that `cargo xtask plugin` (or `test`) has built.
+/// Returns the path of a plugin that `cargo xtask plugin` (or `test`) built.
 pub fn plugin(name: &str) -> PathBuf {
     let path = root().join("plugins/bin").join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is missing: run `cargo xtask plugin {name}`", path.display());
     path
 }
 
-/// A plugin engine in this process. Its components are compiled by the binary: a test has no
-/// command for that.
+/// Creates a plugin engine in this process. Its components are compiled by the `hostler` binary,
+/// because a test binary has no command for that.
 pub fn engine(instances: u32) -> Arc<hostler::plugin::Engine> {
     let compiler = Some(env!("CARGO_BIN_EXE_hostler").into());
     let config = hostler::config::EngineConfig { instances, compiler, ..Default::default() };
     hostler::plugin::Engine::new(config).expect("a plugin engine")
 }
 
-/// A file of an example.
+/// Returns the path of an example's file.
 pub fn example(path: &str) -> PathBuf {
     root().join("examples").join(path)
 }
 
-/// A small ONNX model of `tests/models`.
+/// Returns the path of a small ONNX model in `tests/models`.
 pub fn model(name: &str) -> PathBuf {
     let path = root().join("tests/models").join(format!("{name}.onnx"));
     assert!(path.is_file(), "{} is missing: see tests/models/make.py", path.display());
     path
 }
 
-/// Writes a file beside its place and renames it there, as a careful tool does.
+/// Writes a temporary file in the same folder and renames it, so that the file changes atomically.
 pub fn replace(path: &Path, content: &[u8]) {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).expect("the folder");
@@ -77,14 +77,14 @@ pub fn replace(path: &Path, content: &[u8]) {
     std::fs::rename(&beside, path).expect("the file can be renamed");
 }
 
-/// The same component with another digest: a custom section at its end.
+/// Returns the same component with another digest, by adding a custom section at its end.
 pub fn never_seen(component: &[u8], number: u8) -> Vec<u8> {
-    // The process id, so that no cache of an earlier run knows it.
+    // The process id makes the digest unknown to any cache of an earlier run.
     let id = std::process::id().to_le_bytes();
     [component, &[0, 7, 1, b'n', number], &id[..]].concat()
 }
 
-/// The file with every `from` replaced by `to`, which is as long.
+/// Returns the bytes with every `from` replaced by `to`, which must have the same length.
 pub fn patched(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut patched = bytes.to_vec();
@@ -99,17 +99,17 @@ pub fn patched(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     patched
 }
 
-/// How often `cargo xtask soak` wants a test to repeat what it is about; `few` elsewhere.
+/// Returns how often a test repeats its main step: as `cargo xtask soak` says, or `few` elsewhere.
 pub fn repeats(few: usize) -> usize {
     std::env::var("HOSTLER_SOAK").map_or(few, |count| count.parse().expect("HOSTLER_SOAK is a number"))
 }
 
-/// `cargo xtask soak` runs this test, at its full length.
+/// Returns whether `cargo xtask soak` runs this test, at its full length.
 pub fn is_soak() -> bool {
     std::env::var_os("HOSTLER_SOAK").is_some()
 }
 
-/// Asks until there is an answer; panics with `context` when patience is at its end.
+/// Calls `ask` until it returns a value. Panics with `context` after `PATIENCE`.
 pub fn eventually<T>(what: &str, ask: impl Fn() -> Option<T>, context: impl Fn() -> String) -> T {
     let until = Instant::now() + PATIENCE;
     loop {

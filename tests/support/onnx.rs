@@ -1,6 +1,6 @@
-//! Writes small ONNX models, so that a test can put a tensor where it wants.
+//! Writes small ONNX models, so that a test can place any tensor anywhere.
 //!
-//! Messages are lists of encoded fields; the numbers are those of ONNX's schema.
+//! Messages are lists of encoded fields; the field numbers are those of ONNX's schema.
 
 pub type Bytes = Vec<u8>;
 
@@ -14,7 +14,7 @@ pub fn varint(mut value: u64) -> Bytes {
     out
 }
 
-/// A field with a string, bytes or an inner message.
+/// Encodes a field with a string, bytes or a nested message.
 pub fn field(number: u64, content: impl AsRef<[u8]>) -> Bytes {
     let content = content.as_ref();
     [varint(number << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
@@ -28,28 +28,28 @@ pub const FLOAT: u64 = 1;
 pub const INT64: u64 = 7;
 pub const BOOL: u64 = 9;
 
-/// The name, type and dimensions that every tensor has.
+/// Encodes the name, type and dimensions that every tensor has.
 fn head(name: &str, datatype: u64, dims: &[u64]) -> Bytes {
     let dims: Bytes = dims.iter().flat_map(|&dim| integer(1, dim)).collect();
     [dims, integer(2, datatype), field(8, name)].concat()
 }
 
-/// A tensor with its bytes in the model.
+/// Encodes a tensor with its bytes in the model.
 pub fn tensor(name: &str, datatype: u64, dims: &[u64], raw: &[u8]) -> Bytes {
     [head(name, datatype, dims), field(9, raw)].concat()
 }
 
-/// A tensor with its bytes in a file.
+/// Encodes a tensor with its bytes in an external file.
 pub fn external(name: &str, datatype: u64, dims: &[u64], location: &str) -> Bytes {
     [head(name, datatype, dims), entry("location", location), integer(14, 1)].concat()
 }
 
-/// One of the keys that say where external data is, to be appended to the tensor.
+/// Encodes one of the keys that locate external data; append it to the tensor.
 pub fn entry(key: &str, value: &str) -> Bytes {
     field(13, [field(1, key), field(2, value)].concat())
 }
 
-/// An input or output.
+/// Encodes an input or output.
 pub fn value(name: &str, datatype: u64, dims: &[u64]) -> Bytes {
     let dims: Bytes = dims.iter().flat_map(|&dim| field(1, integer(1, dim))).collect();
     let tensor = [integer(1, datatype), field(2, dims)].concat();
@@ -72,7 +72,7 @@ pub fn sparse_attribute(name: &str, sparse: &[u8]) -> Bytes {
     attribute(name, 11, 22, sparse)
 }
 
-/// A node as a field of a graph.
+/// Encodes a node as a field of a graph.
 pub fn node(op: &str, inputs: &[&str], outputs: &[&str], rest: &[Bytes]) -> Bytes {
     field(1, node_message(op, inputs, outputs, rest))
 }
@@ -83,12 +83,12 @@ pub fn node_message(op: &str, inputs: &[&str], outputs: &[&str], rest: &[Bytes])
     [inputs, outputs, field(4, op), rest.concat()].concat()
 }
 
-/// A sparse tensor of one dimension.
+/// Encodes a sparse tensor of one dimension.
 pub fn sparse(values: &[u8], indices: &[u8], length: u64) -> Bytes {
     [field(1, values), field(2, indices), integer(3, length)].concat()
 }
 
-/// A graph: nodes and initializers as fields, inputs and outputs as values.
+/// Encodes a graph: `fields` are its nodes and initializers, inputs and outputs are values.
 pub fn graph(fields: &[Bytes], inputs: &[Bytes], outputs: &[Bytes]) -> Bytes {
     let inputs: Bytes = inputs.iter().flat_map(|value| field(11, value)).collect();
     let outputs: Bytes = outputs.iter().flat_map(|value| field(12, value)).collect();
@@ -99,12 +99,12 @@ fn opset(domain: &str, version: u64) -> Bytes {
     field(8, [field(1, domain), integer(2, version)].concat())
 }
 
-/// A whole model; `rest` are further fields, such as functions.
+/// Encodes a complete model; `rest` are further fields, such as functions.
 pub fn model(graph: &[u8], rest: &[Bytes]) -> Bytes {
     [integer(1, 8), opset("", 17), opset("own", 1), field(7, graph), rest.concat()].concat()
 }
 
-/// A function `own.F` of one input `a` and one output `b`.
+/// Encodes a function `own.F` with one input `a` and one output `b`.
 pub fn function(nodes: &[Bytes]) -> Bytes {
     let nodes: Bytes = nodes.iter().flat_map(|node| field(7, node)).collect();
     let opset = field(9, [field(1, ""), integer(2, 17)].concat());

@@ -3,7 +3,7 @@
 use super::{Host, Setup, model, plugin};
 use serde_json::{Value, json};
 
-/// A plugin and model for each name, with the lines of its config.
+/// Returns the tables of a plugin and a model for each name, with this config.
 pub fn steppers(models: &[(&str, &str)]) -> String {
     let tables = models.iter().map(|(name, config)| {
         format!(
@@ -14,7 +14,7 @@ pub fn steppers(models: &[(&str, &str)]) -> String {
     tables.collect()
 }
 
-/// A folder with `stepper.wasm`, `repeat.wasm` and `identity.onnx`.
+/// Creates a setup with `stepper.wasm`, `repeat.wasm` and `identity.onnx`.
 pub fn setup(manifest: &str) -> Setup {
     Setup::new(manifest)
         .file("stepper.wasm", plugin("stepper"))
@@ -22,7 +22,7 @@ pub fn setup(manifest: &str) -> Setup {
         .file("identity.onnx", model("identity"))
 }
 
-/// Serves these models, and a model `p` that is the pipeline `p`, whose tables are given.
+/// Serves these models, and a model `p` that is the pipeline `p`, whose tables are `pipeline`.
 pub fn serve(models: &[(&str, &str)], pipeline: &str) -> Host {
     setup(&manifest(models, pipeline)).start()
 }
@@ -31,12 +31,12 @@ pub fn manifest(models: &[(&str, &str)], pipeline: &str) -> String {
     format!("{}[models.p]\npipeline = \"p\"\n\n{pipeline}", steppers(models))
 }
 
-/// The result of `p` for these elements of its one input.
+/// Returns the result of `p` for these elements of its one input.
 pub fn ask(host: &Host, elements: &[f64]) -> Value {
     host.predict("p", json!({"x": elements})).result()
 }
 
-/// The calls that a stepper has counted.
+/// Returns the number of calls that a stepper counted.
 pub fn calls(host: &Host, name: &str) -> f64 {
     host.metric(&format!("hostler_plugin_events_total{{name=\"calls\",plugin=\"{name}\"}}"))
 }

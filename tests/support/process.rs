@@ -1,4 +1,4 @@
-//! A host in surroundings that a test makes: its descriptors, its session, its limits.
+//! A host in an environment that a test controls: its descriptors, its session and its limits.
 
 use super::{PATIENCE, Setup};
 use serde_json::Value;
@@ -10,13 +10,14 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// A process of the binary. Killed when dropped.
+/// A process of the binary, killed when dropped.
 pub struct Process {
     pub child: Child,
     pub setup: Setup,
 }
 
-/// `serve` on free ports, with nothing but a log on stderr.
+/// Returns the command that runs `serve` on free ports. Its standard streams are null; callers
+/// redirect those that they need.
 pub fn command(setup: &Setup) -> Command {
     let mut command =
         setup.command(&["serve", "hostler.toml", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
@@ -24,7 +25,7 @@ pub fn command(setup: &Setup) -> Command {
     command
 }
 
-/// The same through a shell, with these words after the command: `2>&-`.
+/// Like `command`, through a shell with `words` after the command, such as `2>&-`.
 pub fn redirected(setup: &Setup, words: &str) -> Command {
     let serve = command(setup);
     let mut shell = Command::new("sh");
@@ -37,7 +38,7 @@ pub fn redirected(setup: &Setup, words: &str) -> Command {
     shell
 }
 
-/// In a session of its own: without a controlling terminal.
+/// Starts the process in its own session, without a controlling terminal.
 pub fn without_terminal(command: &mut Command) -> &mut Command {
     // SAFETY: one system call between fork and exec.
     unsafe {
@@ -48,13 +49,13 @@ pub fn without_terminal(command: &mut Command) -> &mut Command {
     }
 }
 
-/// In a session of its own whose terminal is `terminal`.
+/// Starts the process in its own session, whose controlling terminal is `terminal`.
 pub fn with_terminal(command: &mut Command, terminal: OwnedFd) -> &mut Command {
     without_terminal(command);
     // SAFETY: two system calls between fork and exec.
     unsafe {
         command.pre_exec(move || {
-            // Tests that run under `nohup` hand the host a SIGHUP that is ignored.
+            // Under `nohup`, the host would inherit an ignored SIGHUP.
             libc::signal(libc::SIGHUP, libc::SIG_DFL);
             match libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) {
                 -1 => Err(std::io::Error::last_os_error()),
@@ -64,7 +65,7 @@ pub fn with_terminal(command: &mut Command, terminal: OwnedFd) -> &mut Command {
     }
 }
 
-/// A pipe that holds 4 KB.
+/// Creates a pipe that holds 4 KB.
 pub fn small_pipe() -> (File, OwnedFd) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     // SAFETY: the descriptor is that of the pipe.
@@ -82,7 +83,8 @@ impl Process {
         self.child.id()
     }
 
-    /// Where it listens, found without its help: (public, admin).
+    /// Returns the addresses on which the process listens, found without its output: (public,
+    /// admin).
     pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
         super::eventually(
             "the listeners",
@@ -96,7 +98,7 @@ impl Process {
         )
     }
 
-    /// The addresses of its listening sockets.
+    /// Returns the addresses of the process's listening sockets.
     fn listeners(&self) -> Vec<SocketAddr> {
         let proc = format!("/proc/{}", self.pid());
         let sockets: Vec<String> = std::fs::read_dir(format!("{proc}/fd"))
@@ -123,7 +125,7 @@ impl Process {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for its end, and says how long that took.
+    /// Waits for the process to end, and returns how long that took.
     pub fn wait(&mut self) -> (ExitStatus, Duration) {
         let started = Instant::now();
         loop {
@@ -143,7 +145,8 @@ impl Drop for Process {
     }
 }
 
-/// `/admin/policy` of this listener; none if it is another one, or does not answer yet.
+/// Returns `/admin/policy` of this listener; `None` if it is another listener or does not answer
+/// yet.
 pub fn policy(address: SocketAddr) -> Option<Value> {
     let mut stream = std::net::TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;

@@ -13,9 +13,9 @@ pub struct Setup {
     http: &'static str,
 }
 
-/// Where a setup lives.
+/// The folder of a setup.
 pub enum Dir {
-    /// Removed with the setup.
+    /// A temporary folder, removed with the setup.
     Own(tempfile::TempDir),
     Other(PathBuf),
 }
@@ -30,12 +30,12 @@ impl Dir {
 }
 
 impl Setup {
-    /// What another setup has left in its folder.
+    /// Uses the folder of another setup, as that setup left it.
     pub fn at(path: &Path) -> Self {
         Setup::in_folder(Dir::Other(path.to_owned()))
     }
 
-    /// `[server]` need not be written. Put files beside the manifest with `file` and `text`.
+    /// Creates a setup; the manifest may omit `[server]`. Add files with `file` and `text`.
     pub fn new(manifest: &str) -> Self {
         let dir = Dir::Own(tempfile::tempdir().expect("a temporary folder"));
         Setup::in_folder(dir).text("hostler.toml", manifest)
@@ -45,7 +45,7 @@ impl Setup {
         Setup { dir, args: Vec::new(), env: Vec::new(), ulimit: None, http: "127.0.0.1:0" }
     }
 
-    /// The address of the public listener, instead of a free port of the loopback.
+    /// Sets the address of the public listener, instead of a free port on the loopback interface.
     pub fn listen(mut self, http: &'static str) -> Self {
         self.http = http;
         self
@@ -71,7 +71,7 @@ impl Setup {
         self
     }
 
-    /// With a gRPC listener on a free port.
+    /// Adds a gRPC listener on a free port.
     pub fn grpc(self) -> Self {
         self.arg("--grpc").arg("127.0.0.1:0")
     }
@@ -81,18 +81,18 @@ impl Setup {
         self
     }
 
-    /// The process may have no more files and connections open than this.
+    /// Limits the number of files and connections that the process may have open.
     pub fn open_files_max(self, limit: u32) -> Self {
         self.ulimit(&format!("-n {limit}"))
     }
 
-    /// The process is started behind `ulimit` with these arguments.
+    /// Starts the process after `ulimit` with these arguments.
     pub fn ulimit(mut self, args: &str) -> Self {
         self.ulimit = Some(args.into());
         self
     }
 
-    /// Runs a command of the binary to its end: `check`, `diff`, …; gives exit code, stdout and
+    /// Runs a command of the binary to its end: `check`, `diff`, …. Returns exit code, stdout and
     /// stderr.
     pub fn run(&self, args: &[&str]) -> (i32, String, String) {
         let output = self.command(args).output().expect("the binary runs");
@@ -114,12 +114,12 @@ impl Setup {
         command
     }
 
-    /// Starts the host; panics with its log if it does not come up.
+    /// Starts the host; panics with its log if it does not start.
     pub fn start(self) -> Host {
         self.try_start().unwrap_or_else(|log| panic!("the host did not start:\n{log}"))
     }
 
-    /// Starts the host, or gives what it said before it ended.
+    /// Starts the host; fails with the output if the process ends before it serves.
     pub fn try_start(self) -> Result<Host, String> {
         let mut command = self.command(&["serve", "hostler.toml", "--http", self.http]);
         command.args(["--admin", "127.0.0.1:0"]).args(&self.args);

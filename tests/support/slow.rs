@@ -1,11 +1,10 @@
-//! Requests that take their time or never end: `loop.onnx`, `huge_node.onnx` and the plugin
-//! `hostile`.
+//! Requests that take long or never end: `loop.onnx`, `huge_node.onnx` and the plugin `hostile`.
 
 use super::{Host, Setup, model, plugin};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A manifest with `loop.onnx`, `huge_node.onnx` and `hostile.wasm` beside it.
+/// Creates a setup with this manifest and `loop.onnx`, `huge_node.onnx` and `hostile.wasm`.
 pub fn setup(manifest: &str) -> Setup {
     Setup::new(manifest)
         .file("loop.onnx", model("loop"))
@@ -13,7 +12,7 @@ pub fn setup(manifest: &str) -> Setup {
         .file("hostile.wasm", plugin("hostile"))
 }
 
-/// All three, with nothing that is not the default.
+/// Manifest tables of all three, with defaults only.
 pub const MODELS: &str = r#"
 [plugins.hostile]
 path = "hostile.wasm"
@@ -28,7 +27,7 @@ path = "loop.onnx"
 path = "huge_node.onnx"
 "#;
 
-/// One worker each for guests and for ONNX models, so that one which is not free shows.
+/// One worker each for guests and for ONNX models, so that a busy one is observable.
 pub const SINGLE: &str = r"
 [executors.cpu]
 workers = 1
@@ -38,13 +37,13 @@ workers = 1
 sessions = 1
 ";
 
-/// A host with these models and the tables of the caller.
+/// Starts a host with these models and the caller's tables.
 pub fn serve(tables: &str) -> Host {
     setup(&format!("{tables}\n{MODELS}")).start()
 }
 
-/// The plugin `hostile` as two plugins and models, named after their `instances`: `fresh` and
-/// `reused`. `limits` goes into the tables of both plugins.
+/// Returns tables with `hostile` as two plugins and models, named after their `instances`: `fresh`
+/// and `reused`. `limits` goes into the tables of both plugins.
 pub fn fresh_and_reused(limits: &str) -> String {
     let tables = |name: &str| {
         format!(
@@ -55,7 +54,7 @@ pub fn fresh_and_reused(limits: &str) -> String {
     tables("fresh") + &tables("reused")
 }
 
-/// The body of a request for so many rounds of the model `loop`.
+/// Returns a request for `count` rounds of the model `loop`.
 pub fn rounds(count: u64) -> Value {
     json!({"model": "loop", "data": {"n": [count]}})
 }
@@ -63,18 +62,19 @@ pub fn rounds(count: u64) -> Value {
 /// More rounds than any test waits for.
 pub const ENDLESS: u64 = 1_000_000_000;
 
-/// The body of a request that lets the plugin `hostile` do `deed` in `predict`.
+/// Returns a request that makes the plugin `hostile` do `deed` in `predict`.
 pub fn deed(model: &str, deed: &str) -> Value {
     json!({"model": model, "data": ["a", "b"], "parameters": {"do": deed, "at": "predict"}})
 }
 
-/// `body` with the caller's own timeout.
+/// Adds the client's own timeout to `body`.
 pub fn within(mut body: Value, timeout_ms: u64) -> Value {
     body["timeout_ms"] = timeout_ms.into();
     body
 }
 
-/// How many rounds of the model `loop` take about `wanted` on this machine, when nothing else runs.
+/// Returns how many rounds of the model `loop` take about `wanted` on this machine when nothing
+/// else runs.
 pub fn rounds_for(host: &Host, wanted: Duration) -> u64 {
     const SAMPLE: u64 = 10_000;
     let mut client = host.client();
@@ -83,7 +83,7 @@ pub fn rounds_for(host: &Host, wanted: Duration) -> u64 {
         assert_eq!(client.post("/predict", rounds(SAMPLE).to_string()).status, 200);
         started.elapsed()
     };
-    // The fastest of some is the one that nobody disturbed.
+    // The fastest sample is the least disturbed by other load.
     let fastest = (0..5).map(|_| sample(&mut client)).min().expect("five samples");
     (wanted.as_secs_f64() / fastest.as_secs_f64() * SAMPLE as f64) as u64
 }

@@ -1,5 +1,5 @@
-//! A server that plugins ask: what it does stands in the path. It remembers what it was asked, and
-//! who left.
+//! An HTTP server that plugins send requests to; the path selects its behaviour. It records the
+//! requests, and the clients that disconnected.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub struct Store {
 struct Seen {
     asked: Mutex<Vec<String>>,
     connections: AtomicUsize,
-    /// Requests without an answer whose connection was closed.
+    /// The number of connections that were closed before their answer.
     left: AtomicUsize,
     together: Mutex<usize>,
     arrived: Condvar,
@@ -31,7 +31,7 @@ impl Store {
         Store::with(|stream, seen| drop(serve(stream, seen)))
     }
 
-    /// With the certificate of `tests/tls`, which is for `localhost`.
+    /// Starts the server with the certificate of `tests/tls`, which is valid for `localhost`.
     pub fn with_tls() -> Self {
         let pem = |name: &str| std::fs::read(root().join("tests/tls").join(name)).unwrap();
         let certificate = CertificateDer::from_pem_slice(&pem("server.pem")).unwrap();
@@ -76,13 +76,13 @@ impl Store {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until it was asked so often.
+    /// Waits until the server has received this many requests.
     pub fn wait_until_asked(&self, times: usize) {
         let asked = || (self.asked().len() >= times).then_some(());
         eventually("a request", asked, || format!("{:?}", self.asked()));
     }
 
-    /// Waits until so many connections were closed before their answer.
+    /// Waits until this many connections were closed before their answer.
     pub fn wait_until_left(&self, times: usize) {
         let left = || (self.seen.left.load(Ordering::SeqCst) >= times).then_some(());
         eventually("a connection being closed", left, || format!("{:?}", self.asked()));
@@ -140,7 +140,7 @@ fn serve<S: Read + Write>(stream: S, seen: &Seen) -> std::io::Result<()> {
         stream.get_mut().flush()?;
         match parts[0] {
             "half" | "closes" | "nonsense" => return Ok(()),
-            // No more is said: who asked is to leave.
+            // Sends nothing more and waits for the client to disconnect.
             "stall" | "never" => {
                 while stream.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
                 seen.left.fetch_add(1, Ordering::SeqCst);

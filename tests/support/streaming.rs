@@ -1,4 +1,4 @@
-//! Reading `POST /predict/stream` line by line, with the time at which each one came.
+//! Reads `POST /predict/stream` line by line, with the time at which each line arrived.
 
 use super::{Host, Setup, plugin};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// A host with the model `repeat`; `limits` is for the plugin, `model` for the model.
+/// Starts a host with the model `repeat`; `limits` is for the plugin, `model` for the model.
 pub fn repeat(limits: &str, model: &str) -> Host {
     setup(limits, model).start()
 }
@@ -18,7 +18,7 @@ pub fn setup(limits: &str, model: &str) -> Setup {
     .file("repeat.wasm", plugin("repeat"))
 }
 
-/// A request to `repeat`: an element for each delay, and a wait at the end.
+/// Returns a request to `repeat`: one element for each delay, and a wait at the end.
 pub fn request(delays: &[u32], wait: u32, parameters: Value) -> Value {
     let elements: Vec<usize> = (0..delays.len()).map(|place| 100 + place).collect();
     let data = json!({"IN": elements, "DELAY": delays, "WAIT": [wait]});
@@ -45,8 +45,8 @@ pub fn send_to(stream: &mut TcpStream, path: &str, body: &Value, accept: &str) -
     stream.write_all(request.as_bytes())
 }
 
-/// Sends the same request on so many connections at once; the answers, and the time until the last
-/// one.
+/// Sends the same request on `count` connections concurrently. Returns the answers, and the time
+/// until the last one.
 pub fn at_once(host: &Host, count: usize, body: &Value) -> (Vec<(u16, Vec<Value>)>, Duration) {
     let mut open: Vec<TcpStream> = (0..count).map(|_| connect(host.http).expect("a connection")).collect();
     let started = Instant::now();
@@ -59,7 +59,7 @@ pub fn at_once(host: &Host, count: usize, body: &Value) -> (Vec<(u16, Vec<Value>
     (answers, started.elapsed())
 }
 
-/// A stream of responses that is under way.
+/// A stream of responses in progress.
 pub struct Stream {
     reader: BufReader<TcpStream>,
     pub status: u16,
@@ -81,7 +81,7 @@ impl Stream {
         Self::receive(stream, started)
     }
 
-    /// `generate_stream` of the Open Inference Protocol.
+    /// Opens a `generate_stream` of the Open Inference Protocol.
     pub fn generate(address: SocketAddr, model: &str, body: &Value) -> Self {
         let mut stream = connect(address).expect("a connection");
         let started = Instant::now();
@@ -90,7 +90,7 @@ impl Stream {
         Self::receive(stream, started).expect("an answer")
     }
 
-    /// Reads the head of an answer to a request that was sent.
+    /// Reads the head of the answer to a request that was already sent.
     pub fn receive(stream: TcpStream, started: Instant) -> std::io::Result<Self> {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
@@ -109,7 +109,7 @@ impl Stream {
         self.head.contains(line)
     }
 
-    /// The next part of the body; none at its end. A body that breaks off is an error.
+    /// Returns the next part of the body; `None` at its end. Fails if the body is cut off.
     pub fn part(&mut self) -> std::io::Result<Option<(String, Duration)>> {
         if self.chunked {
             let mut size = String::new();
@@ -128,7 +128,7 @@ impl Stream {
         Ok((!ended).then(|| (String::from_utf8_lossy(&part).into_owned(), self.started.elapsed())))
     }
 
-    /// All parts to the end.
+    /// Returns all remaining parts.
     pub fn rest(mut self) -> Vec<(String, Duration)> {
         let mut parts = Vec::new();
         while let Some(part) = self.part().expect("the whole answer") {
@@ -137,7 +137,7 @@ impl Stream {
         parts
     }
 
-    /// What all events say, as JSON.
+    /// Returns the data of all events as JSON.
     pub fn events(self) -> Vec<Value> {
         let text: String = self.rest().into_iter().map(|(part, _)| part).collect();
         let events =
@@ -145,25 +145,25 @@ impl Stream {
         events.map(|event| serde_json::from_str(event).expect("JSON")).collect()
     }
 
-    /// All lines, as JSON.
+    /// Returns all lines as JSON.
     pub fn lines(self) -> Vec<Value> {
         let text: String = self.rest().into_iter().map(|(part, _)| part).collect();
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 }
 
-/// Lines of JSON of one request, to the end.
+/// Returns all JSON lines of the answer to one request.
 pub fn ask(host: &Host, body: &Value) -> Vec<Value> {
     Stream::open(host.http, body, "application/x-ndjson").lines()
 }
 
-/// The elements that these lines repeat.
+/// Returns the elements that these lines repeat.
 pub fn elements(lines: &[Value]) -> Vec<i64> {
     lines.iter().filter_map(|line| line["result"]["OUT"][0].as_i64()).collect()
 }
 
-/// Opens such streams so many times and leaves each after its first response; more of them than
-/// `host` has places for mean that each place has to come free.
+/// Opens such streams `times` times and closes each after its first response. If that is more than
+/// the streams that `host` can run at once, each slot must become free again.
 pub fn leave_again_and_again(host: &Host, name: &str, times: usize) {
     let body = match name {
         "none" => request(&[0, 30_000], 0, json!({})),

@@ -1,4 +1,4 @@
-//! A real Triton with models of `tests/triton`, on free ports of its own; it can die and come back.
+//! A real Triton with models of `tests/triton`, on free ports; a test can kill and restart it.
 
 use super::client::Client;
 use super::{PATIENCE, eventually, example, root};
@@ -18,13 +18,13 @@ pub struct Triton {
 }
 
 impl Triton {
-    /// Serves these models. None where this machine cannot, after saying why; in CI that is a
-    /// failure.
+    /// Serves these models. Returns `None`, after printing why, if this machine cannot run Triton;
+    /// in CI that is a failure.
     pub fn start(models: &[&str]) -> Option<Self> {
         Self::start_with(models, &[])
     }
 
-    /// The same, with more on its command line.
+    /// Like `start`, with additional command-line arguments.
     pub fn start_with(models: &[&str], args: &[String]) -> Option<Self> {
         let program = program()?;
         let repository = tempfile::tempdir().expect("a temporary folder");
@@ -32,7 +32,7 @@ impl Triton {
             assemble(&repository.path().join("models"), model);
         }
         let models = models.iter().map(ToString::to_string).collect();
-        // All at once, so that they differ.
+        // Both ports are reserved at once, so that they differ.
         let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
         let [http, grpc] = held.each_ref().map(|held| held.local_addr().expect("an address").port());
         drop(held);
@@ -42,12 +42,12 @@ impl Triton {
         Some(triton)
     }
 
-    /// Where its gRPC is, as a manifest names it.
+    /// Returns the gRPC address, as a manifest names it.
     pub fn url(&self) -> String {
         format!("127.0.0.1:{}", self.grpc)
     }
 
-    /// A manifest's table of an executor that stands for it.
+    /// Returns a manifest table with an executor for this Triton.
     pub fn executor(&self, keys: &str) -> String {
         format!("[executors.remote]\nkind = \"triton\"\nurl = \"{}\"\n{keys}\n", self.url())
     }
@@ -59,11 +59,11 @@ impl Triton {
         eventually("Triton's readiness", || self.is_ready().then_some(()), log);
     }
 
-    /// Starts it and does not wait.
+    /// Starts it without waiting.
     pub fn begin(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::create(self.log()).expect("a log file");
-        // It ends with the thread that started it, however that ends.
+        // It is killed when the thread that started it ends, however that happens.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
         command.arg(format!("--model-repository={}", self.repository.path().join("models").display()));
@@ -76,7 +76,7 @@ impl Triton {
         self.child = Some(command.spawn().expect("Triton starts"));
     }
 
-    /// Starts it again if it has ended, or ends within a second, without having been told to.
+    /// Restarts it if it has crashed, or crashes within a second. Returns whether it did.
     pub fn restart_if_crashed(&mut self) -> bool {
         let until = Instant::now() + std::time::Duration::from_secs(1);
         let mut has_ended = || self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
@@ -97,13 +97,13 @@ impl Triton {
         answer.is_ok_and(|answer| answer.status == 200)
     }
 
-    /// Ends it as a crash does, with all its processes.
+    /// Kills it and all its processes, as a crash would.
     pub fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let stubs = children(child.id());
         let _ = child.kill();
         let _ = child.wait();
-        // Its stubs notice that, and end.
+        // Its stubs notice that Triton is gone, and end.
         let until = Instant::now() + PATIENCE;
         for stub in stubs {
             while is_stub(&stub) && Instant::now() < until {
@@ -113,7 +113,7 @@ impl Triton {
                 let _ = Command::new("kill").args(["-KILL", &stub]).status();
             }
         }
-        // What they shared is left to whoever ends them in the middle.
+        // Processes that are killed do not remove their shared memory.
         for region in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
             if region.file_name().to_string_lossy().starts_with(&self.memory()) {
                 let _ = std::fs::remove_file(region.path());
@@ -121,23 +121,23 @@ impl Triton {
         }
     }
 
-    /// Waits until its log, which its models can write to, has this text.
+    /// Waits until its log, which its models can write to, contains this text.
     pub fn wait_for_log(&self, text: &str) {
         let log = || std::fs::read_to_string(self.log()).unwrap_or_default();
         eventually(text, || log().contains(text).then_some(()), log);
     }
 
-    /// How the names of its shared memory begin.
+    /// Returns the prefix of its shared memory names.
     fn memory(&self) -> String {
         format!("hostler_test_{}_{}_", std::process::id(), self.grpc)
     }
 
-    /// A machine that hangs: none of its threads runs any more when this returns.
+    /// Simulates a machine that hangs: none of its threads runs when this returns.
     pub fn hang(&self) {
         self.signal("STOP");
         let threads = format!("/proc/{}/task", self.id());
         let stopped = |thread: std::fs::DirEntry| {
-            // A thread that has ended meanwhile runs no more either.
+            // A thread that has ended meanwhile does not run either.
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
         };
@@ -145,7 +145,7 @@ impl Triton {
         eventually("a Triton that hangs", all, String::new);
     }
 
-    /// It goes on.
+    /// Lets it continue after `hang`.
     pub fn go_on(&self) {
         self.signal("CONT");
     }
@@ -170,7 +170,7 @@ impl Drop for Triton {
     }
 }
 
-/// What `cargo xtask triton` has made.
+/// Returns the program that `cargo xtask triton` made.
 fn program() -> Option<PathBuf> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(program) = set("HOSTLER_TRITON") {
@@ -184,7 +184,7 @@ fn program() -> Option<PathBuf> {
     None
 }
 
-/// A model's folder as Triton wants it.
+/// Copies a model into a folder with the layout that Triton expects.
 fn assemble(models: &Path, name: &str) {
     let from = root().join("tests/triton");
     let to = models.join(name);
@@ -202,14 +202,14 @@ fn assemble(models: &Path, name: &str) {
     }
 }
 
-/// Processes that any of its threads has started.
+/// Returns the processes that any of its threads started.
 fn children(id: u32) -> Vec<String> {
     let tasks = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// Whether a process still is what it was: numbers are used again.
+/// Returns whether the process is still a stub: process ids are reused.
 fn is_stub(id: &str) -> bool {
     let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
     line.contains("triton_python_backend_stub")

@@ -1,4 +1,4 @@
-//! What a process takes of the machine.
+//! The resource usage of a process.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Of this process now; zeros if it has ended.
+    /// Reads the current usage of a process; zeros if it has ended.
     pub fn of(pid: u32) -> Self {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let count = |name: &str| std::fs::read_dir(proc.join(name)).map_or(0, Iterator::count);
@@ -21,8 +21,9 @@ impl Usage {
         Usage { threads: count("task"), files: count("fd"), rss_kb }
     }
 
-    /// What the memory has grown by in all of these later looks. The allocator gives pages back
-    /// when it likes, so a host that leaks nothing moves by some MB; what leaks is there each time.
+    /// Returns the smallest growth in memory over all of these later measurements. The allocator
+    /// returns pages at its own time, so the memory of a host without leaks varies by some MB; a
+    /// leak is present in every measurement.
     pub fn growth_kb(&self, later: &[Usage]) -> u64 {
         later.iter().map(|look| look.rss_kb.saturating_sub(self.rss_kb)).min().unwrap_or(0)
     }

@@ -1,11 +1,11 @@
-//! A model whose versions differ in what their plugin's configuration lets them do.
+//! A model whose versions differ in the configuration of their plugin.
 
 use super::load::Shot;
 use super::{Setup, plugin};
 use serde_json::json;
 
-/// The manifest of the model `fragile`; `config` makes the version (`fail_percent`, `slow_ms`),
-/// `reload` is everything of `[reload]`.
+/// Returns the manifest of the model `fragile`; `config` distinguishes the version (`fail_percent`,
+/// `slow_ms`), `reload` is the content of `[reload]`.
 pub fn manifest(config: &str, reload: &str) -> String {
     format!(
         "[models.fragile]\nplugin = \"hostile\"\ntransformer = \"hostile\"\n\n[plugins.hostile]\n\
@@ -13,7 +13,7 @@ pub fn manifest(config: &str, reload: &str) -> String {
     )
 }
 
-/// The first version, which is good.
+/// Creates a setup with the first version, which is good.
 pub fn setup(reload: &str) -> Setup {
     Setup::new(&manifest("release = \"1\"", reload)).file("hostile.wasm", plugin("hostile"))
 }

@@ -1,4 +1,4 @@
-"""The model.onnx beside this file, run by ONNX Runtime on one thread."""
+"""Runs the model.onnx beside this file with ONNX Runtime on one thread."""
 
 import pathlib
 
@@ -19,7 +19,7 @@ class TritonPythonModel:
         self.names = [output.name for output in self.session.get_outputs()]
 
     def execute(self, requests):
-        """With dynamic batching there are several, which share a run."""
+        """Runs the requests together; with dynamic batching there are several."""
         rows = [pb_utils.get_input_tensor_by_name(request, self.input).as_numpy() for request in requests]
         outputs = self.session.run(self.names, {self.input: rows[0] if len(rows) == 1 else numpy.concatenate(rows)})
         responses, start = [], 0

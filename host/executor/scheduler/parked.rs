@@ -222,7 +222,7 @@ impl ParkedCalls {
     fn threads(&self) -> Result<&Threads> {
         if self.threads.get().is_none() {
             let count = crate::config::cores().max(THREADS_MIN);
-            let threads = Threads::start(&self.name, &format!("{}-room", self.name), count)?;
+            let threads = Threads::start(&self.name, &format!("{}-parked", self.name), count)?;
             // Two concurrent first calls may both start threads; only one set is kept.
             let _ = self.threads.set(threads);
         }

@@ -1,9 +1,9 @@
 //! Compiles components in a separate process, which may fail in any way without harm to the host.
 //!
 //! The process runs this program with a hidden command (`child`). It receives the component through
-//! a pipe and sends back a report and native code; the host parses nothing of a component except
-//! its first bytes. Exceeded limits of time and memory, a process that dies and an abandoned build
-//! become errors here.
+//! a pipe and sends back a report and native code; the host itself reads only a component's first
+//! bytes and the names of its outermost imports and exports. Exceeded limits of time and memory, a
+//! process that dies and an abandoned build become errors here.
 
 pub mod child;
 pub(super) mod report;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use wasmtime::component::GuestTaskId;
@@ -188,11 +188,11 @@ impl CallRegistry {
         let mut future = pin!(future);
         let waker = Waker::from(Arc::clone(&self.waker));
         self.waker.woken.store(true, Ordering::Release);
-        std::future::poll_fn(|task| {
+        std::future::poll_fn(|cx| {
             self.mark_turn();
-            self.waker.set_driver(task.waker());
+            self.waker.set_driver(cx.waker());
             match self.waker.woken.swap(false, Ordering::AcqRel) {
-                true => future.as_mut().poll(&mut std::task::Context::from_waker(&waker)),
+                true => future.as_mut().poll(&mut Context::from_waker(&waker)),
                 false => Poll::Pending,
             }
         })

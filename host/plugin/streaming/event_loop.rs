@@ -10,7 +10,7 @@ use crate::lock::LockUnpoisoned;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context as Task, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 /// Polls of an event loop by a worker before the instance's thread continues: others start calls as
 /// well.
@@ -92,8 +92,8 @@ impl<T: Send + 'static> EventLoop<T> {
     /// Runs the event loop to its end on the calling thread, which must be the instance's own.
     pub async fn run(&self) -> T {
         let waker = Waker::from(Arc::clone(&self.waker));
-        std::future::poll_fn(|task| {
-            self.waker.thread().get_or_insert_with(|| task.waker().clone()).clone_from(task.waker());
+        std::future::poll_fn(|cx| {
+            self.waker.thread().get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
             let mut work = {
                 let mut state = self.lock();
                 match std::mem::replace(&mut *state, State::Polled) {
@@ -110,7 +110,7 @@ impl<T: Send + 'static> EventLoop<T> {
                 }
             };
             self.waker.woken.store(false, Ordering::SeqCst);
-            let polled = work.as_mut().poll(&mut Task::from_waker(&waker));
+            let polled = work.as_mut().poll(&mut Context::from_waker(&waker));
             *self.lock() = match polled {
                 Poll::Ready(_) => State::Finished(None),
                 Poll::Pending => State::Idle(work),
@@ -136,7 +136,7 @@ impl<T: Send + 'static> EventLoop<T> {
             if !self.waker.woken.swap(false, Ordering::SeqCst) {
                 break;
             }
-            if let Poll::Ready(outcome) = work.as_mut().poll(&mut Task::from_waker(&waker)) {
+            if let Poll::Ready(outcome) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
                 *self.lock() = State::Finished(Some(outcome));
                 self.waker.woken.store(true, Ordering::SeqCst);
                 return true;

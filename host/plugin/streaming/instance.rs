@@ -134,9 +134,9 @@ impl Instance {
             });
             let mut work = pin!(work);
             let engine = shared.engine.concurrent();
-            let ticked = std::future::poll_fn(|task| {
+            let ticked = std::future::poll_fn(|cx| {
                 let _ticking = engine.as_ref().map(|engine| engine.tick());
-                work.as_mut().poll(task)
+                work.as_mut().poll(cx)
             });
             tokio::select! {
                 biased;

@@ -1,4 +1,6 @@
-"""Bad requests over gRPC, each with one fault. What a case is called stands in the table; `why` explains a difference."""
+"""Bad requests over gRPC, each with one fault. A case's name appears in the table; `why` explains a
+difference.
+"""
 
 import gzip
 from dataclasses import dataclass
@@ -18,9 +20,9 @@ class Case:
     message: object = b""
     method: str = "ModelInfer"
     more: dict = None
-    # Data as they are, in place of a message.
+    # Raw data, sent instead of a message.
     frame: bytes = None
-    # A stream's requests; `answered` of them must be answered by Hostler.
+    # Requests of a stream; Hostler must answer `answered` of them.
     stream: list = None
     answered: int = None
     why: str = ""
@@ -34,7 +36,9 @@ class Case:
         return wire.unary(port, self.method, self.message, **(self.more or {}))
 
     def ask_stream(self, port):
-        """Its status is how many were answered, how many refused, and how the stream ended."""
+        """Returns as status how many were answered, how many were refused, and how the stream
+        ended.
+        """
         said, end = wire.stream(port, self.stream, **(self.more or {}))
         said = [pb.ModelStreamInferResponse.FromString(one) for one in said]
         errors = [one.error_message for one in said if one.error_message]
@@ -56,7 +60,7 @@ def fill(there, given):
 
 
 def infer(model="simple", inputs=None, raw=None, outputs=(), parameters=None, version="", id=""):
-    """`simple` with both inputs right, unless something else is said."""
+    """A request to `simple` with two valid inputs, unless the arguments say otherwise."""
     if inputs is None:
         inputs = [row("INPUT0"), row("INPUT1")]
     if raw is None:
@@ -69,7 +73,7 @@ def infer(model="simple", inputs=None, raw=None, outputs=(), parameters=None, ve
 
 
 def typed(**contents):
-    """`simple` with typed contents, the first input's being these."""
+    """A request to `simple` with these typed contents in the first input."""
     return infer(inputs=[row("INPUT0", **contents), row("INPUT1", int_contents=[1] * 16)], raw=[])
 
 

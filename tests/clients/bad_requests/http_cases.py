@@ -1,4 +1,6 @@
-"""Bad requests over HTTP, each with one fault. What a case is called stands in the table; `why` explains a difference."""
+"""Bad requests over HTTP, each with one fault. A case's name appears in the table; `why` explains a
+difference.
+"""
 
 import gzip
 import json
@@ -31,7 +33,7 @@ class Case:
 
 
 def left(shape, data=None, datatype="INT32", **parameters):
-    """`simple` with another first input."""
+    """A request to `simple` with another first input."""
     return infer([tensor("INPUT0", datatype, shape, data, **parameters), RIGHT])
 
 
@@ -40,7 +42,7 @@ def x(shape, data, datatype="FP32"):
 
 
 def raw_x(text):
-    """`numbers`, with data that Python would not write."""
+    """A request to `numbers`, with data that Python's `json` would not write."""
     return x([1, 2], ["DATA"]).replace(b'["DATA"]', text)
 
 
@@ -61,7 +63,7 @@ def output(name="OUTPUT0", **given):
 
 
 def one_of(name, datatype, data):
-    """`datatypes`, each input with one element, and this one with these data."""
+    """A request to `datatypes` with one element in each input; the input `name` has `data`."""
     rows = [tensor(other, "BYTES" if other == "bytes" else other.upper(), [1], ["a"] if other == "bytes" else [1])
             for other in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "fp32", "fp64", "bytes")]
     rows = [row for row in rows if row["name"] != name]
@@ -72,7 +74,7 @@ def one_of(name, datatype, data):
 
 
 def binary(inputs, tail, header=None, path=SIMPLE, **more):
-    """JSON, and bytes behind it."""
+    """A request of JSON followed by binary data."""
     head = infer(inputs, **more)
     return dict(path=path, body=head + tail, headers={HEADER: str(len(head) if header is None else header)})
 

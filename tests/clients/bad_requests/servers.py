@@ -1,5 +1,5 @@
-"""Two servers that serve the same models: Hostler and a real Triton. Both can be asked how they are, and be started
-again on the same ports.
+"""Two servers with the same models: Hostler and a real Triton. Both can be checked and restarted on
+the same ports.
 """
 
 import ctypes
@@ -14,18 +14,18 @@ import time
 from . import wire
 
 ROOT = pathlib.Path(__file__).parents[3]
-# Names that both know, and the ONNX files that Hostler has for them.
+# Models that both servers have, and the ONNX files that Hostler uses for them.
 MODELS = {"simple": "add_sub", "numbers": "identity", "texts": "texts", "datatypes": "datatypes", "int8": "int8"}
 STREAMING = "repeat"
 START_SECONDS_MAX = 60
-# Triton's stubs sometimes end it while it starts.
+# Triton's stubs sometimes make it exit during its start.
 STARTS_MAX = 60
-# A body for `simple` that either answers.
+# A body for `simple` that both servers accept.
 GOOD = wire.infer([wire.tensor("INPUT0", "INT32", [1, 16], [1] * 16), wire.tensor("INPUT1", "INT32", [1, 16], [2] * 16)])
 
 
 def free_ports(count):
-    """All at once, so that they differ."""
+    """All ports are reserved at once, so that they differ."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in held]
     for one in held:
@@ -47,10 +47,10 @@ class Server:
     def start(self):
         self.starts += 1
         with open(self.log, "ab") as log:
-            # It ends with this program, however that ends.
+            # The server is killed when this program ends, however that happens.
             self.child = subprocess.Popen(
                 self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent,
-                # A process group of its own: Triton's Python backends outlive a Triton that crashes.
+                # A separate process group: Triton's Python backends outlive a crashed Triton.
                 start_new_session=True,
             )
         until = time.monotonic() + START_SECONDS_MAX
@@ -62,7 +62,7 @@ class Server:
             time.sleep(0.02)
 
     def wait(self):
-        """Until it is well."""
+        """Waits until the server is well."""
         until = time.monotonic() + START_SECONDS_MAX
         while not self.is_well():
             if time.monotonic() > until:
@@ -73,11 +73,11 @@ class Server:
         return self.log.read_text(errors="replace")[-4000:]
 
     def died(self):
-        """How, if it did: the status of its process."""
+        """Returns the exit status of the process, or None while it runs."""
         return self.child.poll()
 
     def is_well(self):
-        """Lives, is ready, and answers every model that a case may have harmed."""
+        """Returns whether it runs, is ready, and still answers correctly after a case."""
         if self.died() is not None:
             return False
         ready = wire.http(self.http, "GET", "/v2/health/ready")
@@ -124,12 +124,12 @@ class Triton(Server):
         ]
 
     def memory(self):
-        """How the names of its shared memory begin."""
+        """The prefix of its shared memory names."""
         return f"hostler_bad_{self.http}_{self.starts}_"
 
     def stop(self):
         super().stop()
-        # What its stubs shared is left to whoever ends them in the middle.
+        # Stubs that are killed do not remove their shared memory.
         for region in pathlib.Path("/dev/shm").glob(self.memory() + "*"):
             region.unlink(missing_ok=True)
 
@@ -144,7 +144,7 @@ class Hostler(Server):
         for model, file in MODELS.items():
             shutil.copy(ROOT / f"tests/models/{file}.onnx", folder / f"{model}.onnx")
             manifest += f'[models.{model}]\npath = "{model}.onnx"\n'
-        # The one model that streams is Triton's own, behind Hostler.
+        # The streaming model is Triton's own, behind Hostler.
         manifest += f'[executors.remote]\nkind = "triton"\nurl = "127.0.0.1:{triton.grpc}"\n'
         manifest += f'[models.{STREAMING}]\nremote = {{ name = "{STREAMING}" }}\n'
         (folder / "hostler.toml").write_text(manifest)

@@ -1,4 +1,4 @@
-"""Why the two answer differently, a sentence for each reason, by the key that a case names."""
+"""Why the two servers answer differently: one sentence per reason, by the key that a case names."""
 
 WHY = {
     "absent": "Shared memory, sequences, log and trace settings are not offered here.",
@@ -44,7 +44,8 @@ WHY = {
 
 
 def why(case, here, there):
-    """None where the two differ and nobody has said why."""
+    """Returns the reason, "" if the answers agree, or None if they differ without an explanation.
+    """
     if here == there:
         return ""
     if case.why:

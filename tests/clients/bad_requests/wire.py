@@ -1,4 +1,4 @@
-"""Says to a server what no well-made client would: HTTP/1.1 by hand, and calls of gRPC with any bytes for a message."""
+"""Sends what no well-behaved client would: raw HTTP/1.1, and gRPC calls with arbitrary bytes."""
 
 import json
 import socket
@@ -12,23 +12,23 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
-# Every answer must be there by then.
+# The time limit of every answer.
 SECONDS_MAX = 5
-# A server that closes or says nothing has no status.
+# The status of a server that closes the connection or does not answer.
 CLOSED, HANGS = "closes", "hangs"
 SERVICE = "/inference.GRPCInferenceService/"
 
 
 @dataclass
 class Answer:
-    """`status` is a number, a name of gRPC's, or one of the above."""
+    """An answer; `status` is an HTTP status, the name of a gRPC status, or one of the above."""
 
     status: object
     body: bytes = b""
 
     @property
     def text(self):
-        """What it says, as short as a cell of a table wants it."""
+        """The message, shortened to fit into a cell of a table."""
         text = self.body.decode(errors="replace")
         try:
             text = json.loads(text)["error"]
@@ -52,7 +52,7 @@ def infer(inputs, **more):
 
 
 def http(port, method, path, headers=None, body=b"", raw=None):
-    """One request on a connection of its own; `raw` is all of it in place of the others."""
+    """Sends one request on a new connection; `raw` replaces the whole request."""
     if raw is None:
         path = path.encode() if isinstance(path, str) else path
         head = {"Host": "localhost", "Connection": "close", "Content-Length": str(len(body))} | (headers or {})
@@ -91,12 +91,16 @@ def receive(stream):
 
 
 def unary(port, method, message, seconds=SECONDS_MAX, metadata=(), compression=None):
-    """`message` is bytes, or a message of the protocol; `method` may have a service of its own."""
+    """Makes a unary call; `message` is bytes or a message of the protocol, `method` may be a full
+    path.
+    """
     return call(port, lambda channel: channel.unary_unary(path(method)), as_bytes(message), seconds, metadata, compression)
 
 
 def stream(port, messages, seconds=SECONDS_MAX, metadata=()):
-    """Sends all to ModelStreamInfer; gives its answers' messages, and how it ended."""
+    """Sends all messages to ModelStreamInfer; returns the messages of its answers, and how it
+    ended.
+    """
     said = []
     make = lambda channel: channel.stream_stream(path("ModelStreamInfer"))
     answer = call(port, make, iter([as_bytes(message) for message in messages]), seconds, metadata, None, said)
@@ -115,7 +119,7 @@ def call(port, make, message, seconds, metadata, compression, said=None):
             return Answer("OK")
         except grpc.RpcError as error:
             text = error.details() or ""
-            # The client makes a status of its own of one that is HTTP's.
+            # The client derives a gRPC status from an HTTP status; this restores the HTTP status.
             if "http2 header with status: " in text:
                 return Answer("HTTP " + text.rsplit(": ", 1)[1])
             late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and time.monotonic() - begun >= SECONDS_MAX
@@ -131,7 +135,9 @@ def as_bytes(message):
 
 
 def frames(port, data, headers=(), method="ModelInfer"):
-    """A call whose frames no library of gRPC would send: `data` as it is, behind headers of the caller's."""
+    """Makes a call with frames that no gRPC library would send: `data` unchanged, with extra
+    headers.
+    """
     head = {
         ":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": path(method),
         "content-type": "application/grpc", "te": "trailers",
@@ -157,7 +163,7 @@ def trailers(sock, connection):
         if not part:
             return Answer(CLOSED)
         got += part
-        # Frame by frame, so that one that is out of place does not hide those before it.
+        # Frames are parsed one by one, so that an invalid one does not hide those before it.
         while len(got) >= 9 and len(got) >= (size := 9 + int.from_bytes(got[:3], "big")):
             frame, got = got[:size], got[size:]
             try:

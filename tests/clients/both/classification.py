@@ -1,11 +1,11 @@
-"""The best classes of images, with their labels; two images in one request."""
+"""Classification: the best classes of images, with their labels; two images in one request."""
 
 from itertools import product
 
 import numpy as np
 from expect import ADDRESS, PROTOCOL, equal, refused, triton
 
-# How outputs may come; over gRPC there is one way.
+# The forms in which outputs can be requested; gRPC has only one.
 FORMS = ({},) if PROTOCOL == "grpc" else ({"binary_data": True}, {"binary_data": False})
 LABELS = ["red", "green", "blue"]
 
@@ -49,7 +49,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
     output = [triton.InferRequestedOutput("OUTPUT0", class_count=1)]
     refused("classes of texts", lambda: client.infer("texts", [texts], outputs=output), "OUTPUT0", "BYTES")
 
-    # Rows without elements are many for no bytes, and have no best.
+    # Rows without elements: a huge number of rows in no bytes. They have no best class.
     rows = triton.InferInput("INPUT0", [10**12, 0], "INT8")
     rows.set_data_from_numpy(np.empty((10**12, 0), np.int8))
     equal("empty rows", client.infer("int8", [rows], outputs=output).as_numpy("OUTPUT0").shape, (10**12, 0))

@@ -1,4 +1,4 @@
-"""Every datatype, with its extremes."""
+"""Every datatype, with its extreme values."""
 
 import ml_dtypes
 import numpy as np

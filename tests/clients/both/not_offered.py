@@ -1,4 +1,5 @@
-"""Shared memory, sequences, traces and log settings: a refusal that says so, and a server that goes on."""
+"""Shared memory, sequences, traces and log settings are refused clearly, and the server continues.
+"""
 
 from expect import ADDRESS, LEFT, PROTOCOL, RIGHT, equal, refused, sum_and_difference, triton
 

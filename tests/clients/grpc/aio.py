@@ -1,4 +1,4 @@
-"""The client that works with asyncio: calls, a stream, a cancelled call."""
+"""The asyncio client: calls, a stream, a cancelled call."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Messages that are packed by gRPC itself."""
+"""Messages compressed by gRPC itself."""
 
 import tritonclient.grpc as triton
 from expect import ADDRESS, LEFT, RIGHT, sum_and_difference

@@ -1,4 +1,4 @@
-"""How a channel may be set up: keep-alive, arguments of its own, a client's timeout, many clients."""
+"""Channel options: keep-alive, channel arguments, a client timeout, many clients."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,7 +32,7 @@ ask(channel_args=[("grpc.http2.max_frame_size", 1 << 20), ("grpc.lb_policy_name"
 with ThreadPoolExecutor(16) as pool:
     list(pool.map(lambda _: ask(), range(32)))
 
-# A timeout that nothing can keep, and a client that goes on.
+# A timeout that cannot be met, after which the client continues.
 with triton.InferenceServerClient(ADDRESS) as client:
     for timeout in (0.000_001, 0.000_01):
         try:
@@ -41,7 +41,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
             equal("status", error.status(), "StatusCode.DEADLINE_EXCEEDED")
     sum_and_difference(client.infer("simple", inputs()))
 
-# Pings that come often are no reason to close a connection.
+# Frequent pings are no reason to close a connection.
 often = triton.KeepAliveOptions(
     keepalive_time_ms=100, keepalive_timeout_ms=5_000, keepalive_permit_without_calls=True, http2_max_pings_without_data=0
 )

@@ -1,5 +1,6 @@
-"""A model that gives any number of responses: several requests in flight on one stream, in the manner of the client's
-own example; ends that are marked, an error in the middle, a stream that is left, and the same with asyncio.
+"""A model with any number of responses: several requests in flight on one stream, as in the
+client's own example; marked ends, an error in the middle, a stream that is cancelled, and the same
+with asyncio.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from expect import ADDRESS, equal, refused, said
 
 
 def inputs(delays, wait=0):
-    """`repeat` gives an element for each delay, and then waits."""
+    """Inputs for `repeat`, which returns an element for each delay, and then waits."""
     values = np.arange(100, 100 + len(delays), dtype=np.int32)
     arrays = {"IN": values, "DELAY": np.array(delays, np.uint32), "WAIT": np.array([wait], np.uint32)}
     tensors = []
@@ -27,7 +28,8 @@ def is_last(response):
 
 
 def collect(answers, count):
-    """What each of so many requests got until its end, and in which order anything came."""
+    """Returns the elements of each of `count` requests, and the order in which responses arrived.
+    """
     got, order, ended = {}, [], 0
     while ended < count:
         result, error = answers.get(timeout=60)
@@ -50,20 +52,20 @@ with triton.InferenceServerClient(ADDRESS) as client:
 
     answers = queue.Queue()
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
-    # Many at once, none, one or several responses each.
+    # Many concurrent requests with none, one or several responses each.
     counts = {f"r{number}": number % 4 for number in range(40)}
     for name, count in counts.items():
         client.async_stream_infer("repeat", inputs([1] * count), request_id=name, enable_empty_final_response=True)
     got, _ = collect(answers, len(counts))
     equal("elements", got, {name: list(range(100, 100 + count)) for name, count in counts.items()})
 
-    # A short one overtakes a long one.
+    # A short request overtakes a long one.
     client.async_stream_infer("repeat", inputs([0, 1000]), request_id="long", enable_empty_final_response=True)
     client.async_stream_infer("repeat", inputs([50]), request_id="short", enable_empty_final_response=True)
     _, order = collect(answers, 2)
     equal("order", order, ["long", "short", "long"])
 
-    # Without the flag nothing but responses comes.
+    # Without the flag, only the responses arrive.
     client.async_stream_infer("repeat", inputs([]), request_id="none")
     client.async_stream_infer("repeat", inputs([0, 0]), request_id="two")
     for number in range(2):
@@ -72,7 +74,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
         equal("response", [result.get_response().id, int(result.as_numpy("IDX")[0])], ["two", number])
         equal("not the last", is_last(result.get_response()), False)
 
-    # An error in the middle, and the stream goes on.
+    # After an error in the middle, the stream continues.
     client.async_stream_infer("repeat", inputs([0, 0]), request_id="bad", parameters={"do": "fail", "at": 1})
     equal("before it", answers.get(timeout=60)[1], None)
     said("in the middle", answers.get(timeout=60)[1], "asked to fail")
@@ -82,7 +84,8 @@ with triton.InferenceServerClient(ADDRESS) as client:
     client.async_stream_infer("repeat", inputs([0]), request_id="good", enable_empty_final_response=True)
     equal("after it", collect(answers, 1)[0], {"good": [100]})
 
-    # Left in the middle: the client is told that it was cancelled, and another stream is as good as the first.
+    # Cancelled in the middle: the client receives the cancellation, and a new stream works
+    # normally.
     client.async_stream_infer("repeat", inputs([0, 600_000]), request_id="left")
     equal("begun", answers.get(timeout=60)[1], None)
     client.stop_stream(cancel_requests=True)
@@ -108,7 +111,7 @@ async def requests(count):
 
 async def main():
     async with triton_aio.InferenceServerClient(ADDRESS) as client:
-        # This client has no way to ask for ends that are marked.
+        # This client has no way to request marked ends.
         counts = {}
         async for result, error in client.stream_infer(requests(30)):
             equal("error", error, None)

@@ -1,4 +1,6 @@
-"""The service as reflection describes it is the one that the client was made for, name by name and number by number."""
+"""The service that reflection describes is the one that the client was generated from, name by name
+and number by number.
+"""
 
 import grpc
 from expect import ADDRESS, equal
@@ -7,7 +9,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 
 def field(number, payload):
-    """One length-delimited field of a message, which is all that reflection needs."""
+    """Encodes one length-delimited field of a message, which is all that reflection needs."""
     return bytes([number << 3 | 2, len(payload)]) + payload
 
 
@@ -39,7 +41,7 @@ def ask(channel, version, request):
 
 
 def described(channel, version):
-    """What the host says of its service."""
+    """Returns the host's description of its service."""
     file = descriptor_pb2.FileDescriptorProto()
     response = ask(channel, version, field(4, b"inference.GRPCInferenceService"))
     for number, answer in fields(response):
@@ -49,7 +51,7 @@ def described(channel, version):
 
 
 def table(files):
-    """Messages, enums and services, in a form that does not depend on order or on files."""
+    """Returns messages, enums and services in a form that is independent of order and files."""
     found = {}
 
     def enum(item, prefix):

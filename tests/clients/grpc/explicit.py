@@ -1,4 +1,5 @@
-"""Typed contents instead of raw ones, in messages that are made by hand; a mix is refused."""
+"""Typed contents instead of raw ones, in messages that are built directly; mixing both is refused.
+"""
 
 import grpc
 import numpy as np
@@ -58,6 +59,6 @@ with grpc.insecure_channel(ADDRESS) as channel:
     response = stub.ModelInfer(texts)
     equal("bytes", response.raw_output_contents[0], b"\0\0\0\0\x02\0\0\0ab")
 
-    # The service is what its own descriptors say that it is.
+    # The service has no methods beyond those in its descriptors.
     refused(lambda: channel.unary_unary("/inference.GRPCInferenceService/Nope")(b""), grpc.StatusCode.UNIMPLEMENTED, "")
     refused(lambda: channel.unary_unary("/other.Service/Nope")(b""), grpc.StatusCode.UNIMPLEMENTED, "other.Service")

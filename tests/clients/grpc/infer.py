@@ -1,4 +1,6 @@
-"""Tensors in raw contents, with named outputs and without; what is wrong is refused with its status."""
+"""Tensors in raw contents, with and without named outputs; invalid requests are refused with the
+right status.
+"""
 
 import numpy as np
 import tritonclient.grpc as triton

@@ -1,4 +1,4 @@
-"""Health, metadata, and what the host is asked for in the words of grpc.health.v1."""
+"""Health, metadata, and the standard health service grpc.health.v1."""
 
 import tritonclient.grpc as triton
 from expect import ADDRESS, equal, refused

@@ -1,4 +1,4 @@
-"""Inputs, outputs and results that are used more than once, with other data and other models."""
+"""Inputs, outputs and results that are reused with other data and other models."""
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -15,7 +15,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
         tensors[1].set_data_from_numpy(LEFT)
         equal("another", client.infer("simple", tensors, outputs=outputs).as_numpy("OUTPUT1"), LEFT - LEFT)
         sum_and_difference(result)
-    # A result goes in as it came out.
+    # A result is used as an input.
     once_more = triton.InferInput("INPUT0", [1, 16], "INT32")
     once_more.set_data_from_numpy(result.as_numpy("OUTPUT0").astype(np.int32))
     equal("again", client.infer("simple", [once_more, tensors[1]]).as_numpy("OUTPUT1"), RIGHT)

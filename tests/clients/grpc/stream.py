@@ -1,4 +1,5 @@
-"""A stream: answers in order, an error in the midst of them, ends, deadlines, and another stream afterwards."""
+"""A stream: answers in order, an error among them, ends, deadlines, and another stream afterwards.
+"""
 
 import queue
 
@@ -36,7 +37,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
     stream(client, 200)
     stream(client, 1)
     stream(client, 20, compression_algorithm="gzip", headers={"x-user-id": "7"})
-    # A deadline of the stream is no deadline of what comes after it.
+    # A stream's deadline does not affect what comes after it.
     errors = queue.Queue()
     client.start_stream(callback=lambda result, error: errors.put(error), stream_timeout=0.2)
     said("the deadline", errors.get(timeout=60), "Deadline Exceeded")

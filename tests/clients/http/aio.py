@@ -1,4 +1,4 @@
-"""The client that works with asyncio."""
+"""The asyncio client."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Many requests at once through one client."""
+"""Many concurrent requests through one client."""
 
 import numpy as np
 import tritonclient.http as triton

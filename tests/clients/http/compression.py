@@ -16,7 +16,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
         outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("OUTPUT0", "OUTPUT1")]
         ways = dict(request_compression_algorithm=request, response_compression_algorithm=response)
         sum_and_difference(client.infer("simple", tensors, outputs=outputs, **ways))
-        # More than fits a buffer.
+        # Larger than a buffer.
         large = np.resize(np.arange(-128, 128, dtype=np.int8), (1000, 999))
         tensor = triton.InferInput("INPUT0", list(large.shape), "INT8")
         tensor.set_data_from_numpy(large)

@@ -1,4 +1,6 @@
-"""The generate extension, which the client has no calls for: flat objects in and out, and server-sent events."""
+"""The generate extension, which the client has no calls for: flat objects in and out, and
+server-sent events.
+"""
 
 import json
 import urllib.error

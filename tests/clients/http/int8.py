@@ -1,4 +1,4 @@
-"""INT8 in JSON and in binary; what it cannot hold is refused."""
+"""INT8 in JSON and in binary; values out of range are refused."""
 
 import json
 import urllib.error
@@ -16,7 +16,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
         output = triton.InferRequestedOutput("OUTPUT0", binary_data=binary)
         equal("int8", client.infer("int8", [tensor], outputs=[output]).as_numpy("OUTPUT0"), small)
 
-# The client refuses these itself, so they are sent without it.
+# The client itself refuses these, so they are sent without it.
 for data in ([[128]], [[-129]], [[1.5]], [["1"]], [[None]]):
     body = {"inputs": [{"name": "INPUT0", "datatype": "INT8", "shape": [1, 1], "data": data}]}
     request = urllib.request.Request(f"http://{ADDRESS}/v2/models/int8/infer", json.dumps(body).encode())

@@ -12,7 +12,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
     equal("wrong model", client.is_model_ready("simpel"), False)
 
     server = client.get_server_metadata()
-    # Programs written for Triton end if it is another.
+    # Programs written for Triton exit if the name is different.
     equal("server name", server["name"], "triton")
     if not server["version"]:
         raise SystemExit(f"the server has no version: {server}")

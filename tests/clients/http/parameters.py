@@ -1,4 +1,4 @@
-"""Request ids, priority, timeout and parameters of the caller's own."""
+"""Request ids, priority, timeout and the client's own parameters."""
 
 import tritonclient.http as triton
 from expect import ADDRESS, LEFT, RIGHT, equal, refused, sum_and_difference

@@ -1,4 +1,4 @@
-"""One set of input and output objects for many requests, whose form changes in between."""
+"""One set of input and output objects for many requests, with different forms in between."""
 
 import numpy as np
 import tritonclient.http as triton
@@ -12,7 +12,7 @@ with triton.InferenceServerClient(ADDRESS) as client:
         tensors[1].set_data_from_numpy(RIGHT, binary_data=not binary)
         for _ in range(2):
             sum_and_difference(client.infer("simple", tensors, outputs=outputs))
-    # Another shape in the same objects.
+    # The same objects with another shape.
     for tensor, number in zip(tensors, (5, 2)):
         tensor.set_shape([3, 16])
         tensor.set_data_from_numpy(np.full((3, 16), number, np.int32))

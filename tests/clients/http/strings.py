@@ -1,4 +1,5 @@
-"""BYTES: texts and empty elements, as JSON and in binary; what is no text goes as binary alone."""
+"""BYTES: texts and empty elements, as JSON and in binary; bytes that are not text are binary only.
+"""
 
 import numpy as np
 import tritonclient.http as triton
@@ -17,7 +18,7 @@ def ask(client, elements, binary_input, binary_output):
 
 with triton.InferenceServerClient(ADDRESS) as client:
     for binary_input in (False, True):
-        # The client reads elements that came as JSON as texts.
+        # The client returns elements that were sent as JSON as `str`.
         wanted = np.array(TEXTS, dtype=object).reshape(2, 2)
         equal("binary texts", ask(client, TEXTS, binary_input, True), wanted)
         as_json = [[element.encode() if isinstance(element, str) else element for element in row]

@@ -1,4 +1,4 @@
-"""Bodies that the client makes and reads, sent by other means."""
+"""Bodies that the client builds and parses, sent by other means."""
 
 import urllib.request
 

@@ -1,4 +1,4 @@
-"""Waits until its time is over or it is cancelled, and counts the cancellations."""
+"""Waits for the given time or until it is cancelled, and counts the cancellations."""
 
 import time
 

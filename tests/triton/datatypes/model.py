@@ -1,4 +1,4 @@
-"""Gives back what it was given, under the name of the output."""
+"""Returns its inputs under the names of the outputs."""
 
 import triton_python_backend_utils as pb_utils
 

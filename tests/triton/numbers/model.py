@@ -1,4 +1,4 @@
-"""Gives back what it was given."""
+"""Returns its input."""
 
 import triton_python_backend_utils as pb_utils
 

@@ -1,4 +1,4 @@
-"""Adds one, and says in the log for whom: Triton makes parameters of the headers that it is told to forward."""
+"""Adds one, and logs the id and the trace of the request; Triton passes forwarded headers as parameters."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Raises what it is told."""
+"""Raises an error with the given message."""
 
 import triton_python_backend_utils as pb_utils
 

@@ -1,4 +1,4 @@
-"""Gives the values one by one, each after its delay; a negative one ends the stream with an error."""
+"""Sends the values one by one, each after its delay; a negative value ends the stream with an error."""
 
 import asyncio
 

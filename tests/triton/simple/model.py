@@ -1,4 +1,4 @@
-"""Gives sum and difference."""
+"""Returns sum and difference."""
 
 import triton_python_backend_utils as pb_utils
 

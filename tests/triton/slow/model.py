@@ -1,4 +1,4 @@
-"""Sleeps for as many milliseconds as it is told."""
+"""Sleeps for the given number of milliseconds."""
 
 import time
 
