@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{not_started, run, step};
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::layout::Layout;
 use crate::{onnxruntime, plugin};
 
@@ -29,8 +29,7 @@ pub fn serve(layout: &Layout, args: &[String]) -> Result<()> {
     }
 
     let library = onnxruntime::library(layout)?;
-    plugin::build_all(layout, true)?;
-    plugin::build_example(layout, example)?;
+    plugin::build_named(layout, &plugins_of(layout, &manifest)?)?;
     let binary = build_host(layout, release)?;
     step(&format!("hostler serve {manifest}"));
     let mut host = Command::new(binary);
@@ -62,6 +61,17 @@ pub fn build_host_and_floor(layout: &Layout) -> Result<PathBuf> {
     step("build the host and grpc-floor (release)");
     run(layout.cargo().args(["build", "--release", "--bin", "hostler", "--example", "grpc-floor"]), "")?;
     Ok(layout.target()?.join("release/hostler"))
+}
+
+/// Returns the names of the plugins that a manifest takes from `plugins/bin`.
+fn plugins_of(layout: &Layout, manifest: &str) -> Result<Vec<String>> {
+    let text =
+        std::fs::read_to_string(layout.root.join(manifest)).attempting(|| format!("read {manifest}"))?;
+    let named = text.split("plugins/bin/").skip(1).filter_map(|rest| rest.split_once(".wasm"));
+    let mut names: Vec<String> = named.map(|(name, _)| name.to_owned()).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 fn examples(layout: &Layout) -> String {

@@ -55,32 +55,33 @@ pub fn command(layout: &Layout, args: &[String]) -> Result<()> {
     put_in_place(layout, &artifact, output)
 }
 
-/// Builds all plugins, or only those in Rust. One cargo call builds all crates.
+/// Builds all plugins, or only those in Rust.
 pub fn build_all(layout: &Layout, rust_only: bool) -> Result<()> {
     let plugins = all(layout)?;
-    let (crates, scripts): (Vec<_>, Vec<_>) =
-        plugins.iter().partition(|plugin| plugin.language == Language::Rust);
+    build(layout, plugins.iter().filter(|plugin| !rust_only || plugin.language == Language::Rust))
+}
+
+/// Builds the plugins with these names. Names that are not in the repository are ignored:
+/// the host reports a file that is missing.
+pub fn build_named(layout: &Layout, names: &[String]) -> Result<()> {
+    let plugins = all(layout)?;
+    build(layout, plugins.iter().filter(|plugin| names.contains(&plugin.name)))
+}
+
+/// One cargo call builds all crates.
+fn build<'a>(layout: &Layout, plugins: impl Iterator<Item = &'a Plugin>) -> Result<()> {
+    let (crates, scripts): (Vec<_>, Vec<_>) = plugins.partition(|plugin| plugin.language == Language::Rust);
     if !crates.is_empty() {
         build_rust(layout, &crates)?;
     }
     for plugin in crates {
         put_in_place(layout, &rust_artifact(layout, &plugin.name)?, &plugin.name)?;
     }
-    for plugin in scripts.iter().filter(|_| !rust_only) {
+    for plugin in scripts {
         let artifact = script::build(layout, &plugin.name, plugin.language, &plugin.folder)?;
         put_in_place(layout, &artifact, &plugin.name)?;
     }
     Ok(())
-}
-
-/// Builds the plugin of an example if it has one that is not in Rust. [`build_all`] builds those in
-/// Rust.
-pub fn build_example(layout: &Layout, example: &str) -> Result<()> {
-    let folder = layout.root.join("examples").join(example);
-    match language(&folder) {
-        None | Some(Language::Rust) => Ok(()),
-        Some(language) => put_in_place(layout, &script::build(layout, example, language, &folder)?, example),
-    }
 }
 
 /// Returns every plugin of the repository, in `plugins/`, `examples/` and `tests/plugins/`, sorted
