@@ -10,6 +10,7 @@ mod source;
 mod strings;
 pub mod unload;
 mod unsafe_ops;
+mod values;
 
 pub use load_limit::LoadLimit;
 pub(super) use session::OnnxModel;

@@ -1,4 +1,4 @@
-//! ONNX models: sessions of ONNX Runtime, and conversion of tensors to and from them.
+//! ONNX models: their sessions of ONNX Runtime, and how calls run in them.
 //!
 //! A session runs one call at a time (its `Run` is not safe to share), so a model has several. A
 //! run whose deadline passes ends at the next node of the graph; its worker is held until then.
@@ -7,19 +7,16 @@ use super::own_stack::{AbandonedRun, OwnStack};
 use super::run_error::{Dimensions, run_error};
 use super::source::{OnnxSource, load_error};
 use super::unsafe_ops::UnsafeOps;
-use super::{division, strings, unload};
+use super::values::{input_value, metadata, output_tensor};
+use super::{division, unload};
 use crate::error::{Error, Result};
 use crate::executor::callable::{BoxFuture, CallProfile, Callable};
 use crate::executor::sink::Sink;
 use crate::lock::LockUnpoisoned;
-use crate::predict::{
-    CallContext, Datatype, Metadata, Origin, Shape, Tensor, TensorSpec, element_count, format_shape,
-};
-use bytes::Bytes;
+use crate::predict::{CallContext, Metadata, Origin, Tensor, format_shape};
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
-use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -345,142 +342,4 @@ fn division_by_zero(context: &CallContext) -> Error {
         "model \"{model}:{version}\": the graph divides an integer by zero for these inputs"
     ))
     .graph_refusal()
-}
-
-fn metadata(session: &Session) -> Result<Metadata> {
-    let required = session.inputs().iter().map(|input| spec("input", input.name(), input.dtype(), false));
-    let initializers = session.overridable_initializers();
-    let optional = initializers.iter().map(|input| spec("input", input.name(), input.dtype(), true));
-    let outputs = session.outputs().iter().map(|output| spec("output", output.name(), output.dtype(), false));
-    Ok(Metadata {
-        inputs: required.chain(optional).collect::<Result<_>>()?,
-        outputs: outputs.collect::<Result<_>>()?,
-        streaming: false,
-    })
-}
-
-fn spec(what: &str, name: &str, ty: &ValueType, optional: bool) -> Result<TensorSpec> {
-    let refused = |reason: &str| Err(Error::unsupported(format!("{what} \"{name}\" {reason}")));
-    match ty {
-        ValueType::Tensor { ty, shape, .. } => match datatype(*ty) {
-            Some(datatype) => {
-                let shape: Shape = shape.iter().map(|&dimension| dimension.max(-1)).collect();
-                Ok(TensorSpec { name: name.into(), datatype, shape, optional })
-            }
-            None => refused(&format!("has elements of type {ty}, which the Open Inference Protocol lacks")),
-        },
-        ValueType::Sequence(inner) if matches!(**inner, ValueType::Map { .. }) => {
-            refused("is a sequence of maps, not a tensor; export the classifier with the option zipmap=False")
-        }
-        ValueType::Sequence(_) => {
-            refused("is a sequence, not a tensor; export the model with tensor outputs")
-        }
-        ValueType::Map { .. } => refused("is a map, not a tensor; export the model with tensor outputs"),
-        ValueType::Optional(_) => refused("is of an optional type; export the model with plain tensors"),
-    }
-}
-
-fn datatype(ty: TensorElementType) -> Option<Datatype> {
-    Some(match ty {
-        TensorElementType::Bool => Datatype::Bool,
-        TensorElementType::Uint8 => Datatype::Uint8,
-        TensorElementType::Uint16 => Datatype::Uint16,
-        TensorElementType::Uint32 => Datatype::Uint32,
-        TensorElementType::Uint64 => Datatype::Uint64,
-        TensorElementType::Int8 => Datatype::Int8,
-        TensorElementType::Int16 => Datatype::Int16,
-        TensorElementType::Int32 => Datatype::Int32,
-        TensorElementType::Int64 => Datatype::Int64,
-        TensorElementType::Float16 => Datatype::Fp16,
-        TensorElementType::Bfloat16 => Datatype::Bf16,
-        TensorElementType::Float32 => Datatype::Fp32,
-        TensorElementType::Float64 => Datatype::Fp64,
-        TensorElementType::String => Datatype::Bytes,
-        _ => return None,
-    })
-}
-
-/// Returns a view of the tensor's bytes if they are aligned, or a copy if not.
-fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
-    fn typed<T>(tensor: &Tensor) -> Result<SessionInputValue<'_>>
-    where
-        T: bytemuck::CheckedBitPattern
-            + bytemuck::NoUninit
-            + PrimitiveTensorElementType
-            + fmt::Debug
-            + 'static,
-    {
-        let shape = ort::value::Shape::new(tensor.shape().iter().copied());
-        match bytemuck::checked::try_cast_slice::<u8, T>(tensor.data()) {
-            Ok(elements) => TensorRef::from_array_view((shape, elements)).map(Into::into),
-            Err(_) => {
-                let size = size_of::<T>();
-                let elements: Vec<T> =
-                    tensor.data().chunks_exact(size).map(bytemuck::checked::pod_read_unaligned).collect();
-                ort::value::Tensor::from_array((shape, elements)).map(Into::into)
-            }
-        }
-        .map_err(|error| Error::invalid(format!("input \"{}\": {error}", tensor.name())).field(tensor.name()))
-    }
-    match tensor.datatype() {
-        Datatype::Bool => typed::<bool>(tensor),
-        Datatype::Uint8 => typed::<u8>(tensor),
-        Datatype::Uint16 => typed::<u16>(tensor),
-        Datatype::Uint32 => typed::<u32>(tensor),
-        Datatype::Uint64 => typed::<u64>(tensor),
-        Datatype::Int8 => typed::<i8>(tensor),
-        Datatype::Int16 => typed::<i16>(tensor),
-        Datatype::Int32 => typed::<i32>(tensor),
-        Datatype::Int64 => typed::<i64>(tensor),
-        Datatype::Fp16 => typed::<half::f16>(tensor),
-        Datatype::Bf16 => typed::<half::bf16>(tensor),
-        Datatype::Fp32 => typed::<f32>(tensor),
-        Datatype::Fp64 => typed::<f64>(tensor),
-        Datatype::Bytes => {
-            let value = strings::value(tensor).map(Into::into);
-            value.map_err(|error| {
-                Error::invalid(format!("input \"{}\": {error}", tensor.name())).field(tensor.name())
-            })
-        }
-    }
-}
-
-fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tensor> {
-    fn typed<T>(value: &DynValue) -> ort::Result<(Shape, Bytes)>
-    where
-        T: bytemuck::NoUninit + PrimitiveTensorElementType,
-    {
-        let (shape, elements) = value.try_extract_tensor::<T>()?;
-        Ok((shape.iter().copied().collect(), Bytes::copy_from_slice(bytemuck::cast_slice(elements))))
-    }
-    let extracted = match spec.datatype {
-        Datatype::Bool => typed::<bool>(value),
-        Datatype::Uint8 => typed::<u8>(value),
-        Datatype::Uint16 => typed::<u16>(value),
-        Datatype::Uint32 => typed::<u32>(value),
-        Datatype::Uint64 => typed::<u64>(value),
-        Datatype::Int8 => typed::<i8>(value),
-        Datatype::Int16 => typed::<i16>(value),
-        Datatype::Int32 => typed::<i32>(value),
-        Datatype::Int64 => typed::<i64>(value),
-        Datatype::Fp16 => typed::<half::f16>(value),
-        Datatype::Bf16 => typed::<half::bf16>(value),
-        Datatype::Fp32 => typed::<f32>(value),
-        Datatype::Fp64 => typed::<f64>(value),
-        Datatype::Bytes => match value.dtype() {
-            ValueType::Tensor { ty: TensorElementType::String, shape, .. } => {
-                let shape: Shape = shape.iter().copied().collect();
-                let (bytes, offsets) = strings::elements(value, element_count(&shape)?)
-                    .map_err(|error| Error::failed(format!("output \"{}\": {error}", spec.name)))?;
-                let elements = offsets.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
-                return Tensor::from_elements(spec.name.clone(), shape, elements);
-            }
-            other => {
-                return Err(Error::failed(format!("output \"{}\" is {other:?}, not strings", spec.name)));
-            }
-        },
-    };
-    let (shape, data) =
-        extracted.map_err(|error| Error::failed(format!("output \"{}\": {error}", spec.name)))?;
-    Tensor::new(spec.name.clone(), spec.datatype, shape, data)
 }
