@@ -5,7 +5,7 @@
 //!
 //! # The map
 //!
-//! Each layer names only the layers below it; `tests/architecture.rs` checks that.
+//! Each layer names only the layers below it; `tests/architecture` checks that.
 //!
 //! | layer | contents |
 //! |---|---|

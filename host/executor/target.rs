@@ -66,15 +66,15 @@ impl ModelTarget {
     fn admitted(&self, caller: &CallContext, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
         // A pipeline's request is admitted already, so calls that its steps make wait instead of
         // being refused.
-        let order = match self.priority {
+        let priority = match self.priority {
             Priority::New if caller.is_within_pipeline() => Priority::Started(Instant::now()),
-            order => order,
+            priority => priority,
         };
         let context = Arc::new(self.admit(caller, &inputs, until)?);
-        Ok(self.call(context, inputs, order))
+        Ok(self.call(context, inputs, priority))
     }
 
-    fn call(&self, context: Arc<CallContext>, inputs: Vec<Tensor>, order: Priority) -> Call {
+    fn call(&self, context: Arc<CallContext>, inputs: Vec<Tensor>, priority: Priority) -> Call {
         Call {
             context,
             input: Payload::Tensors(inputs),
@@ -82,7 +82,7 @@ impl ModelTarget {
             callable: Arc::clone(&self.callable),
             batching: self.batching,
             runs: self.runs.clone(),
-            priority: order,
+            priority,
         }
     }
 
@@ -92,10 +92,10 @@ impl ModelTarget {
         &self,
         context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
-        order: Priority,
+        priority: Priority,
     ) -> Result<Responses> {
-        let call = self.call(Arc::clone(context), inputs, order);
-        match order {
+        let call = self.call(Arc::clone(context), inputs, priority);
+        match priority {
             Priority::New => self.executor.submit(call),
             Priority::Started(since) | Priority::Repeated(since) => {
                 self.executor.submit_started(call, since).await

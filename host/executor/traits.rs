@@ -24,7 +24,7 @@ pub trait Executor: Submit {
     /// Queues a guest task that will make a call here, so that a worker polls it. It takes the
     /// queue slot of a call. Returns the task if the queue is full or the executor has no workers.
     /// Never blocks.
-    fn submit_guest(&self, _order: Priority, task: GuestTask) -> Result<(), GuestTask> {
+    fn submit_guest(&self, _priority: Priority, task: GuestTask) -> Result<(), GuestTask> {
         Err(task)
     }
 

@@ -22,29 +22,39 @@ const CONCURRENT_PACKAGE: &str = "hostler:concurrent/";
 pub(super) fn is_concurrent(wasm: &[u8]) -> bool {
     let package = CONCURRENT_PACKAGE.as_bytes();
     // Most components do not contain the name at all.
-    wasm.windows(package.len()).any(|window| window == package)
-        && outer_names(wasm).iter().any(|name| name.starts_with(CONCURRENT_PACKAGE))
+    wasm.windows(package.len()).any(|window| window == package) && has_concurrent_interface(wasm)
 }
 
-/// The names of a component's own imports and exports, up to the first byte that is not understood:
-/// the compiler reports that.
-fn outer_names(wasm: &[u8]) -> Vec<&str> {
-    let (mut names, mut depth) = (Vec::new(), 0);
+/// Reads up to the first byte that is not understood: the compiler reports that. Keeps nothing, so
+/// a component with millions of imports costs no memory here.
+fn has_concurrent_interface(wasm: &[u8]) -> bool {
+    let mut depth = 0;
     for payload in Parser::new(0).parse_all(wasm) {
-        match payload {
-            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => depth += 1,
-            Ok(Payload::End(_)) if depth > 0 => depth -= 1,
-            Ok(Payload::ComponentImportSection(section)) if depth == 0 => {
-                names.extend(section.into_iter().map_while(Result::ok).map(|import| import.name.name));
+        let is_found = match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => {
+                depth += 1;
+                false
             }
-            Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
-                names.extend(section.into_iter().map_while(Result::ok).map(|export| export.name.name));
+            Ok(Payload::End(_)) if depth > 0 => {
+                depth -= 1;
+                false
             }
-            Ok(_) => {}
-            Err(_) => break,
+            Ok(Payload::ComponentImportSection(section)) if depth == 0 => section
+                .into_iter()
+                .map_while(Result::ok)
+                .any(|import| import.name.name.starts_with(CONCURRENT_PACKAGE)),
+            Ok(Payload::ComponentExportSection(section)) if depth == 0 => section
+                .into_iter()
+                .map_while(Result::ok)
+                .any(|export| export.name.name.starts_with(CONCURRENT_PACKAGE)),
+            Ok(_) => false,
+            Err(_) => return false,
+        };
+        if is_found {
+            return true;
         }
     }
-    names
+    false
 }
 
 /// What a plugin can be, as determined by the interface that it exports.

@@ -35,30 +35,30 @@ pub fn times() -> String {
     table
 }
 
-/// Runs a command to its end, with the terminal's input and output. `mend` is the fix that the
-/// error shows.
-pub fn run(command: &mut Command, mend: &str) -> Result<()> {
-    let status = command.status().map_err(|cause| not_started(command, &cause, mend))?;
+/// Runs a command to its end, with the terminal's input and output. `fix` is what the error
+/// advises.
+pub fn run(command: &mut Command, fix: &str) -> Result<()> {
+    let status = command.status().map_err(|cause| not_started(command, &cause, fix))?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(format!("`{}` failed: {status}", shown(command)), mend))
+    Err(Error::new(format!("`{}` failed: {status}", shown(command)), fix))
 }
 
 /// Runs a command to its end, without input, and returns its stdout. Its stderr is shown only in
 /// the error.
-pub fn output(command: &mut Command, mend: &str) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|cause| not_started(command, &cause, mend))?;
+pub fn output(command: &mut Command, fix: &str) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|cause| not_started(command, &cause, fix))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(format!("`{}` failed: {}\n{}", shown(command), output.status, stderr.trim_end()), mend))
+    Err(Error::new(format!("`{}` failed: {}\n{}", shown(command), output.status, stderr.trim_end()), fix))
 }
 
 /// Returns the error for a command that did not start. Most often, the program is not installed.
-pub fn not_started(command: &Command, cause: &std::io::Error, mend: &str) -> Error {
-    Error::new(format!("cannot start `{}`: {cause}", shown(command)), mend)
+pub fn not_started(command: &Command, cause: &std::io::Error, fix: &str) -> Error {
+    Error::new(format!("cannot start `{}`: {cause}", shown(command)), fix)
 }
 
 fn shown(command: &Command) -> String {

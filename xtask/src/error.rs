@@ -7,21 +7,21 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug)]
 pub struct Error {
     attempted: String,
-    mend: String,
+    fix: String,
 }
 
 impl Error {
-    /// `attempted` names the action, its object and the cause. `mend` is the fix; an empty one is
-    /// not printed.
-    pub fn new(attempted: impl Into<String>, mend: impl Into<String>) -> Error {
-        Error { attempted: attempted.into(), mend: mend.into() }
+    /// `attempted` names the action, its object and the cause. `fix` says what to do; an empty one
+    /// is not printed.
+    pub fn new(attempted: impl Into<String>, fix: impl Into<String>) -> Error {
+        Error { attempted: attempted.into(), fix: fix.into() }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.attempted)?;
-        for line in self.mend.lines() {
+        for line in self.fix.lines() {
             write!(f, "\n  {line}")?;
         }
         Ok(())

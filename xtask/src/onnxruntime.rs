@@ -35,8 +35,8 @@ pub fn library(layout: &Layout) -> Result<PathBuf> {
         if path.exists() {
             return Ok(path);
         }
-        let mend = format!("correct the path, or unset {VARIABLE} to fetch version {VERSION}");
-        return Err(Error::new(format!("{VARIABLE} names {}, which does not exist", path.display()), mend));
+        let fix = format!("correct the path, or unset {VARIABLE} to fetch version {VERSION}");
+        return Err(Error::new(format!("{VARIABLE} names {}, which does not exist", path.display()), fix));
     }
     let folder = layout.cache.join("onnxruntime").join(VERSION);
     let name = format!("libonnxruntime.so.{VERSION}");
@@ -47,8 +47,8 @@ pub fn library(layout: &Layout) -> Result<PathBuf> {
     step(&format!("fetch ONNX Runtime {VERSION} from PyPI"));
     let fresh = Fresh::beside(&folder)?;
     python_wheel(&format!("onnxruntime=={VERSION}"), &fresh.path)?;
-    let mend = format!("set {VARIABLE} to a libonnxruntime.so of version {VERSION} or newer");
-    output(Command::new("python3").args(["-c", UNPACK]).arg(&fresh.path).arg(&name), &mend)?;
+    let fix = format!("set {VARIABLE} to a libonnxruntime.so of version {VERSION} or newer");
+    output(Command::new("python3").args(["-c", UNPACK]).arg(&fresh.path).arg(&name), &fix)?;
     make_folder(&folder)?;
     fs::rename(fresh.path.join(&name), &library)
         .attempting(|| format!("move the library to {}", library.display()))?;

@@ -114,9 +114,9 @@ pub fn debian_program_of(name: &str, package: &str) -> Result<()> {
     if on_path(name) {
         return Ok(());
     }
-    let mend = format!("run `sudo apt-get install {package}`");
-    if output(Command::new("id").arg("-u"), &mend)?.trim() != "0" {
-        return Err(Error::new(format!("`{name}` is not installed, and only root can install it"), mend));
+    let fix = format!("run `sudo apt-get install {package}`");
+    if output(Command::new("id").arg("-u"), &fix)?.trim() != "0" {
+        return Err(Error::new(format!("`{name}` is not installed, and only root can install it"), fix));
     }
     step(&format!("apt-get install {package}"));
     let install = || {
@@ -128,11 +128,11 @@ pub fn debian_program_of(name: &str, package: &str) -> Result<()> {
             "--no-install-recommends",
             package,
         ]);
-        output(&mut apt, &mend)
+        output(&mut apt, &fix)
     };
     if install().is_err() {
         // A new machine has no package lists yet.
-        output(Command::new("apt-get").args(["update", "-qq"]), &mend)?;
+        output(Command::new("apt-get").args(["update", "-qq"]), &fix)?;
         install()?;
     }
     Ok(())

@@ -47,8 +47,8 @@ pub fn program(layout: &Layout) -> Result<PathBuf> {
         return match path.is_file() {
             true => Ok(path),
             false => {
-                let mend = "correct the path, or unset the variable to fetch Triton from PyPI";
-                Err(Error::new(format!("{VARIABLE} names {}, which is not a file", path.display()), mend))
+                let fix = "correct the path, or unset the variable to fetch Triton from PyPI";
+                Err(Error::new(format!("{VARIABLE} names {}, which is not a file", path.display()), fix))
             }
         };
     }
@@ -81,20 +81,20 @@ pub fn variable(layout: &Layout) -> (&'static str, String) {
 
 /// Returns the Python of this machine if the wheel can run with it.
 fn python() -> Result<Python> {
-    let mend = format!("Triton needs x86-64 Linux with glibc {}.{} and Python ", GLIBC_MIN.0, GLIBC_MIN.1)
+    let fix = format!("Triton needs x86-64 Linux with glibc {}.{} and Python ", GLIBC_MIN.0, GLIBC_MIN.1)
         + &PYTHONS.join(" or ")
         + "; without Triton, tests that need it are skipped";
-    let text = output(Command::new("python3").args(["-c", PROBE]), &mend)?;
+    let text = output(Command::new("python3").args(["-c", PROBE]), &fix)?;
     let lines: Vec<&str> = text.lines().collect();
     let [version, bin, libraries, glibc, machine] = lines[..] else {
-        return Err(Error::new(format!("cannot inspect python3: it printed {text:?}"), mend));
+        return Err(Error::new(format!("cannot inspect python3: it printed {text:?}"), fix));
     };
     let number = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
     let mut parts = glibc.split('.');
     let glibc_version = (number(parts.next()), number(parts.next()));
     if !PYTHONS.contains(&version) || glibc_version < GLIBC_MIN || machine != "x86_64" {
         let here = format!("this is Python {version} with glibc {glibc:?} on {machine}");
-        return Err(Error::new(format!("cannot fetch Triton: {here}"), mend));
+        return Err(Error::new(format!("cannot fetch Triton: {here}"), fix));
     }
     Ok(Python { version: version.into(), bin: bin.into(), libraries: libraries.into() })
 }

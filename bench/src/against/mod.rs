@@ -185,8 +185,8 @@ fn parse(args: &[String]) -> Result<Options> {
 /// Rejects a path that is not a program, before anything is built.
 fn check_program(path: &Path) -> Result<()> {
     let refused = |why: &str| {
-        let mend = "pass the path of an earlier build of hostler, such as a copy of target/release/hostler";
-        Err(Error::new(format!("bench: --against {}: {why}", path.display()), mend))
+        let fix = "pass the path of an earlier build of hostler, such as a copy of target/release/hostler";
+        Err(Error::new(format!("bench: --against {}: {why}", path.display()), fix))
     };
     match std::fs::metadata(path) {
         Err(cause) => refused(&cause.to_string()),

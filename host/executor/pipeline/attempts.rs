@@ -148,12 +148,12 @@ impl StepRun<'_> {
                 Err(returned) => inputs = returned,
             }
         }
-        let order = if position.round > 1 {
+        let priority = if position.round > 1 {
             Priority::Repeated(self.account.since)
         } else {
             Priority::Started(self.account.since)
         };
-        let mut responses = target.start_step(context, inputs, order).await?;
+        let mut responses = target.start_step(context, inputs, priority).await?;
         self.account.track(responses.release());
         let response = responses.one().await?;
         let (queue, service) = (response.queue_wait, response.service);

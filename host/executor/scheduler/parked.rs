@@ -68,8 +68,8 @@ impl Workers {
         }
     }
 
-    pub fn submit_guest(&self, order: Priority, task: GuestTask) -> Result<(), GuestTask> {
-        self.pool.submit_guest(order, task)
+    pub fn submit_guest(&self, priority: Priority, task: GuestTask) -> Result<(), GuestTask> {
+        self.pool.submit_guest(priority, task)
     }
 
     pub fn status(&self) -> Status {
@@ -155,8 +155,8 @@ impl ParkedCalls {
 
     /// Starts a call with a guest that may wait for other models, or refuses it, immediately.
     pub fn submit_suspending(&self, call: Call, pool: &Arc<WorkerPool>) -> Result<Responses> {
-        let order = call.priority;
-        if order == Priority::New {
+        let priority = call.priority;
+        if priority == Priority::New {
             self.check_capacity(pool)?;
         }
         let context = Arc::clone(&call.context);
@@ -178,7 +178,7 @@ impl ParkedCalls {
         match current_worker(pool.name()) {
             // The calling guest waits for nothing else, so its worker is free for this task.
             Some(worker) => pool.run_here(task, &worker),
-            None => pool.submit_guest(order, task).map_err(|_| pool.refusal())?,
+            None => pool.submit_guest(priority, task).map_err(|_| pool.refusal())?,
         }
         Ok(responses)
     }
@@ -248,7 +248,7 @@ async fn run(
     pool: &WorkerPool,
     lease: Option<&WorkerLease>,
 ) -> Result<Option<Response>> {
-    let Call { context, input, callable, batching, runs, priority: order, .. } = call;
+    let Call { context, input, callable, batching, runs, priority, .. } = call;
     let inputs = sink.preprocess(input, callable.metadata()).await?;
     if callable.profile() == CallProfile::Suspending {
         return callable::run(sink, &*callable, inputs).await;
@@ -270,7 +270,7 @@ async fn run(
                 callable,
                 batching,
                 runs,
-                priority: order,
+                priority,
             };
             let mut responses = pool.submit(call)?;
             let outcome = responses.one().await.and_then(Response::tensors);

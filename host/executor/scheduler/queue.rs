@@ -27,8 +27,8 @@ pub(super) enum Work {
 
 impl Job {
     pub fn call(call: Call, sender: Sender, admitted: Instant) -> Self {
-        let (rows, order) = (expected_rows(&call), call.priority);
-        Job { work: Work::Call(call, sender), admitted, rows, priority: order }
+        let (rows, priority) = (expected_rows(&call), call.priority);
+        Job { work: Work::Call(call, sender), admitted, rows, priority }
     }
 
     pub fn guest(task: GuestTask, admitted: Instant) -> Self {
@@ -48,8 +48,8 @@ impl Job {
         }
     }
 
-    pub fn with_priority(self, order: Priority) -> Self {
-        Job { priority: order, ..self }
+    pub fn with_priority(self, priority: Priority) -> Self {
+        Job { priority, ..self }
     }
 
     pub fn context(&self) -> &Arc<CallContext> {

@@ -87,8 +87,8 @@ impl WorkerPool {
 
     /// See [`Executor::submit_guest`](crate::executor::Executor::submit_guest). A refused task can
     /// run elsewhere, so the refusal is not counted.
-    pub fn submit_guest(&self, order: Priority, task: GuestTask) -> Result<(), GuestTask> {
-        let job = Job::guest(task, Instant::now()).with_priority(order);
+    pub fn submit_guest(&self, priority: Priority, task: GuestTask) -> Result<(), GuestTask> {
+        let job = Job::guest(task, Instant::now()).with_priority(priority);
         self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
             Some(Job { work: Work::Guest(task), .. }) => task,
             _ => unreachable!("what was to be admitted comes back"),

@@ -138,10 +138,10 @@ fn rust_artifact(layout: &Layout, name: &str) -> Result<PathBuf> {
     let folder = layout.target()?.join(WASM_TARGET).join("plugin");
     let candidates = [name.replace('-', "_"), name.to_owned()].map(|name| folder.join(name + ".wasm"));
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        let mend = format!(
+        let fix = format!(
             "the package {name} needs `[lib] crate-type = [\"cdylib\"]` and the same name as its folder"
         );
-        Error::new(format!("plugin {name:?}: cargo created no {name}.wasm in {}", folder.display()), mend)
+        Error::new(format!("plugin {name:?}: cargo created no {name}.wasm in {}", folder.display()), fix)
     })
 }
 
