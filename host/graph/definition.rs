@@ -2,7 +2,7 @@
 
 use super::condition::Condition;
 use crate::error::Kind;
-use crate::predict::{Datatype, Metadata, Parameter, Shape};
+use crate::predict::{Datatype, Metadata, Parameter, ShapeSpec};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct Graph {
 pub struct InputSpec {
     pub name: Arc<str>,
     pub datatype: Datatype,
-    pub shape: Shape,
+    pub shape: ShapeSpec,
     pub optional: bool,
 }
 

@@ -31,9 +31,8 @@ impl Graph {
         } = self;
         let mut entries: BTreeMap<String, String> = BTreeMap::new();
         for input in inputs.iter().flatten() {
-            let shape = crate::predict::format_shape(&input.shape);
             let optional = if input.optional { "?" } else { "" };
-            let spec = format!("{}{shape}{optional}", input.datatype.as_str());
+            let spec = format!("{}{}{optional}", input.datatype.as_str(), input.shape);
             entries.insert(format!("inputs.{}", input.name), spec);
         }
         entries.extend(outputs.iter().map(|(name, source)| (format!("outputs.{name}"), sources(source))));

@@ -1,46 +1,34 @@
 //! Datatypes and shapes along the edges of a graph.
 
-use crate::predict::{Metadata, Shape, TensorSpec, format_shape};
+use crate::predict::{Metadata, TensorSpec};
 
 /// `FP32[-1,3]`
 pub(super) fn shown(spec: &TensorSpec) -> String {
-    format!("{}{}", spec.datatype.as_str(), format_shape(&spec.shape))
+    format!("{}{}", spec.datatype.as_str(), spec.shape)
 }
 
 /// Returns why a tensor of `given` can never be one of `wanted`; `None` if it can.
 pub(super) fn mismatch(given: &TensorSpec, wanted: &TensorSpec) -> Option<String> {
-    let ranks = given.shape.len() == wanted.shape.len();
-    let fits = |(&a, &b): (&i64, &i64)| a < 0 || b < 0 || a == b;
-    let same = given.datatype == wanted.datatype && ranks && given.shape.iter().zip(&wanted.shape).all(fits);
-    (!same).then(|| format!("{} does not fit {}", shown(given), shown(wanted)))
+    let fits = given.datatype == wanted.datatype && given.shape.may_fit(&wanted.shape);
+    (!fits).then(|| format!("{} does not fit {}", shown(given), shown(wanted)))
 }
 
 /// Returns the spec that fits both: a dimension that is fixed in either stays fixed.
 pub(super) fn narrowed(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
-    if mismatch(a, b).is_some() {
-        return None;
-    }
-    let dimension = |(&a, &b): (&i64, &i64)| if a < 0 { b } else { a };
-    let shape = a.shape.iter().zip(&b.shape).map(dimension).collect();
+    let shape = a.shape.narrowed(&b.shape).filter(|_| a.datatype == b.datatype)?;
     Some(TensorSpec { shape, optional: a.optional && b.optional, ..a.clone() })
 }
 
 /// Returns the spec that covers both: dimensions that differ become free. `None` if no shape covers
 /// both.
 pub(super) fn widened(a: &TensorSpec, b: &TensorSpec) -> Option<TensorSpec> {
-    if a.datatype != b.datatype || a.shape.len() != b.shape.len() {
-        return None;
-    }
-    let dimension = |(&a, &b): (&i64, &i64)| if a == b { a } else { -1 };
-    let shape = a.shape.iter().zip(&b.shape).map(dimension).collect();
+    let shape = a.shape.widened(&b.shape).filter(|_| a.datatype == b.datatype)?;
     Some(TensorSpec { shape, ..a.clone() })
 }
 
 /// Sets the first dimension to `rows`; a scalar gets one.
 pub(super) fn with_rows(spec: &TensorSpec, rows: i64) -> TensorSpec {
-    let rest = spec.shape.iter().skip(1).copied();
-    let shape: Shape = std::iter::once(rows).chain(rest).collect();
-    TensorSpec { shape, ..spec.clone() }
+    TensorSpec { shape: spec.shape.with_rows(rows), ..spec.clone() }
 }
 
 /// Returns the metadata that all versions of a model have in common, or how two of them differ.

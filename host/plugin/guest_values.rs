@@ -3,7 +3,7 @@
 use super::bindings::types;
 use super::instance_pool::RunningInstance;
 use crate::error::Error;
-use crate::predict::{Metadata, Tensor, TensorSpec};
+use crate::predict::{Metadata, Shape, Tensor, TensorSpec};
 use wasmtime::component::Resource;
 
 /// Takes a guest's result out of its instance. An error that the guest returned is the inner error,
@@ -40,7 +40,7 @@ pub(super) fn tensor_specs(specs: Vec<types::TensorSpec>) -> Vec<TensorSpec> {
     let spec = |spec: types::TensorSpec| TensorSpec {
         name: spec.name.into(),
         datatype: spec.datatype.into(),
-        shape: spec.shape.into(),
+        shape: spec.shape.iter().map(|&dimension| dimension.max(-1)).collect::<Shape>().into(),
         optional: false,
     };
     specs.into_iter().map(spec).collect()

@@ -233,10 +233,10 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::predict::encode_tensor;
+    use crate::predict::{ShapeSpec, encode_tensor};
 
     fn decode(datatype: Datatype, json: &str) -> Result<Tensor> {
-        let spec = TensorSpec { name: "x".into(), datatype, shape: Shape::new(), optional: false };
+        let spec = TensorSpec { name: "x".into(), datatype, shape: ShapeSpec::AnyRank, optional: false };
         decode_tensor(&spec, json, None, &mut MemoryBudget::new(1 << 20))
     }
 
@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn tensors_of_one_request_share_its_budget() {
-        let spec = |datatype| TensorSpec { name: "x".into(), datatype, shape: Shape::new(), optional: false };
+        let spec =
+            |datatype| TensorSpec { name: "x".into(), datatype, shape: ShapeSpec::AnyRank, optional: false };
         // Two bytes of JSON become eight of FP64.
         let zeros = format!("[{}0]", "0,".repeat(200_000));
         let mut budget = MemoryBudget::new(1 << 20);

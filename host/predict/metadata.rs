@@ -3,6 +3,7 @@
 use super::datatype::Datatype;
 use super::origin::Origin;
 use super::shape::{Shape, format_shape};
+use super::shape_spec::ShapeSpec;
 use super::tensor::Tensor;
 use crate::error::{Error, Result, did_you_mean};
 use std::sync::Arc;
@@ -11,8 +12,7 @@ use std::sync::Arc;
 pub struct TensorSpec {
     pub name: Arc<str>,
     pub datatype: Datatype,
-    /// -1 for a free dimension.
-    pub shape: Shape,
+    pub shape: ShapeSpec,
     /// An input with a default, which a request may omit.
     pub optional: bool,
 }
@@ -20,8 +20,8 @@ pub struct TensorSpec {
 impl TensorSpec {
     /// Returns a tensor with no rows. Other free dimensions are 0 as well.
     pub fn without_rows(&self) -> Result<Tensor> {
-        let rest = self.shape.iter().skip(1).map(|&dimension| dimension.max(0));
-        let shape = std::iter::once(0).chain(rest).collect();
+        let rest = self.shape.on_wire().iter().skip(1).map(|&dimension| dimension.max(0));
+        let shape: Shape = std::iter::once(0).chain(rest).collect();
         Tensor::new(Arc::clone(&self.name), self.datatype, shape, bytes::Bytes::new())
     }
 }
@@ -35,6 +35,16 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Returns the input that a request without names means: the only one, or the only one that is
+    /// required.
+    pub fn only_input(&self) -> Option<&TensorSpec> {
+        let mut required = self.inputs.iter().filter(|spec| !spec.optional);
+        match (&self.inputs[..], required.next(), required.next()) {
+            ([only], ..) | (_, Some(only), None) => Some(only),
+            _ => None,
+        }
+    }
+
     pub fn input(&self, name: &str) -> Result<&TensorSpec> {
         self.inputs.iter().find(|spec| &*spec.name == name).ok_or_else(|| {
             let known = self.inputs.iter().map(|spec| &*spec.name);
@@ -53,12 +63,8 @@ pub fn check_inputs(metadata: &Metadata, inputs: &[Tensor]) -> Result<()> {
     }
     for spec in metadata.inputs.iter().filter(|spec| !spec.optional) {
         if !inputs.iter().any(|tensor| tensor.name() == &*spec.name) {
-            let message = format!(
-                "input \"{}\" ({} {}) is missing",
-                spec.name,
-                spec.datatype.as_str(),
-                format_shape(&spec.shape)
-            );
+            let message =
+                format!("input \"{}\" ({} {}) is missing", spec.name, spec.datatype.as_str(), spec.shape);
             return Err(Error::invalid(message).field(&*spec.name));
         }
     }
@@ -76,7 +82,7 @@ pub fn refuse_duplicate(earlier: &[Tensor], name: &str) -> Result<()> {
 fn check_input(spec: &TensorSpec, tensor: &Tensor) -> Result<()> {
     let fault = if tensor.datatype() != spec.datatype {
         format!("expected {}, got {}", spec.datatype.as_str(), tensor.datatype().as_str())
-    } else if !fits(&spec.shape, tensor.shape()) {
+    } else if !spec.shape.accepts(tensor.shape()) {
         shape_fault(&spec.shape, tensor.shape())
     } else {
         return Ok(());
@@ -101,7 +107,7 @@ pub fn check_outputs(plugin: &str, by: Announced, metadata: &Metadata, outputs: 
         metadata.outputs.iter().any(|spec| {
             *spec.name == *tensor.name()
                 && spec.datatype == tensor.datatype()
-                && (is_passed_on(tensor) || fits(&spec.shape, tensor.shape()))
+                && (is_passed_on(tensor) || spec.shape.accepts(tensor.shape()))
         })
     };
     let whose = if by == Announced::ByModel { "the model's" } else { "its" };
@@ -117,17 +123,19 @@ pub fn check_outputs(plugin: &str, by: Announced, metadata: &Metadata, outputs: 
     }
 }
 
-/// Returns true if `shape` matches `spec`, whose negative dimensions are free.
-pub fn fits(spec: &[i64], shape: &[i64]) -> bool {
-    spec.len() == shape.len() && spec.iter().zip(shape).all(|(&want, &got)| want < 0 || want == got)
-}
-
-fn shape_fault(spec: &[i64], shape: &[i64]) -> String {
-    let mut fault = format!("expected shape {}, got {}", format_shape(spec), format_shape(shape));
-    if spec.len() == shape.len() + 1 && fits(&spec[1..], shape) {
-        fault.push_str(": wrap the value in one more list");
-    } else if spec.len() + 1 == shape.len() && fits(spec, &shape[1..]) {
-        fault.push_str(": there is one list too many around the value");
+fn shape_fault(spec: &ShapeSpec, shape: &[i64]) -> String {
+    let mut fault = format!("expected shape {spec}, got {}", format_shape(shape));
+    let accepts = |dimensions: &[i64], shape: &[i64]| ShapeSpec::from(dimensions).accepts(shape);
+    match spec.dimensions() {
+        // One element in any number of dimensions fits a scalar.
+        None | Some([]) => {}
+        Some([_, inner @ ..]) if inner.len() == shape.len() && accepts(inner, shape) => {
+            fault.push_str(": wrap the value in one more list");
+        }
+        Some(all) if all.len() + 1 == shape.len() && accepts(all, &shape[1..]) => {
+            fault.push_str(": there is one list too many around the value");
+        }
+        Some(_) => {}
     }
     fault
 }

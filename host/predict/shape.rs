@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use smallvec::SmallVec;
 
-/// Dimensions, outermost first. In metadata, -1 is a free dimension; a tensor has none.
+/// Dimensions, outermost first.
 pub type Shape = SmallVec<[i64; 4]>;
 
 /// The most dimensions that a tensor may have.

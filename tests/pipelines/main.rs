@@ -13,6 +13,7 @@ mod interfaces;
 mod limits;
 mod optional;
 mod random;
+mod ranks;
 mod repeats;
 mod rows;
 mod streams;

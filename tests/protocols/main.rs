@@ -11,4 +11,5 @@ mod message_memory;
 mod numbers;
 mod oip;
 mod oip_extensions;
+mod ranks;
 mod tritonclient;

@@ -56,6 +56,25 @@ pub fn value(name: &str, datatype: u64, dims: &[u64]) -> Bytes {
     [field(1, name), field(2, field(1, tensor))].concat()
 }
 
+/// Encodes an input or output whose free dimensions are -1. Without dimensions, it has no shape.
+pub fn shaped(name: &str, datatype: u64, dims: Option<&[i64]>) -> Bytes {
+    let dim = |&dim: &i64| match u64::try_from(dim) {
+        Ok(dim) => field(1, integer(1, dim)),
+        Err(_) => field(1, []),
+    };
+    let shape = dims.map_or_else(Bytes::new, |dims| field(2, dims.iter().flat_map(dim).collect::<Bytes>()));
+    let tensor = [integer(1, datatype), shape].concat();
+    [field(1, name), field(2, field(1, tensor))].concat()
+}
+
+/// Encodes a model of one node, with these inputs and this output.
+pub fn one_node(op: &str, inputs: &[(&str, u64, Option<&[i64]>)], output: Option<&[i64]>) -> Bytes {
+    let names: Vec<&str> = inputs.iter().map(|(name, ..)| *name).collect();
+    let inputs: Vec<Bytes> =
+        inputs.iter().map(|(name, datatype, dims)| shaped(name, *datatype, *dims)).collect();
+    model(&graph(&[node(op, &names, &["y"], &[])], &inputs, &[shaped("y", FLOAT, output)]), &[])
+}
+
 pub fn attribute(name: &str, kind: u64, number: u64, content: &[u8]) -> Bytes {
     field(5, [field(1, name), field(number, content), integer(20, kind)].concat())
 }

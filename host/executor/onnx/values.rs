@@ -1,32 +1,49 @@
 //! Between tensors and the values of ONNX Runtime, and from a session's signature to metadata.
 
+use super::ranks::Signature;
+use super::source::load_error;
 use super::strings;
 use crate::error::{Error, Result};
-use crate::predict::{Datatype, Metadata, Shape, Tensor, TensorSpec, element_count};
+use crate::predict::{Datatype, Metadata, Shape, ShapeSpec, Tensor, TensorSpec, element_count};
 use bytes::Bytes;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use std::fmt;
 
 pub(super) fn metadata(session: &Session) -> Result<Metadata> {
-    let required = session.inputs().iter().map(|input| spec("input", input.name(), input.dtype(), false));
+    use Signature::{Inputs, Outputs, OverridableInitializers};
+
+    let spec = |signature, index, name: &str, ty: &ValueType| {
+        let spec = spec(signature, name, ty)?;
+        match spec.shape.is_scalar() && !signature.has_shape(session, index).map_err(load_error)? {
+            true => Ok(TensorSpec { shape: ShapeSpec::AnyRank, ..spec }),
+            false => Ok(spec),
+        }
+    };
+    let inputs = session.inputs().iter().enumerate();
+    let inputs = inputs.map(|(index, input)| spec(Inputs, index, input.name(), input.dtype()));
     let initializers = session.overridable_initializers();
-    let optional = initializers.iter().map(|input| spec("input", input.name(), input.dtype(), true));
-    let outputs = session.outputs().iter().map(|output| spec("output", output.name(), output.dtype(), false));
+    let optional = initializers.iter().enumerate();
+    let optional =
+        optional.map(|(index, input)| spec(OverridableInitializers, index, input.name(), input.dtype()));
+    let outputs = session.outputs().iter().enumerate();
+    let outputs = outputs.map(|(index, output)| spec(Outputs, index, output.name(), output.dtype()));
     Ok(Metadata {
-        inputs: required.chain(optional).collect::<Result<_>>()?,
+        inputs: inputs.chain(optional).collect::<Result<_>>()?,
         outputs: outputs.collect::<Result<_>>()?,
         streaming: false,
     })
 }
 
-fn spec(what: &str, name: &str, ty: &ValueType, optional: bool) -> Result<TensorSpec> {
+fn spec(signature: Signature, name: &str, ty: &ValueType) -> Result<TensorSpec> {
+    let what = if matches!(signature, Signature::Outputs) { "output" } else { "input" };
+    let optional = matches!(signature, Signature::OverridableInitializers);
     let refused = |reason: &str| Err(Error::unsupported(format!("{what} \"{name}\" {reason}")));
     match ty {
         ValueType::Tensor { ty, shape, .. } => match datatype(*ty) {
             Some(datatype) => {
                 let shape: Shape = shape.iter().map(|&dimension| dimension.max(-1)).collect();
-                Ok(TensorSpec { name: name.into(), datatype, shape, optional })
+                Ok(TensorSpec { name: name.into(), datatype, shape: shape.into(), optional })
             }
             None => refused(&format!("has elements of type {ty}, which the Open Inference Protocol lacks")),
         },

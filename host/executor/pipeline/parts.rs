@@ -78,7 +78,11 @@ impl StepRun<'_> {
         let each = self.step().each.as_ref().expect("invariant: asked of a step with each");
         let mut rows = None;
         for tensor in inputs.iter().filter(|tensor| each.split.iter().any(|name| **name == *tensor.name())) {
-            let count = tensor.rows().unwrap_or(0);
+            let Some(count) = tensor.rows() else {
+                let name = tensor.name();
+                let message = format!("the input \"{name}\" is a scalar, which has no rows to split");
+                return Err(Error::invalid(message));
+            };
             if rows.is_some_and(|rows| rows != count) {
                 let names = each.split.join("\", \"");
                 return Err(Error::invalid(format!("the inputs \"{names}\" have different numbers of rows")));

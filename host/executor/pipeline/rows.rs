@@ -13,7 +13,13 @@ impl RunState<'_> {
     pub(super) fn cut_rows(&mut self, inputs: Vec<Tensor>) -> Result<()> {
         let mut rows = None;
         for tensor in &inputs {
-            let count = tensor.rows().unwrap_or(0);
+            let Some(count) = tensor.rows() else {
+                let message = format!(
+                    "input \"{}\" is a scalar, which has no rows; with rows = \"each\" its first dimension counts them",
+                    tensor.name()
+                );
+                return Err(Error::invalid(message).field(tensor.name()));
+            };
             if let Some((first, rows)) = rows
                 && rows != count
             {

@@ -12,7 +12,7 @@ use crate::executor::call::Call;
 use crate::executor::callable::{self, CallProfile, Callable};
 use crate::executor::runs::Runs;
 use crate::executor::sink::Sink;
-use crate::predict::{CallContext, Metadata, Payload, Response, Service, Tensor, format_shape};
+use crate::predict::{CallContext, Metadata, Payload, Response, Service, Tensor};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,14 +31,12 @@ pub fn check_batching(batching: Batching, callable: &dyn Callable) -> Result<()>
     let metadata = callable.metadata();
     let inputs = metadata.inputs.iter().filter(|spec| !spec.optional).map(|spec| ("input", spec));
     let outputs = metadata.outputs.iter().map(|spec| ("output", spec));
-    match inputs.chain(outputs).find(|(_, spec)| spec.shape.first() != Some(&-1)) {
+    match inputs.chain(outputs).find(|(_, spec)| !spec.shape.has_free_rows()) {
         None => Ok(()),
         Some((what, spec)) => Err(Error::invalid(format!(
             "max_batch_size is {}, which needs a free first dimension (-1) of every input and output, but \
              {what} \"{}\" has shape {}; export the model with one, or remove max_batch_size",
-            batching.max_size,
-            spec.name,
-            format_shape(&spec.shape)
+            batching.max_size, spec.name, spec.shape
         ))),
     }
 }
@@ -345,7 +343,7 @@ fn common_rows(inputs: &[Tensor], metadata: &Metadata) -> Option<usize> {
     let rows = inputs.first()?.rows()?;
     let fixed = |tensor: &Tensor| {
         let mut optional = metadata.inputs.iter().filter(|spec| spec.optional);
-        optional.any(|spec| *spec.name == *tensor.name() && spec.shape.first() != Some(&-1))
+        optional.any(|spec| *spec.name == *tensor.name() && !spec.shape.has_free_rows())
     };
     inputs.iter().all(|tensor| tensor.rows() == Some(rows) && !fixed(tensor)).then_some(rows)
 }

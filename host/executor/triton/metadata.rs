@@ -3,7 +3,7 @@
 use super::link::Link;
 use super::status::{Fault, fault};
 use crate::error::{Error, Kind, Result};
-use crate::predict::{Datatype, MAX_RANK, Metadata, Shape, TensorSpec};
+use crate::predict::{Datatype, MAX_RANK, Metadata, Shape, ShapeSpec, TensorSpec};
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{ModelConfig, ModelConfigRequest, ModelMetadataRequest};
 use tonic::{Code, Status};
@@ -97,6 +97,10 @@ fn spec(tensor: &TensorMetadata, is_optional: impl Fn(&str) -> bool) -> Result<T
             "\"{name}\" has {rank} dimensions; at most {MAX_RANK} are supported"
         )));
     }
-    let shape: Shape = shape.iter().map(|&dimension| dimension.max(-1)).collect();
+    // The protocol has one form for scalars and for an unknown rank. The remote checks the tensors.
+    let shape = match shape[..] {
+        [] => ShapeSpec::AnyRank,
+        _ => shape.iter().map(|&dimension| dimension.max(-1)).collect::<Shape>().into(),
+    };
     Ok(TensorSpec { optional: is_optional(name), name: name.as_str().into(), datatype, shape })
 }

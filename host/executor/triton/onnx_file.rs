@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::executor::source::ReferenceFile;
-use crate::predict::{Datatype, Metadata, TensorSpec, format_shape};
+use crate::predict::{Datatype, Metadata, Shape, ShapeSpec, TensorSpec};
 use crate::proto::wire::{Fields, Value as Content};
 use prost::Message;
 
@@ -119,8 +119,7 @@ fn difference(what: &str, here: &[Value], there: &[TensorSpec]) -> Option<String
             return Some(format!("the file's {what} \"{name}\" is not a tensor"));
         };
         if !fits(tensor, spec) {
-            let (ours, theirs) = (shown(tensor), format_shape(&spec.shape));
-            let datatype = spec.datatype.as_str();
+            let (ours, theirs, datatype) = (shown(tensor), &spec.shape, spec.datatype.as_str());
             return Some(format!(
                 "{what} \"{name}\" is {ours} in the file, but {datatype} {theirs} in the remote model"
             ));
@@ -132,27 +131,19 @@ fn difference(what: &str, here: &[Value], there: &[TensorSpec]) -> Option<String
 }
 
 fn fits(tensor: &TensorType, spec: &TensorSpec) -> bool {
-    let same_shape = tensor.shape.as_ref().is_none_or(|shape| {
-        let dimensions = shape.dimensions.iter().map(size);
-        shape.dimensions.len() == spec.shape.len()
-            && dimensions.zip(&spec.shape).all(|(ours, &theirs)| ours < 0 || theirs < 0 || ours == theirs)
-    });
+    let ours = shape(tensor);
+    let same_shape = ours.may_fit(&spec.shape) || spec.shape.may_fit(&ours);
     datatype(tensor.element) == Some(spec.datatype) && same_shape
 }
 
-fn size(dimension: &Dimension) -> i64 {
-    dimension.value.unwrap_or(-1)
+fn shape(tensor: &TensorType) -> ShapeSpec {
+    let Some(Dimensions { dimensions }) = &tensor.shape else { return ShapeSpec::AnyRank };
+    dimensions.iter().map(|dimension| dimension.value.unwrap_or(-1)).collect::<Shape>().into()
 }
 
 fn shown(tensor: &TensorType) -> String {
     let datatype = datatype(tensor.element).map_or("of an unknown type", Datatype::as_str);
-    match &tensor.shape {
-        None => format!("{datatype} of any shape"),
-        Some(shape) => {
-            let dimensions: Vec<i64> = shape.dimensions.iter().map(size).collect();
-            format!("{datatype} {}", format_shape(&dimensions))
-        }
-    }
+    format!("{datatype} {}", shape(tensor))
 }
 
 /// `TensorProto.DataType`

@@ -4,7 +4,7 @@ use super::compiler::Compiler;
 use crate::error::did_you_mean;
 use crate::graph::condition::{self, Condition, TensorRef};
 use crate::graph::definition::Member;
-use crate::predict::Datatype;
+use crate::predict::{Datatype, ShapeSpec};
 use std::sync::Arc;
 
 impl Compiler<'_> {
@@ -38,13 +38,13 @@ struct Names<'a, 'b> {
 }
 
 impl condition::Scope for Names<'_, '_> {
-    fn tensor(&self, of: &TensorRef) -> Result<(Datatype, Vec<i64>), String> {
+    fn tensor(&self, of: &TensorRef) -> Result<(Datatype, ShapeSpec), String> {
         let compiler = self.compiler;
         let (step, output) = match of {
             TensorRef::Input(name) => {
                 let spec = compiler.inputs.iter().find(|spec| spec.name == *name);
                 let spec = spec.ok_or_else(|| format!("the pipeline has no input \"{name}\""))?;
-                return Ok((spec.datatype, spec.shape.to_vec()));
+                return Ok((spec.datatype, spec.shape.clone()));
             }
             TensorRef::Output { step, output } => {
                 (compiler.graph.index(step).ok_or_else(|| format!("no step \"{step}\""))?, output)
@@ -58,7 +58,7 @@ impl condition::Scope for Names<'_, '_> {
             let hint = did_you_mean(output, outputs.iter().map(|spec| &*spec.name));
             format!("step \"{name}\" has no output \"{output}\"{hint}")
         })?;
-        Ok((spec.datatype, spec.shape.to_vec()))
+        Ok((spec.datatype, spec.shape.clone()))
     }
 
     fn step(&self, name: &str) -> Result<(), String> {

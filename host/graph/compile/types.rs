@@ -5,7 +5,7 @@ use crate::error::did_you_mean;
 use crate::graph::condition::TensorRef;
 use crate::graph::definition::{Gather, Member, Source};
 use crate::graph::types::{mismatch, narrowed, shown, widened, with_rows};
-use crate::predict::{self, MemoryBudget, TensorSpec, fits};
+use crate::predict::{self, MemoryBudget, TensorSpec};
 use std::sync::Arc;
 
 impl Compiler<'_> {
@@ -43,7 +43,7 @@ impl Compiler<'_> {
                     shape: input.shape.clone(),
                     optional: input.optional,
                 };
-                if self.graph.each_row && spec.shape.first().is_none_or(|&rows| rows >= 0) {
+                if self.graph.each_row && !spec.shape.has_free_rows() {
                     let message = format!(
                         "rows = \"each\" needs a free first dimension, and the input is {}",
                         shown(&spec)
@@ -94,7 +94,8 @@ impl Compiler<'_> {
 
     fn infer(&mut self, place: &str, mut spec: TensorSpec) {
         if self.graph.each_row {
-            if spec.shape.is_empty() || spec.shape[0] > 1 {
+            let rows = spec.shape.dimensions().map(|dimensions| dimensions.first().copied());
+            if rows.is_some_and(|rows| rows.is_none_or(|rows| rows > 1)) {
                 let message =
                     format!("rows = \"each\" passes one row at a time, but this input is {}", shown(&spec));
                 self.fault(place, message);
@@ -152,8 +153,8 @@ impl Compiler<'_> {
             let Some(spec) = self.metadata[at].inputs.iter().find(|spec| spec.name == *name) else {
                 continue;
             };
-            let takes = spec.shape.first().copied();
-            if takes.is_none_or(|rows| rows >= 0 && (rows != 1 || each.rows != 1)) {
+            let is_one_row = || spec.shape.on_wire().first() == Some(&1);
+            if !spec.shape.has_free_rows() && !(is_one_row() && each.rows == 1) {
                 let message = format!(
                     "parts of up to {} rows do not fit the input \"{name}\", {}",
                     each.rows,
@@ -162,7 +163,7 @@ impl Compiler<'_> {
                 self.hinted(&place, message, "set rows = 1, or use a model whose first dimension is free");
             }
         }
-        if let Some(spec) = self.metadata[at].outputs.iter().find(|spec| spec.shape.is_empty()) {
+        if let Some(spec) = self.metadata[at].outputs.iter().find(|spec| spec.shape.is_scalar()) {
             let message =
                 format!("the output \"{}\" has no dimension along which parts could be stacked", spec.name);
             self.fault(&place, message);
@@ -200,7 +201,7 @@ impl Compiler<'_> {
     fn constant(&mut self, place: &str, number: usize, json: &str, wanted: &TensorSpec) {
         let decoded = predict::decode_tensor(wanted, json, None, &mut MemoryBudget::unlimited());
         match decoded {
-            Ok(tensor) if fits(&wanted.shape, tensor.shape()) => {
+            Ok(tensor) if wanted.shape.accepts(tensor.shape()) => {
                 self.constants.insert((place.to_owned(), number), tensor);
             }
             Ok(tensor) => {
@@ -261,7 +262,7 @@ impl Compiler<'_> {
                     self.constant(&place, number, json, &spec);
                 }
             }
-            if graph.each_row && spec.shape.is_empty() {
+            if graph.each_row && spec.shape.is_scalar() {
                 self.fault(&place, "rows = \"each\" stacks the outputs, and this one is a scalar");
             }
             self.outputs.push(if graph.each_row { with_rows(&spec, -1) } else { spec });

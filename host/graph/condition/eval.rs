@@ -134,11 +134,17 @@ fn parameter<'a>(name: &str, wanted: Option<Wanted>, environment: &'a dyn Enviro
 
 fn element<'a>(of: &TensorRef, tensor: &'a Tensor, index: &[u64]) -> Result<Value<'a>> {
     let shape = tensor.shape();
+    // A scalar may come as one element in any number of dimensions.
+    let is_scalar = index.is_empty() && tensor.count() == 1;
     let inside = index.len() == shape.len()
         && index.iter().zip(shape).all(|(&at, &size)| i64::try_from(at).is_ok_and(|at| at < size));
-    if !inside {
+    if !inside && !is_scalar {
         let shape = crate::predict::format_shape(shape);
-        return Err(Error::failed(format!("{of} has shape {shape}, and there is no element {index:?}")));
+        let message = format!("{of} has shape {shape}, and there is no element {index:?}");
+        return Err(match of {
+            TensorRef::Input(name) => Error::invalid(message).field(&**name),
+            _ => Error::failed(message),
+        });
     }
     let at = index.iter().zip(shape).fold(0, |at, (&index, &size)| at * size as usize + index as usize);
     if tensor.datatype() == Datatype::Bytes {

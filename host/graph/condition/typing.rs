@@ -5,13 +5,12 @@ use super::expression::{Arithmetic, Comparison, Expr, Function, Node, TensorRef,
 use super::fault::ConditionFault;
 use super::{Condition, ELEMENTS_MAX};
 use crate::error::Kind;
-use crate::predict::{Datatype, format_shape};
+use crate::predict::{Datatype, ShapeSpec};
 
 /// What a condition may name.
 pub trait Scope {
-    /// Returns the datatype and shape of a tensor, with -1 for free dimensions, or why it cannot be
-    /// named.
-    fn tensor(&self, of: &TensorRef) -> Result<(Datatype, Vec<i64>), String>;
+    /// Returns the datatype and shape of a tensor, or why it cannot be named.
+    fn tensor(&self, of: &TensorRef) -> Result<(Datatype, ShapeSpec), String>;
 
     /// Returns an error if there is no such step.
     fn step(&self, name: &str) -> Result<(), String>;
@@ -193,10 +192,16 @@ fn element(
     of: &TensorRef,
     index: &[u64],
     datatype: Datatype,
-    shape: &[i64],
+    shape: &ShapeSpec,
     is_one_row: bool,
 ) -> Result<Type, (String, String)> {
-    let shown = format!("{of} is {}{}", datatype.as_str(), format_shape(shape));
+    let shown = format!("{of} is {}{shape}", datatype.as_str());
+    if is_one_row && index.first().is_some_and(|&index| index > 0) {
+        let hint = "with rows = \"each\" the first dimension has one row".to_owned();
+        return Err((format!("{shown}: index {} is outside of dimension 0", index[0]), hint));
+    }
+    // Whether a tensor of unknown rank has the element is known when it is there.
+    let Some(shape) = shape.dimensions() else { return Ok(of_datatype(datatype)) };
     if index.len() != shape.len() {
         let many = "any(), all(), min(), max() and size() take a whole tensor";
         return Err(match index.len() < shape.len() {
@@ -206,11 +211,9 @@ fn element(
     }
     for (place, (&index, &dimension)) in index.iter().zip(shape).enumerate() {
         if place == 0 && is_one_row {
-            if index > 0 {
-                let hint = "with rows = \"each\" the first dimension has one row".to_owned();
-                return Err((format!("{shown}: index {index} is outside of dimension 0"), hint));
-            }
-        } else if place == 0 && dimension < 0 {
+            continue;
+        }
+        if place == 0 && dimension < 0 {
             let message = format!("{shown}: row {index} of a free first dimension would decide for all rows");
             let hint = "use any(), all(), min() or max(), or set rows = \"each\" on the pipeline";
             return Err((message, hint.to_owned()));
@@ -239,8 +242,12 @@ fn call(function: Function, inner: &Node, scope: &dyn Scope) -> Checked<Type> {
         return Err(fault(format!("{}() takes a whole tensor, without an index", function.as_str())));
     }
     let (datatype, shape) = scope.tensor(of).map_err(&fault)?;
-    let elements: Option<i64> =
-        shape.iter().try_fold(1_i64, |count, &size| if size < 0 { None } else { count.checked_mul(size) });
+    let count = |dimensions: &[i64]| {
+        dimensions
+            .iter()
+            .try_fold(1_i64, |count, &size| if size < 0 { None } else { count.checked_mul(size) })
+    };
+    let elements = shape.dimensions().and_then(count);
     if function != Function::Size && elements.is_some_and(|count| count > ELEMENTS_MAX as i64) {
         let message = format!(
             "{of} has {} elements; {}() looks at up to {}",

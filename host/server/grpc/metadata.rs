@@ -54,6 +54,6 @@ fn tensor(spec: &TensorSpec) -> TensorMetadata {
     TensorMetadata {
         name: spec.name.to_string(),
         datatype: spec.datatype.as_str().into(),
-        shape: spec.shape.to_vec(),
+        shape: spec.shape.on_wire().to_vec(),
     }
 }

@@ -5,9 +5,8 @@
 //! copy.
 
 use super::request::InferRequest;
-use super::shape::filled;
 use crate::error::{Error, Result};
-use crate::predict::{Allocation, Datatype, Metadata, Parameters, Shape, Tensor, TensorSpec, format_shape};
+use crate::predict::{self, Allocation, Metadata, Parameters};
 use crate::server::http::{self, Reply, ReplyContent};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -71,60 +70,23 @@ impl Tail {
     }
 }
 
-/// Returns the request of a body without JSON: all of it is the one input of its model.
+/// Returns the request of a body without JSON: all of it is the one input that its model requires.
 ///
 /// If `rows` is set, a free first dimension counts rows, and a further free dimension is deduced.
 pub(super) fn whole(model: &str, metadata: &Metadata, rows: bool, body: Bytes) -> Result<InferRequest> {
-    let [spec] = metadata.inputs.as_slice() else {
-        return Err(Error::invalid(format!(
-            "a body without JSON (Inference-Header-Content-Length: 0) is for models with one input: Raw request must \
-             only have 1 input (found 1) to be deduced but got {} inputs in '{model}' model configuration",
+    let spec = metadata.only_input().ok_or_else(|| {
+        Error::invalid(format!(
+            "a body without JSON (Inference-Header-Content-Length: 0) is for models with one required input: Raw request \
+             must only have 1 input (found 1) to be deduced but got {} inputs in '{model}' model configuration",
             metadata.inputs.len()
-        )));
-    };
-    let fault =
-        |message: String| Error::invalid(format!("input \"{}\": {message}", spec.name)).field(&*spec.name);
-    let dimensions = &spec.shape[usize::from(rows && spec.shape.first() == Some(&-1))..];
-    if dimensions.iter().filter(|&&dimension| dimension < 0).count() > 1 {
-        let (name, shape) = (&spec.name, format_shape(&spec.shape));
-        return Err(fault(format!(
-            "The shape of the raw input '{name}' can not be deduced because there are more than one variable-sized \
-             dimension in {shape}"
-        )));
-    }
-    if spec.datatype == Datatype::Bytes && dimensions.iter().any(|&dimension| dimension != 1) {
-        let (name, shape) = (&spec.name, format_shape(&spec.shape));
-        return Err(fault(format!(
-            "For BYTE datatype raw input '{name}', the model must have input shape [1]; it has {shape}"
-        )));
-    }
-    let shape = whole_shape(spec, body.len()).ok_or_else(|| {
-        let (datatype, shape) = (spec.datatype.as_str(), format_shape(&spec.shape));
-        fault(format!(
-            "{} bytes without JSON do not say which {datatype} of shape {shape} they are",
-            body.len()
         ))
     })?;
-    let tensor = match spec.datatype {
-        Datatype::Bytes => Tensor::from_elements(spec.name.clone(), shape, [&body]),
-        datatype => Tensor::new(spec.name.clone(), datatype, shape, body),
-    };
     Ok(InferRequest {
         id: None,
         parameters: Parameters::new(),
-        inputs: vec![tensor.map_err(|error| error.field(&*spec.name))?],
+        inputs: vec![predict::raw_input(spec, rows, body)?],
         outputs: Vec::new(),
     })
-}
-
-/// Returns the shape of an input of this length: one element of BYTES, or as many elements of
-/// another datatype as there are. `None` if they do not fit the input's shape.
-fn whole_shape(spec: &TensorSpec, length: usize) -> Option<Shape> {
-    match spec.datatype.size() {
-        Some(size) if !length.is_multiple_of(size) => None,
-        Some(size) => filled(&spec.shape, length / size),
-        None => filled(&spec.shape, 1),
-    }
 }
 
 /// Returns a reply of JSON and the tensors that follow it, if there are any.

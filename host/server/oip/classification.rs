@@ -77,13 +77,15 @@ pub(super) fn top_classes(route: &Route, tensor: &Tensor, count: usize) -> Resul
 }
 
 /// Whether the first dimension is that of a batch: it is free, and either others follow it or
-/// batching is on.
+/// batching is on. Of an unknown rank, the tensor's own dimensions decide.
 fn has_rows(route: &Route, tensor: &Tensor) -> bool {
     let spec = route.metadata().outputs.iter().find(|spec| *spec.name == *tensor.name());
-    spec.is_some_and(|spec| match &spec.shape[..] {
-        [-1] => route.batching.is_some() && tensor.shape().len() == 1,
-        [-1, ..] => !tensor.shape().is_empty(),
-        _ => false,
+    spec.is_some_and(|spec| match (spec.shape.dimensions(), tensor.shape()) {
+        (_, []) => false,
+        (Some([-1]) | None, [_]) => route.batching.is_some(),
+        (Some([-1]), _) => false,
+        (Some([-1, ..]) | None, _) => true,
+        (Some(_), _) => false,
     })
 }
 

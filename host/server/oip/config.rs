@@ -42,7 +42,7 @@ pub(in crate::server) struct ModelInput {
     #[serde(serialize_with = "type_name")]
     pub data_type: Datatype,
     pub format: Format,
-    /// Without the dimension of the batch.
+    /// Without the dimension of the batch. Empty for a scalar and for an unknown rank.
     pub dims: Vec<i64>,
     pub optional: bool,
 }
@@ -111,12 +111,12 @@ pub(in crate::server) fn config(policy: &Policy, route: &Route) -> ModelConfig {
     let plan = &policy.content.plan;
     let metadata = route.metadata();
     let required = metadata.inputs.iter().filter(|spec| !spec.optional);
-    let rows = |spec: &TensorSpec| spec.shape.first() == Some(&-1);
+    let rows = |spec: &TensorSpec| spec.shape.has_free_rows();
     // The inputs of a transformer need not be rows.
     let batching = route.batching.filter(|_| required.chain(&metadata.outputs).all(rows));
     let dims = |spec: &TensorSpec| {
         let skip = usize::from(batching.is_some() && rows(spec));
-        spec.shape[skip..].to_vec()
+        spec.shape.on_wire().iter().skip(skip).copied().collect::<Vec<_>>()
     };
     let labels = |output: &str| {
         let file = plan.models.get(&route.name)?.labels.get(output)?;

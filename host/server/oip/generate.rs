@@ -8,7 +8,6 @@ use super::inference::ModelRequest;
 use super::json;
 use super::json_object::parse_object;
 use super::request::{InferRequest, InferResponse};
-use super::shape::filled;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
@@ -210,11 +209,11 @@ impl Reader<'_> {
 /// filled with their elements.
 fn input(spec: &TensorSpec, text: &str, budget: &mut MemoryBudget) -> Result<Tensor> {
     let tensor = predict::decode_tensor(spec, text, None, budget)?;
-    if predict::fits(&spec.shape, tensor.shape()) {
+    if spec.shape.accepts(tensor.shape()) {
         return Ok(tensor);
     }
     // An input that does not fill the shape is refused later, with the shape of its lists.
-    match filled(&spec.shape, tensor.count()).filter(|_| tensor.shape().len() < 2) {
+    match predict::filled_shape(&spec.shape, tensor.count()).filter(|_| tensor.shape().len() < 2) {
         Some(shape) => tensor.reshaped(shape),
         None => Ok(tensor),
     }

@@ -8,7 +8,7 @@ use super::request::{InferRequest, InferResponse, RequestedOutput};
 use crate::error::{Error, Result};
 use crate::predict::walk::{EachItem, Name, ObjectOf, shown};
 use crate::predict::{
-    self, Datatype, MemoryBudget, Parameter, Parameters, Tensor, TensorSpec, encode_tensor,
+    self, Datatype, MemoryBudget, Parameter, Parameters, ShapeSpec, Tensor, TensorSpec, encode_tensor,
 };
 use crate::server::http::body_text::BodyText;
 use bytes::Bytes;
@@ -216,8 +216,9 @@ impl Input<'_> {
             }
             (Some(_), Some(_)) => Err(fault(format!("it has both data and {BINARY_DATA_SIZE}"))),
             (None, Some(data)) => {
-                let spec = TensorSpec { name: name.into(), datatype, shape, optional: false };
-                predict::decode_tensor(&spec, data.get(), Some(&spec.shape), budget)
+                let rank = ShapeSpec::AnyRank;
+                let spec = TensorSpec { name: name.into(), datatype, shape: rank, optional: false };
+                predict::decode_tensor(&spec, data.get(), Some(&shape), budget)
             }
             (None, None) => Err(fault("it has no data".into())),
         }

@@ -21,6 +21,5 @@ pub(in crate::server) mod parameters;
 mod prepare;
 pub(in crate::server) mod request;
 pub(in crate::server) mod routes;
-mod shape;
 pub(in crate::server) mod statistics;
 pub(in crate::server) mod unsupported;

@@ -8,7 +8,7 @@ use crate::policy::milliseconds::MS_MAX;
 use crate::policy::model_name::is_name;
 use crate::policy::plan::bounds::CALLS_MAX;
 use crate::policy::plan::planner::Planner;
-use crate::predict::{Datatype, MAX_RANK, Parameter, Shape};
+use crate::predict::{Datatype, MAX_RANK, Parameter, Shape, ShapeSpec};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -100,9 +100,15 @@ impl Reader<'_, '_> {
         let parsed = spec.split_once('[').and_then(|(datatype, shape)| {
             let shape = shape.strip_suffix(']')?.trim();
             let dimension = |text: &str| text.trim().parse::<i64>().ok().filter(|dimension| *dimension >= -1);
-            let shape: Option<Shape> =
-                if shape.is_empty() { Some(Shape::new()) } else { shape.split(',').map(dimension).collect() };
-            Some((Datatype::parse(datatype.trim())?, shape.filter(|shape| shape.len() <= MAX_RANK)?))
+            let shape = match shape {
+                "..." => Some(ShapeSpec::AnyRank),
+                "" => Some(Shape::new().into()),
+                dimensions => {
+                    let shape: Option<Shape> = dimensions.split(',').map(dimension).collect();
+                    shape.filter(|shape| shape.len() <= MAX_RANK).map(ShapeSpec::Ranked)
+                }
+            };
+            Some((Datatype::parse(datatype.trim())?, shape?))
         });
         let Some((datatype, shape)) = parsed else {
             let known = Datatype::ALL.map(Datatype::as_str).join(", ");
@@ -110,7 +116,7 @@ impl Reader<'_, '_> {
             self.fault(
                 place,
                 message,
-                format!("write one such as \"FP32[-1,18]\", with ? if it may be absent; datatypes: {known}"),
+                format!("write one such as \"FP32[-1,18]\", or \"FP32[...]\" for any number of dimensions, with ? if it may be absent; datatypes: {known}"),
             );
             return None;
         };
