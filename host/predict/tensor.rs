@@ -97,11 +97,12 @@ impl Tensor {
 
     /// Returns a copy in separate memory if this tensor is small, keeps more than twice its size
     /// alive, or is part of a request. For tensors that outlive a call; the copy no longer counts
-    /// as the caller's.
+    /// as the caller's. An output of a model remains one.
     pub fn detached(&self) -> Option<Self> {
         let length = self.data.len();
         let is_wasteful = length > 0 && (length <= SMALL_BYTES || length < self.allocation.bytes / 2);
-        let own = || self.clone().with_data(Bytes::copy_from_slice(&self.data)).made_by(Origin::Unknown);
+        let origin = || if self.is_callers() { Origin::Unknown } else { self.origin.clone() };
+        let own = || self.clone().with_data(Bytes::copy_from_slice(&self.data)).made_by(origin());
         (is_wasteful || self.is_callers()).then(own)
     }
 

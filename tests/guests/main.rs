@@ -14,6 +14,7 @@ mod languages;
 mod outbound;
 mod plugin_files;
 mod sandbox;
+mod shapes;
 mod side_by_side;
 mod streaming;
 mod streaming_calls;

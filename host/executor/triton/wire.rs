@@ -2,7 +2,7 @@
 //! contents are sent raw, never as typed fields.
 
 use crate::error::{Error, Result};
-use crate::predict::{Allocation, CallContext, Datatype, Parameter, Parameters, Shape, Tensor};
+use crate::predict::{Allocation, CallContext, Datatype, Origin, Parameter, Parameters, Shape, Tensor};
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_request::InferInputTensor;
 use crate::proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
@@ -97,6 +97,7 @@ pub(super) fn outputs(response: ModelInferResponse) -> Result<Vec<Tensor>> {
             let shape = Shape::from_vec(output.shape);
             // A tensor that is not consistent is the remote's fault, not the caller's.
             Tensor::new(output.name, datatype, shape, data)
+                .map(|tensor| tensor.made_by(Origin::Model))
                 .map(|tensor| match message {
                     Some(message) => tensor.part_of(message),
                     None => tensor,

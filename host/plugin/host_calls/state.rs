@@ -3,7 +3,7 @@
 use crate::plugin::bindings::{state, types};
 use crate::plugin::plugin_state::{COUNTERS_MAX, KEY_BYTES_MAX, StateValue};
 use crate::plugin::store_data::StoreData;
-use crate::predict::Tensor;
+use crate::predict::{Origin, Tensor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -52,9 +52,14 @@ impl state::Host for StoreData {
 
     fn get_tensors(&mut self, key: String) -> Trappable<Option<Vec<Resource<Tensor>>>> {
         let Some(StateValue::Tensors(tensors)) = self.spec.state.get(&key) else { return Ok(None) };
-        // The tensors come from another request, not from this caller.
+        // The tensors come from another request, not from this caller. What a model has made is
+        // still the model's.
         let origin = self.origin();
-        let tensors = tensors.into_iter().map(|tensor| tensor.made_by(origin.clone())).collect();
+        let own = |tensor: Tensor| match tensor.origin() {
+            Origin::Model => tensor,
+            _ => tensor.made_by(origin.clone()),
+        };
+        let tensors = tensors.into_iter().map(own).collect();
         // The contract has no error here, so a guest that would hold too much is stopped.
         Ok(Some(self.handles.push_all(tensors)??))
     }

@@ -6,7 +6,7 @@ use hostler_plugin::{
 };
 use std::hint::black_box;
 use std::mem::forget;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A callable of an earlier request, for `kept`.
@@ -28,6 +28,9 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
         "forever" => drop(wait_any(&[&model.start(inputs)?], None)),
         "empty-wait" => drop(wait_any(&[], None)),
         "wait-twice" => return wait_twice(inputs, model),
+        "cache" => return cache(inputs, model),
+        "hold" => return hold(inputs, model),
+        "reshape" => return reshape(inputs, model),
         "many" => return many(inputs, model, count(request)?),
         "leak-many" => leak(inputs, model, count(request)?)?,
         "call-many" => call_many(inputs, model, count(request)?)?,
@@ -73,6 +76,32 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
         unknown => return Err(Error::invalid("parameters.do", format!("\"{unknown}\" is no misdeed"))),
     }
     model.call(inputs)
+}
+
+/// Answers from the plugin's state, as a cache does.
+fn cache(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
+    if let Some(outputs) = state::get_tensors("cache") {
+        return Ok(outputs);
+    }
+    let outputs = model.call(inputs)?;
+    state::set_tensors("cache", &outputs, None)?;
+    Ok(outputs)
+}
+
+/// Answers with tensors that the instance has kept since an earlier request.
+fn hold(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
+    static HELD: Mutex<Vec<Tensor>> = Mutex::new(Vec::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let outputs = model.call(inputs)?;
+    let same = outputs.iter().map(|tensor| tensor.renamed(&tensor.name())).collect();
+    let before = std::mem::replace(&mut *held, same);
+    Ok(if before.is_empty() { outputs } else { before })
+}
+
+/// Returns the model's outputs as one row each, in three dimensions.
+fn reshape(inputs: &[Tensor], model: &Callable) -> Result<Vec<Tensor>, Error> {
+    let outputs = model.call(inputs)?;
+    outputs.iter().map(|tensor| tensor.reshaped(&[1, 1, 4])).collect()
 }
 
 /// Returns the parameter `count`.
