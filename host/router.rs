@@ -15,8 +15,9 @@ use crate::policy::{
 };
 use crate::predict::{
     self, BatchResponses, CallContext, JsonText, MemoryBudget, Parameters, Payload, Response, Responses,
-    Service,
+    Service, TensorSpec,
 };
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -100,6 +101,14 @@ pub fn input(route: &Route, text: JsonText, budget: &mut MemoryBudget) -> Result
     }
     let inputs = predict::decode_inputs(&text, route.callable.metadata(), budget);
     inputs.map(Payload::Tensors).map_err(|error| error.model(route.name.to_string()))
+}
+
+/// Converts the bytes of a body to the only input that a model without a transformer requires.
+pub fn raw_input(route: &Route, spec: &TensorSpec, body: Bytes) -> Result<Payload> {
+    route.check_available()?;
+    // Without batching, the first dimension is not one of rows.
+    let input = predict::raw_input(spec, route.batching.is_some(), body);
+    input.map(|tensor| Payload::Tensors(vec![tensor])).map_err(|error| error.model(route.name.to_string()))
 }
 
 /// Refuses a streaming model where only one response is possible.

@@ -9,6 +9,7 @@ use super::datatype::Datatype;
 use super::elements::{Elements, Refusal};
 use super::metadata::TensorSpec;
 use super::shape::{MAX_RANK, Shape, element_count, format_shape};
+use super::shape_spec::ShapeSpec;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -21,8 +22,9 @@ const NESTING_MAX: usize = 100;
 /// allocation of the right size.
 const COUNTED_BYTES_MIN: usize = 64 << 10;
 
-/// Reads the JSON text of one input. The shape is that of the nested arrays. With `flat_shape`, the
-/// elements may also be one flat array of the right length (the Open Inference Protocol allows
+/// Reads the JSON text of one input. The shape is that of the nested arrays; where they end in
+/// empty lists, the dimensions after those are the spec's, if they are fixed. With `flat_shape`,
+/// the elements may also be one flat array of the right length (the Open Inference Protocol allows
 /// both). The text must be well-formed JSON, such as that of a `RawValue`.
 pub fn decode_tensor(
     spec: &TensorSpec,
@@ -58,7 +60,8 @@ pub fn decode_tensor(
             let count = declared_count(spec, wanted)?;
             let flat = shape.len() == 1 && usize::try_from(shape[0]) == Ok(count);
             let deeper = shape.len() > wanted.len() && without_ones(&shape) == without_ones(wanted);
-            if !flat && !deeper {
+            let is_empty = ends_early(&shape, wanted) && wanted.starts_with(&shape);
+            if !flat && !deeper && !is_empty {
                 let message = format!(
                     "Unable to parse 'data': Shape does not match true shape of 'data' field: input \"{}\": shape says \
                      {}, but data has shape {}",
@@ -70,7 +73,8 @@ pub fn decode_tensor(
             }
             wanted.into()
         }
-        _ => shape,
+        Some(_) => shape,
+        None => with_dimensions_after_empty_lists(shape, &spec.shape),
     };
     Tensor::new(spec.name.clone(), spec.datatype, shape, data.into())
         .map_err(|error| error.field(&*spec.name))
@@ -104,6 +108,21 @@ fn declared_count(spec: &TensorSpec, wanted: &[i64]) -> Result<usize> {
         return Err(Error::invalid(message).field(&*spec.name));
     }
     Ok(count)
+}
+
+/// Returns true for a shape that ends in empty lists before the last dimension. Nested lists show
+/// no dimension after one of 0: those of `[1,0,64]` are `[[]]`.
+fn ends_early(shape: &[i64], dimensions: &[i64]) -> bool {
+    shape.last() == Some(&0) && shape.len() < dimensions.len()
+}
+
+fn with_dimensions_after_empty_lists(shape: Shape, spec: &ShapeSpec) -> Shape {
+    let Some(dimensions) = spec.dimensions().filter(|dimensions| ends_early(&shape, dimensions)) else {
+        return shape;
+    };
+    let (before, after) = dimensions.split_at(shape.len());
+    let is_plain = ShapeSpec::from(before).accepts(&shape) && after.iter().all(|&dimension| dimension >= 0);
+    if is_plain { shape.iter().chain(after).copied().collect() } else { shape }
 }
 
 /// Drops the dimensions of 1: lists around a single element do not matter.
@@ -233,7 +252,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::predict::{ShapeSpec, encode_tensor};
+    use crate::predict::encode_tensor;
 
     fn decode(datatype: Datatype, json: &str) -> Result<Tensor> {
         let spec = TensorSpec { name: "x".into(), datatype, shape: ShapeSpec::AnyRank, optional: false };

@@ -127,6 +127,16 @@ fn shape_fault(spec: &ShapeSpec, shape: &[i64]) -> String {
     let mut fault = format!("expected shape {spec}, got {}", format_shape(shape));
     let accepts = |dimensions: &[i64], shape: &[i64]| ShapeSpec::from(dimensions).accepts(shape);
     match spec.dimensions() {
+        Some(dimensions)
+            if shape.last() == Some(&0)
+                && shape.len() < dimensions.len()
+                && accepts(&dimensions[..shape.len()], shape) =>
+        {
+            fault.push_str(
+                ": empty lists do not show the free dimensions after them; send the input with its shape, over the Open \
+                 Inference Protocol",
+            );
+        }
         // One element in any number of dimensions fits a scalar.
         None | Some([]) => {}
         Some([_, inner @ ..]) if inner.len() == shape.len() && accepts(inner, shape) => {

@@ -25,3 +25,4 @@ mod refused_data;
 mod shutdown;
 mod signals;
 mod slow_clients;
+mod unnamed_inputs;

@@ -1,5 +1,6 @@
 //! The plain interface: `/predict` in JSON, `/jobs`, and what a load balancer or a person looks up.
 
+mod body_input;
 mod envelope;
 pub(super) mod info;
 pub(super) mod jobs;

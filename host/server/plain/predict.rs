@@ -1,11 +1,11 @@
 //! Predictions over the plain interface: `/predict`, `/predict/batch` and `/predict/<model>`.
 
+use super::body_input;
 use super::envelope::{batch_reply, single_reply};
-use super::request::{self, BatchRequest, UNREADABLE};
+use super::request::{self, BatchRequest};
 use crate::error::{Error, Result};
-use crate::offload;
 use crate::predict::{self, Payload};
-use crate::router::{self, CallOptions, RequestScope};
+use crate::router::{CallOptions, RequestScope};
 use crate::server::endpoint::PredictEndpoint;
 use crate::server::http::{self, Reply};
 use crate::server::state::Public;
@@ -14,10 +14,7 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Answers a prediction, and signs and accounts for the reply.
@@ -96,24 +93,7 @@ async fn predict_body(
     };
     let route = scope.resolve(model, version, &http::header_lookup(&head.headers))?;
     let content_type = http::header(&head.headers, "content-type").unwrap_or_default();
-    let is_json = content_type.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
-    let input = if is_json {
-        let (route, mut budget) = (Arc::clone(&route), public.router.budget());
-        offload::run(body.len(), move || {
-            let value = parse_json::<&RawValue>(&body)?;
-            router::input(&route, request::json_part(&body, value), &mut budget)
-        })
-        .await?
-    } else if route.transformer.is_some() {
-        let content_type =
-            if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type };
-        Payload::Bytes { content_type, data: body }
-    } else {
-        return Err(Error::unsupported(format!(
-            "model \"{}\" has no transformer, so its input must be JSON (content-type: application/json)",
-            route.name
-        )));
-    };
+    let input = body_input::read(&route, content_type, body, public.router.budget()).await?;
     let response = scope.predict(&route, call_options(head.uri.query())?, input).await?;
     match response.payload {
         Payload::Bytes { content_type, data } => {
@@ -145,14 +125,6 @@ fn call_options(query: Option<&str>) -> Result<CallOptions> {
         }
     }
     Ok(options)
-}
-
-fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
-    if body.is_empty() {
-        return Err(Error::invalid("the body is empty; send a JSON object"));
-    }
-    serde_json::from_slice(body)
-        .map_err(|error| Error::invalid(format!("{UNREADABLE}: {}", http::in_plain_words(&error))))
 }
 
 /// Reads `timeout_ms` of a query.
