@@ -1,6 +1,7 @@
 //! The elements of one tensor while its JSON is read: their final bytes, and the shape of the
 //! nested lists.
 
+use super::alignment::AlignedBuffer;
 use super::datatype::Datatype;
 use super::decimal;
 use super::shape::Shape;
@@ -12,7 +13,7 @@ pub(super) type Refusal = String;
 
 pub(super) struct Elements {
     pub datatype: Datatype,
-    pub data: Vec<u8>,
+    pub data: AlignedBuffer,
     pub data_bytes_max: usize,
     /// The data exceed `data_bytes_max`.
     pub is_over: bool,
@@ -73,7 +74,7 @@ impl Elements {
         if bytes.len() > self.data_bytes_max - self.data.len() {
             self.is_over = true;
         } else {
-            self.data.extend_from_slice(bytes);
+            self.data.tail().extend_from_slice(bytes);
         }
     }
 
@@ -112,7 +113,7 @@ impl Elements {
             self.is_over = true;
             return Ok(());
         }
-        append_element(&mut self.data, value.as_bytes()).map_err(|error| error.message().to_owned())
+        append_element(self.data.tail(), value.as_bytes()).map_err(|error| error.message().to_owned())
     }
 
     pub fn number(&mut self, token: &str) -> std::result::Result<(), Refusal> {

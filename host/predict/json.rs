@@ -4,6 +4,7 @@
 //! element. Integers must fit the datatype; floating-point numbers are rounded once, to the nearest
 //! value of the datatype.
 
+use super::alignment::AlignedBuffer;
 use super::budget::MemoryBudget;
 use super::datatype::Datatype;
 use super::elements::{Elements, Refusal};
@@ -34,7 +35,7 @@ pub fn decode_tensor(
 ) -> Result<Tensor> {
     let elements = Elements {
         datatype: spec.datatype,
-        data: Vec::with_capacity(reserved_bytes(spec.datatype, json).min(budget.left())),
+        data: AlignedBuffer::with_capacity(reserved_bytes(spec.datatype, json).min(budget.left())),
         data_bytes_max: budget.left(),
         is_over: false,
         shape: Shape::new(),
@@ -53,7 +54,7 @@ pub fn decode_tensor(
         let message = format!("input \"{}\"{place}: {refusal}", spec.name);
         return Err(Error::invalid(message).field(&*spec.name));
     }
-    let (data, shape) = (elements.data, elements.shape);
+    let (data, shape) = (elements.data.freeze(), elements.shape);
     budget.charge(TENSOR_BYTES + data.len(), "inputs")?;
     let shape = match flat_shape {
         Some(wanted) if shape.as_slice() != wanted => {
@@ -76,8 +77,7 @@ pub fn decode_tensor(
         Some(_) => shape,
         None => with_dimensions_after_empty_lists(shape, &spec.shape),
     };
-    Tensor::new(spec.name.clone(), spec.datatype, shape, data.into())
-        .map_err(|error| error.field(&*spec.name))
+    Tensor::new(spec.name.clone(), spec.datatype, shape, data).map_err(|error| error.field(&*spec.name))
 }
 
 /// Bytes of a tensor besides its elements.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a protocol, an executor or a plugin; they all share these types.
 
+mod alignment;
 mod allocation;
 mod budget;
 mod call_state;
@@ -32,6 +33,7 @@ mod tensor;
 mod unread;
 pub mod walk;
 
+pub use alignment::{ALIGNMENT, is_aligned, padding};
 pub use allocation::Allocation;
 pub use budget::MemoryBudget;
 pub use call_state::CallState;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alignment;
 mod control;
 mod control_views;
 mod grpc;

@@ -7,7 +7,7 @@ use super::own_stack::{AbandonedRun, OwnStack};
 use super::run_error::{Dimensions, run_error};
 use super::source::{OnnxSource, load_error};
 use super::unsafe_ops::UnsafeOps;
-use super::values::{input_value, metadata, output_tensor};
+use super::values::{input_value, is_copied, metadata, output_tensor};
 use super::{division, unload};
 use crate::error::{Error, Result};
 use crate::executor::callable::{BoxFuture, CallProfile, Callable};
@@ -58,7 +58,7 @@ pub(in crate::executor) struct OnnxModel {
     sessions: Mutex<Vec<(Session, OwnStack)>>,
     free: Semaphore,
     /// The number of runs that the runtime ended with `std::terminate`, and the bytes of their
-    /// inputs, which are never freed.
+    /// inputs and of copies of these, which are never freed.
     abandoned: AtomicU32,
     abandoned_bytes: AtomicUsize,
 }
@@ -178,6 +178,8 @@ impl OnnxModel {
             inputs.iter().map(|input| format!("{} {}", input.name(), format_shape(input.shape()))).collect();
         let (model, version, shapes) = (&context.model, &context.version, shapes.join(", "));
         tracing::warn!(%model, %version, shapes, runs, "run aborted: ONNX Runtime called std::terminate");
+        let copied = inputs.iter().filter(|input| is_copied(input)).map(|input| input.data().len()).sum();
+        self.abandoned_bytes.fetch_add(copied, Ordering::Relaxed);
         if self.intra_threads > 1 {
             // Threads of the runtime may still read the inputs.
             self.abandoned_bytes.fetch_add(Tensor::bytes_kept(inputs), Ordering::Relaxed);

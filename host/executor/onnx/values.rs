@@ -4,8 +4,9 @@ use super::ranks::Signature;
 use super::source::load_error;
 use super::strings;
 use crate::error::{Error, Result};
-use crate::predict::{Datatype, Metadata, Shape, ShapeSpec, Tensor, TensorSpec, element_count};
+use crate::predict::{Datatype, Metadata, Shape, ShapeSpec, Tensor, TensorSpec, element_count, is_aligned};
 use bytes::Bytes;
+use ort::memory::Allocator;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use std::fmt;
@@ -78,7 +79,23 @@ fn datatype(ty: TensorElementType) -> Option<Datatype> {
     })
 }
 
+/// The largest tensor that is copied only because it is not aligned to `ALIGNMENT`.
+const COPIED_BYTES_MAX: usize = 1 << 20;
+
+/// Returns true if a run gets a copy of this tensor: it is not aligned, and either small or not
+/// even aligned for its datatype. Strings are always copied.
+pub(super) fn is_copied(tensor: &Tensor) -> bool {
+    let data = tensor.data();
+    let is_element_aligned = |size| data.as_ptr().addr().is_multiple_of(size) || data.is_empty();
+    let is_usable = tensor.datatype().size().is_some_and(is_element_aligned);
+    !is_usable || (!is_aligned(data) && data.len() <= COPIED_BYTES_MAX)
+}
+
 /// Returns a view of the tensor's bytes if they are aligned, or a copy if not.
+///
+/// The kernels of the runtime treat elements in front of the first aligned vector apart, so sums of
+/// the same numbers can differ in their last bits with the address. A large tensor that is aligned
+/// for its datatype only is not copied.
 pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
     fn typed<T>(tensor: &Tensor) -> Result<SessionInputValue<'_>>
     where
@@ -90,13 +107,10 @@ pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
     {
         let shape = ort::value::Shape::new(tensor.shape().iter().copied());
         match bytemuck::checked::try_cast_slice::<u8, T>(tensor.data()) {
-            Ok(elements) => TensorRef::from_array_view((shape, elements)).map(Into::into),
-            Err(_) => {
-                let size = size_of::<T>();
-                let elements: Vec<T> =
-                    tensor.data().chunks_exact(size).map(bytemuck::checked::pod_read_unaligned).collect();
-                ort::value::Tensor::from_array((shape, elements)).map(Into::into)
+            Ok(elements) if !is_copied(tensor) => {
+                TensorRef::from_array_view((shape, elements)).map(Into::into)
             }
+            _ => aligned_copy::<T>(shape, tensor.data()).map(Into::into),
         }
         .map_err(|error| Error::invalid(format!("input \"{}\": {error}", tensor.name())).field(tensor.name()))
     }
@@ -121,6 +135,19 @@ pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
             })
         }
     }
+}
+
+/// Returns a copy of the elements in memory of the runtime, which aligns it for its kernels.
+fn aligned_copy<T>(shape: ort::value::Shape, data: &[u8]) -> ort::Result<ort::value::Tensor<T>>
+where
+    T: bytemuck::CheckedBitPattern + bytemuck::NoUninit + PrimitiveTensorElementType + fmt::Debug,
+{
+    let mut value = ort::value::Tensor::<T>::new(&Allocator::default(), shape)?;
+    let (_, elements) = value.extract_tensor_mut();
+    for (element, bytes) in elements.iter_mut().zip(data.chunks_exact(size_of::<T>())) {
+        *element = bytemuck::checked::pod_read_unaligned(bytes);
+    }
+    Ok(value)
 }
 
 pub(super) fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tensor> {

@@ -2,6 +2,7 @@
 
 use super::errors::BODY;
 use crate::error::{Error, Result};
+use crate::predict::{self, ALIGNMENT};
 use crate::server::transfers::{Receiving, Transfers};
 use crate::server::wake_gate;
 use crate::task_timer;
@@ -12,10 +13,13 @@ use std::time::Duration;
 
 /// Reads a body whole, within the limits of size, time and pace.
 ///
+/// The byte at the index `aligned_at`, with which a tensor begins, is aligned for the kernels that
+/// read it if the body arrives in several pieces. One piece is not copied.
+///
 /// # Errors
 /// `too_large` over `max_body_mb`, `deadline` if the body is late, `overloaded` if the budget of
 /// buffered bytes is used up, `cancelled` if the client disconnects.
-pub async fn read_body(mut body: Incoming, transfers: &Arc<Transfers>) -> Result<Bytes> {
+pub async fn read_body(mut body: Incoming, aligned_at: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
     let limits = transfers.limits();
     let max = limits.max_body_bytes;
     let too_large = || Error::too_large(format!("the body is over {} MB; see max_body_mb", max >> 20));
@@ -24,7 +28,7 @@ pub async fn read_body(mut body: Incoming, transfers: &Arc<Transfers>) -> Result
         return Err(too_large());
     }
     let length = hint.exact().map(|length| length as usize);
-    let read = collect(&mut body, length, max, transfers);
+    let read = collect(&mut body, length, max, aligned_at, transfers);
     match task_timer::within(limits.body_timeout, read).await {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
@@ -70,23 +74,26 @@ async fn collect(
     body: &mut Incoming,
     length: Option<usize>,
     max: usize,
+    aligned_at: usize,
     transfers: &Arc<Transfers>,
 ) -> Result<Bytes, Unread> {
     let mut receiving = Receiving::new(transfers);
     let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let (mut rest, mut padding) = (BytesMut::new(), 0);
     loop {
         let frame = receiving.unless_aborted(wake_gate::next_frame(body)).await;
         let Some(frame) = frame.map_err(Unread::Refused)? else { break };
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > max {
+        if first.len() + rest.len() - padding + data.len() > max {
             return Err(Unread::TooLarge);
         }
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
             if rest.is_empty() {
-                rest.reserve(length.unwrap_or(max).min(RESERVED_BYTES_MAX));
+                rest.reserve(length.unwrap_or(max).min(RESERVED_BYTES_MAX) + ALIGNMENT);
+                padding = predict::padding(rest.as_ptr(), aligned_at);
+                rest.resize(padding, 0);
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
@@ -94,9 +101,9 @@ async fn collect(
         if body.is_end_stream() {
             break;
         }
-        receiving.hold(first.len() + rest.len(), length).await.map_err(Unread::Refused)?;
+        receiving.hold(first.len() + rest.len() - padding, length).await.map_err(Unread::Refused)?;
     }
-    Ok(receiving.finish(if rest.is_empty() { first } else { rest.freeze() }))
+    Ok(receiving.finish(if rest.is_empty() { first } else { rest.freeze().slice(padding..) }))
 }
 
 /// Reads the rest of a refused body and drops it: most clients read a reply only after they have

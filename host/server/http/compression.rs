@@ -45,9 +45,15 @@ impl Encoding {
     }
 }
 
-/// Reads a body whole and unpacks it, within the limits of size and time.
-pub async fn read_body(headers: &HeaderMap, body: Incoming, transfers: &Arc<Transfers>) -> Result<Bytes> {
-    let packed = body::read_body(body, transfers).await?;
+/// Reads a body whole and unpacks it, within the limits of size and time. `aligned_at` is that of
+/// `body::read_body`, for a body that is not packed.
+pub async fn read_body(
+    headers: &HeaderMap,
+    body: Incoming,
+    aligned_at: usize,
+    transfers: &Arc<Transfers>,
+) -> Result<Bytes> {
+    let packed = body::read_body(body, aligned_at, transfers).await?;
     let Some(encoding) = content_encoding(headers)? else { return Ok(packed) };
     let max = transfers.limits().max_body_bytes;
     let name = encoding.as_str();

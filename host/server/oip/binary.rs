@@ -38,6 +38,13 @@ pub(super) fn split(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Bytes)>
     }
 }
 
+/// Returns the index in a body at which its first binary tensor begins. 0 if there is none, or if
+/// the header is invalid, which `split` reports.
+pub(super) fn tensors_at(headers: &HeaderMap) -> usize {
+    let length = headers.get(HEAD_LENGTH).and_then(|value| value.to_str().ok());
+    length.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
 /// The bytes after the JSON that no tensor has taken yet, and the body that they are a part of.
 pub(super) struct Tail {
     rest: Bytes,

@@ -135,7 +135,7 @@ async fn read<T: Default + Send + 'static>(
     body: Incoming,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let body = compression::read_body(&head.headers, body, &public.transfers).await?;
+    let body = compression::read_body(&head.headers, body, 0, &public.transfers).await?;
     offload::run(body.len(), move || {
         if body.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { parse(&body) }
     })

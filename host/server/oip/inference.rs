@@ -39,7 +39,8 @@ impl ModelRequest<'_> {
     }
 
     pub async fn read(&self, body: Incoming) -> Result<Bytes> {
-        compression::read_body(self.headers, body, &self.public.transfers).await
+        let tensors = binary::tensors_at(self.headers);
+        compression::read_body(self.headers, body, tensors, &self.public.transfers).await
     }
 
     /// `POST …/infer`

@@ -37,7 +37,7 @@ async fn begin(
     head: &Parts,
     body: Incoming,
 ) -> Result<(Arc<Route>, Responses)> {
-    let body = http::read_body(body, &public.transfers).await?;
+    let body = http::read_body(body, 0, &public.transfers).await?;
     let request = request::Request::read(body).await?;
     let route =
         scope.resolve(&request.head.model, request.head.version(), &http::header_lookup(&head.headers))?;
