@@ -4,7 +4,7 @@
 //! Lines that do not fit are dropped and counted.
 
 use crate::error::Error;
-use crate::output;
+use crate::output::{self, Form};
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +34,7 @@ impl Entry<'_> {
         LINE.with_borrow_mut(|line| {
             line.clear();
             self.append_to(line);
-            output::stdout().write_lazily(line);
+            output::stdout().write_lazily(line, Form::Json);
         });
     }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::jobs::{Jobs, MemoryStore};
 use crate::metrics::Metrics;
-use crate::output;
+use crate::output::{self, Form};
 use crate::plugin::Engine;
 use crate::policy::files::Files;
 use crate::policy::plan::Unplanned;
@@ -154,7 +154,7 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
 /// Converts the faults of a manifest, with their lines, to an error.
 pub fn unplanned(unplanned: Unplanned) -> Error {
     match unplanned {
-        Unplanned::Faulty(diagnostics) => Error::invalid(diagnostics.to_string()),
+        Unplanned::Faulty(diagnostics) => Error::invalid(diagnostics.to_string()).laid_out(),
         Unplanned::Pending(files) => {
             Error::unavailable(format!("pinned files do not match their sha256 yet: {}", files.join("; ")))
         }
@@ -360,13 +360,13 @@ struct Addresses {
 
 /// Prints the announcement: the first line is for programs, the rest for people.
 fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) {
-    output::stdout().write(announcement(policy, manifest, addresses, took).as_bytes());
+    output::stdout().write(announcement(policy, manifest, addresses, took).as_bytes(), Form::Lines);
 }
 
 fn announcement(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) -> String {
     let mut text = String::new();
     let mut line = |line: std::fmt::Arguments<'_>| {
-        writeln!(text, "{line}").expect("invariant: writing to memory");
+        writeln!(text, "{}", output::one_line(&line.to_string())).expect("invariant: writing to memory");
     };
     let Addresses { http, grpc, admin } = addresses;
     let grpc = grpc.map(|address| format!(" grpc={address}")).unwrap_or_default();

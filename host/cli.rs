@@ -27,15 +27,17 @@ pub fn check(file: &Path, resolve: Option<&str>, picture: Option<Picture>, quick
     let files = Files::default();
     let plan = Plan::read(&app::absolute(file)?, &files).map_err(app::unplanned)?;
     if let Some(model) = resolve {
-        output::print(describe_route(&plan, model)?);
+        output::print_text(describe_route(&plan, model)?);
     }
     for pipeline in plan.pipelines.values() {
         let graph = &pipeline.graph;
-        output::print(match picture {
+        let mut text = match picture {
             None => graph::text(graph),
             Some(Picture::Mermaid) => graph::mermaid(graph),
             Some(Picture::Dot) => graph::dot(graph),
-        });
+        };
+        text.push('\n');
+        output::print_text(text);
     }
     plan.unused_by_steps().iter().for_each(output::print);
     if picture.is_some() && !quick {
@@ -82,7 +84,8 @@ fn describe_route(plan: &Plan, model: &str) -> Result<String> {
     let line = |name: &ModelName| {
         let model = &plan.models[name];
         let transformer = model.transformer.as_ref().map(|plugin| format!(", transformer {plugin}"));
-        format!("{name} -> executor {}{}", model.executor, transformer.unwrap_or_default())
+        let line = format!("{name} -> executor {}{}", model.executor, transformer.unwrap_or_default());
+        output::one_line(&line).into_owned() + "\n"
     };
     let versions: Vec<&ModelName> = plan.models.keys().filter(|known| *known.name == *name).collect();
     let wanted = versions.iter().find(|known| version == Some(&known.version));
@@ -94,7 +97,7 @@ fn describe_route(plan: &Plan, model: &str) -> Result<String> {
                 let known = ModelName { name: name.into(), version: Arc::clone(version) };
                 format!("{:5.1} % {}", f64::from(*weight) * 100.0 / total.max(1) as f64, line(&known))
             };
-            Ok(routing.weights.iter().map(share).collect::<Vec<_>>().join("\n"))
+            Ok(routing.weights.iter().map(share).collect())
         }
         (None, None, None) if versions.len() == 1 => Ok(line(versions[0])),
         _ => {
@@ -255,7 +258,7 @@ pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<boo
     ));
     // Shown before the result is checked: they are most useful if the request failed.
     steps.iter().flat_map(|steps| steps.take()).for_each(|step| show_step(&step));
-    output::print(String::from_utf8_lossy(&result?));
+    output::print_json(String::from_utf8_lossy(&result?));
     Ok(true)
 }
 

@@ -105,6 +105,7 @@ struct Inner {
     owner: FaultOwner,
     is_graph_refusal: bool,
     is_unjudged: bool,
+    is_laid_out: bool,
 }
 
 macro_rules! constructors {
@@ -129,6 +130,7 @@ impl Error {
             owner: FaultOwner::Host,
             is_graph_refusal: false,
             is_unjudged: false,
+            is_laid_out: false,
         }))
     }
 
@@ -238,6 +240,13 @@ impl Error {
         self
     }
 
+    /// Marks that the message consists of lines that the host has laid out: its newlines are not
+    /// those of a client, a guest or a file.
+    pub fn laid_out(mut self) -> Self {
+        self.0.is_laid_out = true;
+        self
+    }
+
     /// Converts an error that the host returned to a plugin, and that the plugin returned in turn.
     /// An error about the plugin's own host call is not about the caller's request.
     pub fn returned_by(self, plugin: &str) -> Self {
@@ -310,6 +319,10 @@ impl Error {
 
     pub fn is_graph_refusal(&self) -> bool {
         self.0.is_graph_refusal
+    }
+
+    pub fn is_laid_out(&self) -> bool {
+        self.0.is_laid_out
     }
 
     pub fn is_unjudged(&self) -> bool {

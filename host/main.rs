@@ -4,8 +4,10 @@
 
 use clap::{Args, Parser, Subcommand};
 use hostler::cli::Picture;
+use hostler::error::Error;
+use hostler::output::{self, Form};
 use hostler::plugin::compiler::{self, child::CompileTask};
-use hostler::{app, cli, drill, output, shutdown};
+use hostler::{app, cli, drill, shutdown};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -211,9 +213,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         (Err(error), _) => {
-            output::report(error.message().trim_end());
+            report_error(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Reports why the command ends.
+fn report_error(error: &Error) {
+    match error.is_laid_out() {
+        true => output::report_lines(error.message()),
+        false => output::report(error.message().trim_end()),
     }
 }
 
@@ -223,7 +233,7 @@ impl Serve {
         let Serve { manifest, http, grpc, admin, fallback, state_dir } = self;
         let fallback = fallback.is_some();
         let Err(error) = app::serve(&app::Options { manifest, http, grpc, admin, fallback, state_dir });
-        output::report(error.message().trim_end());
+        report_error(&error);
         // Why the host cannot start is its only output, so even a slow reader gets all of it.
         output::flush(output::REPORT_TIMEOUT);
         shutdown::exit(1)
@@ -234,20 +244,22 @@ impl Serve {
 fn init_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("HOSTLER_LOG").unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log).with_target(false);
-    if std::env::var_os("HOSTLER_LOG_FORMAT").is_some_and(|format| format == "json") {
-        builder.json().init();
-    } else {
-        builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let is_json = std::env::var_os("HOSTLER_LOG_FORMAT").is_some_and(|format| format == "json");
+    let is_colored = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    match (is_json, is_colored) {
+        (true, _) => builder.with_writer(|| Log(Form::Json)).json().init(),
+        (false, true) => builder.with_writer(|| Log(Form::ColoredLine)).with_ansi(true).init(),
+        (false, false) => builder.with_writer(|| Log(Form::Line)).with_ansi(false).init(),
     }
 }
 
 /// Writes each event of the log with one call.
-struct Log;
+struct Log(Form);
 
 impl std::io::Write for Log {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        output::log().write(line);
+        output::log().write(line, self.0);
         Ok(line.len())
     }
 

@@ -139,6 +139,7 @@ impl Copy {
         let plan = Plan::read(&self.manifest_path(), &self.seen).map_err(|unplanned| {
             Error::failed(self.with_original_paths(&unplanned.lines().join("\n")))
                 .context("the copy is faulty")
+                .laid_out()
         })?;
         Ok(plan.digest)
     }

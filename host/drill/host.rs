@@ -97,7 +97,8 @@ impl Host {
             }
             _ => {
                 host.end();
-                Err(Error::failed(copy.with_original_paths(&host.log())))
+                // Each line is one that the host has written.
+                Err(Error::failed(copy.with_original_paths(&host.log())).laid_out())
             }
         }
     }

@@ -5,6 +5,7 @@ use super::host::Usage;
 use super::load::LoadCounts;
 use super::samples::Source;
 use crate::error::Error;
+use crate::output::one_line;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -163,13 +164,13 @@ impl Report {
         for (row, cells) in self.exercises.iter().zip(&cells) {
             let _ = writeln!(text, "{}", line(cells.each_ref().map(String::as_str)));
             for note in row.faults.iter().chain(&row.remarks) {
-                let _ = writeln!(text, "    {}", note.replace('\n', "\n    "));
+                let _ = writeln!(text, "    {}", one_line(note));
             }
         }
         text.push('\n');
         for source in &self.models {
             let _ = match &source.no_sample {
-                Some(why) => writeln!(text, "model \"{}\": {why}", source.model),
+                Some(why) => writeln!(text, "model \"{}\": {}", source.model, one_line(why)),
                 None => writeln!(
                     text,
                     "model \"{}\": samples from its {}: {}",

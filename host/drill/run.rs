@@ -33,7 +33,7 @@ pub fn run(options: &Options) -> Result<bool> {
         }
     })?;
     if options.json {
-        output::print(report.json());
+        output::print_json(report.json());
     } else {
         output::print_text(report.table());
     }
@@ -49,14 +49,16 @@ async fn drill(options: &Options, plan: Plan, files: &Files) -> Result<Report> {
         let why: Vec<String> = models
             .iter()
             .map(|model| {
-                format!("model \"{}\": {}", model.model, model.no_sample.as_deref().unwrap_or_default())
+                let why = model.no_sample.as_deref().unwrap_or_default();
+                output::one_line(&format!("model \"{}\": {why}", model.model)).into_owned()
             })
             .collect();
         return Err(Error::invalid(format!(
             "no model can be called, so there is nothing to drill\n{}\nadd to a model: checks = [{{ file = \
              \"checks.json\" }}], with requests and their answers: see docs/reference/manifest.md",
             why.join("\n")
-        )));
+        ))
+        .laid_out());
     }
     let connections = options.connections.clamp(1, plan.settings.limits.max_connections);
     let mut fixture = Fixture::new(plan, copy, host, samples, connections, options);

@@ -1,6 +1,7 @@
 //! A graph as text for a terminal, and as source for Mermaid and Graphviz.
 
 use super::definition::{Graph, Member, Source, Step};
+use crate::output::one_line;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -57,10 +58,10 @@ pub fn text(graph: &Graph) -> String {
     let mut shown = format!("pipeline \"{}\"\n", graph.name);
     let width = graph.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
     for step in &graph.steps {
-        let _ = writeln!(shown, "  {:width$}  {}", step.name, line(step));
+        let _ = writeln!(shown, "  {:width$}  {}", step.name, one_line(&line(step)));
     }
     for (name, source) in &graph.outputs {
-        let _ = writeln!(shown, "  -> {name} = {}", sources(source));
+        let _ = writeln!(shown, "  -> {} = {}", one_line(name), one_line(&sources(source)));
     }
     shown
 }
@@ -152,9 +153,9 @@ fn edges(graph: &Graph) -> Vec<Edge> {
     edges
 }
 
-/// Replaces the quotes, which would end a label.
+/// Replaces the quotes, which would end a label, and escapes line breaks.
 fn quoted(text: &str) -> String {
-    text.replace('"', "'")
+    one_line(text).replace('"', "'")
 }
 
 pub fn mermaid(graph: &Graph) -> String {

@@ -7,15 +7,20 @@
 //! replaces descriptors 1 and 2 with a pipe that the host reads itself, so that native libraries
 //! and child processes cannot block either.
 //!
+//! Everything that is written passes one function, which escapes line breaks and control
+//! characters: text from clients, guests and files cannot pass as a line of the host.
+//!
 //! Other commands write directly and wait for their reader, like other programs; see [`print()`].
 
 mod descriptors;
+mod escape;
 mod flush;
 mod print;
 mod queue;
 mod write;
 
 pub use descriptors::{serve, wait_for_last_words};
+pub use escape::{Form, one_line};
 pub use flush::{FLUSH_TIMEOUT, REPORT_TIMEOUT, flush};
-pub use print::{print, print_error, print_text, report};
+pub use print::{print, print_error, print_json, print_text, report, report_lines};
 pub use queue::{Queue, log, stdout};

@@ -1,5 +1,6 @@
 //! The output of commands that do not serve.
 
+use super::escape::{Form, escape};
 use super::queue::log;
 use super::write::write_all;
 use std::fmt;
@@ -12,13 +13,23 @@ static PRINT_ERROR: OnceLock<io::Error> = OnceLock::new();
 /// Prints one line of a command's output. Waits for a slow reader. After a write has failed,
 /// nothing more is printed.
 pub fn print(line: impl fmt::Display) {
-    print_text(format!("{line}\n"));
+    write(&format!("{line}\n"), Form::Line);
 }
 
-/// Prints text like [`print()`], without a newline.
-pub fn print_text(text: impl AsRef<str>) {
+/// Prints lines like [`print()`]. Parts of them that are not the host's own text must have passed
+/// [`one_line`](super::one_line).
+pub fn print_text(lines: impl AsRef<str>) {
+    write(lines.as_ref(), Form::Lines);
+}
+
+/// Prints JSON like [`print()`].
+pub fn print_json(json: impl fmt::Display) {
+    write(&format!("{json}\n"), Form::Json);
+}
+
+fn write(text: &str, form: Form) {
     if PRINT_ERROR.get().is_none()
-        && let Err(failed) = write_all(libc::STDOUT_FILENO, text.as_ref().as_bytes())
+        && let Err(failed) = write_all(libc::STDOUT_FILENO, &escape(text.as_bytes(), form))
     {
         let _ = PRINT_ERROR.set(failed.error);
     }
@@ -32,5 +43,10 @@ pub fn print_error() -> Option<&'static io::Error> {
 
 /// Writes a message for a person to stderr: the progress of a command, or why it ends.
 pub fn report(message: impl fmt::Display) {
-    log().write(format!("{message}\n").as_bytes());
+    log().write(format!("{message}\n").as_bytes(), Form::Line);
+}
+
+/// Writes lines that the host has laid out to stderr, like [`report()`].
+pub fn report_lines(lines: &str) {
+    log().write(format!("{}\n", lines.trim_end()).as_bytes(), Form::Lines);
 }

@@ -1,5 +1,6 @@
 //! Lines that wait to be written to stdout or stderr.
 
+use super::escape::{Form, escape};
 use super::write::{WriteFailed, write_all};
 use crate::lock::LockUnpoisoned;
 use std::fs::File;
@@ -80,13 +81,13 @@ impl Queue {
     }
 
     /// Appends whole lines, and wakes the writer.
-    pub fn write(&self, lines: &[u8]) {
-        self.append(lines, true);
+    pub fn write(&self, lines: &[u8], form: Form) {
+        self.append(&escape(lines, form), true);
     }
 
     /// Appends whole lines, which may wait to be written together with others.
-    pub fn write_lazily(&self, lines: &[u8]) {
-        self.append(lines, false);
+    pub fn write_lazily(&self, lines: &[u8], form: Form) {
+        self.append(&escape(lines, form), false);
     }
 
     fn append(&self, lines: &[u8], urgent: bool) {

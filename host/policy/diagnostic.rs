@@ -2,6 +2,7 @@
 
 use super::secret;
 use crate::error::{Error, Kind};
+use crate::output::one_line;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -84,16 +85,20 @@ impl Diagnostics {
     }
 
     fn more_line(&self) -> Option<String> {
-        (self.more > 0).then(|| format!("{}: and {} more faults", self.path.display(), self.more))
+        (self.more > 0).then(|| format!("{}: and {} more faults", self.shown_path(), self.more))
+    }
+
+    fn shown_path(&self) -> String {
+        one_line(&self.path.display().to_string()).into_owned()
     }
 
     fn line(&self, fault: &Diagnostic) -> String {
-        let mut line = self.path.display().to_string();
+        let mut line = self.shown_path();
         if let Some(span) = &fault.span {
             let (row, column) = self.position(span.start);
             let _ = write!(line, ":{row}:{column}");
         }
-        let _ = write!(line, ": {}", fault.message);
+        let _ = write!(line, ": {}", one_line(&fault.message));
         if let Some(hint) = &fault.hint {
             let _ = write!(line, "; {hint}");
         }
@@ -101,9 +106,9 @@ impl Diagnostics {
     }
 
     fn show(&self, fault: &Diagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", fault.message)?;
+        writeln!(f, "error: {}", one_line(&fault.message))?;
         let Some(span) = &fault.span else {
-            writeln!(f, "  --> {}", self.path.display())?;
+            writeln!(f, "  --> {}", self.shown_path())?;
             return self.show_hint(fault, "", f);
         };
         let (row, column) = self.position(span.start);
@@ -120,7 +125,7 @@ impl Diagnostics {
             .get(span.clone())
             .map_or(1, |text| text.chars().take(width_max).take_while(|&c| c != '\n').count());
         let marks = "^".repeat(width.clamp(1, width_max));
-        writeln!(f, "{gutter}--> {}:{row}:{column}", self.path.display())?;
+        writeln!(f, "{gutter}--> {}:{row}:{column}", self.shown_path())?;
         writeln!(f, "{gutter} |")?;
         writeln!(f, "{row} | {source}")?;
         writeln!(f, "{gutter} | {}{marks}", " ".repeat(shown_column - 1))?;
@@ -179,6 +184,6 @@ impl fmt::Display for Diagnostics {
 
 impl From<Diagnostics> for Error {
     fn from(diagnostics: Diagnostics) -> Self {
-        Error::new(Kind::InvalidInput, diagnostics.lines().join("\n"))
+        Error::new(Kind::InvalidInput, diagnostics.lines().join("\n")).laid_out()
     }
 }

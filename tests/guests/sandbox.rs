@@ -3,7 +3,7 @@
 //! request as before.
 
 use crate::support::slow::setup;
-use crate::support::{Answer, Client, Host, eventually};
+use crate::support::{Answer, Client, Host, eventually, is_deceptive};
 use serde_json::{Value, json};
 
 /// Each plugin with fresh and with reused instances; those named `brisk` have short timeouts.
@@ -338,13 +338,38 @@ fn a_plugin_cannot_forge_the_log() {
     let host = setup(MANIFEST).start();
     let answer = ask(&mut host.client(), "forge", "fresh", &json!({"do": "forge", "at": "predict"}));
     assert_eq!(answer.result(), json!({"a": 1}));
+    let parameters = json!({"do": "forged-error", "at": "predict"});
+    let failed = ask(&mut host.client(), "forge-error", "fresh", &parameters);
+    assert!(failed.error()["message"].as_str().unwrap().contains("\n2026-01-01T00:00:00Z ERROR forged"));
     let log = whole_log(&host);
     let forged: Vec<&str> = log.lines().filter(|line| line.contains("forged")).collect();
-    assert_eq!(forged.len(), 6, "{log}");
+    assert_eq!(forged.len(), 7, "{log}");
     for line in forged {
-        assert!(line.contains("plugin=\"fresh\"") && line.contains("request=\"forge\""), "{line}");
-        assert!(!line.starts_with("2026-01-01") && !line.contains('\u{1b}'), "{line:?}");
+        assert!(line.contains("plugin=\"fresh\"") && line.contains("request=\"forge"), "{line}");
+        assert!(!line.starts_with("2026-01-01") && !line.contains(is_deceptive), "{line:?}");
     }
+    assert!(log.contains(r"forged \u{202e}\u{2066}\u{2028}\u{85}\u{7f}"), "{log}");
+    host.access_log("forge-error");
+    let lines = host.stdout().join("\n");
+    assert!(lines.contains(r"forged \u202e\u2066\u2028"), "{lines}");
+    assert!(!lines.contains(|one| one != '\n' && is_deceptive(one)), "{lines:?}");
+}
+
+#[test]
+fn json_lines_of_the_log_are_json_whatever_a_plugin_writes() {
+    let host = start();
+    for deed in ["forge", "forged-error"] {
+        ask(&mut host.client(), "forge", "fresh", &json!({"do": deed, "at": "predict"}));
+    }
+    let log = whole_log(&host);
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        assert!(!line.contains(is_deceptive), "{line:?}");
+    }
+    let messages: Vec<Value> =
+        log_of(&log, "forge").into_iter().map(|fields| fields["message"].clone()).collect();
+    let text = "\u{1b}[31mforged \u{202e}\u{2066}\u{2028}\u{85}\u{7f}";
+    assert!(messages.iter().any(|message| message.as_str().is_some_and(|line| line.contains(text))), "{log}");
 }
 
 #[test]

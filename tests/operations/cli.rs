@@ -1,7 +1,7 @@
 //! Tests the command line: help, checks of plugins, the contract, single predictions, `diff`, and
 //! start-up.
 
-use crate::support::{Setup, churn, model, plugin, replace, root};
+use crate::support::{Setup, churn, is_deceptive, model, plugin, replace, root, slow};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::TcpListener;
@@ -301,4 +301,23 @@ fn an_address_in_use_or_a_bad_manifest_ends_serve_with_a_reason() {
     );
     let (code, _, err) = setup.run(&["serve", "--http", "localhost"]);
     assert!(code == 2 && err.contains("--http"), "{err}");
+}
+
+#[test]
+fn text_of_others_cannot_pass_as_lines_of_a_command() {
+    let name = "a\nhostler.toml: ok\r\u{1b}[31m\u{202e}.toml";
+    let manifest = "[plugins.hostile]\npath = \"hostile.wasm\"\n[models.hostile]\nplugin = \"hostile\"\n";
+    let parameters = json!({"do": "forged-error", "at": "predict"});
+    let request = json!({"model": "hostile", "data": ["a"], "parameters": parameters});
+    let setup = slow::setup(manifest)
+        .text("request.json", &request.to_string())
+        .text(name, "[models.m]\npath = \"gone\\nhostler.toml: ok\\u202e.onnx\"\n");
+    for args in [&["predict", "request.json"][..], &["check", name], &["check", "gone\r\u{202e}.toml"]] {
+        let (code, out, err) = setup.run(args);
+        assert_eq!((code, &*out), (1, ""), "{args:?}: {err}");
+        assert!(!err.contains(|one| one != '\n' && is_deceptive(one)), "{args:?}: {err:?}");
+        let is_forged = |line: &str| line.starts_with("hostler.toml: ok") || line.starts_with("2026-01-01");
+        assert!(!err.lines().any(is_forged), "{args:?}: {err}");
+        assert!(err.contains("\\u{202e}"), "{args:?}: {err}");
+    }
 }

@@ -120,3 +120,10 @@ pub fn eventually<T>(what: &str, ask: impl Fn() -> Option<T>, context: impl Fn()
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Whether a character ends a line, controls a terminal, or changes the direction of text.
+pub fn is_deceptive(one: char) -> bool {
+    let others = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\
+                  \u{2066}\u{2067}\u{2068}\u{2069}";
+    one.is_control() || others.contains(one)
+}

@@ -24,6 +24,10 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
         "sleep" => std::thread::sleep(Duration::from_millis(whole(request, "ms", 60_000)?)),
         "polite" => return Err(polite(request)),
         "trap" => panic!("the request asked for this panic"),
+        "last-words" => last_words(request)?,
+        "overflow" => {
+            black_box(overflow(black_box(1)));
+        }
         "exit" => std::process::exit(1),
         "bomb" => bomb(),
         "greedy" => drop(black_box(Vec::<u8>::new()).try_reserve(black_box(1 << 30))),
@@ -48,6 +52,7 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
         "wrong-outputs" => {
             return Ok(Some(Answer::Tensors(vec![tensor::fp32("surprise", &[1, 3], &[1.0, 2.0, 3.0])?])));
         }
+        "forged-error" => return Err(Error::failed(FORGED)),
         "huge-error" => return Err(Error::failed("x".repeat((whole(request, "mb", 8)? as usize) << 20))),
         "meter" => metrics::Counter::new("places", "Where it was.", &["place"])?.add(&[at], 1.0)?,
         "error" => return Err(error(&request.text("kind")?.unwrap_or_default())?),
@@ -101,6 +106,14 @@ fn recurse(depth: u64) -> u64 {
     if depth == 0 { 0 } else { recurse(depth.wrapping_add(1)).wrapping_mul(3) ^ depth }
 }
 
+/// Exhausts the program's own stack, which is in its linear memory.
+#[inline(never)]
+fn overflow(depth: u64) -> u64 {
+    let mut frame = [depth; 4096];
+    black_box(&mut frame);
+    if depth == 0 { 0 } else { overflow(depth.wrapping_add(1)) ^ frame[depth as usize % frame.len()] }
+}
+
 /// Returns an answer of `mb` megabytes, of the type that the call can return.
 fn huge(at: &str, mb: usize) -> Result<Answer, Error> {
     if at == "postprocess" {
@@ -124,12 +137,22 @@ fn bad_tensor() -> Error {
     }
 }
 
-/// Writes lines that look like the host's own, and the escape sequence for red.
+/// Lines that look like the host's own, and characters with which text looks like other text.
+const FORGED: &str =
+    "honest\n2026-01-01T00:00:00Z ERROR forged\r\n\u{1b}[31mforged \u{202e}\u{2066}\u{2028}\u{85}\u{7f}\r";
+
 fn forge() {
-    const LINES: &str = "honest\n2026-01-01T00:00:00Z ERROR forged\r\n\u{1b}[31mforged";
-    log::info(LINES);
-    println!("{LINES}");
-    eprintln!("{LINES}");
+    log::info(FORGED);
+    println!("{FORGED}");
+    eprintln!("{FORGED}");
+}
+
+/// Writes `count` lines to stderr, and panics with the request's id.
+fn last_words(request: &Request) -> Result<(), Error> {
+    for line in 0..whole(request, "count", 1_000)? {
+        eprintln!("chatter {line} of {}", request.id());
+    }
+    panic!("last words of {}", request.id());
 }
 
 /// 100 MB.
