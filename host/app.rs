@@ -184,7 +184,7 @@ pub fn loader(
     runtime: &tokio::runtime::Handle,
 ) -> Result<Loader> {
     Ok(Loader {
-        engine: Engine::new(settings.engine.clone())?,
+        engine: Engine::new(settings.engine.clone()),
         metrics: Arc::clone(metrics),
         runtime: runtime.clone(),
         library: settings.onnxruntime.clone(),

@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cancel::Cancel;
-use crate::config::PluginLimits;
+use crate::config::{EngineConfig, PluginLimits};
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::input_file::{self, FileKind, FileLimits, Progress};
@@ -114,7 +114,8 @@ fn check_plugin(file: &Path) -> Result<bool> {
         .map_err(|error| error.context(format!("cannot read {}", file.display())))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::failed(format!("cannot start a runtime: {error}")))?;
-    let engine = Engine::new(Default::default())?;
+    // Few instances exist at once, so little address space is enough.
+    let engine = Engine::new(EngineConfig { instances: 16, ..EngineConfig::default() });
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let metrics = Metrics::new();
     let limits = PluginLimits { memory_bytes: engine.memory_bytes_max(), ..PluginLimits::default() };

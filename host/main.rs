@@ -99,6 +99,8 @@ struct CompilePlugin {
     #[arg(long)]
     concurrent: bool,
     #[arg(long)]
+    memory_reservation: u64,
+    #[arg(long)]
     threads: usize,
     #[arg(long)]
     cpu_s: u64,
@@ -174,10 +176,12 @@ fn main() -> ExitCode {
     }
     let outcome = match command.action {
         Action::CompilePlugin(request) => {
-            let CompilePlugin { bytes, concurrent, threads, cpu_s, memory_bytes, parent } = request;
+            let CompilePlugin { bytes, concurrent, memory_reservation, threads, cpu_s, memory_bytes, parent } =
+                request;
             return compiler::child::run(&CompileTask {
                 bytes,
                 concurrent,
+                memory_reservation,
                 threads,
                 cpu_s,
                 memory_bytes,

@@ -118,8 +118,12 @@ impl Plugin {
                 "plugin \"{name}\": instances of a streaming-model are always \"shared\"; remove the key instances"
             )));
         }
-        let engine = self.engine.concurrent()?;
-        let pre = engine.linker.instantiate_pre(&self.component).map_err(|error| self.misfit(error))?;
+        let pre = self
+            .engine
+            .pooled(true)?
+            .linker
+            .instantiate_pre(&self.component)
+            .map_err(|error| self.misfit(error))?;
         let pre = StreamingModelPluginPre::new(pre).map_err(|e| self.misfit(e))?;
         StreamingModel::start(&self.engine, &self.spec, pre, self.metrics(metrics)).await
     }
@@ -131,13 +135,14 @@ impl Plugin {
             Error::failed(format!("plugin \"{name}\": cannot make an instance: {}", error.root_cause()))
                 .with_detail(format!("{error:?}"))
         };
-        let pre = self.engine.linker.instantiate_pre(&self.component).map_err(failed)?;
+        let engine = self.engine.pooled(false)?;
+        let pre = engine.linker.instantiate_pre(&self.component).map_err(failed)?;
         let context = self.load_context();
         let started = Instant::now();
         for _ in 0..rounds {
-            let _ticking = self.engine.tick();
+            let _ticking = engine.tick();
             let deadline = Instant::now() + self.spec.limits.timeout;
-            let mut store = new_store(&self.engine, &self.spec, &context, deadline);
+            let mut store = new_store(engine, &self.spec, &context, deadline);
             pre.instantiate_async(&mut store).await.map_err(failed)?;
         }
         Ok(started.elapsed() / rounds)
@@ -156,9 +161,16 @@ impl Plugin {
                 self.spec.name
             )));
         }
-        let linked = self.engine.linker.instantiate_pre(&self.component).and_then(link);
+        let engine = self.engine.pooled(false)?;
+        let linked = engine.linker.instantiate_pre(&self.component).and_then(link);
         let pre = linked.map_err(|error| self.misfit(error))?;
-        Ok(Pool::new(Arc::clone(&self.engine), Arc::clone(&self.spec), pre, self.metrics(metrics)))
+        Ok(Pool::new(
+            Arc::clone(&self.engine),
+            Arc::clone(engine),
+            Arc::clone(&self.spec),
+            pre,
+            self.metrics(metrics),
+        ))
     }
 
     fn check_role(&self, role: Role) -> Result<()> {

@@ -1,8 +1,9 @@
 //! The wasmtime engines that run plugins, their clocks, and how components are loaded into them.
 //!
-//! One engine lives as long as the process. A second one, for streaming models, is made when it is
-//! first needed. Each engine has a pool of instance slots that all its plugins share, old and new.
-//! If no slot is free, a call fails with `Overloaded` and never waits.
+//! There are two wasmtime engines, one for streaming models and one for all other roles. Each is
+//! made when the first plugin needs it, since it reserves address space, and lives as long as the
+//! process. It has a pool of instance slots that all its plugins share, old and new. If no slot is
+//! free, a call fails with `Overloaded` and never waits.
 
 use super::artifact::CodeWriter;
 use super::cache::{Cache, entry_name};
@@ -14,7 +15,7 @@ use super::linker::{linker, streaming_linker};
 use super::plugin_state::PluginState;
 use super::spec::PluginSpec;
 use super::store_data::StoreData;
-use super::wasmtime_config::{engine_config, streaming_config};
+use super::wasmtime_config::{PoolSize, engine_config, memory_reservation};
 use crate::config::{EngineConfig, PluginLimits};
 use crate::error::{Error, Kind, Result};
 use crate::lock::LockUnpoisoned;
@@ -25,13 +26,13 @@ use std::time::Instant;
 use wasmtime::component::{Component, Linker};
 
 pub struct Engine {
-    pub(super) wasmtime: wasmtime::Engine,
-    pub(super) linker: Linker<StoreData>,
     pub(super) config: EngineConfig,
     cache: Option<Cache>,
     compiler: Compiler,
-    ticker: Arc<Ticker>,
-    concurrent: OnceLock<StreamingEngine>,
+    synchronous: OnceLock<Arc<PooledEngine>>,
+    concurrent: OnceLock<Arc<PooledEngine>>,
+    /// Held while a wasmtime engine is made: two of one kind would reserve twice.
+    making: Mutex<()>,
     /// The pools of idle instances, from which slots can be reclaimed.
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     /// The state of plugins by name, for as long as a generation of the plugin exists.
@@ -40,29 +41,44 @@ pub struct Engine {
     pub(super) drain_timeouts: DrainTimeouts,
 }
 
-/// The engine for streaming models. It has the machinery for tasks, which would cost all other
-/// plugins too much.
-pub(super) struct StreamingEngine {
+/// A wasmtime engine with its pool of instance slots. The one for streaming models has the
+/// machinery for tasks, which would cost all other plugins too much.
+pub(super) struct PooledEngine {
     pub wasmtime: wasmtime::Engine,
     pub linker: Linker<StoreData>,
     ticker: Arc<Ticker>,
 }
 
-impl StreamingEngine {
-    fn new(config: &EngineConfig) -> Result<Self> {
-        let wasmtime = wasmtime::Engine::new(&streaming_config(config)).map_err(failed)?;
-        let linker = streaming_linker(&wasmtime).map_err(failed)?;
+impl PooledEngine {
+    fn new(config: &EngineConfig, concurrent: bool) -> Result<Self> {
+        let wasmtime = wasmtime::Engine::new(&engine_config(config, concurrent))
+            .map_err(|error| unreserved(&error, PoolSize::new(config, concurrent)))?;
+        let linker = if concurrent { streaming_linker(&wasmtime) } else { linker(&wasmtime) };
+        let linker = linker.map_err(|error| {
+            Error::failed(format!("cannot start the plugin engine: {error:#}"))
+                .with_detail(format!("{error:?}"))
+        })?;
         let ticker = Ticker::start(&wasmtime)?;
-        Ok(StreamingEngine { wasmtime, linker, ticker })
+        Ok(PooledEngine { wasmtime, linker, ticker })
     }
 
+    /// Keeps the clock ticking for as long as the guard lives.
     pub fn tick(&self) -> TickGuard<'_> {
         self.ticker.tick()
     }
 }
 
-fn failed(error: wasmtime::Error) -> Error {
-    Error::failed(format!("cannot start the plugin engine: {error:#}")).with_detail(format!("{error:?}"))
+/// Explains why an engine cannot be made: its pool reserves much address space.
+fn unreserved(error: &wasmtime::Error, size: PoolSize) -> Error {
+    Error::failed(format!(
+        "cannot start the plugin engine: cannot reserve about {} MiB of address space for the slots of {} plugin \
+         instances: {}; lower plugin_instances or plugin_memory_mb_max under [server], or raise the limit of \
+         address space (ulimit -v)",
+        size.reserved_bytes() >> 20,
+        size.instances,
+        error.root_cause()
+    ))
+    .with_detail(format!("{error:?}"))
 }
 
 /// A holder of idle instances that can give them up when slots are needed.
@@ -72,44 +88,42 @@ pub(super) trait Reclaim: Send + Sync {
 }
 
 impl Engine {
-    /// Reserves the pool of instance slots. Fails if the machine does not provide enough address
-    /// space.
-    pub fn new(config: EngineConfig) -> Result<Arc<Self>> {
-        let wasmtime = wasmtime::Engine::new(&engine_config(&config)).map_err(failed)?;
-        let linker = linker(&wasmtime).map_err(failed)?;
-        let compiler = Compiler::new(config.compiler.clone(), config.compile_threads);
+    /// Reserves nothing yet: a host without plugins needs no wasmtime engine.
+    pub fn new(config: EngineConfig) -> Arc<Self> {
+        let compiler =
+            Compiler::new(config.compiler.clone(), config.compile_threads, memory_reservation(&config));
         let cache = config.cache_dir.as_deref().map(|dir| Cache::new(dir, config.cache_bytes_max));
-        let ticker = Ticker::start(&wasmtime)?;
-        Ok(Arc::new(Engine {
-            wasmtime,
-            linker,
+        Arc::new(Engine {
             config,
             cache,
             compiler,
-            ticker,
+            synchronous: OnceLock::new(),
             concurrent: OnceLock::new(),
+            making: Mutex::default(),
             idle: Mutex::default(),
             memories: Mutex::default(),
             drain_timeouts: DrainTimeouts::default(),
-        }))
+        })
     }
 
-    /// Returns the engine for streaming models, which is made on first use.
-    pub(super) fn concurrent(&self) -> Result<&StreamingEngine> {
-        if let Some(concurrent) = self.concurrent.get() {
-            return Ok(concurrent);
+    /// Returns the engine for streaming models, or the one for all other roles. Reserves its pool
+    /// of instance slots on first use. Fails if the process cannot have that much address space.
+    pub(super) fn pooled(&self, concurrent: bool) -> Result<&Arc<PooledEngine>> {
+        let engine = if concurrent { &self.concurrent } else { &self.synchronous };
+        if let Some(made) = engine.get() {
+            return Ok(made);
         }
-        // Two concurrent loads may both make one; only one of them is kept.
-        let made = StreamingEngine::new(&self.config)?;
-        Ok(self.concurrent.get_or_init(|| made))
+        let _making = self.making.lock_unpoisoned();
+        if let Some(made) = engine.get() {
+            return Ok(made);
+        }
+        let made = Arc::new(PooledEngine::new(&self.config, concurrent)?);
+        Ok(engine.get_or_init(|| made))
     }
 
     /// Loads a component from the cache, or compiles it. Blocks meanwhile.
     pub(super) fn compile(&self, source: &Source, metrics: &Metrics) -> Result<(Component, Interface)> {
-        let wasmtime = match source.concurrent {
-            true => &self.concurrent()?.wasmtime,
-            false => &self.wasmtime,
-        };
+        let wasmtime = &self.pooled(source.concurrent)?.wasmtime;
         let entry = self.cache.as_ref().map(|cache| (cache, entry_name(wasmtime, source.wasm)));
         let load = |compiled: &Compiled| {
             // SAFETY: a compiler process of this host has made the code. It came through a private
@@ -195,11 +209,6 @@ impl Engine {
     pub fn memory_bytes_max(&self) -> usize {
         self.config.memory_bytes_max
     }
-
-    /// Keeps the clock ticking for as long as the guard lives.
-    pub(super) fn tick(&self) -> TickGuard<'_> {
-        self.ticker.tick()
-    }
 }
 
 #[cfg(test)]
@@ -211,7 +220,8 @@ mod tests {
     #[test]
     fn the_ticker_ticks_parks_and_wakes() {
         let config = EngineConfig { instances: 1, cache_dir: None, ..EngineConfig::default() };
-        let engine = Engine::new(config).unwrap();
+        let engine = Engine::new(config);
+        let engine = engine.pooled(false).unwrap();
         let mut store = wasmtime::Store::new(&engine.wasmtime, ());
         let wasm = wat::parse_str("(module (func (export \"f\") (loop (br 0))))").unwrap();
         let module = wasmtime::Module::new(&engine.wasmtime, wasm).unwrap();

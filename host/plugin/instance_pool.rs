@@ -1,8 +1,9 @@
 //! Instances of a plugin in one role: made fresh for a call or taken from a pool, called under a
 //! deadline, and discarded unless the guest returns cleanly.
 
-use super::engine::{Engine, Reclaim};
+use super::engine::{Engine, PooledEngine, Reclaim};
 use super::guest_ticks::on_epoch_tick;
+use super::pool_limit::pool_limit;
 use super::spec::PluginSpec;
 use super::store_data::{OverBudget, StoreData};
 use crate::error::{Error, Kind, Result};
@@ -27,6 +28,7 @@ pub(super) trait RolePre: Send + Sync + 'static {
 /// All instances of a plugin in one role.
 pub(super) struct Pool<P: RolePre> {
     pub engine: Arc<Engine>,
+    pooled: Arc<PooledEngine>,
     pub spec: Arc<PluginSpec>,
     pre: P,
     idle: Arc<IdleInstances<P::Exports>>,
@@ -89,13 +91,19 @@ impl Drop for InstanceGuard {
 type CallOutcome<R> = wasmtime::Result<R>;
 
 impl<P: RolePre> Pool<P> {
-    pub fn new(engine: Arc<Engine>, spec: Arc<PluginSpec>, pre: P, metrics: InstanceMetrics) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        pooled: Arc<PooledEngine>,
+        spec: Arc<PluginSpec>,
+        pre: P,
+        metrics: InstanceMetrics,
+    ) -> Self {
         let idle = Arc::new(IdleInstances(Mutex::default()));
         if spec.limits.reuses() {
             let weak = Arc::downgrade(&idle);
             engine.register_idle(weak);
         }
-        Pool { engine, spec, pre, idle, metrics }
+        Pool { engine, pooled, spec, pre, idle, metrics }
     }
 
     /// Calls into the instance in `kept`, or into another one, which is in `kept` afterwards.
@@ -111,7 +119,7 @@ impl<P: RolePre> Pool<P> {
         let now = Instant::now();
         let own = now + self.spec.limits.timeout;
         let deadline = context.deadline.map_or(own, |deadline| deadline.min(own));
-        let _ticking = self.engine.tick();
+        let _ticking = self.pooled.tick();
         let _entered = context.enter(Arc::clone(&self.spec.name));
         self.metrics.calls.inc();
         let work = async {
@@ -180,7 +188,7 @@ impl<P: RolePre> Pool<P> {
     ) -> CallOutcome<RunningInstance<P::Exports>> {
         let started = Instant::now();
         let (store, exports) = loop {
-            let mut store = new_store(&self.engine, &self.spec, context, deadline);
+            let mut store = new_store(&self.pooled, &self.spec, context, deadline);
             match self.pre.instantiate(&mut store).await {
                 Ok(exports) => break (store, exports),
                 // An idle instance gives up its slot to one that has work.
@@ -252,10 +260,7 @@ impl<P: RolePre> Pool<P> {
                 )),
             }
         } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            Error::overloaded(format!(
-                "plugin \"{name}\": all {} plugin instances of the host are in use; raise plugin_instances",
-                self.engine.config.instances
-            ))
+            Error::overloaded(format!("plugin \"{name}\": {}; raise plugin_instances", pool_limit(&error)))
         } else if let Some(over) = error.downcast_ref::<OverBudget>() {
             Error::failed(format!("plugin \"{name}\" {over}"))
         } else if error.root_cause().to_string().contains("fuel allocated for hostcalls") {
@@ -296,7 +301,7 @@ pub(super) fn describe_trap(error: &wasmtime::Error) -> String {
 
 /// Creates a store with all limits set, ready for one call.
 pub(super) fn new_store(
-    engine: &Engine,
+    engine: &PooledEngine,
     spec: &Arc<PluginSpec>,
     context: &Arc<CallContext>,
     deadline: Instant,

@@ -29,6 +29,7 @@ mod optional_inputs;
 mod outbound;
 mod plugin_metrics;
 mod plugin_state;
+mod pool_limit;
 mod resources;
 mod retained;
 mod spec;

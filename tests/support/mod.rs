@@ -52,7 +52,7 @@ pub fn plugin(name: &str) -> PathBuf {
 pub fn engine(instances: u32) -> Arc<hostler::plugin::Engine> {
     let compiler = Some(env!("CARGO_BIN_EXE_hostler").into());
     let config = hostler::config::EngineConfig { instances, compiler, ..Default::default() };
-    hostler::plugin::Engine::new(config).expect("a plugin engine")
+    hostler::plugin::Engine::new(config)
 }
 
 /// Returns the path of an example's file.

@@ -21,6 +21,8 @@ pub struct CompileTask {
     pub bytes: usize,
     /// Whether to compile for the engine of streaming models.
     pub concurrent: bool,
+    /// Address space of each linear memory, which decides whether the code checks bounds.
+    pub memory_reservation: u64,
     pub threads: usize,
     pub cpu_s: u64,
     /// Address space of the process.
@@ -105,7 +107,7 @@ fn compile(task: &CompileTask, wasm: &[u8]) -> (Report, Vec<u8>) {
         .map_err(|error| wasmtime::Error::msg(format!("{NO_THREADS}: {error}")))
         .and_then(|threads| {
             // The engine has no pool of instances: the address space is for the compiler.
-            let engine = wasmtime::Engine::new(&code_settings(task.concurrent))?;
+            let engine = wasmtime::Engine::new(&code_settings(task.concurrent, task.memory_reservation))?;
             let component = threads.install(|| Component::from_binary(&engine, wasm))?;
             let interface = Interface::of(&engine, &component);
             Ok((interface, component.serialize()?))

@@ -53,6 +53,7 @@ pub(super) struct Compiler {
     /// The program to start; `None` for this program itself.
     program: Option<PathBuf>,
     threads: usize,
+    memory_reservation: u64,
     busy: Mutex<bool>,
     free: Condvar,
 }
@@ -66,8 +67,9 @@ pub(super) struct Source<'a> {
 }
 
 impl Compiler {
-    pub fn new(program: Option<PathBuf>, threads: usize) -> Self {
-        Compiler { program, threads, busy: Mutex::new(false), free: Condvar::new() }
+    /// `memory_reservation` is the address space of each linear memory where the code will run.
+    pub fn new(program: Option<PathBuf>, threads: usize, memory_reservation: u64) -> Self {
+        Compiler { program, threads, memory_reservation, busy: Mutex::new(false), free: Condvar::new() }
     }
 
     /// Blocks until the component is compiled, a limit is reached or the build is abandoned. The
@@ -78,6 +80,7 @@ impl Compiler {
         let task = CompileTask {
             bytes: source.wasm.len(),
             concurrent: source.concurrent,
+            memory_reservation: self.memory_reservation,
             threads: self.threads,
             cpu_s: limits.cpu.as_secs().max(1),
             memory_bytes: limits.memory_bytes as u64,
@@ -164,6 +167,7 @@ impl ChildProcess {
             .arg(COMMAND)
             .args(["--bytes", &task.bytes.to_string(), "--threads", &task.threads.to_string()])
             .args(["--cpu-s", &task.cpu_s.to_string(), "--memory-bytes", &task.memory_bytes.to_string()])
+            .args(["--memory-reservation", &task.memory_reservation.to_string()])
             .args(["--parent", &task.parent.to_string()])
             .args(task.concurrent.then_some("--concurrent"))
             .env_clear()

@@ -56,7 +56,7 @@ impl Instance {
     }
 
     async fn try_build(shared: &Shared, registry: &Arc<CallRegistry>) -> Result<Self> {
-        let engine = shared.engine.concurrent()?;
+        let engine = shared.engine.pooled(true)?;
         let failed = |error: wasmtime::Error| {
             Error::failed(format!("cannot make an instance: {}", describe_trap(&error)))
                 .with_detail(format!("{error:?}"))
@@ -133,7 +133,7 @@ impl Instance {
                 .await
             });
             let mut work = pin!(work);
-            let engine = shared.engine.concurrent();
+            let engine = shared.engine.pooled(true);
             let ticked = std::future::poll_fn(|cx| {
                 let _ticking = engine.as_ref().map(|engine| engine.tick());
                 work.as_mut().poll(cx)
