@@ -3,6 +3,7 @@
 use super::bindings::{
     self, assets, callables, clock, concurrent_models, logging, metrics, models, sinks, state, store, types,
 };
+use super::host_calls::streaming_log;
 use super::store_data::StoreData;
 use wasmtime::component::{HasSelf, Linker};
 
@@ -20,6 +21,7 @@ pub(super) fn streaming_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Li
     clock::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
     concurrent_models::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
     bindings::concurrent_http::add_to_linker::<_, HasSelf<StoreData>>(&mut linker, |state| state)?;
+    streaming_log::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

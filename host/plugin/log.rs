@@ -1,24 +1,43 @@
 //! Writes a guest's output to the host's log, line by line, with the request that it belongs to.
 //!
-//! Each call has a budget of bytes. Output beyond it is dropped, and the log says so once. Lines
-//! are split at `LINE_BYTES_MAX`, so a guest that never ends a line does not use up memory.
+//! Each call has a budget of bytes. Output beyond it is dropped, and the log says so once; only the
+//! last bytes of stderr are kept and logged when the call ends, because a panic or a traceback ends
+//! with its reason. Lines are split at `LINE_BYTES_MAX`, so a guest that never ends a line does not
+//! use up memory.
 
+use super::bindings::logging::Level;
 use crate::lock::LockUnpoisoned;
 use bytes::Bytes;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 const LINE_BYTES_MAX: usize = 4096;
 
-#[derive(Clone, Copy, Debug)]
+/// The last bytes of stderr that are kept for each call, whatever its budget.
+const TAIL_BYTES_MAX: usize = 4096;
+
+/// How often the budget for output outside of calls is renewed.
+const BUDGET_PERIOD: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,
     Stderr,
 }
 
 /// The log of one instance. Shared with the streams that WASI holds.
-pub(super) struct LogBudget {
+pub(super) struct InstanceLog {
+    /// The log of the call in progress. In a shared instance, the log of everything outside of
+    /// calls.
+    own: CallLog,
+    /// The call that writes now. Only shared instances have several, and set it for each write.
+    writer: Mutex<Option<Arc<CallLog>>>,
+}
+
+/// The log of one call, or of everything that an instance does outside of calls.
+pub(super) struct CallLog {
     plugin: Arc<str>,
     state: Mutex<LogState>,
 }
@@ -26,103 +45,215 @@ pub(super) struct LogBudget {
 #[derive(Default)]
 struct LogState {
     request: Option<Arc<str>>,
+    /// The requests in flight when a guest task wrote that belongs to none of them.
+    requests: Option<String>,
+    budget: usize,
     bytes_left: usize,
-    cut: bool,
+    /// When the budget was last renewed; `None` if it is for one call.
+    renewed: Option<Instant>,
+    is_cut: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    /// The last lines of stderr, such as the message of a panic, for the log line of the failed
-    /// request.
-    tail: String,
+    /// The last bytes of stderr, such as the message of a panic.
+    tail: Vec<u8>,
+    /// Bytes of stderr since the last one that fitted the budget. They are at the end of `tail`,
+    /// as far as they fit there.
+    unlogged: usize,
 }
 
-impl LogBudget {
+impl InstanceLog {
+    /// The log of an instance that runs one call at a time.
     pub fn new(plugin: Arc<str>) -> Self {
-        LogBudget { plugin, state: Mutex::default() }
+        InstanceLog { own: CallLog { plugin, state: Mutex::default() }, writer: Mutex::default() }
     }
 
-    pub fn begin(&self, request: Arc<str>, bytes: usize) {
-        let mut state = self.lock();
-        let LogState { stdout, stderr, tail, .. } = std::mem::take(&mut *state);
-        *state = LogState { request: Some(request), bytes_left: bytes, stdout, stderr, tail, cut: false };
-        state.tail.clear();
+    /// The log of an instance that runs concurrent calls, each with a [`CallLog`] of its own.
+    /// Outside of calls, it may write `budget` bytes in each minute.
+    pub fn shared(plugin: Arc<str>, budget: usize) -> Self {
+        let log = InstanceLog::new(plugin);
+        {
+            let mut state = log.own.lock();
+            (state.budget, state.bytes_left, state.renewed) = (budget, budget, Some(Instant::now()));
+        }
+        log
     }
 
-    /// Logs unfinished lines. Returns what the guest last wrote to stderr.
+    /// Starts a call of an instance that runs one call at a time.
+    pub fn begin(&self, request: Arc<str>, budget: usize) {
+        self.own.lock().begin(request, budget);
+    }
+
+    /// Logs what is left of the call in progress, or of everything outside of calls. Returns what
+    /// the guest last wrote to stderr.
+    pub fn end(&self) -> String {
+        self.own.end()
+    }
+
+    /// Sets which call writes next. If that is none, `requests` lists those that are in flight.
+    pub fn set_writer(&self, writer: Option<Arc<CallLog>>, requests: Option<String>) {
+        if writer.is_none() {
+            self.own.lock().set_requests(&self.own.plugin, requests);
+        }
+        *self.writer.lock_unpoisoned() = writer;
+    }
+
+    /// Logs a message that the guest has passed to `wasi:logging`.
+    pub fn message(&self, level: Level, context: &str, message: &str) {
+        self.with_writer(|log| log.message(level, context, message));
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        self.with_writer(|log| log.write(stream, bytes));
+    }
+
+    fn with_writer(&self, work: impl FnOnce(&CallLog)) {
+        let writer = self.writer.lock_unpoisoned().clone();
+        work(writer.as_deref().unwrap_or(&self.own));
+    }
+}
+
+impl CallLog {
+    pub fn new(plugin: Arc<str>, request: Arc<str>, budget: usize) -> Self {
+        let log = CallLog { plugin, state: Mutex::default() };
+        log.lock().begin(request, budget);
+        log
+    }
+
+    /// Logs unfinished lines, and the last lines of stderr beyond the budget. Returns what the
+    /// guest last wrote to stderr.
     pub fn end(&self) -> String {
         let mut state = self.lock();
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let rest = std::mem::take(state.buffer(stream));
-            if !rest.is_empty() {
-                self.line(&mut state, stream, &rest);
-            }
-        }
-        std::mem::take(&mut state.tail)
+        state.finish(&self.plugin);
+        let tail = std::mem::take(&mut state.tail);
+        whole_lines(&tail, tail.len() >= TAIL_BYTES_MAX)
     }
 
-    /// Takes `bytes` from the budget. Returns `false`, and logs that once per call, when the budget
-    /// is used up.
-    pub fn spend(&self, bytes: usize) -> bool {
+    fn message(&self, level: Level, context: &str, message: &str) {
         let mut state = self.lock();
-        self.take(&mut state, bytes)
-    }
-
-    pub fn request(&self) -> Option<Arc<str>> {
-        self.lock().request.clone()
-    }
-
-    fn take(&self, state: &mut LogState, bytes: usize) -> bool {
-        if let Some(left) = state.bytes_left.checked_sub(bytes) {
-            state.bytes_left = left;
-            return true;
-        }
-        state.bytes_left = 0;
-        if !std::mem::replace(&mut state.cut, true) {
-            let (plugin, request) = (&*self.plugin, state.request.as_deref());
-            tracing::warn!(plugin, request, "plugin log truncated: more than log_kb in one call");
-        }
-        false
-    }
-
-    fn write(&self, stream: Stream, mut bytes: &[u8]) {
-        let mut state = self.lock();
-        if !self.take(&mut state, bytes.len()) {
+        let taken = state.take(&self.plugin, context.len() + message.len());
+        let Some(bytes) = taken.checked_sub(context.len()).filter(|bytes| *bytes > 0 || message.is_empty())
+        else {
             return;
-        }
-        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
-            let mut line = std::mem::take(state.buffer(stream));
-            line.extend_from_slice(&bytes[..end]);
-            self.line(&mut state, stream, &line);
-            bytes = &bytes[end + 1..];
-        }
-        state.buffer(stream).extend_from_slice(bytes);
-        if state.buffer(stream).len() >= LINE_BYTES_MAX {
-            let line = std::mem::take(state.buffer(stream));
-            self.line(&mut state, stream, &line);
-        }
-    }
-
-    fn line(&self, state: &mut LogState, stream: Stream, line: &[u8]) {
-        let text = String::from_utf8_lossy(line);
-        let text = text.trim_end();
-        let (plugin, request) = (&*self.plugin, state.request.as_deref());
-        match stream {
-            Stream::Stdout => tracing::info!(plugin, request, "{text}"),
-            Stream::Stderr => {
-                tracing::warn!(plugin, request, "{text}");
-                if state.tail.len() < LINE_BYTES_MAX {
-                    state.tail.push_str(text);
-                    state.tail.push('\n');
+        };
+        let message = &message[..message.floor_char_boundary(bytes)];
+        let (plugin, request, requests) =
+            (&*self.plugin, state.request.as_deref(), state.requests.as_deref());
+        // Each line has its plugin and request: a message cannot pass as another plugin's.
+        for line in message.lines() {
+            match level {
+                Level::Trace => tracing::trace!(plugin, request, requests, context, "{line}"),
+                Level::Debug => tracing::debug!(plugin, request, requests, context, "{line}"),
+                Level::Info => tracing::info!(plugin, request, requests, context, "{line}"),
+                Level::Warn => tracing::warn!(plugin, request, requests, context, "{line}"),
+                Level::Error | Level::Critical => {
+                    tracing::error!(plugin, request, requests, context, "{line}");
                 }
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LogState> {
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut state = self.lock();
+        let taken = state.take(&self.plugin, bytes.len());
+        let (mut fitting, rest) = bytes.split_at(taken);
+        if stream == Stream::Stderr {
+            state.keep(bytes);
+            state.unlogged = if rest.is_empty() { 0 } else { state.unlogged + rest.len() };
+        }
+        while let Some(end) = fitting.iter().position(|&byte| byte == b'\n') {
+            let mut line = std::mem::take(state.buffer(stream));
+            line.extend_from_slice(&fitting[..end]);
+            state.line(&self.plugin, stream, &line);
+            fitting = &fitting[end + 1..];
+        }
+        state.buffer(stream).extend_from_slice(fitting);
+        if state.buffer(stream).len() >= LINE_BYTES_MAX {
+            let line = std::mem::take(state.buffer(stream));
+            state.line(&self.plugin, stream, &line);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogState> {
         self.state.lock_unpoisoned()
     }
 }
 
 impl LogState {
+    fn begin(&mut self, request: Arc<str>, budget: usize) {
+        self.request = Some(request);
+        (self.budget, self.bytes_left, self.is_cut, self.unlogged) = (budget, budget, false, 0);
+        self.tail.clear();
+    }
+
+    /// Takes up to `bytes` from the budget, and returns how many are left of them. Logs once when
+    /// the budget is used up.
+    fn take(&mut self, plugin: &str, bytes: usize) -> usize {
+        if self.renewed.is_some_and(|renewed| renewed.elapsed() >= BUDGET_PERIOD) {
+            self.finish(plugin);
+            (self.renewed, self.bytes_left, self.is_cut) = (Some(Instant::now()), self.budget, false);
+        }
+        let taken = bytes.min(self.bytes_left);
+        self.bytes_left -= taken;
+        if taken < bytes && !std::mem::replace(&mut self.is_cut, true) {
+            let request = self.request.as_deref();
+            match self.renewed {
+                None => tracing::warn!(plugin, request, "plugin log truncated: more than log_kb in one call"),
+                Some(_) => {
+                    tracing::warn!(
+                        plugin,
+                        "plugin log truncated: more than log_kb in one minute outside of requests"
+                    );
+                }
+            }
+        }
+        taken
+    }
+
+    /// Appends to the last bytes of stderr.
+    fn keep(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(TAIL_BYTES_MAX)..];
+        let surplus = (self.tail.len() + bytes.len()).saturating_sub(TAIL_BYTES_MAX);
+        self.tail.drain(..surplus);
+        self.tail.extend_from_slice(bytes);
+    }
+
+    /// Sets the requests in flight. Lines that other requests were in flight for are ended.
+    fn set_requests(&mut self, plugin: &str, requests: Option<String>) {
+        if self.requests != requests {
+            self.end_lines(plugin);
+            self.requests = requests;
+        }
+    }
+
+    fn end_lines(&mut self, plugin: &str) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let rest = std::mem::take(self.buffer(stream));
+            if !rest.is_empty() {
+                self.line(plugin, stream, &rest);
+            }
+        }
+    }
+
+    fn finish(&mut self, plugin: &str) {
+        self.end_lines(plugin);
+        let unlogged = std::mem::take(&mut self.unlogged);
+        if unlogged > 0 {
+            let start = self.tail.len().saturating_sub(unlogged);
+            let lines = whole_lines(&self.tail[start..], unlogged > self.tail.len());
+            lines.lines().for_each(|line| self.line(plugin, Stream::Stderr, line.as_bytes()));
+        }
+    }
+
+    fn line(&self, plugin: &str, stream: Stream, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end();
+        let (request, requests) = (self.request.as_deref(), self.requests.as_deref());
+        match stream {
+            Stream::Stdout => tracing::info!(plugin, request, requests, "{text}"),
+            Stream::Stderr => tracing::warn!(plugin, request, requests, "{text}"),
+        }
+    }
+
     fn buffer(&mut self, stream: Stream) -> &mut Vec<u8> {
         match stream {
             Stream::Stdout => &mut self.stdout,
@@ -131,15 +262,27 @@ impl LogState {
     }
 }
 
+/// Returns bytes as lines, each with its end. If their beginning is missing, the first line is left
+/// out, unless it is the only one.
+fn whole_lines(bytes: &[u8], is_cut: bool) -> String {
+    let next_line = bytes.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let start = if is_cut && next_line < bytes.len() { next_line } else { 0 };
+    let mut lines = String::from_utf8_lossy(&bytes[start..]).into_owned();
+    if !lines.is_empty() && !lines.ends_with('\n') {
+        lines.push('\n');
+    }
+    lines
+}
+
 /// The stdout or stderr of a guest.
 #[derive(Clone)]
 pub(super) struct GuestOutput {
     stream: Stream,
-    log: Arc<LogBudget>,
+    log: Arc<InstanceLog>,
 }
 
 impl GuestOutput {
-    pub fn new(stream: Stream, log: Arc<LogBudget>) -> Self {
+    pub fn new(stream: Stream, log: Arc<InstanceLog>) -> Self {
         GuestOutput { stream, log }
     }
 }
@@ -179,4 +322,41 @@ impl OutputStream for GuestOutput {
 #[wasmtime_wasi::async_trait]
 impl Pollable for GuestOutput {
     async fn ready(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_bytes_of_stderr_outlive_the_budget_and_belong_to_their_call() {
+        let log = InstanceLog::new("p".into());
+        log.begin("first".into(), 100);
+        log.write(Stream::Stdout, &[b'x'; 200]);
+        log.write(Stream::Stderr, b"Traceback\n  deep\n");
+        log.write(Stream::Stderr, b"ValueError: because");
+        assert_eq!(log.own.lock().unlogged, 36);
+        assert_eq!(log.end(), "Traceback\n  deep\nValueError: because\n");
+        log.begin("second".into(), 100);
+        assert_eq!(log.end(), "");
+        log.write(Stream::Stderr, &[b'a'; 3 * TAIL_BYTES_MAX]);
+        log.write(Stream::Stderr, b"\nlast");
+        assert_eq!(log.end(), "last\n");
+    }
+
+    #[test]
+    fn calls_in_a_shared_instance_have_budgets_of_their_own() {
+        let log = InstanceLog::shared("p".into(), 10);
+        let calls = ["a", "b"].map(|id| Arc::new(CallLog::new("p".into(), id.into(), 10)));
+        log.set_writer(Some(Arc::clone(&calls[0])), None);
+        log.write(Stream::Stderr, b"more than ten bytes\n");
+        log.set_writer(Some(Arc::clone(&calls[1])), None);
+        log.write(Stream::Stderr, b"of b\n");
+        log.set_writer(None, Some("a, b".into()));
+        log.write(Stream::Stderr, b"of none");
+        assert_eq!(calls.each_ref().map(|call| call.lock().bytes_left), [0, 5]);
+        assert_eq!(calls.each_ref().map(|call| call.end()), ["more than ten bytes\n", "of b\n"]);
+        assert_eq!(log.own.lock().bytes_left, 3);
+        assert_eq!(log.end(), "of none\n");
+    }
 }

@@ -4,9 +4,10 @@
 use super::handles::{Handles, Inputs};
 use super::host_errors::HostErrors;
 use super::invocations::InvocationTable;
-use super::log::{GuestOutput, LogBudget, Stream};
+use super::log::{GuestOutput, InstanceLog, Stream};
 use super::spec::PluginSpec;
 use super::streaming::CallRegistry;
+use crate::config::PluginLimits;
 use crate::predict::{CallContext, Tensor};
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,7 +37,7 @@ pub(super) struct StoreData {
     pub spec: Arc<PluginSpec>,
     pub handles: Handles,
     pub call: Option<CallState>,
-    pub log: Arc<LogBudget>,
+    pub log: Arc<InstanceLog>,
     /// Current linear memory, over all memories of the instance.
     pub memory_bytes: usize,
     /// Keys of callables and invocations assigned so far.
@@ -56,13 +57,14 @@ pub(super) struct StoreData {
 
 impl StoreData {
     pub fn new(spec: Arc<PluginSpec>) -> Self {
+        let log = Arc::new(InstanceLog::new(Arc::clone(&spec.name)));
         let capacity = spec.limits.handles;
-        StoreData::with_handles(spec, capacity)
+        StoreData::with_handles(spec, log, capacity)
     }
 
-    fn with_handles(spec: Arc<PluginSpec>, capacity: usize) -> Self {
+    fn with_handles(spec: Arc<PluginSpec>, log: Arc<InstanceLog>, capacity: usize) -> Self {
         StoreData {
-            log: Arc::new(LogBudget::new(Arc::clone(&spec.name))),
+            log,
             handles: Handles::new(&spec.limits, &spec.held, capacity),
             spec,
             call: None,
@@ -77,10 +79,10 @@ impl StoreData {
     }
 
     /// Creates the data of an instance that runs up to `in_flight` concurrent calls.
-    pub fn shared(spec: Arc<PluginSpec>, registry: Arc<CallRegistry>, in_flight: usize) -> Self {
-        let capacity = spec.limits.handles.max(in_flight.saturating_mul(HANDLES_PER_CALL));
-        let mut state = StoreData::with_handles(spec, capacity);
-        state.log.begin("".into(), state.spec.limits.log_bytes);
+    pub fn shared(spec: Arc<PluginSpec>, registry: Arc<CallRegistry>, log: Arc<InstanceLog>) -> Self {
+        let PluginLimits { handles, shared, .. } = &spec.limits;
+        let capacity = (*handles).max(shared.in_flight.saturating_mul(HANDLES_PER_CALL));
+        let mut state = StoreData::with_handles(spec, log, capacity);
         state.registry = Some(registry);
         state
     }
@@ -138,7 +140,7 @@ impl StoreData {
     }
 }
 
-/// The guest passed more bytes to the host than allowed.
+/// The guest passed more bytes to the host than allowed, in results and arguments of host calls.
 #[derive(Debug)]
 pub(super) struct OverBudget {
     pub limit_bytes: usize,

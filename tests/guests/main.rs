@@ -11,6 +11,7 @@ mod custom;
 mod custom_swaps;
 mod held;
 mod languages;
+mod logs;
 mod outbound;
 mod plugin_files;
 mod sandbox;

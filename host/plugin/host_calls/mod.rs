@@ -6,5 +6,6 @@ mod models;
 mod state;
 mod streaming;
 mod streaming_http;
+pub(super) mod streaming_log;
 mod streaming_models;
 mod types;

@@ -211,23 +211,7 @@ impl store::Host for StoreData {
 
 impl logging::Host for StoreData {
     fn log(&mut self, level: logging::Level, context: String, message: String) -> Trappable<()> {
-        if !self.log.spend(context.len() + message.len()) {
-            return Ok(());
-        }
-        let (plugin, request) = (&*self.spec.name, self.log.request());
-        let request = request.as_deref();
-        // Each line has its plugin and request: a message cannot pass as another plugin's.
-        for line in message.lines() {
-            match level {
-                logging::Level::Trace => tracing::trace!(plugin, request, context, "{line}"),
-                logging::Level::Debug => tracing::debug!(plugin, request, context, "{line}"),
-                logging::Level::Info => tracing::info!(plugin, request, context, "{line}"),
-                logging::Level::Warn => tracing::warn!(plugin, request, context, "{line}"),
-                logging::Level::Error | logging::Level::Critical => {
-                    tracing::error!(plugin, request, context, "{line}");
-                }
-            }
-        }
+        self.log.message(level, &context, &message);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use crate::lock::LockUnpoisoned;
 use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
 use crate::plugin::host_errors::HostErrors;
+use crate::plugin::log::CallLog;
 use crate::plugin::retained::InstanceRetained;
 use crate::plugin::spec::PluginSpec;
 use crate::predict::{
@@ -35,6 +36,9 @@ pub struct ActiveCall {
     pub deadline: Instant,
     timeout: Duration,
     plugin: Arc<str>,
+    /// What the guest writes on its behalf. Created when it first writes.
+    log: OnceLock<Arc<CallLog>>,
+    log_budget: usize,
     started: Instant,
     queue_wait: Duration,
     metadata: Arc<Metadata>,
@@ -86,6 +90,8 @@ impl ActiveCall {
             deadline: queued.context.deadline.map_or(own, |deadline| deadline.min(own)),
             timeout,
             plugin: Arc::clone(plugin),
+            log: OnceLock::new(),
+            log_budget: spec.limits.log_bytes,
             started: now,
             queue_wait: now.duration_since(queued.admitted),
             metadata: Arc::clone(metadata),
@@ -152,6 +158,20 @@ impl ActiveCall {
 
     pub fn plugin(&self) -> &str {
         &self.plugin
+    }
+
+    /// Returns the log of what the guest writes on behalf of this call.
+    pub fn log(&self) -> Arc<CallLog> {
+        let log = self.log.get_or_init(|| {
+            let request = Arc::clone(&self.context.id);
+            Arc::new(CallLog::new(Arc::clone(&self.plugin), request, self.log_budget))
+        });
+        Arc::clone(log)
+    }
+
+    /// Logs what is left of the guest's output, and returns what it last wrote to stderr.
+    pub(super) fn end_log(&self) -> String {
+        self.log.get().map(|log| log.end()).unwrap_or_default()
     }
 
     /// Waits for `work` on behalf of this call. Fails if the call must end first.
@@ -257,6 +277,7 @@ impl ActiveCall {
 
     fn finish(&self, sender: Option<Sender>, outcome: Result<()>) {
         let only = self.take_only();
+        self.end_log();
         self.targets.lock_unpoisoned().clear();
         drop(self.queued.lock_unpoisoned().take());
         let invocations = std::mem::take(&mut *self.invocations.lock_unpoisoned());

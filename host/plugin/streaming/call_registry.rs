@@ -18,6 +18,9 @@ use wasmtime::component::GuestTaskId;
 /// The key of calls that the host itself makes, such as `ready`; no request has it.
 pub const HOST: u32 = 0;
 
+/// The most requests that a log line lists.
+const IDS_MAX: usize = 8;
+
 pub struct CallRegistry {
     started: Instant,
     /// The last turn of the instance's event loop, in microseconds since `started`.
@@ -43,6 +46,16 @@ struct Inner {
     blamed_call: Option<u32>,
     /// Errors that were returned to the guest where its call is not known.
     host_errors: HostErrors,
+}
+
+impl Inner {
+    /// Forgets which call a task works for, unless a later call has it: wasmtime gives the number
+    /// of a task that has ended to another one, which may start before the end is recorded here.
+    fn forget_task(&mut self, task: GuestTaskId, key: u32) {
+        if self.tasks.get(&task) == Some(&key) {
+            self.tasks.remove(&task);
+        }
+    }
 }
 
 impl CallRegistry {
@@ -82,14 +95,14 @@ impl CallRegistry {
 
     /// Removes the task of a call of the host that has ended.
     pub fn remove_task(&self, task: GuestTaskId) {
-        self.lock().tasks.remove(&task);
+        self.lock().forget_task(task, HOST);
     }
 
     pub fn remove(&self, key: u32, task: GuestTaskId, clean: bool) {
         let mut inner = self.lock();
         let call = inner.calls.remove(&key);
         if clean {
-            inner.tasks.remove(&task);
+            inner.forget_task(task, key);
             inner.served += 1;
         } else if let Some(call) = call {
             inner.abandoned.insert(key, call);
@@ -127,6 +140,27 @@ impl CallRegistry {
         key.map_or(CallerState::Unknown, |key| self.by_key(key))
     }
 
+    /// Whether the host itself made the call that this call stack works for.
+    pub fn is_host_call(&self, stack: &[GuestTaskId]) -> bool {
+        let inner = self.lock();
+        stack.iter().find_map(|task| inner.tasks.get(task)) == Some(&HOST)
+    }
+
+    /// Returns the ids of the requests in flight, for a log line that may belong to any of them.
+    /// `None` if there are none.
+    pub fn requests(&self) -> Option<String> {
+        let inner = self.lock();
+        if inner.calls.is_empty() {
+            return None;
+        }
+        let mut keys: Vec<_> = inner.calls.keys().copied().collect();
+        keys.sort_unstable();
+        let ids: Vec<_> = keys.iter().take(IDS_MAX).map(|key| &*inner.calls[key].context.id).collect();
+        let more = keys.len() - ids.len();
+        let shown = ids.join(", ");
+        Some(if more > 0 { format!("{shown} and {more} more") } else { shown })
+    }
+
     /// Records which call made the instance unusable. The first record counts.
     pub fn blame(&self, stack: impl IntoIterator<Item = GuestTaskId>) {
         let mut inner = self.lock();
@@ -153,6 +187,13 @@ impl CallRegistry {
         let culprit = inner.blamed_call;
         inner.tasks.clear();
         inner.calls.drain().map(|(key, call)| (Some(key) == culprit, call)).collect()
+    }
+
+    /// Logs what the guest wrote on behalf of the call at fault, and returns what it last wrote to
+    /// stderr. `None` if no request is at fault.
+    pub fn end_log_of_blamed(&self) -> Option<String> {
+        let key = self.blamed().filter(|key| *key != HOST)?;
+        Some(self.by_key(key).call()?.end_log())
     }
 
     pub fn blamed(&self) -> Option<u32> {

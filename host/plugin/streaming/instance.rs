@@ -11,6 +11,8 @@ use crate::plugin::epoch::TICK;
 use crate::plugin::guest_values::tensor_specs;
 use crate::plugin::host_errors::guest_error;
 use crate::plugin::instance_pool::describe_trap;
+use crate::plugin::log::InstanceLog;
+use crate::plugin::pool_limit::pool_limit;
 use crate::plugin::store_data::StoreData;
 use crate::predict::Metadata;
 use std::pin::pin;
@@ -45,26 +47,40 @@ impl Instance {
     pub async fn build(shared: &Shared) -> Result<Self> {
         let limits = &shared.spec.limits;
         let registry = CallRegistry::new();
+        let log = Arc::new(InstanceLog::shared(Arc::clone(&shared.spec.name), limits.log_bytes));
         // Until it takes calls, it may compute for as long as a call may take.
-        match tokio::time::timeout(limits.timeout, Self::try_build(shared, &registry)).await {
+        match tokio::time::timeout(limits.timeout, Self::try_build(shared, &registry, &log)).await {
             Ok(built) => built,
             Err(_) => Err(Error::deadline(format!(
                 "initialize did not return within timeout_ms = {}",
                 limits.timeout.as_millis()
-            ))),
+            ))
+            .with_detail(log.end())),
         }
     }
 
-    async fn try_build(shared: &Shared, registry: &Arc<CallRegistry>) -> Result<Self> {
+    async fn try_build(
+        shared: &Shared,
+        registry: &Arc<CallRegistry>,
+        log: &Arc<InstanceLog>,
+    ) -> Result<Self> {
         let engine = shared.engine.pooled(true)?;
         let failed = |error: wasmtime::Error| {
-            Error::failed(format!("cannot make an instance: {}", describe_trap(&error)))
-                .with_detail(format!("{error:?}"))
+            let why = match error.is::<wasmtime::PoolConcurrencyLimitError>() {
+                true => {
+                    let limit = pool_limit(&error);
+                    format!(
+                        "{limit}; raise plugin_instances (streaming models have at most 128), or lower replicas"
+                    )
+                }
+                false => describe_trap(&error),
+            };
+            Error::failed(format!("cannot make an instance: {why}"))
+                .with_detail(format!("{}{error:?}", log.end()))
         };
         let started = Instant::now();
         let limits = &shared.spec.limits;
-        let state =
-            StoreData::shared(Arc::clone(&shared.spec), Arc::clone(registry), limits.shared.in_flight);
+        let state = StoreData::shared(Arc::clone(&shared.spec), Arc::clone(registry), Arc::clone(log));
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.result_bytes);
@@ -147,6 +163,7 @@ impl Instance {
             }
         };
         let Err(error) = outcome else {
+            self.store.data().log.end();
             return EventLoopEnd { reason: EndReason::Drained, served: registry.served(), queue };
         };
         shared.metrics.traps.inc();
@@ -154,17 +171,18 @@ impl Instance {
             let stack: Vec<_> = stack.collect();
             registry.blame(stack);
         }
-        let fault = self.explain(shared, &error);
+        let fault = self.explain(shared, &registry, &error);
         // What the instance held is freed before its clients are told.
         drop(self.store);
         fail_calls(cx, &registry, &fault);
         EventLoopEnd { reason: EndReason::Lost(fault), served: registry.served(), queue }
     }
 
-    fn explain(&self, shared: &Shared, error: &wasmtime::Error) -> Error {
+    fn explain(&self, shared: &Shared, registry: &CallRegistry, error: &wasmtime::Error) -> Error {
         let (name, limits) = (&shared.spec.name, &shared.spec.limits);
         let state = self.store.data();
-        let last_words = state.log.end();
+        let outside_of_calls = state.log.end();
+        let last_words = registry.end_log_of_blamed().unwrap_or(outside_of_calls);
         let words = if error.downcast_ref() == Some(&wasmtime::Trap::Interrupt) {
             format!("computed for more than turn_ms = {} without a wait", limits.shared.turn.as_millis())
         } else if state.memory_refused {

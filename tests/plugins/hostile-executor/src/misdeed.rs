@@ -17,6 +17,10 @@ pub fn submit(request: &Request, inputs: &[Tensor], model: &Callable) -> Result<
     match deed.as_str() {
         "ok" => {}
         "trap" => panic!("the request asked for this panic"),
+        "last-words" => {
+            (0..count(request)?).for_each(|line| eprintln!("chatter {line} of {}", request.id()));
+            panic!("last words of {}", request.id());
+        }
         "spin" => spin(),
         "sleep" => sleep(Duration::from_secs(1 << 40)),
         "leak" => leak(inputs, model, 3)?,

@@ -6,7 +6,8 @@
 //! responses, followed by a wait of `WAIT`. The config key `offset` is added to each element.
 //!
 //! The parameter `do` requests a fault at the element with the index `at` (default 0): `fail`,
-//! `trap`, `spin`, `hang` (waits for nothing), `stay` (continues to wait after the request has
+//! `trap`, `chat` (writes `lines` lines to stdout, stderr and the log), `last-words` (the same, and
+//! panics), `spin`, `hang` (waits for nothing), `stay` (continues to wait after the request has
 //! ended), `flood` (sends without end), `tire` (is not ready for the next `asks` calls of `ready`),
 //! `ready-trap` and `ready-spin` (the effect of the next call of `ready`).
 //!
@@ -14,10 +15,10 @@
 //! it never drops an `x`. `single` makes it a model with exactly one response. `meter` makes it
 //! count itself. `unready` is the number of calls of `ready` for which each instance is not ready,
 //! `good_starts` the number of instances before `initialize` fails, `finalize_ms` the time that
-//! `finalize` waits.
+//! `finalize` waits, `initialize_lines` the number of lines that `initialize` writes.
 
 use hostler_plugin::concurrent::{Sink, StreamingMetadata, StreamingModel, model, sleep};
-use hostler_plugin::{Datatype, Error, Request, Tensor, config, metrics, state, tensor};
+use hostler_plugin::{Datatype, Error, Request, Tensor, config, log, metrics, state, tensor};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,6 +55,7 @@ impl StreamingModel for Repeat {
             return Err(Error::failed("no start is left"));
         }
         UNREADY.store(config::number("unready", 0, 0..=1_000)?, Ordering::Relaxed);
+        chat("initialize", config::number("initialize_lines", 0, 0..=1_000_000)?);
         meter("initialize")
     }
 
@@ -154,10 +156,31 @@ fn meter(place: &str) -> Result<(), Error> {
     metrics::Histogram::new("spread", "Nothing much.", &[], &[0.5, 1.0])?.observe(&[], 0.75)
 }
 
+/// Writes lines that name their author.
+fn chat(author: &str, lines: i64) {
+    for line in 0..lines {
+        println!("stdout {line} of {author}.");
+        // In two parts, between which no other call may write.
+        eprint!("stderr {line} ");
+        eprintln!("of {author}.");
+        log::info(&format!("log {line} of {author}."));
+    }
+}
+
 async fn misbehave(deed: &str, request: &Request, responses: &Sink) -> Result<(), Error> {
     match deed {
         "fail" => Err(Error::failed("asked to fail")),
         "trap" => panic!("asked to trap"),
+        "chat" | "last-words" => {
+            chat(&request.id(), request.integer("lines")?.unwrap_or(1));
+            // The next call is made while this one still works.
+            pause(1).await?;
+            chat(&format!("{} again", request.id()), 1);
+            match deed {
+                "chat" => Ok(()),
+                _ => panic!("last words of {}", request.id()),
+            }
+        }
         "spin" => loop {
             std::hint::spin_loop();
         },
