@@ -7,7 +7,7 @@ use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
 
 /// Bytes of a slot that are cleared manually when an instance ends. Returning pages to the kernel
-/// instead interrupts every other core; a Rust guest with a stack of 64 KiB stays below this.
+/// instead interrupts every other core; a Rust guest with a stack of 256 KiB stays below this.
 const KEEP_RESIDENT_BYTES: usize = 512 << 10;
 
 /// The native stack of a plugin. Guests have half of it, host calls the rest.

@@ -146,6 +146,13 @@ fn misdeeds() -> Vec<Misdeed> {
             "plugin \"{p}\" trapped: stack overflow",
             &["call stack exhausted", BACKTRACE],
         ),
+        trap(
+            "an overflow of its own stack",
+            json!({"do": "overflow"}),
+            "plugin \"{p}\" trapped: out of bounds memory access; this is often an overflow of the stack that the \
+             linker has set: build the plugin with a larger one (-zstack-size=1048576)",
+            &["out of bounds memory access", BACKTRACE],
+        ),
         trap("a huge tensor", json!({"do": "huge-answer", "at": "predict"}), result, &[BACKTRACE]),
         trap("a huge answer", json!({"do": "huge-answer", "at": "postprocess"}), result, &[]),
         trap(
