@@ -148,7 +148,11 @@ pub(super) struct OverBudget {
 
 impl std::fmt::Display for OverBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "returned more than result_mb = {} in one call", self.limit_bytes >> 20)
+        let mb = self.limit_bytes >> 20;
+        write!(
+            f,
+            "passed more than result_mb = {mb} to the host in one call: results and arguments of host calls"
+        )
     }
 }
 

@@ -115,7 +115,7 @@ fn misdeeds() -> Vec<Misdeed> {
         kind: "deadline",
         ..trap(name, json!({"do": name, "at": "predict"}), "plugin \"{p}\" was stopped after ", detail)
     };
-    let result = "plugin \"{p}\" returned more than result_mb = 16 in one call";
+    let result = "plugin \"{p}\" passed more than result_mb = 16 to the host in one call";
     let words = &["the request asked for this panic", BACKTRACE];
     let not_json = "plugin \"{p}\" returned invalid JSON";
     vec![

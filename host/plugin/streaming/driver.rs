@@ -233,8 +233,14 @@ where
 /// Tells all calls that their time is over, and tells the operator which calls these are.
 fn stop_calls(cx: &ReplicaContext, registry: &CallRegistry) {
     let (name, limit_ms) = (&cx.shared.spec.name, drain_limit(cx).as_millis() as u64);
+    let limits = &cx.shared.spec.limits;
+    // Without drain_ms, or with one above it, it is timeout_ms that ends a call.
+    let key = match limits.shared.drain {
+        Some(drain) if drain < limits.timeout => "drain_ms",
+        _ => "timeout_ms",
+    };
     let message = format!(
-        "plugin \"{name}\" was replaced or stopped, and this call did not end within {limit_ms} ms; raise drain_ms"
+        "plugin \"{name}\" was replaced or stopped, and this call did not end within {limit_ms} ms; raise {key}"
     );
     let requests = registry.stop_all(&Error::unavailable(message).plugin(&**name));
     if !requests.is_empty() {
