@@ -6,6 +6,7 @@ mod support;
 mod alignment;
 mod control;
 mod control_views;
+mod early_answers;
 mod grpc;
 mod grpc_stream;
 mod message_memory;

@@ -10,6 +10,7 @@ pub mod exposition;
 pub mod gather;
 pub mod grpc;
 pub mod host;
+pub mod http2;
 pub mod jobs;
 pub mod load;
 pub mod onnx;

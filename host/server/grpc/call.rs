@@ -9,25 +9,50 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use tokio::sync::watch;
 
-/// A call, from its head to the end of its reply.
+/// What the calls of one connection share.
+pub(super) struct ConnectionScope {
+    pub connection: Arc<Connection>,
+    /// Set when the listener stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// A call, from its head to the end of its reply and of its body.
 pub(super) struct Call {
-    connection: Arc<Connection>,
+    scope: Arc<ConnectionScope>,
     is_aborted: AtomicBool,
     /// Its task has ended. Bytes of its reply may still wait for the client.
     is_done: AtomicBool,
     task: AtomicWaker,
+    /// The task that reads the rest of its body.
+    rest: AtomicWaker,
 }
 
 impl Call {
-    pub fn begin(connection: &Arc<Connection>) -> Arc<Self> {
-        connection.call_begun();
-        let (is_aborted, is_done, task) = Default::default();
-        Arc::new(Call { connection: Arc::clone(connection), is_aborted, is_done, task })
+    pub fn begin(scope: &Arc<ConnectionScope>) -> Arc<Self> {
+        scope.connection.call_begun();
+        let (is_aborted, is_done, task, rest) = Default::default();
+        Arc::new(Call { scope: Arc::clone(scope), is_aborted, is_done, task, rest })
     }
 
     pub fn connection(&self) -> &Arc<Connection> {
-        &self.connection
+        &self.scope.connection
+    }
+
+    /// Returns the channel that says when the listener stops.
+    pub fn stop(&self) -> &watch::Receiver<bool> {
+        &self.scope.stop
+    }
+
+    pub fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::SeqCst)
+    }
+
+    /// Ready once the call is aborted. Only the task that reads the rest of its body may poll this.
+    pub fn poll_aborted(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.rest.register(context.waker());
+        if self.is_aborted() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -51,14 +76,14 @@ impl<F: Future> Future for Serving<F> {
         let is_done = serve.poll(context).is_ready();
         if !is_done {
             call.task.register(context.waker());
-            if !call.is_aborted.load(Ordering::SeqCst) {
+            if !call.is_aborted() {
                 return Poll::Pending;
             }
         }
         call.is_done.store(true, Ordering::SeqCst);
-        if is_done && call.is_aborted.load(Ordering::SeqCst) {
+        if is_done && call.is_aborted() {
             // Too late to reset the stream.
-            call.connection.abort();
+            call.connection().abort();
         }
         Poll::Ready(())
     }
@@ -70,17 +95,18 @@ impl Abort for Call {
     fn abort(&self) {
         self.is_aborted.store(true, Ordering::SeqCst);
         self.task.wake();
+        self.rest.wake();
         // A socket that takes no bytes keeps those that were handed over, even of streams that were
         // reset.
-        if self.is_done.load(Ordering::SeqCst) || self.connection.write_blocked().is_some() {
-            self.connection.abort();
+        if self.is_done.load(Ordering::SeqCst) || self.connection().write_blocked().is_some() {
+            self.connection().abort();
         }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.connection.call_ended();
+        self.connection().call_ended();
     }
 }
 

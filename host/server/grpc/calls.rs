@@ -3,6 +3,7 @@
 
 use super::body::Body;
 use super::call::Call;
+use super::call_body::CallBody;
 use super::endpoint::GrpcEndpoint;
 use super::guarded::GuardedBody;
 use super::health::Health;
@@ -79,6 +80,7 @@ impl GrpcCalls {
         call: &Arc<Call>,
         probes_only: Option<usize>,
     ) -> Response<Body> {
+        let request = request.map(|body| CallBody::new(body, call));
         let endpoint = GrpcEndpoint::parse(request.uri().path());
         if let Some(connections_max) = probes_only.filter(|_| !endpoint.is_probe()) {
             return status::refusal(&Error::overloaded(in_use(connections_max)));

@@ -1,6 +1,6 @@
 //! One HTTP/2 connection: how it begins, its limits, and how it ends.
 
-use super::call::{Call, Spawner};
+use super::call::{Call, ConnectionScope, Spawner};
 use super::calls::GrpcCalls;
 use super::counted_body::CountedBody;
 use crate::server::connection::{Closing, Connection};
@@ -65,10 +65,11 @@ async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<
     if preface != *PREFACE {
         return refuse_other_protocol(&stream);
     }
-    let (connection, spawner) = (Arc::clone(&record), Spawner::default());
+    let scope = Arc::new(ConnectionScope { connection: Arc::clone(&record), stop: stop.clone() });
+    let spawner = Spawner::default();
     let next = spawner.clone();
     let answer = service_fn(move |request| {
-        let (calls, call) = (Arc::clone(&calls), Call::begin(&connection));
+        let (calls, call) = (Arc::clone(&calls), Call::begin(&scope));
         next.next_is(&call);
         async move {
             let response = calls.answer(request, &call, probes_only).await;

@@ -3,6 +3,7 @@
 //!
 //! A message that arrives in one piece is not copied.
 
+use super::call_body::CallBody;
 use crate::error::{Error, Result};
 use crate::server::http::RESERVED_BYTES_MAX;
 use crate::server::http::compression::{self, Encoding};
@@ -10,7 +11,6 @@ use crate::server::transfers::{Receiving, Transfers};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
 
 /// Reads the one message of a unary call, within the limits of size, time and pace.
 pub(super) async fn read(
-    body: Incoming,
+    body: CallBody,
     encoding: Option<Encoding>,
     transfers: &Arc<Transfers>,
 ) -> Result<Bytes> {
@@ -81,7 +81,7 @@ pub(super) async fn unpacked(
 }
 
 /// Collects prefix and message. A single HTTP/2 frame, as small requests have, is not copied.
-async fn collect(mut body: Incoming, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
+async fn collect(mut body: CallBody, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
     let disconnected = |_| Error::cancelled("the client disconnected before its message was complete");
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();

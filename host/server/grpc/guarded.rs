@@ -1,12 +1,13 @@
 //! The body of a call that tonic reads: counted while it is received, and with a deadline if it is
 //! one message.
 
+use super::call_body::CallBody;
 use super::status;
 use crate::error::{Error, Result};
 use crate::server::transfers::{Receiving, Transfers};
 use crate::task_timer;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use tonic::Status;
 
 pub(super) struct GuardedBody {
-    body: Incoming,
+    body: CallBody,
     /// `None` if the call reads many small messages, for as long as its client likes.
     single: Option<Single>,
 }
@@ -28,7 +29,7 @@ struct Single {
 }
 
 impl GuardedBody {
-    pub fn new(body: Incoming, transfers: &Arc<Transfers>, is_single: bool) -> Self {
+    pub fn new(body: CallBody, transfers: &Arc<Transfers>, is_single: bool) -> Self {
         let single = || {
             let limit = transfers.limits().body_timeout;
             let (receiving, late) =

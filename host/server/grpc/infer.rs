@@ -2,6 +2,7 @@
 //! every call is accounted for, including those whose message cannot be read.
 
 use super::body::Body;
+use super::call_body::CallBody;
 use super::encode::encode;
 use super::frame;
 use super::received::Message;
@@ -14,7 +15,6 @@ use crate::router::RequestScope;
 use crate::server::http;
 use crate::server::oip::errors::unknown_model;
 use crate::server::oip::infer;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const RAW_OUTPUT_CONTENTS: u32 = 6;
 
 /// Answers one call, and signs and accounts for the reply.
-pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn unary(grpc: &Grpc, request: Request<CallBody>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let started = Instant::now();
     let received = receive(grpc, &parts.headers, body).await;
@@ -53,7 +53,7 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<Incoming>) -> Response<B
 }
 
 /// Returns the message of a call and its timeout.
-async fn receive(grpc: &Grpc, headers: &HeaderMap, body: Incoming) -> Result<(Message, Option<Duration>)> {
+async fn receive(grpc: &Grpc, headers: &HeaderMap, body: CallBody) -> Result<(Message, Option<Duration>)> {
     let timeout = timeout(headers)?;
     let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers).await?;
     Ok((Message::read(message, grpc.router.budget()).await?, timeout))

@@ -1,5 +1,6 @@
 //! The messages of a call that streams, framed one after the other.
 
+use super::call_body::CallBody;
 use super::frame::{PREFIX, UNCOUNTED_BYTES_MAX, declared, late, too_large, unpacked};
 use crate::error::{Error, Result};
 use crate::server::http::RESERVED_BYTES_MAX;
@@ -7,14 +8,13 @@ use crate::server::http::compression::Encoding;
 use crate::server::transfers::{Receiving, Transfers};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 /// The messages of a call that streams.
 pub(super) struct Messages {
-    body: Incoming,
+    body: CallBody,
     encoding: Option<Encoding>,
     transfers: Arc<Transfers>,
     /// Received bytes of the next message, and possibly of further ones.
@@ -23,7 +23,7 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub fn new(body: Incoming, encoding: Option<Encoding>, transfers: Arc<Transfers>) -> Self {
+    pub fn new(body: CallBody, encoding: Option<Encoding>, transfers: Arc<Transfers>) -> Self {
         let (received, is_partial) = Default::default();
         Messages { body, encoding, transfers, received, is_partial }
     }

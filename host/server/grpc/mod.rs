@@ -6,6 +6,7 @@
 
 mod body;
 mod call;
+mod call_body;
 mod calls;
 mod connection;
 mod contents;

@@ -6,6 +6,7 @@
 
 use super::body::Body;
 use super::call::Call;
+use super::call_body::CallBody;
 use super::encode::{encode, parameter};
 use super::messages::Messages;
 use super::received::Message;
@@ -27,7 +28,6 @@ use crate::server::oip::request::{InferRequest, InferResponse};
 use crate::server::stop::stopped;
 use crate::server::transfers::{Abort, Transfer};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use std::pin::pin;
@@ -81,7 +81,7 @@ struct StreamCall {
 /// are framed by tonic.
 pub(super) fn answer(
     grpc: &Arc<Grpc>,
-    request: Request<Incoming>,
+    request: Request<CallBody>,
     timeout: Option<Duration>,
     call: &Arc<Call>,
 ) -> Response<Body> {
