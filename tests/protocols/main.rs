@@ -13,5 +13,6 @@ mod message_memory;
 mod numbers;
 mod oip;
 mod oip_extensions;
+mod oip_fields;
 mod ranks;
 mod tritonclient;

@@ -7,6 +7,7 @@ use super::infer::{self, InferStream};
 use super::inference::ModelRequest;
 use super::json;
 use super::json_object::parse_object;
+use super::parameters::request_id;
 use super::request::{InferRequest, InferResponse};
 use crate::error::{Error, Result};
 use crate::offload;
@@ -195,7 +196,7 @@ impl Reader<'_> {
         })?;
         predict::charge_parameter(self.budget, name, &read)?;
         match (name, read) {
-            ("id", Scalar::Text(id)) => self.request.id = Some(id.into_owned()),
+            ("id", value) => self.request.id = request_id(value)?,
             (name, value) => {
                 let value = value.parameter(name)?;
                 self.request.parameters.push((name.to_owned(), value));

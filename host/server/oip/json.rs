@@ -3,12 +3,12 @@
 use super::binary::Tail;
 use super::fields::{Dimensions, Fields, FieldsReader, InputParameters, OutputParameters, take_flag};
 use super::json_object::parse_with;
-use super::parameters::check_tensor_parameter;
+use super::parameters::{check_tensor_parameter, request_id};
 use super::request::{InferRequest, InferResponse, RequestedOutput};
 use crate::error::{Error, Result};
 use crate::predict::walk::{EachItem, Name, ObjectOf, shown};
 use crate::predict::{
-    self, Datatype, MemoryBudget, Parameter, Parameters, ShapeSpec, Tensor, TensorSpec, encode_tensor,
+    self, Datatype, MemoryBudget, Parameter, Parameters, Scalar, ShapeSpec, Tensor, TensorSpec, encode_tensor,
 };
 use crate::server::http::body_text::BodyText;
 use bytes::Bytes;
@@ -26,7 +26,7 @@ const BINARY_DATA_SIZE: &str = "binary_data_size";
 /// A parsed body. The data of its tensors are still text.
 #[derive(Default)]
 struct Request<'a> {
-    id: Option<Cow<'a, str>>,
+    id: Option<String>,
     parameters: Parameters,
     inputs: SmallVec<[Input<'a>; 4]>,
     outputs: SmallVec<[Output<'a>; 4]>,
@@ -99,8 +99,7 @@ pub(super) fn decode(
         outputs.push(RequestedOutput { name: (*name).to_owned(), parameters });
         binary_outputs.named.extend(binary.map(|binary| (BodyText::of(head, name), binary)));
     }
-    let id = request.id.map(Cow::into_owned);
-    Ok((InferRequest { id, parameters, inputs, outputs }, binary_outputs))
+    Ok((InferRequest { id: request.id, parameters, inputs, outputs }, binary_outputs))
 }
 
 fn read<'a>(head: &'a [u8], budget: &mut MemoryBudget) -> Result<Request<'a>> {
@@ -151,7 +150,14 @@ impl<'de> Visitor<'de> for RequestReader<'_> {
                 return Err(A::Error::duplicate_field(FIELDS[index]));
             }
             match FIELDS[index] {
-                "id" => request.id = map.next_value::<Option<Name<'_>>>()?.map(|Name(id)| id),
+                // `null` counts as a missing field.
+                "id" => match map.next_value::<Option<Scalar<'_>>>()?.map(request_id) {
+                    Some(Err(error)) => {
+                        *stopped = Some(error);
+                        return Err(A::Error::custom("stopped"));
+                    }
+                    id => request.id = id.and_then(Result::ok).flatten(),
+                },
                 "parameters" => {
                     let fields = FieldsReader { budget: &mut *budget, stopped: &mut *stopped };
                     request.parameters = map.next_value_seed(fields)?;

@@ -1,7 +1,7 @@
 //! Parameters of an inference request: those that the protocol defines, and those for the plugin.
 
 use crate::error::{Error, Result};
-use crate::predict::{Parameter, Parameters};
+use crate::predict::{Parameter, Parameters, Scalar};
 use crate::router::CallOptions;
 use std::time::Duration;
 
@@ -18,6 +18,23 @@ pub(in crate::server) fn check_tensor_parameter(tensor: impl std::fmt::Display, 
         "{tensor}: shared memory is not supported; send and receive tensors in the message itself"
     ))
     .field(format!("parameters.{name}")))
+}
+
+/// Reads the id of a request. An empty one counts as none.
+///
+/// # Errors
+/// `invalid_input` if it is not a text.
+pub(super) fn request_id(value: Scalar<'_>) -> Result<Option<String>> {
+    let fix = match value {
+        Scalar::Text(id) => return Ok(Some(id.into_owned()).filter(|id| !id.is_empty())),
+        Scalar::Null | Scalar::List | Scalar::Object => "send a text, or leave it out".to_owned(),
+        _ => format!("send \"id\": \"{value}\""),
+    };
+    let message = format!(
+        "the request's id is {value}; it is a text: {fix} (Unable to parse 'id': attempt to access JSON non-string as \
+         string)"
+    );
+    Err(Error::invalid(message).field("id"))
 }
 
 /// Applies the protocol's own parameters, such as `timeout` (microseconds). The others are for the
@@ -58,7 +75,8 @@ fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Re
             .field(format!("parameters.{name}")));
         }
         // Only used by streams over gRPC.
-        (ENABLE_EMPTY_FINAL, _) => {}
+        (ENABLE_EMPTY_FINAL, Parameter::Boolean(_)) => {}
+        (ENABLE_EMPTY_FINAL, _) => return fault("true or false"),
         (name, _) if name.starts_with("triton_") => {
             return Err(Error::invalid(format!(
                 "parameter \"{name}\": parameter keys starting with 'triton_' are reserved for Triton usage. Only the \

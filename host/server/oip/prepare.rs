@@ -44,9 +44,10 @@ pub(super) fn prepare(route: &Arc<Route>, request: InferRequest) -> Result<Prepa
     }
     route.check_available()?;
     let metadata = route.metadata();
+    // Before the inputs: a request of a kind that is not supported need not have them all.
+    let mut options = call_options(request.parameters)?;
     predict::check_inputs(metadata, &request.inputs)
         .map_err(|error| missing(&route.name.name, metadata, &request.inputs, error))?;
-    let mut options = call_options(request.parameters)?;
     // The outputs of a transformer are not those of its model.
     if !request.outputs.is_empty() && route.transformer.is_none() {
         options.outputs = Some(request.outputs.iter().map(|output| output.name.clone()).collect());
