@@ -1,8 +1,10 @@
-//! Fields and parameters of inference requests over HTTP and gRPC: ids, and values of the wrong type.
+//! Fields and parameters of inference requests: ids, values of the wrong type, and the phrases of
+//! Triton's messages that programs look for. Over HTTP and gRPC.
 
-use crate::support::grpc::{self as caller, Caller, floats, named, request};
+use crate::support::grpc::{self as caller, Caller, floats, input, named, request};
 use crate::support::{Answer, Host, Setup, model};
 use hostler::proto::inference::infer_parameter::ParameterChoice;
+use hostler::proto::inference::model_infer_request::InferInputTensor;
 use hostler::proto::inference::*;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -228,4 +230,183 @@ fn sequences_are_refused_before_inputs_are_missed() {
         let message = stream.answer().error_message;
         assert!(wanted.iter().all(|part| message.contains(part)), "{message}");
     }
+}
+
+/// An element of BYTES.
+fn element(text: &str) -> Vec<u8> {
+    [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
+}
+
+#[test]
+fn data_that_do_not_fit_are_refused_in_tritons_words() {
+    let host = serve();
+    let caller = Caller::new(&host);
+    let texts = |shape: &[i64], raw: Vec<u8>| {
+        let outcome =
+            caller.infer(request("texts", vec![input("INPUT0", "BYTES", shape)], vec![raw.clone()]));
+        let head = json!({"inputs": [{"name": "INPUT0", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": raw.len()}}]})
+            .to_string();
+        let length = head.len().to_string();
+        let headers = [("inference-header-content-length", &*length)];
+        let body = [head.as_bytes(), &raw].concat();
+        (outcome, host.client().request("POST", "/v2/models/texts/infer", &headers, &body))
+    };
+    let (one, two) = (element("a"), [element("a"), element("b")].concat());
+    for (shape, raw, phrase) in [
+        (
+            [1, 2],
+            one.clone(),
+            "expected 2 string elements for inference input 'INPUT0' for model 'texts', got 1",
+        ),
+        ([1, 1], vec![], "expected 1 string elements for inference input 'INPUT0' for model 'texts', got 0"),
+        (
+            [1, 1],
+            two,
+            "unexpected number of string elements 2 for inference input 'INPUT0' for model 'texts', expecting 1",
+        ),
+        (
+            [1, 2],
+            [one, vec![9, 0]].concat(),
+            "incomplete string length indicator for inference input 'INPUT0' for model 'texts', expecting 4 bytes but \
+             only 2 bytes available",
+        ),
+        (
+            [1, 1],
+            vec![9, 0, 0, 0, 1, 2, 3],
+            "incomplete string data for inference input 'INPUT0' for model 'texts', expecting string of length 9 but \
+             only 3 bytes available",
+        ),
+    ] {
+        let (grpc, http) = texts(&shape, raw);
+        caller::refused(grpc, Code::InvalidArgument, &["input \"INPUT0\"", phrase]);
+        refused(&http, 400, &["\"INPUT0\"", phrase]);
+    }
+    let json_texts =
+        json!({"inputs": [{"name": "INPUT0", "datatype": "BYTES", "shape": [1, 2], "data": ["a"]}]});
+    let phrase = "expected 2 string elements for inference input 'INPUT0' for model 'texts', got 1";
+    refused(&post(&host, "texts/infer", &json_texts), 400, &["shape says [1,2]", phrase]);
+
+    let typed = |name: &str, datatype: &str, shape: &[i64], contents: InferTensorContents| InferInputTensor {
+        contents: Some(contents),
+        ..input(name, datatype, shape)
+    };
+    let texts = |count: usize| InferTensorContents {
+        bytes_contents: vec![(&b"a"[..]).into(); count],
+        ..Default::default()
+    };
+    let ints = |count: usize| InferTensorContents { int_contents: vec![1; count], ..Default::default() };
+    let floating =
+        |count: usize| InferTensorContents { fp32_contents: vec![1.0; count], ..Default::default() };
+    let two_kinds = InferTensorContents { fp32_contents: vec![1.0; 16], ..ints(16) };
+    let (row, raw) = (|contents| typed("INPUT0", "INT32", &[1, 16], contents), || vec![0; 64]);
+    let (left, right) = (input("INPUT0", "INT32", &[1, 16]), input("INPUT1", "INT32", &[1, 16]));
+    for (model, inputs, raw, phrase) in [
+        (
+            "add_sub",
+            vec![row(ints(16)), right.clone()],
+            vec![raw(), raw()],
+            "contents field must not be specified when using raw_input_contents for 'INPUT0' for model 'add_sub'",
+        ),
+        (
+            "add_sub",
+            vec![left.clone(), typed("INPUT1", "INT32", &[1, 16], ints(16))],
+            vec![raw()],
+            "contents field must not be specified when using raw_input_contents for 'INPUT1' for model 'add_sub'",
+        ),
+        (
+            "add_sub",
+            vec![left.clone(), right.clone()],
+            vec![raw()],
+            "unable to find data for input tensor 'INPUT1' for model 'add_sub' in request.",
+        ),
+        (
+            "add_sub",
+            vec![left, right],
+            vec![],
+            "unable to find data for input tensor 'INPUT0' for model 'add_sub' in request.",
+        ),
+        (
+            "add_sub",
+            vec![row(ints(15))],
+            vec![],
+            "input byte size mismatch for input 'INPUT0' for model 'add_sub'. Expected 64, got 60",
+        ),
+        (
+            "add_sub",
+            vec![row(ints(17))],
+            vec![],
+            "input byte size mismatch for input 'INPUT0' for model 'add_sub'. Expected 64, got 68",
+        ),
+        (
+            "add_sub",
+            vec![row(floating(16))],
+            vec![],
+            "unexpected explicit tensor data for input tensor 'INPUT0' for model 'add_sub' of type 'FP32', expected \
+             datatype 'INT32'",
+        ),
+        (
+            "add_sub",
+            vec![row(two_kinds)],
+            vec![],
+            "unexpected explicit tensor data for input tensor 'INPUT0' for model 'add_sub', binary data was already \
+             supplied.",
+        ),
+        (
+            "texts",
+            vec![typed("INPUT0", "BYTES", &[1, 2], texts(1))],
+            vec![],
+            "expected 2 string elements for inference input 'INPUT0' for model 'texts', got 1",
+        ),
+        (
+            "texts",
+            vec![typed("INPUT0", "BYTES", &[1, 1], texts(3))],
+            vec![],
+            "unexpected number of string elements 3 for inference input 'INPUT0' for model 'texts', expecting 1",
+        ),
+        (
+            "texts",
+            vec![typed("INPUT0", "BYTES", &[1, 1], ints(1))],
+            vec![],
+            "unexpected explicit tensor data for input tensor 'INPUT0' for model 'texts' of type 'INT32', expected \
+             datatype 'BYTES'",
+        ),
+    ] {
+        caller::refused(
+            caller.infer(request(model, inputs, raw)),
+            Code::InvalidArgument,
+            &["input \"INPUT", phrase],
+        );
+    }
+}
+
+#[test]
+fn names_that_do_not_exist_are_refused_in_tritons_words() {
+    let manifest = "[server]\nmodel_control = \"explicit\"\n[models.plus1]\npath = \"plus1.onnx\"\n";
+    let host = Setup::new(manifest).file("plus1.onnx", model("plus1")).grpc().start();
+    let caller = Caller::new(&host);
+    for (path, phrase) in [
+        ("nobody", "Request for unknown model: 'nobody' is not found"),
+        ("nobody/versions/7", "Request for unknown model: 'nobody' version 7 is not found"),
+        ("plus1/versions/7", "Request for unknown model: 'plus1' version 7 is not found"),
+    ] {
+        for action in ["", "/config", "/stats"] {
+            refused(&host.get(&format!("/v2/models/{path}{action}")), 404, &[phrase, "model \""]);
+        }
+        refused(&post(&host, &format!("{path}/infer"), &plus1(json!({}))), 404, &[phrase]);
+        refused(&post(&host, &format!("{path}/generate"), &json!({"x": 1})), 404, &[phrase]);
+        let (name, version) = path.split_once("/versions/").unwrap_or((path, ""));
+        let mut asked = floats(name, &[1.0]);
+        asked.model_version = version.into();
+        caller::refused(caller.infer(asked.clone()), Code::NotFound, &[phrase]);
+        let mut stream = caller.stream();
+        stream.send(asked);
+        let message = stream.answer().error_message;
+        assert!(message.contains(phrase), "{message}");
+    }
+    let phrase = "failed to load 'nobody', failed to poll from model repository: ";
+    let wanted = [phrase, "the manifest has no model \"nobody\""];
+    refused(&host.post("/v2/repository/models/nobody/load", "{}"), 404, &wanted);
+    let asked = RepositoryModelLoadRequest { model_name: "nobody".into(), ..Default::default() };
+    let outcome = caller.run(async |mut client| client.repository_model_load(asked).await);
+    caller::refused(outcome, Code::NotFound, &wanted);
 }

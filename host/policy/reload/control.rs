@@ -7,7 +7,7 @@
 
 use super::command::{Command, stopping};
 use super::reloader::Reloader;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::policy::model_name::bounded;
 use crate::policy::overlay::Overrides;
 use tokio::sync::oneshot;
@@ -36,7 +36,11 @@ impl Reloader {
         let (reply, loaded) = oneshot::channel();
         let failed = format!("failed to load '{}'", bounded(&model));
         self.send(Command::Load { model, overrides, reply })?;
-        loaded.await.map_err(|_| stopping())?.map_err(|error| error.context(failed))
+        loaded.await.map_err(|_| stopping())?.map_err(|error| match error.kind() {
+            // The words by which clients of Triton recognize a model that is not there.
+            Kind::NotFound => error.context(failed + ", failed to poll from model repository"),
+            _ => error.context(failed),
+        })
     }
 
     /// Unloads a model. With `dependents`, the pipelines that use it are unloaded first; otherwise

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::predict::walk::shown;
 use crate::predict::{Datatype, MemoryBudget, Shape, Tensor, append_element, element_count, format_shape};
 use crate::proto::wire::{self, Fields, Malformed, Value};
+use crate::server::oip::phrases::InputOf;
 use bytes::Bytes;
 
 /// Pairs each input of a request for `model` with its contents.
@@ -15,17 +16,20 @@ pub(super) fn decode(
     budget: &mut MemoryBudget,
 ) -> Result<Vec<Tensor>> {
     if raw.is_empty() {
-        return inputs.into_iter().map(|input| typed(input, budget)).collect();
+        return inputs.into_iter().map(|input| typed(model, input, budget)).collect();
     }
     let (given, wanted) = (raw.len(), inputs.len());
     if let Some(input) = inputs.iter().find(|input| !input.contents.is_empty()) {
+        let phrase = "contents field must not be specified when using raw_input_contents for";
+        let message = "it has contents, and there are raw_input_contents as well; send one of them";
         return Err(fault(
             input,
-            "it has contents, and there are raw_input_contents as well; send one of them",
+            format!("{message}: {phrase} '{}' for model '{model}'", shown(&input.name)),
         ));
     }
     if let Some(input) = inputs.get(given) {
-        return Err(fault(input, format!("no raw contents: there are {given} for {wanted} inputs")));
+        let message = format!("no raw contents: there are {given} for {wanted} inputs");
+        return Err(of(model, input, datatype(input)?).no_data(at(input, message)));
     }
     if given > wanted {
         let last = inputs
@@ -35,32 +39,24 @@ pub(super) fn decode(
         return Err(Error::invalid(message).field("raw_input_contents"));
     }
     let one = |(input, data): (InferInputTensor, Bytes)| {
-        let (datatype, got) = (datatype(&input)?, data.len());
-        tensor(&input, datatype, data).map_err(|error| mismatch(model, &input, datatype, got, error))
+        let datatype = datatype(&input)?;
+        let facts = InputOf::facts(datatype, &data);
+        tensor(&input, datatype, data).map_err(|error| of(model, &input, datatype).wrong_data(error, &facts))
     };
     inputs.into_iter().zip(raw).map(one).collect()
 }
 
-/// Adds the expected and the actual size to an error, in the words that the protocol's clients
-/// know.
-fn mismatch(model: &str, input: &InferInputTensor, datatype: Datatype, got: usize, error: Error) -> Error {
-    let count = element_count(&input.shape).ok();
-    let expected = count.zip(datatype.size()).and_then(|(count, size)| count.checked_mul(size));
-    match expected.filter(|&expected| expected != got) {
-        Some(expected) => {
-            let name = &*input.name;
-            let message = format!(
-                "{}: input byte size mismatch for input '{name}' for model '{model}'. Expected {expected}, got {got}",
-                error.message()
-            );
-            Error::invalid(message).field(name)
-        }
-        None => error,
-    }
+fn of<'a>(model: &'a str, input: &'a InferInputTensor, datatype: Datatype) -> InputOf<'a> {
+    InputOf { model, name: &input.name, datatype, shape: &input.shape }
+}
+
+/// Puts the name of an input before a message.
+fn at(input: &InferInputTensor, what: impl std::fmt::Display) -> String {
+    format!("input \"{}\": {what}", shown(&input.name))
 }
 
 fn fault(input: &InferInputTensor, what: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("input \"{}\": {what}", input.name)).field(&*input.name)
+    Error::invalid(at(input, what)).field(&*input.name)
 }
 
 fn datatype(input: &InferInputTensor) -> Result<Datatype> {
@@ -77,21 +73,29 @@ fn tensor(input: &InferInputTensor, datatype: Datatype, data: Bytes) -> Result<T
 }
 
 /// Decodes typed contents directly into the bytes of the tensor, whose number is counted first.
-fn typed(input: InferInputTensor, budget: &mut MemoryBudget) -> Result<Tensor> {
+fn typed(model: &str, input: InferInputTensor, budget: &mut MemoryBudget) -> Result<Tensor> {
     let datatype = datatype(&input)?;
     let list = List::of(datatype).ok_or_else(|| {
         fault(&input, format!("{} has no typed contents; send it in raw_input_contents", datatype.as_str()))
     })?;
     let unreadable = |error: Malformed| fault(&input, format!("its contents cannot be read: {error}"));
     let counts = Counts::of(&input.contents).map_err(unreadable)?;
-    if let Some(other) = counts.other_than(list) {
-        return Err(fault(&input, format!("{} is sent in {}, not in {other}", datatype.as_str(), list.name)));
-    }
     let given = counts.elements(list);
+    if let Some(other) = counts.other_than(list) {
+        let error =
+            fault(&input, format!("{} is sent in {}, not in {}", datatype.as_str(), list.name, other.name));
+        return Err(unexpected_contents(model, &input, datatype, error, other, given > 0));
+    }
     let wanted = element_count(&input.shape).map_err(|error| fault(&input, error))?;
     if given != wanted {
         let (shape, list) = (format_shape(&input.shape), list.name);
-        return Err(fault(&input, format!("shape {shape} needs {wanted} elements in {list}, got {given}")));
+        let message =
+            at(&input, format_args!("shape {shape} needs {wanted} elements in {list}, got {given}"));
+        let input = of(model, &input, datatype);
+        return Err(match given {
+            0 => input.no_data(message),
+            _ => input.wrong_elements(Error::invalid(message), given),
+        });
     }
     let size = counts.tensor_bytes(datatype);
     budget
@@ -104,22 +108,45 @@ fn typed(input: InferInputTensor, budget: &mut MemoryBudget) -> Result<Tensor> {
     tensor(&input, datatype, data.into())
 }
 
+/// Adds to an error for contents in the list of another datatype how clients recognize it.
+fn unexpected_contents(
+    model: &str,
+    input: &InferInputTensor,
+    datatype: Datatype,
+    error: Error,
+    other: List,
+    is_second: bool,
+) -> Error {
+    let name = shown(&input.name);
+    let what = format!("unexpected explicit tensor data for input tensor '{name}' for model '{model}'");
+    let input = of(model, input, datatype);
+    match is_second {
+        true => input.add(error, format_args!("{what}, binary data was already supplied.")),
+        false => {
+            let (other, expected) = (other.datatype.as_str(), datatype.as_str());
+            input.add(error, format_args!("{what} of type '{other}', expected datatype '{expected}'"))
+        }
+    }
+}
+
 /// A list of `InferTensorContents`.
 #[derive(Clone, Copy, PartialEq)]
 struct List {
     number: u32,
     name: &'static str,
+    /// The datatype that it is named after.
+    datatype: Datatype,
 }
 
-const LISTS: [&str; 8] = [
-    "bool_contents",
-    "int_contents",
-    "int64_contents",
-    "uint_contents",
-    "uint64_contents",
-    "fp32_contents",
-    "fp64_contents",
-    "bytes_contents",
+const LISTS: [List; 8] = [
+    List { number: 1, name: "bool_contents", datatype: Datatype::Bool },
+    List { number: 2, name: "int_contents", datatype: Datatype::Int32 },
+    List { number: 3, name: "int64_contents", datatype: Datatype::Int64 },
+    List { number: 4, name: "uint_contents", datatype: Datatype::Uint32 },
+    List { number: 5, name: "uint64_contents", datatype: Datatype::Uint64 },
+    List { number: 6, name: "fp32_contents", datatype: Datatype::Fp32 },
+    List { number: 7, name: "fp64_contents", datatype: Datatype::Fp64 },
+    List { number: 8, name: "bytes_contents", datatype: Datatype::Bytes },
 ];
 
 impl List {
@@ -136,7 +163,7 @@ impl List {
             Datatype::Bytes => 8,
             Datatype::Fp16 | Datatype::Bf16 => return None,
         };
-        Some(List { number, name: LISTS[number as usize - 1] })
+        Some(LISTS[number as usize - 1])
     }
 }
 
@@ -175,10 +202,9 @@ impl Counts {
         self.elements[list.number as usize]
     }
 
-    /// Returns the name of another list that has elements.
-    fn other_than(&self, list: List) -> Option<&'static str> {
-        let mut others = LISTS.iter().zip(&self.elements[1..]);
-        others.find(|(name, count)| **name != list.name && **count > 0).map(|(name, _)| *name)
+    /// Returns another list that has elements.
+    fn other_than(&self, list: List) -> Option<List> {
+        LISTS.into_iter().find(|other| *other != list && self.elements(*other) > 0)
     }
 
     fn tensor_bytes(&self, datatype: Datatype) -> usize {

@@ -13,8 +13,8 @@ use super::timeout::timeout;
 use crate::error::Result;
 use crate::router::RequestScope;
 use crate::server::http;
-use crate::server::oip::errors::unknown_model;
 use crate::server::oip::infer;
+use crate::server::oip::phrases::unknown_model;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ async fn answer(
     let version = non_empty(message.version());
     let route = scope
         .resolve(message.model(), version, &http::header_lookup(headers))
-        .map_err(|error| unknown_model(error, version))?;
+        .map_err(|error| unknown_model(error, message.model(), version))?;
     let response = infer::infer(scope, &route, message.decode(remaining).await?).await?;
     let (head, contents) = encode(response);
     Body::message(&head, RAW_OUTPUT_CONTENTS, &contents)

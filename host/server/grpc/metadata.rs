@@ -8,8 +8,8 @@ use crate::predict::TensorSpec;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{ModelMetadataResponse, ServerMetadataResponse};
 use crate::server::http;
-use crate::server::oip::errors::unknown_model;
 use crate::server::oip::identity::{EXTENSIONS, PLATFORM, SERVER_NAME};
+use crate::server::oip::phrases::unknown_model;
 use hyper::HeaderMap;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) fn route(policy: &Policy, headers: &HeaderMap, name: &str, version: &
     let caller = RouteQuery { request_id: &id, header: &http::header_lookup(headers) };
     let version = non_empty(version);
     let found = policy.content.resolve(name, version, &caller);
-    found.cloned().map_err(|error| unknown_model(error, version))
+    found.cloned().map_err(|error| unknown_model(error, name, version))
 }
 
 pub(super) fn model(

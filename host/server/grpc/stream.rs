@@ -21,9 +21,9 @@ use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::router::RequestScope;
 use crate::server::http;
-use crate::server::oip::errors::unknown_model;
 use crate::server::oip::infer;
 use crate::server::oip::parameters::ENABLE_EMPTY_FINAL;
+use crate::server::oip::phrases::unknown_model;
 use crate::server::oip::request::{InferRequest, InferResponse};
 use crate::server::stop::stopped;
 use crate::server::transfers::{Abort, Transfer};
@@ -201,7 +201,7 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let version = non_empty(message.version());
     let resolved = scope
         .resolve(message.model(), version, &http::header_lookup(&call.headers))
-        .map_err(|error| unknown_model(error, version));
+        .map_err(|error| unknown_model(error, message.model(), version));
     let _permit = match &resolved {
         // Calls of a streaming model run concurrently in its instance, up to a limit of its own.
         Ok(route) if route.is_shared() => None,

@@ -4,7 +4,7 @@
 //! What a load does is decided in `policy::reload`; this file only interprets the request.
 
 use super::config::{self, ModelConfig};
-use super::errors::unknown_model;
+use super::phrases::unknown_model;
 use super::statistics::{self, ModelStatistics};
 use crate::error::{Error, Result};
 use crate::policy::overlay::Overrides;
@@ -23,7 +23,7 @@ pub(in crate::server) fn model_config(
     caller: &RouteQuery<'_>,
 ) -> Result<ModelConfig> {
     let route = policy.content.resolve(model, version, caller);
-    let route = route.map_err(|error| unknown_model(error, version))?;
+    let route = route.map_err(|error| unknown_model(error, model, version))?;
     Ok(config::config(policy, route))
 }
 
@@ -36,7 +36,10 @@ pub(in crate::server) fn model_statistics(
     if let Some(model) = model {
         // Only for the error, if a name is unknown.
         let caller = RouteQuery { request_id: "", header: &|_| None };
-        policy.content.resolve(model, version, &caller).map_err(|error| unknown_model(error, version))?;
+        policy
+            .content
+            .resolve(model, version, &caller)
+            .map_err(|error| unknown_model(error, model, version))?;
     }
     let matches = |requested: Option<&str>, name: &str| requested.is_none_or(|requested| requested == name);
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());

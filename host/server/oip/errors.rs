@@ -1,5 +1,4 @@
-//! Errors in the form of the Open Inference Protocol over HTTP, and messages that its clients
-//! recognize.
+//! Errors in the form of the Open Inference Protocol over HTTP.
 
 use crate::error::{Error, Kind};
 use crate::server::http::{self, Reply};
@@ -39,19 +38,4 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Reply {
 pub(in crate::server) fn no_such_path(path: &str) -> Reply {
     let path: String = path.chars().take(200).collect();
     error_reply(&Error::not_found(format!("no route {path}")))
-}
-
-/// Adds the beginning by which clients of the protocol recognize the error for an unknown name.
-pub(in crate::server) fn unknown_model(error: Error, version: Option<&str>) -> Error {
-    match (error.kind(), version) {
-        // Versions are numbers in Triton, for which those clients were written.
-        (Kind::NotFound, Some(version)) if !version.bytes().all(|byte| byte.is_ascii_digit()) => {
-            let shown: String = version.chars().take(64).collect();
-            error.context(format_args!(
-                "Request for unknown model: failed to get model version from specified version string '{shown}'"
-            ))
-        }
-        (Kind::NotFound, _) => error.context("Request for unknown model"),
-        _ => error,
-    }
 }

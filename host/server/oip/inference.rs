@@ -3,9 +3,10 @@
 
 use super::binary::{self, Tail};
 use super::endpoint::ModelPath;
-use super::errors::{error_reply, unknown_model};
+use super::errors::error_reply;
 use super::infer;
 use super::json::{self, BinaryOutputs};
+use super::phrases::unknown_model;
 use super::request::InferRequest;
 use crate::error::{Error, Result};
 use crate::offload;
@@ -35,7 +36,7 @@ impl ModelRequest<'_> {
     pub fn resolve(&self, scope: &mut RequestScope) -> Result<Arc<Route>> {
         let (model, version) = self.path.decode()?;
         let resolved = scope.resolve(&model, version.as_deref(), &http::header_lookup(self.headers));
-        resolved.map_err(|error| unknown_model(error, version.as_deref()))
+        resolved.map_err(|error| unknown_model(error, &model, version.as_deref()))
     }
 
     pub async fn read(&self, body: Incoming) -> Result<Bytes> {
@@ -70,7 +71,7 @@ impl ModelRequest<'_> {
                     BinaryOutputs::all(),
                 ));
             }
-            json::decode(&head, Tail::new(tail, whole), budget)
+            json::decode(&metadata_route.name.name, &head, Tail::new(tail, whole), budget)
         });
         let (request, binary_outputs): (InferRequest, BinaryOutputs) = decoded.await?;
         let response = infer::infer(scope, &route, request).await?;

@@ -4,6 +4,7 @@ use super::binary::Tail;
 use super::fields::{Dimensions, Fields, FieldsReader, InputParameters, OutputParameters, take_flag};
 use super::json_object::parse_with;
 use super::parameters::{check_tensor_parameter, request_id};
+use super::phrases::InputOf;
 use super::request::{InferRequest, InferResponse, RequestedOutput};
 use crate::error::{Error, Result};
 use crate::predict::walk::{EachItem, Name, ObjectOf, shown};
@@ -77,15 +78,16 @@ impl BinaryOutputs {
     }
 }
 
-/// Decodes the JSON of a request, and its binary tensors in `tail`.
+/// Decodes the JSON of a request for `model`, and its binary tensors in `tail`.
 pub(super) fn decode(
+    model: &str,
     head: &Bytes,
     mut tail: Tail,
     mut budget: MemoryBudget,
 ) -> Result<(InferRequest, BinaryOutputs)> {
     let request = read(head, &mut budget)?;
-    let inputs: Vec<Tensor> =
-        request.inputs.iter().map(|input| input.decode(&mut tail, &mut budget)).collect::<Result<_>>()?;
+    let decoded = request.inputs.iter().map(|input| input.decode(model, &mut tail, &mut budget));
+    let inputs: Vec<Tensor> = decoded.collect::<Result<_>>()?;
     tail.end()?;
     let mut parameters = request.parameters;
     let mut binary_outputs = BinaryOutputs {
@@ -190,7 +192,7 @@ const FIELDS: [&str; 4] = ["id", "parameters", "inputs", "outputs"];
 const INPUTS: usize = 2;
 
 impl Input<'_> {
-    fn decode(&self, tail: &mut Tail, budget: &mut MemoryBudget) -> Result<Tensor> {
+    fn decode(&self, model: &str, tail: &mut Tail, budget: &mut MemoryBudget) -> Result<Tensor> {
         let name = &*self.name;
         let fault =
             |message: String| Error::invalid(format!("input \"{}\": {message}", shown(name))).field(name);
@@ -217,14 +219,27 @@ impl Input<'_> {
         match (size, self.data) {
             (Some(size), None) => {
                 let data = tail.take(size).map_err(|error| error.context(format!("input \"{name}\"")))?;
+                let facts = InputOf::facts(datatype, &data);
                 let tensor = Tensor::new(name, datatype, shape, data);
-                tensor.map(|tensor| tensor.part_of(tail.body)).map_err(|error| error.field(name))
+                tensor.map(|tensor| tensor.part_of(tail.body)).map_err(|error| {
+                    let shape = self.shape.checked().unwrap_or_default();
+                    InputOf { model, name, datatype, shape: &shape }.wrong_data(error.field(name), &facts)
+                })
             }
             (Some(_), Some(_)) => Err(fault(format!("it has both data and {BINARY_DATA_SIZE}"))),
             (None, Some(data)) => {
                 let rank = ShapeSpec::AnyRank;
                 let spec = TensorSpec { name: name.into(), datatype, shape: rank, optional: false };
-                predict::decode_tensor(&spec, data.get(), Some(&shape), budget)
+                let decoded = predict::decode_tensor(&spec, data.get(), Some(&shape), budget);
+                decoded.map_err(|error| match datatype {
+                    // Read again without the shape, to say how many texts there are.
+                    Datatype::Bytes => match predict::decode_tensor(&spec, data.get(), None, budget) {
+                        Ok(tensor) => InputOf { model, name, datatype, shape: &shape }
+                            .wrong_elements(error, tensor.count()),
+                        Err(_) => error,
+                    },
+                    _ => error,
+                })
             }
             (None, None) => Err(fault("it has no data".into())),
         }

@@ -1,6 +1,7 @@
 //! The Open Inference Protocol over HTTP, with Triton's extensions.
 //!
-//! `request`, `infer`, `control`, `config`, `statistics` and `identity` are shared with gRPC.
+//! `request`, `infer`, `phrases`, `control`, `config`, `statistics` and `identity` are shared with
+//! gRPC.
 
 mod binary;
 mod classification;
@@ -18,6 +19,7 @@ mod json;
 mod json_object;
 mod metadata;
 pub(in crate::server) mod parameters;
+pub(in crate::server) mod phrases;
 mod prepare;
 pub(in crate::server) mod request;
 pub(in crate::server) mod routes;

@@ -1,9 +1,10 @@
 //! Dispatches requests of the Open Inference Protocol to their handlers.
 
 use super::endpoint::{ModelAction, ModelPath, OipEndpoint};
-use super::errors::{error_reply, method_not_allowed, no_such_path, unknown_model};
+use super::errors::{error_reply, method_not_allowed, no_such_path};
 use super::inference::ModelRequest;
 use super::metadata::{model_metadata, server_metadata};
+use super::phrases::unknown_model;
 use super::{control_http, unsupported};
 use crate::policy::RouteQuery;
 use crate::server::http::{self, Reply};
@@ -66,7 +67,7 @@ fn describe(public: &Public, head: &Parts, path: ModelPath<'_>, action: ModelAct
     let caller = RouteQuery { request_id: &id, header: &http::header_lookup(&head.headers) };
     let found = path.decode().and_then(|(model, version)| {
         let route = policy.content.resolve(&model, version.as_deref(), &caller);
-        route.map(Arc::clone).map_err(|error| unknown_model(error, version.as_deref()))
+        route.map(Arc::clone).map_err(|error| unknown_model(error, &model, version.as_deref()))
     });
     match (found, action) {
         (Ok(_), ModelAction::Ready) if public.readiness.refusal().is_some() => {
