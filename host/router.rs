@@ -170,6 +170,13 @@ impl RequestScope {
         &self.router
     }
 
+    /// Lets the request begin earlier, for a protocol whose requests are named only once they were
+    /// read. Deadlines and durations count from there.
+    pub fn since(mut self, started: Instant) -> Self {
+        self.started = started;
+        self
+    }
+
     /// Finds the model. `header` returns the headers that a routing rule may use.
     pub fn resolve(
         &mut self,

@@ -8,6 +8,7 @@ mod control;
 mod control_views;
 mod early_answers;
 mod grpc;
+mod grpc_deadlines;
 mod grpc_stream;
 mod message_memory;
 mod numbers;

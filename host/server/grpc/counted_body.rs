@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::call::Call;
 use super::frame::UNCOUNTED_BYTES_MAX;
+use super::status;
 use crate::server::http::REQUEST_ID;
 use crate::server::transfers::{Abort, Outgoing, PIECE_BYTES, Transfer};
 use bytes::Bytes;
@@ -83,7 +84,13 @@ impl hyper::body::Body for CountedBody {
                     return Poll::Ready(Some(Ok(Frame::data(answered.first_piece(data)))));
                 }
                 Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Err(last) => answered.last = Some(last),
+                Err(mut last) => {
+                    // An OK has no message.
+                    if let Some(trailers) = last.trailers_mut().filter(|trailers| trailers.len() > 1) {
+                        status::make_readable(trailers);
+                    }
+                    answered.last = Some(last);
+                }
             }
         }
         // A stream can be reset until its last frame is handed over, so a long reply holds it back.

@@ -33,19 +33,16 @@ pub(super) fn decode(message: ModelInferRequest, budget: &mut MemoryBudget) -> R
     Ok(request)
 }
 
-/// Bounds the parameter `timeout`, of which 0 means none, by the time that remains until the call's
-/// deadline.
-pub(super) fn limit_timeout(parameters: &mut Parameters, remaining: Duration) -> Result<()> {
-    let us = i64::try_from(remaining.as_micros()).unwrap_or(i64::MAX);
-    if us == 0 {
-        return Err(Error::deadline("the call's deadline passed before its message was read"));
-    }
+/// Bounds the parameter `timeout`, of which 0 means none, by the time from the start of the request
+/// to the call's deadline.
+pub(super) fn limit_timeout(parameters: &mut Parameters, limit: Duration) {
+    // A deadline that has passed must not become 0.
+    let us = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX).max(1);
     match parameters.iter_mut().find(|(name, _)| name == "timeout") {
         Some((_, Parameter::Integer(timeout_us))) if *timeout_us == 0 || *timeout_us > us => *timeout_us = us,
         Some(_) => {}
         None => parameters.push(("timeout".into(), Parameter::Integer(us))),
     }
-    Ok(())
 }
 
 fn parameters(fields: BTreeMap<String, InferParameter>) -> Result<Parameters> {

@@ -4,6 +4,7 @@
 //! A message that arrives in one piece is not copied.
 
 use super::call_body::CallBody;
+use super::timeout::deadline_passed;
 use crate::error::{Error, Result};
 use crate::server::http::RESERVED_BYTES_MAX;
 use crate::server::http::compression::{self, Encoding};
@@ -13,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of the prefix: one that says whether the message is compressed, then four of its length,
 /// big-endian.
@@ -35,16 +36,20 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
     }
 }
 
-/// Reads the one message of a unary call, within the limits of size, time and pace.
+/// Reads the one message of a unary call, within the limits of size, time and pace, and before the
+/// deadline of the call.
 pub(super) async fn read(
     body: CallBody,
     encoding: Option<Encoding>,
     transfers: &Arc<Transfers>,
+    deadline: Option<Instant>,
 ) -> Result<Bytes> {
     let limits = transfers.limits();
     let read = collect(body, limits.max_body_bytes, transfers);
-    let Ok(framed) = tokio::time::timeout(limits.body_timeout, read).await else {
-        return Err(late(limits.body_timeout));
+    let time_left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let timeout = time_left.map_or(limits.body_timeout, |time_left| time_left.min(limits.body_timeout));
+    let Ok(framed) = tokio::time::timeout(timeout, read).await else {
+        return Err(if timeout < limits.body_timeout { deadline_passed() } else { late(timeout) });
     };
     let mut framed = framed?;
     let flag = framed.split_to(PREFIX)[0];

@@ -26,17 +26,15 @@ const RAW_OUTPUT_CONTENTS: u32 = 6;
 pub(super) async fn unary(grpc: &Grpc, request: Request<CallBody>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let started = Instant::now();
-    let received = receive(grpc, &parts.headers, body).await;
+    let received = receive(grpc, &parts.headers, body, started).await;
     let id = match &received {
         Ok((message, _)) => http::request_id_or(&parts.headers, message.id()),
         Err(_) => http::request_id(&parts.headers),
     };
-    let mut scope = grpc.router.begin(id, "grpc", &http::header_lookup(&parts.headers));
+    let scope = grpc.router.begin(id, "grpc", &http::header_lookup(&parts.headers));
+    let mut scope = scope.since(started);
     let outcome = match received {
-        Ok((message, timeout)) => {
-            let remaining = || timeout.map(|timeout| timeout.saturating_sub(started.elapsed()));
-            answer(&mut scope, &parts.headers, message, remaining).await
-        }
+        Ok((message, timeout)) => answer(&mut scope, &parts.headers, message, timeout).await,
         Err(error) => Err(error),
     };
     let (mut response, error) = match outcome {
@@ -53,9 +51,15 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<CallBody>) -> Response<B
 }
 
 /// Returns the message of a call and its timeout.
-async fn receive(grpc: &Grpc, headers: &HeaderMap, body: CallBody) -> Result<(Message, Option<Duration>)> {
+async fn receive(
+    grpc: &Grpc,
+    headers: &HeaderMap,
+    body: CallBody,
+    started: Instant,
+) -> Result<(Message, Option<Duration>)> {
     let timeout = timeout(headers)?;
-    let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers).await?;
+    let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+    let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers, deadline).await?;
     Ok((Message::read(message, grpc.router.budget()).await?, timeout))
 }
 
@@ -63,13 +67,13 @@ async fn answer(
     scope: &mut RequestScope,
     headers: &HeaderMap,
     message: Message,
-    remaining: impl FnOnce() -> Option<Duration>,
+    timeout: Option<Duration>,
 ) -> Result<Body> {
     let version = non_empty(message.version());
     let route = scope
         .resolve(message.model(), version, &http::header_lookup(headers))
         .map_err(|error| unknown_model(error, message.model(), version))?;
-    let response = infer::infer(scope, &route, message.decode(remaining).await?).await?;
+    let response = infer::infer(scope, &route, message.decode(timeout).await?).await?;
     let (head, contents) = encode(response);
     Body::message(&head, RAW_OUTPUT_CONTENTS, &contents)
 }

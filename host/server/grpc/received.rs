@@ -86,9 +86,8 @@ impl Message {
         self.whole.bytes + (self.budget.max() - self.budget.left())
     }
 
-    /// Decodes the request. `remaining` returns the time until the call's own deadline, and is
-    /// called when the message is decoded.
-    pub async fn decode(self, remaining: impl FnOnce() -> Option<Duration>) -> Result<InferRequest> {
+    /// Decodes the request. `limit` is the time from its start to the call's own deadline.
+    pub async fn decode(self, limit: Option<Duration>) -> Result<InferRequest> {
         let Message { content, whole, mut budget } = self;
         let request = match content {
             MessageContent::Built(message) => {
@@ -102,8 +101,8 @@ impl Message {
         };
         let mut request = request?;
         request.inputs = request.inputs.into_iter().map(|input| input.part_of(whole)).collect();
-        if let Some(remaining) = remaining() {
-            limit_timeout(&mut request.parameters, remaining)?;
+        if let Some(limit) = limit {
+            limit_timeout(&mut request.parameters, limit);
         }
         Ok(request)
     }

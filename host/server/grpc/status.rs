@@ -4,7 +4,9 @@ use super::body::Body;
 use super::frame;
 use crate::error::{Error, Kind};
 use crate::server::oip::errors;
-use hyper::Response;
+use hyper::header::HeaderValue;
+use hyper::{HeaderMap, Response};
+use std::borrow::Cow;
 use tonic::{Code, Status};
 
 /// Clients accept 8 KB of headers by default, and the status message is a header.
@@ -31,11 +33,15 @@ pub(super) fn code_of(error: &Error) -> Code {
 }
 
 pub(super) fn status_of(error: &Error) -> Status {
-    let message = error.message();
-    let message = &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)];
-    match code_of(error) {
-        Code::DeadlineExceeded => Status::deadline_exceeded(format!("{LATE}: {message}")),
-        code => Status::new(code, message),
+    let message = message_of(error);
+    Status::new(code_of(error), &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)])
+}
+
+/// Returns the message of an error, as clients of gRPC know it.
+pub(super) fn message_of(error: &Error) -> Cow<'_, str> {
+    match error.kind() {
+        Kind::Deadline => format!("{LATE}: {}", error.message()).into(),
+        _ => error.message().into(),
     }
 }
 
@@ -79,7 +85,43 @@ const TOO_LARGE: [&str; 2] = ["message length too large", "exceeded while decomp
 
 /// Returns a reply that is only an error.
 pub(super) fn refusal(error: &Error) -> Response<Body> {
-    status_of(error).into_http()
+    let mut response = status_of(error).into_http();
+    make_readable(response.headers_mut());
+    response
+}
+
+/// Decodes the printable characters of `grpc-message`. tonic encodes spaces and quotes as well,
+/// which the protocol does not require; without that, the header itself can be read.
+pub(super) fn make_readable(headers: &mut HeaderMap) {
+    let Some(value) = headers.get_mut("grpc-message") else { return };
+    let readable = readable(value.as_bytes());
+    if let Ok(readable) = HeaderValue::from_bytes(&readable) {
+        *value = readable;
+    }
+}
+
+fn readable(encoded: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    while let Some((&first, tail)) = rest.split_first() {
+        let decoded = tail.first_chunk::<2>().filter(|_| first == b'%').and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        // A header must not begin or end with a space.
+        let at_edge = out.is_empty() || tail.len() == 2;
+        match decoded {
+            Some(byte) if byte.is_ascii_graphic() && byte != b'%' || byte == b' ' && !at_edge => {
+                out.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                out.push(first);
+                rest = tail;
+            }
+        }
+    }
+    out
 }
 
 /// Returns a reply of tonic's, corrected if it blames the host for a message that cannot be read.
@@ -88,11 +130,36 @@ pub(super) fn corrected(response: Response<tonic::body::Body>, message_bytes_max
     let status = is_refusal.then(|| Status::from_header_map(response.headers())).flatten();
     match status.and_then(|status| of_reading(&status, "cannot be read", message_bytes_max)) {
         Some(error) => refusal(&error),
-        None => response.map(Body::Tonic),
+        None => {
+            let mut response = response.map(Body::Tonic);
+            make_readable(response.headers_mut());
+            response
+        }
     }
 }
 
 /// Returns the status under which a request is counted: that of HTTP for the same outcome.
 pub(super) fn counted(error: Option<&Error>) -> u16 {
     error.map_or(200, |error| errors::status_of(error).as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn only_what_a_header_cannot_hold_stays_encoded() {
+        for (encoded, expected) in [
+            ("Deadline%20Exceeded:%20%22a%22", "Deadline Exceeded: \"a\""),
+            ("100%25%20of%20it", "100%25 of it"),
+            ("gr%C3%BC%C3%9Fe%0A", "gr%C3%BC%C3%9Fe%0A"),
+            ("%20a%20%20b%20", "%20a  b%20"),
+            ("%2", "%2"),
+            ("%zz%", "%zz%"),
+            ("%7f%7E", "%7f~"),
+            ("", ""),
+        ] {
+            assert_eq!(readable(encoded.as_bytes()), expected.as_bytes(), "{encoded}");
+        }
+    }
 }

@@ -14,8 +14,9 @@ use super::send_turn::SendTurn;
 use super::state::Grpc;
 use super::stream_replies::{QueuedReply, StreamReplies, StreamReply};
 use super::text::non_empty;
+use super::timeout::deadline_passed;
 use super::{frame, status};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
 use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
@@ -32,12 +33,11 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::codec::{EncodeBody, SingleMessageCompressionOverride};
 use tonic_prost::ProstEncoder;
 
@@ -56,6 +56,13 @@ const MESSAGES_HELD_MAX: usize = 4;
 const WAITING_MAX: usize = 16;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
+/// How long after the deadline of a stream its requests may take to end: those whose client reads
+/// nothing would never do.
+const FINISH_MAX: Duration = Duration::from_secs(1);
+
+/// A request may end this much before the deadline that it shares with its stream.
+const DEADLINE_ROUNDING: Duration = Duration::from_millis(1);
+
 /// Estimated bytes of a response besides its contents.
 const HEAD_BYTES: usize = 512;
 
@@ -67,6 +74,8 @@ struct StreamCall {
     grpc: Arc<Grpc>,
     headers: HeaderMap,
     deadline: Option<Instant>,
+    /// The deadline has ended a request.
+    is_late: AtomicBool,
     /// An error ends the stream with its status, because the client sent `triton_grpc_error`.
     errors_end: bool,
     replies: mpsc::Sender<QueuedReply>,
@@ -116,6 +125,7 @@ fn begin(
         grpc,
         headers,
         deadline,
+        is_late: AtomicBool::new(false),
         errors_end,
         replies,
         running: Semaphore::new(RUNNING_MAX),
@@ -127,9 +137,36 @@ fn begin(
 }
 
 /// Reads requests and runs them, until the client sends no more, its deadline passes, or the host
-/// stops.
-async fn drive(call: Arc<StreamCall>, requests: Messages, mut stop: watch::Receiver<bool>) {
+/// stops. Then the requests that were read are finished; they keep the deadline as well.
+async fn drive(call: Arc<StreamCall>, requests: Messages, stop: watch::Receiver<bool>) {
     let mut running = JoinSet::new();
+    let ended = read(&call, requests, stop, &mut running).await;
+    let finish = async { while running.join_next().await.is_some() {} };
+    let is_late = match call.deadline {
+        None => {
+            finish.await;
+            false
+        }
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline + FINISH_MAX, finish).await.is_err()
+                || call.is_late.load(Ordering::Relaxed)
+        }
+    };
+    let ended = if is_late { Some(deadline_passed()) } else { ended };
+    // What has not ended by now must not send any more.
+    drop(running);
+    if let Some(error) = ended {
+        call.queue(Err(status::status_of(&error)), HEAD_BYTES).await;
+    }
+}
+
+/// Reads requests and starts them. Returns the error that ends the stream, if there is one.
+async fn read(
+    call: &Arc<StreamCall>,
+    requests: Messages,
+    mut stop: watch::Receiver<bool>,
+    running: &mut JoinSet<usize>,
+) -> Option<Error> {
     let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
     // If the host holds many bytes already, a stream reads one message at a time.
     let is_partial = requests.is_partial();
@@ -138,46 +175,40 @@ async fn drive(call: Arc<StreamCall>, requests: Messages, mut stop: watch::Recei
         // A message that has begun is read to its end: its client must not wait for the host.
         is_partial.load(Ordering::Relaxed) || running < READ_MAX && may_begin()
     };
-    let work = async {
-        let mut turn = SendTurn::first();
-        let mut held_bytes = 0;
-        // Never dropped while a message is partly received.
-        let mut next = pin!(next(Arc::clone(&call), requests));
-        let ended = loop {
-            tokio::select! {
-                (requests, message) = &mut next, if may_read(running.len(), held_bytes) => {
-                    match message {
-                        Ok(Some(message)) => {
-                            next.set(self::next(Arc::clone(&call), requests));
-                            let (own, after) = turn.split();
-                            turn = after;
-                            let (call, bytes) = (Arc::clone(&call), message.held_bytes());
-                            held_bytes += bytes;
-                            running.spawn(async move {
-                                run(call, message, own).await;
-                                bytes
-                            });
-                        }
-                        Ok(None) => break None,
-                        Err(error) => break Some(status::status_of(&error)),
+    let mut late = pin!(async {
+        match call.deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    });
+    let mut turn = SendTurn::first();
+    let mut held_bytes = 0;
+    // Never dropped while a message is partly received, unless the stream ends.
+    let mut next = pin!(next(Arc::clone(call), requests));
+    loop {
+        tokio::select! {
+            (requests, message) = &mut next, if may_read(running.len(), held_bytes) => {
+                match message {
+                    Ok(Some(message)) => {
+                        next.set(self::next(Arc::clone(call), requests));
+                        let (own, after) = turn.split();
+                        turn = after;
+                        let (call, bytes) = (Arc::clone(call), message.held_bytes());
+                        held_bytes += bytes;
+                        running.spawn(async move {
+                            run(call, message, own).await;
+                            bytes
+                        });
                     }
+                    Ok(None) => return None,
+                    Err(error) => return Some(error),
                 }
-                // The bytes of a request whose task panicked stay counted until the stream ends.
-                Some(ended) = running.join_next(), if !running.is_empty() => held_bytes -= ended.unwrap_or(0),
-                () = stopped(&mut stop) => break Some(Status::unavailable("the host is stopping")),
             }
-        };
-        while running.join_next().await.is_some() {}
-        ended
-    };
-    let ended = match call.deadline {
-        None => work.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
-            Some(status::status_of(&Error::deadline("the deadline of the stream has passed")))
-        }),
-    };
-    if let Some(status) = ended {
-        call.queue(Err(status), HEAD_BYTES).await;
+            // The bytes of a request whose task panicked stay counted until the stream ends.
+            Some(ended) = running.join_next(), if !running.is_empty() => held_bytes -= ended.unwrap_or(0),
+            () = stopped(&mut stop) => return Some(Error::unavailable("the host is stopping")),
+            () = &mut late => return Some(deadline_passed()),
+        }
     }
 }
 
@@ -194,9 +225,13 @@ async fn next(call: Arc<StreamCall>, mut requests: Messages) -> (Messages, Resul
 /// Runs one request to its last response.
 async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let id = message.id().to_owned();
+    // The request begins here, although it may wait for its turn to run.
+    let started = Instant::now();
+    let limit = call.deadline.map(|deadline| deadline.saturating_duration_since(started));
     let mut scope = {
         let request_id = http::request_id_or(&call.headers, &id);
-        call.grpc.router.begin(request_id, "grpc", &http::header_lookup(&call.headers))
+        let scope = call.grpc.router.begin(request_id, "grpc", &http::header_lookup(&call.headers));
+        scope.since(started.into())
     };
     let version = non_empty(message.version());
     let resolved = scope
@@ -208,9 +243,8 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
         // Held until the request is answered. The semaphore is never closed.
         _ => call.running.acquire().await.ok(),
     };
-    let remaining = || call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let decoded = match resolved {
-        Ok(route) => message.decode(remaining).await.map(|request| (route, request)),
+        Ok(route) => message.decode(limit).await.map(|request| (route, request)),
         Err(error) => {
             // The message must not be kept while the reply waits for its turn.
             drop(message);
@@ -245,6 +279,11 @@ fn wants_final_mark(request: &InferRequest) -> bool {
 }
 
 impl StreamCall {
+    /// Whether the deadline passes now or has passed.
+    fn is_ending(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() + DEADLINE_ROUNDING >= deadline)
+    }
+
     async fn responses(&self, scope: RequestScope, route: &Arc<Route>, request: InferRequest, marks: bool) {
         let id = request.id.clone();
         let mut stream = match infer::stream(scope, route, request) {
@@ -261,7 +300,7 @@ impl StreamCall {
             }
         }
         // Sent after an error as well, because clients count the marks.
-        if marks {
+        if marks && !self.is_late.load(Ordering::Relaxed) {
             let (parameters, outputs) = (Vec::new(), Vec::new());
             self.send(InferResponse { route: Arc::clone(route), id, parameters, outputs }, true).await;
         }
@@ -300,13 +339,17 @@ impl StreamCall {
     }
 
     async fn send_error(&self, error: &Error, response: ModelInferResponse) {
+        // The deadline of the stream ends it with one status, and not with a message for each
+        // request as well.
+        if error.kind() == Kind::Deadline && self.is_ending() {
+            self.is_late.store(true, Ordering::Relaxed);
+            return;
+        }
         let reply = if self.errors_end {
             Err(status::status_of(error))
         } else {
-            Ok(ModelStreamInferResponse {
-                error_message: error.message().into(),
-                infer_response: Some(response),
-            })
+            let error_message = status::message_of(error).into();
+            Ok(ModelStreamInferResponse { error_message, infer_response: Some(response) })
         };
         self.queue(reply, HEAD_BYTES + error.message().len()).await;
     }

@@ -1,4 +1,4 @@
-//! The header `grpc-timeout`.
+//! The header `grpc-timeout`, and the deadline that it sets.
 
 use crate::error::{Error, Result};
 use hyper::HeaderMap;
@@ -16,6 +16,11 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
         ))
         .field("grpc-timeout")
     })
+}
+
+/// Returns the error for the deadline of a call, in the words that the work of a call has for it.
+pub(super) fn deadline_passed() -> Error {
+    Error::deadline("the deadline of the request has passed")
 }
 
 fn parse(text: &str) -> Option<Duration> {
