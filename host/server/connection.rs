@@ -16,6 +16,9 @@ const IDLE: u8 = 0;
 const STARTED: u8 = 1;
 const LATE: u8 = 2;
 
+/// A body up to this size may have arrived whole. hyper then drops it, and the connection goes on.
+const SMALL_BODY_BYTES: u64 = 8 << 10;
+
 /// Bytes at the start of a head that are searched for its path.
 const PATH_BYTES: usize = 16;
 
@@ -49,6 +52,10 @@ pub(super) struct Connection {
     answering: AtomicBool,
     /// Bytes of an answer may not be sent yet.
     owed: AtomicBool,
+    /// The last request was answered before its body was read.
+    has_unread_body: AtomicBool,
+    /// That body is too long for hyper to read it, or has no length, so no request can follow it.
+    is_last: AtomicBool,
     /// The head that is being received names a path of the Open Inference Protocol.
     is_oip: AtomicBool,
     /// Number of requests begun; wraps around.
@@ -79,6 +86,8 @@ impl Connection {
     /// Notes that a head was received whole and is being answered.
     pub fn head_complete(&self) {
         self.head.store(IDLE, Ordering::Relaxed);
+        self.has_unread_body.store(false, Ordering::Relaxed);
+        self.is_last.store(false, Ordering::Relaxed);
         self.owed.store(true, Ordering::Relaxed);
         self.answering.store(true, Ordering::Relaxed);
         self.count_request();
@@ -87,6 +96,24 @@ impl Connection {
     /// Notes that the bytes received since the head were the request's body.
     pub fn body_read(&self) {
         self.head.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// Notes that the request is answered although its body was not read. `length` is that of the
+    /// rest, if it is known.
+    pub fn body_left(&self, length: Option<u64>) {
+        self.has_unread_body.store(true, Ordering::Relaxed);
+        let is_last = length.is_none_or(|length| length > SMALL_BODY_BYTES);
+        self.is_last.store(is_last, Ordering::Relaxed);
+    }
+
+    /// Whether the last request was answered before its body was read.
+    pub fn has_unread_body(&self) -> bool {
+        self.has_unread_body.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection ends after the present answer, because of the request's body.
+    pub fn is_last(&self) -> bool {
+        self.is_last.load(Ordering::Relaxed)
     }
 
     /// Notes that the answer's content was handed to hyper, or dropped.

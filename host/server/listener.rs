@@ -122,7 +122,7 @@ impl Listener {
                 }
                 None => {
                     metrics.connections.refused.inc();
-                    P::refuse(&stream, table.limit());
+                    P::refuse(stream, table.limit());
                 }
             }
             if is_last {

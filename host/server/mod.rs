@@ -15,6 +15,7 @@ mod endpoint;
 pub mod grpc;
 pub mod http;
 mod http1;
+mod linger;
 mod listener;
 mod metrics_page;
 pub mod oip;

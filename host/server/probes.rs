@@ -3,16 +3,15 @@
 
 use super::connections::in_use;
 use super::endpoint::Endpoint;
-use super::http::{self, Reply};
+use super::http::{self, Reply, RequestBody};
 use super::service::Service;
 use crate::error::Error;
-use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 
 pub(super) async fn answer<S: Service>(
     service: &S,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     connections_max: usize,
 ) -> Reply {
     let endpoint = Endpoint::parse(request.uri().path());

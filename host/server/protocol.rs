@@ -18,7 +18,7 @@ pub trait Protocol: Send + Sync + 'static {
 
     /// Tells the client of a connection over the limit that it is refused, if the protocol has a
     /// way to say so.
-    fn refuse(stream: &TcpStream, max_connections: usize);
+    fn refuse(stream: TcpStream, max_connections: usize);
 }
 
 /// A connection that was accepted.

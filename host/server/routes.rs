@@ -3,18 +3,17 @@
 
 use super::cross_site;
 use super::endpoint::Endpoint;
-use super::http::{self, Reply};
+use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
 use super::oip;
 use super::plain::{info, jobs, predict, stream};
 use super::service::Service;
 use super::state::Public;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 
 impl Service for Public {
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, request: Request<RequestBody>) -> Reply {
         let (head, body) = request.into_parts();
         match Endpoint::parse(head.uri.path()) {
             // Predictions are open to everyone, so other origins matter only if some may read
@@ -28,7 +27,7 @@ impl Service for Public {
 }
 
 /// Answers a request that a page of another site may have made.
-async fn checked(public: &Public, head: &Parts, body: Incoming, endpoint: Endpoint<'_>) -> Reply {
+async fn checked(public: &Public, head: &Parts, body: RequestBody, endpoint: Endpoint<'_>) -> Reply {
     if let Err(error) = public.cross_site.check(head, endpoint.sensitivity()) {
         public.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
         return endpoint.api().error_reply(&error);
@@ -44,7 +43,7 @@ async fn checked(public: &Public, head: &Parts, body: Incoming, endpoint: Endpoi
     reply
 }
 
-async fn routed(public: &Public, head: &Parts, body: Incoming, endpoint: Endpoint<'_>) -> Reply {
+async fn routed(public: &Public, head: &Parts, body: RequestBody, endpoint: Endpoint<'_>) -> Reply {
     let (get, post) = (http::is_get(&head.method), head.method == Method::POST);
     match endpoint {
         Endpoint::Predict(form) if post => predict::answer(public, head, body, form).await,

@@ -1,12 +1,11 @@
 //! What answers the HTTP requests of one listener.
 
-use super::http::Reply;
+use super::http::{Reply, RequestBody};
 use hyper::Request;
-use hyper::body::Incoming;
 
 /// Answers requests of one listener.
 pub trait Service: Send + Sync + 'static {
     /// Called once per request, on the task of its connection. Dropping the future cancels the
     /// request.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Reply> + Send;
+    fn answer(&self, request: Request<RequestBody>) -> impl Future<Output = Reply> + Send;
 }

@@ -4,7 +4,7 @@
 //! connection's own task, which is running: after the last frame it would be polled once more for
 //! nothing. Wake-ups after a frame that is not the last are passed on.
 
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::{Body, Bytes, Frame};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -77,7 +77,10 @@ pub(super) async fn gated<T>(connection: impl Future<Output = T>) -> T {
 }
 
 /// Returns the next frame of a body.
-pub(super) async fn next_frame(body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
+pub(super) async fn next_frame<B>(body: &mut B) -> Option<Result<Frame<Bytes>, B::Error>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     poll_fn(|context| {
         let gate = ClosedGate::new();
         let poll = Pin::new(&mut *body).poll_frame(context);
@@ -95,6 +98,7 @@ pub(super) async fn next_frame(body: &mut Incoming) -> Option<hyper::Result<Fram
 mod tests {
     use super::*;
     use http_body_util::Empty;
+    use hyper::body::Incoming;
     use hyper::service::service_fn;
     use hyper::{Request, Response};
     use hyper_util::rt::TokioIo;

@@ -68,11 +68,6 @@ fn what_is_not_http_is_400() {
         b"GET /health HTTP/1.1\r\nhost a\r\n\r\n",
         b"GET /health HTTP/1.1\r\nho\0st: a\r\n\r\n",
         b"GET /he\x01lth HTTP/1.1\r\nhost: a\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"POST /predict HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\nab",
     ] {
         let answer = exchange(&host, bytes);
         assert_eq!(

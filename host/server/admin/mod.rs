@@ -5,7 +5,7 @@ mod pipelines;
 
 use super::api::Api;
 use super::cross_site::{CrossSite, Sensitivity};
-use super::http::{self, Reply};
+use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
 use super::service::Service;
 use crate::error::Error;
@@ -14,7 +14,6 @@ use crate::plugin::{DrainTimeout, Engine, ReplicaStatus};
 use crate::policy::Reloader;
 use crate::policy::record::ReloadOutcome;
 use crate::router::Router;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
@@ -33,7 +32,7 @@ pub struct Admin {
 }
 
 impl Service for Admin {
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, request: Request<RequestBody>) -> Reply {
         // The body is unused, and is kept until the reply is made.
         let (head, _body) = request.into_parts();
         let (method, path) = (&head.method, head.uri.path());

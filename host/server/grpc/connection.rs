@@ -4,6 +4,7 @@ use super::call::{Call, ConnectionScope, Spawner};
 use super::calls::GrpcCalls;
 use super::counted_body::CountedBody;
 use crate::server::connection::{Closing, Connection};
+use crate::server::linger::linger;
 use crate::server::protocol::{Opened, Protocol};
 use crate::server::stop::stopped;
 use hyper::service::service_fn;
@@ -47,7 +48,7 @@ impl Protocol for GrpcCalls {
 
     /// Does nothing. It is called only if the connections for probes are in use as well. A client
     /// treats a connection that closes like a host that is down, and tries again later.
-    fn refuse(_stream: &TcpStream, _max_connections: usize) {}
+    fn refuse(_stream: TcpStream, _max_connections: usize) {}
 }
 
 async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<bool>) {
@@ -63,7 +64,9 @@ async fn serve(opened: Opened, calls: Arc<GrpcCalls>, mut stop: watch::Receiver<
         return;
     }
     if preface != *PREFACE {
-        return refuse_other_protocol(&stream);
+        refuse_other_protocol(&stream);
+        // Boxed, because this is rare and must not add to the future of every connection.
+        return Box::pin(linger(stream, false, &record, stop)).await;
     }
     let scope = Arc::new(ConnectionScope { connection: Arc::clone(&record), stop: stop.clone() });
     let spawner = Spawner::default();

@@ -1,15 +1,15 @@
 //! The body of a request, read whole.
 
 use super::errors::BODY;
+use super::request_body::RequestBody;
 use crate::error::{Error, Result};
 use crate::predict::{self, ALIGNMENT};
 use crate::server::transfers::{Receiving, Transfers};
 use crate::server::wake_gate;
 use crate::task_timer;
 use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Reads a body whole, within the limits of size, time and pace.
 ///
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// # Errors
 /// `too_large` over `max_body_mb`, `deadline` if the body is late, `overloaded` if the budget of
 /// buffered bytes is used up, `cancelled` if the client disconnects.
-pub async fn read_body(mut body: Incoming, aligned_at: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
+pub async fn read_body(mut body: RequestBody, aligned_at: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
     let limits = transfers.limits();
     let max = limits.max_body_bytes;
     let too_large = || Error::too_large(format!("the body is over {} MB; see max_body_mb", max >> 20));
@@ -32,11 +32,7 @@ pub async fn read_body(mut body: Incoming, aligned_at: usize, transfers: &Arc<Tr
     match task_timer::within(limits.body_timeout, read).await {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
-        Some(Err(Unread::Refused(error))) => {
-            // Boxed, because this is rare and must not add to the future of every request.
-            Box::pin(discard(body, max)).await;
-            Err(error)
-        }
+        Some(Err(Unread::Refused(error))) => Err(error),
         Some(Err(Unread::Broken(error))) if is_disconnect(&error) => {
             Err(Error::cancelled("the client disconnected before its body was complete"))
         }
@@ -71,7 +67,7 @@ pub const RESERVED_BYTES_MAX: usize = 64 << 20;
 /// have, is not copied. For further frames memory is reserved once, so that a large body is not
 /// copied while it grows; reserved memory that is not written to yet is not resident.
 async fn collect(
-    body: &mut Incoming,
+    body: &mut RequestBody,
     length: Option<usize>,
     max: usize,
     aligned_at: usize,
@@ -104,22 +100,4 @@ async fn collect(
         receiving.hold(first.len() + rest.len() - padding, length).await.map_err(Unread::Refused)?;
     }
     Ok(receiving.finish(if rest.is_empty() { first } else { rest.freeze().slice(padding..) }))
-}
-
-/// Reads the rest of a refused body and drops it: most clients read a reply only after they have
-/// sent their request, and lose it if the connection ends before. Stops after a short time, since a
-/// slow client may send forever.
-async fn discard(mut body: Incoming, mut max: usize) {
-    const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-
-    let discarded = task_timer::within(DISCARD_TIMEOUT, async {
-        while let Some(Ok(frame)) = wake_gate::next_frame(&mut body).await {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            match max.checked_sub(bytes) {
-                Some(rest) => max = rest,
-                None => return,
-            }
-        }
-    });
-    discarded.await;
 }

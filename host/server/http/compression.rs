@@ -6,6 +6,7 @@
 
 use super::body::{self, RESERVED_BYTES_MAX};
 use super::reply::{Reply, ReplyContent};
+use super::request_body::RequestBody;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::server::transfers::Transfers;
@@ -15,7 +16,6 @@ use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Encoding {
 /// `body::read_body`, for a body that is not packed.
 pub async fn read_body(
     headers: &HeaderMap,
-    body: Incoming,
+    body: RequestBody,
     aligned_at: usize,
     transfers: &Arc<Transfers>,
 ) -> Result<Bytes> {

@@ -7,6 +7,7 @@ mod errors;
 mod headers;
 mod json;
 mod reply;
+mod request_body;
 mod request_id;
 pub(in crate::server) mod streaming_body;
 mod tensor_specs;
@@ -17,6 +18,7 @@ pub use errors::{error_reply, method_not_allowed, no_such_path, retry_after, sta
 pub use headers::{header, header_lookup, is_get};
 pub use json::{in_plain_words, parse_object, parse_with};
 pub use reply::{Reply, ReplyContent, empty, json, json_of, reply, sign, text};
+pub use request_body::RequestBody;
 pub use request_id::{REQUEST_ID, request_id, request_id_or};
 pub use tensor_specs::tensor_specs;
 pub use url::{decode_segment, query_pairs};

@@ -1,19 +1,24 @@
 //! One HTTP/1.1 connection: hyper on a watched socket, until its end or the stop of the listener.
 
+use super::end::{Ended, end};
 use super::raw_reply;
 use super::reply_body::ReplyBody;
 use super::watched_stream::WatchedStream;
 use crate::server::connection::Connection;
+use crate::server::http::RequestBody;
 use crate::server::probes;
 use crate::server::protocol::{Opened, Protocol};
 use crate::server::service::Service;
 use crate::server::stop::stopped_without_lock;
 use crate::server::wake_gate;
 use crate::task_timer;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -24,7 +29,7 @@ impl<S: Service> Protocol for S {
         wake_gate::gated(task_timer::shared(connection(opened, self, stop))).await;
     }
 
-    fn refuse(stream: &TcpStream, max_connections: usize) {
+    fn refuse(stream: TcpStream, max_connections: usize) {
         raw_reply::refuse(stream, max_connections);
     }
 }
@@ -55,12 +60,13 @@ impl hyper::rt::Sleep for task_timer::Until {}
 async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch::Receiver<bool>) {
     let Opened { stream, connection: record, limits, probes_only } = opened;
     let _ = stream.set_nodelay(true);
-    let stream = WatchedStream::new(stream, Arc::clone(&record), &limits);
+    let stream = WatchedStream::new(stream, Arc::clone(&record));
     let served = Arc::clone(&record);
-    let answer = service_fn(move |request| {
+    let answer = service_fn(move |request: Request<Incoming>| {
         served.head_complete();
         let (service, connection) = (Arc::clone(&service), Arc::clone(&served));
         async move {
+            let request = request.map(|body| RequestBody::new(body, Arc::clone(&connection)));
             let reply = match probes_only {
                 None => service.answer(request).await,
                 Some(max) => Box::pin(probes::answer(&*service, request, max)).await,
@@ -69,24 +75,23 @@ async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch
             Ok::<_, Infallible>(ReplyBody::of(reply, connection))
         }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(Timer)
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(8192))
         .serve_connection(TokioIo::new(stream), answer);
-    let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = stopping(&mut stop, &record) => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
-                ended = connection => ended,
+                ended = &mut connection => ended,
                 () = record.abandoned() => Ok(()),
             }
         }
     };
-    if ended.is_err_and(|error| error.is_timeout()) {
-        record.head_timed_out();
-    }
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    let ended = Ended { socket: io.into_inner(), error: ended.err(), unused: read_buf };
+    end(ended, &record, &limits, stop).await;
 }

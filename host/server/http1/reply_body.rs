@@ -7,7 +7,7 @@ use crate::server::transfers::{Abort, Outgoing, PIECE_BYTES, Transfer};
 use bytes::Bytes;
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::HeaderValue;
+use hyper::header::{CONNECTION, HeaderValue};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +23,10 @@ pub(super) struct ReplyBody {
 
 impl ReplyBody {
     pub fn of(reply: Reply, connection: Arc<Connection>) -> Response<Self> {
-        let (head, content) = reply.into_parts();
+        let (mut head, content) = reply.into_parts();
+        if connection.is_last() {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let mut answer = ReplyBody { content, connection, large: None };
         if let ReplyContent::Whole(data) = &mut answer.content
             && data.len() > PIECE_BYTES

@@ -10,9 +10,8 @@ use crate::offload;
 use crate::policy::RouteQuery;
 use crate::predict::walk::each_field;
 use crate::predict::{self, MemoryBudget, Scalar};
-use crate::server::http::{self, Reply, compression};
+use crate::server::http::{self, Reply, RequestBody, compression};
 use crate::server::state::Public;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
@@ -30,7 +29,7 @@ fn method(endpoint: &ControlEndpoint<'_>) -> &'static str {
 pub(super) async fn answer(
     public: &Public,
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
     endpoint: ControlEndpoint<'_>,
 ) -> Reply {
     let sent = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
@@ -66,7 +65,7 @@ fn answer_statistics(public: &Public, path: Option<ModelPath<'_>>) -> Result<Rep
     Ok(http::json_of(StatusCode::OK, &json!({"model_stats": stats})))
 }
 
-async fn answer_index(public: &Public, head: &Parts, body: Incoming) -> Result<Reply> {
+async fn answer_index(public: &Public, head: &Parts, body: RequestBody) -> Result<Reply> {
     #[derive(Default, Deserialize)]
     struct IndexRequest<'a> {
         #[serde(borrow)]
@@ -86,7 +85,7 @@ async fn answer_index(public: &Public, head: &Parts, body: Incoming) -> Result<R
     Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, ready.await?)))
 }
 
-async fn answer_load(public: &Public, head: &Parts, body: Incoming, model: &str) -> Result<Reply> {
+async fn answer_load(public: &Public, head: &Parts, body: RequestBody, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
     let (model, budget) = (http::decode_segment(model)?, public.router.budget());
     let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
@@ -94,7 +93,7 @@ async fn answer_load(public: &Public, head: &Parts, body: Incoming, model: &str)
     Ok(http::empty(StatusCode::OK))
 }
 
-async fn answer_unload(public: &Public, head: &Parts, body: Incoming, model: &str) -> Result<Reply> {
+async fn answer_unload(public: &Public, head: &Parts, body: RequestBody, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
     let (model, budget) = (http::decode_segment(model)?, public.router.budget());
     let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
@@ -132,7 +131,7 @@ fn parameters(body: &[u8], mut budget: MemoryBudget) -> Result<Map<String, Value
 async fn read<T: Default + Send + 'static>(
     public: &Public,
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let body = compression::read_body(&head.headers, body, 0, &public.transfers).await?;

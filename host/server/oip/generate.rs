@@ -18,17 +18,16 @@ use crate::predict::{
 };
 use crate::router::RequestScope;
 use crate::server::http::streaming_body::{self, Step};
-use crate::server::http::{self, Reply, ReplyContent};
+use crate::server::http::{self, Reply, ReplyContent, RequestBody};
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
 impl ModelRequest<'_> {
     /// `POST …/generate`: a model that streams must make exactly one response.
-    pub async fn generate(&self, body: Incoming) -> Reply {
+    pub async fn generate(&self, body: RequestBody) -> Reply {
         let mut stream = match self.begin_stream(body).await {
             Ok(stream) => stream,
             Err((scope, error)) => return self.end(scope, Err(error)).await,
@@ -47,7 +46,7 @@ impl ModelRequest<'_> {
 
     /// `POST …/generate_stream`: an error in the request is a reply like any other. An error of the
     /// model in place of its first response is an event, in a reply with the error's status.
-    pub async fn generate_stream(&self, body: Incoming) -> Reply {
+    pub async fn generate_stream(&self, body: RequestBody) -> Reply {
         let mut stream = match self.begin_stream(body).await {
             Ok(stream) => stream,
             Err((scope, error)) => return self.end(scope, Err(error)).await,
@@ -74,7 +73,7 @@ impl ModelRequest<'_> {
         reply
     }
 
-    async fn begin_stream(&self, body: Incoming) -> Result<InferStream, (RequestScope, Error)> {
+    async fn begin_stream(&self, body: RequestBody) -> Result<InferStream, (RequestScope, Error)> {
         let mut scope = self.begin();
         match self.read_request(&mut scope, body).await {
             Ok((route, request)) => infer::stream(scope, &route, request),
@@ -85,7 +84,7 @@ impl ModelRequest<'_> {
     async fn read_request(
         &self,
         scope: &mut RequestScope,
-        body: Incoming,
+        body: RequestBody,
     ) -> Result<(Arc<Route>, InferRequest)> {
         let body = self.read(body).await?;
         let route = self.resolve(scope)?;

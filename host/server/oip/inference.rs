@@ -13,11 +13,10 @@ use crate::offload;
 use crate::policy::Route;
 use crate::predict::Allocation;
 use crate::router::RequestScope;
-use crate::server::http::{self, Reply, compression};
+use crate::server::http::{self, Reply, RequestBody, compression};
 use crate::server::state::Public;
 use bytes::Bytes;
 use hyper::HeaderMap;
-use hyper::body::Incoming;
 use std::sync::Arc;
 
 /// A request to run a model, without its body.
@@ -39,13 +38,13 @@ impl ModelRequest<'_> {
         resolved.map_err(|error| unknown_model(error, &model, version.as_deref()))
     }
 
-    pub async fn read(&self, body: Incoming) -> Result<Bytes> {
+    pub async fn read(&self, body: RequestBody) -> Result<Bytes> {
         let tensors = binary::tensors_at(self.headers);
         compression::read_body(self.headers, body, tensors, &self.public.transfers).await
     }
 
     /// `POST …/infer`
-    pub async fn infer(&self, body: Incoming) -> Reply {
+    pub async fn infer(&self, body: RequestBody) -> Reply {
         let mut scope = self.begin();
         let answer = match self.read(body).await {
             Ok(body) => self.infer_body(&mut scope, body).await,

@@ -7,9 +7,8 @@ use super::metadata::{model_metadata, server_metadata};
 use super::phrases::unknown_model;
 use super::{control_http, unsupported};
 use crate::policy::RouteQuery;
-use crate::server::http::{self, Reply};
+use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 pub(in crate::server) async fn answer(
     public: &Public,
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
     endpoint: OipEndpoint<'_>,
 ) -> Reply {
     let get = http::is_get(&head.method);
@@ -40,7 +39,7 @@ pub(in crate::server) async fn answer(
 async fn answer_model(
     public: &Public,
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
     path: ModelPath<'_>,
     action: ModelAction,
 ) -> Reply {

@@ -7,11 +7,10 @@ use crate::error::{Error, Result};
 use crate::predict::{self, Payload};
 use crate::router::{CallOptions, RequestScope};
 use crate::server::endpoint::PredictEndpoint;
-use crate::server::http::{self, Reply};
+use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use serde_json::Value;
@@ -21,7 +20,7 @@ use std::time::Duration;
 pub(in crate::server) async fn answer(
     public: &Public,
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
     endpoint: PredictEndpoint<'_>,
 ) -> Reply {
     let id = http::request_id(&head.headers);

@@ -8,16 +8,15 @@ use crate::policy::Route;
 use crate::predict::{self, Response, Responses};
 use crate::router::RequestScope;
 use crate::server::http::streaming_body::{self, Step};
-use crate::server::http::{self, Reply, ReplyContent};
+use crate::server::http::{self, Reply, ReplyContent, RequestBody};
 use crate::server::state::Public;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
-pub(in crate::server) async fn answer(public: &Public, head: &Parts, body: Incoming) -> Reply {
+pub(in crate::server) async fn answer(public: &Public, head: &Parts, body: RequestBody) -> Reply {
     let id = http::request_id(&head.headers);
     let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
     let form = StreamForm::of(&head.headers);
@@ -35,7 +34,7 @@ async fn begin(
     public: &Public,
     scope: &mut RequestScope,
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
 ) -> Result<(Arc<Route>, Responses)> {
     let body = http::read_body(body, 0, &public.transfers).await?;
     let request = request::Request::read(body).await?;

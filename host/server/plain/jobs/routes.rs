@@ -2,16 +2,15 @@
 
 use super::endpoint::JobsEndpoint;
 use super::{manage, submit};
-use crate::server::http::{self, Reply};
+use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
 use hyper::Method;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 
 pub(in crate::server) async fn answer(
     public: &Public,
     head: &Parts,
-    body: Incoming,
+    body: RequestBody,
     endpoint: JobsEndpoint<'_>,
 ) -> Reply {
     let (get, post) = (http::is_get(&head.method), head.method == Method::POST);

@@ -7,12 +7,11 @@ use crate::offload;
 use crate::predict::walk::Listed;
 use crate::predict::{JsonText, MemoryBudget};
 use crate::router::RequestScope;
-use crate::server::http::{self, Reply};
+use crate::server::http::{self, Reply, RequestBody};
 use crate::server::plain::request::{self, BATCH_ITEMS_MAX, Head, UNREADABLE, Version};
 use crate::server::state::Public;
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use serde::Deserialize;
@@ -25,7 +24,7 @@ use std::time::Duration;
 
 /// Answers a submission. It is accounted for like any other request; its reply only promises a
 /// result.
-pub(super) async fn answer(public: &Public, head: &Parts, body: Incoming, batch: bool) -> Reply {
+pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, batch: bool) -> Reply {
     let id = http::request_id(&head.headers);
     let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
     let outcome = match http::read_body(body, 0, &public.transfers).await {
