@@ -60,6 +60,9 @@ async fn routed(public: &Public, head: &Parts, body: RequestBody, endpoint: Endp
         Endpoint::Oip(endpoint) => oip::routes::answer(public, head, body, endpoint).await,
         Endpoint::Unknown(_) => {
             let path = head.uri.path();
+            if path == "*" && head.method == Method::OPTIONS {
+                return http::methods("GET, HEAD, POST, DELETE, OPTIONS");
+            }
             // A client of the Open Inference Protocol with a base path that this host does not have
             // reads errors in the form of its protocol.
             match path.contains("/v2/") {

@@ -143,7 +143,6 @@ fn a_path_or_verb_that_is_not_there_is_404_or_405() {
         ("GET", "/admin/policy"),
         ("POST", "/admin/reload"),
         ("GET", "//health"),
-        ("OPTIONS", "*"),
     ] {
         ask(method, path).refused(404, "not_found", &[&format!("no route {method} {path}"), "GET /models"]);
         unharmed(&host);

@@ -352,8 +352,6 @@ fn names_of_every_kind_are_only_names() {
         ("/predict/", "no model \"\""),
         ("/predict/%00", "no model \"\\u{0}\""),
         ("/predict/a%2Fb", "no model \"a/b\""),
-        ("/predict/%zz", "no model \"%zz\""),
-        ("/predict/plus%", "no model \"plus%\""),
         ("/predict/plus:", "has no version \"\""),
         ("/predict/plus:1:1", "has no version \"1:1\""),
         ("/v2/models/%2e%2e/infer", "no model \"..\""),
@@ -363,6 +361,9 @@ fn names_of_every_kind_are_only_names() {
     }
     for path in ["/predict/%ff", "/v2/models/%ff/infer", "/v2/models/plus/versions/%c3%28/infer"] {
         cases.push(case(path, "[1]", &["the path is not UTF-8"]));
+    }
+    for path in ["/predict/%zz", "/predict/plus%", "/v2/models/plus%2/infer"] {
+        cases.push(case(path, "[1]", &["which is not a percent-encoded byte"]));
     }
     check(&start(), cases);
 }

@@ -54,6 +54,7 @@ fn clients_that_send_everything_before_they_read_get_the_reply() {
         (404, "POST /nowhere HTTP/1.1", format!("host: localhost\r\n{length}\r\n")),
         (405, "PUT /predict HTTP/1.1", format!("host: localhost\r\n{length}\r\n")),
         (403, "POST /predict/async HTTP/1.1", format!("host: localhost\r\norigin: http://b\r\n{length}\r\n")),
+        (400, "POST /predict HTTP/1.1", format!("host: localhost\r\nhost: b\r\n{length}\r\n")),
         (400, "POST /predict HTTP/1.1", format!("host: localhost\r\n{length}content-length: 5\r\n\r\n")),
         (200, "GET /health HTTP/1.1", format!("host: localhost\r\n{length}\r\n")),
         (431, "POST /predict HTTP/1.1", format!("host: localhost\r\nx: {large}\r\n{length}\r\n")),

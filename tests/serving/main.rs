@@ -2,6 +2,7 @@
 
 #[path = "../support/mod.rs"]
 mod early_replies;
+mod heads;
 mod support;
 
 mod bad_connections;

@@ -1,6 +1,6 @@
 //! Errors in the form of the plain interface, and replies to requests that no route takes.
 
-use super::reply::{Reply, json, json_of};
+use super::reply::{Reply, empty, json, json_of};
 use crate::error::{Error, Kind};
 use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
@@ -78,6 +78,13 @@ pub fn method_not_allowed(allow: &'static str) -> Reply {
     let body =
         format!("{{\"error\":{{\"kind\":\"unsupported\",\"message\":\"this path takes {allow} only\"}}}}");
     let mut reply = json(StatusCode::METHOD_NOT_ALLOWED, body);
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+/// Returns the reply to a question for the methods of the host as a whole.
+pub fn methods(allow: &'static str) -> Reply {
+    let mut reply = empty(StatusCode::NO_CONTENT);
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     reply
 }

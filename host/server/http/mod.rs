@@ -14,7 +14,7 @@ mod tensor_specs;
 mod url;
 
 pub use body::{RESERVED_BYTES_MAX, read_body};
-pub use errors::{error_reply, method_not_allowed, no_such_path, retry_after, status_of};
+pub use errors::{error_reply, method_not_allowed, methods, no_such_path, retry_after, status_of};
 pub use headers::{header, header_lookup, is_get};
 pub use json::{in_plain_words, parse_object, parse_with};
 pub use reply::{Reply, ReplyContent, empty, json, json_of, reply, sign, text};

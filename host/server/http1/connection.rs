@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection: hyper on a watched socket, until its end or the stop of the listener.
 
 use super::end::{Ended, end};
+use super::head;
 use super::raw_reply;
 use super::reply_body::ReplyBody;
 use super::watched_stream::WatchedStream;
@@ -67,9 +68,14 @@ async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch
         let (service, connection) = (Arc::clone(&service), Arc::clone(&served));
         async move {
             let request = request.map(|body| RequestBody::new(body, Arc::clone(&connection)));
-            let reply = match probes_only {
-                None => service.answer(request).await,
-                Some(max) => Box::pin(probes::answer(&*service, request, max)).await,
+            let reply = if let Some(refusal) = head::refusal(&request) {
+                drop(request);
+                refusal
+            } else {
+                match probes_only {
+                    None => service.answer(request).await,
+                    Some(max) => Box::pin(probes::answer(&*service, request, max)).await,
+                }
             };
             connection.body_read();
             Ok::<_, Infallible>(ReplyBody::of(reply, connection))

@@ -2,6 +2,7 @@
 
 mod connection;
 mod end;
+mod head;
 mod raw_reply;
 mod reply_body;
 mod watched_stream;
