@@ -233,7 +233,9 @@ pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<boo
         Text(String),
         Number(u64),
     }
-    let request: Request = serde_json::from_slice(&text)
+    // Some editors begin a text with a byte order mark.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let request: Request = serde_json::from_slice(text)
         .map_err(|error| Error::invalid(format!("{} is not a request: {error}", request.display())))?;
     let version = request.version.map(|version| match version {
         Version::Text(text) => text,

@@ -170,6 +170,10 @@ impl Elements {
             // Includes integers of more than 64 bits.
             Ok(value) => match range(self.datatype).filter(|_| value.abs() >= i64::MAX as f64) {
                 Some(range) => format!("{value:e} is out of range for {name} ({range})"),
+                None if value.fract() == 0.0 => {
+                    let mismatch = self.mismatch(format_args!("the number {value:?}"));
+                    format!("{mismatch}; write it without a point and an exponent: {}", value as i64)
+                }
                 None => self.mismatch(format_args!("the number {value:?}")),
             },
         }

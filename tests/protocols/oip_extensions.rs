@@ -313,12 +313,15 @@ fn bodies_that_unpack_badly_are_refused() {
         ("deflate", &good, 400, "not deflate"),
         ("deflate", &trailing, 400, "4 bytes follow its end"),
         ("gzip", &bomb, 413, "over 2 MB"),
-        ("br", &good, 400, "gzip, deflate and identity"),
-        ("gzip, gzip", &good, 400, "gzip, deflate and identity"),
+        ("br", &good, 415, "gzip, deflate and identity"),
+        ("gzip, gzip", &good, 400, "not gzip"),
+        ("gzip, gzip, gzip, gzip, gzip", &good, 415, "at most 4"),
     ] {
         let answer =
             host.client().request("POST", "/v2/models/m/infer", &[("content-encoding", encoding)], body);
         refused(&answer, status, &[wanted]);
+        let known = answer.header("accept-encoding");
+        assert_eq!(known, (status == 415).then_some("gzip, deflate"), "{encoding}");
     }
 }
 

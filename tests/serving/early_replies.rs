@@ -51,6 +51,7 @@ fn clients_that_send_everything_before_they_read_get_the_reply() {
         (413, "POST /predict HTTP/1.0", format!("{length}\r\n")),
         (413, "POST /v2/models/plus/infer HTTP/1.1", format!("host: localhost\r\n{length}\r\n")),
         (413, "POST /predict/async HTTP/1.1", format!("host: localhost\r\n{length}\r\n")),
+        (415, "POST /predict HTTP/1.1", format!("host: localhost\r\ncontent-encoding: br\r\n{length}\r\n")),
         (404, "POST /nowhere HTTP/1.1", format!("host: localhost\r\n{length}\r\n")),
         (405, "PUT /predict HTTP/1.1", format!("host: localhost\r\n{length}\r\n")),
         (403, "POST /predict/async HTTP/1.1", format!("host: localhost\r\norigin: http://b\r\n{length}\r\n")),

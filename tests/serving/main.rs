@@ -1,6 +1,7 @@
 //! Requests over the plain interface, from the first byte to the answer or refusal, and jobs.
 
 #[path = "../support/mod.rs"]
+mod bodies;
 mod early_replies;
 mod heads;
 mod support;

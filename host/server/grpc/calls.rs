@@ -36,6 +36,9 @@ pub struct GrpcCalls {
 type ReplyFuture = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
 type ServiceFn = Box<dyn Fn(Request<GuardedBody>) -> ReplyFuture + Send + Sync>;
 
+/// The media type of all calls. What may follow is the format of the messages.
+const GRPC: &[u8] = b"application/grpc";
+
 /// The most bytes of a request for reflection, which is a name.
 const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
@@ -86,7 +89,7 @@ impl GrpcCalls {
             return status::refusal(&Error::overloaded(in_use(connections_max)));
         }
         let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        if !content_type.starts_with(b"application/grpc") {
+        if !content_type.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC)) {
             let mut response = Response::new(Body::default());
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;

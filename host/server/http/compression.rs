@@ -5,6 +5,7 @@
 //! `offload`, not on those that serve connections.
 
 use super::body::{self, RESERVED_BYTES_MAX};
+use super::errors::ENCODED;
 use super::reply::{Reply, ReplyContent};
 use super::request_body::RequestBody;
 use crate::error::{Error, Result};
@@ -43,6 +44,11 @@ impl Encoding {
     fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|encoding| name.eq_ignore_ascii_case(encoding.as_str()))
     }
+
+    /// Like `parse`, for what a client has sent: it may use the old name of gzip.
+    fn of_content(name: &str) -> Option<Self> {
+        Self::parse(name).or_else(|| name.eq_ignore_ascii_case("x-gzip").then_some(Encoding::Gzip))
+    }
 }
 
 /// Reads a body whole and unpacks it, within the limits of size and time. `aligned_at` is that of
@@ -53,32 +59,60 @@ pub async fn read_body(
     aligned_at: usize,
     transfers: &Arc<Transfers>,
 ) -> Result<Bytes> {
-    let packed = body::read_body(body, aligned_at, transfers).await?;
-    let Some(encoding) = content_encoding(headers)? else { return Ok(packed) };
-    let max = transfers.limits().max_body_bytes;
-    let name = encoding.as_str();
-    match unpack(encoding, packed, max).await {
-        Ok(Some(unpacked)) => transfers.count(unpacked),
-        Ok(None) => {
-            Err(Error::too_large(format!("the body unpacks to over {} MB; see max_body_mb", max >> 20)))
-        }
-        Err(why) => {
-            Err(Error::invalid(format!("the body is not {name}, as its Content-Encoding says: {why}")))
-        }
+    if !headers.contains_key(CONTENT_ENCODING) {
+        return body::read_body(body, aligned_at, transfers).await;
     }
+    Box::pin(read_packed(headers, body, transfers)).await
 }
 
-fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {
-    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
-    let name = value.to_str().unwrap_or_default().trim();
-    if name.is_empty() || name.eq_ignore_ascii_case("identity") {
-        return Ok(None);
+async fn read_packed(headers: &HeaderMap, body: RequestBody, transfers: &Arc<Transfers>) -> Result<Bytes> {
+    // Checked first: a body that cannot be unpacked need not be read.
+    let encodings = content_encodings(headers)?;
+    let mut body = body::read_body(body, 0, transfers).await?;
+    let max = transfers.limits().max_body_bytes;
+    // They are listed in the order in which they were applied.
+    for encoding in encodings.into_iter().rev() {
+        let name = encoding.as_str();
+        body = match unpack(encoding, body, max).await {
+            Ok(Some(unpacked)) => transfers.count(unpacked)?,
+            Ok(None) => {
+                let message = format!("the body unpacks to over {} MB; see max_body_mb", max >> 20);
+                return Err(Error::too_large(message));
+            }
+            Err(why) => {
+                let message = format!("the body is not {name}, as its Content-Encoding says: {why}");
+                return Err(Error::invalid(message));
+            }
+        };
     }
-    let encoding = Encoding::parse(name).ok_or_else(|| {
-        let message = format!("Content-Encoding is {value:?}; gzip, deflate and identity are known");
-        Error::invalid(message).field("content-encoding")
-    });
-    encoding.map(Some)
+    Ok(body)
+}
+
+/// The most encodings of one body. More do not make it smaller, and each is work.
+const ENCODINGS_MAX: usize = 4;
+
+fn content_encodings(headers: &HeaderMap) -> Result<Vec<Encoding>> {
+    let refused = |message: String| Err(Error::unsupported(message).field(ENCODED));
+    let mut encodings = Vec::new();
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let names = value.to_str().unwrap_or("?").split(',').map(str::trim);
+        for name in names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")) {
+            let Some(encoding) = Encoding::of_content(name) else {
+                let name: String = name.chars().take(40).collect();
+                return refused(format!(
+                    "Content-Encoding has \"{name}\"; gzip, deflate and identity are known here"
+                ));
+            };
+            encodings.push(encoding);
+        }
+    }
+    if encodings.len() > ENCODINGS_MAX {
+        return refused(format!(
+            "Content-Encoding has {} encodings; at most {ENCODINGS_MAX} are undone",
+            encodings.len()
+        ));
+    }
+    Ok(encodings)
 }
 
 /// Unpacks at most `max` bytes; `None` if there are more. The error is a text that says why the

@@ -2,18 +2,22 @@
 
 use super::reply::{Reply, empty, json, json_of};
 use crate::error::{Error, Kind};
-use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use std::fmt::Write;
 
 /// The field of an error about a body that did not arrive.
 pub(super) const BODY: &str = "body";
 
+/// The field of an error about a body that is encoded in a way that the host does not know.
+pub(super) const ENCODED: &str = "content-encoding";
+
 /// Maps an error kind to a status of the plain interface. This is the only place that does.
 pub fn status_of(error: &Error) -> StatusCode {
     match error.kind() {
         Kind::InvalidInput => StatusCode::BAD_REQUEST,
         Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Unsupported if error.field_name() == Some(ENCODED) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
@@ -61,15 +65,18 @@ pub fn error_reply(error: &Error, id: &str) -> Reply {
         request_id: id,
     };
     let mut reply = json_of(status_of(error), &Body { error: fields });
-    retry_after(&mut reply, error);
+    add_hints(&mut reply, error);
     reply
 }
 
-/// Adds `Retry-After` if the error is an overload, which passes. One second is the shortest time
-/// that the header can express.
-pub fn retry_after(reply: &mut Reply, error: &Error) {
+/// Adds the headers that say what a client can do about an error: `Retry-After` for an overload,
+/// which passes, and `Accept-Encoding` for an encoding that is not known. One second is the
+/// shortest time that the former can express.
+pub fn add_hints(reply: &mut Reply, error: &Error) {
     if error.kind() == Kind::Overloaded {
         reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    } else if reply.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        reply.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
 }
 

@@ -14,13 +14,59 @@ pub fn parse_with<'a, S: serde::de::DeserializeSeed<'a>>(
     otherwise: &str,
     seed: S,
 ) -> Result<S::Value> {
+    let text = without_bom(text);
     // serde would accept a list of the fields' values as well.
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        None => Err(Error::invalid("the body is empty; send a JSON object")),
-        Some(b'{') => read_whole(text, seed)
-            .map_err(|error| Error::invalid(format!("{otherwise}: {}", in_plain_words(&error)))),
+        None => Err(Error::invalid(EMPTY)),
+        Some(b'{') => read_whole(text, seed).map_err(|error| unreadable(text, otherwise, &error)),
+        Some(_) if is_utf16(text) => Err(Error::invalid(format!("{otherwise}: {UTF16}"))),
         Some(_) => Err(Error::invalid(format!("{otherwise}: expected a JSON object"))),
     }
+}
+
+/// Parses any JSON value. `otherwise` begins the message of the error.
+pub fn parse_json<'a, T: serde::Deserialize<'a>>(text: &'a [u8], otherwise: &str) -> Result<T> {
+    let text = without_bom(text);
+    if text.is_empty() {
+        return Err(Error::invalid(EMPTY));
+    }
+    if is_utf16(text) {
+        return Err(Error::invalid(format!("{otherwise}: {UTF16}")));
+    }
+    read_whole(text, std::marker::PhantomData).map_err(|error| unreadable(text, otherwise, &error))
+}
+
+const EMPTY: &str = "the body is empty; send a JSON object";
+
+const UTF16: &str = "it is UTF-16; send JSON as UTF-8";
+
+/// Returns a text without the byte order mark with which some programs begin UTF-8.
+pub fn without_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+fn is_utf16(text: &[u8]) -> bool {
+    text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff")
+}
+
+fn unreadable(text: &[u8], otherwise: &str, error: &serde_json::Error) -> Error {
+    let hint = if names_no_number(text, error) { NO_NUMBER } else { "" };
+    Error::invalid(format!("{otherwise}: {}{hint}", in_plain_words(error)))
+}
+
+const NO_NUMBER: &str = "; JSON has no NaN and no infinities: send such numbers as binary data over the Open Inference \
+                         Protocol (binary_data_size), or over gRPC";
+
+/// Whether a text stops being JSON at the name of a value that is no JSON number, such as `NaN`.
+fn names_no_number(text: &[u8], error: &serde_json::Error) -> bool {
+    let lines = text.split_inclusive(|&byte| byte == b'\n').take(error.line().saturating_sub(1));
+    let at = lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
+    // The error is at the first byte that does not fit, which may be the second of the word.
+    (at.saturating_sub(2)..=at).filter_map(|start| text.get(start..)).any(|word| {
+        let word = word.strip_prefix(b"-").or(word.strip_prefix(b"+")).unwrap_or(word);
+        word.get(..3)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b"nan") || start.eq_ignore_ascii_case(b"inf"))
+    })
 }
 
 fn read_whole<'a, S: serde::de::DeserializeSeed<'a>>(

@@ -13,10 +13,11 @@ pub(in crate::server) mod streaming_body;
 mod tensor_specs;
 mod url;
 
-pub use body::{RESERVED_BYTES_MAX, read_body};
-pub use errors::{error_reply, method_not_allowed, methods, no_such_path, retry_after, status_of};
-pub use headers::{header, header_lookup, is_get};
-pub use json::{in_plain_words, parse_object, parse_with};
+pub use body::RESERVED_BYTES_MAX;
+pub use compression::read_body;
+pub use errors::{add_hints, error_reply, method_not_allowed, methods, no_such_path, status_of};
+pub use headers::{accepts, header, header_lookup, is_get, is_media_type};
+pub use json::{in_plain_words, parse_json, parse_object, parse_with, without_bom};
 pub use reply::{Reply, ReplyContent, empty, json, json_of, reply, sign, text};
 pub use request_body::RequestBody;
 pub use request_id::{REQUEST_ID, request_id, request_id_or};

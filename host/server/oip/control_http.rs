@@ -10,7 +10,7 @@ use crate::offload;
 use crate::policy::RouteQuery;
 use crate::predict::walk::each_field;
 use crate::predict::{self, MemoryBudget, Scalar};
-use crate::server::http::{self, Reply, RequestBody, compression};
+use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
@@ -134,7 +134,7 @@ async fn read<T: Default + Send + 'static>(
     body: RequestBody,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let body = compression::read_body(&head.headers, body, 0, &public.transfers).await?;
+    let body = http::read_body(&head.headers, body, 0, &public.transfers).await?;
     offload::run(body.len(), move || {
         if body.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { parse(&body) }
     })

@@ -22,7 +22,7 @@ pub(super) fn error_json(error: &Error) -> Value {
 
 pub(in crate::server) fn error_reply(error: &Error) -> Reply {
     let mut reply = http::json_of(status_of(error), &error_json(error));
-    http::retry_after(&mut reply, error);
+    http::add_hints(&mut reply, error);
     reply
 }
 

@@ -105,7 +105,7 @@ async fn encoded(response: InferResponse, form: fn(&InferResponse) -> Result<Byt
 fn error_stream(scope: RequestScope, error: &Error) -> Reply {
     let mut reply = event_stream(ReplyContent::Whole(error_event(error)));
     *reply.status_mut() = status_of(error);
-    http::retry_after(&mut reply, error);
+    http::add_hints(&mut reply, error);
     http::sign(&mut reply, scope.id(), scope.generation());
     scope.end(reply.status().as_u16(), Some(error));
     reply

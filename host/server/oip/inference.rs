@@ -40,7 +40,7 @@ impl ModelRequest<'_> {
 
     pub async fn read(&self, body: RequestBody) -> Result<Bytes> {
         let tensors = binary::tensors_at(self.headers);
-        compression::read_body(self.headers, body, tensors, &self.public.transfers).await
+        http::read_body(self.headers, body, tensors, &self.public.transfers).await
     }
 
     /// `POST …/infer`

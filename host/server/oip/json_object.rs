@@ -31,6 +31,7 @@ fn not_json(text: &[u8]) -> Option<usize> {
     if text.iter().all(u8::is_ascii_whitespace) {
         return None;
     }
+    let text = http::without_bom(text);
     let error = serde_json::from_slice::<serde::de::IgnoredAny>(text).err()?;
     if error.is_eof() {
         return Some(text.len());

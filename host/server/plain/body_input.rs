@@ -75,10 +75,6 @@ fn is_list_or_object(body: &Bytes) -> bool {
 }
 
 fn parse(body: &Bytes) -> Result<JsonText> {
-    if body.is_empty() {
-        return Err(Error::invalid("the body is empty; send a JSON object"));
-    }
-    let value: &RawValue = serde_json::from_slice(body)
-        .map_err(|error| Error::invalid(format!("{UNREADABLE}: {}", http::in_plain_words(&error))))?;
+    let value: &RawValue = http::parse_json(body, UNREADABLE)?;
     Ok(request::json_part(body, value))
 }

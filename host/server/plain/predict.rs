@@ -25,7 +25,7 @@ pub(in crate::server) async fn answer(
 ) -> Reply {
     let id = http::request_id(&head.headers);
     let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
-    let outcome = match http::read_body(body, 0, &public.transfers).await {
+    let outcome = match http::read_body(&head.headers, body, 0, &public.transfers).await {
         Ok(body) => match endpoint {
             PredictEndpoint::Single => single(public, &mut scope, head, body).await,
             PredictEndpoint::Batch => Box::pin(batch(public, &mut scope, head, body)).await,

@@ -11,7 +11,7 @@ use crate::server::http::streaming_body::{self, Step};
 use crate::server::http::{self, Reply, ReplyContent, RequestBody};
 use crate::server::state::Public;
 use bytes::Bytes;
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ async fn begin(
     head: &Parts,
     body: RequestBody,
 ) -> Result<(Arc<Route>, Responses)> {
-    let body = http::read_body(body, 0, &public.transfers).await?;
+    let body = http::read_body(&head.headers, body, 0, &public.transfers).await?;
     let request = request::Request::read(body).await?;
     let route =
         scope.resolve(&request.head.model, request.head.version(), &http::header_lookup(&head.headers))?;
@@ -80,8 +80,10 @@ enum StreamForm {
 
 impl StreamForm {
     fn of(headers: &HeaderMap) -> Self {
-        let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if accepts.contains("text/event-stream") { StreamForm::Events } else { StreamForm::Lines }
+        match http::accepts(headers, "text/event-stream") {
+            true => StreamForm::Events,
+            false => StreamForm::Lines,
+        }
     }
 
     fn content_type(self) -> HeaderValue {

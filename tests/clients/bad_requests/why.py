@@ -24,7 +24,7 @@ WHY = {
     "nan": "JSON has no form for it: the message names the element and `binary_data`.",
     "not_one": "`generate` is for exactly one response.",
     "nul": "The name is another one; Triton cuts names at the NUL.",
-    "percent": "A name that is not UTF-8 cannot be one of a model.",
+    "percent": "A name that is not UTF-8 or not percent-encoded cannot be one of a model.",
     "protocol": "The call is refused with a status of gRPC that says why.",
     "range": "Another number than was sent would be a wrong answer.",
     "ragged": "Lists must nest as the shape says.",

@@ -27,7 +27,7 @@ use std::time::Duration;
 pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, batch: bool) -> Reply {
     let id = http::request_id(&head.headers);
     let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
-    let outcome = match http::read_body(body, 0, &public.transfers).await {
+    let outcome = match http::read_body(&head.headers, body, 0, &public.transfers).await {
         Ok(body) if batch => submit_batch(public, &mut scope, head, body).await,
         Ok(body) => submit(public, &mut scope, head, body).await,
         Err(error) => Err(error),
