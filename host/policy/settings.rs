@@ -43,6 +43,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     pub max_header_bytes: usize,
     pub header_timeout: Duration,
+    /// How long an HTTP/1.1 connection may be open without a request.
+    pub idle_timeout: Duration,
     pub body_timeout: Duration,
     /// Bytes that the host holds for all clients together: requests that arrive or run, and
     /// answers.
@@ -93,6 +95,7 @@ impl Settings {
             ("timeout_ms", server.timeout_ms),
             ("max_timeout_ms", server.max_timeout_ms),
             ("header_timeout_ms", server.header_timeout_ms),
+            ("idle_timeout_ms", server.idle_timeout_ms),
             ("body_timeout_ms", server.body_timeout_ms),
             ("write_timeout_ms", server.write_timeout_ms),
         ] {
@@ -134,9 +137,10 @@ impl Settings {
                 max_body_bytes: max_body_mb << 20,
                 max_header_bytes: positive("max_header_kb", server.max_header_kb, 64)?
                     .saturating_mul(1 << 10),
-                // This also limits idle connections. A shorter time would close those in clients'
-                // pools.
                 header_timeout: ms(server.header_timeout_ms, 60_000),
+                // Proxies keep idle connections for 60 s. The side that sends requests should be
+                // the first to close, or it sends one on a connection that is being closed.
+                idle_timeout: ms(server.idle_timeout_ms, 75_000),
                 body_timeout: ms(server.body_timeout_ms, 30_000),
                 max_buffered_bytes: max_buffered_mb << 20,
                 // No client would wait for a network that is slower than this.

@@ -151,6 +151,11 @@ impl Connection {
         self.is_oip.load(Ordering::Relaxed)
     }
 
+    /// Whether bytes of the next head have arrived.
+    pub fn head_has_begun(&self) -> bool {
+        self.head.load(Ordering::Relaxed) == STARTED
+    }
+
     /// Whether a head was begun and did not arrive in time, or the connection is closed for a new
     /// one.
     pub fn head_is_late(&self) -> bool {

@@ -172,6 +172,7 @@ async fn serve<P: Protocol>(
         Use::Everything => None,
         Use::Probes => {
             limits.header_timeout = limits.header_timeout.min(PROBE_HEADER_TIMEOUT);
+            limits.idle_timeout = limits.idle_timeout.min(PROBE_HEADER_TIMEOUT);
             Some(slot.limit())
         }
     };

@@ -252,7 +252,7 @@ fn a_client_that_waits_for_leave_to_send_its_body_gets_it_or_the_refusal() {
 
 #[test]
 fn half_a_head_is_told_408_and_an_idle_connection_is_not() {
-    let host = start("header_timeout_ms = 200");
+    let host = start("header_timeout_ms = 200\nidle_timeout_ms = 300");
     for half in
         ["G", "GET /health HTTP/1.1\r\n", "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n"]
     {
@@ -277,6 +277,42 @@ fn half_a_head_is_told_408_and_an_idle_connection_is_not() {
     let one_more = || (&slow).write_all(b"a").is_err().then_some(());
     eventually("the end of a slow client", one_more, || host.log());
     unharmed(&host);
+}
+
+#[test]
+fn the_time_without_a_request_is_not_that_for_a_head() {
+    let served = |client: &mut crate::support::Client| {
+        client.send(b" HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        assert_eq!(client.receive().unwrap().status, 200);
+    };
+    // An idle connection outlives a head that is late.
+    let host = start("header_timeout_ms = 200");
+    let (mut fresh, mut used) = (host.client(), host.client());
+    fresh.send(b"").unwrap();
+    assert_eq!(used.get("/health").status, 200);
+    let mut late = host.client();
+    late.send(b"GET /health").unwrap();
+    late.receive().unwrap().refused(408, "deadline", &["did not arrive in time"]);
+    for client in [&mut fresh, &mut used] {
+        client.send(b"GET /health").unwrap();
+        served(client);
+    }
+    // A head that has begun outlives an idle connection.
+    let host = start("idle_timeout_ms = 300");
+    let (mut begun, mut idle) = (host.client(), host.client());
+    begun.send(b"GET /health").unwrap();
+    idle.send(b"").unwrap();
+    assert!(idle.receive().is_err(), "it is closed without an answer");
+    served(&mut begun);
+    assert!(begun.receive().is_err(), "it is idle from now on");
+    for (server, part) in [
+        ("idle_timeout_ms = 0", "idle_timeout_ms must be at least 1"),
+        ("idle_timeout_ms = -1", "idle_timeout_ms"),
+    ] {
+        let manifest = format!("[server]\n{server}\n");
+        let (code, _, error) = Setup::new(&manifest).run(&["check", "hostler.toml"]);
+        assert!(code == 1 && error.contains(part), "{error}");
+    }
 }
 
 #[test]

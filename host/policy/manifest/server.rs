@@ -27,6 +27,8 @@ pub struct Server {
     pub max_header_kb: Option<usize>,
     /// Time in which a client must have sent its headers.
     pub header_timeout_ms: Option<u64>,
+    /// Time for which a connection of HTTP/1.1 may be idle.
+    pub idle_timeout_ms: Option<u64>,
     /// Time in which a client must have sent its body.
     pub body_timeout_ms: Option<u64>,
     /// Memory that the host holds for all clients together.
@@ -79,6 +81,7 @@ impl Server {
             max_body_mb,
             max_header_kb,
             header_timeout_ms,
+            idle_timeout_ms,
             body_timeout_ms,
             max_buffered_mb,
             min_bytes_per_s,

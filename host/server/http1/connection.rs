@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -43,20 +44,50 @@ async fn stopping(stop: &mut watch::Receiver<bool>, connection: &Connection) {
     }
 }
 
-/// The task timer of a connection, as hyper's timer.
-struct Timer;
+/// The time for the next head, as hyper's timer. hyper begins to wait for a head when it has sent
+/// the answer before; the deadline that it asks for is that of an idle connection.
+struct HeadTimer {
+    connection: Arc<Connection>,
+    header_timeout: Duration,
+}
 
-impl hyper::rt::Timer for Timer {
+impl hyper::rt::Timer for HeadTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
         self.sleep_until(Instant::now() + duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(task_timer::until(deadline))
+        Box::pin(HeadDeadline {
+            connection: Arc::clone(&self.connection),
+            header_timeout: self.header_timeout,
+            until: task_timer::until(deadline),
+            has_begun: false,
+        })
     }
 }
 
-impl hyper::rt::Sleep for task_timer::Until {}
+/// Ready when the connection has been idle for too long, or once a head has begun, when that is
+/// late. hyper polls this whenever bytes have arrived and the head is not complete.
+struct HeadDeadline {
+    connection: Arc<Connection>,
+    header_timeout: Duration,
+    until: task_timer::Until,
+    has_begun: bool,
+}
+
+impl Future for HeadDeadline {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if !self.has_begun && self.connection.head_has_begun() {
+            self.has_begun = true;
+            self.until = task_timer::until(Instant::now() + self.header_timeout);
+        }
+        Pin::new(&mut self.until).poll(context)
+    }
+}
+
+impl hyper::rt::Sleep for HeadDeadline {}
 
 async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch::Receiver<bool>) {
     let Opened { stream, connection: record, limits, probes_only } = opened;
@@ -82,8 +113,8 @@ async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch
         }
     });
     let mut connection = hyper::server::conn::http1::Builder::new()
-        .timer(Timer)
-        .header_read_timeout(limits.header_timeout)
+        .timer(HeadTimer { connection: Arc::clone(&record), header_timeout: limits.header_timeout })
+        .header_read_timeout(limits.idle_timeout)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(8192))
         .serve_connection(TokioIo::new(stream), answer);
