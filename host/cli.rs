@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cancel::Cancel;
-use crate::config::{EngineConfig, PluginLimits};
+use crate::config::{EngineConfig, ListenAddress, PluginLimits};
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::input_file::{self, FileKind, FileLimits, Progress};
@@ -14,7 +14,6 @@ use crate::policy::plan::{ModelName, Plan};
 use crate::policy::{Description, Loader, PolicyContent, RouteQuery};
 use crate::predict::{StepLog, StepRecord};
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,11 +157,11 @@ fn check_plugin(file: &Path) -> Result<bool> {
 }
 
 /// `hostler diff FILE`: prints what a reload would change.
-pub fn diff(manifest: &Path, admin: Option<SocketAddr>) -> Result<bool> {
+pub fn diff(manifest: &Path, admin: Option<ListenAddress>) -> Result<bool> {
     let files = Files::default();
     let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
     let address = admin.unwrap_or(plan.settings.admin);
-    let body = get(address, "/admin/policy")?;
+    let body = get(&address, "/admin/policy")?;
     #[derive(serde::Deserialize)]
     struct Running {
         generation: u64,
@@ -190,9 +189,13 @@ pub fn diff(manifest: &Path, admin: Option<SocketAddr>) -> Result<bool> {
 }
 
 /// Sends one GET over HTTP/1.0 to the admin listener. The body ends with the connection.
-fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
+fn get(address: &ListenAddress, path: &str) -> Result<Vec<u8>> {
+    let addresses = address.resolve()?;
     let read = || {
-        let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        let connect = |address| std::net::TcpStream::connect_timeout(address, Duration::from_secs(5));
+        // The first one that answers, or the error of the first.
+        let mut streams = addresses.iter().map(connect);
+        let mut stream = streams.find(Result::is_ok).unwrap_or_else(|| connect(&addresses[0]))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
         let mut answer = Vec::new();

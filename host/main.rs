@@ -4,11 +4,11 @@
 
 use clap::{Args, Parser, Subcommand};
 use hostler::cli::Picture;
+use hostler::config::ListenAddress;
 use hostler::error::Error;
 use hostler::output::{self, Form};
 use hostler::plugin::compiler::{self, child::CompileTask};
 use hostler::{app, cli, drill, shutdown};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,21 +59,26 @@ struct Serve {
     /// The manifest to serve; its paths are relative to its folder.
     #[arg(default_value = "hostler.toml")]
     manifest: PathBuf,
-    /// Public listener, instead of the manifest's; port 0 selects a free one.
+    /// Public listener, instead of the manifest's: an address or a name, and a port; port 0 selects
+    /// a free one.
     #[arg(long, value_name = "ADDR")]
-    http: Option<SocketAddr>,
+    http: Option<ListenAddress>,
     /// gRPC listener, instead of the manifest's; without either, gRPC is off.
     #[arg(long, value_name = "ADDR")]
-    grpc: Option<SocketAddr>,
+    grpc: Option<ListenAddress>,
     /// Admin listener, instead of the manifest's.
     #[arg(long, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    admin: Option<ListenAddress>,
     /// If the files are invalid at start, serve the copy of the last good ones.
     #[arg(long, value_name = "WHAT", value_parser = ["last-good"])]
     fallback: Option<String>,
     /// Where the last good copy is kept.
     #[arg(long, value_name = "DIR", requires = "fallback")]
     state_dir: Option<PathBuf>,
+    /// Accept connections only when everything is loaded. Otherwise health checks are answered at
+    /// once, and everything else with 503 until then.
+    #[arg(long)]
+    bind_when_ready: bool,
 }
 
 #[derive(Args)]
@@ -117,7 +122,7 @@ struct Diff {
     manifest: PathBuf,
     /// Admin address of the running host, instead of the manifest's.
     #[arg(long, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    admin: Option<ListenAddress>,
 }
 
 #[derive(Args)]
@@ -234,9 +239,10 @@ fn report_error(error: &Error) {
 impl Serve {
     /// Serves until the process ends, by a signal or because it cannot start.
     fn run(self) -> ! {
-        let Serve { manifest, http, grpc, admin, fallback, state_dir } = self;
+        let Serve { manifest, http, grpc, admin, fallback, state_dir, bind_when_ready } = self;
         let fallback = fallback.is_some();
-        let Err(error) = app::serve(&app::Options { manifest, http, grpc, admin, fallback, state_dir });
+        let options = app::Options { manifest, http, grpc, admin, fallback, state_dir, bind_when_ready };
+        let Err(error) = app::serve(options);
         report_error(&error);
         // Why the host cannot start is its only output, so even a slow reader gets all of it.
         output::flush(output::REPORT_TIMEOUT);

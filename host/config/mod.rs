@@ -4,10 +4,12 @@
 
 pub mod descriptors;
 mod engine;
+mod listen_address;
 pub mod outbound;
 mod plugin_limits;
 mod threads;
 
 pub use engine::{EngineConfig, default_cache_dir};
+pub use listen_address::ListenAddress;
 pub use plugin_limits::{CompileLimits, Instances, PluginLimits, SharedLimits};
 pub use threads::{LOADER_NICE, at_low_priority, cores, lower_priority, never_preempt};

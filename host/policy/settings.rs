@@ -4,17 +4,17 @@ use super::diagnostic::Diagnostic;
 use super::manifest;
 use super::milliseconds::{MS_MAX, milliseconds};
 use super::rollout_settings::{CanarySettings, GuardSettings, whole};
-use crate::config::EngineConfig;
-use std::net::{Ipv6Addr, SocketAddr};
+use crate::config::{EngineConfig, ListenAddress};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How the process serves. A running process does not change it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    pub http: SocketAddr,
-    pub grpc: Option<SocketAddr>,
-    pub admin: SocketAddr,
+    pub http: ListenAddress,
+    pub grpc: Option<ListenAddress>,
+    pub admin: ListenAddress,
     pub onnxruntime: Option<PathBuf>,
     pub io_threads: usize,
     pub limits: Limits,
@@ -62,9 +62,8 @@ impl Settings {
     /// nowhere else.
     pub fn from_manifest(server: &manifest::Server, folder: &Path) -> Result<Self, Diagnostic> {
         let parsed = |key: &str, value: &str| {
-            value.parse::<SocketAddr>().map_err(|_| {
-                Diagnostic::new(format!("[server] {key} = \"{value}\" is not an address"))
-                    .hint("write an IP address and a port, such as \"127.0.0.1:8000\"")
+            value.parse::<ListenAddress>().map_err(|hint| {
+                Diagnostic::new(format!("[server] {key} = \"{value}\" is not an address")).hint(hint)
             })
         };
         let address = |key: &str, value: &Option<String>, default: &str| {

@@ -58,14 +58,14 @@ pub struct CrossSite {
 }
 
 impl CrossSite {
-    /// Returns the rules of the public listener at this address.
-    pub fn public(access: &Access, address: SocketAddr) -> Self {
-        CrossSite { origins: access.origins.clone(), hosts: hosts(access, address) }
+    /// Returns the rules of the public listener at these addresses.
+    pub fn public(access: &Access, addresses: &[SocketAddr]) -> Self {
+        CrossSite { origins: access.origins.clone(), hosts: hosts(access, addresses) }
     }
 
     /// Returns the rules of the admin listener, which no page of another origin may use.
-    pub fn admin(access: &Access, address: SocketAddr) -> Self {
-        CrossSite { origins: Vec::new(), hosts: hosts(access, address) }
+    pub fn admin(access: &Access, addresses: &[SocketAddr]) -> Self {
+        CrossSite { origins: Vec::new(), hosts: hosts(access, addresses) }
     }
 
     /// Whether pages of some other origin may read replies.
@@ -169,11 +169,14 @@ pub(super) fn allow_reading(reply: &mut Reply, origin: HeaderValue) {
 /// Returns the names to check `Host` against. Without a list in the manifest, names are checked on
 /// loopback addresses only: only this machine can connect there, so a foreign name is certainly an
 /// attack.
-fn hosts(access: &Access, address: SocketAddr) -> Option<Vec<String>> {
+fn hosts(access: &Access, addresses: &[SocketAddr]) -> Option<Vec<String>> {
     match &access.hosts {
         Some(hosts) if hosts.iter().any(|host| host == "*") => None,
         Some(hosts) => Some(hosts.clone()),
-        None => address.ip().to_canonical().is_loopback().then(Vec::new),
+        None => {
+            let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+            addresses.iter().all(is_loopback).then(Vec::new)
+        }
     }
 }
 

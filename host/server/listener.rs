@@ -1,4 +1,4 @@
-//! A listener: binds an address and accepts its connections for as long as the host serves.
+//! A listener: accepts the connections of its addresses for as long as the host serves.
 //!
 //! No error of `accept` ends it, and none makes it spin. One descriptor is kept in reserve: if the
 //! process has no other, the listener uses it to serve one connection after the other, for health
@@ -8,13 +8,14 @@ use super::connections::{Capacity, ConnectionSlot, Connections, SWEEP_EVERY, Use
 use super::protocol::{Opened, Protocol};
 use super::stop::stopped;
 use super::transfers::Transfers;
-use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::policy::settings::Limits;
 use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -30,10 +31,13 @@ const ABORTED_MAX: u32 = 64;
 /// The least time between two logged errors.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// A listener that is bound and not yet accepting.
+/// A listener that listens and is not yet accepting.
 pub struct Listener {
-    inner: TcpListener,
-    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+    /// Their addresses.
+    addresses: Vec<SocketAddr>,
+    /// The socket that is asked first for the next connection.
+    next: usize,
     spare: Option<File>,
 }
 
@@ -59,17 +63,8 @@ impl ListenerOptions {
 }
 
 impl Listener {
-    /// Binds an address. Port 0 selects a free port.
-    pub async fn bind(what: &str, address: SocketAddr) -> Result<Self> {
-        let failed =
-            |error: io::Error| Error::unavailable(format!("cannot listen for {what} on {address}: {error}"));
-        let inner = TcpListener::bind(address).await.map_err(failed)?;
-        let address = inner.local_addr().map_err(failed)?;
-        Ok(Listener { inner, address, spare: spare() })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn new(sockets: Vec<TcpListener>, addresses: Vec<SocketAddr>) -> Self {
+        Listener { sockets, addresses, next: 0, spare: spare() }
     }
 
     /// Accepts until `stop` is set, then waits for the connections to finish their requests.
@@ -87,7 +82,7 @@ impl Listener {
         let mut errors = AcceptErrors::default();
         loop {
             let accepted = tokio::select! {
-                accepted = self.inner.accept() => accepted,
+                accepted = self.accept() => accepted,
                 () = stopped(&mut stop) => break,
                 Some(_) = tasks.join_next() => continue,
                 _ = sweep.tick() => {
@@ -96,13 +91,13 @@ impl Listener {
                 }
             };
             let (stream, is_last) = match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     errors.in_a_row = 0;
                     (stream, false)
                 }
                 Err(error) => {
                     metrics.connections.accept_errors.inc();
-                    errors.log(&error, self.address);
+                    errors.log(&error, &self.addresses);
                     if concerns_one_connection(&error) && errors.next() {
                         continue;
                     }
@@ -134,7 +129,7 @@ impl Listener {
                 self.spare = spare();
             }
         }
-        drop(self.inner);
+        drop(self.sockets);
         if let Some(transfers) = &options.transfers {
             transfers.drain();
         }
@@ -146,11 +141,26 @@ impl Listener {
         }
     }
 
+    /// Accepts a connection on any of the addresses, in turn.
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        poll_fn(|context| {
+            let count = self.sockets.len();
+            for index in (self.next..self.next + count).map(|index| index % count) {
+                if let Poll::Ready(accepted) = self.sockets[index].poll_accept(context) {
+                    self.next = (index + 1) % count;
+                    return Poll::Ready(accepted.map(|(stream, _)| stream));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Closes the spare descriptor and accepts one connection in its place.
     async fn accept_with_spare(&mut self) -> Option<TcpStream> {
         drop(self.spare.take().or_else(spare)?);
-        let accepted = tokio::time::timeout(PAUSE, self.inner.accept()).await;
-        let stream = accepted.ok().and_then(Result::ok).map(|(stream, _)| stream);
+        let accepted = tokio::time::timeout(PAUSE, self.accept()).await;
+        let stream = accepted.ok().and_then(Result::ok);
         if stream.is_none() {
             self.spare = spare();
         }
@@ -221,7 +231,7 @@ impl AcceptErrors {
         !self.in_a_row.is_multiple_of(ABORTED_MAX)
     }
 
-    fn log(&mut self, error: &io::Error, address: SocketAddr) {
+    fn log(&mut self, error: &io::Error, addresses: &[SocketAddr]) {
         let now = Instant::now();
         if self.logged.is_some_and(|logged| now - logged < LOG_EVERY) {
             self.unlogged += 1;
@@ -229,6 +239,6 @@ impl AcceptErrors {
         }
         self.logged = Some(now);
         let unlogged = std::mem::take(&mut self.unlogged);
-        tracing::warn!(%error, %address, unlogged, "cannot accept a connection");
+        tracing::warn!(%error, ?addresses, unlogged, "cannot accept a connection");
     }
 }

@@ -4,8 +4,6 @@
 use super::http::{self, Reply};
 use crate::metrics::{ExportedModels, Metrics};
 use crate::router::Router;
-use hyper::StatusCode;
-use hyper::header::HeaderValue;
 
 /// Returns all metrics. Gauges are read now.
 pub(super) fn reply(metrics: &Metrics, router: &Router) -> Reply {
@@ -22,5 +20,5 @@ pub(super) fn reply(metrics: &Metrics, router: &Router) -> Reply {
         }
     }
     let text = metrics.render(&served);
-    http::reply(StatusCode::OK, HeaderValue::from_static("text/plain; version=0.0.4"), text)
+    http::metrics(text)
 }

@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod api;
+mod bind;
 mod connection;
 mod connections;
 mod cross_site;
@@ -24,15 +25,18 @@ mod probes;
 mod protocol;
 mod routes;
 mod service;
+mod starting;
 mod state;
 mod stop;
 mod transfers;
 mod wake_gate;
 
+pub use bind::BoundAddresses;
 pub use connections::{Capacity, Pool};
 pub use cross_site::CrossSite;
 pub use listener::{Listener, ListenerOptions};
 pub use protocol::{Opened, Protocol};
 pub use service::Service;
+pub use starting::Starting;
 pub use state::Public;
 pub use transfers::Transfers;

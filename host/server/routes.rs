@@ -10,7 +10,7 @@ use super::plain::{info, jobs, predict, stream};
 use super::service::Service;
 use super::state::Public;
 use hyper::http::request::Parts;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 
 impl Service for Public {
     async fn answer(&self, request: Request<RequestBody>) -> Reply {
@@ -48,7 +48,7 @@ async fn routed(public: &Public, head: &Parts, body: RequestBody, endpoint: Endp
     match endpoint {
         Endpoint::Predict(form) if post => predict::answer(public, head, body, form).await,
         Endpoint::PredictStream if post => stream::answer(public, head, body).await,
-        Endpoint::Health if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
+        Endpoint::Health if get => http::health(),
         Endpoint::Ready if get => info::ready(public),
         Endpoint::Metrics if get => metrics_page::reply(&public.metrics, &public.router),
         Endpoint::Models if get => info::models(public),

@@ -209,7 +209,7 @@ fn values_that_make_no_sense_are_refused() {
         ("[server]\nmax_body_mb = 0\n", &["hostler.toml:2:1", "[server] max_body_mb must be at least 1"]),
         (
             "[server]\nhttp = \"localhost\"\n",
-            &["hostler.toml:2:1", "[server] http = \"localhost\" is not an address", "\"127.0.0.1:8000\""],
+            &["hostler.toml:2:1", "[server] http = \"localhost\" is not an address", "localhost:8000"],
         ),
         (
             "[server]\nadmin = \"127.0.0.1\"\n",

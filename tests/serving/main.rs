@@ -1,9 +1,6 @@
 //! Requests over the plain interface, from the first byte to the answer or refusal, and jobs.
 
 #[path = "../support/mod.rs"]
-mod bodies;
-mod early_replies;
-mod heads;
 mod support;
 
 mod bad_connections;
@@ -11,11 +8,14 @@ mod bad_requests;
 mod batch;
 mod batching;
 mod batching_answers;
+mod bodies;
 mod body_memory;
 mod cross_site;
 mod deadlines;
 mod descriptors;
 mod disconnects;
+mod early_replies;
+mod heads;
 mod jobs;
 mod jobs_end;
 mod jobs_faults;
@@ -28,4 +28,5 @@ mod refused_data;
 mod shutdown;
 mod signals;
 mod slow_clients;
+mod starting;
 mod unnamed_inputs;

@@ -99,7 +99,7 @@ impl Process {
     }
 
     /// Returns the addresses of the process's listening sockets.
-    fn listeners(&self) -> Vec<SocketAddr> {
+    pub fn listeners(&self) -> Vec<SocketAddr> {
         let proc = format!("/proc/{}", self.pid());
         let sockets: Vec<String> = std::fs::read_dir(format!("{proc}/fd"))
             .into_iter()

@@ -80,7 +80,7 @@ impl Service for Admin {
                 pipelines::reply(&self.router.policy(), &path[PIPELINES.len()..], query)
             }
             "/metrics" if get => metrics_page::reply(&self.metrics, &self.router),
-            "/health" if get => http::json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..]),
+            "/health" if get => http::health(),
             "/admin/policy" | "/admin/pipelines" | "/metrics" | "/health" => http::method_not_allowed("GET"),
             path if path.starts_with(PIPELINES) => http::method_not_allowed("GET"),
             "/admin/reload" | "/admin/policy/rollback" | "/admin/policy/promote" => {

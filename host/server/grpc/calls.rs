@@ -4,7 +4,7 @@
 use super::body::Body;
 use super::call::Call;
 use super::call_body::CallBody;
-use super::endpoint::GrpcEndpoint;
+use super::endpoint::{GrpcEndpoint, REFLECTION};
 use super::guarded::GuardedBody;
 use super::health::Health;
 use super::state::Grpc;
@@ -16,6 +16,7 @@ use crate::proto::inference::grpc_inference_service_server::{
     GrpcInferenceServiceServer, SERVICE_NAME as INFERENCE,
 };
 use crate::server::connections::in_use;
+use crate::shutdown::Readiness;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, Response, StatusCode};
@@ -42,21 +43,17 @@ const GRPC: &[u8] = b"application/grpc";
 /// The most bytes of a request for reflection, which is a name.
 const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// The prefix of the services whose calls may stay open for as long as their clients like.
-const REFLECTION: &str = "grpc.reflection.";
-
 impl GrpcCalls {
     /// Must be called in the runtime that serves the connections.
-    pub fn new(grpc: Grpc) -> Result<Self> {
-        let grpc = Arc::new(grpc);
-        let message_bytes_max = grpc.router.limits().max_body_bytes;
-        let inference = GrpcInferenceServiceServer::from_arc(Arc::clone(&grpc))
+    pub fn new(grpc: &Arc<Grpc>) -> Result<Self> {
+        let message_bytes_max = grpc.transfers.limits().max_body_bytes;
+        let inference = GrpcInferenceServiceServer::from_arc(Arc::clone(grpc))
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate)
             .max_decoding_message_size(message_bytes_max)
             // The size of a response is not the client's fault.
             .max_encoding_message_size(usize::MAX);
-        let health = HealthServer::new(Health::new(&grpc));
+        let health = HealthServer::new(Health::new(grpc));
         let undescribed =
             |error| Error::failed(format!("cannot build the reflection service of gRPC: {error}"));
         let (v1, v1alpha) = (described().build_v1(), described().build_v1alpha());
@@ -72,7 +69,7 @@ impl GrpcCalls {
                 served(v1alpha.map_err(undescribed)?.max_decoding_message_size(SMALL_MESSAGE_BYTES_MAX)),
             ),
         ];
-        Ok(GrpcCalls { grpc, services })
+        Ok(GrpcCalls { grpc: Arc::clone(grpc), services })
     }
 
     /// Answers one call. If `probes_only` is set, that many connections are in use, and only probes
@@ -87,6 +84,9 @@ impl GrpcCalls {
         let endpoint = GrpcEndpoint::parse(request.uri().path());
         if let Some(connections_max) = probes_only.filter(|_| !endpoint.is_probe()) {
             return status::refusal(&Error::overloaded(in_use(connections_max)));
+        }
+        if !self.grpc.has_begun() && !endpoint.is_served_early() {
+            return status::refusal(&Error::unavailable(Readiness::STARTING));
         }
         let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         if !content_type.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC)) {
@@ -110,7 +110,7 @@ impl GrpcCalls {
             Some((service, serve)) => {
                 let is_single = !service.starts_with(REFLECTION);
                 let request = request.map(|body| GuardedBody::new(body, &self.grpc.transfers, is_single));
-                status::corrected(serve(request).await, self.grpc.router.limits().max_body_bytes)
+                status::corrected(serve(request).await, self.grpc.transfers.limits().max_body_bytes)
             }
             None => status::refusal(&unknown(request.uri().path())),
         }

@@ -28,7 +28,7 @@ pub(super) fn config(
 ) -> Result<ModelConfigResponse> {
     let id = http::request_id(headers);
     let caller = RouteQuery { request_id: &id, header: &http::header_lookup(headers) };
-    let policy = grpc.router.policy();
+    let policy = grpc.router().policy();
     let config = control::model_config(&policy, name, non_empty(version), &caller)?;
     Ok(ModelConfigResponse { config: Some(config_message(config)) })
 }
@@ -99,7 +99,7 @@ fn data_type(datatype: Datatype) -> DataType {
 
 pub(super) fn statistics(grpc: &Grpc, name: &str, version: &str) -> Result<ModelStatisticsResponse> {
     // Without a name, all models are included.
-    let stats = control::model_statistics(&grpc.router.policy(), non_empty(name), non_empty(version))?;
+    let stats = control::model_statistics(&grpc.router().policy(), non_empty(name), non_empty(version))?;
     Ok(ModelStatisticsResponse { model_stats: stats.into_iter().map(statistics_message).collect() })
 }
 
@@ -151,7 +151,7 @@ pub(super) fn index(grpc: &Grpc, request: &RepositoryIndexRequest) -> Result<Rep
         state: state.into(),
         reason: reason.into(),
     };
-    let models = control::repository_index(&grpc.reloader, request.ready);
+    let models = control::repository_index(grpc.reloader(), request.ready);
     Ok(RepositoryIndexResponse { models: models.into_iter().map(entry).collect() })
 }
 
@@ -161,7 +161,7 @@ pub(super) async fn load(
 ) -> Result<RepositoryModelLoadResponse> {
     check_repository(&request.repository_name)?;
     let parameters = parameters(request.parameters);
-    control::load_model(&grpc.reloader, &request.model_name, &parameters, grpc.router.budget()).await?;
+    control::load_model(grpc.reloader(), &request.model_name, &parameters, grpc.router().budget()).await?;
     Ok(RepositoryModelLoadResponse {})
 }
 
@@ -171,7 +171,7 @@ pub(super) async fn unload(
 ) -> Result<RepositoryModelUnloadResponse> {
     check_repository(&request.repository_name)?;
     let parameters = parameters(request.parameters);
-    control::unload_model(&grpc.reloader, &request.model_name, &parameters).await?;
+    control::unload_model(grpc.reloader(), &request.model_name, &parameters).await?;
     Ok(RepositoryModelUnloadResponse {})
 }
 

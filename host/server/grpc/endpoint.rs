@@ -3,6 +3,9 @@
 use crate::proto::inference::grpc_inference_service_server::SERVICE_NAME as INFERENCE;
 use tonic_health::pb::health_server::SERVICE_NAME as HEALTH;
 
+/// The prefix of the services whose calls may stay open for as long as their clients like.
+pub(super) const REFLECTION: &str = "grpc.reflection.";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GrpcEndpoint<'a> {
     ModelInfer,
@@ -34,6 +37,17 @@ impl<'a> GrpcEndpoint<'a> {
 
     pub fn is_probe(&self) -> bool {
         matches!(self, GrpcEndpoint::Service { is_probe: true, .. })
+    }
+
+    /// Whether the call is served before the models are loaded: it asks for the readiness, waits
+    /// for it, or asks which services there are.
+    pub fn is_served_early(&self) -> bool {
+        match *self {
+            GrpcEndpoint::Service { name, is_probe } => {
+                is_probe || name == HEALTH || name.starts_with(REFLECTION)
+            }
+            GrpcEndpoint::ModelInfer | GrpcEndpoint::ModelStreamInfer | GrpcEndpoint::Malformed => false,
+        }
     }
 }
 

@@ -37,11 +37,11 @@ impl Health {
 }
 
 async fn poll(grpc: Arc<Grpc>, readiness: watch::Sender<bool>) {
-    let (mut draining, mut stop) = (grpc.readiness.changes(), grpc.stop.clone());
+    let (mut phase, mut stop) = (grpc.readiness.changes(), grpc.stop.clone());
     loop {
         tokio::select! {
             () = tokio::time::sleep(POLL_EVERY) => {}
-            Ok(()) = draining.changed() => {}
+            Ok(()) = phase.changed() => {}
             () = stopped(&mut stop) => return,
         }
         let now = grpc.is_ready();

@@ -31,7 +31,7 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<CallBody>) -> Response<B
         Ok((message, _)) => http::request_id_or(&parts.headers, message.id()),
         Err(_) => http::request_id(&parts.headers),
     };
-    let scope = grpc.router.begin(id, "grpc", &http::header_lookup(&parts.headers));
+    let scope = grpc.router().begin(id, "grpc", &http::header_lookup(&parts.headers));
     let mut scope = scope.since(started);
     let outcome = match received {
         Ok((message, timeout)) => answer(&mut scope, &parts.headers, message, timeout).await,
@@ -60,7 +60,7 @@ async fn receive(
     let timeout = timeout(headers)?;
     let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
     let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers, deadline).await?;
-    Ok((Message::read(message, grpc.router.budget()).await?, timeout))
+    Ok((Message::read(message, grpc.router().budget()).await?, timeout))
 }
 
 async fn answer(

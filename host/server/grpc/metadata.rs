@@ -36,7 +36,7 @@ pub(super) fn model(
     name: &str,
     version: &str,
 ) -> Result<ModelMetadataResponse> {
-    let policy = grpc.router.policy();
+    let policy = grpc.router().policy();
     let route = route(&policy, headers, name, version)?;
     let model = policy.content.models().find(|(name, _)| ***name == *route.name.name);
     let versions = model.into_iter().flat_map(|(_, model)| model.versions.keys());

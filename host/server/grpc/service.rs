@@ -48,7 +48,7 @@ impl GrpcInferenceService for Grpc {
         request: Request<ModelReadyRequest>,
     ) -> ReplyResult<ModelReadyResponse> {
         let (headers, ModelReadyRequest { name, version }) = split(request);
-        let policy = self.router.policy();
+        let policy = self.router().policy();
         let route = metadata::route(&policy, &headers, &name, &version);
         let can_run = route.is_ok_and(|route| route.callable.ready().is_ok());
         answer(Ok(ModelReadyResponse { ready: can_run && self.readiness.refusal().is_none() }))

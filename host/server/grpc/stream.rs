@@ -167,7 +167,7 @@ async fn read(
     mut stop: watch::Receiver<bool>,
     running: &mut JoinSet<usize>,
 ) -> Option<Error> {
-    let bytes_max = MESSAGES_HELD_MAX * call.grpc.router.limits().max_body_bytes;
+    let bytes_max = MESSAGES_HELD_MAX * call.grpc.router().limits().max_body_bytes;
     // If the host holds many bytes already, a stream reads one message at a time.
     let is_partial = requests.is_partial();
     let may_read = |running: usize, held: usize| {
@@ -215,7 +215,7 @@ async fn read(
 /// Reads the next request. Returns it with the messages, from which the next one is read.
 async fn next(call: Arc<StreamCall>, mut requests: Messages) -> (Messages, Result<Option<Message>>) {
     let message = match requests.next().await {
-        Ok(Some(bytes)) => Message::read(bytes, call.grpc.router.budget()).await.map(Some),
+        Ok(Some(bytes)) => Message::read(bytes, call.grpc.router().budget()).await.map(Some),
         Ok(None) => Ok(None),
         Err(error) => Err(error),
     };
@@ -230,7 +230,7 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let limit = call.deadline.map(|deadline| deadline.saturating_duration_since(started));
     let mut scope = {
         let request_id = http::request_id_or(&call.headers, &id);
-        let scope = call.grpc.router.begin(request_id, "grpc", &http::header_lookup(&call.headers));
+        let scope = call.grpc.router().begin(request_id, "grpc", &http::header_lookup(&call.headers));
         scope.since(started.into())
     };
     let version = non_empty(message.version());

@@ -85,6 +85,21 @@ pub fn text(status: StatusCode, body: String) -> Reply {
     reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), body)
 }
 
+/// Returns the reply of a process that answers.
+pub fn health() -> Reply {
+    json(StatusCode::OK, &b"{\"status\":\"ok\"}"[..])
+}
+
+/// Returns the reply of a host that takes no requests, with the reason.
+pub fn not_ready(why: &str) -> Reply {
+    json_of(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"ready": false, "reason": why}))
+}
+
+/// Returns metrics in the text format of Prometheus.
+pub fn metrics(text: impl Into<Bytes>) -> Reply {
+    reply(StatusCode::OK, HeaderValue::from_static("text/plain; version=0.0.4"), text)
+}
+
 /// Returns a reply without content.
 pub fn empty(status: StatusCode) -> Reply {
     let mut reply = Reply::default();

@@ -10,10 +10,7 @@ pub(in crate::server) fn ready(public: &Public) -> Reply {
     let unready = || Some(public.router.policy().content.unready()?.message().to_owned());
     match draining.or_else(unready) {
         None => http::json(StatusCode::OK, &b"{\"ready\":true}"[..]),
-        Some(why) => http::json_of(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &serde_json::json!({"ready": false, "reason": why}),
-        ),
+        Some(why) => http::not_ready(&why),
     }
 }
 
