@@ -110,7 +110,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
     services.readiness.serve();
     let listening = waiting.map(listen).transpose()?.or(early).expect("invariant: one of them");
     // From the announcement on, a signal begins a shutdown.
-    signals.serving(settings.drain_delay + settings.drain_timeout * 2);
+    signals.serving(shutdown_limit(&settings));
     announce(&reloader.live().snapshot(), &path, &addresses, started.elapsed());
     // Kept until the end: their destructors wait for threads, which may be stuck.
     let kept = (Arc::clone(&reloader), Arc::clone(&router));
@@ -118,6 +118,12 @@ pub fn serve(options: Options) -> Result<Infallible> {
         runtime.block_on(Serving { settings, services, router, jobs, reloader }.run(signals, listening));
     drop_within(DROP_TIMEOUT, (kept, runtime));
     shutdown::exit(i32::from(!drained))
+}
+
+/// Returns how long the steps of a shutdown may take: the delay, and one `drain_timeout` each for
+/// requests and jobs, for work that no request waits for, and for plugins.
+pub fn shutdown_limit(settings: &Settings) -> Duration {
+    settings.drain_delay + settings.drain_timeout * 3
 }
 
 /// How long the exit waits for destructors, such as those of plugins and sessions.
@@ -236,7 +242,7 @@ impl Serving {
         drained && lost == 0
     }
 
-    /// Ends all work in order. Returns whether all
+    /// Ends all work in order. `shutdown_limit` is the sum of the limits. Returns whether all
     /// requests were answered.
     async fn drain(&self, listening: &mut Listening) -> bool {
         let (delay, grace) = (self.settings.drain_delay, self.settings.drain_timeout);

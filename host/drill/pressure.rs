@@ -3,7 +3,9 @@
 use super::fixture::{ExerciseResult, Fixture};
 use super::load::{Load, Until};
 use super::report::Row;
+use crate::app;
 use crate::error::{Error, Result};
+use crate::shutdown;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +19,8 @@ const DISCONNECTS: usize = 4;
 /// The overload exercise uses one worker without a queue, and at least this many connections.
 const OVERLOAD_CONNECTIONS: usize = 16;
 
-/// How long beyond its drain limit a host may take to end on a busy machine.
-const END_SLACK: Duration = Duration::from_secs(10);
+/// How long a host may take to exit after its shutdown.
+const EXIT: Duration = Duration::from_secs(2);
 
 /// Clients that send a whole or half a request, and disconnect before its answer.
 pub async fn disconnects(fixture: &mut Fixture, until: Instant) -> Result<ExerciseResult> {
@@ -110,8 +112,7 @@ pub async fn stop(fixture: &mut Fixture) -> Row {
     let load = Load::start(fixture.host.http, &fixture.samples, fixture.connections, Until::HostGone);
     load.under_way().await;
     tokio::time::sleep(fixture.time / 2).await;
-    let settings = &fixture.plan.settings;
-    let limit = settings.drain_delay + settings.drain_timeout + END_SLACK;
+    let limit = app::shutdown_limit(&fixture.plan.settings) + shutdown::MARGIN + EXIT;
     let started = Instant::now();
     fixture.host.terminate();
     match fixture.host.wait(limit).await {

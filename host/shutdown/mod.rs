@@ -7,4 +7,4 @@ mod signals;
 
 pub use exit::exit;
 pub use readiness::Readiness;
-pub use signals::{Event, Signals, end_as_first_process};
+pub use signals::{Event, MARGIN, Signals, end_as_first_process};

@@ -21,7 +21,7 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 const LAST_FLUSH: Duration = Duration::from_millis(200);
 
 /// How long a shutdown may take beyond the limits of its steps.
-const MARGIN: Duration = Duration::from_secs(5);
+pub const MARGIN: Duration = Duration::from_secs(5);
 
 /// The pipe to which the handler writes.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
