@@ -1,5 +1,5 @@
-//! Inputs and outputs without a shape, and scalars: which shapes they take over every interface, and
-//! how metadata announce them.
+//! Inputs and outputs without a shape, and scalars: which shapes they take over every interface,
+//! and how metadata announce them.
 
 use crate::support::grpc::{self, Caller};
 use crate::support::onnx::{FLOAT, one_node};
@@ -9,8 +9,8 @@ use tonic::Code;
 
 const HEAD_LENGTH: &str = "inference-header-content-length";
 
-/// Creates a setup with `any`, whose input and output have no shape, and `scalar`, which returns its
-/// input.
+/// Creates a setup with `any`, whose input and output have no shape, and `scalar`, which returns
+/// its input.
 fn setup(more: &str) -> Setup {
     let manifest =
         format!("[models.any]\npath = \"any.onnx\"\n{more}\n[models.scalar]\npath = \"scalar.onnx\"\n");

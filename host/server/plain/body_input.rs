@@ -34,6 +34,7 @@ pub(super) async fn read(
             if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type };
         return Ok(Payload::Bytes { content_type, data: body });
     }
+    let is_bytes = matches!(&*media_type, "" | "application/octet-stream");
     let kind = if is_json { BodyKind::Json } else { kind(route, &media_type) };
     let route = Arc::clone(route);
     offload::run(body.len(), move || {
@@ -46,7 +47,10 @@ pub(super) async fn read(
             return router::input(&route, parse(&body)?, &mut budget);
         }
         match route.metadata().only_input() {
-            Some(spec) => router::raw_input(&route, spec, body),
+            Some(spec) => router::raw_input(&route, spec, body).map_err(|error| match is_bytes {
+                true => error,
+                false => other_type(&route, &error),
+            }),
             None => Err(Error::unsupported(format!(
                 "model \"{}\" requires {} inputs, so they must be JSON (content-type: application/json)",
                 route.name,
@@ -67,6 +71,15 @@ fn kind(route: &Route, media_type: &str) -> BodyKind {
         "application/x-www-form-urlencoded" | "text/plain" if !is_text => BodyKind::Json,
         _ => BodyKind::Bytes,
     }
+}
+
+/// Returns the error for a body of some other type, such as a picture, that is not a tensor.
+fn other_type(route: &Route, error: &Error) -> Error {
+    Error::unsupported(format!(
+        "model \"{}\" has no transformer, so its input must be JSON (content-type: application/json) or the bytes of its \
+         only required input: {error}",
+        route.name
+    ))
 }
 
 fn is_list_or_object(body: &Bytes) -> bool {
