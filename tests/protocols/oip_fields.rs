@@ -75,14 +75,14 @@ fn an_id_that_is_no_text_is_refused() {
         (json!([7]), "send a text, or leave it out"),
         (json!({"a": 7}), "send a text, or leave it out"),
     ] {
-        let wanted = ["the request's id is", "it is a text: ", fix, "Unable to parse 'id'"];
+        let wanted = ["the request's id: got ", "expected a string; ", fix, "Unable to parse 'id'"];
         refused(&post(&host, "plus1/infer", &plus1(json!({"id": id}))), 400, &wanted);
         for path in ["plus1/generate", "plus1/generate_stream"] {
             refused(&post(&host, path, &json!({"x": 1, "id": id})), 400, &wanted);
             refused(&post(&host, path, &json!({"x": 1, "parameters": {"id": id}})), 400, &wanted);
         }
     }
-    refused(&post(&host, "plus1/generate", &json!({"x": 1, "id": null})), 400, &["the request's id is null"]);
+    refused(&post(&host, "plus1/generate", &json!({"x": 1, "id": null})), 400, &["id: got null"]);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn fields_of_the_wrong_type_are_refused() {
             match (is_right, value) {
                 (true, _) => assert_eq!(answer.status, 200, "{}", answer.text()),
                 (_, Value::Null | Value::Array(_) | Value::Object(_)) => {
-                    refused(&answer, 400, &["invalid type"])
+                    refused(&answer, 400, &["invalid type"]);
                 }
                 _ => refused(&answer, 400, &[name, wanted]),
             }

@@ -30,9 +30,13 @@ pub(super) fn request_id(value: Scalar<'_>) -> Result<Option<String>> {
         Scalar::Null | Scalar::List | Scalar::Object => "send a text, or leave it out".to_owned(),
         _ => format!("send \"id\": \"{value}\""),
     };
+    let kind = match value {
+        Scalar::Integer(_) | Scalar::Unsigned(_) | Scalar::Number(_) => "the number ",
+        _ => "",
+    };
     let message = format!(
-        "the request's id is {value}; it is a text: {fix} (Unable to parse 'id': attempt to access JSON non-string as \
-         string)"
+        "the request's id: got {kind}{value}, expected a string; {fix}: Unable to parse 'id': attempt to access JSON \
+         non-string as string"
     );
     Err(Error::invalid(message).field("id"))
 }
