@@ -1,5 +1,7 @@
 //! Names of models and versions, and the rule for every name in a manifest.
 
+use crate::fixed_routes::{route_at, vanishes};
+use crate::metrics::UNKNOWN;
 use std::sync::Arc;
 
 /// `name:version`
@@ -15,9 +17,15 @@ impl std::fmt::Display for ModelName {
     }
 }
 
-/// Whether a text can name a model, a version, an executor or a plugin: `[A-Za-z0-9._-]{1,64}`.
+/// The form of every name, for hints.
+pub(super) const NAME_FORM: &str =
+    "1 to 64 letters, digits, '.', '_' and '-', but not \".\" or \"..\", which clients remove from URLs";
+
+/// Whether a text can name a model, a version, an executor, a plugin or a pipeline:
+/// `[A-Za-z0-9._-]{1,64}`, and not a segment that vanishes from URLs.
 pub fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
+    !vanishes(text)
+        && (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
@@ -25,6 +33,14 @@ pub fn is_name(text: &str) -> bool {
 pub fn parse_model_name(text: &str) -> Option<ModelName> {
     let (name, version) = text.split_once(':').unwrap_or((text, "1"));
     (is_name(name) && is_name(version)).then(|| ModelName { name: name.into(), version: version.into() })
+}
+
+/// Returns why no model can have this name although its form is right: something else has it.
+pub(super) fn taken_by(name: &str) -> Option<String> {
+    if name == UNKNOWN {
+        return Some("the metrics count requests for unknown models under this name".into());
+    }
+    route_at(name).map(|route| format!("{route} is a route of the host, which hides the model"))
 }
 
 /// Cuts a name from a request before it goes into a message.

@@ -5,6 +5,7 @@ use super::api::Api;
 use super::cross_site::Sensitivity;
 use super::oip::endpoint::OipEndpoint;
 use super::plain::jobs::endpoint::JobsEndpoint;
+use crate::fixed_routes::PredictRoute;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint<'a> {
@@ -40,22 +41,36 @@ impl<'a> Endpoint<'a> {
     pub fn parse(path: &'a str) -> Self {
         match path {
             "/predict" => return Endpoint::Predict(PredictEndpoint::Single),
-            "/predict/batch" => return Endpoint::Predict(PredictEndpoint::Batch),
-            "/predict/stream" => return Endpoint::PredictStream,
             "/health" => return Endpoint::Health,
             "/ready" => return Endpoint::Ready,
             "/metrics" => return Endpoint::Metrics,
             "/models" => return Endpoint::Models,
             _ => {}
         }
-        if let Some(jobs) = JobsEndpoint::parse(path) {
-            return Endpoint::Jobs(jobs);
+        if let Some(rest) = path.strip_prefix("/predict/") {
+            return Self::of_predict(rest);
         }
-        match path.strip_prefix("/predict/") {
-            Some(model) if !model.contains('/') => Endpoint::Predict(PredictEndpoint::Model(model)),
-            Some(_) => Endpoint::Unknown(Sensitivity::Open),
+        match JobsEndpoint::parse(path) {
+            Some(jobs) => Endpoint::Jobs(jobs),
             None if Api::of(path) == Api::Oip => Endpoint::Oip(OipEndpoint::parse(path)),
             None => Endpoint::Unknown(Sensitivity::Reads),
+        }
+    }
+
+    /// Parses the rest of a path after `/predict/`.
+    fn of_predict(rest: &'a str) -> Self {
+        let (segment, more) =
+            rest.split_once('/').map_or((rest, None), |(segment, more)| (segment, Some(more)));
+        match (PredictRoute::parse(segment), more) {
+            (Some(PredictRoute::Batch), None) => Endpoint::Predict(PredictEndpoint::Batch),
+            (Some(PredictRoute::Stream), None) => Endpoint::PredictStream,
+            (Some(PredictRoute::Async), more) => {
+                JobsEndpoint::submission(more).map_or(Endpoint::Unknown(Sensitivity::Open), Endpoint::Jobs)
+            }
+            (None, None) => Endpoint::Predict(PredictEndpoint::Model(segment)),
+            (Some(PredictRoute::Batch | PredictRoute::Stream) | None, Some(_)) => {
+                Endpoint::Unknown(Sensitivity::Open)
+            }
         }
     }
 

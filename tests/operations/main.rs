@@ -19,6 +19,7 @@ mod last_good;
 mod manifest;
 mod models;
 mod reload;
+mod names;
 mod reload_memory;
 mod routing;
 mod secrets;

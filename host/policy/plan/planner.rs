@@ -10,7 +10,7 @@ use crate::policy::description::Description;
 use crate::policy::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::files::{File, Files};
 use crate::policy::manifest::{Manifest, Spanned};
-use crate::policy::model_name::{ModelName, is_name, parse_model_name};
+use crate::policy::model_name::{ModelName, NAME_FORM, is_name, parse_model_name, taken_by};
 use crate::policy::overlay::Overlay;
 use crate::policy::settings::{self, ReloadSettings, Settings};
 use std::collections::BTreeSet;
@@ -165,17 +165,24 @@ impl<'a> Planner<'a> {
         let name = parse_model_name(key.get_ref());
         if name.is_none() {
             let message = format!("\"{}\" is not a model's name", key.get_ref());
-            let hint =
-                "write \"name\" or \"name:version\", each of 1 to 64 letters, digits, '.', '_' and '-'";
+            let hint = format!("write \"name\" or \"name:version\", each of {NAME_FORM}");
             self.hinted(key.span(), message, hint);
         }
         name
+        if let Some(name) = name.as_ref().map(|name| &name.name)
+            && let Some(why) = taken_by(name)
+        {
+            let hint = format!(
+                "choose another name, such as \"{name}-model\"; the name of a `remote` may stay the same"
+            );
+            self.hinted(key.span(), format!("no model can be named \"{name}\": {why}"), hint);
+        }
     }
 
     pub(super) fn check_name(&mut self, what: &str, key: &Spanned<String>) {
         if !is_name(key.get_ref()) {
             let message = format!("\"{}\" is not a name: [{what}s] cannot have it", key.get_ref());
-            self.hinted(key.span(), message, "use 1 to 64 letters, digits, '.', '_' and '-'");
+            self.hinted(key.span(), message, format!("use {NAME_FORM}"));
         }
     }
 }

@@ -8,7 +8,7 @@
 use super::command::{Command, stopping};
 use super::reloader::Reloader;
 use crate::error::{Error, Kind, Result};
-use crate::policy::model_name::bounded;
+use crate::policy::model_name::{bounded, taken_by};
 use crate::policy::overlay::Overrides;
 use tokio::sync::oneshot;
 
@@ -33,8 +33,11 @@ impl Reloader {
     /// Returns once the model is live.
     pub async fn load_model(&self, model: String, overrides: Overrides) -> Result<()> {
         self.may_control()?;
-        let (reply, loaded) = oneshot::channel();
         let failed = format!("failed to load '{}'", bounded(&model));
+        if let Some(why) = taken_by(&model) {
+            return Err(Error::invalid(format!("no model can have this name: {why}")).context(failed));
+        }
+        let (reply, loaded) = oneshot::channel();
         self.send(Command::Load { model, overrides, reply })?;
         loaded.await.map_err(|_| stopping())?.map_err(|error| match error.kind() {
             // The words by which clients of Triton recognize a model that is not there.

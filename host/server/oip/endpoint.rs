@@ -1,6 +1,7 @@
 //! What a path of the Open Inference Protocol names. Names in it are still percent-encoded.
 
 use crate::error::Result;
+use crate::fixed_routes::ModelsRoute;
 use crate::server::cross_site::Sensitivity;
 use crate::server::http;
 use smallvec::SmallVec;
@@ -89,8 +90,10 @@ impl<'a> OipEndpoint<'a> {
             [] => OipEndpoint::Server,
             ["health", "live"] => OipEndpoint::Live,
             ["health", "ready"] => OipEndpoint::Ready,
-            ["models", "stats"] => OipEndpoint::Control(ControlEndpoint::Statistics(None)),
-            ["models", model, ref rest @ ..] => Self::of_model(model, rest),
+            ["models", model, ref rest @ ..] => match (ModelsRoute::parse(model), rest) {
+                (Some(ModelsRoute::Stats), []) => OipEndpoint::Control(ControlEndpoint::Statistics(None)),
+                (Some(ModelsRoute::Stats), [_, ..]) | (None, _) => Self::of_model(model, rest),
+            },
             ["repository", ref rest @ ..] => Self::of_repository(rest),
             ["logging"] => OipEndpoint::Unsupported(UnsupportedEndpoint::LogSettings),
             ["trace", "setting"] => OipEndpoint::Unsupported(UnsupportedEndpoint::TraceSettings),

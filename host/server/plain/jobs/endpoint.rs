@@ -17,11 +17,18 @@ pub(in crate::server) enum JobsEndpoint<'a> {
 }
 
 impl<'a> JobsEndpoint<'a> {
-    /// Returns `None` for a path that is neither under `/jobs` nor a submission.
+    /// Parses the rest of a path after `/predict/async`. Returns `None` if it is no submission.
+    pub fn submission(rest: Option<&str>) -> Option<Self> {
+        match rest {
+            None => Some(JobsEndpoint::Submit),
+            Some("batch") => Some(JobsEndpoint::SubmitBatch),
+            Some(_) => None,
+        }
+    }
+
+    /// Returns `None` for a path that is not under `/jobs`.
     pub fn parse(path: &'a str) -> Option<Self> {
         Some(match path {
-            "/predict/async" => JobsEndpoint::Submit,
-            "/predict/async/batch" => JobsEndpoint::SubmitBatch,
             "/jobs" => JobsEndpoint::List,
             _ => match path.strip_prefix("/jobs/")? {
                 rest if rest.is_empty() || rest.starts_with('/') => JobsEndpoint::Unknown,
@@ -42,9 +49,6 @@ mod tests {
     #[test]
     fn jobs_have_one_segment_and_may_be_cancelled() {
         for (path, expected) in [
-            ("/predict/async", Some(Submit)),
-            ("/predict/async/batch", Some(SubmitBatch)),
-            ("/predict/async/other", None),
             ("/jobs", Some(List)),
             ("/jobs/", Some(Unknown)),
             ("/jobs//cancel", Some(Unknown)),
@@ -57,5 +61,8 @@ mod tests {
         ] {
             assert_eq!(JobsEndpoint::parse(path), expected, "{path}");
         }
+        assert_eq!(JobsEndpoint::submission(None), Some(Submit));
+        assert_eq!(JobsEndpoint::submission(Some("batch")), Some(SubmitBatch));
+        assert_eq!(JobsEndpoint::submission(Some("batch/")), None);
     }
 }
