@@ -11,13 +11,14 @@
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc libc6-dev python3 python3-pip \
+    && apt-get install -y --no-install-recommends gcc libc6-dev locales python3 python3-pip \
     && rm -rf /var/lib/apt/lists/*
 RUN rustup target add wasm32-wasip2
 WORKDIR /src
 COPY . .
 ENV HOSTLER_CACHE=/cache CARGO_TARGET_DIR=/target
 RUN mkdir /out \
+    && localedef -i en_US -f UTF-8 --no-archive /out/en_US.utf8 \
     && cp "$(cargo xtask ort)" /out/libonnxruntime.so \
     && cargo xtask plugin churn \
     && cargo build --release --locked --bin hostler \
@@ -31,6 +32,8 @@ RUN apt-get update \
     && useradd --uid 10001 --create-home hostler
 COPY --from=build /out/hostler /usr/local/bin/
 COPY --from=build /out/libonnxruntime.so /usr/local/lib/
+# Models that process texts (StringNormalizer) ask for this locale; slim images lack it.
+COPY --from=build /out/en_US.utf8 /usr/lib/locale/en_US.utf8
 WORKDIR /srv/hostler
 # The manifest's path of the plugin is relative, so the folders are laid out as in the repository.
 COPY --from=build /src/examples/bankchurn examples/bankchurn

@@ -55,6 +55,10 @@ def loop(name, body_nodes, carried, carried_shape, initial):
 # Any matrix in, the same out.
 write("identity", [h.make_node("Identity", ["x"], ["y"])], [value("x", T.FLOAT, ["n", "m"])], [value("y", T.FLOAT, ["n", "m"])])
 
+# Texts in lower case. The operator needs a locale of the system.
+lower = h.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="en_US.UTF-8")
+write("lower", [lower], [value("x", T.STRING, ["n"])], [value("y", T.STRING, ["n"])])
+
 # No batch dimension: three numbers, doubled.
 write("fixed", [h.make_node("Add", ["x", "x"], ["y"])], [value("x", T.FLOAT, [3])], [value("y", T.FLOAT, [3])])
 

@@ -3,6 +3,7 @@
 mod division;
 mod load_limit;
 mod own_stack;
+mod plain_message;
 mod ranks;
 mod run_error;
 pub mod runtime;

@@ -1,6 +1,7 @@
 //! Explains why a run of ONNX Runtime failed: the graph refused its inputs, or the runtime itself
 //! is in trouble. Paths of the runtime's source code appear only in the log.
 
+use super::plain_message::plain;
 use crate::error::{Error, Kind};
 use crate::predict::{CallContext, Tensor, format_shape};
 use ort::ErrorCode;
@@ -132,14 +133,14 @@ fn words(text: &str) -> String {
         return sizes;
     }
     let first = text.lines().next().unwrap_or_default();
-    let Some((_, node)) = first.rsplit_once(NODE) else { return reason(first) };
+    let Some((_, node)) = first.rsplit_once(NODE) else { return plain(first) };
     let (operator, rest) = node.split_once(" node.").unwrap_or((node, ""));
     let name = rest.split_once("Name:'").and_then(|(_, rest)| rest.split_once('\'')).map(|(name, _)| name);
     let node = match name {
         Some(name) if !name.is_empty() => format!("node \"{name}\" ({operator})"),
         _ => format!("a node {operator}"),
     };
-    let reason = reason(rest.split_once(STATUS).map_or("", |(_, status)| status));
+    let reason = plain(rest.split_once(STATUS).map_or("", |(_, status)| status));
     if reason.is_empty() { format!("{node} refused them") } else { format!("{node}: {reason}") }
 }
 
@@ -155,71 +156,6 @@ fn sizes(text: &str) -> Option<String> {
     };
     let sizes: Vec<String> = rest.lines().filter_map(size).collect();
     (!sizes.is_empty()).then(|| format!("input \"{input}\": {}", sizes.join(", ")))
-}
-
-/// Returns a message of the runtime without its prefix: error codes, files and lines, signatures.
-fn reason(status: &str) -> String {
-    let mut rest = status;
-    if let Some((_, inner)) = rest.rsplit_once("[ONNXRuntimeError] : ") {
-        // `1 : FAIL : what`
-        rest = inner.splitn(3, " : ").nth(2).unwrap_or(inner);
-    }
-    let rest = rest.trim();
-    let place = rest.split(' ').next().filter(|word| is_place(word));
-    let stripped = match place {
-        None => rest,
-        // `/path/file.cc:57 Signature(of, it) condition was false. What`
-        Some(path) if path.contains('/') => match rest.split_once(" was false.") {
-            Some((_, after)) => after,
-            None => after_signature(rest).unwrap_or_default(),
-        },
-        // `file.cc:57 Function what`
-        Some(_) => rest.splitn(3, ' ').nth(2).unwrap_or_default(),
-    };
-    let plain: Vec<&str> = stripped.split_whitespace().filter(|word| !is_place(word)).collect();
-    match plain.join(" ") {
-        number if ["stod", "stof", "stoi", "stol", "stoll", "stoul", "stoull"].contains(&&*number) => {
-            "a text is not a number or is out of range".into()
-        }
-        words => words.trim_end_matches('.').to_owned(),
-    }
-}
-
-/// `/onnxruntime_src/onnxruntime/core/a.cc:360`, `tensor.cc:57`
-fn is_place(word: &str) -> bool {
-    let word = word.trim_matches(|one: char| "()[]{},;'\"".contains(one));
-    if word.contains("onnxruntime_src/") {
-        return true;
-    }
-    let Some((file, line)) = word.rsplit_once(':') else { return false };
-    let is_line = !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
-    is_line && [".cc", ".h", ".hpp", ".cpp", ".cu", ".cuh", ".inl"].iter().any(|end| file.ends_with(end))
-}
-
-/// Returns the text after the signature of a function, if there is one. Its brackets are balanced.
-fn after_signature(text: &str) -> Option<&str> {
-    let mut depth = 0_usize;
-    for (place, byte) in text.bytes().enumerate().skip(text.find('(')?) {
-        match byte {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            _ => continue,
-        }
-        if depth == 0 {
-            let rest = text[place + 1..].trim_start();
-            // `operator()(…)`
-            if rest.starts_with('(') {
-                continue;
-            }
-            let rest = rest.strip_prefix("const").unwrap_or(rest).trim_start();
-            let rest = match rest.strip_prefix("[with ") {
-                Some(with) => with.split_once("] ").map_or("", |(_, after)| after),
-                None => rest,
-            };
-            return Some(rest.strip_prefix("::<lambda()>").unwrap_or(rest));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! run whose deadline passes ends at the next node of the graph; its worker is held until then.
 
 use super::own_stack::{AbandonedRun, OwnStack};
+use super::plain_message::plain_error;
 use super::run_error::{Dimensions, run_error};
 use super::source::{OnnxSource, load_error};
 use super::unsafe_ops::UnsafeOps;
@@ -203,7 +204,7 @@ impl OnnxModel {
             .iter()
             .map(|tensor| Ok((tensor.name(), input_value(tensor)?)))
             .collect::<Result<Vec<(&str, SessionInputValue<'_>)>>>()?;
-        let options = RunOptions::new().map_err(|error| Error::failed(error.to_string()))?;
+        let options = RunOptions::new().map_err(|error| Error::failed(plain_error(&error)))?;
         let options = Arc::new(options);
         let stop = Arc::clone(&options);
         let _stopped = context.cancellation.on_cancel(move || {
@@ -307,7 +308,7 @@ fn with_device(device: Device, builder: SessionBuilder) -> Result<SessionBuilder
         Error::unavailable(format!(
             "device \"{device}\" cannot be used; choose one that nvidia-smi -L lists, with CUDA and cuDNN on the loader's \
              path (LD_LIBRARY_PATH), or device = \"cpu\": {}",
-            text.lines().next().unwrap_or_default()
+            plain_error(&text)
         ))
         .with_detail(text.clone())
     })
@@ -322,7 +323,7 @@ fn check_device(device: Device) -> Result<()> {
             "device \"{device}\": this build of ONNX Runtime has no CUDA; use the library of PyPI's \
              onnxruntime-gpu, or device = \"cpu\""
         ))),
-        Err(error) => Err(Error::unavailable(format!("device \"{device}\": {error}"))),
+        Err(error) => Err(Error::unavailable(format!("device \"{device}\": {}", plain_error(&error)))),
     }
 }
 

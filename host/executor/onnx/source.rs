@@ -1,6 +1,7 @@
 //! An ONNX model before it is loaded: its bytes, and the location of its external data.
 
 use super::load_limit::LoadLimit;
+use super::plain_message::plain;
 use crate::error::{Error, Result};
 use crate::private_folder::TemporaryFolder;
 use bytes::Bytes;
@@ -58,6 +59,23 @@ impl ExternalFiles {
 
 pub(super) fn load_error(error: impl fmt::Display) -> Error {
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    Error::invalid(format!("ONNX Runtime cannot load it: {first}")).with_detail(text.clone())
+    let refused = match missing_locale(&text) {
+        Some(locale) => Error::unsupported(format!(
+            "it processes texts in the locale \"{locale}\", which this system does not have; install it (Debian: \
+             apt-get install locales && localedef -i {} -f UTF-8 {locale}) and reload, or export the model with one \
+             that `locale -a` lists, such as \"C.UTF-8\"",
+            locale.split('.').next().unwrap_or_default()
+        )),
+        None => Error::invalid(format!("ONNX Runtime cannot load it: {}", plain(&text))),
+    };
+    refused.with_detail(text)
+}
+
+/// Returns the locale that the system lacks, if a load failed for that reason. Operators on texts
+/// need one, such as StringNormalizer.
+fn missing_locale(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("Failed to construct locale with name:")?;
+    let (locale, _) = rest.split_once(':')?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);
+    (!locale.is_empty() && locale.len() <= 64 && locale.bytes().all(is_name)).then_some(locale)
 }

@@ -1,5 +1,6 @@
 //! Between tensors and the values of ONNX Runtime, and from a session's signature to metadata.
 
+use super::plain_message::plain_error;
 use super::ranks::Signature;
 use super::source::load_error;
 use super::strings;
@@ -112,7 +113,10 @@ pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
             }
             _ => aligned_copy::<T>(shape, tensor.data()).map(Into::into),
         }
-        .map_err(|error| Error::invalid(format!("input \"{}\": {error}", tensor.name())).field(tensor.name()))
+        .map_err(|error| {
+            Error::invalid(format!("input \"{}\": {}", tensor.name(), plain_error(&error)))
+                .field(tensor.name())
+        })
     }
     match tensor.datatype() {
         Datatype::Bool => typed::<bool>(tensor),
@@ -131,7 +135,8 @@ pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
         Datatype::Bytes => {
             let value = strings::value(tensor).map(Into::into);
             value.map_err(|error| {
-                Error::invalid(format!("input \"{}\": {error}", tensor.name())).field(tensor.name())
+                Error::invalid(format!("input \"{}\": {}", tensor.name(), plain_error(&error)))
+                    .field(tensor.name())
             })
         }
     }
@@ -175,8 +180,9 @@ pub(super) fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tenso
         Datatype::Bytes => match value.dtype() {
             ValueType::Tensor { ty: TensorElementType::String, shape, .. } => {
                 let shape: Shape = shape.iter().copied().collect();
-                let (bytes, offsets) = strings::elements(value, element_count(&shape)?)
-                    .map_err(|error| Error::failed(format!("output \"{}\": {error}", spec.name)))?;
+                let (bytes, offsets) = strings::elements(value, element_count(&shape)?).map_err(|error| {
+                    Error::failed(format!("output \"{}\": {}", spec.name, plain_error(&error)))
+                })?;
                 let elements = offsets.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
                 return Tensor::from_elements(spec.name.clone(), shape, elements);
             }
@@ -185,7 +191,7 @@ pub(super) fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tenso
             }
         },
     };
-    let (shape, data) =
-        extracted.map_err(|error| Error::failed(format!("output \"{}\": {error}", spec.name)))?;
+    let (shape, data) = extracted
+        .map_err(|error| Error::failed(format!("output \"{}\": {}", spec.name, plain_error(&error))))?;
     Tensor::new(spec.name.clone(), spec.datatype, shape, data)
 }
