@@ -4,6 +4,7 @@
 mod support;
 
 mod address_space;
+mod bad_models;
 mod builds;
 mod canary;
 mod cli;
@@ -18,8 +19,8 @@ mod guard;
 mod last_good;
 mod manifest;
 mod models;
-mod reload;
 mod names;
+mod reload;
 mod reload_memory;
 mod routing;
 mod secrets;

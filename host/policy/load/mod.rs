@@ -6,6 +6,7 @@
 
 mod compare;
 mod executors;
+mod faults;
 mod loaded_parts;
 mod loader;
 mod onnx_source;
@@ -16,6 +17,7 @@ mod plugins;
 mod routes;
 mod without;
 
+pub use faults::LoadFaults;
 pub(super) use loaded_parts::LoadedParts;
 pub use loader::Loader;
 pub use phases::Phases;

@@ -1,5 +1,6 @@
 //! Compiles the plugins of a plan, or takes them from an earlier policy.
 
+use super::faults::{Failed, LoadFaults};
 use super::loaded_parts::{LoadedParts, LoadedPlugin, ModelPlugin};
 use super::loader::Loader;
 use crate::error::{Error, Result};
@@ -16,14 +17,25 @@ impl Loader {
         files: &Files,
         parts: &mut LoadedParts,
         reuse: &[Arc<PolicyContent>],
-    ) -> Result<()> {
+        failed: &mut Failed,
+    ) -> Result<(), LoadFaults> {
         // Plugins that no model uses are compiled too, so that a broken one is reported.
         for (name, wanted) in &plan.plugins {
             files.progress.check()?;
+            failed.open -= 1;
             let key = (Arc::clone(name), wanted.clone());
-            let plugin = match reuse.iter().find_map(|old| old.parts.plugins.get(&key)) {
-                Some(plugin) => Arc::clone(plugin),
-                None => Arc::new(self.load_plugin(name, wanted, files)?),
+            let known = reuse.iter().find_map(|old| old.parts.plugins.get(&key));
+            let plugin = known.map_or_else(
+                || self.load_plugin(name, wanted, files).map(Arc::new),
+                |plugin| Ok(Arc::clone(plugin)),
+            );
+            let plugin = match plugin {
+                Ok(plugin) => plugin,
+                Err(error) => {
+                    failed.plugins.insert(Arc::clone(name));
+                    failed.add(error)?;
+                    continue;
+                }
             };
             parts.plugins.insert(key, plugin);
         }

@@ -1,11 +1,13 @@
 //! The attempts of the reload thread to build policies: how they wait, begin, fail and end.
 
 use super::build::Build;
+use super::refused::Verdict;
 use super::request::{Goal, Request};
 use super::step::Step;
 use super::thread::ReloadThread;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::policy::content::PolicyContent;
+use crate::policy::load::LoadFaults;
 use crate::policy::record::{Record, ReloadOutcome};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -134,20 +136,25 @@ impl ReloadThread {
     }
 
     /// Ends an attempt that failed.
-    pub fn reject(&mut self, mut build: Build, error: &Error) {
+    pub fn reject(&mut self, build: Build, error: &Error) {
+        self.reject_all(build, &error.clone().into());
+    }
+
+    /// Ends an attempt whose policy did not load.
+    pub fn reject_all(&mut self, mut build: Build, faults: &LoadFaults) {
         build.record.outcome = ReloadOutcome::Rejected;
-        build.record.errors = vec![error.to_string()];
-        if let Some(detail) = error.detail() {
+        build.record.errors = faults.lines();
+        for detail in faults.details() {
             tracing::debug!(detail, "new files rejected");
         }
         // A failure that may pass is tried again and is no verdict on the files. Neither is one
         // under overrides, which are in no file.
-        let passes = error.is_transient() || matches!(error.kind(), Kind::Unavailable | Kind::Overloaded);
+        let passes = faults.may_pass();
         if let Some(written) = build.written.take()
             && !passes
             && matches!(build.request.goal, Goal::Files { dry_run: false, .. })
         {
-            self.refused.insert(written, error.to_string());
+            self.refused.insert(written, Verdict::NotLoaded, faults.lines());
         }
         self.end(build, passes);
     }
@@ -211,7 +218,7 @@ impl ReloadThread {
             }
             Some(build) => {
                 build.stop();
-                self.refuse(build, why.to_owned());
+                self.refuse_overruled(build, why.to_owned());
             }
         }
     }

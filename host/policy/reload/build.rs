@@ -1,5 +1,6 @@
 //! An attempt to build a policy, and how far it is.
 
+use super::refused::Written;
 use super::request::Request;
 use crate::policy::content::PolicyContent;
 use crate::policy::files::{Files, Signature};
@@ -22,8 +23,8 @@ pub(super) struct Build {
     /// The overlay of the live policy when the attempt began.
     pub base: Overlay,
     pub seen: Signature,
-    /// The digest of what the files say, once they are read.
-    pub written: Option<String>,
+    /// What the files say, once they are read.
+    pub written: Option<Written>,
     /// Models that were unloaded since the attempt began.
     pub unloaded: Vec<String>,
     /// Set if a rollback came later, so that the result must not go live; says why.

@@ -1,13 +1,14 @@
 //! Decides about an attempt: whether its files are new, and whether its policy goes live.
 
 use super::build::Build;
+use super::refused::{Verdict, Written};
 use super::request::Goal;
 use super::thread::ReloadThread;
-use crate::error::{Error, Result, did_you_mean};
+use crate::error::{Error, did_you_mean};
 use crate::policy::content::PolicyContent;
 use crate::policy::description::diff;
 use crate::policy::files::Signature;
-use crate::policy::load::Phases;
+use crate::policy::load::{LoadFaults, Phases};
 use crate::policy::manifest;
 use crate::policy::model_name::bounded;
 use crate::policy::plan::{Plan, Unplanned};
@@ -48,9 +49,9 @@ impl ReloadThread {
             return;
         }
         build.record.digest = Some(plan.digest.clone());
-        build.written = Some(plan.written.clone());
+        build.written = Some(Written::of(&plan));
         if let Some(why) = build.overruled.take() {
-            return self.refuse(build, why);
+            return self.refuse_overruled(build, why);
         }
         let serving = self.shared.live.0.load_full();
         let policy = &serving.stable;
@@ -82,11 +83,16 @@ impl ReloadThread {
 
     /// Continues an attempt whose policy was loaded. Introduces it, unless something happened
     /// meanwhile that forbids it.
-    pub(super) fn loaded(&mut self, mut build: Build, loaded: Result<Arc<PolicyContent>>, phases: Phases) {
+    pub(super) fn loaded(
+        &mut self,
+        mut build: Build,
+        loaded: Result<Arc<PolicyContent>, LoadFaults>,
+        phases: Phases,
+    ) {
         build.phases = phases;
         let mut content = match loaded {
             Ok(content) => content,
-            Err(error) => return self.reject(build, &error),
+            Err(faults) => return self.reject_all(build, &faults),
         };
         if build.request.is_dry_run() {
             build.record.outcome = ReloadOutcome::WouldApply;
@@ -115,21 +121,26 @@ impl ReloadThread {
 
     /// Returns why these files must not go live, if they were refused earlier and no operator has
     /// overruled that.
-    fn refusal(&self, build: &Build) -> Option<String> {
+    fn refusal(&mut self, build: &Build) -> Option<Vec<String>> {
         let by_operator = build.request.is_by_operator();
         let written = build.written.as_ref().filter(|_| !by_operator)?;
-        self.refused.why(written).map(str::to_owned)
+        self.refused.why(written)
     }
 
-    /// Ends an attempt that must not go live, and refuses its files from now on.
-    pub(super) fn refuse(&mut self, mut build: Build, why: String) {
+    /// Ends an attempt that an operator has overruled, and refuses its files from now on.
+    pub(super) fn refuse_overruled(&mut self, mut build: Build, why: String) {
         if let Some(written) = build.written.take()
             && matches!(build.request.goal, Goal::Files { .. })
         {
-            self.refused.insert(written, why.clone());
+            self.refused.insert(written, Verdict::Operator, vec![why.clone()]);
         }
+        self.refuse(build, vec![why]);
+    }
+
+    /// Ends an attempt that must not go live.
+    fn refuse(&mut self, mut build: Build, why: Vec<String>) {
         build.record.outcome = ReloadOutcome::Refused;
-        build.record.errors = vec![why];
+        build.record.errors = why;
         self.end(build, false);
     }
 }

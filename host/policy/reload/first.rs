@@ -61,14 +61,14 @@ pub(super) fn load(
         return Ok(Started { content, transient: first.transient });
     }
     let mut transient = false;
-    let loaded = loader.load(first.plan, files, &[], &mut phases).or_else(|error| {
-        let Some(copy) = last_good.and_then(LastGood::files) else { return Err(error) };
-        let plan = Plan::read(path, &copy).map_err(|_| error.clone())?;
-        record.errors = vec![error.to_string()];
-        transient = error.is_transient();
+    let loaded = loader.load(first.plan, files, &[], &mut phases).or_else(|faults| {
+        let Some(copy) = last_good.and_then(LastGood::files) else { return Err(faults) };
+        let plan = Plan::read(path, &copy).map_err(|_| faults.clone())?;
+        record.errors = faults.lines();
+        transient = faults.is_transient();
         record.outcome = ReloadOutcome::Fallback;
         loader.load(plan, &copy, &[], &mut phases)
     });
     record.phases_ms = phases.in_ms().into();
-    loaded.map(|content| Started { content, transient })
+    Ok(Started { content: loaded?, transient })
 }

@@ -1,5 +1,6 @@
 //! How new content reaches requests, and how it is taken back: swaps, rollouts and rollbacks.
 
+use super::refused::{self, Written};
 use super::thread::ReloadThread;
 use crate::error::{Error, Kind, Result};
 use crate::policy::content::{Policy, PolicyContent};
@@ -202,7 +203,10 @@ impl ReloadThread {
         record.outcome = ReloadOutcome::RolledBack;
         record.digest = Some(good.content.plan.digest.clone());
         record.changes = diff(&bad.content.plan.description, &good.content.plan.description);
-        let by = if reason.is_some() { "guard" } else { "operator" };
+        let (by, verdict) = match reason {
+            Some(_) => ("guard", refused::Verdict::Guard),
+            None => ("operator", refused::Verdict::Operator),
+        };
         let why = match reason {
             Some(reason) => {
                 let why = format!("generation {} was rolled back by the guard: {reason}", bad.generation);
@@ -211,10 +215,10 @@ impl ReloadThread {
             }
             None => format!("generation {} was rolled back and its files have not changed", bad.generation),
         };
-        let (bad_files, good_files) = (&bad.content.plan.written, &good.content.plan.written);
+        let bad_files = Written::of(&bad.content.plan);
         // Otherwise model control made the difference, and there are no files to refuse.
-        if bad_files != good_files {
-            self.refused.insert(bad_files.clone(), why);
+        if !bad_files.has_files_of(&good.content.plan) {
+            self.refused.insert(bad_files, verdict, vec![why]);
         }
         let unproven = self.end_rollout().is_some();
         if serving.candidate.is_none() {
