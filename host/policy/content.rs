@@ -109,6 +109,11 @@ impl PolicyContent {
 
     fn no_such_model(&self, name: &str) -> Error {
         let name = bounded(name);
+        if self.plan.overlay.on_request.contains_key(&name) {
+            return Error::not_found(format!(
+                "model \"{name}\" is served on request; it is served once a client loads it"
+            ));
+        }
         if self.plan.overlay.unloaded.contains_key(&name) {
             return Error::not_found(format!(
                 "model \"{name}\" was unloaded by request; it is served again once it is loaded"

@@ -1,8 +1,9 @@
 //! Changes that model control makes to a manifest: unloaded models, and overridden keys of others.
 //!
-//! An overlay applies until the next reload by an operator. It is part of the policy that was made
-//! under it, so that a rollback restores both, and it is never written to a file. Only numbers of a
-//! model can be overridden: which code runs is decided by the manifest alone.
+//! Models with `load = "on-request"` are in the manifest and are not served until a client loads
+//! them. An overlay applies until the next reload by an operator. It is part of the policy that was
+//! made under it, so that a rollback restores both, and it is never written to a file. Only numbers
+//! of a model can be overridden: which code runs is decided by the manifest alone.
 
 use super::manifest::{self, Manifest, Spanned};
 use super::model_name::parse_model_name;
@@ -10,6 +11,7 @@ use crate::error::{Error, Result, did_you_mean};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Overlay {
@@ -17,6 +19,13 @@ pub struct Overlay {
     pub unloaded: BTreeMap<String, BTreeSet<String>>,
     /// The overrides with which a model was loaded. They apply to all its versions.
     pub overrides: BTreeMap<String, Overrides>,
+    /// Models that the manifest serves on request, and that a client has loaded.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub loaded: BTreeSet<String>,
+    /// Models that the manifest serves on request, and that no client has loaded, with their
+    /// versions. Follows from the manifest and from `loaded`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub on_request: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Keys of `[models]` that replace those of the manifest.
@@ -34,6 +43,8 @@ impl Overlay {
     /// Serves the model as the manifest says, except for these keys.
     pub fn load(&mut self, model: &str, overrides: Overrides) {
         self.unloaded.remove(model);
+        // Of no meaning for a model that is served anyway; `apply` removes it then.
+        self.loaded.insert(model.to_owned());
         if overrides == Overrides::default() {
             self.overrides.remove(model);
         } else {
@@ -41,41 +52,85 @@ impl Overlay {
         }
     }
 
-    /// Stops serving the model, and forgets its overrides.
+    /// Stops serving the model, and forgets its overrides. The overlay must be one that was
+    /// applied.
     pub fn unload(&mut self, model: &str, versions: BTreeSet<String>) {
         self.overrides.remove(model);
-        self.unloaded.insert(model.to_owned(), versions);
+        let not_served = match self.loaded.remove(model) {
+            true => &mut self.on_request,
+            false => &mut self.unloaded,
+        };
+        not_served.insert(model.to_owned(), versions);
     }
 
+    /// Whether it changes nothing that the manifest says.
     pub fn is_empty(&self) -> bool {
-        *self == Overlay::default()
+        let Overlay { unloaded, overrides, loaded, on_request: _ } = self;
+        unloaded.is_empty() && overrides.is_empty() && loaded.is_empty()
+    }
+
+    /// Returns the models of the manifest that are not served, with their versions.
+    pub fn not_served(&self) -> impl Iterator<Item = (&String, &BTreeSet<String>)> {
+        self.unloaded.iter().chain(&self.on_request)
+    }
+
+    /// Whether the manifest has this model and it is not served.
+    pub fn holds_back(&self, model: &str) -> bool {
+        self.unloaded.contains_key(model) || self.on_request.contains_key(model)
     }
 
     /// Changes a manifest, and returns the part of the overlay that applied. Models that are no
     /// longer in the manifest are left out.
     pub(super) fn apply(&self, manifest: &mut Manifest) -> Overlay {
-        let Overlay { unloaded, overrides } = self;
+        let Overlay { unloaded, overrides, loaded, on_request: _ } = self;
         let mut applied = Overlay::default();
         let model_of = |key: &Spanned<String>| parse_model_name(key.get_ref());
+        let on_request = on_request(manifest);
         manifest.models.retain(|key, table| {
             let Some(name) = model_of(key) else { return true };
             if let Some(overrides) = overrides.get(&*name.name) {
                 overrides.apply(table, key);
                 applied.overrides.insert(name.name.to_string(), overrides.clone());
             }
-            let is_unloaded = unloaded.contains_key(&*name.name);
-            if is_unloaded {
-                let versions = applied.unloaded.entry(name.name.to_string()).or_default();
-                versions.insert(name.version.to_string());
-            }
-            !is_unloaded
+            let is_loaded = loaded.contains(&*name.name);
+            let not_served = if unloaded.contains_key(&*name.name) {
+                &mut applied.unloaded
+            } else if on_request.contains(&*name.name) && !is_loaded {
+                &mut applied.on_request
+            } else {
+                if is_loaded && on_request.contains(&*name.name) {
+                    applied.loaded.insert(name.name.to_string());
+                }
+                return true;
+            };
+            not_served.entry(name.name.to_string()).or_default().insert(name.version.to_string());
+            false
         });
-        let is_unloaded = |name: &str| applied.unloaded.contains_key(name);
-        manifest.policy.retain(|key, _| !model_of(key).is_some_and(|name| is_unloaded(&name.name)));
-        manifest.routing.retain(|key, _| !is_unloaded(key.get_ref()));
+        let is_served = |name: &str| !applied.holds_back(name);
+        manifest.policy.retain(|key, _| model_of(key).is_none_or(|name| is_served(&name.name)));
+        manifest.routing.retain(|key, _| is_served(key.get_ref()));
         applied
     }
 }
+
+/// Returns the models whose versions are all served on request. A manifest that does not allow
+/// clients to load models has none; the planner reports its keys.
+fn on_request(manifest: &Manifest) -> BTreeSet<Arc<str>> {
+    if !manifest.server.is_explicit() {
+        return BTreeSet::new();
+    }
+    let (mut found, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for (key, table) in &manifest.models {
+        let Some(name) = parse_model_name(key.get_ref()) else { continue };
+        let waits = table.load.as_ref().is_some_and(|load| load.get_ref() == ON_REQUEST);
+        if waits { &mut found } else { &mut others }.insert(name.name);
+    }
+    found.retain(|name| !others.contains(name));
+    found
+}
+
+/// The value of `load` for models that wait for a client.
+pub(super) const ON_REQUEST: &str = "on-request";
 
 /// Triton's name of the table that holds `max_queue_delay_microseconds`.
 const DYNAMIC_BATCHING: &str = "dynamic_batching";
@@ -205,7 +260,7 @@ mod tests {
         let size = |size| Overrides { max_batch_size: Some(size), ..Overrides::default() };
         overlay.load("b", size(4));
         overlay.load("gone", size(4));
-        overlay.load("a", size(2));
+        overlay.overrides.insert("a".into(), size(2));
         overlay.unload("a", BTreeSet::new());
         let applied = overlay.apply(&mut manifest);
         let names = |keys: &BTreeMap<Spanned<String>, _>| -> Vec<String> {

@@ -5,6 +5,7 @@ mod support;
 
 mod alignment;
 mod control;
+mod control_start;
 mod control_views;
 mod early_answers;
 mod grpc;

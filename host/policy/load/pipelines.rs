@@ -30,7 +30,11 @@ impl Loader {
         let missing = graph.steps.iter().find(|step| !models.contains_key(&step.model));
         if let Some(step) = missing {
             let metadata = crate::predict::Metadata::default();
-            return Ok(PipelineModel::unavailable(metadata, Arc::clone(graph), unloaded(pipeline, step)));
+            return Ok(PipelineModel::unavailable(
+                metadata,
+                Arc::clone(graph),
+                not_served(plan, pipeline, step),
+            ));
         }
         let used: Vec<Vec<&Arc<Route>>> =
             graph.steps.iter().map(|step| versions(step, &models[&step.model])).collect();
@@ -59,6 +63,15 @@ impl Loader {
         let bucket = bucket(plan.routing.get(&model.name).map(|routing| routing.by.clone()));
         Ok(PipelineModel::new(program, bindings.collect(), limits.collect(), metrics.collect(), bucket))
     }
+}
+
+fn not_served(plan: &Plan, pipeline: &str, step: &Step) -> Error {
+    let model = &step.model;
+    if !plan.overlay.on_request.contains_key(&**model) {
+        return unloaded(pipeline, step);
+    }
+    let message = format!("model \"{model}\" is served on request; the pipeline runs once it is loaded");
+    at_step(Error::unavailable(message), pipeline, step)
 }
 
 pub(super) fn unloaded(pipeline: &str, step: &Step) -> Error {

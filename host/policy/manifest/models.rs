@@ -30,6 +30,8 @@ pub struct Model {
     pub max_queue_delay_us: Option<Spanned<u64>>,
     /// From an output to a text file with a label for each of its elements, one per line.
     pub labels: BTreeMap<String, Spanned<PathBuf>>,
+    /// `at-start` or `on-request`: whether the model is served before a client loads it.
+    pub load: Option<Spanned<String>>,
     /// Whether a call that has sent nothing may run again after its instance crashed because of
     /// another call.
     pub idempotent: bool,

@@ -59,6 +59,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether clients may load and unload models.
+    pub fn is_explicit(&self) -> bool {
+        self.model_control.as_deref() == Some("explicit")
+    }
+
     /// Returns the keys that are set, with their values as text.
     pub fn entries(&self) -> BTreeMap<&'static str, String> {
         let mut entries = BTreeMap::new();

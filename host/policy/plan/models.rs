@@ -10,6 +10,7 @@ use crate::plugin::Role;
 use crate::policy::files::File;
 use crate::policy::manifest::{self, Manifest, Spanned};
 use crate::policy::model_name::{ModelName, parse_model_name};
+use crate::policy::overlay::ON_REQUEST;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,6 +77,7 @@ impl Planner<'_> {
             };
             let base = executor.as_ref().and_then(|name| Some((&**name, base(executors, name)?.1.kind())));
             let source = self.source(&what, key, table, base, plugins, pipelines);
+            self.check_load(&what, &name, table, manifest);
             let timeout = self.ms(&format!("{what}: "), "timeout_ms", table.timeout_ms.as_ref());
             let batching = self.batching(&what, table);
             let labels = self.labels(&what, table);
@@ -113,6 +115,31 @@ impl Planner<'_> {
             }
         }
         plans
+    }
+
+    /// Checks `load` of a model that is served. Models that wait for a client are not checked.
+    fn check_load(&mut self, what: &str, name: &ModelName, table: &manifest::Model, manifest: &Manifest) {
+        let Some(load) = &table.load else { return };
+        match load.get_ref().as_str() {
+            "at-start" => {}
+            ON_REQUEST if !manifest.server.is_explicit() => {
+                let message = format!("{what}: load = \"{ON_REQUEST}\", and clients cannot load models");
+                self.hinted(load.span(), message, "add model_control = \"explicit\" under [server]");
+            }
+            ON_REQUEST if self.overlay.loaded.contains(&*name.name) => {}
+            ON_REQUEST => {
+                let message = format!("{what}: other versions of \"{}\" are loaded at start", name.name);
+                let hint = format!(
+                    "clients load all versions of a model together: write load = \"{ON_REQUEST}\" for each"
+                );
+                self.hinted(load.span(), message, hint);
+            }
+            other => {
+                let hint = self.did_you_mean(other, ["at-start", ON_REQUEST]);
+                let message = format!("{what}: load = \"{other}\" is not known{hint}");
+                self.hinted(load.span(), message, format!("write \"at-start\" or \"{ON_REQUEST}\""));
+            }
+        }
     }
 
     /// Returns the executor for a kind of model if `[policy]` has no default.

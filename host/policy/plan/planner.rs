@@ -71,7 +71,8 @@ impl<'a> Planner<'a> {
         self.pipeline_models(manifest, &pipelines, &models);
         self.policy_names(manifest, &models);
         let routing = self.routing(manifest, &models);
-        if models.is_empty() && self.faults.is_empty() && self.overlay.unloaded.is_empty() {
+        let may_be_empty = manifest.server.is_explicit() || !self.overlay.unloaded.is_empty();
+        if models.is_empty() && self.faults.is_empty() && !may_be_empty {
             let fault = Diagnostic::new("the manifest serves no model");
             self.faults.push(fault.hint("add a table such as\n[models.simple]\npath = \"simple.onnx\""));
         }
@@ -168,7 +169,6 @@ impl<'a> Planner<'a> {
             let hint = format!("write \"name\" or \"name:version\", each of {NAME_FORM}");
             self.hinted(key.span(), message, hint);
         }
-        name
         if let Some(name) = name.as_ref().map(|name| &name.name)
             && let Some(why) = taken_by(name)
         {
@@ -177,6 +177,7 @@ impl<'a> Planner<'a> {
             );
             self.hinted(key.span(), format!("no model can be named \"{name}\": {why}"), hint);
         }
+        name
     }
 
     pub(super) fn check_name(&mut self, what: &str, key: &Spanned<String>) {

@@ -31,13 +31,16 @@ impl Plan {
         let file = files.file(path, FileLimits::default().of(FileKind::Manifest)).map_err(unreadable)?;
         let text = String::from_utf8(files.read(&file).map_err(unreadable)?.into())
             .map_err(|_| unreadable(Error::invalid("it is not UTF-8")))?;
-        let mut manifest = Manifest::parse(path, &text).map_err(Unplanned::Faulty)?;
-        let bare = Planner::new(path, files, Overlay::default()).check(&manifest, &text);
+        let plan_under = |overlay: &Overlay| {
+            let mut manifest = Manifest::parse(path, &text).map_err(Unplanned::Faulty)?;
+            let overlay = overlay.apply(&mut manifest);
+            Planner::new(path, files, overlay).check(&manifest, &text)
+        };
+        let bare = plan_under(&Overlay::default());
         if overlay.is_empty() {
             return bare;
         }
-        let overlay = overlay.apply(&mut manifest);
-        let plan = Planner::new(path, files, overlay).check(&manifest, &text)?;
+        let plan = plan_under(overlay)?;
         // Faults of the manifest without the overlay are no faults of the plan under it.
         let written = bare.map_or_else(|_| plan.digest.clone(), |bare| bare.digest);
         Ok(Plan { written, ..plan })

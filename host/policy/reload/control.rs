@@ -97,7 +97,7 @@ impl Reloader {
             state: State::Ready,
         });
         let mut index: Vec<Indexed> = ready.collect();
-        for (name, versions) in &content.plan.overlay.unloaded {
+        for (name, versions) in content.plan.overlay.not_served() {
             let state = if loading.as_ref() == Some(name) { State::Loading } else { State::Unloaded };
             let entry = |version: &String| Indexed { name: name.clone(), version: version.clone(), state };
             index.extend(versions.iter().map(entry));

@@ -62,7 +62,7 @@ impl ReloadThread {
         self.abandon_load(model);
         let live = self.shared.live.snapshot();
         let content = &live.content;
-        if content.plan.overlay.unloaded.contains_key(model) {
+        if content.plan.overlay.holds_back(model) {
             return Ok(self.routes(model));
         }
         if !content.models.contains_key(model) {

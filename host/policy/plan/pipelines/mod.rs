@@ -137,7 +137,7 @@ impl Planner<'_> {
                 .any(|key| parse_model_name(key.get_ref()).is_some_and(|known| known.name == step.model));
             // Faults of the model were reported already. An unloaded model makes the pipeline
             // unavailable; it is no fault of the plan.
-            if is_written || self.overlay.unloaded.contains_key(&*step.model) {
+            if is_written || self.overlay.holds_back(&step.model) {
                 return None;
             }
             let hint = self.did_you_mean(&step.model, models.keys().map(|known| &*known.name));
