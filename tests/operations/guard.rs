@@ -65,6 +65,53 @@ fn a_version_that_fails_a_fifth_of_its_calls_is_rolled_back_and_refused_until_it
 }
 
 #[test]
+fn a_rolled_back_version_is_judged_again_under_other_thresholds() {
+    let host = setup(GUARD).start();
+    let load = load(&host, shot());
+    wait_for_requests(&host, 100.0);
+    put(&host, "fail_percent = \"20\"", GUARD);
+    host.wait_for_outcome("rolled_back");
+    put(&host, "fail_percent = \"20\"", &format!("{GUARD}\nmax_fault_rate = 0.9"));
+    let policy = host.wait_for_outcome("applied");
+    assert_eq!((policy["generation"].as_u64(), policy["stale"].as_bool()), (Some(4), Some(false)));
+    load.stop();
+}
+
+#[test]
+fn a_change_of_batching_or_labels_alone_is_judged() {
+    let with = |keys: &str| format!("[models.plus]\npath = \"plus.onnx\"\n{keys}\n{GUARD}\n");
+    let (batched, labels) = ("max_batch_size = 8", "[models.plus.labels]\ny = \"labels.txt\"");
+    let delayed = format!("{batched}\nmax_queue_delay_us = 100");
+    for (before, after) in [("", batched), (batched, delayed.as_str()), ("", labels)] {
+        let setup = Setup::new(&with(before)).file("plus.onnx", model("identity")).text("labels.txt", "a\n");
+        let host = setup.start();
+        replace(&host.path("hostler.toml"), with(after).as_bytes());
+        let policy = host.wait_for_generation(2);
+        assert_eq!(policy["rollout"]["generation"], 2, "{after}");
+        assert!(policy["rollout"]["judged"]["plus:1"].is_object(), "{after}: {policy}");
+    }
+}
+
+#[test]
+fn a_delay_that_makes_a_model_slow_is_rolled_back() {
+    let with = |delay: u32| {
+        format!(
+            "[models.plus]\npath = \"plus.onnx\"\nmax_batch_size = 1024\nmax_queue_delay_us = {delay}\n\
+             [reload.guard]\nwatch_ms = 600000\nmin_requests = 20\n"
+        )
+    };
+    let host = Setup::new(&with(0)).file("plus.onnx", model("identity")).start();
+    let load = load(&host, Shot::predict("plus", &json!([[1.0]])));
+    let sample = "hostler_requests_total{code=\"200\",model=\"plus\",version=\"1\"}";
+    eventually("requests", || (host.metric(sample) >= 100.0).then_some(()), || host.log());
+    replace(&host.path("hostler.toml"), with(500_000).as_bytes());
+    let policy = host.wait_for_outcome("rolled_back");
+    let why = policy["last_reload"]["errors"][0].as_str().unwrap();
+    assert!(why.contains("plus:1 took "), "{why}");
+    assert_eq!(load.stop().faults, Vec::<String>::new());
+}
+
+#[test]
 fn a_slow_version_is_rolled_back() {
     let host = setup(GUARD).start();
     let load = load(&host, shot());

@@ -13,6 +13,7 @@ struct Comparison {
     executor: bool,
     timeout: bool,
     batching: bool,
+    labels: bool,
 }
 
 impl Route {
@@ -24,7 +25,7 @@ impl Route {
             transformer,
             timeout,
             batching,
-            labels: _,
+            labels,
             metrics: _,
             counters: _,
             evidence: _,
@@ -51,6 +52,7 @@ impl Route {
             executor: same_executor,
             timeout: *timeout == other.timeout,
             batching: *batching == other.batching,
+            labels: *labels == other.labels,
         }
     }
 
@@ -60,8 +62,8 @@ impl Route {
 
     /// Whether the guard has nothing to compare between the two routes.
     pub(in crate::policy) fn runs_the_same(&self, other: &Route) -> bool {
-        let Comparison { result, executor, timeout, batching: _ } = self.compare(other);
-        result && executor && timeout
+        let Comparison { result, executor, timeout, batching, labels } = self.compare(other);
+        result && executor && timeout && batching && labels
     }
 
     /// Whether a plugin in its executor decides how the model is called.
@@ -71,7 +73,7 @@ impl Route {
 
     /// Whether this route continues the statistics of `other`.
     pub(super) fn continues_statistics_of(&self, other: &Route) -> bool {
-        let Comparison { result, executor, timeout: _, batching } = self.compare(other);
+        let Comparison { result, executor, timeout: _, batching, labels: _ } = self.compare(other);
         result && executor && batching
     }
 }
