@@ -48,7 +48,8 @@ impl Layout {
         if let Some(target) = self.target.get() {
             return Ok(target);
         }
-        let metadata = output(self.cargo().args(["metadata", "--no-deps", "--format-version=1"]), "")?;
+        let metadata =
+            output(self.cargo().args(["metadata", "--locked", "--no-deps", "--format-version=1"]), "")?;
         let target = json_string(&metadata, "target_directory")
             .ok_or_else(|| Error::new("`cargo metadata` printed no target_directory", ""))?;
         Ok(self.target.get_or_init(|| target.into()))

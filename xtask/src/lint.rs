@@ -15,7 +15,7 @@ pub fn lint(layout: &Layout) -> Result<()> {
 
     step("run clippy");
     let deny = ["--", "-D", "warnings"];
-    run(layout.cargo().args(["clippy", "--workspace", "--all-targets"]).args(deny), "")?;
+    run(layout.cargo().args(["clippy", "--locked", "--workspace", "--all-targets"]).args(deny), "")?;
 
     let crates: Vec<_> =
         all(layout)?.into_iter().filter(|plugin| plugin.language == Language::Rust).collect();
@@ -23,11 +23,11 @@ pub fn lint(layout: &Layout) -> Result<()> {
         wasm_target(layout)?;
         step("run clippy on the Rust plugins, for WebAssembly");
         let mut clippy = layout.cargo();
-        clippy.args(["clippy", "--target", WASM_TARGET]);
+        clippy.args(["clippy", "--locked", "--target", WASM_TARGET]);
         clippy.args(crates.iter().flat_map(|plugin| ["-p", &plugin.name]));
         run(clippy.args(deny), "")?;
     }
 
     step("build the documentation");
-    run(layout.cargo().args(["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"), "")
+    run(layout.cargo().args(["doc", "--locked", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"), "")
 }

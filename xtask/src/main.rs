@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use xtask::command::run;
 use xtask::error::{Error, Result};
 use xtask::layout::Layout;
-use xtask::{onnxruntime, plugin, serve, test, triton};
+use xtask::{deny, onnxruntime, plugin, serve, test, triton};
 
 const USAGE: &str = "\
 cargo xtask <command>
 
   serve [--release] [EXAMPLE] [-- ARGS]   build and serve examples/EXAMPLE (default: bankchurn); pass ARGS to hostler
   test [--only lints|tests] [ARGS]        run all checks of CI; with ARGS, only `cargo test ARGS`
+  advisories                              check the dependencies for known vulnerabilities; needs github.com
   soak [N]                                run the long versions of the soak tests, N swaps each (default: 400)
   plugin NAME [--as OTHER]                build a plugin and install it as plugins/bin/NAME.wasm (or OTHER.wasm)
   ort                                     fetch the ONNX Runtime library into the cache and print its path
@@ -63,6 +64,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "serve" => serve::serve(&layout, rest),
         "test" => test::test(&layout, rest),
         "soak" => test::soak(&layout, rest),
+        "advisories" => deny::advisories(&layout),
         "plugin" => plugin::command(&layout, rest),
         "ort" => onnxruntime::library(&layout).map(|path| println!("{}", path.display())),
         "triton" => triton::program(&layout).map(|path| println!("{}", path.display())),
@@ -73,5 +75,8 @@ fn dispatch(args: &[String]) -> Result<()> {
 
 /// Builds and runs the benchmark, which is a separate crate.
 fn bench(layout: &Layout, args: &[String]) -> Result<()> {
-    run(layout.cargo().args(["run", "--quiet", "--package", "hostler-bench", "--"]).args(args), "")
+    run(
+        layout.cargo().args(["run", "--locked", "--quiet", "--package", "hostler-bench", "--"]).args(args),
+        "",
+    )
 }

@@ -48,7 +48,7 @@ pub fn build_host(layout: &Layout, release: bool) -> Result<PathBuf> {
     let profile = if release { "release" } else { "debug" };
     step(&format!("build the host ({profile})"));
     let mut cargo = layout.cargo();
-    cargo.args(["build", "--bin", "hostler"]).args(release.then_some("--release"));
+    cargo.args(["build", "--locked", "--bin", "hostler"]).args(release.then_some("--release"));
     run(&mut cargo, "")?;
     Ok(layout.target()?.join(profile).join("hostler"))
 }
@@ -59,7 +59,18 @@ pub fn build_host(layout: &Layout, release: bool) -> Result<PathBuf> {
 /// features.
 pub fn build_host_and_floor(layout: &Layout) -> Result<PathBuf> {
     step("build the host and grpc-floor (release)");
-    run(layout.cargo().args(["build", "--release", "--bin", "hostler", "--example", "grpc-floor"]), "")?;
+    run(
+        layout.cargo().args([
+            "build",
+            "--locked",
+            "--release",
+            "--bin",
+            "hostler",
+            "--example",
+            "grpc-floor",
+        ]),
+        "",
+    )?;
     Ok(layout.target()?.join("release/hostler"))
 }
 

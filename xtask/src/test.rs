@@ -6,7 +6,7 @@ use crate::command::{run, step, times};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::lint::lint;
-use crate::{clients, onnxruntime, plugin, triton};
+use crate::{clients, deny, onnxruntime, plugin, triton};
 
 /// Runs `test [--only lints|tests] [ARGS]`. With ARGS, which go to `cargo test`, the lints are
 /// skipped: the arguments select tests.
@@ -27,16 +27,17 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
     };
     if lints {
         lint(layout)?;
+        deny::check(layout)?;
     }
     if tests {
         let build = args.split(|arg| arg == "--").next().unwrap_or_default();
         let mut cargo = prepared(layout)?;
         step("build the tests");
-        run(cargo.args(["test", "--workspace", "--no-run"]).args(build), "")?;
+        run(cargo.args(["test", "--locked", "--workspace", "--no-run"]).args(build), "")?;
         let mut tests = layout.cargo();
         tests.envs(cargo.get_envs().filter_map(|(name, value)| Some((name, value?))));
         step("run the tests");
-        run(tests.args(["test", "--workspace"]).args(args), "")?;
+        run(tests.args(["test", "--locked", "--workspace"]).args(args), "")?;
     }
     eprintln!("{}", times());
     step("all checks passed");
@@ -59,7 +60,17 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
     }
     let mut cargo = prepared(layout)?;
     step(&format!("run the soak tests, {swaps} swaps each"));
-    cargo.args(["test", "--release", "--test", "guests", "--test", "operations", "--test", "remotes"]);
+    cargo.args([
+        "test",
+        "--locked",
+        "--release",
+        "--test",
+        "guests",
+        "--test",
+        "operations",
+        "--test",
+        "remotes",
+    ]);
     cargo.args(["--test", "pipelines", "--"]);
     cargo.args(["--nocapture", "--test-threads=1"]).args(SOAKS).env("HOSTLER_SOAK", swaps.to_string());
     run(&mut cargo, "")

@@ -127,7 +127,7 @@ fn build_rust(layout: &Layout, plugins: &[&Plugin]) -> Result<()> {
     let names: Vec<_> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     step(&format!("build Rust plugins: {}", names.join(", ")));
     let mut cargo = layout.cargo();
-    cargo.args(["build", "--target", WASM_TARGET, "--profile", "plugin"]);
+    cargo.args(["build", "--locked", "--target", WASM_TARGET, "--profile", "plugin"]);
     cargo.args(names.iter().flat_map(|name| ["-p", name]));
     run(&mut cargo, "the installed plugins are unchanged")
 }
