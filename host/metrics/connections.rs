@@ -1,7 +1,7 @@
 //! The metrics of connections with clients.
 
-use super::register::{counter, counters, gauge};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+use super::register::{Registrar, counter, counters, gauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 pub struct ConnectionMetrics {
     pub open: IntGauge,
@@ -13,27 +13,27 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registrar: &Registrar) -> Self {
         ConnectionMetrics {
-            open: gauge(registry, "hostler_http_connections", "Open connections of all listeners."),
+            open: gauge(registrar, "hostler_http_connections", "Open connections of all listeners."),
             max: gauge(
-                registry,
+                registrar,
                 "hostler_connections_max",
                 "Connections that the public listeners may have open together.",
             ),
             closed: counters(
-                registry,
+                registrar,
                 "hostler_connections_closed_total",
                 "Connections that the host closed while their clients had them open, by reason.",
                 &["reason"],
             ),
             refused: counter(
-                registry,
+                registrar,
                 "hostler_connections_refused_total",
                 "Connections refused unread because all were in use.",
             ),
             accept_errors: counter(
-                registry,
+                registrar,
                 "hostler_accept_errors_total",
                 "Errors of accept, such as too many open files.",
             ),

@@ -1,7 +1,7 @@
 //! The metrics of executors, labelled with the executor's name.
 
-use super::register::{LATENCY_BUCKETS, counters, gauges, histograms};
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
+use super::register::{LATENCY_BUCKETS, Registrar, counters, gauges, histograms};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 /// Buckets for the number of requests in one run.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -23,10 +23,10 @@ pub struct ExecutorMetrics {
 }
 
 impl ExecutorMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registrar: &Registrar) -> Self {
         let executor = ["executor"];
-        let counter = |name: &str, help: &str| counters(registry, name, help, &executor);
-        let gauge = |name: &str, help: &str| gauges(registry, name, help, &executor);
+        let counter = |name: &str, help: &str| counters(registrar, name, help, &executor);
+        let gauge = |name: &str, help: &str| gauges(registrar, name, help, &executor);
         ExecutorMetrics {
             workers: gauge("hostler_executor_workers", "Workers of an executor."),
             busy: gauge("hostler_executor_busy", "Workers that run a call now."),
@@ -37,7 +37,7 @@ impl ExecutorMetrics {
                 "Admissions that may wait for a worker.",
             ),
             queue_wait: histograms(
-                registry,
+                registrar,
                 "hostler_executor_queue_wait_seconds",
                 "Time from admission to a worker.",
                 &executor,
@@ -61,7 +61,7 @@ impl ExecutorMetrics {
                 "1 while the remote of a triton executor is there.",
             ),
             batch_size: histograms(
-                registry,
+                registrar,
                 "hostler_executor_batch_size",
                 "Requests of one run, of models with max_batch_size.",
                 &executor,

@@ -6,7 +6,7 @@ use prometheus::proto::MetricFamily;
 use std::collections::BTreeSet;
 
 /// What the serving policies contain. Metrics of other executors and plugins are hidden, and
-/// continue where they were if those return.
+/// continue where they were if those return before the last policy with them is freed.
 #[derive(Default)]
 pub struct ExportedModels<'a> {
     pub executors: BTreeSet<&'a str>,

@@ -1,9 +1,9 @@
 //! Metrics that plugins define themselves: counters, gauges and histograms with labels, limited in
 //! number.
 //!
-//! The values are kept by the plugin's name, so they outlive instances and swaps. The definitions
-//! belong to a generation of the plugin: a new generation may define a name differently, and then
-//! starts from zero.
+//! The values are kept by the plugin's name, so they outlive instances and swaps, for as long as a
+//! generation exists that has defined them. The definitions belong to a generation of the plugin: a
+//! new generation may define a name differently, and then starts from zero.
 
 use super::definition::{Definition, Noted, Refusal, wrong};
 use super::family::{Change, Family, SERIES_MAX};
@@ -108,6 +108,14 @@ impl Families {
         let defined = self.defined.lock_unpoisoned();
         shown.extend(defined.iter().map(|(name, family)| (name.clone(), Arc::clone(family))));
         shown
+    }
+}
+
+impl Drop for Families {
+    /// Removes the metrics that only this generation has defined.
+    fn drop(&mut self) {
+        self.defined.lock_unpoisoned().clear();
+        self.kept.lock().retain(|_, family| Arc::strong_count(family) > 1);
     }
 }
 

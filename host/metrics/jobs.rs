@@ -1,7 +1,7 @@
 //! The metrics of jobs.
 
-use super::register::{counter, counters, gauge, gauges, histogram};
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use super::register::{Registrar, counter, counters, gauge, gauges, histogram};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// Seconds: jobs take from milliseconds to hours.
 const JOB_BUCKETS: [f64; 15] =
@@ -21,16 +21,16 @@ pub struct JobMetrics {
 }
 
 impl JobMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str| counter(registry, name, help);
-        let histogram = |name: &str, help: &str| histogram(registry, name, help, &JOB_BUCKETS);
-        let counters = |name: &str, help: &str, label: &str| counters(registry, name, help, &[label]);
+    pub(super) fn new(registrar: &Registrar) -> Self {
+        let counter = |name: &str, help: &str| counter(registrar, name, help);
+        let histogram = |name: &str, help: &str| histogram(registrar, name, help, &JOB_BUCKETS);
+        let counters = |name: &str, help: &str, label: &str| counters(registrar, name, help, &[label]);
         JobMetrics {
-            kept: gauges(registry, "hostler_jobs", "Jobs in the store, by state.", &["state"]),
+            kept: gauges(registrar, "hostler_jobs", "Jobs in the store, by state.", &["state"]),
             ended: counters("hostler_jobs_total", "Jobs that have ended, by their final state.", "state"),
             attempts: counters("hostler_job_attempts_total", "Attempts that were made.", "outcome"),
             overdue: gauge(
-                registry,
+                registrar,
                 "hostler_job_attempts_overdue",
                 "Attempts that were timed out or cancelled and still hold their worker.",
             ),

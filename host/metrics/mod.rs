@@ -16,7 +16,9 @@ mod register;
 mod reload;
 mod requests;
 mod rollouts;
+mod series;
 mod transfers;
+mod vector;
 
 pub use connections::ConnectionMetrics;
 pub use count::Count;
@@ -29,20 +31,21 @@ pub use jobs::JobMetrics;
 pub use pipelines::PipelineMetrics;
 pub use plugins::PluginHostMetrics;
 pub use reload::ReloadMetrics;
-pub use requests::RequestMetrics;
+pub use requests::{RequestMetrics, UNKNOWN};
 pub use rollouts::RolloutMetrics;
+pub use series::{SeriesGuard, SeriesOf};
 pub use transfers::TransferMetrics;
 
+use self::register::Registrar;
+use self::series::Series;
 use crate::output;
 use prometheus::{Gauge, Registry, TextEncoder};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The label value for models that no policy knows.
-pub const UNKNOWN: &str = "_unknown";
-
 pub struct Metrics {
     registry: Registry,
+    series: Arc<Series>,
     pub requests: RequestMetrics,
     pub executors: ExecutorMetrics,
     pub plugins: PluginHostMetrics,
@@ -59,32 +62,53 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
-        let registry = Registry::new();
+        let registrar = Registrar::default();
         let (name, help) = ("hostler_build_info", "1, with the build in its labels.");
-        let build_info = register::float_gauges(&registry, name, help, &["version"]);
+        let build_info = register::float_gauges(&registrar, name, help, &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         for queue in [output::log(), output::stdout()] {
-            register::register(&registry, Ok(queue.dropped().clone()));
+            register::register(&registrar, Ok(queue.dropped().clone()));
         }
+        let requests = RequestMetrics::new(&registrar);
+        let executors = ExecutorMetrics::new(&registrar);
+        let plugins = PluginHostMetrics::new(&registrar);
+        let reload = ReloadMetrics::new(&registrar);
+        let rollout = RolloutMetrics::new(&registrar);
+        let connections = ConnectionMetrics::new(&registrar);
+        let transfers = TransferMetrics::new(&registrar);
+        let jobs = JobMetrics::new(&registrar);
+        let pipelines = PipelineMetrics::new(&registrar);
+        let uptime =
+            register::float_gauge(&registrar, "hostler_uptime_seconds", "Seconds since the process started.");
+        // Everything that has labels is registered now.
+        let (registry, series) = Series::new(registrar);
         Metrics {
-            requests: RequestMetrics::new(&registry),
-            executors: ExecutorMetrics::new(&registry),
-            plugins: PluginHostMetrics::new(&registry),
-            reload: ReloadMetrics::new(&registry),
-            rollout: RolloutMetrics::new(&registry),
-            connections: ConnectionMetrics::new(&registry),
-            transfers: TransferMetrics::new(&registry),
-            jobs: JobMetrics::new(&registry),
-            pipelines: PipelineMetrics::new(&registry),
+            requests,
+            executors,
+            plugins,
+            reload,
+            rollout,
+            connections,
+            transfers,
+            jobs,
+            pipelines,
             plugin_families: families::Plugins::default(),
-            uptime: register::float_gauge(
-                &registry,
-                "hostler_uptime_seconds",
-                "Seconds since the process started.",
-            ),
+            uptime,
             started: Instant::now(),
             registry,
+            series,
         }
+    }
+
+    /// Keeps the series of a model, an executor, a plugin or a step. Hold the guard from before the
+    /// first look-up of such a series until after the last change of it.
+    pub fn hold(&self, of: SeriesOf) -> SeriesGuard {
+        self.series.hold(of)
+    }
+
+    /// Removes the series of what no policy has any more. Called after a policy was freed.
+    pub fn remove_unused(&self) {
+        self.series.sweep();
     }
 
     /// Returns the metrics of a new generation of this plugin.
@@ -95,6 +119,7 @@ impl Metrics {
     /// Renders the text exposition format, without executors and plugins that no policy serves any
     /// more.
     pub fn render(&self, served: &ExportedModels<'_>) -> String {
+        self.remove_unused();
         self.uptime.set(self.started.elapsed().as_secs_f64());
         let mut families = self.registry.gather();
         families.iter_mut().for_each(|family| served.keep(family));

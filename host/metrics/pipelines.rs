@@ -1,7 +1,7 @@
 //! The metrics of pipelines.
 
-use super::register::histograms;
-use prometheus::{HistogramVec, Registry};
+use super::register::{Registrar, histograms};
+use prometheus::HistogramVec;
 
 /// Seconds: a step takes from microseconds to minutes.
 const STEP_BUCKETS: [f64; 14] =
@@ -15,9 +15,10 @@ pub struct PipelineMetrics {
 }
 
 impl PipelineMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
-        let histogram =
-            |name: &str, help: &str, labels: &[&str]| histograms(registry, name, help, labels, &STEP_BUCKETS);
+    pub(super) fn new(registrar: &Registrar) -> Self {
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            histograms(registrar, name, help, labels, &STEP_BUCKETS)
+        };
         PipelineMetrics {
             step: histogram(
                 "hostler_pipeline_step_seconds",

@@ -1,7 +1,7 @@
 //! The host's metrics of plugins. The metrics that plugins define themselves are in `families`.
 
-use super::register::{LATENCY_BUCKETS, counters, float_gauges, gauges, histogram, histograms};
-use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
+use super::register::{LATENCY_BUCKETS, Registrar, counters, float_gauges, gauges, histogram, histograms};
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
 /// Seconds: a Rust plugin takes tenths of a second, a Python plugin ten seconds on an idle machine.
 const COMPILE_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0];
@@ -29,9 +29,9 @@ pub struct PluginHostMetrics {
 }
 
 impl PluginHostMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str, labels: &[&str]| counters(registry, name, help, labels);
-        let gauge = |name: &str, help: &str| gauges(registry, name, help, &["plugin"]);
+    pub(super) fn new(registrar: &Registrar) -> Self {
+        let counter = |name: &str, help: &str, labels: &[&str]| counters(registrar, name, help, labels);
+        let gauge = |name: &str, help: &str| gauges(registrar, name, help, &["plugin"]);
         PluginHostMetrics {
             calls: counter("hostler_plugin_calls_total", "Calls into a plugin.", &["plugin"]),
             traps: counter(
@@ -40,7 +40,7 @@ impl PluginHostMetrics {
                 &["plugin"],
             ),
             instantiate: histogram(
-                registry,
+                registrar,
                 "hostler_plugin_instantiate_seconds",
                 "Time to make a plugin instance.",
                 &LATENCY_BUCKETS,
@@ -52,7 +52,7 @@ impl PluginHostMetrics {
                 &["outcome"],
             ),
             compile_seconds: histogram(
-                registry,
+                registrar,
                 "hostler_plugin_compile_seconds",
                 "Time to compile a plugin.",
                 &COMPILE_BUCKETS,
@@ -68,7 +68,7 @@ impl PluginHostMetrics {
                 &["plugin", "name"],
             ),
             values: float_gauges(
-                registry,
+                registrar,
                 "hostler_plugin_value",
                 "What plugins measure themselves.",
                 &["plugin", "name"],
@@ -79,7 +79,7 @@ impl PluginHostMetrics {
                 &["plugin", "outcome"],
             ),
             http_seconds: histograms(
-                registry,
+                registrar,
                 "hostler_plugin_http_seconds",
                 "Time from a plugin's call to an HTTP server to the end of the answer.",
                 &["plugin"],

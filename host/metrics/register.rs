@@ -1,10 +1,12 @@
 //! Makes and registers metrics. Names and labels are constants, so this cannot fail.
 
+use super::vector::Vector;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
+use std::cell::RefCell;
 
 /// Latency buckets in seconds: a small model takes tens of microseconds, a large one seconds.
 pub(super) const LATENCY_BUCKETS: [f64; 16] = [
@@ -12,51 +14,70 @@ pub(super) const LATENCY_BUCKETS: [f64; 16] = [
     10.0,
 ];
 
-pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::new(name, help))
+/// Where metrics are registered. Keeps those with labels, so that series of them can be removed.
+#[derive(Default)]
+pub(super) struct Registrar {
+    pub registry: Registry,
+    pub vectors: RefCell<Vec<Box<dyn Vector>>>,
 }
 
-pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+pub(super) fn counter(registrar: &Registrar, name: &str, help: &str) -> IntCounter {
+    register(registrar, IntCounter::new(name, help))
 }
 
-pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    register(registry, IntGauge::new(name, help))
+pub(super) fn counters(registrar: &Registrar, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    vector(registrar, IntCounterVec::new(Opts::new(name, help), labels))
 }
 
-pub(super) fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+pub(super) fn gauge(registrar: &Registrar, name: &str, help: &str) -> IntGauge {
+    register(registrar, IntGauge::new(name, help))
 }
 
-pub(super) fn float_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    register(registry, Gauge::new(name, help))
+pub(super) fn gauges(registrar: &Registrar, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    vector(registrar, IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
-pub(super) fn float_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(registry, GaugeVec::new(Opts::new(name, help), labels))
+pub(super) fn float_gauge(registrar: &Registrar, name: &str, help: &str) -> Gauge {
+    register(registrar, Gauge::new(name, help))
 }
 
-pub(super) fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+pub(super) fn float_gauges(registrar: &Registrar, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    vector(registrar, GaugeVec::new(Opts::new(name, help), labels))
+}
+
+pub(super) fn histogram(registrar: &Registrar, name: &str, help: &str, buckets: &[f64]) -> Histogram {
     let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    register(registry, Histogram::with_opts(options))
+    register(registrar, Histogram::with_opts(options))
 }
 
 pub(super) fn histograms(
-    registry: &Registry,
+    registrar: &Registrar,
     name: &str,
     help: &str,
     labels: &[&str],
     buckets: &[f64],
 ) -> HistogramVec {
     let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    register(registry, HistogramVec::new(options, labels))
+    vector(registrar, HistogramVec::new(options, labels))
+}
+
+fn vector<C: Collector + Vector + Clone + 'static>(
+    registrar: &Registrar,
+    collector: prometheus::Result<C>,
+) -> C {
+    let collector = register(registrar, collector);
+    registrar.vectors.borrow_mut().push(Box::new(collector.clone()));
+    collector
 }
 
 pub(super) fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
+    registrar: &Registrar,
     collector: prometheus::Result<C>,
 ) -> C {
     let collector = collector.expect("invariant: metric names are constants");
-    registry.register(Box::new(collector.clone())).expect("invariant: each metric is registered once");
+    registrar
+        .registry
+        .register(Box::new(collector.clone()))
+        .expect("invariant: each metric is registered once");
     collector
 }

@@ -1,7 +1,7 @@
 //! The metrics of rollouts: their stages, guards and shadow requests.
 
-use super::register::{counters, float_gauge, gauges};
-use prometheus::{Gauge, IntCounterVec, IntGaugeVec, Registry};
+use super::register::{Registrar, counters, float_gauge, gauges};
+use prometheus::{Gauge, IntCounterVec, IntGaugeVec};
 
 pub struct RolloutMetrics {
     pub share: Gauge,
@@ -18,16 +18,16 @@ pub struct RolloutMetrics {
 }
 
 impl RolloutMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str, labels: &[&str]| counters(registry, name, help, labels);
+    pub(super) fn new(registrar: &Registrar) -> Self {
+        let counter = |name: &str, help: &str, labels: &[&str]| counters(registrar, name, help, labels);
         RolloutMetrics {
             share: float_gauge(
-                registry,
+                registrar,
                 "hostler_rollout_share",
                 "Percent of the requests that a candidate gets.",
             ),
             stage: gauges(
-                registry,
+                registrar,
                 "hostler_rollout_stage",
                 "1 for the stage of a rollout: shadow, canary or watch.",
                 &["stage"],

@@ -1,7 +1,7 @@
 //! The metrics of requests and answers while they are transferred.
 
-use super::register::{counters, gauge};
-use prometheus::{IntCounterVec, IntGauge, Registry};
+use super::register::{Registrar, counters, gauge};
+use prometheus::{IntCounterVec, IntGauge};
 
 pub struct TransferMetrics {
     pub buffered_bytes: IntGauge,
@@ -10,15 +10,15 @@ pub struct TransferMetrics {
 }
 
 impl TransferMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registrar: &Registrar) -> Self {
         TransferMetrics {
             buffered_bytes: gauge(
-                registry,
+                registrar,
                 "hostler_buffered_bytes",
                 "Bytes of requests and answers that the host holds for its clients.",
             ),
             aborted: counters(
-                registry,
+                registrar,
                 "hostler_transfers_aborted_total",
                 "Requests and answers that were given up because their clients are slow, by reason.",
                 &["direction", "reason"],

@@ -19,7 +19,7 @@ use super::wasmtime_config::{PoolSize, engine_config, memory_reservation};
 use crate::config::{EngineConfig, PluginLimits};
 use crate::error::{Error, Kind, Result};
 use crate::lock::LockUnpoisoned;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SeriesOf};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
@@ -164,9 +164,10 @@ impl Engine {
 
     /// Creates the spec of a plugin. It keeps the state of earlier plugins of the same name.
     pub fn plugin_spec(&self, name: Arc<str>, limits: PluginLimits, metrics: &Metrics) -> PluginSpec {
+        let series = metrics.hold(SeriesOf::Plugin(Arc::clone(&name)));
         let gauge = metrics.plugins.state_bytes.with_label_values(&[&*name]);
         let state = self.plugin_state(&name, limits.state_bytes, gauge);
-        PluginSpec::new(name, limits, state, metrics)
+        PluginSpec::new(name, limits, state, metrics, series)
     }
 
     /// Returns the state of the plugin of this name. All its generations share it.

@@ -1,7 +1,7 @@
 //! Metrics that a plugin records itself, through the interface `metrics`.
 
 use crate::lock::LockUnpoisoned;
-use crate::metrics::{Families, Metrics};
+use crate::metrics::{Families, Metrics, SeriesGuard, SeriesOf};
 use prometheus::{GaugeVec, IntCounter, IntCounterVec};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,20 +15,22 @@ pub struct PluginMetrics {
     values: GaugeVec,
     known: Mutex<SeriesCache>,
     families: Families,
+    series: SeriesGuard,
 }
 
 /// Prepared series, so that guests can count without a lookup by label.
 #[derive(Default)]
 struct SeriesCache {
-    events: HashMap<String, IntCounter>,
-    values: HashMap<String, prometheus::Gauge>,
+    events: HashMap<String, (IntCounter, SeriesGuard)>,
+    values: HashMap<String, (prometheus::Gauge, SeriesGuard)>,
 }
 
 impl PluginMetrics {
-    pub fn new(plugin: Arc<str>, metrics: &Metrics) -> Self {
+    /// `series` keeps the series of the plugin.
+    pub fn new(plugin: Arc<str>, metrics: &Metrics, series: SeriesGuard) -> Self {
         let (events, values) = (metrics.plugins.events.clone(), metrics.plugins.values.clone());
         let families = metrics.families(&plugin);
-        PluginMetrics { plugin, events, values, known: Mutex::default(), families }
+        PluginMetrics { plugin, events, values, known: Mutex::default(), families, series }
     }
 
     /// Returns the metrics that the plugin has defined.
@@ -40,29 +42,36 @@ impl PluginMetrics {
         self.known.lock_unpoisoned()
     }
 
+    /// Keeps the series of this name for as long as this generation of the plugin.
+    fn hold(&self, name: &str) -> SeriesGuard {
+        self.series.hold(SeriesOf::PluginValue { plugin: Arc::clone(&self.plugin), name: name.into() })
+    }
+
     pub(super) fn count(&self, name: String, by: u64) -> wasmtime::Result<()> {
         let mut known = self.known();
-        if let Some(counter) = known.events.get(&name) {
+        if let Some((counter, _)) = known.events.get(&name) {
             counter.inc_by(by);
             return Ok(());
         }
         check(&name, &known)?;
+        let series = self.hold(&name);
         let counter = self.events.with_label_values(&[&*self.plugin, name.as_str()]);
         counter.inc_by(by);
-        known.events.insert(name, counter);
+        known.events.insert(name, (counter, series));
         Ok(())
     }
 
     pub(super) fn set(&self, name: String, value: f64) -> wasmtime::Result<()> {
         let mut known = self.known();
-        if let Some(gauge) = known.values.get(&name) {
+        if let Some((gauge, _)) = known.values.get(&name) {
             gauge.set(value);
             return Ok(());
         }
         check(&name, &known)?;
+        let series = self.hold(&name);
         let gauge = self.values.with_label_values(&[&*self.plugin, name.as_str()]);
         gauge.set(value);
-        known.values.insert(name, gauge);
+        known.values.insert(name, (gauge, series));
         Ok(())
     }
 }

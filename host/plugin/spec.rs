@@ -7,7 +7,7 @@ use super::retained::PluginRetained;
 use crate::config::PluginLimits;
 use crate::config::outbound::OutboundLimits;
 use crate::error::Result;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SeriesGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,22 +23,26 @@ pub struct PluginSpec {
     pub(super) held: Arc<PluginRetained>,
     /// The client for the servers that the plugin may call; `None` if it may call none.
     pub(super) outbound: Option<Outbound>,
+    /// Instances have the spec, so it outlives all that they count.
+    _series: SeriesGuard,
 }
 
 impl PluginSpec {
     /// Creates a spec without configuration and assets. All plugins of the same name share `state`.
+    /// `series` keeps the series of the plugin.
     pub(super) fn new(
         name: Arc<str>,
         limits: PluginLimits,
         state: Arc<PluginState>,
         metrics: &Metrics,
+        series: SeriesGuard,
     ) -> Self {
         let label = [&*name];
         let held = metrics.plugins.held_bytes.with_label_values(&label);
         let held = PluginRetained::new(Arc::clone(&name), &limits, held);
-        let metrics = Arc::new(PluginMetrics::new(Arc::clone(&name), metrics));
+        let metrics = Arc::new(PluginMetrics::new(Arc::clone(&name), metrics, series.clone()));
         let (config, assets) = Default::default();
-        PluginSpec { name, limits, config, assets, state, metrics, held, outbound: None }
+        PluginSpec { name, limits, config, assets, state, metrics, held, outbound: None, _series: series }
     }
 
     /// Allows the plugin to call servers. Its connections run on `runtime`. `ca` contains

@@ -7,7 +7,7 @@ use super::statistics::Statistics;
 use super::usage::Usage;
 use crate::error::Result;
 use crate::executor::{Batching, CallProfile, Callable, Executor, ModelTarget, PipelineModel, Priority};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SeriesGuard, SeriesOf};
 use crate::plugin::Transformer;
 use crate::predict::{Metadata, Parameters, Payload};
 use arc_swap::ArcSwapOption;
@@ -40,14 +40,18 @@ pub struct Route {
 pub struct RouteMetrics {
     pub ok: prometheus::IntCounter,
     pub duration: prometheus::Histogram,
+    _series: SeriesGuard,
 }
 
 impl RouteMetrics {
     pub(super) fn new(metrics: &Metrics, name: &ModelName) -> Self {
+        let of = SeriesOf::Model { name: Arc::clone(&name.name), version: Arc::clone(&name.version) };
+        let series = metrics.hold(of);
         let (model, version) = (&*name.name, &*name.version);
         RouteMetrics {
             ok: metrics.requests.answered.with_label_values(&[model, version, "200"]),
             duration: metrics.requests.duration.with_label_values(&[model, version]),
+            _series: series,
         }
     }
 }

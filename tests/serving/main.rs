@@ -21,6 +21,7 @@ mod jobs_end;
 mod jobs_faults;
 mod jobs_http;
 mod metrics;
+mod metrics_swaps;
 mod output;
 mod overload;
 mod predict;

@@ -1,7 +1,7 @@
 //! Metrics of the steps of a pipeline: how long they take, and how they end.
 
 use crate::error::{Kind, Result};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SeriesGuard, SeriesOf};
 use prometheus::Histogram;
 use std::time::Duration;
 
@@ -39,13 +39,16 @@ impl StepOutcome {
 pub struct StepMetrics {
     outcomes: [Histogram; 4],
     queue: Histogram,
+    _series: SeriesGuard,
 }
 
 impl StepMetrics {
     pub fn new(metrics: &Metrics, pipeline: &str, step: &str) -> Self {
+        let series = metrics.hold(SeriesOf::Step { pipeline: pipeline.into(), step: step.into() });
         let outcomes = StepOutcome::ALL
             .map(|outcome| metrics.pipelines.step.with_label_values(&[pipeline, step, outcome.as_str()]));
-        StepMetrics { outcomes, queue: metrics.pipelines.queue.with_label_values(&[pipeline, step]) }
+        let queue = metrics.pipelines.queue.with_label_values(&[pipeline, step]);
+        StepMetrics { outcomes, queue, _series: series }
     }
 
     pub(super) fn record(&self, outcome: StepOutcome, time: Duration, queue: Duration) {

@@ -1,6 +1,6 @@
 //! The prepared metrics of one executor: serving a call needs no look-up by label.
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SeriesGuard, SeriesOf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -15,10 +15,13 @@ pub(in crate::executor) struct PoolMetrics {
     pub overloaded: prometheus::IntCounter,
     pub overdue: prometheus::IntCounter,
     pub batches: BatchMetrics,
+    /// Also keeps the gauges that are exported for the executor.
+    _series: SeriesGuard,
 }
 
 impl PoolMetrics {
     pub fn new(metrics: &Metrics, executor: &str) -> Self {
+        let series = metrics.hold(SeriesOf::Executor(executor.into()));
         let label = [executor];
         PoolMetrics {
             queue_wait: metrics.executors.queue_wait.with_label_values(&label),
@@ -30,6 +33,7 @@ impl PoolMetrics {
                 reruns: metrics.executors.batch_reruns.with_label_values(&label),
                 warned: AtomicBool::new(false),
             },
+            _series: series,
         }
     }
 }

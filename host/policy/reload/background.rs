@@ -4,6 +4,7 @@
 //! itself.
 
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use crate::policy::content::PolicyContent;
 use crate::policy::files::Files;
 use crate::policy::last_good::LastGood;
@@ -26,10 +27,10 @@ pub(super) struct Background {
 }
 
 impl Background {
-    pub fn start(last_good: Option<LastGood>, files: Files) -> Result<Self> {
+    pub fn start(last_good: Option<LastGood>, files: Files, metrics: Arc<Metrics>) -> Result<Self> {
         let (tasks, inbox) = channel();
         let keeps_copies = last_good.is_some();
-        let run = move || work(last_good.as_ref(), &files, &inbox);
+        let run = move || work(last_good.as_ref(), &files, &metrics, &inbox);
         let spawned = std::thread::Builder::new().name("background".into()).spawn(run);
         spawned.map_err(|error| Error::io(&error).context("cannot start the background thread"))?;
         Ok(Background { tasks, keeps_copies })
@@ -66,7 +67,7 @@ impl Background {
     }
 }
 
-fn work(last_good: Option<&LastGood>, files: &Files, inbox: &Receiver<BackgroundTask>) {
+fn work(last_good: Option<&LastGood>, files: &Files, metrics: &Metrics, inbox: &Receiver<BackgroundTask>) {
     while let Ok(task) = inbox.recv() {
         let outcome = catch_unwind(AssertUnwindSafe(|| match (task, last_good) {
             (BackgroundTask::Save(content), Some(last_good)) => {
@@ -79,6 +80,8 @@ fn work(last_good: Option<&LastGood>, files: &Files, inbox: &Receiver<Background
             }
             (BackgroundTask::Free(value), _) => {
                 drop(value);
+                // Requests may have freed other policies meanwhile.
+                metrics.remove_unused();
                 Ok(())
             }
             (BackgroundTask::Save(_) | BackgroundTask::RollBack, None) => Ok(()),

@@ -66,7 +66,7 @@ impl Reloader {
         })?;
         let thread = ReloadThread {
             shared: Arc::clone(&shared),
-            background: Background::start(last_good, files.attempt())?,
+            background: Background::start(last_good, files.attempt(), Arc::clone(&loader.metrics))?,
             builders: Builders::new(commands.clone()),
             files,
             loader: Arc::new(loader),
