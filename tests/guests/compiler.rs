@@ -164,6 +164,23 @@ fn a_component_that_attacks_the_compiler_is_rejected_and_the_host_serves_on() {
 }
 
 #[test]
+fn a_raised_limit_has_a_rejected_component_tried_again() {
+    const REJECTED: &str = "hostler_reloads_total{outcome=\"rejected\"}";
+    let host = setup("compile_mb = 128").start();
+    let manifest = std::fs::read_to_string(host.path("hostler.toml")).unwrap();
+    replace(&host.path("p.wasm"), &hostile("nested 9"));
+    host.wait_for_outcome("rejected");
+    replace(&host.path("hostler.toml"), format!("# the same\n{manifest}").as_bytes());
+    host.wait_for_outcome("refused");
+    let before = host.metric(REJECTED);
+    replace(&host.path("hostler.toml"), manifest.replace("= 128", "= 129").as_bytes());
+    host.wait_for_policy("another attempt", |_| host.metric(REJECTED) > before);
+    let policy = host.wait_for_outcome("rejected");
+    let error = policy["last_reload"]["errors"][0].as_str().unwrap();
+    assert!(error.contains("takes more than 129 MB of memory"), "{error}");
+}
+
+#[test]
 fn the_limit_that_a_component_reaches_is_named() {
     let cases = [
         (
