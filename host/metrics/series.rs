@@ -148,7 +148,7 @@ mod tests {
         let (registry, series) = Series::new(registrar);
         let shown = || -> Vec<String> {
             let families = registry.gather();
-            let metrics = families.iter().flat_map(|family| family.get_metric());
+            let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
             metrics.map(|metric| metric.get_label()[0].value().to_owned()).collect()
         };
         answered.with_label_values(&[UNKNOWN, UNKNOWN, "404"]).inc();
