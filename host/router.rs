@@ -166,6 +166,11 @@ impl RequestScope {
         self.policy.generation
     }
 
+    /// Returns the digest of the policy that the request uses.
+    pub fn policy_digest(&self) -> &str {
+        &self.policy.content.plan.digest
+    }
+
     pub fn router(&self) -> &Router {
         &self.router
     }

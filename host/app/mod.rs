@@ -5,12 +5,12 @@ mod listening;
 
 use crate::config::{ListenAddress, descriptors};
 use crate::error::{Error, Result};
-use crate::jobs::{Jobs, MemoryStore};
+use crate::jobs::{DurableStore, FolderDisk, JobStore, Jobs, MemoryStore};
 use crate::metrics::Metrics;
 use crate::output;
 use crate::plugin::Engine;
 use crate::policy::files::Files;
-use crate::policy::plan::Unplanned;
+use crate::policy::plan::{StorePlan, Unplanned};
 use crate::policy::reload::FirstPlan;
 use crate::policy::settings::Settings;
 use crate::policy::{LastGood, Loader, Reloader};
@@ -65,6 +65,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
     settings.http = options.http.unwrap_or(settings.http);
     settings.grpc = options.grpc.or(settings.grpc);
     settings.admin = options.admin.unwrap_or(settings.admin);
+    let store_plan = first.plan.job_store.clone();
     let runtime = runtime(&settings)?;
 
     // Bound before anything is loaded, so that an address in use is reported immediately.
@@ -84,7 +85,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
     let router =
         Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), settings.access_log, settings.limits));
     let jobs = Jobs::start(crate::jobs::JobsConfig {
-        store: Arc::new(MemoryStore::default()),
+        store: runtime.block_on(job_store(&store_plan))?,
         router: Arc::clone(&router),
         metrics: Arc::clone(&metrics),
         runtime: runtime.handle().clone(),
@@ -105,6 +106,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         metrics,
         reloader: Arc::clone(&reloader),
         engine,
+        jobs: Arc::clone(&jobs),
         cross_site: CrossSite::admin(&settings.access, &addresses.admin),
     }));
     services.readiness.serve();
@@ -124,6 +126,16 @@ pub fn serve(options: Options) -> Result<Infallible> {
 /// requests and jobs, for work that no request waits for, and for plugins.
 pub fn shutdown_limit(settings: &Settings) -> Duration {
     settings.drain_delay + settings.drain_timeout * 3
+}
+
+/// Opens the store of jobs. If that fails, the host serves everything else: submissions are refused
+/// until the store is available.
+async fn job_store(plan: &StorePlan) -> Result<Arc<dyn JobStore>> {
+    let StorePlan::Redb { dir } = plan else { return Ok(Arc::new(MemoryStore::default())) };
+    let store = DurableStore::start(Arc::new(FolderDisk::new(dir.clone())))?;
+    // The store logs why it cannot be opened.
+    let _ = store.opened().await;
+    Ok(Arc::new(store))
 }
 
 /// How long the exit waits for destructors, such as those of plugins and sessions.

@@ -1,32 +1,33 @@
-//! A job that has not ended: what its task shares with those who wait for its end.
+//! A job that this process runs: what its task shares with those who may stop it.
 
 use super::job::{Budgets, Job, Spec};
-use crate::predict::JsonText;
+use super::store::Lease;
+use super::store_time::StoreTime;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A job that has not ended, as this process runs it.
 pub(super) struct Active {
     pub id: Arc<str>,
     pub spec: Arc<Spec>,
-    pub input: JsonText,
-    pub submitted: Instant,
+    pub lease: Lease,
+    deadline: Instant,
     ended: watch::Sender<bool>,
 }
 
 impl Active {
-    pub fn new(job: &Job, submitted: Instant) -> Self {
+    /// Creates the entry of a job that was claimed; `now` is the time of its store.
+    pub fn new(job: &Job, now: StoreTime) -> Self {
         Active {
             id: Arc::clone(&job.id),
             spec: Arc::clone(&job.spec),
-            input: job.input.clone().expect("invariant: a new job has its input"),
-            submitted,
+            lease: Lease { id: Arc::clone(&job.id), number: job.number, fence: job.fence },
+            deadline: Instant::now() + now.until(job.status.deadline),
             ended: watch::Sender::new(false),
         }
     }
 
-    /// Signals that the store has recorded the end of the job.
+    /// Signals that the job has ended, or is not this process's any more.
     pub fn end(&self) {
         self.ended.send_replace(true);
     }
@@ -41,10 +42,10 @@ impl Active {
     }
 
     pub fn deadline(&self) -> Instant {
-        self.submitted + self.budgets().max_total_runtime
+        self.deadline
     }
 
     pub fn time_left(&self) -> Duration {
-        self.deadline().saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(Instant::now())
     }
 }

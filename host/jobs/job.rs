@@ -2,10 +2,10 @@
 //!
 //! Plain values. A store keeps them and `run` changes them; nothing here waits or reads a clock.
 
+use super::store_time::StoreTime;
 use crate::error::{Error, did_you_mean};
 use crate::policy::plan::ModelName;
-use crate::predict::{JsonText, Parameter, Parameters};
-use bytes::Bytes;
+use crate::predict::{Parameter, Parameters, Payload};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,9 +14,8 @@ const OVERHEAD_BYTES: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// In the store, not yet in the queue.
-    Created,
-    /// Waits for a slot, or until its executor admits an attempt.
+    /// Waits for a slot, for its executor to admit an attempt, or for the time it was submitted
+    /// for.
     Pending,
     /// An attempt runs, or an earlier one still holds its worker.
     Running,
@@ -28,19 +27,11 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 7] = [
-        State::Created,
-        State::Pending,
-        State::Running,
-        State::Succeeded,
-        State::Failed,
-        State::Cancelled,
-        State::Timeout,
-    ];
+    pub const ALL: [State; 6] =
+        [State::Pending, State::Running, State::Succeeded, State::Failed, State::Cancelled, State::Timeout];
 
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Created => "created",
             State::Pending => "pending",
             State::Running => "running",
             State::Succeeded => "succeeded",
@@ -61,7 +52,7 @@ impl State {
 
     /// Returns true for the states that a job never leaves.
     pub fn is_final(self) -> bool {
-        !matches!(self, State::Created | State::Pending | State::Running)
+        !matches!(self, State::Pending | State::Running)
     }
 }
 
@@ -76,49 +67,66 @@ pub struct Budgets {
 }
 
 /// What was requested. Never changes.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
+    /// Who may see the job. Empty for everybody.
+    pub owner: Arc<str>,
     /// The version is chosen at submission and kept.
     pub model: ModelName,
     pub parameters: Parameters,
     pub budgets: Budgets,
+    /// The time of the wall clock, which is only shown.
     pub created_at: SystemTime,
     /// The id of the request that submitted the job.
     pub request_id: Arc<str>,
+    /// The job whose work this one repeats.
+    pub retry_of: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: Arc<str>,
-    /// 1 when the job is created; each change of the status increments it.
+    /// The store's number of the job: larger than that of every earlier job.
+    pub number: u64,
+    /// 1 when the job is created; each change of the record increments it.
     pub revision: u64,
+    /// How many times the job was claimed. Identifies the claim that may renew its lease.
+    pub fence: u64,
     pub spec: Arc<Spec>,
-    /// Dropped when the job ends.
-    pub input: Option<JsonText>,
     pub status: Status,
+    /// Bytes of the input, while the job has one.
+    pub input_bytes: usize,
+    /// Bytes of the result, once the job has one.
+    pub result_bytes: usize,
 }
 
-/// The progress and the result of a job.
+/// The progress of a job.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub state: State,
     pub started_at: Option<SystemTime>,
     pub ended_at: Option<SystemTime>,
+    /// When a pending job may be claimed.
+    pub run_at: StoreTime,
+    /// When the total runtime has passed.
+    pub deadline: StoreTime,
     /// When the job may be forgotten. Set when the job ends.
-    pub expires_at: Option<SystemTime>,
+    pub expires: Option<StoreTime>,
     pub attempts: Vec<Attempt>,
     /// How many attempts were not admitted. Such attempts are not in `attempts`.
     pub refusals: u64,
     pub last_refusal: Option<Error>,
-    /// The answer as JSON text.
-    pub result: Option<Bytes>,
+    /// How many attempts ended because the process of the host did.
+    pub interruptions: u32,
     pub error: Option<Error>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// The generation of the policy that the attempt used.
+    /// The generation of the policy that the attempt used. Each process counts from 1.
     pub generation: u64,
+    /// The digest of that policy, which is the same in each process.
+    pub policy: Arc<str>,
     pub started_at: SystemTime,
     /// When the work released its worker. This is later than its deadline if the work did not stop
     /// immediately.
@@ -134,23 +142,42 @@ pub enum AttemptOutcome {
     Failed,
     Timeout,
     Cancelled,
+    /// The host ended during the attempt.
+    Interrupted,
 }
 
 impl AttemptOutcome {
+    pub const ALL: [AttemptOutcome; 5] = [
+        AttemptOutcome::Succeeded,
+        AttemptOutcome::Failed,
+        AttemptOutcome::Timeout,
+        AttemptOutcome::Cancelled,
+        AttemptOutcome::Interrupted,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             AttemptOutcome::Succeeded => "succeeded",
             AttemptOutcome::Failed => "failed",
             AttemptOutcome::Timeout => "timeout",
             AttemptOutcome::Cancelled => "cancelled",
+            AttemptOutcome::Interrupted => "interrupted",
         }
     }
+}
+
+/// What an attempt records when it begins.
+#[derive(Clone, Debug)]
+pub struct AttemptStart {
+    pub generation: u64,
+    pub policy: Arc<str>,
+    pub now: SystemTime,
 }
 
 /// How a job ends.
 #[derive(Clone, Debug)]
 pub enum End {
-    Succeeded(Bytes),
+    Succeeded(Payload),
     Failed(Error),
     Cancelled(Error),
     /// Cancelled because the host stops.
@@ -166,8 +193,10 @@ impl End {
 }
 
 impl Job {
-    pub fn new(id: Arc<str>, spec: Spec, input: JsonText) -> Self {
-        Job { id, revision: 1, spec: Arc::new(spec), input: Some(input), status: Status::new() }
+    /// Returns when the job was submitted.
+    pub fn submitted(&self) -> StoreTime {
+        let total = u64::try_from(self.spec.budgets.max_total_runtime.as_millis()).unwrap_or(u64::MAX);
+        StoreTime(self.status.deadline.0.saturating_sub(total))
     }
 
     /// Returns the bytes that the job takes in a store.
@@ -179,55 +208,59 @@ impl Job {
             _ => name.len() + size_of::<Parameter>(),
         });
         OVERHEAD_BYTES
-            + self.input.as_ref().map_or(0, |input| input.as_bytes().len())
-            + self.status.result.as_ref().map_or(0, Bytes::len)
+            + self.input_bytes
+            + self.result_bytes
             + self.status.attempts.len() * size_of::<Attempt>()
             + errors.map(|error| error.message().len()).sum::<usize>()
             + parameters.sum::<usize>()
     }
 }
 
-impl Default for Status {
-    fn default() -> Self {
-        Status::new()
-    }
-}
-
 impl Status {
-    pub fn new() -> Self {
+    pub fn new(run_at: StoreTime, deadline: StoreTime) -> Self {
         Status {
-            state: State::Created,
+            state: State::Pending,
             started_at: None,
             ended_at: None,
-            expires_at: None,
+            run_at,
+            deadline,
+            expires: None,
             attempts: Vec::new(),
             refusals: 0,
             last_refusal: None,
-            result: None,
+            interruptions: 0,
             error: None,
         }
     }
 
-    pub fn queue(&mut self) {
-        self.state = State::Pending;
-    }
-
     /// Begins an attempt.
-    pub fn begin(&mut self, generation: u64, now: SystemTime) {
+    pub fn begin(&mut self, by: &AttemptStart) {
+        let AttemptStart { generation, policy, now } = by;
         self.state = State::Running;
-        self.started_at.get_or_insert(now);
+        self.started_at.get_or_insert(*now);
         self.attempts.push(Attempt {
-            generation,
-            started_at: now,
+            generation: *generation,
+            policy: Arc::clone(policy),
+            started_at: *now,
             ended_at: None,
             outcome: None,
             error: None,
         });
     }
 
-    /// Removes the attempt that has just begun, because it was not admitted.
-    pub fn refuse(&mut self, error: &Error) {
+    /// Records the policy that the running attempt uses.
+    pub fn use_policy(&mut self, generation: u64, digest: &str) {
+        if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.generation != generation) {
+            attempt.generation = generation;
+            attempt.policy = digest.into();
+        }
+    }
+
+    /// Removes the attempt that has just begun, because it was not admitted. The job may be claimed
+    /// again at `run_at`.
+    pub fn refuse(&mut self, error: &Error, run_at: StoreTime) {
         self.state = State::Pending;
+        self.run_at = run_at;
         self.attempts.pop();
         if self.attempts.is_empty() {
             self.started_at = None;
@@ -256,27 +289,38 @@ impl Status {
         self.attempts.last().is_some_and(|attempt| attempt.ended_at.is_none())
     }
 
+    /// Records that the host ended during the attempt, and makes the job pending again.
+    pub fn interrupt(&mut self, why: &Error, now: SystemTime, run_at: StoreTime) {
+        self.answer(AttemptOutcome::Interrupted, Some(why));
+        self.release(now);
+        self.state = State::Pending;
+        self.run_at = run_at;
+    }
+
+    /// Returns how many attempts count towards the budget: those that the host did not interrupt.
+    pub fn attempts_made(&self) -> usize {
+        let interrupted = |attempt: &&Attempt| attempt.outcome != Some(AttemptOutcome::Interrupted);
+        self.attempts.iter().filter(interrupted).count()
+    }
+
     /// Ends the job, and the attempt that has no outcome yet.
-    pub fn end(&mut self, end: End, now: SystemTime, ttl: Duration) {
-        let (state, outcome) = match &end {
+    pub fn end(&mut self, end: &End, now: SystemTime, expires: StoreTime) {
+        let (state, outcome) = match end {
             End::Succeeded(_) => (State::Succeeded, AttemptOutcome::Succeeded),
             End::Failed(_) => (State::Failed, AttemptOutcome::Failed),
             End::Cancelled(_) | End::Stopped(_) => (State::Cancelled, AttemptOutcome::Cancelled),
             End::Timeout(_) => (State::Timeout, AttemptOutcome::Timeout),
         };
         match end {
-            End::Succeeded(result) => {
-                self.answer(outcome, None);
-                self.result = Some(result);
-            }
+            End::Succeeded(_) => self.answer(outcome, None),
             End::Failed(error) | End::Cancelled(error) | End::Stopped(error) | End::Timeout(error) => {
-                self.answer(outcome, Some(&error));
-                self.error = Some(without_detail(&error));
+                self.answer(outcome, Some(error));
+                self.error = Some(without_detail(error));
             }
         }
         self.state = state;
         self.ended_at = Some(now);
-        self.expires_at = Some(now + ttl);
+        self.expires = Some(expires);
     }
 }
 
@@ -302,12 +346,19 @@ fn without_detail(error: &Error) -> Error {
 mod tests {
     use super::*;
 
+    fn status() -> Status {
+        Status::new(StoreTime(0), StoreTime(1000))
+    }
+
+    fn start(now: SystemTime) -> AttemptStart {
+        AttemptStart { generation: 1, policy: "digest".into(), now }
+    }
+
     #[test]
     fn a_refused_attempt_leaves_only_its_reason() {
-        let (mut status, now) = (Status::new(), SystemTime::now());
-        status.queue();
-        status.begin(1, now);
-        status.refuse(&Error::overloaded("full").with_detail("backtrace"));
+        let (mut status, now) = (status(), SystemTime::now());
+        status.begin(&start(now));
+        status.refuse(&Error::overloaded("full").with_detail("backtrace"), StoreTime(7));
         assert_eq!((status.state, status.attempts.len(), status.refusals), (State::Pending, 0, 1));
         assert!(status.started_at.is_none());
         let refusal = status.last_refusal.unwrap();
@@ -316,17 +367,17 @@ mod tests {
 
     #[test]
     fn the_end_of_a_job_is_the_end_of_the_attempt_that_runs_and_of_no_other() {
-        let (mut status, now) = (Status::new(), SystemTime::now());
-        status.begin(1, now);
+        let (mut status, now) = (status(), SystemTime::now());
+        status.begin(&start(now));
         status.answer(AttemptOutcome::Timeout, Some(&Error::deadline("late")));
         status.release(now);
-        status.begin(2, now);
+        status.begin(&start(now));
         assert!(status.is_held());
-        status.end(End::Cancelled(Error::cancelled("enough")), now, Duration::from_secs(5));
+        status.end(&End::Cancelled(Error::cancelled("enough")), now, StoreTime(5));
         let outcomes: Vec<_> = status.attempts.iter().map(|attempt| attempt.outcome).collect();
         assert_eq!(outcomes, [Some(AttemptOutcome::Timeout), Some(AttemptOutcome::Cancelled)]);
         assert!(status.is_held(), "its worker may not know yet");
-        assert_eq!(status.expires_at, Some(now + Duration::from_secs(5)));
+        assert_eq!(status.expires, Some(StoreTime(5)));
     }
 
     #[test]

@@ -4,33 +4,43 @@
 //! (states, budgets, retries, stored results) is the same for every kind of executor and must not
 //! differ between them.
 //!
-//! - `job` defines a job, `store` the interface of a store, and `memory` the only store.
-//! - `run` is the task of one job, from submission to its end. `slots` limits how many jobs have an
-//!   attempt at once.
-//! - `registry` holds the jobs that have not ended, and ends those whose task is lost.
+//! - `job` defines a job; `store` has the interface of a store, and the stores.
+//! - `claims` takes pending jobs while there are slots (`slots`), and starts their tasks.
+//! - `run` is the task of a job that was claimed.
+//! - `sweep` does what happens to jobs by itself: leases, deadlines, expiry.
+//! - `registry` holds the jobs that run in this process, and ends those whose task is lost.
 //! - `Jobs`, here, is what callers use.
 //!
 //! The store decides how a job has ended: the first change to a final state wins, and everybody
 //! else is informed. Every wait of a job is bounded by its total runtime, so each job ends.
 
 mod active;
+mod claims;
+#[cfg(test)]
+mod contract_tests;
+mod durable;
 mod job;
-mod memory;
+mod payload;
 mod registry;
 mod run;
 mod slots;
 mod store;
+mod store_time;
+mod sweep;
 
-pub use job::{Attempt, AttemptOutcome, Budgets, End, Job, Spec, State, Status};
-pub use memory::MemoryStore;
+pub use durable::{Disk, DurableStore, Fault, FolderDisk};
+pub use job::{Attempt, AttemptOutcome, AttemptStart, Budgets, End, Job, Spec, State, Status};
 pub use registry::{JobsConfig, Settled};
-pub use store::{Bounds, Change, Filter, JobStore, Page};
+pub use store::{
+    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, Lease, MemoryStore, NewJob,
+    Page, Renewal, Submission, Update, Usage,
+};
+pub use store_time::StoreTime;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
 use crate::policy::plan::{JobsPlan, ModelName};
-use crate::predict::{JsonText, MemoryBudget, Parameters};
-use active::Active;
+use crate::predict::{JsonText, MemoryBudget, Parameters, Payload};
 use registry::JobRegistry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -66,11 +76,35 @@ pub struct RequestedBudgets {
     pub max_attempts: Option<u64>,
     pub max_runtime: Option<Duration>,
     pub max_total_runtime: Option<Duration>,
+    /// How long after the submission the job may first run.
+    pub run_after: Duration,
 }
+
+/// The result of a request to run a job again.
+pub enum Retried {
+    New(Job),
+    /// The state of the job does not allow it.
+    Refused(State),
+}
+
+/// The jobs of a submission.
+pub enum Submitted {
+    New(Vec<Job>),
+    /// The ids of the jobs that an earlier submission with the same idempotency key has created.
+    Existing(Vec<Arc<str>>),
+}
+
+/// For how long an idempotency key is remembered.
+pub const IDEMPOTENCY_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Jobs {
     pub fn start(config: JobsConfig) -> Arc<Self> {
-        Arc::new(Jobs { registry: JobRegistry::start(config) })
+        let registry = JobRegistry::new(config);
+        let (sweeping, claiming) = (Arc::downgrade(&registry), Arc::downgrade(&registry));
+        let runtime = registry.config.runtime.clone();
+        runtime.spawn(keep_running("sweep", move || sweep::sweep(sweeping.clone())));
+        runtime.spawn(keep_running("claims", move || claims::claim_jobs(claiming.clone())));
+        Arc::new(Jobs { registry })
     }
 
     /// Submits one job for each item, all or none. Unlike a request, each attempt of a job uses the
@@ -81,44 +115,117 @@ impl Jobs {
         items: Vec<Item>,
         requested: RequestedBudgets,
         request_id: &Arc<str>,
-    ) -> Result<Vec<Job>> {
+        key: Option<IdempotencyKey>,
+    ) -> Result<Submitted> {
         if *self.registry.closing.borrow() {
             return Err(Error::unavailable("the host is stopping and accepts no more jobs"));
         }
         let budgets = budgets(requested, &self.registry.settings())?;
-        let (now, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
+        let (created_at, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
         for Item { input, parameters } in items {
-            let (model, request_id) = (model.clone(), Arc::clone(request_id));
-            let spec = Spec { model, parameters, budgets, created_at: now, request_id };
-            jobs.push(Job::new(new_id()?, spec, input));
+            let spec = Spec {
+                owner: "".into(),
+                model: model.clone(),
+                parameters,
+                budgets,
+                created_at,
+                request_id: Arc::clone(request_id),
+                retry_of: None,
+            };
+            let (spec, input) = (Arc::new(spec), Payload::Json(input));
+            jobs.push(NewJob { id: new_id()?, spec, input, delay: requested.run_after });
         }
-        // Runs in its own task: if the client disconnects, no job may be left in the store without
-        // a task.
-        let admit = admit(Arc::clone(&self.registry), jobs);
+        self.admit(Submission { jobs, key }).await
+    }
+
+    /// Creates jobs in a task of its own: if the client disconnects, they are either created or
+    /// not.
+    async fn admit(&self, submission: Submission) -> Result<Submitted> {
+        let admit = admit(Arc::clone(&self.registry), submission);
         let admitted = self.registry.config.runtime.spawn(admit).await;
         admitted.unwrap_or_else(|error| Err(Error::failed(format!("cannot submit the jobs: {error}"))))
+    }
+
+    /// Submits the input of a job again that has ended without a result. The new job has the
+    /// budgets of the old one, and starts from the beginning.
+    pub async fn retry(&self, id: &str, request_id: &Arc<str>) -> Result<Retried> {
+        if *self.registry.closing.borrow() {
+            return Err(Error::unavailable("the host is stopping and accepts no more jobs"));
+        }
+        let job = self.get(id).await?;
+        if !job.status.state.is_final() || job.status.state == State::Succeeded {
+            return Ok(Retried::Refused(job.status.state));
+        }
+        let input = self.registry.store().input(&job).await?;
+        let gone = || {
+            Error::not_found(
+                "the input of the job is not there any more; inputs are kept for this only in a store of [stores]",
+            )
+        };
+        let spec = Spec {
+            created_at: SystemTime::now(),
+            request_id: Arc::clone(request_id),
+            retry_of: Some(Arc::clone(&job.id)),
+            ..(*job.spec).clone()
+        };
+        let new = NewJob {
+            id: new_id()?,
+            spec: Arc::new(spec),
+            input: input.ok_or_else(gone)?,
+            delay: Duration::ZERO,
+        };
+        match self.admit(Submission { jobs: vec![new], key: None }).await? {
+            Submitted::New(mut jobs) => Ok(Retried::New(jobs.remove(0))),
+            Submitted::Existing(_) => Err(Error::failed("two jobs have the same id")),
+        }
     }
 
     pub async fn get(&self, id: &str) -> Result<Job> {
         self.registry.get(id).await
     }
 
+    /// Returns the result of a job that has succeeded.
+    pub async fn result(&self, job: &Job) -> Result<Option<Payload>> {
+        self.registry.store().result(job).await
+    }
+
+    /// Returns the time of the wall clock at which a job that has ended may be forgotten.
+    pub fn expires_at(&self, job: &Job) -> Option<SystemTime> {
+        Some(SystemTime::now() + self.registry.store().now().until(job.status.expires?))
+    }
+
     /// Like `get`, but waits up to `time` for the end of the job.
     pub async fn wait(&self, id: &str, time: Duration) -> Result<Job> {
-        let active = self.registry.active().get(id).cloned();
-        if let Some(active) = active {
-            let _ = tokio::time::timeout(time, active.ended()).await;
+        let until = Instant::now() + time;
+        loop {
+            let job = self.get(id).await?;
+            if job.status.state.is_final() {
+                return Ok(job);
+            }
+            let changed = self.registry.store().changed(id, job.revision);
+            match tokio::time::timeout_at(until.into(), changed).await {
+                Ok(changed) => changed?,
+                Err(_) => return Ok(job),
+            }
         }
-        self.get(id).await
     }
 
     pub async fn list(&self, filter: &Filter) -> Result<Page> {
-        self.registry.config.store.list(filter).await
+        self.registry.store().list(filter).await
     }
 
     /// Ends a job that has not ended. Its work is told to stop, and the slot is free once it has.
     pub async fn cancel(&self, id: &str) -> Result<Settled> {
         self.registry.end(id, End::Cancelled(Error::cancelled("the job was cancelled"))).await
+    }
+
+    /// Sets the files of a damaged store aside, and begins with an empty one. Returns where they
+    /// are.
+    pub async fn reset(&self) -> Result<String> {
+        let place = self.registry.store().reset().await?;
+        self.registry.publish_usage();
+        tracing::warn!(place, "job store reset: it is empty now");
+        Ok(place)
     }
 
     /// Forgets a job that has ended.
@@ -128,60 +235,117 @@ impl Jobs {
             if !job.status.state.is_final() {
                 return Ok(Settled::Refused(job.status.state));
             }
-            if self.registry.config.store.delete(id, job.revision).await? == Change::Done {
-                self.registry.moved(Some(job.status.state), None);
+            if self.registry.store().delete(Arc::clone(&job.id), job.revision).await? == Change::Done {
+                self.registry.publish_usage();
                 return Ok(Settled::Now(job));
             }
         }
     }
 
-    /// Admits and starts no more jobs: pending jobs end as cancelled, running ones may finish.
-    /// Returns when no job is left, or after `grace`.
+    /// Admits and starts no more jobs. Those that run may finish; returns when none does, or after
+    /// `grace`. If jobs do not outlive the process, those that wait end as cancelled.
     pub async fn drain(&self, grace: Duration) {
-        self.registry.drain(grace).await;
+        self.registry.closing.send_replace(true);
+        if !self.registry.store().is_durable() {
+            self.cancel_pending().await;
+        }
+        self.registry.drained(grace).await;
     }
 
-    /// Ends the jobs that have not ended, and returns how many there were. A memory store does not
-    /// outlive its process, so pending jobs are lost as well.
+    async fn cancel_pending(&self) {
+        let mut filter = Filter { state: Some(State::Pending), limit: 100, ..Filter::default() };
+        while let Ok(page) = self.registry.store().list(&filter).await {
+            for job in &page.jobs {
+                if let Err(error) = self.registry.end(&job.id, End::stopping()).await {
+                    tracing::warn!(job = &*job.id, "cannot end the job: {error}");
+                }
+            }
+            filter.after = page.next;
+            if filter.after.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Stops the jobs that still run, and returns how many jobs are lost. With a store that
+    /// outlives the process none is: a job that ran is pending again, and its attempt costs it
+    /// nothing.
     pub async fn close(&self) -> usize {
         self.registry.closing.send_replace(true);
         let left: Vec<Arc<str>> = self.registry.active().keys().cloned().collect();
+        let is_durable = self.registry.store().is_durable();
         for id in left {
-            if let Err(error) = self.registry.end(&id, End::stopping()).await {
-                tracing::warn!(job = &*id, "cannot end the job: {error}");
+            let stopped = match is_durable {
+                true => self.give_back(&id).await,
+                false => self.registry.end(&id, End::stopping()).await.map(drop),
+            };
+            if let Err(error) = stopped {
+                tracing::warn!(job = &*id, "cannot stop the job: {error}");
             }
+        }
+        if is_durable {
+            self.registry.store().close().await;
+            return 0;
         }
         let (pending, running) = self.registry.lost();
         if pending + running > 0 {
             tracing::warn!(pending, running, "jobs were lost: they had not ended when the host stopped");
         }
-        let kept: i64 = State::ALL
-            .iter()
-            .filter(|state| state.is_final())
-            .map(|state| self.registry.metrics().kept.with_label_values(&[state.as_str()]).get())
+        let usage = self.registry.store().usage();
+        let kept: usize = State::ALL
+            .into_iter()
+            .zip(usage.jobs)
+            .filter(|(state, _)| state.is_final())
+            .map(|(_, count)| count)
             .sum();
         if kept > 0 {
             tracing::info!(kept, "ended jobs and their results were discarded");
         }
         pending + running
     }
+
+    /// Makes a running job pending again, for the next process.
+    async fn give_back(&self, id: &str) -> Result<()> {
+        loop {
+            let job = match self.get(id).await {
+                Ok(job) if job.status.state == State::Running => job,
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let mut status = job.status.clone();
+            let why = Error::cancelled("the host stopped during the attempt");
+            status.interrupt(&why, SystemTime::now(), self.registry.store().now());
+            if self.registry.change(&job, status, None, false).await? == Change::Done {
+                tracing::info!(job = id, "job given back: it runs again when the host starts");
+                self.registry.forget_active(id);
+                return Ok(());
+            }
+        }
+    }
 }
 
-async fn admit(registry: Arc<JobRegistry>, jobs: Vec<Job>) -> Result<Vec<Job>> {
-    let submitted = Instant::now();
-    let actives: Vec<_> = jobs.iter().map(|job| Arc::new(Active::new(job, submitted))).collect();
-    registry.active().extend(actives.iter().map(|active| (Arc::clone(&active.id), Arc::clone(active))));
-    registry.expire().await;
-    if let Err(error) = registry.config.store.create(jobs.clone(), registry.bounds()).await {
-        jobs.iter().for_each(|job| registry.forget_active(&job.id));
-        return Err(error);
+/// Runs a task to its end, and starts it again if it panics: without it, no job would run.
+async fn keep_running<F: Future<Output = ()> + Send + 'static>(name: &str, task: impl Fn() -> F) {
+    while let Err(error) = tokio::spawn(task()).await {
+        tracing::error!("task of jobs ended unexpectedly: {name}: {error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    for active in actives {
-        registry.moved(None, Some(State::Created));
-        let queued = registry.slots.queue();
-        registry.config.runtime.spawn(run::run(Arc::clone(&registry), active, queued));
+}
+
+async fn admit(registry: Arc<JobRegistry>, submission: Submission) -> Result<Submitted> {
+    registry.expire().await?;
+    let created = registry.store().create(submission, registry.bounds()).await?;
+    registry.publish_usage();
+    match created {
+        Created::New(jobs) => Ok(Submitted::New(jobs)),
+        Created::Existing(ids) => Ok(Submitted::Existing(ids)),
+        Created::Conflict => Err(Error::new(
+            Kind::Conflict,
+            "the idempotency key belongs to another request; use a new key for each request",
+        )
+        .field("Idempotency-Key")),
     }
-    Ok(jobs)
 }
 
 fn budgets(requested: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
@@ -199,6 +363,14 @@ fn budgets(requested: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
             limits.max_total_runtime.as_millis()
         );
         return Err(Error::invalid(message).field("max_total_runtime_ms"));
+    }
+    if requested.run_after >= max_total_runtime {
+        let message = format!(
+            "run_after_ms is {}, but the job ends {} ms after its submission; raise max_total_runtime_ms",
+            requested.run_after.as_millis(),
+            max_total_runtime.as_millis()
+        );
+        return Err(Error::invalid(message).field("run_after_ms"));
     }
     Ok(Budgets { max_attempts: max_attempts as u32, max_runtime: requested.max_runtime, max_total_runtime })
 }

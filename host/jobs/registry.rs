@@ -2,23 +2,25 @@
 //! through it.
 
 use super::active::Active;
-use super::job::{End, Job, State};
+use super::job::{AttemptStart, End, Job, State, Status};
 use super::slots::Slots;
-use super::store::{Bounds, Change, JobStore};
-use crate::error::{Error, Result};
+use super::store::{Bounds, Change, JobStore, Update};
+use super::store_time::StoreTime;
+use crate::error::{Error, Kind, Result};
 use crate::lock::LockUnpoisoned;
 use crate::metrics::{JobMetrics, Metrics};
 use crate::policy::plan::JobsPlan;
+use crate::predict::Payload;
 use crate::router::Router;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-/// How often expired jobs are removed and changed limits take effect.
-const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// How many expired jobs are removed in one change of the store.
+const EXPIRE_AT_ONCE: usize = 500;
 
 /// The parts of the host that jobs use.
 pub struct JobsConfig {
@@ -35,7 +37,7 @@ pub struct JobsConfig {
 pub(super) struct JobRegistry {
     pub config: JobsConfig,
     pub slots: Arc<Slots>,
-    /// Jobs of this process that have not ended.
+    /// Jobs that this process runs.
     active: Mutex<HashMap<Arc<str>, Arc<Active>>>,
     idle: Notify,
     pub closing: watch::Sender<bool>,
@@ -60,10 +62,9 @@ pub enum Settled {
 }
 
 impl JobRegistry {
-    pub fn start(config: JobsConfig) -> Arc<Self> {
+    pub fn new(config: JobsConfig) -> Arc<Self> {
         let concurrency = config.router.policy().content.plan.jobs.concurrency;
-        let runtime = config.runtime.clone();
-        let jobs = Arc::new(JobRegistry {
+        Arc::new(JobRegistry {
             config,
             slots: Slots::new(concurrency),
             active: Mutex::default(),
@@ -71,18 +72,22 @@ impl JobRegistry {
             closing: watch::Sender::new(false),
             abandoned: Mutex::default(),
             lost: LostJobs::default(),
-        });
-        runtime.spawn(sweep(Arc::downgrade(&jobs)));
-        jobs
+        })
+    }
+
+    pub fn store(&self) -> &dyn JobStore {
+        &*self.config.store
     }
 
     pub async fn get(&self, id: &str) -> Result<Job> {
-        self.config.store.read(id).await?.ok_or_else(|| no_such_job(id))
+        let job = self.store().read(id).await?;
+        // Who has seen a job in a state finds it counted there.
+        self.publish_usage();
+        job.ok_or_else(|| no_such_job(id))
     }
 
-    /// Admits and starts no more jobs. Returns when no job is left, or after `grace`.
-    pub async fn drain(&self, grace: Duration) {
-        self.closing.send_replace(true);
+    /// Returns when no job runs here, or after `grace`.
+    pub async fn drained(&self, grace: Duration) {
         let drained = async {
             loop {
                 let mut idle = std::pin::pin!(self.idle.notified());
@@ -99,37 +104,64 @@ impl JobRegistry {
     /// Ends a job from outside its task.
     pub async fn end(&self, id: &str, end: End) -> Result<Settled> {
         loop {
-            let mut job = self.get(id).await?;
-            let before = job.status.state;
-            if before.is_final() {
-                return Ok(Settled::Refused(before));
+            let job = self.get(id).await?;
+            if job.status.state.is_final() {
+                return Ok(Settled::Refused(job.status.state));
             }
-            let settings = self.settings();
-            job.status.end(end.clone(), SystemTime::now(), settings.result_ttl);
-            let change =
-                self.config.store.update(id, job.revision, job.status.clone(), self.bounds()).await?;
-            if change == Change::Done {
-                job.revision += 1;
-                self.settle(&job, before, matches!(end, End::Stopped(_)));
+            let mut status = job.status.clone();
+            status.end(&end, SystemTime::now(), self.expiry());
+            let lost = matches!(end, End::Stopped(_));
+            if self.change(&job, status, None, lost).await? == Change::Done {
+                let job = self.get(id).await?;
                 return Ok(Settled::Now(job));
             }
         }
     }
 
-    /// Called when the store has recorded the end of a job: counts it, and informs its task and all
-    /// waiters.
-    pub fn settle(&self, job: &Job, before: State, lost: bool) {
-        let state = job.status.state;
-        self.moved(Some(before), Some(state));
+    /// Changes the status of a job, unless it has another revision by now. Counts the end of a job
+    /// and tells its task; `lost` is whether the job ends because the host does.
+    pub async fn change(
+        &self,
+        job: &Job,
+        status: Status,
+        result: Option<Payload>,
+        lost: bool,
+    ) -> Result<Change> {
+        let state = status.state;
+        let update = Update { id: Arc::clone(&job.id), revision: job.revision, status, result };
+        let change = self.store().update(update, self.bounds()).await?;
+        if change == Change::Done {
+            self.publish_usage();
+            if state.is_final() {
+                self.settle(job, state, lost);
+            }
+        }
+        Ok(change)
+    }
+
+    /// Called when the store has recorded the end of a job.
+    fn settle(&self, job: &Job, state: State, lost: bool) {
         self.metrics().ended.with_label_values(&[state.as_str()]).inc();
-        let lived = SystemTime::now().duration_since(job.spec.created_at).unwrap_or_default();
-        self.metrics().duration.observe(lived.as_secs_f64());
+        self.metrics().duration.observe(job.submitted().until(self.store().now()).as_secs_f64());
         if lost {
-            self.lost.count(before);
+            self.lost.count(job.status.state);
         }
         self.forget_active(&job.id);
     }
 
+    pub fn add_active(&self, active: &Arc<Active>) {
+        self.active().insert(Arc::clone(&active.id), Arc::clone(active));
+    }
+
+    /// Forgets a claim whose task has ended. Another claim of the same job stays.
+    pub fn forget_claim(&self, claim: &Arc<Active>) {
+        let is_latest = self.active().get(&claim.id).is_some_and(|known| Arc::ptr_eq(known, claim));
+        if is_latest {
+            self.forget_active(&claim.id);
+        }
+    }
+
+    /// Tells the task of a job that there is nothing more to do.
     pub fn forget_active(&self, id: &str) {
         let (active, empty) = {
             let mut active = self.active();
@@ -143,6 +175,13 @@ impl JobRegistry {
         }
     }
 
+    /// Returns what an attempt records that begins now.
+    pub fn attempt_start(&self) -> AttemptStart {
+        let policy = self.config.router.policy();
+        let digest = policy.content.plan.digest.as_str().into();
+        AttemptStart { generation: policy.generation, policy: digest, now: SystemTime::now() }
+    }
+
     /// Fails a job whose task is lost, by a panic or because the store refused a change.
     pub fn abandon(self: &Arc<Self>, id: Arc<str>, why: Error) {
         tracing::error!(job = &*id, "{why}");
@@ -151,27 +190,40 @@ impl JobRegistry {
     }
 
     async fn fail(&self, id: Arc<str>, why: Error) {
-        let unknown = |error: &Error| error.kind() == crate::error::Kind::NotFound;
+        let unknown = |error: &Error| error.kind() == Kind::NotFound;
         match self.end(&id, End::Failed(why.clone())).await {
             Err(error) if unknown(&error) => self.forget_active(&id),
             // The store is unavailable: the sweep tries again.
-            Err(_) => self.abandoned().push((id, why)),
+            Err(_) => self.abandoned.lock_unpoisoned().push((id, why)),
             Ok(_) => self.forget_active(&id),
         }
     }
 
-    pub async fn expire(&self) {
-        match self.config.store.expire(SystemTime::now()).await {
-            Ok(states) => states.into_iter().for_each(|state| self.moved(Some(state), None)),
-            Err(error) => tracing::warn!("cannot expire jobs: {error}"),
+    /// Removes jobs that have expired. Returns whether there may be more.
+    pub async fn expire(&self) -> Result<bool> {
+        let expired = self.store().expire(EXPIRE_AT_ONCE).await?;
+        if expired > 0 {
+            self.publish_usage();
         }
+        Ok(expired == EXPIRE_AT_ONCE)
     }
 
-    /// Updates the gauge of jobs by state.
-    pub fn moved(&self, from: Option<State>, to: Option<State>) {
-        let gauge = |state: State| self.metrics().kept.with_label_values(&[state.as_str()]);
-        from.into_iter().for_each(|state| gauge(state).dec());
-        to.into_iter().for_each(|state| gauge(state).inc());
+    /// Returns when a job that ends now may be forgotten.
+    pub fn expiry(&self) -> StoreTime {
+        self.store().now().after(self.settings().result_ttl)
+    }
+
+    /// Updates the gauges of what the store holds.
+    pub fn publish_usage(&self) {
+        let usage = self.store().usage();
+        for (state, count) in State::ALL.into_iter().zip(usage.jobs) {
+            let gauge = self.metrics().kept.with_label_values(&[state.as_str()]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.metrics().store_up.set(i64::from(usage.is_open));
+        let known = self.metrics().damaged_records.get();
+        self.metrics().damaged_records.inc_by((usage.damaged as u64).saturating_sub(known));
+        self.metrics().store_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
     }
 
     pub fn settings(&self) -> JobsPlan {
@@ -196,8 +248,12 @@ impl JobRegistry {
         self.active.lock_unpoisoned()
     }
 
-    fn abandoned(&self) -> MutexGuard<'_, Vec<(Arc<str>, Error)>> {
-        self.abandoned.lock_unpoisoned()
+    /// Ends the jobs whose task was lost while the store was unavailable.
+    pub async fn fail_abandoned(&self) {
+        let abandoned = std::mem::take(&mut *self.abandoned.lock_unpoisoned());
+        for (id, why) in abandoned {
+            self.fail(id, why).await;
+        }
     }
 }
 
@@ -209,22 +265,6 @@ impl LostJobs {
 
     fn get(&self) -> (usize, usize) {
         (self.pending.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed))
-    }
-}
-
-/// Runs until the registry is dropped.
-async fn sweep(jobs: Weak<JobRegistry>) {
-    let mut ticks = tokio::time::interval(SWEEP_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(jobs) = jobs.upgrade() else { return };
-        jobs.slots.resize(jobs.settings().concurrency);
-        jobs.expire().await;
-        let abandoned = std::mem::take(&mut *jobs.abandoned());
-        for (id, why) in abandoned {
-            jobs.fail(id, why).await;
-        }
     }
 }
 

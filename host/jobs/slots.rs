@@ -1,132 +1,87 @@
-//! Slots: how many jobs may have an attempt at once. The longest waiting job is next.
+//! Slots: how many jobs may have an attempt at once.
 
 use crate::lock::LockUnpoisoned;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::oneshot;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
-/// Up to this many cancelled waiters may stay in the queue before it is swept.
-const SWEEP_FROM: usize = 64;
-
-pub(super) struct Slots(Mutex<State>);
+pub(super) struct Slots {
+    state: Mutex<State>,
+    changed: Notify,
+}
 
 struct State {
     limit: usize,
     held: usize,
-    waiting: VecDeque<oneshot::Sender<Slot>>,
-    sweep_at: usize,
 }
 
-/// Permission to run an attempt. Passed to the next waiter when dropped.
+/// Permission to run an attempt.
 pub(super) struct Slot(Arc<Slots>);
 
 impl Slots {
     pub fn new(limit: usize) -> Arc<Self> {
-        let state = State { limit, held: 0, waiting: VecDeque::new(), sweep_at: SWEEP_FROM };
-        Arc::new(Slots(Mutex::new(state)))
+        Arc::new(Slots { state: Mutex::new(State { limit, held: 0 }), changed: Notify::new() })
     }
 
-    /// Enters the queue immediately. Dropping the receiver leaves it.
-    pub fn queue(self: &Arc<Self>) -> oneshot::Receiver<Slot> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut state = self.lock();
-            if state.waiting.len() >= state.sweep_at {
-                state.waiting.retain(|waiter| !waiter.is_closed());
-                state.sweep_at = (state.waiting.len() * 2).max(SWEEP_FROM);
+    /// Waits until there is a free slot, and takes all that are free. For one task only.
+    pub async fn take_free(self: &Arc<Self>) -> Vec<Slot> {
+        loop {
+            let free = {
+                let mut state = self.state.lock_unpoisoned();
+                let free = state.limit.saturating_sub(state.held);
+                state.held += free;
+                free
+            };
+            if free > 0 {
+                return (0..free).map(|_| Slot(Arc::clone(self))).collect();
             }
-            state.waiting.push_back(sender);
+            self.changed.notified().await;
         }
-        self.assign_free();
-        receiver
     }
 
     /// Changes the number of slots. A lower number does not revoke slots that are held.
-    pub fn resize(self: &Arc<Self>, limit: usize) {
-        self.lock().limit = limit;
-        self.assign_free();
-    }
-
-    fn assign_free(self: &Arc<Self>) {
-        loop {
-            let next = self.lock().next();
-            let Some(waiter) = next else { return };
-            // Sent without the lock: if the waiter has just left, the slot is dropped here and
-            // takes the lock.
-            let _ = waiter.send(Slot(Arc::clone(self)));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock_unpoisoned()
-    }
-}
-
-impl State {
-    /// Removes the next waiter from the queue, and counts its slot as held.
-    fn next(&mut self) -> Option<oneshot::Sender<Slot>> {
-        while self.held < self.limit {
-            let waiter = self.waiting.pop_front()?;
-            if !waiter.is_closed() {
-                self.held += 1;
-                return Some(waiter);
-            }
-        }
-        None
+    pub fn resize(&self, limit: usize) {
+        self.state.lock_unpoisoned().limit = limit;
+        self.changed.notify_one();
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.lock().held -= 1;
-        self.0.assign_free();
+        self.0.state.lock_unpoisoned().held -= 1;
+        self.0.changed.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
-    fn taken(place: &mut oneshot::Receiver<Slot>) -> Option<Slot> {
-        place.try_recv().ok()
+    fn free(slots: &Arc<Slots>) -> Option<Vec<Slot>> {
+        slots.take_free().now_or_never()
     }
 
     #[test]
-    fn slots_go_to_who_waits_longest_and_still_waits() {
-        let slots = Slots::new(1);
-        let mut places: Vec<_> = (0..5).map(|_| slots.queue()).collect();
-        let first = taken(&mut places[0]).expect("it was free");
-        assert!(places[1..].iter_mut().all(|place| taken(place).is_none()));
-        drop(places.remove(1));
-        drop(first);
-        let second = taken(&mut places[1]).expect("the one before it has left");
-        assert!(taken(&mut places[2]).is_none());
-        // The slot is granted to a waiter that leaves without taking it.
-        drop(second);
-        drop(places.remove(2));
-        assert!(taken(&mut places[2]).is_some());
-        assert_eq!(slots.lock().held, 0);
+    fn no_more_slots_are_held_than_there_are() {
+        let slots = Slots::new(2);
+        let mut held = free(&slots).expect("both are free");
+        assert_eq!(held.len(), 2);
+        assert!(free(&slots).is_none());
+        held.pop();
+        assert_eq!(free(&slots).expect("one is free").len(), 1);
     }
 
     #[test]
     fn the_limit_can_change() {
         let slots = Slots::new(1);
-        let mut places: Vec<_> = (0..4).map(|_| slots.queue()).collect();
+        let held = free(&slots).expect("it is free");
         slots.resize(3);
-        let held: Vec<_> = places.iter_mut().filter_map(taken).collect();
-        assert_eq!(held.len(), 3);
+        let more = free(&slots).expect("two more are free");
+        assert_eq!((held.len(), more.len()), (1, 2));
         slots.resize(1);
+        drop(more);
+        assert!(free(&slots).is_none(), "one is held, which is the limit");
         drop(held);
-        assert!(taken(&mut places[3]).is_some());
-    }
-
-    #[test]
-    fn those_who_have_left_do_not_pile_up() {
-        let slots = Slots::new(1);
-        let _held = taken(&mut slots.queue()).expect("it was free");
-        for _ in 0..10_000 {
-            drop(slots.queue());
-        }
-        assert!(slots.lock().waiting.len() <= 2 * SWEEP_FROM);
+        assert_eq!(free(&slots).expect("it is free").len(), 1);
     }
 }

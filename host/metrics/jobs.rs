@@ -10,11 +10,17 @@ const JOB_BUCKETS: [f64; 15] =
 pub struct JobMetrics {
     /// Jobs in the store, by state.
     pub kept: IntGaugeVec,
+    /// Whether the store is open.
+    pub store_up: IntGauge,
+    pub damaged_records: IntCounter,
+    /// Bytes that count against `store_mb`.
+    pub store_bytes: IntGauge,
     pub ended: IntCounterVec,
     pub attempts: IntCounterVec,
     pub overdue: IntGauge,
     pub refusals: IntCounter,
     pub retries: IntCounter,
+    pub interruptions: IntCounter,
     pub retries_exhausted: IntCounter,
     pub queue_wait: Histogram,
     pub duration: Histogram,
@@ -27,6 +33,20 @@ impl JobMetrics {
         let counters = |name: &str, help: &str, label: &str| counters(registrar, name, help, &[label]);
         JobMetrics {
             kept: gauges(registrar, "hostler_jobs", "Jobs in the store, by state.", &["state"]),
+            store_up: gauge(
+                registrar,
+                "hostler_job_store_up",
+                "1 while the store of jobs is open, 0 while submissions are refused.",
+            ),
+            damaged_records: counter(
+                "hostler_job_store_damaged_records_total",
+                "Records of jobs that could not be read when the store was opened.",
+            ),
+            store_bytes: gauge(
+                registrar,
+                "hostler_job_store_bytes",
+                "Bytes of inputs, results and records of jobs in the store.",
+            ),
             ended: counters("hostler_jobs_total", "Jobs that have ended, by their final state.", "state"),
             attempts: counters("hostler_job_attempts_total", "Attempts that were made.", "outcome"),
             overdue: gauge(
@@ -39,6 +59,10 @@ impl JobMetrics {
                 "Attempts that were not admitted and will be made later.",
             ),
             retries: counter("hostler_job_retries_total", "Attempts after one that timed out."),
+            interruptions: counter(
+                "hostler_job_interruptions_total",
+                "Attempts that had not ended when their host did.",
+            ),
             retries_exhausted: counter(
                 "hostler_job_retries_exhausted_total",
                 "Jobs that were retried until no attempt was left.",

@@ -33,6 +33,7 @@ fn description(plan: &Plan) -> Description {
         // These do not decide what is served, or are compared by themselves (`Plan::is_unchanged`).
         path: _,
         server: _,
+        job_store: _,
         settings: _,
         reload: _,
         overlay: _,

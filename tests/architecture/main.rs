@@ -18,9 +18,10 @@ const LINES_MAX: usize = 500;
 const COMMENT_WIDTH: usize = 100;
 
 /// Libraries that only some folders of the host may name.
-const LIBRARIES: [(&[&str], &[&str]); 3] = [
+const LIBRARIES: [(&[&str], &[&str]); 4] = [
     (&["wasmtime", "wasmtime_wasi", "wasmparser"], &["plugin/"]),
     (&["ort"], &["executor/onnx/"]),
+    (&["redb"], &["jobs/durable/"]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection"],
         &["proto/", "server/grpc/", "executor/triton/"],

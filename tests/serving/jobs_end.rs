@@ -73,7 +73,7 @@ fn what_has_ended_is_not_cancelled_and_what_has_not_is_not_deleted() {
     let path = format!("/jobs/{running}");
     let refused = host.client().request("DELETE", &path, &[], b"");
     refused.refused(409, "invalid_input", &["it has not ended; cancel it first"]);
-    assert!(["created", "pending", "running"].contains(&refused.json()["state"].as_str().unwrap()));
+    assert!(["pending", "running"].contains(&refused.json()["state"].as_str().unwrap()));
     assert_eq!(cancel(&host, &running).status, 200);
     for (body, state) in [
         (deed("hostile", "ok"), "succeeded"),
@@ -116,7 +116,7 @@ fn a_cancel_that_races_the_end_has_one_outcome() {
     let ended = |state: &str| host.metric(&format!("hostler_jobs_total{{state=\"{state}\"}}"));
     assert_eq!((ended("cancelled"), ended("succeeded")), (f64::from(cancelled), f64::from(late)));
     assert_eq!((kept(&host, "cancelled"), kept(&host, "succeeded")), (f64::from(cancelled), f64::from(late)));
-    assert_eq!(["created", "pending", "running"].map(|state| kept(&host, state)), [0.0; 3]);
+    assert_eq!(["pending", "running"].map(|state| kept(&host, state)), [0.0; 2]);
     host.wait_for_idle("onnx");
 }
 
@@ -174,7 +174,7 @@ fn a_host_whose_jobs_have_ended_stops_cleanly() {
 
 #[test]
 fn a_client_that_leaves_in_the_middle_of_a_submission_leaves_no_job_without_an_end() {
-    let host = serve("");
+    let host = serve("[jobs]\ncapacity = 10000\n");
     let body = json!({"model": "hostile", "items": vec![json!({"data": ["a"]}); 200]}).to_string();
     for _ in 0..10 {
         let mut client = host.client();
@@ -184,6 +184,6 @@ fn a_client_that_leaves_in_the_middle_of_a_submission_leaves_no_job_without_an_e
     // One last job whose client stays connected: when it has ended, the submissions before it have
     // been processed.
     ended(&host, &submit(&host, &deed("hostile", "ok")), "succeeded");
-    let unfinished = || ["created", "pending", "running"].iter().map(|state| kept(&host, state)).sum::<f64>();
+    let unfinished = || ["pending", "running"].iter().map(|state| kept(&host, state)).sum::<f64>();
     eventually("all jobs to end", || (unfinished() == 0.0).then_some(()), || host.log());
 }

@@ -17,6 +17,7 @@ mod disconnects;
 mod early_replies;
 mod heads;
 mod jobs;
+mod jobs_durable;
 mod jobs_end;
 mod jobs_faults;
 mod jobs_http;

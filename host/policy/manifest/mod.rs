@@ -11,12 +11,14 @@ pub mod pipelines;
 mod plugins;
 mod reload;
 mod server;
+mod stores;
 
 pub use executors::{Executor, Tls};
 pub use models::{Check, Model, Remote, Routing};
 pub use plugins::{Http, Plugin};
 pub use reload::{Canary, Guard, Reload};
 pub use server::Server;
+pub use stores::Store;
 pub use toml::Spanned;
 
 use self::named::Named;
@@ -37,6 +39,7 @@ pub struct Manifest {
     pub reload: Reload,
     pub files: Files,
     pub jobs: Jobs,
+    pub stores: Named<Store>,
 }
 
 /// `[files]`: how large a file of each kind may be.
@@ -55,6 +58,8 @@ pub struct Files {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Jobs {
+    /// The store of `[stores]` that jobs are kept in. Without it, they are kept in memory.
+    pub store: Option<Spanned<String>>,
     /// Jobs that are kept at once, including ended ones.
     pub capacity: Option<Spanned<usize>>,
     /// Memory of the inputs and results that are kept.

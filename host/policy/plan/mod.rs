@@ -25,6 +25,8 @@ mod read;
 mod remote;
 mod routing;
 mod routing_plan;
+mod store_plan;
+mod stores;
 mod unplanned;
 
 pub use super::model_name::{ModelName, is_name, parse_model_name};
@@ -37,4 +39,5 @@ pub use pipeline_plan::PipelinePlan;
 pub use plan::Plan;
 pub use plugin_plan::PluginPlan;
 pub use routing_plan::RoutingPlan;
+pub use store_plan::StorePlan;
 pub use unplanned::Unplanned;

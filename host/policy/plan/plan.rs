@@ -6,6 +6,7 @@ use super::model_plan::ModelPlan;
 use super::pipeline_plan::PipelinePlan;
 use super::plugin_plan::PluginPlan;
 use super::routing_plan::RoutingPlan;
+use super::store_plan::StorePlan;
 use crate::policy::description::Description;
 use crate::policy::manifest;
 use crate::policy::model_name::ModelName;
@@ -22,6 +23,8 @@ pub struct Plan {
     pub settings: Settings,
     pub reload: ReloadSettings,
     pub jobs: JobsPlan,
+    /// Like `server`, read at start only.
+    pub job_store: StorePlan,
     /// Every `inner` exists, and none leads back to itself.
     pub executors: BTreeMap<Arc<str>, ExecutorPlan>,
     pub plugins: BTreeMap<Arc<str>, PluginPlan>,
@@ -48,9 +51,10 @@ impl Plan {
     pub(in crate::policy) fn is_unchanged(&self, other: &Plan) -> bool {
         let Plan {
             path: _,
-            // `[server]` is read at start only: a reload reports its changes and applies none of
+            // These are read at start only: a reload reports their changes and applies none of
             // them.
             server: _,
+            job_store: _,
             settings: _,
             reload,
             // The digest covers these, because the description contains them.

@@ -61,6 +61,7 @@ impl<'a> Planner<'a> {
         let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
         let jobs = self.jobs(&manifest.jobs);
+        let job_store = self.job_store(manifest);
         self.limits = self.file_limits(&manifest.files);
         let executors = self.executors(manifest);
         let mut plugins = self.plugins(manifest);
@@ -82,6 +83,7 @@ impl<'a> Planner<'a> {
             settings: settings?,
             reload: reload?,
             jobs,
+            job_store,
             executors,
             plugins,
             models,

@@ -9,11 +9,10 @@ use crate::policy::content::PolicyContent;
 use crate::policy::description::diff;
 use crate::policy::files::Signature;
 use crate::policy::load::{LoadFaults, Phases};
-use crate::policy::manifest;
 use crate::policy::model_name::bounded;
 use crate::policy::plan::{Plan, Unplanned};
 use crate::policy::record::ReloadOutcome;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl ReloadThread {
@@ -56,7 +55,7 @@ impl ReloadThread {
         let serving = self.shared.live.0.load_full();
         let policy = &serving.stable;
         build.record.changes = diff(&policy.content.plan.description, &plan.description);
-        build.record.warnings = restart_needed(&self.server, &plan.server);
+        build.record.warnings = self.restart_needed(&plan);
         if policy.content.plan.is_unchanged(&plan) {
             build.record.outcome = ReloadOutcome::Unchanged;
             if !build.request.is_dry_run() && serving.candidate.is_some() {
@@ -143,18 +142,26 @@ impl ReloadThread {
         build.record.errors = why;
         self.end(build, false);
     }
+
+    fn restart_needed(&self, plan: &Plan) -> Vec<String> {
+        let mut lines = restart_needed("server", &self.server.entries(), &plan.server.entries());
+        lines.extend(restart_needed("jobs", &self.job_store.entries(), &plan.job_store.entries()));
+        lines
+    }
 }
 
-/// Returns one line for each key of `[server]` that has changed. A running process cannot change
-/// them.
-fn restart_needed(running: &manifest::Server, written: &manifest::Server) -> Vec<String> {
-    let (running, written) = (running.entries(), written.entries());
+/// Returns one line for each key of a table that has changed. A running process cannot change them.
+fn restart_needed(
+    table: &str,
+    running: &BTreeMap<&'static str, String>,
+    written: &BTreeMap<&'static str, String>,
+) -> Vec<String> {
     let keys: BTreeSet<&'static str> = running.keys().chain(written.keys()).copied().collect();
     let line = |key: &'static str| {
         let show = |value: Option<&String>| value.cloned().unwrap_or_else(|| "its default".into());
         let (old, new) = (show(running.get(key)), show(written.get(key)));
         format!(
-            "[server] {key} is read at start only: {new} takes effect after a restart, {old} holds until then"
+            "[{table}] {key} is read at start only: {new} takes effect after a restart, {old} holds until then"
         )
     };
     keys.into_iter().filter(|key| running.get(key) != written.get(key)).map(line).collect()

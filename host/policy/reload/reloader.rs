@@ -44,7 +44,7 @@ impl Reloader {
         last_good: Option<LastGood>,
     ) -> Result<Self> {
         let mut record = Record::new(Trigger::Start);
-        let server = first.plan.server.clone();
+        let (server, job_store) = (first.plan.server.clone(), first.plan.job_store.clone());
         let settings = &first.plan.settings;
         let permission = Permission { allowed: settings.model_control, drain: settings.drain_timeout };
         let seen = files.take_asked();
@@ -72,6 +72,7 @@ impl Reloader {
             loader: Arc::new(loader),
             watching,
             server,
+            job_store,
             refused: Refused::default(),
             newest: 1,
             recent,

@@ -16,6 +16,7 @@ use super::watching::Watching;
 use crate::policy::files::Files;
 use crate::policy::load::Loader;
 use crate::policy::manifest;
+use crate::policy::plan::StorePlan;
 use crate::policy::recent::Recent;
 use crate::policy::settings::ReloadSettings;
 use std::collections::VecDeque;
@@ -43,6 +44,8 @@ pub(super) struct ReloadThread {
     pub builders: Builders,
     /// `[server]` as it was when the process started.
     pub server: manifest::Server,
+    /// Where jobs are kept, decided when the process started.
+    pub job_store: StorePlan,
     pub refused: Refused,
     /// The highest generation so far.
     pub newest: u64,

@@ -9,6 +9,7 @@ use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
 use super::service::Service;
 use crate::error::Error;
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::plugin::{DrainTimeout, Engine, ReplicaStatus};
 use crate::policy::Reloader;
@@ -28,6 +29,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub reloader: Arc<Reloader>,
     pub engine: Arc<Engine>,
+    pub jobs: Arc<Jobs>,
     pub cross_site: CrossSite,
 }
 
@@ -72,6 +74,10 @@ impl Service for Admin {
                 Ok(record) => http::json_of(StatusCode::OK, &record),
                 Err(error) => http::error_reply(&error, ""),
             },
+            "/admin/jobs/reset" if post => match self.jobs.reset().await {
+                Ok(place) => http::json_of(StatusCode::OK, &json!({"set_aside": place})),
+                Err(error) => http::error_reply(&error, ""),
+            },
             "/admin/pipelines" if get => {
                 http::json_of(StatusCode::OK, &pipelines::list(&self.router.policy()))
             }
@@ -83,7 +89,7 @@ impl Service for Admin {
             "/health" if get => http::health(),
             "/admin/policy" | "/admin/pipelines" | "/metrics" | "/health" => http::method_not_allowed("GET"),
             path if path.starts_with(PIPELINES) => http::method_not_allowed("GET"),
-            "/admin/reload" | "/admin/policy/rollback" | "/admin/policy/promote" => {
+            "/admin/reload" | "/admin/policy/rollback" | "/admin/policy/promote" | "/admin/jobs/reset" => {
                 http::method_not_allowed("POST")
             }
             path => http::error_reply(&Error::not_found(format!("no route {method} {path}")), ""),

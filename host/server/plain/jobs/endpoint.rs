@@ -12,6 +12,10 @@ pub(in crate::server) enum JobsEndpoint<'a> {
     Job(&'a str),
     /// `/jobs/<id>/cancel`
     Cancel(&'a str),
+    /// `/jobs/<id>/result`
+    Result(&'a str),
+    /// `/jobs/<id>/retry`
+    Retry(&'a str),
     /// No route, under `/jobs/`.
     Unknown,
 }
@@ -35,6 +39,8 @@ impl<'a> JobsEndpoint<'a> {
                 rest => match rest.split_once('/') {
                     None => JobsEndpoint::Job(rest),
                     Some((job, "cancel")) => JobsEndpoint::Cancel(job),
+                    Some((job, "result")) => JobsEndpoint::Result(job),
+                    Some((job, "retry")) => JobsEndpoint::Retry(job),
                     Some(_) => JobsEndpoint::Unknown,
                 },
             },
@@ -56,7 +62,9 @@ mod tests {
             ("/jobs/7/", Some(Unknown)),
             ("/jobs/7/cancel", Some(Cancel("7"))),
             ("/jobs/7/cancel/", Some(Unknown)),
-            ("/jobs/7/result", Some(Unknown)),
+            ("/jobs/7/result", Some(JobsEndpoint::Result("7"))),
+            ("/jobs/7/retry", Some(JobsEndpoint::Retry("7"))),
+            ("/jobs/7/results", Some(Unknown)),
             ("/jobs7", None),
         ] {
             assert_eq!(JobsEndpoint::parse(path), expected, "{path}");

@@ -1,11 +1,13 @@
 //! Lists, reads, cancels and deletes jobs: the handlers under `/jobs`.
 
-use super::report::{conflict, full, summary};
+use super::report::{conflict, full, promise, summary};
 use crate::error::{Error, Result, did_you_mean};
-use crate::jobs::{Filter, Settled, State};
+use crate::jobs::{Cursor, Filter, Job, Settled, State};
+use crate::predict::Payload;
 use crate::server::http::{self, Reply};
 use crate::server::state::Public;
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -17,6 +19,47 @@ const PAGE_MAX: usize = 1000;
 
 /// `GET /jobs/<id>`, which waits for the end of the job for up to `wait_ms`.
 pub(super) async fn read(public: &Public, id: &str, query: Option<&str>) -> Result<Reply> {
+    let job = public.jobs.wait(id, wait_time(query)?).await?;
+    show(public, &job).await
+}
+
+/// `GET /jobs/<id>/result`: the result alone, or the error as `/predict` would have returned it.
+pub(super) async fn result(
+    public: &Public,
+    id: &str,
+    query: Option<&str>,
+    request_id: &str,
+) -> Result<Reply> {
+    let job = public.jobs.wait(id, wait_time(query)?).await?;
+    let status = &job.status;
+    match status.state {
+        State::Pending | State::Running => {
+            let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(&job.id, Some(status.state)));
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            Ok(reply)
+        }
+        State::Cancelled => Ok(conflict(id, status.state, "it has no result", request_id)),
+        State::Failed | State::Timeout => {
+            let unknown = || Error::failed("the job has ended without a result and without an error");
+            Err(status.error.clone().unwrap_or_else(unknown))
+        }
+        State::Succeeded => match public.jobs.result(&job).await? {
+            Some(Payload::Json(text)) => Ok(http::json(StatusCode::OK, text.as_bytes().clone())),
+            Some(Payload::Bytes { content_type, data }) => {
+                let content_type = HeaderValue::from_str(&content_type)
+                    .unwrap_or(HeaderValue::from_static("application/octet-stream"));
+                Ok(http::reply(StatusCode::OK, content_type, data))
+            }
+            Some(Payload::Tensors(_)) | None => Err(Error::not_found(format!(
+                "the result of job \"{}\" is not there any more; it has expired, or was deleted",
+                cut(id)
+            ))),
+        },
+    }
+}
+
+/// Reads `wait_ms`, the only parameter of a query.
+fn wait_time(query: Option<&str>) -> Result<Duration> {
     let mut wait = Duration::ZERO;
     for (name, value) in pairs(query)? {
         match name.as_str() {
@@ -33,14 +76,19 @@ pub(super) async fn read(public: &Public, id: &str, query: Option<&str>) -> Resu
             other => return Err(unknown_query(other, &["wait_ms"])),
         }
     }
-    let job = public.jobs.wait(id, wait).await?;
-    Ok(http::json(StatusCode::OK, full(&job)))
+    Ok(wait)
+}
+
+/// Returns everything about a job, with its result.
+async fn show(public: &Public, job: &Job) -> Result<Reply> {
+    let result = public.jobs.result(job).await?;
+    Ok(http::json(StatusCode::OK, full(&public.jobs, job, result.as_ref())))
 }
 
 /// `POST /jobs/<id>/cancel`
 pub(super) async fn cancel(public: &Public, id: &str, request_id: &str) -> Result<Reply> {
     Ok(match public.jobs.cancel(id).await? {
-        Settled::Now(job) => http::json(StatusCode::OK, full(&job)),
+        Settled::Now(job) => show(public, &job).await?,
         Settled::Refused(state) => conflict(id, state, "it has ended already", request_id),
     })
 }
@@ -67,17 +115,13 @@ pub(super) async fn list(public: &Public, query: Option<&str>) -> Result<Reply> 
                 Ok(limit) if (1..=PAGE_MAX).contains(&limit) => filter.limit = limit,
                 _ => return invalid(&format!("a whole number from 1 to {PAGE_MAX}")),
             },
-            "after" => match value.parse() {
-                Ok(after) => filter.after = Some(after),
-                Err(_) => return invalid("the `next` of a page"),
-            },
+            "after" => filter.after = Some(Cursor(value)),
             other => return Err(unknown_query(other, &["state", "model", "limit", "after"])),
         }
     }
     let page = public.jobs.list(&filter).await?;
-    let jobs: Vec<Value> = page.jobs.iter().map(summary).collect();
-    // As text: a client sends a cursor back and does not calculate with it.
-    let next = page.next.map(|next| next.to_string());
+    let jobs: Vec<Value> = page.jobs.iter().map(|job| summary(&public.jobs, job)).collect();
+    let next = page.next.map(|Cursor(next)| next);
     Ok(http::json_of(StatusCode::OK, &json!({"jobs": jobs, "next": next})))
 }
 

@@ -2,6 +2,7 @@
 //! them under `/jobs`.
 
 pub(in crate::server) mod endpoint;
+mod idempotency;
 mod manage;
 mod report;
 pub(in crate::server) mod routes;

@@ -1,24 +1,25 @@
 //! Jobs as JSON.
 
 use crate::error::Error;
-use crate::jobs::{Attempt, AttemptOutcome, Job, State};
+use crate::jobs::{Attempt, AttemptOutcome, Job, Jobs, State};
+use crate::predict::Payload;
 use crate::server::http::{self, Reply};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use std::time::SystemTime;
 
 /// The path of a job.
-pub(super) fn url(job: &Job) -> String {
-    format!("/jobs/{}", job.id)
+pub(super) fn url(id: &str) -> String {
+    format!("/jobs/{id}")
 }
 
 /// The reply to a submission.
-pub(super) fn promise(job: &Job) -> Value {
-    json!({"job_id": &*job.id, "state": job.status.state.as_str(), "url": url(job)})
+pub(super) fn promise(id: &str, state: Option<State>) -> Value {
+    json!({"job_id": id, "state": state.map(State::as_str), "url": url(id)})
 }
 
 /// A job as an entry of a list.
-pub(super) fn summary(job: &Job) -> Value {
+pub(super) fn summary(jobs: &Jobs, job: &Job) -> Value {
     let status = &job.status;
     json!({
         "job_id": &*job.id,
@@ -29,15 +30,15 @@ pub(super) fn summary(job: &Job) -> Value {
         "created_at": unix(job.spec.created_at),
         "started_at": status.started_at.map(unix),
         "ended_at": status.ended_at.map(unix),
-        "expires_at": status.expires_at.map(unix),
-        "url": url(job),
+        "expires_at": jobs.expires_at(job).map(unix),
+        "url": url(&job.id),
     })
 }
 
 /// Everything about a job. Returns JSON text, because the result is stored as text.
-pub(super) fn full(job: &Job) -> Vec<u8> {
+pub(super) fn full(jobs: &Jobs, job: &Job, result: Option<&Payload>) -> Vec<u8> {
     let (spec, status) = (&job.spec, &job.status);
-    let mut value = summary(job);
+    let mut value = summary(jobs, job);
     let more = json!({
         "request_id": &*spec.request_id,
         "generation": status.attempts.last().map(|attempt| attempt.generation),
@@ -45,6 +46,8 @@ pub(super) fn full(job: &Job) -> Vec<u8> {
         "max_runtime_ms": spec.budgets.max_runtime.map(|time| time.as_millis() as u64),
         "max_total_runtime_ms": spec.budgets.max_total_runtime.as_millis() as u64,
         "history": status.attempts.iter().enumerate().map(history).collect::<Vec<_>>(),
+        "interruptions": status.interruptions,
+        "retry_of": spec.retry_of.as_deref(),
         "refusals": status.refusals,
         "last_refusal": status.last_refusal.as_ref().map(Error::message),
         "error": status.error.as_ref().map(fault),
@@ -54,10 +57,10 @@ pub(super) fn full(job: &Job) -> Vec<u8> {
     };
     into.extend(more);
     let mut body = serde_json::to_vec(&value).expect("invariant: answers have string keys");
-    if let Some(result) = &status.result {
+    if let Some(Payload::Json(result)) = result {
         body.pop();
         body.extend_from_slice(b",\"result\":");
-        body.extend_from_slice(result);
+        body.extend_from_slice(result.as_bytes());
         body.push(b'}');
     }
     body
@@ -67,6 +70,7 @@ fn history((index, attempt): (usize, &Attempt)) -> Value {
     json!({
         "attempt": index + 1,
         "generation": attempt.generation,
+        "policy": &*attempt.policy,
         "started_at": unix(attempt.started_at),
         "ended_at": attempt.ended_at.map(unix),
         "outcome": attempt.outcome.map(AttemptOutcome::as_str),

@@ -26,10 +26,13 @@ pub(in crate::server) async fn answer(
         JobsEndpoint::Job(job) if get => manage::read(public, job, query).await,
         JobsEndpoint::Job(job) if head.method == Method::DELETE => manage::delete(public, job, &id).await,
         JobsEndpoint::Cancel(job) if post => manage::cancel(public, job, &id).await,
+        JobsEndpoint::Result(job) if get => manage::result(public, job, query, &id).await,
+        JobsEndpoint::Retry(job) if post => submit::retry(public, job, &id).await,
         JobsEndpoint::Submit | JobsEndpoint::SubmitBatch => return http::method_not_allowed("POST"),
         JobsEndpoint::List => return http::method_not_allowed("GET"),
         JobsEndpoint::Job(_) => return http::method_not_allowed("GET, DELETE"),
-        JobsEndpoint::Cancel(_) => return http::method_not_allowed("POST"),
+        JobsEndpoint::Cancel(_) | JobsEndpoint::Retry(_) => return http::method_not_allowed("POST"),
+        JobsEndpoint::Result(_) => return http::method_not_allowed("GET"),
         JobsEndpoint::Unknown => return http::no_such_path(&head.method, head.uri.path()),
     };
     let mut reply = outcome.unwrap_or_else(|error| http::error_reply(&error, &id));

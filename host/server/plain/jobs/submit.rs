@@ -1,8 +1,9 @@
 //! Submits jobs: `POST /predict/async` and `POST /predict/async/batch`.
 
-use super::report::{promise, url};
+use super::idempotency::key;
+use super::report::{conflict, promise, url};
 use crate::error::{Error, Result};
-use crate::jobs::{Item, RequestedBudgets};
+use crate::jobs::{Item, RequestedBudgets, Retried, State, Submitted};
 use crate::offload;
 use crate::predict::walk::Listed;
 use crate::predict::{JsonText, MemoryBudget};
@@ -42,7 +43,7 @@ pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, bat
 }
 
 async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, body: Bytes) -> Result<Reply> {
-    let length = body.len();
+    let (length, key) = (body.len(), key(http_head, &body)?);
     let (head, budgets, data) = offload::run(length, move || {
         let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
         let budgets = budgets([
@@ -50,6 +51,7 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
             request.max_attempts,
             request.max_runtime_ms,
             request.max_total_runtime_ms,
+            request.run_after_ms,
         ])?;
         let head = Head::of(&body, request.model, request.version, request.parameters, None);
         Ok::<_, Error>((head, budgets, request::json_part(&body, request.data)))
@@ -62,12 +64,12 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
         Item::checked(&checked, copied(&data), parameters, budget)
     })
     .await?;
-    let jobs = public.jobs.submit_background(&route.name, vec![item], budgets, scope.id()).await?;
-    let job = jobs.first().expect("invariant: a job for each item");
-    let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(job));
-    if let Ok(location) = HeaderValue::from_str(&url(job)) {
-        reply.headers_mut().insert(LOCATION, location);
-    }
+    let submitted = public.jobs.submit_background(&route.name, vec![item], budgets, scope.id(), key).await?;
+    let submitted = jobs_of(public, submitted).await;
+    let (id, state) = submitted.jobs.first().expect("invariant: a job for each item");
+    let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(id, *state));
+    locate(&mut reply, id);
+    submitted.mark(&mut reply);
     Ok(reply)
 }
 
@@ -79,7 +81,7 @@ async fn submit_batch(
     http_head: &Parts,
     body: Bytes,
 ) -> Result<Reply> {
-    let length = body.len();
+    let (length, key) = (body.len(), key(http_head, &body)?);
     let (head, budgets, body, ranges) = offload::run(length, move || {
         let request: Batch<'_> = http::parse_object(&body, UNREADABLE)?;
         let budgets = budgets([
@@ -87,6 +89,7 @@ async fn submit_batch(
             request.max_attempts,
             request.max_runtime_ms,
             request.max_total_runtime_ms,
+            request.run_after_ms,
         ])?;
         let head = Head::of(&body, request.model, request.version, request.parameters, None);
         let ranges = request::item_ranges(&body, &request.items)?;
@@ -110,9 +113,63 @@ async fn submit_batch(
         items.collect::<Result<Vec<Item>>>()
     })
     .await?;
-    let jobs = public.jobs.submit_background(&route.name, items, budgets, scope.id()).await?;
-    let promises: Vec<Value> = jobs.iter().map(promise).collect();
-    Ok(http::json_of(StatusCode::ACCEPTED, &json!({"jobs": promises})))
+    let submitted = public.jobs.submit_background(&route.name, items, budgets, scope.id(), key).await?;
+    let submitted = jobs_of(public, submitted).await;
+    let promises: Vec<Value> = submitted.jobs.iter().map(|(id, state)| promise(id, *state)).collect();
+    let mut reply = http::json_of(StatusCode::ACCEPTED, &json!({"jobs": promises}));
+    submitted.mark(&mut reply);
+    Ok(reply)
+}
+
+/// `POST /jobs/<id>/retry`: submits the input of a job that did not succeed once more.
+pub(super) async fn retry(public: &Public, id: &str, request_id: &Arc<str>) -> Result<Reply> {
+    Ok(match public.jobs.retry(id, request_id).await? {
+        Retried::New(job) => {
+            let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(&job.id, Some(job.status.state)));
+            locate(&mut reply, &job.id);
+            reply
+        }
+        Retried::Refused(state) if state.is_final() => conflict(id, state, "it has succeeded", request_id),
+        Retried::Refused(state) => conflict(id, state, "it has not ended; cancel it first", request_id),
+    })
+}
+
+fn locate(reply: &mut Reply, id: &str) {
+    if let Ok(location) = HeaderValue::from_str(&url(id)) {
+        reply.headers_mut().insert(LOCATION, location);
+    }
+}
+
+/// The jobs of a submission, with their states; `None` for one that is not in the store any more.
+struct SubmittedJobs {
+    jobs: Vec<(Arc<str>, Option<State>)>,
+    /// An earlier submission has created them.
+    is_replay: bool,
+}
+
+impl SubmittedJobs {
+    fn mark(&self, reply: &mut Reply) {
+        if self.is_replay {
+            reply.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+        }
+    }
+}
+
+async fn jobs_of(public: &Public, submitted: Submitted) -> SubmittedJobs {
+    match submitted {
+        Submitted::New(jobs) => {
+            let jobs = jobs.into_iter().map(|job| (job.id, Some(job.status.state))).collect();
+            SubmittedJobs { jobs, is_replay: false }
+        }
+        Submitted::Existing(ids) => {
+            let mut jobs = Vec::with_capacity(ids.len());
+            for id in ids {
+                let state = public.jobs.get(&id).await.ok().map(|job| job.status.state);
+                jobs.push((id, state));
+            }
+            SubmittedJobs { jobs, is_replay: true }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -134,6 +191,8 @@ struct Single<'a> {
     max_runtime_ms: Option<&'a RawValue>,
     #[serde(borrow)]
     max_total_runtime_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    run_after_ms: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -155,20 +214,23 @@ struct Batch<'a> {
     max_runtime_ms: Option<&'a RawValue>,
     #[serde(borrow)]
     max_total_runtime_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    run_after_ms: Option<&'a RawValue>,
 }
 
 /// The fields of `budgets`, in order. `timeout_ms` is the name that `/predict` has for
 /// `max_runtime_ms`, the time of one attempt.
-const BUDGETS: [&str; 4] = ["timeout_ms", "max_attempts", "max_runtime_ms", "max_total_runtime_ms"];
+const BUDGETS: [&str; 5] =
+    ["timeout_ms", "max_attempts", "max_runtime_ms", "max_total_runtime_ms", "run_after_ms"];
 
-fn budgets(values: [Option<&RawValue>; 4]) -> Result<RequestedBudgets> {
-    let mut numbers = [None; 4];
+fn budgets(values: [Option<&RawValue>; 5]) -> Result<RequestedBudgets> {
+    let mut numbers = [None; 5];
     for ((field, value), number) in BUDGETS.into_iter().zip(values).zip(&mut numbers) {
         let Some(value) = value else { continue };
         let unit = if field == "max_attempts" { "" } else { " of milliseconds" };
         *number = Some(request::whole_number(field, value, unit)?);
     }
-    let [timeout, max_attempts, max_runtime, max_total_runtime] = numbers;
+    let [timeout, max_attempts, max_runtime, max_total_runtime, run_after] = numbers;
     if timeout.is_some() && max_runtime.is_some() {
         let message = "timeout_ms and max_runtime_ms are two names of one limit; send one of them";
         return Err(Error::invalid(message).field("timeout_ms"));
@@ -177,6 +239,7 @@ fn budgets(values: [Option<&RawValue>; 4]) -> Result<RequestedBudgets> {
         max_attempts,
         max_runtime: max_runtime.or(timeout).map(Duration::from_millis),
         max_total_runtime: max_total_runtime.map(Duration::from_millis),
+        run_after: run_after.map(Duration::from_millis).unwrap_or_default(),
     })
 }
 

@@ -1,0 +1,63 @@
+//! Claims pending jobs while there are free slots, and starts their tasks.
+
+use super::active::Active;
+use super::registry::JobRegistry;
+use super::run;
+use super::slots::Slot;
+use super::store::Claim;
+use crate::error::Result;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How long a claim holds without being renewed. Long enough that a busy host renews in time, and
+/// short enough that the jobs of a host that is gone do not wait for long.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+/// How long to wait after the store was unavailable.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Runs until the host stops accepting jobs. A claim is never dropped halfway: its jobs would have
+/// no task.
+pub(super) async fn claim_jobs(registry: Weak<JobRegistry>) {
+    let Some(registry) = registry.upgrade() else { return };
+    let mut closing = registry.closing.subscribe();
+    let mut ready = registry.store().ready();
+    loop {
+        let slots = tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => return,
+            slots = registry.slots.take_free() => slots,
+        };
+        ready.mark_unchanged();
+        let wait = match claim(&registry, slots).await {
+            Ok(0) => None,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::debug!("cannot claim jobs: {error}");
+                Some(PAUSE)
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => return,
+            () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => {}
+            _ = ready.changed(), if wait.is_none() => {}
+        }
+    }
+}
+
+/// Claims up to one job for each slot, and returns how many there were.
+async fn claim(registry: &Arc<JobRegistry>, mut slots: Vec<Slot>) -> Result<usize> {
+    let start = registry.attempt_start();
+    let claim = Claim { limit: slots.len(), lease: LEASE, models: None, start };
+    let jobs = registry.store().claim(claim).await?;
+    let count = jobs.len();
+    for job in jobs {
+        let slot = slots.pop().expect("invariant: no more jobs than slots");
+        let active = Arc::new(Active::new(&job, registry.store().now()));
+        registry.add_active(&active);
+        registry.config.runtime.spawn(run::run(Arc::clone(registry), active, job, slot));
+    }
+    registry.publish_usage();
+    Ok(count)
+}

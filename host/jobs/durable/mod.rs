@@ -1,0 +1,26 @@
+//! A store in a folder of this machine: jobs survive the process, a crash and a power cut.
+//!
+//! - `store` is what jobs use. `writer` is the thread that changes the database, many changes at
+//!   once; `readers` are the threads that read from it.
+//! - `open` creates and checks the database, `tables` are its tables, and `record` is how a job is
+//!   written. `payloads` keeps large inputs and results in files.
+//! - `disk` is the file system as the store needs it; `fault` says why a store cannot be used.
+
+mod disk;
+mod fault;
+#[cfg(test)]
+mod lossy_disk;
+mod open;
+mod payloads;
+#[cfg(test)]
+mod power_tests;
+mod readers;
+mod record;
+mod shared;
+mod store;
+mod tables;
+mod writer;
+
+pub use disk::{Disk, FolderDisk};
+pub use fault::Fault;
+pub use store::DurableStore;

@@ -1,0 +1,154 @@
+//! Inputs and results: small ones are in the database, large ones in a file each.
+//!
+//! A file is written before the transaction that refers to it, and removed after the one that drops
+//! the reference. A crash in between leaves a file that nothing refers to; it is removed when the
+//! store is opened.
+
+use super::disk::Disk;
+use super::fault::Fault;
+use crate::error::{Error, Result};
+use crate::jobs::payload;
+use crate::predict::Payload;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// Larger payloads have a file of their own. In the database, each page of them would be written
+/// again and again.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+const INLINE: u8 = 0;
+const FILE: u8 = 1;
+
+const INPUT_SUFFIX: &str = ".input";
+const RESULT_SUFFIX: &str = ".result";
+
+/// A payload as the database has it.
+#[derive(Clone, Debug)]
+pub(in crate::jobs) struct Prepared {
+    /// The first byte says whether a payload or a reference to a file follows.
+    stored: Bytes,
+    /// The bytes that count for the limits of the store.
+    pub bytes: usize,
+}
+
+/// The name of a file, with what it must contain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileReference {
+    pub name: String,
+    digest: [u8; 32],
+}
+
+/// The file of a payload that is not committed yet. Removed when dropped.
+pub(super) struct Uncommitted {
+    disk: Arc<dyn Disk>,
+    names: Vec<String>,
+}
+
+impl Uncommitted {
+    pub fn new(disk: &Arc<dyn Disk>) -> Self {
+        Uncommitted { disk: Arc::clone(disk), names: Vec::new() }
+    }
+
+    /// The transaction is committed: the files are in use.
+    pub fn keep(mut self) {
+        self.names.clear();
+    }
+
+    /// Prepares the input of a job. Writes a file if it is large.
+    pub fn input(&mut self, id: &str, payload: &Payload) -> Result<Prepared, Fault> {
+        self.prepare(format!("{id}{INPUT_SUFFIX}"), payload)
+    }
+
+    /// Prepares a result. The fence makes its name differ from that of another attempt.
+    pub fn result(&mut self, id: &str, revision: u64, payload: &Payload) -> Result<Prepared, Fault> {
+        self.prepare(format!("{id}.{revision}{RESULT_SUFFIX}"), payload)
+    }
+
+    fn prepare(&mut self, name: String, payload: &Payload) -> Result<Prepared, Fault> {
+        let data = payload::encode(payload);
+        let bytes = payload::stored_bytes(payload);
+        if data.len() <= INLINE_BYTES_MAX {
+            let mut stored = Vec::with_capacity(data.len() + 1);
+            stored.push(INLINE);
+            stored.extend_from_slice(&data);
+            return Ok(Prepared { stored: stored.into(), bytes });
+        }
+        // A file of this name can only be left from an attempt to commit that has failed.
+        let _ = self.disk.remove(&name);
+        let written = self.disk.write(&name, &data);
+        written
+            .map_err(|error| Fault::io(&format!("cannot write {name} in {}", self.disk.shown()), &error))?;
+        let mut stored = vec![FILE];
+        stored.extend_from_slice(&Sha256::digest(&data));
+        stored.extend_from_slice(name.as_bytes());
+        self.names.push(name);
+        Ok(Prepared { stored: stored.into(), bytes })
+    }
+}
+
+impl Drop for Uncommitted {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = self.disk.remove(name);
+        }
+    }
+}
+
+impl Prepared {
+    pub fn stored(&self) -> &[u8] {
+        &self.stored
+    }
+
+    /// Returns the file that a stored payload is in.
+    pub fn file_of(stored: &[u8]) -> Option<FileReference> {
+        let (&FILE, rest) = stored.split_first()? else { return None };
+        let (digest, name) = rest.split_first_chunk::<32>()?;
+        Some(FileReference { name: String::from_utf8(name.to_vec()).ok()?, digest: *digest })
+    }
+}
+
+/// Reads a payload back.
+///
+/// # Errors
+/// `failed` if it is damaged, which concerns only its job.
+pub(super) fn load(disk: &dyn Disk, stored: Vec<u8>) -> Result<Payload> {
+    match stored.first() {
+        Some(&INLINE) => payload::decode(Bytes::from(stored).slice(1..)),
+        Some(&FILE) => {
+            let file = Prepared::file_of(&stored).ok_or_else(damaged)?;
+            let data = disk.read(&file.name).map_err(|error| {
+                Error::failed(format!("cannot read {} in {}: {error}", file.name, disk.shown()))
+            })?;
+            if Sha256::digest(&data)[..] != file.digest {
+                return Err(Error::failed(format!(
+                    "{} in {} is damaged: it is not what the host wrote",
+                    file.name,
+                    disk.shown()
+                )));
+            }
+            payload::decode(data.into())
+        }
+        _ => Err(damaged()),
+    }
+}
+
+fn damaged() -> Error {
+    Error::failed("the stored data are damaged")
+}
+
+/// What a payload is to its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Input,
+    Result,
+}
+
+/// Returns the id of the job that a file belongs to.
+pub(super) fn owner_of(name: &str) -> Option<(&str, Slot)> {
+    if let Some(id) = name.strip_suffix(INPUT_SUFFIX) {
+        return Some((id, Slot::Input));
+    }
+    let (id, _) = name.strip_suffix(RESULT_SUFFIX)?.split_once('.')?;
+    Some((id, Slot::Result))
+}

@@ -1,0 +1,319 @@
+//! Records of jobs as bytes: a version, then JSON.
+//!
+//! JSON, because a later version can read what an earlier one has written: a missing key has a
+//! default, and an unknown key is ignored.
+
+use crate::error::{Error, Kind, Result};
+use crate::jobs::job::{Attempt, AttemptOutcome, Budgets, Job, Spec, State, Status};
+use crate::jobs::store::StoredKey;
+use crate::jobs::store_time::StoreTime;
+use crate::policy::plan::ModelName;
+use crate::predict::Parameter;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+const VERSION: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct StoredJob<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    revision: u64,
+    fence: u64,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    owner: Cow<'a, str>,
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    #[serde(borrow)]
+    version: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parameters: Vec<(String, StoredParameter)>,
+    max_attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_runtime_ms: Option<u64>,
+    max_total_runtime_ms: u64,
+    created_us: u64,
+    #[serde(borrow)]
+    request_id: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_of: Option<String>,
+    #[serde(borrow)]
+    state: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_us: Option<u64>,
+    run_at: u64,
+    deadline: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<StoredAttempt>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    refusals: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_refusal: Option<StoredError>,
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    interruptions: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<StoredError>,
+    #[serde(default)]
+    input_bytes: usize,
+    #[serde(default)]
+    result_bytes: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredParameter {
+    Boolean(bool),
+    Integer(i64),
+    Number(f64),
+    Text(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredAttempt {
+    generation: u64,
+    policy: String,
+    started_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcome: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<StoredError>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredError {
+    kind: String,
+    message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    plugin: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    step: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeyRecord {
+    request: [u8; 32],
+    jobs: Vec<String>,
+    expires: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero_u32(number: &u32) -> bool {
+    *number == 0
+}
+
+pub(super) fn encode_job(job: &Job) -> Vec<u8> {
+    let (spec, status) = (&*job.spec, &job.status);
+    let parameter = |(name, value): &(String, Parameter)| {
+        let value = match value {
+            Parameter::Boolean(value) => StoredParameter::Boolean(*value),
+            Parameter::Integer(value) => StoredParameter::Integer(*value),
+            Parameter::Number(value) => StoredParameter::Number(*value),
+            Parameter::Text(value) => StoredParameter::Text(value.clone()),
+        };
+        (name.clone(), value)
+    };
+    let attempt = |attempt: &Attempt| StoredAttempt {
+        generation: attempt.generation,
+        policy: attempt.policy.to_string(),
+        started_us: micros(attempt.started_at),
+        ended_us: attempt.ended_at.map(micros),
+        outcome: attempt.outcome.map(|outcome| outcome.as_str().to_owned()),
+        error: attempt.error.as_ref().map(stored_error),
+    };
+    let Job { id, number: _, revision, fence, spec: _, status: _, input_bytes, result_bytes } = job;
+    let Spec { owner, model, parameters, budgets, created_at, request_id, retry_of } = spec;
+    let Status {
+        state,
+        started_at,
+        ended_at,
+        run_at,
+        deadline,
+        expires,
+        attempts,
+        refusals,
+        last_refusal,
+        interruptions,
+        error,
+    } = status;
+    let stored = StoredJob {
+        id: Cow::Borrowed(id),
+        revision: *revision,
+        fence: *fence,
+        owner: Cow::Borrowed(owner),
+        model: Cow::Borrowed(&model.name),
+        version: Cow::Borrowed(&model.version),
+        parameters: parameters.iter().map(parameter).collect(),
+        max_attempts: budgets.max_attempts,
+        max_runtime_ms: budgets.max_runtime.map(millis),
+        max_total_runtime_ms: millis(budgets.max_total_runtime),
+        created_us: micros(*created_at),
+        request_id: Cow::Borrowed(request_id),
+        retry_of: retry_of.as_ref().map(ToString::to_string),
+        state: Cow::Borrowed(state.as_str()),
+        started_us: started_at.map(micros),
+        ended_us: ended_at.map(micros),
+        run_at: run_at.0,
+        deadline: deadline.0,
+        expires: expires.map(|at| at.0),
+        attempts: attempts.iter().map(attempt).collect(),
+        refusals: *refusals,
+        last_refusal: last_refusal.as_ref().map(stored_error),
+        interruptions: *interruptions,
+        error: error.as_ref().map(stored_error),
+        input_bytes: *input_bytes,
+        result_bytes: *result_bytes,
+    };
+    with_version(&stored)
+}
+
+/// # Errors
+/// `failed` if the bytes are not a record.
+pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
+    let stored: StoredJob<'_> = without_version(bytes)?;
+    let name = |text: Cow<'_, str>| -> Arc<str> { text.into_owned().into() };
+    let parameter = |(name, value)| {
+        let value = match value {
+            StoredParameter::Boolean(value) => Parameter::Boolean(value),
+            StoredParameter::Integer(value) => Parameter::Integer(value),
+            StoredParameter::Number(value) => Parameter::Number(value),
+            StoredParameter::Text(value) => Parameter::Text(value),
+        };
+        (name, value)
+    };
+    let spec = Spec {
+        owner: name(stored.owner),
+        model: ModelName { name: name(stored.model), version: name(stored.version) },
+        parameters: stored.parameters.into_iter().map(parameter).collect(),
+        budgets: Budgets {
+            max_attempts: stored.max_attempts,
+            max_runtime: stored.max_runtime_ms.map(Duration::from_millis),
+            max_total_runtime: Duration::from_millis(stored.max_total_runtime_ms),
+        },
+        created_at: time(stored.created_us),
+        request_id: name(stored.request_id),
+        retry_of: stored.retry_of.map(Into::into),
+    };
+    let status = Status {
+        state: State::parse(&stored.state).map_err(|_| damaged())?,
+        started_at: stored.started_us.map(time),
+        ended_at: stored.ended_us.map(time),
+        run_at: StoreTime(stored.run_at),
+        deadline: StoreTime(stored.deadline),
+        expires: stored.expires.map(StoreTime),
+        attempts: stored.attempts.into_iter().map(attempt).collect::<Result<_>>()?,
+        refusals: stored.refusals,
+        last_refusal: stored.last_refusal.map(error).transpose()?,
+        interruptions: stored.interruptions,
+        error: stored.error.map(error).transpose()?,
+    };
+    Ok(Job {
+        id: name(stored.id),
+        number,
+        revision: stored.revision,
+        fence: stored.fence,
+        spec: Arc::new(spec),
+        status,
+        input_bytes: stored.input_bytes,
+        result_bytes: stored.result_bytes,
+    })
+}
+
+fn attempt(stored: StoredAttempt) -> Result<Attempt> {
+    let outcome = |text: String| {
+        AttemptOutcome::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or_else(damaged)
+    };
+    Ok(Attempt {
+        generation: stored.generation,
+        policy: stored.policy.into(),
+        started_at: time(stored.started_us),
+        ended_at: stored.ended_us.map(time),
+        outcome: stored.outcome.map(outcome).transpose()?,
+        error: stored.error.map(error).transpose()?,
+    })
+}
+
+fn stored_error(error: &Error) -> StoredError {
+    StoredError {
+        kind: error.kind().as_str().to_owned(),
+        message: error.message().to_owned(),
+        field: error.field_name().map(ToOwned::to_owned),
+        model: error.model_name().map(ToOwned::to_owned),
+        plugin: error.plugin_name().map(ToOwned::to_owned),
+        step: error.step_name().map(ToOwned::to_owned),
+    }
+}
+
+fn error(stored: StoredError) -> Result<Error> {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == stored.kind).ok_or_else(damaged)?;
+    let mut error = Error::new(kind, stored.message);
+    if let Some(field) = stored.field {
+        error = error.field(field);
+    }
+    if let Some(model) = stored.model {
+        error = error.model(model);
+    }
+    if let Some(plugin) = stored.plugin {
+        error = error.plugin(plugin);
+    }
+    if let Some(step) = stored.step {
+        error = error.step(&step);
+    }
+    Ok(error)
+}
+
+pub(super) fn encode_key(key: &StoredKey) -> Vec<u8> {
+    let jobs = key.jobs.iter().map(ToString::to_string).collect();
+    with_version(&KeyRecord { request: key.request, jobs, expires: key.expires.0 })
+}
+
+pub(super) fn decode_key(bytes: &[u8]) -> Result<StoredKey> {
+    let KeyRecord { request, jobs, expires } = without_version(bytes)?;
+    Ok(StoredKey { request, jobs: jobs.into_iter().map(Into::into).collect(), expires: StoreTime(expires) })
+}
+
+fn with_version(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    serde_json::to_writer(&mut bytes, value).expect("invariant: records have string keys");
+    bytes
+}
+
+fn without_version<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    match bytes.split_first() {
+        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|_| damaged()),
+        _ => Err(damaged()),
+    }
+}
+
+fn damaged() -> Error {
+    Error::failed("the record is damaged")
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn time(micros: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
+}

@@ -1,0 +1,348 @@
+//! The store itself: sends changes to its writer, and reads on threads of its own.
+
+use super::disk::Disk;
+use super::fault::Fault;
+use super::payloads::{self, Prepared, Slot, Uncommitted};
+use super::readers::Readers;
+use super::shared::Shared;
+use super::tables::Tables;
+use super::writer::{self, Change, Command};
+use crate::error::{Error, Kind, Result};
+use crate::executor::BoxFuture;
+use crate::jobs::job::Job;
+use crate::jobs::store::{
+    self, Bounds, Claim, Created, Engine, Filter, JobStore, Lease, Page, Renewal, Submission, Update, Usage,
+};
+use crate::jobs::store_time::StoreTime;
+use crate::lock::LockUnpoisoned;
+use crate::predict::Payload;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// Changes that may wait for the disk. Over this, new ones are refused.
+const QUEUE_MAX: usize = 4096;
+
+/// New jobs are refused when the disk has less than this left: the results of those that were
+/// accepted need room.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+
+pub struct DurableStore {
+    disk: Arc<dyn Disk>,
+    shared: Arc<Shared>,
+    commands: SyncSender<Command>,
+    readers: Readers,
+}
+
+impl DurableStore {
+    /// Starts the threads of a store, which open it.
+    pub fn start(disk: Arc<dyn Disk>) -> Result<Self> {
+        let failed = |error: std::io::Error| {
+            Error::failed(format!("cannot start the threads of the job store: {error}"))
+        };
+        let (commands, receiver) = sync_channel(QUEUE_MAX);
+        let shared = Arc::new(Shared::new());
+        let (writer_disk, writer_shared) = (Arc::clone(&disk), Arc::clone(&shared));
+        let writer = std::thread::Builder::new().name("jobs-write".into());
+        writer.spawn(move || writer::run(&writer_disk, &writer_shared, receiver)).map_err(failed)?;
+        Ok(DurableStore { disk, shared, commands, readers: Readers::start().map_err(failed)? })
+    }
+
+    /// Returns once the store is open, or known to be unavailable.
+    pub async fn opened(&self) -> Option<Fault> {
+        let _ = self.shared.is_tried.subscribe().wait_for(|is_tried| *is_tried).await;
+        self.shared.fault()
+    }
+
+    /// Sends a change to the writer, and waits until it is committed.
+    async fn change<T: Send + 'static>(
+        &self,
+        apply: impl FnOnce(&mut Engine<'_, Tables<'_>>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, outcome) = oneshot::channel();
+        let change = Box::new(Pending { apply: Some(apply), outcome: None, reply });
+        match self.commands.try_send(Command::Change(change)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                let message = format!("{QUEUE_MAX} changes of jobs wait for the disk; try again later");
+                return Err(Error::overloaded(message));
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(stopped()),
+        }
+        outcome.await.map_err(|_| stopped())?
+    }
+
+    /// Prepares payloads on a thread that may wait for the disk.
+    async fn prepare<T: Send + 'static>(
+        &self,
+        prepare: impl FnOnce(&mut Uncommitted) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<(T, Uncommitted)> {
+        let mut uncommitted = Uncommitted::new(&self.disk);
+        self.readers
+            .run(move || {
+                let prepared = prepare(&mut uncommitted).map_err(|fault| fault.error())?;
+                Ok((prepared, uncommitted))
+            })
+            .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        self.readers.run(move || read(&shared).map_err(|fault| fault.error())).await
+    }
+
+    async fn payload(&self, slot: Slot, number: u64) -> Result<Option<Payload>> {
+        let (shared, disk) = (Arc::clone(&self.shared), Arc::clone(&self.disk));
+        self.readers
+            .run(move || {
+                let stored = shared.read().and_then(|reader| reader.payload(slot, number));
+                let stored = stored.map_err(|fault| fault.error())?;
+                stored.map(|stored| payloads::load(&*disk, stored)).transpose()
+            })
+            .await
+    }
+
+    /// Returns jobs that the index names, without those that have changed in between.
+    async fn jobs(
+        &self,
+        numbers: Vec<u64>,
+        fits: impl Fn(&Job) -> bool + Send + 'static,
+    ) -> Result<Vec<Job>> {
+        let mut jobs = self.read(move |shared| shared.read()?.jobs(&numbers)).await?;
+        jobs.retain(fits);
+        Ok(jobs)
+    }
+
+    fn with_index<T>(&self, run: impl FnOnce(&mut store::Index, StoreTime) -> T) -> T {
+        let now = self.shared.now();
+        run(&mut self.shared.state.lock_unpoisoned().index, now)
+    }
+}
+
+fn stopped() -> Error {
+    Error::unavailable("the job store is closed: the host is stopping")
+}
+
+/// A change whose caller waits for its commit.
+struct Pending<T, F> {
+    apply: Option<F>,
+    outcome: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Engine<'_, Tables<'_>>) -> Result<T> + Send> Change for Pending<T, F> {
+    fn apply(&mut self, engine: &mut Engine<'_, Tables<'_>>) -> Result<(), Fault> {
+        let Some(apply) = self.apply.take() else { return Ok(()) };
+        let outcome = apply(engine);
+        // Every other error is decided before anything is written.
+        if let Err(error) = &outcome
+            && matches!(error.kind(), Kind::Unavailable | Kind::Failed)
+        {
+            return Err(Fault::unavailable(error.message()));
+        }
+        self.outcome = Some(outcome);
+        Ok(())
+    }
+
+    fn committed(self: Box<Self>) {
+        if let Some(outcome) = self.outcome {
+            let _ = self.reply.send(outcome);
+        }
+    }
+
+    fn failed(self: Box<Self>, error: Error) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+impl JobStore for DurableStore {
+    fn is_durable(&self) -> bool {
+        true
+    }
+
+    fn now(&self) -> StoreTime {
+        self.shared.now()
+    }
+
+    fn create(&self, submission: Submission, bounds: Bounds) -> BoxFuture<'_, Result<Created>> {
+        Box::pin(async move {
+            let disk = Arc::clone(&self.disk);
+            let prepared = self.prepare(move |uncommitted| {
+                let free = disk.free_bytes();
+                let free = free.map_err(|error| {
+                    Fault::io(&format!("cannot look at the disk of {}", disk.shown()), &error)
+                })?;
+                if free < FREE_BYTES_MIN {
+                    return Err(Fault::unavailable(format!(
+                        "the disk of {} has {} MB left; new jobs are accepted while there are at least {} MB",
+                        disk.shown(),
+                        free >> 20,
+                        FREE_BYTES_MIN >> 20
+                    )));
+                }
+                let inputs = submission.jobs.iter().map(|job| uncommitted.input(&job.id, &job.input));
+                let inputs = inputs.collect::<Result<Vec<Prepared>, Fault>>()?;
+                Ok((submission, inputs))
+            });
+            let ((submission, inputs), uncommitted) = prepared.await?;
+            let created = self.change(move |engine| engine.create(&submission, &inputs, bounds)).await?;
+            if matches!(created, Created::New(_)) {
+                uncommitted.keep();
+            }
+            Ok(created)
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {
+        Box::pin(async move {
+            // Without this look, an idle host would commit empty transactions.
+            let is_empty = self.with_index(|index, now| {
+                index.promote(now);
+                index.ready().next().is_none()
+            });
+            if is_empty {
+                return self.shared.fault().map_or(Ok(Vec::new()), |fault| Err(fault.error()));
+            }
+            self.change(move |engine| engine.claim(&claim)).await
+        })
+    }
+
+    fn renew(&self, leases: Vec<Lease>, time: Duration) -> BoxFuture<'_, Result<Vec<Renewal>>> {
+        Box::pin(async move {
+            if let Some(fault) = self.shared.fault() {
+                return Err(fault.error());
+            }
+            // Leases end with the process, so they are not written.
+            Ok(self.with_index(|index, now| store::renew(index, &leases, now, time)))
+        })
+    }
+
+    fn update(&self, update: Update, bounds: Bounds) -> BoxFuture<'_, Result<store::Change>> {
+        Box::pin(async move {
+            let Some(result) = update.result.clone() else {
+                let updated = self.change(move |engine| engine.update(&update, None, bounds)).await?;
+                return Ok(changed(updated.is_some()));
+            };
+            let (id, revision) = (Arc::clone(&update.id), update.revision);
+            let prepared = self.prepare(move |uncommitted| uncommitted.result(&id, revision, &result));
+            let (result, uncommitted) = prepared.await?;
+            let updated = self.change(move |engine| engine.update(&update, Some(&result), bounds)).await?;
+            if updated.is_some() {
+                uncommitted.keep();
+            }
+            Ok(changed(updated.is_some()))
+        })
+    }
+
+    fn read<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Job>>> {
+        Box::pin(async move {
+            let id = id.to_owned();
+            self.read(move |shared| shared.read()?.find(&id)).await
+        })
+    }
+
+    fn input<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Payload>>> {
+        Box::pin(self.payload(Slot::Input, job.number))
+    }
+
+    fn result<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Payload>>> {
+        Box::pin(self.payload(Slot::Result, job.number))
+    }
+
+    fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Page>> {
+        Box::pin(async move {
+            let (numbers, next) = self.with_index(|index, _| store::page(index, filter))?;
+            let state = filter.state;
+            let jobs = self.jobs(numbers, move |job| store::is_in(job, state)).await?;
+            Ok(Page { jobs, next })
+        })
+    }
+
+    fn delete(&self, id: Arc<str>, revision: u64) -> BoxFuture<'_, Result<store::Change>> {
+        Box::pin(self.change(move |engine| engine.delete(&id, revision)))
+    }
+
+    fn expire(&self, limit: usize) -> BoxFuture<'_, Result<usize>> {
+        Box::pin(async move {
+            if !self.with_index(|index, now| index.has_expired(now)) {
+                return Ok(0);
+            }
+            Ok(self.change(move |engine| engine.expire(limit)).await?.len())
+        })
+    }
+
+    fn overdue(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Job>>> {
+        Box::pin(async move {
+            let numbers: Vec<u64> = self.with_index(|index, now| index.overdue(now).take(limit).collect());
+            if numbers.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.jobs(numbers, |job| job.status.state == crate::jobs::State::Pending).await
+        })
+    }
+
+    fn abandoned(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Job>>> {
+        Box::pin(async move {
+            let numbers: Vec<u64> = self.with_index(|index, now| index.abandoned(now).take(limit).collect());
+            if numbers.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.jobs(numbers, |job| job.status.state == crate::jobs::State::Running).await
+        })
+    }
+
+    fn next_event(&self) -> Option<StoreTime> {
+        let (promoted, next) = self.with_index(|index, now| (index.promote(now), index.next_event()));
+        if promoted {
+            self.shared.announce(&[]);
+        }
+        next
+    }
+
+    fn ready(&self) -> watch::Receiver<u64> {
+        self.shared.ready.subscribe()
+    }
+
+    fn changed<'a>(&'a self, id: &'a str, revision: u64) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let watcher = self.shared.watchers.watch(id);
+            let has_changed = async || {
+                let job = JobStore::read(self, id).await?;
+                Ok(job.is_none_or(|job| job.revision != revision))
+            };
+            watcher.changed(has_changed).await
+        })
+    }
+
+    fn usage(&self) -> Usage {
+        self.shared.usage()
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move {
+            let (reply, outcome) = oneshot::channel();
+            self.commands.try_send(Command::Reset(reply)).map_err(|_| stopped())?;
+            let folder = outcome.await.map_err(|_| stopped())??;
+            // The next answer comes from the new store.
+            self.opened().await;
+            Ok(folder)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let (reply, closed) = oneshot::channel();
+            if self.commands.try_send(Command::Close(reply)).is_ok() {
+                let _ = closed.await;
+            }
+        })
+    }
+}
+
+fn changed(is_changed: bool) -> store::Change {
+    if is_changed { store::Change::Done } else { store::Change::Stale }
+}

@@ -1,0 +1,239 @@
+//! The tables of the database, and the records of one transaction.
+
+use super::fault::{Attempted, Fault};
+use super::payloads::{FileReference, Prepared, Slot};
+use super::record;
+use crate::error::{Error, Result};
+use crate::jobs::job::Job;
+use crate::jobs::store::{Index, Records, StoredKey};
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use std::sync::Arc;
+
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+const NUMBERS: TableDefinition<'_, u128, u64> = TableDefinition::new("numbers");
+const INPUTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inputs");
+const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
+const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
+/// Records that could not be read, by the number of their job.
+const DAMAGED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("damaged");
+
+/// The version of the tables. A store of a later version is not touched.
+pub(super) const SCHEMA: u64 = 1;
+
+pub(super) const SCHEMA_KEY: &str = "schema";
+
+/// The time of the store at its latest change.
+pub(super) const CLOCK_KEY: &str = "clock_ms";
+
+/// The open tables of a transaction.
+pub(super) struct Tables<'a> {
+    meta: Table<'a, &'static str, u64>,
+    jobs: Table<'a, u64, &'static [u8]>,
+    numbers: Table<'a, u128, u64>,
+    inputs: Table<'a, u64, &'static [u8]>,
+    results: Table<'a, u64, &'static [u8]>,
+    keys: Table<'a, &'static str, &'static [u8]>,
+    damaged: Table<'a, u64, &'static [u8]>,
+    /// Files that nothing refers to once the transaction is committed.
+    pub unused: Vec<FileReference>,
+    /// The jobs that have changed.
+    pub changed: Vec<Arc<str>>,
+}
+
+impl<'a> Tables<'a> {
+    pub fn open(transaction: &'a WriteTransaction) -> Result<Self, Fault> {
+        const WHAT: &str = "cannot open the tables";
+        Ok(Tables {
+            meta: transaction.open_table(META).attempted(WHAT)?,
+            jobs: transaction.open_table(JOBS).attempted(WHAT)?,
+            numbers: transaction.open_table(NUMBERS).attempted(WHAT)?,
+            inputs: transaction.open_table(INPUTS).attempted(WHAT)?,
+            results: transaction.open_table(RESULTS).attempted(WHAT)?,
+            keys: transaction.open_table(KEYS).attempted(WHAT)?,
+            damaged: transaction.open_table(DAMAGED).attempted(WHAT)?,
+            unused: Vec::new(),
+            changed: Vec::new(),
+        })
+    }
+
+    pub fn set_meta(&mut self, key: &'static str, value: u64) -> Result<(), Fault> {
+        self.meta.insert(key, value).attempted(WRITE).map(drop)
+    }
+
+    /// Fills the index. Moves records that cannot be read to a table of their own, and returns how
+    /// many there were.
+    pub fn load(&mut self, index: &mut Index) -> Result<usize, Fault> {
+        let mut damaged = Vec::new();
+        for entry in self.jobs.iter().attempted(READ)? {
+            let (number, bytes) = entry.attempted(READ)?;
+            match record::decode_job(number.value(), bytes.value()) {
+                Ok(job) => index.put(&job),
+                Err(_) => damaged.push((number.value(), bytes.value().to_vec())),
+            }
+        }
+        for (number, bytes) in &damaged {
+            self.damaged.insert(number, bytes.as_slice()).attempted(WRITE)?;
+            self.jobs.remove(number).attempted(WRITE)?;
+        }
+        for entry in self.keys.iter().attempted(READ)? {
+            let (name, bytes) = entry.attempted(READ)?;
+            if let Ok(key) = record::decode_key(bytes.value()) {
+                index.put_key(&name.value().into(), key.expires, key.bytes(name.value()));
+            }
+        }
+        Ok(damaged.len())
+    }
+
+    /// Returns whether a job refers to this file.
+    pub fn refers_to(&self, id: &str, slot: Slot, name: &str) -> Result<bool, Fault> {
+        let Some(id) = id_number(id) else { return Ok(false) };
+        let Some(number) = self.numbers.get(id).attempted(READ)?.map(|number| number.value()) else {
+            return Ok(false);
+        };
+        let table = match slot {
+            Slot::Input => &self.inputs,
+            Slot::Result => &self.results,
+        };
+        let stored = table.get(number).attempted(READ)?;
+        Ok(stored.and_then(|bytes| Prepared::file_of(bytes.value())).is_some_and(|file| file.name == name))
+    }
+
+    fn drop_payload(
+        table: &mut Table<'a, u64, &'static [u8]>,
+        number: u64,
+        unused: &mut Vec<FileReference>,
+    ) -> Result<(), Fault> {
+        if let Some(bytes) = table.remove(number).attempted(WRITE)? {
+            unused.extend(Prepared::file_of(bytes.value()));
+        }
+        Ok(())
+    }
+}
+
+const READ: &str = "cannot read";
+const WRITE: &str = "cannot write";
+
+impl Records for Tables<'_> {
+    type Payload = Prepared;
+
+    const KEEPS_INPUTS: bool = true;
+
+    fn bytes(payload: &Prepared) -> usize {
+        payload.bytes
+    }
+
+    fn number(&self, id: &str) -> Result<Option<u64>> {
+        let Some(id) = id_number(id) else { return Ok(None) };
+        let number = self.numbers.get(id).attempted(READ).map_err(|fault| fault.error())?;
+        Ok(number.map(|number| number.value()))
+    }
+
+    fn job(&self, number: u64) -> Result<Option<Job>> {
+        let bytes = self.jobs.get(number).attempted(READ).map_err(|fault| fault.error())?;
+        bytes.map(|bytes| record::decode_job(number, bytes.value())).transpose()
+    }
+
+    fn insert(&mut self, job: &Job, input: &Prepared) -> Result<()> {
+        let id = id_number(&job.id)
+            .ok_or_else(|| Error::failed("the id of a job is not 32 hexadecimal digits"))?;
+        self.changed.push(Arc::clone(&job.id));
+        let mut insert = || {
+            self.jobs.insert(job.number, record::encode_job(job).as_slice()).attempted(WRITE)?;
+            self.numbers.insert(id, job.number).attempted(WRITE)?;
+            self.inputs.insert(job.number, input.stored()).attempted(WRITE).map(drop)
+        };
+        insert().map_err(|fault: Fault| fault.error())
+    }
+
+    fn replace(&mut self, job: &Job, result: Option<&Prepared>) -> Result<()> {
+        self.changed.push(Arc::clone(&job.id));
+        let mut replace = || {
+            self.jobs.insert(job.number, record::encode_job(job).as_slice()).attempted(WRITE)?;
+            if !Self::keeps_input(job.status.state) {
+                Self::drop_payload(&mut self.inputs, job.number, &mut self.unused)?;
+            }
+            if let Some(result) = result {
+                self.results.insert(job.number, result.stored()).attempted(WRITE)?;
+            }
+            Ok(())
+        };
+        replace().map_err(|fault: Fault| fault.error())
+    }
+
+    fn remove(&mut self, job: &Job) -> Result<()> {
+        self.changed.push(Arc::clone(&job.id));
+        let id = id_number(&job.id);
+        let mut remove = || {
+            self.jobs.remove(job.number).attempted(WRITE)?;
+            if let Some(id) = id {
+                self.numbers.remove(id).attempted(WRITE)?;
+            }
+            Self::drop_payload(&mut self.inputs, job.number, &mut self.unused)?;
+            Self::drop_payload(&mut self.results, job.number, &mut self.unused)
+        };
+        remove().map_err(|fault: Fault| fault.error())
+    }
+
+    fn key(&self, name: &str) -> Result<Option<StoredKey>> {
+        let bytes = self.keys.get(name).attempted(READ).map_err(|fault| fault.error())?;
+        bytes.map(|bytes| record::decode_key(bytes.value())).transpose()
+    }
+
+    fn insert_key(&mut self, name: &Arc<str>, key: StoredKey) -> Result<()> {
+        let inserted =
+            self.keys.insert(&**name, record::encode_key(&key).as_slice()).attempted(WRITE).map(drop);
+        inserted.map_err(|fault| fault.error())
+    }
+
+    fn remove_key(&mut self, name: &str) -> Result<()> {
+        self.keys.remove(name).attempted(WRITE).map(drop).map_err(|fault| fault.error())
+    }
+}
+
+/// What a reader sees: everything that was committed when it began.
+pub(super) struct Reader(pub ReadTransaction);
+
+impl Reader {
+    pub fn find(&self, id: &str) -> Result<Option<Job>, Fault> {
+        let Some(id) = id_number(id) else { return Ok(None) };
+        let numbers = self.0.open_table(NUMBERS).attempted(READ)?;
+        match numbers.get(id).attempted(READ)? {
+            Some(number) => self.job(number.value()),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns a job; `None` if there is none or its record is damaged.
+    pub fn job(&self, number: u64) -> Result<Option<Job>, Fault> {
+        let jobs = self.0.open_table(JOBS).attempted(READ)?;
+        let bytes = jobs.get(number).attempted(READ)?;
+        Ok(bytes.and_then(|bytes| record::decode_job(number, bytes.value()).ok()))
+    }
+
+    pub fn jobs(&self, numbers: &[u64]) -> Result<Vec<Job>, Fault> {
+        let jobs = self.0.open_table(JOBS).attempted(READ)?;
+        let mut found = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let bytes = jobs.get(number).attempted(READ)?;
+            found.extend(bytes.and_then(|bytes| record::decode_job(*number, bytes.value()).ok()));
+        }
+        Ok(found)
+    }
+
+    /// Returns the stored form of an input or a result.
+    pub fn payload(&self, slot: Slot, number: u64) -> Result<Option<Vec<u8>>, Fault> {
+        let table = match slot {
+            Slot::Input => INPUTS,
+            Slot::Result => RESULTS,
+        };
+        let table = self.0.open_table(table).attempted(READ)?;
+        Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
+    }
+}
+
+/// Ids of jobs are 128 bits in hexadecimal digits.
+fn id_number(id: &str) -> Option<u128> {
+    let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then(|| u128::from_str_radix(id, 16).ok()).flatten()
+}

@@ -1,0 +1,261 @@
+//! The thread that changes the store.
+//!
+//! It applies what is waiting in one transaction, commits it, and only then answers: one flush of
+//! the disk for many changes. When the disk fails, it closes the database and opens it again, with
+//! pauses, until that works.
+
+use super::disk::Disk;
+use super::fault::{Attempted, Fault};
+use super::open::{Opened, open};
+use super::shared::{Shared, State};
+use super::tables::{CLOCK_KEY, Tables};
+use crate::error::{Error, Kind, Result};
+use crate::jobs::store::Engine;
+use crate::lock::LockUnpoisoned;
+use redb::Database;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// The most changes of one transaction.
+const BATCH_MAX: usize = 256;
+
+/// The pause before a store that could not be opened is tried again. It doubles up to the longest.
+const REOPEN_FIRST: Duration = Duration::from_millis(100);
+const REOPEN_LONGEST: Duration = Duration::from_secs(5);
+
+/// How long to wait for readers before the database is closed.
+const READERS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the thread is asked to do.
+pub(super) enum Command {
+    Change(Box<dyn Change>),
+    /// Sets the files aside and begins with an empty store.
+    Reset(oneshot::Sender<Result<String>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A change that is part of a transaction.
+pub(super) trait Change: Send {
+    /// Applies it. An error means that the store cannot be used, and ends the transaction.
+    fn apply(&mut self, engine: &mut Engine<'_, Tables<'_>>) -> Result<(), Fault>;
+
+    /// Called after the commit.
+    fn committed(self: Box<Self>);
+
+    /// Called instead if the transaction has failed.
+    fn failed(self: Box<Self>, error: Error);
+}
+
+/// What was sent to the thread.
+struct Inbox {
+    commands: Receiver<Command>,
+    /// A command that has to wait until a transaction is committed.
+    next: Option<Command>,
+}
+
+impl Inbox {
+    fn receive(&mut self, until: Option<Instant>) -> Result<Command, RecvTimeoutError> {
+        if let Some(command) = self.next.take() {
+            return Ok(command);
+        }
+        match until {
+            None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(until) => self.commands.recv_timeout(until.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    /// Returns a change that waits already.
+    fn waiting_change(&mut self) -> Option<Box<dyn Change>> {
+        match self.commands.try_recv() {
+            Ok(Command::Change(change)) => Some(change),
+            Ok(other) => {
+                self.next = Some(other);
+                None
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+}
+
+/// Runs until the store is closed or dropped.
+pub(super) fn run(disk: &Arc<dyn Disk>, shared: &Shared, commands: Receiver<Command>) {
+    let mut inbox = Inbox { commands, next: None };
+    let mut pause = REOPEN_FIRST;
+    loop {
+        let fault = match open(disk) {
+            Ok(opened) => {
+                pause = REOPEN_FIRST;
+                match serve(&**disk, shared, &mut inbox, opened) {
+                    Some(fault) => fault,
+                    None => return,
+                }
+            }
+            Err(fault) => fault,
+        };
+        let until = match &fault {
+            Fault::Unavailable(_) => Some(Instant::now() + pause),
+            Fault::Damaged(_) => None,
+        };
+        pause = (pause * 2).min(REOPEN_LONGEST);
+        shared.set_fault(fault.clone());
+        if refuse(&**disk, shared, &mut inbox, &fault, until) {
+            return;
+        }
+    }
+}
+
+/// Refuses what arrives, until it is time to open the store again or an operator has reset it.
+/// Returns true if the store is to be closed.
+fn refuse(
+    disk: &dyn Disk,
+    shared: &Shared,
+    inbox: &mut Inbox,
+    fault: &Fault,
+    until: Option<Instant>,
+) -> bool {
+    loop {
+        match inbox.receive(until) {
+            Ok(Command::Change(change)) => change.failed(fault.error()),
+            Ok(Command::Reset(reply)) => {
+                let reset = match fault {
+                    Fault::Damaged(_) => set_aside(disk),
+                    Fault::Unavailable(_) => Err(not_damaged(&fault.error())),
+                };
+                let is_done = reset.is_ok();
+                if is_done {
+                    shared.is_tried.send_replace(false);
+                }
+                let _ = reply.send(reset);
+                if is_done {
+                    return false;
+                }
+            }
+            Ok(Command::Close(reply)) => {
+                let _ = reply.send(());
+                return true;
+            }
+            Err(RecvTimeoutError::Timeout) => return false,
+            Err(RecvTimeoutError::Disconnected) => return true,
+        }
+    }
+}
+
+fn not_damaged(why: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Conflict, format!("cannot reset the job store, which is not damaged: {why}"))
+}
+
+/// Moves the files of the store into a folder beside them, and returns its name.
+fn set_aside(disk: &dyn Disk) -> Result<String> {
+    let why = |error: std::io::Error| {
+        Error::failed(format!("cannot set the files in {} aside: {error}", disk.shown()))
+    };
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let folder = format!("damaged-{}", now.as_millis());
+    let names = disk.names().map_err(why)?;
+    let names: Vec<String> = names.into_iter().filter(|name| !name.starts_with("damaged-")).collect();
+    disk.set_aside(&names, &folder).map_err(why)?;
+    Ok(folder)
+}
+
+/// Serves an open database. Returns why it must be opened again; `None` if the store was closed.
+fn serve(disk: &dyn Disk, shared: &Shared, inbox: &mut Inbox, opened: Opened) -> Option<Fault> {
+    let database = Arc::new(opened.database);
+    shared.set_open(&database, opened.index, opened.now, opened.damaged);
+    let mut outcome = None;
+    while let Ok(command) = inbox.receive(None) {
+        match command {
+            Command::Change(first) => {
+                if let Err(fault) = write(disk, shared, &database, inbox, first) {
+                    outcome = Some(fault);
+                    break;
+                }
+            }
+            Command::Reset(reply) => {
+                let _ =
+                    reply.send(Err(not_damaged("it is open; ended jobs are removed by DELETE /jobs/<id>")));
+            }
+            Command::Close(reply) => {
+                shared.set_fault(Fault::unavailable("the host is stopping"));
+                close(database);
+                let _ = reply.send(());
+                return None;
+            }
+        }
+    }
+    if let Some(fault) = &outcome {
+        shared.set_fault(fault.clone());
+    }
+    close(database);
+    outcome
+}
+
+/// Closes the database once nobody reads it.
+fn close(database: Arc<Database>) {
+    let until = Instant::now() + READERS_TIMEOUT;
+    let mut database = Some(database);
+    while let Some(shared) = database.take() {
+        match Arc::try_unwrap(shared) {
+            Ok(database) => drop(database),
+            Err(_) if Instant::now() > until => {
+                tracing::warn!("job store still being read when it was closed")
+            }
+            Err(shared) => {
+                std::thread::sleep(Duration::from_millis(1));
+                database = Some(shared);
+            }
+        }
+    }
+}
+
+/// Applies a change and those that wait behind it, and commits them.
+fn write(
+    disk: &dyn Disk,
+    shared: &Shared,
+    database: &Database,
+    inbox: &mut Inbox,
+    first: Box<dyn Change>,
+) -> Result<(), Fault> {
+    let mut applied: Vec<Box<dyn Change>> = Vec::new();
+    let mut next = Some(first);
+    let mut transact = || {
+        let transaction = database.begin_write().attempted("cannot begin a change")?;
+        let mut tables = Tables::open(&transaction)?;
+        while let Some(mut change) = next.take() {
+            let outcome = apply(shared, &mut tables, &mut *change);
+            applied.push(change);
+            outcome?;
+            if applied.len() < BATCH_MAX {
+                next = inbox.waiting_change();
+            }
+        }
+        tables.set_meta(CLOCK_KEY, shared.now().0)?;
+        let (unused, changed) = (std::mem::take(&mut tables.unused), std::mem::take(&mut tables.changed));
+        drop(tables);
+        transaction.commit().attempted("cannot write")?;
+        Ok::<_, Fault>((unused, changed))
+    };
+    match transact() {
+        Ok::<_, Fault>((unused, changed)) => {
+            applied.into_iter().for_each(|change| change.committed());
+            shared.announce(&changed);
+            for file in unused {
+                let _ = disk.remove(&file.name);
+            }
+            Ok(())
+        }
+        Err(fault) => {
+            applied.into_iter().for_each(|change| change.failed(fault.error()));
+            Err(fault)
+        }
+    }
+}
+
+fn apply(shared: &Shared, tables: &mut Tables<'_>, change: &mut dyn Change) -> Result<(), Fault> {
+    let now = shared.now();
+    let mut state = shared.state.lock_unpoisoned();
+    let State { index, .. } = &mut *state;
+    change.apply(&mut Engine { index, records: tables, now })
+}

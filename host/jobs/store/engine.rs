@@ -1,0 +1,282 @@
+//! The operations of a store on this machine, over whatever keeps its records.
+//!
+//! Each takes the index and the records together, under one lock or in one transaction. The rules
+//! of [`JobStore`](super::interface::JobStore) are here, once; a store adds how records are kept.
+
+use super::index::Index;
+use super::interface::{
+    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, Lease, NewJob, Renewal, Submission,
+    Update,
+};
+use crate::error::{Error, Result};
+use crate::jobs::job::{Job, State, Status};
+use crate::jobs::store_time::StoreTime;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Keeps the records of jobs. An error means that the store cannot be read or written.
+pub(in crate::jobs) trait Records {
+    /// An input or a result as it is kept.
+    type Payload;
+
+    /// Whether the input of a job is kept that has ended without success, so that it can be
+    /// submitted again.
+    const KEEPS_INPUTS: bool;
+
+    /// Returns the bytes that count for the limits of the store.
+    fn bytes(payload: &Self::Payload) -> usize;
+
+    /// Returns whether a job in this state has its input.
+    fn keeps_input(state: State) -> bool {
+        !state.is_final() || Self::KEEPS_INPUTS && state != State::Succeeded
+    }
+
+    fn number(&self, id: &str) -> Result<Option<u64>>;
+    fn job(&self, number: u64) -> Result<Option<Job>>;
+    fn insert(&mut self, job: &Job, input: &Self::Payload) -> Result<()>;
+    /// Replaces a record. Drops the input of a job that does not need it any more.
+    fn replace(&mut self, job: &Job, result: Option<&Self::Payload>) -> Result<()>;
+    fn remove(&mut self, job: &Job) -> Result<()>;
+    fn key(&self, name: &str) -> Result<Option<StoredKey>>;
+    fn insert_key(&mut self, name: &Arc<str>, key: StoredKey) -> Result<()>;
+    fn remove_key(&mut self, name: &str) -> Result<()>;
+}
+
+/// Bytes that a key takes besides its texts.
+const KEY_OVERHEAD_BYTES: usize = 128;
+
+/// An idempotency key, and what it stands for.
+#[derive(Clone, Debug)]
+pub(in crate::jobs) struct StoredKey {
+    pub request: [u8; 32],
+    pub jobs: Vec<Arc<str>>,
+    pub expires: StoreTime,
+}
+
+impl StoredKey {
+    /// Returns the bytes that the key takes in a store.
+    pub fn bytes(&self, name: &str) -> usize {
+        KEY_OVERHEAD_BYTES + name.len() + self.jobs.iter().map(|id| id.len()).sum::<usize>()
+    }
+}
+
+/// The parts of a store that an operation works on.
+pub(in crate::jobs) struct Engine<'a, R> {
+    pub index: &'a mut Index,
+    pub records: &'a mut R,
+    pub now: StoreTime,
+}
+
+impl<R: Records> Engine<'_, R> {
+    /// `inputs` are those of the submission's jobs, as they are kept.
+    pub fn create(
+        &mut self,
+        submission: &Submission,
+        inputs: &[R::Payload],
+        bounds: Bounds,
+    ) -> Result<Created> {
+        if let Some(key) = &submission.key
+            && let Some(known) = self.records.key(&key.name)?
+            && known.expires > self.now
+        {
+            let is_same = known.request == key.request;
+            return Ok(if is_same { Created::Existing(known.jobs) } else { Created::Conflict });
+        }
+        let ids = || submission.jobs.iter().map(|job| Arc::clone(&job.id)).collect::<Vec<_>>();
+        if let Some(first) = submission.jobs.first()
+            && self.records.number(&first.id)?.is_some()
+        {
+            return Ok(Created::Existing(ids()));
+        }
+        let numbered = submission.jobs.iter().zip(inputs).zip(self.index.next_number()..);
+        let jobs: Vec<Job> =
+            numbered.map(|((new, input), number)| self.job(new, R::bytes(input), number)).collect();
+        self.check_room(&jobs, bounds)?;
+        for (job, input) in jobs.iter().zip(inputs) {
+            self.records.insert(job, input)?;
+            self.index.put(job);
+        }
+        if let Some(IdempotencyKey { name, request, time }) = &submission.key {
+            let key = StoredKey { request: *request, jobs: ids(), expires: self.now.after(*time) };
+            self.index.put_key(name, key.expires, key.bytes(name));
+            self.records.insert_key(name, key)?;
+        }
+        Ok(Created::New(jobs))
+    }
+
+    fn job(&self, new: &NewJob, input_bytes: usize, number: u64) -> Job {
+        let run_at = self.now.after(new.delay);
+        let deadline = self.now.after(new.spec.budgets.max_total_runtime);
+        Job {
+            id: Arc::clone(&new.id),
+            number,
+            revision: 1,
+            fence: 0,
+            spec: Arc::clone(&new.spec),
+            status: Status::new(run_at, deadline),
+            input_bytes,
+            result_bytes: 0,
+        }
+    }
+
+    fn check_room(&self, jobs: &[Job], bounds: Bounds) -> Result<()> {
+        let bytes: usize = jobs.iter().map(Job::bytes).sum();
+        let mb = bounds.bytes >> 20;
+        if jobs.len() > bounds.jobs {
+            let message = format!("{} jobs at once; the store holds at most {}", jobs.len(), bounds.jobs);
+            return Err(Error::too_large(message));
+        }
+        if bytes > bounds.bytes {
+            return Err(Error::too_large(format!("{bytes} bytes of jobs; the store holds at most {mb} MB")));
+        }
+        let (count, used) = (self.index.count(), self.index.bytes());
+        let full = if count + jobs.len() > bounds.jobs {
+            format!("{count} of {} jobs", bounds.jobs)
+        } else if used + bytes > bounds.bytes {
+            format!("{} of {mb} MB", used >> 20)
+        } else {
+            return Ok(());
+        };
+        Err(Error::overloaded(format!(
+            "the job store is full: {full}, {} jobs have ended; delete those whose results were fetched, wait \
+             until they expire, or raise capacity or store_mb under [jobs]",
+            self.index.ended()
+        )))
+    }
+
+    pub fn claim(&mut self, claim: &Claim) -> Result<Vec<Job>> {
+        self.index.promote(self.now);
+        let candidates: Vec<u64> = match &claim.models {
+            None => self.index.ready().take(claim.limit).collect(),
+            Some(_) => self.index.ready().collect(),
+        };
+        let mut claimed = Vec::new();
+        for number in candidates {
+            if claimed.len() == claim.limit {
+                break;
+            }
+            let Some(mut job) = self.records.job(number)? else {
+                self.index.remove(number);
+                continue;
+            };
+            if claim.models.as_ref().is_some_and(|serves| !serves(&job.spec.model)) {
+                continue;
+            }
+            job.revision += 1;
+            job.fence += 1;
+            job.status.begin(&claim.start);
+            self.records.replace(&job, None)?;
+            self.index.put(&job);
+            self.index.lease(number, job.fence, self.now.after(claim.lease));
+            claimed.push(job);
+        }
+        Ok(claimed)
+    }
+
+    /// `result` is that of the update, as it is kept.
+    pub fn update(
+        &mut self,
+        update: &Update,
+        result: Option<&R::Payload>,
+        bounds: Bounds,
+    ) -> Result<Option<Job>> {
+        let Some(mut job) = self.current(&update.id, update.revision)? else { return Ok(None) };
+        let before = self.index.bytes_of(job.number);
+        job.revision += 1;
+        job.status = update.status.clone();
+        if !R::keeps_input(job.status.state) {
+            job.input_bytes = 0;
+        }
+        if let Some(result) = result {
+            job.result_bytes = R::bytes(result);
+            let used = self.index.bytes();
+            if used - before + job.bytes() > bounds.bytes {
+                return Err(Error::too_large(format!(
+                    "the result of {} bytes does not fit into the job store, where {} of {} MB are in use; delete \
+                     ended jobs, or raise store_mb under [jobs]",
+                    job.result_bytes,
+                    used >> 20,
+                    bounds.bytes >> 20
+                )));
+            }
+        }
+        self.records.replace(&job, result)?;
+        self.index.put(&job);
+        Ok(Some(job))
+    }
+
+    pub fn delete(&mut self, id: &str, revision: u64) -> Result<Change> {
+        let Some(job) = self.current(id, revision)? else { return Ok(Change::Stale) };
+        self.records.remove(&job)?;
+        self.index.remove(job.number);
+        Ok(Change::Done)
+    }
+
+    fn current(&self, id: &str, revision: u64) -> Result<Option<Job>> {
+        let Some(number) = self.records.number(id)? else { return Ok(None) };
+        Ok(self.records.job(number)?.filter(|job| job.revision == revision))
+    }
+
+    /// Returns the ids of the jobs that were removed.
+    pub fn expire(&mut self, limit: usize) -> Result<Vec<Arc<str>>> {
+        let numbers: Vec<u64> = self.index.expired(self.now).take(limit).collect();
+        let mut removed = Vec::new();
+        for number in numbers {
+            if let Some(job) = self.records.job(number)? {
+                self.records.remove(&job)?;
+                removed.push(job.id);
+            }
+            self.index.remove(number);
+        }
+        for _ in 0..limit {
+            let Some(name) = self.index.pop_expired_key(self.now) else { break };
+            // The name may have been given to another submission since.
+            if self.records.key(&name)?.is_some_and(|key| key.expires <= self.now) {
+                self.records.remove_key(&name)?;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Extends the leases that are still held.
+pub(in crate::jobs) fn renew(
+    index: &mut Index,
+    leases: &[Lease],
+    now: StoreTime,
+    time: Duration,
+) -> Vec<Renewal> {
+    let renewed = leases.iter().map(|lease| {
+        if index.is_leased(lease.number, lease.fence) {
+            index.lease(lease.number, lease.fence, now.after(time));
+            return Renewal::Held;
+        }
+        if index.is_open(lease.number) { Renewal::Lost } else { Renewal::Ended }
+    });
+    renewed.collect()
+}
+
+/// Returns the numbers of a page of jobs, and where the next page begins.
+pub(in crate::jobs) fn page(index: &Index, filter: &Filter) -> Result<(Vec<u64>, Option<Cursor>)> {
+    let below = match &filter.after {
+        None => u64::MAX,
+        Some(cursor) => number_of(cursor)?,
+    };
+    let mut rest = index.list(below, filter.state, filter.model.as_deref());
+    let numbers: Vec<u64> = rest.by_ref().take(filter.limit).collect();
+    let next = numbers.last().filter(|_| rest.next().is_some());
+    let next = next.map(|number| Cursor(number.to_string()));
+    Ok((numbers, next))
+}
+
+fn number_of(cursor: &Cursor) -> Result<u64> {
+    cursor.0.parse().map_err(|_| {
+        let shown: String = cursor.0.chars().take(80).collect();
+        Error::invalid(format!("after is \"{shown}\"; it must be the `next` of a page")).field("after")
+    })
+}
+
+/// Returns whether the job is still in this state, for lists that are read after the index.
+pub(in crate::jobs) fn is_in(job: &Job, state: Option<State>) -> bool {
+    state.is_none_or(|state| job.status.state == state)
+}

@@ -1,0 +1,276 @@
+//! What a store must find quickly: the next job to run, jobs by state and model, and whatever is
+//! due at a time. Kept in memory by every store on this machine; derived from the records of jobs.
+
+use crate::jobs::job::{Job, State};
+use crate::jobs::store_time::StoreTime;
+use crate::policy::plan::ModelName;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+#[derive(Default)]
+pub(in crate::jobs) struct Index {
+    entries: BTreeMap<u64, Entry>,
+    by_state: [BTreeSet<u64>; State::ALL.len()],
+    by_model: BTreeMap<(u32, State), BTreeSet<u64>>,
+    models: Models,
+    /// Pending jobs that may run, in the order in which they are claimed.
+    ready: BTreeSet<u64>,
+    /// Pending jobs that may run later.
+    waiting: BTreeSet<(StoreTime, u64)>,
+    /// The deadlines of pending jobs. Those of running jobs are kept by their tasks.
+    deadlines: BTreeSet<(StoreTime, u64)>,
+    leases: HashMap<u64, HeldLease>,
+    lapses: BTreeSet<(StoreTime, u64)>,
+    expiry: BTreeSet<(StoreTime, u64)>,
+    /// Idempotency keys by their expiry, with the bytes that they take.
+    keys: BTreeMap<(StoreTime, Arc<str>), usize>,
+    bytes: usize,
+    last: u64,
+}
+
+/// A job, as far as the index needs it to find its other entries again.
+struct Entry {
+    state: State,
+    model: u32,
+    bytes: usize,
+    run_at: StoreTime,
+    deadline: StoreTime,
+    expires: StoreTime,
+}
+
+#[derive(Clone, Copy)]
+struct HeldLease {
+    fence: u64,
+    until: StoreTime,
+}
+
+impl Index {
+    /// Returns the number of the next new job.
+    pub fn next_number(&self) -> u64 {
+        self.last + 1
+    }
+
+    /// Adds a job, or replaces what is known about it. A running job keeps its lease, or has one
+    /// that has lapsed already.
+    pub fn put(&mut self, job: &Job) {
+        let lease = self.leases.get(&job.number).copied();
+        self.remove(job.number);
+        self.last = self.last.max(job.number);
+        let (number, status, state) = (job.number, &job.status, job.status.state);
+        let model = self.models.number(&job.spec.model);
+        let entry = Entry {
+            state,
+            model,
+            bytes: job.bytes(),
+            run_at: status.run_at,
+            deadline: status.deadline,
+            expires: status.expires.unwrap_or_default(),
+        };
+        self.by_state[state as usize].insert(number);
+        self.by_model.entry((model, state)).or_default().insert(number);
+        match state {
+            State::Pending => {
+                self.waiting.insert((entry.run_at, number));
+                self.deadlines.insert((entry.deadline, number));
+            }
+            State::Running => {
+                let held = lease.filter(|lease| lease.fence == job.fence);
+                self.lease(number, job.fence, held.map_or(StoreTime(0), |lease| lease.until));
+            }
+            _ => {
+                self.expiry.insert((entry.expires, number));
+            }
+        }
+        self.bytes += entry.bytes;
+        self.entries.insert(number, entry);
+    }
+
+    pub fn remove(&mut self, number: u64) {
+        let Some(entry) = self.entries.remove(&number) else { return };
+        self.by_state[entry.state as usize].remove(&number);
+        if let Some(jobs) = self.by_model.get_mut(&(entry.model, entry.state)) {
+            jobs.remove(&number);
+            if jobs.is_empty() {
+                self.by_model.remove(&(entry.model, entry.state));
+            }
+        }
+        self.ready.remove(&number);
+        self.waiting.remove(&(entry.run_at, number));
+        self.deadlines.remove(&(entry.deadline, number));
+        self.expiry.remove(&(entry.expires, number));
+        if let Some(lease) = self.leases.remove(&number) {
+            self.lapses.remove(&(lease.until, number));
+        }
+        self.bytes -= entry.bytes;
+    }
+
+    pub fn lease(&mut self, number: u64, fence: u64, until: StoreTime) {
+        if let Some(lease) = self.leases.insert(number, HeldLease { fence, until }) {
+            self.lapses.remove(&(lease.until, number));
+        }
+        self.lapses.insert((until, number));
+    }
+
+    /// Returns whether the job runs under this claim.
+    pub fn is_leased(&self, number: u64, fence: u64) -> bool {
+        self.leases.get(&number).is_some_and(|lease| lease.fence == fence)
+    }
+
+    /// Takes the leases of an earlier index, for a store that was away for a while. They last for
+    /// `time` from now.
+    pub fn keep_leases(&mut self, earlier: &Index, until: StoreTime) {
+        for (number, lease) in &earlier.leases {
+            if self.is_leased(*number, lease.fence) && lease.until > StoreTime(0) {
+                self.lease(*number, lease.fence, until);
+            }
+        }
+    }
+
+    /// Moves the jobs whose time has come to those that may run. Returns true if there are any.
+    pub fn promote(&mut self, now: StoreTime) -> bool {
+        let mut promoted = false;
+        while let Some((_, number)) = self.waiting.first().filter(|(at, _)| *at <= now).copied() {
+            self.waiting.pop_first();
+            self.ready.insert(number);
+            promoted = true;
+        }
+        promoted
+    }
+
+    /// Returns jobs that may run, the longest waiting first.
+    pub fn ready(&self) -> impl Iterator<Item = u64> {
+        self.ready.iter().copied()
+    }
+
+    pub fn overdue(&self, now: StoreTime) -> impl Iterator<Item = u64> {
+        due(&self.deadlines, now)
+    }
+
+    pub fn abandoned(&self, now: StoreTime) -> impl Iterator<Item = u64> {
+        due(&self.lapses, now)
+    }
+
+    pub fn expired(&self, now: StoreTime) -> impl Iterator<Item = u64> {
+        due(&self.expiry, now)
+    }
+
+    /// Adds an idempotency key, which takes these bytes of the store.
+    pub fn put_key(&mut self, name: &Arc<str>, expires: StoreTime, bytes: usize) {
+        let replaced = self.keys.insert((expires, Arc::clone(name)), bytes).unwrap_or_default();
+        self.bytes = self.bytes - replaced + bytes;
+    }
+
+    /// Removes and returns a key that has expired.
+    pub fn pop_expired_key(&mut self, now: StoreTime) -> Option<Arc<str>> {
+        self.keys.first_key_value().filter(|((at, _), _)| *at <= now)?;
+        let ((_, name), bytes) = self.keys.pop_first()?;
+        self.bytes -= bytes;
+        Some(name)
+    }
+
+    /// Returns whether a job or a key has expired.
+    pub fn has_expired(&self, now: StoreTime) -> bool {
+        let key = self.keys.first_key_value().is_some_and(|((at, _), _)| *at <= now);
+        key || self.expired(now).next().is_some()
+    }
+
+    /// Returns whether the job is known and has not ended.
+    pub fn is_open(&self, number: u64) -> bool {
+        self.entries.get(&number).is_some_and(|entry| !entry.state.is_final())
+    }
+
+    /// Returns the time of the next thing that happens by itself.
+    pub fn next_event(&self) -> Option<StoreTime> {
+        let sets = [&self.waiting, &self.deadlines, &self.lapses, &self.expiry];
+        let first = sets.into_iter().filter_map(|set| set.first()).map(|(at, _)| *at);
+        first.chain(self.keys.first_key_value().map(|((at, _), _)| *at)).min()
+    }
+
+    /// Returns jobs below this number, newest first.
+    pub fn list<'a>(
+        &'a self,
+        below: u64,
+        state: Option<State>,
+        model: Option<&str>,
+    ) -> Box<dyn Iterator<Item = u64> + 'a> {
+        match (model, state) {
+            (None, None) => Box::new(self.entries.range(..below).rev().map(|(number, _)| *number)),
+            (None, Some(state)) => Box::new(self.by_state[state as usize].range(..below).rev().copied()),
+            (Some(model), state) => {
+                let states =
+                    State::ALL.into_iter().filter(move |known| state.is_none_or(|wanted| wanted == *known));
+                let versions = self.models.versions(model);
+                let sets = versions.iter().flat_map(|model| states.clone().map(|state| (*model, state)));
+                let sets: Vec<_> = sets.filter_map(|key| self.by_model.get(&key)).collect();
+                Box::new(Merged { sets, below })
+            }
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn bytes_of(&self, number: u64) -> usize {
+        self.entries.get(&number).map_or(0, |entry| entry.bytes)
+    }
+
+    pub fn counts(&self) -> [usize; State::ALL.len()] {
+        State::ALL.map(|state| self.by_state[state as usize].len())
+    }
+
+    /// Returns how many jobs have ended.
+    pub fn ended(&self) -> usize {
+        State::ALL
+            .into_iter()
+            .filter(|state| state.is_final())
+            .map(|state| self.by_state[state as usize].len())
+            .sum()
+    }
+}
+
+fn due(set: &BTreeSet<(StoreTime, u64)>, now: StoreTime) -> impl Iterator<Item = u64> {
+    set.iter().take_while(move |(at, _)| *at <= now).map(|(_, number)| *number)
+}
+
+/// Several sets of numbers as one, from the largest number to the smallest.
+struct Merged<'a> {
+    sets: Vec<&'a BTreeSet<u64>>,
+    below: u64,
+}
+
+impl Iterator for Merged<'_> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.below = self.sets.iter().filter_map(|set| set.range(..self.below).next_back()).copied().max()?;
+        Some(self.below)
+    }
+}
+
+/// Small numbers for models, so that an entry does not hold a name.
+#[derive(Default)]
+struct Models {
+    numbers: HashMap<ModelName, u32>,
+    versions: HashMap<Arc<str>, Vec<u32>>,
+}
+
+impl Models {
+    fn number(&mut self, model: &ModelName) -> u32 {
+        if let Some(number) = self.numbers.get(model) {
+            return *number;
+        }
+        let number = u32::try_from(self.numbers.len()).expect("invariant: fewer jobs than numbers");
+        self.numbers.insert(model.clone(), number);
+        self.versions.entry(Arc::clone(&model.name)).or_default().push(number);
+        number
+    }
+
+    fn versions(&self, name: &str) -> &[u32] {
+        self.versions.get(name).map_or(&[], Vec::as_slice)
+    }
+}

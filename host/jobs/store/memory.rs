@@ -1,0 +1,270 @@
+//! Jobs in memory: bounded and fast, but lost when the process ends.
+
+use super::engine::{self, Engine, Records, StoredKey};
+use super::index::Index;
+use super::interface::{
+    Bounds, Change, Claim, Created, Filter, JobStore, Lease, Page, Renewal, Submission, Update, Usage,
+};
+use super::watchers::Watchers;
+use crate::error::Result;
+use crate::executor::BoxFuture;
+use crate::jobs::job::Job;
+use crate::jobs::payload::stored_bytes;
+use crate::jobs::store_time::{StoreClock, StoreTime};
+use crate::lock::LockUnpoisoned;
+use crate::predict::Payload;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+pub struct MemoryStore {
+    inner: Mutex<Inner>,
+    clock: StoreClock,
+    ready: watch::Sender<u64>,
+    watchers: Watchers,
+}
+
+#[derive(Default)]
+struct Inner {
+    index: Index,
+    records: MemoryRecords,
+}
+
+#[derive(Default)]
+struct MemoryRecords {
+    jobs: HashMap<u64, Record>,
+    numbers: HashMap<Arc<str>, u64>,
+    keys: HashMap<Arc<str>, StoredKey>,
+}
+
+struct Record {
+    job: Job,
+    input: Option<Payload>,
+    result: Option<Payload>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        MemoryStore {
+            inner: Mutex::default(),
+            clock: StoreClock::from(StoreTime::default()),
+            ready: watch::Sender::new(0),
+            watchers: Watchers::default(),
+        }
+    }
+}
+
+impl MemoryStore {
+    fn with<T>(&self, run: impl FnOnce(&mut Engine<'_, MemoryRecords>) -> T) -> T {
+        let mut inner = self.inner.lock_unpoisoned();
+        let Inner { index, records } = &mut *inner;
+        run(&mut Engine { index, records, now: self.clock.now() })
+    }
+
+    fn announce(&self) {
+        self.ready.send_modify(|count| *count += 1);
+    }
+}
+
+impl JobStore for MemoryStore {
+    fn is_durable(&self) -> bool {
+        false
+    }
+
+    fn now(&self) -> StoreTime {
+        self.clock.now()
+    }
+
+    fn create(&self, submission: Submission, bounds: Bounds) -> BoxFuture<'_, Result<Created>> {
+        Box::pin(async move {
+            let inputs: Vec<Payload> = submission.jobs.iter().map(|job| job.input.clone()).collect();
+            let created = self.with(|engine| engine.create(&submission, &inputs, bounds))?;
+            self.announce();
+            Ok(created)
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {
+        Box::pin(async move {
+            let claimed = self.with(|engine| engine.claim(&claim))?;
+            claimed.iter().for_each(|job| self.watchers.notify(&job.id));
+            Ok(claimed)
+        })
+    }
+
+    fn renew(&self, leases: Vec<Lease>, time: Duration) -> BoxFuture<'_, Result<Vec<Renewal>>> {
+        Box::pin(
+            async move { Ok(self.with(|engine| engine::renew(engine.index, &leases, engine.now, time))) },
+        )
+    }
+
+    fn update(&self, update: Update, bounds: Bounds) -> BoxFuture<'_, Result<Change>> {
+        Box::pin(async move {
+            let updated = self.with(|engine| engine.update(&update, update.result.as_ref(), bounds))?;
+            let Some(job) = updated else { return Ok(Change::Stale) };
+            self.watchers.notify(&job.id);
+            self.announce();
+            Ok(Change::Done)
+        })
+    }
+
+    fn read<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Job>>> {
+        Box::pin(
+            async move { Ok(self.with(|engine| engine.records.read(id).map(|record| record.job.clone()))) },
+        )
+    }
+
+    fn input<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Payload>>> {
+        Box::pin(async move { Ok(self.with(|engine| engine.records.read(&job.id)?.input.clone())) })
+    }
+
+    fn result<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Payload>>> {
+        Box::pin(async move { Ok(self.with(|engine| engine.records.read(&job.id)?.result.clone())) })
+    }
+
+    fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Page>> {
+        Box::pin(async move {
+            self.with(|engine| {
+                let (numbers, next) = engine::page(engine.index, filter)?;
+                let jobs = numbers.into_iter().filter_map(|number| engine.records.job(number).transpose());
+                Ok(Page { jobs: jobs.collect::<Result<_>>()?, next })
+            })
+        })
+    }
+
+    fn delete(&self, id: Arc<str>, revision: u64) -> BoxFuture<'_, Result<Change>> {
+        Box::pin(async move {
+            let change = self.with(|engine| engine.delete(&id, revision))?;
+            self.watchers.notify(&id);
+            Ok(change)
+        })
+    }
+
+    fn expire(&self, limit: usize) -> BoxFuture<'_, Result<usize>> {
+        Box::pin(async move {
+            let expired = self.with(|engine| engine.expire(limit))?;
+            expired.iter().for_each(|id| self.watchers.notify(id));
+            Ok(expired.len())
+        })
+    }
+
+    fn overdue(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Job>>> {
+        Box::pin(async move {
+            self.with(|engine| {
+                let numbers = engine.index.overdue(engine.now).take(limit);
+                Ok(numbers
+                    .filter_map(|number| engine.records.job(number).transpose())
+                    .collect::<Result<_>>()?)
+            })
+        })
+    }
+
+    fn abandoned(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Job>>> {
+        Box::pin(async move {
+            self.with(|engine| {
+                let numbers = engine.index.abandoned(engine.now).take(limit);
+                Ok(numbers
+                    .filter_map(|number| engine.records.job(number).transpose())
+                    .collect::<Result<_>>()?)
+            })
+        })
+    }
+
+    fn next_event(&self) -> Option<StoreTime> {
+        let (promoted, next) =
+            self.with(|engine| (engine.index.promote(engine.now), engine.index.next_event()));
+        if promoted {
+            self.announce();
+        }
+        next
+    }
+
+    fn ready(&self) -> watch::Receiver<u64> {
+        self.ready.subscribe()
+    }
+
+    fn changed<'a>(&'a self, id: &'a str, revision: u64) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let watcher = self.watchers.watch(id);
+            let has_changed = async || {
+                let now = self.with(|engine| engine.records.read(id).map(|record| record.job.revision));
+                Ok(now != Some(revision))
+            };
+            watcher.changed(has_changed).await
+        })
+    }
+
+    fn usage(&self) -> Usage {
+        self.with(|engine| Usage {
+            jobs: engine.index.counts(),
+            bytes: engine.index.bytes(),
+            is_open: true,
+            damaged: 0,
+        })
+    }
+}
+
+impl MemoryRecords {
+    fn read(&self, id: &str) -> Option<&Record> {
+        self.jobs.get(self.numbers.get(id)?)
+    }
+}
+
+impl Records for MemoryRecords {
+    type Payload = Payload;
+
+    const KEEPS_INPUTS: bool = false;
+
+    fn bytes(payload: &Payload) -> usize {
+        stored_bytes(payload)
+    }
+
+    fn number(&self, id: &str) -> Result<Option<u64>> {
+        Ok(self.numbers.get(id).copied())
+    }
+
+    fn job(&self, number: u64) -> Result<Option<Job>> {
+        Ok(self.jobs.get(&number).map(|record| record.job.clone()))
+    }
+
+    fn insert(&mut self, job: &Job, input: &Payload) -> Result<()> {
+        self.numbers.insert(Arc::clone(&job.id), job.number);
+        let record = Record { job: job.clone(), input: Some(input.clone()), result: None };
+        self.jobs.insert(job.number, record);
+        Ok(())
+    }
+
+    fn replace(&mut self, job: &Job, result: Option<&Payload>) -> Result<()> {
+        if let Some(record) = self.jobs.get_mut(&job.number) {
+            record.job = job.clone();
+            if !Self::keeps_input(job.status.state) {
+                record.input = None;
+            }
+            if let Some(result) = result {
+                record.result = Some(result.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, job: &Job) -> Result<()> {
+        self.numbers.remove(&job.id);
+        self.jobs.remove(&job.number);
+        Ok(())
+    }
+
+    fn key(&self, name: &str) -> Result<Option<StoredKey>> {
+        Ok(self.keys.get(name).cloned())
+    }
+
+    fn insert_key(&mut self, name: &Arc<str>, key: StoredKey) -> Result<()> {
+        self.keys.insert(Arc::clone(name), key);
+        Ok(())
+    }
+
+    fn remove_key(&mut self, name: &str) -> Result<()> {
+        self.keys.remove(name);
+        Ok(())
+    }
+}

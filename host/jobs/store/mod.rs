@@ -1,0 +1,16 @@
+//! Where jobs are kept: the interface of a store, and the stores of this machine.
+
+mod engine;
+mod index;
+mod interface;
+mod memory;
+mod watchers;
+
+pub(in crate::jobs) use engine::{Engine, Records, StoredKey, is_in, page, renew};
+pub(in crate::jobs) use index::Index;
+pub use interface::{
+    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, Lease, NewJob, Page, Renewal,
+    Submission, Update, Usage,
+};
+pub use memory::MemoryStore;
+pub(in crate::jobs) use watchers::Watchers;

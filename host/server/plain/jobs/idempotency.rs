@@ -1,0 +1,33 @@
+//! `Idempotency-Key`: a client that does not know whether its submission has arrived sends it again
+//! with the same key, and gets the same jobs.
+
+use crate::error::{Error, Result};
+use crate::jobs::{IDEMPOTENCY_TIME, IdempotencyKey};
+use hyper::http::request::Parts;
+use sha2::{Digest, Sha256};
+
+const HEADER: &str = "idempotency-key";
+
+const KEY_BYTES_MAX: usize = 255;
+
+/// Reads the header. The request that the key stands for is its path and its body, byte for byte.
+pub(super) fn key(head: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>> {
+    let mut values = head.headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let invalid = |why: &str| {
+        Err(Error::invalid(format!(
+            "the header Idempotency-Key {why}; send one key of 1 to {KEY_BYTES_MAX} printable ASCII characters, such as a \
+             UUID"
+        ))
+        .field("Idempotency-Key"))
+    };
+    if values.next().is_some() {
+        return invalid("was sent more than once");
+    }
+    let Ok(name) = value.to_str() else { return invalid("has other characters than printable ASCII") };
+    if name.is_empty() || name.len() > KEY_BYTES_MAX {
+        return invalid(&format!("has {} characters", name.len()));
+    }
+    let request = Sha256::new().chain_update(head.uri.path()).chain_update([0]).chain_update(body).finalize();
+    Ok(Some(IdempotencyKey { name: name.into(), request: request.into(), time: IDEMPOTENCY_TIME }))
+}
