@@ -1,7 +1,8 @@
 //! Time series of things that come and go with policies: models, executors, plugins and steps.
 //!
-//! Whoever counts into such series holds a [`SeriesGuard`] for as long as it can. [`Series::sweep`]
-//! removes the series of what nobody holds any more. If it comes back, it starts at zero.
+//! Code that counts into such series holds a [`SeriesGuard`] for as long as it can.
+//! [`Series::sweep`] removes the series of what nobody holds any more. If it comes back, it starts
+//! at zero.
 
 use super::register::Registrar;
 use super::requests::UNKNOWN;

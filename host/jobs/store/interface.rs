@@ -3,7 +3,8 @@
 //! A store is the only place that decides about a job. Several tasks, and for a store on a server
 //! several hosts, call it concurrently:
 //!
-//! - A job is run by the host that claims it. A claim is a lease: it lapses unless it is renewed, and
+//! - A job is run by the host that claims it. A claim is a lease: it lapses unless it is renewed,
+//!   and
 //!   then
 //!   the job is `abandoned`. Each claim raises the job's `fence`.
 //! - A change names the revision that it is based on. Of two concurrent changes one wins, and the

@@ -19,7 +19,11 @@ use std::sync::Arc;
 /// # Errors
 /// `too_large` over `max_body_mb`, `deadline` if the body is late, `overloaded` if the budget of
 /// buffered bytes is used up, `cancelled` if the client disconnects.
-pub async fn read_body(mut body: RequestBody, aligned_at: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
+pub async fn read_body(
+    mut body: RequestBody,
+    aligned_at: usize,
+    transfers: &Arc<Transfers>,
+) -> Result<Bytes> {
     let limits = transfers.limits();
     let max = limits.max_body_bytes;
     let too_large = || Error::too_large(format!("the body is over {} MB; see max_body_mb", max >> 20));
