@@ -43,6 +43,8 @@ impl BoundAddresses {
                     tracing::debug!(what, %address, %error, "address left out: this machine does not have it");
                     absent = Some(error);
                 }
+                Err(error) if wanted.to_string() == address.to_string() => return Err(failed(&error)),
+                // A name has several addresses.
                 Err(error) => return Err(failed(&format_args!("{address}: {error}"))),
             }
         }

@@ -118,7 +118,7 @@ fn a_deadline_on_a_stream_is_said_in_one_form() {
             endless("also-running"),
             endless("queued"),
         ];
-        let reply = stream(&[("grpc-timeout", "300m")], requests, ends);
+        let reply = stream(&[("grpc-timeout", "3000m")], requests, ends);
         reply.refused(Code::DeadlineExceeded, PASSED);
         let answers = messages(&reply);
         assert_eq!(answers.len(), 1, "{answers:?}");

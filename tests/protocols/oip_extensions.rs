@@ -170,7 +170,7 @@ fn a_body_without_json_is_the_only_input() {
         &ask("add_sub", &floats(32)),
         400,
         &[
-            "one input",
+            "one required input",
             "Raw request must only have 1 input (found 1) to be deduced but got 2 inputs in 'add_sub' model configuration",
         ],
     );

@@ -154,7 +154,7 @@ impl Compiler<'_> {
                 continue;
             };
             let is_one_row = || spec.shape.on_wire().first() == Some(&1);
-            if !spec.shape.has_free_rows() && !(is_one_row() && each.rows == 1) {
+            if !(spec.shape.has_free_rows() || is_one_row() && each.rows == 1) {
                 let message = format!(
                     "parts of up to {} rows do not fit the input \"{name}\", {}",
                     each.rows,

@@ -149,19 +149,19 @@ impl StorageBackend for File {
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
         let length = usize::try_from(len).expect("invariant: small files");
-        Ok(self.with(|contents| contents.pending.push(Step::Resize(length)))?)
+        self.with(|contents| contents.pending.push(Step::Resize(length)))
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(self.with(|contents| {
+        self.with(|contents| {
             contents.synced = contents.now();
             contents.pending.clear();
-        })?)
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         let at = usize::try_from(offset).expect("invariant: small files");
-        Ok(self.with(|contents| contents.pending.push(Step::Write(at, data.to_vec())))?)
+        self.with(|contents| contents.pending.push(Step::Write(at, data.to_vec())))
     }
 }
 

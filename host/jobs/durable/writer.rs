@@ -121,7 +121,7 @@ fn refuse(
             Ok(Command::Reset(reply)) => {
                 let reset = match fault {
                     Fault::Damaged(_) => set_aside(disk),
-                    Fault::Unavailable(_) => Err(not_damaged(&fault.error())),
+                    Fault::Unavailable(_) => Err(not_damaged(fault.error())),
                 };
                 let is_done = reset.is_ok();
                 if is_done {
@@ -200,7 +200,7 @@ fn close(database: Arc<Database>) {
         match Arc::try_unwrap(shared) {
             Ok(database) => drop(database),
             Err(_) if Instant::now() > until => {
-                tracing::warn!("job store still being read when it was closed")
+                tracing::warn!("job store still being read when it was closed");
             }
             Err(shared) => {
                 std::thread::sleep(Duration::from_millis(1));
@@ -239,7 +239,7 @@ fn write(
     };
     match transact() {
         Ok::<_, Fault>((unused, changed)) => {
-            applied.into_iter().for_each(|change| change.committed());
+            applied.into_iter().for_each(Change::committed);
             shared.announce(&changed);
             for file in unused {
                 let _ = disk.remove(&file.name);

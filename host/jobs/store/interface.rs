@@ -135,12 +135,15 @@ pub enum Created {
     Conflict,
 }
 
+/// Whether a host serves a model.
+pub type ServedModels = Arc<dyn Fn(&ModelName) -> bool + Send + Sync>;
+
 /// What a host can run now.
 pub struct Claim {
     pub limit: usize,
     pub lease: Duration,
     /// The models that the host serves. `None` for any.
-    pub models: Option<Arc<dyn Fn(&ModelName) -> bool + Send + Sync>>,
+    pub models: Option<ServedModels>,
     pub start: AttemptStart,
 }
 

@@ -153,9 +153,7 @@ impl JobStore for MemoryStore {
         Box::pin(async move {
             self.with(|engine| {
                 let numbers = engine.index.overdue(engine.now).take(limit);
-                Ok(numbers
-                    .filter_map(|number| engine.records.job(number).transpose())
-                    .collect::<Result<_>>()?)
+                numbers.filter_map(|number| engine.records.job(number).transpose()).collect()
             })
         })
     }
@@ -164,9 +162,7 @@ impl JobStore for MemoryStore {
         Box::pin(async move {
             self.with(|engine| {
                 let numbers = engine.index.abandoned(engine.now).take(limit);
-                Ok(numbers
-                    .filter_map(|number| engine.records.job(number).transpose())
-                    .collect::<Result<_>>()?)
+                numbers.filter_map(|number| engine.records.job(number).transpose()).collect()
             })
         })
     }

@@ -2,6 +2,7 @@
 //! models.
 
 use crate::error::{Error, Kind};
+use crate::output::one_line;
 use crate::policy::model_name::ModelName;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,9 +21,12 @@ pub struct LoadFaults {
 impl LoadFaults {
     /// Returns one line for each fault, and one that counts what was not tried.
     pub fn lines(&self) -> Vec<String> {
-        let more = (self.untried > 0)
-            .then(|| format!("and {} more plugins and models, which were not tried", self.untried));
-        self.errors.iter().map(ToString::to_string).chain(more).collect()
+        self.errors.iter().map(ToString::to_string).chain(self.more()).collect()
+    }
+
+    fn more(&self) -> Option<String> {
+        let untried = self.untried;
+        (untried > 0).then(|| format!("and {untried} more plugins and models, which were not tried"))
     }
 
     /// Whether the same files may load later, because nothing is wrong with them.
@@ -54,7 +58,12 @@ impl From<LoadFaults> for Error {
             [only] if faults.untried == 0 => only.clone(),
             errors => {
                 let kind = errors.first().map_or(Kind::Failed, Error::kind);
-                Error::new(kind, faults.lines().join("\n"))
+                let shown = errors.iter().map(|error| match error.is_laid_out() {
+                    true => error.message().to_owned(),
+                    false => one_line(error.message()).into_owned(),
+                });
+                let shown: Vec<String> = shown.chain(faults.more()).collect();
+                Error::new(kind, shown.join("\n")).laid_out()
             }
         }
     }

@@ -28,7 +28,7 @@ impl PipelinePlan {
     /// Returns faults as an error that shows the lines of the manifest.
     pub fn refusal(&self, faults: Vec<Fault>) -> Error {
         let shown = self.diagnostics(faults).to_string();
-        Error::invalid(shown.strip_prefix("error: ").unwrap_or(&shown).trim_end())
+        Error::invalid(shown.strip_prefix("error: ").unwrap_or(&shown).trim_end()).laid_out()
     }
 
     fn diagnostics(&self, faults: Vec<Fault>) -> Diagnostics {
