@@ -114,7 +114,7 @@ fn a_scalar_takes_one_element_in_any_number_of_dimensions() {
         for answer in over_oip(&host, "scalar", shape) {
             assert_eq!(answer.status, 400, "{}", answer.text());
             parts.iter().for_each(|part| {
-                assert!(answer.text().replace('\\', "").contains(part), "{}", answer.text())
+                assert!(answer.text().replace('\\', "").contains(part), "{}", answer.text());
             });
         }
         let request = grpc::request("scalar", vec![grpc::input("x", "FP32", shape)], vec![raw(shape)]);
