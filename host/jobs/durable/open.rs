@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::fault::{Attempted, Fault};
-use super::payloads;
+use super::payloads::{self, InProgress};
 use super::tables::{CLOCK_KEY, SCHEMA, SCHEMA_KEY, Tables};
 use crate::jobs::store::Index;
 use crate::jobs::store_time::StoreTime;
@@ -29,10 +29,10 @@ pub(super) struct Opened {
     pub damaged: usize,
 }
 
-pub(super) fn open(disk: &Arc<dyn Disk>) -> Result<Opened, Fault> {
+pub(super) fn open(disk: &Arc<dyn Disk>, in_progress: &InProgress) -> Result<Opened, Fault> {
     disk.lock()?;
     // A damaged file may make the library panic.
-    catch_unwind(AssertUnwindSafe(|| open_locked(&**disk))).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| open_locked(&**disk, in_progress))).unwrap_or_else(|panic| {
         let why = panic.downcast_ref::<String>().map(String::as_str);
         let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         Err(Fault::damaged(format!("cannot open {}: {why}", shown(&**disk))))
@@ -43,7 +43,7 @@ fn shown(disk: &dyn Disk) -> String {
     format!("{DATABASE} in {}", disk.shown())
 }
 
-fn open_locked(disk: &dyn Disk) -> Result<Opened, Fault> {
+fn open_locked(disk: &dyn Disk, in_progress: &InProgress) -> Result<Opened, Fault> {
     let (is_there, was_created) = (exists(disk, DATABASE)?, exists(disk, MARKER)?);
     if !is_there {
         if was_created {
@@ -55,7 +55,7 @@ fn open_locked(disk: &dyn Disk) -> Result<Opened, Fault> {
         mark(disk)?;
     }
     let database = open_existing(disk)?;
-    read(disk, database)
+    read(disk, in_progress, database)
 }
 
 fn exists(disk: &dyn Disk, name: &str) -> Result<bool, Fault> {
@@ -101,7 +101,7 @@ fn open_existing(disk: &dyn Disk) -> Result<Database, Fault> {
     disk.open_database(&builder(), DATABASE).attempted(&what)
 }
 
-fn read(disk: &dyn Disk, mut database: Database) -> Result<Opened, Fault> {
+fn read(disk: &dyn Disk, in_progress: &InProgress, mut database: Database) -> Result<Opened, Fault> {
     let what = format!("cannot read {}", shown(disk));
     let snapshot = database.begin_read().attempted(&what)?;
     let meta = snapshot.open_table(super::tables::META).attempted(&what)?;
@@ -123,7 +123,7 @@ fn read(disk: &dyn Disk, mut database: Database) -> Result<Opened, Fault> {
     let transaction = database.begin_write().attempted(&what)?;
     let mut tables = Tables::open(&transaction)?;
     let damaged = tables.load(&mut index)?;
-    let unused = unused_files(disk, &tables)?;
+    let unused = unused_files(disk, in_progress, &tables)?;
     drop(tables);
     match damaged {
         0 => transaction.abort().attempted(&what)?,
@@ -142,12 +142,16 @@ fn read(disk: &dyn Disk, mut database: Database) -> Result<Opened, Fault> {
 }
 
 /// Returns the files that no job refers to.
-fn unused_files(disk: &dyn Disk, tables: &Tables<'_>) -> Result<Vec<String>, Fault> {
+fn unused_files(
+    disk: &dyn Disk,
+    in_progress: &InProgress,
+    tables: &Tables<'_>,
+) -> Result<Vec<String>, Fault> {
     let names = disk.names().map_err(|error| Fault::io(&format!("cannot list {}", disk.shown()), &error))?;
     let mut unused = Vec::new();
     for name in names {
         let Some((id, slot)) = payloads::owner_of(&name) else { continue };
-        if !tables.refers_to(id, slot, &name)? {
+        if !in_progress.contains(&name) && !tables.refers_to(id, slot, &name)? {
             unused.push(name);
         }
     }

@@ -8,10 +8,12 @@ use super::disk::Disk;
 use super::fault::Fault;
 use crate::error::{Error, Result};
 use crate::jobs::payload;
+use crate::lock::LockUnpoisoned;
 use crate::predict::Payload;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 /// Larger payloads have a file of their own. In the database, each page of them would be written
 /// again and again.
@@ -39,30 +41,45 @@ pub(super) struct FileReference {
     digest: [u8; 32],
 }
 
-/// The file of a payload that is not committed yet. Removed when dropped.
+/// The names of files that are written, and that no transaction refers to yet. A store that is
+/// opened meanwhile must not take them for unused.
+#[derive(Default)]
+pub(super) struct InProgress(Mutex<HashSet<String>>);
+
+impl InProgress {
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.lock_unpoisoned().contains(name)
+    }
+}
+
+/// The files of payloads that are not committed yet. Removed when dropped.
 pub(super) struct Uncommitted {
     disk: Arc<dyn Disk>,
+    in_progress: Arc<InProgress>,
     names: Vec<String>,
+    is_kept: bool,
 }
 
 impl Uncommitted {
-    pub fn new(disk: &Arc<dyn Disk>) -> Self {
-        Uncommitted { disk: Arc::clone(disk), names: Vec::new() }
+    pub fn new(disk: &Arc<dyn Disk>, in_progress: &Arc<InProgress>) -> Self {
+        let (disk, in_progress) = (Arc::clone(disk), Arc::clone(in_progress));
+        Uncommitted { disk, in_progress, names: Vec::new(), is_kept: false }
     }
 
-    /// The transaction is committed: the files are in use.
+    /// Leaves the files: a transaction refers to them, or may do so. Files that nothing refers to
+    /// are removed when the store is opened.
     pub fn keep(mut self) {
-        self.names.clear();
+        self.is_kept = true;
     }
 
     /// Prepares the input of a job. Writes a file if it is large.
     pub fn input(&mut self, id: &str, payload: &Payload) -> Result<Prepared, Fault> {
-        self.prepare(format!("{id}{INPUT_SUFFIX}"), payload)
+        self.prepare(file_name(id, INPUT_SUFFIX), payload)
     }
 
-    /// Prepares a result. The fence makes its name differ from that of another attempt.
-    pub fn result(&mut self, id: &str, revision: u64, payload: &Payload) -> Result<Prepared, Fault> {
-        self.prepare(format!("{id}.{revision}{RESULT_SUFFIX}"), payload)
+    /// Prepares a result. Writes a file if it is large.
+    pub fn result(&mut self, id: &str, payload: &Payload) -> Result<Prepared, Fault> {
+        self.prepare(file_name(id, RESULT_SUFFIX), payload)
     }
 
     fn prepare(&mut self, name: String, payload: &Payload) -> Result<Prepared, Fault> {
@@ -74,15 +91,14 @@ impl Uncommitted {
             stored.extend_from_slice(&data);
             return Ok(Prepared { stored: stored.into(), bytes });
         }
-        // A file of this name can only be left from an attempt to commit that has failed.
-        let _ = self.disk.remove(&name);
+        self.in_progress.0.lock_unpoisoned().insert(name.clone());
+        self.names.push(name.clone());
         let written = self.disk.write(&name, &data);
         written
             .map_err(|error| Fault::io(&format!("cannot write {name} in {}", self.disk.shown()), &error))?;
         let mut stored = vec![FILE];
         stored.extend_from_slice(&Sha256::digest(&data));
         stored.extend_from_slice(name.as_bytes());
-        self.names.push(name);
         Ok(Prepared { stored: stored.into(), bytes })
     }
 }
@@ -90,7 +106,10 @@ impl Uncommitted {
 impl Drop for Uncommitted {
     fn drop(&mut self) {
         for name in &self.names {
-            let _ = self.disk.remove(name);
+            if !self.is_kept {
+                let _ = self.disk.remove(name);
+            }
+            self.in_progress.0.lock_unpoisoned().remove(name);
         }
     }
 }
@@ -144,11 +163,20 @@ pub(super) enum Slot {
     Result,
 }
 
+/// Returns a new name for each try: what an earlier one has written may be in use.
+fn file_name(id: &str, suffix: &str) -> String {
+    format!("{id}.{:016x}{suffix}", fastrand::u64(..))
+}
+
 /// Returns the id of the job that a file belongs to.
 pub(super) fn owner_of(name: &str) -> Option<(&str, Slot)> {
-    if let Some(id) = name.strip_suffix(INPUT_SUFFIX) {
-        return Some((id, Slot::Input));
-    }
-    let (id, _) = name.strip_suffix(RESULT_SUFFIX)?.split_once('.')?;
-    Some((id, Slot::Result))
+    let (id, rest) = name.split_once('.')?;
+    let slot = if rest.ends_with(INPUT_SUFFIX) {
+        Slot::Input
+    } else if rest.ends_with(RESULT_SUFFIX) {
+        Slot::Result
+    } else {
+        return None;
+    };
+    Some((id, slot))
 }

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::fault::Fault;
-use super::payloads::{self, Prepared, Slot, Uncommitted};
+use super::payloads::{self, InProgress, Prepared, Slot, Uncommitted};
 use super::readers::Readers;
 use super::shared::Shared;
 use super::tables::Tables;
@@ -30,6 +30,7 @@ const FREE_BYTES_MIN: u64 = 64 << 20;
 
 pub struct DurableStore {
     disk: Arc<dyn Disk>,
+    in_progress: Arc<InProgress>,
     shared: Arc<Shared>,
     commands: SyncSender<Command>,
     readers: Readers,
@@ -43,10 +44,11 @@ impl DurableStore {
         };
         let (commands, receiver) = sync_channel(QUEUE_MAX);
         let shared = Arc::new(Shared::new());
-        let (writer_disk, writer_shared) = (Arc::clone(&disk), Arc::clone(&shared));
+        let in_progress = Arc::<InProgress>::default();
         let writer = std::thread::Builder::new().name("jobs-write".into());
-        writer.spawn(move || writer::run(&writer_disk, &writer_shared, receiver)).map_err(failed)?;
-        Ok(DurableStore { disk, shared, commands, readers: Readers::start().map_err(failed)? })
+        let (disk_of, files, state) = (Arc::clone(&disk), Arc::clone(&in_progress), Arc::clone(&shared));
+        writer.spawn(move || writer::run(&disk_of, &files, &state, receiver)).map_err(failed)?;
+        Ok(DurableStore { disk, in_progress, shared, commands, readers: Readers::start().map_err(failed)? })
     }
 
     /// Returns once the store is open, or known to be unavailable.
@@ -78,7 +80,7 @@ impl DurableStore {
         &self,
         prepare: impl FnOnce(&mut Uncommitted) -> Result<T, Fault> + Send + 'static,
     ) -> Result<(T, Uncommitted)> {
-        let mut uncommitted = Uncommitted::new(&self.disk);
+        let mut uncommitted = Uncommitted::new(&self.disk, &self.in_progress);
         self.readers
             .run(move || {
                 let prepared = prepare(&mut uncommitted).map_err(|fault| fault.error())?;
@@ -189,11 +191,11 @@ impl JobStore for DurableStore {
                 Ok((submission, inputs))
             });
             let ((submission, inputs), uncommitted) = prepared.await?;
-            let created = self.change(move |engine| engine.create(&submission, &inputs, bounds)).await?;
-            if matches!(created, Created::New(_)) {
+            let created = self.change(move |engine| engine.create(&submission, &inputs, bounds)).await;
+            if may_be_committed(&created, |created| matches!(created, Created::New(_))) {
                 uncommitted.keep();
             }
-            Ok(created)
+            created
         })
     }
 
@@ -227,14 +229,14 @@ impl JobStore for DurableStore {
                 let updated = self.change(move |engine| engine.update(&update, None, bounds)).await?;
                 return Ok(changed(updated.is_some()));
             };
-            let (id, revision) = (Arc::clone(&update.id), update.revision);
-            let prepared = self.prepare(move |uncommitted| uncommitted.result(&id, revision, &result));
+            let id = Arc::clone(&update.id);
+            let prepared = self.prepare(move |uncommitted| uncommitted.result(&id, &result));
             let (result, uncommitted) = prepared.await?;
-            let updated = self.change(move |engine| engine.update(&update, Some(&result), bounds)).await?;
-            if updated.is_some() {
+            let updated = self.change(move |engine| engine.update(&update, Some(&result), bounds)).await;
+            if may_be_committed(&updated, Option::is_some) {
                 uncommitted.keep();
             }
-            Ok(changed(updated.is_some()))
+            Ok(changed(updated?.is_some()))
         })
     }
 
@@ -340,6 +342,14 @@ impl JobStore for DurableStore {
                 let _ = closed.await;
             }
         })
+    }
+}
+
+/// Whether a change may be on the disk. If a write has failed, that is not known.
+fn may_be_committed<T>(outcome: &Result<T>, is_done: impl FnOnce(&T) -> bool) -> bool {
+    match outcome {
+        Ok(value) => is_done(value),
+        Err(error) => error.kind() == Kind::Unavailable,
     }
 }
 

@@ -7,6 +7,7 @@
 use super::disk::Disk;
 use super::fault::{Attempted, Fault};
 use super::open::{Opened, open};
+use super::payloads::InProgress;
 use super::shared::{Shared, State};
 use super::tables::{CLOCK_KEY, Tables};
 use crate::error::{Error, Kind, Result};
@@ -80,11 +81,16 @@ impl Inbox {
 }
 
 /// Runs until the store is closed or dropped.
-pub(super) fn run(disk: &Arc<dyn Disk>, shared: &Shared, commands: Receiver<Command>) {
+pub(super) fn run(
+    disk: &Arc<dyn Disk>,
+    in_progress: &InProgress,
+    shared: &Shared,
+    commands: Receiver<Command>,
+) {
     let mut inbox = Inbox { commands, next: None };
     let mut pause = REOPEN_FIRST;
     loop {
-        let fault = match open(disk) {
+        let fault = match open(disk, in_progress) {
             Ok(opened) => {
                 pause = REOPEN_FIRST;
                 match serve(&**disk, shared, &mut inbox, opened) {
