@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -49,6 +50,18 @@ impl Fault {
         };
         error.transient()
     }
+}
+
+/// Runs work on files that may be damaged, which can make the library panic.
+pub(super) fn catch_panics<T>(
+    what: impl FnOnce() -> String,
+    work: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().map(String::as_str);
+        let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(Fault::damaged(format!("{}: {why}", what())))
+    })
 }
 
 /// Names what was attempted when a database returns an error.

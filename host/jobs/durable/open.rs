@@ -1,13 +1,12 @@
 //! Opens the database of a store: creates a new one, checks an existing one, and reads the index.
 
 use super::disk::Disk;
-use super::fault::{Attempted, Fault};
+use super::fault::{Attempted, Fault, catch_panics};
 use super::payloads::{self, InProgress};
 use super::tables::{CLOCK_KEY, SCHEMA, SCHEMA_KEY, Tables};
 use crate::jobs::store::Index;
 use crate::jobs::store_time::StoreTime;
 use redb::{Builder, Database, ReadableDatabase};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub(super) const DATABASE: &str = "jobs.redb";
@@ -31,12 +30,7 @@ pub(super) struct Opened {
 
 pub(super) fn open(disk: &Arc<dyn Disk>, in_progress: &InProgress) -> Result<Opened, Fault> {
     disk.lock()?;
-    // A damaged file may make the library panic.
-    catch_unwind(AssertUnwindSafe(|| open_locked(&**disk, in_progress))).unwrap_or_else(|panic| {
-        let why = panic.downcast_ref::<String>().map(String::as_str);
-        let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        Err(Fault::damaged(format!("cannot open {}: {why}", shown(&**disk))))
-    })
+    catch_panics(|| format!("cannot open {}", shown(&**disk)), || open_locked(&**disk, in_progress))
 }
 
 fn shown(disk: &dyn Disk) -> String {

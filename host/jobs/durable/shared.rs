@@ -86,6 +86,12 @@ impl Shared {
         self.is_tried.send_replace(true);
     }
 
+    /// The host stops: what follows is refused.
+    pub fn close(&self) {
+        self.state.lock_unpoisoned().database = Err(Fault::unavailable("the host is stopping"));
+        tracing::info!("job store closed");
+    }
+
     pub fn fault(&self) -> Option<Fault> {
         self.state.lock_unpoisoned().database.as_ref().err().cloned()
     }

@@ -5,7 +5,7 @@
 //! pauses, until that works.
 
 use super::disk::Disk;
-use super::fault::{Attempted, Fault};
+use super::fault::{Attempted, Fault, catch_panics};
 use super::open::{Opened, open};
 use super::payloads::InProgress;
 use super::shared::{Shared, State};
@@ -184,7 +184,7 @@ fn serve(disk: &dyn Disk, shared: &Shared, inbox: &mut Inbox, opened: Opened) ->
                     reply.send(Err(not_damaged("it is open; ended jobs are removed by DELETE /jobs/<id>")));
             }
             Command::Close(reply) => {
-                shared.set_fault(Fault::unavailable("the host is stopping"));
+                shared.close();
                 close(database);
                 let _ = reply.send(());
                 return None;
@@ -226,7 +226,7 @@ fn write(
 ) -> Result<(), Fault> {
     let mut applied: Vec<Box<dyn Change>> = Vec::new();
     let mut next = Some(first);
-    let mut transact = || {
+    let transact = || {
         let transaction = database.begin_write().attempted("cannot begin a change")?;
         let mut tables = Tables::open(&transaction)?;
         while let Some(mut change) = next.take() {
@@ -243,8 +243,8 @@ fn write(
         transaction.commit().attempted("cannot write")?;
         Ok::<_, Fault>((unused, changed))
     };
-    match transact() {
-        Ok::<_, Fault>((unused, changed)) => {
+    match catch_panics(|| format!("cannot write in {}", disk.shown()), transact) {
+        Ok((unused, changed)) => {
             applied.into_iter().for_each(Change::committed);
             shared.announce(&changed);
             for file in unused {
@@ -253,7 +253,7 @@ fn write(
             Ok(())
         }
         Err(fault) => {
-            applied.into_iter().for_each(|change| change.failed(fault.error()));
+            applied.into_iter().chain(next).for_each(|change| change.failed(fault.error()));
             Err(fault)
         }
     }

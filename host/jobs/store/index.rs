@@ -116,8 +116,8 @@ impl Index {
         self.leases.get(&number).is_some_and(|lease| lease.fence == fence)
     }
 
-    /// Takes the leases of an earlier index, for a store that was away for a while. They last for
-    /// `time` from now.
+    /// Takes the leases of an earlier index, for a store that was away for a while. They last
+    /// until `until`.
     pub fn keep_leases(&mut self, earlier: &Index, until: StoreTime) {
         for (number, lease) in &earlier.leases {
             if self.is_leased(*number, lease.fence) && lease.until > StoreTime(0) {
