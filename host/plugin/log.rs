@@ -89,7 +89,7 @@ impl InstanceLog {
         self.own.end()
     }
 
-    /// Sets which call writes next. If that is none, `requests` lists those that are in flight.
+    /// Sets which call writes next. If it is not known, `requests` lists those that are in flight.
     pub fn set_writer(&self, writer: Option<Arc<CallLog>>, requests: Option<String>) {
         if writer.is_none() {
             self.own.lock().set_requests(&self.own.plugin, requests);

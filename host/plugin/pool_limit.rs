@@ -1,6 +1,6 @@
 //! Says which limit of an engine's pool was reached.
 
-/// Describes why the pool has no slot: what there is none of.
+/// Describes which limit of the pool was reached.
 ///
 /// wasmtime tells this only in the text of its error: `maximum concurrent limit of N for WHAT
 /// reached`.

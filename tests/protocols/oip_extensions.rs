@@ -1,6 +1,7 @@
 //! Triton's extensions of the Open Inference Protocol over HTTP: binary tensors, compressed bodies,
 //! classification and generate.
 
+use crate::support::client::refused_over_oip as refused;
 use crate::support::{Answer, Host, Setup, model};
 use flate2::Compression;
 use flate2::read::{GzDecoder, GzEncoder, ZlibDecoder, ZlibEncoder};
@@ -44,15 +45,6 @@ fn parts(answer: &Answer) -> (Value, Vec<Vec<u8>>) {
     }
     assert!(tail.is_empty(), "{} bytes too many", tail.len());
     (head, raw)
-}
-
-fn refused(answer: &Answer, status: u16, wanted: &[&str]) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    let json = answer.json();
-    let message = json["error"].as_str().unwrap_or_else(|| panic!("{json} is not an error of the protocol"));
-    for part in wanted {
-        assert!(message.contains(part), "{message}\nlacks {part}");
-    }
 }
 
 /// Encodes one element in the wire form of BYTES.

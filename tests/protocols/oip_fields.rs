@@ -1,6 +1,7 @@
 //! Fields and parameters of inference requests: ids, values of the wrong type, and the phrases of
 //! Triton's messages that programs look for. Over HTTP and gRPC.
 
+use crate::support::client::refused_over_oip as refused;
 use crate::support::grpc::{self as caller, Caller, floats, input, named, request};
 use crate::support::{Answer, Host, Setup, model};
 use hostler::proto::inference::infer_parameter::ParameterChoice;
@@ -21,15 +22,6 @@ fn serve() -> Host {
 
 fn post(host: &Host, path: &str, body: &Value) -> Answer {
     host.post(&format!("/v2/models/{path}"), body.to_string())
-}
-
-fn refused(answer: &Answer, status: u16, wanted: &[&str]) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    let json = answer.json();
-    let message = json["error"].as_str().unwrap_or_else(|| panic!("{json} is not an error of the protocol"));
-    for part in wanted {
-        assert!(message.contains(part), "{message}\nlacks {part}");
-    }
 }
 
 fn plus1(more: Value) -> Value {

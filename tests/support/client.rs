@@ -183,3 +183,13 @@ fn read_chunk(stream: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     chunk.truncate(size);
     Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
 }
+
+/// Checks the error of the inference protocol, and that its message has all these parts.
+pub fn refused_over_oip(answer: &Answer, status: u16, wanted: &[&str]) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    let json = answer.json();
+    let message = json["error"].as_str().unwrap_or_else(|| panic!("{json} is not an error of the protocol"));
+    for part in wanted {
+        assert!(message.contains(part), "{message}\nlacks {part}");
+    }
+}

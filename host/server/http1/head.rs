@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Request, Version};
 pub(super) fn refusal(request: &Request<RequestBody>) -> Option<Reply> {
     let error = check(request).err()?;
     let mut reply = Api::of(request.uri().path()).error_reply(&error);
-    // Whoever sends such a head may not agree with the host about where it ends.
+    // The sender of such a head may not agree with the host about where it ends.
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Some(reply)
 }
