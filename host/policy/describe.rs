@@ -32,6 +32,7 @@ fn description(plan: &Plan) -> Description {
         pipelines,
         // These do not decide what is served, or are compared by themselves (`Plan::is_unchanged`).
         path: _,
+        text: _,
         server: _,
         job_store: _,
         settings: _,

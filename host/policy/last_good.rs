@@ -96,16 +96,20 @@ impl LastGood {
         let failed = |error| self.failed(error);
         let before = read(folder).last.map(|name| Files::below(self.folder.join(name)));
         let copy = Files::below(root.to_owned());
+        let place = |path: &Path| {
+            let target = copy.location(path);
+            let parent = target.parent().expect("invariant: below the folder");
+            fs::create_dir_all(parent).map(|()| target)
+        };
+        // Not the manifest on the disk, which may have changed since this plan was read.
+        write(&place(&plan.path).map_err(failed)?, plan.text.as_bytes()).map_err(failed)?;
         // Every file was within its limit when it was planned.
         let any_size = Limit::bytes(FileKind::Asset, u64::MAX);
-        let manifest = files.file(&plan.path, any_size).map_err(|error| self.copying(error))?;
         // Several models may name one file.
         let all: BTreeMap<&Path, &File> =
-            std::iter::once(&manifest).chain(files_of(plan)).map(|file| (&*file.path, file)).collect();
+            files_of(plan).map(|file| (&*file.path, file)).filter(|(path, _)| **path != *plan.path).collect();
         for file in all.into_values() {
-            let target = copy.location(&file.path);
-            let parent = target.parent().expect("invariant: below the folder");
-            fs::create_dir_all(parent).map_err(failed)?;
+            let target = place(&file.path).map_err(failed)?;
             let same = before
                 .as_ref()
                 .filter(|old| old.file(&file.path, any_size).is_ok_and(|old| old.sha256 == file.sha256));
@@ -131,19 +135,35 @@ impl LastGood {
     /// Returns the files of the last good copy; `None` if there is no copy.
     pub fn files(&self) -> Option<Files> {
         let root = match PrivateFolder::open(&self.folder) {
-            Ok(folder) if folder.stat(CURRENT).is_some() => self.folder.join(read(&folder).last?),
+            Ok(folder) if folder.stat(CURRENT).is_some() => {
+                let used = self.hold_last(&folder).unwrap_or_else(|error| {
+                    tracing::warn!("cannot use the last-good copy: {error}");
+                    None
+                });
+                return used.map(Files::below);
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!("cannot use the last-good copy: {error}");
                 return None;
             }
             _ => PrivateFolder::open(&self.legacy).ok()?.path().to_owned(),
         };
-        let in_use = fs::File::open(&root).ok()?;
-        // The lock is held until this process ends. On a file system without locks, other hosts
-        // still keep the last two copies.
+        Some(Files::below(root))
+    }
+
+    /// Returns the last copy, and keeps other processes from removing it until this one ends. On a
+    /// file system without locks, other hosts still keep the last two copies.
+    fn hold_last(&self, folder: &PrivateFolder) -> io::Result<Option<PathBuf>> {
+        // While this lock is held, no other process names another copy, so none removes one. In a
+        // folder that cannot be written to, nothing can change.
+        let lock = folder.lock_file(LOCK);
+        let _ = lock.as_ref().map(wait_for);
+        let Some(name) = read(folder).last else { return Ok(None) };
+        let root = self.folder.join(name);
+        let in_use = fs::File::open(&root)?;
         let _ = in_use.try_lock_shared();
         self.used.lock_unpoisoned().push(in_use);
-        Some(Files::below(root))
+        Ok(Some(root))
     }
 
     fn open(&self) -> io::Result<PrivateFolder> {
@@ -314,5 +334,21 @@ mod tests {
 
         last_good.roll_back().unwrap();
         assert!(last_good.files().is_none(), "there was none before it");
+    }
+
+    #[test]
+    fn a_copy_has_the_manifest_of_its_plan_and_not_a_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/plus1.onnx");
+        fs::copy(model, dir.path().join("plus1.onnx")).unwrap();
+        let manifest = dir.path().join("hostler.toml");
+        fs::write(&manifest, "[models.a]\npath = \"plus1.onnx\"\n").unwrap();
+        let files = Files::default();
+        let plan = Plan::read(&manifest, &files).map_err(|why| why.lines()).unwrap();
+        fs::write(&manifest, "[modles]\n").unwrap();
+        let last_good = LastGood::new(Some(&dir.path().join("state")), &manifest).unwrap();
+        last_good.save(&plan, &files.attempt()).unwrap();
+        let saved = Plan::read(&manifest, &last_good.files().unwrap()).map_err(|why| why.lines()).unwrap();
+        assert_eq!(saved.digest, plan.digest);
     }
 }

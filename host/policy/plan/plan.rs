@@ -19,6 +19,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub path: PathBuf,
+    /// The manifest as it was read. The file may have changed since.
+    pub text: Arc<str>,
     pub server: manifest::Server,
     pub settings: Settings,
     pub reload: ReloadSettings,
@@ -51,6 +53,7 @@ impl Plan {
     pub(in crate::policy) fn is_unchanged(&self, other: &Plan) -> bool {
         let Plan {
             path: _,
+            text: _,
             // These are read at start only: a reload reports their changes and applies none of
             // them.
             server: _,

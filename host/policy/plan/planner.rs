@@ -79,6 +79,7 @@ impl<'a> Planner<'a> {
         }
         let mut plan = Plan {
             path: self.path.to_owned(),
+            text: text.into(),
             server: manifest.server.clone(),
             settings: settings?,
             reload: reload?,

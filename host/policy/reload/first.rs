@@ -34,7 +34,7 @@ impl FirstPlan {
             |unplanned| {
                 let transient = unplanned.is_transient();
                 let copy = last_good.and_then(LastGood::files).and_then(|copy| {
-                    let plan = Plan::read(path, &copy).ok()?;
+                    let plan = plan_of_copy(path, &copy)?;
                     Some(FirstPlan { plan, copy: Some((copy, unplanned.lines())), transient })
                 });
                 copy.ok_or(unplanned)
@@ -63,7 +63,7 @@ pub(super) fn load(
     let mut transient = false;
     let loaded = loader.load(first.plan, files, &[], &mut phases).or_else(|faults| {
         let Some(copy) = last_good.and_then(LastGood::files) else { return Err(faults) };
-        let plan = Plan::read(path, &copy).map_err(|_| faults.clone())?;
+        let Some(plan) = plan_of_copy(path, &copy) else { return Err(faults) };
         record.errors = faults.lines();
         transient = faults.is_transient();
         record.outcome = ReloadOutcome::Fallback;
@@ -71,4 +71,10 @@ pub(super) fn load(
     });
     record.phases_ms = phases.in_ms().into();
     Ok(Started { content: loaded?, transient })
+}
+
+/// Reads the plan of the last-good copy. A copy of an earlier version of the host may have faults.
+fn plan_of_copy(path: &Path, copy: &Files) -> Option<Plan> {
+    let plan = Plan::read(path, copy);
+    plan.inspect_err(|why| tracing::warn!("last-good copy not used: {}", why.lines().join("; "))).ok()
 }
