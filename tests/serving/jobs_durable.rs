@@ -4,7 +4,6 @@
 use crate::support::jobs::{cancel, ended, job, outcomes, show, sleep, submit, wait_for};
 use crate::support::{Answer, Client, Host, Setup, eventually, plugin};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const MANIFEST: &str = "[models.hostile]\nplugin = \"hostile\"\n[plugins.hostile]\npath = \"hostile.wasm\"\n\
@@ -247,49 +246,4 @@ fn a_folder_that_cannot_be_written_is_said_and_the_host_serves_the_rest() {
     std::fs::remove_file(host.path("kept")).unwrap();
     let accepted = || (host.post("/predict/async", echo("a").to_string()).status == 202).then_some(());
     eventually("the folder to be usable", accepted, || host.log());
-}
-
-/// Kills hosts at random moments under load, and checks that no accepted job is lost.
-#[test]
-fn no_accepted_job_is_lost_whenever_the_host_is_killed() {
-    let rounds = crate::support::repeats(3);
-    let mut random = fastrand::Rng::with_seed(7);
-    let place = Place::new("concurrency = 4\n");
-    let mut host = place.start();
-    let mut accepted = BTreeMap::new();
-    for round in 0..rounds {
-        let (address, moment) = (host.http, random.u64(20..200));
-        let submitter = std::thread::spawn(move || {
-            let (mut jobs, mut client) = (Vec::new(), Client::new(address));
-            for number in 0.. {
-                let text = format!("{round}-{number}");
-                let body = echo(&text).to_string();
-                let Ok(answer) = client.try_request("POST", "/predict/async", &[], body.as_bytes()) else {
-                    break;
-                };
-                if answer.status == 202 {
-                    jobs.push((answer.json()["job_id"].as_str().expect("an id").to_owned(), text));
-                }
-            }
-            jobs
-        });
-        std::thread::sleep(std::time::Duration::from_millis(moment));
-        host.signal("KILL");
-        host.wait();
-        accepted.extend(submitter.join().expect("the submitter ends"));
-        host = place.start();
-    }
-    assert!(accepted.len() > rounds, "{} jobs were accepted", accepted.len());
-    for (id, text) in &accepted {
-        let mut job = show(&host, id);
-        while job["state"] == "pending" || job["state"] == "running" {
-            job = host.get(&format!("/jobs/{id}?wait_ms=10000")).json();
-        }
-        // Three kills may have hit the same job.
-        let is_interrupted = job["interruptions"] == 3;
-        assert!(
-            job["state"] == "succeeded" && job["result"] == json!({"data": [text]}) || is_interrupted,
-            "{job}"
-        );
-    }
 }

@@ -70,6 +70,8 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
         "operations",
         "--test",
         "remotes",
+        "--test",
+        "serving",
     ]);
     cargo.args(["--test", "pipelines", "--"]);
     cargo.args(["--nocapture", "--test-threads=1"]).args(SOAKS).env("HOSTLER_SOAK", swaps.to_string());
@@ -77,7 +79,7 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
 }
 
 /// Filters that select the tests that read `HOSTLER_SOAK`.
-const SOAKS: [&str; 8] = [
+const SOAKS: [&str; 9] = [
     "soak::",
     "custom_swaps::",
     "triton_swaps::",
@@ -86,6 +88,7 @@ const SOAKS: [&str; 8] = [
     "random::",
     "elsewhere::nothing_of",
     "limits::what_has_begun",
+    "jobs_kills::",
 ];
 
 /// Builds and fetches everything that the tests need. Returns a cargo command whose environment
