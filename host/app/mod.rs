@@ -17,7 +17,7 @@ use crate::policy::{LastGood, Loader, Reloader};
 use crate::router::Router;
 use crate::server::admin::Admin;
 use crate::server::plain::Public;
-use crate::server::{CrossSite, http};
+use crate::server::{CrossSite, InferenceEncoder, http};
 use crate::shutdown::{self, Event, Signals};
 use announcement::announce;
 use listening::{Bound, Listening, Services};
@@ -90,6 +90,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         metrics: Arc::clone(&metrics),
         runtime: runtime.handle().clone(),
         status_of: |error| http::status_of(error).as_u16(),
+        encoder: Arc::new(InferenceEncoder),
     });
     services.grpc.begin(Arc::clone(&router), Arc::clone(&reloader));
     services.public.begin(Arc::new(Public {

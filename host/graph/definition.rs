@@ -16,6 +16,8 @@ pub struct Graph {
     /// Every row of a request runs through the graph separately.
     pub each_row: bool,
     pub streaming: bool,
+    /// A job keeps the outputs of steps that have ended, for its next attempt.
+    pub keeps_steps: bool,
     /// The most step runs in one request.
     pub max_visits: u32,
     /// The most bytes of tensors that one request may hold.

@@ -24,6 +24,7 @@ impl Graph {
             outputs,
             each_row,
             streaming,
+            keeps_steps,
             max_visits,
             max_bytes,
             parallel,
@@ -39,6 +40,9 @@ impl Graph {
         entries.extend(outputs.iter().map(|(name, source)| (format!("outputs.{name}"), sources(source))));
         entries.insert("rows".into(), if *each_row { "each" } else { "together" }.into());
         entries.insert("streaming".into(), streaming.to_string());
+        if *keeps_steps {
+            entries.insert("keep".into(), "steps".into());
+        }
         entries.insert("max_visits".into(), max_visits.to_string());
         entries.insert("max_mb".into(), (max_bytes >> 20).to_string());
         entries.insert("parallel".into(), parallel.to_string());

@@ -1,9 +1,12 @@
 //! A job that this process runs: what its task shares with those who may stop it.
 
 use super::job::{Budgets, Job, Spec};
+use super::step_summary::StepSummary;
+use super::steps::JobSteps;
 use super::store::Lease;
 use super::store_time::StoreTime;
-use std::sync::Arc;
+use crate::lock::LockUnpoisoned;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -13,6 +16,8 @@ pub(super) struct Active {
     pub lease: Lease,
     deadline: Instant,
     ended: watch::Sender<bool>,
+    /// The steps of the current attempt.
+    steps: Mutex<Option<Arc<JobSteps>>>,
 }
 
 impl Active {
@@ -24,6 +29,7 @@ impl Active {
             lease: Lease { id: Arc::clone(&job.id), number: job.number, fence: job.fence },
             deadline: Instant::now() + now.until(job.status.deadline),
             ended: watch::Sender::new(false),
+            steps: Mutex::default(),
         }
     }
 
@@ -35,6 +41,17 @@ impl Active {
     /// Returns once the job has ended.
     pub async fn ended(&self) {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// Sets what follows the steps of the attempt that begins.
+    pub fn follow(&self, steps: Arc<JobSteps>) {
+        *self.steps.lock_unpoisoned() = Some(steps);
+    }
+
+    /// Returns the steps of the current attempt. None run any more if it has ended.
+    pub fn steps(&self, has_ended: bool) -> Vec<StepSummary> {
+        let steps = self.steps.lock_unpoisoned().clone();
+        steps.map(|steps| steps.summaries(has_ended)).unwrap_or_default()
     }
 
     pub fn budgets(&self) -> &Budgets {

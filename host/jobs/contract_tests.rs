@@ -3,8 +3,8 @@
 use super::durable::{DurableStore, FolderDisk};
 use super::job::{AttemptStart, Budgets, End, Job, Spec, State, Status};
 use super::{
-    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, Lease, MemoryStore, NewJob,
-    Renewal, Submission, Update,
+    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, MemoryStore,
+    NewJob, Renewal, Submission, Update,
 };
 use crate::error::{Error, Kind};
 use crate::policy::plan::parse_model_name;
@@ -39,6 +39,7 @@ fn new_job(name: &str, model: &str, input_bytes: usize) -> NewJob {
         created_at: SystemTime::UNIX_EPOCH,
         request_id: "request".into(),
         retry_of: None,
+        reply: None,
     };
     NewJob { id: id(name), spec: Arc::new(spec), input: json(input_bytes), delay: Duration::ZERO }
 }
@@ -372,6 +373,39 @@ async fn pages_hold_still_while_jobs_come_and_go() {
         assert_eq!(ids(store, none).await, (vec![], None));
         let wrong = Filter { after: Some(Cursor("x".into())), limit: 1, ..Filter::default() };
         assert_eq!(store.list(&wrong).await.err().map(|error| error.kind()), Some(Kind::InvalidInput));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn outputs_of_steps_are_kept_until_the_job_ends() {
+    on_each(async |store| {
+        create_one(store, "a").await;
+        let job = claim(store, 1, LONG).await.remove(0);
+        let lease = Lease { id: Arc::clone(&job.id), number: job.number, fence: job.fence };
+        let keep = async |fence: u64, key: u8, bytes: usize, bounds: Bounds| {
+            let step = KeptStep { key: [key; 32], outputs: json(bytes) };
+            store.keep_step(Lease { fence, ..lease.clone() }, step, bounds).await
+        };
+        let before = store.usage().bytes;
+        assert_eq!(keep(job.fence, 1, 100, ROOMY).await.unwrap(), Change::Done);
+        assert_eq!(keep(job.fence, 2, 70_000, ROOMY).await.unwrap(), Change::Done);
+        assert!(store.usage().bytes >= before + 70_100, "they count");
+        assert_eq!(keep(job.fence, 1, 50, ROOMY).await.unwrap(), Change::Stale, "what is kept stays");
+        assert_eq!(keep(job.fence - 1, 3, 50, ROOMY).await.unwrap(), Change::Stale, "another claim");
+        let tight = Bounds { jobs: 100, bytes: 80_000 };
+        assert_eq!(keep(job.fence, 4, 70_000, tight).await.unwrap_err().kind(), Kind::TooLarge);
+        for (key, bytes) in [(1, Some(100)), (2, Some(70_000)), (3, None), (4, None)] {
+            let kept = store.kept_step(&lease, [key; 32]).await.unwrap();
+            assert_eq!(kept.map(|outputs| outputs.bytes_kept()), bytes, "{key}");
+        }
+        // They neither change the revision, nor what the job says.
+        let now = read(store, "a").await;
+        assert_eq!((now.revision, now.status.state), (job.revision, State::Running));
+        assert_eq!(fail(store, &job, LONG).await, Change::Done);
+        assert!(store.kept_step(&lease, [2; 32]).await.unwrap().is_none());
+        assert!(store.usage().bytes <= before + 100, "{} bytes, before {before}", store.usage().bytes);
+        assert_eq!(keep(job.fence, 5, 50, ROOMY).await.unwrap(), Change::Stale, "it has ended");
     })
     .await;
 }

@@ -2,6 +2,7 @@
 //!
 //! Plain values. A store keeps them and `run` changes them; nothing here waits or reads a clock.
 
+use super::step_summary::StepSummary;
 use super::store_time::StoreTime;
 use crate::error::{Error, did_you_mean};
 use crate::policy::plan::ModelName;
@@ -81,6 +82,9 @@ pub struct Spec {
     pub request_id: Arc<str>,
     /// The job whose work this one repeats.
     pub retry_of: Option<Arc<str>>,
+    /// Describes the form of the result to the interface that the job was submitted over. `None`
+    /// for the plain interface.
+    pub reply: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +102,8 @@ pub struct Job {
     pub input_bytes: usize,
     /// Bytes of the result, once the job has one.
     pub result_bytes: usize,
+    /// Bytes of the outputs of steps that are kept for the next attempt.
+    pub kept_bytes: usize,
 }
 
 /// The progress of a job.
@@ -119,6 +125,8 @@ pub struct Status {
     /// How many attempts ended because the process of the host did.
     pub interruptions: u32,
     pub error: Option<Error>,
+    /// The steps of the last attempt, once it has ended, if the model is a pipeline.
+    pub steps: Vec<StepSummary>,
 }
 
 #[derive(Clone, Debug)]
@@ -210,9 +218,12 @@ impl Job {
         OVERHEAD_BYTES
             + self.input_bytes
             + self.result_bytes
+            + self.kept_bytes
+            + self.status.steps.iter().map(|step| size_of::<StepSummary>() + step.step.len()).sum::<usize>()
             + self.status.attempts.len() * size_of::<Attempt>()
             + errors.map(|error| error.message().len()).sum::<usize>()
             + parameters.sum::<usize>()
+            + self.spec.reply.as_ref().map_or(0, |reply| reply.len())
     }
 }
 
@@ -230,6 +241,7 @@ impl Status {
             last_refusal: None,
             interruptions: 0,
             error: None,
+            steps: Vec::new(),
         }
     }
 
@@ -238,6 +250,7 @@ impl Status {
         let AttemptStart { generation, policy, now } = by;
         self.state = State::Running;
         self.started_at.get_or_insert(*now);
+        self.steps.clear();
         self.attempts.push(Attempt {
             generation: *generation,
             policy: Arc::clone(policy),

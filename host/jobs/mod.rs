@@ -7,6 +7,7 @@
 //! - `job` defines a job; `store` has the interface of a store, and the stores.
 //! - `claims` takes pending jobs while there are slots (`slots`), and starts their tasks.
 //! - `run` is the task of a job that was claimed.
+//! - `steps` follows the steps of pipelines, and keeps their outputs.
 //! - `sweep` does what happens to jobs by itself: leases, deadlines, expiry.
 //! - `registry` holds the jobs that run in this process, and ends those whose task is lost.
 //! - `Jobs`, here, is what callers use.
@@ -22,8 +23,11 @@ mod durable;
 mod job;
 mod payload;
 mod registry;
+mod reply;
 mod run;
 mod slots;
+mod step_summary;
+mod steps;
 mod store;
 mod store_time;
 mod sweep;
@@ -31,9 +35,11 @@ mod sweep;
 pub use durable::{Disk, DurableStore, Fault, FolderDisk};
 pub use job::{Attempt, AttemptOutcome, AttemptStart, Budgets, End, Job, Spec, State, Status};
 pub use registry::{JobsConfig, Settled};
+pub use reply::ReplyEncoder;
+pub use step_summary::{StepState, StepSummary};
 pub use store::{
-    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, Lease, MemoryStore, NewJob,
-    Page, Renewal, Submission, Update, Usage,
+    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, MemoryStore,
+    NewJob, Page, Renewal, Submission, Update, Usage,
 };
 pub use store_time::StoreTime;
 
@@ -41,6 +47,7 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
 use crate::policy::plan::{JobsPlan, ModelName};
 use crate::predict::{JsonText, MemoryBudget, Parameters, Payload};
+use bytes::Bytes;
 use registry::JobRegistry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -51,22 +58,40 @@ pub struct Jobs {
 
 /// One input of a submission, checked like the input of a request.
 pub struct Item {
-    input: JsonText,
+    input: Payload,
     parameters: Parameters,
+    reply: Option<Arc<str>>,
 }
 
 impl Item {
     /// Checks an input against the current model. A reload may change the model before the job
-    /// runs.
+    /// runs. The item keeps a copy of the input, because a job must not keep the body of its
+    /// request in memory.
     pub fn checked(
         route: &Route,
-        input: JsonText,
+        input: &Payload,
         parameters: Parameters,
         mut budget: MemoryBudget,
     ) -> Result<Self> {
         crate::router::refuse_streaming(route)?;
-        crate::router::input(route, input.clone(), &mut budget)?;
-        Ok(Item { input, parameters })
+        crate::router::stored_input(route, input.clone(), &mut budget)?;
+        let input = match input {
+            Payload::Json(text) => {
+                Payload::Json(JsonText::from_checked(Bytes::copy_from_slice(text.as_bytes())))
+            }
+            Payload::Bytes { content_type, data } => {
+                Payload::Bytes { content_type: content_type.clone(), data: Bytes::copy_from_slice(data) }
+            }
+            Payload::Tensors(tensors) => Payload::Tensors(
+                tensors.iter().map(|tensor| tensor.detached().unwrap_or_else(|| tensor.clone())).collect(),
+            ),
+        };
+        Ok(Item { input, parameters, reply: None })
+    }
+
+    /// Sets how the interface of the submission encodes the result.
+    pub fn with_reply(self, reply: String) -> Self {
+        Item { reply: Some(reply.into()), ..self }
     }
 }
 
@@ -82,7 +107,7 @@ pub struct RequestedBudgets {
 
 /// The result of a request to run a job again.
 pub enum Retried {
-    New(Job),
+    New(Box<Job>),
     /// The state of the job does not allow it.
     Refused(State),
 }
@@ -122,7 +147,7 @@ impl Jobs {
         }
         let budgets = budgets(requested, &self.registry.settings())?;
         let (created_at, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
-        for Item { input, parameters } in items {
+        for Item { input, parameters, reply } in items {
             let spec = Spec {
                 owner: "".into(),
                 model: model.clone(),
@@ -131,8 +156,9 @@ impl Jobs {
                 created_at,
                 request_id: Arc::clone(request_id),
                 retry_of: None,
+                reply,
             };
-            let (spec, input) = (Arc::new(spec), Payload::Json(input));
+            let spec = Arc::new(spec);
             jobs.push(NewJob { id: new_id()?, spec, input, delay: requested.run_after });
         }
         self.admit(Submission { jobs, key }).await
@@ -175,7 +201,7 @@ impl Jobs {
             delay: Duration::ZERO,
         };
         match self.admit(Submission { jobs: vec![new], key: None }).await? {
-            Submitted::New(mut jobs) => Ok(Retried::New(jobs.remove(0))),
+            Submitted::New(mut jobs) => Ok(Retried::New(Box::new(jobs.remove(0)))),
             Submitted::Existing(_) => Err(Error::failed("two jobs have the same id")),
         }
     }
@@ -187,6 +213,16 @@ impl Jobs {
     /// Returns the result of a job that has succeeded.
     pub async fn result(&self, job: &Job) -> Result<Option<Payload>> {
         self.registry.store().result(job).await
+    }
+
+    /// Returns the steps of a pipeline: those of the attempt that runs here, or of the last one
+    /// that has ended.
+    pub fn steps(&self, job: &Job) -> Vec<StepSummary> {
+        let active = self.registry.active().get(&job.id).cloned();
+        match active {
+            Some(active) if !job.status.state.is_final() => active.steps(false),
+            _ => job.status.steps.clone(),
+        }
     }
 
     /// Returns the time of the wall clock at which a job that has ended may be forgotten.
@@ -237,7 +273,7 @@ impl Jobs {
             }
             if self.registry.store().delete(Arc::clone(&job.id), job.revision).await? == Change::Done {
                 self.registry.publish_usage();
-                return Ok(Settled::Now(job));
+                return Ok(Settled::Now(Box::new(job)));
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use super::active::Active;
 use super::job::{AttemptStart, End, Job, State, Status};
+use super::reply::ReplyEncoder;
 use super::slots::Slots;
 use super::store::{Bounds, Change, JobStore, Update};
 use super::store_time::StoreTime;
@@ -31,6 +32,8 @@ pub struct JobsConfig {
     pub runtime: Handle,
     /// Returns the HTTP status under which the outcome of an attempt is counted and logged.
     pub status_of: fn(&Error) -> u16,
+    /// Encodes the results of jobs that have a `reply`.
+    pub encoder: Arc<dyn ReplyEncoder>,
 }
 
 /// Shared by [`Jobs`](super::Jobs) and the tasks of its jobs.
@@ -56,7 +59,7 @@ struct LostJobs {
 /// The result of a request to end or delete a job.
 pub enum Settled {
     /// The job after the change.
-    Now(Job),
+    Now(Box<Job>),
     /// The state of the job does not allow the change.
     Refused(State),
 }
@@ -109,11 +112,14 @@ impl JobRegistry {
                 return Ok(Settled::Refused(job.status.state));
             }
             let mut status = job.status.clone();
+            if let Some(active) = self.active().get(id) {
+                status.steps = active.steps(true);
+            }
             status.end(&end, SystemTime::now(), self.expiry());
             let lost = matches!(end, End::Stopped(_));
             if self.change(&job, status, None, lost).await? == Change::Done {
                 let job = self.get(id).await?;
-                return Ok(Settled::Now(job));
+                return Ok(Settled::Now(Box::new(job)));
             }
         }
     }

@@ -7,12 +7,14 @@
 use super::active::Active;
 use super::job::{AttemptOutcome, End, Job, Status};
 use super::registry::JobRegistry;
+use super::reply;
 use super::slots::Slot;
+use super::steps::{JobCheckpoints, JobSteps};
 use super::store::{Change, Update};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::JobMetrics;
 use crate::offload;
-use crate::predict::{self, JsonText, Payload, Responses};
+use crate::predict::{Payload, Responses};
 use crate::router::{self, CallOptions, RequestScope};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -131,8 +133,9 @@ impl Run {
         let answer = tokio::select! {
             biased;
             () = active.ended() => None,
-            answer = call(&active, number, &mut scope, input, work) => Some(answer),
+            answer = self.call(number, &mut scope, input, work) => Some(answer),
         };
+        self.status.steps = active.steps(true);
         let Some(answer) = answer else {
             let error = Error::cancelled("the job ended during the attempt");
             scope.end((self.registry.config.status_of)(&error), Some(&error));
@@ -285,6 +288,43 @@ impl Run {
         }
     }
 
+    /// Begins a call and returns its answer. The work of the call is left in `work`.
+    async fn call(
+        &self,
+        number: usize,
+        scope: &mut RequestScope,
+        input: &Payload,
+        work: &mut Option<Responses>,
+    ) -> Result<Payload> {
+        *work = None;
+        let (active, encoder) = (&self.active, &self.registry.config.encoder);
+        let (spec, budgets) = (&active.spec, active.budgets());
+        let route = scope.resolve(&spec.model.name, Some(&spec.model.version), &|_| None)?;
+        let (checked, input, mut budget) = (Arc::clone(&route), input.clone(), scope.router().budget());
+        let checking = move || router::stored_input(&checked, input, &mut budget);
+        let input = offload::run(self.job.input_bytes, checking).await?;
+        let timeout = scope.router().timeout(&route, budgets.max_runtime).min(active.time_left());
+        let outputs =
+            spec.reply.as_deref().map(|reply| encoder.outputs(&route, reply)).transpose()?.flatten();
+        let steps = Arc::new(JobSteps::new(JobCheckpoints {
+            store: Arc::clone(&self.registry.config.store),
+            lease: active.lease.clone(),
+            bounds: self.registry.bounds(),
+            reused: self.metrics().steps_reused.clone(),
+        }));
+        active.follow(Arc::clone(&steps));
+        let options = CallOptions {
+            parameters: spec.parameters.clone(),
+            timeout: Some(timeout),
+            outputs,
+            steps: Some(steps),
+        };
+        let id = format!("{}/{number}", active.id).into();
+        let responses = work.insert(scope.submit(&route, options, input, id)?);
+        let response = scope.answer(&route, responses).await?;
+        reply::encode(Arc::clone(encoder), route, spec.reply.clone(), response).await
+    }
+
     fn count(&self, outcome: AttemptOutcome) {
         self.metrics().attempts.with_label_values(&[outcome.as_str()]).inc();
     }
@@ -292,39 +332,6 @@ impl Run {
     fn metrics(&self) -> &JobMetrics {
         self.registry.metrics()
     }
-}
-
-/// Begins a call and returns its answer. The work of the call is left in `work`.
-async fn call(
-    active: &Active,
-    number: usize,
-    scope: &mut RequestScope,
-    input: &Payload,
-    work: &mut Option<Responses>,
-) -> Result<Payload> {
-    *work = None;
-    let (model, budgets) = (&active.spec.model, active.budgets());
-    let route = scope.resolve(&model.name, Some(&model.version), &|_| None)?;
-    let input = match input.clone() {
-        Payload::Json(text) => {
-            let (checked, mut budget) = (Arc::clone(&route), scope.router().budget());
-            let length = text.as_bytes().len();
-            offload::run(length, move || router::input(&checked, text, &mut budget)).await?
-        }
-        other => other,
-    };
-    let timeout = scope.router().timeout(&route, budgets.max_runtime).min(active.time_left());
-    let options =
-        CallOptions { parameters: active.spec.parameters.clone(), timeout: Some(timeout), outputs: None };
-    let id = format!("{}/{number}", active.id).into();
-    let responses = work.insert(scope.submit(&route, options, input, id)?);
-    let response = scope.answer(&route, responses).await?;
-    let encoded = offload::run(response.payload.json_bytes(), move || {
-        let mut result = Vec::new();
-        predict::encode_result(&response.payload, &mut result)?;
-        Ok(Payload::Json(JsonText::from_checked(result.into())))
-    });
-    encoded.await.map_err(|error: Error| error.model(route.name.to_string()))
 }
 
 /// Counts an attempt whose work holds a worker after its end.

@@ -22,6 +22,7 @@ pub struct JobMetrics {
     pub retries: IntCounter,
     pub interruptions: IntCounter,
     pub retries_exhausted: IntCounter,
+    pub steps_reused: IntCounter,
     pub queue_wait: Histogram,
     pub duration: Histogram,
 }
@@ -66,6 +67,10 @@ impl JobMetrics {
             retries_exhausted: counter(
                 "hostler_job_retries_exhausted_total",
                 "Jobs that were retried until no attempt was left.",
+            ),
+            steps_reused: counter(
+                "hostler_job_steps_reused_total",
+                "Steps of pipelines that did not run, because an earlier attempt at their job had run them.",
             ),
             queue_wait: histogram(
                 "hostler_job_queue_wait_seconds",

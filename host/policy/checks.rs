@@ -80,7 +80,7 @@ impl Route {
         let mut context = CallContext::new("sample".into(), name, version, Some(Instant::now() + timeout));
         context.parameters = self::parameters(parameters)?;
         context.models = Some(Arc::clone(policy) as _);
-        context.steps = steps;
+        context.steps = steps.map(|steps| steps as _);
         let data = JsonText::from_checked(Bytes::from(String::from(data.get())));
         let input = match &self.transformer {
             Some(_) => Payload::Json(data),

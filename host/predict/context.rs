@@ -6,7 +6,7 @@ use super::cancellation::{CancelReason, Cancellation, OnCancel};
 use super::parameter::{Parameter, Parameters};
 use super::response::Response;
 use super::responses::Responses;
-use super::steps::StepLog;
+use super::steps::StepObserver;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::lock::LockUnpoisoned;
@@ -51,8 +51,8 @@ pub struct CallContext {
     pub headers: Arc<[(String, String)]>,
     /// The outputs that the caller requested; `None` for all.
     pub outputs: Option<Arc<[String]>>,
-    /// Records the steps of pipelines, if requested.
-    pub steps: Option<Arc<StepLog>>,
+    /// Is told about the steps of pipelines.
+    pub steps: Option<Arc<dyn StepObserver>>,
     /// The calls that led to this one.
     callers: Option<Arc<CallerLink>>,
     /// The work has begun.
@@ -164,6 +164,11 @@ impl CallContext {
         let joint = Arc::new(joint);
         let guards = members.map(|member| member.cancellation.cancels(&joint)).collect();
         (joint, guards)
+    }
+
+    /// Returns true if no step of a pipeline and no plugin led to this call.
+    pub fn is_outermost(&self) -> bool {
+        self.callers.is_none()
     }
 
     /// Returns true if a step of a pipeline led to this call.

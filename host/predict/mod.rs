@@ -55,6 +55,6 @@ pub use scalar::{Scalar, charge_parameter, parameters, parameters_bytes};
 pub use sender::Sender;
 pub use shape::{MAX_RANK, Shape, element_count, format_shape};
 pub use shape_spec::ShapeSpec;
-pub use steps::{StepLog, StepRecord};
+pub use steps::{CheckpointFuture, Checkpoints, StepKey, StepLog, StepObserver, StepRecord};
 pub use tensor::{Tensor, append_element};
 pub use unread::Budget;

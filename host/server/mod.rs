@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod api;
+mod background;
 mod bind;
 mod connection;
 mod connections;
@@ -35,6 +36,7 @@ pub use bind::BoundAddresses;
 pub use connections::{Capacity, Pool};
 pub use cross_site::CrossSite;
 pub use listener::{Listener, ListenerOptions};
+pub use oip::background::InferenceEncoder;
 pub use protocol::{Opened, Protocol};
 pub use service::Service;
 pub use starting::Starting;

@@ -121,6 +121,7 @@ fn no_tensor_is_copied_between_steps() {
         outputs: vec![("r".into(), From::of(last))],
         each_row: false,
         streaming: false,
+        keeps_steps: false,
         max_visits: 100,
         max_bytes: 8 << 20,
         parallel: 0,
@@ -142,7 +143,7 @@ fn no_tensor_is_copied_between_steps() {
             is_inner: false,
             priority: Priority::New,
         };
-        Binding { versions: vec![StepTarget { target, route: Arc::new(Uncounted) }], pick: None }
+        Binding { versions: vec![StepTarget { target, route: Arc::new(Uncounted), key: None }], pick: None }
     };
     let step_metrics = (0..STEPS).map(|at| StepMetrics::new(&metrics, "p", &format!("s{at}"))).collect();
     let limits = (0..STEPS).map(|_| None).collect();

@@ -8,15 +8,16 @@ use hostler::app;
 use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
-    Bounds, Change, Claim, Created, Filter, Item, Job, JobStore, Jobs, JobsConfig, Lease, MemoryStore, Page,
-    Renewal, RequestedBudgets, State, StoreTime, Submission, Submitted, Update, Usage,
+    Bounds, Change, Claim, Created, Filter, Item, Job, JobStore, Jobs, JobsConfig, KeptStep, Lease,
+    MemoryStore, Page, Renewal, RequestedBudgets, State, StoreTime, Submission, Submitted, Update, Usage,
 };
 use hostler::metrics::Metrics;
 use hostler::policy::Reloader;
 use hostler::policy::files::Files;
 use hostler::policy::reload::FirstPlan;
-use hostler::predict::{JsonText, Parameter, Parameters, Payload};
+use hostler::predict::{JsonText, Parameter, Parameters, Payload, StepKey};
 use hostler::router::Router;
+use hostler::server::InferenceEncoder;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -89,6 +90,14 @@ impl JobStore for Faulty {
             return Box::pin(async { Err(unavailable()) });
         }
         self.inner.update(update, bounds)
+    }
+
+    fn keep_step(&self, lease: Lease, step: KeptStep, bounds: Bounds) -> BoxFuture<'_, Result<Change>> {
+        self.inner.keep_step(lease, step, bounds)
+    }
+
+    fn kept_step<'a>(&'a self, lease: &'a Lease, key: StepKey) -> BoxFuture<'a, Result<Option<Payload>>> {
+        self.inner.kept_step(lease, key)
     }
 
     fn read<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Job>>> {
@@ -169,6 +178,7 @@ impl Bench {
             metrics: Arc::clone(&metrics),
             runtime: runtime.handle().clone(),
             status_of: |_| 500,
+            encoder: Arc::new(InferenceEncoder),
         });
         Bench { jobs, store, router, metrics, runtime, _reloader: reloader, _setup: setup }
     }
@@ -181,8 +191,8 @@ impl Bench {
     fn submit_with(&self, parameters: Parameters) -> Result<Arc<str>> {
         let mut journey = self.router.begin("request".into(), "test", &|_| None);
         let route = journey.resolve("hostile", None, &|_| None).unwrap();
-        let input = JsonText::parse("[\"a\"]".into()).unwrap();
-        let item = Item::checked(&route, input, parameters, self.router.budget()).unwrap();
+        let input = Payload::Json(JsonText::parse("[\"a\"]".into()).unwrap());
+        let item = Item::checked(&route, &input, parameters, self.router.budget()).unwrap();
         let (asked, id) = (RequestedBudgets::default(), Arc::clone(journey.id()));
         journey.withdraw();
         let submitted = self.jobs.submit_background(&route.name, vec![item], asked, &id, None);

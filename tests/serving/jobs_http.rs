@@ -80,6 +80,7 @@ fn paths_take_their_methods_and_no_other() {
     for (path, allow, wrong) in [
         ("/predict/async".into(), "POST", &["GET", "PUT", "DELETE"][..]),
         ("/predict/async/batch".into(), "POST", &["GET", "DELETE"]),
+        ("/predict/async/x".into(), "POST", &["GET", "DELETE"]),
         ("/jobs".into(), "GET", &["POST", "DELETE"]),
         (format!("/jobs/{id}"), "GET, DELETE", &["POST", "PUT"]),
         (format!("/jobs/{id}/cancel"), "POST", &["GET", "DELETE"]),
@@ -94,7 +95,7 @@ fn paths_take_their_methods_and_no_other() {
         "/jobs//cancel",
         &format!("/jobs/{id}/x"),
         &format!("/jobs/{id}/cancel/x"),
-        "/predict/async/x",
+        "/predict/async/x/y",
     ] {
         host.get(path).refused(404, "not_found", &["no route GET"]);
     }

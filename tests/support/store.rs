@@ -103,13 +103,26 @@ fn serve<S: Read + Write>(stream: S, seen: &Seen) -> std::io::Result<()> {
         stream.read_exact(&mut body)?;
         let asked = head.split(" HTTP").next().unwrap_or_default().to_owned();
         let path = asked.split(' ').nth(1).unwrap_or_default().to_owned();
-        seen.asked.lock().unwrap().push(asked);
+        let times = {
+            let mut all = seen.asked.lock().unwrap();
+            all.push(asked.clone());
+            all.iter().filter(|known| **known == asked).count()
+        };
         let parts: Vec<&str> = path.split(['/', '?']).skip(1).collect();
         let number = |place: usize| parts.get(place).and_then(|part| part.parse().ok()).unwrap_or(0_usize);
         let answer = |status: u16, headers: &str, body: &str| {
             format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
         };
+        // `/walk/<job>/<step>/<blocked>` names the URL of the next step; the first request for the
+        // blocked one is never answered.
+        let is_blocked = parts[0] == "walk" && number(2) == number(3) && times == 1;
         let said = match parts[0] {
+            "walk" if is_blocked => String::new(),
+            "walk" => {
+                let next = format!("/walk/{}/{}/{}", parts[1], number(2) + 1, number(3));
+                let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+                answer(200, "", &format!("http://{host}{next}"))
+            }
             "echo" => answer(200, "x-one: 1\r\nx-two: 2\r\n", &(head + &String::from_utf8_lossy(&body))),
             "users" if number(1) < 1000 => answer(200, "", &format!("[{}, 0.5]", number(1))),
             "users" => answer(404, "", "no such user"),
@@ -141,7 +154,7 @@ fn serve<S: Read + Write>(stream: S, seen: &Seen) -> std::io::Result<()> {
         match parts[0] {
             "half" | "closes" | "nonsense" => return Ok(()),
             // Sends nothing more and waits for the client to disconnect.
-            "stall" | "never" => {
+            "stall" | "never" | "walk" if parts[0] != "walk" || is_blocked => {
                 while stream.read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
                 seen.left.fetch_add(1, Ordering::SeqCst);
                 return Ok(());

@@ -29,6 +29,8 @@ pub(super) struct RequestAccount {
     pub counts: bool,
     /// Whether steps may run on the thread that polls the request.
     pub may_run_inline: bool,
+    /// Whether the outputs of an earlier attempt may stand for runs of steps.
+    pub may_reuse: bool,
     runs: AtomicUsize,
     runs_max: usize,
     bytes: AtomicUsize,
@@ -64,6 +66,7 @@ impl RequestAccount {
             since,
             counts,
             may_run_inline,
+            may_reuse: false,
             runs: AtomicUsize::new(0),
             runs_max: graph.max_visits as usize,
             bytes: AtomicUsize::new(0),
@@ -78,10 +81,11 @@ impl RequestAccount {
         self: &Arc<Self>,
         graph: &Graph,
         may_run_inline: bool,
+        may_reuse: bool,
         path: Option<Box<str>>,
     ) -> Arc<RequestAccount> {
         let mut own = RequestAccount::new(graph, self.since, self.counts, may_run_inline);
-        own.path = path;
+        (own.path, own.may_reuse) = (path, may_reuse);
         (own.outer, own.depth) = (Some(Arc::clone(self)), self.depth + 1);
         Arc::new(own)
     }

@@ -76,7 +76,7 @@ impl StepRun<'_> {
         };
         let began = Instant::now();
         let waited = began - waited;
-        let StepTarget { target, route } = self.target();
+        let StepTarget { target, route, .. } = self.target();
         let context = self.step_context(target, deadline, began)?;
         let _cancels = (!self.is_detached).then(|| self.context.cancellation.cancels(&context));
         target.check_step(&inputs)?;
@@ -116,7 +116,7 @@ impl StepRun<'_> {
             let own_deadline = context.deadline.filter(|_| context.deadline != self.context.deadline);
             let may_run_inline = self.is_alone && !is_deep && own_deadline.is_none();
             let path = context.steps.is_some().then(|| self.account.step_path(&self.step().name).into());
-            let account = self.account.nested(&pipeline.program.graph, may_run_inline, path);
+            let account = self.account.nested(&pipeline.program.graph, may_run_inline, self.may_reuse, path);
             context.begin();
             let run = match is_deep {
                 true => {

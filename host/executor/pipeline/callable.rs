@@ -41,7 +41,9 @@ impl Callable for PipelineModel {
         inputs: Vec<Tensor>,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
-        let account = RequestAccount::new(&self.program.graph, Instant::now(), sink.runs.is_some(), true);
+        let mut account = RequestAccount::new(&self.program.graph, Instant::now(), sink.runs.is_some(), true);
+        // What a plugin asks for may differ from one attempt to the next.
+        account.may_reuse = context.is_outermost();
         let account = Arc::new(account);
         Box::pin(async move {
             let outcome = run_pipeline(self, context, inputs, &account, sink).await;

@@ -17,18 +17,22 @@ impl RunState<'_> {
         inputs: Option<Vec<Tensor>>,
         end: StepEnd,
     ) -> Result<()> {
-        let StepEnd { outputs, ran, queue, time } = end;
-        let outcome = StepOutcome::of(&outputs);
+        let StepEnd { outputs, ran, is_reused, queue, time } = end;
+        let outcome = if is_reused { StepOutcome::Reused } else { StepOutcome::of(&outputs) };
         self.model.metrics[step].record(outcome, time, queue);
         // Set before an error can end the request, so that the step is not recorded twice.
         self.frames[frame].cells[step].state = StepState::Over;
         if self.context.steps.is_some() {
-            let given = outputs.as_deref().unwrap_or_default();
+            let given = match self.records_tensors() {
+                true => outputs.clone().unwrap_or_default(),
+                false => Vec::new(),
+            };
             let why = outputs.as_ref().err().map(|error| error.message().to_owned());
             let inputs = inputs.unwrap_or_default();
-            self.record_step(frame, step, outcome, why, [inputs, given.to_vec()], (time, queue));
+            self.record_step(frame, step, outcome, why, [inputs, given], (time, queue));
         }
         self.frames[frame].cells[step].ran = ran;
+        self.frames[frame].cells[step].is_fresh = !is_reused;
         let settled = outputs.and_then(|outputs| self.keep_outputs(frame, step, outputs));
         if let Err(error) = settled {
             self.step_failed(frame, step, error)?;
@@ -95,6 +99,7 @@ impl RunState<'_> {
             let none = (Duration::ZERO, Duration::ZERO);
             self.record_step(frame, step, StepOutcome::Skipped, Some(why), Default::default(), none);
         }
+        self.frames[frame].cells[step].is_fresh = self.is_behind_fresh(frame, step);
         self.release_reads(frame, step);
         self.finish_step(frame, step)
     }

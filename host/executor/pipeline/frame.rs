@@ -25,6 +25,9 @@ pub(super) struct StepCell {
     pub state: StepState,
     /// Whether the model was called.
     pub ran: bool,
+    /// Whether its outputs, or what decided that it is skipped, may differ from those of an earlier
+    /// attempt.
+    pub is_fresh: bool,
     pub error: Option<Kind>,
     pub values: SmallVec<[HeldValue; 1]>,
     /// For a router: by candidate, whether it was chosen.
@@ -86,6 +89,7 @@ impl Frame {
         let cell = |step: &crate::graph::StepProgram| StepCell {
             state: StepState::Waiting,
             ran: false,
+            is_fresh: false,
             error: None,
             values: step.readers.iter().map(|&readers| HeldValue { tensor: None, readers }).collect(),
             chosen: SmallVec::new(),

@@ -11,9 +11,12 @@ pub enum StepOutcome {
     Error,
     Skipped,
     Cancelled,
+    /// Its outputs are those of an earlier attempt at the same job.
+    Reused,
 }
 
 impl StepOutcome {
+    /// The outcomes of steps that were decided in this request; `Reused` has no metrics of a step.
     pub const ALL: [StepOutcome; 4] =
         [StepOutcome::Ok, StepOutcome::Error, StepOutcome::Skipped, StepOutcome::Cancelled];
 
@@ -31,6 +34,7 @@ impl StepOutcome {
             StepOutcome::Error => "error",
             StepOutcome::Skipped => "skipped",
             StepOutcome::Cancelled => "cancelled",
+            StepOutcome::Reused => "reused",
         }
     }
 }
@@ -52,7 +56,8 @@ impl StepMetrics {
     }
 
     pub(super) fn record(&self, outcome: StepOutcome, time: Duration, queue: Duration) {
-        self.outcomes[outcome as usize].observe(time.as_secs_f64());
+        let Some(histogram) = self.outcomes.get(outcome as usize) else { return };
+        histogram.observe(time.as_secs_f64());
         if outcome != StepOutcome::Skipped {
             self.queue.observe(queue.as_secs_f64());
         }
@@ -60,8 +65,8 @@ impl StepMetrics {
 
     /// Returns how often the step had this outcome, and the sum of the times in seconds.
     pub fn total(&self, outcome: StepOutcome) -> (u64, f64) {
-        let histogram = &self.outcomes[outcome as usize];
-        (histogram.get_sample_count(), histogram.get_sample_sum())
+        let histogram = self.outcomes.get(outcome as usize);
+        histogram.map_or((0, 0.0), |histogram| (histogram.get_sample_count(), histogram.get_sample_sum()))
     }
 
     /// Returns the sum of the times in seconds for which runs waited to begin.

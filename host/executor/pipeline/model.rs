@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::executor::callable::Callable;
 use crate::executor::target::ModelTarget;
 use crate::graph::{Graph, Program, StepProgram, ValueRef};
-use crate::predict::{CallContext, Metadata, Service};
+use crate::predict::{CallContext, Metadata, Service, StepKey};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub trait StepRoute: Send + Sync {
 pub struct StepTarget {
     pub target: ModelTarget,
     pub route: Arc<dyn StepRoute>,
+    /// Changes with everything that decides what the model computes; `None` if that is not known.
+    pub key: Option<StepKey>,
 }
 
 /// Returns the index of the version that a request uses.
@@ -47,6 +50,8 @@ pub struct PipelineModel {
     /// and without the nested pipelines themselves.
     pub(super) leaves: Vec<Arc<dyn Callable>>,
     identity: u64,
+    /// Of the graph: equal in every process.
+    pub(super) graph_digest: [u8; 32],
     /// The reason why the pipeline cannot run. `None` if it can.
     unavailable: Option<Error>,
 }
@@ -101,7 +106,18 @@ impl PipelineModel {
         bucket: Bucket,
     ) -> Self {
         let (leaves, identity) = (leaves(&bindings), identity(&program, &bindings));
-        PipelineModel { program, bindings, limits, metrics, bucket, leaves, identity, unavailable: None }
+        let described = serde_json::to_vec(&program.graph.entries()).expect("invariant: a map of strings");
+        PipelineModel {
+            program,
+            bindings,
+            limits,
+            metrics,
+            bucket,
+            leaves,
+            identity,
+            graph_digest: Sha256::digest(described).into(),
+            unavailable: None,
+        }
     }
 
     /// Returns the pipeline, if `callable` is one.

@@ -19,11 +19,12 @@ impl RunState<'_> {
         [inputs, outputs]: [Vec<Tensor>; 2],
         (time, queue): (Duration, Duration),
     ) {
-        let Some(log) = &self.context.steps else { return };
+        let Some(observer) = &self.context.steps else { return };
         let written = &self.program.graph.steps[step];
         let number = self.number(frame).map(|(what, number)| format!(" ({what} {number})"));
-        log.add(StepRecord {
-            step: self.account.step_path(&written.name) + &number.unwrap_or_default(),
+        let path = self.account.step_path(&written.name);
+        let record = StepRecord {
+            step: format!("{path}{}", number.unwrap_or_default()),
             model: written.model.to_string(),
             outcome: outcome.as_str(),
             why,
@@ -31,7 +32,26 @@ impl RunState<'_> {
             outputs,
             time,
             queue,
-        });
+        };
+        observer.ended(&path, record);
+    }
+
+    /// Whether records of steps have their tensors.
+    pub(super) fn records_tensors(&self) -> bool {
+        self.context.steps.as_ref().is_some_and(|observer| observer.wants_tensors())
+    }
+
+    /// Tells the observer which steps may run.
+    pub(super) fn record_expected(&self) {
+        let Some(observer) = &self.context.steps else { return };
+        let active = self.program.graph.steps.iter().zip(&self.is_active).filter(|(_, active)| **active);
+        active.for_each(|(step, _)| observer.expected(&self.account.step_path(&step.name)));
+    }
+
+    pub(super) fn record_begin(&self, step: usize) {
+        if let Some(observer) = &self.context.steps {
+            observer.begun(&self.account.step_path(&self.program.graph.steps[step].name));
+        }
     }
 
     /// Records the steps that still ran when the request ended: it failed, or its answer did not

@@ -25,7 +25,7 @@ impl StepRun<'_> {
         let queue = outcome.as_ref().map_or(Duration::ZERO, |result| result.queue).min(time);
         let ran = outcome.as_ref().is_ok_and(|result| result.ran) || outcome.is_err();
         let outputs = outcome.map(|result| result.outputs).map_err(|error| self.own_timeout(error, deadline));
-        StepEnd { outputs, ran, queue, time: time.saturating_sub(queue) }
+        StepEnd { outputs, ran, is_reused: false, queue, time: time.saturating_sub(queue) }
     }
 
     /// Runs the step once, or again as long as the condition of its loop holds.

@@ -48,6 +48,7 @@ fn run_nested<'r>(
 
 impl<'a> RunState<'a> {
     async fn run(mut self, inputs: Vec<Tensor>, sink: &mut dyn ResponseSink) -> Result<Option<Vec<Tensor>>> {
+        self.record_expected();
         let outcome = self.work(inputs, sink).await;
         self.record_unfinished();
         outcome
@@ -181,7 +182,7 @@ impl<'a> RunState<'a> {
 
     /// Returns the work of a step that was decided to run.
     fn step_run(&self, ready: ReadyStep, is_alone: bool) -> impl Future<Output = Event<'a>> + Send + use<'a> {
-        let ReadyStep { frame, step, inputs, inputs_are_callers } = ready;
+        let ReadyStep { frame, step, inputs, inputs_are_callers, may_reuse } = ready;
         let run = StepRun {
             model: self.model,
             context: self.context,
@@ -191,6 +192,7 @@ impl<'a> RunState<'a> {
             is_detached: self.program.steps[step].is_detached,
             is_alone,
             inputs_are_callers,
+            may_reuse,
             snapshot: self.program.steps[step]
                 .again_while
                 .is_some()
@@ -198,12 +200,12 @@ impl<'a> RunState<'a> {
             run_nested,
         };
         let is_stream = self.program.steps[step].items.is_some();
-        let kept = self.context.steps.is_some().then(|| inputs.clone());
+        let kept = self.records_tensors().then(|| inputs.clone());
         async move {
             if is_stream {
                 return Event::StreamStarted { frame, step, items: run.stream(inputs).await };
             }
-            Event::StepEnded { frame, step, inputs: kept, end: run.run(inputs).await }
+            Event::StepEnded { frame, step, inputs: kept, end: run.run_or_reuse(inputs).await }
         }
     }
 
@@ -238,6 +240,7 @@ impl<'a> RunState<'a> {
             Event::StreamStarted { frame, step, items: Ok(items) } => {
                 let started = items.started();
                 self.frames[frame].cells[step].ran = true;
+                self.frames[frame].cells[step].is_fresh = true;
                 let stream =
                     Stream { frame, step, items: None, in_flight: 0, next_number: 0, end: None, started };
                 self.streams.push(stream);
@@ -250,7 +253,7 @@ impl<'a> RunState<'a> {
                     frame,
                     step,
                     None,
-                    StepEnd { outputs: Err(error), ran: true, queue: zero, time: zero },
+                    StepEnd { outputs: Err(error), ran: true, is_reused: false, queue: zero, time: zero },
                 )
             }
             Event::Item { frame, step, items, item } => self.handle_item(frame, step, items, item),
@@ -274,13 +277,16 @@ impl<'a> RunState<'a> {
             Ok(Verdict::Wait) => Ok(()),
             Ok(Verdict::Skip(why)) => self.skip_step(frame, step, why),
             Ok(Verdict::Run(inputs, inputs_are_callers)) => {
+                let may_reuse = self.account.may_reuse && !self.is_behind_fresh(frame, step);
                 self.frames[frame].cells[step].state = StepState::Running;
                 self.release_reads(frame, step);
-                self.ready.push(ReadyStep { frame, step, inputs, inputs_are_callers });
+                self.record_begin(step);
+                self.ready.push(ReadyStep { frame, step, inputs, inputs_are_callers, may_reuse });
                 Ok(())
             }
             Err(error) => {
                 self.model.metrics[step].record(StepOutcome::Error, Duration::ZERO, Duration::ZERO);
+                self.frames[frame].cells[step].is_fresh = true;
                 self.release_reads(frame, step);
                 self.step_failed(frame, step, error)?;
                 self.finish_step(frame, step)

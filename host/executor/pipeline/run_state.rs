@@ -54,6 +54,9 @@ pub(super) struct ReadyStep {
     pub inputs: Vec<Tensor>,
     /// All inputs are the caller's own, from the request.
     pub inputs_are_callers: bool,
+    /// The outputs of an earlier attempt may stand for a run: nothing before the step has run
+    /// again.
+    pub may_reuse: bool,
 }
 
 /// What happened to a step that runs.

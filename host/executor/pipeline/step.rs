@@ -29,6 +29,8 @@ pub(super) struct StepRun<'a> {
     pub is_alone: bool,
     /// All inputs are the caller's own, from the request.
     pub inputs_are_callers: bool,
+    /// The outputs of an earlier attempt may stand for a run.
+    pub may_reuse: bool,
     /// The values that the condition of the loop refers to, besides the step's own outputs.
     pub snapshot: Option<Arc<Snapshot>>,
     pub run_nested: RunNested,
@@ -39,6 +41,8 @@ pub(super) struct StepEnd {
     pub outputs: Result<Vec<Tensor>>,
     /// Whether the model was called.
     pub ran: bool,
+    /// Whether the outputs are those of an earlier attempt.
+    pub is_reused: bool,
     /// The time for which the step waited for capacity.
     pub queue: Duration,
     /// The rest of the time that the step took.

@@ -24,6 +24,7 @@ const FILE: u8 = 1;
 
 const INPUT_SUFFIX: &str = ".input";
 const RESULT_SUFFIX: &str = ".result";
+const STEP_SUFFIX: &str = ".step";
 
 /// A payload as the database has it.
 #[derive(Clone, Debug)]
@@ -80,6 +81,11 @@ impl Uncommitted {
     /// Prepares a result. Writes a file if it is large.
     pub fn result(&mut self, id: &str, payload: &Payload) -> Result<Prepared, Fault> {
         self.prepare(file_name(id, RESULT_SUFFIX), payload)
+    }
+
+    /// Prepares the outputs of a step. Writes a file if they are large.
+    pub fn step(&mut self, id: &str, payload: &Payload) -> Result<Prepared, Fault> {
+        self.prepare(file_name(id, STEP_SUFFIX), payload)
     }
 
     fn prepare(&mut self, name: String, payload: &Payload) -> Result<Prepared, Fault> {
@@ -161,6 +167,8 @@ fn damaged() -> Error {
 pub(super) enum Slot {
     Input,
     Result,
+    /// The outputs of steps.
+    Steps,
 }
 
 /// Returns a new name for each try: what an earlier one has written may be in use.
@@ -175,6 +183,8 @@ pub(super) fn owner_of(name: &str) -> Option<(&str, Slot)> {
         Slot::Input
     } else if rest.ends_with(RESULT_SUFFIX) {
         Slot::Result
+    } else if rest.ends_with(STEP_SUFFIX) {
+        Slot::Steps
     } else {
         return None;
     };

@@ -5,9 +5,11 @@ use super::lossy_disk::LossyDisk;
 use super::store::DurableStore;
 use crate::error::{Kind, Result};
 use crate::jobs::job::{AttemptStart, Budgets, End, Job, Spec, State};
-use crate::jobs::store::{Bounds, Change, Claim, Created, Filter, JobStore, NewJob, Submission, Update};
+use crate::jobs::store::{
+    Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, NewJob, Submission, Update,
+};
 use crate::policy::plan::parse_model_name;
-use crate::predict::{JsonText, Payload};
+use crate::predict::{JsonText, Payload, StepKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,6 +24,8 @@ struct Promises {
     /// The lengths of inputs and results, which are also their contents.
     inputs: BTreeMap<Arc<str>, usize>,
     results: BTreeMap<Arc<str>, usize>,
+    /// The lengths of the kept outputs of steps.
+    steps: BTreeMap<(Arc<str>, StepKey), usize>,
     /// The job whose change was not acknowledged, if there is one.
     open: Option<Arc<str>>,
 }
@@ -39,10 +43,15 @@ fn submission(number: usize, bytes: usize) -> Submission {
         created_at: SystemTime::UNIX_EPOCH,
         request_id: "request".into(),
         retry_of: None,
+        reply: None,
     };
     let id = format!("{number:032x}").into();
     let job = NewJob { id, spec: Arc::new(spec), input: json(bytes), delay: Duration::ZERO };
     Submission { jobs: vec![job], key: None }
+}
+
+fn lease(job: &Job) -> Lease {
+    Lease { id: Arc::clone(&job.id), number: job.number, fence: job.fence }
 }
 
 /// Sizes below and above the limit for payloads in the database.
@@ -79,7 +88,7 @@ async fn step(
         let ids: Vec<_> = jobs.values().filter(|job| job.status.state == state).cloned().collect();
         random.choice(ids)
     };
-    match random.u8(0..10) {
+    match random.u8(0..12) {
         0..=3 => {
             let bytes = size(random);
             let submission = submission(number, bytes);
@@ -117,7 +126,17 @@ async fn step(
             promises.revisions.insert(Arc::clone(&job.id), Some(job.revision));
             promises.results.insert(Arc::clone(&job.id), bytes);
             promises.inputs.remove(&job.id);
+            promises.steps.retain(|(id, _), _| *id != job.id);
             jobs.insert(Arc::clone(&job.id), job);
+        }
+        9 | 10 => {
+            let Some(job) = some(random, jobs, State::Running) else { return Ok(()) };
+            let (bytes, mut key) = (size(random), StepKey::default());
+            key[..8].copy_from_slice(&number.to_le_bytes());
+            promises.open = Some(Arc::clone(&job.id));
+            let step = KeptStep { key, outputs: json(bytes) };
+            assert_eq!(store.keep_step(lease(&job), step, ROOMY).await?, Change::Done);
+            promises.steps.insert((job.id, key), bytes);
         }
         _ => {
             let Some(job) = some(random, jobs, State::Succeeded) else { return Ok(()) };
@@ -154,6 +173,10 @@ async fn check(store: &DurableStore, disk: &LossyDisk, promises: &Promises, at: 
             let result = store.result(&job).await.unwrap().expect("a result");
             assert_eq!(result.bytes_kept(), *bytes, "{at}: the result of {id}");
         }
+        for ((_, key), bytes) in promises.steps.iter().filter(|((of, _), _)| of == id) {
+            let outputs = store.kept_step(&lease(&job), *key).await.unwrap().expect("kept outputs");
+            assert_eq!(outputs.bytes_kept(), *bytes, "{at}: a step of {id}");
+        }
     }
     // Nothing that was never submitted, and no file that belongs to nobody.
     let all = Filter { limit: 10_000, ..Filter::default() };
@@ -162,9 +185,12 @@ async fn check(store: &DurableStore, disk: &LossyDisk, promises: &Promises, at: 
         let is_known = promises.revisions.contains_key(&job.id) || promises.open.as_ref() == Some(&job.id);
         assert!(is_known, "{at}: {} was never submitted", job.id);
         files += usize::from(job.input_bytes > 65_000) + usize::from(job.result_bytes > 65_000);
+        // All large ones have this size.
+        files += job.kept_bytes / 70_000;
     }
     let names = disk.names().unwrap();
-    let payloads = names.iter().filter(|name| name.contains(".input") || name.contains(".result")).count();
+    let suffixes = [".input", ".result", ".step"];
+    let payloads = names.iter().filter(|name| suffixes.iter().any(|suffix| name.ends_with(suffix))).count();
     assert_eq!(payloads, files, "{at}: {names:?}");
 }
 

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::jobs::job::{Attempt, AttemptOutcome, Budgets, Job, Spec, State, Status};
+use crate::jobs::step_summary::{StepState, StepSummary};
 use crate::jobs::store::StoredKey;
 use crate::jobs::store_time::StoreTime;
 use crate::policy::plan::ModelName;
@@ -39,6 +40,8 @@ struct StoredJob<'a> {
     request_id: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_of: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply: Option<String>,
     #[serde(borrow)]
     state: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +66,24 @@ struct StoredJob<'a> {
     input_bytes: usize,
     #[serde(default)]
     result_bytes: usize,
+    #[serde(default, skip_serializing_if = "is_zero_usize")]
+    kept_bytes: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<StoredStep>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredStep {
+    step: String,
+    state: String,
+    #[serde(default)]
+    runs: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    reused: u64,
+    #[serde(default)]
+    time_us: u64,
+    #[serde(default)]
+    queue_us: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,6 +139,11 @@ fn is_zero_u32(number: &u32) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero_usize(number: &usize) -> bool {
+    *number == 0
+}
+
 pub(super) fn encode_job(job: &Job) -> Vec<u8> {
     let (spec, status) = (&*job.spec, &job.status);
     let parameter = |(name, value): &(String, Parameter)| {
@@ -137,8 +163,9 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         outcome: attempt.outcome.map(|outcome| outcome.as_str().to_owned()),
         error: attempt.error.as_ref().map(stored_error),
     };
-    let Job { id, number: _, revision, fence, spec: _, status: _, input_bytes, result_bytes } = job;
-    let Spec { owner, model, parameters, budgets, created_at, request_id, retry_of } = spec;
+    let Job { id, number: _, revision, fence, spec: _, status: _, input_bytes, result_bytes, kept_bytes } =
+        job;
+    let Spec { owner, model, parameters, budgets, created_at, request_id, retry_of, reply } = spec;
     let Status {
         state,
         started_at,
@@ -151,6 +178,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         last_refusal,
         interruptions,
         error,
+        steps,
     } = status;
     let stored = StoredJob {
         id: Cow::Borrowed(id),
@@ -166,6 +194,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         created_us: micros(*created_at),
         request_id: Cow::Borrowed(request_id),
         retry_of: retry_of.as_ref().map(ToString::to_string),
+        reply: reply.as_ref().map(ToString::to_string),
         state: Cow::Borrowed(state.as_str()),
         started_us: started_at.map(micros),
         ended_us: ended_at.map(micros),
@@ -179,6 +208,8 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         error: error.as_ref().map(stored_error),
         input_bytes: *input_bytes,
         result_bytes: *result_bytes,
+        kept_bytes: *kept_bytes,
+        steps: steps.iter().map(stored_step).collect(),
     };
     with_version(&stored)
 }
@@ -209,6 +240,7 @@ pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
         created_at: time(stored.created_us),
         request_id: name(stored.request_id),
         retry_of: stored.retry_of.map(Into::into),
+        reply: stored.reply.map(Into::into),
     };
     let status = Status {
         state: State::parse(&stored.state).map_err(|_| damaged())?,
@@ -222,6 +254,7 @@ pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
         last_refusal: stored.last_refusal.map(error).transpose()?,
         interruptions: stored.interruptions,
         error: stored.error.map(error).transpose()?,
+        steps: stored.steps.into_iter().map(step).collect::<Result<_>>()?,
     };
     Ok(Job {
         id: name(stored.id),
@@ -232,6 +265,7 @@ pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
         status,
         input_bytes: stored.input_bytes,
         result_bytes: stored.result_bytes,
+        kept_bytes: stored.kept_bytes,
     })
 }
 
@@ -247,6 +281,25 @@ fn attempt(stored: StoredAttempt) -> Result<Attempt> {
         outcome: stored.outcome.map(outcome).transpose()?,
         error: stored.error.map(error).transpose()?,
     })
+}
+
+fn stored_step(summary: &StepSummary) -> StoredStep {
+    let StepSummary { step, state, runs, reused, time, queue } = summary;
+    StoredStep {
+        step: step.clone(),
+        state: state.as_str().to_owned(),
+        runs: *runs,
+        reused: *reused,
+        time_us: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+        queue_us: u64::try_from(queue.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+fn step(stored: StoredStep) -> Result<StepSummary> {
+    let StoredStep { step, state, runs, reused, time_us, queue_us } = stored;
+    let known = StepState::ALL.into_iter().find(|known| known.as_str() == state);
+    let (time, queue) = (Duration::from_micros(time_us), Duration::from_micros(queue_us));
+    Ok(StepSummary { step, state: known.ok_or_else(damaged)?, runs, reused, time, queue })
 }
 
 fn stored_error(error: &Error) -> StoredError {

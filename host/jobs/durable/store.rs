@@ -2,20 +2,21 @@
 
 use super::disk::Disk;
 use super::fault::Fault;
-use super::payloads::{self, InProgress, Prepared, Slot, Uncommitted};
+use super::payloads::{self, InProgress, Prepared, Uncommitted};
 use super::readers::Readers;
 use super::shared::Shared;
-use super::tables::Tables;
+use super::tables::{Reader, Tables};
 use super::writer::{self, Change, Command};
 use crate::error::{Error, Kind, Result};
 use crate::executor::BoxFuture;
 use crate::jobs::job::Job;
 use crate::jobs::store::{
-    self, Bounds, Claim, Created, Engine, Filter, JobStore, Lease, Page, Renewal, Submission, Update, Usage,
+    self, Bounds, Claim, Created, Engine, Filter, JobStore, KeptStep, Lease, Page, Renewal, Submission,
+    Update, Usage,
 };
 use crate::jobs::store_time::StoreTime;
 use crate::lock::LockUnpoisoned;
-use crate::predict::Payload;
+use crate::predict::{Payload, StepKey};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -97,11 +98,14 @@ impl DurableStore {
         self.readers.run(move || read(&shared).map_err(|fault| fault.error())).await
     }
 
-    async fn payload(&self, slot: Slot, number: u64) -> Result<Option<Payload>> {
+    async fn payload(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<Option<Vec<u8>>, Fault> + Send + 'static,
+    ) -> Result<Option<Payload>> {
         let (shared, disk) = (Arc::clone(&self.shared), Arc::clone(&self.disk));
         self.readers
             .run(move || {
-                let stored = shared.read().and_then(|reader| reader.payload(slot, number));
+                let stored = shared.read().and_then(|reader| read(&reader));
                 let stored = stored.map_err(|fault| fault.error())?;
                 stored.map(|stored| payloads::load(&*disk, stored)).transpose()
             })
@@ -240,6 +244,29 @@ impl JobStore for DurableStore {
         })
     }
 
+    fn keep_step(
+        &self,
+        lease: Lease,
+        step: KeptStep,
+        bounds: Bounds,
+    ) -> BoxFuture<'_, Result<store::Change>> {
+        Box::pin(async move {
+            let (id, KeptStep { key, outputs }) = (Arc::clone(&lease.id), step);
+            let prepared = self.prepare(move |uncommitted| uncommitted.step(&id, &outputs));
+            let (outputs, uncommitted) = prepared.await?;
+            let kept = self.change(move |engine| engine.keep_step(&lease, &key, &outputs, bounds)).await;
+            if may_be_committed(&kept, |change| *change == store::Change::Done) {
+                uncommitted.keep();
+            }
+            kept
+        })
+    }
+
+    fn kept_step<'a>(&'a self, lease: &'a Lease, key: StepKey) -> BoxFuture<'a, Result<Option<Payload>>> {
+        let number = lease.number;
+        Box::pin(self.payload(move |reader| reader.step(number, &key)))
+    }
+
     fn read<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Job>>> {
         Box::pin(async move {
             let id = id.to_owned();
@@ -248,11 +275,13 @@ impl JobStore for DurableStore {
     }
 
     fn input<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Payload>>> {
-        Box::pin(self.payload(Slot::Input, job.number))
+        let number = job.number;
+        Box::pin(self.payload(move |reader| reader.input(number)))
     }
 
     fn result<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Payload>>> {
-        Box::pin(self.payload(Slot::Result, job.number))
+        let number = job.number;
+        Box::pin(self.payload(move |reader| reader.result(number)))
     }
 
     fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Page>> {

@@ -6,7 +6,9 @@ use super::record;
 use crate::error::{Error, Result};
 use crate::jobs::job::Job;
 use crate::jobs::store::{Index, Records, StoredKey};
+use crate::predict::StepKey;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -14,6 +16,8 @@ const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
 const NUMBERS: TableDefinition<'_, u128, u64> = TableDefinition::new("numbers");
 const INPUTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inputs");
 const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
+/// The outputs of steps, by the number of their job and the key of the step.
+const STEPS: TableDefinition<'_, (u64, StepKey), &[u8]> = TableDefinition::new("steps");
 const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
 /// Records that could not be read, by the number of their job.
 const DAMAGED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("damaged");
@@ -33,6 +37,7 @@ pub(super) struct Tables<'a> {
     numbers: Table<'a, u128, u64>,
     inputs: Table<'a, u64, &'static [u8]>,
     results: Table<'a, u64, &'static [u8]>,
+    steps: Table<'a, (u64, StepKey), &'static [u8]>,
     keys: Table<'a, &'static str, &'static [u8]>,
     damaged: Table<'a, u64, &'static [u8]>,
     /// Files that nothing refers to once the transaction is committed.
@@ -50,6 +55,7 @@ impl<'a> Tables<'a> {
             numbers: transaction.open_table(NUMBERS).attempted(WHAT)?,
             inputs: transaction.open_table(INPUTS).attempted(WHAT)?,
             results: transaction.open_table(RESULTS).attempted(WHAT)?,
+            steps: transaction.open_table(STEPS).attempted(WHAT)?,
             keys: transaction.open_table(KEYS).attempted(WHAT)?,
             damaged: transaction.open_table(DAMAGED).attempted(WHAT)?,
             unused: Vec::new(),
@@ -91,12 +97,22 @@ impl<'a> Tables<'a> {
         let Some(number) = self.numbers.get(id).attempted(READ)?.map(|number| number.value()) else {
             return Ok(false);
         };
+        let is_it = |stored: &[u8]| Prepared::file_of(stored).is_some_and(|file| file.name == name);
         let table = match slot {
             Slot::Input => &self.inputs,
             Slot::Result => &self.results,
+            Slot::Steps => {
+                for entry in self.steps.range(steps_of(number)).attempted(READ)? {
+                    let (_, stored) = entry.attempted(READ)?;
+                    if is_it(stored.value()) {
+                        return Ok(true);
+                    }
+                }
+                return Ok(false);
+            }
         };
         let stored = table.get(number).attempted(READ)?;
-        Ok(stored.and_then(|bytes| Prepared::file_of(bytes.value())).is_some_and(|file| file.name == name))
+        Ok(stored.is_some_and(|bytes| is_it(bytes.value())))
     }
 
     fn drop_payload(
@@ -175,6 +191,25 @@ impl Records for Tables<'_> {
         remove().map_err(|fault: Fault| fault.error())
     }
 
+    fn has_step(&self, number: u64, key: &StepKey) -> Result<bool> {
+        let stored = self.steps.get((number, *key)).attempted(READ).map_err(|fault| fault.error())?;
+        Ok(stored.is_some())
+    }
+
+    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Prepared) -> Result<()> {
+        let inserted = self.steps.insert((number, *key), outputs.stored()).attempted(WRITE).map(drop);
+        inserted.map_err(|fault| fault.error())
+    }
+
+    fn remove_steps(&mut self, number: u64) -> Result<()> {
+        let unused = &mut self.unused;
+        let removed = self.steps.retain_in(steps_of(number), |_, stored| {
+            unused.extend(Prepared::file_of(stored));
+            false
+        });
+        removed.attempted(WRITE).map_err(|fault| fault.error())
+    }
+
     fn key(&self, name: &str) -> Result<Option<StoredKey>> {
         let bytes = self.keys.get(name).attempted(READ).map_err(|fault| fault.error())?;
         bytes.map(|bytes| record::decode_key(bytes.value())).transpose()
@@ -221,15 +256,28 @@ impl Reader {
         Ok(found)
     }
 
-    /// Returns the stored form of an input or a result.
-    pub fn payload(&self, slot: Slot, number: u64) -> Result<Option<Vec<u8>>, Fault> {
-        let table = match slot {
-            Slot::Input => INPUTS,
-            Slot::Result => RESULTS,
-        };
-        let table = self.0.open_table(table).attempted(READ)?;
+    /// Returns the stored form of an input.
+    pub fn input(&self, number: u64) -> Result<Option<Vec<u8>>, Fault> {
+        let table = self.0.open_table(INPUTS).attempted(READ)?;
         Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
     }
+
+    /// Returns the stored form of a result.
+    pub fn result(&self, number: u64) -> Result<Option<Vec<u8>>, Fault> {
+        let table = self.0.open_table(RESULTS).attempted(READ)?;
+        Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Returns the stored form of the outputs of a step.
+    pub fn step(&self, number: u64, key: &StepKey) -> Result<Option<Vec<u8>>, Fault> {
+        let table = self.0.open_table(STEPS).attempted(READ)?;
+        Ok(table.get((number, *key)).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
+    }
+}
+
+/// Returns the range of the steps of a job.
+fn steps_of(number: u64) -> RangeInclusive<(u64, StepKey)> {
+    (number, [0; 32])..=(number, [u8::MAX; 32])
 }
 
 /// Ids of jobs are 128 bits in hexadecimal digits.

@@ -11,6 +11,7 @@ use super::interface::{
 use crate::error::{Error, Result};
 use crate::jobs::job::{Job, State, Status};
 use crate::jobs::store_time::StoreTime;
+use crate::predict::StepKey;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ pub(in crate::jobs) trait Records {
     /// Replaces a record. Drops the input of a job that does not need it any more.
     fn replace(&mut self, job: &Job, result: Option<&Self::Payload>) -> Result<()>;
     fn remove(&mut self, job: &Job) -> Result<()>;
+    fn has_step(&self, number: u64, key: &StepKey) -> Result<bool>;
+    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Self::Payload) -> Result<()>;
+    fn remove_steps(&mut self, number: u64) -> Result<()>;
     fn key(&self, name: &str) -> Result<Option<StoredKey>>;
     fn insert_key(&mut self, name: &Arc<str>, key: StoredKey) -> Result<()>;
     fn remove_key(&mut self, name: &str) -> Result<()>;
@@ -44,6 +48,9 @@ pub(in crate::jobs) trait Records {
 
 /// Bytes that a key takes besides its texts.
 const KEY_OVERHEAD_BYTES: usize = 128;
+
+/// Bytes that kept outputs of a step take besides their own.
+const STEP_OVERHEAD_BYTES: usize = 128;
 
 /// An idempotency key, and what it stands for.
 #[derive(Clone, Debug)]
@@ -116,6 +123,7 @@ impl<R: Records> Engine<'_, R> {
             status: Status::new(run_at, deadline),
             input_bytes,
             result_bytes: 0,
+            kept_bytes: 0,
         }
     }
 
@@ -187,6 +195,10 @@ impl<R: Records> Engine<'_, R> {
         if !R::keeps_input(job.status.state) {
             job.input_bytes = 0;
         }
+        if job.status.state.is_final() && job.kept_bytes > 0 {
+            self.records.remove_steps(job.number)?;
+            job.kept_bytes = 0;
+        }
         if let Some(result) = result {
             job.result_bytes = R::bytes(result);
             let used = self.index.bytes();
@@ -203,6 +215,35 @@ impl<R: Records> Engine<'_, R> {
         self.records.replace(&job, result)?;
         self.index.put(&job);
         Ok(Some(job))
+    }
+
+    /// `outputs` are those of the step, as they are kept.
+    pub fn keep_step(
+        &mut self,
+        lease: &Lease,
+        key: &StepKey,
+        outputs: &R::Payload,
+        bounds: Bounds,
+    ) -> Result<Change> {
+        let job = self.records.job(lease.number)?;
+        let is_held = |job: &Job| job.fence == lease.fence && job.status.state == State::Running;
+        let Some(mut job) = job.filter(is_held) else { return Ok(Change::Stale) };
+        if self.records.has_step(job.number, key)? {
+            return Ok(Change::Stale);
+        }
+        let bytes = R::bytes(outputs) + STEP_OVERHEAD_BYTES;
+        if self.index.bytes() + bytes > bounds.bytes {
+            let (used, mb) = (self.index.bytes() >> 20, bounds.bytes >> 20);
+            return Err(Error::too_large(format!(
+                "{bytes} bytes do not fit into the job store, where {used} of {mb} MB are in use; raise store_mb under \
+                 [jobs]"
+            )));
+        }
+        job.kept_bytes += bytes;
+        self.records.insert_step(job.number, key, outputs)?;
+        self.records.replace(&job, None)?;
+        self.index.put(&job);
+        Ok(Change::Done)
     }
 
     pub fn delete(&mut self, id: &str, revision: u64) -> Result<Change> {

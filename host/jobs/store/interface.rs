@@ -4,9 +4,7 @@
 //! several hosts, call it concurrently:
 //!
 //! - A job is run by the host that claims it. A claim is a lease: it lapses unless it is renewed,
-//!   and
-//!   then
-//!   the job is `abandoned`. Each claim raises the job's `fence`.
+//!   and then the job is `abandoned`. Each claim raises the job's `fence`.
 //! - A change names the revision that it is based on. Of two concurrent changes one wins, and the
 //!   other is `Stale`. A claim is a change as well, so a result counts until somebody else has
 //!   claimed the job, even if the lease has lapsed.
@@ -18,7 +16,7 @@ use crate::executor::BoxFuture;
 use crate::jobs::job::{AttemptStart, Job, Spec, State, Status};
 use crate::jobs::store_time::StoreTime;
 use crate::policy::plan::ModelName;
-use crate::predict::Payload;
+use crate::predict::{Payload, StepKey};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -50,6 +48,16 @@ pub trait JobStore: Send + Sync {
     /// `TooLarge` if the result does not fit into the bounds. Every other change fits, so that each
     /// job can end.
     fn update(&self, update: Update, bounds: Bounds) -> BoxFuture<'_, Result<Change>>;
+
+    /// Keeps the outputs of a step of a job that runs, until the job ends. What is kept already
+    /// under the same key stays.
+    ///
+    /// # Errors
+    /// `TooLarge` if the outputs do not fit into the bounds.
+    fn keep_step(&self, lease: Lease, step: KeptStep, bounds: Bounds) -> BoxFuture<'_, Result<Change>>;
+
+    /// Returns the outputs that are kept of a step of a job that runs.
+    fn kept_step<'a>(&'a self, lease: &'a Lease, key: StepKey) -> BoxFuture<'a, Result<Option<Payload>>>;
 
     fn read<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Job>>>;
 
@@ -169,6 +177,13 @@ pub struct Update {
     pub revision: u64,
     pub status: Status,
     pub result: Option<Payload>,
+}
+
+/// The outputs of a step of a pipeline.
+#[derive(Clone, Debug)]
+pub struct KeptStep {
+    pub key: StepKey,
+    pub outputs: Payload,
 }
 
 /// The limits of a store.

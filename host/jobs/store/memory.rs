@@ -3,7 +3,8 @@
 use super::engine::{self, Engine, Records, StoredKey};
 use super::index::Index;
 use super::interface::{
-    Bounds, Change, Claim, Created, Filter, JobStore, Lease, Page, Renewal, Submission, Update, Usage,
+    Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, Page, Renewal, Submission, Update,
+    Usage,
 };
 use super::watchers::Watchers;
 use crate::error::Result;
@@ -12,7 +13,7 @@ use crate::jobs::job::Job;
 use crate::jobs::payload::stored_bytes;
 use crate::jobs::store_time::{StoreClock, StoreTime};
 use crate::lock::LockUnpoisoned;
-use crate::predict::Payload;
+use crate::predict::{Payload, StepKey};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -42,6 +43,7 @@ struct Record {
     job: Job,
     input: Option<Payload>,
     result: Option<Payload>,
+    steps: HashMap<StepKey, Payload>,
 }
 
 impl Default for MemoryStore {
@@ -106,6 +108,18 @@ impl JobStore for MemoryStore {
             self.watchers.notify(&job.id);
             self.announce();
             Ok(Change::Done)
+        })
+    }
+
+    fn keep_step(&self, lease: Lease, step: KeptStep, bounds: Bounds) -> BoxFuture<'_, Result<Change>> {
+        Box::pin(
+            async move { self.with(|engine| engine.keep_step(&lease, &step.key, &step.outputs, bounds)) },
+        )
+    }
+
+    fn kept_step<'a>(&'a self, lease: &'a Lease, key: StepKey) -> BoxFuture<'a, Result<Option<Payload>>> {
+        Box::pin(async move {
+            Ok(self.with(|engine| engine.records.jobs.get(&lease.number)?.steps.get(&key).cloned()))
         })
     }
 
@@ -226,7 +240,8 @@ impl Records for MemoryRecords {
 
     fn insert(&mut self, job: &Job, input: &Payload) -> Result<()> {
         self.numbers.insert(Arc::clone(&job.id), job.number);
-        let record = Record { job: job.clone(), input: Some(input.clone()), result: None };
+        let record =
+            Record { job: job.clone(), input: Some(input.clone()), result: None, steps: HashMap::new() };
         self.jobs.insert(job.number, record);
         Ok(())
     }
@@ -247,6 +262,24 @@ impl Records for MemoryRecords {
     fn remove(&mut self, job: &Job) -> Result<()> {
         self.numbers.remove(&job.id);
         self.jobs.remove(&job.number);
+        Ok(())
+    }
+
+    fn has_step(&self, number: u64, key: &StepKey) -> Result<bool> {
+        Ok(self.jobs.get(&number).is_some_and(|record| record.steps.contains_key(key)))
+    }
+
+    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Payload) -> Result<()> {
+        if let Some(record) = self.jobs.get_mut(&number) {
+            record.steps.insert(*key, outputs.clone());
+        }
+        Ok(())
+    }
+
+    fn remove_steps(&mut self, number: u64) -> Result<()> {
+        if let Some(record) = self.jobs.get_mut(&number) {
+            record.steps.clear();
+        }
         Ok(())
     }
 

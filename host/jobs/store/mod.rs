@@ -9,8 +9,8 @@ mod watchers;
 pub(in crate::jobs) use engine::{Engine, Records, StoredKey, is_in, page, renew};
 pub(in crate::jobs) use index::Index;
 pub use interface::{
-    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, Lease, NewJob, Page, Renewal,
-    Submission, Update, Usage,
+    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, NewJob, Page,
+    Renewal, Submission, Update, Usage,
 };
 pub use memory::MemoryStore;
 pub(in crate::jobs) use watchers::Watchers;

@@ -15,6 +15,7 @@ mod phases;
 mod pipelines;
 mod plugins;
 mod routes;
+mod step_key;
 mod without;
 
 pub use faults::LoadFaults;

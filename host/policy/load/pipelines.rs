@@ -1,6 +1,7 @@
 //! Binds the graphs of pipelines to the models that are loaded.
 
 use super::loader::Loader;
+use super::step_key::step_key;
 use crate::error::{Error, Result};
 use crate::executor::pipeline::{Binding, Bucket, Pick, PipelineModel, StepMetrics, StepRoute, StepTarget};
 use crate::graph::{Step, StepModel, compile};
@@ -51,7 +52,7 @@ impl Loader {
         let bindings = graph.steps.iter().zip(&used).map(|(step, routes)| {
             let model = &models[&step.model];
             Binding {
-                versions: routes.iter().map(|route| target(route)).collect(),
+                versions: routes.iter().map(|route| target(plan, models, route)).collect(),
                 pick: pick(model, routes),
             }
         });
@@ -98,8 +99,9 @@ fn step_model(routes: &[&Arc<Route>]) -> StepModel {
     StepModel { versions: versions.collect(), may_omit }
 }
 
-fn target(route: &Arc<Route>) -> StepTarget {
-    StepTarget { target: route.target(), route: Arc::clone(route) as _ }
+fn target(plan: &Plan, models: &BTreeMap<Arc<str>, Model>, route: &Arc<Route>) -> StepTarget {
+    let key = step_key(plan, models, route);
+    StepTarget { target: route.target(), route: Arc::clone(route) as _, key }
 }
 
 /// Returns how to pick the version that the routing rule selects for a caller; `None` if a step

@@ -20,6 +20,8 @@ pub struct Pipeline {
     pub rows: Option<Spanned<String>>,
     #[serde(default)]
     pub streaming: bool,
+    /// `steps`: a job keeps the outputs of steps that have ended.
+    pub keep: Option<Spanned<String>>,
     /// Step runs of one request.
     pub max_visits: Option<Spanned<u32>>,
     /// Memory of the tensors that one request may hold.

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::jobs::{IDEMPOTENCY_TIME, IdempotencyKey};
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use sha2::{Digest, Sha256};
 
@@ -10,8 +11,9 @@ const HEADER: &str = "idempotency-key";
 
 const KEY_BYTES_MAX: usize = 255;
 
-/// Reads the header. The request that the key stands for is its path and its body, byte for byte.
-pub(super) fn key(head: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>> {
+/// Reads the header. The request that the key stands for is its path, its query and its body, byte
+/// for byte, and how much of the body is JSON.
+pub fn key(head: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>> {
     let mut values = head.headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let invalid = |why: &str| {
@@ -28,6 +30,15 @@ pub(super) fn key(head: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>> {
     if name.is_empty() || name.len() > KEY_BYTES_MAX {
         return invalid(&format!("has {} characters", name.len()));
     }
-    let request = Sha256::new().chain_update(head.uri.path()).chain_update([0]).chain_update(body).finalize();
+    let mut hash = Sha256::new().chain_update(head.uri.path());
+    for (mark, part) in [
+        ("?", head.uri.query().map(str::as_bytes)),
+        ("#", head.headers.get("inference-header-content-length").map(HeaderValue::as_bytes)),
+    ] {
+        if let Some(part) = part {
+            hash = hash.chain_update(mark).chain_update(part);
+        }
+    }
+    let request = hash.chain_update([0]).chain_update(body).finalize();
     Ok(Some(IdempotencyKey { name: name.into(), request: request.into(), time: IDEMPOTENCY_TIME }))
 }

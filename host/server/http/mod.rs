@@ -22,4 +22,4 @@ pub use reply::{Reply, ReplyContent, empty, health, json, json_of, metrics, not_
 pub use request_body::RequestBody;
 pub use request_id::{REQUEST_ID, request_id, request_id_or};
 pub use tensor_specs::tensor_specs;
-pub use url::{decode_segment, query_pairs};
+pub use url::{decode_segment, query_pairs, query_value};

@@ -1,6 +1,7 @@
 //! Parts of a URL, decoded.
 
 use crate::error::{Error, Result};
+use serde_json::Value;
 
 /// Decodes one segment of a path.
 pub fn decode_segment(segment: &str) -> Result<String> {
@@ -21,6 +22,12 @@ fn decode(part: &str, text: &str) -> Result<String> {
     }
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
     decoded.map(Into::into).map_err(|_| Error::invalid(format!("the {part} is not UTF-8")))
+}
+
+/// Reads a value of a query: booleans and numbers are parsed, everything else is text.
+pub fn query_value(value: String) -> Value {
+    let parsed: Option<Value> = serde_json::from_str(&value).ok();
+    parsed.filter(|parsed| parsed.is_boolean() || parsed.is_number()).unwrap_or(Value::String(value))
 }
 
 /// Returns the names and values of a query, in order. `no_value` is the value of a name without

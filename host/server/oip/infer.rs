@@ -15,16 +15,22 @@ pub(in crate::server) async fn infer(
     route: &Arc<Route>,
     request: InferRequest,
 ) -> Result<InferResponse> {
-    if route.is_streaming() {
-        return Err(Error::unsupported(format!(
-            "model \"{}\" gives any number of responses to a request; ask for it on a stream (ModelStreamInfer over gRPC, \
-             generate_stream over HTTP): infer doesn't support models with decoupled transaction policy",
-            route.name
-        )));
-    }
+    refuse_streaming(route)?;
     let PreparedRequest { options, input, template } = prepare(route, request)?;
     let response = scope.predict(route, options, input).await?;
     template.response(response)
+}
+
+/// Refuses a model with any number of responses, in the words that clients of the protocol know.
+pub(super) fn refuse_streaming(route: &Route) -> Result<()> {
+    if !route.is_streaming() {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "model \"{}\" gives any number of responses to a request; ask for it on a stream (ModelStreamInfer over gRPC, \
+         generate_stream over HTTP): infer doesn't support models with decoupled transaction policy",
+        route.name
+    )))
 }
 
 /// Begins a call with any number of responses. A model that answers once makes one.

@@ -55,8 +55,19 @@ impl ModelRequest<'_> {
 
     async fn infer_body(&self, scope: &mut RequestScope, body: Bytes) -> Result<Reply> {
         let route = self.resolve(scope)?;
+        let (request, binary_outputs) = self.decode(&route, body).await?;
+        let response = infer::infer(scope, &route, request).await?;
+        let encoded = offload::run(json::text_bytes(&response, &binary_outputs), move || {
+            json::encode(&response, &binary_outputs)
+        });
+        let (head, tail) = encoded.await?;
+        Ok(binary::reply(head, tail))
+    }
+
+    /// Decodes a body: JSON, JSON and binary tensors, or the bytes of one tensor.
+    pub async fn decode(&self, route: &Arc<Route>, body: Bytes) -> Result<(InferRequest, BinaryOutputs)> {
         let (head, tail) = binary::split(self.headers, &body)?;
-        let (budget, metadata_route) = (self.public.router.budget(), Arc::clone(&route));
+        let (budget, metadata_route) = (self.public.router.budget(), Arc::clone(route));
         let whole = Allocation::of(&body);
         let decoded = offload::run(body.len(), move || {
             // Dropped early: `head` and `tail` hold the parts that are still needed.
@@ -72,13 +83,7 @@ impl ModelRequest<'_> {
             }
             json::decode(&metadata_route.name.name, &head, Tail::new(tail, whole), budget)
         });
-        let (request, binary_outputs): (InferRequest, BinaryOutputs) = decoded.await?;
-        let response = infer::infer(scope, &route, request).await?;
-        let encoded = offload::run(json::text_bytes(&response, &binary_outputs), move || {
-            json::encode(&response, &binary_outputs)
-        });
-        let (head, tail) = encoded.await?;
-        Ok(binary::reply(head, tail))
+        decoded.await
     }
 
     /// Signs the reply, compresses it if the client accepts that, and accounts for the request.

@@ -72,6 +72,17 @@ impl BinaryOutputs {
         BinaryOutputs { binary: true, named: SmallVec::new() }
     }
 
+    /// Creates it from the default and from what was requested by name.
+    pub fn of(binary: bool, named: impl Iterator<Item = (String, bool)>) -> Self {
+        let named = named.map(|(name, binary)| (BodyText::of(&Bytes::new(), Cow::Owned(name)), binary));
+        BinaryOutputs { binary, named: named.collect() }
+    }
+
+    /// Returns the default, and what was requested by name.
+    pub fn parts(&self) -> (bool, impl Iterator<Item = (&str, bool)>) {
+        (self.binary, self.named.iter().map(|(name, binary)| (&**name, *binary)))
+    }
+
     fn contains(&self, output: &str) -> bool {
         let named = self.named.iter().find(|(name, _)| **name == *output);
         named.map_or(self.binary, |(_, binary)| *binary)

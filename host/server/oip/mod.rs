@@ -3,6 +3,7 @@
 //! `request`, `infer`, `phrases`, `control`, `config`, `statistics` and `identity` are shared with
 //! gRPC.
 
+pub(in crate::server) mod background;
 mod binary;
 mod classification;
 pub(in crate::server) mod config;

@@ -51,7 +51,7 @@ pub(super) fn call_options(mut parameters: Parameters) -> Result<CallOptions> {
         fault = fault.take().or_else(|| is_reserved.as_ref().err().cloned());
         matches!(is_reserved, Ok(false))
     });
-    fault.map_or(Ok(CallOptions { parameters, timeout, outputs: None }), Err)
+    fault.map_or(Ok(CallOptions { parameters, timeout, ..CallOptions::default() }), Err)
 }
 
 /// Returns whether a parameter is one of the protocol's own, and applies it if it is.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::policy::Route;
 use crate::predict::{self, Metadata, Parameters, Payload, Response, Shape, Tensor};
 use crate::router::CallOptions;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A request that was checked.
@@ -19,17 +20,21 @@ pub(super) struct PreparedRequest {
 /// What all responses to a request have in common.
 pub(super) struct ResponseTemplate {
     pub route: Arc<Route>,
-    id: Option<String>,
-    outputs: Vec<SelectedOutput>,
+    pub id: Option<String>,
+    /// Empty for all.
+    pub outputs: Vec<SelectedOutput>,
 }
 
 /// A requested output that the model has.
-struct SelectedOutput {
-    name: String,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SelectedOutput {
+    pub name: String,
     /// Only this many top classes of each row, instead of all elements.
-    classes: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
     /// The model may leave it out.
-    is_optional: bool,
+    #[serde(default)]
+    pub is_optional: bool,
 }
 
 /// The most bytes of a request's id, which each response of a stream repeats.

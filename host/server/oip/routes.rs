@@ -1,5 +1,6 @@
 //! Dispatches requests of the Open Inference Protocol to their handlers.
 
+use super::background;
 use super::endpoint::{ModelAction, ModelPath, OipEndpoint};
 use super::errors::{error_reply, method_not_allowed, no_such_path};
 use super::inference::ModelRequest;
@@ -46,6 +47,9 @@ async fn answer_model(
     let request = ModelRequest { public, headers: &head.headers, path };
     let is_post = head.method == Method::POST;
     match action {
+        ModelAction::Infer if is_post && background::is_requested(&head.headers) => {
+            request.submit(head, body).await
+        }
         ModelAction::Infer if is_post => request.infer(body).await,
         ModelAction::Generate if is_post => request.generate(body).await,
         ModelAction::GenerateStream if is_post => request.generate_stream(body).await,

@@ -2,7 +2,7 @@
 //! bytes of a tensor.
 
 use super::request::{self, UNREADABLE};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::offload;
 use crate::policy::Route;
 use crate::predict::{Datatype, JsonText, MemoryBudget, Payload};
@@ -13,11 +13,21 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// What a body is, by its content type and the model.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum BodyKind {
     Json,
     /// JSON if it is a list or an object, else bytes.
     Untyped,
     Bytes,
+}
+
+/// Returns the model and the version that a segment of a path names: `name` or `name:version`.
+pub(super) fn model(segment: &str) -> Result<(String, Option<String>)> {
+    let name = http::decode_segment(segment)?;
+    Ok(match name.split_once(':') {
+        Some((model, version)) => (model.to_owned(), Some(version.to_owned())),
+        None => (name, None),
+    })
 }
 
 /// Reads the input of a model, on another thread if the body is large.
@@ -27,59 +37,57 @@ pub(super) async fn read(
     body: Bytes,
     mut budget: MemoryBudget,
 ) -> Result<Payload> {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json = media_type == "application/json" || media_type.ends_with("+json");
-    if route.transformer.is_some() && !is_json {
-        let content_type =
-            if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type };
-        return Ok(Payload::Bytes { content_type, data: body });
+    let kind = BodyKind::of(route, &content_type);
+    if route.transformer.is_some() && kind == BodyKind::Bytes {
+        return router::body_input(route, named(content_type), body);
     }
-    let is_bytes = matches!(&*media_type, "" | "application/octet-stream");
-    let kind = if is_json { BodyKind::Json } else { kind(route, &media_type) };
     let route = Arc::clone(route);
     offload::run(body.len(), move || {
-        let is_json = match kind {
-            BodyKind::Json => true,
-            BodyKind::Bytes => false,
-            BodyKind::Untyped => is_list_or_object(&body),
-        };
-        if is_json {
-            return router::input(&route, parse(&body)?, &mut budget);
-        }
-        match route.metadata().only_input() {
-            Some(spec) => router::raw_input(&route, spec, body).map_err(|error| match is_bytes {
-                true => error,
-                false => other_type(&route, &error),
-            }),
-            None => Err(Error::unsupported(format!(
-                "model \"{}\" requires {} inputs, so they must be JSON (content-type: application/json)",
-                route.name,
-                route.metadata().inputs.iter().filter(|spec| !spec.optional).count()
-            ))),
-        }
+        router::stored_input(&route, payload(kind, content_type, body)?, &mut budget)
     })
     .await
 }
 
-/// Returns what a body of this type is for a model without a transformer. Types that programs set
-/// by themselves do not say that the body is bytes.
-fn kind(route: &Route, media_type: &str) -> BodyKind {
-    let input = route.metadata().only_input();
-    let is_text = input.is_some_and(|spec| spec.datatype == Datatype::Bytes);
-    match media_type {
-        "" if !is_text => BodyKind::Untyped,
-        "application/x-www-form-urlencoded" | "text/plain" if !is_text => BodyKind::Json,
-        _ => BodyKind::Bytes,
+/// Reads a body as it is kept for a job: as JSON text or as bytes.
+pub(super) async fn read_unconverted(route: &Route, content_type: String, body: Bytes) -> Result<Payload> {
+    let kind = BodyKind::of(route, &content_type);
+    offload::run(body.len(), move || payload(kind, content_type, body)).await
+}
+
+fn payload(kind: BodyKind, content_type: String, body: Bytes) -> Result<Payload> {
+    let is_json = match kind {
+        BodyKind::Json => true,
+        BodyKind::Bytes => false,
+        BodyKind::Untyped => is_list_or_object(&body),
+    };
+    match is_json {
+        true => parse(&body).map(Payload::Json),
+        false => Ok(Payload::Bytes { content_type: named(content_type), data: body }),
     }
 }
 
-/// Returns the error for a body of some other type, such as a picture, that is not a tensor.
-fn other_type(route: &Route, error: &Error) -> Error {
-    Error::unsupported(format!(
-        "model \"{}\" has no transformer, so its input must be JSON (content-type: application/json) or the bytes of its \
-         only required input: {error}",
-        route.name
-    ))
+/// Returns the content type, or that of bytes if the client has sent none.
+fn named(content_type: String) -> String {
+    if content_type.is_empty() { "application/octet-stream".to_owned() } else { content_type }
+}
+
+impl BodyKind {
+    /// Returns what a body of this type is for a model. For a model without a transformer, types
+    /// that programs set by themselves do not say that the body is bytes.
+    fn of(route: &Route, content_type: &str) -> BodyKind {
+        let media_type = router::media_type(content_type);
+        if media_type == "application/json" || media_type.ends_with("+json") {
+            return BodyKind::Json;
+        }
+        let input = route.metadata().only_input();
+        let is_text = input.is_some_and(|spec| spec.datatype == Datatype::Bytes);
+        match &*media_type {
+            _ if route.transformer.is_some() => BodyKind::Bytes,
+            "" if !is_text => BodyKind::Untyped,
+            "application/x-www-form-urlencoded" | "text/plain" if !is_text => BodyKind::Json,
+            _ => BodyKind::Bytes,
+        }
+    }
 }
 
 fn is_list_or_object(body: &Bytes) -> bool {

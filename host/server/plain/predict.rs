@@ -85,12 +85,8 @@ async fn predict_body(
     body: Bytes,
     name: &str,
 ) -> Result<Reply> {
-    let name = http::decode_segment(name)?;
-    let (model, version) = match name.split_once(':') {
-        Some((model, version)) => (model, Some(version)),
-        None => (&*name, None),
-    };
-    let route = scope.resolve(model, version, &http::header_lookup(&head.headers))?;
+    let (model, version) = body_input::model(name)?;
+    let route = scope.resolve(&model, version.as_deref(), &http::header_lookup(&head.headers))?;
     let content_type = http::header(&head.headers, "content-type").unwrap_or_default();
     let input = body_input::read(&route, content_type, body, public.router.budget()).await?;
     let response = scope.predict(&route, call_options(head.uri.query())?, input).await?;
@@ -112,10 +108,7 @@ fn call_options(query: Option<&str>) -> Result<CallOptions> {
     let mut options = CallOptions::default();
     for pair in http::query_pairs(query, "true") {
         let (name, value) = pair?;
-        // Booleans and numbers are parsed, everything else is text.
-        let typed = serde_json::from_str(&value).ok().filter(Value::is_boolean);
-        let number = || serde_json::from_str(&value).ok().filter(Value::is_number);
-        let typed = typed.or_else(number).unwrap_or(Value::String(value));
+        let typed = http::query_value(value);
         if name == "timeout_ms" {
             options.timeout = Some(timeout(&typed)?);
         } else {

@@ -88,7 +88,7 @@ impl Request {
         offload::run(self.body_bytes, move || {
             let input = router::input(&route, self.data, &mut budget)?;
             let parameters = self.head.parameters(&mut budget)?;
-            Ok((CallOptions { parameters, timeout: self.head.timeout, outputs: None }, input))
+            Ok((CallOptions { parameters, timeout: self.head.timeout, ..CallOptions::default() }, input))
         })
         .await
     }
@@ -126,7 +126,7 @@ impl BatchRequest {
             let items = self.items.iter().map(|range| {
                 let (input, parameters) = item(&self.body, range, &shared, &mut budget)?;
                 let input = router::input(&route, input, &mut budget)?;
-                Ok((CallOptions { parameters, timeout, outputs: None }, input))
+                Ok((CallOptions { parameters, timeout, ..CallOptions::default() }, input))
             });
             Ok(items.collect())
         })

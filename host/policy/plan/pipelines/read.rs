@@ -77,18 +77,34 @@ impl Reader<'_, '_> {
                 true
             }
         };
+        let keeps_steps = self.keeps_steps(table);
         Graph {
             name: Arc::clone(&self.name),
             inputs,
             outputs,
             each_row,
             streaming: table.streaming,
+            keeps_steps,
             max_visits: self.number("max_visits", table.max_visits.as_ref(), VISITS, 1..=VISITS_MAX),
             max_bytes: self.number("max_mb", table.max_mb.as_ref(), MB, 1..=MB_MAX) << 20,
             parallel: self.number("parallel", table.parallel.as_ref(), 0, 0..=WINDOW_MAX),
             window: self.number("window", table.window.as_ref(), WINDOW, 1..=WINDOW_MAX),
             steps: table.steps.iter().map(|(key, step)| self.step(key, step)).collect(),
         }
+    }
+
+    fn keeps_steps(&mut self, table: &written::Pipeline) -> bool {
+        let Some(keep) = &table.keep else { return false };
+        self.note("keep", keep);
+        if keep.get_ref() != "steps" {
+            let message = format!("keep = \"{}\" is not known", keep.get_ref());
+            self.fault("keep", message, "write keep = \"steps\", or leave it out");
+        }
+        if table.streaming {
+            let message = "keep is for jobs, and a streaming pipeline cannot run as a job";
+            self.fault("keep", message, "leave out keep or streaming");
+        }
+        true
     }
 
     /// Parses an input such as `FP32[-1,18]?`.

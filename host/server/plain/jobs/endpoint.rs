@@ -6,6 +6,8 @@ pub(in crate::server) enum JobsEndpoint<'a> {
     Submit,
     /// `/predict/async/batch`
     SubmitBatch,
+    /// `/predict/async/<model>`: the body is the input. The name is still percent-encoded.
+    SubmitBody(&'a str),
     /// `/jobs`
     List,
     /// `/jobs/<id>`
@@ -22,11 +24,12 @@ pub(in crate::server) enum JobsEndpoint<'a> {
 
 impl<'a> JobsEndpoint<'a> {
     /// Parses the rest of a path after `/predict/async`. Returns `None` if it is no submission.
-    pub fn submission(rest: Option<&str>) -> Option<Self> {
+    pub fn submission(rest: Option<&'a str>) -> Option<Self> {
         match rest {
             None => Some(JobsEndpoint::Submit),
             Some("batch") => Some(JobsEndpoint::SubmitBatch),
-            Some(_) => None,
+            Some(rest) if rest.is_empty() || rest.contains('/') => None,
+            Some(model) => Some(JobsEndpoint::SubmitBody(model)),
         }
     }
 
@@ -71,6 +74,8 @@ mod tests {
         }
         assert_eq!(JobsEndpoint::submission(None), Some(Submit));
         assert_eq!(JobsEndpoint::submission(Some("batch")), Some(SubmitBatch));
+        assert_eq!(JobsEndpoint::submission(Some("a%3A1")), Some(JobsEndpoint::SubmitBody("a%3A1")));
+        assert_eq!(JobsEndpoint::submission(Some("")), None);
         assert_eq!(JobsEndpoint::submission(Some("batch/")), None);
     }
 }

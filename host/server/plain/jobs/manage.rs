@@ -1,9 +1,10 @@
 //! Lists, reads, cancels and deletes jobs: the handlers under `/jobs`.
 
-use super::report::{conflict, full, promise, summary};
+use super::report::{conflict, full, summary};
 use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::{Cursor, Filter, Job, Settled, State};
 use crate::predict::Payload;
+use crate::server::background::{bytes_reply, promise};
 use crate::server::http::{self, Reply};
 use crate::server::state::Public;
 use hyper::StatusCode;
@@ -45,11 +46,7 @@ pub(super) async fn result(
         }
         State::Succeeded => match public.jobs.result(&job).await? {
             Some(Payload::Json(text)) => Ok(http::json(StatusCode::OK, text.as_bytes().clone())),
-            Some(Payload::Bytes { content_type, data }) => {
-                let content_type = HeaderValue::from_str(&content_type)
-                    .unwrap_or(HeaderValue::from_static("application/octet-stream"));
-                Ok(http::reply(StatusCode::OK, content_type, data))
-            }
+            Some(Payload::Bytes { content_type, data }) => Ok(bytes_reply(&content_type, data)),
             Some(Payload::Tensors(_)) | None => Err(Error::not_found(format!(
                 "the result of job \"{}\" is not there any more; it has expired, or was deleted",
                 cut(id)

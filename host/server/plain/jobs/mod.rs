@@ -2,8 +2,8 @@
 //! them under `/jobs`.
 
 pub(in crate::server) mod endpoint;
-mod idempotency;
 mod manage;
 mod report;
 pub(in crate::server) mod routes;
 mod submit;
+mod submit_body;

@@ -1,22 +1,13 @@
 //! Jobs as JSON.
 
 use crate::error::Error;
-use crate::jobs::{Attempt, AttemptOutcome, Job, Jobs, State};
+use crate::jobs::{Attempt, AttemptOutcome, Job, Jobs, State, StepSummary};
 use crate::predict::Payload;
+use crate::server::background::{self, url};
 use crate::server::http::{self, Reply};
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use std::time::SystemTime;
-
-/// The path of a job.
-pub(super) fn url(id: &str) -> String {
-    format!("/jobs/{id}")
-}
-
-/// The reply to a submission.
-pub(super) fn promise(id: &str, state: Option<State>) -> Value {
-    json!({"job_id": id, "state": state.map(State::as_str), "url": url(id)})
-}
+use std::time::{Duration, SystemTime};
 
 /// A job as an entry of a list.
 pub(super) fn summary(jobs: &Jobs, job: &Job) -> Value {
@@ -56,6 +47,14 @@ pub(super) fn full(jobs: &Jobs, job: &Job, result: Option<&Payload>) -> Vec<u8> 
         unreachable!("invariant: both are objects")
     };
     into.extend(more);
+    let steps = jobs.steps(job);
+    if !steps.is_empty() {
+        value["steps"] = steps.iter().map(step).collect();
+    }
+    if let Some(Payload::Bytes { content_type, data }) = result {
+        value["result_content_type"] = background::content_type(content_type).into();
+        value["result_bytes"] = data.len().into();
+    }
     let mut body = serde_json::to_vec(&value).expect("invariant: answers have string keys");
     if let Some(Payload::Json(result)) = result {
         body.pop();
@@ -75,6 +74,19 @@ fn history((index, attempt): (usize, &Attempt)) -> Value {
         "ended_at": attempt.ended_at.map(unix),
         "outcome": attempt.outcome.map(AttemptOutcome::as_str),
         "error": attempt.error.as_ref().map(fault),
+    })
+}
+
+fn step(summary: &StepSummary) -> Value {
+    let StepSummary { step, state, runs, reused, time, queue } = summary;
+    let ms = |time: &Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    json!({
+        "step": step,
+        "state": state.as_str(),
+        "runs": runs,
+        "reused": reused,
+        "time_ms": ms(time),
+        "queue_ms": ms(queue),
     })
 }
 

@@ -1,7 +1,8 @@
 //! Dispatches requests for jobs to their handlers.
 
 use super::endpoint::JobsEndpoint;
-use super::{manage, submit};
+use super::manage;
+use super::submit::{self, Form};
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
 use hyper::Method;
@@ -15,8 +16,11 @@ pub(in crate::server) async fn answer(
 ) -> Reply {
     let (get, post) = (http::is_get(&head.method), head.method == Method::POST);
     match endpoint {
-        JobsEndpoint::Submit if post => return submit::answer(public, head, body, false).await,
-        JobsEndpoint::SubmitBatch if post => return submit::answer(public, head, body, true).await,
+        JobsEndpoint::Submit if post => return submit::answer(public, head, body, Form::Single).await,
+        JobsEndpoint::SubmitBatch if post => return submit::answer(public, head, body, Form::Batch).await,
+        JobsEndpoint::SubmitBody(model) if post => {
+            return submit::answer(public, head, body, Form::Body(model)).await;
+        }
         _ => {}
     }
     let id = http::request_id(&head.headers);
@@ -28,7 +32,9 @@ pub(in crate::server) async fn answer(
         JobsEndpoint::Cancel(job) if post => manage::cancel(public, job, &id).await,
         JobsEndpoint::Result(job) if get => manage::result(public, job, query, &id).await,
         JobsEndpoint::Retry(job) if post => submit::retry(public, job, &id).await,
-        JobsEndpoint::Submit | JobsEndpoint::SubmitBatch => return http::method_not_allowed("POST"),
+        JobsEndpoint::Submit | JobsEndpoint::SubmitBatch | JobsEndpoint::SubmitBody(_) => {
+            return http::method_not_allowed("POST");
+        }
         JobsEndpoint::List => return http::method_not_allowed("GET"),
         JobsEndpoint::Job(_) => return http::method_not_allowed("GET, DELETE"),
         JobsEndpoint::Cancel(_) | JobsEndpoint::Retry(_) => return http::method_not_allowed("POST"),

@@ -1,36 +1,45 @@
-//! Submits jobs: `POST /predict/async` and `POST /predict/async/batch`.
+//! Submits jobs: `POST /predict/async`, and the other forms of a submission.
 
-use super::idempotency::key;
-use super::report::{conflict, promise, url};
+use super::report::conflict;
+use super::submit_body::submit_body;
 use crate::error::{Error, Result};
-use crate::jobs::{Item, RequestedBudgets, Retried, State, Submitted};
+use crate::jobs::{Item, RequestedBudgets, Retried, Submitted};
 use crate::offload;
 use crate::predict::walk::Listed;
-use crate::predict::{JsonText, MemoryBudget};
+use crate::predict::{MemoryBudget, Payload};
 use crate::router::RequestScope;
+use crate::server::background::{self, BUDGETS, accepted, key};
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::plain::request::{self, BATCH_ITEMS_MAX, Head, UNREADABLE, Version};
 use crate::server::state::Public;
 use bytes::Bytes;
-use hyper::StatusCode;
-use hyper::header::{HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+
+/// What the body of a submission is.
+#[derive(Clone, Copy)]
+pub(super) enum Form<'a> {
+    Single,
+    Batch,
+    /// The input of this model, whose name is still percent-encoded.
+    Body(&'a str),
+}
 
 /// Answers a submission. It is accounted for like any other request; its reply only promises a
 /// result.
-pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, batch: bool) -> Reply {
+pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, form: Form<'_>) -> Reply {
     let id = http::request_id(&head.headers);
     let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
     let outcome = match http::read_body(&head.headers, body, 0, &public.transfers).await {
-        Ok(body) if batch => submit_batch(public, &mut scope, head, body).await,
-        Ok(body) => submit(public, &mut scope, head, body).await,
+        Ok(body) => match form {
+            Form::Single => submit(public, &mut scope, head, body).await,
+            Form::Batch => submit_batch(public, &mut scope, head, body).await,
+            Form::Body(model) => submit_body(public, &mut scope, head, body, model).await,
+        },
         Err(error) => Err(error),
     };
     let (mut reply, error) = match outcome {
@@ -61,16 +70,11 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
     let (checked, mut budget) = (Arc::clone(&route), public.router.budget());
     let item = offload::run(length, move || {
         let parameters = head.parameters(&mut budget)?;
-        Item::checked(&checked, copied(&data), parameters, budget)
+        Item::checked(&checked, &Payload::Json(data), parameters, budget)
     })
     .await?;
     let submitted = public.jobs.submit_background(&route.name, vec![item], budgets, scope.id(), key).await?;
-    let submitted = jobs_of(public, submitted).await;
-    let (id, state) = submitted.jobs.first().expect("invariant: a job for each item");
-    let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(id, *state));
-    locate(&mut reply, id);
-    submitted.mark(&mut reply);
-    Ok(reply)
+    Ok(accepted(&public.jobs, submitted).await.single())
 }
 
 /// Submits a batch. Unlike the items of `/predict/batch`, all are admitted or none: the reply has
@@ -104,7 +108,7 @@ async fn submit_batch(
             let (data, parameters) = request::item(&body, range, &shared, budget)?;
             // The tensors of an item are dropped after the check, so their share of the budget is
             // free again: each item is checked with a copy of the budget.
-            Item::checked(&checked, copied(&data), parameters, *budget)
+            Item::checked(&checked, &Payload::Json(data), parameters, *budget)
         };
         let items = ranges.iter().enumerate().map(|(index, range)| {
             let at = format!("items[{index}]");
@@ -114,62 +118,16 @@ async fn submit_batch(
     })
     .await?;
     let submitted = public.jobs.submit_background(&route.name, items, budgets, scope.id(), key).await?;
-    let submitted = jobs_of(public, submitted).await;
-    let promises: Vec<Value> = submitted.jobs.iter().map(|(id, state)| promise(id, *state)).collect();
-    let mut reply = http::json_of(StatusCode::ACCEPTED, &json!({"jobs": promises}));
-    submitted.mark(&mut reply);
-    Ok(reply)
+    Ok(accepted(&public.jobs, submitted).await.list())
 }
 
 /// `POST /jobs/<id>/retry`: submits the input of a job that did not succeed once more.
 pub(super) async fn retry(public: &Public, id: &str, request_id: &Arc<str>) -> Result<Reply> {
     Ok(match public.jobs.retry(id, request_id).await? {
-        Retried::New(job) => {
-            let mut reply = http::json_of(StatusCode::ACCEPTED, &promise(&job.id, Some(job.status.state)));
-            locate(&mut reply, &job.id);
-            reply
-        }
+        Retried::New(job) => accepted(&public.jobs, Submitted::New(vec![*job])).await.single(),
         Retried::Refused(state) if state.is_final() => conflict(id, state, "it has succeeded", request_id),
         Retried::Refused(state) => conflict(id, state, "it has not ended; cancel it first", request_id),
     })
-}
-
-fn locate(reply: &mut Reply, id: &str) {
-    if let Ok(location) = HeaderValue::from_str(&url(id)) {
-        reply.headers_mut().insert(LOCATION, location);
-    }
-}
-
-/// The jobs of a submission, with their states; `None` for one that is not in the store any more.
-struct SubmittedJobs {
-    jobs: Vec<(Arc<str>, Option<State>)>,
-    /// An earlier submission has created them.
-    is_replay: bool,
-}
-
-impl SubmittedJobs {
-    fn mark(&self, reply: &mut Reply) {
-        if self.is_replay {
-            reply.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-        }
-    }
-}
-
-async fn jobs_of(public: &Public, submitted: Submitted) -> SubmittedJobs {
-    match submitted {
-        Submitted::New(jobs) => {
-            let jobs = jobs.into_iter().map(|job| (job.id, Some(job.status.state))).collect();
-            SubmittedJobs { jobs, is_replay: false }
-        }
-        Submitted::Existing(ids) => {
-            let mut jobs = Vec::with_capacity(ids.len());
-            for id in ids {
-                let state = public.jobs.get(&id).await.ok().map(|job| job.status.state);
-                jobs.push((id, state));
-            }
-            SubmittedJobs { jobs, is_replay: true }
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -218,11 +176,7 @@ struct Batch<'a> {
     run_after_ms: Option<&'a RawValue>,
 }
 
-/// The fields of `budgets`, in order. `timeout_ms` is the name that `/predict` has for
-/// `max_runtime_ms`, the time of one attempt.
-const BUDGETS: [&str; 5] =
-    ["timeout_ms", "max_attempts", "max_runtime_ms", "max_total_runtime_ms", "run_after_ms"];
-
+/// Reads the budgets in the order of `BUDGETS`.
 fn budgets(values: [Option<&RawValue>; 5]) -> Result<RequestedBudgets> {
     let mut numbers = [None; 5];
     for ((field, value), number) in BUDGETS.into_iter().zip(values).zip(&mut numbers) {
@@ -230,20 +184,5 @@ fn budgets(values: [Option<&RawValue>; 5]) -> Result<RequestedBudgets> {
         let unit = if field == "max_attempts" { "" } else { " of milliseconds" };
         *number = Some(request::whole_number(field, value, unit)?);
     }
-    let [timeout, max_attempts, max_runtime, max_total_runtime, run_after] = numbers;
-    if timeout.is_some() && max_runtime.is_some() {
-        let message = "timeout_ms and max_runtime_ms are two names of one limit; send one of them";
-        return Err(Error::invalid(message).field("timeout_ms"));
-    }
-    Ok(RequestedBudgets {
-        max_attempts,
-        max_runtime: max_runtime.or(timeout).map(Duration::from_millis),
-        max_total_runtime: max_total_runtime.map(Duration::from_millis),
-        run_after: run_after.map(Duration::from_millis).unwrap_or_default(),
-    })
-}
-
-/// Copies the input out of the body: a job must not keep the whole body in memory.
-fn copied(data: &JsonText) -> JsonText {
-    JsonText::from_checked(Bytes::copy_from_slice(data.as_bytes()))
+    background::budgets(numbers)
 }

@@ -1,0 +1,12 @@
+//! What the interfaces share to run a request as a job: its options, its idempotency key, and the
+//! replies.
+
+mod accepted;
+mod idempotency;
+mod options;
+mod result;
+
+pub use accepted::{accepted, promise, url};
+pub use idempotency::key;
+pub use options::{BUDGETS, budgets, query_options};
+pub use result::{bytes_reply, content_type, with_head_length};
