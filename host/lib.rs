@@ -22,7 +22,7 @@
 //! | [`input_file`] | reads files that users name: regular ones only, within limits |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
 //! | [`cancel`], [`private_folder`] | the flag that abandons a build; folders that only the host writes to |
-//! | [`task_timer`], [`error`], [`output`], [`proto`], [`fixed_routes`], `wait_list` | deadlines at the cost of one timer per task; the only error type; stdout and stderr; the messages of the Open Inference Protocol over gRPC; routes that a model must not be named like; work that waits for capacity |
+//! | [`task_timer`], [`error`], [`output`], [`proto`], [`fixed_routes`], [`timestamp`], `wait_list` | deadlines at the cost of one timer per task; the only error type; stdout and stderr; the messages of the Open Inference Protocol over gRPC; routes that a model must not be named like; times as text; work that waits for capacity |
 //!
 //! # A request
 //!
@@ -87,4 +87,5 @@ pub mod router;
 pub mod server;
 pub mod shutdown;
 pub mod task_timer;
+pub mod timestamp;
 mod wait_list;
