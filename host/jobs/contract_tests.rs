@@ -4,7 +4,7 @@ use super::durable::{DurableStore, FolderDisk};
 use super::job::{AttemptStart, Budgets, End, Job, Spec, State, Status};
 use super::{
     Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, MemoryStore,
-    NewJob, Renewal, Submission, Update,
+    NewJob, Purged, Renewal, Submission, Update,
 };
 use crate::error::{Error, Kind};
 use crate::policy::plan::parse_model_name;
@@ -367,9 +367,9 @@ async fn pages_hold_still_while_jobs_come_and_go() {
         assert_eq!(ids(store, even.clone()).await, (names(&["6", "0"]), None));
         fail(store, &read(store, "0").await, LONG).await;
         assert_eq!(ids(store, even.clone()).await, (names(&["6", "0"]), None));
-        let failed = Filter { state: Some(State::Failed), ..even };
+        let failed = Filter { states: vec![State::Failed], ..even };
         assert_eq!(ids(store, failed).await, (names(&["0"]), None));
-        let none = Filter { state: Some(State::Running), limit: 10, ..Filter::default() };
+        let none = Filter { states: vec![State::Running], limit: 10, ..Filter::default() };
         assert_eq!(ids(store, none).await, (vec![], None));
         let wrong = Filter { after: Some(Cursor("x".into())), limit: 1, ..Filter::default() };
         assert_eq!(store.list(&wrong).await.err().map(|error| error.kind()), Some(Kind::InvalidInput));
@@ -406,6 +406,41 @@ async fn outputs_of_steps_are_kept_until_the_job_ends() {
         assert!(store.kept_step(&lease, [2; 32]).await.unwrap().is_none());
         assert!(store.usage().bytes <= before + 100, "{} bytes, before {before}", store.usage().bytes);
         assert_eq!(keep(job.fence, 5, 50, ROOMY).await.unwrap(), Change::Stale, "it has ended");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_purge_removes_what_has_ended_and_fits_page_by_page() {
+    on_each(async |store| {
+        for n in 0..6 {
+            let model = if n % 2 == 0 { "even" } else { "odd:2" };
+            create(store, vec![new_job(&n.to_string(), model, 10)], ROOMY).await.unwrap();
+        }
+        for name in ["1", "2", "3", "4"] {
+            fail(store, &read(store, name).await, LONG).await;
+        }
+        let purged = |jobs, after: Option<&Cursor>| Purged { jobs, next: after.cloned() };
+        let odd =
+            Filter { model: Some("odd".into()), version: Some("2".into()), limit: 10, ..Filter::default() };
+        assert_eq!(store.purge(odd.clone(), true).await.unwrap(), purged(2, None));
+        assert_eq!(ids(store, odd.clone()).await.0, names(&["5", "3", "1"]), "a dry run changes nothing");
+        let (watched, watch) = (read(store, "3").await, id("3"));
+        let watch = store.changed(&watch, watched.revision);
+        let first = store.purge(Filter { limit: 1, ..odd.clone() }, false).await.unwrap();
+        assert_eq!(first, purged(1, first.next.as_ref()));
+        watch.await.unwrap();
+        assert!(first.next.is_some());
+        let rest = Filter { after: first.next, ..odd.clone() };
+        assert_eq!(store.purge(rest, false).await.unwrap(), purged(1, None));
+        assert_eq!(ids(store, odd.clone()).await.0, names(&["5"]), "it has not ended");
+        assert_eq!(store.purge(odd, false).await.unwrap(), purged(0, None));
+        let late = Filter { ended_before: Some(SystemTime::UNIX_EPOCH), limit: 10, ..Filter::default() };
+        assert_eq!(store.purge(late, false).await.unwrap(), purged(0, None));
+        assert!(store.read(&id("1")).await.unwrap().is_none());
+        let all = Filter { limit: 10, ..Filter::default() };
+        assert_eq!(store.purge(all, false).await.unwrap(), purged(2, None));
+        assert_eq!(store.usage().jobs, [2, 0, 0, 0, 0, 0]);
     })
     .await;
 }

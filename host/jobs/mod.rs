@@ -39,7 +39,7 @@ pub use reply::ReplyEncoder;
 pub use step_summary::{StepState, StepSummary};
 pub use store::{
     Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, MemoryStore,
-    NewJob, Page, Renewal, Submission, Update, Usage,
+    NewJob, Page, Purged, Renewal, Submission, Update, Usage,
 };
 pub use store_time::StoreTime;
 
@@ -121,6 +121,12 @@ pub enum Submitted {
 
 /// For how long an idempotency key is remembered.
 pub const IDEMPOTENCY_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many jobs are removed in one change of the store.
+const PURGE_AT_ONCE: usize = 500;
+
+/// How long one request purges.
+const PURGE_TIME: Duration = Duration::from_secs(1);
 
 impl Jobs {
     pub fn start(config: JobsConfig) -> Arc<Self> {
@@ -264,6 +270,30 @@ impl Jobs {
         Ok(place)
     }
 
+    /// Forgets the jobs that have ended and fit the filter; if `is_dry_run`, counts them only.
+    /// Stops after a while: `next` says where to go on.
+    pub async fn purge(&self, mut filter: Filter, is_dry_run: bool) -> Result<Purged> {
+        let (until, mut jobs) = (Instant::now() + PURGE_TIME, 0);
+        filter.limit = PURGE_AT_ONCE;
+        loop {
+            let purged = match self.registry.store().purge(filter.clone(), is_dry_run).await {
+                Ok(purged) => purged,
+                // This request says what was done; the next one says why it did not go on.
+                Err(_) if jobs > 0 => break,
+                Err(error) => return Err(error),
+            };
+            jobs += purged.jobs;
+            filter.after = purged.next;
+            if filter.after.is_none() || Instant::now() >= until {
+                break;
+            }
+            // A store in memory never waits.
+            tokio::task::yield_now().await;
+        }
+        self.registry.publish_usage();
+        Ok(Purged { jobs, next: filter.after })
+    }
+
     /// Forgets a job that has ended.
     pub async fn delete(&self, id: &str) -> Result<Settled> {
         loop {
@@ -289,7 +319,7 @@ impl Jobs {
     }
 
     async fn cancel_pending(&self) {
-        let mut filter = Filter { state: Some(State::Pending), limit: 100, ..Filter::default() };
+        let mut filter = Filter { states: vec![State::Pending], limit: 100, ..Filter::default() };
         while let Ok(page) = self.registry.store().list(&filter).await {
             for job in &page.jobs {
                 if let Err(error) = self.registry.end(&job.id, End::stopping()).await {

@@ -9,7 +9,8 @@ use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
     Bounds, Change, Claim, Created, Filter, Item, Job, JobStore, Jobs, JobsConfig, KeptStep, Lease,
-    MemoryStore, Page, Renewal, RequestedBudgets, State, StoreTime, Submission, Submitted, Update, Usage,
+    MemoryStore, Page, Purged, Renewal, RequestedBudgets, State, StoreTime, Submission, Submitted, Update,
+    Usage,
 };
 use hostler::metrics::Metrics;
 use hostler::policy::Reloader;
@@ -114,6 +115,10 @@ impl JobStore for Faulty {
 
     fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Page>> {
         self.inner.list(filter)
+    }
+
+    fn purge(&self, filter: Filter, is_dry_run: bool) -> BoxFuture<'_, Result<Purged>> {
+        self.inner.purge(filter, is_dry_run)
     }
 
     fn delete(&self, id: Arc<str>, revision: u64) -> BoxFuture<'_, Result<Change>> {

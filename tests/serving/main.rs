@@ -20,6 +20,7 @@ mod jobs;
 mod jobs_durable;
 mod jobs_end;
 mod jobs_faults;
+mod jobs_filters;
 mod jobs_forms;
 mod jobs_http;
 mod jobs_kills;

@@ -11,8 +11,8 @@ use crate::error::{Error, Kind, Result};
 use crate::executor::BoxFuture;
 use crate::jobs::job::Job;
 use crate::jobs::store::{
-    self, Bounds, Claim, Created, Engine, Filter, JobStore, KeptStep, Lease, Page, Renewal, Submission,
-    Update, Usage,
+    self, Bounds, Claim, Created, Engine, Filter, JobStore, KeptStep, Lease, Page, Purged, Renewal,
+    Submission, Update, Usage,
 };
 use crate::jobs::store_time::StoreTime;
 use crate::lock::LockUnpoisoned;
@@ -286,10 +286,25 @@ impl JobStore for DurableStore {
 
     fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Page>> {
         Box::pin(async move {
-            let (numbers, next) = self.with_index(|index, _| store::page(index, filter))?;
-            let state = filter.state;
-            let jobs = self.jobs(numbers, move |job| store::is_in(job, state)).await?;
-            Ok(Page { jobs, next })
+            let selection = self.with_index(|index, _| store::select(index, filter))?;
+            let states = filter.states.clone();
+            let jobs = self.jobs(selection.numbers, move |job| store::is_in(job, &states)).await?;
+            Ok(Page { jobs, next: selection.next })
+        })
+    }
+
+    fn purge(&self, filter: Filter, is_dry_run: bool) -> BoxFuture<'_, Result<Purged>> {
+        Box::pin(async move {
+            if let Some(fault) = self.shared.fault() {
+                return Err(fault.error());
+            }
+            // Without this look, pages with nothing to purge would commit empty transactions.
+            let found = self.with_index(|index, _| store::select_ended(index, &filter))?;
+            if is_dry_run || found.numbers.is_empty() {
+                return Ok(found.counted());
+            }
+            let (removed, next) = self.change(move |engine| engine.purge(&filter)).await?;
+            Ok(Purged { jobs: removed.len(), next })
         })
     }
 

@@ -180,8 +180,8 @@ fn serve(disk: &dyn Disk, shared: &Shared, inbox: &mut Inbox, opened: Opened) ->
                 }
             }
             Command::Reset(reply) => {
-                let _ =
-                    reply.send(Err(not_damaged("it is open; ended jobs are removed by DELETE /jobs/<id>")));
+                let why = "it is open; POST /admin/jobs/purge deletes jobs that have ended";
+                let _ = reply.send(Err(not_damaged(why)));
             }
             Command::Close(reply) => {
                 shared.close();

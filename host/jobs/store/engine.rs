@@ -8,6 +8,7 @@ use super::interface::{
     Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, Lease, NewJob, Renewal, Submission,
     Update,
 };
+use super::select::select_ended;
 use crate::error::{Error, Result};
 use crate::jobs::job::{Job, State, Status};
 use crate::jobs::store_time::StoreTime;
@@ -253,6 +254,20 @@ impl<R: Records> Engine<'_, R> {
         Ok(Change::Done)
     }
 
+    /// Removes a page of jobs that have ended. Returns their ids, and where the next page begins.
+    pub fn purge(&mut self, filter: &Filter) -> Result<(Vec<Arc<str>>, Option<Cursor>)> {
+        let selection = select_ended(self.index, filter)?;
+        let mut removed = Vec::with_capacity(selection.numbers.len());
+        for number in selection.numbers {
+            if let Some(job) = self.records.job(number)? {
+                self.records.remove(&job)?;
+                removed.push(job.id);
+            }
+            self.index.remove(number);
+        }
+        Ok((removed, selection.next))
+    }
+
     fn current(&self, id: &str, revision: u64) -> Result<Option<Job>> {
         let Some(number) = self.records.number(id)? else { return Ok(None) };
         Ok(self.records.job(number)?.filter(|job| job.revision == revision))
@@ -295,29 +310,4 @@ pub(in crate::jobs) fn renew(
         if index.is_open(lease.number) { Renewal::Lost } else { Renewal::Ended }
     });
     renewed.collect()
-}
-
-/// Returns the numbers of a page of jobs, and where the next page begins.
-pub(in crate::jobs) fn page(index: &Index, filter: &Filter) -> Result<(Vec<u64>, Option<Cursor>)> {
-    let below = match &filter.after {
-        None => u64::MAX,
-        Some(cursor) => number_of(cursor)?,
-    };
-    let mut rest = index.list(below, filter.state, filter.model.as_deref());
-    let numbers: Vec<u64> = rest.by_ref().take(filter.limit).collect();
-    let next = numbers.last().filter(|_| rest.next().is_some());
-    let next = next.map(|number| Cursor(number.to_string()));
-    Ok((numbers, next))
-}
-
-fn number_of(cursor: &Cursor) -> Result<u64> {
-    cursor.0.parse().map_err(|_| {
-        let shown: String = cursor.0.chars().take(80).collect();
-        Error::invalid(format!("after is \"{shown}\"; it must be the `next` of a page")).field("after")
-    })
-}
-
-/// Returns whether the job is still in this state, for lists that are read after the index.
-pub(in crate::jobs) fn is_in(job: &Job, state: Option<State>) -> bool {
-    state.is_none_or(|state| job.status.state == state)
 }

@@ -4,8 +4,10 @@
 use crate::jobs::job::{Job, State};
 use crate::jobs::store_time::StoreTime;
 use crate::policy::plan::ModelName;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, btree_set};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 #[derive(Default)]
 pub(in crate::jobs) struct Index {
@@ -36,6 +38,15 @@ struct Entry {
     run_at: StoreTime,
     deadline: StoreTime,
     expires: StoreTime,
+    times: JobTimes,
+}
+
+/// Times of a job by the wall clock, in microseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JobTimes {
+    pub created: u64,
+    /// The latest time there is if the job has not ended.
+    pub ended: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -65,6 +76,10 @@ impl Index {
             run_at: status.run_at,
             deadline: status.deadline,
             expires: status.expires.unwrap_or_default(),
+            times: JobTimes {
+                created: micros(job.spec.created_at),
+                ended: status.ended_at.map_or(u64::MAX, micros),
+            },
         };
         self.by_state[state as usize].insert(number);
         self.by_model.entry((model, state)).or_default().insert(number);
@@ -186,25 +201,32 @@ impl Index {
         first.chain(self.keys.first_key_value().map(|((at, _), _)| *at)).min()
     }
 
-    /// Returns jobs below this number, newest first.
-    pub fn list<'a>(
+    /// Returns jobs below this number, newest first, that are in one of these states, or in any if
+    /// there are none, and are of this model and version, where given.
+    pub(super) fn list<'a>(
         &'a self,
         below: u64,
-        state: Option<State>,
+        states: &[State],
         model: Option<&str>,
+        version: Option<&str>,
     ) -> Box<dyn Iterator<Item = u64> + 'a> {
-        match (model, state) {
-            (None, None) => Box::new(self.entries.range(..below).rev().map(|(number, _)| *number)),
-            (None, Some(state)) => Box::new(self.by_state[state as usize].range(..below).rev().copied()),
-            (Some(model), state) => {
-                let states =
-                    State::ALL.into_iter().filter(move |known| state.is_none_or(|wanted| wanted == *known));
-                let versions = self.models.versions(model);
-                let sets = versions.iter().flat_map(|model| states.clone().map(|state| (*model, state)));
-                let sets: Vec<_> = sets.filter_map(|key| self.by_model.get(&key)).collect();
-                Box::new(Merged { sets, below })
+        let wanted = State::ALL.into_iter().filter(|state| states.is_empty() || states.contains(state));
+        let sets: Vec<&BTreeSet<u64>> = match model {
+            None if states.is_empty() => {
+                return Box::new(self.entries.range(..below).rev().map(|(number, _)| *number));
             }
-        }
+            None => wanted.map(|state| &self.by_state[state as usize]).collect(),
+            Some(model) => {
+                let models: Vec<u32> = self.models.versions(model, version).collect();
+                let keys = models.iter().flat_map(|model| wanted.clone().map(|state| (*model, state)));
+                keys.filter_map(|key| self.by_model.get(&key)).collect()
+            }
+        };
+        Box::new(Merged::new(&sets, below))
+    }
+
+    pub(super) fn times(&self, number: u64) -> Option<JobTimes> {
+        self.entries.get(&number).map(|entry| entry.times)
     }
 
     pub fn count(&self) -> usize {
@@ -237,18 +259,63 @@ fn due(set: &BTreeSet<(StoreTime, u64)>, now: StoreTime) -> impl Iterator<Item =
     set.iter().take_while(move |(at, _)| *at <= now).map(|(_, number)| *number)
 }
 
+/// Returns microseconds since 1970, rounded like the times that clients see.
+pub(super) fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from((since.as_nanos() + 500) / 1000).unwrap_or(u64::MAX)
+}
+
 /// Several sets of numbers as one, from the largest number to the smallest.
 struct Merged<'a> {
-    sets: Vec<&'a BTreeSet<u64>>,
-    below: u64,
+    rests: BinaryHeap<Rest<'a>>,
+}
+
+/// What is left of one set: its largest number, and the smaller ones.
+struct Rest<'a> {
+    largest: u64,
+    smaller: btree_set::Range<'a, u64>,
+}
+
+impl<'a> Merged<'a> {
+    fn new(sets: &[&'a BTreeSet<u64>], below: u64) -> Self {
+        Merged { rests: sets.iter().filter_map(|set| Rest::of(set.range(..below))).collect() }
+    }
+}
+
+impl<'a> Rest<'a> {
+    fn of(mut numbers: btree_set::Range<'a, u64>) -> Option<Self> {
+        let largest = *numbers.next_back()?;
+        Some(Rest { largest, smaller: numbers })
+    }
 }
 
 impl Iterator for Merged<'_> {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        self.below = self.sets.iter().filter_map(|set| set.range(..self.below).next_back()).copied().max()?;
-        Some(self.below)
+        let Rest { largest, smaller } = self.rests.pop()?;
+        self.rests.extend(Rest::of(smaller));
+        Some(largest)
+    }
+}
+
+impl PartialEq for Rest<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.largest == other.largest
+    }
+}
+
+impl Eq for Rest<'_> {}
+
+impl PartialOrd for Rest<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Rest<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.largest.cmp(&other.largest)
     }
 }
 
@@ -256,7 +323,7 @@ impl Iterator for Merged<'_> {
 #[derive(Default)]
 struct Models {
     numbers: HashMap<ModelName, u32>,
-    versions: HashMap<Arc<str>, Vec<u32>>,
+    versions: HashMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
 }
 
 impl Models {
@@ -266,11 +333,15 @@ impl Models {
         }
         let number = u32::try_from(self.numbers.len()).expect("invariant: fewer jobs than numbers");
         self.numbers.insert(model.clone(), number);
-        self.versions.entry(Arc::clone(&model.name)).or_default().push(number);
+        let versions = self.versions.entry(Arc::clone(&model.name)).or_default();
+        versions.insert(Arc::clone(&model.version), number);
         number
     }
 
-    fn versions(&self, name: &str) -> &[u32] {
-        self.versions.get(name).map_or(&[], Vec::as_slice)
+    /// Returns a version of a model, or all of them.
+    fn versions<'a>(&'a self, name: &str, version: Option<&'a str>) -> impl Iterator<Item = u32> + use<'a> {
+        let known = self.versions.get(name).into_iter().flatten();
+        let wanted = known.filter(move |(known, _)| version.is_none_or(|version| version == &***known));
+        wanted.map(|(_, number)| *number)
     }
 }

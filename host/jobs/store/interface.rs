@@ -18,7 +18,7 @@ use crate::jobs::store_time::StoreTime;
 use crate::policy::plan::ModelName;
 use crate::predict::{Payload, StepKey};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 pub trait JobStore: Send + Sync {
@@ -70,6 +70,10 @@ pub trait JobStore: Send + Sync {
     /// Lists jobs from the newest to the oldest. New jobs do not shift the pages of a listing that
     /// has begun.
     fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Page>>;
+
+    /// Removes jobs that have ended, in one change: those that fit the filter, up to its limit. If
+    /// `is_dry_run`, counts them only.
+    fn purge(&self, filter: Filter, is_dry_run: bool) -> BoxFuture<'_, Result<Purged>>;
 
     /// Removes a job that still has this revision.
     fn delete(&self, id: Arc<str>, revision: u64) -> BoxFuture<'_, Result<Change>>;
@@ -202,10 +206,19 @@ pub enum Change {
     Stale,
 }
 
+/// Which jobs a list has.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    pub state: Option<State>,
+    /// Empty for any.
+    pub states: Vec<State>,
     pub model: Option<String>,
+    /// A version of the model.
+    pub version: Option<String>,
+    /// Jobs that were created then or later.
+    pub created_after: Option<SystemTime>,
+    pub created_before: Option<SystemTime>,
+    /// Jobs that have ended before.
+    pub ended_before: Option<SystemTime>,
     /// The `next` of the previous page.
     pub after: Option<Cursor>,
     pub limit: usize,
@@ -215,9 +228,19 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
+/// A part of a list. It may have fewer jobs than the limit, because the work for one page is
+/// bounded.
 pub struct Page {
     pub jobs: Vec<Job>,
     /// `None` on the last page.
+    pub next: Option<Cursor>,
+}
+
+/// The result of a purge of one page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purged {
+    pub jobs: usize,
+    /// `None` if the rest of the list has nothing to purge.
     pub next: Option<Cursor>,
 }
 

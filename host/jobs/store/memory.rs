@@ -3,9 +3,10 @@
 use super::engine::{self, Engine, Records, StoredKey};
 use super::index::Index;
 use super::interface::{
-    Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, Page, Renewal, Submission, Update,
-    Usage,
+    Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, Page, Purged, Renewal, Submission,
+    Update, Usage,
 };
+use super::select::{Selection, select, select_ended};
 use super::watchers::Watchers;
 use crate::error::Result;
 use crate::executor::BoxFuture;
@@ -140,10 +141,21 @@ impl JobStore for MemoryStore {
     fn list<'a>(&'a self, filter: &'a Filter) -> BoxFuture<'a, Result<Page>> {
         Box::pin(async move {
             self.with(|engine| {
-                let (numbers, next) = engine::page(engine.index, filter)?;
+                let Selection { numbers, next } = select(engine.index, filter)?;
                 let jobs = numbers.into_iter().filter_map(|number| engine.records.job(number).transpose());
                 Ok(Page { jobs: jobs.collect::<Result<_>>()?, next })
             })
+        })
+    }
+
+    fn purge(&self, filter: Filter, is_dry_run: bool) -> BoxFuture<'_, Result<Purged>> {
+        Box::pin(async move {
+            if is_dry_run {
+                return self.with(|engine| Ok(select_ended(engine.index, &filter)?.counted()));
+            }
+            let (removed, next) = self.with(|engine| engine.purge(&filter))?;
+            removed.iter().for_each(|id| self.watchers.notify(id));
+            Ok(Purged { jobs: removed.len(), next })
         })
     }
 

@@ -4,13 +4,15 @@ mod engine;
 mod index;
 mod interface;
 mod memory;
+mod select;
 mod watchers;
 
-pub(in crate::jobs) use engine::{Engine, Records, StoredKey, is_in, page, renew};
+pub(in crate::jobs) use engine::{Engine, Records, StoredKey, renew};
 pub(in crate::jobs) use index::Index;
 pub use interface::{
     Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, NewJob, Page,
-    Renewal, Submission, Update, Usage,
+    Purged, Renewal, Submission, Update, Usage,
 };
 pub use memory::MemoryStore;
+pub(in crate::jobs) use select::{is_in, select, select_ended};
 pub(in crate::jobs) use watchers::Watchers;

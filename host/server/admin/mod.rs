@@ -1,6 +1,7 @@
 //! The admin listener: the policy, reloads, rollbacks and metrics. It is on a loopback address
 //! unless the manifest names another.
 
+mod jobs;
 mod pipelines;
 
 use super::api::Api;
@@ -74,10 +75,8 @@ impl Service for Admin {
                 Ok(record) => http::json_of(StatusCode::OK, &record),
                 Err(error) => http::error_reply(&error, ""),
             },
-            "/admin/jobs/reset" if post => match self.jobs.reset().await {
-                Ok(place) => http::json_of(StatusCode::OK, &json!({"set_aside": place})),
-                Err(error) => http::error_reply(&error, ""),
-            },
+            "/admin/jobs/reset" if post => jobs::reset(&self.jobs).await,
+            "/admin/jobs/purge" if post => jobs::purge(&self.jobs, head.uri.query(), &operator(&head)).await,
             "/admin/pipelines" if get => {
                 http::json_of(StatusCode::OK, &pipelines::list(&self.router.policy()))
             }
@@ -89,9 +88,11 @@ impl Service for Admin {
             "/health" if get => http::health(),
             "/admin/policy" | "/admin/pipelines" | "/metrics" | "/health" => http::method_not_allowed("GET"),
             path if path.starts_with(PIPELINES) => http::method_not_allowed("GET"),
-            "/admin/reload" | "/admin/policy/rollback" | "/admin/policy/promote" | "/admin/jobs/reset" => {
-                http::method_not_allowed("POST")
-            }
+            "/admin/reload"
+            | "/admin/policy/rollback"
+            | "/admin/policy/promote"
+            | "/admin/jobs/reset"
+            | "/admin/jobs/purge" => http::method_not_allowed("POST"),
             path => http::error_reply(&Error::not_found(format!("no route {method} {path}")), ""),
         }
     }

@@ -1,5 +1,6 @@
 //! Lists, reads, cancels and deletes jobs: the handlers under `/jobs`.
 
+use super::filter;
 use super::report::{conflict, full, summary};
 use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::{Cursor, Filter, Job, Settled, State};
@@ -102,24 +103,26 @@ pub(super) async fn delete(public: &Public, id: &str, request_id: &str) -> Resul
 pub(super) async fn list(public: &Public, query: Option<&str>) -> Result<Reply> {
     let mut filter = Filter { limit: PAGE_DEFAULT, ..Filter::default() };
     for (name, value) in pairs(query)? {
-        let invalid = |what: &str| {
-            Err(Error::invalid(format!("{name} is \"{}\"; it must be {what}", cut(&value))).field(&name))
-        };
         match name.as_str() {
-            "state" => filter.state = Some(State::parse(&value)?),
-            "model" => filter.model = Some(value),
-            "limit" => match value.parse() {
-                Ok(limit) if (1..=PAGE_MAX).contains(&limit) => filter.limit = limit,
-                _ => return invalid(&format!("a whole number from 1 to {PAGE_MAX}")),
-            },
-            "after" => filter.after = Some(Cursor(value)),
-            other => return Err(unknown_query(other, &["state", "model", "limit", "after"])),
+            "limit" => filter.limit = page_limit(&value)?,
+            _ if filter::set(&mut filter, &name, &value)? => {}
+            other => return Err(unknown_query(other, &[&filter::PARAMETERS[..], &["limit"]].concat())),
         }
     }
+    filter::check(&filter)?;
     let page = public.jobs.list(&filter).await?;
     let jobs: Vec<Value> = page.jobs.iter().map(|job| summary(&public.jobs, job)).collect();
     let next = page.next.map(|Cursor(next)| next);
     Ok(http::json_of(StatusCode::OK, &json!({"jobs": jobs, "next": next})))
+}
+
+fn page_limit(value: &str) -> Result<usize> {
+    let limit = value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
+    limit.ok_or_else(|| {
+        let shown = cut(value);
+        let message = format!("limit is \"{shown}\"; it must be a whole number from 1 to {PAGE_MAX}");
+        Error::invalid(message).field("limit")
+    })
 }
 
 /// Decodes the whole query before any of it is applied.

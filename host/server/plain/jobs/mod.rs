@@ -2,6 +2,7 @@
 //! them under `/jobs`.
 
 pub(in crate::server) mod endpoint;
+pub(in crate::server) mod filter;
 mod manage;
 mod report;
 pub(in crate::server) mod routes;
