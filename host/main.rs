@@ -4,6 +4,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use hostler::cli::Picture;
+use hostler::cli::jobs::JobsCommand;
 use hostler::config::ListenAddress;
 use hostler::error::Error;
 use hostler::output::{self, Form};
@@ -34,6 +35,11 @@ enum Action {
     Check(Check),
     /// Show what a manifest would change in a running host.
     Diff(Diff),
+    /// List, show, end and delete the jobs of a running host.
+    Jobs {
+        #[command(subcommand)]
+        command: JobsCommand,
+    },
     /// Run one request through a manifest's model, without a server.
     Predict(Predict),
     /// Test a copy of a manifest under load with reloads, faults and overload; prints a table, exit
@@ -199,6 +205,7 @@ fn main() -> ExitCode {
             cli::check(&file, resolve.as_deref(), picture, quick)
         }
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
+        Action::Jobs { command } => cli::jobs::run(command),
         Action::Predict(Predict { request, manifest, steps }) => cli::predict(&manifest, &request, steps),
         Action::Drill(Drill { manifest, seconds, connections, swaps_per_second, json, only }) => {
             drill::run(&drill::Options {

@@ -1,9 +1,10 @@
-//! The commands that do not serve: check, diff, predict, wit.
+//! The commands that do not serve: check, diff, jobs, predict, wit.
 
 mod check;
 mod client;
 mod contract;
 mod diff;
+pub mod jobs;
 mod loaded;
 mod predict;
 

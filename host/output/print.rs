@@ -41,6 +41,12 @@ pub fn print_error() -> Option<&'static io::Error> {
     PRINT_ERROR.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
 }
 
+/// Returns whether nothing more is printed, because a write has failed or the reader has closed the
+/// pipe.
+pub fn has_failed() -> bool {
+    PRINT_ERROR.get().is_some()
+}
+
 /// Writes a message for a person to stderr: the progress of a command, or why it ends.
 pub fn report(message: impl fmt::Display) {
     log().write(format!("{message}\n").as_bytes(), Form::Line);

@@ -1,6 +1,6 @@
 //! The `[server]` and `[reload]` tables, with their defaults filled in.
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Diagnostics};
 use super::manifest;
 use super::milliseconds::{MS_MAX, milliseconds};
 use super::rollout_settings::{CanarySettings, GuardSettings, whole};
@@ -58,6 +58,15 @@ pub struct Limits {
 }
 
 impl Settings {
+    /// Reads `[server]` of a manifest, for a command that needs to know where a host listens. Reads
+    /// no other file.
+    pub fn read(path: &Path, text: &str) -> Result<Self, Box<Diagnostics>> {
+        let manifest = manifest::Manifest::parse(path, text)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::from_manifest(&manifest.server, folder)
+            .map_err(|fault| Box::new(Diagnostics::new(path, text, vec![fault])))
+    }
+
     /// Checks `[server]`. Relative paths are relative to `folder`. Defaults are defined here and
     /// nowhere else.
     pub fn from_manifest(server: &manifest::Server, folder: &Path) -> Result<Self, Diagnostic> {

@@ -27,10 +27,24 @@ fn refused(setup: &Setup, args: &[&str], parts: &[&str]) {
 #[test]
 fn every_command_argument_and_option_is_explained() {
     let setup = Setup::new("");
-    for command in
-        [None, Some("serve"), Some("check"), Some("diff"), Some("predict"), Some("drill"), Some("wit")]
-    {
-        let args: Vec<&str> = command.into_iter().chain(["--help"]).collect();
+    for command in [
+        "",
+        "serve",
+        "check",
+        "diff",
+        "predict",
+        "drill",
+        "wit",
+        "jobs",
+        "jobs list",
+        "jobs show",
+        "jobs cancel",
+        "jobs retry",
+        "jobs purge",
+        "jobs export",
+        "jobs reset",
+    ] {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let (code, out, err) = setup.run(&args);
         assert_eq!((code, &*err), (0, ""), "{args:?}");
         assert!(!out.lines().next().unwrap().is_empty(), "{args:?} begins with what it does");

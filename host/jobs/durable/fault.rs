@@ -44,8 +44,8 @@ impl Fault {
         let error = match self {
             Fault::Unavailable(why) => Error::unavailable(format!("the job store is unavailable: {why}")),
             Fault::Damaged(why) => Error::unavailable(format!(
-                "the job store is damaged: {why}; its files are kept as they are until an operator sends POST \
-                 /admin/jobs/reset to the admin listener"
+                "the job store is damaged: {why}; its files are kept as they are until an operator runs `hostler jobs \
+                 reset`, or sends POST /admin/jobs/reset to the admin listener"
             )),
         };
         error.transient()

@@ -1,0 +1,65 @@
+//! The host that a command talks to.
+
+use super::arguments::{AdminHost, PublicHost};
+use crate::cli::client::{HostClient, Listener};
+use crate::config::ListenAddress;
+use crate::error::{Error, Result};
+use crate::input_file::{self, FileKind, FileLimits, Progress};
+use crate::policy::settings::Settings;
+use std::path::Path;
+
+/// The manifest that `hostler serve` reads if none is named.
+const MANIFEST: &str = "hostler.toml";
+
+impl PublicHost {
+    pub(super) fn client(self) -> Result<HostClient> {
+        let address = address(self.http, self.manifest.as_deref(), Listener::Public)?;
+        Ok(HostClient::new(address, Listener::Public))
+    }
+}
+
+impl AdminHost {
+    pub(super) fn client(self) -> Result<HostClient> {
+        let address = address(self.admin, self.manifest.as_deref(), Listener::Admin)?;
+        Ok(HostClient::new(address, Listener::Admin))
+    }
+}
+
+fn address(
+    named: Option<ListenAddress>,
+    manifest: Option<&Path>,
+    listener: Listener,
+) -> Result<ListenAddress> {
+    if let Some(address) = named {
+        return Ok(address);
+    }
+    let path = manifest.unwrap_or(Path::new(MANIFEST));
+    let text = match manifest.is_some() || path.exists() {
+        true => read(path).map_err(|error| {
+            error.context(format!("cannot read {}, which names the address of the host", path.display()))
+        })?,
+        // The addresses that `hostler serve` has by default.
+        false => String::new(),
+    };
+    let settings =
+        Settings::read(path, &text).map_err(|faults| Error::invalid(faults.to_string()).laid_out())?;
+    let address = match listener {
+        Listener::Public => settings.http,
+        Listener::Admin => settings.admin,
+    };
+    if address.port() == 0 {
+        return Err(Error::invalid(format!(
+            "{} lets the system choose the port of the {} listener; name the address that the host has printed \
+             with {}",
+            path.display(),
+            listener.as_str(),
+            listener.option()
+        )));
+    }
+    Ok(address)
+}
+
+fn read(path: &Path) -> Result<String> {
+    let bytes = input_file::read(path, FileLimits::default().of(FileKind::Manifest), &Progress::default())?;
+    String::from_utf8(bytes).map_err(|_| Error::invalid("it is not UTF-8"))
+}
