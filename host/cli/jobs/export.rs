@@ -154,7 +154,8 @@ async fn read(client: &mut HostClient, id: &str) -> Result<String> {
         return Ok(text);
     }
     let result = client.get(&format!("{path}/result")).await?;
-    Ok(with_result(&text, &result.content_type, &result.body))
+    let content_type = (!job.has_type).then_some(&*result.content_type);
+    Ok(with_result(&text, content_type, &result.body))
 }
 
 /// What the export looks at in the JSON of a job.
@@ -164,6 +165,8 @@ struct Exported<'a> {
     state: Cow<'a, str>,
     #[serde(default, rename = "result", deserialize_with = "is_there")]
     has_result: bool,
+    #[serde(default, rename = "result_content_type", deserialize_with = "is_there")]
+    has_type: bool,
 }
 
 /// Reads a key with any value, which may be null.
@@ -177,16 +180,18 @@ fn one_line(json: &str) -> String {
     json.trim().replace(['\n', '\r'], " ")
 }
 
-/// Adds a result to an object: as JSON if it is, else as base64.
-fn with_result(object: &str, content_type: &str, bytes: &[u8]) -> String {
+/// Adds a result to an object: as JSON if it is, else as base64. `content_type` is that of the
+/// result, unless the object has it already.
+fn with_result(object: &str, content_type: Option<&str>, bytes: &[u8]) -> String {
     let body = object.strip_suffix('}').unwrap_or(object);
-    let json = std::str::from_utf8(bytes).ok().filter(|_| content_type == "application/json");
+    let json = std::str::from_utf8(bytes).ok().filter(|_| content_type == Some("application/json"));
     if let Some(json) = json.filter(|json| serde_json::from_str::<&RawValue>(json).is_ok()) {
         return format!("{body},\"result\":{}}}", one_line(json));
     }
-    let content_type = Value::from(content_type);
     let encoded = BASE64_STANDARD.encode(bytes);
-    format!("{body},\"result_content_type\":{content_type},\"result_base64\":\"{encoded}\"}}")
+    let content_type = content_type
+        .map_or_else(String::new, |known| format!(",\"result_content_type\":{}", Value::from(known)));
+    format!("{body}{content_type},\"result_base64\":\"{encoded}\"}}")
 }
 
 #[cfg(test)]
@@ -208,15 +213,15 @@ mod tests {
         let exported = |json: &'static str| serde_json::from_str::<Exported<'_>>(json).unwrap().has_result;
         assert!(exported(r#"{"state":"succeeded","result":null}"#));
         assert!(!exported(r#"{"state":"succeeded"}"#));
-        let line = with_result("{\"state\":\"succeeded\"}", "application/json", b"[1,\n2]");
+        let line = with_result("{\"state\":\"succeeded\"}", Some("application/json"), b"[1,\n2]");
         assert_eq!(line, "{\"state\":\"succeeded\",\"result\":[1, 2]}");
-        let line = with_result("{\"state\":\"succeeded\"}", "application/json", b"[1,");
+        let line = with_result("{\"state\":\"succeeded\"}", Some("application/json"), b"[1,");
         assert!(line.contains("\"result_base64\":\"WzEs\""), "what is not JSON stays what it is: {line}");
     }
 
     #[test]
     fn a_result_that_is_not_json_is_added_as_base64() {
-        let line = with_result("{\"state\":\"succeeded\"}", "image/png; x=\"y\"", b"\x89PNG\xff");
+        let line = with_result("{\"state\":\"succeeded\"}", Some("image/png; x=\"y\""), b"\x89PNG\xff");
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(
             value,

@@ -71,6 +71,10 @@ struct Job {
     refusals: u64,
     last_refusal: Option<String>,
     error: Option<Fault>,
+    #[serde(default)]
+    steps: Vec<Step>,
+    result_content_type: Option<String>,
+    result_bytes: Option<u64>,
     #[serde(default, deserialize_with = "any")]
     result: Option<Box<RawValue>>,
 }
@@ -87,6 +91,21 @@ struct Attempt {
     ended_at: Option<f64>,
     outcome: Option<String>,
     error: Option<Fault>,
+}
+
+/// A step of a pipeline.
+#[derive(Deserialize)]
+struct Step {
+    step: String,
+    state: String,
+    #[serde(default)]
+    runs: u64,
+    #[serde(default)]
+    reused: u64,
+    #[serde(default)]
+    time_ms: f64,
+    #[serde(default)]
+    queue_ms: f64,
 }
 
 #[derive(Deserialize)]
@@ -132,7 +151,13 @@ impl Job {
             let why = self.last_refusal.as_deref().unwrap_or_default();
             lines.push(("refusals", format!("{}, the latest: {why}", self.refusals)));
         }
+        let labels = std::iter::once("steps").chain(std::iter::repeat(""));
+        lines.extend(labels.zip(self.steps.iter().map(Step::text)));
         lines.extend(self.error.as_ref().map(|error| ("error", error.text())));
+        if let (Some(content_type), Some(bytes)) = (&self.result_content_type, self.result_bytes) {
+            let text = format!("{bytes} bytes of {content_type}: GET /jobs/{}/result", self.job_id);
+            lines.push(("result", text));
+        }
         lines.extend(self.result.as_ref().map(|result| ("result", cut(result.get()))));
         let line = |(label, text): (&str, String)| {
             format!("{label:<9} {}", output::one_line(&text)).trim_end().to_owned() + "\n"
@@ -153,6 +178,21 @@ impl Attempt {
             took.unwrap_or_default(),
             error.unwrap_or_default()
         )
+    }
+}
+
+impl Step {
+    fn text(&self) -> String {
+        let Step { step, state, runs, reused, time_ms, queue_ms } = self;
+        let mut text = format!("{step}  {state}");
+        if *runs > 0 {
+            let times = if *runs == 1 { String::new() } else { format!("{runs} runs, ") };
+            text += &format!("  {times}{time_ms:.1} ms after {queue_ms:.1} ms in the queue");
+        }
+        if *reused > 0 {
+            text += "  kept from an earlier attempt";
+        }
+        text
     }
 }
 
@@ -190,11 +230,15 @@ mod tests {
             "started_at": -5.0, "ended_at": 3.0, "expires_at": null, "retry_of": "a\u{202e}b",
             "history": [{"attempt": 1, "started_at": 0.0, "ended_at": null, "outcome": "x\ny", "error": null}],
             "error": {"kind": "failed", "message": "line\nline", "step": "s", "plugin": "p"},
+            "steps": [
+                {"step": "p.a\n", "state": "succeeded", "runs": 1, "reused": 0, "time_ms": 1.25, "queue_ms": 0.0},
+                {"step": "p.b", "state": "running\u{1b}", "runs": 0, "reused": 2},
+            ],
             "result": "x".repeat(1000),
         });
         let job: Job = serde_json::from_str(&job.to_string()).unwrap();
         let text = job.text();
-        assert_eq!(text.lines().count(), 11, "{text}");
+        assert_eq!(text.lines().count(), 13, "{text}");
         assert!(text.chars().all(|one| one == '\n' || !one.is_control()), "{text:?}");
         for part in
             ["state     failed\\u{1b}[2J\n", "failed: line\\nline (step s) (plugin p)\n", "… (1002 bytes"]

@@ -130,6 +130,7 @@ mod tests {
             created_at,
             request_id: "request".into(),
             retry_of: None,
+            reply: None,
         };
         let mut status = Status::new(StoreTime(0), StoreTime(u64::MAX));
         if number.is_multiple_of(100) {
@@ -146,6 +147,7 @@ mod tests {
             status,
             input_bytes: 0,
             result_bytes: 0,
+            kept_bytes: 0,
         }
     }
 
