@@ -6,6 +6,7 @@ mod against;
 mod compare;
 mod grpc;
 mod http;
+mod jobs;
 mod machine;
 mod paired;
 mod probe;
@@ -36,7 +37,7 @@ const PREDICT: &str = "/predict";
 /// FastAPI and its dependencies.
 const REQUIREMENTS: &str = "bench/data/requirements.txt";
 const MODEL: &str = "examples/bankchurn/model.onnx";
-const USAGE: &str = "bench [protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors | --calls | --pipelines]";
+const USAGE: &str = "bench [jobs | protocol | triton | waits] [--seconds N] [--rounds N] [--quick] [--hostler PATH] [--batching | --executors | --calls | --pipelines]";
 
 struct Plan {
     seconds: u64,
@@ -119,6 +120,9 @@ fn bench(layout: &Layout, args: &[String]) -> Result<()> {
     }
     if args.first().is_some_and(|arg| arg == "triton") {
         return triton::triton(layout, &args[1..]);
+    }
+    if args.first().is_some_and(|arg| arg == "jobs") {
+        return jobs::jobs(layout, &args[1..]);
     }
     if args.first().is_some_and(|arg| arg == "waits") {
         return waits::waits(layout, &args[1..]);

@@ -29,6 +29,8 @@ pub struct Server {
     pub port: u16,
     /// The gRPC port; 0 if the server has none.
     pub grpc: u16,
+    /// The port of the admin listener; 0 if the server has none.
+    pub admin: u16,
     /// The path that returns 200 immediately if the server is healthy.
     pub health: &'static str,
     process: RefCell<Process>,
@@ -106,6 +108,7 @@ pub fn hostler_named(
     let line = listening_line(stdout);
     let ports = parse_port(&line, "http=").zip(parse_port(&line, "grpc="));
     (server.port, server.grpc) = ports.ok_or_else(|| not_hostler(name, binary, &line, &log))?;
+    server.admin = parse_port(&line, "admin=").unwrap_or(0);
     server.wait_until_ready(name, &log)?;
     Ok(server)
 }
@@ -177,7 +180,7 @@ fn children(id: u32) -> Vec<u32> {
 impl Server {
     fn new([port, grpc]: [u16; 2], health: &'static str, child: Child) -> Self {
         let process = RefCell::new(Process { child, parts: Vec::new() });
-        Server { port, grpc, health, process, again: None, crashes: Cell::new(0) }
+        Server { port, grpc, admin: 0, health, process, again: None, crashes: Cell::new(0) }
     }
 
     fn find_parts(&self) {
@@ -198,6 +201,11 @@ impl Server {
         self.wait_until_ready("triton", &logs.join("triton.log"))?;
         self.find_parts();
         Ok(true)
+    }
+
+    /// Ends the server without a warning.
+    pub fn kill(&self) {
+        self.process.borrow_mut().end();
     }
 
     /// Returns how often the server has crashed.

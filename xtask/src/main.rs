@@ -30,6 +30,8 @@ cargo xtask <command>
                                           calls-shared, waits or plain-grpc
         [--quick] [--hostler PATH]        check only that everything works; judge another build
   bench triton [--seconds N] [--rounds N] compare with a real Triton, over HTTP and gRPC, including streams
+  bench jobs [--seconds N] [--rounds N]   compare jobs in a store on disk with direct requests and the disk,
+        [--kept N] [--quick]              and measure a store of a million jobs
   bench waits [--seconds N] [--rounds N]  compare thousands of waiting requests in one instance with a real Triton
   bench protocol [--seconds N]            compare users with think time, a slow model and probes with FastAPI
 

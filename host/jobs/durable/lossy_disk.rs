@@ -1,4 +1,5 @@
-//! A disk for tests that loses power: whatever was not synced is kept, lost or torn by chance.
+//! A disk for tests that loses power: whatever was not synced is kept, lost or torn by chance. It
+//! can also be full, and its files can be damaged.
 
 use super::disk::Disk;
 use super::fault::Fault;
@@ -19,6 +20,8 @@ struct Image {
     files: BTreeMap<String, Contents>,
     /// Operations until the power is lost.
     left: usize,
+    /// The bytes that fit on the disk.
+    room: usize,
     done: usize,
     random: fastrand::Rng,
 }
@@ -34,6 +37,20 @@ struct Contents {
 enum Step {
     Write(usize, Vec<u8>),
     Resize(usize),
+}
+
+impl Image {
+    fn used(&self) -> usize {
+        self.files.values().map(|contents| contents.now().len()).sum()
+    }
+
+    /// Fails if the disk has no room for this much more.
+    fn grow(&self, bytes: usize) -> io::Result<()> {
+        if self.room < usize::MAX && self.used() + bytes > self.room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
 }
 
 impl Contents {
@@ -66,7 +83,13 @@ impl LossyDisk {
     /// Creates an empty disk that loses power after so many operations.
     pub fn new(seed: u64, operations: usize) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        LossyDisk(Arc::new(Mutex::new(Image { files: BTreeMap::new(), left: operations, done: 0, random })))
+        LossyDisk(Arc::new(Mutex::new(Image {
+            files: BTreeMap::new(),
+            left: operations,
+            room: usize::MAX,
+            done: 0,
+            random,
+        })))
     }
 
     /// Returns how many operations were done.
@@ -99,7 +122,31 @@ impl LossyDisk {
         });
         let files = files.collect();
         image.left = 0;
-        LossyDisk(Arc::new(Mutex::new(Image { files, left: usize::MAX, done: 0, random })))
+        LossyDisk(Arc::new(Mutex::new(Image { files, left: usize::MAX, room: usize::MAX, done: 0, random })))
+    }
+
+    /// Returns a disk with the same files, of which one is changed.
+    pub fn with_change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let changed = self.after_power_cut();
+        {
+            let (ours, mut theirs) = (self.0.lock_unpoisoned(), changed.0.lock_unpoisoned());
+            let whole = |contents: &Contents| Contents { synced: contents.now(), pending: Vec::new() };
+            theirs.files =
+                ours.files.iter().map(|(name, contents)| (name.clone(), whole(contents))).collect();
+            change(&mut theirs.files.get_mut(name).expect("the file exists").synced);
+        }
+        changed
+    }
+
+    /// Lets only so many more bytes fit.
+    pub fn fill_up_to(&self, bytes: usize) {
+        let mut image = self.0.lock_unpoisoned();
+        image.room = image.used() + bytes;
+    }
+
+    /// Makes room again.
+    pub fn make_room(&self) {
+        self.0.lock_unpoisoned().room = usize::MAX;
     }
 
     fn with<T>(&self, run: impl FnOnce(&mut Image) -> io::Result<T>) -> io::Result<T> {
@@ -149,6 +196,8 @@ impl StorageBackend for File {
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
         let length = usize::try_from(len).expect("invariant: small files");
+        let now = self.data()?.len();
+        self.disk.read_only(|image| image.grow(length.saturating_sub(now)))?;
         self.with(|contents| contents.pending.push(Step::Resize(length)))
     }
 
@@ -161,6 +210,8 @@ impl StorageBackend for File {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         let at = usize::try_from(offset).expect("invariant: small files");
+        let now = self.data()?.len();
+        self.disk.read_only(|image| image.grow((at + data.len()).saturating_sub(now)))?;
         self.with(|contents| contents.pending.push(Step::Write(at, data.to_vec())))
     }
 }
@@ -195,6 +246,7 @@ impl Disk for LossyDisk {
     }
 
     fn write(&self, name: &str, data: &[u8]) -> io::Result<()> {
+        self.read_only(|image| image.grow(data.len()))?;
         // The file is there before its contents are.
         self.with(|image| {
             let pending = vec![Step::Write(0, data.to_vec())];

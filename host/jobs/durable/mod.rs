@@ -6,6 +6,8 @@
 //!   written. `payloads` keeps large inputs and results in files.
 //! - `disk` is the file system as the store needs it; `fault` says why a store cannot be used.
 
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 mod fault;
 #[cfg(test)]

@@ -1,0 +1,171 @@
+//! Damages the files of a store, and fills its disk: what was damaged is never read as other data,
+//! and what was acknowledged is there when the disk has room again.
+
+use super::fault::Fault;
+use super::lossy_disk::LossyDisk;
+use super::store::DurableStore;
+use crate::error::{Kind, Result};
+use crate::jobs::job::{AttemptStart, Budgets, End, Job, Spec, State};
+use crate::jobs::store::{Bounds, Change, Claim, Created, JobStore, NewJob, Submission, Update};
+use crate::policy::plan::parse_model_name;
+use crate::predict::{JsonText, Payload};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+const ROOMY: Bounds = Bounds { jobs: 10_000, bytes: 1 << 30 };
+const LONG: Duration = Duration::from_secs(3600);
+
+fn json(bytes: usize) -> Payload {
+    Payload::Json(JsonText::parse(format!("\"{}\"", "x".repeat(bytes - 2)).into()).unwrap())
+}
+
+async fn create(store: &DurableStore, number: usize, bytes: usize) -> Result<Job> {
+    let spec = Spec {
+        owner: "".into(),
+        model: parse_model_name("m").unwrap(),
+        parameters: Vec::new(),
+        budgets: Budgets { max_attempts: 1, max_runtime: None, max_total_runtime: LONG },
+        created_at: SystemTime::UNIX_EPOCH,
+        request_id: "request".into(),
+        retry_of: None,
+        reply: None,
+    };
+    let id = format!("{number:032x}").into();
+    let job = NewJob { id, spec: Arc::new(spec), input: json(bytes), delay: Duration::ZERO };
+    match store.create(Submission { jobs: vec![job], key: None }, ROOMY).await? {
+        Created::New(mut jobs) => Ok(jobs.remove(0)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a store says about a job: the record, and the lengths of its payloads.
+async fn described(store: &DurableStore, id: &str) -> Result<Option<String>> {
+    let Some(job) = store.read(id).await? else { return Ok(None) };
+    let length = |payload: Option<Payload>| payload.map(|payload| payload.bytes_kept());
+    let (input, result) = (store.input(&job).await?, store.result(&job).await?);
+    Ok(Some(format!("{job:?} {:?} {:?}", length(input), length(result))))
+}
+
+/// Returns a store with jobs that wait and jobs that have ended, and what it says about each.
+async fn filled(disk: &LossyDisk) -> Vec<(Arc<str>, String)> {
+    let store = DurableStore::start(Arc::new(disk.clone())).unwrap();
+    assert_eq!(store.opened().await, None);
+    let mut ids = Vec::new();
+    for number in 0..24 {
+        let bytes = if number % 8 == 0 { 70_000 } else { 200 };
+        ids.push(create(&store, number, bytes).await.unwrap().id);
+    }
+    let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
+    for (number, job) in
+        (0..).zip(store.claim(Claim { limit: 12, lease: LONG, models: None, start }).await.unwrap())
+    {
+        let mut status = job.status.clone();
+        let result = json(if number % 4 == 0 { 80_000 } else { 300 });
+        status.end(&End::Succeeded(result.clone()), SystemTime::now(), store.now().after(LONG));
+        let update = Update { id: job.id, revision: job.revision, status, result: Some(result) };
+        assert_eq!(store.update(update, ROOMY).await.unwrap(), Change::Done);
+    }
+    let mut all = Vec::new();
+    for id in ids {
+        let text = described(&store, &id).await.unwrap().expect("the job exists");
+        all.push((id, text));
+    }
+    store.close().await;
+    all
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_never_read_as_other_data() {
+    let disk = LossyDisk::new(1, usize::MAX);
+    let before = filled(&disk).await;
+    let mut names = super::disk::Disk::names(&disk).unwrap();
+    names.retain(|name| name != super::open::DATABASE && name.contains('.'));
+    let mut random = fastrand::Rng::with_seed(5);
+    let (mut refused, mut told, mut unharmed) = (0, 0, 0);
+    for place in 0..200 {
+        // Three of four in the database.
+        let name = match place % 4 {
+            0 => random.choice(&names).expect("a file of a payload"),
+            _ => super::open::DATABASE,
+        };
+        let mut at = 0;
+        let damaged = disk.with_change(name, |data| {
+            at = random.usize(..data.len());
+            data[at] ^= 1 << random.u8(0..8);
+        });
+        let what = format!("{name}, byte {at}");
+        let store = DurableStore::start(Arc::new(damaged)).unwrap();
+        match store.opened().await {
+            Some(Fault::Damaged(why)) => {
+                assert!(why.contains("jobs.redb"), "{what}: {why}");
+                refused += 1;
+            }
+            Some(Fault::Unavailable(why)) => panic!("{what}: {why}"),
+            None => {
+                let mut is_told = store.usage().damaged > 0;
+                for (id, text) in &before {
+                    match described(&store, id).await {
+                        Ok(Some(now)) => assert_eq!(&now, text, "{what}"),
+                        Ok(None) => assert!(store.usage().damaged > 0, "{what}: {id} is gone silently"),
+                        Err(error) => {
+                            assert_eq!(error.kind(), Kind::Failed, "{what}: {error}");
+                            is_told = true;
+                        }
+                    }
+                }
+                (told, unharmed) = if is_told { (told + 1, unharmed) } else { (told, unharmed + 1) };
+            }
+        }
+        store.close().await;
+    }
+    println!(
+        "200 flipped bytes: the store was refused {refused} times, a job told {told} times, {unharmed} lay in unused space"
+    );
+    assert!(refused > 20 && told > 10, "{refused} {told} {unharmed}");
+}
+
+/// Repeats a request until the store is open.
+async fn once_open<T>(ask: impl AsyncFn() -> Result<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < until, "the store does not open again: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_and_loses_nothing() {
+    let disk = LossyDisk::new(1, usize::MAX);
+    let store = DurableStore::start(Arc::new(disk.clone())).unwrap();
+    assert_eq!(store.opened().await, None);
+    let (mut accepted, mut number) = (Vec::new(), 0);
+    for room in [0, 5_000, 50_000, 100_000, 500_000] {
+        disk.fill_up_to(room);
+        // Payloads of both kinds: in the database, and in files.
+        let refused = loop {
+            let bytes = if number % 2 == 0 { 70_000 } else { 4_000 };
+            match create(&store, number, bytes).await {
+                Ok(job) => accepted.push((job.id, bytes)),
+                Err(error) => break error,
+            }
+            number += 1;
+        };
+        assert_eq!(refused.kind(), Kind::Unavailable, "{refused}");
+        let refused = refused.message().to_lowercase();
+        assert!(refused.contains("no storage space") || refused.contains("storage full"), "{refused}");
+        disk.make_room();
+        // The number that was refused was not acknowledged: it may be there or not.
+        number += 1;
+        for (id, bytes) in &accepted {
+            let job = once_open(async || store.read(id).await).await.expect("it was acknowledged");
+            assert_eq!(job.status.state, State::Pending);
+            let input = once_open(async || store.input(&job).await).await.expect("its input");
+            assert_eq!(input.bytes_kept(), *bytes);
+        }
+    }
+    assert!(accepted.len() > 4, "{}", accepted.len());
+    store.close().await;
+}
