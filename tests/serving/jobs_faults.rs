@@ -3,22 +3,15 @@
 //! Runs in this process, because the faults are injected into the store. Everything else is built
 //! as the host builds it.
 
-use crate::support::{PATIENCE, Setup, eventually, plugin};
-use hostler::app;
+use crate::support::in_process::{InProcess, sleep};
+use crate::support::{PATIENCE, eventually};
 use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
-    Bounds, Change, Claim, Created, Filter, Item, Job, JobStore, Jobs, JobsConfig, KeptStep, Lease,
-    MemoryStore, Page, Purged, Renewal, RequestedBudgets, State, StoreTime, Submission, Submitted, Update,
-    Usage,
+    Bounds, Change, Claim, Created, Filter, Job, JobStore, KeptStep, Lease, MemoryStore, Page, Purged,
+    Renewal, State, StoreTime, Submission, Update, Usage,
 };
-use hostler::metrics::Metrics;
-use hostler::policy::Reloader;
-use hostler::policy::files::Files;
-use hostler::policy::reload::FirstPlan;
-use hostler::predict::{JsonText, Parameter, Parameters, Payload, StepKey};
-use hostler::router::Router;
-use hostler::server::InferenceEncoder;
+use hostler::predict::{Payload, StepKey};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -155,60 +148,22 @@ impl JobStore for Faulty {
 }
 
 struct Bench {
-    jobs: Arc<Jobs>,
+    host: InProcess,
     store: Arc<Faulty>,
-    router: Arc<Router>,
-    metrics: Arc<Metrics>,
-    runtime: tokio::runtime::Runtime,
-    _reloader: Reloader,
-    _setup: Setup,
 }
 
 impl Bench {
     fn new() -> Self {
-        let manifest = "[jobs]\nconcurrency = 1\n[models.hostile]\nplugin = \"hostile\"\n\
-                        [plugins.hostile]\npath = \"hostile.wasm\"\n";
-        let setup = Setup::new(manifest).file("hostile.wasm", plugin("hostile"));
-        let (path, files) = (setup.path("hostler.toml"), Files::default());
-        let first = FirstPlan::read(&path, &files, None).map_err(app::unplanned).unwrap();
-        let settings = first.plan.settings.clone();
-        let (runtime, metrics) = (app::runtime(&settings).unwrap(), Arc::new(Metrics::new()));
-        let loader = app::loader(&settings, &metrics, runtime.handle()).unwrap();
-        let reloader = Reloader::start(path, files, first, loader, None).unwrap();
-        let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), false, settings.limits));
         let store = Arc::new(Faulty::default());
-        let jobs = Jobs::start(JobsConfig {
-            store: Arc::clone(&store) as Arc<dyn JobStore>,
-            router: Arc::clone(&router),
-            metrics: Arc::clone(&metrics),
-            runtime: runtime.handle().clone(),
-            status_of: |_| 500,
-            encoder: Arc::new(InferenceEncoder),
-        });
-        Bench { jobs, store, router, metrics, runtime, _reloader: reloader, _setup: setup }
+        Bench { host: InProcess::new("concurrency = 1", Arc::clone(&store) as Arc<dyn JobStore>), store }
     }
 
-    /// Submits a job for the plugin that echoes its input.
     fn submit(&self) -> Result<Arc<str>> {
-        self.submit_with(Vec::new())
-    }
-
-    fn submit_with(&self, parameters: Parameters) -> Result<Arc<str>> {
-        let mut journey = self.router.begin("request".into(), "test", &|_| None);
-        let route = journey.resolve("hostile", None, &|_| None).unwrap();
-        let input = Payload::Json(JsonText::parse("[\"a\"]".into()).unwrap());
-        let item = Item::checked(&route, &input, parameters, self.router.budget()).unwrap();
-        let (asked, id) = (RequestedBudgets::default(), Arc::clone(journey.id()));
-        journey.withdraw();
-        let submitted = self.jobs.submit_background(&route.name, vec![item], asked, &id, None);
-        self.runtime.block_on(submitted).map(|submitted| match submitted {
-            Submitted::New(jobs) => Arc::clone(&jobs[0].id),
-            Submitted::Existing(ids) => panic!("nobody has submitted {ids:?}"),
-        })
+        self.host.submit(Vec::new())
     }
 
     fn ended(&self, id: &str) -> Job {
-        let job = self.runtime.block_on(self.jobs.wait(id, PATIENCE)).unwrap();
+        let job = self.host.runtime.block_on(self.host.jobs.wait(id, PATIENCE)).unwrap();
         assert!(job.status.state.is_final(), "{job:?}");
         job
     }
@@ -217,14 +172,14 @@ impl Bench {
     fn runs_on(&self, jobs: i64) {
         let job = self.ended(&self.submit().unwrap());
         assert_eq!(job.status.state, State::Succeeded, "{job:?}");
-        let kept = |state: State| self.metrics.jobs.kept.with_label_values(&[state.as_str()]).get();
+        let kept = |state: State| self.host.metrics.jobs.kept.with_label_values(&[state.as_str()]).get();
         assert_eq!(State::ALL.map(kept).iter().sum::<i64>(), jobs + 1);
         for state in State::ALL.into_iter().filter(|state| !state.is_final()) {
             assert_eq!(kept(state), 0, "{}", state.as_str());
         }
-        self.runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, self.jobs.drain(PATIENCE)).await.expect("no job is live");
-            assert_eq!(self.jobs.close().await, 0);
+        self.host.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, self.host.jobs.drain(PATIENCE)).await.expect("no job is live");
+            assert_eq!(self.host.jobs.close().await, 0);
         });
         let late = self.submit().unwrap_err();
         assert_eq!(
@@ -272,14 +227,11 @@ fn a_store_that_is_away_for_a_while_has_the_ends_once_it_is_back() {
     assert_eq!(bench.submit().unwrap_err().kind(), Kind::Unavailable, "nothing was promised");
     bench.store.away.store(false, Ordering::SeqCst);
     // The job runs, and then the store becomes unavailable.
-    let text = |text: &str| Parameter::Text(text.to_owned());
-    let sleep = [("do", text("sleep")), ("ms", Parameter::Integer(300)), ("at", text("predict"))];
-    let sleep = sleep.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let id = bench.submit_with(sleep).unwrap();
-    let state = || bench.runtime.block_on(bench.jobs.get(&id)).unwrap().status.state;
+    let id = bench.host.submit(sleep(300)).unwrap();
+    let state = || bench.host.runtime.block_on(bench.host.jobs.get(&id)).unwrap().status.state;
     eventually("the attempt", || (state() == State::Running).then_some(()), || format!("{:?}", state()));
     bench.store.away.store(true, Ordering::SeqCst);
-    let ended = bench.runtime.block_on(bench.jobs.wait(&id, Duration::from_millis(700))).unwrap();
+    let ended = bench.host.runtime.block_on(bench.host.jobs.wait(&id, Duration::from_millis(700))).unwrap();
     assert_eq!(ended.status.state, State::Running, "the store cannot know better");
     bench.store.away.store(false, Ordering::SeqCst);
     assert_eq!(bench.ended(&id).status.state, State::Succeeded, "the result was kept meanwhile");

@@ -26,6 +26,7 @@ mod jobs_filters;
 mod jobs_forms;
 mod jobs_http;
 mod jobs_kills;
+mod jobs_shared;
 mod jobs_steps;
 mod metrics;
 mod metrics_swaps;

@@ -11,6 +11,7 @@ pub mod gather;
 pub mod grpc;
 pub mod host;
 pub mod http2;
+pub mod in_process;
 pub mod jobs;
 pub mod load;
 pub mod onnx;
