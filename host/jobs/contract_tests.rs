@@ -1,19 +1,18 @@
 //! What every store must do, tried on each store of this machine.
 
 use super::durable::{DurableStore, FolderDisk};
+use super::examples::{LONG, json, spec};
 use super::job::{AttemptStart, Budgets, End, Job, Spec, State, Status};
 use super::{
     Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, MemoryStore,
     NewJob, Purged, Renewal, Submission, Update,
 };
 use crate::error::{Error, Kind};
-use crate::policy::plan::parse_model_name;
-use crate::predict::{JsonText, Payload};
+use crate::predict::Payload;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const ROOMY: Bounds = Bounds { jobs: 100, bytes: 1 << 20 };
-const LONG: Duration = Duration::from_secs(3600);
 
 /// Runs a test on a store in memory, and on one in a folder.
 async fn on_each(test: impl AsyncFn(&dyn JobStore)) {
@@ -31,22 +30,8 @@ fn id(name: &str) -> Arc<str> {
 }
 
 fn new_job(name: &str, model: &str, input_bytes: usize) -> NewJob {
-    let spec = Spec {
-        owner: "".into(),
-        model: parse_model_name(model).unwrap(),
-        parameters: Vec::new(),
-        budgets: Budgets { max_attempts: 1, max_runtime: None, max_total_runtime: LONG },
-        created_at: SystemTime::UNIX_EPOCH,
-        request_id: "request".into(),
-        retry_of: None,
-        reply: None,
-    };
+    let spec = spec(model);
     NewJob { id: id(name), spec: Arc::new(spec), input: json(input_bytes), delay: Duration::ZERO }
-}
-
-fn json(bytes: usize) -> Payload {
-    let text = format!("\"{}\"", "x".repeat(bytes - 2));
-    Payload::Json(JsonText::parse(text.into()).unwrap())
 }
 
 async fn create(store: &dyn JobStore, jobs: Vec<NewJob>, bounds: Bounds) -> Result<Created, Error> {

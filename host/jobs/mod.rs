@@ -20,6 +20,8 @@ mod claims;
 #[cfg(test)]
 mod contract_tests;
 mod durable;
+#[cfg(test)]
+mod examples;
 mod job;
 mod payload;
 mod registry;

@@ -20,6 +20,7 @@ mod jobs;
 mod jobs_commands;
 mod jobs_durable;
 mod jobs_end;
+mod jobs_example;
 mod jobs_export;
 mod jobs_faults;
 mod jobs_filters;

@@ -5,31 +5,17 @@ use super::fault::Fault;
 use super::lossy_disk::LossyDisk;
 use super::store::DurableStore;
 use crate::error::{Kind, Result};
-use crate::jobs::job::{AttemptStart, Budgets, End, Job, Spec, State};
+use crate::jobs::examples::{LONG, json, spec};
+use crate::jobs::job::{AttemptStart, End, Job, State};
 use crate::jobs::store::{Bounds, Change, Claim, Created, JobStore, NewJob, Submission, Update};
-use crate::policy::plan::parse_model_name;
-use crate::predict::{JsonText, Payload};
+use crate::predict::Payload;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 const ROOMY: Bounds = Bounds { jobs: 10_000, bytes: 1 << 30 };
-const LONG: Duration = Duration::from_secs(3600);
-
-fn json(bytes: usize) -> Payload {
-    Payload::Json(JsonText::parse(format!("\"{}\"", "x".repeat(bytes - 2)).into()).unwrap())
-}
 
 async fn create(store: &DurableStore, number: usize, bytes: usize) -> Result<Job> {
-    let spec = Spec {
-        owner: "".into(),
-        model: parse_model_name("m").unwrap(),
-        parameters: Vec::new(),
-        budgets: Budgets { max_attempts: 1, max_runtime: None, max_total_runtime: LONG },
-        created_at: SystemTime::UNIX_EPOCH,
-        request_id: "request".into(),
-        retry_of: None,
-        reply: None,
-    };
+    let spec = spec("m");
     let id = format!("{number:032x}").into();
     let job = NewJob { id, spec: Arc::new(spec), input: json(bytes), delay: Duration::ZERO };
     match store.create(Submission { jobs: vec![job], key: None }, ROOMY).await? {
@@ -118,10 +104,8 @@ async fn a_flipped_byte_is_never_read_as_other_data() {
         }
         store.close().await;
     }
-    println!(
-        "200 flipped bytes: the store was refused {refused} times, a job told {told} times, {unharmed} lay in unused space"
-    );
-    assert!(refused > 20 && told > 10, "{refused} {told} {unharmed}");
+    let counts = format!("{refused} stores refused, {told} told a job, {unharmed} unharmed");
+    assert!(refused > 20 && told > 10, "{counts}");
 }
 
 /// Repeats a request until the store is open.

@@ -4,18 +4,17 @@ use super::disk::Disk;
 use super::lossy_disk::LossyDisk;
 use super::store::DurableStore;
 use crate::error::{Kind, Result};
-use crate::jobs::job::{AttemptStart, Budgets, End, Job, Spec, State};
+use crate::jobs::examples::{LONG, json, spec};
+use crate::jobs::job::{AttemptStart, End, Job, State};
 use crate::jobs::store::{
     Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, NewJob, Submission, Update,
 };
-use crate::policy::plan::parse_model_name;
-use crate::predict::{JsonText, Payload, StepKey};
+use crate::predict::StepKey;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const ROOMY: Bounds = Bounds { jobs: 10_000, bytes: 1 << 30 };
-const LONG: Duration = Duration::from_secs(3600);
 
 /// What the store has promised about a job. `None` for the revision of one that was deleted.
 #[derive(Debug, Default)]
@@ -30,21 +29,8 @@ struct Promises {
     open: Option<Arc<str>>,
 }
 
-fn json(bytes: usize) -> Payload {
-    Payload::Json(JsonText::parse(format!("\"{}\"", "x".repeat(bytes - 2)).into()).unwrap())
-}
-
 fn submission(number: usize, bytes: usize) -> Submission {
-    let spec = Spec {
-        owner: "".into(),
-        model: parse_model_name("m").unwrap(),
-        parameters: Vec::new(),
-        budgets: Budgets { max_attempts: 1, max_runtime: None, max_total_runtime: LONG },
-        created_at: SystemTime::UNIX_EPOCH,
-        request_id: "request".into(),
-        retry_of: None,
-        reply: None,
-    };
+    let spec = spec("m");
     let id = format!("{number:032x}").into();
     let job = NewJob { id, spec: Arc::new(spec), input: json(bytes), delay: Duration::ZERO };
     Submission { jobs: vec![job], key: None }

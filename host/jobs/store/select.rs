@@ -105,9 +105,9 @@ pub(in crate::jobs) fn is_in(job: &Job, states: &[State]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::job::{Budgets, Spec, Status};
+    use crate::jobs::examples::spec;
+    use crate::jobs::job::{Spec, Status};
     use crate::jobs::store_time::StoreTime;
-    use crate::policy::plan::parse_model_name;
     use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
@@ -118,20 +118,7 @@ mod tests {
     /// minute after it was created.
     fn job(number: u64) -> Job {
         let created_at = SystemTime::UNIX_EPOCH + Duration::from_secs(number);
-        let spec = Spec {
-            owner: "".into(),
-            model: parse_model_name(&format!("m{}:{}", number % 3, number % 7)).unwrap(),
-            parameters: Vec::new(),
-            budgets: Budgets {
-                max_attempts: 1,
-                max_runtime: None,
-                max_total_runtime: Duration::from_secs(3600),
-            },
-            created_at,
-            request_id: "request".into(),
-            retry_of: None,
-            reply: None,
-        };
+        let spec = Spec { created_at, ..spec(&format!("m{}:{}", number % 3, number % 7)) };
         let mut status = Status::new(StoreTime(0), StoreTime(u64::MAX));
         if number.is_multiple_of(100) {
             status.state = State::Failed;

@@ -1,0 +1,26 @@
+//! Jobs for tests.
+
+use super::job::{Budgets, Spec};
+use crate::policy::plan::parse_model_name;
+use crate::predict::{JsonText, Payload};
+use std::time::{Duration, SystemTime};
+
+pub(in crate::jobs) const LONG: Duration = Duration::from_secs(3600);
+
+pub(in crate::jobs) fn spec(model: &str) -> Spec {
+    Spec {
+        owner: "".into(),
+        model: parse_model_name(model).unwrap(),
+        parameters: Vec::new(),
+        budgets: Budgets { max_attempts: 1, max_runtime: None, max_total_runtime: LONG },
+        created_at: SystemTime::UNIX_EPOCH,
+        request_id: "request".into(),
+        retry_of: None,
+        reply: None,
+    }
+}
+
+/// Returns JSON text of this length.
+pub(in crate::jobs) fn json(bytes: usize) -> Payload {
+    Payload::Json(JsonText::parse(format!("\"{}\"", "x".repeat(bytes - 2)).into()).unwrap())
+}
