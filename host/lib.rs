@@ -19,7 +19,7 @@
 //! | [`graph`] | graphs of models: the definition of a pipeline, its checks, conditions and pictures |
 //! | [`plugin`] | WebAssembly components: engine, instances, limits, host calls, plugin state, HTTP calls |
 //! | [`offload`] | threads for decoding and encoding large bodies |
-//! | [`input_file`] | reads files that users name: regular ones only, within limits |
+//! | [`input_file`], [`outbound`] | reads files that users name: regular ones only, within limits; HTTP to servers that the manifest allows |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
 //! | [`cancel`], [`private_folder`] | the flag that abandons a build; folders that only the host writes to |
 //! | [`task_timer`], [`error`], [`output`], [`proto`], [`fixed_routes`], [`timestamp`], `wait_list` | deadlines at the cost of one timer per task; the only error type; stdout and stderr; the messages of the Open Inference Protocol over gRPC; routes that a model must not be named like; times as text; work that waits for capacity |
@@ -77,6 +77,7 @@ pub mod jobs;
 mod lock;
 pub mod metrics;
 pub mod offload;
+pub mod outbound;
 pub mod output;
 pub mod plugin;
 pub mod policy;

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 14] = [
     &["policy", "access_log"],
     &["executor"],
     &["plugin", "offload", "graph"],
-    &["input_file"],
+    &["input_file", "outbound"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel", "private_folder"],
     &["task_timer", "error", "fixed_routes", "output", "proto", "timestamp", "wait_list"],

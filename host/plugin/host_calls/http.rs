@@ -2,8 +2,8 @@
 //! waits for the response.
 
 use crate::error::Error;
+use crate::outbound::{HttpReply, HttpRequest};
 use crate::plugin::bindings::{http, http_types, types};
-use crate::plugin::outbound::{HttpReply, HttpRequest};
 use crate::plugin::spec::PluginSpec;
 use crate::plugin::store_data::StoreData;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Checks a guest's request: its destination and its content. Sends nothing.
+//! Checks a request: its destination and its content. Sends nothing.
 
 use crate::config::outbound::{Host, Origin, OutboundLimits};
 use crate::error::{Error, Result};
@@ -8,8 +8,8 @@ use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, Uri};
 use std::time::Duration;
 
-/// A request as the guest has written it.
-pub(in crate::plugin) struct HttpRequest {
+/// A request as its author has written it, such as a guest.
+pub struct HttpRequest {
     pub method: String,
     pub url: String,
     pub headers: Vec<(String, String)>,
@@ -18,9 +18,9 @@ pub(in crate::plugin) struct HttpRequest {
 }
 
 /// A checked request and its destination.
-pub(super) struct CheckedRequest {
+pub struct CheckedRequest {
     pub origin: Origin,
-    pub request: Request<Full<Bytes>>,
+    pub(super) request: Request<Full<Bytes>>,
 }
 
 const URL_BYTES_MAX: usize = 8 << 10;
@@ -46,8 +46,9 @@ const FORBIDDEN: [&str; 11] = [
 ];
 
 impl HttpRequest {
-    pub(super) fn check(self, limits: &OutboundLimits) -> Result<CheckedRequest> {
-        let (origin, path) = parse(&self.url)?;
+    /// Fails if the limits do not allow the request, or HTTP does not.
+    pub fn check(self, limits: &OutboundLimits) -> Result<CheckedRequest> {
+        let (origin, path) = parse_url(&self.url)?;
         if !limits.allow.iter().any(|allowed| allowed.allows(&origin)) {
             return Err(not_allowed(&origin, limits));
         }
@@ -77,8 +78,23 @@ impl HttpRequest {
     }
 }
 
+impl CheckedRequest {
+    pub fn method(&self) -> &Method {
+        self.request.method()
+    }
+
+    /// The path without the query, which can contain secrets.
+    pub fn path(&self) -> &str {
+        self.request.uri().path()
+    }
+
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.request.headers_mut()
+    }
+}
+
 /// Splits a URL into its origin and its path.
-fn parse(url: &str) -> Result<(Origin, Uri)> {
+pub fn parse_url(url: &str) -> Result<(Origin, Uri)> {
     let refused = |why: &str| Error::invalid(format!("the URL {:?} {why}", shown(url))).field("url");
     if url.len() > URL_BYTES_MAX {
         return Err(refused(&format!("has more than {URL_BYTES_MAX} bytes")));
@@ -91,7 +107,7 @@ fn parse(url: &str) -> Result<(Origin, Uri)> {
     };
     let authority = uri.authority().ok_or_else(|| refused("has no host"))?;
     if authority.as_str().contains('@') {
-        return Err(refused("has a user in it; send the header authorization instead"));
+        return Err(refused("has a user in it, which the host does not send"));
     }
     let host = Host::parse(authority.host()).ok_or_else(|| refused("has an invalid host"))?;
     let port = match authority.port_u16() {
@@ -137,7 +153,7 @@ fn headers(given: Vec<(String, String)>) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-/// Shortens a guest's text for a message.
+/// Shortens a text for a message.
 fn shown(text: &str) -> String {
     text.chars().take(100).collect()
 }
