@@ -33,6 +33,8 @@ pub enum FileKind {
     Labels,
     /// Certificates and keys.
     Tls,
+    /// A secret in a file of its own.
+    Secret,
     /// A request for `hostler predict`.
     Request,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for FileKind {
             FileKind::Check => "a check",
             FileKind::Labels => "labels",
             FileKind::Tls => "a certificate or key",
+            FileKind::Secret => "a secret",
             FileKind::Request => "a request",
         })
     }
@@ -99,6 +102,7 @@ impl FileLimits {
             FileKind::Check => (self.check, Some("max_check_mb")),
             FileKind::Labels => (self.labels, Some("max_labels_mb")),
             FileKind::Tls => (1 << 20, None),
+            FileKind::Secret => (4 << 10, None),
             FileKind::Request => (256 << 20, None),
         };
         Limit { kind, bytes_max, key }

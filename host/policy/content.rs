@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::route::Route;
 use super::route_query::RouteQuery;
 use super::sticky_by::StickyBy;
+use super::webhooks::Webhooks;
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Executor, PipelineModel};
 use crate::metrics::Families;
@@ -31,6 +32,8 @@ pub struct PolicyContent {
     pub plan: Plan,
     pub executors: BTreeMap<Arc<str>, Arc<dyn Executor>>,
     pub(super) models: BTreeMap<Arc<str>, Model>,
+    /// `None` if jobs can have no webhooks.
+    pub webhooks: Option<Arc<Webhooks>>,
     pub(super) parts: LoadedParts,
 }
 

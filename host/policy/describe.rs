@@ -7,6 +7,7 @@ use super::description::{CONFIG, Description};
 use super::files::hex_digest;
 use super::plan::{
     CheckPlan, ExecutorPlan, ModelPlan, Plan, PluginPlan, RoutingPlan, SourcePlan, StickyBy, TlsPlan,
+    WebhooksPlan,
 };
 use crate::config::{Instances, PluginLimits, SharedLimits};
 use crate::executor::{Batching, CustomConfig, PoolConfig, SessionConfig, TritonConfig};
@@ -25,6 +26,7 @@ pub(super) fn describe(plan: &mut Plan) {
 fn description(plan: &Plan) -> Description {
     let Plan {
         jobs,
+        webhooks,
         executors,
         plugins,
         models,
@@ -43,7 +45,9 @@ fn description(plan: &Plan) -> Description {
         written: _,
     } = plan;
     let mut description = Description::new();
-    description.insert("jobs".into(), owned(jobs.entries()));
+    let mut entry = owned(jobs.entries());
+    entry.extend(webhooks.iter().flat_map(WebhooksPlan::described));
+    description.insert("jobs".into(), entry);
     for (name, plan) in executors {
         description.insert(format!("executor \"{name}\""), executor(plan));
     }

@@ -9,6 +9,9 @@ pub type Description = BTreeMap<String, BTreeMap<String, String>>;
 /// change shows not even those.
 pub(super) const CONFIG: &str = "config.";
 
+/// The same for the secrets of webhooks.
+const SECRETS: &str = "webhooks.secrets";
+
 /// Returns one line for each change from `old` to `new`. No lines mean no change.
 pub fn diff(old: &Description, new: &Description) -> Vec<String> {
     let mut lines = Vec::new();
@@ -31,7 +34,7 @@ fn attributes(
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let line = |key: &String| {
         let (old, new) = (before.get(key), after.get(key));
-        if key.starts_with(CONFIG) {
+        if key.starts_with(CONFIG) || key == SECRETS {
             let change = match (old, new) {
                 (None, _) => "added",
                 (_, None) => "removed",

@@ -8,7 +8,7 @@
 //! and that no process uses are removed.
 
 use super::files::{File, Files, hex_digest};
-use super::plan::{ExecutorPlan, ModelPlan, Plan, PluginPlan, SourcePlan};
+use super::plan::{ExecutorPlan, ModelPlan, Plan, PluginPlan, SourcePlan, WebhooksPlan};
 use crate::error::{Error, Result};
 use crate::input_file::{FileKind, Limit};
 use crate::lock::LockUnpoisoned;
@@ -77,7 +77,7 @@ impl LastGood {
         let folder = self.open().map_err(failed)?;
         let name = format!("{COPY_PREFIX}{:016x}", fastrand::u64(..));
         let root = self.folder.join(&name);
-        // Only this user may read it, because the key of an executor's tls may be among the files.
+        // Only this user may read it, because keys and secrets may be among the files.
         fs::DirBuilder::new().mode(0o700).create(&root).map_err(failed)?;
         // The lock keeps other hosts from removing the copy before it is valid.
         let in_use = fs::File::open(&root).inspect(|root| drop(root.try_lock_shared())).map_err(failed)?;
@@ -295,7 +295,8 @@ pub fn files_of(plan: &Plan) -> impl Iterator<Item = &File> {
         ExecutorPlan::Triton { tls, .. } => tls.iter().flat_map(|tls| tls.files()).collect(),
         ExecutorPlan::Pool { .. } | ExecutorPlan::Custom { .. } | ExecutorPlan::Pipeline { .. } => Vec::new(),
     });
-    plugins.chain(models).chain(executors)
+    let webhooks = plan.webhooks.iter().flat_map(WebhooksPlan::files);
+    plugins.chain(models).chain(executors).chain(webhooks)
 }
 
 #[cfg(test)]

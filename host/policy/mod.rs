@@ -41,6 +41,8 @@ mod sticky_by;
 mod usage;
 mod watch;
 mod watched_route;
+mod webhook_secret;
+mod webhooks;
 
 pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
 pub use content::{Policy, PolicyContent};
@@ -56,3 +58,5 @@ pub use reload::Reloader;
 pub use route::{Route, RouteMetrics};
 pub use route_query::RouteQuery;
 pub use shadow::{Copy, Shadow};
+pub use webhook_secret::WebhookSecret;
+pub use webhooks::Webhooks;

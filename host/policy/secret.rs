@@ -1,4 +1,5 @@
-//! Values of `[plugins.<name>.config]`, which may be keys and passwords.
+//! Values of `[plugins.<name>.config]`, which may be keys and passwords, and secrets of webhooks
+//! that were written into the manifest by mistake.
 //!
 //! The host shows their names and digests, never the values.
 
@@ -12,7 +13,7 @@ use std::ops::{Deref, Range};
 pub(super) const HIDDEN: &str = "<hidden>";
 
 /// Digits of a shown digest. They are enough to tell values apart.
-const DIGITS: usize = 16;
+pub(super) const DIGITS: usize = 16;
 
 /// The strings that the manifest passes to a plugin. `Debug` shows only their keys.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Deserialize)]
@@ -62,7 +63,8 @@ pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
             table = keys(header.split(']').next().unwrap_or_default().trim_start_matches('[')).collect();
         } else if line.starts_with('#') || line.is_empty() {
             // A value that was commented out is still secret.
-            found.extend(is_config(&table).then_some(at..line_end));
+            let is_secret = is_config(&table) || has_webhook_secret(line);
+            found.extend(is_secret.then_some(at..line_end));
         } else {
             let equals = text[at..line_end].find('=').map(|place| at + place);
             let path: Vec<&str> = match equals {
@@ -74,7 +76,8 @@ pub(super) fn spans(text: &str) -> Vec<Range<usize>> {
             // One plugin, or all of them, may be written as one value.
             let value = &text[start..end];
             let within = path.first() == Some(&"plugins") && path.len() < 3 && value.contains("config");
-            found.extend((within || is_config(&path) || is_stray(&path, value)).then_some(start..end));
+            let is_secret = within || is_config(&path) || is_stray(&path, value);
+            found.extend((is_secret || has_webhook_secret(value)).then_some(start..end));
         }
         at = end + 1;
     }
@@ -87,6 +90,11 @@ fn keys(path: &str) -> impl Iterator<Item = &str> {
 
 fn is_config(path: &[&str]) -> bool {
     path.first() == Some(&"plugins") && path.iter().skip(2).any(|key| *key == "config")
+}
+
+/// Whether a value has a secret of webhooks, which belongs into a file.
+pub(super) fn has_webhook_secret(value: &str) -> bool {
+    value.contains("whsec_")
 }
 
 /// Whether this is a text under a key that plugins do not have, which was probably meant for their
@@ -169,6 +177,8 @@ mod tests {
             "[plugins.a.config]\nkey = \"\"\"SECRET\n",
             "[plugins.a.config\nkey = \"SECRET\"",
             "[plugins.a]\npath = \"a\"\napi_key = \"SECRET\"\n",
+            "[jobs.webhooks]\nsecrets = [\"whsec_SECRET\"]\n# secrets = [\"whsec_SECRET\"]\n",
+            "[jobs]\nwebhooks = { secrets = [{ file = \"whsec_SECRET\" }] }\n",
             "[plugins.a.config.deeper]\nkey = \"\\\"SECRET\"",
         ] {
             let found = spans(text);

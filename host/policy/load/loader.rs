@@ -117,6 +117,13 @@ impl Loader {
             });
             model.versions.insert(Arc::clone(&name.version), Arc::new(route));
         }
+        let webhooks = match self.webhooks(&plan, files, reuse) {
+            Ok(webhooks) => webhooks,
+            Err(error) => {
+                failed.add(error.context("[jobs.webhooks]"))?;
+                None
+            }
+        };
         phases.models = started.elapsed();
         failed.check()?;
 
@@ -126,7 +133,7 @@ impl Loader {
             .iter()
             .map(|(key, executor)| (Arc::clone(&key.name), Arc::clone(executor)))
             .collect();
-        let content = Arc::new(PolicyContent { plan, executors, models, parts });
+        let content = Arc::new(PolicyContent { plan, executors, models, webhooks, parts });
         self.run_checks(&content, files, reuse, &mut failed)?;
         phases.checks = started.elapsed();
         Ok(content)

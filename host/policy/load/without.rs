@@ -33,7 +33,8 @@ impl PolicyContent {
         let mut plan = self.plan.clone();
         plan.unload(model);
         describe(&mut plan);
-        PolicyContent { plan, executors: self.executors.clone(), models, parts }
+        let (executors, webhooks) = (self.executors.clone(), self.webhooks.clone());
+        PolicyContent { plan, executors, models, webhooks, parts }
     }
 }
 

@@ -12,6 +12,7 @@ mod plugins;
 mod reload;
 mod server;
 mod stores;
+mod webhooks;
 
 pub use executors::{Executor, Tls};
 pub use models::{Check, Model, Remote, Routing};
@@ -20,6 +21,7 @@ pub use reload::{Canary, Guard, Reload};
 pub use server::Server;
 pub use stores::Store;
 pub use toml::Spanned;
+pub use webhooks::{SecretSource, Webhooks};
 
 use self::named::Named;
 use super::diagnostic::Diagnostics;
@@ -74,6 +76,8 @@ pub struct Jobs {
     pub total_runtime_ms: Option<Spanned<u64>>,
     /// The longest time that a client may ask for.
     pub max_total_runtime_ms: Option<Spanned<u64>>,
+    /// Where jobs may report that they have ended.
+    pub webhooks: Option<Spanned<Webhooks>>,
 }
 
 impl Manifest {

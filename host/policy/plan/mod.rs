@@ -28,6 +28,8 @@ mod routing_plan;
 mod store_plan;
 mod stores;
 mod unplanned;
+mod webhooks;
+mod webhooks_plan;
 
 pub use super::model_name::{ModelName, is_name, parse_model_name};
 pub use super::sticky_by::StickyBy;
@@ -41,3 +43,4 @@ pub use plugin_plan::PluginPlan;
 pub use routing_plan::RoutingPlan;
 pub use store_plan::StorePlan;
 pub use unplanned::Unplanned;
+pub use webhooks_plan::WebhooksPlan;

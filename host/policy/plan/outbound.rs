@@ -1,4 +1,5 @@
-//! Checks `[plugins.<name>.http]`: the servers that a plugin may call.
+//! Checks `[plugins.<name>.http]`: the servers that a plugin may call. Webhooks have the same
+//! `allow_hosts`.
 
 use super::bounds::CALLS_MAX;
 use super::http_plan::HttpPlan;
@@ -14,17 +15,7 @@ impl Planner<'_> {
     pub(super) fn http(&mut self, plugin: &str, table: &Spanned<manifest::Http>) -> Option<HttpPlan> {
         let what = format!("{plugin}: http");
         let table = table.get_ref();
-        let mut allow = Vec::new();
-        for entry in &table.allow_hosts {
-            match Allowed::parse(entry.get_ref()) {
-                Ok(allowed) => allow.push(allowed),
-                Err(why) => {
-                    let message = format!("{what}: \"{}\" {why}", entry.get_ref());
-                    let hint = "write \"features.internal:8080\", \"*.example.org\" or \"http://10.0.0.7\"";
-                    self.hinted(entry.span(), message, hint);
-                }
-            }
-        }
+        let allow = self.allowed(&format!("{what}:"), &table.allow_hosts);
         let ca = table.ca_file.as_ref();
         let ca = ca.and_then(|path| self.file(&format!("{what}: ca_file"), path, FileKind::Tls));
         let default = OutboundLimits::default();
@@ -45,5 +36,21 @@ impl Planner<'_> {
             ),
         };
         Some(HttpPlan { limits, ca })
+    }
+
+    /// Parses `allow_hosts`. Messages begin with `what`.
+    pub(super) fn allowed(&mut self, what: &str, written: &[Spanned<String>]) -> Vec<Allowed> {
+        let mut allow = Vec::new();
+        for entry in written {
+            match Allowed::parse(entry.get_ref()) {
+                Ok(allowed) => allow.push(allowed),
+                Err(why) => {
+                    let message = format!("{what} \"{}\" {why}", entry.get_ref());
+                    let hint = "write \"features.internal:8080\", \"*.example.org\" or \"http://10.0.0.7\"";
+                    self.hinted(entry.span(), message, hint);
+                }
+            }
+        }
+        allow
     }
 }

@@ -7,6 +7,7 @@ use super::pipeline_plan::PipelinePlan;
 use super::plugin_plan::PluginPlan;
 use super::routing_plan::RoutingPlan;
 use super::store_plan::StorePlan;
+use super::webhooks_plan::WebhooksPlan;
 use crate::policy::description::Description;
 use crate::policy::manifest;
 use crate::policy::model_name::ModelName;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub settings: Settings,
     pub reload: ReloadSettings,
     pub jobs: JobsPlan,
+    /// `None` if jobs can have no webhooks.
+    pub webhooks: Option<WebhooksPlan>,
     /// Like `server`, read at start only.
     pub job_store: StorePlan,
     /// Every `inner` exists, and none leads back to itself.
@@ -62,6 +65,7 @@ impl Plan {
             reload,
             // The digest covers these, because the description contains them.
             jobs: _,
+            webhooks: _,
             executors: _,
             plugins: _,
             models: _,

@@ -61,6 +61,7 @@ impl<'a> Planner<'a> {
         let settings = self.take(Settings::from_manifest(&manifest.server, self.folder));
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
         let jobs = self.jobs(&manifest.jobs);
+        let webhooks = self.webhooks(&manifest.jobs);
         let job_store = self.job_store(manifest);
         self.limits = self.file_limits(&manifest.files);
         let executors = self.executors(manifest);
@@ -84,6 +85,7 @@ impl<'a> Planner<'a> {
             settings: settings?,
             reload: reload?,
             jobs,
+            webhooks,
             job_store,
             executors,
             plugins,
