@@ -12,10 +12,10 @@ use crate::predict::Payload;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-const ROOMY: Bounds = Bounds { jobs: 100, bytes: 1 << 20 };
+pub(super) const ROOMY: Bounds = Bounds { jobs: 100, bytes: 1 << 20 };
 
 /// Runs a test on a store in memory, and on one in a folder.
-async fn on_each(test: impl AsyncFn(&dyn JobStore)) {
+pub(super) async fn on_each(test: impl AsyncFn(&dyn JobStore)) {
     test(&MemoryStore::default()).await;
     let folder = tempfile::tempdir().unwrap();
     let store = DurableStore::start(Arc::new(FolderDisk::new(folder.path().join("jobs")))).unwrap();
@@ -24,21 +24,25 @@ async fn on_each(test: impl AsyncFn(&dyn JobStore)) {
     store.close().await;
 }
 
-fn id(name: &str) -> Arc<str> {
+pub(super) fn id(name: &str) -> Arc<str> {
     let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("{digits:0>32}").into()
 }
 
-fn new_job(name: &str, model: &str, input_bytes: usize) -> NewJob {
+pub(super) fn new_job(name: &str, model: &str, input_bytes: usize) -> NewJob {
     let spec = spec(model);
     NewJob { id: id(name), spec: Arc::new(spec), input: json(input_bytes), delay: Duration::ZERO }
 }
 
-async fn create(store: &dyn JobStore, jobs: Vec<NewJob>, bounds: Bounds) -> Result<Created, Error> {
+pub(super) async fn create(
+    store: &dyn JobStore,
+    jobs: Vec<NewJob>,
+    bounds: Bounds,
+) -> Result<Created, Error> {
     store.create(Submission { jobs, key: None }, bounds).await
 }
 
-async fn create_one(store: &dyn JobStore, name: &str) -> Job {
+pub(super) async fn create_one(store: &dyn JobStore, name: &str) -> Job {
     match create(store, vec![new_job(name, "m", 10)], ROOMY).await.unwrap() {
         Created::New(mut jobs) => jobs.remove(0),
         other => panic!("{other:?}"),
@@ -50,7 +54,7 @@ async fn claim(store: &dyn JobStore, limit: usize, lease: Duration) -> Vec<Job> 
     store.claim(Claim { limit, lease, models: None, start }).await.unwrap()
 }
 
-async fn read(store: &dyn JobStore, name: &str) -> Job {
+pub(super) async fn read(store: &dyn JobStore, name: &str) -> Job {
     store.read(&id(name)).await.unwrap().expect("the job exists")
 }
 
@@ -60,7 +64,7 @@ fn ended(store: &dyn JobStore, job: &Job, end: &End, ttl: Duration) -> Status {
     status
 }
 
-async fn change(
+pub(super) async fn change(
     store: &dyn JobStore,
     job: &Job,
     status: Status,
@@ -70,7 +74,7 @@ async fn change(
     store.update(Update { id: Arc::clone(&job.id), revision: job.revision, status, result }, bounds).await
 }
 
-async fn fail(store: &dyn JobStore, job: &Job, ttl: Duration) -> Change {
+pub(super) async fn fail(store: &dyn JobStore, job: &Job, ttl: Duration) -> Change {
     let status = ended(store, job, &End::Failed(Error::failed("x")), ttl);
     change(store, job, status, None, ROOMY).await.unwrap()
 }

@@ -17,6 +17,7 @@ pub(in crate::jobs) fn spec(model: &str) -> Spec {
         request_id: "request".into(),
         retry_of: None,
         reply: None,
+        webhook: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::step_summary::StepSummary;
 use super::store_time::StoreTime;
+use super::webhooks::{DeliveryStatus, Webhook};
 use crate::error::{Error, did_you_mean};
 use crate::policy::plan::ModelName;
 use crate::predict::{Parameter, Parameters, Payload};
@@ -85,6 +86,8 @@ pub struct Spec {
     /// Describes the form of the result to the interface that the job was submitted over. `None`
     /// for the plain interface.
     pub reply: Option<Arc<str>>,
+    /// Where the end of the job is reported.
+    pub webhook: Option<Webhook>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +101,8 @@ pub struct Job {
     pub fence: u64,
     pub spec: Arc<Spec>,
     pub status: Status,
+    /// The progress of the delivery to the webhook, once an attempt has been made.
+    pub delivery: Option<Box<DeliveryStatus>>,
     /// Bytes of the input, while the job has one.
     pub input_bytes: usize,
     /// Bytes of the result, once the job has one.
@@ -215,7 +220,10 @@ impl Job {
             Parameter::Text(text) => name.len() + text.len(),
             _ => name.len() + size_of::<Parameter>(),
         });
+        let delivery_error = self.delivery.as_ref().and_then(|delivery| delivery.last_error.as_ref());
         OVERHEAD_BYTES
+            + self.spec.webhook.as_ref().map_or(0, Webhook::bytes)
+            + delivery_error.map_or(0, |error| error.len())
             + self.input_bytes
             + self.result_bytes
             + self.kept_bytes

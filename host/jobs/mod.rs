@@ -9,6 +9,7 @@
 //! - `run` is the task of a job that was claimed.
 //! - `steps` follows the steps of pipelines, and keeps their outputs.
 //! - `sweep` does what happens to jobs by itself: leases, deadlines, expiry.
+//! - `webhooks` reports the ends of jobs.
 //! - `registry` holds the jobs that run in this process, and ends those whose task is lost.
 //! - `Jobs`, here, is what callers use.
 //!
@@ -19,6 +20,8 @@ mod active;
 mod claims;
 #[cfg(test)]
 mod contract_tests;
+#[cfg(test)]
+mod delivery_tests;
 mod durable;
 #[cfg(test)]
 mod examples;
@@ -33,6 +36,7 @@ mod steps;
 mod store;
 mod store_time;
 mod sweep;
+mod webhooks;
 
 pub use durable::{Disk, DurableStore, Fault, FolderDisk};
 pub use job::{Attempt, AttemptOutcome, AttemptStart, Budgets, End, Job, Spec, State, Status};
@@ -44,6 +48,10 @@ pub use store::{
     NewJob, Page, Purged, Renewal, Submission, Update, Usage,
 };
 pub use store_time::StoreTime;
+pub use webhooks::{
+    Delivery, DeliveryClaim, DeliveryOutcome, DeliveryState, DeliveryStatus, ReceiverCapacity, Settlement,
+    Webhook,
+};
 
 use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
@@ -136,6 +144,8 @@ impl Jobs {
         let (sweeping, claiming) = (Arc::downgrade(&registry), Arc::downgrade(&registry));
         let runtime = registry.config.runtime.clone();
         runtime.spawn(keep_running("sweep", move || sweep::sweep(sweeping.clone())));
+        let delivering = Arc::downgrade(&registry);
+        runtime.spawn(keep_running("webhooks", move || webhooks::deliver(delivering.clone())));
         runtime.spawn(keep_running("claims", move || claims::claim_jobs(claiming.clone())));
         Arc::new(Jobs { registry })
     }
@@ -147,6 +157,7 @@ impl Jobs {
         model: &ModelName,
         items: Vec<Item>,
         requested: RequestedBudgets,
+        webhook: Option<&str>,
         request_id: &Arc<str>,
         key: Option<IdempotencyKey>,
     ) -> Result<Submitted> {
@@ -154,6 +165,7 @@ impl Jobs {
             return Err(Error::unavailable("the host is stopping and accepts no more jobs"));
         }
         let budgets = budgets(requested, &self.registry.settings())?;
+        let webhook = webhook.map(|url| self.webhook(url)).transpose()?;
         let (created_at, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
         for Item { input, parameters, reply } in items {
             let spec = Spec {
@@ -165,11 +177,24 @@ impl Jobs {
                 request_id: Arc::clone(request_id),
                 retry_of: None,
                 reply,
+                webhook: webhook.clone(),
             };
             let spec = Arc::new(spec);
             jobs.push(NewJob { id: new_id()?, spec, input, delay: requested.run_after });
         }
         self.admit(Submission { jobs, key }).await
+    }
+
+    /// Checks the URL of a webhook.
+    fn webhook(&self, url: &str) -> Result<Webhook> {
+        let allowed = match &self.registry.config.router.policy().content.webhooks {
+            Some(webhooks) => webhooks.receiver(url),
+            None => Err(Error::invalid(
+                "this host calls no webhooks; leave the key out, or an operator can add [jobs.webhooks] to the manifest",
+            )),
+        };
+        let receiver = allowed.map_err(|error| error.context("webhook").with_field("webhook".into()))?;
+        Ok(Webhook { url: url.into(), receiver: receiver.into() })
     }
 
     /// Creates jobs in a task of its own: if the client disconnects, they are either created or
@@ -310,14 +335,17 @@ impl Jobs {
         }
     }
 
-    /// Admits and starts no more jobs. Those that run may finish; returns when none does, or after
-    /// `grace`. If jobs do not outlive the process, those that wait end as cancelled.
+    /// Admits and starts no more jobs. Those that run may finish, and their webhooks are called;
+    /// returns when nothing runs any more, or after `grace`. If jobs do not outlive the process,
+    /// those that wait end as cancelled.
     pub async fn drain(&self, grace: Duration) {
+        let until = Instant::now() + grace;
         self.registry.closing.send_replace(true);
         if !self.registry.store().is_durable() {
             self.cancel_pending().await;
         }
         self.registry.drained(grace).await;
+        let _ = tokio::time::timeout_at(until.into(), webhooks::drained(&self.registry)).await;
     }
 
     async fn cancel_pending(&self) {
@@ -368,6 +396,10 @@ impl Jobs {
             .sum();
         if kept > 0 {
             tracing::info!(kept, "ended jobs and their results were discarded");
+        }
+        if usage.deliveries > 0 {
+            let lost = usage.deliveries;
+            tracing::warn!(lost, "webhooks were lost: they were not delivered when the host stopped");
         }
         pending + running
     }

@@ -7,6 +7,7 @@ use super::reply::ReplyEncoder;
 use super::slots::Slots;
 use super::store::{Bounds, Change, JobStore, Update};
 use super::store_time::StoreTime;
+use super::webhooks::Receivers;
 use crate::error::{Error, Kind, Result};
 use crate::lock::LockUnpoisoned;
 use crate::metrics::{JobMetrics, Metrics};
@@ -40,6 +41,8 @@ pub struct JobsConfig {
 pub(super) struct JobRegistry {
     pub config: JobsConfig,
     pub slots: Arc<Slots>,
+    /// The receivers of webhooks that this process calls.
+    pub receivers: Arc<Receivers>,
     /// Jobs that this process runs.
     active: Mutex<HashMap<Arc<str>, Arc<Active>>>,
     idle: Notify,
@@ -70,6 +73,7 @@ impl JobRegistry {
         Arc::new(JobRegistry {
             config,
             slots: Slots::new(concurrency),
+            receivers: Arc::default(),
             active: Mutex::default(),
             idle: Notify::new(),
             closing: watch::Sender::new(false),
@@ -229,6 +233,7 @@ impl JobRegistry {
         self.metrics().store_up.set(i64::from(usage.is_open));
         let known = self.metrics().damaged_records.get();
         self.metrics().damaged_records.inc_by((usage.damaged as u64).saturating_sub(known));
+        self.metrics().webhooks_pending.set(i64::try_from(usage.deliveries).unwrap_or(i64::MAX));
         self.metrics().store_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
     }
 

@@ -25,6 +25,12 @@ pub struct JobMetrics {
     pub steps_reused: IntCounter,
     pub queue_wait: Histogram,
     pub duration: Histogram,
+    /// Attempts to call webhooks, by outcome.
+    pub webhook_attempts: IntCounterVec,
+    /// Webhooks whose delivery has ended, by outcome.
+    pub webhook_deliveries: IntCounterVec,
+    pub webhooks_pending: IntGauge,
+    pub webhook_seconds: Histogram,
 }
 
 impl JobMetrics {
@@ -77,6 +83,22 @@ impl JobMetrics {
                 "Time from submission to the first attempt.",
             ),
             duration: histogram("hostler_job_duration_seconds", "Time from submission to the end."),
+            webhook_attempts: counters(
+                "hostler_webhook_attempts_total",
+                "Attempts to call webhooks, by outcome.",
+                "outcome",
+            ),
+            webhook_deliveries: counters(
+                "hostler_webhook_deliveries_total",
+                "Webhooks that were delivered or given up.",
+                "outcome",
+            ),
+            webhooks_pending: gauge(
+                registrar,
+                "hostler_webhooks_pending",
+                "Webhooks of ended jobs that are not delivered yet.",
+            ),
+            webhook_seconds: histogram("hostler_webhook_seconds", "Duration of attempts to call webhooks."),
         }
     }
 }

@@ -4,15 +4,16 @@
 //! as the host builds it.
 
 use crate::support::in_process::{InProcess, sleep};
+use crate::support::receiver::{Reaction, Receiver, secret};
 use crate::support::{PATIENCE, eventually};
 use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
-    Bounds, Change, Claim, Created, Filter, Job, JobStore, KeptStep, Lease, MemoryStore, Page, Purged,
-    Renewal, State, StoreTime, Submission, Update, Usage,
+    Bounds, Change, Claim, Created, Delivery, DeliveryClaim, DeliveryState, Filter, Job, JobStore, KeptStep,
+    Lease, MemoryStore, Page, Purged, Renewal, Settlement, State, StoreTime, Submission, Update, Usage,
 };
 use hostler::predict::{Payload, StepKey};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,7 +25,9 @@ struct Faulty {
     inner: MemoryStore,
     panics_at: Mutex<Option<State>>,
     refuses_at: Mutex<Option<State>>,
-    away: AtomicBool,
+    away: Arc<AtomicBool>,
+    /// Outcomes of deliveries that were not recorded.
+    unsettled: AtomicUsize,
 }
 
 fn unavailable() -> Error {
@@ -130,6 +133,24 @@ impl JobStore for Faulty {
         self.inner.abandoned(limit)
     }
 
+    fn claim_deliveries(&self, claim: DeliveryClaim) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        self.inner.claim_deliveries(claim)
+    }
+
+    fn settle_delivery(&self, settlement: Settlement) -> BoxFuture<'_, Result<Change>> {
+        match self.is_away() {
+            Err(error) => {
+                self.unsettled.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async { Err(error) })
+            }
+            Ok(()) => self.inner.settle_delivery(settlement),
+        }
+    }
+
+    fn next_delivery(&self, after: Option<StoreTime>) -> Option<StoreTime> {
+        self.inner.next_delivery(after)
+    }
+
     fn next_event(&self) -> Option<StoreTime> {
         self.inner.next_event()
     }
@@ -154,12 +175,19 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let store = Arc::new(Faulty::default());
-        Bench { host: InProcess::new("concurrency = 1", Arc::clone(&store) as Arc<dyn JobStore>), store }
+        Bench::with("", Arc::default())
+    }
+
+    /// `more` are further tables. The store is unavailable while `away` is set.
+    fn with(more: &str, away: Arc<AtomicBool>) -> Self {
+        let store = Arc::new(Faulty { away, ..Faulty::default() });
+        let keys = format!("concurrency = 1\n{more}");
+        let files = [("a.secret", &*secret(1))];
+        Bench { host: InProcess::with_files(&keys, &files, Arc::clone(&store) as Arc<dyn JobStore>), store }
     }
 
     fn submit(&self) -> Result<Arc<str>> {
-        self.host.submit(Vec::new())
+        self.host.submit(Vec::new(), None)
     }
 
     fn ended(&self, id: &str) -> Job {
@@ -227,7 +255,7 @@ fn a_store_that_is_away_for_a_while_has_the_ends_once_it_is_back() {
     assert_eq!(bench.submit().unwrap_err().kind(), Kind::Unavailable, "nothing was promised");
     bench.store.away.store(false, Ordering::SeqCst);
     // The job runs, and then the store becomes unavailable.
-    let id = bench.host.submit(sleep(300)).unwrap();
+    let id = bench.host.submit(sleep(300), None).unwrap();
     let state = || bench.host.runtime.block_on(bench.host.jobs.get(&id)).unwrap().status.state;
     eventually("the attempt", || (state() == State::Running).then_some(()), || format!("{:?}", state()));
     bench.store.away.store(true, Ordering::SeqCst);
@@ -235,5 +263,33 @@ fn a_store_that_is_away_for_a_while_has_the_ends_once_it_is_back() {
     assert_eq!(ended.status.state, State::Running, "the store cannot know better");
     bench.store.away.store(false, Ordering::SeqCst);
     assert_eq!(bench.ended(&id).status.state, State::Succeeded, "the result was kept meanwhile");
+    bench.runs_on(1);
+}
+
+#[test]
+fn a_delivery_is_recorded_once_the_store_is_back_and_not_repeated() {
+    let away = Arc::<AtomicBool>::default();
+    let goes_away = Arc::clone(&away);
+    let receiver = Receiver::answering(move |_| {
+        goes_away.store(true, Ordering::SeqCst);
+        Reaction::Status(204)
+    });
+    let table = format!(
+        "[jobs.webhooks]\nallow_hosts = [\"{}\"]\nsecrets = [{{ file = \"a.secret\" }}]\n",
+        receiver.url("")
+    );
+    let bench = Bench::with(&table, away);
+    let id = bench.host.submit(Vec::new(), Some(&receiver.url("/"))).unwrap();
+    bench.ended(&id);
+    let unsettled = || (bench.store.unsettled.load(Ordering::SeqCst) > 0).then_some(());
+    eventually("the outcome not to be recorded", unsettled, || format!("{:?}", receiver.received()));
+    let delivery = || bench.host.runtime.block_on(bench.host.jobs.get(&id)).unwrap().delivery;
+    assert_eq!(delivery(), None);
+    bench.store.away.store(false, Ordering::SeqCst);
+    let delivered = || delivery().filter(|delivery| delivery.state == DeliveryState::Delivered);
+    let shown = eventually("the outcome", delivered, || format!("{:?}", delivery()));
+    assert_eq!((shown.attempts, receiver.received().len()), (1, 1));
+    let count = || bench.host.metrics.jobs.webhook_deliveries.with_label_values(&["delivered"]).get();
+    eventually("it to be counted", || (count() == 1).then_some(()), || count().to_string());
     bench.runs_on(1);
 }

@@ -35,7 +35,7 @@ impl Pair {
 fn each_job_runs_once_and_both_hosts_know_its_end() {
     let pair = Pair::new("concurrency = 2");
     let ids: Vec<Arc<str>> =
-        (0..40).map(|number| pair.hosts[number % 2].submit(sleep(20)).expect("room")).collect();
+        (0..40).map(|number| pair.hosts[number % 2].submit(sleep(20), None).expect("room")).collect();
     for (number, id) in ids.iter().enumerate() {
         // Half of them are waited for where they were not submitted.
         let job = pair.ended(number / 2 % 2, id);
@@ -50,7 +50,7 @@ fn each_job_runs_once_and_both_hosts_know_its_end() {
 #[test]
 fn a_job_can_be_cancelled_where_it_does_not_run() {
     let pair = Pair::new("concurrency = 1");
-    let ids = [(); 2].map(|()| pair.hosts[0].submit(sleep(600_000)).expect("room"));
+    let ids = [(); 2].map(|()| pair.hosts[0].submit(sleep(600_000), None).expect("room"));
     // Each host has one slot, so each runs one of them.
     let running = || pair.store.usage().jobs[State::Running as usize];
     eventually("both jobs to run", || (running() == 2).then_some(()), || format!("{}", running()));
@@ -65,7 +65,7 @@ fn a_job_can_be_cancelled_where_it_does_not_run() {
     }
     // A host learns it from the store when it renews its claim, and its slot is free then.
     for host in [0, 1] {
-        let id = pair.hosts[host].submit(Vec::new()).expect("room");
+        let id = pair.hosts[host].submit(Vec::new(), None).expect("room");
         assert_eq!(pair.ended(host, &id).status.state, State::Succeeded);
     }
     for host in &pair.hosts {

@@ -40,3 +40,5 @@ mod signals;
 mod slow_clients;
 mod starting;
 mod unnamed_inputs;
+mod webhooks;
+mod webhooks_faults;

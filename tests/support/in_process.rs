@@ -24,12 +24,18 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// `keys` are those of `[jobs]`.
+    /// `keys` are those of `[jobs]`, and further tables.
     pub fn new(keys: &str, store: Arc<dyn JobStore>) -> Self {
+        InProcess::with_files(keys, &[], store)
+    }
+
+    /// `files` are names and texts of files beside the manifest.
+    pub fn with_files(keys: &str, files: &[(&str, &str)], store: Arc<dyn JobStore>) -> Self {
         let manifest = format!(
-            "[jobs]\n{keys}\n[models.hostile]\nplugin = \"hostile\"\n[plugins.hostile]\npath = \"hostile.wasm\"\n"
+            "[models.hostile]\nplugin = \"hostile\"\n[plugins.hostile]\npath = \"hostile.wasm\"\n[jobs]\n{keys}\n"
         );
         let setup = Setup::new(&manifest).file("hostile.wasm", plugin("hostile"));
+        let setup = files.iter().fold(setup, |setup, (name, text)| setup.text(name, text));
         let (path, files) = (setup.path("hostler.toml"), Files::default());
         let first = FirstPlan::read(&path, &files, None).map_err(app::unplanned).unwrap();
         let settings = first.plan.settings.clone();
@@ -49,14 +55,14 @@ impl InProcess {
     }
 
     /// Submits a job for the plugin that echoes its input.
-    pub fn submit(&self, parameters: Parameters) -> Result<Arc<str>> {
+    pub fn submit(&self, parameters: Parameters, webhook: Option<&str>) -> Result<Arc<str>> {
         let mut request = self.router.begin("request".into(), "test", &|_| None);
         let route = request.resolve("hostile", None, &|_| None).unwrap();
         let input = Payload::Json(JsonText::parse("[\"a\"]".into()).unwrap());
         let item = Item::checked(&route, &input, parameters, self.router.budget()).unwrap();
         let (budgets, id) = (RequestedBudgets::default(), Arc::clone(request.id()));
         request.withdraw();
-        let submitted = self.jobs.submit_background(&route.name, vec![item], budgets, &id, None);
+        let submitted = self.jobs.submit_background(&route.name, vec![item], budgets, webhook, &id, None);
         self.runtime.block_on(submitted).map(|submitted| match submitted {
             Submitted::New(jobs) => Arc::clone(&jobs[0].id),
             Submitted::Existing(ids) => panic!("nobody has submitted {ids:?}"),

@@ -17,6 +17,7 @@ pub mod load;
 pub mod onnx;
 pub mod pipelines;
 pub mod process;
+pub mod receiver;
 pub mod setup;
 pub mod slow;
 pub mod store;

@@ -2,12 +2,14 @@
 //!
 //! - `store` is what jobs use. `writer` is the thread that changes the database, many changes at
 //!   once; `readers` are the threads that read from it.
-//! - `open` creates and checks the database, `tables` are its tables, and `record` is how a job is
-//!   written. `payloads` keeps large inputs and results in files.
+//! - `open` creates and checks the database, and `tables` are its tables. `record` is how a job is
+//!   written, `delivery_record` how a delivery is. `payloads` keeps large inputs and results in
+//!   files.
 //! - `disk` is the file system as the store needs it; `fault` says why a store cannot be used.
 
 #[cfg(test)]
 mod damage_tests;
+mod delivery_record;
 mod disk;
 mod fault;
 #[cfg(test)]

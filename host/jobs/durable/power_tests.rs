@@ -5,12 +5,13 @@ use super::lossy_disk::LossyDisk;
 use super::store::DurableStore;
 use crate::error::{Kind, Result};
 use crate::jobs::examples::{LONG, json, spec};
-use crate::jobs::job::{AttemptStart, End, Job, State};
+use crate::jobs::job::{AttemptStart, End, Job, Spec, State};
 use crate::jobs::store::{
     Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, NewJob, Submission, Update,
 };
+use crate::jobs::webhooks::{DeliveryClaim, DeliveryOutcome, Settlement, Webhook};
 use crate::predict::StepKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,12 +26,15 @@ struct Promises {
     results: BTreeMap<Arc<str>, usize>,
     /// The lengths of the kept outputs of steps.
     steps: BTreeMap<(Arc<str>, StepKey), usize>,
+    /// The jobs whose end is not delivered.
+    deliveries: BTreeSet<Arc<str>>,
     /// The job whose change was not acknowledged, if there is one.
     open: Option<Arc<str>>,
 }
 
 fn submission(number: usize, bytes: usize) -> Submission {
-    let spec = spec("m");
+    let webhook = Webhook { url: "http://r/hook".into(), receiver: "http://r".into() };
+    let spec = Spec { webhook: Some(webhook), ..spec("m") };
     let id = format!("{number:032x}").into();
     let job = NewJob { id, spec: Arc::new(spec), input: json(bytes), delay: Duration::ZERO };
     Submission { jobs: vec![job], key: None }
@@ -74,7 +78,7 @@ async fn step(
         let ids: Vec<_> = jobs.values().filter(|job| job.status.state == state).cloned().collect();
         random.choice(ids)
     };
-    match random.u8(0..12) {
+    match random.u8(0..14) {
         0..=3 => {
             let bytes = size(random);
             let submission = submission(number, bytes);
@@ -111,6 +115,7 @@ async fn step(
             job.revision += 1;
             promises.revisions.insert(Arc::clone(&job.id), Some(job.revision));
             promises.results.insert(Arc::clone(&job.id), bytes);
+            promises.deliveries.insert(Arc::clone(&job.id));
             promises.inputs.remove(&job.id);
             promises.steps.retain(|(id, _), _| *id != job.id);
             jobs.insert(Arc::clone(&job.id), job);
@@ -124,6 +129,21 @@ async fn step(
             assert_eq!(store.keep_step(lease(&job), step, ROOMY).await?, Change::Done);
             promises.steps.insert((job.id, key), bytes);
         }
+        11 | 12 => {
+            for delivery in store.claim_deliveries(deliveries(1)).await? {
+                let id = &delivery.job;
+                promises.open = Some(Arc::clone(id));
+                let (number, fence, outcome) = (delivery.number, delivery.fence, DeliveryOutcome::Delivered);
+                let settlement = Settlement { number, fence, attempts: 1, outcome };
+                assert_eq!(store.settle_delivery(settlement).await?, Change::Done);
+                promises.deliveries.remove(id);
+                // Its job may have been deleted.
+                if let Some(job) = jobs.get_mut(id) {
+                    job.revision += 1;
+                    promises.revisions.insert(Arc::clone(id), Some(job.revision));
+                }
+            }
+        }
         _ => {
             let Some(job) = some(random, jobs, State::Succeeded) else { return Ok(()) };
             promises.open = Some(Arc::clone(&job.id));
@@ -134,6 +154,10 @@ async fn step(
         }
     }
     Ok(())
+}
+
+fn deliveries(limit: usize) -> DeliveryClaim {
+    DeliveryClaim { limit, lease: LONG, capacity: Arc::new(move |_| limit) }
 }
 
 /// Checks what a store has after the power was lost.
@@ -163,6 +187,11 @@ async fn check(store: &DurableStore, disk: &LossyDisk, promises: &Promises, at: 
             let outputs = store.kept_step(&lease(&job), *key).await.unwrap().expect("kept outputs");
             assert_eq!(outputs.bytes_kept(), *bytes, "{at}: a step of {id}");
         }
+    }
+    let claimed = store.claim_deliveries(deliveries(10_000)).await.unwrap();
+    let waiting: BTreeSet<Arc<str>> = claimed.into_iter().map(|delivery| delivery.job).collect();
+    for id in waiting.symmetric_difference(&promises.deliveries) {
+        assert_eq!(promises.open.as_ref(), Some(id), "{at}: a delivery is lost, or was never promised");
     }
     // Nothing that was never submitted, and no file that belongs to nobody.
     let all = Filter { limit: 10_000, ..Filter::default() };

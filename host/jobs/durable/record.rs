@@ -8,6 +8,7 @@ use crate::jobs::job::{Attempt, AttemptOutcome, Budgets, Job, Spec, State, Statu
 use crate::jobs::step_summary::{StepState, StepSummary};
 use crate::jobs::store::StoredKey;
 use crate::jobs::store_time::StoreTime;
+use crate::jobs::webhooks::{DeliveryState, DeliveryStatus, Webhook};
 use crate::policy::plan::ModelName;
 use crate::predict::Parameter;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,10 @@ struct StoredJob<'a> {
     retry_of: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    webhook: Option<StoredWebhook>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delivery: Option<StoredDelivery>,
     #[serde(borrow)]
     state: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +89,20 @@ struct StoredStep {
     time_us: u64,
     #[serde(default)]
     queue_us: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredWebhook {
+    url: String,
+    receiver: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredDelivery {
+    state: String,
+    attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -163,9 +182,19 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         outcome: attempt.outcome.map(|outcome| outcome.as_str().to_owned()),
         error: attempt.error.as_ref().map(stored_error),
     };
-    let Job { id, number: _, revision, fence, spec: _, status: _, input_bytes, result_bytes, kept_bytes } =
-        job;
-    let Spec { owner, model, parameters, budgets, created_at, request_id, retry_of, reply } = spec;
+    let Job {
+        id,
+        number: _,
+        revision,
+        fence,
+        spec: _,
+        status: _,
+        delivery,
+        input_bytes,
+        result_bytes,
+        kept_bytes,
+    } = job;
+    let Spec { owner, model, parameters, budgets, created_at, request_id, retry_of, reply, webhook } = spec;
     let Status {
         state,
         started_at,
@@ -195,6 +224,8 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         request_id: Cow::Borrowed(request_id),
         retry_of: retry_of.as_ref().map(ToString::to_string),
         reply: reply.as_ref().map(ToString::to_string),
+        webhook: webhook.as_ref().map(stored_webhook),
+        delivery: delivery.as_deref().map(stored_delivery),
         state: Cow::Borrowed(state.as_str()),
         started_us: started_at.map(micros),
         ended_us: ended_at.map(micros),
@@ -241,6 +272,7 @@ pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
         request_id: name(stored.request_id),
         retry_of: stored.retry_of.map(Into::into),
         reply: stored.reply.map(Into::into),
+        webhook: stored.webhook.map(webhook),
     };
     let status = Status {
         state: State::parse(&stored.state).map_err(|_| damaged())?,
@@ -263,6 +295,7 @@ pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
         fence: stored.fence,
         spec: Arc::new(spec),
         status,
+        delivery: stored.delivery.map(delivery).transpose()?.map(Box::new),
         input_bytes: stored.input_bytes,
         result_bytes: stored.result_bytes,
         kept_bytes: stored.kept_bytes,
@@ -300,6 +333,29 @@ fn step(stored: StoredStep) -> Result<StepSummary> {
     let known = StepState::ALL.into_iter().find(|known| known.as_str() == state);
     let (time, queue) = (Duration::from_micros(time_us), Duration::from_micros(queue_us));
     Ok(StepSummary { step, state: known.ok_or_else(damaged)?, runs, reused, time, queue })
+}
+
+pub(super) fn stored_webhook(webhook: &Webhook) -> StoredWebhook {
+    StoredWebhook { url: webhook.url.to_string(), receiver: webhook.receiver.to_string() }
+}
+
+pub(super) fn webhook(stored: StoredWebhook) -> Webhook {
+    Webhook { url: stored.url.into(), receiver: stored.receiver.into() }
+}
+
+fn stored_delivery(delivery: &DeliveryStatus) -> StoredDelivery {
+    let DeliveryStatus { state, attempts, last_error } = delivery;
+    StoredDelivery {
+        state: state.as_str().to_owned(),
+        attempts: *attempts,
+        last_error: last_error.as_ref().map(ToString::to_string),
+    }
+}
+
+fn delivery(stored: StoredDelivery) -> Result<DeliveryStatus> {
+    let StoredDelivery { state, attempts, last_error } = stored;
+    let state = DeliveryState::ALL.into_iter().find(|known| known.as_str() == state).ok_or_else(damaged)?;
+    Ok(DeliveryStatus { state, attempts, last_error: last_error.map(Into::into) })
 }
 
 fn stored_error(error: &Error) -> StoredError {
@@ -341,20 +397,20 @@ pub(super) fn decode_key(bytes: &[u8]) -> Result<StoredKey> {
     Ok(StoredKey { request, jobs: jobs.into_iter().map(Into::into).collect(), expires: StoreTime(expires) })
 }
 
-fn with_version(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn with_version(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = vec![VERSION];
     serde_json::to_writer(&mut bytes, value).expect("invariant: records have string keys");
     bytes
 }
 
-fn without_version<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+pub(super) fn without_version<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     match bytes.split_first() {
         Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|_| damaged()),
         _ => Err(damaged()),
     }
 }
 
-fn damaged() -> Error {
+pub(super) fn damaged() -> Error {
     Error::failed("the record is damaged")
 }
 
@@ -362,11 +418,11 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn micros(time: SystemTime) -> u64 {
+pub(super) fn micros(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn time(micros: u64) -> SystemTime {
+pub(super) fn time(micros: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
 }

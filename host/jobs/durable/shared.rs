@@ -62,11 +62,12 @@ impl Shared {
             state.database = Ok(Arc::clone(database));
             state.damaged += damaged;
         }
-        let jobs = self.usage().jobs;
+        let usage = self.usage();
+        let (jobs, webhooks) = (usage.jobs, usage.deliveries);
         let count = |state: JobState| jobs[state as usize];
         let (pending, interrupted) = (count(JobState::Pending), count(JobState::Running));
         let ended = jobs.iter().sum::<usize>() - pending - interrupted;
-        tracing::info!(pending, interrupted, ended, "job store opened");
+        tracing::info!(pending, interrupted, ended, webhooks, "job store opened");
         if damaged > 0 {
             tracing::error!(damaged, "records of jobs were damaged: they are set aside in the database");
         }
@@ -101,6 +102,7 @@ impl Shared {
         Usage {
             jobs: state.index.counts(),
             bytes: state.index.bytes(),
+            deliveries: state.index.outbox().count(),
             is_open: state.database.is_ok(),
             damaged: state.damaged,
         }

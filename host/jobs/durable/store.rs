@@ -15,6 +15,7 @@ use crate::jobs::store::{
     Submission, Update, Usage,
 };
 use crate::jobs::store_time::StoreTime;
+use crate::jobs::webhooks::{Delivery, DeliveryClaim, Settlement};
 use crate::lock::LockUnpoisoned;
 use crate::predict::{Payload, StepKey};
 use std::sync::Arc;
@@ -339,6 +340,30 @@ impl JobStore for DurableStore {
             }
             self.jobs(numbers, |job| job.status.state == crate::jobs::State::Running).await
         })
+    }
+
+    fn claim_deliveries(&self, claim: DeliveryClaim) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        Box::pin(async move {
+            if let Some(fault) = self.shared.fault() {
+                return Err(fault.error());
+            }
+            // Each change wakes whoever waits for deliveries, so one without an effect must not be
+            // made.
+            if !self.with_index(|index, now| index.outbox().has_claimable(&claim, now)) {
+                return Ok(Vec::new());
+            }
+            self.change(move |engine| engine.claim_deliveries(&claim)).await
+        })
+    }
+
+    fn settle_delivery(&self, settlement: Settlement) -> BoxFuture<'_, Result<store::Change>> {
+        Box::pin(
+            async move { Ok(changed(self.change(move |engine| engine.settle_delivery(&settlement)).await?)) },
+        )
+    }
+
+    fn next_delivery(&self, after: Option<StoreTime>) -> Option<StoreTime> {
+        self.with_index(|index, _| index.outbox().next_due(after))
     }
 
     fn next_event(&self) -> Option<StoreTime> {

@@ -1,11 +1,13 @@
 //! The tables of the database, and the records of one transaction.
 
+use super::delivery_record::{decode_delivery, encode_delivery};
 use super::fault::{Attempted, Fault};
 use super::payloads::{FileReference, Prepared, Slot};
 use super::record;
 use crate::error::{Error, Result};
 use crate::jobs::job::Job;
 use crate::jobs::store::{Index, Records, StoredKey};
+use crate::jobs::webhooks::Delivery;
 use crate::predict::StepKey;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::ops::RangeInclusive;
@@ -19,8 +21,11 @@ const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results")
 /// The outputs of steps, by the number of their job and the key of the step.
 const STEPS: TableDefinition<'_, (u64, StepKey), &[u8]> = TableDefinition::new("steps");
 const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
+/// By the number of their job.
+const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
 /// Records that could not be read, by the number of their job.
 const DAMAGED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("damaged");
+const DAMAGED_DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("damaged_deliveries");
 
 /// The version of the tables. A store of a later version is not touched.
 pub(super) const SCHEMA: u64 = 1;
@@ -39,7 +44,9 @@ pub(super) struct Tables<'a> {
     results: Table<'a, u64, &'static [u8]>,
     steps: Table<'a, (u64, StepKey), &'static [u8]>,
     keys: Table<'a, &'static str, &'static [u8]>,
+    deliveries: Table<'a, u64, &'static [u8]>,
     damaged: Table<'a, u64, &'static [u8]>,
+    damaged_deliveries: Table<'a, u64, &'static [u8]>,
     /// Files that nothing refers to once the transaction is committed.
     pub unused: Vec<FileReference>,
     /// The jobs that have changed.
@@ -57,7 +64,9 @@ impl<'a> Tables<'a> {
             results: transaction.open_table(RESULTS).attempted(WHAT)?,
             steps: transaction.open_table(STEPS).attempted(WHAT)?,
             keys: transaction.open_table(KEYS).attempted(WHAT)?,
+            deliveries: transaction.open_table(DELIVERIES).attempted(WHAT)?,
             damaged: transaction.open_table(DAMAGED).attempted(WHAT)?,
+            damaged_deliveries: transaction.open_table(DAMAGED_DELIVERIES).attempted(WHAT)?,
             unused: Vec::new(),
             changed: Vec::new(),
         })
@@ -87,6 +96,22 @@ impl<'a> Tables<'a> {
             if let Ok(key) = record::decode_key(bytes.value()) {
                 index.put_key(&name.value().into(), key.expires, key.bytes(name.value()));
             }
+        }
+        Ok(damaged.len() + self.load_deliveries(index)?)
+    }
+
+    fn load_deliveries(&mut self, index: &mut Index) -> Result<usize, Fault> {
+        let mut damaged = Vec::new();
+        for entry in self.deliveries.iter().attempted(READ)? {
+            let (number, bytes) = entry.attempted(READ)?;
+            match decode_delivery(number.value(), bytes.value()) {
+                Ok(delivery) => index.put_delivery(&delivery),
+                Err(_) => damaged.push((number.value(), bytes.value().to_vec())),
+            }
+        }
+        for (number, bytes) in &damaged {
+            self.damaged_deliveries.insert(number, bytes.as_slice()).attempted(WRITE)?;
+            self.deliveries.remove(number).attempted(WRITE)?;
         }
         Ok(damaged.len())
     }
@@ -223,6 +248,21 @@ impl Records for Tables<'_> {
 
     fn remove_key(&mut self, name: &str) -> Result<()> {
         self.keys.remove(name).attempted(WRITE).map(drop).map_err(|fault| fault.error())
+    }
+
+    fn delivery(&self, number: u64) -> Result<Option<Delivery>> {
+        let bytes = self.deliveries.get(number).attempted(READ).map_err(|fault| fault.error())?;
+        bytes.map(|bytes| decode_delivery(number, bytes.value())).transpose()
+    }
+
+    fn put_delivery(&mut self, delivery: &Delivery) -> Result<()> {
+        let record = encode_delivery(delivery);
+        let inserted = self.deliveries.insert(delivery.number, record.as_slice()).attempted(WRITE).map(drop);
+        inserted.map_err(|fault| fault.error())
+    }
+
+    fn remove_delivery(&mut self, number: u64) -> Result<()> {
+        self.deliveries.remove(number).attempted(WRITE).map(drop).map_err(|fault| fault.error())
     }
 }
 

@@ -12,6 +12,9 @@ use super::select::select_ended;
 use crate::error::{Error, Result};
 use crate::jobs::job::{Job, State, Status};
 use crate::jobs::store_time::StoreTime;
+use crate::jobs::webhooks::{
+    Delivery, DeliveryClaim, DeliveryOutcome, DeliveryState, DeliveryStatus, Settlement,
+};
 use crate::predict::StepKey;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +48,10 @@ pub(in crate::jobs) trait Records {
     fn key(&self, name: &str) -> Result<Option<StoredKey>>;
     fn insert_key(&mut self, name: &Arc<str>, key: StoredKey) -> Result<()>;
     fn remove_key(&mut self, name: &str) -> Result<()>;
+    fn delivery(&self, number: u64) -> Result<Option<Delivery>>;
+    /// Adds or replaces a delivery.
+    fn put_delivery(&mut self, delivery: &Delivery) -> Result<()>;
+    fn remove_delivery(&mut self, number: u64) -> Result<()>;
 }
 
 /// Bytes that a key takes besides its texts.
@@ -122,6 +129,7 @@ impl<R: Records> Engine<'_, R> {
             fence: 0,
             spec: Arc::clone(&new.spec),
             status: Status::new(run_at, deadline),
+            delivery: None,
             input_bytes,
             result_bytes: 0,
             kept_bytes: 0,
@@ -146,8 +154,12 @@ impl<R: Records> Engine<'_, R> {
         } else {
             return Ok(());
         };
+        let waiting = match self.index.outbox().count() {
+            0 => String::new(),
+            count => format!(", {count} webhooks wait for their receivers"),
+        };
         Err(Error::overloaded(format!(
-            "the job store is full: {full}, {} jobs have ended; delete those whose results were fetched, wait \
+            "the job store is full: {full}, {} jobs have ended{waiting}; delete those whose results were fetched, wait \
              until they expire, or raise capacity or store_mb under [jobs]",
             self.index.ended()
         )))
@@ -191,6 +203,7 @@ impl<R: Records> Engine<'_, R> {
     ) -> Result<Option<Job>> {
         let Some(mut job) = self.current(&update.id, update.revision)? else { return Ok(None) };
         let before = self.index.bytes_of(job.number);
+        let was_open = !job.status.state.is_final();
         job.revision += 1;
         job.status = update.status.clone();
         if !R::keeps_input(job.status.state) {
@@ -215,6 +228,12 @@ impl<R: Records> Engine<'_, R> {
         }
         self.records.replace(&job, result)?;
         self.index.put(&job);
+        if was_open
+            && job.status.state.is_final()
+            && let Some(delivery) = Delivery::of(&job, self.now)
+        {
+            self.put_delivery(&delivery)?;
+        }
         Ok(Some(job))
     }
 
@@ -245,6 +264,59 @@ impl<R: Records> Engine<'_, R> {
         self.records.replace(&job, None)?;
         self.index.put(&job);
         Ok(Change::Done)
+    }
+
+    fn put_delivery(&mut self, delivery: &Delivery) -> Result<()> {
+        self.records.put_delivery(delivery)?;
+        self.index.put_delivery(delivery);
+        Ok(())
+    }
+
+    pub fn claim_deliveries(&mut self, claim: &DeliveryClaim) -> Result<Vec<Delivery>> {
+        let mut claimed = Vec::new();
+        for (number, fence) in self.index.outbox_mut().claim(claim, self.now) {
+            match self.records.delivery(number)? {
+                Some(delivery) => claimed.push(Delivery { fence, ..delivery }),
+                None => self.index.outbox_mut().remove(number),
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Returns false if the claim has lapsed, and another one was made or the delivery is settled.
+    pub fn settle_delivery(&mut self, settlement: &Settlement) -> Result<bool> {
+        let Settlement { number, fence, attempts, outcome } = settlement;
+        if !self.index.outbox().is_claimed(*number, *fence) {
+            return Ok(false);
+        }
+        let Some(mut delivery) = self.records.delivery(*number)? else {
+            self.index.outbox_mut().remove(*number);
+            return Ok(false);
+        };
+        let (state, error) = match outcome {
+            DeliveryOutcome::Delivered => (DeliveryState::Delivered, None),
+            DeliveryOutcome::Retry { error, .. } => (DeliveryState::Pending, Some(error)),
+            DeliveryOutcome::Failed { error } => (DeliveryState::Failed, Some(error)),
+        };
+        let last_error = error.or(delivery.last_error.as_ref()).cloned();
+        // The job may have expired, or was deleted.
+        if let Some(mut job) = self.records.job(*number)?.filter(|job| job.id == delivery.job) {
+            job.revision += 1;
+            let status = DeliveryStatus { state, attempts: *attempts, last_error: last_error.clone() };
+            job.delivery = Some(Box::new(status));
+            self.records.replace(&job, None)?;
+            self.index.put(&job);
+        }
+        if let DeliveryOutcome::Retry { due, .. } = outcome {
+            delivery.due = *due;
+            delivery.attempts = *attempts;
+            delivery.last_error = last_error;
+            self.put_delivery(&delivery)?;
+        } else {
+            self.records.remove_delivery(*number)?;
+            self.index.outbox_mut().remove(*number);
+        }
+        Ok(true)
     }
 
     pub fn delete(&mut self, id: &str, revision: u64) -> Result<Change> {

@@ -1,8 +1,10 @@
 //! What a store must find quickly: the next job to run, jobs by state and model, and whatever is
 //! due at a time. Kept in memory by every store on this machine; derived from the records of jobs.
 
+use super::outbox::Outbox;
 use crate::jobs::job::{Job, State};
 use crate::jobs::store_time::StoreTime;
+use crate::jobs::webhooks::Delivery;
 use crate::policy::plan::ModelName;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, btree_set};
@@ -26,6 +28,7 @@ pub(in crate::jobs) struct Index {
     expiry: BTreeSet<(StoreTime, u64)>,
     /// Idempotency keys by their expiry, with the bytes that they take.
     keys: BTreeMap<(StoreTime, Arc<str>), usize>,
+    outbox: Outbox,
     bytes: usize,
     last: u64,
 }
@@ -131,14 +134,30 @@ impl Index {
         self.leases.get(&number).is_some_and(|lease| lease.fence == fence)
     }
 
-    /// Takes the leases of an earlier index, for a store that was away for a while. They last
-    /// until `until`.
+    /// Takes the leases and claims of an earlier index, for a store that was away for a while.
+    /// Leases last until `until`.
     pub fn keep_leases(&mut self, earlier: &Index, until: StoreTime) {
         for (number, lease) in &earlier.leases {
             if self.is_leased(*number, lease.fence) && lease.until > StoreTime(0) {
                 self.lease(*number, lease.fence, until);
             }
         }
+        self.outbox.keep_claims(&earlier.outbox);
+    }
+
+    /// Adds a delivery, or replaces what is known about it. Its job may be gone, and its number is
+    /// not used again.
+    pub fn put_delivery(&mut self, delivery: &Delivery) {
+        self.last = self.last.max(delivery.number);
+        self.outbox.put(delivery);
+    }
+
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
     }
 
     /// Moves the jobs whose time has come to those that may run. Returns true if there are any.
@@ -234,7 +253,7 @@ impl Index {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.outbox.bytes()
     }
 
     pub fn bytes_of(&self, number: u64) -> usize {

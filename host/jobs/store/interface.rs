@@ -8,6 +8,8 @@
 //! - A change names the revision that it is based on. Of two concurrent changes one wins, and the
 //!   other is `Stale`. A claim is a change as well, so a result counts until somebody else has
 //!   claimed the job, even if the lease has lapsed.
+//! - The change that ends a job with a webhook also adds a delivery. Deliveries are claimed as jobs
+//!   are, outlive their jobs, and count against the bytes of the store.
 //! - When a change returns, it is as durable as the store can make it, and only then may anybody
 //!   read it.
 
@@ -15,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::executor::BoxFuture;
 use crate::jobs::job::{AttemptStart, Job, Spec, State, Status};
 use crate::jobs::store_time::StoreTime;
+use crate::jobs::webhooks::{Delivery, DeliveryClaim, Settlement};
 use crate::policy::plan::ModelName;
 use crate::predict::{Payload, StepKey};
 use std::sync::Arc;
@@ -87,11 +90,23 @@ pub trait JobStore: Send + Sync {
     /// Returns running jobs whose lease has lapsed.
     fn abandoned(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Job>>>;
 
+    /// Claims deliveries that are due, those of the receiver first that was served the longest ago.
+    fn claim_deliveries(&self, claim: DeliveryClaim) -> BoxFuture<'_, Result<Vec<Delivery>>>;
+
+    /// Records the outcome of a delivery, for its job as well. `Stale` if its claim has lapsed and
+    /// another one was made.
+    fn settle_delivery(&self, settlement: Settlement) -> BoxFuture<'_, Result<Change>>;
+
+    /// Returns the first time after `after` at which a delivery is due; of all times, if that is
+    /// `None`.
+    fn next_delivery(&self, after: Option<StoreTime>) -> Option<StoreTime>;
+
     /// Returns when `expire`, `overdue`, `abandoned` or a job that waits for its time next has
     /// something to do; `None` if nothing is known.
     fn next_event(&self) -> Option<StoreTime>;
 
-    /// Changes whenever there may be a job to claim, or `next_event` is earlier.
+    /// Changes whenever there may be a job or a delivery to claim, or `next_event` or
+    /// `next_delivery` is earlier.
     fn ready(&self) -> watch::Receiver<u64>;
 
     /// Returns when the job has another revision than this one, or does not exist.
@@ -251,6 +266,8 @@ pub struct Usage {
     pub jobs: [usize; State::ALL.len()],
     /// Bytes that count against `Bounds::bytes`.
     pub bytes: usize,
+    /// Deliveries that are not settled.
+    pub deliveries: usize,
     /// Whether changes are possible now.
     pub is_open: bool,
     /// Records that could not be read, since the process started.

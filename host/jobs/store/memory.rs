@@ -13,6 +13,7 @@ use crate::executor::BoxFuture;
 use crate::jobs::job::Job;
 use crate::jobs::payload::stored_bytes;
 use crate::jobs::store_time::{StoreClock, StoreTime};
+use crate::jobs::webhooks::{Delivery, DeliveryClaim, Settlement};
 use crate::lock::LockUnpoisoned;
 use crate::predict::{Payload, StepKey};
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ struct MemoryRecords {
     jobs: HashMap<u64, Record>,
     numbers: HashMap<Arc<str>, u64>,
     keys: HashMap<Arc<str>, StoredKey>,
+    deliveries: HashMap<u64, Delivery>,
 }
 
 struct Record {
@@ -193,6 +195,22 @@ impl JobStore for MemoryStore {
         })
     }
 
+    fn claim_deliveries(&self, claim: DeliveryClaim) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        Box::pin(async move { self.with(|engine| engine.claim_deliveries(&claim)) })
+    }
+
+    fn settle_delivery(&self, settlement: Settlement) -> BoxFuture<'_, Result<Change>> {
+        Box::pin(async move {
+            let is_settled = self.with(|engine| engine.settle_delivery(&settlement))?;
+            self.announce();
+            Ok(if is_settled { Change::Done } else { Change::Stale })
+        })
+    }
+
+    fn next_delivery(&self, after: Option<StoreTime>) -> Option<StoreTime> {
+        self.with(|engine| engine.index.outbox().next_due(after))
+    }
+
     fn next_event(&self) -> Option<StoreTime> {
         let (promoted, next) =
             self.with(|engine| (engine.index.promote(engine.now), engine.index.next_event()));
@@ -221,6 +239,7 @@ impl JobStore for MemoryStore {
         self.with(|engine| Usage {
             jobs: engine.index.counts(),
             bytes: engine.index.bytes(),
+            deliveries: engine.index.outbox().count(),
             is_open: true,
             damaged: 0,
         })
@@ -306,6 +325,20 @@ impl Records for MemoryRecords {
 
     fn remove_key(&mut self, name: &str) -> Result<()> {
         self.keys.remove(name);
+        Ok(())
+    }
+
+    fn delivery(&self, number: u64) -> Result<Option<Delivery>> {
+        Ok(self.deliveries.get(&number).cloned())
+    }
+
+    fn put_delivery(&mut self, delivery: &Delivery) -> Result<()> {
+        self.deliveries.insert(delivery.number, delivery.clone());
+        Ok(())
+    }
+
+    fn remove_delivery(&mut self, number: u64) -> Result<()> {
+        self.deliveries.remove(&number);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ mod engine;
 mod index;
 mod interface;
 mod memory;
+mod outbox;
 mod select;
 mod watchers;
 

@@ -132,6 +132,7 @@ mod tests {
             fence: 0,
             spec: Arc::new(spec),
             status,
+            delivery: None,
             input_bytes: 0,
             result_bytes: 0,
             kept_bytes: 0,

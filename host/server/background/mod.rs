@@ -8,5 +8,5 @@ mod result;
 
 pub use accepted::{accepted, promise, url};
 pub use idempotency::key;
-pub use options::{BUDGETS, budgets, query_options};
+pub use options::{BUDGETS, JobOptions, budgets, query_options};
 pub use result::{bytes_reply, content_type, with_head_length};

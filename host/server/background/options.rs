@@ -25,30 +25,45 @@ pub fn budgets(numbers: [Option<u64>; 5]) -> Result<RequestedBudgets> {
     })
 }
 
-/// Reads the budgets and the parameters of a query.
+/// The options of a job whose body is the input.
+pub struct JobOptions {
+    pub budgets: RequestedBudgets,
+    pub webhook: Option<String>,
+    /// Every other name of the query.
+    pub parameters: Parameters,
+}
+
+/// Reads the options of a job from a query.
 ///
 /// # Errors
-/// `invalid_input` for a budget that is no number of at least 1, or one that is given twice.
-pub fn query_options(query: Option<&str>) -> Result<(RequestedBudgets, Parameters)> {
-    let (mut numbers, mut parameters) = ([None; 5], Parameters::new());
+/// `invalid_input` for a budget that is no number of at least 1, or an option that is given twice.
+pub fn query_options(query: Option<&str>) -> Result<JobOptions> {
+    let (mut numbers, mut webhook, mut parameters) = ([None; 5], None, Parameters::new());
     for pair in http::query_pairs(query, "true") {
         let (name, value) = pair?;
+        let twice = || Error::invalid(format!("{name} is given twice")).field(&name);
+        if name == "webhook" {
+            if webhook.replace(value).is_some() {
+                return Err(twice());
+            }
+            continue;
+        }
         let Some(place) = BUDGETS.iter().position(|budget| *budget == name) else {
             let parameter = predict::parameter(&name, &http::query_value(value))?;
             parameters.push((name, parameter));
             continue;
         };
         let unit = if name == "max_attempts" { "" } else { " of milliseconds" };
-        let refused = |what: String| Err(Error::invalid(what).field(&name));
         match value.parse() {
             Ok(0) | Err(_) => {
                 let shown: String = value.chars().take(80).collect();
                 let shown = Scalar::Text(shown.into());
-                return refused(format!("{name} is {shown}; it must be a whole number{unit}, at least 1"));
+                let message = format!("{name} is {shown}; it must be a whole number{unit}, at least 1");
+                return Err(Error::invalid(message).field(&name));
             }
-            Ok(_) if numbers[place].is_some() => return refused(format!("{name} is given twice")),
+            Ok(_) if numbers[place].is_some() => return Err(twice()),
             Ok(number) => numbers[place] = Some(number),
         }
     }
-    Ok((budgets(numbers)?, parameters))
+    Ok(JobOptions { budgets: budgets(numbers)?, webhook, parameters })
 }

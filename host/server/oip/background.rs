@@ -11,7 +11,7 @@ use crate::offload;
 use crate::policy::Route;
 use crate::predict::{JsonText, Payload, Response};
 use crate::router::RequestScope;
-use crate::server::background::{accepted, key, query_options, with_head_length};
+use crate::server::background::{JobOptions, accepted, key, query_options, with_head_length};
 use crate::server::cross_site::Sensitivity;
 use crate::server::http::{Reply, RequestBody};
 use bytes::{Bytes, BytesMut};
@@ -76,8 +76,8 @@ impl ModelRequest<'_> {
 
     async fn submit_body(&self, scope: &mut RequestScope, head: &Parts, body: Bytes) -> Result<Reply> {
         let (length, key) = (body.len(), key(head, &body)?);
-        let (mut budgets, unknown) = query_options(head.uri.query())?;
-        if let Some((name, _)) = unknown.first() {
+        let JobOptions { mut budgets, webhook, parameters } = query_options(head.uri.query())?;
+        if let Some((name, _)) = parameters.first() {
             let message = format!(
                 "the query \"{name}\" is not known; the parameters of the model are in the body, and options of the job in \
                  the query"
@@ -95,7 +95,8 @@ impl ModelRequest<'_> {
         let checking = move || Item::checked(&checked, &input, options.parameters, budget);
         let item = offload::run(length, checking).await?.with_reply(stored);
         let jobs = &self.public.jobs;
-        let submitted = jobs.submit_background(&route.name, vec![item], budgets, scope.id(), key).await?;
+        let (webhook, items) = (webhook.as_deref(), vec![item]);
+        let submitted = jobs.submit_background(&route.name, items, budgets, webhook, scope.id(), key).await?;
         let mut reply = accepted(jobs, submitted).await.single();
         let applied = HeaderName::from_static("preference-applied");
         reply.headers_mut().insert(applied, HeaderValue::from_static(RESPOND_ASYNC));

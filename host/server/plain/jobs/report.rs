@@ -1,7 +1,7 @@
 //! Jobs as JSON.
 
 use crate::error::Error;
-use crate::jobs::{Attempt, AttemptOutcome, Job, Jobs, State, StepSummary};
+use crate::jobs::{Attempt, AttemptOutcome, Job, Jobs, State, StepSummary, Webhook};
 use crate::predict::Payload;
 use crate::server::background::{self, url};
 use crate::server::http::{self, Reply};
@@ -39,6 +39,7 @@ pub(super) fn full(jobs: &Jobs, job: &Job, result: Option<&Payload>) -> Vec<u8> 
         "history": status.attempts.iter().enumerate().map(history).collect::<Vec<_>>(),
         "interruptions": status.interruptions,
         "retry_of": spec.retry_of.as_deref(),
+        "webhook": spec.webhook.as_ref().map(|webhook| delivery(job, webhook)),
         "refusals": status.refusals,
         "last_refusal": status.last_refusal.as_ref().map(Error::message),
         "error": status.error.as_ref().map(fault),
@@ -63,6 +64,17 @@ pub(super) fn full(jobs: &Jobs, job: &Job, result: Option<&Payload>) -> Vec<u8> 
         body.push(b'}');
     }
     body
+}
+
+/// A webhook and the progress of its delivery.
+fn delivery(job: &Job, webhook: &Webhook) -> Value {
+    let status = job.delivery.as_deref().cloned().unwrap_or_default();
+    json!({
+        "url": &*webhook.url,
+        "state": status.state.as_str(),
+        "attempts": status.attempts,
+        "last_error": status.last_error.as_deref(),
+    })
 }
 
 fn history((index, attempt): (usize, &Attempt)) -> Value {

@@ -53,7 +53,7 @@ pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, for
 
 async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, body: Bytes) -> Result<Reply> {
     let (length, key) = (body.len(), key(http_head, &body)?);
-    let (head, budgets, data) = offload::run(length, move || {
+    let (head, budgets, webhook, data) = offload::run(length, move || {
         let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
         let budgets = budgets([
             request.timeout_ms,
@@ -62,8 +62,9 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
             request.max_total_runtime_ms,
             request.run_after_ms,
         ])?;
+        let webhook = request.webhook.map(webhook).transpose()?;
         let head = Head::of(&body, request.model, request.version, request.parameters, None);
-        Ok::<_, Error>((head, budgets, request::json_part(&body, request.data)))
+        Ok::<_, Error>((head, budgets, webhook, request::json_part(&body, request.data)))
     })
     .await?;
     let route = scope.resolve(&head.model, head.version(), &http::header_lookup(&http_head.headers))?;
@@ -73,7 +74,9 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
         Item::checked(&checked, &Payload::Json(data), parameters, budget)
     })
     .await?;
-    let submitted = public.jobs.submit_background(&route.name, vec![item], budgets, scope.id(), key).await?;
+    let (webhook, items) = (webhook.as_deref(), vec![item]);
+    let submitted =
+        public.jobs.submit_background(&route.name, items, budgets, webhook, scope.id(), key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())
 }
 
@@ -86,7 +89,7 @@ async fn submit_batch(
     body: Bytes,
 ) -> Result<Reply> {
     let (length, key) = (body.len(), key(http_head, &body)?);
-    let (head, budgets, body, ranges) = offload::run(length, move || {
+    let (head, budgets, webhook, body, ranges) = offload::run(length, move || {
         let request: Batch<'_> = http::parse_object(&body, UNREADABLE)?;
         let budgets = budgets([
             request.timeout_ms,
@@ -95,9 +98,10 @@ async fn submit_batch(
             request.max_total_runtime_ms,
             request.run_after_ms,
         ])?;
+        let webhook = request.webhook.map(webhook).transpose()?;
         let head = Head::of(&body, request.model, request.version, request.parameters, None);
         let ranges = request::item_ranges(&body, &request.items)?;
-        Ok::<_, Error>((head, budgets, body, ranges))
+        Ok::<_, Error>((head, budgets, webhook, body, ranges))
     })
     .await?;
     let route = scope.resolve(&head.model, head.version(), &http::header_lookup(&http_head.headers))?;
@@ -117,7 +121,9 @@ async fn submit_batch(
         items.collect::<Result<Vec<Item>>>()
     })
     .await?;
-    let submitted = public.jobs.submit_background(&route.name, items, budgets, scope.id(), key).await?;
+    let webhook = webhook.as_deref();
+    let submitted =
+        public.jobs.submit_background(&route.name, items, budgets, webhook, scope.id(), key).await?;
     Ok(accepted(&public.jobs, submitted).await.list())
 }
 
@@ -151,6 +157,8 @@ struct Single<'a> {
     max_total_runtime_ms: Option<&'a RawValue>,
     #[serde(borrow)]
     run_after_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    webhook: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -174,6 +182,8 @@ struct Batch<'a> {
     max_total_runtime_ms: Option<&'a RawValue>,
     #[serde(borrow)]
     run_after_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    webhook: Option<&'a RawValue>,
 }
 
 /// Reads the budgets in the order of `BUDGETS`.
@@ -185,4 +195,11 @@ fn budgets(values: [Option<&RawValue>; 5]) -> Result<RequestedBudgets> {
         *number = Some(request::whole_number(field, value, unit)?);
     }
     background::budgets(numbers)
+}
+
+/// Reads the URL of a webhook. Whether it is allowed is checked at the submission.
+fn webhook(value: &RawValue) -> Result<String> {
+    serde_json::from_str(value.get()).map_err(|_| {
+        Error::invalid("webhook must be a text: the URL that is called when the job ends").field("webhook")
+    })
 }

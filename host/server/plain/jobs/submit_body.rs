@@ -20,13 +20,16 @@ pub(super) async fn submit_body(
     name: &str,
 ) -> Result<Reply> {
     let (length, key) = (body.len(), key(head, &body)?);
-    let (budgets, parameters) = query_options(head.uri.query())?;
+    let options = query_options(head.uri.query())?;
     let (model, version) = body_input::model(name)?;
     let route = scope.resolve(&model, version.as_deref(), &http::header_lookup(&head.headers))?;
     let content_type = http::header(&head.headers, "content-type").unwrap_or_default();
     let input = body_input::read_unconverted(&route, content_type, body).await?;
     let (checked, budget) = (Arc::clone(&route), public.router.budget());
-    let item = offload::run(length, move || Item::checked(&checked, &input, parameters, budget)).await?;
-    let submitted = public.jobs.submit_background(&route.name, vec![item], budgets, scope.id(), key).await?;
+    let item =
+        offload::run(length, move || Item::checked(&checked, &input, options.parameters, budget)).await?;
+    let (budgets, webhook) = (options.budgets, options.webhook.as_deref());
+    let submitted =
+        public.jobs.submit_background(&route.name, vec![item], budgets, webhook, scope.id(), key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())
 }
