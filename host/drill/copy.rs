@@ -91,6 +91,11 @@ impl Copy {
         server.insert("cache_mb".into(), 256.into());
         // Shows which requests the host took before it ended.
         server.insert("access_log".into(), true.into());
+        // The jobs of the user's store are not run again here, nor their ends reported.
+        let jobs = self.table(&["jobs"]);
+        jobs.remove("store");
+        jobs.remove("webhooks");
+        self.manifest.remove("stores");
         let reload = self.table(&["reload"]);
         reload.insert("mode".into(), "watch".into());
         reload.insert("quiet_ms".into(), 20.into());

@@ -136,6 +136,18 @@ fn two_lines_are_enough() {
 }
 
 #[test]
+fn the_store_of_the_users_jobs_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept");
+    let tables = format!("[stores.main]\nkind = \"redb\"\ndir = {kept:?}\n[jobs]\nstore = \"main\"\n");
+    let setup = Setup::new(&format!("[models.plus]\npath = \"plus.onnx\"\n{tables}"));
+    let drill = Drill::of(setup.file("plus.onnx", model("plus1")));
+    let (output, report) = drill.short(&["--only", "steady"]);
+    assert!(output.status.success(), "{report}\n{}", text(&output.stderr));
+    assert!(!kept.exists(), "the drill serves a copy");
+}
+
+#[test]
 fn manual_reloads_pins_and_versions_are_drilled_too() {
     let digest = |path: &Path| {
         let output = Command::new("sha256sum").arg(path).output().unwrap();

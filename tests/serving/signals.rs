@@ -94,7 +94,10 @@ fn a_service_reloads_on_sighup_and_serves_on() {
     let manifest = format!("[reload]\nmode = \"manual\"\n{QUIET}timeout_ms = 5000\n");
     replace(&process.setup.path("hostler.toml"), manifest.as_bytes());
     process.signal("HUP");
-    let live = || policy(admin).filter(|policy| policy["generation"] == 2);
+    // The record of the reload follows the policy.
+    let live = || {
+        policy(admin).filter(|policy| policy["generation"] == 2 && policy["last_reload"]["generation"] == 2)
+    };
     let record = eventually("generation 2", live, || log.lock().unwrap().join("\n"))["last_reload"].clone();
     assert_eq!((&record["outcome"], &record["trigger"]), (&json!("applied"), &json!({"admin": "SIGHUP"})));
     assert_eq!(Client::new(http).post("/predict", rounds(1).to_string()).status, 200);

@@ -1,5 +1,5 @@
 //! Damages the files of a store, and fills its disk: what was damaged is never read as other data,
-//! and what was acknowledged is there when the disk has room again.
+//! and what was acknowledged is there when the disk has space again.
 
 use super::fault::Fault;
 use super::lossy_disk::LossyDisk;
@@ -67,7 +67,7 @@ async fn a_flipped_byte_is_never_read_as_other_data() {
     let mut names = super::disk::Disk::names(&disk).unwrap();
     names.retain(|name| name != super::open::DATABASE && name.contains('.'));
     let mut random = fastrand::Rng::with_seed(5);
-    let (mut refused, mut told, mut unharmed) = (0, 0, 0);
+    let (mut refused, mut reported, mut unharmed) = (0, 0, 0);
     for place in 0..200 {
         // Three of four in the database.
         let name = match place % 4 {
@@ -99,13 +99,14 @@ async fn a_flipped_byte_is_never_read_as_other_data() {
                         }
                     }
                 }
-                (told, unharmed) = if is_told { (told + 1, unharmed) } else { (told, unharmed + 1) };
+                (reported, unharmed) =
+                    if is_told { (reported + 1, unharmed) } else { (reported, unharmed + 1) };
             }
         }
         store.close().await;
     }
-    let counts = format!("{refused} stores refused, {told} told a job, {unharmed} unharmed");
-    assert!(refused > 20 && told > 10, "{counts}");
+    let counts = format!("{refused} stores refused, {reported} reported a job, {unharmed} unharmed");
+    assert!(refused > 20 && reported > 10, "{counts}");
 }
 
 /// Repeats a request until the store is open.
@@ -126,13 +127,13 @@ async fn a_full_disk_refuses_changes_and_loses_nothing() {
     let store = DurableStore::start(Arc::new(disk.clone())).unwrap();
     assert_eq!(store.opened().await, None);
     let (mut accepted, mut number) = (Vec::new(), 0);
-    for room in [0, 5_000, 50_000, 100_000, 500_000] {
-        disk.fill_up_to(room);
+    for bytes in [0, 5_000, 50_000, 100_000, 500_000] {
+        disk.limit_to(bytes);
         // Payloads of both kinds: in the database, and in files.
         let refused = loop {
-            let bytes = if number % 2 == 0 { 70_000 } else { 4_000 };
-            match create(&store, number, bytes).await {
-                Ok(job) => accepted.push((job.id, bytes)),
+            let size = if number % 2 == 0 { 70_000 } else { 4_000 };
+            match create(&store, number, size).await {
+                Ok(job) => accepted.push((job.id, size)),
                 Err(error) => break error,
             }
             number += 1;
@@ -140,7 +141,7 @@ async fn a_full_disk_refuses_changes_and_loses_nothing() {
         assert_eq!(refused.kind(), Kind::Unavailable, "{refused}");
         let refused = refused.message().to_lowercase();
         assert!(refused.contains("no storage space") || refused.contains("storage full"), "{refused}");
-        disk.make_room();
+        disk.unlimit();
         // The number that was refused was not acknowledged: it may be there or not.
         number += 1;
         for (id, bytes) in &accepted {

@@ -21,7 +21,7 @@ struct Image {
     /// Operations until the power is lost.
     left: usize,
     /// The bytes that fit on the disk.
-    room: usize,
+    capacity: usize,
     done: usize,
     random: fastrand::Rng,
 }
@@ -44,9 +44,9 @@ impl Image {
         self.files.values().map(|contents| contents.now().len()).sum()
     }
 
-    /// Fails if the disk has no room for this much more.
+    /// Fails if the disk has no space for this much more.
     fn grow(&self, bytes: usize) -> io::Result<()> {
-        if self.room < usize::MAX && self.used() + bytes > self.room {
+        if self.capacity < usize::MAX && self.used() + bytes > self.capacity {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -86,7 +86,7 @@ impl LossyDisk {
         LossyDisk(Arc::new(Mutex::new(Image {
             files: BTreeMap::new(),
             left: operations,
-            room: usize::MAX,
+            capacity: usize::MAX,
             done: 0,
             random,
         })))
@@ -122,7 +122,13 @@ impl LossyDisk {
         });
         let files = files.collect();
         image.left = 0;
-        LossyDisk(Arc::new(Mutex::new(Image { files, left: usize::MAX, room: usize::MAX, done: 0, random })))
+        LossyDisk(Arc::new(Mutex::new(Image {
+            files,
+            left: usize::MAX,
+            capacity: usize::MAX,
+            done: 0,
+            random,
+        })))
     }
 
     /// Returns a disk with the same files, of which one is changed.
@@ -133,20 +139,20 @@ impl LossyDisk {
             let whole = |contents: &Contents| Contents { synced: contents.now(), pending: Vec::new() };
             theirs.files =
                 ours.files.iter().map(|(name, contents)| (name.clone(), whole(contents))).collect();
-            change(&mut theirs.files.get_mut(name).expect("the file exists").synced);
+            change(&mut theirs.files.get_mut(name).expect("invariant: the file exists").synced);
         }
         changed
     }
 
     /// Lets only so many more bytes fit.
-    pub fn fill_up_to(&self, bytes: usize) {
+    pub fn limit_to(&self, bytes: usize) {
         let mut image = self.0.lock_unpoisoned();
-        image.room = image.used() + bytes;
+        image.capacity = image.used() + bytes;
     }
 
-    /// Makes room again.
-    pub fn make_room(&self) {
-        self.0.lock_unpoisoned().room = usize::MAX;
+    /// Removes the limit.
+    pub fn unlimit(&self) {
+        self.0.lock_unpoisoned().capacity = usize::MAX;
     }
 
     fn with<T>(&self, run: impl FnOnce(&mut Image) -> io::Result<T>) -> io::Result<T> {
