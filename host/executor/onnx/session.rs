@@ -8,7 +8,7 @@ use super::plain_message::plain_error;
 use super::run_error::{Dimensions, run_error};
 use super::source::{OnnxSource, load_error};
 use super::unsafe_ops::UnsafeOps;
-use super::values::{input_value, is_copied, metadata, output_tensor};
+use super::values::{AlignedInputs, is_copied, metadata, output_tensor};
 use super::{division, unload};
 use crate::error::{Error, Result};
 use crate::executor::callable::{BoxFuture, CallProfile, Callable};
@@ -200,9 +200,11 @@ impl OnnxModel {
         context: &Arc<CallContext>,
         inputs: &[Tensor],
     ) -> Result<Vec<Tensor>> {
+        let aligned = AlignedInputs::of(inputs);
         let values = inputs
             .iter()
-            .map(|tensor| Ok((tensor.name(), input_value(tensor)?)))
+            .enumerate()
+            .map(|(index, tensor)| Ok((tensor.name(), aligned.value(index, tensor)?)))
             .collect::<Result<Vec<(&str, SessionInputValue<'_>)>>>()?;
         let options = RunOptions::new().map_err(|error| Error::failed(plain_error(&error)))?;
         let options = Arc::new(options);
@@ -215,6 +217,7 @@ impl OnnxModel {
         let zeros = division::zeros();
         let Ok(outputs) = stack.run(|| session.run_with_options(values, &*options))? else {
             std::mem::forget(Arc::clone(&options));
+            std::mem::forget(aligned);
             return Err(self.run_abandoned(context, inputs));
         };
         let outputs = outputs.map_err(|error| {

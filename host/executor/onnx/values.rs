@@ -5,11 +5,13 @@ use super::ranks::Signature;
 use super::source::load_error;
 use super::strings;
 use crate::error::{Error, Result};
-use crate::predict::{Datatype, Metadata, Shape, ShapeSpec, Tensor, TensorSpec, element_count, is_aligned};
+use crate::predict::{
+    ALIGNMENT, Datatype, Metadata, Shape, ShapeSpec, Tensor, TensorSpec, element_count, is_aligned, padding,
+};
 use bytes::Bytes;
-use ort::memory::Allocator;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+use smallvec::SmallVec;
 use std::fmt;
 
 pub(super) fn metadata(session: &Session) -> Result<Metadata> {
@@ -84,7 +86,7 @@ fn datatype(ty: TensorElementType) -> Option<Datatype> {
 const COPIED_BYTES_MAX: usize = 1 << 20;
 
 /// Returns true if a run gets a copy of this tensor: it is not aligned, and either small or not
-/// even aligned for its datatype. Strings are always copied.
+/// even aligned for its datatype. Strings are always copied, by the runtime.
 pub(super) fn is_copied(tensor: &Tensor) -> bool {
     let data = tensor.data();
     let is_element_aligned = |size| data.as_ptr().addr().is_multiple_of(size) || data.is_empty();
@@ -92,13 +94,51 @@ pub(super) fn is_copied(tensor: &Tensor) -> bool {
     !is_usable || (!is_aligned(data) && data.len() <= COPIED_BYTES_MAX)
 }
 
-/// Returns a view of the tensor's bytes if they are aligned, or a copy if not.
+/// Aligned copies of the inputs of a run that are not aligned themselves, in one buffer.
 ///
 /// The kernels of the runtime treat elements in front of the first aligned vector apart, so sums of
 /// the same numbers can differ in their last bits with the address. A large tensor that is aligned
 /// for its datatype only is not copied.
-pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
-    fn typed<T>(tensor: &Tensor) -> Result<SessionInputValue<'_>>
+pub(super) struct AlignedInputs {
+    buffer: Vec<u8>,
+    /// By input, where its copy begins.
+    places: SmallVec<[Option<usize>; 4]>,
+}
+
+impl AlignedInputs {
+    pub fn of(inputs: &[Tensor]) -> Self {
+        let is_copied = |tensor: &Tensor| tensor.datatype() != Datatype::Bytes && is_copied(tensor);
+        let size = |tensor: &Tensor| tensor.data().len().next_multiple_of(ALIGNMENT);
+        let bytes: usize = inputs.iter().filter(|tensor| is_copied(tensor)).map(size).sum();
+        if bytes == 0 {
+            return AlignedInputs { buffer: Vec::new(), places: SmallVec::new() };
+        }
+        let mut buffer = Vec::with_capacity(bytes + ALIGNMENT);
+        buffer.resize(padding(buffer.as_ptr(), 0), 0);
+        let places = inputs.iter().map(|tensor| {
+            is_copied(tensor).then(|| {
+                let place = buffer.len();
+                buffer.extend_from_slice(tensor.data());
+                buffer.resize(place + size(tensor), 0);
+                place
+            })
+        });
+        AlignedInputs { places: places.collect(), buffer }
+    }
+
+    /// Returns the value of an input: a view of its copy, or of the tensor.
+    pub fn value<'a>(&'a self, index: usize, tensor: &'a Tensor) -> Result<SessionInputValue<'a>> {
+        let data = match self.places.get(index).copied().flatten() {
+            Some(place) => &self.buffer[place..place + tensor.data().len()],
+            None => tensor.data(),
+        };
+        input_value(tensor, data)
+    }
+}
+
+/// Returns a view of `data`, which are those of the tensor.
+fn input_value<'a>(tensor: &'a Tensor, data: &'a [u8]) -> Result<SessionInputValue<'a>> {
+    fn typed<'a, T>(tensor: &'a Tensor, data: &'a [u8]) -> Result<SessionInputValue<'a>>
     where
         T: bytemuck::CheckedBitPattern
             + bytemuck::NoUninit
@@ -106,32 +146,28 @@ pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
             + fmt::Debug
             + 'static,
     {
+        let invalid =
+            |why: String| Error::invalid(format!("input \"{}\": {why}", tensor.name())).field(tensor.name());
+        let elements =
+            bytemuck::checked::try_cast_slice::<u8, T>(data).map_err(|error| invalid(error.to_string()))?;
         let shape = ort::value::Shape::new(tensor.shape().iter().copied());
-        match bytemuck::checked::try_cast_slice::<u8, T>(tensor.data()) {
-            Ok(elements) if !is_copied(tensor) => {
-                TensorRef::from_array_view((shape, elements)).map(Into::into)
-            }
-            _ => aligned_copy::<T>(shape, tensor.data()).map(Into::into),
-        }
-        .map_err(|error| {
-            Error::invalid(format!("input \"{}\": {}", tensor.name(), plain_error(&error)))
-                .field(tensor.name())
-        })
+        let value = TensorRef::from_array_view((shape, elements)).map(Into::into);
+        value.map_err(|error| invalid(plain_error(&error)))
     }
     match tensor.datatype() {
-        Datatype::Bool => typed::<bool>(tensor),
-        Datatype::Uint8 => typed::<u8>(tensor),
-        Datatype::Uint16 => typed::<u16>(tensor),
-        Datatype::Uint32 => typed::<u32>(tensor),
-        Datatype::Uint64 => typed::<u64>(tensor),
-        Datatype::Int8 => typed::<i8>(tensor),
-        Datatype::Int16 => typed::<i16>(tensor),
-        Datatype::Int32 => typed::<i32>(tensor),
-        Datatype::Int64 => typed::<i64>(tensor),
-        Datatype::Fp16 => typed::<half::f16>(tensor),
-        Datatype::Bf16 => typed::<half::bf16>(tensor),
-        Datatype::Fp32 => typed::<f32>(tensor),
-        Datatype::Fp64 => typed::<f64>(tensor),
+        Datatype::Bool => typed::<bool>(tensor, data),
+        Datatype::Uint8 => typed::<u8>(tensor, data),
+        Datatype::Uint16 => typed::<u16>(tensor, data),
+        Datatype::Uint32 => typed::<u32>(tensor, data),
+        Datatype::Uint64 => typed::<u64>(tensor, data),
+        Datatype::Int8 => typed::<i8>(tensor, data),
+        Datatype::Int16 => typed::<i16>(tensor, data),
+        Datatype::Int32 => typed::<i32>(tensor, data),
+        Datatype::Int64 => typed::<i64>(tensor, data),
+        Datatype::Fp16 => typed::<half::f16>(tensor, data),
+        Datatype::Bf16 => typed::<half::bf16>(tensor, data),
+        Datatype::Fp32 => typed::<f32>(tensor, data),
+        Datatype::Fp64 => typed::<f64>(tensor, data),
         Datatype::Bytes => {
             let value = strings::value(tensor).map(Into::into);
             value.map_err(|error| {
@@ -140,19 +176,6 @@ pub(super) fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
             })
         }
     }
-}
-
-/// Returns a copy of the elements in memory of the runtime, which aligns it for its kernels.
-fn aligned_copy<T>(shape: ort::value::Shape, data: &[u8]) -> ort::Result<ort::value::Tensor<T>>
-where
-    T: bytemuck::CheckedBitPattern + bytemuck::NoUninit + PrimitiveTensorElementType + fmt::Debug,
-{
-    let mut value = ort::value::Tensor::<T>::new(&Allocator::default(), shape)?;
-    let (_, elements) = value.extract_tensor_mut();
-    for (element, bytes) in elements.iter_mut().zip(data.chunks_exact(size_of::<T>())) {
-        *element = bytemuck::checked::pod_read_unaligned(bytes);
-    }
-    Ok(value)
 }
 
 pub(super) fn output_tensor(spec: &TensorSpec, value: &DynValue) -> Result<Tensor> {
