@@ -48,6 +48,11 @@ impl Active {
         *self.steps.lock_unpoisoned() = Some(steps);
     }
 
+    /// Forgets the steps of the attempt before.
+    pub fn forget_steps(&self) {
+        *self.steps.lock_unpoisoned() = None;
+    }
+
     /// Returns the steps of the current attempt. None run any more if it has ended.
     pub fn steps(&self, has_ended: bool) -> Vec<StepSummary> {
         let steps = self.steps.lock_unpoisoned().clone();

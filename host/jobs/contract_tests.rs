@@ -380,11 +380,13 @@ async fn outputs_of_steps_are_kept_until_the_job_ends() {
         assert_eq!(keep(job.fence, 1, 100, ROOMY).await.unwrap(), Change::Done);
         assert_eq!(keep(job.fence, 2, 70_000, ROOMY).await.unwrap(), Change::Done);
         assert!(store.usage().bytes >= before + 70_100, "they count");
-        assert_eq!(keep(job.fence, 1, 50, ROOMY).await.unwrap(), Change::Stale, "what is kept stays");
+        let used = store.usage().bytes;
+        assert_eq!(keep(job.fence, 2, 80_000, ROOMY).await.unwrap(), Change::Done, "it is replaced");
+        assert_eq!(store.usage().bytes, used + 10_000);
         assert_eq!(keep(job.fence - 1, 3, 50, ROOMY).await.unwrap(), Change::Stale, "another claim");
-        let tight = Bounds { jobs: 100, bytes: 80_000 };
+        let tight = Bounds { jobs: 100, bytes: 160_000 };
         assert_eq!(keep(job.fence, 4, 70_000, tight).await.unwrap_err().kind(), Kind::TooLarge);
-        for (key, bytes) in [(1, Some(100)), (2, Some(70_000)), (3, None), (4, None)] {
+        for (key, bytes) in [(1, Some(100)), (2, Some(80_000)), (3, None), (4, None)] {
             let kept = store.kept_step(&lease, [key; 32]).await.unwrap();
             assert_eq!(kept.map(|outputs| outputs.bytes_kept()), bytes, "{key}");
         }

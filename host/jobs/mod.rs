@@ -8,6 +8,7 @@
 //! - `claims` takes pending jobs while there are slots (`slots`), and starts their tasks.
 //! - `run` is the task of a job that was claimed.
 //! - `steps` follows the steps of pipelines, and keeps their outputs.
+//! - `submission` is what a caller submits.
 //! - `sweep` does what happens to jobs by itself: leases, deadlines, expiry.
 //! - `webhooks` reports the ends of jobs.
 //! - `registry` holds the jobs that run in this process, and ends those whose task is lost.
@@ -35,6 +36,7 @@ mod step_summary;
 mod steps;
 mod store;
 mod store_time;
+mod submission;
 mod sweep;
 mod webhooks;
 
@@ -48,76 +50,27 @@ pub use store::{
     NewJob, Page, Purged, Renewal, Submission, Update, Usage,
 };
 pub use store_time::StoreTime;
+pub use submission::{Item, RequestedBudgets};
 pub use webhooks::{
     Delivery, DeliveryClaim, DeliveryOutcome, DeliveryState, DeliveryStatus, ReceiverCapacity, Settlement,
     Webhook,
 };
 
 use crate::error::{Error, Kind, Result};
-use crate::policy::Route;
-use crate::policy::plan::{JobsPlan, ModelName};
-use crate::predict::{JsonText, MemoryBudget, Parameters, Payload};
-use bytes::Bytes;
+use crate::policy::plan::ModelName;
+use crate::predict::Payload;
 use registry::JobRegistry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use submission::{budgets, new_id};
 
 pub struct Jobs {
     registry: Arc<JobRegistry>,
 }
 
-/// One input of a submission, checked like the input of a request.
-pub struct Item {
-    input: Payload,
-    parameters: Parameters,
-    reply: Option<Arc<str>>,
-}
-
-impl Item {
-    /// Checks an input against the current model. A reload may change the model before the job
-    /// runs. The item keeps a copy of the input, because a job must not keep the body of its
-    /// request in memory.
-    pub fn checked(
-        route: &Route,
-        input: &Payload,
-        parameters: Parameters,
-        mut budget: MemoryBudget,
-    ) -> Result<Self> {
-        crate::router::refuse_streaming(route)?;
-        crate::router::stored_input(route, input.clone(), &mut budget)?;
-        let input = match input {
-            Payload::Json(text) => {
-                Payload::Json(JsonText::from_checked(Bytes::copy_from_slice(text.as_bytes())))
-            }
-            Payload::Bytes { content_type, data } => {
-                Payload::Bytes { content_type: content_type.clone(), data: Bytes::copy_from_slice(data) }
-            }
-            Payload::Tensors(tensors) => Payload::Tensors(
-                tensors.iter().map(|tensor| tensor.detached().unwrap_or_else(|| tensor.clone())).collect(),
-            ),
-        };
-        Ok(Item { input, parameters, reply: None })
-    }
-
-    /// Sets how the interface of the submission encodes the result.
-    pub fn with_reply(self, reply: String) -> Self {
-        Item { reply: Some(reply.into()), ..self }
-    }
-}
-
-/// The budgets that a caller requests for each job.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RequestedBudgets {
-    pub max_attempts: Option<u64>,
-    pub max_runtime: Option<Duration>,
-    pub max_total_runtime: Option<Duration>,
-    /// How long after the submission the job may first run.
-    pub run_after: Duration,
-}
-
 /// The result of a request to run a job again.
 pub enum Retried {
-    New(Box<Job>),
+    Submitted(Submitted),
     /// The state of the job does not allow it.
     Refused(State),
 }
@@ -197,6 +150,16 @@ impl Jobs {
         Ok(Webhook { url: url.into(), receiver: receiver.into() })
     }
 
+    /// Returns the jobs that an earlier submission with this key has created.
+    ///
+    /// # Errors
+    /// `conflict` if the key belongs to another request.
+    pub async fn submitted(&self, key: Option<&IdempotencyKey>) -> Result<Option<Submitted>> {
+        let Some(key) = key else { return Ok(None) };
+        let created = self.registry.store().created(key.clone()).await?;
+        created.map(submitted).transpose()
+    }
+
     /// Creates jobs in a task of its own: if the client disconnects, they are either created or
     /// not.
     async fn admit(&self, submission: Submission) -> Result<Submitted> {
@@ -207,7 +170,12 @@ impl Jobs {
 
     /// Submits the input of a job again that has ended without a result. The new job has the
     /// budgets of the old one, and starts from the beginning.
-    pub async fn retry(&self, id: &str, request_id: &Arc<str>) -> Result<Retried> {
+    pub async fn retry(
+        &self,
+        id: &str,
+        request_id: &Arc<str>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Retried> {
         if *self.registry.closing.borrow() {
             return Err(Error::unavailable("the host is stopping and accepts no more jobs"));
         }
@@ -233,10 +201,7 @@ impl Jobs {
             input: input.ok_or_else(gone)?,
             delay: Duration::ZERO,
         };
-        match self.admit(Submission { jobs: vec![new], key: None }).await? {
-            Submitted::New(mut jobs) => Ok(Retried::New(Box::new(jobs.remove(0)))),
-            Submitted::Existing(_) => Err(Error::failed("two jobs have the same id")),
-        }
+        self.admit(Submission { jobs: vec![new], key }).await.map(Retried::Submitted)
     }
 
     pub async fn get(&self, id: &str) -> Result<Job> {
@@ -437,6 +402,10 @@ async fn admit(registry: Arc<JobRegistry>, submission: Submission) -> Result<Sub
     registry.expire().await?;
     let created = registry.store().create(submission, registry.bounds()).await?;
     registry.publish_usage();
+    submitted(created)
+}
+
+fn submitted(created: Created) -> Result<Submitted> {
     match created {
         Created::New(jobs) => Ok(Submitted::New(jobs)),
         Created::Existing(ids) => Ok(Submitted::Existing(ids)),
@@ -446,39 +415,4 @@ async fn admit(registry: Arc<JobRegistry>, submission: Submission) -> Result<Sub
         )
         .field("Idempotency-Key")),
     }
-}
-
-fn budgets(requested: RequestedBudgets, limits: &JobsPlan) -> Result<Budgets> {
-    let max_attempts = requested.max_attempts.unwrap_or(1);
-    if max_attempts > u64::from(limits.max_attempts) {
-        let message =
-            format!("max_attempts is {max_attempts}; this host makes at most {}", limits.max_attempts);
-        return Err(Error::invalid(message).field("max_attempts"));
-    }
-    let max_total_runtime = requested.max_total_runtime.unwrap_or(limits.total_runtime);
-    if max_total_runtime > limits.max_total_runtime {
-        let message = format!(
-            "max_total_runtime_ms is {}; this host allows at most {}",
-            max_total_runtime.as_millis(),
-            limits.max_total_runtime.as_millis()
-        );
-        return Err(Error::invalid(message).field("max_total_runtime_ms"));
-    }
-    if requested.run_after >= max_total_runtime {
-        let message = format!(
-            "run_after_ms is {}, but the job ends {} ms after its submission; raise max_total_runtime_ms",
-            requested.run_after.as_millis(),
-            max_total_runtime.as_millis()
-        );
-        return Err(Error::invalid(message).field("run_after_ms"));
-    }
-    Ok(Budgets { max_attempts: max_attempts as u32, max_runtime: requested.max_runtime, max_total_runtime })
-}
-
-/// Returns 128 random bits: anybody who knows a job's id can fetch and cancel the job.
-fn new_id() -> Result<Arc<str>> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::failed(format!("cannot create a job id: no random numbers: {error}")))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)).into())
 }

@@ -16,7 +16,7 @@ use crate::metrics::JobMetrics;
 use crate::offload;
 use crate::predict::{Payload, Responses};
 use crate::router::{self, CallOptions, RequestScope};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 /// The first wait after an executor was overloaded, or the store unavailable. It doubles up to the
@@ -124,16 +124,16 @@ impl Run {
         work: &mut Option<Responses>,
     ) -> Result<Result<Payload>, Stop> {
         let (router, active) = (Arc::clone(&self.registry.config.router), Arc::clone(&self.active));
+        active.forget_steps();
         let mut scope = router.begin(Arc::clone(&active.id), "job", &|_| None);
         // The policy may have changed since the attempt was recorded.
         self.status.use_policy(scope.generation(), scope.policy_digest());
         let first = self.status.attempts.len() == 1;
         let waited = self.job.submitted().until(self.registry.store().now());
-        let number = self.status.attempts.len();
         let answer = tokio::select! {
             biased;
             () = active.ended() => None,
-            answer = self.call(number, &mut scope, input, work) => Some(answer),
+            answer = self.call(&mut scope, input, work) => Some(answer),
         };
         self.status.steps = active.steps(true);
         let Some(answer) = answer else {
@@ -291,7 +291,6 @@ impl Run {
     /// Begins a call and returns its answer. The work of the call is left in `work`.
     async fn call(
         &self,
-        number: usize,
         scope: &mut RequestScope,
         input: &Payload,
         work: &mut Option<Responses>,
@@ -310,6 +309,8 @@ impl Run {
             store: Arc::clone(&self.registry.config.store),
             lease: active.lease.clone(),
             bounds: self.registry.bounds(),
+            runtime: self.registry.config.runtime.clone(),
+            own: Mutex::default(),
             reused: self.metrics().steps_reused.clone(),
         }));
         active.follow(Arc::clone(&steps));
@@ -319,8 +320,8 @@ impl Run {
             outputs,
             steps: Some(steps),
         };
-        let id = format!("{}/{number}", active.id).into();
-        let responses = work.insert(scope.submit(&route, options, input, id)?);
+        // The id of the job, so that rules that route by it choose alike in each attempt.
+        let responses = work.insert(scope.submit(&route, options, input, Arc::clone(&active.id))?);
         let response = scope.answer(&route, responses).await?;
         reply::encode(Arc::clone(encoder), route, spec.reply.clone(), response).await
     }

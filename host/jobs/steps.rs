@@ -3,12 +3,14 @@
 
 use super::step_summary::{StepState, StepSummary};
 use super::store::{Bounds, JobStore, KeptStep, Lease};
+use crate::error::Error;
 use crate::lock::LockUnpoisoned;
 use crate::predict::{CheckpointFuture, Checkpoints, Payload, StepKey, StepObserver, StepRecord, Tensor};
 use prometheus::IntCounter;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// The most steps of one attempt that are shown.
 const STEPS_MAX: usize = 500;
@@ -119,13 +121,20 @@ pub(super) struct JobCheckpoints {
     pub store: Arc<dyn JobStore>,
     pub lease: Lease,
     pub bounds: Bounds,
+    pub runtime: Handle,
     /// Counts the outputs that were used again.
     pub reused: IntCounter,
+    /// The keys of what this attempt has kept. It is for the next one: in this one, a nested
+    /// pipeline may be asked for the same again, to get another answer.
+    pub own: Mutex<HashSet<StepKey>>,
 }
 
 impl Checkpoints for JobCheckpoints {
     fn find(&self, key: StepKey) -> CheckpointFuture<'_, Option<Vec<Tensor>>> {
         Box::pin(async move {
+            if self.own.lock_unpoisoned().contains(&key) {
+                return Ok(None);
+            }
             Ok(match self.store.kept_step(&self.lease, key).await? {
                 Some(Payload::Tensors(outputs)) => Some(outputs),
                 _ => None,
@@ -136,9 +145,15 @@ impl Checkpoints for JobCheckpoints {
     fn keep(&self, key: StepKey, outputs: Vec<Tensor>) -> CheckpointFuture<'_, ()> {
         Box::pin(async move {
             let outputs = outputs.into_iter().map(|tensor| tensor.detached().unwrap_or(tensor)).collect();
+            self.own.lock_unpoisoned().insert(key);
             let step = KeptStep { key, outputs: Payload::Tensors(outputs) };
+            let (store, lease, bounds) = (Arc::clone(&self.store), self.lease.clone(), self.bounds);
+            // In a task of its own: if the attempt ends meanwhile, the outputs are kept or not, but
+            // never a part of them.
+            let kept = self.runtime.spawn(async move { store.keep_step(lease, step, bounds).await });
+            let kept = kept.await.map_err(|error| Error::failed(format!("the task ended: {error}")))?;
             // A job that was claimed by another host keeps nothing for this one.
-            self.store.keep_step(self.lease.clone(), step, self.bounds).await.map(drop)
+            kept.map(drop)
         })
     }
 }

@@ -98,7 +98,10 @@ impl JobMetrics {
                 "hostler_webhooks_pending",
                 "Webhooks of ended jobs that are not delivered yet.",
             ),
-            webhook_seconds: histogram("hostler_webhook_seconds", "Duration of attempts to call webhooks."),
+            webhook_seconds: histogram(
+                "hostler_webhook_duration_seconds",
+                "Duration of attempts to call webhooks.",
+            ),
         }
     }
 }

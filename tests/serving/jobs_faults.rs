@@ -9,8 +9,9 @@ use crate::support::{PATIENCE, eventually};
 use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
-    Bounds, Change, Claim, Created, Delivery, DeliveryClaim, DeliveryState, Filter, Job, JobStore, KeptStep,
-    Lease, MemoryStore, Page, Purged, Renewal, Settlement, State, StoreTime, Submission, Update, Usage,
+    Bounds, Change, Claim, Created, Delivery, DeliveryClaim, DeliveryState, Filter, IdempotencyKey, Job,
+    JobStore, KeptStep, Lease, MemoryStore, Page, Purged, Renewal, Settlement, State, StoreTime, Submission,
+    Update, Usage,
 };
 use hostler::predict::{Payload, StepKey};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -61,6 +62,10 @@ impl JobStore for Faulty {
             Err(error) => Box::pin(async { Err(error) }),
             Ok(()) => self.inner.create(submission, bounds),
         }
+    }
+
+    fn created(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Created>>> {
+        self.inner.created(key)
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {

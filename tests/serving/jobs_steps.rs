@@ -155,8 +155,12 @@ after = ["wait"]
 /// Interrupts a job in the step `wait`, changes a file or a text of the manifest, and returns the
 /// result and which steps were reused: `first`, `second`, `wait`, `third`.
 fn interrupted(change: impl FnOnce(&Host)) -> (Value, Vec<bool>) {
+    interrupted_with("", change)
+}
+
+fn interrupted_with(more: &str, change: impl FnOnce(&Host)) -> (Value, Vec<bool>) {
     let store = Store::start();
-    let setup = setup(&store, MIXED);
+    let setup = setup(&store, &format!("{MIXED}{more}")).file("pass.wasm", plugin("pass"));
     let host = ["first", "second", "third"]
         .iter()
         .fold(setup, |setup, name| setup.file(&format!("{name}.onnx"), model("plus1")))
@@ -231,4 +235,44 @@ fn faults_of_keep_are_told_with_their_place() {
         submit(&host, &job(json!({"model": "chain", "data": ["x"]}), &json!({"run_after_ms": 60_000})));
     wait_for(&host, &waiting, "no steps yet", |job| job.get("steps").is_none());
     cancel(&host, &waiting);
+}
+
+#[test]
+fn behind_a_custom_executor_every_change_of_the_policy_counts() {
+    let custom = "[executors.wrapped]\nkind = \"custom\"\nplugin = \"pass\"\ninner = \"onnx\"\n\
+        [plugins.pass]\npath = \"pass.wasm\"\n[policy]\nfirst = \"wrapped\"\n";
+    assert_eq!(interrupted_with(custom, |_| {}).1, [true, true, false, false]);
+    // Its plugin could call the model that changes.
+    let swap = |host: &Host| replace(&host.path("third.onnx"), &std::fs::read(model("plus2")).unwrap());
+    assert_eq!(interrupted_with(custom, swap).1, [false; 4]);
+}
+
+/// A loop over a nested pipeline, whose only step calls a server, and a step after it that waits.
+const LOOP: &str = r#"
+[models.ask]
+pipeline = "ask"
+[pipelines.ask]
+keep = "steps"
+outputs = { status = "call.status" }
+[pipelines.ask.steps.call]
+model = "fetch"
+in = { url = "input.url" }
+[models.poll]
+pipeline = "poll"
+[pipelines.poll]
+keep = "steps"
+outputs = { status = "repeat.status" }
+[pipelines.poll.steps.repeat]
+model = "ask"
+in = { url = "input.url" }
+loop = { while = "max(self.status) == 200", max = 3, at_max = "go-on" }
+"#;
+
+#[test]
+fn each_round_of_a_loop_asks_again() {
+    let store = Store::start();
+    let host = setup(&store, LOOP).start();
+    let id = submit(&host, &json!({"model": "poll", "data": [store.url("/users/1")]}));
+    ended(&host, &id, "succeeded");
+    assert_eq!(store.asked(), ["GET /users/1"; 3]);
 }

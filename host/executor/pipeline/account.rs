@@ -1,6 +1,7 @@
 //! The account of one request in a pipeline: its budget of runs and bytes, and the calls that it
 //! has started.
 
+use super::reusability::Reuse;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::LockUnpoisoned;
@@ -29,8 +30,8 @@ pub(super) struct RequestAccount {
     pub counts: bool,
     /// Whether steps may run on the thread that polls the request.
     pub may_run_inline: bool,
-    /// Whether the outputs of an earlier attempt may stand for runs of steps.
-    pub may_reuse: bool,
+    /// Whether the outputs of an earlier attempt can stand for runs of the first steps.
+    pub reuse: Reuse,
     runs: AtomicUsize,
     runs_max: usize,
     bytes: AtomicUsize,
@@ -66,7 +67,7 @@ impl RequestAccount {
             since,
             counts,
             may_run_inline,
-            may_reuse: false,
+            reuse: Reuse::Never,
             runs: AtomicUsize::new(0),
             runs_max: graph.max_visits as usize,
             bytes: AtomicUsize::new(0),
@@ -81,11 +82,11 @@ impl RequestAccount {
         self: &Arc<Self>,
         graph: &Graph,
         may_run_inline: bool,
-        may_reuse: bool,
+        reuse: Reuse,
         path: Option<Box<str>>,
     ) -> Arc<RequestAccount> {
         let mut own = RequestAccount::new(graph, self.since, self.counts, may_run_inline);
-        (own.path, own.may_reuse) = (path, may_reuse);
+        (own.path, own.reuse) = (path, reuse);
         (own.outer, own.depth) = (Some(Arc::clone(self)), self.depth + 1);
         Arc::new(own)
     }

@@ -116,7 +116,7 @@ impl StepRun<'_> {
             let own_deadline = context.deadline.filter(|_| context.deadline != self.context.deadline);
             let may_run_inline = self.is_alone && !is_deep && own_deadline.is_none();
             let path = context.steps.is_some().then(|| self.account.step_path(&self.step().name).into());
-            let account = self.account.nested(&pipeline.program.graph, may_run_inline, self.may_reuse, path);
+            let account = self.account.nested(&pipeline.program.graph, may_run_inline, self.reuse, path);
             context.begin();
             let run = match is_deep {
                 true => {

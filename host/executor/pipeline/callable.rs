@@ -2,6 +2,7 @@
 
 use super::account::RequestAccount;
 use super::model::PipelineModel;
+use super::reusability::Reuse;
 use super::run::run_pipeline;
 use crate::error::Result;
 use crate::executor::callable::{BoxFuture, CallProfile, Callable};
@@ -43,7 +44,10 @@ impl Callable for PipelineModel {
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
         let mut account = RequestAccount::new(&self.program.graph, Instant::now(), sink.runs.is_some(), true);
         // What a plugin asks for may differ from one attempt to the next.
-        account.may_reuse = context.is_outermost();
+        let has_checkpoints = context.steps.as_ref().is_some_and(|steps| steps.checkpoints().is_some());
+        if has_checkpoints && context.is_outermost() {
+            account.reuse = Reuse::Possible;
+        }
         let account = Arc::new(account);
         Box::pin(async move {
             let outcome = run_pipeline(self, context, inputs, &account, sink).await;

@@ -2,6 +2,7 @@
 
 use super::frame::{HeldValue, StepState};
 use super::metrics::StepOutcome;
+use super::reusability::Reuse;
 use super::run_state::RunState;
 use super::step::StepEnd;
 use crate::error::{Error, Result};
@@ -32,7 +33,10 @@ impl RunState<'_> {
             self.record_step(frame, step, outcome, why, [inputs, given], (time, queue));
         }
         self.frames[frame].cells[step].ran = ran;
-        self.frames[frame].cells[step].is_fresh = !is_reused;
+        if !is_reused {
+            let before = self.reuse_of(frame, step);
+            self.frames[frame].cells[step].reuse = before.max(Reuse::NextAttempt);
+        }
         let settled = outputs.and_then(|outputs| self.keep_outputs(frame, step, outputs));
         if let Err(error) = settled {
             self.step_failed(frame, step, error)?;
@@ -99,7 +103,7 @@ impl RunState<'_> {
             let none = (Duration::ZERO, Duration::ZERO);
             self.record_step(frame, step, StepOutcome::Skipped, Some(why), Default::default(), none);
         }
-        self.frames[frame].cells[step].is_fresh = self.is_behind_fresh(frame, step);
+        self.frames[frame].cells[step].reuse = self.reuse_before(frame, step);
         self.release_reads(frame, step);
         self.finish_step(frame, step)
     }

@@ -1,6 +1,7 @@
 //! A frame: the values of one request, row or item, and the states of its steps.
 
 use super::account::RequestAccount;
+use super::reusability::Reuse;
 use crate::error::{Kind, Result};
 use crate::graph::{Program, Reader};
 use crate::predict::Tensor;
@@ -25,9 +26,8 @@ pub(super) struct StepCell {
     pub state: StepState,
     /// Whether the model was called.
     pub ran: bool,
-    /// Whether its outputs, or what decided that it is skipped, may differ from those of an earlier
-    /// attempt.
-    pub is_fresh: bool,
+    /// What its end, and all before it, mean for the steps that depend on it.
+    pub reuse: Reuse,
     pub error: Option<Kind>,
     pub values: SmallVec<[HeldValue; 1]>,
     /// For a router: by candidate, whether it was chosen.
@@ -89,7 +89,7 @@ impl Frame {
         let cell = |step: &crate::graph::StepProgram| StepCell {
             state: StepState::Waiting,
             ran: false,
-            is_fresh: false,
+            reuse: Reuse::Possible,
             error: None,
             values: step.readers.iter().map(|&readers| HeldValue { tensor: None, readers }).collect(),
             chosen: SmallVec::new(),

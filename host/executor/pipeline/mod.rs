@@ -20,6 +20,7 @@ mod parts;
 mod pipeline_executor;
 mod records;
 mod response_sink;
+mod reusability;
 mod reuse;
 mod rounds;
 mod rows;

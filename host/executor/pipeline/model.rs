@@ -39,6 +39,14 @@ pub struct Binding {
 /// Returns `request.bucket`: 0 to 99, the same for all requests of a caller.
 pub type Bucket = Arc<dyn Fn(&CallContext) -> u8 + Send + Sync>;
 
+impl Binding {
+    /// Returns the version that a request uses.
+    pub(super) fn target(&self, context: &CallContext) -> &StepTarget {
+        let version = self.pick.as_ref().map_or(0, |pick| pick(context));
+        self.versions.get(version).unwrap_or(&self.versions[0])
+    }
+}
+
 pub struct PipelineModel {
     pub(super) program: Program,
     /// By step, as `limits` and `metrics` are.

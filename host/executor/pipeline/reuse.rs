@@ -1,9 +1,10 @@
 //! Keeps the outputs of steps that have ended, and reuses them in the next attempt at the same job.
 //!
-//! Outputs are reused only if nothing before the step has run again, so what is behind a step that
-//! runs again runs again too.
+//! Outputs are reused only if nothing before the step has run again, so the steps that depend on
+//! one that runs again run again too.
 
-use super::frame::StepCell;
+use super::model::StepTarget;
+use super::reusability::Reuse;
 use super::run_state::{ROOT, RunState};
 use super::step::{StepEnd, StepRun};
 use crate::graph::ValueRef;
@@ -16,13 +17,30 @@ use std::time::Duration;
 const KEY_VERSION: &[u8] = b"step 1";
 
 impl RunState<'_> {
-    /// Returns true if something before a step has run in this attempt, or cannot be compared with
-    /// an earlier one.
-    pub(super) fn is_behind_fresh(&self, frame: usize, step: usize) -> bool {
-        let program = &self.program.steps[step];
-        if program.scope != ROOT {
-            return true;
+    /// Returns whether the outputs of an earlier attempt can stand for a run of the step, and
+    /// whether those of this one are kept.
+    pub(super) fn reuse_of(&self, frame: usize, step: usize) -> Reuse {
+        if self.account.reuse == Reuse::Never {
+            return Reuse::Never;
         }
+        let program = &self.program.steps[step];
+        let graph = &self.program.graph;
+        // The outputs of a loop depend on values that the key lacks, and nobody waits for those of
+        // a detached step. Items of a stream are as many as the stream likes.
+        let is_kept = program.scope == ROOT
+            && program.items.is_none()
+            && !program.is_detached
+            && graph.steps[step].looped.is_none()
+            && self.target_of(step).key.is_some();
+        if is_kept { self.reuse_before(frame, step) } else { Reuse::Never }
+    }
+
+    /// Returns what the steps before this one mean for it.
+    pub(super) fn reuse_before(&self, frame: usize, step: usize) -> Reuse {
+        if self.account.reuse == Reuse::Never {
+            return Reuse::Never;
+        }
+        let program = &self.program.steps[step];
         let read = program.needs.iter().flat_map(|need| need.members.iter().flatten());
         let read = read.filter_map(|value| match value {
             ValueRef::Output(step, _) => Some(*step),
@@ -30,14 +48,15 @@ impl RunState<'_> {
             ValueRef::Input(_) | ValueRef::Const(_) => None,
         });
         let waited = program.chosen_by.iter().chain(&program.after).chain(&program.asks).copied();
-        let is_fresh = |step: usize| {
+        let of_step = |step: usize| {
             let at = self.enclosing_frame(frame, self.program.steps[step].scope);
-            at.is_none_or(|at| {
-                let cell: &StepCell = &self.frames[at].cells[step];
-                cell.is_fresh
-            })
+            at.map_or(Reuse::Never, |at| self.frames[at].cells[step].reuse)
         };
-        read.chain(waited).any(is_fresh)
+        read.chain(waited).map(of_step).fold(self.account.reuse, Ord::max)
+    }
+
+    fn target_of(&self, step: usize) -> &StepTarget {
+        self.model.bindings[step].target(self.context)
     }
 }
 
@@ -45,7 +64,7 @@ impl StepRun<'_> {
     /// Runs the step, unless its outputs are kept from an earlier attempt.
     pub async fn run_or_reuse(self, inputs: Vec<Tensor>) -> StepEnd {
         match self.context.steps.clone() {
-            Some(observer) if self.model.program.graph.keeps_steps => {
+            Some(observer) if self.model.program.graph.keeps_steps && self.reuse != Reuse::Never => {
                 // Boxed, because it is rare and must not add to the future of every step.
                 Box::pin(self.run_kept(&*observer, inputs)).await
             }
@@ -57,7 +76,7 @@ impl StepRun<'_> {
         let Some(checkpoints) = observer.checkpoints() else { return self.run(inputs).await };
         let Some(key) = self.key(&inputs).await else { return self.run(inputs).await };
         let step = self.step().name.clone();
-        if self.may_reuse {
+        if self.reuse == Reuse::Possible {
             match checkpoints.find(key).await {
                 Ok(Some(outputs)) => {
                     let (outputs, zero) = (Ok(outputs), Duration::ZERO);
@@ -68,7 +87,9 @@ impl StepRun<'_> {
             }
         }
         let end = self.run(inputs).await;
+        // Without rows, the model was not called: the step is decided again.
         if let Ok(outputs) = &end.outputs
+            && end.ran
             && let Err(error) = checkpoints.keep(key, outputs.clone()).await
         {
             tracing::warn!(%step, "outputs of a step not kept: {error}");
@@ -76,13 +97,9 @@ impl StepRun<'_> {
         end
     }
 
-    /// Returns the key of the outputs; `None` if they are not kept. Those of a loop depend on
-    /// values that the key lacks, and nobody waits for those of a detached step.
+    /// Returns the key of the outputs; `None` if the model has none.
     async fn key(&self, inputs: &[Tensor]) -> Option<StepKey> {
         let (step, target) = (self.step(), self.target());
-        if step.looped.is_some() || self.is_detached {
-            return None;
-        }
         let mut hash = Sha256::new_with_prefix(KEY_VERSION);
         add(&mut hash, &target.key?);
         add(&mut hash, &self.model.graph_digest);

@@ -11,6 +11,7 @@ use super::metrics::StepOutcome;
 use super::model::PipelineModel;
 use super::nested::NestedRun;
 use super::response_sink::{ResponseSink, SingleResponse};
+use super::reusability::Reuse;
 use super::run_state::{Event, ROOT, ReadyStep, RunState, Stream};
 use super::step::{StepEnd, StepRun};
 use crate::error::{Error, Result};
@@ -51,6 +52,7 @@ impl<'a> RunState<'a> {
         self.record_expected();
         let outcome = self.work(inputs, sink).await;
         self.record_unfinished();
+        self.has_ended = true;
         outcome
     }
 
@@ -182,7 +184,7 @@ impl<'a> RunState<'a> {
 
     /// Returns the work of a step that was decided to run.
     fn step_run(&self, ready: ReadyStep, is_alone: bool) -> impl Future<Output = Event<'a>> + Send + use<'a> {
-        let ReadyStep { frame, step, inputs, inputs_are_callers, may_reuse } = ready;
+        let ReadyStep { frame, step, inputs, inputs_are_callers, reuse } = ready;
         let run = StepRun {
             model: self.model,
             context: self.context,
@@ -192,7 +194,7 @@ impl<'a> RunState<'a> {
             is_detached: self.program.steps[step].is_detached,
             is_alone,
             inputs_are_callers,
-            may_reuse,
+            reuse,
             snapshot: self.program.steps[step]
                 .again_while
                 .is_some()
@@ -240,7 +242,7 @@ impl<'a> RunState<'a> {
             Event::StreamStarted { frame, step, items: Ok(items) } => {
                 let started = items.started();
                 self.frames[frame].cells[step].ran = true;
-                self.frames[frame].cells[step].is_fresh = true;
+                self.frames[frame].cells[step].reuse = Reuse::Never;
                 let stream =
                     Stream { frame, step, items: None, in_flight: 0, next_number: 0, end: None, started };
                 self.streams.push(stream);
@@ -277,16 +279,18 @@ impl<'a> RunState<'a> {
             Ok(Verdict::Wait) => Ok(()),
             Ok(Verdict::Skip(why)) => self.skip_step(frame, step, why),
             Ok(Verdict::Run(inputs, inputs_are_callers)) => {
-                let may_reuse = self.account.may_reuse && !self.is_behind_fresh(frame, step);
+                let reuse = self.reuse_of(frame, step);
                 self.frames[frame].cells[step].state = StepState::Running;
                 self.release_reads(frame, step);
                 self.record_begin(step);
-                self.ready.push(ReadyStep { frame, step, inputs, inputs_are_callers, may_reuse });
+                self.ready.push(ReadyStep { frame, step, inputs, inputs_are_callers, reuse });
                 Ok(())
             }
             Err(error) => {
                 self.model.metrics[step].record(StepOutcome::Error, Duration::ZERO, Duration::ZERO);
-                self.frames[frame].cells[step].is_fresh = true;
+                self.frames[frame].cells[step].reuse = Reuse::Never;
+                let (why, none) = (Some(error.message().to_owned()), Duration::ZERO);
+                self.record_step(frame, step, StepOutcome::Error, why, Default::default(), (none, none));
                 self.release_reads(frame, step);
                 self.step_failed(frame, step, error)?;
                 self.finish_step(frame, step)

@@ -5,6 +5,7 @@ use super::account::RequestAccount;
 use super::frame::{Frame, StepState};
 use super::items::Items;
 use super::model::PipelineModel;
+use super::reusability::Reuse;
 use super::step::StepEnd;
 use crate::error::{Error, Result};
 use crate::executor::callable::BoxFuture;
@@ -45,6 +46,17 @@ pub(super) struct RunState<'a> {
     pub failing: Option<(u64, Error)>,
     /// The caller has its answer or its error. Only detached steps still run.
     pub is_answered: bool,
+    /// The records of all steps are made.
+    pub has_ended: bool,
+}
+
+impl Drop for RunState<'_> {
+    /// A run that is dropped, by a timeout around it, has an end as well.
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.record_unfinished();
+        }
+    }
 }
 
 /// A step that was decided to run, with its inputs.
@@ -54,9 +66,7 @@ pub(super) struct ReadyStep {
     pub inputs: Vec<Tensor>,
     /// All inputs are the caller's own, from the request.
     pub inputs_are_callers: bool,
-    /// The outputs of an earlier attempt may stand for a run: nothing before the step has run
-    /// again.
-    pub may_reuse: bool,
+    pub reuse: Reuse,
 }
 
 /// What happened to a step that runs.
@@ -129,6 +139,7 @@ impl<'a> RunState<'a> {
             next_answer: 0,
             failing: None,
             is_answered: false,
+            has_ended: false,
         }
     }
 

@@ -6,6 +6,7 @@
 use super::account::RequestAccount;
 use super::model::{PipelineModel, StepTarget};
 use super::nested::RunNested;
+use super::reusability::Reuse;
 use super::snapshot::Snapshot;
 use crate::error::{Error, Kind, Result};
 use crate::executor::target::ModelTarget;
@@ -29,8 +30,7 @@ pub(super) struct StepRun<'a> {
     pub is_alone: bool,
     /// All inputs are the caller's own, from the request.
     pub inputs_are_callers: bool,
-    /// The outputs of an earlier attempt may stand for a run.
-    pub may_reuse: bool,
+    pub reuse: Reuse,
     /// The values that the condition of the loop refers to, besides the step's own outputs.
     pub snapshot: Option<Arc<Snapshot>>,
     pub run_nested: RunNested,
@@ -79,9 +79,7 @@ impl<'a> StepRun<'a> {
 
     /// Returns the version of the model that this request uses.
     pub(super) fn target(&self) -> &'a StepTarget {
-        let binding = &self.model.bindings[self.at];
-        let version = binding.pick.as_ref().map_or(0, |pick| pick(self.context));
-        binding.versions.get(version).unwrap_or(&binding.versions[0])
+        self.model.bindings[self.at].target(self.context)
     }
 
     /// Returns when the step must have ended, by the request's deadline and the step's own timeout.

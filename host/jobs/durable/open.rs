@@ -142,10 +142,11 @@ fn unused_files(
     tables: &Tables<'_>,
 ) -> Result<Vec<String>, Fault> {
     let names = disk.names().map_err(|error| Fault::io(&format!("cannot list {}", disk.shown()), &error))?;
+    let steps = tables.step_files()?;
     let mut unused = Vec::new();
     for name in names {
         let Some((id, slot)) = payloads::owner_of(&name) else { continue };
-        if !in_progress.contains(&name) && !tables.refers_to(id, slot, &name)? {
+        if !in_progress.contains(&name) && !steps.contains(&name) && !tables.refers_to(id, slot, &name)? {
             unused.push(name);
         }
     }

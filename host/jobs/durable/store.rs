@@ -11,8 +11,8 @@ use crate::error::{Error, Kind, Result};
 use crate::executor::BoxFuture;
 use crate::jobs::job::Job;
 use crate::jobs::store::{
-    self, Bounds, Claim, Created, Engine, Filter, JobStore, KeptStep, Lease, Page, Purged, Renewal,
-    Submission, Update, Usage,
+    self, Bounds, Claim, Created, Engine, Filter, IdempotencyKey, JobStore, KeptStep, Lease, Page, Purged,
+    Renewal, Submission, Update, Usage,
 };
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::{Delivery, DeliveryClaim, Settlement};
@@ -204,6 +204,14 @@ impl JobStore for DurableStore {
         })
     }
 
+    fn created(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Created>>> {
+        Box::pin(async move {
+            let name = Arc::clone(&key.name);
+            let known = self.read(move |shared| shared.read()?.key(&name)).await?;
+            Ok(known.and_then(|known| known.answer(&key, self.shared.now())))
+        })
+    }
+
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {
         Box::pin(async move {
             // Without this look, an idle host would commit empty transactions.
@@ -264,8 +272,8 @@ impl JobStore for DurableStore {
     }
 
     fn kept_step<'a>(&'a self, lease: &'a Lease, key: StepKey) -> BoxFuture<'a, Result<Option<Payload>>> {
-        let number = lease.number;
-        Box::pin(self.payload(move |reader| reader.step(number, &key)))
+        let id = Arc::clone(&lease.id);
+        Box::pin(self.payload(move |reader| reader.step(&id, &key)))
     }
 
     fn read<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Job>>> {

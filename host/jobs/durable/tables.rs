@@ -10,6 +10,7 @@ use crate::jobs::store::{Index, Records, StoredKey};
 use crate::jobs::webhooks::Delivery;
 use crate::predict::StepKey;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -91,6 +92,10 @@ impl<'a> Tables<'a> {
             self.damaged.insert(number, bytes.as_slice()).attempted(WRITE)?;
             self.jobs.remove(number).attempted(WRITE)?;
         }
+        // Their numbers still have other rows.
+        if let Some((number, _)) = self.damaged.last().attempted(READ)? {
+            index.reserve(number.value());
+        }
         for entry in self.keys.iter().attempted(READ)? {
             let (name, bytes) = entry.attempted(READ)?;
             if let Ok(key) = record::decode_key(bytes.value()) {
@@ -122,22 +127,24 @@ impl<'a> Tables<'a> {
         let Some(number) = self.numbers.get(id).attempted(READ)?.map(|number| number.value()) else {
             return Ok(false);
         };
-        let is_it = |stored: &[u8]| Prepared::file_of(stored).is_some_and(|file| file.name == name);
         let table = match slot {
             Slot::Input => &self.inputs,
             Slot::Result => &self.results,
-            Slot::Steps => {
-                for entry in self.steps.range(steps_of(number)).attempted(READ)? {
-                    let (_, stored) = entry.attempted(READ)?;
-                    if is_it(stored.value()) {
-                        return Ok(true);
-                    }
-                }
-                return Ok(false);
-            }
+            Slot::Steps => return Ok(false),
         };
         let stored = table.get(number).attempted(READ)?;
-        Ok(stored.is_some_and(|bytes| is_it(bytes.value())))
+        Ok(stored.and_then(|bytes| Prepared::file_of(bytes.value())).is_some_and(|file| file.name == name))
+    }
+
+    /// Returns the files of the outputs of steps.
+    pub fn step_files(&self) -> Result<HashSet<String>, Fault> {
+        let mut names = HashSet::new();
+        for entry in self.steps.iter().attempted(READ)? {
+            let (_, value) = entry.attempted(READ)?;
+            let file = sized(value.value()).and_then(|(_, stored)| Prepared::file_of(stored));
+            names.extend(file.map(|file| file.name));
+        }
+        Ok(names)
     }
 
     fn drop_payload(
@@ -216,20 +223,21 @@ impl Records for Tables<'_> {
         remove().map_err(|fault: Fault| fault.error())
     }
 
-    fn has_step(&self, number: u64, key: &StepKey) -> Result<bool> {
-        let stored = self.steps.get((number, *key)).attempted(READ).map_err(|fault| fault.error())?;
-        Ok(stored.is_some())
-    }
-
-    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Prepared) -> Result<()> {
-        let inserted = self.steps.insert((number, *key), outputs.stored()).attempted(WRITE).map(drop);
-        inserted.map_err(|fault| fault.error())
+    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Prepared) -> Result<Option<usize>> {
+        let value = [&(outputs.bytes as u64).to_le_bytes(), outputs.stored()].concat();
+        let before = self.steps.insert((number, *key), value.as_slice()).attempted(WRITE);
+        let before = before.map_err(|fault| fault.error())?;
+        let Some((bytes, stored)) = before.as_ref().and_then(|before| sized(before.value())) else {
+            return Ok(None);
+        };
+        self.unused.extend(Prepared::file_of(stored));
+        Ok(Some(bytes))
     }
 
     fn remove_steps(&mut self, number: u64) -> Result<()> {
         let unused = &mut self.unused;
-        let removed = self.steps.retain_in(steps_of(number), |_, stored| {
-            unused.extend(Prepared::file_of(stored));
+        let removed = self.steps.retain_in(steps_of(number), |_, value| {
+            unused.extend(sized(value).and_then(|(_, stored)| Prepared::file_of(stored)));
             false
         });
         removed.attempted(WRITE).map_err(|fault| fault.error())
@@ -286,6 +294,12 @@ impl Reader {
         Ok(bytes.and_then(|bytes| record::decode_job(number, bytes.value()).ok()))
     }
 
+    pub fn key(&self, name: &str) -> Result<Option<StoredKey>, Fault> {
+        let keys = self.0.open_table(KEYS).attempted(READ)?;
+        let bytes = keys.get(name).attempted(READ)?;
+        Ok(bytes.and_then(|bytes| record::decode_key(bytes.value()).ok()))
+    }
+
     pub fn jobs(&self, numbers: &[u64]) -> Result<Vec<Job>, Fault> {
         let jobs = self.0.open_table(JOBS).attempted(READ)?;
         let mut found = Vec::with_capacity(numbers.len());
@@ -308,11 +322,21 @@ impl Reader {
         Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
     }
 
-    /// Returns the stored form of the outputs of a step.
-    pub fn step(&self, number: u64, key: &StepKey) -> Result<Option<Vec<u8>>, Fault> {
+    /// Returns the stored form of the outputs of a step of this job.
+    pub fn step(&self, id: &str, key: &StepKey) -> Result<Option<Vec<u8>>, Fault> {
+        let Some(id) = id_number(id) else { return Ok(None) };
+        let numbers = self.0.open_table(NUMBERS).attempted(READ)?;
+        let Some(number) = numbers.get(id).attempted(READ)? else { return Ok(None) };
         let table = self.0.open_table(STEPS).attempted(READ)?;
-        Ok(table.get((number, *key)).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
+        let value = table.get((number.value(), *key)).attempted(READ)?;
+        Ok(value.and_then(|value| sized(value.value()).map(|(_, stored)| stored.to_vec())))
     }
+}
+
+/// Returns the bytes that count of the outputs of a step, and their stored form.
+fn sized(value: &[u8]) -> Option<(usize, &[u8])> {
+    let (bytes, stored) = value.split_first_chunk::<8>()?;
+    Some((usize::try_from(u64::from_le_bytes(*bytes)).ok()?, stored))
 }
 
 /// Returns the range of the steps of a job.

@@ -42,8 +42,8 @@ pub(in crate::jobs) trait Records {
     /// Replaces a record. Drops the input of a job that does not need it any more.
     fn replace(&mut self, job: &Job, result: Option<&Self::Payload>) -> Result<()>;
     fn remove(&mut self, job: &Job) -> Result<()>;
-    fn has_step(&self, number: u64, key: &StepKey) -> Result<bool>;
-    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Self::Payload) -> Result<()>;
+    /// Replaces what is kept under this key, and returns the bytes of that.
+    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Self::Payload) -> Result<Option<usize>>;
     fn remove_steps(&mut self, number: u64) -> Result<()>;
     fn key(&self, name: &str) -> Result<Option<StoredKey>>;
     fn insert_key(&mut self, name: &Arc<str>, key: StoredKey) -> Result<()>;
@@ -69,6 +69,15 @@ pub(in crate::jobs) struct StoredKey {
 }
 
 impl StoredKey {
+    /// Returns what a submission with this key has created before; `None` if it has expired.
+    pub fn answer(self, key: &IdempotencyKey, now: StoreTime) -> Option<Created> {
+        if self.expires <= now {
+            return None;
+        }
+        let is_same = self.request == key.request;
+        Some(if is_same { Created::Existing(self.jobs) } else { Created::Conflict })
+    }
+
     /// Returns the bytes that the key takes in a store.
     pub fn bytes(&self, name: &str) -> usize {
         KEY_OVERHEAD_BYTES + name.len() + self.jobs.iter().map(|id| id.len()).sum::<usize>()
@@ -92,10 +101,9 @@ impl<R: Records> Engine<'_, R> {
     ) -> Result<Created> {
         if let Some(key) = &submission.key
             && let Some(known) = self.records.key(&key.name)?
-            && known.expires > self.now
+            && let Some(answer) = known.answer(key, self.now)
         {
-            let is_same = known.request == key.request;
-            return Ok(if is_same { Created::Existing(known.jobs) } else { Created::Conflict });
+            return Ok(answer);
         }
         let ids = || submission.jobs.iter().map(|job| Arc::clone(&job.id)).collect::<Vec<_>>();
         if let Some(first) = submission.jobs.first()
@@ -209,8 +217,8 @@ impl<R: Records> Engine<'_, R> {
         if !R::keeps_input(job.status.state) {
             job.input_bytes = 0;
         }
-        if job.status.state.is_final() && job.kept_bytes > 0 {
-            self.records.remove_steps(job.number)?;
+        let has_steps = job.status.state.is_final() && job.kept_bytes > 0;
+        if has_steps {
             job.kept_bytes = 0;
         }
         if let Some(result) = result {
@@ -225,6 +233,9 @@ impl<R: Records> Engine<'_, R> {
                     bounds.bytes >> 20
                 )));
             }
+        }
+        if has_steps {
+            self.records.remove_steps(job.number)?;
         }
         self.records.replace(&job, result)?;
         self.index.put(&job);
@@ -246,21 +257,21 @@ impl<R: Records> Engine<'_, R> {
         bounds: Bounds,
     ) -> Result<Change> {
         let job = self.records.job(lease.number)?;
-        let is_held = |job: &Job| job.fence == lease.fence && job.status.state == State::Running;
+        let is_held =
+            |job: &Job| job.id == lease.id && job.fence == lease.fence && job.status.state == State::Running;
         let Some(mut job) = job.filter(is_held) else { return Ok(Change::Stale) };
-        if self.records.has_step(job.number, key)? {
-            return Ok(Change::Stale);
-        }
         let bytes = R::bytes(outputs) + STEP_OVERHEAD_BYTES;
-        if self.index.bytes() + bytes > bounds.bytes {
+        // The rest is for inputs and results, which matter more.
+        if self.index.bytes() + bytes > bounds.bytes / 4 * 3 {
             let (used, mb) = (self.index.bytes() >> 20, bounds.bytes >> 20);
             return Err(Error::too_large(format!(
-                "{bytes} bytes do not fit into the job store, where {used} of {mb} MB are in use; raise store_mb under \
-                 [jobs]"
+                "{bytes} bytes do not fit into the three quarters of the job store that steps may fill, where {used} of \
+                 {mb} MB are in use; raise store_mb under [jobs]"
             )));
         }
-        job.kept_bytes += bytes;
-        self.records.insert_step(job.number, key, outputs)?;
+        let before = self.records.insert_step(job.number, key, outputs)?;
+        let before = before.map_or(0, |bytes| bytes + STEP_OVERHEAD_BYTES);
+        job.kept_bytes = (job.kept_bytes + bytes).saturating_sub(before);
         self.records.replace(&job, None)?;
         self.index.put(&job);
         Ok(Change::Done)

@@ -60,6 +60,11 @@ struct HeldLease {
 
 impl Index {
     /// Returns the number of the next new job.
+    /// Keeps new jobs from getting this number or a lower one.
+    pub fn reserve(&mut self, number: u64) {
+        self.last = self.last.max(number);
+    }
+
     pub fn next_number(&self) -> u64 {
         self.last + 1
     }
@@ -278,10 +283,10 @@ fn due(set: &BTreeSet<(StoreTime, u64)>, now: StoreTime) -> impl Iterator<Item =
     set.iter().take_while(move |(at, _)| *at <= now).map(|(_, number)| *number)
 }
 
-/// Returns microseconds since 1970, rounded like the times that clients see.
+/// Returns microseconds since 1970, as clients see them.
 pub(super) fn micros(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from((since.as_nanos() + 500) / 1000).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Several sets of numbers as one, from the largest number to the smallest.

@@ -37,6 +37,9 @@ pub trait JobStore: Send + Sync {
     /// store cannot be written.
     fn create(&self, submission: Submission, bounds: Bounds) -> BoxFuture<'_, Result<Created>>;
 
+    /// Returns what a submission with this key has created before: `Existing` or `Conflict`.
+    fn created(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Created>>>;
+
     /// Begins an attempt of up to `limit` pending jobs, the longest waiting first.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>>;
 
@@ -52,8 +55,8 @@ pub trait JobStore: Send + Sync {
     /// job can end.
     fn update(&self, update: Update, bounds: Bounds) -> BoxFuture<'_, Result<Change>>;
 
-    /// Keeps the outputs of a step of a job that runs, until the job ends. What is kept already
-    /// under the same key stays.
+    /// Keeps the outputs of a step of a job that runs, until the job ends, in place of those that
+    /// are kept under the same key.
     ///
     /// # Errors
     /// `TooLarge` if the outputs do not fit into the bounds.

@@ -3,8 +3,8 @@
 use super::engine::{self, Engine, Records, StoredKey};
 use super::index::Index;
 use super::interface::{
-    Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, Page, Purged, Renewal, Submission,
-    Update, Usage,
+    Bounds, Change, Claim, Created, Filter, IdempotencyKey, JobStore, KeptStep, Lease, Page, Purged, Renewal,
+    Submission, Update, Usage,
 };
 use super::select::{Selection, select, select_ended};
 use super::watchers::Watchers;
@@ -90,6 +90,14 @@ impl JobStore for MemoryStore {
         })
     }
 
+    fn created(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Created>>> {
+        Box::pin(async move {
+            self.with(|engine| {
+                Ok(engine.records.key(&key.name)?.and_then(|known| known.answer(&key, engine.now)))
+            })
+        })
+    }
+
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {
         Box::pin(async move {
             let claimed = self.with(|engine| engine.claim(&claim))?;
@@ -121,9 +129,9 @@ impl JobStore for MemoryStore {
     }
 
     fn kept_step<'a>(&'a self, lease: &'a Lease, key: StepKey) -> BoxFuture<'a, Result<Option<Payload>>> {
-        Box::pin(async move {
-            Ok(self.with(|engine| engine.records.jobs.get(&lease.number)?.steps.get(&key).cloned()))
-        })
+        Box::pin(
+            async move { Ok(self.with(|engine| engine.records.read(&lease.id)?.steps.get(&key).cloned())) },
+        )
     }
 
     fn read<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Job>>> {
@@ -296,15 +304,10 @@ impl Records for MemoryRecords {
         Ok(())
     }
 
-    fn has_step(&self, number: u64, key: &StepKey) -> Result<bool> {
-        Ok(self.jobs.get(&number).is_some_and(|record| record.steps.contains_key(key)))
-    }
-
-    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Payload) -> Result<()> {
-        if let Some(record) = self.jobs.get_mut(&number) {
-            record.steps.insert(*key, outputs.clone());
-        }
-        Ok(())
+    fn insert_step(&mut self, number: u64, key: &StepKey, outputs: &Payload) -> Result<Option<usize>> {
+        let record = self.jobs.get_mut(&number);
+        let before = record.and_then(|record| record.steps.insert(*key, outputs.clone()));
+        Ok(before.as_ref().map(Self::bytes))
     }
 
     fn remove_steps(&mut self, number: u64) -> Result<()> {

@@ -23,6 +23,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// How old a delivery may be while the manifest has no `[jobs.webhooks]`.
 const MAX_AGE: Duration = Duration::from_secs(86_400);
 
+/// How long before its expiry the last attempt of a delivery is made.
+const LAST_ATTEMPT_TIME: Duration = Duration::from_millis(500);
+
 /// The pauses while the store is unavailable.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -86,10 +89,13 @@ pub(super) async fn attempt(
             tracing::debug!(job, receiver, attempts, "webhook attempt failed: {error}");
             let name = if has_answered { "refused" } else { error.kind().as_str() };
             let error: String = error.message().chars().take(ERROR_CHARS_MAX).collect();
-            let due = registry.store().now().after(backoff(attempts).max(pause.unwrap_or_default()));
-            let settled = match due < expires {
-                true => DeliveryOutcome::Retry { error: error.into(), due },
-                false => given_up(max_age, &error),
+            let now = registry.store().now();
+            let pause = backoff(attempts).max(pause.unwrap_or_default());
+            // The last attempt is made just before the delivery expires.
+            let last = now.until(expires).saturating_sub(LAST_ATTEMPT_TIME);
+            let settled = match last.is_zero() {
+                false => DeliveryOutcome::Retry { error: error.into(), due: now.after(pause.min(last)) },
+                true => given_up(max_age, &error),
             };
             (name, settled)
         }
@@ -195,7 +201,7 @@ async fn settle(
         }
         (Ok(Change::Done), DeliveryOutcome::Failed { error }) => {
             registry.metrics().webhook_deliveries.with_label_values(&["failed"]).inc();
-            tracing::warn!(job, host = receiver, attempts, "webhook not delivered: {error}");
+            tracing::warn!(job, receiver, attempts, "webhook not delivered: {error}");
         }
         (Ok(_), _) => {}
         (Err(error), _) => {

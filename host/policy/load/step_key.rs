@@ -46,11 +46,15 @@ impl Parts<'_> {
             SourcePlan::Onnx { .. } => {}
             SourcePlan::Plugin(plugin) => {
                 self.described.insert(format!("plugin \"{plugin}\""));
-                self.depends_on_all |= route.callable.profile() == CallProfile::Suspending;
+                self.depends_on_all |=
+                    matches!(route.callable.profile(), CallProfile::Suspending | CallProfile::Shared);
             }
             SourcePlan::Pipeline(pipeline) => {
                 self.described.insert(format!("pipeline \"{pipeline}\""));
                 for step in &self.plan.pipelines.get(pipeline)?.graph.steps {
+                    if step.version.is_none() {
+                        self.described.insert(format!("routing \"{}\"", step.model));
+                    }
                     let versions = self.models.get(&step.model)?.versions.iter();
                     for (_, route) in versions
                         .filter(|(version, _)| step.version.as_ref().is_none_or(|own| own == *version))
@@ -70,6 +74,8 @@ impl Parts<'_> {
             ExecutorPlan::Pool { .. } | ExecutorPlan::Pipeline { .. } => Some(()),
             ExecutorPlan::Custom { plugin, inner, .. } => {
                 self.described.insert(format!("plugin \"{plugin}\""));
+                // It may call other models than the one behind it.
+                self.depends_on_all = true;
                 self.add_executor(&inner.clone())
             }
         }

@@ -10,7 +10,7 @@ use toml::Spanned;
 pub struct Webhooks {
     /// `[http://|https://]host[:port]`. The host can be `*.example.org`.
     pub allow_hosts: Vec<Spanned<String>>,
-    /// One secret, or two while they are being exchanged.
+    /// One secret, or two while they are rotated.
     pub secrets: Vec<Spanned<SecretSource>>,
     /// Time from the beginning of an attempt to the status of its answer.
     pub timeout_ms: Option<Spanned<u64>>,

@@ -65,8 +65,7 @@ impl Planner<'_> {
     ) -> (Vec<WebhookSecret>, Vec<File>) {
         if !(1..=2).contains(&written.len()) {
             let count = written.len();
-            let message =
-                format!("{WHAT} has {count} secrets; it needs one, or two while they are exchanged");
+            let message = format!("{WHAT} has {count} secrets; it needs one, or two while they are rotated");
             self.hinted(table, message, HOW_TO_MAKE);
         }
         let (mut secrets, mut files) = (Vec::new(), Vec::new());
