@@ -24,7 +24,8 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Headers of replies that a page may read, besides those that it always may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "x-request-id, x-hostler-generation, retry-after, inference-header-content-length",
+    "x-request-id, x-hostler-generation, retry-after, inference-header-content-length, location, \
+     idempotent-replayed, preference-applied",
 );
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE");

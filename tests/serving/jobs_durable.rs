@@ -144,6 +144,41 @@ fn a_submission_that_is_repeated_with_its_key_gets_the_same_job() {
 }
 
 #[test]
+fn what_was_accepted_once_is_answered_like_that_whatever_has_changed() {
+    let place = Place::new("");
+    let host = place.start();
+    let body = job(echo("a"), &json!({"max_attempts": 3}));
+    let first = with_key(&host, "/predict/async", "k-1", &body);
+    let id = first.json()["job_id"].as_str().expect("an id").to_owned();
+    ended(&host, &id, "succeeded");
+    // The model is gone, and so many attempts are not allowed any more.
+    let manifest = MANIFEST.replace("[models.hostile]", "[models.other]");
+    std::fs::write(host.path("hostler.toml"), format!("{manifest}max_attempts = 2\n")).unwrap();
+    host.wait_for_generation(2);
+    assert_eq!(host.post("/predict/async", body.to_string()).status, 404);
+    let again = with_key(&host, "/predict/async", "k-1", &body);
+    assert_eq!((again.status, &again.json()["job_id"]), (202, &json!(id)), "{}", again.text());
+    let other = with_key(&host, "/predict/async", "k-1", &echo("b"));
+    assert_eq!(other.status, 409, "{}", other.text());
+}
+
+#[test]
+fn a_retry_that_is_repeated_with_its_key_makes_one_job() {
+    let place = Place::new("");
+    let host = place.start();
+    let failing = json!({"model": "hostile", "data": ["a"], "parameters": {"do": "error", "kind": "failed", "at": "predict"}});
+    let failed = submit(&host, &failing);
+    ended(&host, &failed, "failed");
+    let path = format!("/jobs/{failed}/retry");
+    let retry = |key: &str| Client::new(host.http).request("POST", &path, &[("idempotency-key", key)], b"");
+    let first = retry("k-1");
+    let again = retry("k-1");
+    assert_eq!((first.status, again.status, again.header("idempotent-replayed")), (202, 202, Some("true")));
+    assert_eq!(first.json()["job_id"], again.json()["job_id"]);
+    assert_ne!(retry("k-2").json()["job_id"], first.json()["job_id"]);
+}
+
+#[test]
 fn the_result_alone_can_be_fetched() {
     let place = Place::new("");
     let host = place.start();

@@ -70,7 +70,8 @@ fn each_filter_selects_its_jobs_and_several_select_those_of_all() {
     }
     for (query, field, parts) in [
         ("state=failed,done", "state", &["no state \"done\""][..]),
-        ("version=1", "version", &["send model as well"]),
+        ("version=1", "version", &["version needs model"]),
+        ("state=failed&state=timeout", "state", &["given twice", "state=failed,timeout"]),
         ("created_after=tomorrow", "created_after", &["created_after is \"tomorrow\"", "seconds since 1970"]),
         ("ended_before=2026-02-30", "ended_before", &["ended_before is \"2026-02-30\""]),
         ("created_before=", "created_before", &["created_before is \"\""]),
@@ -100,8 +101,8 @@ fn a_purge_over_http_says_what_it_has_done() {
         answer.json()
     };
     for (query, parts) in [
-        ("", &["which jobs to purge is not said", "all=true"][..]),
-        ("dry_run=true", &["which jobs to purge is not said"]),
+        ("", &["no filter given", "all=true"][..]),
+        ("dry_run=true", &["no filter given"]),
         ("all=true&state=failed", &["contradict each other"]),
         ("state=pending", &["cannot purge jobs that are pending"]),
         ("older_than_s=week", &["older_than_s is \"week\""]),

@@ -82,10 +82,18 @@ fn options_of_a_body_are_in_the_query() {
         ("run_after_ms=1&run_after_ms=2", "run_after_ms"),
         ("timeout_ms=1&max_runtime_ms=2", "timeout_ms"),
         ("max_total_runtime_ms=-1", "max_total_runtime_ms"),
+        ("max_atempts=3", "max_atempts"),
+        ("version=2", "version"),
+        ("webhook=a&webhook=b", "webhook"),
+        ("webhook=http://127.0.0.1:9/", "webhook"),
     ] {
         let answer = send(&host, &format!("/predict/async/plus?{query}"), &[], b"[1.0]");
         assert_eq!((answer.status, &answer.json()["error"]["field"]), (400, &json!(field)), "{query}");
     }
+    // In this form, options are in the body.
+    let body = json!({"model": "plus", "data": [1.0]}).to_string();
+    let answer = send(&host, "/predict/async?max_attempts=3", &[], body.as_bytes());
+    assert_eq!((answer.status, &answer.json()["error"]["field"]), (400, &json!("max_attempts")));
     for (path, body, status) in [
         ("/predict/async/none", &b"[1.0]"[..], 404),
         ("/predict/async/plus", b"[1.0", 400),

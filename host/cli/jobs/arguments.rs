@@ -2,6 +2,7 @@
 
 use super::times;
 use crate::config::ListenAddress;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -87,6 +88,7 @@ pub struct List {
 #[derive(Args)]
 pub struct Show {
     /// The id of the job.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
     /// Wait until the job has ended, for at most this time; exit code 1 if it has not.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=31_536_000))]
@@ -101,7 +103,7 @@ pub struct Show {
 #[derive(Args)]
 pub struct Change {
     /// The ids of the jobs.
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
     pub ids: Vec<String>,
     #[command(flatten)]
     pub host: PublicHost,

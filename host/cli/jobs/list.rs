@@ -34,7 +34,7 @@ pub async fn run(list: List) -> Result<bool> {
         output::print("no jobs");
     }
     if pages.has_more() {
-        output::report(format_args!("there are more than {limit} jobs; --limit N or --all lists them"));
+        output::report(format_args!("there may be more than {limit} jobs; --limit N or --all lists them"));
     }
     Ok(true)
 }

@@ -20,8 +20,7 @@ pub async fn run(purge: Purge) -> Result<bool> {
     }
     if query.is_empty() && !all {
         return Err(Error::invalid(
-            "which jobs to delete is not said; name them with --state, --model, --older-than and the like, or with \
-             --all",
+            "no filter given; select the jobs with --state, --model, --older-than and the like, or all of them with --all",
         ));
     }
     if all {

@@ -73,6 +73,7 @@ struct Job {
     error: Option<Fault>,
     #[serde(default)]
     steps: Vec<Step>,
+    webhook: Option<Webhook>,
     result_content_type: Option<String>,
     result_bytes: Option<u64>,
     #[serde(default, deserialize_with = "any")]
@@ -91,6 +92,15 @@ struct Attempt {
     ended_at: Option<f64>,
     outcome: Option<String>,
     error: Option<Fault>,
+}
+
+#[derive(Deserialize)]
+struct Webhook {
+    url: String,
+    state: String,
+    #[serde(default)]
+    attempts: u64,
+    last_error: Option<String>,
 }
 
 /// A step of a pipeline.
@@ -154,6 +164,7 @@ impl Job {
         let labels = std::iter::once("steps").chain(std::iter::repeat(""));
         lines.extend(labels.zip(self.steps.iter().map(Step::text)));
         lines.extend(self.error.as_ref().map(|error| ("error", error.text())));
+        lines.extend(self.webhook.as_ref().map(|webhook| ("webhook", webhook.text())));
         if let (Some(content_type), Some(bytes)) = (&self.result_content_type, self.result_bytes) {
             let text = format!("{bytes} bytes of {content_type}: GET /jobs/{}/result", self.job_id);
             lines.push(("result", text));
@@ -178,6 +189,14 @@ impl Attempt {
             took.unwrap_or_default(),
             error.unwrap_or_default()
         )
+    }
+}
+
+impl Webhook {
+    fn text(&self) -> String {
+        let Webhook { url, state, attempts, last_error } = self;
+        let error = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        format!("{url}  {state} after {attempts} attempts{error}")
     }
 }
 
@@ -230,6 +249,7 @@ mod tests {
             "started_at": -5.0, "ended_at": 3.0, "expires_at": null, "retry_of": "a\u{202e}b",
             "history": [{"attempt": 1, "started_at": 0.0, "ended_at": null, "outcome": "x\ny", "error": null}],
             "error": {"kind": "failed", "message": "line\nline", "step": "s", "plugin": "p"},
+            "webhook": {"url": "http://r\n", "state": "pending", "attempts": 2, "last_error": "x\ny"},
             "steps": [
                 {"step": "p.a\n", "state": "succeeded", "runs": 1, "reused": 0, "time_ms": 1.25, "queue_ms": 0.0},
                 {"step": "p.b", "state": "running\u{1b}", "runs": 0, "reused": 2},
@@ -238,7 +258,7 @@ mod tests {
         });
         let job: Job = serde_json::from_str(&job.to_string()).unwrap();
         let text = job.text();
-        assert_eq!(text.lines().count(), 13, "{text}");
+        assert_eq!(text.lines().count(), 14, "{text}");
         assert!(text.chars().all(|one| one == '\n' || !one.is_control()), "{text:?}");
         for part in
             ["state     failed\\u{1b}[2J\n", "failed: line\\nline (step s) (plugin p)\n", "… (1002 bytes"]

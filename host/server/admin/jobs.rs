@@ -44,8 +44,9 @@ impl Purge {
         let (mut filter, mut is_dry_run, mut is_all, mut is_filtered) =
             (Filter::default(), false, false, false);
         let mut older_than = None;
-        for pair in http::query_pairs(query, "true") {
-            let (name, value) = pair?;
+        let pairs: Vec<(String, String)> = http::query_pairs(query, "true").collect::<Result<_>>()?;
+        filter::check_unique(&pairs)?;
+        for (name, value) in pairs {
             match name.as_str() {
                 "all" => is_all = flag(&name, &value)?,
                 "dry_run" => is_dry_run = flag(&name, &value)?,
@@ -69,7 +70,7 @@ impl Purge {
             let message = match is_all {
                 true => "all=true and a filter contradict each other; send one of them",
                 false => {
-                    "which jobs to purge is not said; send a filter such as state=failed or older_than_s=3600, or \
+                    "no filter given; send one such as state=failed or older_than_s=3600, or \
                      all=true for every job that has ended"
                 }
             };
@@ -138,14 +139,15 @@ mod tests {
         let ancient = Purge::parse(Some("older_than_s=18446744073709551615")).unwrap();
         assert_eq!(ancient.filter.ended_before, Some(SystemTime::UNIX_EPOCH));
         for query in ["", "after=7", "dry_run=true", "all=false"] {
-            assert!(refusal(query).contains("which jobs to purge is not said"), "{query}");
+            assert!(refusal(query).contains("no filter given"), "{query}");
         }
         for (query, part) in [
             ("all=true&state=failed", "contradict"),
             ("all=yes", "all is \"yes\""),
             ("older_than_s=7d", "older_than_s is \"7d\""),
             ("state=failed,running", "cannot purge jobs that are running"),
-            ("version=1", "send model as well"),
+            ("version=1", "version needs model"),
+            ("model=a&model=b", "model is given twice"),
             ("sate=failed", "did you mean \"state\"?"),
             ("state", "no state \"true\""),
         ] {

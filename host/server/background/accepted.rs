@@ -1,6 +1,7 @@
 //! The reply to a submission, which promises a result.
 
-use crate::jobs::{Jobs, State, Submitted};
+use crate::error::Result;
+use crate::jobs::{IdempotencyKey, Jobs, State, Submitted};
 use crate::server::http::{self, Reply};
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
@@ -38,6 +39,15 @@ pub async fn accepted(jobs: &Jobs, submitted: Submitted) -> Accepted {
             }
             Accepted { jobs: known, is_replay: true }
         }
+    }
+}
+
+/// Returns the jobs of an earlier submission with this key. Asked before a submission is checked:
+/// what was accepted once may not be acceptable any more.
+pub async fn replayed(jobs: &Jobs, key: Option<&IdempotencyKey>) -> Result<Option<Accepted>> {
+    match jobs.submitted(key).await? {
+        Some(submitted) => Ok(Some(accepted(jobs, submitted).await)),
+        None => Ok(None),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::jobs::{IDEMPOTENCY_TIME, IdempotencyKey};
-use hyper::header::HeaderValue;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use sha2::{Digest, Sha256};
 
@@ -12,8 +12,8 @@ const HEADER: &str = "idempotency-key";
 const KEY_BYTES_MAX: usize = 255;
 
 /// Reads the header. The request that the key stands for is its path, its query and its body, byte
-/// for byte, and how much of the body is JSON.
-pub fn key(head: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>> {
+/// for byte, and the headers that say what the body is.
+pub fn key(head: &Parts, body: &[u8], body_is_input: bool) -> Result<Option<IdempotencyKey>> {
     let mut values = head.headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let invalid = |why: &str| {
@@ -30,10 +30,13 @@ pub fn key(head: &Parts, body: &[u8]) -> Result<Option<IdempotencyKey>> {
     if name.is_empty() || name.len() > KEY_BYTES_MAX {
         return invalid(&format!("has {} characters", name.len()));
     }
+    // For the other routes, it does not decide what the body is.
+    let content_type = head.headers.get(CONTENT_TYPE).filter(|_| body_is_input);
     let mut hash = Sha256::new().chain_update(head.uri.path());
     for (mark, part) in [
         ("?", head.uri.query().map(str::as_bytes)),
         ("#", head.headers.get("inference-header-content-length").map(HeaderValue::as_bytes)),
+        ("$", content_type.map(HeaderValue::as_bytes)),
     ] {
         if let Some(part) = part {
             hash = hash.chain_update(mark).chain_update(part);

@@ -6,7 +6,7 @@ mod idempotency;
 mod options;
 mod result;
 
-pub use accepted::{accepted, promise, url};
+pub use accepted::{accepted, promise, replayed, url};
 pub use idempotency::key;
 pub use options::{BUDGETS, JobOptions, budgets, query_options};
 pub use result::{bytes_reply, content_type, with_head_length};

@@ -1,6 +1,6 @@
 //! The options of a job: in a JSON body, or in the query where the body is the input.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::RequestedBudgets;
 use crate::predict::{self, Parameters, Scalar};
 use crate::server::http;
@@ -49,6 +49,7 @@ pub fn query_options(query: Option<&str>) -> Result<JobOptions> {
             continue;
         }
         let Some(place) = BUDGETS.iter().position(|budget| *budget == name) else {
+            check_parameter(&name)?;
             let parameter = predict::parameter(&name, &http::query_value(value))?;
             parameters.push((name, parameter));
             continue;
@@ -66,4 +67,22 @@ pub fn query_options(query: Option<&str>) -> Result<JobOptions> {
         }
     }
     Ok(JobOptions { budgets: budgets(numbers)?, webhook, parameters })
+}
+
+/// Refuses a parameter that is probably a misspelled option.
+fn check_parameter(name: &str) -> Result<()> {
+    let options = BUDGETS.into_iter().chain(["webhook"]);
+    let hint = match name {
+        "version" => "; name the version in the path, as model:version".to_owned(),
+        _ => did_you_mean(name, options),
+    };
+    if hint.is_empty() {
+        return Ok(());
+    }
+    let name: String = name.chars().take(80).collect();
+    Err(Error::invalid(format!(
+        "the query \"{name}\" is not an option of a job{hint} A parameter of the model with this name can be sent to \
+         POST /predict/async"
+    ))
+    .field(name))
 }

@@ -11,7 +11,7 @@ use crate::offload;
 use crate::policy::Route;
 use crate::predict::{JsonText, Payload, Response};
 use crate::router::RequestScope;
-use crate::server::background::{JobOptions, accepted, key, query_options, with_head_length};
+use crate::server::background::{JobOptions, accepted, key, query_options, replayed, with_head_length};
 use crate::server::cross_site::Sensitivity;
 use crate::server::http::{Reply, RequestBody};
 use bytes::{Bytes, BytesMut};
@@ -75,7 +75,11 @@ impl ModelRequest<'_> {
     }
 
     async fn submit_body(&self, scope: &mut RequestScope, head: &Parts, body: Bytes) -> Result<Reply> {
-        let (length, key) = (body.len(), key(head, &body)?);
+        let (length, key) = (body.len(), key(head, &body, false)?);
+        let jobs = &self.public.jobs;
+        if let Some(accepted) = replayed(jobs, key.as_ref()).await? {
+            return Ok(preference_applied(accepted.single()));
+        }
         let JobOptions { mut budgets, webhook, parameters } = query_options(head.uri.query())?;
         if let Some((name, _)) = parameters.first() {
             let message = format!(
@@ -88,20 +92,27 @@ impl ModelRequest<'_> {
         refuse_streaming(&route)?;
         let (request, binary_outputs) = self.decode(&route, body).await?;
         let PreparedRequest { options, input, template } = prepare(&route, request)?;
+        if budgets.max_runtime.is_some() && options.timeout.is_some() {
+            let message = "max_runtime_ms in the query and the parameter \"timeout\" (microseconds) in the body are one \
+                           limit; send one of them";
+            return Err(Error::invalid(message).field("parameters.timeout"));
+        }
         budgets.max_runtime = budgets.max_runtime.or(options.timeout);
         let stored = StoredTemplate::of(&template, &binary_outputs);
         let stored = serde_json::to_string(&stored).expect("invariant: it has string keys");
         let (checked, budget) = (Arc::clone(&route), self.public.router.budget());
         let checking = move || Item::checked(&checked, &input, options.parameters, budget);
         let item = offload::run(length, checking).await?.with_reply(stored);
-        let jobs = &self.public.jobs;
         let (webhook, items) = (webhook.as_deref(), vec![item]);
         let submitted = jobs.submit_background(&route.name, items, budgets, webhook, scope.id(), key).await?;
-        let mut reply = accepted(jobs, submitted).await.single();
-        let applied = HeaderName::from_static("preference-applied");
-        reply.headers_mut().insert(applied, HeaderValue::from_static(RESPOND_ASYNC));
-        Ok(reply)
+        Ok(preference_applied(accepted(jobs, submitted).await.single()))
     }
+}
+
+fn preference_applied(mut reply: Reply) -> Reply {
+    let applied = HeaderName::from_static("preference-applied");
+    reply.headers_mut().insert(applied, HeaderValue::from_static(RESPOND_ASYNC));
+    reply
 }
 
 /// Encodes the results of jobs that were submitted over this protocol.

@@ -29,10 +29,21 @@ pub(in crate::server) fn set(filter: &mut Filter, name: &str, value: &str) -> Re
     Ok(true)
 }
 
+/// Refuses a parameter that is given twice: one of the values would count for nothing.
+pub(in crate::server) fn check_unique(pairs: &[(String, String)]) -> Result<()> {
+    let is_repeated = |at: &usize| pairs[..*at].iter().any(|(name, _)| *name == pairs[*at].0);
+    let Some(at) = (0..pairs.len()).find(is_repeated) else { return Ok(()) };
+    let name: String = pairs[at].0.chars().take(80).collect();
+    let hint = if name == "state" { "; write several states as state=failed,timeout" } else { "" };
+    Err(Error::invalid(format!("{name} is given twice{hint}")).field(name))
+}
+
 /// Checks what only the whole query shows.
 pub(in crate::server) fn check(filter: &Filter) -> Result<()> {
     if filter.version.is_some() && filter.model.is_none() {
-        return Err(Error::invalid("version alone says nothing; send model as well").field("version"));
+        return Err(
+            Error::invalid("version needs model: send the name of the model as well").field("version")
+        );
     }
     Ok(())
 }

@@ -127,7 +127,9 @@ fn page_limit(value: &str) -> Result<usize> {
 
 /// Decodes the whole query before any of it is applied.
 fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>> {
-    http::query_pairs(query, "").collect()
+    let pairs: Vec<(String, String)> = http::query_pairs(query, "").collect::<Result<_>>()?;
+    filter::check_unique(&pairs)?;
+    Ok(pairs)
 }
 
 fn unknown_query(name: &str, known: &[&str]) -> Error {

@@ -1,7 +1,7 @@
 //! Jobs as JSON.
 
 use crate::error::Error;
-use crate::jobs::{Attempt, AttemptOutcome, Job, Jobs, State, StepSummary, Webhook};
+use crate::jobs::{Attempt, AttemptOutcome, DeliveryState, Job, Jobs, State, StepSummary, Webhook};
 use crate::predict::Payload;
 use crate::server::background::{self, url};
 use crate::server::http::{self, Reply};
@@ -22,8 +22,15 @@ pub(super) fn summary(jobs: &Jobs, job: &Job) -> Value {
         "started_at": status.started_at.map(unix),
         "ended_at": status.ended_at.map(unix),
         "expires_at": jobs.expires_at(job).map(unix),
+        "webhook_state": webhook_state(job),
         "url": url(&job.id),
     })
+}
+
+/// Returns the state of the webhook of a job that has ended.
+fn webhook_state(job: &Job) -> Option<&'static str> {
+    job.spec.webhook.as_ref().filter(|_| job.status.state.is_final())?;
+    Some(job.delivery.as_ref().map_or(DeliveryState::Pending, |delivery| delivery.state).as_str())
 }
 
 /// Everything about a job. Returns JSON text, because the result is stored as text.
@@ -128,5 +135,5 @@ pub(super) fn conflict(id: &str, state: State, why: &str, request_id: &str) -> R
 /// Returns seconds since 1970, to the microsecond.
 fn unix(time: SystemTime) -> f64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (since.as_secs_f64() * 1e6).round() / 1e6
+    since.as_micros() as f64 / 1e6
 }

@@ -31,7 +31,7 @@ pub(in crate::server) async fn answer(
         JobsEndpoint::Job(job) if head.method == Method::DELETE => manage::delete(public, job, &id).await,
         JobsEndpoint::Cancel(job) if post => manage::cancel(public, job, &id).await,
         JobsEndpoint::Result(job) if get => manage::result(public, job, query, &id).await,
-        JobsEndpoint::Retry(job) if post => submit::retry(public, job, &id).await,
+        JobsEndpoint::Retry(job) if post => submit::retry(public, head, job, &id).await,
         JobsEndpoint::Submit | JobsEndpoint::SubmitBatch | JobsEndpoint::SubmitBody(_) => {
             return http::method_not_allowed("POST");
         }

@@ -3,12 +3,12 @@
 use super::report::conflict;
 use super::submit_body::submit_body;
 use crate::error::{Error, Result};
-use crate::jobs::{Item, RequestedBudgets, Retried, Submitted};
+use crate::jobs::{Item, RequestedBudgets, Retried};
 use crate::offload;
 use crate::predict::walk::Listed;
 use crate::predict::{MemoryBudget, Payload};
 use crate::router::RequestScope;
-use crate::server::background::{self, BUDGETS, accepted, key};
+use crate::server::background::{self, BUDGETS, accepted, key, replayed};
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::plain::request::{self, BATCH_ITEMS_MAX, Head, UNREADABLE, Version};
 use crate::server::state::Public;
@@ -52,7 +52,11 @@ pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, for
 }
 
 async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, body: Bytes) -> Result<Reply> {
-    let (length, key) = (body.len(), key(http_head, &body)?);
+    no_query(http_head)?;
+    let (length, key) = (body.len(), key(http_head, &body, false)?);
+    if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
+        return Ok(accepted.single());
+    }
     let (head, budgets, webhook, data) = offload::run(length, move || {
         let request: Single<'_> = http::parse_object(&body, UNREADABLE)?;
         let budgets = budgets([
@@ -88,7 +92,11 @@ async fn submit_batch(
     http_head: &Parts,
     body: Bytes,
 ) -> Result<Reply> {
-    let (length, key) = (body.len(), key(http_head, &body)?);
+    no_query(http_head)?;
+    let (length, key) = (body.len(), key(http_head, &body, false)?);
+    if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
+        return Ok(accepted.list());
+    }
     let (head, budgets, webhook, body, ranges) = offload::run(length, move || {
         let request: Batch<'_> = http::parse_object(&body, UNREADABLE)?;
         let budgets = budgets([
@@ -128,12 +136,26 @@ async fn submit_batch(
 }
 
 /// `POST /jobs/<id>/retry`: submits the input of a job that did not succeed once more.
-pub(super) async fn retry(public: &Public, id: &str, request_id: &Arc<str>) -> Result<Reply> {
-    Ok(match public.jobs.retry(id, request_id).await? {
-        Retried::New(job) => accepted(&public.jobs, Submitted::New(vec![*job])).await.single(),
+pub(super) async fn retry(public: &Public, head: &Parts, id: &str, request_id: &Arc<str>) -> Result<Reply> {
+    let key = key(head, b"", false)?;
+    if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
+        return Ok(accepted.single());
+    }
+    Ok(match public.jobs.retry(id, request_id, key).await? {
+        Retried::Submitted(submitted) => accepted(&public.jobs, submitted).await.single(),
         Retried::Refused(state) if state.is_final() => conflict(id, state, "it has succeeded", request_id),
         Retried::Refused(state) => conflict(id, state, "it has not ended; cancel it first", request_id),
     })
+}
+
+/// Refuses a query, which this form of a submission does not read.
+fn no_query(head: &Parts) -> Result<()> {
+    let Some(query) = head.uri.query().filter(|query| !query.is_empty()) else { return Ok(()) };
+    let name: String = query.split(['=', '&']).next().unwrap_or_default().chars().take(80).collect();
+    Err(Error::invalid(format!(
+        "the query \"{name}\" is not known; the options of this submission are keys of the JSON body"
+    ))
+    .field(name))
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::jobs::Item;
 use crate::offload;
 use crate::router::RequestScope;
-use crate::server::background::{accepted, key, query_options};
+use crate::server::background::{accepted, key, query_options, replayed};
 use crate::server::http::{self, Reply};
 use crate::server::plain::body_input;
 use crate::server::state::Public;
@@ -19,7 +19,10 @@ pub(super) async fn submit_body(
     body: Bytes,
     name: &str,
 ) -> Result<Reply> {
-    let (length, key) = (body.len(), key(head, &body)?);
+    let (length, key) = (body.len(), key(head, &body, true)?);
+    if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
+        return Ok(accepted.single());
+    }
     let options = query_options(head.uri.query())?;
     let (model, version) = body_input::model(name)?;
     let route = scope.resolve(&model, version.as_deref(), &http::header_lookup(&head.headers))?;
