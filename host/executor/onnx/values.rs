@@ -148,8 +148,12 @@ fn input_value<'a>(tensor: &'a Tensor, data: &'a [u8]) -> Result<SessionInputVal
     {
         let invalid =
             |why: String| Error::invalid(format!("input \"{}\": {why}", tensor.name())).field(tensor.name());
-        let elements =
-            bytemuck::checked::try_cast_slice::<u8, T>(data).map_err(|error| invalid(error.to_string()))?;
+        // Nothing has any address, which need not be aligned.
+        let elements = match data {
+            [] => Ok(&[][..]),
+            data => bytemuck::checked::try_cast_slice::<u8, T>(data),
+        };
+        let elements = elements.map_err(|error| invalid(error.to_string()))?;
         let shape = ort::value::Shape::new(tensor.shape().iter().copied());
         let value = TensorRef::from_array_view((shape, elements)).map(Into::into);
         value.map_err(|error| invalid(plain_error(&error)))
