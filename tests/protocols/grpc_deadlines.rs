@@ -48,7 +48,7 @@ fn a_call_ends_at_its_deadline_although_its_message_has_not_arrived() {
         reply.refused(Code::DeadlineExceeded, PASSED);
         let line = host.access_log(&id);
         assert_eq!(line["status"], 504, "{line}");
-        assert!(line["ms"].as_f64().unwrap() >= 200.0, "{line}");
+        assert!(line["ms"].as_f64().unwrap() >= 150.0, "{line}");
     }
 }
 
@@ -72,7 +72,8 @@ fn the_time_of_a_unary_call_begins_with_its_head() {
     for (request, id) in [(floats("m", &[1.0]), "model"), (timed(floats("m", &[1.0]), 400_000), "request")] {
         slow(request, id).refused(Code::DeadlineExceeded, PASSED);
         let line = host.access_log(id);
-        assert!(line["status"] == 504 && line["ms"].as_f64().unwrap() >= 700.0, "{line}");
+        // Much more than from its message on; the clocks of both sides differ a little.
+        assert!(line["status"] == 504 && line["ms"].as_f64().unwrap() >= 600.0, "{line}");
     }
 }
 
