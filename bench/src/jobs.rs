@@ -136,7 +136,7 @@ fn write_manifest(layout: &Layout, folder: &Path) -> Result<String> {
     let model = layout.root.join(super::MODEL);
     let text = format!(
         "[models.plain]\npath = \"{}\"\n\n[stores.main]\nkind = \"redb\"\ndir = \"store\"\n\n[jobs]\nstore = \"main\"\n\
-         capacity = 4000000\nstore_mb = 16384\nresult_ttl_s = 86400\n",
+         capacity = 1000000\nstore_mb = 16384\nresult_ttl_s = 86400\n",
         model.display()
     );
     let path = folder.join("hostler.toml");
@@ -293,7 +293,8 @@ fn fill(server: &Server, wanted: usize) -> Result<()> {
     let mut shown = Instant::now();
     loop {
         let (open, ended) = (count(server, "open")? as usize, count(server, "ended")? as usize);
-        if open + ended >= wanted {
+        // The next batch would not fit.
+        if open + ended + FILL_AT_ONCE > wanted {
             return drain(server);
         }
         if shown.elapsed() > Duration::from_secs(30) {
