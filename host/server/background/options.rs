@@ -81,8 +81,8 @@ fn check_parameter(name: &str) -> Result<()> {
     }
     let name: String = name.chars().take(80).collect();
     Err(Error::invalid(format!(
-        "the query \"{name}\" is not an option of a job{hint} A parameter of the model with this name can be sent to \
-         POST /predict/async"
+        "the query \"{name}\" is not an option of a job{hint}; send a parameter of the model with this name to POST \
+         /predict/async, in the body"
     ))
     .field(name))
 }
