@@ -19,7 +19,7 @@ impl RunState<'_> {
         end: StepEnd,
     ) -> Result<()> {
         let StepEnd { outputs, ran, is_reused, queue, time } = end;
-        let outcome = if is_reused { StepOutcome::Reused } else { StepOutcome::of(&outputs) };
+        let outcome = if is_reused { StepOutcome::Reused } else { self.outcome_of(step, &outputs) };
         self.model.metrics[step].record(outcome, time, queue);
         // Set before an error can end the request, so that the step is not recorded twice.
         self.frames[frame].cells[step].state = StepState::Over;

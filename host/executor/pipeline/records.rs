@@ -4,6 +4,7 @@
 use super::frame::StepState;
 use super::metrics::StepOutcome;
 use super::run_state::RunState;
+use crate::error::{Kind, Result};
 use crate::predict::{StepRecord, Tensor};
 use std::time::Duration;
 
@@ -34,6 +35,15 @@ impl RunState<'_> {
             queue,
         };
         observer.ended(&path, record);
+    }
+
+    /// Returns the outcome of a step that ran. A step that ran until the deadline of the request
+    /// is cancelled, whether its executor or the request sees the deadline first.
+    pub(super) fn outcome_of<T>(&self, step: usize, ended: &Result<T>) -> StepOutcome {
+        let is_late = ended.as_ref().is_err_and(|error| error.kind() == Kind::Deadline)
+            && !self.program.steps[step].is_detached
+            && self.context.check().is_err();
+        if is_late { StepOutcome::Cancelled } else { StepOutcome::of(ended) }
     }
 
     /// Whether records of steps have their tensors.

@@ -3,7 +3,6 @@
 
 use super::frame::{Frame, GatheredItems, HeldValue, StepState};
 use super::items::Items;
-use super::metrics::StepOutcome;
 use super::run_state::{Event, ROOT, RunState};
 use crate::error::{Error, Result};
 use crate::predict::Tensor;
@@ -137,7 +136,7 @@ impl<'a> RunState<'a> {
         let stream = self.streams.swap_remove(at);
         let time = stream.started.elapsed();
         let end = stream.end.unwrap_or(Ok(()));
-        let outcome = StepOutcome::of(&end);
+        let outcome = self.outcome_of(step, &end);
         self.model.metrics[step].record(outcome, time, Duration::ZERO);
         self.frames[frame].cells[step].state = StepState::Over;
         let why = match &end {
