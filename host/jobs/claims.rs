@@ -50,13 +50,13 @@ pub(super) async fn claim_jobs(registry: Weak<JobRegistry>) {
 async fn claim(registry: &Arc<JobRegistry>, mut slots: Vec<Slot>) -> Result<usize> {
     let start = registry.attempt_start();
     let claim = Claim { limit: slots.len(), lease: LEASE, models: None, start };
-    let jobs = registry.store().claim(claim).await?;
-    let count = jobs.len();
-    for job in jobs {
+    let claimed = registry.store().claim(claim).await?;
+    let count = claimed.len();
+    for claimed in claimed {
         let slot = slots.pop().expect("invariant: no more jobs than slots");
-        let active = Arc::new(Active::new(&job, registry.store().now()));
+        let active = Arc::new(Active::new(&claimed.job, registry.store().now()));
         registry.add_active(&active);
-        registry.config.runtime.spawn(run::run(Arc::clone(registry), active, job, slot));
+        registry.config.runtime.spawn(run::run(Arc::clone(registry), active, claimed, slot));
     }
     registry.publish_usage();
     Ok(count)

@@ -3,9 +3,10 @@
 use super::durable::{DurableStore, FolderDisk};
 use super::examples::{LONG, json, spec};
 use super::job::{AttemptStart, Budgets, End, Job, Spec, State, Status};
+use super::payload::stored_bytes;
 use super::{
-    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, MemoryStore,
-    NewJob, Purged, Renewal, Submission, Update,
+    Bounds, Change, Claim, Claimed, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease,
+    MemoryStore, NewJob, Purged, Renewal, Submission, Update,
 };
 use crate::error::{Error, Kind};
 use crate::predict::Payload;
@@ -51,7 +52,8 @@ pub(super) async fn create_one(store: &dyn JobStore, name: &str) -> Job {
 
 async fn claim(store: &dyn JobStore, limit: usize, lease: Duration) -> Vec<Job> {
     let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
-    store.claim(Claim { limit, lease, models: None, start }).await.unwrap()
+    let claimed = store.claim(Claim { limit, lease, models: None, start }).await.unwrap();
+    claimed.into_iter().map(|claimed| claimed.job).collect()
 }
 
 pub(super) async fn read(store: &dyn JobStore, name: &str) -> Job {
@@ -71,7 +73,8 @@ pub(super) async fn change(
     result: Option<Payload>,
     bounds: Bounds,
 ) -> Result<Change, Error> {
-    store.update(Update { id: Arc::clone(&job.id), revision: job.revision, status, result }, bounds).await
+    let (id, number, revision) = (Arc::clone(&job.id), job.number, job.revision);
+    store.update(Update { id, number, revision, status, result }, bounds).await
 }
 
 pub(super) async fn fail(store: &dyn JobStore, job: &Job, ttl: Duration) -> Change {
@@ -199,6 +202,24 @@ async fn a_claim_begins_an_attempt_in_order_of_submission() {
 }
 
 #[tokio::test]
+async fn a_claim_brings_the_input_or_leaves_it_to_be_read() {
+    on_each(async |store| {
+        for (name, bytes) in [("a", 10), ("b", 5_000), ("c", 70_000)] {
+            create(store, vec![new_job(name, "m", bytes)], ROOMY).await.unwrap();
+            let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
+            let claim = Claim { limit: 5, lease: LONG, models: None, start };
+            let mut claimed = store.claim(claim).await.unwrap();
+            assert_eq!(claimed.len(), 1);
+            let Claimed { job, input } = claimed.remove(0);
+            let read = store.input(&job).await.unwrap().unwrap();
+            assert_eq!(stored_bytes(&read), bytes);
+            assert!(input.is_none_or(|input| stored_bytes(&input) == bytes), "{name}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_host_that_serves_other_models_claims_other_jobs() {
     on_each(async |store| {
         create(store, vec![new_job("a", "one", 10), new_job("b", "two:2", 10)], ROOMY).await.unwrap();
@@ -208,7 +229,7 @@ async fn a_host_that_serves_other_models_claims_other_jobs() {
         let claimed =
             store.claim(Claim { limit: 5, lease: LONG, models: Some(models), start }).await.unwrap();
         assert_eq!(claimed.len(), 1);
-        assert_eq!(claimed[0].id, id("b"));
+        assert_eq!(claimed[0].job.id, id("b"));
     })
     .await;
 }

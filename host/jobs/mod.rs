@@ -46,8 +46,8 @@ pub use registry::{JobsConfig, Settled};
 pub use reply::ReplyEncoder;
 pub use step_summary::{StepState, StepSummary};
 pub use store::{
-    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, MemoryStore,
-    NewJob, Page, Purged, Renewal, Submission, Update, Usage,
+    Bounds, Change, Claim, Claimed, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease,
+    MemoryStore, NewJob, Page, Purged, Renewal, Submission, Update, Usage,
 };
 pub use store_time::StoreTime;
 pub use submission::{Item, RequestedBudgets};

@@ -23,8 +23,10 @@ pub(super) fn stored_bytes(payload: &Payload) -> usize {
     }
 }
 
-pub(super) fn encode(payload: &Payload) -> Bytes {
-    let mut out = BytesMut::with_capacity(stored_bytes(payload) + 64);
+/// Returns the payload as bytes behind a prefix.
+pub(super) fn encode(payload: &Payload, prefix: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(prefix.len() + stored_bytes(payload) + 64);
+    out.put_slice(prefix);
     match payload {
         Payload::Json(text) => {
             out.put_u8(JSON);
@@ -124,16 +126,16 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         for payload in examples() {
-            let decoded = decode(encode(&payload)).unwrap();
+            let decoded = decode(encode(&payload, &[])).unwrap();
             assert_eq!(std::mem::discriminant(&decoded), std::mem::discriminant(&payload));
-            assert_eq!(encode(&decoded), encode(&payload));
+            assert_eq!(encode(&decoded, &[]), encode(&payload, &[]));
         }
     }
 
     #[test]
     fn no_truncated_or_changed_bytes_cause_a_panic() {
         for payload in examples() {
-            let bytes = encode(&payload);
+            let bytes = encode(&payload, &[]);
             for length in 0..bytes.len() {
                 let _ = decode(bytes.slice(..length));
             }

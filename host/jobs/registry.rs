@@ -14,6 +14,7 @@ use crate::metrics::{JobMetrics, Metrics};
 use crate::policy::plan::JobsPlan;
 use crate::predict::Payload;
 use crate::router::Router;
+use prometheus::IntGauge;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -50,6 +51,8 @@ pub(super) struct JobRegistry {
     /// Jobs whose task is lost, and whose end the store has not recorded yet.
     abandoned: Mutex<Vec<(Arc<str>, Error)>>,
     lost: LostJobs,
+    /// The gauges of the jobs in the store, in the order of `State::ALL`.
+    kept: [IntGauge; State::ALL.len()],
 }
 
 /// Counts the jobs that ended because the host stopped.
@@ -70,6 +73,7 @@ pub enum Settled {
 impl JobRegistry {
     pub fn new(config: JobsConfig) -> Arc<Self> {
         let concurrency = config.router.policy().content.plan.jobs.concurrency;
+        let kept = State::ALL.map(|state| config.metrics.jobs.kept.with_label_values(&[state.as_str()]));
         Arc::new(JobRegistry {
             config,
             slots: Slots::new(concurrency),
@@ -79,6 +83,7 @@ impl JobRegistry {
             closing: watch::Sender::new(false),
             abandoned: Mutex::default(),
             lost: LostJobs::default(),
+            kept,
         })
     }
 
@@ -138,7 +143,8 @@ impl JobRegistry {
         lost: bool,
     ) -> Result<Change> {
         let state = status.state;
-        let update = Update { id: Arc::clone(&job.id), revision: job.revision, status, result };
+        let update =
+            Update { id: Arc::clone(&job.id), number: job.number, revision: job.revision, status, result };
         let change = self.store().update(update, self.bounds()).await?;
         if change == Change::Done {
             self.publish_usage();
@@ -226,8 +232,7 @@ impl JobRegistry {
     /// Updates the gauges of what the store holds.
     pub fn publish_usage(&self) {
         let usage = self.store().usage();
-        for (state, count) in State::ALL.into_iter().zip(usage.jobs) {
-            let gauge = self.metrics().kept.with_label_values(&[state.as_str()]);
+        for (gauge, count) in self.kept.iter().zip(usage.jobs) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.metrics().store_up.set(i64::from(usage.is_open));

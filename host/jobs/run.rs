@@ -10,12 +10,13 @@ use super::registry::JobRegistry;
 use super::reply;
 use super::slots::Slot;
 use super::steps::{JobCheckpoints, JobSteps};
-use super::store::{Change, Update};
+use super::store::{Change, Claimed, Update};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::JobMetrics;
 use crate::offload;
 use crate::predict::{Payload, Responses};
-use crate::router::{self, CallOptions, RequestScope};
+use crate::policy::route_input;
+use crate::router::{CallOptions, RequestScope};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -40,6 +41,8 @@ struct Run {
     active: Arc<Active>,
     /// The job as the store has it.
     job: Job,
+    /// The input, until it is used, if the claim had it at hand.
+    input: Option<Payload>,
     /// The status in the store, with the changes since the last `save`.
     status: Status,
     /// The error of the job if this is dropped before its end. `None` once the job has ended.
@@ -47,10 +50,11 @@ struct Run {
 }
 
 /// Runs a job whose first attempt the claim has begun.
-pub(super) async fn run(registry: Arc<JobRegistry>, active: Arc<Active>, job: Job, slot: Slot) {
+pub(super) async fn run(registry: Arc<JobRegistry>, active: Arc<Active>, claimed: Claimed, slot: Slot) {
+    let Claimed { job, input } = claimed;
     let unfinished = Some(Error::failed("the job's task ended unexpectedly"));
     let status = job.status.clone();
-    let mut run = Run { registry, active, job, status, unfinished };
+    let mut run = Run { registry, active, job, input, status, unfinished };
     let mut work = None;
     let stop = run.drive(&mut work).await;
     run.unfinished = match stop {
@@ -76,7 +80,11 @@ impl Run {
     /// Makes attempts until the job has ended or its executor is overloaded. The work of the last
     /// attempt, which may go on, is left in `work`.
     async fn drive(&mut self, work: &mut Option<Responses>) -> Stop {
-        let input = match self.registry.store().input(&self.job).await {
+        let input = match self.input.take() {
+            Some(input) => Ok(Some(input)),
+            None => self.registry.store().input(&self.job).await,
+        };
+        let input = match input {
             Ok(Some(input)) => input,
             Ok(None) => return Stop::Settled,
             Err(error) => {
@@ -231,7 +239,8 @@ impl Run {
             }
             let mut status = job.status;
             status.release(now);
-            let update = Update { id: job.id, revision: job.revision, status, result: None };
+            let update =
+                Update { id: job.id, number: job.number, revision: job.revision, status, result: None };
             match store.update(update, self.registry.bounds()).await {
                 Ok(Change::Stale) => {}
                 Ok(Change::Done) | Err(_) => return,
@@ -300,7 +309,7 @@ impl Run {
         let (spec, budgets) = (&active.spec, active.budgets());
         let route = scope.resolve(&spec.model.name, Some(&spec.model.version), &|_| None)?;
         let (checked, input, mut budget) = (Arc::clone(&route), input.clone(), scope.router().budget());
-        let checking = move || router::stored_input(&checked, input, &mut budget);
+        let checking = move || route_input::stored_input(&checked, input, &mut budget);
         let input = offload::run(self.job.input_bytes, checking).await?;
         let timeout = scope.router().timeout(&route, budgets.max_runtime).min(active.time_left());
         let outputs =

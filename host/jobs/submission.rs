@@ -27,7 +27,7 @@ impl Item {
         mut budget: MemoryBudget,
     ) -> Result<Self> {
         crate::router::refuse_streaming(route)?;
-        crate::router::stored_input(route, input.clone(), &mut budget)?;
+        crate::policy::route_input::stored_input(route, input.clone(), &mut budget)?;
         let input = match input {
             Payload::Json(text) => {
                 Payload::Json(JsonText::from_checked(Bytes::copy_from_slice(text.as_bytes())))

@@ -7,7 +7,7 @@ use super::store::DurableStore;
 use crate::error::{Kind, Result};
 use crate::jobs::examples::{LONG, json, spec};
 use crate::jobs::job::{AttemptStart, End, Job, State};
-use crate::jobs::store::{Bounds, Change, Claim, Created, JobStore, NewJob, Submission, Update};
+use crate::jobs::store::{Bounds, Change, Claim, Claimed, Created, JobStore, NewJob, Submission, Update};
 use crate::predict::Payload;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -42,13 +42,13 @@ async fn filled(disk: &LossyDisk) -> Vec<(Arc<str>, String)> {
         ids.push(create(&store, number, bytes).await.unwrap().id);
     }
     let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
-    for (number, job) in
-        (0..).zip(store.claim(Claim { limit: 12, lease: LONG, models: None, start }).await.unwrap())
-    {
+    let claimed = store.claim(Claim { limit: 12, lease: LONG, models: None, start }).await.unwrap();
+    for (number, Claimed { job, .. }) in (0..).zip(claimed) {
         let mut status = job.status.clone();
         let result = json(if number % 4 == 0 { 80_000 } else { 300 });
         status.end(&End::Succeeded(result.clone()), SystemTime::now(), store.now().after(LONG));
-        let update = Update { id: job.id, revision: job.revision, status, result: Some(result) };
+        let update =
+            Update { id: job.id, number: job.number, revision: job.revision, status, result: Some(result) };
         assert_eq!(store.update(update, ROOMY).await.unwrap(), Change::Done);
     }
     let mut all = Vec::new();

@@ -1,5 +1,6 @@
 //! Opens the database of a store: creates a new one, checks an existing one, and reads the index.
 
+use super::cache::JobCache;
 use super::disk::Disk;
 use super::fault::{Attempted, Fault, catch_panics};
 use super::payloads::{self, InProgress};
@@ -77,7 +78,8 @@ fn create(disk: &dyn Disk) -> Result<(), Fault> {
     let _ = disk.remove(NEW);
     let database = disk.create_database(&builder(), NEW).attempted(&what)?;
     let transaction = database.begin_write().attempted(&what)?;
-    let mut tables = Tables::open(&transaction)?;
+    let mut cache = JobCache::default();
+    let mut tables = Tables::open(&transaction, &mut cache)?;
     tables.set_meta(SCHEMA_KEY, SCHEMA)?;
     tables.set_meta(CLOCK_KEY, 0)?;
     drop(tables);
@@ -115,7 +117,8 @@ fn read(disk: &dyn Disk, in_progress: &InProgress, mut database: Database) -> Re
     drop(snapshot);
     let mut index = Index::default();
     let transaction = database.begin_write().attempted(&what)?;
-    let mut tables = Tables::open(&transaction)?;
+    let mut cache = JobCache::default();
+    let mut tables = Tables::open(&transaction, &mut cache)?;
     let damaged = tables.load(&mut index)?;
     let unused = unused_files(disk, in_progress, &tables)?;
     drop(tables);

@@ -15,6 +15,10 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+/// Payloads up to this size are encoded by the thread that needs them; larger ones by a thread that
+/// may wait for the disk.
+const SMALL_BYTES_MAX: usize = 4 << 10;
+
 /// Larger payloads have a file of their own. In the database, each page of them would be written
 /// again and again.
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -89,14 +93,12 @@ impl Uncommitted {
     }
 
     fn prepare(&mut self, name: String, payload: &Payload) -> Result<Prepared, Fault> {
-        let data = payload::encode(payload);
         let bytes = payload::stored_bytes(payload);
-        if data.len() <= INLINE_BYTES_MAX {
-            let mut stored = Vec::with_capacity(data.len() + 1);
-            stored.push(INLINE);
-            stored.extend_from_slice(&data);
-            return Ok(Prepared { stored: stored.into(), bytes });
+        let inline = payload::encode(payload, &[INLINE]);
+        if inline.len() <= INLINE_BYTES_MAX {
+            return Ok(Prepared { stored: inline, bytes });
         }
+        let data = inline.slice(1..);
         self.in_progress.0.lock_unpoisoned().insert(name.clone());
         self.names.push(name.clone());
         let written = self.disk.write(&name, &data);
@@ -121,6 +123,23 @@ impl Drop for Uncommitted {
 }
 
 impl Prepared {
+    /// Prepares a payload without a file. `None` if it is not small.
+    pub fn small(payload: &Payload) -> Option<Self> {
+        let bytes = payload::stored_bytes(payload);
+        (bytes <= SMALL_BYTES_MAX).then(|| Prepared { stored: payload::encode(payload, &[INLINE]), bytes })
+    }
+
+    /// Returns a stored payload, unless it is in a file.
+    pub fn inline(stored: &[u8]) -> Option<Self> {
+        let is_inline = stored.first() == Some(&INLINE);
+        is_inline.then(|| Prepared { stored: Bytes::copy_from_slice(stored), bytes: stored.len() })
+    }
+
+    /// Decodes a payload that is not in a file. `None` if it is damaged.
+    pub fn decoded(&self) -> Option<Payload> {
+        payload::decode(self.stored.slice(1..)).ok()
+    }
+
     pub fn stored(&self) -> &[u8] {
         &self.stored
     }

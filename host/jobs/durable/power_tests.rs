@@ -6,8 +6,9 @@ use super::store::DurableStore;
 use crate::error::{Kind, Result};
 use crate::jobs::examples::{LONG, json, spec};
 use crate::jobs::job::{AttemptStart, End, Job, Spec, State};
+use crate::jobs::payload::stored_bytes;
 use crate::jobs::store::{
-    Bounds, Change, Claim, Created, Filter, JobStore, KeptStep, Lease, NewJob, Submission, Update,
+    Bounds, Change, Claim, Claimed, Created, Filter, JobStore, KeptStep, Lease, NewJob, Submission, Update,
 };
 use crate::jobs::webhooks::{DeliveryClaim, DeliveryOutcome, Settlement, Webhook};
 use crate::predict::StepKey;
@@ -94,7 +95,11 @@ async fn step(
             let oldest =
                 jobs.values().filter(|job| job.status.state == State::Pending).min_by_key(|job| job.number);
             promises.open = oldest.map(|job| Arc::clone(&job.id));
-            for job in store.claim(Claim { limit: 1, lease: LONG, models: None, start }).await? {
+            for Claimed { job, input } in
+                store.claim(Claim { limit: 1, lease: LONG, models: None, start }).await?
+            {
+                let (known, bytes) = (input.map(|input| stored_bytes(&input)), promises.inputs[&job.id]);
+                assert!(known.is_none_or(|known| known == stored_bytes(&json(bytes))), "another input");
                 promises.revisions.insert(Arc::clone(&job.id), Some(job.revision));
                 jobs.insert(Arc::clone(&job.id), job);
             }
@@ -107,6 +112,7 @@ async fn step(
             job.status.end(&End::Succeeded(json(bytes)), SystemTime::now(), expires);
             let update = Update {
                 id: Arc::clone(&job.id),
+                number: job.number,
                 revision: job.revision,
                 status: job.status.clone(),
                 result: Some(json(bytes)),

@@ -2,6 +2,7 @@
 
 use super::disk::Disk;
 use super::fault::Fault;
+use super::free_space::FreeSpace;
 use super::payloads::{self, InProgress, Prepared, Uncommitted};
 use super::readers::Readers;
 use super::shared::Shared;
@@ -11,8 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::executor::BoxFuture;
 use crate::jobs::job::Job;
 use crate::jobs::store::{
-    self, Bounds, Claim, Created, Engine, Filter, IdempotencyKey, JobStore, KeptStep, Lease, Page, Purged,
-    Renewal, Submission, Update, Usage,
+    self, Bounds, Claim, Claimed, Created, Engine, Filter, IdempotencyKey, JobStore, KeptStep, Lease, Page,
+    Purged, Renewal, Submission, Update, Usage,
 };
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::{Delivery, DeliveryClaim, Settlement};
@@ -33,6 +34,7 @@ const FREE_BYTES_MIN: u64 = 64 << 20;
 pub struct DurableStore {
     disk: Arc<dyn Disk>,
     in_progress: Arc<InProgress>,
+    free_space: Arc<FreeSpace>,
     shared: Arc<Shared>,
     commands: SyncSender<Command>,
     readers: Readers,
@@ -50,7 +52,9 @@ impl DurableStore {
         let writer = std::thread::Builder::new().name("jobs-write".into());
         let (disk_of, files, state) = (Arc::clone(&disk), Arc::clone(&in_progress), Arc::clone(&shared));
         writer.spawn(move || writer::run(&disk_of, &files, &state, receiver)).map_err(failed)?;
-        Ok(DurableStore { disk, in_progress, shared, commands, readers: Readers::start().map_err(failed)? })
+        let free_space = Arc::default();
+        let readers = Readers::start().map_err(failed)?;
+        Ok(DurableStore { disk, in_progress, free_space, shared, commands, readers })
     }
 
     /// Returns once the store is open, or known to be unavailable.
@@ -177,12 +181,19 @@ impl JobStore for DurableStore {
 
     fn create(&self, submission: Submission, bounds: Bounds) -> BoxFuture<'_, Result<Created>> {
         Box::pin(async move {
-            let disk = Arc::clone(&self.disk);
+            if let [job] = &*submission.jobs
+                && let Some(input) = Prepared::small(&job.input)
+                && self.free_space.take(input.stored().len() as u64, FREE_BYTES_MIN)
+            {
+                return self.change(move |engine| engine.create(&submission, &[input], bounds)).await;
+            }
+            let (disk, free_space) = (Arc::clone(&self.disk), Arc::clone(&self.free_space));
             let prepared = self.prepare(move |uncommitted| {
                 let free = disk.free_bytes();
                 let free = free.map_err(|error| {
                     Fault::io(&format!("cannot look at the disk of {}", disk.shown()), &error)
                 })?;
+                free_space.set(free);
                 if free < FREE_BYTES_MIN {
                     return Err(Fault::unavailable(format!(
                         "the disk of {} has {} MB left; new jobs are accepted while there are at least {} MB",
@@ -212,7 +223,7 @@ impl JobStore for DurableStore {
         })
     }
 
-    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Claimed>>> {
         Box::pin(async move {
             // Without this look, an idle host would commit empty transactions.
             let is_empty = self.with_index(|index, now| {
@@ -222,7 +233,12 @@ impl JobStore for DurableStore {
             if is_empty {
                 return self.shared.fault().map_or(Ok(Vec::new()), |fault| Err(fault.error()));
             }
-            self.change(move |engine| engine.claim(&claim)).await
+            let claimed = self.change(move |engine| engine.claim(&claim)).await?;
+            let decoded = claimed.into_iter().map(|(job, input)| {
+                // A damaged input fails its job when the job reads it.
+                Claimed { job, input: input.and_then(|input| input.decoded()) }
+            });
+            Ok(decoded.collect())
         })
     }
 
@@ -242,6 +258,11 @@ impl JobStore for DurableStore {
                 let updated = self.change(move |engine| engine.update(&update, None, bounds)).await?;
                 return Ok(changed(updated.is_some()));
             };
+            if let Some(result) = Prepared::small(&result) {
+                let updated =
+                    self.change(move |engine| engine.update(&update, Some(&result), bounds)).await?;
+                return Ok(changed(updated.is_some()));
+            }
             let id = Arc::clone(&update.id);
             let prepared = self.prepare(move |uncommitted| uncommitted.result(&id, &result));
             let (result, uncommitted) = prepared.await?;

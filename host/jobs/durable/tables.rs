@@ -1,5 +1,6 @@
 //! The tables of the database, and the records of one transaction.
 
+use super::cache::JobCache;
 use super::delivery_record::{decode_delivery, encode_delivery};
 use super::fault::{Attempted, Fault};
 use super::payloads::{FileReference, Prepared, Slot};
@@ -7,6 +8,7 @@ use super::record;
 use crate::error::{Error, Result};
 use crate::jobs::job::Job;
 use crate::jobs::store::{Index, Records, StoredKey};
+use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::Delivery;
 use crate::predict::StepKey;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -48,6 +50,9 @@ pub(super) struct Tables<'a> {
     deliveries: Table<'a, u64, &'static [u8]>,
     damaged: Table<'a, u64, &'static [u8]>,
     damaged_deliveries: Table<'a, u64, &'static [u8]>,
+    cache: &'a mut JobCache,
+    /// The time of the store at the latest operation.
+    pub now: StoreTime,
     /// Files that nothing refers to once the transaction is committed.
     pub unused: Vec<FileReference>,
     /// The jobs that have changed.
@@ -55,7 +60,7 @@ pub(super) struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    pub fn open(transaction: &'a WriteTransaction) -> Result<Self, Fault> {
+    pub fn open(transaction: &'a WriteTransaction, cache: &'a mut JobCache) -> Result<Self, Fault> {
         const WHAT: &str = "cannot open the tables";
         Ok(Tables {
             meta: transaction.open_table(META).attempted(WHAT)?,
@@ -68,6 +73,8 @@ impl<'a> Tables<'a> {
             deliveries: transaction.open_table(DELIVERIES).attempted(WHAT)?,
             damaged: transaction.open_table(DAMAGED).attempted(WHAT)?,
             damaged_deliveries: transaction.open_table(DAMAGED_DELIVERIES).attempted(WHAT)?,
+            cache,
+            now: StoreTime::default(),
             unused: Vec::new(),
             changed: Vec::new(),
         })
@@ -178,11 +185,20 @@ impl Records for Tables<'_> {
     }
 
     fn job(&self, number: u64) -> Result<Option<Job>> {
+        if let Some(job) = self.cache.get(number) {
+            return Ok(Some(job.clone()));
+        }
         let bytes = self.jobs.get(number).attempted(READ).map_err(|fault| fault.error())?;
         bytes.map(|bytes| record::decode_job(number, bytes.value())).transpose()
     }
 
+    fn input_at_hand(&self, number: u64) -> Result<Option<Prepared>> {
+        let bytes = self.inputs.get(number).attempted(READ).map_err(|fault| fault.error())?;
+        Ok(bytes.and_then(|bytes| Prepared::inline(bytes.value())))
+    }
+
     fn insert(&mut self, job: &Job, input: &Prepared) -> Result<()> {
+        self.cache.put(job, self.now);
         let id = id_number(&job.id)
             .ok_or_else(|| Error::failed("the id of a job is not 32 hexadecimal digits"))?;
         self.changed.push(Arc::clone(&job.id));
@@ -195,6 +211,7 @@ impl Records for Tables<'_> {
     }
 
     fn replace(&mut self, job: &Job, result: Option<&Prepared>) -> Result<()> {
+        self.cache.put(job, self.now);
         self.changed.push(Arc::clone(&job.id));
         let mut replace = || {
             self.jobs.insert(job.number, record::encode_job(job).as_slice()).attempted(WRITE)?;
@@ -210,6 +227,7 @@ impl Records for Tables<'_> {
     }
 
     fn remove(&mut self, job: &Job) -> Result<()> {
+        self.cache.remove(job.number);
         self.changed.push(Arc::clone(&job.id));
         let id = id_number(&job.id);
         let mut remove = || {

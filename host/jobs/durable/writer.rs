@@ -4,6 +4,7 @@
 //! the disk for many changes. When the disk fails, it closes the database and opens it again, with
 //! pauses, until that works.
 
+use super::cache::JobCache;
 use super::disk::Disk;
 use super::fault::{Attempted, Fault, catch_panics};
 use super::open::{Opened, open};
@@ -169,12 +170,13 @@ fn set_aside(disk: &dyn Disk) -> Result<String> {
 /// Serves an open database. Returns why it must be opened again; `None` if the store was closed.
 fn serve(disk: &dyn Disk, shared: &Shared, inbox: &mut Inbox, opened: Opened) -> Option<Fault> {
     let database = Arc::new(opened.database);
+    let mut cache = JobCache::default();
     shared.set_open(&database, opened.index, opened.now, opened.damaged);
     let mut outcome = None;
     while let Ok(command) = inbox.receive(None) {
         match command {
             Command::Change(first) => {
-                if let Err(fault) = write(disk, shared, &database, inbox, first) {
+                if let Err(fault) = write(disk, shared, (&database, &mut cache), inbox, first) {
                     outcome = Some(fault);
                     break;
                 }
@@ -220,7 +222,7 @@ fn close(database: Arc<Database>) {
 fn write(
     disk: &dyn Disk,
     shared: &Shared,
-    database: &Database,
+    (database, cache): (&Database, &mut JobCache),
     inbox: &mut Inbox,
     first: Box<dyn Change>,
 ) -> Result<(), Fault> {
@@ -228,7 +230,7 @@ fn write(
     let mut next = Some(first);
     let transact = || {
         let transaction = database.begin_write().attempted("cannot begin a change")?;
-        let mut tables = Tables::open(&transaction)?;
+        let mut tables = Tables::open(&transaction, cache)?;
         while let Some(mut change) = next.take() {
             let outcome = apply(shared, &mut tables, &mut *change);
             applied.push(change);
@@ -261,6 +263,7 @@ fn write(
 
 fn apply(shared: &Shared, tables: &mut Tables<'_>, change: &mut dyn Change) -> Result<(), Fault> {
     let now = shared.now();
+    tables.now = now;
     let mut state = shared.state.lock_unpoisoned();
     let State { index, .. } = &mut *state;
     change.apply(&mut Engine { index, records: tables, now })

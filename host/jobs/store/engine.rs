@@ -38,6 +38,8 @@ pub(in crate::jobs) trait Records {
 
     fn number(&self, id: &str) -> Result<Option<u64>>;
     fn job(&self, number: u64) -> Result<Option<Job>>;
+    /// Returns the input of a job if that takes no wait.
+    fn input_at_hand(&self, number: u64) -> Result<Option<Self::Payload>>;
     fn insert(&mut self, job: &Job, input: &Self::Payload) -> Result<()>;
     /// Replaces a record. Drops the input of a job that does not need it any more.
     fn replace(&mut self, job: &Job, result: Option<&Self::Payload>) -> Result<()>;
@@ -173,7 +175,8 @@ impl<R: Records> Engine<'_, R> {
         )))
     }
 
-    pub fn claim(&mut self, claim: &Claim) -> Result<Vec<Job>> {
+    /// Returns the claimed jobs with their inputs, as far as those are at hand.
+    pub fn claim(&mut self, claim: &Claim) -> Result<Vec<(Job, Option<R::Payload>)>> {
         self.index.promote(self.now);
         let candidates: Vec<u64> = match &claim.models {
             None => self.index.ready().take(claim.limit).collect(),
@@ -197,7 +200,7 @@ impl<R: Records> Engine<'_, R> {
             self.records.replace(&job, None)?;
             self.index.put(&job);
             self.index.lease(number, job.fence, self.now.after(claim.lease));
-            claimed.push(job);
+            claimed.push((job, self.records.input_at_hand(number)?));
         }
         Ok(claimed)
     }
@@ -209,7 +212,9 @@ impl<R: Records> Engine<'_, R> {
         result: Option<&R::Payload>,
         bounds: Bounds,
     ) -> Result<Option<Job>> {
-        let Some(mut job) = self.current(&update.id, update.revision)? else { return Ok(None) };
+        let job = self.records.job(update.number)?;
+        let is_current = |job: &Job| job.id == update.id && job.revision == update.revision;
+        let Some(mut job) = job.filter(is_current) else { return Ok(None) };
         let before = self.index.bytes_of(job.number);
         let was_open = !job.status.state.is_final();
         job.revision += 1;

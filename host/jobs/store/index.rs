@@ -2,7 +2,7 @@
 //! due at a time. Kept in memory by every store on this machine; derived from the records of jobs.
 
 use super::outbox::Outbox;
-use crate::jobs::job::{Job, State};
+use crate::jobs::job::{Job, State, Status};
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::Delivery;
 use crate::policy::plan::ModelName;
@@ -14,8 +14,9 @@ use std::time::SystemTime;
 #[derive(Default)]
 pub(in crate::jobs) struct Index {
     entries: BTreeMap<u64, Entry>,
-    by_state: [BTreeSet<u64>; State::ALL.len()],
     by_model: BTreeMap<(u32, State), BTreeSet<u64>>,
+    /// Jobs in the order of `State::ALL`.
+    counts: [usize; State::ALL.len()],
     models: Models,
     /// Pending jobs that may run, in the order in which they are claimed.
     ready: BTreeSet<u64>,
@@ -33,15 +34,37 @@ pub(in crate::jobs) struct Index {
     last: u64,
 }
 
-/// A job, as far as the index needs it to find its other entries again.
+/// A job, as far as the index needs it to find its other entries again. There may be a million of
+/// them, so two fields have a meaning for each state.
 struct Entry {
     state: State,
     model: u32,
     bytes: usize,
-    run_at: StoreTime,
-    deadline: StoreTime,
-    expires: StoreTime,
-    times: JobTimes,
+    /// When the job was created, by the wall clock.
+    created: u64,
+    /// When a pending job may run, or when a job that has ended expires.
+    due: StoreTime,
+    /// The deadline of a pending job in milliseconds of the store, or when a job has ended in
+    /// microseconds of the wall clock.
+    end: u64,
+}
+
+impl Entry {
+    fn new(job: &Job, model: u32) -> Self {
+        let Status { state, ended_at, run_at, deadline, expires, .. } = &job.status;
+        let (due, end) = match state {
+            State::Pending => (*run_at, deadline.0),
+            State::Running => (StoreTime::default(), 0),
+            _ => (expires.unwrap_or_default(), ended_at.map_or(u64::MAX, micros)),
+        };
+        let created = micros(job.spec.created_at);
+        Entry { state: *state, model, bytes: job.bytes(), created, due, end }
+    }
+
+    fn times(&self) -> JobTimes {
+        let ended = if self.state.is_final() { self.end } else { u64::MAX };
+        JobTimes { created: self.created, ended }
+    }
 }
 
 /// Times of a job by the wall clock, in microseconds since 1970.
@@ -59,12 +82,12 @@ struct HeldLease {
 }
 
 impl Index {
-    /// Returns the number of the next new job.
     /// Keeps new jobs from getting this number or a lower one.
     pub fn reserve(&mut self, number: u64) {
         self.last = self.last.max(number);
     }
 
+    /// Returns the number of the next new job.
     pub fn next_number(&self) -> u64 {
         self.last + 1
     }
@@ -75,33 +98,21 @@ impl Index {
         let lease = self.leases.get(&job.number).copied();
         self.remove(job.number);
         self.last = self.last.max(job.number);
-        let (number, status, state) = (job.number, &job.status, job.status.state);
-        let model = self.models.number(&job.spec.model);
-        let entry = Entry {
-            state,
-            model,
-            bytes: job.bytes(),
-            run_at: status.run_at,
-            deadline: status.deadline,
-            expires: status.expires.unwrap_or_default(),
-            times: JobTimes {
-                created: micros(job.spec.created_at),
-                ended: status.ended_at.map_or(u64::MAX, micros),
-            },
-        };
-        self.by_state[state as usize].insert(number);
-        self.by_model.entry((model, state)).or_default().insert(number);
+        let (number, state) = (job.number, job.status.state);
+        let entry = Entry::new(job, self.models.number(&job.spec.model));
+        self.counts[state as usize] += 1;
+        self.by_model.entry((entry.model, state)).or_default().insert(number);
         match state {
             State::Pending => {
-                self.waiting.insert((entry.run_at, number));
-                self.deadlines.insert((entry.deadline, number));
+                self.waiting.insert((entry.due, number));
+                self.deadlines.insert((StoreTime(entry.end), number));
             }
             State::Running => {
                 let held = lease.filter(|lease| lease.fence == job.fence);
                 self.lease(number, job.fence, held.map_or(StoreTime(0), |lease| lease.until));
             }
             _ => {
-                self.expiry.insert((entry.expires, number));
+                self.expiry.insert((entry.due, number));
             }
         }
         self.bytes += entry.bytes;
@@ -110,19 +121,27 @@ impl Index {
 
     pub fn remove(&mut self, number: u64) {
         let Some(entry) = self.entries.remove(&number) else { return };
-        self.by_state[entry.state as usize].remove(&number);
+        self.counts[entry.state as usize] -= 1;
         if let Some(jobs) = self.by_model.get_mut(&(entry.model, entry.state)) {
             jobs.remove(&number);
             if jobs.is_empty() {
                 self.by_model.remove(&(entry.model, entry.state));
             }
         }
-        self.ready.remove(&number);
-        self.waiting.remove(&(entry.run_at, number));
-        self.deadlines.remove(&(entry.deadline, number));
-        self.expiry.remove(&(entry.expires, number));
-        if let Some(lease) = self.leases.remove(&number) {
-            self.lapses.remove(&(lease.until, number));
+        match entry.state {
+            State::Pending => {
+                self.ready.remove(&number);
+                self.waiting.remove(&(entry.due, number));
+                self.deadlines.remove(&(StoreTime(entry.end), number));
+            }
+            State::Running => {
+                if let Some(lease) = self.leases.remove(&number) {
+                    self.lapses.remove(&(lease.until, number));
+                }
+            }
+            _ => {
+                self.expiry.remove(&(entry.due, number));
+            }
         }
         self.bytes -= entry.bytes;
     }
@@ -239,7 +258,11 @@ impl Index {
             None if states.is_empty() => {
                 return Box::new(self.entries.range(..below).rev().map(|(number, _)| *number));
             }
-            None => wanted.map(|state| &self.by_state[state as usize]).collect(),
+            None => {
+                let wanted: Vec<State> = wanted.collect();
+                let sets = self.by_model.iter().filter(|((_, state), _)| wanted.contains(state));
+                sets.map(|(_, numbers)| numbers).collect()
+            }
             Some(model) => {
                 let models: Vec<u32> = self.models.versions(model, version).collect();
                 let keys = models.iter().flat_map(|model| wanted.clone().map(|state| (*model, state)));
@@ -250,7 +273,7 @@ impl Index {
     }
 
     pub(super) fn times(&self, number: u64) -> Option<JobTimes> {
-        self.entries.get(&number).map(|entry| entry.times)
+        self.entries.get(&number).map(Entry::times)
     }
 
     pub fn count(&self) -> usize {
@@ -266,16 +289,12 @@ impl Index {
     }
 
     pub fn counts(&self) -> [usize; State::ALL.len()] {
-        State::ALL.map(|state| self.by_state[state as usize].len())
+        self.counts
     }
 
     /// Returns how many jobs have ended.
     pub fn ended(&self) -> usize {
-        State::ALL
-            .into_iter()
-            .filter(|state| state.is_final())
-            .map(|state| self.by_state[state as usize].len())
-            .sum()
+        self.count() - self.counts[State::Pending as usize] - self.counts[State::Running as usize]
     }
 }
 

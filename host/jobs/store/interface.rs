@@ -41,7 +41,7 @@ pub trait JobStore: Send + Sync {
     fn created(&self, key: IdempotencyKey) -> BoxFuture<'_, Result<Option<Created>>>;
 
     /// Begins an attempt of up to `limit` pending jobs, the longest waiting first.
-    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>>;
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Claimed>>>;
 
     /// Extends leases, in the order given.
     fn renew(&self, leases: Vec<Lease>, time: Duration) -> BoxFuture<'_, Result<Vec<Renewal>>>;
@@ -177,6 +177,14 @@ pub struct Claim {
     pub start: AttemptStart,
 }
 
+/// A job that was claimed.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    pub job: Job,
+    /// The input, if the store had it at hand.
+    pub input: Option<Payload>,
+}
+
 /// A claim that is held.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -196,6 +204,7 @@ pub enum Renewal {
 
 pub struct Update {
     pub id: Arc<str>,
+    pub number: u64,
     pub revision: u64,
     pub status: Status,
     pub result: Option<Payload>,

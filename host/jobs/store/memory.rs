@@ -3,8 +3,8 @@
 use super::engine::{self, Engine, Records, StoredKey};
 use super::index::Index;
 use super::interface::{
-    Bounds, Change, Claim, Created, Filter, IdempotencyKey, JobStore, KeptStep, Lease, Page, Purged, Renewal,
-    Submission, Update, Usage,
+    Bounds, Change, Claim, Claimed, Created, Filter, IdempotencyKey, JobStore, KeptStep, Lease, Page, Purged,
+    Renewal, Submission, Update, Usage,
 };
 use super::select::{Selection, select, select_ended};
 use super::watchers::Watchers;
@@ -98,11 +98,11 @@ impl JobStore for MemoryStore {
         })
     }
 
-    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Claimed>>> {
         Box::pin(async move {
             let claimed = self.with(|engine| engine.claim(&claim))?;
-            claimed.iter().for_each(|job| self.watchers.notify(&job.id));
-            Ok(claimed)
+            claimed.iter().for_each(|(job, _)| self.watchers.notify(&job.id));
+            Ok(claimed.into_iter().map(|(job, input)| Claimed { job, input }).collect())
         })
     }
 
@@ -275,6 +275,10 @@ impl Records for MemoryRecords {
 
     fn job(&self, number: u64) -> Result<Option<Job>> {
         Ok(self.jobs.get(&number).map(|record| record.job.clone()))
+    }
+
+    fn input_at_hand(&self, number: u64) -> Result<Option<Payload>> {
+        Ok(self.jobs.get(&number).and_then(|record| record.input.clone()))
     }
 
     fn insert(&mut self, job: &Job, input: &Payload) -> Result<()> {

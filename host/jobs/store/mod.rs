@@ -11,8 +11,8 @@ mod watchers;
 pub(in crate::jobs) use engine::{Engine, Records, StoredKey, renew};
 pub(in crate::jobs) use index::Index;
 pub use interface::{
-    Bounds, Change, Claim, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease, NewJob, Page,
-    Purged, Renewal, Submission, Update, Usage,
+    Bounds, Change, Claim, Claimed, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease,
+    NewJob, Page, Purged, Renewal, Submission, Update, Usage,
 };
 pub use memory::MemoryStore;
 pub(in crate::jobs) use select::{is_in, select, select_ended};
