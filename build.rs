@@ -1,4 +1,5 @@
-//! Generates Rust code from `host/proto/inference.proto`, without `protoc` or a C++ compiler.
+//! Generates Rust code from `host/proto/inference.proto`, without `protoc` or a C++ compiler, and
+//! the list of files that the program carries for authors of plugins.
 
 use prost::Message;
 use std::collections::BTreeMap;
@@ -6,6 +7,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    embed()?;
     println!("cargo:rerun-if-changed=host/proto/inference.proto");
     let files = protox::compile(["inference.proto"], ["host/proto"])?;
 
@@ -36,6 +38,53 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Computes the memory that a message would take before it is decoded.
         .codec_path("crate::proto::codec::BoundedCodec")
         .compile_fds(files)?;
+    Ok(())
+}
+
+/// Folders of `sdk/` that are embedded.
+const EMBEDDED: [&str; 4] = ["rust", "python", "js", "templates"];
+
+/// Entries that are not part of an SDK: tests of this repository, and what tools leave behind.
+const OMITTED: [&str; 6] = ["tests", "node_modules", "__pycache__", "target", "dist", "package-lock.json"];
+
+/// Writes `embedded.rs`: the files of the SDKs and the templates.
+fn embed() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=sdk");
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("sdk");
+    let mut files = Vec::new();
+    for folder in EMBEDDED {
+        list(&root.join(folder), &mut files)?;
+    }
+    files.sort();
+    let mut source = String::from("static FILES: &[EmbeddedFile] = &[\n");
+    for path in files {
+        let name = path.strip_prefix(&root)?.display().to_string();
+        writeln!(
+            source,
+            "EmbeddedFile {{ path: {name:?}, content: include_bytes!({:?}) }},",
+            path.display().to_string()
+        )?;
+    }
+    source.push_str("];\n");
+    std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("embedded.rs"), source)?;
+    Ok(())
+}
+
+fn list(folder: &std::path::Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_omitted = OMITTED.contains(&name.as_str()) || name.starts_with('.') || name.ends_with(".egg-info")
+            // What setuptools leaves behind; the JavaScript SDK has a folder of that name.
+            || name == "build" && folder.ends_with("python");
+        // A template has tests of its own, which are part of the project.
+        let is_template = folder.components().any(|part| part.as_os_str() == "templates");
+        match entry.path() {
+            _ if is_omitted && !(is_template && name == "tests") => {}
+            path if path.is_dir() => list(&path, files)?,
+            path => files.push(path),
+        }
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 use clap::{Args, Parser, Subcommand};
 use hostler::cli::Picture;
 use hostler::cli::jobs::JobsCommand;
+use hostler::cli::project;
 use hostler::config::ListenAddress;
 use hostler::error::Error;
 use hostler::output::{self, Form};
@@ -49,6 +50,42 @@ enum Action {
     /// that it compiles.
     #[command(name = compiler::COMMAND, hide = true)]
     CompilePlugin(CompilePlugin),
+    /// Create a project for a plugin: rust, python, js or ts; transformer, model, executor or
+    /// streaming-model.
+    New {
+        language: String,
+        role: String,
+        /// Created if it does not exist; the project is named after it.
+        folder: Option<PathBuf>,
+        /// Write into a folder that is not empty, and overwrite files with the same names.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Build the plugin of a project, with the steps of its plugin.toml.
+    Build {
+        /// The folder of the project.
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Serve a project; build and reload it whenever a file is saved.
+    Dev(DevArguments),
+    /// Run a file of cases against the real components of a manifest, without a server.
+    Test(TestArguments),
+    /// Look for the tools of a language, and print what brings a missing one.
+    Doctor {
+        /// All languages if none is given.
+        language: Option<String>,
+    },
+    /// Write the SDK of a language into a folder.
+    Sdk {
+        language: String,
+        /// Created if it does not exist.
+        #[arg(default_value = "sdk")]
+        folder: PathBuf,
+        /// Overwrite files that have other content.
+        #[arg(long)]
+        force: bool,
+    },
     /// Write the plugin contract (WIT) into a folder.
     Wit {
         /// Created if it does not exist.
@@ -85,6 +122,44 @@ struct Serve {
     /// once, and everything else with 503 until then.
     #[arg(long)]
     bind_when_ready: bool,
+}
+
+#[derive(Args)]
+struct DevArguments {
+    /// The folder of the project.
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// The manifest to serve, relative to the project.
+    #[arg(long, default_value = "hostler.toml", value_name = "FILE")]
+    manifest: PathBuf,
+    /// Public listener, instead of the manifest's.
+    #[arg(long, value_name = "ADDR")]
+    http: Option<ListenAddress>,
+    /// gRPC listener, instead of the manifest's.
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<ListenAddress>,
+    /// Admin listener, instead of the manifest's.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<ListenAddress>,
+}
+
+#[derive(Args)]
+struct TestArguments {
+    /// The cases: a JSON file.
+    #[arg(default_value = "cases.json")]
+    cases: PathBuf,
+    /// The manifest with the models.
+    #[arg(long, default_value = "hostler.toml", value_name = "FILE")]
+    manifest: PathBuf,
+    /// Numbers may differ by this much.
+    #[arg(long, default_value = "0", value_name = "N", value_parser = tolerance)]
+    tolerance: f64,
+    /// Write the answers into the file as the expected ones.
+    #[arg(long)]
+    update: bool,
+    /// Run only cases whose name contains this text.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
 }
 
 #[derive(Args)]
@@ -171,6 +246,11 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "it must be a number from 0.01 to 100000".to_owned())
 }
 
+fn tolerance(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=f64::MAX).contains(number));
+    number.ok_or_else(|| "it must be a number that is not negative".to_owned())
+}
+
 fn main() -> ExitCode {
     // ONNX Runtime's official builds send usage data to their maker unless this is set before they
     // are loaded. SAFETY: no other thread runs yet.
@@ -179,7 +259,7 @@ fn main() -> ExitCode {
     match &command.action {
         // It reports everything in its answer, and its limits allow no threads that write a log.
         Action::CompilePlugin(_) => {}
-        Action::Serve(_) | Action::Drill(_) => init_log(),
+        Action::Serve(_) | Action::Dev(_) | Action::Drill(_) => init_log(),
         _ => {
             shutdown::end_as_first_process();
             init_log();
@@ -200,6 +280,16 @@ fn main() -> ExitCode {
             });
         }
         Action::Serve(serve) => serve.run(),
+        Action::New { language, role, folder, force } => {
+            project::new(&language, &role, folder.as_deref(), force)
+        }
+        Action::Build { folder } => project::build(&folder),
+        Action::Dev(dev) => dev.run(),
+        Action::Test(TestArguments { cases, manifest, tolerance, update, only }) => {
+            project::test(&project::Test { cases, manifest, tolerance, update, only })
+        }
+        Action::Doctor { language } => project::doctor(language.as_deref()),
+        Action::Sdk { language, folder, force } => project::write_sdk(&language, &folder, force),
         Action::Check(Check { file, resolve, graph, quick }) => {
             let picture = graph.map(|format| if format == "dot" { Picture::Dot } else { Picture::Mermaid });
             cli::check(&file, resolve.as_deref(), picture, quick)
@@ -217,7 +307,7 @@ fn main() -> ExitCode {
                 only,
             })
         }
-        Action::Wit { folder, force } => cli::write_contract(&folder, force),
+        Action::Wit { folder, force } => project::write_contract(&folder, force),
     };
     // ONNX Runtime frees its globals when the process exits, so all sessions must be freed before.
     hostler::executor::unload::finish(Duration::from_secs(10));
@@ -252,6 +342,27 @@ impl Serve {
         let Err(error) = app::serve(options);
         report_error(&error);
         // Why the host cannot start is its only output, so even a slow reader gets all of it.
+        output::flush(output::REPORT_TIMEOUT);
+        shutdown::exit(1)
+    }
+}
+
+impl DevArguments {
+    /// Serves until the process ends, by a signal or because it cannot start.
+    fn run(self) -> ! {
+        let DevArguments { folder, manifest, http, grpc, admin } = self;
+        let manifest = folder.join(manifest);
+        let serve = app::Options {
+            manifest,
+            http,
+            grpc,
+            admin,
+            fallback: false,
+            state_dir: None,
+            bind_when_ready: false,
+        };
+        let Err(error) = project::dev(project::Dev { folder, serve });
+        report_error(&error);
         output::flush(output::REPORT_TIMEOUT);
         shutdown::exit(1)
     }

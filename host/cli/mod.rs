@@ -1,14 +1,13 @@
-//! The commands that do not serve: check, diff, jobs, predict, wit.
+//! The commands other than serve and drill. `project` has those for authors of plugins.
 
 mod check;
 mod client;
-mod contract;
 mod diff;
 pub mod jobs;
 mod loaded;
 mod predict;
+pub mod project;
 
 pub use check::{Picture, check};
-pub use contract::write_contract;
 pub use diff::diff;
 pub use predict::predict;

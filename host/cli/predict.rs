@@ -6,9 +6,9 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::output;
-use crate::policy::RouteQuery;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
+use crate::policy::{CaseOptions, CaseRequest, RouteQuery};
 use crate::predict::{StepLog, StepRecord};
 use std::path::Path;
 use std::sync::Arc;
@@ -57,14 +57,15 @@ pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<boo
     let timeout = asked_time.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
     let parameters = request.parameters.unwrap_or_default();
     let steps = shows_steps.then(Arc::<StepLog>::default);
-    let result = runtime.block_on(route.sample(
-        &content,
-        &request.data,
-        &parameters,
-        timeout.min(limits.max_timeout),
-        &Cancel::default(),
-        steps.clone(),
-    ));
+    let options = CaseOptions {
+        parameters: &parameters,
+        timeout: timeout.min(limits.max_timeout),
+        cancel: &Cancel::default(),
+        steps: steps.clone(),
+    };
+    let data = CaseRequest::Data(request.data);
+    let answer = runtime.block_on(route.answer(&content, &data, options));
+    let result = answer.and_then(|payloads| route.result_of(&payloads));
     // Shown before the result is checked: they are most useful if the request failed.
     steps.iter().flat_map(|steps| steps.take()).for_each(|step| show_step(&step));
     output::print_json(String::from_utf8_lossy(&result?));

@@ -5,7 +5,7 @@ use super::client::Client;
 use crate::error::{Error, Result};
 use crate::policy::files::Files;
 use crate::policy::plan::{ModelName, ModelPlan, Plan};
-use crate::policy::{CheckSample, difference, parse_samples};
+use crate::policy::{Case, CaseRequest, Expected, difference, parse_check};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -100,11 +100,16 @@ fn from_checks(name: &ModelName, model: &ModelPlan, files: &Files) -> Result<Vec
     let mut samples = Vec::new();
     for check in &model.checks {
         let path = check.file.path.display();
-        let parsed = parse_samples(&files.read(&check.file)?)
-            .map_err(|error| Error::invalid(format!("check {path} is not a list of samples: {error}")))?;
-        for CheckSample { data, parameters, expect } in parsed {
-            let data = serde_json::from_str(data.get()).expect("invariant: it was parsed");
-            samples.push(sample(name, data, Value::Object(parameters), expect, check.tolerance));
+        let parsed = parse_check(&files.read(&check.file)?);
+        for case in parsed.map_err(|error| error.context(format!("check {path}")))? {
+            // The load is sent to POST /predict, which has only this form.
+            if let Case {
+                request: CaseRequest::Data(data), expected: Some(Expected::Result(expect)), ..
+            } = case
+            {
+                let data = serde_json::from_str(data.get()).expect("invariant: it was parsed");
+                samples.push(sample(name, data, Value::Object(case.parameters), expect, check.tolerance));
+            }
         }
     }
     Ok(samples)

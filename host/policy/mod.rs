@@ -32,6 +32,7 @@ mod replay;
 mod rollout;
 mod rollout_settings;
 mod route;
+pub mod route_input;
 mod route_query;
 mod secret;
 pub mod settings;
@@ -44,7 +45,10 @@ mod watched_route;
 mod webhook_secret;
 mod webhooks;
 
-pub use checks::{Sample as CheckSample, difference, parse as parse_samples};
+pub use checks::{
+    Case, CaseOptions, CaseRequest, Expected, ExpectedError, WrittenTensor, difference, judge,
+    parse as parse_cases, parse_check, title as case_title, written as written_tensor,
+};
 pub use content::{Policy, PolicyContent};
 pub use description::{Description, diff};
 pub use diagnostic::Diagnostics;

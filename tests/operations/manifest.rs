@@ -322,7 +322,7 @@ fn a_quick_check_reads_and_a_whole_one_loads() {
             format!("[server]\nplugin_memory_mb_max = 64\n{ECHO}memory_mb = 65\n"),
             "plugin \"echo\": memory_mb is 65, but the engine's slots have 64 MB; raise plugin_memory_mb_max under [server]",
         ),
-        (format!("{MODEL}checks = [{{ file = \"text.txt\" }}]\n"), "text.txt is not a list of samples"),
+        (format!("{MODEL}checks = [{{ file = \"text.txt\" }}]\n"), "text.txt: it is not a list of cases"),
     ] {
         let setup = setup(&manifest);
         let (code, said) = check(&setup, &["--quick"]);
@@ -352,7 +352,7 @@ fn a_check_is_run_and_has_the_models_time() {
             r#"[{"data": {"n": [0]}, "expect": {}}, {"data": {"n": [1000000000]}, "expect": {}}]"#,
             Err("c.json[1] failed: the deadline of the request has passed"),
         ),
-        (r#"[{"data": {"n": [0]}}]"#, Err("c.json is not a list of samples: missing field `expect`")),
+        (r#"[{"data": {"n": [0]}}]"#, Err("c.json[0]: it expects nothing")),
     ] {
         let (code, said) = check(&checks(samples), &[]);
         assert_eq!(code, i32::from(expected.is_err()), "{samples}\n{said}");

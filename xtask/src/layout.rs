@@ -37,9 +37,13 @@ impl Layout {
     pub fn cargo(&self) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root);
-        // Cargo set this variable for this program only. A dependency's build script reads it, so
-        // builds with and without it would replace each other's output.
-        cargo.env_remove("CARGO_MANIFEST_DIR");
+        // Cargo set these variables for this program only. The build scripts of dependencies read
+        // some of them, so builds with and without them would replace each other's output.
+        let is_own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        let own = std::env::vars_os().map(|(name, _)| name);
+        for name in own.filter(|name| name.to_str().is_some_and(is_own)) {
+            cargo.env_remove(name);
+        }
         cargo
     }
 

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod command;
 pub mod content;
 pub mod deny;
+pub mod dist;
 pub mod error;
 pub mod layout;
 pub mod lint;

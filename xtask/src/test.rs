@@ -64,6 +64,7 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
         "test",
         "--locked",
         "--release",
+        "--lib",
         "--test",
         "guests",
         "--test",
@@ -79,7 +80,8 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
 }
 
 /// Filters that select the tests that read `HOSTLER_SOAK`.
-const SOAKS: [&str; 9] = [
+const SOAKS: [&str; 10] = [
+    "power_tests::",
     "soak::",
     "custom_swaps::",
     "triton_swaps::",

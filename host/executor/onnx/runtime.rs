@@ -16,9 +16,10 @@ const HINT: &str = "install it with `python3 -m pip install onnxruntime==1.31.1`
 /// The one environment of the process, created when the first model needs it.
 static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
 
-/// Returns the environment. Loads the library from `configured`, `ORT_DYLIB_PATH`, the cache of
-/// `cargo xtask ort`, or the system's library path, in this order. The first library that loads is
-/// used for the life of the process.
+/// Returns the environment. Loads the library from `configured`, `ORT_DYLIB_PATH`, the Python
+/// package `onnxruntime` that was installed beside this program, the cache of `cargo xtask ort`, or
+/// the system's library path, in this order. The first library that loads is used for the life of
+/// the process.
 pub fn environment(configured: Option<&Path>) -> Result<Environment> {
     let mut environment = ENVIRONMENT.lock_unpoisoned();
     if let Some(environment) = &*environment {
@@ -74,7 +75,29 @@ fn find(configured: Option<&Path>) -> Result<PathBuf> {
         }
     }
     // Without a path, the loader searches the system: LD_LIBRARY_PATH, ld.so.cache.
-    Ok(cached().unwrap_or_else(|| "libonnxruntime.so".into()))
+    Ok(beside_program().or_else(cached).unwrap_or_else(|| "libonnxruntime.so".into()))
+}
+
+/// Returns the library of the Python package `onnxruntime`, if pip has installed both it and this
+/// program, into an environment or a folder.
+fn beside_program() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let root = program.parent()?.parent()?;
+    let environments = std::fs::read_dir(root.join("lib")).into_iter().flatten().flatten();
+    let packages = environments
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+        .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| entry.path().join(name)));
+    let mut found: Vec<PathBuf> = packages
+        .chain([root.to_owned()])
+        .filter_map(|packages| std::fs::read_dir(packages.join("onnxruntime/capi")).ok())
+        .flat_map(|files| files.flatten().map(|file| file.path()))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("libonnxruntime.so") && path.is_file()
+        })
+        .collect();
+    found.sort();
+    found.pop()
 }
 
 /// Returns the newest library that `cargo xtask ort` has put into the cache.

@@ -4,9 +4,9 @@
 //!   once; `readers` are the threads that read from it.
 //! - `open` creates and checks the database, and `tables` are its tables. `record` is how a job is
 //!   written, `delivery_record` how a delivery is. `payloads` keeps large inputs and results in
-//!   files. `cache` has decoded jobs that will soon change.
-//! - `disk` is the file system as the store needs it; `fault` says why a store cannot be used. `free_space` is how
-//!   much room the disk has left.
+//!   files, and `cache` keeps jobs that will soon change.
+//! - `disk` is the file system as the store needs it; `fault` says why a store cannot be used.
+//!   `free_space` is how much room the disk has left.
 
 mod cache;
 #[cfg(test)]

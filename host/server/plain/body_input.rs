@@ -4,9 +4,8 @@
 use super::request::{self, UNREADABLE};
 use crate::error::Result;
 use crate::offload;
-use crate::policy::Route;
+use crate::policy::{Route, route_input};
 use crate::predict::{Datatype, JsonText, MemoryBudget, Payload};
-use crate::router;
 use crate::server::http;
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -39,11 +38,11 @@ pub(super) async fn read(
 ) -> Result<Payload> {
     let kind = BodyKind::of(route, &content_type);
     if route.transformer.is_some() && kind == BodyKind::Bytes {
-        return router::body_input(route, named(content_type), body);
+        return route_input::body_input(route, named(content_type), body);
     }
     let route = Arc::clone(route);
     offload::run(body.len(), move || {
-        router::stored_input(&route, payload(kind, content_type, body)?, &mut budget)
+        route_input::stored_input(&route, payload(kind, content_type, body)?, &mut budget)
     })
     .await
 }
@@ -75,7 +74,7 @@ impl BodyKind {
     /// Returns what a body of this type is for a model. For a model without a transformer, types
     /// that programs set by themselves do not say that the body is bytes.
     fn of(route: &Route, content_type: &str) -> BodyKind {
-        let media_type = router::media_type(content_type);
+        let media_type = route_input::media_type(content_type);
         if media_type == "application/json" || media_type.ends_with("+json") {
             return BodyKind::Json;
         }

@@ -4,10 +4,10 @@
 
 use crate::error::{Error, Result};
 use crate::offload;
-use crate::policy::Route;
+use crate::policy::{Route, route_input};
 use crate::predict::walk::{Listed, shown};
 use crate::predict::{self, JsonText, MemoryBudget, Parameters, Payload, Scalar};
-use crate::router::{self, CallOptions};
+use crate::router::CallOptions;
 use crate::server::http;
 use crate::server::http::body_text::BodyText;
 use bytes::Bytes;
@@ -86,7 +86,7 @@ impl Request {
     pub async fn input(self, route: &Arc<Route>, mut budget: MemoryBudget) -> Result<(CallOptions, Payload)> {
         let route = Arc::clone(route);
         offload::run(self.body_bytes, move || {
-            let input = router::input(&route, self.data, &mut budget)?;
+            let input = route_input::json_input(&route, self.data, &mut budget)?;
             let parameters = self.head.parameters(&mut budget)?;
             Ok((CallOptions { parameters, timeout: self.head.timeout, ..CallOptions::default() }, input))
         })
@@ -125,7 +125,7 @@ impl BatchRequest {
             let shared = self.head.parameters(&mut budget)?;
             let items = self.items.iter().map(|range| {
                 let (input, parameters) = item(&self.body, range, &shared, &mut budget)?;
-                let input = router::input(&route, input, &mut budget)?;
+                let input = route_input::json_input(&route, input, &mut budget)?;
                 Ok((CallOptions { parameters, timeout, ..CallOptions::default() }, input))
             });
             Ok(items.collect())

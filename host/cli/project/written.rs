@@ -1,23 +1,23 @@
-//! `hostler wit`: the plugin contract.
+//! Writes a set of files into a folder, without overwriting what differs.
 
 use crate::error::{Error, Result};
 use crate::output;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// `hostler wit FOLDER`: writes the plugin contract. Does not overwrite files with other content
-/// unless `force` is set.
-pub fn write_contract(folder: &Path, force: bool) -> Result<bool> {
-    const FILES: [(&str, &str); 4] = [
-        ("hostler.wit", include_str!("../../wit/hostler.wit")),
-        ("async/concurrent.wit", include_str!("../../wit/async/concurrent.wit")),
-        ("deps/logging/logging.wit", include_str!("../../wit/deps/logging/logging.wit")),
-        ("deps/config/store.wit", include_str!("../../wit/deps/config/store.wit")),
-    ];
+/// Files to be written, relative to a folder.
+pub(super) type NewFiles = Vec<(PathBuf, Vec<u8>)>;
+
+/// Writes files that do not exist yet, and prints their paths if `shows`. Files with the same
+/// content are left alone.
+///
+/// # Errors
+/// If a file exists with other content and `force` is not set, nothing is written.
+pub(super) fn write(folder: &Path, files: &NewFiles, force: bool, shows: bool) -> Result<()> {
     let mut unwritten = Vec::new();
-    for (name, text) in FILES {
+    for (name, content) in files {
         let path = folder.join(name);
         match std::fs::read(&path) {
-            Ok(found) if found == text.as_bytes() => {}
+            Ok(found) if found == *content => {}
             Ok(_) if !force => {
                 let path = path.display();
                 return Err(Error::invalid(format!(
@@ -29,15 +29,17 @@ pub fn write_contract(folder: &Path, force: bool) -> Result<bool> {
             _ => unwritten.push(name),
         }
     }
-    for (name, text) in FILES {
+    for (name, content) in files {
         let path = folder.join(name);
         if unwritten.contains(&name) {
             let parent = path.parent().expect("invariant: below the folder");
             std::fs::create_dir_all(parent)
-                .and_then(|()| std::fs::write(&path, text))
+                .and_then(|()| std::fs::write(&path, content))
                 .map_err(|error| Error::unavailable(format!("cannot write {}: {error}", path.display())))?;
         }
-        output::print(path.display());
+        if shows {
+            output::print(path.display());
+        }
     }
-    Ok(true)
+    Ok(())
 }

@@ -1,0 +1,135 @@
+//! Runs the steps of a build, and moves the result to its place.
+
+use super::settings::{BuildStep, Settings};
+use super::sources;
+use crate::error::{Error, Result};
+use crate::output;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Remembers the inputs of steps that have succeeded. It is below `build/`, which templates keep
+/// out of version control.
+const RECORD: &str = "build/steps.json";
+
+/// The first bytes of every component; a core module has another version.
+const COMPONENT_HEAD: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
+
+/// Digests of the inputs of steps, by the command of the step.
+type Record = BTreeMap<String, String>;
+
+/// Builds the project in a folder, and returns the path of the component. The output of the steps
+/// goes to the terminal.
+pub(super) fn build(folder: &Path, settings: &Settings) -> Result<PathBuf> {
+    let started = Instant::now();
+    let mut record: Record = std::fs::read(folder.join(RECORD))
+        .ok()
+        .and_then(|content| serde_json::from_slice(&content).ok())
+        .unwrap_or_default();
+    // Not every tool creates the folder that it writes into.
+    if let Some(parent) = settings.output.as_deref().and_then(Path::parent) {
+        let parent = folder.join(parent);
+        std::fs::create_dir_all(&parent)
+            .map_err(|error| Error::unavailable(format!("cannot create {}: {error}", parent.display())))?;
+    }
+    for (index, step) in settings.build.iter().enumerate() {
+        let key = step.run.join("\0");
+        let digest = sources::digest(folder, &step.inputs);
+        if is_done(folder, step, record.get(&key), &digest) {
+            continue;
+        }
+        run(folder, step, index)?;
+        record.insert(key, digest);
+        keep(folder, &record);
+    }
+    let component = install(folder, settings)?;
+    let bytes = std::fs::metadata(&component).map_or(0, |metadata| metadata.len());
+    output::print(format_args!(
+        "built {} ({} KB) in {:.1} s",
+        settings.component.display(),
+        bytes.div_ceil(1024),
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(component)
+}
+
+/// Returns whether a step has nothing to do.
+fn is_done(folder: &Path, step: &BuildStep, recorded: Option<&String>, digest: &str) -> bool {
+    let is_there = step.creates.as_ref().map(|path| folder.join(path).exists());
+    match (is_there, step.inputs.is_empty()) {
+        (Some(is_there), true) => is_there,
+        (Some(false), false) => false,
+        (_, false) => recorded.is_some_and(|recorded| recorded == digest),
+        (None, true) => false,
+    }
+}
+
+fn run(folder: &Path, step: &BuildStep, index: usize) -> Result<()> {
+    let shown = step.run.join(" ");
+    let number = index + 1;
+    let program = &step.run[0];
+    // A program of the project, such as one in a virtual environment, is relative to the project.
+    let path = folder.join(program);
+    let is_path = program.contains('/');
+    let mut command = if is_path { Command::new(path) } else { Command::new(program) };
+    command.args(&step.run[1..]).current_dir(folder);
+    let status = command.status().map_err(|error| {
+        let mend = match error.kind() {
+            std::io::ErrorKind::NotFound => "`hostler doctor` says what the language's tools lack",
+            _ => "correct the step in plugin.toml",
+        };
+        Error::failed(format!("cannot run step {number} of the build, `{shown}`: {error}; {mend}"))
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "step {number} of the build, `{shown}`, failed: {status}; its output is above, and the component is unchanged"
+    )))
+}
+
+/// Remembers what was done. If that fails, the steps run again.
+fn keep(folder: &Path, record: &Record) {
+    let path = folder.join(RECORD);
+    let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+        std::fs::write(&path, serde_json::to_vec_pretty(record).expect("invariant: texts are JSON"))
+    });
+    if let Err(error) = written {
+        output::report(format_args!(
+            "cannot write {}: {error}; the next build repeats its steps",
+            path.display()
+        ));
+    }
+}
+
+/// Moves what the last step has written to the path of the component.
+fn install(folder: &Path, settings: &Settings) -> Result<PathBuf> {
+    let component = folder.join(&settings.component);
+    let written = settings.output.as_ref().map_or_else(|| component.clone(), |output| folder.join(output));
+    let shown = written.display();
+    let content = std::fs::read(&written).map_err(|error| {
+        Error::failed(format!(
+            "cannot read {shown}, which the build must write: {error}; correct `output` or the last step in plugin.toml"
+        ))
+    })?;
+    if !content.starts_with(&COMPONENT_HEAD) {
+        return Err(Error::invalid(format!(
+            "{shown} is not a WebAssembly component, so no host can load it; a core module becomes one with \
+             `wasm-tools component new`, and Rust builds one for the target wasm32-wasip2"
+        )));
+    }
+    if written == component || std::fs::read(&component).is_ok_and(|known| known == content) {
+        return Ok(component);
+    }
+    let failed =
+        |error: std::io::Error| Error::unavailable(format!("cannot write {}: {error}", component.display()));
+    // In one step, so that a host that watches the file reads the old or the new component.
+    let name = component.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let new = component.with_file_name(format!(".{name}.new"));
+    if let Some(parent) = component.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(&new, &content).and_then(|()| std::fs::rename(&new, &component)).map_err(failed)?;
+    Ok(component)
+}
