@@ -162,6 +162,8 @@ def _guarded(name, function, arguments=None):
             if not hasattr(running, "__await__"):
                 raise TypeError(f"{type(self).__name__}.{name} must be defined with `async def`, without `yield`")
             await running
+        except GeneratorExit:
+            raise
         except BaseException as error:
             if getattr(error, "is_trap", False):
                 raise  # The stand-in for the host in `hostler_testing` ends the instance.

@@ -73,6 +73,7 @@ def _checked(function, where):
     scope = {"_function": function, **{f"_{name}": check for name, check in checks.items()}}
     exec(compile(source, "<checked host call>", "exec"), scope)
     wrapper = scope[function.__name__]
+    wrapper.__defaults__ = function.__defaults__
     wrapper.__doc__, wrapper.__module__ = function.__doc__, function.__module__
     wrapper.__qualname__, wrapper.__annotations__ = function.__qualname__, function.__annotations__
     return wrapper
