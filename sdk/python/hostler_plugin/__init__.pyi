@@ -9,10 +9,12 @@ T = TypeVar("T")
 E = TypeVar("E")
 
 class Ok(Generic[T]):
+    __match_args__ = ("value",)
     value: T
     def __init__(self, value: T) -> None: ...
 
 class Err(Exception, Generic[E]):
+    __match_args__ = ("value",)
     value: E
     def __init__(self, value: E) -> None: ...
 
@@ -44,6 +46,7 @@ class ErrorKind(Enum):
     FAILED = 8
 
 class Error:
+    __match_args__ = ("kind", "message", "field")
     kind: ErrorKind
     message: str
     field: str | None
@@ -78,32 +81,40 @@ class ModelMetadata:
     def __init__(self, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> None: ...
 
 class Blob:
+    __match_args__ = ("content_type", "data")
     content_type: str
     data: bytes
     def __init__(self, content_type: str, data: bytes) -> None: ...
 
 class Json:
+    __match_args__ = ("value",)
     value: str
     def __init__(self, value: str) -> None: ...
 
 class Bytes:
+    __match_args__ = ("value",)
     value: Blob
     def __init__(self, value: Blob) -> None: ...
 
 class Tensors:
+    __match_args__ = ("value",)
     value: list[Tensor]
     def __init__(self, value: list[Tensor]) -> None: ...
 
 class Parameter_Boolean:
+    __match_args__ = ("value",)
     value: bool
 
 class Parameter_Integer:
+    __match_args__ = ("value",)
     value: int
 
 class Parameter_Number:
+    __match_args__ = ("value",)
     value: float
 
 class Parameter_Text:
+    __match_args__ = ("value",)
     value: str
 
 class Request(_Resource):
