@@ -145,7 +145,8 @@ def get_model(model, version=None):
 def _imported(module):
     if module is None:
         raise RuntimeError(
-            "this component does not import models: build it for a world that calls models, such as calling-model-plugin"
+            "this component does not import models: build it for a world that calls models, such as "
+            "calling-model-plugin"
         )
     return module
 
@@ -371,5 +372,6 @@ def log(message, level="INFO"):
     """Writes to the host's log, at level TRACE, DEBUG, INFO, WARN, ERROR or CRITICAL. What is not a
     text is formatted with `str`."""
     if level not in logging.Level.__members__:
-        raise ValueError(f"hostler.log: unknown level {level!r}; expected one of {', '.join(logging.Level.__members__)}")
+        known = ", ".join(logging.Level.__members__)
+        raise ValueError(f"hostler.log: unknown level {level!r}; expected one of {known}")
     logging.log(logging.Level[level], "", message if isinstance(message, str) else str(message))

@@ -46,7 +46,8 @@ def test_bf16_agrees_with_exact_rounding_of_many_numbers():
         upper = struct.unpack("<I", struct.pack("<f", number))[0] & 0xFFFF0000
         low = struct.unpack("<f", struct.pack("<I", upper))[0]
         high = struct.unpack("<f", struct.pack("<I", upper + 0x10000))[0]
-        nearest = min((low, high), key=lambda one: (abs(one - number), one != low if not upper >> 16 & 1 else one == low))
+        even = low if not upper >> 16 & 1 else high
+        nearest = min((low, high), key=lambda one: (abs(one - number), one != even))
         assert rounded == nearest
 
 
