@@ -23,15 +23,17 @@ queues do not wake a waiter in another request.
 """
 
 import asyncio
-import traceback
+import builtins
 
+import componentize_py_async_support
 from componentize_py_async_support import spawn
 from componentize_py_types import Err
-from hostler_plugin import Error, failed, log
+from hostler_plugin import _checks, _faults, log
 from wit_world import exports
 from wit_world.exports.streaming_model import StreamingMetadata
 from wit_world.imports import clock, models
-from wit_world.imports.types import Tensor
+
+_checks.guard(clock, models)
 
 
 class StreamingModel(exports.StreamingModel):
@@ -39,16 +41,14 @@ class StreamingModel(exports.StreamingModel):
     or with exactly one. Data in `self` lives as long as the instance.
 
     An exception in `execute` ends only the responses of its own request. An error of
-    `hostler_plugin` is returned as it is; any other exception becomes `failed` with its text, and
-    its traceback is written to the host's log.
+    `hostler_plugin` is returned as it is; any other exception becomes `failed` with one line that
+    names the exception and its place, and its traceback is written to the host's log. An exception
+    in `ready` means that the model is not ready.
     """
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        guards = {"initialize": _guarded, "execute": _execute, "finalize": _finalize}
-        for name, guard in guards.items():
-            if name in vars(cls):
-                setattr(cls, name, guard(vars(cls)[name]))
+        _faults.guard_methods(cls, _GUARDS)
 
     async def initialize(self):
         """Called once for each instance. An error means that the plugin cannot be used."""
@@ -101,12 +101,12 @@ class Model:
     async def call(self, inputs, timeout=None):
         """Calls the model and returns its one response, a list of tensors. Waits for at most
         `timeout` seconds, if given."""
-        return await _host(self._callable.call(_tensors(inputs), _micros(timeout)))
+        return await _host(self._callable.call(inputs, _micros(timeout)))
 
     def stream(self, inputs, timeout=None):
         """Starts a call and returns an asynchronous iterator over its responses. An error such as
         `overloaded`, raised immediately, means that the call was not admitted."""
-        return _responses(self._callable.start(_tensors(inputs), _micros(timeout)))
+        return _responses(self._callable.start(inputs, _micros(timeout)))
 
 
 async def _responses(invocation):
@@ -125,8 +125,8 @@ class Responses:
 
     async def send(self, outputs):
         """Sends one response. Waits while the client is slow to read. Fails if the request has
-        ended."""
-        await _host(self._sink.send(_tensors(outputs)))
+        ended. The tensors belong to the host as soon as this is called."""
+        await _host(self._sink.send(_faults.sent_tensors(outputs)))
 
 
 async def _host(call):
@@ -148,50 +148,64 @@ async def _host(call):
     return await outcome
 
 
-def _guarded(function):
+# Python 3.10, which unit tests may use, has no exception groups.
+_GROUP = getattr(builtins, "BaseExceptionGroup", ())
+
+
+def _guarded(name, function, arguments=None):
     """Wraps a function so that no exception reaches componentize-py, which would end the instance
-    and all its requests."""
+    and all its requests. `arguments` converts what the host passes."""
 
-    async def guarded(*arguments):
+    async def guarded(self, *given):
         try:
-            return await function(*arguments)
+            running = function(self, *(arguments(given) if arguments else given))
+            if not hasattr(running, "__await__"):
+                raise TypeError(f"{type(self).__name__}.{name} must be defined with `async def`, without `yield`")
+            await running
+        except GeneratorExit:
+            raise
         except BaseException as error:
+            if getattr(error, "is_trap", False):
+                raise  # The stand-in for the host in `hostler_testing` ends the instance.
             first = error
-            while isinstance(first, BaseExceptionGroup):
+            while isinstance(first, _GROUP):
                 first = first.exceptions[0]
-            if isinstance(first, Err) and isinstance(first.value, Error):
-                raise first from None
-            traceback.print_exception(error)
-            text = str(first)
-            raise failed(f"{type(first).__name__}: {text}" if text else type(first).__name__) from None
+            if isinstance(first, Err):
+                if (valid := _faults.valid_error(first)) is first:
+                    raise first from None
+                raise valid from first
+            raise _faults.report(first, function, group=error) from error
 
-    return guarded
-
-
-def _execute(function):
-    async def execute(self, request, inputs, sink):
-        await function(self, request, inputs, Responses(sink))
-
-    return _guarded(execute)
+    return _faults._as_method(guarded, function)
 
 
-def _finalize(function):
+def _execute(name, function):
+    def arguments(given):
+        request, inputs, sink = given
+        return request, inputs, sink if isinstance(sink, Responses) else Responses(sink)
+
+    return _guarded(name, function, arguments)
+
+
+def _finalize(name, function):
     async def finalize(self):
         try:
             await function(self)
         except BaseException as error:
-            traceback.print_exception(error)
+            if getattr(error, "is_trap", False):
+                raise
+            _faults.report(error, function)
 
-    return finalize
+    return _faults._as_method(finalize, function)
 
 
-def _tensors(values):
-    """Checks the types here, so that a wrong one raises a Python exception that names it."""
-    values = list(values)
-    for value in values:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"expected a list of tensors, found {type(value).__name__} in it")
-    return values
+_GUARDS = {
+    "initialize": _guarded,
+    "metadata": _faults.infallible(_faults.returned_metadata(StreamingMetadata)),
+    "execute": _execute,
+    "ready": _faults.condition,
+    "finalize": _finalize,
+}
 
 
 def _micros(seconds):
@@ -208,6 +222,6 @@ def _unhandled(context):
     log(f"{context.get('message', 'a task failed')}: {error!r}", "WARN")
 
 
-_loop = asyncio.get_event_loop()
+_loop = componentize_py_async_support._loop
 _loop.call_later = _loop.call_at = _loop.time = _no_timers
 _loop.call_exception_handler = _unhandled

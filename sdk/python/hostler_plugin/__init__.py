@@ -14,14 +14,15 @@ here:
         def predict(self, request, inputs):
             return inputs
 
-It imports only `struct`, because every fresh instance contains all modules that a component
-imports.
+An exception in a method of such a class becomes the error `failed`, with one line that names the
+exception and its place; the traceback is in the host's log. A MemoryError ends the instance.
+
+The module imports only `struct` and what the generated `wit_world` imports, because every fresh
+instance contains all modules that a component imports.
 """
 
-import struct
-
 from componentize_py_types import Err, Ok
-from wit_world.imports import assets, logging, metrics, state, store
+from wit_world.imports import assets, logging, metrics, state, store, types
 from wit_world.imports.types import (
     Blob,
     Datatype,
@@ -35,6 +36,7 @@ from wit_world.imports.types import (
     Payload_Bytes as Bytes,
     Payload_Json as Json,
     Payload_Tensors as Tensors,
+    Request,
     Tensor,
     TensorSpec,
 )
@@ -42,7 +44,12 @@ from wit_world.imports.types import (
 try:
     from wit_world.imports import callables, models
 except ImportError:
-    callables = models = None  # The plugin calls no models.
+    callables = models = None  # The component imports no models.
+
+from hostler_plugin import _checks, _faults
+from hostler_plugin._data import elements, spec, tensor
+
+_checks.guard(types, assets, logging, metrics, state, store, callables, models)
 
 
 class Transformer:
@@ -52,6 +59,10 @@ class Transformer:
     Each call may run in an instance of its own, so pass data from `preprocess` to `postprocess`
     with `request.set_note`. A payload is a `Json`, `Bytes` or `Tensors`, with its `value`.
     """
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        _faults.guard_methods(cls, _faults.TRANSFORMER)
 
     def metadata(self):
         """Returns the metadata for callers, or None if they should see the model's own inputs and
@@ -70,6 +81,10 @@ class Transformer:
 class Model:
     """A plugin that is itself a model."""
 
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        _faults.guard_methods(cls, _faults.MODEL)
+
     def metadata(self):
         """Returns a `ModelMetadata` of two lists of `spec`. Called once, at load."""
         raise NotImplementedError
@@ -82,6 +97,10 @@ class Model:
 class OptionalInputs:
     """Lists inputs that a request may omit. Without it, `predict` always receives all inputs."""
 
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        _faults.guard_methods(cls, _faults.OPTIONAL_INPUTS)
+
     def names(self):
         """Returns a list of names of inputs in the model's metadata. Called once, at load."""
         raise NotImplementedError
@@ -93,6 +112,10 @@ class Executor:
 
     `model` has the methods that `get_model` describes. It must not be used after the request.
     """
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        _faults.guard_methods(cls, _faults.EXECUTOR)
 
     def submit(self, request, inputs, model):
         """Turns inputs into outputs, and may wait: each request has an instance of its own."""
@@ -116,7 +139,16 @@ def get_model(model, version=None):
     raises the call's error, and `start(inputs)`, which returns an invocation. Leaving the `with`
     block of an invocation cancels it.
     """
-    return models.get(model, version)
+    return _imported(models).get(model, version)
+
+
+def _imported(module):
+    if module is None:
+        raise RuntimeError(
+            "this component does not import models: build it for a world that calls models, such as "
+            "calling-model-plugin"
+        )
+    return module
 
 
 def call_within(model, inputs, seconds):
@@ -138,13 +170,13 @@ def responses(invocation):
 
 def wait_any(invocations, seconds=None):
     """Waits until one has a response or has ended; returns its index, or None after `seconds`."""
-    return callables.wait_any(invocations, None if seconds is None else _micros(seconds))
+    return _imported(callables).wait_any(invocations, None if seconds is None else _micros(seconds))
 
 
 def outcome(invocation):
     """Waits for the end of a call and returns its tensors or raises its error. Once for each call.
     """
-    callables.wait_any([invocation], None)
+    _imported(callables).wait_any([invocation], None)
     match invocation.outcome():
         case Ok(tensors):
             return tensors
@@ -155,19 +187,19 @@ def outcome(invocation):
 
 def sleep(seconds):
     """Waits for this long."""
-    callables.wait_any([], _micros(seconds))
+    _imported(callables).wait_any([], _micros(seconds))
 
 
 def answer(outputs):
     """Answers the request now and continues; the client does not wait further. For executors."""
-    callables.answer(outputs)
+    _imported(callables).answer(outputs)
 
 
 def _micros(seconds):
     return max(0, round(seconds * 1e6))
 
 
-# Errors: `raise hostler.invalid("age", "expected a number")`. Any other exception is a trap.
+# Errors: `raise hostler.invalid("age", "expected a number")`. Any other exception is `failed`.
 
 
 def error(kind, message, field=None):
@@ -196,36 +228,7 @@ def failed(message):
     return error(ErrorKind.FAILED, message)
 
 
-# Tensors. Datatypes have the names of the Open Inference Protocol.
-
-_FORMATS = {
-    "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h",
-    "INT32": "i", "INT64": "q", "FP16": "e", "FP32": "f", "FP64": "d",
-}  # fmt: skip
-
-
-def tensor(name, datatype, shape, elements):
-    """Creates a tensor from a flat list of numbers, booleans, or (`BYTES`) strings and bytes."""
-    if datatype == "BYTES":
-        data = b"".join(_element(element) for element in elements)
-    else:
-        data = struct.pack(f"<{len(elements)}{_FORMATS[datatype]}", *elements)
-    return Tensor.create(name, Datatype[datatype], shape, data)
-
-
-def elements(tensor):
-    """Returns the elements of a tensor as a flat list; for `BYTES`, as bytes."""
-    datatype = tensor.datatype().name
-    data = tensor.read(0, tensor.byte_length())
-    if datatype == "BYTES":
-        return _split(data)
-    size = struct.calcsize(_FORMATS[datatype])
-    return list(struct.unpack(f"<{len(data) // size}{_FORMATS[datatype]}", data))
-
-
-def spec(name, datatype, shape):
-    """Describes an input or output: name, datatype and shape, with -1 for a free dimension."""
-    return TensorSpec(name, Datatype[datatype], shape)
+# Tensors, in addition to `tensor`, `elements` and `spec`.
 
 
 def named(tensors, name):
@@ -240,20 +243,6 @@ def described(tensor):
     """Formats datatype and shape for an error message: `FP32 [1,18]`."""
     shape = ",".join(str(dimension) for dimension in tensor.shape())
     return f"{tensor.datatype().name} [{shape}]"
-
-
-def _element(element):
-    data = element.encode() if isinstance(element, str) else element
-    return struct.pack("<I", len(data)) + data
-
-
-def _split(data):
-    result, at = [], 0
-    while at + 4 <= len(data):
-        end = at + 4 + struct.unpack_from("<I", data, at)[0]
-        result.append(data[at + 4 : end])
-        at = end
-    return result
 
 
 # Request parameters. A parameter of another type is the caller's fault: the error is
@@ -380,5 +369,9 @@ class Histogram:
 
 
 def log(message, level="INFO"):
-    """Writes a line to the host's log, at level DEBUG, INFO, WARN or ERROR."""
-    logging.log(logging.Level[level], "", message)
+    """Writes to the host's log, at level TRACE, DEBUG, INFO, WARN, ERROR or CRITICAL. What is not a
+    text is formatted with `str`."""
+    if level not in logging.Level.__members__:
+        known = ", ".join(logging.Level.__members__)
+        raise ValueError(f"hostler.log: unknown level {level!r}; expected one of {known}")
+    logging.log(logging.Level[level], "", message if isinstance(message, str) else str(message))

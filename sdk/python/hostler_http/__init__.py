@@ -9,11 +9,14 @@ current request; the guest leaves its worker while it waits.
 """
 
 from componentize_py_types import Err
+from hostler_plugin import _checks
 from wit_world.imports import http
 from wit_world.imports.http_types import HttpRequest, HttpResponse
 from wit_world.imports.types import Error, ErrorKind
 
 __all__ = ["HttpResponse", "fetch", "success"]
+
+_checks.guard(http)
 
 
 def fetch(url, method="GET", headers=(), body=b"", seconds=None):
@@ -23,6 +26,8 @@ def fetch(url, method="GET", headers=(), body=b"", seconds=None):
     shorter. Raises the contract's error if there is no response."""
     pairs = list(headers.items() if isinstance(headers, dict) else headers)
     milliseconds = None if seconds is None else max(0, round(seconds * 1000))
+    if isinstance(body, str):
+        raise TypeError("hostler_http.fetch: body must be bytes, not a str: use body.encode()")
     return http.fetch(HttpRequest(method, url, pairs, bytes(body), milliseconds))
 
 
