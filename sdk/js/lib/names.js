@@ -1,11 +1,14 @@
 // Names and values as error messages show them.
 
-// Returns the name among `known` that is nearest to `name`, or null if none is near.
+// Returns the name among `known` that is nearest to `name`, or null if none is near. A name that
+// continues another one, as `warning` does `warn`, is near.
 export function nearest(name, known) {
   const wanted = plain(name);
   let best = null;
   for (const candidate of known) {
-    const steps = distance(wanted, plain(candidate));
+    const known = plain(candidate);
+    const continues = known.length >= 3 && (wanted.startsWith(known) || (wanted.length >= 3 && known.startsWith(wanted)));
+    const steps = continues ? 1 : distance(wanted, known);
     if (steps * 3 <= Math.max(candidate.length, 3) && (best === null || steps < best.steps)) {
       best = { candidate, steps };
     }

@@ -23,7 +23,9 @@ export function frames(stack) {
     const [, name = "<anonymous>", file, line, column = "1"] = match;
     const mapped = lines && original(lines, source.sources, Number(line), Number(column));
     const at = mapped ?? { file: file.replace(/^\/+(?=[^/])/, source ? "" : "/"), line, column };
-    found.push({ name, file: at.file, place: `${at.file}:${at.line}:${at.column}` });
+    // V8 writes `Object.f [as predict]` for a function that is called as a method.
+    const plain = name.replace(/^Object\./, "").replace(/ \[as .*\]$/, "");
+    found.push({ name: plain, file: at.file, place: `${at.file}:${at.line}:${at.column}` });
   }
   return found;
 }
