@@ -63,8 +63,11 @@ export function contractError(thrown, where) {
 // Logs a fault with its stack, and returns it as one line.
 export function reportFault(thrown, where) {
   const line = faultLine(thrown, where);
+  // The host logs the line itself; only a trace adds something.
   const trace = thrown instanceof ResultError ? [] : frames(thrown?.stack);
-  logging.log("error", "", [line, ...trace.map(({ name, place }) => `    at ${name} (${place})`)].join("\n"));
+  if (trace.length > 0) {
+    logging.log("error", "", [line, ...trace.map(({ name, place }) => `    at ${name} (${place})`)].join("\n"));
+  }
   return line;
 }
 
@@ -81,8 +84,27 @@ function described(thrown) {
   return `${shown(thrown)} instead of an Error`;
 }
 
-// The runtime's own message about a handle does not say what to do.
+// Globals of other runtimes, and what to use instead.
+const ABSENT = {
+  process: "read settings with hostler.config(key)",
+  Buffer: "use Uint8Array, hostler.encoded() and hostler.decoded()",
+  require: "use import, and build with hostler-build",
+  fetch: 'call HTTP servers with the host call "hostler:plugin/http@0.1.0"',
+  XMLHttpRequest: 'call HTTP servers with the host call "hostler:plugin/http@0.1.0"',
+  setTimeout: 'wait with sleep(ms) of "hostler-plugin/executor"',
+  setInterval: 'wait with sleep(ms) of "hostler-plugin/executor"',
+  structuredClone: "copy with JSON.parse(JSON.stringify(value))",
+  crypto: "use a package that is written in JavaScript",
+  Intl: "format numbers and dates with a package",
+  URL: "use a package that is written in JavaScript",
+};
+
+// The runtime's own message about a missing global or a handle does not say what to do.
 function hint(thrown) {
+  if (thrown instanceof ReferenceError) {
+    const [, name] = /^'?(\w+)'? is not defined/.exec(thrown.message) ?? [];
+    return name in ABSENT ? `: a plugin has no Node or browser API; ${ABSENT[name]}` : "";
+  }
   if (!(thrown instanceof TypeError)) return "";
   const { message } = thrown;
   if (/ownership/.test(message)) {
