@@ -51,7 +51,8 @@ async function main() {
 function parsed() {
   try {
     const result = parseArgs({ options: OPTIONS, allowPositionals: true });
-    if (result.positionals.length > 1) throw new Error(`one source is expected, and there are ${result.positionals.length}`);
+    if (result.positionals.length > 1)
+      throw new Error(`one source is expected, and there are ${result.positionals.length}`);
     return result;
   } catch (error) {
     throw new BuildError(error.message.replace(/\. To specify a positional.*/, ""), "see hostler-build --help");

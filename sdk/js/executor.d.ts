@@ -1,5 +1,5 @@
-// Types of the module for plugins that call models. Times are milliseconds, except in the methods of
-// `Callable`, which are the host's own and take microseconds.
+// Types of the module for plugins that call models. Times are milliseconds, except in the methods
+// of `Callable`, which are the host's own and take microseconds.
 
 import type { ContractError, PluginError, Request, Tensor } from "./hostler.js";
 
@@ -10,8 +10,8 @@ export interface Callable {
   /** Whether the model has 0..n responses instead of exactly one. */
   streaming(): boolean;
   /**
-   * Calls the model and waits for its response. The plugin keeps its handles of the inputs, and owns
-   * the outputs.
+   * Calls the model and waits for its response. The plugin keeps its handles of the inputs, and
+   * owns the outputs.
    *
    * @throws PluginError with the model's error, `overloaded`, `deadline`, or `unsupported` if the
    * model has 0..n responses.
@@ -43,7 +43,10 @@ export type Outcome = { tag: "ok"; val: Tensor[] } | { tag: "err"; val: PluginEr
 export interface ExecutorFunctions {
   /** Answers one request. What it returns is ignored once `answer` was called. */
   submit(request: Request, inputs: Tensor[], model: Callable): Tensor[] | void;
-  /** Answers several requests: one outcome for each, in their order. Without it, `submit` is called for each. */
+  /**
+   * Answers several requests: one outcome for each, in their order. Without it, `submit` is called
+   * for each.
+   */
   submitBatch?(requests: Request[], inputs: Tensor[][], model: Callable): Outcome[];
 }
 export interface Executor {
@@ -72,12 +75,16 @@ export function getModel(model: string, version?: string | null): Callable;
  */
 export function callWithin(model: Callable, tensors: readonly Tensor[], ms: number): Tensor[];
 
-/** Yields the responses of a started call one after the other. @throws PluginError with its error. */
+/**
+ * Yields the responses of a started call one after the other.
+ *
+ * @throws PluginError with its error.
+ */
 export function responses(invocation: Invocation): Generator<Tensor[], void, void>;
 
 /**
- * Waits until an invocation has a response or has ended, and returns its index in the list; null after
- * `ms` milliseconds, if given. An empty list needs a time.
+ * Waits until an invocation has a response or has ended, and returns its index in the list; null
+ * after `ms` milliseconds, if given. An empty list needs a time.
  */
 export function waitAny(invocations: readonly Invocation[], ms?: number | null): number | null;
 

@@ -5,7 +5,9 @@
 //
 //     import * as calls from "hostler-plugin/executor";
 //
-//     export const executor = calls.executor({ submit: (request, inputs, model) => model.call(inputs) });
+//     export const executor = calls.executor({
+//       submit: (request, inputs, model) => model.call(inputs),
+//     });
 
 import callables from "hostler:plugin/callables@0.1.0";
 import models from "hostler:plugin/models@0.1.0";
@@ -55,7 +57,9 @@ export function* responses(invocation) {
 
 export function waitAny(invocations, ms = null) {
   if (!Array.isArray(invocations) || !invocations.every((one) => one instanceof callables.Invocation)) {
-    throw new TypeError(`calls.waitAny(): expected a list of invocations, as model.start() returns them, and got ${shown(invocations)}`);
+    throw new TypeError(
+      `calls.waitAny(): expected a list of invocations, as model.start() returns them, and got ${shown(invocations)}`,
+    );
   }
   if (invocations.length === 0 && ms === null) {
     throw new RangeError("calls.waitAny() would wait forever: it has neither an invocation nor a timeout");

@@ -1,6 +1,6 @@
 // Types of the module for plugin authors. Errors that are called a fault are TypeErrors and
-// RangeErrors: the mistake is the plugin's. If a function of the role does not catch one, the caller
-// receives `failed` with one line about it, and the stack goes to the host's log.
+// RangeErrors: the mistake is the plugin's. If a function of the role does not catch one, the
+// caller receives `failed` with one line about it, and the stack goes to the host's log.
 
 /** A datatype of the Open Inference Protocol. */
 export type Datatype =
@@ -105,7 +105,10 @@ export interface Metadata {
 // Roles
 
 export interface TransformerFunctions {
-  /** The inputs and outputs that clients see; null, or no function, if they are the model's own. Called once, at load. */
+  /**
+   * The inputs and outputs that clients see; null, or no function, if they are the model's own.
+   * Called once, at load.
+   */
   metadata?(): Metadata | null | undefined;
   /** Converts what the client sent to the model's inputs. */
   preprocess(request: Request, input: Payload): Tensor[];
@@ -201,7 +204,9 @@ export function notFound(message: string): PluginError;
 export function unsupported(message: string): PluginError;
 /** An error that is not the caller's fault. */
 export function failed(message: string): PluginError;
-/** Returns kind, message and field of a caught error of the contract; null for any other exception. */
+/**
+ * Returns kind, message and field of a caught error of the contract; null for any other exception.
+ */
 export function errorOf(thrown: unknown): ContractError | null;
 
 // Tensors
@@ -214,16 +219,38 @@ export type Elements = Iterable<number> | Iterable<bigint> | Iterable<number | b
  * Creates a tensor from a flat list of elements. A typed array of the datatype's own type is taken
  * as it is, which is fastest: `Float32Array` for FP32, `BigInt64Array` for INT64.
  *
- * Numbers are rounded to FP32, FP16 and BF16 to the nearest value, halves to even. FP16 and BF16 have
- * no typed array of their own here; give numbers or a `Float32Array`. Integers are never wrapped.
+ * Numbers are rounded to FP32, FP16 and BF16 to the nearest value, halves to even. FP16 and BF16
+ * have no typed array of their own here; give numbers or a `Float32Array`. Integers are never
+ * wrapped.
  *
  * @throws TypeError or RangeError if the datatype is unknown, if the number of elements is not that
- * of the shape, or if an element has the wrong type or is out of range; the message names its index.
+ * of the shape, or if an element has the wrong type or is out of range; the message names its
+ * index.
  */
-export function tensor(name: string, datatype: "BYTES", shape: readonly number[], elements: Iterable<string | Uint8Array>): Tensor;
-export function tensor(name: string, datatype: "BOOL", shape: readonly number[], elements: Iterable<boolean | number>): Tensor;
-export function tensor(name: string, datatype: "FP16" | "BF16" | "FP32" | "FP64", shape: readonly number[], elements: Numbers): Tensor;
-export function tensor(name: string, datatype: Exclude<Datatype, "BYTES" | "BOOL">, shape: readonly number[], elements: Elements): Tensor;
+export function tensor(
+  name: string,
+  datatype: "BYTES",
+  shape: readonly number[],
+  elements: Iterable<string | Uint8Array>,
+): Tensor;
+export function tensor(
+  name: string,
+  datatype: "BOOL",
+  shape: readonly number[],
+  elements: Iterable<boolean | number>,
+): Tensor;
+export function tensor(
+  name: string,
+  datatype: "FP16" | "BF16" | "FP32" | "FP64",
+  shape: readonly number[],
+  elements: Numbers,
+): Tensor;
+export function tensor(
+  name: string,
+  datatype: Exclude<Datatype, "BYTES" | "BOOL">,
+  shape: readonly number[],
+  elements: Elements,
+): Tensor;
 
 /** What `elements` returns; it depends on the datatype of the tensor. */
 export type TensorElements =
@@ -263,7 +290,9 @@ export interface ElementsOf {
  *
  * @throws TypeError if the value is not a tensor, or is one that was returned before.
  */
-export function elements<D extends Datatype = never>(tensor: Tensor): [D] extends [never] ? TensorElements : ElementsOf[D];
+export function elements<D extends Datatype = never>(
+  tensor: Tensor,
+): [D] extends [never] ? TensorElements : ElementsOf[D];
 
 /**
  * Describes an input or output for the metadata; -1 is a free dimension.
@@ -275,8 +304,7 @@ export function spec(name: string, datatype: Datatype, shape: readonly number[])
 /**
  * Returns the tensor with this name.
  *
- * @throws PluginError `failed`, which names the tensors that there are: a missing tensor is not the
- * caller's fault.
+ * @throws PluginError `failed`: a missing tensor is not the caller's fault.
  */
 export function named(tensors: readonly Tensor[], name: string): Tensor;
 
@@ -304,7 +332,11 @@ export function number(request: Request, name: string): number | null;
 
 // Assets and config of the manifest
 
-/** Returns all bytes of an asset. @throws PluginError `failed` if the manifest lists none of this name. */
+/**
+ * Returns all bytes of an asset.
+ *
+ * @throws PluginError `failed` if the manifest lists none of this name.
+ */
 export function asset(name: string): Uint8Array;
 /** Returns the names of all assets. */
 export function assetNames(): string[];
@@ -315,11 +347,17 @@ export function configAll(): Record<string, string>;
 
 // State
 
-/** Data that the plugin keeps across requests, instances and swaps of its file, within `state_kb`. */
+/**
+ * Data that the plugin keeps across requests, instances and swaps of its file, within `state_kb`.
+ */
 export interface State {
   /** Returns the bytes under a key, or null. */
   get(key: string): Uint8Array | null;
-  /** Sets a key. It expires after `ttlMs` milliseconds, if given. @throws PluginError `too-large`. */
+  /**
+   * Sets a key. It expires after `ttlMs` milliseconds, if given.
+   *
+   * @throws PluginError `too-large`.
+   */
   set(key: string, value: Uint8Array, ttlMs?: number | null): void;
   /** Removes a key and returns whether it existed. */
   delete(key: string): boolean;
@@ -329,7 +367,9 @@ export interface State {
   setTensors(key: string, tensors: readonly Tensor[], ttlMs?: number | null): void;
   /** Adds to a counter and returns its new value. Counters start at 0 and are never evicted. */
   add(counter: string, delta: number): number;
-  /** Sets a counter if its value is `expected`; else throws an Error whose `payload` is the value. */
+  /**
+   * Sets a counter if its value is `expected`; else throws an Error whose `payload` is the value.
+   */
   compareExchange(counter: string, expected: number, value: number): void;
 }
 export const state: State;
@@ -354,7 +394,11 @@ export interface Histogram {
   observe(values: readonly string[], value: number): void;
 }
 
-/** `hostler_plugin_counter_<name>_total{plugin, …}`. @throws PluginError `failed` or `too-large`. */
+/**
+ * `hostler_plugin_counter_<name>_total{plugin, …}`.
+ *
+ * @throws PluginError `failed` or `too-large`.
+ */
 export function counter(name: string, help: string, labels?: readonly string[]): Counter;
 /** `hostler_plugin_gauge_<name>{plugin, …}`. @throws PluginError `failed` or `too-large`. */
 export function gaugeOf(name: string, help: string, labels?: readonly string[]): Gauge;

@@ -18,13 +18,16 @@ const INSTEAD = [
   [/^(buffer|string_decoder)$/, "use Uint8Array, hostler.encoded(text) and hostler.decoded(bytes)"],
   [/^util/, "TextEncoder and TextDecoder are globals"],
   [/^timers/, 'wait with sleep(ms) of "hostler-plugin/executor"'],
-  [/^(worker_threads|child_process|cluster)$/, "a plugin has no threads and no processes; the host runs its calls in parallel"],
+  [
+    /^(worker_threads|child_process|cluster)$/,
+    "a plugin has no threads and no processes; the host runs its calls in parallel",
+  ],
   [/^console$/, "console is a global, and writes to the host's log"],
   [/^crypto$/, "use a package that is written in JavaScript"],
 ];
 
-// Returns `{ code, table, exported, imported }`: the bundle, its table of lines, and the names of its
-// exports and of the interfaces that it imports.
+// Returns `{ code, table, exported, imported }`: the bundle, its table of lines, and the names of
+// its exports and of the interfaces that it imports.
 export async function bundle(source, { minify }) {
   const esbuild = await tool("esbuild");
   const outfile = path.resolve("hostler-bundle.js");
@@ -61,7 +64,12 @@ export async function bundle(source, { minify }) {
   const { exports: exported, imports } = output[1];
   // A minified bundle has few lines, so that a table would be of no use.
   const appended = minify ? "" : `\nglobalThis.${LINES} = ${JSON.stringify(table)};\n`;
-  return { code: text(".js") + appended, table: minify ? null : table, exported, imported: imports.map((one) => one.path) };
+  return {
+    code: text(".js") + appended,
+    table: minify ? null : table,
+    exported,
+    imported: imports.map((one) => one.path),
+  };
 }
 
 // Names sources relative to the project, and those of this SDK by its package.
@@ -89,13 +97,24 @@ const noNode = {
         const found = await build.resolve(specifier, { importer, namespace, resolveDir, kind, pluginData: noNode });
         if (found.errors.length === 0) return found;
       }
-      const [, instead] = INSTEAD.find(([pattern]) => pattern.test(name)) ?? [null, "use a package that works in browsers"];
+      const [, instead] = INSTEAD.find(([pattern]) => pattern.test(name)) ?? [
+        null,
+        "use a package that works in browsers",
+      ];
       return { errors: [{ text: `cannot import "${specifier}": a plugin has no Node API; ${instead}` }] };
     });
     build.onResolve({ filter: /^(hostler|wasi):/ }, ({ path: specifier }) => {
       if (/^[a-z-]+:[a-z-]+\/[a-z-]+@\d/.test(specifier)) return undefined;
-      const known = ["types", "assets", "state", "metrics", "callables", "models", "http"].map((one) => `hostler:plugin/${one}@0.1.0`);
-      return { errors: [{ text: `cannot import "${specifier}"${didYouMean(specifier, known)}: interfaces are named with their version` }] };
+      const known = ["types", "assets", "state", "metrics", "callables", "models", "http"].map(
+        (one) => `hostler:plugin/${one}@0.1.0`,
+      );
+      return {
+        errors: [
+          {
+            text: `cannot import "${specifier}"${didYouMean(specifier, known)}: interfaces are named with their version`,
+          },
+        ],
+      };
     });
   },
 };
@@ -113,5 +132,8 @@ function unresolved(text) {
   const [, specifier] = /^Could not resolve "([^"]+)"/.exec(text) ?? [];
   if (specifier === undefined) return "";
   if (specifier.startsWith(".")) return ": there is no such file";
-  return `: install the package with npm install ${specifier.split("/").slice(0, specifier.startsWith("@") ? 2 : 1).join("/")}`;
+  return `: install the package with npm install ${specifier
+    .split("/")
+    .slice(0, specifier.startsWith("@") ? 2 : 1)
+    .join("/")}`;
 }

@@ -1,4 +1,5 @@
-// Makes a component of a bundle, with componentize-qjs. The module is evaluated then, without a host.
+// Makes a component of a bundle, with componentize-qjs. The module is evaluated then, without a
+// host.
 
 import { frames } from "../lib/stack.js";
 import { didYouMean } from "../lib/names.js";
@@ -28,7 +29,8 @@ function checkWorld(wit, world) {
   );
 }
 
-const EVALUATED = /Failed to (?:evaluate user JavaScript module|finish JavaScript module evaluation|declare JavaScript module): /g;
+const EVALUATED =
+  /Failed to (?:evaluate user JavaScript module|finish JavaScript module evaluation|declare JavaScript module): /g;
 const HOST_CALL = /unknown import: `([^`#]+)#([^`]+)` has not been defined/;
 
 function explained(error, table, world) {
@@ -43,11 +45,17 @@ function explained(error, table, world) {
   }
   const missing = /(hostler:[a-z-]+\/[a-z-]+@[0-9.]+|wasi:[a-z-]+\/[a-z-]+@\S+)/.exec(message);
   if (/resolv|not found|could not load/i.test(message) && missing) {
-    return new BuildError(`cannot build: the world ${world} does not import ${missing[1]}`, "choose another one with --world");
+    return new BuildError(
+      `cannot build: the world ${world} does not import ${missing[1]}`,
+      "choose another one with --world",
+    );
   }
   if (!EVALUATED.test(message)) return new BuildError(`cannot build the component: ${message}`);
   EVALUATED.lastIndex = 0;
-  const [thrown, ...stack] = message.replace(EVALUATED, "").replace(/^[:\s]+/, "").split(/\n(?=\s+at )/);
+  const [thrown, ...stack] = message
+    .replace(EVALUATED, "")
+    .replace(/^[:\s]+/, "")
+    .split(/\n(?=\s+at )/);
   const places = frames(stack.join("\n"), table).map(({ name: called, place }) => `at ${called} (${place})`);
   return new BuildError(`cannot evaluate the module: ${thrown.trim()}`, places.join("\n"));
 }

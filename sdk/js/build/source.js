@@ -16,13 +16,23 @@ export function findSource(given) {
     const found = DEFAULTS.filter((name) => existsSync(name));
     if (found.length === 1) return found[0];
     const reason = found.length === 0 ? "is neither app.ts nor app.js" : "are both app.ts and app.js";
-    throw new BuildError(`cannot choose the source: there ${reason} in ${process.cwd()}`, "name it: hostler-build SOURCE");
+    throw new BuildError(
+      `cannot choose the source: there ${reason} in ${process.cwd()}`,
+      "name it: hostler-build SOURCE",
+    );
   }
-  if (!existsSync(given)) throw new BuildError(`cannot build ${given}: there is no such file`, "name the module that exports the role, such as app.ts");
+  if (!existsSync(given))
+    throw new BuildError(
+      `cannot build ${given}: there is no such file`,
+      "name the module that exports the role, such as app.ts",
+    );
   if (!statSync(given).isDirectory()) return given;
   const inside = DEFAULTS.map((name) => path.join(given, name)).filter((file) => existsSync(file));
   if (inside.length === 1) return inside[0];
-  throw new BuildError(`cannot build ${given}: it is a folder without one app.ts or app.js`, "name the module that exports the role");
+  throw new BuildError(
+    `cannot build ${given}: it is a folder without one app.ts or app.js`,
+    "name the module that exports the role",
+  );
 }
 
 // Imports a tool from the project, or from where this SDK is installed.

@@ -1,5 +1,5 @@
-// The folder of the contract. As a script, puts it into the package before `npm pack` and removes it
-// afterwards: in Hostler's repository, it lies outside this folder.
+// The folder of the contract. As a script, puts it into the package before `npm pack` and removes
+// it afterwards: in Hostler's repository, it lies outside this folder.
 
 import { cpSync, existsSync, rmSync } from "node:fs";
 import path from "node:path";
@@ -11,7 +11,10 @@ const REPOSITORY = path.join(SDK, "..", "..");
 const hasContract = (folder) => existsSync(path.join(folder, "hostler.wit"));
 
 export function findWit(given) {
-  const candidates = given === undefined ? ["wit", ...[SDK, path.dirname(SDK), REPOSITORY].map((folder) => path.join(folder, "wit"))] : [given];
+  const candidates =
+    given === undefined
+      ? ["wit", ...[SDK, path.dirname(SDK), REPOSITORY].map((folder) => path.join(folder, "wit"))]
+      : [given];
   const found = candidates.find(hasContract);
   if (found !== undefined) return found;
   const where = given === undefined ? "this folder has no wit/hostler.wit" : `${given} has no hostler.wit`;

@@ -23,10 +23,16 @@ export function worldOf(source, { exported, imported }, given) {
   const [role] = roles;
   const misspelt = exported.find((name) => !CONSTANTS.includes(name) && didYouMean(name, ["optionalInputs"]));
   if (role === "model" && misspelt && !exported.includes("optionalInputs")) {
-    throw new BuildError(`cannot build ${source}: it exports \`${misspelt}\`${didYouMean(misspelt, ["optionalInputs"])}`, "rename the export");
+    throw new BuildError(
+      `cannot build ${source}: it exports \`${misspelt}\`${didYouMean(misspelt, ["optionalInputs"])}`,
+      "rename the export",
+    );
   }
   if (role !== "model" && exported.includes("optionalInputs")) {
-    throw new BuildError(`cannot build ${source}: it exports \`optionalInputs\`, which only a model has`, "remove the export");
+    throw new BuildError(
+      `cannot build ${source}: it exports \`optionalInputs\`, which only a model has`,
+      "remove the export",
+    );
   }
   return { role, world: smallest(role, exported.includes("optionalInputs"), imported) };
 }
@@ -42,7 +48,8 @@ function smallest(role, optional, imported) {
 function missing(source, exported) {
   const near = exported.find((name) => didYouMean(name, ROLES));
   if (near) return `cannot build ${source}: it exports \`${near}\`, which is not a role${didYouMean(near, ROLES)}`;
-  const all = exported.length === 0 ? "it has no exports" : `it exports only ${exported.map((name) => `\`${name}\``).join(", ")}`;
+  const all =
+    exported.length === 0 ? "it has no exports" : `it exports only ${exported.map((name) => `\`${name}\``).join(", ")}`;
   return `cannot build ${source}: ${all}, and a plugin exports \`transformer\`, \`model\` or \`executor\``;
 }
 

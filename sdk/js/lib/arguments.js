@@ -1,5 +1,6 @@
 // Checks of arguments. The runtime stops the whole instance if an argument of a host call has the
-// wrong type, so the SDK checks it first and throws a TypeError or RangeError, which names the call.
+// wrong type, so the SDK checks it first and throws a TypeError or RangeError, which names the
+// call.
 
 import types from "hostler:plugin/types@0.1.0";
 import { hostCall } from "./errors.js";
@@ -53,13 +54,18 @@ export function shape(list, subject, least) {
   }
   const dimensions = Array.from(list, (dimension) => (typeof dimension === "bigint" ? Number(dimension) : dimension));
   if (dimensions.length > RANK_MAX) {
-    throw new RangeError(`${subject}: the shape has ${dimensions.length} dimensions; at most ${RANK_MAX} are supported`);
+    throw new RangeError(
+      `${subject}: the shape has ${dimensions.length} dimensions; at most ${RANK_MAX} are supported`,
+    );
   }
   dimensions.forEach((dimension, i) => {
     if (Number.isSafeInteger(dimension) && dimension >= least) return;
     const free = dimension === -1 ? "; -1 is only for the metadata, in hostler.spec()" : "";
     const expected = least < 0 ? "a whole number, or -1 for a free dimension" : "a whole number, at least 0";
-    throw argumentError(dimension, `${subject}: dimension ${i} of the shape must be ${expected}, and is ${shown(dimension)}${free}`);
+    throw argumentError(
+      dimension,
+      `${subject}: dimension ${i} of the shape must be ${expected}, and is ${shown(dimension)}${free}`,
+    );
   });
   return dimensions;
 }

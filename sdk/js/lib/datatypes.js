@@ -84,8 +84,8 @@ function wrongElement(subject, index, element, expected) {
   return new ErrorType(`${subject}: element ${index} is ${shown(element)}, expected ${expected}${nested}`);
 }
 
-// Converts without checks; null if that throws. The runtime's own conversion is several times faster
-// than a loop, so elements are converted first and compared afterwards.
+// Converts without checks; null if that throws. The runtime's own conversion is several times
+// faster than a loop, so elements are converted first and compared afterwards.
 function converted(TypedArray, elements) {
   try {
     return new TypedArray(elements);
@@ -97,7 +97,8 @@ function converted(TypedArray, elements) {
 function packedIntegers(datatype, elements, subject) {
   const [TypedArray, low, high] = INTEGERS[datatype];
   if (elements instanceof TypedArray && datatype !== "BOOL") return bytesOf(elements);
-  const list = datatype === "BOOL" ? Array.from(elements, (one) => (typeof one === "boolean" ? Number(one) : one)) : elements;
+  const list =
+    datatype === "BOOL" ? Array.from(elements, (one) => (typeof one === "boolean" ? Number(one) : one)) : elements;
   const packed = converted(TypedArray, list) ?? new TypedArray(list.length);
   for (let i = 0; i < list.length; i++) {
     // A number that does not fit is wrapped, and differs then.

@@ -1,5 +1,5 @@
-// Globals that npm packages expect and the runtime lacks: `console`, which writes to the host's log,
-// and the two classes for UTF-8. `hostler-build` evaluates this module before all others.
+// Globals that npm packages expect and the runtime lacks: `console`, which writes to the host's
+// log, and the two classes for UTF-8. `hostler-build` evaluates this module before all others.
 
 import { log } from "./host.js";
 import { decoded, encoded } from "./text.js";
@@ -17,7 +17,10 @@ function shownAll(values) {
   return values.map(shown).join(" ");
 }
 
-const printer = (level) => (...values) => log(shownAll(values), level);
+const printer =
+  (level) =>
+  (...values) =>
+    log(shownAll(values), level);
 
 globalThis.console ??= {
   log: printer("info"),

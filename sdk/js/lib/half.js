@@ -1,5 +1,5 @@
-// Conversion of FP16 and BF16. Numbers are rounded to the nearest value, halves to even. Plugins have
-// a Float16Array; Node 20 has none.
+// Conversion of FP16 and BF16. Numbers are rounded to the nearest value, halves to even. Plugins
+// have a Float16Array; Node 20 has none.
 
 const FLOAT64 = new Float64Array(1);
 const WORDS = new Uint32Array(FLOAT64.buffer);

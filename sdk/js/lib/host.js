@@ -1,4 +1,5 @@
-// Host calls of every plugin: payloads, request parameters, assets, config, state, metrics, the log.
+// Host calls of every plugin: payloads, request parameters, assets, config, state, metrics, the
+// log.
 
 import assets from "hostler:plugin/assets@0.1.0";
 import metrics from "hostler:plugin/metrics@0.1.0";
@@ -85,7 +86,10 @@ export const state = {
     hostState.add(counterName(name, "state.add()"), check.integer(delta, "state.add()", "the number to add")),
   compareExchange: (name, expected, value) => {
     const subject = "state.compareExchange()";
-    const numbers = [check.integer(expected, subject, "the expected value"), check.integer(value, subject, "the new value")];
+    const numbers = [
+      check.integer(expected, subject, "the expected value"),
+      check.integer(value, subject, "the new value"),
+    ];
     return hostState.compareExchange(counterName(name, subject), ...numbers);
   },
 };

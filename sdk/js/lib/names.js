@@ -7,7 +7,8 @@ export function nearest(name, known) {
   let best = null;
   for (const candidate of known) {
     const known = plain(candidate);
-    const continues = known.length >= 3 && (wanted.startsWith(known) || (wanted.length >= 3 && known.startsWith(wanted)));
+    const continues =
+      known.length >= 3 && (wanted.startsWith(known) || (wanted.length >= 3 && known.startsWith(wanted)));
     const steps = continues ? 1 : distance(wanted, known);
     if (steps * 3 <= Math.max(candidate.length, 3) && (best === null || steps < best.steps)) {
       best = { candidate, steps };
@@ -38,7 +39,11 @@ export const quoted = (text) => JSON.stringify(cut(String(text)));
 
 const cut = (text) => (text.length <= 60 ? text : `${text.slice(0, 59)}…`);
 
-const plain = (name) => name.toLowerCase().replace(/[_\- ]/g, "").slice(0, 40);
+const plain = (name) =>
+  name
+    .toLowerCase()
+    .replace(/[_\- ]/g, "")
+    .slice(0, 40);
 
 // Returns the edit distance: letters to insert, delete, replace or swap with the next one.
 function distance(a, b) {

@@ -58,7 +58,8 @@ export function roleFunctions(role, functions, needed) {
       if (needed[name]) throw new TypeError(`${subject}: the function "${name}" is missing; ${all}`);
       continue;
     }
-    if (typeof call !== "function") throw new TypeError(`${subject}: "${name}" must be a function, and is ${shown(call)}`);
+    if (typeof call !== "function")
+      throw new TypeError(`${subject}: "${name}" must be a function, and is ${shown(call)}`);
     if (/^(Async|Generator)/.test(call.constructor?.name)) {
       throw new TypeError(
         `${subject}: "${name}" is an async function or a generator; a plugin cannot wait for Promises, and host calls return their results directly: remove "async", "await" and "*"`,
@@ -81,8 +82,8 @@ export function guarded(call, where = "the plugin", result = (value) => value) {
   };
 }
 
-// Wraps a function that cannot return an error in the contract. An exception stops the instance; its
-// message is the last line that the host logs.
+// Wraps a function that cannot return an error in the contract. An exception stops the instance;
+// its message is the last line that the host logs.
 function unfailing(call, where, result) {
   return () => {
     try {

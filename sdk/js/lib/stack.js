@@ -12,8 +12,8 @@ const FRAME = /^\s*at (?:(.*?) \()?(?:file:\/\/)?(.*?):(\d+)(?::(\d+))?\)?$/;
 // The files of this SDK, in a bundle, in `node_modules`, and in Hostler's repository.
 const SDK = /(^|\/)(hostler-plugin|sdk\/js|sdk)\/(lib\/|testing\/|hostler\.js|executor\.js)/;
 
-// Returns the frames of a stack, innermost first: `name` of the function, `file`, and `place`, which
-// is `file:line`, or `file:line:column` without a table.
+// Returns the frames of a stack, innermost first: `name` of the function, `file`, and `place`,
+// which is `file:line`, or `file:line:column` without a table.
 export function frames(stack, table = globalThis[LINES]) {
   const found = [];
   for (const text of String(stack ?? "").split("\n")) {

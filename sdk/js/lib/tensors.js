@@ -4,7 +4,7 @@ import types from "hostler:plugin/types@0.1.0";
 import { isTensor, shape as checkedShape, string } from "./arguments.js";
 import { knownDatatype, packed, unpacked } from "./datatypes.js";
 import { error, hostCall } from "./errors.js";
-import { didYouMean, quoted, shown } from "./names.js";
+import { quoted, shown } from "./names.js";
 
 export function tensor(name, datatype, shape, elements) {
   string(name, "hostler.tensor()", "the name");
@@ -27,7 +27,9 @@ function flatList(elements, subject) {
   if (ArrayBuffer.isView(elements) && !(elements instanceof DataView)) return elements;
   if (elements !== null && typeof elements === "object" && Symbol.iterator in elements) return Array.from(elements);
   const hint = typeof elements === "object" || elements === undefined ? "" : ": put it in brackets";
-  throw new TypeError(`${subject}: the elements must be a flat list or a typed array, and are ${shown(elements)}${hint}`);
+  throw new TypeError(
+    `${subject}: the elements must be a flat list or a typed array, and are ${shown(elements)}${hint}`,
+  );
 }
 
 export function elements(tensor) {
@@ -48,9 +50,8 @@ export function named(tensors, name) {
   }
   const found = tensors.find((tensor) => tensor.name() === name);
   if (found) return found;
-  const names = tensors.map((tensor) => tensor.name());
-  const known = names.length === 0 ? "the list is empty" : `there are ${names.map(quoted).join(", ")}`;
-  throw error("failed", `there is no tensor ${quoted(name)}${didYouMean(name, names)}; ${known}`);
+  // The SDKs in other languages have the same message.
+  throw error("failed", `there is no tensor ${quoted(name)}`);
 }
 
 export function described(tensor) {

@@ -1,10 +1,19 @@
-// Calls of a plugin's functions, as the host makes them: with fresh handles, and with checks of what
-// goes in and comes out.
+// Calls of a plugin's functions, as the host makes them: with fresh handles, and with checks of
+// what goes in and comes out.
 
 import { PluginError, errorOf } from "../lib/errors.js";
 import { didYouMean, quoted, shown } from "../lib/names.js";
 import { callableHandle } from "./interfaces/callables.js";
-import { Request, borrow, closeRequest, handle, newRequest, requestHandle, requestOf, take } from "./interfaces/types.js";
+import {
+  Request,
+  borrow,
+  closeRequest,
+  handle,
+  newRequest,
+  requestHandle,
+  requestOf,
+  take,
+} from "./interfaces/types.js";
 import { abort, memory } from "./memory.js";
 
 // Returns the metadata that the role announces, with datatypes in upper case; null if it has none.
@@ -29,7 +38,9 @@ export function predict(role, inputs, request = {}, { optional = null } = {}) {
 export function preprocess(role, input, request = {}) {
   need(role, "preprocess", "host.preprocess()");
   const payload = loweredPayload(input);
-  return inCall(request, (guestRequest) => role.preprocess(guestRequest, payload), lifted).map((tensor) => handle(tensor));
+  return inCall(request, (guestRequest) => role.preprocess(guestRequest, payload), lifted).map((tensor) =>
+    handle(tensor),
+  );
 }
 
 export function postprocess(role, outputs, request = {}) {
@@ -63,7 +74,11 @@ export function submitBatch(role, lists, model, requests = lists.map(() => ({}))
 const innerModel = (model) => (typeof model === "function" ? newModel("inner", model) : model);
 
 // Makes a model of a function of the test.
-export function newModel(name, run, { version = "1", streaming = false, ms = 0, metadata = null, refusal = null } = {}) {
+export function newModel(
+  name,
+  run,
+  { version = "1", streaming = false, ms = 0, metadata = null, refusal = null } = {},
+) {
   if (typeof run !== "function") {
     throw new TypeError(`host.model("${name}"): expected a function from inputs to outputs, and got ${shown(run)}`);
   }
@@ -165,7 +180,8 @@ function checkInputs({ inputs }, tensors, optional) {
   tensors.forEach((tensor, i) => {
     const { name } = tensor;
     const spec = inputs.find((one) => one.name === name);
-    if (spec === undefined) wrong(name, `no input "${name}"${didYouMean(name, names)}; inputs: ${names.map(quoted).join(", ")}`);
+    if (spec === undefined)
+      wrong(name, `no input "${name}"${didYouMean(name, names)}; inputs: ${names.map(quoted).join(", ")}`);
     if (tensors.findIndex((one) => one.name === name) < i) wrong(name, `input '${name}' already exists in request`);
     if (spec.datatype.toUpperCase() !== tensor.datatype.toUpperCase() || !accepts(spec.shape, tensor.shape)) {
       wrong(name, `input "${name}": expected ${format(spec)}, got ${format(tensor)}`);

@@ -15,7 +15,9 @@ export async function resolve(specifier, context, nextResolve) {
     if (STANDINS.includes(name)) {
       return { url: new URL(`./interfaces/${name}.js`, import.meta.url).href, shortCircuit: true };
     }
-    throw new Error(`cannot import "${specifier}" in a test: there is no stand-in for it; there are ${STANDINS.join(", ")}`);
+    throw new Error(
+      `cannot import "${specifier}" in a test: there is no stand-in for it; there are ${STANDINS.join(", ")}`,
+    );
   }
   try {
     return await nextResolve(specifier, context);

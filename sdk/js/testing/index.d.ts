@@ -70,6 +70,12 @@ export interface HttpResponse {
   body?: Uint8Array | string;
 }
 
+/** A `URL` with the protocol `file:`. */
+export interface FileUrl {
+  readonly href: string;
+  readonly protocol: string;
+}
+
 export interface LogLine {
   level: string;
   context: string;
@@ -81,8 +87,10 @@ export interface Host {
   reset(): void;
   /** Sets config keys. */
   config(values: Record<string, string>): void;
-  /** Sets assets: texts, bytes, or URLs of files such as `new URL("words.json", import.meta.url)`. */
-  assets(files: Record<string, string | Uint8Array | URL>): void;
+  /**
+   * Sets assets: texts, bytes, or URLs of files such as `new URL("words.json", import.meta.url)`.
+   */
+  assets(files: Record<string, string | Uint8Array | FileUrl>): void;
   /** Adds a model that the plugin can call. */
   model(name: string, run: ModelFunction, options?: ModelOptions & { streaming?: false }): TestModel;
   model(name: string, run: StreamFunction, options: ModelOptions & { streaming: true }): TestModel;

@@ -23,7 +23,8 @@ import { newRequest, requestHandle, requestOf } from "./interfaces/types.js";
 import * as calls from "./calls.js";
 
 const entries = (object, what) => {
-  if (object === null || typeof object !== "object") throw new TypeError(`${what} takes an object, and got ${shown(object)}`);
+  if (object === null || typeof object !== "object")
+    throw new TypeError(`${what} takes an object, and got ${shown(object)}`);
   return Object.entries(object);
 };
 
@@ -33,7 +34,9 @@ export const host = {
   config(values) {
     for (const [key, value] of entries(values, "host.config()")) {
       if (typeof value !== "string") {
-        throw new TypeError(`host.config(): "${key}" must be a string, as all values of the manifest's config are, and is ${shown(value)}`);
+        throw new TypeError(
+          `host.config(): "${key}" must be a string, as all values of the manifest's config are, and is ${shown(value)}`,
+        );
       }
       memory.config.set(key, value);
     }
@@ -44,7 +47,10 @@ export const host = {
       if (content instanceof URL) memory.assets.set(name, new Uint8Array(readFileSync(content)));
       else if (typeof content === "string") memory.assets.set(name, encoded(content));
       else if (content instanceof Uint8Array) memory.assets.set(name, Uint8Array.from(content));
-      else throw new TypeError(`host.assets(): "${name}" must be a string, a Uint8Array or the URL of a file, and is ${shown(content)}`);
+      else
+        throw new TypeError(
+          `host.assets(): "${name}" must be a string, a Uint8Array or the URL of a file, and is ${shown(content)}`,
+        );
     }
   },
 

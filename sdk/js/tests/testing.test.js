@@ -31,7 +31,10 @@ test("config, assets, state and the log", () => {
   assert.equal(thrown(() => hostler.state.compareExchange("runs", 1, 6)).payload, 5);
   host.stateKb(1);
   assert.equal(thrown(() => hostler.state.set("big", new Uint8Array(2048))).kind, "too-large");
-  assert.match(thrown(() => hostler.asset("wrods")).message, /asset "wrods": no asset "wrods" \(did you mean "words"\?\)/);
+  assert.match(
+    thrown(() => hostler.asset("wrods")).message,
+    /asset "wrods": no asset "wrods" \(did you mean "words"\?\)/,
+  );
   assert.deepEqual([hostler.assetNames().length, hostler.configAll()], [3, { region: "eu" }]);
 });
 
@@ -42,13 +45,19 @@ test("metrics", () => {
   hostler.counter("rows", "Rows.", ["country"]).add(["de"]);
   hostler.counter("rows", "Rows.", ["country"]).add(["de"], 2);
   hostler.histogram("wait", "Wait.", [1, 10]).observe([], 5);
-  assert.deepEqual([host.metric("hedges"), host.metric("depth"), host.metric("rows", ["de"]), host.metric("wait")], [3, 1.5, 3, [5]]);
+  assert.deepEqual(
+    [host.metric("hedges"), host.metric("depth"), host.metric("rows", ["de"]), host.metric("wait")],
+    [3, 1.5, 3, [5]],
+  );
   assert.equal(host.metric("rows", ["fr"]), null);
   assert.match(thrown(() => host.metric("hegdes")).message, /did you mean "hedges"/);
   assert.equal(thrown(() => hostler.counter("rows", "Other.")).kind, "failed");
   assert.equal(thrown(() => hostler.gaugeOf("x_total", "X.")).kind, "failed");
   assert.match(thrown(() => hostler.counter("rows", "Rows.", ["country"]).add([])).message, /0 values for 1 labels/);
-  assert.match(thrown(() => hostler.counter("rows", "Rows.", ["country"]).add("de")).message, /must be a list of strings/);
+  assert.match(
+    thrown(() => hostler.counter("rows", "Rows.", ["country"]).add("de")).message,
+    /must be a list of strings/,
+  );
 });
 
 test("inputs and outputs are checked against the metadata", () => {
@@ -60,18 +69,37 @@ test("inputs and outputs are checked against the metadata", () => {
   };
   const tensor = (name, datatype, shape, elements) => [hostler.tensor(name, datatype, shape, elements)];
   assert.deepEqual(wrongInput([]), ["invalid-input", "x", 'input "x" (FP32 [-1]) is missing']);
-  assert.deepEqual(wrongInput(tensor("x", "FP64", [1], [1])), ["invalid-input", "x", 'input "x": expected FP32 [-1], got FP64 [1]']);
-  assert.deepEqual(wrongInput(tensor("x", "FP32", [1, 1], [1])), ["invalid-input", "x", 'input "x": expected FP32 [-1], got FP32 [1,1]']);
+  assert.deepEqual(wrongInput(tensor("x", "FP64", [1], [1])), [
+    "invalid-input",
+    "x",
+    'input "x": expected FP32 [-1], got FP64 [1]',
+  ]);
+  assert.deepEqual(wrongInput(tensor("x", "FP32", [1, 1], [1])), [
+    "invalid-input",
+    "x",
+    'input "x": expected FP32 [-1], got FP32 [1,1]',
+  ]);
   assert.match(wrongInput(tensor("X", "FP32", [1], [1]))[2], /no input "X" \(did you mean "x"\?\)/);
   const misnamed = modelOf(() => tensor("y", "FP32", [1], [1]));
   const { kind, message } = thrown(() => host.predict(misnamed, [x(1)]));
   assert.equal(kind, "failed");
-  assert.equal(message, 'the plugin returned the output "y" (FP32 [1]), which its metadata does not declare; it declares "x" (FP32 [-1])');
+  assert.equal(
+    message,
+    'the plugin returned the output "y" (FP32 [1]), which its metadata does not declare; it declares "x" (FP32 [-1])',
+  );
 });
 
 test("a model's outputs may have any shape when they are passed on", () => {
   host.model("inner", () => [hostler.tensor("x", "FP32", [1, 1], [7])]);
-  assert.deepEqual(numbers(host.predict(modelOf((request, inputs) => calls.getModel("inner").call(inputs)), [x(1)])), [7]);
+  assert.deepEqual(
+    numbers(
+      host.predict(
+        modelOf((request, inputs) => calls.getModel("inner").call(inputs)),
+        [x(1)],
+      ),
+    ),
+    [7],
+  );
   const reshaper = modelOf((request, inputs) => [calls.getModel("inner").call(inputs)[0].reshaped([1, 1, 1])]);
   assert.match(thrown(() => host.predict(reshaper, [x(1)])).message, /does not declare/);
 });
@@ -79,7 +107,10 @@ test("a model's outputs may have any shape when they are passed on", () => {
 test("the tensors of a test stay usable, and those of the plugin do not", () => {
   const input = x(1);
   let kept;
-  host.predict(modelOf((request, inputs) => (kept = inputs)), [input]);
+  host.predict(
+    modelOf((request, inputs) => (kept = inputs)),
+    [input],
+  );
   assert.deepEqual(numbers([input]), [1]);
   assert.match(thrown(() => kept[0].name()).message, /ownership has already been transferred/);
 });
@@ -102,10 +133,19 @@ test("optional inputs", () => {
 test("a transformer passes its note on, and the request has all that a client sends", () => {
   const transformer = hostler.transformer({
     preprocess(request, input) {
-      assert.deepEqual([request.id(), request.model(), request.version(), request.cancelled()], ["r1", "m", "2", false]);
+      assert.deepEqual(
+        [request.id(), request.model(), request.version(), request.cancelled()],
+        ["r1", "m", "2", false],
+      );
       assert.deepEqual([request.timeLeft(), request.parameterNames()], [100, ["explain", "top", "scale", "lang"]]);
       assert.deepEqual(
-        [hostler.flag(request, "explain"), hostler.integer(request, "top"), hostler.number(request, "scale"), hostler.text(request, "lang"), hostler.text(request, "none")],
+        [
+          hostler.flag(request, "explain"),
+          hostler.integer(request, "top"),
+          hostler.number(request, "scale"),
+          hostler.text(request, "lang"),
+          hostler.text(request, "none"),
+        ],
         [true, 3, 0.5, "de", null],
       );
       assert.throws(() => hostler.integer(request, "lang"), { kind: "invalid-input", field: "parameters.lang" });
@@ -124,7 +164,10 @@ test("a transformer passes its note on, and the request has all that a client se
 
 test("a request ends with its call", () => {
   let kept;
-  host.predict(modelOf((request, inputs) => ((kept = request), inputs)), [x(1)]);
+  host.predict(
+    modelOf((request, inputs) => ((kept = request), inputs)),
+    [x(1)],
+  );
   assert.match(thrown(() => kept.id()).message, /used after the call/);
 });
 
@@ -153,12 +196,15 @@ test("an executor waits on a clock that only waiting moves", () => {
 });
 
 test("models of the test: errors, times, versions, streams", () => {
-  host.model("refuses", () => { throw hostler.error("overloaded", "full"); });
+  host.model("refuses", () => {
+    throw hostler.error("overloaded", "full");
+  });
   host.model("slow", (inputs) => inputs, { ms: 30 });
   host.model("slow", () => [x(9)], { version: "2" });
   host.model("many", (inputs) => [inputs, inputs], { streaming: true });
   host.model("strict", (inputs) => inputs, { metadata: { inputs: [hostler.spec("x", "FP32", [2])], outputs: [] } });
-  const model = (name, version = null) => modelOf((request, inputs) => calls.callWithin(calls.getModel(name, version), inputs, 20));
+  const model = (name, version = null) =>
+    modelOf((request, inputs) => calls.callWithin(calls.getModel(name, version), inputs, 20));
   const error = (name, version) => {
     const { kind, message } = thrown(() => host.predict(model(name, version), [x(1)]));
     return `${kind}: ${message}`;
@@ -179,7 +225,10 @@ test("models of the test: errors, times, versions, streams", () => {
     inputs[0][Symbol.dispose]();
     return calls.getModel("slow").call(inputs);
   });
-  assert.match(thrown(() => host.predict(moved, [x(1)])).message, /model.call\(\) takes a list of tensors .*; item 0 was disposed of/);
+  assert.match(
+    thrown(() => host.predict(moved, [x(1)])).message,
+    /model.call\(\) takes a list of tensors .*; item 0 was disposed of/,
+  );
 });
 
 test("an executor answers early, and batches have an outcome for each request", () => {
@@ -190,7 +239,9 @@ test("an executor answers early, and batches have an outcome for each request", 
       hostler.count("after");
     },
     submitBatch(requests, lists, model) {
-      return lists.map((inputs, i) => (i === 1 ? { tag: "err", val: hostler.invalid("x", "no") } : { tag: "ok", val: model.call(inputs) }));
+      return lists.map((inputs, i) =>
+        i === 1 ? { tag: "err", val: hostler.invalid("x", "no") } : { tag: "ok", val: model.call(inputs) },
+      );
     },
   });
   assert.deepEqual(numbers(host.submit(early, [x(3)], (inputs) => inputs)), [3]);
@@ -198,12 +249,21 @@ test("an executor answers early, and batches have an outcome for each request", 
   const [ok, refused] = host.submitBatch(early, [[x(1)], [x(2)]], (inputs) => inputs);
   assert.deepEqual([numbers(ok), refused.kind, refused.field], [[1], "invalid-input", "x"]);
   const short = calls.executor({ submit() {}, submitBatch: () => [] });
-  assert.match(thrown(() => host.submitBatch(short, [[x(1)]], (inputs) => inputs)).message, /there are 1 requests, and 0 outcomes/);
+  assert.match(
+    thrown(() => host.submitBatch(short, [[x(1)]], (inputs) => inputs)).message,
+    /there are 1 requests, and 0 outcomes/,
+  );
 });
 
 test("HTTP servers of the test", async () => {
   const { default: http } = await import("hostler:plugin/http@0.1.0");
-  const request = { method: "GET", url: "https://features.internal/1", headers: [], body: new Uint8Array(), timeoutMs: null };
+  const request = {
+    method: "GET",
+    url: "https://features.internal/1",
+    headers: [],
+    body: new Uint8Array(),
+    timeoutMs: null,
+  };
   assert.equal(hostler.errorOf(thrown(() => http.fetch(request))).kind, "unsupported");
   host.http(({ url }) => ({ status: 404, body: url }));
   const { status, body } = http.fetch(request);

@@ -1,5 +1,5 @@
-// The stand-in for `hostler:plugin/callables`. Models are functions of the test; time is a clock that
-// only waiting moves.
+// The stand-in for `hostler:plugin/callables`. Models are functions of the test; time is a clock
+// that only waiting moves.
 
 import { errorOf } from "../../lib/errors.js";
 import { abort, argument, arity, hostError, memory } from "../memory.js";
@@ -54,9 +54,16 @@ function run(model, inputs, timeoutUs) {
   const limit = timeoutUs === null ? Infinity : memory.now + timeoutUs / 1000;
   const deadline = memory.call?.deadline ?? Infinity;
   const until = Math.min(limit, deadline);
-  const late = (message) => ({ at: until, responses: [{ tag: "err", val: { kind: "deadline", message, field: null } }] });
+  const late = (message) => ({
+    at: until,
+    responses: [{ tag: "err", val: { kind: "deadline", message, field: null } }],
+  });
   if (at > until) {
-    return late(until === limit ? `model "${model.name}" has not answered within ${timeoutUs} us` : "the deadline of the request has passed");
+    return late(
+      until === limit
+        ? `model "${model.name}" has not answered within ${timeoutUs} us`
+        : "the deadline of the request has passed",
+    );
   }
   try {
     const result = model.run(given);
@@ -70,7 +77,8 @@ function run(model, inputs, timeoutUs) {
 }
 
 function outputs(model, list) {
-  if (!Array.isArray(list)) throw new TypeError(`the function of the model "${model.name}" must return a list of tensors`);
+  if (!Array.isArray(list))
+    throw new TypeError(`the function of the model "${model.name}" must return a list of tensors`);
   return list.map((one) => handle({ ...borrow(one), origin: "model" }));
 }
 
@@ -90,7 +98,13 @@ function startCall(made, inputs, timeoutUs) {
   const model = modelOf(made);
   if (model.refusal) throw hostError(model.refusal.kind, model.refusal.message, model.refusal.field);
   const started = Object.create(Invocation.prototype);
-  calls.set(started, { ...run(model, inputs, timeoutUs), name: model.name, call: memory.call, next: 0, cancelled: false });
+  calls.set(started, {
+    ...run(model, inputs, timeoutUs),
+    name: model.name,
+    call: memory.call,
+    next: 0,
+    cancelled: false,
+  });
   return started;
 }
 
@@ -120,7 +134,8 @@ function callOf(made) {
 }
 
 function waitUntil(at, subject) {
-  if (at === Infinity) throw new Error(`the test would wait forever for ${subject}: give the call a timeout, or the model a time`);
+  if (at === Infinity)
+    throw new Error(`the test would wait forever for ${subject}: give the call a timeout, or the model a time`);
   memory.now = Math.max(memory.now, at);
 }
 

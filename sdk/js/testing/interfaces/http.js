@@ -6,7 +6,10 @@ import { argument, hostError, memory } from "../memory.js";
 export function fetch(request) {
   argument(request, "object", "http.fetch: request");
   if (memory.http === null) {
-    throw hostError("unsupported", `the server of ${request.url} is not allowed; answer requests with host.http((request) => response)`);
+    throw hostError(
+      "unsupported",
+      `the server of ${request.url} is not allowed; answer requests with host.http((request) => response)`,
+    );
   }
   try {
     const { status = 200, headers = [], body = new Uint8Array() } = memory.http(request) ?? {};

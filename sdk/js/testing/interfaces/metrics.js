@@ -43,7 +43,10 @@ function define(kind, Handle, name, help, labels, buckets = []) {
     return Object.assign(Object.create(Handle.prototype), { family: known });
   }
   if (!/^[A-Za-z_][A-Za-z0-9_]{0,63}$/.test(name) || SUFFIX.test(name)) {
-    throw hostError("failed", `${label}: a name has 1 to 64 letters, digits and '_', does not start with a digit, and does not end in a suffix that the host adds`);
+    throw hostError(
+      "failed",
+      `${label}: a name has 1 to 64 letters, digits and '_', does not start with a digit, and does not end in a suffix that the host adds`,
+    );
   }
   if (buckets.some((bound, i) => i > 0 && !(bound > buckets[i - 1]))) {
     throw hostError("failed", `${label}: buckets must ascend`);
@@ -53,7 +56,8 @@ function define(kind, Handle, name, help, labels, buckets = []) {
     [labels.length, LABELS_MAX, "labels"],
     [buckets.length, BUCKETS_MAX, "buckets"],
   ].find(([number, max]) => number > max);
-  if (exceeded) throw hostError("too-large", `${label}: ${exceeded[0]} ${exceeded[2]}; at most ${exceeded[1]} are allowed`);
+  if (exceeded)
+    throw hostError("too-large", `${label}: ${exceeded[0]} ${exceeded[2]}; at most ${exceeded[1]} are allowed`);
   const family = { name, definition, series: new Map() };
   memory.families.set(name, family);
   return Object.assign(Object.create(Handle.prototype), { family });
@@ -81,7 +85,11 @@ export class Counter {
   }
   add(values, by) {
     argument(by, "number", "counter.add: by");
-    if (!(by >= 0)) throw hostError("failed", `metric "${this.family.name}": a counter only increases, and ${by} is not a number from 0`);
+    if (!(by >= 0))
+      throw hostError(
+        "failed",
+        `metric "${this.family.name}": a counter only increases, and ${by} is not a number from 0`,
+      );
     change(this.family, values, (value = 0) => value + by);
   }
 }

@@ -13,9 +13,13 @@ export function get(...args) {
     const hint = didYouMean(name, [...memory.models.keys()]);
     throw hostError("not-found", `no model "${name}"${hint}; add it with host.model("${name}", (inputs) => outputs)`);
   }
-  const found = version === null ? [...versions.values()].at(-1) : versions.get(argument(version, "string", "models.get"));
+  const found =
+    version === null ? [...versions.values()].at(-1) : versions.get(argument(version, "string", "models.get"));
   if (found === undefined) {
-    throw hostError("not-found", `model "${name}" has no version "${version}"; versions: ${[...versions.keys()].join(", ")}`);
+    throw hostError(
+      "not-found",
+      `model "${name}" has no version "${version}"; versions: ${[...versions.keys()].join(", ")}`,
+    );
   }
   return callableHandle(found);
 }

@@ -20,7 +20,9 @@ export class Tensor {
     const [name, datatype, shape, data] = args;
     argument(name, "string", "tensor.create: name");
     if (!(datatype in SIZES)) throw abort(`unknown enum case: ${datatype}`);
-    return handle(newTensor(name, datatype, dimensions(shape), Uint8Array.from(argument(data, "bytes", "tensor.create: data"))));
+    return handle(
+      newTensor(name, datatype, dimensions(shape), Uint8Array.from(argument(data, "bytes", "tensor.create: data"))),
+    );
   }
   name() {
     return borrow(this).name;
