@@ -23,13 +23,21 @@ export function executor(functions) {
     throw hostler.unsupported("this executor does not implement submitBatch");
   };
   return {
-    submit: guarded(submit, "executor.submit", tensorResult),
+    submit(...args) {
+      answered = false;
+      return guarded(submit, "executor.submit", submitResult)(...args);
+    },
     submitBatch: (requests, inputs, model) =>
       guarded(submitBatch ?? oneByOne, "executor.submitBatch", (outcomes, where) =>
         batchResult(outcomes, where, requests.length),
       )(requests, inputs, model),
   };
 }
+
+// Whether the request in progress was answered. Its `submit` need not return anything then.
+let answered = false;
+
+const submitResult = (list, where) => (answered && list === undefined ? [] : tensorResult(list, where));
 
 function batchResult(outcomes, where, count) {
   const expected = `${where} must return a list with { tag: "ok", val: tensors } or { tag: "err", val: error } for each request`;
@@ -87,6 +95,7 @@ export const sleep = (ms) => void callables.waitAny([], micros(ms, "calls.sleep(
 export function answer(outputs) {
   const tensors = check.tensorList(outputs, "calls.answer() takes");
   hostCall(() => callables.answer(tensors));
+  answered = true;
 }
 
 export function getModel(model, version = null) {

@@ -246,6 +246,7 @@ test("an executor answers early, and batches have an outcome for each request", 
   });
   assert.deepEqual(numbers(host.submit(early, [x(3)], (inputs) => inputs)), [3]);
   assert.equal(host.metric("after"), 1);
+  assert.deepEqual(host.log, []);
   const [ok, refused] = host.submitBatch(early, [[x(1)], [x(2)]], (inputs) => inputs);
   assert.deepEqual([numbers(ok), refused.kind, refused.field], [[1], "invalid-input", "x"]);
   const short = calls.executor({ submit() {}, submitBatch: () => [] });
