@@ -78,6 +78,9 @@ const gone = new WeakMap();
 
 export const isTensor = (value) => value instanceof types.Tensor;
 
+// The runtime's class of tensors has no name.
+const described = (value) => (isTensor(value) ? "a tensor" : shown(value));
+
 // Checks a list of tensors. `subject` begins the messages; `returned` says that the host takes the
 // tensors, each at most once.
 export function tensorList(list, subject, { returned = false, ErrorType = TypeError } = {}) {
@@ -93,11 +96,11 @@ export function tensorList(list, subject, { returned = false, ErrorType = TypeEr
   }
   if (!Array.isArray(list)) {
     const hint = isTensor(list) ? ": put it in brackets" : "";
-    throw new ErrorType(`${expected}, and ${got} ${shown(list)}${hint}`);
+    throw new ErrorType(`${expected}, and ${got} ${described(list)}${hint}`);
   }
   for (let i = 0; i < list.length; i++) {
     const tensor = list[i];
-    if (!isTensor(tensor)) throw new ErrorType(`${expected}; item ${i} is ${shown(tensor)}`);
+    if (!isTensor(tensor)) throw new ErrorType(`${expected}; item ${i} is ${described(tensor)}`);
     const reason = gone.get(tensor);
     if (reason !== undefined) throw new ErrorType(`${expected}; item ${i} ${reason}`);
     if (!returned) continue;

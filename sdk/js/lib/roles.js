@@ -119,7 +119,9 @@ function payloadResult(payload, where) {
     return payload;
   }
   const list = Array.isArray(payload) && payload.every(isTensor);
-  throw wrong(`, and returned ${shown(payload)}${list ? ": return hostler.tensors(list)" : ""}`);
+  throw wrong(
+    `, and returned ${isTensor(payload) ? "a tensor" : shown(payload)}${list ? ": return hostler.tensors(list)" : ""}`,
+  );
 }
 
 const optionalMetadata = (metadata, where) =>

@@ -72,6 +72,11 @@ test("mistakes in a source", { skip }, () => {
       /unknown function "predcit" \(did you mean "predict"\?\)[^]*at <anonymous> \(misspelt\.js:3\)/,
     ],
     [
+      "async.js",
+      `${start}export const model = hostler.model({ metadata() {}, async predict() {} });\n`,
+      /"predict" is an async function or a generator/,
+    ],
+    [
       "top.js",
       `${start}export const model = hostler.config("key");\n`,
       /calls the host \(get of wasi:config\/store@[^)]*\) outside of a function/,

@@ -104,7 +104,7 @@ test("wrong results of predict name the element", () => {
     [() => undefined, `${expected}, and returned nothing: is a "return" missing?`],
     [() => Promise.resolve([]), `${expected}, and returned a Promise: a plugin cannot wait for Promises;`],
     [() => 5, `${expected}, and returned the number 5`],
-    [() => x(1), `${expected}, and returned a Tensor: put it in brackets`],
+    [() => x(1), `${expected}, and returned a tensor: put it in brackets`],
     [() => [x(1), [1, 2]], `${expected}; item 1 is an Array`],
     [() => [null], `${expected}; item 0 is null`],
   ];
