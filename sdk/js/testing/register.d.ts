@@ -1,0 +1,2 @@
+// Side effects only: `node --import hostler-plugin/testing/register --test`.
+export {};
