@@ -1,7 +1,7 @@
 //! `FP16` and `BF16`, for which Rust has no stable types: conversions from and to `f32`.
 
-/// Converts to `BF16`, the upper half of an `f32`. Rounds to the nearest value, and halves to the even
-/// one. What is too large becomes infinite; NaN stays NaN.
+/// Converts to `BF16`, the upper half of an `f32`. Rounds to the nearest value, and halves to the
+/// even one. What is too large becomes infinite; NaN stays NaN.
 ///
 /// ```
 /// use hostler_plugin::tensor::f32_to_bf16;

@@ -20,9 +20,9 @@ pub use crate::bindings::http_types::{HttpRequest as Request, HttpResponse as Re
 /// The guest leaves its worker while it waits. A streaming model uses
 /// [`concurrent::fetch`](crate::concurrent::fetch) instead.
 ///
-/// An error means that there is no response: `unsupported` if the manifest does not allow the server,
-/// `unavailable` if it cannot be reached or the connection breaks off, `deadline`, `too-large`,
-/// `overloaded`, or `invalid-input` if the request is not valid.
+/// An error means that there is no response: `unsupported` if the manifest does not allow the
+/// server, `unavailable` if it cannot be reached or the connection breaks off, `deadline`,
+/// `too-large`, `overloaded`, or `invalid-input` if the request is not valid.
 pub fn fetch(request: Request) -> Result<Response, Error> {
     http::fetch(&request)
 }
@@ -50,8 +50,8 @@ impl Request {
         self
     }
 
-    /// Sets the time until the call fails with `deadline`, if the manifest's timeout is not shorter.
-    /// It is rounded down to milliseconds.
+    /// Sets the time until the call fails with `deadline`, if the manifest's timeout is not
+    /// shorter. It is rounded down to milliseconds.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout_ms = Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self

@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 
 /// A value that each instance computes once, for a `static`: parsed configuration or assets.
 ///
-/// In a component, this is a [`OnceLock`] whose first computation may fail. In tests, many hosts share
-/// the statics of one process, so each [`Host`](crate::testing::Host) has a value of its own.
+/// In a component, this is a [`OnceLock`] whose first computation may fail. In tests, many hosts
+/// share the statics of one process, so each [`Host`](crate::testing::Host) has a value of its own.
 ///
-/// By default each request has a fresh instance; the value then helps within one request. It is kept
-/// longer with `instances = "reused"` in the manifest, and in a streaming model.
+/// By default each request has a fresh instance; the value then helps within one request. It is
+/// kept longer with `instances = "reused"` in the manifest, and in a streaming model.
 ///
 /// ```
 /// use hostler_plugin::{Error, InstanceCell, assets};

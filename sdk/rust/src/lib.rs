@@ -68,8 +68,8 @@
 //! Call other servers with [`http::fetch`], or with [`concurrent::fetch`] in a streaming model. The
 //! manifest must allow the server.
 //!
-//! Unit tests need no host: on every target other than `wasm32`, the functions of this crate work on
-//! a stand-in in memory. See [`testing`].
+//! Unit tests need no host: on every target other than `wasm32`, the functions of this crate work
+//! on a stand-in in memory. See [`testing`].
 //!
 //! The crate contains nothing specific to a model, and of JSON only a small reader. Times are
 //! [`Duration`](std::time::Duration)s, except [`Request::time_left`], which returns milliseconds.

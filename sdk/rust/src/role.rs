@@ -83,7 +83,11 @@ pub trait OptionalInputs {
 /// struct Hedge;
 ///
 /// impl Executor for Hedge {
-///     fn submit(_: &Request, inputs: Vec<Tensor>, model: &Callable) -> Result<Vec<Tensor>, Error> {
+///     fn submit(
+///         _: &Request,
+///         inputs: Vec<Tensor>,
+///         model: &Callable,
+///     ) -> Result<Vec<Tensor>, Error> {
 ///         let first = model.start(&inputs)?;
 ///         if wait_any(&[&first], Some(Duration::from_millis(20))).is_some() {
 ///             return first.wait();

@@ -5,8 +5,8 @@ use crate::bindings::state;
 use crate::{Error, Tensor};
 use std::time::Duration;
 
-/// Returns the bytes that [`set`] stored under a key. `None` if there are none, they have expired or
-/// were evicted, or the key holds tensors.
+/// Returns the bytes that [`set`] stored under a key. `None` if there are none, they have expired
+/// or were evicted, or the key holds tensors.
 ///
 /// ```
 /// use hostler_plugin::{Error, state};
@@ -33,20 +33,20 @@ pub fn get(key: &str) -> Option<Vec<u8>> {
 /// Sets a key of at most 1024 bytes, replacing its value. Evicts the least recently used entries if
 /// space is needed. The entry expires after `ttl`, if given, rounded down to milliseconds.
 ///
-/// The error is `too-large` if the key is too long or the value cannot fit at all: an entry counts its
-/// key, its value and 128 bytes.
+/// The error is `too-large` if the key is too long or the value cannot fit at all: an entry counts
+/// its key, its value and 128 bytes.
 pub fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), Error> {
     state::set(key, value, ttl.map(millis))
 }
 
-/// Returns the tensors that [`set_tensors`] stored under a key, or `None` as [`get`] does. Nothing is
-/// copied.
+/// Returns the tensors that [`set_tensors`] stored under a key, or `None` as [`get`] does. Nothing
+/// is copied.
 pub fn get_tensors(key: &str) -> Option<Vec<Tensor>> {
     state::get_tensors(key)
 }
 
-/// Sets a key to tensors, which remain yours; nothing is copied. Otherwise like [`set`]; each tensor
-/// adds its name and 128 bytes.
+/// Sets a key to tensors, which remain yours; nothing is copied. Otherwise like [`set`]; each
+/// tensor adds its name and 128 bytes.
 pub fn set_tensors(key: &str, tensors: &[Tensor], ttl: Option<Duration>) -> Result<(), Error> {
     let tensors: Vec<_> = tensors.iter().collect();
     state::set_tensors(key, &tensors, ttl.map(millis))

@@ -19,7 +19,8 @@
 //! assert_eq!(x.to_f32().unwrap(), [1.0, 2.0, 3.0, 4.0]);
 //!
 //! let error = x.to_i64().unwrap_err();
-//! assert_eq!(error.message, r#"tensor "x": to_i64: expected INT64, got FP32; read it with to_f32"#);
+//! let expected = r#"tensor "x": to_i64: expected INT64, got FP32; read it with to_f32"#;
+//! assert_eq!(error.message, expected);
 //!
 //! let error = tensor::fp32("x", &[2, 2], &[1.0]).unwrap_err();
 //! assert!(error.message.ends_with("the shape has 4 elements, and 1 was given"));
@@ -35,8 +36,8 @@ macro_rules! numbers {
         $(
             #[doc = concat!("Creates a tensor of datatype `", $name, "`, and copies its elements to the host.")]
             ///
-            /// The host's error is `invalid-input` if the shape does not have as many elements or has
-            /// a negative dimension. Returned to a client, it becomes `failed`.
+            /// The host's error is `invalid-input` if the shape does not have as many elements or
+            /// has a negative dimension. Returned to a client, it becomes `failed`.
             pub fn $make(name: &str, shape: &[i64], elements: &[$element]) -> Result<Tensor, Error> {
                 let mut data = vec![0; size_of_val(elements)];
                 for (slot, element) in data.chunks_exact_mut(size_of::<$element>()).zip(elements) {
@@ -77,8 +78,8 @@ numbers! {
     fp64, to_f64: f64 = Fp64 "FP64";
 }
 
-/// Creates a tensor. If the number of elements is wrong, adds both numbers to the host's message: it
-/// counts bytes.
+/// Creates a tensor. If the number of elements is wrong, adds both numbers to the host's message:
+/// it counts bytes.
 fn create(
     name: &str,
     datatype: Datatype,
@@ -103,13 +104,15 @@ fn create(
     })
 }
 
-/// Creates a tensor of datatype `FP16`. Rounds as [`f32_to_fp16`] does. Errors are those of [`fp32`].
+/// Creates a tensor of datatype `FP16`. Rounds as [`f32_to_fp16`] does. Errors are those of
+/// [`fp32`].
 pub fn fp16(name: &str, shape: &[i64], elements: &[f32]) -> Result<Tensor, Error> {
     let data: Vec<u8> = elements.iter().flat_map(|&element| f32_to_fp16(element).to_le_bytes()).collect();
     create(name, Datatype::Fp16, shape, &data, elements.len())
 }
 
-/// Creates a tensor of datatype `BF16`. Rounds as [`f32_to_bf16`] does. Errors are those of [`fp32`].
+/// Creates a tensor of datatype `BF16`. Rounds as [`f32_to_bf16`] does. Errors are those of
+/// [`fp32`].
 ///
 /// ```
 /// let x = hostler_plugin::tensor::bf16("x", &[2], &[0.1, 1e38]).unwrap();
@@ -127,8 +130,8 @@ pub fn boolean(name: &str, shape: &[i64], elements: &[bool]) -> Result<Tensor, E
     create(name, Datatype::Bool, shape, &data, elements.len())
 }
 
-/// Creates a tensor of datatype `BYTES`. Elements may be strings or slices of bytes. Errors are those
-/// of [`fp32`], and `too-large` for an element of 4 GiB.
+/// Creates a tensor of datatype `BYTES`. Elements may be strings or slices of bytes. Errors are
+/// those of [`fp32`], and `too-large` for an element of 4 GiB.
 pub fn bytes(name: &str, shape: &[i64], elements: &[impl AsRef<[u8]>]) -> Result<Tensor, Error> {
     create(name, Datatype::Bytes, shape, &join(elements)?, elements.len())
 }
@@ -193,8 +196,8 @@ impl Tensor {
         Ok(self.halves(bf16_to_f32))
     }
 
-    /// Copies the elements of a tensor of datatype `FP16`, `BF16` or `FP32`, for a plugin that takes
-    /// all of them. The error is `failed` for another datatype.
+    /// Copies the elements of a tensor of datatype `FP16`, `BF16` or `FP32`, for a plugin that
+    /// takes all of them. The error is `failed` for another datatype.
     ///
     /// ```
     /// use hostler_plugin::tensor;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::read_to_string;
 use std::path::Path;
 
-/// What one interface contains: names of functions by resource (`""` for those of the interface), and
-/// names of cases and fields by type.
+/// What one interface contains: names of functions by resource (`""` for those of the interface),
+/// and names of cases and fields by type.
 #[derive(Debug, Default)]
 struct Interface {
     functions: Vec<(String, String)>,

@@ -1,5 +1,5 @@
-//! The functions and types of `wit/`. In a component, they are generated and call the host. On every
-//! other target, a stand-in in memory has the same names, so that `cargo test` needs no host.
+//! The functions and types of `wit/`. In a component, they are generated and call the host. On
+//! every other target, a stand-in in memory has the same names, so that `cargo test` needs no host.
 //! Authors do not use this module directly; `lib.rs` re-exports what they need.
 
 #[cfg(target_arch = "wasm32")]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 type CallResult = Result<Vec<Tensor>, Error>;
 
-type Answer = Box<dyn FnMut(&[Tensor]) -> Reply>;
+pub(super) type Answer = Box<dyn FnMut(&[Tensor]) -> Reply>;
 
 pub(super) struct RegisteredModel {
     pub is_streaming: bool,
@@ -26,10 +26,11 @@ pub(super) struct RegisteredModel {
 /// use hostler_plugin::{Error, models};
 /// use std::time::Duration;
 ///
-/// let host = Host::new().replies("slow", |_| Reply::new(Ok(vec![])).after(Duration::from_millis(20)));
+/// let time = Duration::from_millis(20);
+/// let host = Host::new().replies("slow", move |_| Reply::new(Ok(vec![])).after(time));
 /// let host = host.replies("full", |_| Reply::refused(Error::failed("at capacity")));
 /// models::get("slow", None).unwrap().call(&[]).unwrap();
-/// assert_eq!(host.time(), Duration::from_millis(20));
+/// assert_eq!(host.time(), time);
 /// assert!(models::get("full", None).unwrap().start(&[]).is_err());
 /// ```
 #[derive(Debug)]

@@ -55,8 +55,8 @@ pub fn check_inputs(specs: &[TensorSpec], optional: &[String], inputs: &[Tensor]
 }
 
 /// Checks what a call returned as a host does: each output must be declared with this datatype and
-/// shape. An output that a called model returned and the plugin passes on may have any shape. Outputs
-/// may be missing.
+/// shape. An output that a called model returned and the plugin passes on may have any shape.
+/// Outputs may be missing.
 ///
 /// The error is `failed`, as the client of a host would receive it.
 ///

@@ -142,8 +142,8 @@ impl Wake for Woken {
     }
 }
 
-/// Runs a future to its end on this thread. While it waits, the clock of the host goes to the time at
-/// which the next wait ends, so nothing really waits.
+/// Runs a future to its end on this thread. While it waits, the clock of the host goes to the time
+/// at which the next wait ends, so nothing really waits.
 ///
 /// ```
 /// use hostler_plugin::concurrent::{both, sleep};

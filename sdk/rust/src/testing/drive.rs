@@ -10,8 +10,8 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
-/// Calls a model as a host does: checks the inputs against its metadata, calls `predict`, and checks
-/// what it returned. Calls to models that `predict` makes belong to `request`.
+/// Calls a model as a host does: checks the inputs against its metadata, calls `predict`, and
+/// checks what it returned. Calls to models that `predict` makes belong to `request`.
 ///
 /// The error is `invalid-input` for inputs that do not fit, that of `predict`, or `failed` for
 /// outputs that the metadata do not declare. See the [module](super) for an example.
@@ -47,13 +47,14 @@ fn predict_with<T: Model>(
 /// Runs a request through a transformer and a model as a host does: `preprocess`, the model,
 /// `postprocess`. `metadata` are those of the model, and `model` answers for it.
 ///
-/// Tensors of a client are checked against the transformer's own metadata, if it has some, otherwise
-/// against the model's. What `preprocess` returns must fit the model; if not, the error is `failed`.
-/// A JSON answer must be one JSON value.
+/// Tensors of a client are checked against the transformer's own metadata, if it has some,
+/// otherwise against the model's. What `preprocess` returns must fit the model; if not, the error
+/// is `failed`. A JSON answer must be one JSON value.
 ///
 /// ```
 /// use hostler_plugin::testing::{Host, transform};
-/// use hostler_plugin::{Datatype, Error, ModelMetadata, Payload, Request, Tensor, Transformer, json, tensor};
+/// use hostler_plugin::{Datatype, Error, ModelMetadata, Payload, Request, Tensor, Transformer};
+/// use hostler_plugin::{json, tensor};
 ///
 /// /// Lets clients send a plain number.
 /// struct Number;

@@ -1,6 +1,6 @@
 //! The host of a test: what a manifest says, and what the plugin did.
 
-use super::calls::{RegisteredModel, Reply};
+use super::calls::{Answer, RegisteredModel, Reply};
 use super::clock::{current_time, move_to};
 use super::data::{HostData, LogLine, SharedHost, install, uninstall};
 use super::request::RequestData;
@@ -35,7 +35,8 @@ impl Drop for Host {
 }
 
 impl Host {
-    /// Creates a host without configuration, assets, models and servers, and uses it on this thread.
+    /// Creates a host without configuration, assets, models and servers, and uses it on this
+    /// thread.
     pub fn new() -> Host {
         let host = SharedHost::default();
         install(&host);
@@ -68,8 +69,8 @@ impl Host {
         self.replies(name, move |inputs| Reply::new(answer(inputs)))
     }
 
-    /// Like [`model`](Self::model); the [`Reply`] also says when the answer arrives, or that the call
-    /// is not admitted.
+    /// Like [`model`](Self::model); the [`Reply`] also says when the answer arrives, or that the
+    /// call is not admitted.
     pub fn replies(self, name: &str, answer: impl FnMut(&[Tensor]) -> Reply + 'static) -> Host {
         self.register(name, false, Box::new(answer))
     }
@@ -90,7 +91,7 @@ impl Host {
         self.register(name, true, Box::new(answer))
     }
 
-    fn register(self, name: &str, is_streaming: bool, answer: Box<dyn FnMut(&[Tensor]) -> Reply>) -> Host {
+    fn register(self, name: &str, is_streaming: bool, answer: Answer) -> Host {
         let (model, version) = name.split_once(':').unwrap_or((name, "1"));
         let registered = RegisteredModel { is_streaming, answer: Some(answer), calls: Vec::new() };
         self.get().models.insert((model.into(), version.into()), registered);
@@ -151,18 +152,18 @@ impl Host {
         }
     }
 
-    /// Returns the inputs of each call to a model, in the order of the calls. Empty if the model was
-    /// not called or does not exist.
+    /// Returns the inputs of each call to a model, in the order of the calls. Empty if the model
+    /// was not called or does not exist.
     pub fn calls(&self, name: &str) -> Vec<Vec<Tensor>> {
         let (model, version) = name.split_once(':').unwrap_or((name, "1"));
         let host = self.get();
         let model = host.models.get(&(model.to_owned(), version.to_owned()));
-        model.map_or_else(Vec::new, |model| model.calls.iter().map(|inputs| copies(inputs)).collect())
+        model.map_or_else(Vec::new, |model| model.calls.iter().map(copies).collect())
     }
 
     /// Returns what the current request was answered with by [`answer`](crate::answer).
     pub fn early_answer(&self) -> Option<Vec<Tensor>> {
-        self.get().early_answer.as_ref().map(|outputs| copies(outputs))
+        self.get().early_answer.as_ref().map(copies)
     }
 
     /// Returns the lines that the plugin wrote with the functions of [`log`](crate::log).
@@ -192,8 +193,8 @@ impl Host {
         self.get().metrics.series_value(name, labels)
     }
 
-    /// Returns all observations of a [`Histogram`](crate::metrics::Histogram) for these values of its
-    /// labels, in their order.
+    /// Returns all observations of a [`Histogram`](crate::metrics::Histogram) for these values of
+    /// its labels, in their order.
     pub fn observations(&self, name: &str, labels: &[&str]) -> Vec<f64> {
         self.get().metrics.observations(name, labels)
     }

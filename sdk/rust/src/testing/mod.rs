@@ -2,12 +2,13 @@
 //!
 //! On every target but `wasm32`, the functions of this crate work on a stand-in for the host, which
 //! is in memory. A test creates a [`Host`], which says what the manifest would say: configuration,
-//! assets, the models and servers that the plugin may call. It then calls the plugin's own functions
-//! and looks at what they returned and did.
+//! assets, the models and servers that the plugin may call. It then calls the plugin's own
+//! functions and looks at what they returned and did.
 //!
 //! ```
 //! use hostler_plugin::testing::{Host, predict};
-//! use hostler_plugin::{Datatype, Error, Model, ModelMetadata, Request, Tensor, config, models, tensor};
+//! use hostler_plugin::{Datatype, Error, Model, ModelMetadata, Request, Tensor};
+//! use hostler_plugin::{config, models, tensor};
 //!
 //! /// Calls the model `simple` and multiplies its output.
 //! struct Scaled;
@@ -27,7 +28,9 @@
 //! }
 //!
 //! # fn main() -> Result<(), Error> {
-//! let host = Host::new().config("factor", "3").model("simple", |inputs| Ok(vec![inputs[0].renamed("y")]));
+//! let host = Host::new()
+//!     .config("factor", "3")
+//!     .model("simple", |inputs| Ok(vec![inputs[0].renamed("y")]));
 //! let x = tensor::fp32("x", &[2], &[1.0, 2.0])?;
 //! let outputs = predict::<Scaled>(&host.request(), vec![x])?;
 //! assert_eq!(outputs[0].to_f32()?, [3.0, 6.0]);
@@ -38,13 +41,14 @@
 //!
 //! # One host for each test
 //!
-//! A host belongs to the thread that created it, so tests run in parallel and do not see each other.
-//! It is in use until it is dropped; keep it in a variable until the end of the test. Of several
-//! hosts on one thread, the one created last is in use. Tensors need no host. A function that needs
-//! one panics without it.
+//! A host belongs to the thread that created it, so tests run in parallel and do not see each
+//! other. It is in use until it is dropped; keep it in a variable until the end of the test. Of
+//! several hosts on one thread, the one created last is in use. Tensors need no host. A function
+//! that needs one panics without it.
 //!
-//! Statics of the plugin are shared by all tests of a process. Use [`InstanceCell`](crate::InstanceCell)
-//! for what an instance reads once: each host has its own value of it.
+//! Statics of the plugin are shared by all tests of a process. Use
+//! [`InstanceCell`](crate::InstanceCell) for what an instance reads once: each host has its own
+//! value of it.
 //!
 //! # Time
 //!
@@ -54,11 +58,11 @@
 //!
 //! # What differs from a host
 //!
-//! Limits of memory, log and time for computing are not enforced. HTTP requests are not compared with
-//! the manifest. Errors of host calls reach the test as the plugin returned them; a host converts
-//! them, so that a client does not receive an error about a call that it did not make. After its
-//! deadline a request is not stopped: waits end at the deadline, and those that can fail return
-//! `deadline`.
+//! Limits of memory, log and time for computing are not enforced. HTTP requests are not compared
+//! with the manifest. Errors of host calls reach the test as the plugin returned them; a host
+//! converts them, so that a client does not receive an error about a call that it did not make.
+//! After its deadline a request is not stopped: waits end at the deadline, and those that can fail
+//! return `deadline`.
 
 mod calls;
 mod check;

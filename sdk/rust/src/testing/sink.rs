@@ -32,9 +32,10 @@ impl SinkData {
 #[derive(Debug)]
 pub struct Sent(Arc<Mutex<SinkData>>);
 
-/// Creates a sink for `execute` of a streaming model, and what reads it. [`execute`](super::execute)
-/// and [`stream`](super::stream) do so themselves; use this function to look at responses while the
-/// request runs. `streaming` is that of the metadata: if it is false, a second response is an error.
+/// Creates a sink for `execute` of a streaming model, and what reads it.
+/// [`execute`](super::execute) and [`stream`](super::stream) do so themselves; use this function to
+/// look at responses while the request runs. `streaming` is that of the metadata: if it is false, a
+/// second response is an error.
 pub fn sink(streaming: bool) -> (Sink, Sent) {
     let data = Arc::new(Mutex::new(SinkData { is_single: !streaming, ..SinkData::default() }));
     (Sink(Arc::clone(&data)), Sent(data))
@@ -44,7 +45,7 @@ impl Sent {
     /// Returns the responses so far, each with its tensors.
     pub fn responses(&self) -> Vec<Vec<Tensor>> {
         let data = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        data.sent.iter().map(|outputs| copies(outputs)).collect()
+        data.sent.iter().map(copies).collect()
     }
 
     /// Ends the responses, as the host does when `execute` returns: what is sent later is an error.

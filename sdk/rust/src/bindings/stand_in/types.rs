@@ -120,9 +120,9 @@ impl fmt::Debug for Tensor {
 const RANK_MAX: usize = 16;
 
 impl Tensor {
-    /// Creates a tensor. The error is `invalid-input` if a dimension is negative, if the shape times
-    /// the size of the datatype is not the number of bytes, or if the elements of `BOOL` or `BYTES`
-    /// are not well-formed.
+    /// Creates a tensor. The error is `invalid-input` if a dimension is negative, if the shape
+    /// times the size of the datatype is not the number of bytes, or if the elements of `BOOL` or
+    /// `BYTES` are not well-formed.
     pub fn create(name: &str, datatype: Datatype, shape: &[i64], data: &[u8]) -> Result<Tensor, Error> {
         let wrong = |reason: String| Error::invalid_input(format!("tensor \"{name}\": {reason}"));
         let count = element_count(shape).map_err(wrong)?;
@@ -300,8 +300,8 @@ impl Request {
         self.get().version.clone()
     }
 
-    /// Returns the milliseconds until this call is stopped, at the earlier of the request's deadline
-    /// and the plugin's own timeout. `None` if there is neither.
+    /// Returns the milliseconds until this call is stopped, at the earlier of the request's
+    /// deadline and the plugin's own timeout. `None` if there is neither.
     pub fn time_left(&self) -> Option<u64> {
         let deadline = self.get().deadline?;
         Some(deadline.saturating_sub(current_time()).as_millis() as u64)
@@ -323,8 +323,8 @@ impl Request {
     }
 
     /// Returns the bytes that an earlier call for the same request stored with
-    /// [`set_note`](Self::set_note); empty at first. Preprocess and postprocess may run in different
-    /// instances and pass data this way.
+    /// [`set_note`](Self::set_note); empty at first. Preprocess and postprocess may run in
+    /// different instances and pass data this way.
     pub fn note(&self) -> Vec<u8> {
         self.get().note.clone()
     }
