@@ -1,8 +1,7 @@
 //! The keys under `[plugins.retry.config]`, which `docs/reference/executors/retry.md` describes.
 
 use hostler_plugin::budget::Budget;
-use hostler_plugin::{Error, ErrorKind, config};
-use std::sync::OnceLock;
+use hostler_plugin::{Error, ErrorKind, InstanceCell, config};
 use std::time::Duration;
 
 pub struct Settings {
@@ -31,8 +30,8 @@ const KINDS: [(&str, ErrorKind); 9] = [
 impl Settings {
     /// Returns the settings, which are read once per instance.
     pub fn get() -> Result<&'static Settings, Error> {
-        static SETTINGS: OnceLock<Result<Settings, Error>> = OnceLock::new();
-        SETTINGS.get_or_init(Settings::read).as_ref().map_err(Error::clone)
+        static SETTINGS: InstanceCell<Settings> = InstanceCell::new();
+        SETTINGS.get_or_try_init(Settings::read)
     }
 
     fn read() -> Result<Settings, Error> {
@@ -68,20 +67,12 @@ fn parse_kinds(text: &str) -> Result<Vec<ErrorKind>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings() -> Settings {
-        Settings {
-            attempts: 3,
-            kinds: Vec::new(),
-            budget: Budget::new("owed", 10.0, 10),
-            backoff: Duration::from_millis(20),
-            backoff_max: Duration::from_millis(1_000),
-        }
-    }
+    use hostler_plugin::testing::Host;
 
     #[test]
     fn pauses_double_up_to_their_bound_and_half_of_each_is_chance() {
-        let pause = |attempts, chance| settings().pause(attempts, chance).as_millis();
+        let _host = Host::new();
+        let pause = |attempts, chance| Settings::get().unwrap().pause(attempts, chance).as_millis();
         assert_eq!([pause(1, 1.0), pause(2, 1.0), pause(3, 1.0)], [20, 40, 80]);
         assert_eq!([pause(1, 0.0), pause(2, 0.0)], [10, 20]);
         assert_eq!([pause(7, 1.0), pause(90, 1.0), pause(90, 0.0)], [1_000, 1_000, 500]);

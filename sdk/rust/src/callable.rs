@@ -1,6 +1,29 @@
 //! Calls to models: wait for an answer, start several calls and take the first, read one response
 //! after the other, cancel by dropping. All functions are blocking; only the current request waits.
-//! Plugins in the role `streaming-model` use `concurrent` instead.
+//! Plugins in the role `streaming-model` use [`concurrent`](crate::concurrent) instead.
+//!
+//! ```
+//! use hostler_plugin::{Error, Tensor, models, wait_any};
+//! use std::time::Duration;
+//!
+//! /// Asks two models at once, and takes the answer that arrives first.
+//! fn faster(inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+//!     let a = models::get("a", None)?.start(inputs)?;
+//!     let b = models::get("b", None)?.start(inputs)?;
+//!     match wait_any(&[&a, &b], Some(Duration::from_millis(100))) {
+//!         Some(0) => a.wait(), // `b` is dropped, which cancels it
+//!         Some(_) => b.wait(),
+//!         None => Err(Error::failed("neither model answered within 100 ms")),
+//!     }
+//! }
+//!
+//! # use hostler_plugin::testing::{Host, Reply};
+//! # let host = Host::new()
+//! #     .replies("a", |_| Reply::new(Ok(vec![])).after(Duration::from_millis(30)))
+//! #     .replies("b", |_| Reply::new(Ok(vec![])).after(Duration::from_millis(10)));
+//! faster(&[]).unwrap();
+//! # assert_eq!(host.time(), Duration::from_millis(10));
+//! ```
 
 use crate::bindings::executor::callables;
 use crate::{Error, Tensor};
@@ -20,10 +43,12 @@ impl Callable {
         Callable(callable)
     }
 
+    /// Returns the name of the model.
     pub fn model(&self) -> String {
         self.0.model()
     }
 
+    /// Returns the version of the model.
     pub fn version(&self) -> String {
         self.0.version()
     }
@@ -34,6 +59,10 @@ impl Callable {
     }
 
     /// Calls the model and waits for its one response, at most until the deadline of the request.
+    ///
+    /// The error is that of the model, or `overloaded` if the call was not admitted, `deadline`,
+    /// `cancelled`, `invalid-input` for inputs that do not fit, and `unsupported` if the model has
+    /// 0..n responses. The inputs remain yours; their bytes are not copied.
     pub fn call(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         self.0.call(&borrowed(inputs))
     }

@@ -7,7 +7,7 @@
 //! none of its waits returns again after a grace period.
 
 use crate::bindings::concurrent_http;
-use crate::bindings::streaming_model::{self, clock, models};
+use crate::bindings::streaming_model::{clock, models};
 use crate::{Error, Request, Tensor, http};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -45,35 +45,14 @@ pub trait StreamingModel {
     async fn finalize() {}
 }
 
-impl<T: StreamingModel> streaming_model::Guest for T {
-    async fn initialize() -> Result<(), Error> {
-        T::initialize().await
-    }
-
-    fn metadata() -> StreamingMetadata {
-        T::metadata()
-    }
-
-    async fn execute(request: Request, inputs: Vec<Tensor>, responses: Sink) -> Result<(), Error> {
-        T::execute(request, inputs, responses).await
-    }
-
-    fn ready() -> bool {
-        T::ready()
-    }
-
-    async fn finalize() {
-        T::finalize().await;
-    }
-}
-
-/// Waits for `time`. Fails early if the request that it belongs to has ended.
+/// Waits for `time`, to the microsecond. Fails early with `deadline` or `cancelled` if the request
+/// that it belongs to has ended.
 pub async fn sleep(time: Duration) -> Result<(), Error> {
     clock::sleep(micros(time)).await
 }
 
 /// Sends an HTTP request and waits for the whole response, with any status. Fails early if the
-/// request that it belongs to has ended.
+/// request that it belongs to has ended. Other errors are those of [`http::fetch`].
 pub async fn fetch(request: http::Request) -> Result<http::Response, Error> {
     concurrent_http::fetch(request).await
 }
@@ -87,16 +66,19 @@ pub struct Callable(models::Callable);
 pub struct Invocation(models::Invocation);
 
 /// Returns the model as the policy of the current request has it. Without a version, returns the
-/// only version or the one that the routing rule chooses for this request.
+/// only version or the one that the routing rule chooses for this request. The error is `not-found`
+/// if the policy has no such model, and `unsupported` outside of a request.
 pub fn model(model: &str, version: Option<&str>) -> Result<Callable, Error> {
     models::get(model, version).map(Callable)
 }
 
 impl Callable {
+    /// Returns the name of the model.
     pub fn model(&self) -> String {
         self.0.model()
     }
 
+    /// Returns the version of the model.
     pub fn version(&self) -> String {
         self.0.version()
     }
@@ -108,6 +90,10 @@ impl Callable {
 
     /// Calls the model and waits for its one response, at most for `timeout` and until the deadline
     /// of the request.
+    ///
+    /// The error is that of the model, or `overloaded` if the call was not admitted, `deadline`,
+    /// `cancelled`, `invalid-input` for inputs that do not fit, and `unsupported` if the model has
+    /// 0..n responses. The inputs remain yours; their bytes are not copied.
     pub async fn call(&self, inputs: &[Tensor], timeout: Option<Duration>) -> Result<Vec<Tensor>, Error> {
         self.0.call(inputs.iter().collect(), timeout.map(micros)).await
     }

@@ -19,6 +19,10 @@ pub use crate::bindings::http_types::{HttpRequest as Request, HttpResponse as Re
 /// Sends a request and waits for the whole response, with any status; redirects are not followed.
 /// The guest leaves its worker while it waits. A streaming model uses
 /// [`concurrent::fetch`](crate::concurrent::fetch) instead.
+///
+/// An error means that there is no response: `unsupported` if the manifest does not allow the
+/// server, `unavailable` if it cannot be reached or the connection breaks off, `deadline`,
+/// `too-large`, `overloaded`, or `invalid-input` if the request is not valid.
 pub fn fetch(request: Request) -> Result<Response, Error> {
     http::fetch(&request)
 }
@@ -30,10 +34,12 @@ impl Request {
         Request { method: method.into(), url: url.into(), headers, body, timeout_ms: None }
     }
 
+    /// Creates a `GET` request.
     pub fn get(url: impl Into<String>) -> Self {
         Request::new("GET", url)
     }
 
+    /// Creates a `POST` request with a body and the header `content-type`.
     pub fn post(url: impl Into<String>, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Request { body: body.into(), ..Request::new("POST", url) }.header("content-type", content_type)
     }
@@ -44,7 +50,8 @@ impl Request {
         self
     }
 
-    /// Sets the time until the call fails, if the manifest's timeout is not shorter.
+    /// Sets the time until the call fails with `deadline`, if the manifest's timeout is not
+    /// shorter. It is rounded down to milliseconds.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout_ms = Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self
@@ -52,6 +59,11 @@ impl Request {
 }
 
 impl Response {
+    /// Creates a response without headers, for tests.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Response { status, headers: Vec::new(), body: body.into() }
+    }
+
     /// Returns the first header with this name, which must be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

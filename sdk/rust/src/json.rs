@@ -6,15 +6,20 @@ use std::borrow::Cow;
 /// Maximum nesting of arrays and objects. The stack of a plugin is small.
 const DEPTH: usize = 64;
 
+/// A JSON value. Strings without escapes are borrowed from the text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
+    /// `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
     /// Correctly rounded, once; infinite if it is too large for an f64, such as `1e400`.
     Number(f64),
+    /// A string, with its escapes resolved.
     Text(Cow<'a, str>),
+    /// An array.
     Array(Vec<Value<'a>>),
-    /// In the order of the text; a name may occur twice.
+    /// An object, in the order of the text; a name may occur twice.
     Object(Vec<(Cow<'a, str>, Value<'a>)>),
 }
 
@@ -31,12 +36,22 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The text is not JSON, or nested deeper than 64 levels. `at` is the byte where the error is.
+/// The text is not JSON, or nested deeper than 64 levels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NotJson {
+    /// The byte of the text where the error is.
     pub at: usize,
 }
 
+/// Reads a text that is one JSON value.
+///
+/// ```
+/// use hostler_plugin::json::{self, Value};
+///
+/// let value = json::parse(r#"{"age": 41}"#).unwrap();
+/// assert_eq!(value.get("age"), Some(&Value::Number(41.0)));
+/// assert_eq!(json::parse("[1,]").unwrap_err().at, 3);
+/// ```
 pub fn parse(text: &str) -> Result<Value<'_>, NotJson> {
     let mut reader = Reader { text, at: 0 };
     let value = reader.value(DEPTH)?;

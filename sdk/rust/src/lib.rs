@@ -68,9 +68,13 @@
 //! Call other servers with [`http::fetch`], or with [`concurrent::fetch`] in a streaming model. The
 //! manifest must allow the server.
 //!
-//! The crate contains nothing specific to a model, and of JSON only a small reader. On targets
-//! other than WebAssembly everything compiles, so that a plugin's own logic can be tested with
-//! `cargo test`, but calls to the host do not work there.
+//! Unit tests need no host: on every target other than `wasm32`, the functions of this crate work
+//! on a stand-in in memory. See [`testing`].
+//!
+//! The crate contains nothing specific to a model, and of JSON only a small reader. Times are
+//! [`Duration`](std::time::Duration)s, except [`Request::time_left`], which returns milliseconds.
+
+#![warn(missing_docs)]
 
 pub mod assets;
 #[doc(hidden)]
@@ -80,7 +84,9 @@ pub mod callable;
 pub mod concurrent;
 pub mod config;
 mod error;
+mod float16;
 pub mod http;
+mod instance_cell;
 pub mod json;
 pub mod latency;
 pub mod log;
@@ -91,15 +97,29 @@ mod request;
 mod role;
 pub mod state;
 pub mod tensor;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 
 pub use bindings::types::{
     Blob, Datatype, Error, ErrorKind, ModelMetadata, Parameter, Payload, Request, Tensor, TensorSpec,
 };
 pub use callable::{Callable, Invocation, answer, sleep, wait_any};
+pub use instance_cell::InstanceCell;
 pub use role::{Executor, Model, OptionalInputs, Transformer};
 
 /// Exports a type as the component's plugin, in one role or several: `export!(Churn:
 /// transformer);`, `export!(Both: transformer, model);`, `export!(Sum: model, optional_inputs);`.
+///
+/// | role | trait |
+/// |---|---|
+/// | `transformer` | [`Transformer`] |
+/// | `model` | [`Model`] |
+/// | `optional_inputs` | [`OptionalInputs`], beside `model` |
+/// | `executor` | [`Executor`] |
+/// | `streaming_model` | [`StreamingModel`](concurrent::StreamingModel), alone |
+///
+/// On targets other than `wasm32` it exports nothing, and only checks that the type has the traits.
+#[cfg(target_arch = "wasm32")]
 #[macro_export]
 macro_rules! export {
     ($plugin:ident: transformer) => {
@@ -120,6 +140,47 @@ macro_rules! export {
         $crate::bindings::streaming_model::export_streaming_model!(
             $plugin with_types_in $crate::bindings::streaming_model
         );
+    };
+    ($plugin:ident: $($role:ident),+ $(,)?) => {
+        $( $crate::export!($plugin: $role); )+
+    };
+}
+
+/// Exports a type as the component's plugin, in one role or several: `export!(Churn:
+/// transformer);`, `export!(Both: transformer, model);`, `export!(Sum: model, optional_inputs);`.
+///
+/// | role | trait |
+/// |---|---|
+/// | `transformer` | [`Transformer`] |
+/// | `model` | [`Model`] |
+/// | `optional_inputs` | [`OptionalInputs`], beside `model` |
+/// | `executor` | [`Executor`] |
+/// | `streaming_model` | [`StreamingModel`](concurrent::StreamingModel), alone |
+///
+/// On targets other than `wasm32` it exports nothing, and only checks that the type has the traits.
+#[cfg(not(target_arch = "wasm32"))]
+#[macro_export]
+macro_rules! export {
+    (@check $plugin:ident: $($role:tt)+) => {
+        const _: fn() = || {
+            fn has_role<T: $($role)+>() {}
+            has_role::<$plugin>();
+        };
+    };
+    ($plugin:ident: transformer) => {
+        $crate::export!(@check $plugin: $crate::Transformer);
+    };
+    ($plugin:ident: model) => {
+        $crate::export!(@check $plugin: $crate::Model);
+    };
+    ($plugin:ident: optional_inputs) => {
+        $crate::export!(@check $plugin: $crate::OptionalInputs);
+    };
+    ($plugin:ident: executor) => {
+        $crate::export!(@check $plugin: $crate::Executor);
+    };
+    ($plugin:ident: streaming_model) => {
+        $crate::export!(@check $plugin: $crate::concurrent::StreamingModel);
     };
     ($plugin:ident: $($role:ident),+ $(,)?) => {
         $( $crate::export!($plugin: $role); )+

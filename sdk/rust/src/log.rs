@@ -3,18 +3,22 @@
 
 use crate::bindings::logging::{Level, log};
 
+/// Writes a line of the level debug, which hosts show with `HOSTLER_LOG=debug` only.
 pub fn debug(message: &str) {
     log(Level::Debug, "", message);
 }
 
+/// Writes a line of the level info.
 pub fn info(message: &str) {
     log(Level::Info, "", message);
 }
 
+/// Writes a line of the level warn.
 pub fn warn(message: &str) {
     log(Level::Warn, "", message);
 }
 
+/// Writes a line of the level error.
 pub fn error(message: &str) {
     log(Level::Error, "", message);
 }

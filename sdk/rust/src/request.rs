@@ -42,6 +42,30 @@ impl Request {
     }
 }
 
+impl From<bool> for Parameter {
+    fn from(value: bool) -> Parameter {
+        Parameter::Boolean(value)
+    }
+}
+
+impl From<i64> for Parameter {
+    fn from(value: i64) -> Parameter {
+        Parameter::Integer(value)
+    }
+}
+
+impl From<f64> for Parameter {
+    fn from(value: f64) -> Parameter {
+        Parameter::Number(value)
+    }
+}
+
+impl From<&str> for Parameter {
+    fn from(value: &str) -> Parameter {
+        Parameter::Text(value.into())
+    }
+}
+
 fn wrong_type(name: &str, expected: &str) -> Error {
     Error::invalid(format!("parameters.{name}"), format!("parameter \"{name}\": expected {expected}"))
 }

@@ -2,7 +2,6 @@
 //! instance. None may wait for another call of the same plugin. A call that passes its deadline is
 //! stopped immediately.
 
-use crate::bindings::{self, executor::callables};
 use crate::{Callable, Error, ModelMetadata, Payload, Request, Tensor};
 
 /// Turns what an application sends into a model's inputs, and the model's outputs into an answer.
@@ -84,7 +83,11 @@ pub trait OptionalInputs {
 /// struct Hedge;
 ///
 /// impl Executor for Hedge {
-///     fn submit(_: &Request, inputs: Vec<Tensor>, model: &Callable) -> Result<Vec<Tensor>, Error> {
+///     fn submit(
+///         _: &Request,
+///         inputs: Vec<Tensor>,
+///         model: &Callable,
+///     ) -> Result<Vec<Tensor>, Error> {
 ///         let first = model.start(&inputs)?;
 ///         if wait_any(&[&first], Some(Duration::from_millis(20))).is_some() {
 ///             return first.wait();
@@ -96,6 +99,17 @@ pub trait OptionalInputs {
 ///         }
 ///     }
 /// }
+///
+/// // A test: the first call takes a second, the other one no time.
+/// use hostler_plugin::testing::{Host, Reply};
+///
+/// let mut calls = 0;
+/// let host = Host::new().replies("slow", move |_| {
+///     calls += 1;
+///     Reply::new(Ok(vec![])).after(Duration::from_secs(if calls == 1 { 1 } else { 0 }))
+/// });
+/// Hedge::submit(&host.request(), vec![], &host.callable("slow")).unwrap();
+/// assert_eq!(host.time(), Duration::from_millis(20));
 /// ```
 pub trait Executor {
     /// Called once for each request. `model` must not be used after the call.
@@ -111,53 +125,5 @@ pub trait Executor {
     ) -> Result<Vec<Result<Vec<Tensor>, Error>>, Error> {
         let _ = (requests, inputs, model);
         Err(Error::unsupported("this executor does not implement submit_batch"))
-    }
-}
-
-impl<T: Transformer> bindings::transformer::Guest for T {
-    fn metadata() -> Option<ModelMetadata> {
-        T::metadata()
-    }
-
-    fn preprocess(request: Request, input: Payload) -> Result<Vec<Tensor>, Error> {
-        T::preprocess(&request, input)
-    }
-
-    fn postprocess(request: Request, outputs: Vec<Tensor>) -> Result<Payload, Error> {
-        T::postprocess(&request, outputs)
-    }
-}
-
-impl<T: Model> bindings::model::Guest for T {
-    fn metadata() -> ModelMetadata {
-        T::metadata()
-    }
-
-    fn predict(request: Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
-        T::predict(&request, inputs)
-    }
-}
-
-impl<T: OptionalInputs> bindings::optional_inputs::Guest for T {
-    fn names() -> Vec<String> {
-        T::names()
-    }
-}
-
-impl<T: Executor> bindings::executor::Guest for T {
-    fn submit(
-        request: Request,
-        inputs: Vec<Tensor>,
-        model: callables::Callable,
-    ) -> Result<Vec<Tensor>, Error> {
-        T::submit(&request, inputs, &Callable::new(model))
-    }
-
-    fn submit_batch(
-        requests: Vec<Request>,
-        inputs: Vec<Vec<Tensor>>,
-        model: callables::Callable,
-    ) -> Result<Vec<Result<Vec<Tensor>, Error>>, Error> {
-        T::submit_batch(&requests, inputs, &Callable::new(model))
     }
 }

@@ -5,21 +5,48 @@ use crate::bindings::state;
 use crate::{Error, Tensor};
 use std::time::Duration;
 
+/// Returns the bytes that [`set`] stored under a key. `None` if there are none, they have expired
+/// or were evicted, or the key holds tensors.
+///
+/// ```
+/// use hostler_plugin::{Error, state};
+/// use std::time::Duration;
+///
+/// /// Returns what `compute` has returned in the last minute.
+/// fn cached(key: &str, compute: impl Fn() -> Vec<u8>) -> Result<Vec<u8>, Error> {
+///     if let Some(known) = state::get(key) {
+///         return Ok(known);
+///     }
+///     let value = compute();
+///     state::set(key, &value, Some(Duration::from_secs(60)))?;
+///     Ok(value)
+/// }
+///
+/// # let host = hostler_plugin::testing::Host::new();
+/// assert_eq!(cached("k", || b"new".to_vec()).unwrap(), b"new");
+/// assert_eq!(cached("k", || unreachable!()).unwrap(), b"new");
+/// ```
 pub fn get(key: &str) -> Option<Vec<u8>> {
     state::get(key)
 }
 
-/// Sets a key, replacing its value. Evicts the least recently used entries if space is needed;
-/// `too-large` if the value cannot fit at all. The entry expires after `ttl`, if given.
+/// Sets a key of at most 1024 bytes, replacing its value. Evicts the least recently used entries if
+/// space is needed. The entry expires after `ttl`, if given, rounded down to milliseconds.
+///
+/// The error is `too-large` if the key is too long or the value cannot fit at all: an entry counts
+/// its key, its value and 128 bytes.
 pub fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), Error> {
     state::set(key, value, ttl.map(millis))
 }
 
-/// Returns the tensors that [`set_tensors`] stored. Nothing is copied.
+/// Returns the tensors that [`set_tensors`] stored under a key, or `None` as [`get`] does. Nothing
+/// is copied.
 pub fn get_tensors(key: &str) -> Option<Vec<Tensor>> {
     state::get_tensors(key)
 }
 
+/// Sets a key to tensors, which remain yours; nothing is copied. Otherwise like [`set`]; each
+/// tensor adds its name and 128 bytes.
 pub fn set_tensors(key: &str, tensors: &[Tensor], ttl: Option<Duration>) -> Result<(), Error> {
     let tensors: Vec<_> = tensors.iter().collect();
     state::set_tensors(key, &tensors, ttl.map(millis))

@@ -1,9 +1,9 @@
 //! Code generated from `wit/`: the imports once, and one module for each role that a component can
-//! export. Authors do not use this module directly; `lib.rs` re-exports what they need.
+//! export.
 
 mod imports {
     wit_bindgen::generate!({
-        path: "../../wit",
+        path: "wit",
         world: "imports",
         generate_all,
     });
@@ -14,7 +14,7 @@ pub use imports::wasi::{config::store, logging::logging};
 
 mod outbound {
     wit_bindgen::generate!({
-        path: "../../wit",
+        path: "wit",
         world: "hostler:plugin/outbound",
         with: { "hostler:plugin/types@0.1.0": super::types },
         generate_all,
@@ -23,7 +23,7 @@ mod outbound {
 
 mod concurrent_outbound {
     wit_bindgen::generate!({
-        path: ["../../wit", "../../wit/async"],
+        path: ["wit", "wit/async"],
         world: "hostler:concurrent/outbound",
         with: {
             "hostler:plugin/types@0.1.0": super::types,
@@ -40,7 +40,7 @@ pub use outbound::hostler::plugin::{http, http_types};
 macro_rules! role {
     ($world:literal, $export:literal) => {
         wit_bindgen::generate!({
-            path: ["../../wit", "../../wit/async"],
+            path: ["wit", "wit/async"],
             world: $world,
             with: {
                 "hostler:plugin/types@0.1.0": super::types,
@@ -71,7 +71,7 @@ pub mod model {
 
 pub mod optional_inputs {
     wit_bindgen::generate!({
-        path: "../../wit",
+        path: "wit",
         world: "hostler:plugin/optional-inputs-plugin",
         generate_all,
         pub_export_macro: true,

@@ -1,0 +1,76 @@
+//! Connects the traits of this crate with those that the bindings of a component export.
+
+use super::executor::callables;
+use crate::concurrent::{Sink, StreamingMetadata, StreamingModel};
+use crate::{Callable, Error, Executor, Model, ModelMetadata, OptionalInputs};
+use crate::{Payload, Request, Tensor, Transformer};
+
+impl<T: Transformer> super::transformer::Guest for T {
+    fn metadata() -> Option<ModelMetadata> {
+        T::metadata()
+    }
+
+    fn preprocess(request: Request, input: Payload) -> Result<Vec<Tensor>, Error> {
+        T::preprocess(&request, input)
+    }
+
+    fn postprocess(request: Request, outputs: Vec<Tensor>) -> Result<Payload, Error> {
+        T::postprocess(&request, outputs)
+    }
+}
+
+impl<T: Model> super::model::Guest for T {
+    fn metadata() -> ModelMetadata {
+        T::metadata()
+    }
+
+    fn predict(request: Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+        T::predict(&request, inputs)
+    }
+}
+
+impl<T: OptionalInputs> super::optional_inputs::Guest for T {
+    fn names() -> Vec<String> {
+        T::names()
+    }
+}
+
+impl<T: Executor> super::executor::Guest for T {
+    fn submit(
+        request: Request,
+        inputs: Vec<Tensor>,
+        model: callables::Callable,
+    ) -> Result<Vec<Tensor>, Error> {
+        T::submit(&request, inputs, &Callable::new(model))
+    }
+
+    fn submit_batch(
+        requests: Vec<Request>,
+        inputs: Vec<Vec<Tensor>>,
+        model: callables::Callable,
+    ) -> Result<Vec<Result<Vec<Tensor>, Error>>, Error> {
+        T::submit_batch(&requests, inputs, &Callable::new(model))
+    }
+}
+
+impl<T: StreamingModel> super::streaming_model::Guest for T {
+    async fn initialize() -> Result<(), Error> {
+        T::initialize().await
+    }
+
+    fn metadata() -> StreamingMetadata {
+        T::metadata()
+    }
+
+    async fn execute(request: Request, inputs: Vec<Tensor>, responses: Sink) -> Result<(), Error> {
+        T::execute(request, inputs, responses).await
+    }
+
+    fn ready() -> bool {
+        T::ready()
+    }
+
+    async fn finalize() {
+        T::finalize().await;
+    }
+}
