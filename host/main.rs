@@ -183,6 +183,8 @@ struct CompilePlugin {
     #[arg(long)]
     bytes: usize,
     #[arg(long)]
+    pack_bytes: Option<usize>,
+    #[arg(long)]
     concurrent: bool,
     #[arg(long)]
     memory_reservation: u64,
@@ -267,10 +269,19 @@ fn main() -> ExitCode {
     }
     let outcome = match command.action {
         Action::CompilePlugin(request) => {
-            let CompilePlugin { bytes, concurrent, memory_reservation, threads, cpu_s, memory_bytes, parent } =
-                request;
+            let CompilePlugin {
+                bytes,
+                pack_bytes,
+                concurrent,
+                memory_reservation,
+                threads,
+                cpu_s,
+                memory_bytes,
+                parent,
+            } = request;
             return compiler::child::run(&CompileTask {
                 bytes,
+                pack_bytes,
                 concurrent,
                 memory_reservation,
                 threads,

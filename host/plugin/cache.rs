@@ -7,6 +7,7 @@
 
 use super::artifact::CodeWriter;
 use super::compiler::Compiled;
+use super::compiler::functions::PACK_BYTES_MAX;
 use super::compiler::report::{self, Report};
 use crate::private_folder::PrivateFolder;
 use sha2::{Digest, Sha256};
@@ -22,6 +23,9 @@ use std::time::{Duration, SystemTime};
 const FOLDER: &str = "hostler-compiled-2";
 
 const ENTRY_SUFFIX: &str = ".cwasm";
+
+/// Suffix of packs of compiled functions.
+const PACK_SUFFIX: &str = ".functions";
 
 /// Prefix of entries that are being written.
 const UNFINISHED_PREFIX: &str = ".unfinished-";
@@ -103,7 +107,7 @@ impl Cache {
         }
         match report::parse(&head)? {
             Some((Report::Compiled { interface, .. }, _)) => {
-                Ok(Compiled { interface, code: writer.finish() })
+                Ok(Compiled { interface, code: writer.finish(), functions: Vec::new() })
             }
             _ => Err(Error::other("it has no code")),
         }
@@ -113,6 +117,51 @@ impl Cache {
     pub fn store(&self, name: &str, compiled: &Compiled) {
         let stored = PrivateFolder::make(&self.folder).and_then(|folder| {
             let written = write(&folder, name, compiled);
+            self.evict(&folder);
+            written
+        });
+        if let Err(error) = stored {
+            self.complain(&error);
+        }
+    }
+
+    /// Returns the pack of functions of this name; an empty one if there is none that can be read.
+    pub fn load_pack(&self, name: &str) -> Vec<u8> {
+        let read = || {
+            let file = PrivateFolder::open(&self.folder)?.read(name)?;
+            let _ = file.set_modified(SystemTime::now());
+            let mut content = Vec::new();
+            file.take((DIGEST_BYTES + PACK_BYTES_MAX) as u64).read_to_end(&mut content)?;
+            match content.split_first_chunk::<DIGEST_BYTES>() {
+                Some((digest, pack)) if pack_digest(name, pack) == *digest => {
+                    content.drain(..DIGEST_BYTES);
+                    Ok(content)
+                }
+                _ => Err(Error::other("its digest does not match")),
+            }
+        };
+        match read() {
+            Ok(pack) => pack,
+            Err(error) => {
+                if error.kind() != ErrorKind::NotFound {
+                    let path = self.folder.join(name);
+                    tracing::debug!(path = %path.display(), %error, "compiled functions cannot be used");
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// Stores a pack of functions under this name.
+    pub fn store_pack(&self, name: &str, pack: &[u8]) {
+        let stored = PrivateFolder::make(&self.folder).and_then(|folder| {
+            let beside = format!("{UNFINISHED_PREFIX}{}-{:016x}", std::process::id(), fastrand::u64(..));
+            let written = folder.create(&beside).and_then(|mut file| {
+                file.write_all(&pack_digest(name, pack))?;
+                file.write_all(pack)?;
+                folder.rename(&beside, name)
+            });
+            let written = written.inspect_err(|_| drop(folder.remove(&beside)));
             self.evict(&folder);
             written
         });
@@ -159,14 +208,29 @@ impl Cache {
 
 /// Returns the entry name of a component that is compiled with an engine's settings and version.
 pub(super) fn entry_name(engine: &wasmtime::Engine, wasm: &[u8]) -> String {
-    let mut settings = HashInto(Sha256::new());
-    engine.precompile_compatibility_hash().hash(&mut settings);
-    let digest = Sha256::new_with_prefix(settings.0.finalize()).chain_update(wasm).finalize();
+    let digest = Sha256::new_with_prefix(settings_digest(engine)).chain_update(wasm).finalize();
     format!("{digest:x}{ENTRY_SUFFIX}")
 }
 
+/// Returns the name of the pack of functions that are compiled with an engine's settings and
+/// version.
+pub(super) fn pack_name(engine: &wasmtime::Engine) -> String {
+    format!("{:x}{PACK_SUFFIX}", settings_digest(engine))
+}
+
+fn settings_digest(engine: &wasmtime::Engine) -> sha2::digest::Output<Sha256> {
+    let mut settings = HashInto(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut settings);
+    settings.0.finalize()
+}
+
+fn pack_digest(name: &str, pack: &[u8]) -> [u8; DIGEST_BYTES] {
+    Sha256::new_with_prefix(name).chain_update(pack).finalize().into()
+}
+
 fn is_entry(name: &str) -> bool {
-    let digest = name.strip_suffix(ENTRY_SUFFIX).unwrap_or_default();
+    let digest = name.strip_suffix(ENTRY_SUFFIX).or_else(|| name.strip_suffix(PACK_SUFFIX));
+    let digest = digest.unwrap_or_default();
     digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
@@ -181,7 +245,8 @@ fn write(folder: &PrivateFolder, name: &str, compiled: &Compiled) -> Result<()> 
     let mut write = || {
         let mut head = Vec::new();
         let interface = compiled.interface.clone();
-        report::write(&mut head, &Report::Compiled { interface, code_bytes: compiled.code.len()? })?;
+        let code_bytes = compiled.code.len()?;
+        report::write(&mut head, &Report::Compiled { interface, code_bytes, functions_bytes: 0 })?;
         let mut digest = Sha256::new_with_prefix(name).chain_update(&head);
         file.write_all(&[0; DIGEST_BYTES])?;
         file.write_all(&head)?;
@@ -228,7 +293,7 @@ mod tests {
         let mut writer = CodeWriter::new(None);
         writer.expect(code.len() as u64);
         writer.write(code).unwrap();
-        Compiled { interface: Interface::default(), code: writer.finish() }
+        Compiled { interface: Interface::default(), code: writer.finish(), functions: Vec::new() }
     }
 
     fn names(dir: &Path) -> Vec<String> {

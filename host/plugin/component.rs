@@ -53,7 +53,7 @@ impl Plugin {
         }
         not_a_component(wasm).map_or(Ok(()), Err).map_err(named)?;
         let concurrent = component_info::is_concurrent(wasm);
-        let source = Source { wasm, concurrent, limits: spec.limits.compile, cancel };
+        let source = Source { wasm, pack: None, concurrent, limits: spec.limits.compile, cancel };
         let (component, interface) = engine.compile(&source, metrics).map_err(named)?;
         let info = ComponentInfo::read(interface, concurrent).map_err(named)?;
         if concurrent && info.roles.iter().any(|role| *role != Role::StreamingModel) {

@@ -6,7 +6,8 @@
 //! free, a call fails with `Overloaded` and never waits.
 
 use super::artifact::CodeWriter;
-use super::cache::{Cache, entry_name};
+use super::cache::{Cache, entry_name, pack_name};
+use super::compiler::functions::{self, COMPONENT_BYTES_MIN};
 use super::compiler::{Compiled, Compiler, Source};
 use super::component_info::Interface;
 use super::drain_timeouts::DrainTimeouts;
@@ -145,7 +146,13 @@ impl Engine {
         }
         let started = Instant::now();
         let writer = CodeWriter::new(self.cache.as_ref().map(Cache::folder));
-        let compiled = self.compiler.compile(source, writer);
+        let pack = self.cache.as_ref().filter(|_| source.wasm.len() >= COMPONENT_BYTES_MIN).map(|cache| {
+            let name = pack_name(wasmtime);
+            let pack = cache.load_pack(&name);
+            (cache, name, pack)
+        });
+        let with_pack = Source { pack: pack.as_ref().map(|(_, _, pack)| &**pack), ..*source };
+        let compiled = self.compiler.compile(&with_pack, writer);
         metrics.plugins.compile_seconds.observe(started.elapsed().as_secs_f64());
         let compiled = compiled.inspect_err(|error| {
             count(match error.kind() {
@@ -158,6 +165,12 @@ impl Engine {
         count("compiled");
         if let Some((cache, name)) = &entry {
             cache.store(name, &compiled);
+        }
+        if let Some((cache, name, pack)) = pack {
+            match functions::merged(&pack, &compiled.functions) {
+                Ok(pack) => cache.store_pack(&name, &pack),
+                Err(error) => tracing::debug!(%error, "compiled functions cannot be kept"),
+            }
         }
         Ok((component, compiled.interface))
     }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Attempt, Result};
 
 /// Folders that tools create beside sources; they are not inputs.
-const SKIPPED: [&str; 6] = ["__pycache__", "dist", "hostler_plugin.egg-info", "node_modules", "target", "tests"];
+const SKIPPED: [&str; 6] =
+    ["__pycache__", "dist", "hostler_plugin.egg-info", "node_modules", "target", "tests"];
 
 /// Returns a key over `texts` and over the names and contents of all files under `paths`. A path
 /// that does not exist counts as empty. The key shows that a rebuild is needed; it does not protect

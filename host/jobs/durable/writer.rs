@@ -16,12 +16,17 @@ use crate::jobs::store::Engine;
 use crate::lock::LockUnpoisoned;
 use redb::Database;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The most changes of one transaction.
 const BATCH_MAX: usize = 256;
+
+/// After a transaction with at least so many changes, the next one waits for more, up to the longest
+/// time: each flush of the disk then covers more of them. A lone change never waits.
+const GATHER_FROM: usize = 4;
+const GATHER_LONGEST: Duration = Duration::from_micros(500);
 
 /// The pause before a store that could not be opened is tried again. It doubles up to the longest.
 const REOPEN_FIRST: Duration = Duration::from_millis(100);
@@ -55,6 +60,8 @@ struct Inbox {
     commands: Receiver<Command>,
     /// A command that has to wait until a transaction is committed.
     next: Option<Command>,
+    /// How many changes the latest transaction had.
+    latest: usize,
 }
 
 impl Inbox {
@@ -68,15 +75,20 @@ impl Inbox {
         }
     }
 
-    /// Returns a change that waits already.
-    fn waiting_change(&mut self) -> Option<Box<dyn Change>> {
-        match self.commands.try_recv() {
-            Ok(Command::Change(change)) => Some(change),
-            Ok(other) => {
+    /// Returns a further change for a transaction that began at `began`: one that waits already, or
+    /// that arrives while it is worth waiting.
+    fn further_change(&mut self, began: Instant) -> Option<Box<dyn Change>> {
+        let mut received = self.commands.try_recv().ok();
+        if received.is_none() && self.latest >= GATHER_FROM {
+            let rest = GATHER_LONGEST.saturating_sub(began.elapsed());
+            received = self.commands.recv_timeout(rest).ok();
+        }
+        match received? {
+            Command::Change(change) => Some(change),
+            other => {
                 self.next = Some(other);
                 None
             }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
         }
     }
 }
@@ -88,7 +100,7 @@ pub(super) fn run(
     shared: &Shared,
     commands: Receiver<Command>,
 ) {
-    let mut inbox = Inbox { commands, next: None };
+    let mut inbox = Inbox { commands, next: None, latest: 0 };
     let mut pause = REOPEN_FIRST;
     loop {
         let fault = match open(disk, in_progress) {
@@ -228,6 +240,7 @@ fn write(
 ) -> Result<(), Fault> {
     let mut applied: Vec<Box<dyn Change>> = Vec::new();
     let mut next = Some(first);
+    let began = Instant::now();
     let transact = || {
         let transaction = database.begin_write().attempted("cannot begin a change")?;
         let mut tables = Tables::open(&transaction, cache)?;
@@ -236,9 +249,10 @@ fn write(
             applied.push(change);
             outcome?;
             if applied.len() < BATCH_MAX {
-                next = inbox.waiting_change();
+                next = inbox.further_change(began);
             }
         }
+        inbox.latest = applied.len();
         tables.set_meta(CLOCK_KEY, shared.now().0)?;
         let (unused, changed) = (std::mem::take(&mut tables.unused), std::mem::take(&mut tables.changed));
         drop(tables);

@@ -6,12 +6,14 @@
 //! that the kernel enforces. The parent (`super`) explains to the host's users why this process
 //! ended.
 
+use super::functions::FunctionStore;
 use super::report::{self, Report};
 use crate::plugin::component_info::Interface;
 use crate::plugin::wasmtime_config::code_settings;
 use rustix::process::{Resource, Rlimit};
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use wasmtime::component::Component;
 
 /// What the parent asks for, as arguments of the hidden command.
@@ -19,6 +21,8 @@ use wasmtime::component::Component;
 pub struct CompileTask {
     /// Length of the component.
     pub bytes: usize,
+    /// Length of the pack of functions that follows; `None` to compile without one.
+    pub pack_bytes: Option<usize>,
     /// Whether to compile for the engine of streaming models.
     pub concurrent: bool,
     /// Address space of each linear memory, which decides whether the code checks bounds.
@@ -46,10 +50,20 @@ pub fn run(task: &CompileTask) -> ExitCode {
     let outcome = restrict(task).and_then(|()| {
         let mut wasm = vec![0; task.bytes];
         std::io::stdin().lock().read_exact(&mut wasm)?;
-        let (report, code) = compile(task, &wasm);
+        let mut pack = vec![0; task.pack_bytes.unwrap_or_default()];
+        std::io::stdin().lock().read_exact(&mut pack)?;
+        let functions = task.pack_bytes.map(|_| Arc::new(FunctionStore::new(pack)));
+        let (mut report, code) = compile(task, &wasm, functions.as_ref());
+        let change = functions.map(|functions| functions.change()).unwrap_or_default();
+        if let Report::Compiled { functions_bytes, .. } = &mut report {
+            *functions_bytes = change.len() as u64;
+        }
         let mut out = std::io::stdout().lock();
         report::write(&mut out, &report)?;
         out.write_all(&code)?;
+        if matches!(report, Report::Compiled { .. }) {
+            out.write_all(&change)?;
+        }
         out.flush()
     });
     match outcome {
@@ -100,21 +114,27 @@ fn close_inherited() {
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
-fn compile(task: &CompileTask, wasm: &[u8]) -> (Report, Vec<u8>) {
+fn compile(task: &CompileTask, wasm: &[u8], functions: Option<&Arc<FunctionStore>>) -> (Report, Vec<u8>) {
     let compiled = rayon::ThreadPoolBuilder::new()
         .num_threads(task.threads)
         .build()
         .map_err(|error| wasmtime::Error::msg(format!("{NO_THREADS}: {error}")))
         .and_then(|threads| {
             // The engine has no pool of instances: the address space is for the compiler.
-            let engine = wasmtime::Engine::new(&code_settings(task.concurrent, task.memory_reservation))?;
+            let mut settings = code_settings(task.concurrent, task.memory_reservation);
+            if let Some(functions) = functions {
+                settings.enable_incremental_compilation(Arc::clone(functions) as _)?;
+            }
+            let engine = wasmtime::Engine::new(&settings)?;
             let component = threads.install(|| Component::from_binary(&engine, wasm))?;
             let interface = Interface::of(&engine, &component);
             Ok((interface, component.serialize()?))
         });
     match compiled {
         Ok((interface, code)) => match interface.check().and_then(|()| report::check_code(&code)) {
-            Ok(()) => (Report::Compiled { interface, code_bytes: code.len() as u64 }, code),
+            Ok(()) => {
+                (Report::Compiled { interface, code_bytes: code.len() as u64, functions_bytes: 0 }, code)
+            }
             Err(message) => (Report::rejected(message, String::new()), Vec::new()),
         },
         Err(error) => (Report::rejected(error.root_cause().to_string(), format!("{error:?}")), Vec::new()),

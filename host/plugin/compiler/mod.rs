@@ -6,6 +6,7 @@
 //! process that dies and an abandoned build become errors here.
 
 pub mod child;
+pub(super) mod functions;
 pub(super) mod report;
 
 use super::artifact::{Code, CodeWriter};
@@ -39,6 +40,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// threads of the C library use, its own.
 const ALLOCATORS: [(&str, &str); 2] = [("MIMALLOC_ARENA_RESERVE", "0"), ("MALLOC_ARENA_MAX", "1")];
 
+/// The largest change of a pack of functions: all that are new, and the positions of those used.
+const CHANGE_BYTES_MAX: u64 = (functions::NEW_BYTES_MAX + functions::PACK_BYTES_MAX / 2) as u64;
+
 /// Bytes of the compiler's standard error that are kept.
 const STDERR_BYTES_MAX: usize = 4 << 10;
 
@@ -46,6 +50,8 @@ const STDERR_BYTES_MAX: usize = 4 << 10;
 pub(super) struct Compiled {
     pub interface: Interface,
     pub code: Code,
+    /// The change of the pack of functions; empty without one.
+    pub functions: Vec<u8>,
 }
 
 /// Starts compiler processes, one at a time: each uses all threads that are meant for compiling.
@@ -61,6 +67,8 @@ pub(super) struct Compiler {
 /// A component to compile.
 pub(super) struct Source<'a> {
     pub wasm: &'a [u8],
+    /// Functions that may be taken over; `None` to compile all of them without keeping any.
+    pub pack: Option<&'a [u8]>,
     pub concurrent: bool,
     pub limits: CompileLimits,
     pub cancel: &'a Cancel,
@@ -79,11 +87,12 @@ impl Compiler {
         let limits = source.limits;
         let task = CompileTask {
             bytes: source.wasm.len(),
+            pack_bytes: source.pack.map(<[u8]>::len),
             concurrent: source.concurrent,
             memory_reservation: self.memory_reservation,
             threads: self.threads,
             cpu_s: limits.cpu.as_secs().max(1),
-            memory_bytes: limits.memory_bytes as u64,
+            memory_bytes: limits.memory_bytes as u64 + functions_memory(source.pack),
             parent: std::process::id(),
         };
         let mut running = ChildProcess::start(&self.program()?, &task)?;
@@ -166,6 +175,7 @@ impl ChildProcess {
             .arg0("hostler")
             .arg(COMMAND)
             .args(["--bytes", &task.bytes.to_string(), "--threads", &task.threads.to_string()])
+            .args(task.pack_bytes.map(|bytes| format!("--pack-bytes={bytes}")))
             .args(["--cpu-s", &task.cpu_s.to_string(), "--memory-bytes", &task.memory_bytes.to_string()])
             .args(["--memory-reservation", &task.memory_reservation.to_string()])
             .args(["--parent", &task.parent.to_string()])
@@ -198,6 +208,7 @@ impl ChildProcess {
             rustix::io::ioctl_fionbio(end, true).map_err(|error| pipe(error.into()))?;
         }
         let mut unsent = source.wasm;
+        let mut unsent_pack = source.pack.unwrap_or_default();
         let wall = source.limits.wall();
         let until = Instant::now() + wall;
         let mut buffer = vec![0; 64 << 10];
@@ -219,7 +230,10 @@ impl ChildProcess {
                     Ok(sent) => unsent = &unsent[sent..],
                     Err(error) if is_early(&error) => {}
                     // The process has ended or stopped reading; what it sends says why.
-                    Err(_) => unsent = &[],
+                    Err(_) => (unsent, unsent_pack) = (&[], &[]),
+                }
+                if unsent.is_empty() {
+                    unsent = std::mem::take(&mut unsent_pack);
                 }
                 if unsent.is_empty() {
                     stdin = None;
@@ -281,6 +295,12 @@ impl Drop for ChildProcess {
     }
 }
 
+/// Returns the memory that a pack takes besides what compiling takes: the pack, the index of its
+/// keys, and new functions.
+fn functions_memory(pack: Option<&[u8]>) -> u64 {
+    pack.map_or(0, |pack| 2 * pack.len() as u64 + 2 * functions::NEW_BYTES_MAX as u64)
+}
+
 fn is_early(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
@@ -295,7 +315,10 @@ struct Receiver {
 
 struct Body {
     interface: Interface,
+    /// Bytes of code that have not arrived.
     missing: u64,
+    functions: Vec<u8>,
+    functions_bytes: usize,
 }
 
 impl Receiver {
@@ -320,29 +343,36 @@ impl Receiver {
                 Report::Rejected { message, detail } => {
                     return Err(self.rejected(&message).with_detail(detail));
                 }
-                Report::Compiled { interface, code_bytes } => {
+                Report::Compiled { interface, code_bytes, functions_bytes } => {
                     if code_bytes > self.limits.memory_bytes as u64 {
                         return Err(too_much_memory(self.limits));
                     }
+                    if functions_bytes > CHANGE_BYTES_MAX {
+                        return Err(foreign(std::io::Error::other("too many functions")));
+                    }
                     let writer = self.writer.as_mut().expect("invariant: taken at the end");
                     writer.expect(code_bytes);
-                    self.body = Some(Body { interface, missing: code_bytes });
+                    let (functions, functions_bytes) = (Vec::new(), functions_bytes as usize);
+                    self.body = Some(Body { interface, missing: code_bytes, functions, functions_bytes });
                 }
             }
         }
         let Some(body) = &mut self.body else { return Ok(None) };
-        body.missing = body
-            .missing
-            .checked_sub(code.len() as u64)
-            .ok_or_else(|| foreign(std::io::Error::other("more code than announced")))?;
+        let split = code.len().min(usize::try_from(body.missing).unwrap_or(usize::MAX));
+        let (code, functions) = code.split_at(split);
+        body.missing -= split as u64;
         let writer = self.writer.as_mut().expect("invariant: taken at the end");
-        writer.write(&code).map_err(foreign)?;
-        if body.missing > 0 {
+        writer.write(code).map_err(foreign)?;
+        body.functions.extend_from_slice(functions);
+        if body.functions.len() > body.functions_bytes {
+            return Err(foreign(std::io::Error::other("more than announced")));
+        }
+        if body.missing > 0 || body.functions.len() < body.functions_bytes {
             return Ok(None);
         }
         let body = self.body.take().expect("invariant: it was there");
         let code = self.writer.take().expect("invariant: taken here only").finish();
-        Ok(Some(Compiled { interface: body.interface, code }))
+        Ok(Some(Compiled { interface: body.interface, code, functions: body.functions }))
     }
 
     fn rejected(&self, message: &str) -> Error {

@@ -1,5 +1,5 @@
-//! What the compiler process sends, and its limits: a length, a report in JSON, then the native
-//! code.
+//! What the compiler process sends, and its limits: a length, a report in JSON, the native code,
+//! then what has changed in the pack of functions.
 
 use crate::plugin::component_info::Interface;
 use object::read::elf::ElfFile64;
@@ -26,12 +26,17 @@ pub enum Report {
     Compiled {
         interface: Interface,
         code_bytes: u64,
+        /// Bytes behind the code: which functions were used, and those that were compiled.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        functions_bytes: u64,
     },
     /// The file is not a component, or not one that this host can run.
-    Rejected {
-        message: String,
-        detail: String,
-    },
+    Rejected { message: String, detail: String },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Report {

@@ -36,7 +36,7 @@ pub fn dist(layout: &Layout, args: &[String]) -> Result<()> {
     };
     make_folder(&folder)?;
     let stripped = stripped(&program, &folder)?;
-    let wheel = wheel(layout, &stripped, &folder);
+    let wheel = pack_wheel(&layout.root, &stripped, &folder);
     let archive = archive(layout, &stripped, &folder);
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len()) >> 20;
     let (wheel, archive) = (wheel?, archive?);
@@ -58,10 +58,17 @@ fn stripped(program: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-fn wheel(layout: &Layout, program: &Path, folder: &Path) -> Result<PathBuf> {
+/// Packs a program as a wheel in a folder, and returns the path of the wheel. `root` is that of this
+/// repository.
+pub fn wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
+    make_folder(folder)?;
+    pack_wheel(root, &stripped(program, folder)?, folder)
+}
+
+fn pack_wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
     let mut python = Command::new("python3");
     python.args(["-c", WHEEL]).arg(program).arg(env!("CARGO_PKG_VERSION"));
-    python.arg(layout.root.join("LICENSE")).arg(layout.root.join("README.md")).arg(folder);
+    python.arg(root.join("LICENSE")).arg(root.join("README.md")).arg(folder);
     let path = output(&mut python, "install Python 3.8 or newer")?;
     Ok(PathBuf::from(path.trim()))
 }

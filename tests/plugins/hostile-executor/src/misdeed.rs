@@ -1,6 +1,5 @@
 //! Faults of an executor in one request, by name. Some of them never return.
 
-use hostler_plugin::bindings::executor::{callables, models as raw};
 use hostler_plugin::{
     Callable, Error, ErrorKind, Request, Tensor, answer, metrics, models, sleep, state, tensor, wait_any,
 };
@@ -214,13 +213,20 @@ fn kept(inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
     }
 }
 
+/// Uses a handle that it has dropped. Only a component has handles.
+#[cfg(not(target_arch = "wasm32"))]
+fn dropped(_: &Request) -> Result<(), Error> {
+    Err(Error::unsupported("there are no handles"))
+}
+
 /// Uses a handle that it has dropped.
+#[cfg(target_arch = "wasm32")]
 fn dropped(request: &Request) -> Result<(), Error> {
-    let callable = raw::get(&request.model(), None)?;
+    let callable = hostler_plugin::bindings::executor::models::get(&request.model(), None)?;
     let handle = callable.handle();
     drop(callable);
     // SAFETY: there is no memory behind a handle; the host checks its number.
-    let callable = unsafe { callables::Callable::from_handle(handle) };
+    let callable = unsafe { hostler_plugin::bindings::executor::callables::Callable::from_handle(handle) };
     black_box(callable.model());
     Ok(())
 }
