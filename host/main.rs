@@ -71,6 +71,9 @@ enum Action {
     Dev(DevArguments),
     /// Run a file of cases against the real components of a manifest, without a server.
     Test(TestArguments),
+    /// Measure what one call of a plugin costs, and compare it with another build; exit code 1 if
+    /// it is slower.
+    Bench(BenchArguments),
     /// Look for the tools of a language, and print what brings a missing one.
     Doctor {
         /// All languages if none is given.
@@ -160,6 +163,25 @@ struct TestArguments {
     /// Run only cases whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+}
+
+#[derive(Args)]
+struct BenchArguments {
+    /// The request, as for POST /predict.
+    #[arg(default_value = "request.json")]
+    request: PathBuf,
+    /// The manifest with the model.
+    #[arg(long, default_value = "hostler.toml", value_name = "FILE")]
+    manifest: PathBuf,
+    /// The plugin to measure, if the manifest has several.
+    #[arg(long, value_name = "NAME")]
+    plugin: Option<String>,
+    /// Another build of the plugin, to compare with.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// How long each measurement takes, in seconds.
+    #[arg(long, default_value = "2", value_name = "N", value_parser = positive)]
+    seconds: f64,
 }
 
 #[derive(Args)]
@@ -298,6 +320,10 @@ fn main() -> ExitCode {
         Action::Dev(dev) => dev.run(),
         Action::Test(TestArguments { cases, manifest, tolerance, update, only }) => {
             project::test(&project::Test { cases, manifest, tolerance, update, only })
+        }
+        Action::Bench(BenchArguments { request, manifest, plugin, against, seconds }) => {
+            let time = Duration::from_secs_f64(seconds);
+            project::bench(&project::Bench { request, manifest, plugin, against, time })
         }
         Action::Doctor { language } => project::doctor(language.as_deref()),
         Action::Sdk { language, folder, force } => project::write_sdk(&language, &folder, force),

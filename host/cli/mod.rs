@@ -7,6 +7,7 @@ pub mod jobs;
 mod loaded;
 mod predict;
 pub mod project;
+mod request_file;
 
 pub use check::{Picture, check};
 pub use diff::diff;

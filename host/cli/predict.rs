@@ -1,10 +1,10 @@
 //! `hostler predict`: one request, without a server.
 
 use super::loaded::Loaded;
+use super::request_file::RequestFile;
 use crate::app;
 use crate::cancel::Cancel;
-use crate::error::{Error, Result};
-use crate::input_file::{self, FileKind, FileLimits, Progress};
+use crate::error::Result;
 use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
@@ -16,49 +16,17 @@ use std::time::Duration;
 
 /// `hostler predict REQUEST`: prints the result.
 pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<bool> {
-    let limit = FileLimits::default().of(FileKind::Request);
-    let text = if request == Path::new("-") {
-        input_file::read_stream(std::io::stdin().lock(), limit)
-    } else {
-        input_file::read(request, limit, &Progress::default())
-    };
-    let text = text.map_err(|error| error.context(format!("cannot read {}", request.display())))?;
-    // The fields of POST /predict.
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Request {
-        model: String,
-        version: Option<Version>,
-        data: Box<serde_json::value::RawValue>,
-        parameters: Option<serde_json::Map<String, serde_json::Value>>,
-        timeout_ms: Option<std::num::NonZeroU64>,
-    }
-    #[derive(serde::Deserialize)]
-    #[serde(untagged, expecting = "version must be a string or a whole number")]
-    enum Version {
-        Text(String),
-        Number(u64),
-    }
-    // Some editors begin a text with a byte order mark.
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    let request: Request = serde_json::from_slice(text)
-        .map_err(|error| Error::invalid(format!("{} is not a request: {error}", request.display())))?;
-    let version = request.version.map(|version| match version {
-        Version::Text(text) => text,
-        Version::Number(number) => number.to_string(),
-    });
+    let request = RequestFile::read(request)?;
     let files = Files::default();
     let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
     let Loaded { content, runtime } = Loaded::new(plan, &files)?;
     let caller = RouteQuery { request_id: "predict", header: &|_| None };
-    let route = Arc::clone(content.resolve(&request.model, version.as_deref(), &caller)?);
-    let asked_time = request.timeout_ms.map(|ms| Duration::from_millis(ms.get()));
+    let route = Arc::clone(content.resolve(&request.model, request.version.as_deref(), &caller)?);
     let limits = &content.plan.settings.limits;
-    let timeout = asked_time.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
-    let parameters = request.parameters.unwrap_or_default();
+    let timeout = request.timeout.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
     let steps = shows_steps.then(Arc::<StepLog>::default);
     let options = CaseOptions {
-        parameters: &parameters,
+        parameters: &request.parameters,
         timeout: timeout.min(limits.max_timeout),
         cancel: &Cancel::default(),
         steps: steps.clone(),

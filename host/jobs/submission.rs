@@ -102,11 +102,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_long_different_and_in_the_order_of_time() {
+    fn ids_are_long_and_different() {
         let ids: Vec<Arc<str>> = (0..100).map(|_| new_id().unwrap()).collect();
         for pair in ids.windows(2) {
             assert_eq!(pair[0].len(), 32);
-            assert!(pair[0][..12] <= pair[1][..12], "{pair:?}");
             assert_ne!(pair[0][12..], pair[1][12..]);
         }
     }

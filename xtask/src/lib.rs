@@ -14,6 +14,7 @@ pub mod lint;
 pub mod onnxruntime;
 pub mod packages;
 pub mod plugin;
+pub mod sdk;
 pub mod serve;
 pub mod test;
 pub mod triton;

@@ -6,7 +6,7 @@ use crate::command::{run, step, times};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::lint::lint;
-use crate::{clients, deny, onnxruntime, plugin, triton};
+use crate::{clients, deny, onnxruntime, plugin, sdk, triton};
 
 /// Runs `test [--only lints|tests] [ARGS]`. With ARGS, which go to `cargo test`, the lints are
 /// skipped: the arguments select tests.
@@ -30,6 +30,9 @@ pub fn test(layout: &Layout, args: &[String]) -> Result<()> {
         deny::check(layout)?;
     }
     if tests {
+        if args.is_empty() {
+            sdk::test(layout)?;
+        }
         let build = args.split(|arg| arg == "--").next().unwrap_or_default();
         let mut cargo = prepared(layout)?;
         step("build the tests");

@@ -8,9 +8,12 @@
 //!   what it says.
 //! - `steps` runs the steps of a build, and `sources` finds out what has changed.
 //! - `entries` keeps the layout of a file of cases that is updated.
-//! - One file for each command: `new`, `sdk`, `build`, `dev`, `test`, `doctor`.
+//! - One file for each command: `new`, `sdk`, `build`, `dev`, `test`, `bench`, `doctor`.
+//!   `comparison` judges two builds.
 
+mod bench;
 mod build;
+mod comparison;
 mod dev;
 mod doctor;
 mod embedded;
@@ -25,6 +28,7 @@ mod steps;
 mod test;
 mod written;
 
+pub use bench::{Bench, bench};
 pub use build::build;
 pub use dev::{Dev, dev};
 pub use doctor::doctor;

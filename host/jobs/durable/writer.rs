@@ -23,8 +23,8 @@ use tokio::sync::oneshot;
 /// The most changes of one transaction.
 const BATCH_MAX: usize = 256;
 
-/// After a transaction with at least so many changes, the next one waits for more, up to the longest
-/// time: each flush of the disk then covers more of them. A lone change never waits.
+/// After a transaction with at least so many changes, the next one waits for more, up to the
+/// longest time: each flush of the disk then covers more of them. A lone change never waits.
 const GATHER_FROM: usize = 4;
 const GATHER_LONGEST: Duration = Duration::from_micros(500);
 

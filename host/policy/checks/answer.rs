@@ -9,8 +9,8 @@ use crate::policy::content::PolicyContent;
 use crate::policy::route::Route;
 use crate::policy::route_input;
 use crate::predict::{
-    self, CallContext, Datatype, JsonText, MemoryBudget, Parameters, Payload, ShapeSpec, StepLog, Tensor,
-    TensorSpec,
+    self, CallContext, Datatype, JsonText, MemoryBudget, Parameters, Payload, Response, ShapeSpec, StepLog,
+    Tensor, TensorSpec,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -34,15 +34,26 @@ pub struct CaseOptions<'a> {
 }
 
 impl Route {
-    /// Runs one request on the calling thread, and outside of any queue if the executor can.
-    /// Returns its one response, or all of a model with 0..n responses. `policy` is the one that
-    /// the route belongs to.
+    /// Like `responses`, without their timings.
     pub async fn answer(
         &self,
         policy: &Arc<PolicyContent>,
         request: &CaseRequest,
         options: CaseOptions<'_>,
     ) -> Result<Vec<Payload>> {
+        let responses = self.responses(policy, request, options).await?;
+        Ok(responses.into_iter().map(|response| response.payload).collect())
+    }
+
+    /// Runs one request on the calling thread, and outside of any queue if the executor can.
+    /// Returns its one response, or all of a model with 0..n responses. `policy` is the one that
+    /// the route belongs to.
+    pub async fn responses(
+        &self,
+        policy: &Arc<PolicyContent>,
+        request: &CaseRequest,
+        options: CaseOptions<'_>,
+    ) -> Result<Vec<Response>> {
         let (name, version) = (Arc::clone(&self.name.name), Arc::clone(&self.name.version));
         let deadline = Some(Instant::now() + options.timeout);
         let mut context = CallContext::new("sample".into(), name, version, deadline);
@@ -62,17 +73,17 @@ impl Route {
             priority: Priority::New,
         };
         if !self.is_streaming() {
-            return Ok(vec![self.executor.run_alone(call).await?.payload]);
+            return Ok(vec![self.executor.run_alone(call).await?]);
         }
         let mut responses = self.executor.submit(call)?;
-        let mut payloads = Vec::new();
+        let mut all = Vec::new();
         while let Some(response) = responses.next().await.transpose()? {
-            if payloads.len() >= RESPONSES_MAX {
+            if all.len() >= RESPONSES_MAX {
                 return Err(Error::too_large(format!("it has more than {RESPONSES_MAX} responses")));
             }
-            payloads.push(response.payload);
+            all.push(response);
         }
-        Ok(payloads)
+        Ok(all)
     }
 
     fn case_input(&self, request: &CaseRequest) -> Result<Payload> {

@@ -153,13 +153,10 @@ pub(crate) fn dimensions(shape: &[i64]) -> String {
 }
 
 /// Returns the tensor with this name. If it is missing, the error is `failed`: a missing output of
-/// a model is not the caller's fault. The message lists the names that there are.
+/// a model is not the caller's fault. The message is the same in the SDKs of all languages.
 pub fn named<'a>(tensors: &'a [Tensor], name: &str) -> Result<&'a Tensor, Error> {
-    tensors.iter().find(|tensor| tensor.name() == name).ok_or_else(|| {
-        let names: Vec<String> = tensors.iter().map(|tensor| format!("\"{}\"", tensor.name())).collect();
-        let names = if names.is_empty() { "none".into() } else { names.join(", ") };
-        Error::failed(format!("there is no tensor \"{name}\"; tensors: {names}"))
-    })
+    let found = tensors.iter().find(|tensor| tensor.name() == name);
+    found.ok_or_else(|| Error::failed(format!("there is no tensor \"{name}\"")))
 }
 
 impl Tensor {

@@ -58,8 +58,8 @@ fn stripped(program: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// Packs a program as a wheel in a folder, and returns the path of the wheel. `root` is that of this
-/// repository.
+/// Packs a program as a wheel in a folder, and returns the path of the wheel. `root` is that of
+/// this repository.
 pub fn wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
     make_folder(folder)?;
     pack_wheel(root, &stripped(program, folder)?, folder)
