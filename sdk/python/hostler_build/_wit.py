@@ -40,4 +40,5 @@ def wit_arguments(wit, world):
     if not os.path.isdir(streaming):
         raise BuildError(f"cannot find the contract of streaming models: there is no folder {streaming}",
                          "write it with: hostler wit wit")
-    return ["-d", streaming, "-d", wit]
+    # The second one refers to the first one.
+    return ["-d", wit, "-d", streaming]

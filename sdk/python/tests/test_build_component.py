@@ -98,6 +98,13 @@ def test_an_error_at_import_names_the_place(write, tmp_path, files, message, men
     assert not (tmp_path / "build/x.wasm").exists()
 
 
+def test_a_streaming_model_is_built_for_its_own_contract(write, tmp_path):
+    write(**{"app.py": "import hostler_concurrent\nclass StreamingModel(hostler_concurrent.StreamingModel): pass\n"})
+    role, _ = build("app.py", "x.wasm")
+    assert role.world == "hostler:concurrent/streaming-model-plugin"
+    assert (tmp_path / "x.wasm").exists()
+
+
 def test_it_runs_as_a_module(write):
     write(**{"app.py": "class Modle: pass"})
     environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(hostler_build.__file__)))
