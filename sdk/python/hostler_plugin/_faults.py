@@ -24,6 +24,7 @@ from hostler_plugin import _checks
 from hostler_plugin._checks import kind_of
 
 _FRAMES_MAX = 40
+_NOT_IMPORTED = "; a component has only the modules that it imported when it was built: import it at the top of app.py"
 _TEXT_MAX = 1000
 _MADE = "made by hostler.tensor()"
 
@@ -174,7 +175,8 @@ def summary(error, function=None, traceback_of=None):
     """Returns an exception in one line: `ZeroDivisionError: division by zero (in predict,
     app.py:14)`."""
     place = _place((traceback_of or error).__traceback__, function)
-    return _encodable(" ".join(_shown_error(error).split())[:_TEXT_MAX] + place)
+    hint = _NOT_IMPORTED if isinstance(error, ModuleNotFoundError) else ""
+    return _encodable(" ".join(_shown_error(error).split())[:_TEXT_MAX] + place + hint)
 
 
 def _place(trace, function):

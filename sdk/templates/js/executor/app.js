@@ -10,7 +10,7 @@ export const executor = calls.executor({
       try {
         return model.call(inputs);
       } catch (error) {
-        if (error.payload?.kind === "invalid-input") throw error;
+        if (hostler.errorOf(error)?.kind === "invalid-input") throw error;
         hostler.count("again");
       }
     }

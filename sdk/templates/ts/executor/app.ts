@@ -10,8 +10,7 @@ export const executor = calls.executor({
       try {
         return model.call(inputs);
       } catch (error) {
-        const kind = (error as { payload?: { kind?: string } }).payload?.kind;
-        if (kind === "invalid-input") throw error;
+        if (hostler.errorOf(error)?.kind === "invalid-input") throw error;
         hostler.count("again");
       }
     }

@@ -10,7 +10,7 @@ export const model = hostler.model({
   },
 
   predict(request: hostler.Request, [x]: hostler.Tensor[]) {
-    const doubled = Array.from(hostler.elements(x) as Float32Array, (element) => 2 * element);
+    const doubled = hostler.elements<"FP32">(x).map((element) => 2 * element);
     return [hostler.tensor("y", "FP32", x.shape(), doubled)];
   },
 });
