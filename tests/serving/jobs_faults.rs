@@ -9,9 +9,9 @@ use crate::support::{PATIENCE, eventually};
 use hostler::error::{Error, Kind, Result};
 use hostler::executor::BoxFuture;
 use hostler::jobs::{
-    Bounds, Change, Claim, Created, Delivery, DeliveryClaim, DeliveryState, Filter, IdempotencyKey, Job,
-    JobStore, KeptStep, Lease, MemoryStore, Page, Purged, Renewal, Settlement, State, StoreTime, Submission,
-    Update, Usage,
+    Bounds, Change, Claim, Claimed, Created, Delivery, DeliveryClaim, DeliveryState, Filter, IdempotencyKey,
+    Job, JobStore, KeptStep, Lease, MemoryStore, Page, Purged, Renewal, Settlement, State, StoreTime,
+    Submission, Update, Usage,
 };
 use hostler::predict::{Payload, StepKey};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -68,7 +68,7 @@ impl JobStore for Faulty {
         self.inner.created(key)
     }
 
-    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Job>>> {
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Claimed>>> {
         // An idle host claims as well, but only a claim that finds a job fails.
         let is_due = self.inner.usage().jobs[State::Pending as usize] > 0;
         assert!(

@@ -26,7 +26,7 @@ impl Comparison {
         let count = ratios.len();
         // The order statistics of the sign test, in its normal approximation.
         let rank = (count as f64 / 2.0 - 0.98 * (count as f64).sqrt()).floor().max(1.0) as usize;
-        let median = (ratios[(count - 1) / 2] + ratios[count / 2]) / 2.0;
+        let median = f64::midpoint(ratios[(count - 1) / 2], ratios[count / 2]);
         Comparison { median, low: ratios[rank - 1], high: ratios[count - rank] }
     }
 

@@ -3,7 +3,7 @@
 
 use super::settings::{self, Settings};
 use super::sources::{self, State};
-use super::steps;
+use super::steps::{self, StepOutput};
 use crate::app;
 use crate::error::{Error, Result};
 use crate::output;
@@ -25,13 +25,13 @@ pub struct Dev {
 pub fn dev(dev: Dev) -> Result<Infallible> {
     let Dev { folder, serve } = dev;
     let mut project = Project::open(folder)?;
-    while !project.build() {
+    while !project.build(StepOutput::Terminal) {
         project.wait_for_change();
     }
     let building = std::thread::Builder::new().name("build".into()).spawn(move || {
         loop {
             project.wait_for_change();
-            project.build();
+            project.build(StepOutput::Lines);
         }
     });
     building.map_err(|error| Error::failed(format!("cannot start the thread that builds: {error}")))?;
@@ -64,12 +64,12 @@ impl Project {
     }
 
     /// Builds once, and reports what failed. Returns whether it succeeded.
-    fn build(&mut self) -> bool {
+    fn build(&mut self, output: StepOutput) -> bool {
         self.built = self.state();
         let settings = Settings::read(&self.folder);
         let built = settings.and_then(|settings| {
             self.settings = settings;
-            steps::build(&self.folder, &self.settings)
+            steps::build(&self.folder, &self.settings, output)
         });
         match built {
             Ok(_) => true,

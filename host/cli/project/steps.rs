@@ -5,8 +5,9 @@ use super::sources;
 use crate::error::{Error, Result};
 use crate::output;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 /// Remembers the inputs of steps that have succeeded. It is below `build/`, which templates keep
@@ -19,9 +20,17 @@ const COMPONENT_HEAD: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 /// Digests of the inputs of steps, by the command of the step.
 type Record = BTreeMap<String, String>;
 
-/// Builds the project in a folder, and returns the path of the component. The output of the steps
-/// goes to the terminal.
-pub(super) fn build(folder: &Path, settings: &Settings) -> Result<PathBuf> {
+/// Where the output of the steps goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepOutput {
+    /// To the terminal, as it is.
+    Terminal,
+    /// Line by line to standard output, which a host that serves writes itself.
+    Lines,
+}
+
+/// Builds the project in a folder, and returns the path of the component.
+pub(super) fn build(folder: &Path, settings: &Settings, output: StepOutput) -> Result<PathBuf> {
     let started = Instant::now();
     let mut record: Record = std::fs::read(folder.join(RECORD))
         .ok()
@@ -39,7 +48,7 @@ pub(super) fn build(folder: &Path, settings: &Settings) -> Result<PathBuf> {
         if is_done(folder, step, record.get(&key), &digest) {
             continue;
         }
-        run(folder, step, index)?;
+        run(folder, step, index, output)?;
         record.insert(key, digest);
         keep(folder, &record);
     }
@@ -65,7 +74,7 @@ fn is_done(folder: &Path, step: &BuildStep, recorded: Option<&String>, digest: &
     }
 }
 
-fn run(folder: &Path, step: &BuildStep, index: usize) -> Result<()> {
+fn run(folder: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Result<()> {
     let shown = step.run.join(" ");
     let number = index + 1;
     let program = &step.run[0];
@@ -74,7 +83,11 @@ fn run(folder: &Path, step: &BuildStep, index: usize) -> Result<()> {
     let is_path = program.contains('/');
     let mut command = if is_path { Command::new(path) } else { Command::new(program) };
     command.args(&step.run[1..]).current_dir(folder);
-    let status = command.status().map_err(|error| {
+    let status = match output {
+        StepOutput::Terminal => command.status(),
+        StepOutput::Lines => status_with_lines(&mut command),
+    };
+    let status = status.map_err(|error| {
         let mend = match error.kind() {
             std::io::ErrorKind::NotFound => "`hostler doctor` says what the language's tools lack",
             _ => "correct the step in plugin.toml",
@@ -87,6 +100,24 @@ fn run(folder: &Path, step: &BuildStep, index: usize) -> Result<()> {
     Err(Error::failed(format!(
         "step {number} of the build, `{shown}`, failed: {status}; its output is above, and the component is unchanged"
     )))
+}
+
+/// Runs a command to its end, and prints what it writes line by line.
+fn status_with_lines(command: &mut Command) -> std::io::Result<ExitStatus> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        scope.spawn(|| stdout.map(print_lines));
+        scope.spawn(|| stderr.map(print_lines));
+        child.wait()
+    })
+}
+
+/// Prints lines until the writer is gone. Text that is not UTF-8 is shown as far as it is.
+fn print_lines(from: impl Read) {
+    for line in BufReader::new(from).split(b'\n').map_while(std::io::Result::ok) {
+        output::print(String::from_utf8_lossy(&line).trim_end());
+    }
 }
 
 /// Remembers what was done. If that fails, the steps run again.

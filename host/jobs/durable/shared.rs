@@ -15,8 +15,13 @@ use tokio::sync::watch;
 /// absence is no reason to think that their hosts are gone.
 const LEASE_AFTER_ABSENCE: Duration = Duration::from_secs(30);
 
+/// The writer holds `state` while it changes the store, so what every job asks for several times
+/// has locks of its own.
 pub(super) struct Shared {
     pub state: Mutex<State>,
+    clock: Mutex<StoreClock>,
+    /// What the store held after the latest transaction.
+    usage: Mutex<Usage>,
     pub ready: watch::Sender<u64>,
     pub watchers: Watchers,
     /// Set once the first attempt to open the store has ended.
@@ -25,7 +30,6 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub index: Index,
-    clock: StoreClock,
     database: Result<Arc<Database>, Fault>,
     /// Records that could not be read.
     damaged: usize,
@@ -35,12 +39,13 @@ impl Shared {
     pub fn new() -> Self {
         let state = State {
             index: Index::default(),
-            clock: StoreClock::from(StoreTime::default()),
             database: Err(Fault::unavailable("it is being opened")),
             damaged: 0,
         };
         Shared {
             state: Mutex::new(state),
+            clock: Mutex::new(StoreClock::from(StoreTime::default())),
+            usage: Mutex::default(),
             ready: watch::Sender::new(0),
             watchers: Watchers::default(),
             is_tried: watch::Sender::new(false),
@@ -48,20 +53,25 @@ impl Shared {
     }
 
     pub fn now(&self) -> StoreTime {
-        self.state.lock_unpoisoned().clock.now()
+        self.clock.lock_unpoisoned().now()
     }
 
     pub fn set_open(&self, database: &Arc<Database>, mut index: Index, start: StoreTime, damaged: usize) {
         {
             let mut state = self.state.lock_unpoisoned();
-            // The clock of this process may be ahead of what the store has recorded.
-            state.clock = StoreClock::from(start.max(state.clock.now()));
-            let until = state.clock.now().after(LEASE_AFTER_ABSENCE);
+            let now = {
+                let mut clock = self.clock.lock_unpoisoned();
+                // The clock of this process may be ahead of what the store has recorded.
+                *clock = StoreClock::from(start.max(clock.now()));
+                clock.now()
+            };
+            let until = now.after(LEASE_AFTER_ABSENCE);
             index.keep_leases(&state.index, until);
             state.index = index;
             state.database = Ok(Arc::clone(database));
             state.damaged += damaged;
         }
+        self.update_usage();
         let usage = self.usage();
         let (jobs, webhooks) = (usage.jobs, usage.deliveries);
         let count = |state: JobState| jobs[state as usize];
@@ -84,12 +94,14 @@ impl Shared {
             }
             state.database = Err(fault);
         }
+        self.update_usage();
         self.is_tried.send_replace(true);
     }
 
     /// The host stops: what follows is refused.
     pub fn close(&self) {
         self.state.lock_unpoisoned().database = Err(Fault::unavailable("the host is stopping"));
+        self.update_usage();
         tracing::info!("job store closed");
     }
 
@@ -98,14 +110,23 @@ impl Shared {
     }
 
     pub fn usage(&self) -> Usage {
-        let state = self.state.lock_unpoisoned();
-        Usage {
-            jobs: state.index.counts(),
-            bytes: state.index.bytes(),
-            deliveries: state.index.outbox().count(),
-            is_open: state.database.is_ok(),
-            damaged: state.damaged,
-        }
+        self.usage.lock_unpoisoned().clone()
+    }
+
+    /// Notes what the store holds now. Called before a change is acknowledged, so that its caller
+    /// finds it counted.
+    pub fn update_usage(&self) {
+        let usage = {
+            let state = self.state.lock_unpoisoned();
+            Usage {
+                jobs: state.index.counts(),
+                bytes: state.index.bytes(),
+                deliveries: state.index.outbox().count(),
+                is_open: state.database.is_ok(),
+                damaged: state.damaged,
+            }
+        };
+        *self.usage.lock_unpoisoned() = usage;
     }
 
     /// Begins to read what is committed.

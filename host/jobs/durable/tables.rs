@@ -11,6 +11,7 @@ use crate::jobs::store::{Index, Records, StoredKey};
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::Delivery;
 use crate::predict::StepKey;
+use rayon::prelude::*;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -88,13 +89,27 @@ impl<'a> Tables<'a> {
     /// many there were.
     pub fn load(&mut self, index: &mut Index) -> Result<usize, Fault> {
         let mut damaged = Vec::new();
-        for entry in self.jobs.iter().attempted(READ)? {
-            let (number, bytes) = entry.attempted(READ)?;
-            match record::decode_job(number.value(), bytes.value()) {
-                Ok(job) => index.put(&job),
-                Err(_) => damaged.push((number.value(), bytes.value().to_vec())),
+        let mut records = self.jobs.iter().attempted(READ)?;
+        loop {
+            let next = records.by_ref().take(LOADED_AT_ONCE).map(|entry| {
+                let (number, bytes) = entry.attempted(READ)?;
+                Ok((number.value(), bytes.value().to_vec()))
+            });
+            let next: Vec<(u64, Vec<u8>)> = next.collect::<Result<_, Fault>>()?;
+            if next.is_empty() {
+                break;
+            }
+            // Decoding takes most of the time of a start.
+            let decode = |(number, bytes): &(u64, Vec<u8>)| record::decode_job(*number, bytes);
+            let decoded: Vec<Result<Job>> = next.par_iter().map(decode).collect();
+            for (record, job) in next.into_iter().zip(decoded) {
+                match job {
+                    Ok(job) => index.put(&job),
+                    Err(_) => damaged.push(record),
+                }
             }
         }
+        drop(records);
         for (number, bytes) in &damaged {
             self.damaged.insert(number, bytes.as_slice()).attempted(WRITE)?;
             self.jobs.remove(number).attempted(WRITE)?;
@@ -165,6 +180,9 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 }
+
+/// Records that are decoded together when a store is opened.
+const LOADED_AT_ONCE: usize = 4096;
 
 const READ: &str = "cannot read";
 const WRITE: &str = "cannot write";

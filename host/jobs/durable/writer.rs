@@ -261,6 +261,7 @@ fn write(
     };
     match catch_panics(|| format!("cannot write in {}", disk.shown()), transact) {
         Ok((unused, changed)) => {
+            shared.update_usage();
             applied.into_iter().for_each(Change::committed);
             shared.announce(&changed);
             for file in unused {
