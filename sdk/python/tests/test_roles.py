@@ -1,6 +1,7 @@
 """Plugins in all roles against the stand-in: what they receive, what they may return, and what the
 caller gets when they fail."""
 
+import os
 import subprocess
 import sys
 import unittest
@@ -428,5 +429,8 @@ def test_a_project_is_tested_by_the_fixture(tmp_path):
         "    assert values(hostler_host.predict({'x': [1, 2]})) == {'x': [1, 2]}\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "hostler_testing.pytest_plugin"]
-    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(SDK)}, capture_output=True, text=True)
+    # The packages of this run may be found by this variable alone.
+    path = os.pathsep.join(filter(None, [str(SDK), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
