@@ -53,7 +53,7 @@ fn embed() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("sdk");
     let mut files = Vec::new();
     for folder in EMBEDDED {
-        list(&root.join(folder), &mut files)?;
+        list(&root.join(folder), folder == "templates", &mut files)?;
     }
     files.sort();
     let mut source = String::from("static FILES: &[EmbeddedFile] = &[\n");
@@ -70,18 +70,17 @@ fn embed() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn list(folder: &std::path::Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+/// Lists the files below a folder. The projects of templates have tests of their own.
+fn list(folder: &std::path::Path, is_template: bool, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_omitted = OMITTED.contains(&name.as_str()) || name.starts_with('.') || name.ends_with(".egg-info")
             // What setuptools leaves behind; the JavaScript SDK has a folder of that name.
             || name == "build" && folder.ends_with("python");
-        // A template has tests of its own, which are part of the project.
-        let is_template = folder.components().any(|part| part.as_os_str() == "templates");
         match entry.path() {
             _ if is_omitted && !(is_template && name == "tests") => {}
-            path if path.is_dir() => list(&path, files)?,
+            path if path.is_dir() => list(&path, is_template, files)?,
             path => files.push(path),
         }
     }

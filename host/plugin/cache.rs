@@ -125,6 +125,11 @@ impl Cache {
         }
     }
 
+    /// Whether packs of functions leave most of the cache to components.
+    pub fn has_room_for_packs(&self) -> bool {
+        self.bytes_max >= 4 * PACK_BYTES_MAX as u64
+    }
+
     /// Returns the pack of functions of this name; an empty one if there is none that can be read.
     pub fn load_pack(&self, name: &str) -> Vec<u8> {
         let read = || {

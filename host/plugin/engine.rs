@@ -17,14 +17,18 @@ use super::plugin_state::PluginState;
 use super::spec::PluginSpec;
 use super::store_data::StoreData;
 use super::wasmtime_config::{PoolSize, engine_config, memory_reservation};
+use crate::cancel::Cancel;
 use crate::config::{EngineConfig, PluginLimits};
 use crate::error::{Error, Kind, Result};
 use crate::lock::LockUnpoisoned;
 use crate::metrics::{Metrics, SeriesOf};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError, Weak};
+use std::time::{Duration, Instant};
 use wasmtime::component::{Component, Linker};
+
+/// How often a compilation that waits for another one looks whether it was abandoned.
+const PACK_WAIT: Duration = Duration::from_millis(10);
 
 pub struct Engine {
     pub(super) config: EngineConfig,
@@ -34,6 +38,8 @@ pub struct Engine {
     concurrent: OnceLock<Arc<PooledEngine>>,
     /// Held while a wasmtime engine is made: two of one kind would reserve twice.
     making: Mutex<()>,
+    /// Held while a component is compiled with a pack of functions.
+    packing: Mutex<()>,
     /// The pools of idle instances, from which slots can be reclaimed.
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     /// The state of plugins by name, for as long as a generation of the plugin exists.
@@ -101,6 +107,7 @@ impl Engine {
             synchronous: OnceLock::new(),
             concurrent: OnceLock::new(),
             making: Mutex::default(),
+            packing: Mutex::default(),
             idle: Mutex::default(),
             memories: Mutex::default(),
             drain_timeouts: DrainTimeouts::default(),
@@ -146,7 +153,11 @@ impl Engine {
         }
         let started = Instant::now();
         let writer = CodeWriter::new(self.cache.as_ref().map(Cache::folder));
-        let pack = self.cache.as_ref().filter(|_| source.wasm.len() >= COMPONENT_BYTES_MIN).map(|cache| {
+        let is_large = source.wasm.len() >= COMPONENT_BYTES_MIN;
+        let cache = self.cache.as_ref().filter(|cache| is_large && cache.has_room_for_packs());
+        // Two compilations with the same pack would lose the functions of one of them.
+        let _turn = cache.map(|_| self.pack_turn(source.cancel)).transpose()?;
+        let pack = cache.map(|cache| {
             let name = pack_name(wasmtime);
             let pack = cache.load_pack(&name);
             (cache, name, pack)
@@ -168,11 +179,26 @@ impl Engine {
         }
         if let Some((cache, name, pack)) = pack {
             match functions::merged(&pack, &compiled.functions) {
-                Ok(pack) => cache.store_pack(&name, &pack),
+                Ok(Some(pack)) => cache.store_pack(&name, &pack),
+                Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "compiled functions cannot be kept"),
             }
         }
         Ok((component, compiled.interface))
+    }
+
+    /// Waits until no other compilation uses a pack of functions.
+    fn pack_turn(&self, cancel: &Cancel) -> Result<MutexGuard<'_, ()>> {
+        loop {
+            match self.packing.try_lock() {
+                Ok(turn) => return Ok(turn),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {
+                    cancel.check()?;
+                    std::thread::sleep(PACK_WAIT);
+                }
+            }
+        }
     }
 
     /// Creates the spec of a plugin. It keeps the state of earlier plugins of the same name.

@@ -47,7 +47,7 @@ mod webhooks;
 
 pub use checks::{
     Case, CaseOptions, CaseRequest, Expected, ExpectedError, WrittenTensor, difference, judge,
-    parse as parse_cases, parse_check, title as case_title, written as written_tensor,
+    parse as parse_cases, parse_check, title as case_title, without_mark,
 };
 pub use content::{Policy, PolicyContent};
 pub use description::{Description, diff};

@@ -10,6 +10,7 @@ fn an_edit_goes_live_and_a_broken_one_does_not() {
     project.replace("app.js", "2 * element", "3 * element");
     dev.answers(&project, r#""y":[3.0,7.5]"#);
     project.replace("app.js", "3 * element", "3 * * element");
+    dev.says("waiting for a change");
     dev.answers(&project, r#""y":[3.0,7.5]"#);
     project.replace("app.js", "3 * * element", "4 * element");
     dev.answers(&project, r#""y":[4.0,10.0]"#);

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// Everything here waits for other programs, which may have to fetch packages.
@@ -95,21 +96,43 @@ fn path_with_program() -> String {
 pub struct Dev {
     child: Child,
     address: String,
+    lines: Receiver<String>,
 }
 
 impl Dev {
     pub fn start(project: &Project) -> Self {
         let mut command = project.hostler();
         command.args(["dev", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.find_map(|line| {
-            line.ok()?.strip_prefix("listening http=")?.split_whitespace().next().map(str::to_owned)
-        });
-        let address = address.expect("it says where it listens");
-        // Its output must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Dev { child, address }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let ends: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for end in ends {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(end).lines().map_while(Result::ok) {
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        let mut dev = Dev { child, address: String::new(), lines };
+        let line = dev.says("listening http=");
+        let address = line.strip_prefix("listening http=").unwrap().split_whitespace().next();
+        dev.address = address.unwrap().to_owned();
+        dev
+    }
+
+    /// Returns the next line with this part. Panics with the lines before if there is none.
+    pub fn says(&self, part: &str) -> String {
+        let (until, mut before) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            let line = self.lines.recv_timeout(until.saturating_duration_since(Instant::now()));
+            match line {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => before.push(line),
+                Err(error) => panic!("expected \"{part}\": {error}\n{}", before.join("\n")),
+            }
+        }
     }
 
     /// Sends the project's request until the answer has this part.
@@ -129,6 +152,7 @@ impl Dev {
 
     fn ask(&self, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!(
             "POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()

@@ -172,6 +172,39 @@ fn a_compiled_plugin_is_kept_and_a_damaged_one_is_compiled_again() {
 }
 
 #[test]
+fn functions_that_are_taken_over_give_the_same_code_and_a_damaged_pack_gives_none() {
+    let files = |setup: &Setup, suffix: &str| -> Vec<PathBuf> {
+        let all = entries(setup).into_iter();
+        all.filter(|path| path.to_string_lossy().ends_with(suffix)).collect()
+    };
+    // Without room for packs in the cache, every function is compiled.
+    let alone = setup("model", "cache_dir = \"cache\"\ncache_mb = 100", &wasm("meter-js"));
+    assert_eq!(alone.run(&["check", "hostler.toml"]).0, 0);
+    let [plain] = &entries(&alone)[..] else { panic!("{:?}", entries(&alone)) };
+
+    let packed = setup("model", "cache_dir = \"cache\"", &wasm("optional-js"));
+    assert_eq!(packed.run(&["check", "hostler.toml"]).0, 0);
+    let [pack] = &files(&packed, ".functions")[..] else { panic!("{:?}", entries(&packed)) };
+    let before = std::fs::metadata(pack).unwrap().len();
+    replace(&packed.path("p.wasm"), &wasm("meter-js"));
+    assert_eq!(packed.run(&["check", "hostler.toml"]).0, 0);
+    let name = plain.file_name().unwrap();
+    let with_pack = packed.path(ENTRIES).join(name);
+    assert!(std::fs::read(&with_pack).unwrap() == std::fs::read(plain).unwrap(), "other code");
+    let new = std::fs::metadata(pack).unwrap().len() - before;
+    assert!(new < before / 2, "most functions of the other plugin are taken over: {new} of {before} are new");
+
+    let mut damaged = std::fs::read(pack).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    replace(pack, &damaged);
+    std::fs::remove_file(&with_pack).unwrap();
+    assert_eq!(packed.run(&["check", "hostler.toml"]).0, 0);
+    assert!(std::fs::read(&with_pack).unwrap() == std::fs::read(plain).unwrap(), "other code");
+    assert!(std::fs::read(pack).unwrap() != damaged, "it is written anew");
+}
+
+#[test]
 fn an_entry_of_another_plugin_is_not_run() {
     let cached = |wasm: &[u8]| {
         let setup = setup("model", "cache_dir = \"cache\"", wasm);

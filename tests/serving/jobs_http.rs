@@ -252,9 +252,11 @@ fn ids_cannot_be_guessed_and_repeat_never() {
         jobs.as_array().unwrap().iter().map(|job| job["job_id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), 500);
     assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
-    // The first digits are about equally distributed.
-    let first: BTreeSet<char> = ids.iter().filter_map(|id| id.chars().next()).collect();
-    assert_eq!(first.len(), 16);
+    // The first 12 digits are the time. The digits behind them are about equally distributed.
+    for place in [12, 31] {
+        let digits: BTreeSet<char> = ids.iter().filter_map(|id| id.chars().nth(place)).collect();
+        assert_eq!(digits.len(), 16);
+    }
 }
 
 #[test]

@@ -23,7 +23,8 @@ pub fn test(layout: &Layout) -> Result<()> {
     let packages = node_packages(layout, &js)?.join("node_modules");
     let link = js.join("node_modules");
     // A folder is that of a developer, who has run npm install.
-    if !link.is_dir() {
+    let is_folder = fs::symlink_metadata(&link).is_ok_and(|found| found.is_dir());
+    if !is_folder && fs::read_link(&link).ok().as_ref() != Some(&packages) {
         let _ = fs::remove_file(&link);
         std::os::unix::fs::symlink(&packages, &link).attempting(|| format!("create {}", link.display()))?;
     }

@@ -47,6 +47,7 @@ struct Project {
 
 impl Project {
     fn open(folder: PathBuf) -> Result<Self> {
+        let folder = app::absolute(&folder)?;
         let settings = Settings::read(&folder)?;
         if settings.watch.is_empty() {
             return Err(Error::invalid(format!(
@@ -60,7 +61,15 @@ impl Project {
     fn state(&self) -> State {
         let mut watched = self.settings.watch.clone();
         watched.push(settings::NAME.into());
-        sources::state(&self.folder, &watched)
+        let mut state = sources::state(&self.folder, &watched);
+        // What a build writes is no reason to build again.
+        let Settings { component, output, .. } = &self.settings;
+        let built = [Some(component), output.as_ref()].into_iter().flatten();
+        for path in built {
+            state.remove(&self.folder.join(path));
+        }
+        state.retain(|path, _| !path.starts_with(self.folder.join(steps::FOLDER)));
+        state
     }
 
     /// Builds once, and reports what failed. Returns whether it succeeded.

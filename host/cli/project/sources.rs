@@ -1,5 +1,6 @@
 //! What the files of a project are now: their digest, and a cheap look at whether one has changed.
 
+use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -58,18 +59,28 @@ pub(super) fn changed<'a>(before: &'a State, after: &'a State) -> Option<&'a Pat
     gone_or_changed.or_else(|| after.keys().find(|path| !before.contains_key(*path)).map(PathBuf::as_path))
 }
 
-/// Returns a digest of these files. A file that is not there counts as well.
-pub(super) fn digest(folder: &Path, inputs: &[PathBuf]) -> String {
+/// Returns a digest of these files, with their paths relative to the folder.
+///
+/// # Errors
+/// `not-found` if one of the paths does not exist.
+pub(super) fn digest(folder: &Path, inputs: &[PathBuf]) -> Result<String> {
+    if let Some(missing) = inputs.iter().find(|path| !folder.join(path).exists()) {
+        return Err(Error::not_found(format!(
+            "its input {} does not exist; correct `inputs` in plugin.toml",
+            missing.display()
+        )));
+    }
     let mut digest = Sha256::new();
     for (path, (length, modified, _)) in state(folder, inputs) {
-        digest.update(path.to_string_lossy().as_bytes());
+        digest.update(path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().as_bytes());
         digest.update(length.to_le_bytes());
-        match std::fs::read(&path) {
-            Ok(content) if length <= DIGESTED_BYTES_MAX => digest.update(content),
-            _ => digest.update(format!("{modified:?}")),
+        let content = (length <= DIGESTED_BYTES_MAX).then(|| std::fs::read(&path).ok()).flatten();
+        match content {
+            Some(content) => digest.update(content),
+            None => digest.update(format!("{modified:?}")),
         }
     }
-    format!("{:x}", digest.finalize())
+    Ok(format!("{:x}", digest.finalize()))
 }
 
 #[cfg(test)]
@@ -90,11 +101,14 @@ mod tests {
         let before = state(folder.path(), &watched);
         assert!(before.contains_key(&path("src/a.py")));
         assert!(before.keys().all(|path| !path.to_string_lossy().contains("node_modules")), "{before:?}");
-        let digest_before = digest(folder.path(), &watched);
+        let inputs = [PathBuf::from("src")];
+        let digest_before = digest(folder.path(), &inputs).unwrap();
         std::fs::write(path("src/a.py"), "22").unwrap();
         let after = state(folder.path(), &watched);
         assert!(changed(&before, &after).is_some());
         assert_eq!(changed(&after, &after), None);
-        assert_ne!(digest_before, digest(folder.path(), &watched));
+        assert_ne!(digest_before, digest(folder.path(), &inputs).unwrap());
+        let error = digest(folder.path(), &watched).unwrap_err().to_string();
+        assert!(error.contains("absent does not exist"), "{error}");
     }
 }

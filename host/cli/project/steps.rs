@@ -8,11 +8,20 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Remembers the inputs of steps that have succeeded. It is below `build/`, which templates keep
-/// out of version control.
+/// The folder for what a build leaves behind. Templates keep it out of version control.
+pub(super) const FOLDER: &str = "build";
+
+/// Remembers the inputs of steps that have succeeded.
 const RECORD: &str = "build/steps.json";
+
+/// How long the output of a step is read after its program has ended. Something that it has
+/// started may keep the output open.
+const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Longer lines of a step's output are cut into several.
+const LINE_BYTES_MAX: u64 = 64 << 10;
 
 /// The first bytes of every component; a core module has another version.
 const COMPONENT_HEAD: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
@@ -43,8 +52,9 @@ pub(super) fn build(folder: &Path, settings: &Settings, output: StepOutput) -> R
             .map_err(|error| Error::unavailable(format!("cannot create {}: {error}", parent.display())))?;
     }
     for (index, step) in settings.build.iter().enumerate() {
-        let key = step.run.join("\0");
-        let digest = sources::digest(folder, &step.inputs);
+        let key = format!("{index}\0{}", step.run.join("\0"));
+        let digest = sources::digest(folder, &step.inputs)
+            .map_err(|error| error.context(format!("step {} of the build", index + 1)))?;
         if is_done(folder, step, record.get(&key), &digest) {
             continue;
         }
@@ -98,7 +108,7 @@ fn run(folder: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Res
         return Ok(());
     }
     Err(Error::failed(format!(
-        "step {number} of the build, `{shown}`, failed: {status}; its output is above, and the component is unchanged"
+        "step {number} of the build, `{shown}`, failed: {status}; its output is above"
     )))
 }
 
@@ -106,17 +116,33 @@ fn run(folder: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Res
 fn status_with_lines(command: &mut Command) -> std::io::Result<ExitStatus> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        scope.spawn(|| stdout.map(print_lines));
-        scope.spawn(|| stderr.map(print_lines));
-        child.wait()
-    })
+    let (ended, ends) = std::sync::mpsc::channel::<()>();
+    for from in
+        [stdout.map(|end| Box::new(end) as Box<dyn Read + Send>), stderr.map(|end| Box::new(end) as _)]
+    {
+        let ended = ended.clone();
+        std::thread::Builder::new().name("build-output".into()).spawn(move || {
+            if let Some(from) = from {
+                print_lines(from);
+            }
+            drop(ended);
+        })?;
+    }
+    drop(ended);
+    let status = child.wait();
+    let _ = ends.recv_timeout(OUTPUT_TIMEOUT);
+    status
 }
 
 /// Prints lines until the writer is gone. Text that is not UTF-8 is shown as far as it is.
 fn print_lines(from: impl Read) {
-    for line in BufReader::new(from).split(b'\n').map_while(std::io::Result::ok) {
-        output::print(String::from_utf8_lossy(&line).trim_end());
+    let mut from = BufReader::new(from);
+    loop {
+        let mut line = Vec::new();
+        match from.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => output::print(String::from_utf8_lossy(&line).trim_end()),
+        }
     }
 }
 

@@ -12,12 +12,13 @@ use crate::policy::files::Files;
 use crate::policy::plan::Plan;
 use crate::policy::{
     Case, CaseOptions, Expected, PolicyContent, Route, RouteQuery, case_title, judge, parse_cases,
-    written_tensor,
+    without_mark,
 };
 use crate::predict::Payload;
 use base64::Engine;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +47,9 @@ pub fn test(test: &Test) -> Result<bool> {
     };
     let cases = parse_cases(&content, &read).map_err(|error| error.context(&shown))?;
     let files = Files::default();
-    let plan = Plan::read(&app::absolute(&test.manifest)?, &files).map_err(app::unplanned)?;
+    let mut plan = Plan::read(&app::absolute(&test.manifest)?, &files).map_err(app::unplanned)?;
+    // A check may be the same file, and must not fail before the cases are reported.
+    plan.models.values_mut().for_each(|model| model.checks.clear());
     let loaded = Loaded::new(plan, &files)?;
     let mut counts = Counts::default();
     let mut updates = Vec::new();
@@ -59,13 +62,15 @@ pub fn test(test: &Test) -> Result<bool> {
         }
         let title = case_title(index, case.name.as_deref());
         let began = Instant::now();
-        let (route, answer) = match route(&loaded.content, case) {
-            Ok(route) => {
-                let answer = loaded.runtime.block_on(ask(&loaded.content, &route, case));
-                (route, answer)
+        let route = match route(&loaded.content, case) {
+            Ok(route) => route,
+            Err(error) => {
+                counts.failed += 1;
+                output::print(format_args!("FAILED {title}: {error}"));
+                continue;
             }
-            Err(error) => return Err(error.context(format!("{shown}: {title}"))),
         };
+        let answer = loaded.runtime.block_on(ask(&loaded.content, &route, case));
         let ms = began.elapsed().as_secs_f64() * 1e3;
         let wrong = match &case.expected {
             Some(expected) => judge(&route, expected, &answer, test.tolerance),
@@ -78,11 +83,19 @@ pub fn test(test: &Test) -> Result<bool> {
                 counts.passed += 1;
                 output::print(format_args!("ok     {title} ({ms:.1} ms)"));
             }
-            Some(_) if test.update => {
-                counts.updated += 1;
-                updates.push((index, expectation(&route, &answer)));
-                output::print(format_args!("update {title} ({ms:.1} ms)"));
-            }
+            Some(_) if test.update => match expectation(&route, &answer) {
+                Ok(expectation) => {
+                    counts.updated += 1;
+                    updates.push((index, expectation));
+                    output::print(format_args!("update {title} ({ms:.1} ms)"));
+                }
+                Err(why) => {
+                    counts.failed += 1;
+                    output::print(format_args!(
+                        "FAILED {title} ({ms:.1} ms): cannot write the answer: {why}"
+                    ));
+                }
+            },
             Some(why) => {
                 counts.failed += 1;
                 output::print(format_args!("FAILED {title} ({ms:.1} ms): {why}"));
@@ -102,9 +115,11 @@ pub fn test(test: &Test) -> Result<bool> {
     }
     output::print(format_args!("{shown}: {summary}"));
     if passed + failed + updated == 0 {
-        return Err(Error::invalid(format!(
-            "{shown}: no case ran; --only must be a part of the name of a case"
-        )));
+        let why = match test.only {
+            Some(_) => "--only must be a part of the name of a case",
+            None => "it has no cases",
+        };
+        return Err(Error::invalid(format!("{shown}: no case ran: {why}")));
     }
     Ok(failed == 0)
 }
@@ -145,47 +160,48 @@ async fn ask(content: &Arc<PolicyContent>, route: &Route, case: &Case) -> Result
 }
 
 /// Returns the key and the value that expect this answer.
-fn expectation(route: &Route, answer: &Result<Vec<Payload>>) -> (&'static str, Value) {
-    match answer {
+///
+/// # Errors
+/// If the answer has no form in a file of cases.
+fn expectation(route: &Route, answer: &Result<Vec<Payload>>) -> Result<(&'static str, Value)> {
+    let payloads = match answer {
+        Ok(payloads) => payloads,
         Err(error) => {
             let mut value = json!({"kind": error.kind().as_str(), "message": error.message()});
             if let Some(field) = error.field_name() {
                 value["field"] = field.into();
             }
-            ("expect_error", value)
+            return Ok(("expect_error", value));
         }
-        Ok(payloads) => match &payloads[..] {
-            [Payload::Bytes { content_type, data }] if !route.is_streaming() => {
-                let (key, text) = match std::str::from_utf8(data) {
-                    Ok(text) => ("text", text.to_owned()),
-                    Err(_) => ("base64", base64::engine::general_purpose::STANDARD.encode(data)),
-                };
-                ("expect_body", json!({"content_type": content_type, key: text}))
-            }
-            payloads => match route.result_of(payloads).map(|json| serde_json::from_slice(&json)) {
-                Ok(Ok(result)) => ("expect", result),
-                // JSON cannot represent it: the outputs with what each says.
-                _ => {
-                    let tensors = payloads.iter().filter_map(|payload| match payload {
-                        Payload::Tensors(tensors) => Some(tensors),
-                        _ => None,
-                    });
-                    let outputs: Vec<Value> =
-                        tensors.flatten().map(|tensor| json!(written_tensor(tensor))).collect();
-                    ("expect_outputs", outputs.into())
-                }
-            },
-        },
+    };
+    if let ([Payload::Bytes { content_type, data }], false) = (&payloads[..], route.is_streaming()) {
+        let (key, text) = match std::str::from_utf8(data) {
+            Ok(text) => ("text", text.to_owned()),
+            Err(_) => ("base64", base64::engine::general_purpose::STANDARD.encode(data)),
+        };
+        return Ok(("expect_body", json!({"content_type": content_type, key: text})));
     }
+    let json = route.result_of(payloads)?;
+    let result = serde_json::from_slice(&json)
+        .map_err(|error| Error::unsupported(format!("the result cannot be compared: {error}")))?;
+    Ok(("expect", result))
 }
 
 /// Replaces the expectations of cases in a file. All other keys keep their places and their text.
 fn update(path: &Path, content: &[u8], updates: Vec<(usize, (&'static str, Value))>) -> Result<()> {
+    let written = content;
+    let content = without_mark(content);
     let is_list = content.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let parsed = "invariant: it was parsed";
+    let shown = path.display();
+    let failed = |error: std::io::Error| Error::unavailable(format!("cannot write {shown}: {error}"));
+    if std::fs::read(path).map_err(failed)? != written {
+        let message = format!("{shown} was changed while its cases ran; nothing was written: run again");
+        return Err(Error::unavailable(message));
+    }
+    let unreadable = |error| Error::invalid(format!("{shown}: each case must be an object: {error}"));
     let mut cases: Vec<Entries> = match is_list {
-        true => serde_json::from_slice(content).expect(parsed),
-        false => vec![serde_json::from_slice(content).expect(parsed)],
+        true => serde_json::from_slice(content).map_err(unreadable)?,
+        false => vec![serde_json::from_slice(content).map_err(unreadable)?],
     };
     for (index, (key, value)) in updates {
         let Entries(entries) = &mut cases[index];
@@ -198,7 +214,14 @@ fn update(path: &Path, content: &[u8], updates: Vec<(usize, (&'static str, Value
         false => serde_json::to_string_pretty(&cases[0]),
     };
     let text = text.expect("invariant: entries are JSON") + "\n";
-    let new = path.with_extension("json.new");
-    let replaced = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
-    replaced.map_err(|error| Error::unavailable(format!("cannot write {}: {error}", path.display())))
+    // The file that a link leads to is replaced, not the link.
+    let target = std::fs::canonicalize(path).map_err(failed)?;
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let new = target.with_file_name(format!(".{name}.{:08x}", fastrand::u32(..)));
+    let write = || {
+        std::fs::OpenOptions::new().write(true).create_new(true).open(&new)?.write_all(text.as_bytes())?;
+        std::fs::set_permissions(&new, std::fs::metadata(&target)?.permissions())?;
+        std::fs::rename(&new, &target)
+    };
+    write().inspect_err(|_| drop(std::fs::remove_file(&new))).map_err(failed)
 }

@@ -4,8 +4,10 @@ use crate::error::{Error, Result};
 use crate::lock::LockUnpoisoned;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 /// The release whose API this host is built for. Newer releases work too.
 const VERSION_WANTED: &str = "1.31";
@@ -79,25 +81,41 @@ fn find(configured: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Returns the library of the Python package `onnxruntime`, if pip has installed both it and this
-/// program, into an environment or a folder.
+/// program. The program is then in the folder `bin` of an environment, and the package belongs to
+/// the user of the program.
 fn beside_program() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
-    let root = program.parent()?.parent()?;
+    let bin = program.parent().filter(|folder| folder.ends_with("bin"))?;
+    let owner = std::fs::metadata(&program).ok()?.uid();
+    let root = bin.parent()?;
     let environments = std::fs::read_dir(root.join("lib")).into_iter().flatten().flatten();
     let packages = environments
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
         .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| entry.path().join(name)));
-    let mut found: Vec<PathBuf> = packages
-        .chain([root.to_owned()])
+    let mut found: Vec<(SystemTime, PathBuf)> = packages
+        .filter(|packages| has_package_of_program(packages))
         .filter_map(|packages| std::fs::read_dir(packages.join("onnxruntime/capi")).ok())
         .flat_map(|files| files.flatten().map(|file| file.path()))
         .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("libonnxruntime.so") && path.is_file()
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
+        })
+        .filter_map(|path| {
+            let file = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+            (file.uid() == owner).then_some((file.modified().ok()?, path))
         })
         .collect();
     found.sort();
-    found.pop()
+    found.pop().map(|(_, path)| path)
+}
+
+/// Whether a folder of Python packages has the one that installed this program.
+fn has_package_of_program(packages: &Path) -> bool {
+    let entries = std::fs::read_dir(packages).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("hostler-") && name.ends_with(".dist-info")
+    })
 }
 
 /// Returns the newest library that `cargo xtask ort` has put into the cache.

@@ -24,7 +24,8 @@ use tokio::sync::oneshot;
 const BATCH_MAX: usize = 256;
 
 /// After a transaction with at least so many changes, the next one waits for more, up to the
-/// longest time: each flush of the disk then covers more of them. A lone change never waits.
+/// longest time: each flush of the disk then covers more of them. Changes that come one by one do
+/// not wait.
 const GATHER_FROM: usize = 4;
 const GATHER_LONGEST: Duration = Duration::from_micros(500);
 

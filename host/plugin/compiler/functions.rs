@@ -10,7 +10,7 @@
 
 use crate::lock::LockUnpoisoned;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{Error, Result};
 use std::ops::Range;
@@ -76,16 +76,25 @@ pub struct FunctionStore {
     /// Positions in the pack, by key.
     known: HashMap<Vec<u8>, usize>,
     entries: Vec<(Entry, AtomicBool)>,
-    /// The functions that were compiled, as a pack.
-    new: Mutex<Vec<u8>>,
+    new: Mutex<NewFunctions>,
+}
+
+/// The functions that were compiled.
+#[derive(Default)]
+struct NewFunctions {
+    pack: Vec<u8>,
+    keys: HashSet<Vec<u8>>,
 }
 
 impl FunctionStore {
     /// A pack that is damaged counts as empty.
     pub fn new(pack: Vec<u8>) -> Self {
         let entries = entries(&pack).unwrap_or_default();
-        let known = entries.iter().enumerate().map(|(at, entry)| (pack[entry.key.clone()].to_vec(), at));
-        let known = known.collect();
+        let mut known = HashMap::with_capacity(entries.len());
+        for (at, entry) in entries.iter().enumerate() {
+            // Of two entries, the first is the newer one.
+            known.entry(pack[entry.key.clone()].to_vec()).or_insert(at);
+        }
         let entries = entries.into_iter().map(|entry| (entry, AtomicBool::new(false))).collect();
         FunctionStore { pack, known, entries, new: Mutex::default() }
     }
@@ -95,7 +104,7 @@ impl FunctionStore {
         let used = self.entries.iter().enumerate().filter(|(_, (_, used))| used.load(Ordering::Relaxed));
         let mut change: Vec<u8> = used.flat_map(|(at, _)| (at as u32).to_le_bytes()).collect();
         change.extend_from_slice(&NO_MORE.to_le_bytes());
-        change.extend_from_slice(&self.new.lock_unpoisoned());
+        change.extend_from_slice(&self.new.lock_unpoisoned().pack);
         change
     }
 }
@@ -115,20 +124,21 @@ impl CacheStore for FunctionStore {
 
     fn insert(&self, key: &[u8], value: Vec<u8>) -> bool {
         let mut new = self.new.lock_unpoisoned();
-        let fits = new.len() + key.len() + value.len() + 8 <= NEW_BYTES_MAX;
-        if fits {
-            append(&mut new, key, &value);
+        let fits = new.pack.len() + key.len() + value.len() + 8 <= NEW_BYTES_MAX;
+        // A component may have the same function several times.
+        if fits && new.keys.insert(key.to_vec()) {
+            append(&mut new.pack, key, &value);
         }
         fits
     }
 }
 
 /// Returns the pack after a compilation: new functions first, then those that were used, then as
-/// many of the others as fit.
+/// many of the others as fit. `None` if no function is new.
 ///
 /// # Errors
 /// If the change was not made for this pack.
-pub fn merged(pack: &[u8], change: &[u8]) -> Result<Vec<u8>> {
+pub fn merged(pack: &[u8], change: &[u8]) -> Result<Option<Vec<u8>>> {
     let known = entries(pack)?;
     let (mut used, mut rest) = (vec![false; known.len()], change);
     loop {
@@ -142,19 +152,26 @@ pub fn merged(pack: &[u8], change: &[u8]) -> Result<Vec<u8>> {
     }
     // Only whole entries are kept.
     let new = entries(rest)?;
+    if new.is_empty() {
+        return Ok(None);
+    }
     let mut merged = Vec::with_capacity((pack.len() + rest.len()).min(PACK_BYTES_MAX));
     let fresh = new.iter().map(|entry| (&rest[entry.key.clone()], &rest[entry.value.clone()]));
     let kept = |wanted: bool| {
         let kept = known.iter().zip(&used).filter(move |(_, used)| **used == wanted);
         kept.map(|(entry, _)| (&pack[entry.key.clone()], &pack[entry.value.clone()]))
     };
+    let mut keys = HashSet::new();
     for (key, value) in fresh.chain(kept(true)).chain(kept(false)) {
+        if !keys.insert(key) {
+            continue;
+        }
         if merged.len() + key.len() + value.len() + 8 > PACK_BYTES_MAX {
             break;
         }
         append(&mut merged, key, value);
     }
-    Ok(merged)
+    Ok(Some(merged))
 }
 
 #[cfg(test)]
@@ -174,7 +191,8 @@ mod tests {
         assert_eq!(store.get(b"c").as_deref(), Some(&b"3"[..]));
         assert_eq!(store.get(b"d"), None);
         assert!(store.insert(b"d", b"4".to_vec()));
-        let after = merged(&before, &store.change()).unwrap();
+        assert!(store.insert(b"d", b"again".to_vec()), "the same function twice");
+        let after = merged(&before, &store.change()).unwrap().unwrap();
         assert_eq!(after, pack(&[("d", "4"), ("c", "3"), ("a", "1"), ("b", "2")]));
     }
 
@@ -186,6 +204,7 @@ mod tests {
             assert!(FunctionStore::new(before[..length].to_vec()).known.is_empty());
         }
         let store = FunctionStore::new(before.clone());
+        assert_eq!(merged(&before, &store.change()).unwrap(), None, "nothing new");
         store.insert(b"b", b"2".to_vec());
         let change = store.change();
         for length in 0..change.len() {
@@ -202,7 +221,7 @@ mod tests {
         let store = FunctionStore::new(before.clone());
         let _ = store.get(b"c");
         store.insert(b"d", value.clone().into_bytes());
-        let after = merged(&before, &store.change()).unwrap();
+        let after = merged(&before, &store.change()).unwrap().unwrap();
         assert!(after.len() <= PACK_BYTES_MAX);
         let keys: Vec<&[u8]> = entries(&after).unwrap().into_iter().map(|entry| &after[entry.key]).collect();
         assert_eq!(keys, [b"d", b"c", b"a"]);

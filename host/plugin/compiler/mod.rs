@@ -295,10 +295,10 @@ impl Drop for ChildProcess {
     }
 }
 
-/// Returns the memory that a pack takes besides what compiling takes: the pack, the index of its
-/// keys, and new functions.
+/// Returns the address space that a pack takes besides what compiling takes: the pack, the index of
+/// its keys, and new functions while they are collected and sent.
 fn functions_memory(pack: Option<&[u8]>) -> u64 {
-    pack.map_or(0, |pack| 2 * pack.len() as u64 + 2 * functions::NEW_BYTES_MAX as u64)
+    pack.map_or(0, |pack| 3 * pack.len() as u64 + 4 * functions::NEW_BYTES_MAX as u64)
 }
 
 fn is_early(error: &std::io::Error) -> bool {

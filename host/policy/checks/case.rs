@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use base64::Engine;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -54,7 +54,7 @@ impl Expected {
 }
 
 /// A tensor in the JSON form of the Open Inference Protocol.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenTensor {
     pub name: String,
@@ -78,6 +78,7 @@ pub struct ExpectedError {
 struct Written {
     name: Option<String>,
     model: Option<String>,
+    #[serde(default, deserialize_with = "given_text")]
     data: Option<Box<RawValue>>,
     body: Option<WrittenBytes>,
     inputs: Option<Vec<WrittenTensor>>,
@@ -93,6 +94,11 @@ struct Written {
 
 fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+/// `null` is data as well.
+fn given_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -113,6 +119,7 @@ pub type ReadFile<'a> = &'a dyn Fn(&str) -> Result<Bytes>;
 /// `invalid` if the file has another form; the message names the case.
 pub fn parse(content: &[u8], read: ReadFile<'_>) -> Result<Vec<Case>> {
     let unreadable = |error: serde_json::Error| Error::invalid(format!("it is not a list of cases: {error}"));
+    let content = without_mark(content);
     let is_list = content.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let written: Vec<Written> = match is_list {
         true => serde_json::from_slice(content).map_err(unreadable)?,
@@ -123,6 +130,11 @@ pub fn parse(content: &[u8], read: ReadFile<'_>) -> Result<Vec<Case>> {
         case(written, read).map_err(|error| error.context(title(index, named.as_deref())))
     });
     cases.collect()
+}
+
+/// Some editors begin a text with a byte order mark.
+pub fn without_mark(content: &[u8]) -> &[u8] {
+    content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content)
 }
 
 /// Returns what a report calls a case.
@@ -205,7 +217,7 @@ mod tests {
             r#"[{"data": 1, "expect": null},
                 {"name": "cat", "body": {"content_type": "image/jpeg", "file": "cat.jpg"}, "expect_body": {"base64": "/9g="}},
                 {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}], "expect_error": {"kind": "failed"}},
-                {"data": {}}]"#,
+                {"data": {}}, {"data": null, "expect": 1}]"#,
         )
         .unwrap();
         assert_eq!(cases[0].expected, Some(Expected::Result(Value::Null)));
@@ -214,6 +226,7 @@ mod tests {
         assert_eq!(cases[1].expected, Some(Expected::Body { content_type: None, data: data.clone() }));
         assert!(matches!(cases[2].expected, Some(Expected::Error(_))));
         assert!(cases[3].expected.is_none());
+        assert!(matches!(&cases[4].request, CaseRequest::Data(data) if data.get() == "null"));
         assert_eq!(parsed(r#"{"data": 1}"#).unwrap().len(), 1);
     }
 

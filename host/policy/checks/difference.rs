@@ -2,9 +2,12 @@
 
 use serde_json::Value;
 
+/// Characters of a value that a difference shows.
+const SHOWN: usize = 400;
+
 /// Returns the first difference between `expect` and `got`, with its place.
 pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
-    let differs = || Some(format!("result{place}: expected {expect}, got {got}"));
+    let differs = || Some(format!("result{place}: expected {}, got {}", short(expect), short(got)));
     match (expect, got) {
         (Value::Number(a), Value::Number(b)) => {
             // FP64 cannot distinguish large whole numbers.
@@ -22,10 +25,19 @@ pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) ->
         // An answer may have more keys than a check expects.
         (Value::Object(a), Value::Object(b)) => a.iter().find_map(|(key, a)| match b.get(key) {
             Some(b) => difference(a, b, tolerance, format!("{place}.{key}")),
-            None => Some(format!("result{place}.{key}: expected {a}, got nothing")),
+            None => Some(format!("result{place}.{key}: expected {}, got nothing", short(a))),
         }),
         _ if expect == got => None,
         _ => differs(),
+    }
+}
+
+/// Returns the text of a value, cut if it is long.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

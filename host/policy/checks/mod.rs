@@ -7,8 +7,8 @@ mod answer;
 mod case;
 mod difference;
 
-pub use answer::{CaseOptions, judge, written};
-pub use case::{Case, CaseRequest, Expected, ExpectedError, WrittenTensor, parse, title};
+pub use answer::{CaseOptions, judge};
+pub use case::{Case, CaseRequest, Expected, ExpectedError, WrittenTensor, parse, title, without_mark};
 pub use difference::difference;
 
 use super::content::PolicyContent;

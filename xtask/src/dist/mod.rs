@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{output, run, step};
-use crate::content::make_folder;
+use crate::content::{Fresh, make_folder};
 use crate::error::{Attempt, Error, Result};
 use crate::layout::Layout;
 use crate::serve;
@@ -35,16 +35,16 @@ pub fn dist(layout: &Layout, args: &[String]) -> Result<()> {
         None => layout.target()?.join("dist"),
     };
     make_folder(&folder)?;
-    let stripped = stripped(&program, &folder)?;
+    let work = Fresh::beside(&folder.join("hostler"))?;
+    let stripped = stripped(&program, &work.path)?;
     let wheel = pack_wheel(&layout.root, &stripped, &folder);
-    let archive = archive(layout, &stripped, &folder);
+    let archive = archive(layout, &stripped, &work.path, &folder);
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len()) >> 20;
     let (wheel, archive) = (wheel?, archive?);
     step(&format!("program {} MB", bytes(&stripped)));
     for path in [&wheel, &archive] {
         step(&format!("wrote {} ({} MB)", path.display(), bytes(path)));
     }
-    fs::remove_file(&stripped).attempting(|| format!("remove {}", stripped.display()))?;
     println!("{}", wheel.display());
     Ok(())
 }
@@ -62,7 +62,8 @@ fn stripped(program: &Path, folder: &Path) -> Result<PathBuf> {
 /// this repository.
 pub fn wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
     make_folder(folder)?;
-    pack_wheel(root, &stripped(program, folder)?, folder)
+    let work = Fresh::beside(&folder.join("hostler"))?;
+    pack_wheel(root, &stripped(program, &work.path)?, folder)
 }
 
 fn pack_wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
@@ -74,9 +75,9 @@ fn pack_wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Writes `hostler-VERSION-ARCH-linux.tar.gz` with the program, the licence and the readme.
-fn archive(layout: &Layout, program: &Path, folder: &Path) -> Result<PathBuf> {
+fn archive(layout: &Layout, program: &Path, work: &Path, folder: &Path) -> Result<PathBuf> {
     let name = format!("hostler-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
-    let contents = folder.join(&name);
+    let contents = work.join(&name);
     make_folder(&contents)?;
     for (from, to) in [
         (program, "hostler"),
@@ -88,7 +89,6 @@ fn archive(layout: &Layout, program: &Path, folder: &Path) -> Result<PathBuf> {
     let path = folder.join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-czf"]);
-    run(tar.arg(&path).arg("-C").arg(folder).arg(&name), "install tar and gzip")?;
-    fs::remove_dir_all(&contents).attempting(|| format!("remove {}", contents.display()))?;
+    run(tar.arg(&path).arg("-C").arg(work).arg(&name), "install tar and gzip")?;
     Ok(path)
 }

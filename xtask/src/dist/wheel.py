@@ -14,9 +14,14 @@ import zipfile
 program, version, license, readme, folder = sys.argv[1:]
 # The oldest C library that has all the symbols that the program refers to.
 glibc = max(
-    tuple(map(int, found.split(b".")))
-    for found in re.findall(rb"GLIBC_(2\.[0-9]+)\b", open(program, "rb").read())
+    (
+        tuple(map(int, found.split(b".")))
+        for found in re.findall(rb"GLIBC_(2\.[0-9]+)\b", open(program, "rb").read())
+    ),
+    default=None,
 )
+if glibc is None:
+    sys.exit(f"cannot pack {program}: it refers to no symbol of glibc, which the tag of the wheel names")
 tag = f"py3-none-manylinux_{glibc[0]}_{glibc[1]}_{platform.machine()}"
 info = f"hostler-{version}.dist-info"
 metadata = f"""\
