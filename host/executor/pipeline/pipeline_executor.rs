@@ -22,7 +22,7 @@ use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use crate::predict::{CallContext, Response, Responses, Sender, channel};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
 /// The minimum number of threads for requests that do not run on a worker of another executor.
@@ -42,6 +42,8 @@ struct Shared {
     idle: tokio::sync::Notify,
     /// Started with the first request.
     threads: OnceLock<Threads>,
+    /// The executors on whose workers requests begin.
+    first_executors: Mutex<Vec<Weak<dyn Executor>>>,
 }
 
 #[derive(Default)]
@@ -68,6 +70,7 @@ impl PipelineExecutor {
             metrics: PoolMetrics::new(metrics, name),
             idle: tokio::sync::Notify::new(),
             threads: OnceLock::new(),
+            first_executors: Mutex::default(),
         };
         PipelineExecutor { shared: Arc::new(shared) }
     }
@@ -166,6 +169,9 @@ impl Shared {
     fn admit(self: &Arc<Self>, calls: Vec<(Call, Sender)>) -> Result<()> {
         self.threads()?;
         let admitted = Admitted { calls, at: Instant::now() };
+        if self.is_full() {
+            self.drop_abandoned_first_steps();
+        }
         {
             let mut state = self.lock();
             let is_waiting = state.running >= self.config.workers;
@@ -192,6 +198,31 @@ impl Shared {
         }
         self.begin(admitted);
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let state = self.lock();
+        state.running >= self.config.workers && state.queue.len() >= self.config.queue
+    }
+
+    /// Lets the executors of first steps drop what waits there for a client that has left, which
+    /// frees the places of these requests. Must be called without the lock.
+    fn drop_abandoned_first_steps(&self) {
+        let executors: Vec<_> =
+            self.first_executors.lock_unpoisoned().iter().filter_map(Weak::upgrade).collect();
+        for executor in executors {
+            // Drops abandoned work.
+            executor.status();
+        }
+    }
+
+    /// Remembers an executor on which requests begin.
+    fn note_first_executor(&self, executor: &Arc<dyn Executor>) {
+        let mut known = self.first_executors.lock_unpoisoned();
+        if !known.iter().any(|known| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(executor))) {
+            known.retain(|known| known.strong_count() > 0);
+            known.push(Arc::downgrade(executor));
+        }
     }
 
     fn threads(&self) -> Result<&Threads> {
@@ -244,6 +275,7 @@ impl Shared {
             runtime.spawn(async move { work.await.send() });
             return;
         };
+        self.note_first_executor(&executor);
         let task = GuestTask::new(
             context,
             Arc::<WorkerLease>::default(),
