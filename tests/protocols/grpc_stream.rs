@@ -9,7 +9,6 @@ use crate::support::{Host, Setup, model, plugin};
 use hostler::proto::inference::infer_parameter::ParameterChoice;
 use hostler::proto::inference::*;
 use prost::Message;
-use std::time::{Duration, Instant};
 use tonic::{Code, Request};
 
 #[test]
@@ -39,15 +38,19 @@ fn a_streams_answers_come_in_order_and_an_error_is_one_of_them() {
 
 #[test]
 fn a_streams_requests_run_side_by_side() {
-    let manifest = "[plugins.faulty]\npath = \"faulty.wasm\"\n[plugins.faulty.config]\nfast_ms = \"300\"\n\
-        [models.slow]\nplugin = \"faulty\"\n[policy]\nslow = \"cpu\"\n";
+    let manifest = "[executors.cpu]\nworkers = 8\n[plugins.faulty]\npath = \"faulty.wasm\"\n\
+        [plugins.faulty.config]\nfast_ms = \"100\"\n[plugins.waits]\npath = \"faulty.wasm\"\n\
+        [plugins.waits.config]\nfast_ms = \"600000\"\n[models.slow]\nplugin = \"faulty\"\n\
+        [models.waits]\nplugin = \"waits\"\n[policy]\nslow = \"cpu\"\nwaits = \"cpu\"\n";
     let host = Setup::new(manifest).file("faulty.wasm", plugin("faulty")).grpc().start();
     let caller = Caller::new(&host);
     let mut stream = caller.stream();
-    let started = Instant::now();
     (0..8).for_each(|n| stream.send(named(floats("slow", &[n as f32]), &n.to_string())));
     (0..8).for_each(|n| assert_eq!(stream.answer().infer_response.unwrap().id, n.to_string()));
-    assert!(started.elapsed() < Duration::from_millis(8 * 300), "{:?}", started.elapsed());
+    (0..8).for_each(|n| stream.send(named(floats("waits", &[n as f32]), &n.to_string())));
+    host.wait_for_policy("eight requests at work", |policy| policy["executors"]["cpu"]["busy"] == 8);
+    drop(stream);
+    host.wait_for_idle("cpu");
 }
 
 #[test]

@@ -84,14 +84,14 @@ fn responses_come_one_by_one_as_the_model_gives_them() {
     let remote = Remote::new(&triton);
     assert!(remote.model.metadata().streaming);
 
-    let (values, end) = collect(remote.ask(&[7, 8, 9], 200));
+    let (values, end) = collect(remote.ask(&[7, 8, 9], 1_000));
     assert_eq!(values.iter().map(|(value, _)| *value).collect::<Vec<_>>(), [7, 8, 9]);
     assert!(end.is_none(), "{end:?}");
     for (index, (_, at)) in values.iter().enumerate() {
-        let expected = Duration::from_millis(200) * (index as u32 + 1);
-        let late = at.saturating_sub(expected);
-        assert!(*at >= expected && late < Duration::from_millis(150), "response {index} after {at:?}");
+        let expected = Duration::from_secs(1) * (index as u32 + 1);
+        assert!(*at >= expected, "response {index} after {at:?}");
     }
+    assert!(values[0].1 < Duration::from_secs(3), "the first one does not wait for the last");
     // No responses, and more than are buffered between the two ends.
     assert!(matches!(collect(remote.ask(&[], 0)), (values, None) if values.is_empty()));
     let many: Vec<i32> = (0..500).collect();
@@ -111,20 +111,16 @@ fn responses_come_one_by_one_as_the_model_gives_them() {
 fn streams_run_beside_each_other_and_end_with_their_caller() {
     let Some(mut triton) = Triton::start(&["repeat"]) else { return };
     let remote = Remote::new(&triton);
-    let slow = remote.ask(&[1, 2], 5_000);
-    let started = Instant::now();
+    let slow = remote.ask(&[1, 2], 600_000);
     assert_eq!(collect(remote.ask(&[3], 10)).0.len(), 1);
-    assert!(started.elapsed() < Duration::from_secs(4), "the slow one is not waited for");
-    assert_eq!(remote.executor.status().busy, 1);
+    assert_eq!(remote.executor.status().busy, 1, "the slow one is not waited for");
     drop(slow);
     remote.wait_for_idle();
 
     // The remote is killed during a stream.
-    let lost = remote.ask(&[1, 2], 5_000);
+    let lost = remote.ask(&[1, 2], 600_000);
     std::thread::sleep(Duration::from_millis(100));
     triton.kill();
-    let started = Instant::now();
     let (_, end) = collect(lost);
     assert_eq!(end.expect("an error").kind(), Kind::Unavailable);
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }

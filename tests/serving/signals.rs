@@ -176,7 +176,7 @@ fn a_second_signal_ends_what_is_stuck() {
     process.signal("TERM");
     let (status, took) = process.wait();
     assert_eq!(status.code(), Some(1), "{status}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
 #[test]
