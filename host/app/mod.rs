@@ -133,7 +133,8 @@ pub fn shutdown_limit(settings: &Settings) -> Duration {
 /// until the store is available.
 async fn job_store(plan: &StorePlan) -> Result<Arc<dyn JobStore>> {
     let StorePlan::Redb { dir } = plan else { return Ok(Arc::new(MemoryStore::default())) };
-    let store = DurableStore::start(Arc::new(FolderDisk::new(dir.clone())))?;
+    let store =
+        DurableStore::start(Arc::new(FolderDisk::new(dir.clone())), tokio::runtime::Handle::current())?;
     // The store logs why it cannot be opened.
     let _ = store.opened().await;
     Ok(Arc::new(store))

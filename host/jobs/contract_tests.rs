@@ -12,6 +12,7 @@ use crate::error::{Error, Kind};
 use crate::predict::Payload;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
 
 pub(super) const ROOMY: Bounds = Bounds { jobs: 100, bytes: 1 << 20 };
 
@@ -19,7 +20,8 @@ pub(super) const ROOMY: Bounds = Bounds { jobs: 100, bytes: 1 << 20 };
 pub(super) async fn on_each(test: impl AsyncFn(&dyn JobStore)) {
     test(&MemoryStore::default()).await;
     let folder = tempfile::tempdir().unwrap();
-    let store = DurableStore::start(Arc::new(FolderDisk::new(folder.path().join("jobs")))).unwrap();
+    let store = DurableStore::start(Arc::new(FolderDisk::new(folder.path().join("jobs"))), Handle::current())
+        .unwrap();
     assert_eq!(store.opened().await, None);
     test(&store).await;
     store.close().await;

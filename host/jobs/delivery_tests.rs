@@ -8,6 +8,7 @@ use super::webhooks::{Delivery, DeliveryClaim, DeliveryOutcome, DeliveryState, S
 use super::{Change, JobStore, NewJob};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 fn with_webhook(name: &str, receiver: &str) -> NewJob {
     let webhook = Webhook { url: format!("{receiver}/hook").into(), receiver: receiver.into() };
@@ -116,7 +117,9 @@ async fn a_delivery_whose_claim_lapses_is_due_again_and_receivers_take_turns() {
 async fn the_number_of_a_job_with_a_delivery_is_not_used_again_by_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
     let open = async || {
-        let store = DurableStore::start(Arc::new(FolderDisk::new(folder.path().join("jobs")))).unwrap();
+        let store =
+            DurableStore::start(Arc::new(FolderDisk::new(folder.path().join("jobs"))), Handle::current())
+                .unwrap();
         // The one before may still be letting go of the folder.
         let mut ready = store.ready();
         while store.opened().await.is_some() {

@@ -8,7 +8,7 @@
 //! - `claims` takes pending jobs while there are slots (`slots`), and starts their tasks.
 //! - `run` is the task of a job that was claimed.
 //! - `steps` follows the steps of pipelines, and keeps their outputs.
-//! - `submission` is what a caller submits.
+//! - `submission` is what a caller submits; `completion` brings it to its end without the caller.
 //! - `sweep` does what happens to jobs by itself: leases, deadlines, expiry.
 //! - `webhooks` reports the ends of jobs.
 //! - `registry` holds the jobs that run in this process, and ends those whose task is lost.
@@ -19,6 +19,7 @@
 
 mod active;
 mod claims;
+mod completion;
 #[cfg(test)]
 mod contract_tests;
 #[cfg(test)]
@@ -160,12 +161,11 @@ impl Jobs {
         created.map(submitted).transpose()
     }
 
-    /// Creates jobs in a task of its own: if the client disconnects, they are either created or
-    /// not.
+    /// Creates jobs. If the client disconnects meanwhile, a task of its own goes on, so that they
+    /// are either created or not.
     async fn admit(&self, submission: Submission) -> Result<Submitted> {
         let admit = admit(Arc::clone(&self.registry), submission);
-        let admitted = self.registry.config.runtime.spawn(admit).await;
-        admitted.unwrap_or_else(|error| Err(Error::failed(format!("cannot submit the jobs: {error}"))))
+        completion::complete(admit, &self.registry.config.runtime).await
     }
 
     /// Submits the input of a job again that has ended without a result. The new job has the

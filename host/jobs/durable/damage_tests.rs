@@ -11,6 +11,7 @@ use crate::jobs::store::{Bounds, Change, Claim, Claimed, Created, JobStore, NewJ
 use crate::predict::Payload;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::runtime::Handle;
 
 const ROOMY: Bounds = Bounds { jobs: 10_000, bytes: 1 << 30 };
 
@@ -34,7 +35,7 @@ async fn described(store: &DurableStore, id: &str) -> Result<Option<String>> {
 
 /// Returns a store with jobs that wait and jobs that have ended, and what it says about each.
 async fn filled(disk: &LossyDisk) -> Vec<(Arc<str>, String)> {
-    let store = DurableStore::start(Arc::new(disk.clone())).unwrap();
+    let store = DurableStore::start(Arc::new(disk.clone()), Handle::current()).unwrap();
     assert_eq!(store.opened().await, None);
     let mut ids = Vec::new();
     for number in 0..24 {
@@ -80,7 +81,7 @@ async fn a_flipped_byte_is_never_read_as_other_data() {
             data[at] ^= 1 << random.u8(0..8);
         });
         let what = format!("{name}, byte {at}");
-        let store = DurableStore::start(Arc::new(damaged)).unwrap();
+        let store = DurableStore::start(Arc::new(damaged), Handle::current()).unwrap();
         match store.opened().await {
             Some(Fault::Damaged(why)) => {
                 assert!(why.contains("jobs.redb"), "{what}: {why}");
@@ -124,7 +125,7 @@ async fn once_open<T>(ask: impl AsyncFn() -> Result<T>) -> T {
 #[tokio::test]
 async fn a_full_disk_refuses_changes_and_loses_nothing() {
     let disk = LossyDisk::new(1, usize::MAX);
-    let store = DurableStore::start(Arc::new(disk.clone())).unwrap();
+    let store = DurableStore::start(Arc::new(disk.clone()), Handle::current()).unwrap();
     assert_eq!(store.opened().await, None);
     let (mut accepted, mut number) = (Vec::new(), 0);
     for bytes in [0, 5_000, 50_000, 100_000, 500_000] {

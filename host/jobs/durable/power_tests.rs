@@ -15,6 +15,7 @@ use crate::predict::StepKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
 
 const ROOMY: Bounds = Bounds { jobs: 10_000, bytes: 1 << 30 };
 
@@ -221,13 +222,13 @@ fn lose_power(seed: u64, changes: usize, operations: usize) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let disk = LossyDisk::new(seed, operations);
-        let store = DurableStore::start(Arc::new(disk.clone())).unwrap();
+        let store = DurableStore::start(Arc::new(disk.clone()), Handle::current()).unwrap();
         let is_open = store.opened().await.is_none();
         let promises = if is_open { run(&store, seed, changes).await } else { Promises::default() };
         let done = disk.operations();
         let rest = disk.after_power_cut();
         store.close().await;
-        let again = DurableStore::start(Arc::new(rest.clone())).unwrap();
+        let again = DurableStore::start(Arc::new(rest.clone()), Handle::current()).unwrap();
         let at = format!("seed {seed}, power lost after {operations} operations");
         check(&again, &rest, &promises, &at).await;
         again.close().await;

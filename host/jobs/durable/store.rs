@@ -22,6 +22,7 @@ use crate::predict::{Payload, StepKey};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 /// Changes that may wait for the disk. Over this, new ones are refused.
@@ -41,8 +42,8 @@ pub struct DurableStore {
 }
 
 impl DurableStore {
-    /// Starts the threads of a store, which open it.
-    pub fn start(disk: Arc<dyn Disk>) -> Result<Self> {
+    /// Starts the threads of a store, which open it. `runtime` is that of its callers.
+    pub fn start(disk: Arc<dyn Disk>, runtime: Handle) -> Result<Self> {
         let failed = |error: std::io::Error| {
             Error::failed(format!("cannot start the threads of the job store: {error}"))
         };
@@ -51,7 +52,7 @@ impl DurableStore {
         let in_progress = Arc::<InProgress>::default();
         let writer = std::thread::Builder::new().name("jobs-write".into());
         let (disk_of, files, state) = (Arc::clone(&disk), Arc::clone(&in_progress), Arc::clone(&shared));
-        writer.spawn(move || writer::run(&disk_of, &files, &state, receiver)).map_err(failed)?;
+        writer.spawn(move || writer::run(&disk_of, &files, &state, &runtime, receiver)).map_err(failed)?;
         let free_space = Arc::default();
         let readers = Readers::start().map_err(failed)?;
         Ok(DurableStore { disk, in_progress, free_space, shared, commands, readers })

@@ -18,16 +18,19 @@ use redb::Database;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// The most changes of one transaction.
 const BATCH_MAX: usize = 256;
 
-/// After a transaction with at least so many changes, the next one waits for more, up to the
-/// longest time: each flush of the disk then covers more of them. Changes that come one by one do
-/// not wait.
+/// After a transaction with at least so many changes, the next one waits for more: each flush of
+/// the disk then covers more of them. Changes that come one by one do not wait.
 const GATHER_FROM: usize = 4;
-const GATHER_LONGEST: Duration = Duration::from_micros(500);
+const GATHER_TIME: Duration = Duration::from_micros(500);
+
+/// So many changes or more are acknowledged in a task of the runtime.
+const TASK_FROM: usize = 4;
 
 /// The pause before a store that could not be opened is tried again. It doubles up to the longest.
 const REOPEN_FIRST: Duration = Duration::from_millis(100);
@@ -76,13 +79,15 @@ impl Inbox {
         }
     }
 
-    /// Returns a further change for a transaction that began at `began`: one that waits already, or
-    /// that arrives while it is worth waiting.
-    fn further_change(&mut self, began: Instant) -> Option<Box<dyn Change>> {
+    /// Returns a further change for a transaction: one that waits already, or that arrives while it
+    /// is worth waiting. `has_gathered` is whether the transaction has waited.
+    fn further_change(&mut self, has_gathered: &mut bool) -> Option<Box<dyn Change>> {
         let mut received = self.commands.try_recv().ok();
-        if received.is_none() && self.latest >= GATHER_FROM {
-            let rest = GATHER_LONGEST.saturating_sub(began.elapsed());
-            received = self.commands.recv_timeout(rest).ok();
+        if received.is_none() && self.latest >= GATHER_FROM && !*has_gathered {
+            *has_gathered = true;
+            // Receiving would wake this thread for every change.
+            std::thread::sleep(GATHER_TIME);
+            received = self.commands.try_recv().ok();
         }
         match received? {
             Command::Change(change) => Some(change),
@@ -99,6 +104,7 @@ pub(super) fn run(
     disk: &Arc<dyn Disk>,
     in_progress: &InProgress,
     shared: &Shared,
+    runtime: &Handle,
     commands: Receiver<Command>,
 ) {
     let mut inbox = Inbox { commands, next: None, latest: 0 };
@@ -107,7 +113,7 @@ pub(super) fn run(
         let fault = match open(disk, in_progress) {
             Ok(opened) => {
                 pause = REOPEN_FIRST;
-                match serve(&**disk, shared, &mut inbox, opened) {
+                match serve(&**disk, shared, runtime, &mut inbox, opened) {
                     Some(fault) => fault,
                     None => return,
                 }
@@ -181,19 +187,26 @@ fn set_aside(disk: &dyn Disk) -> Result<String> {
 }
 
 /// Serves an open database. Returns why it must be opened again; `None` if the store was closed.
-fn serve(disk: &dyn Disk, shared: &Shared, inbox: &mut Inbox, opened: Opened) -> Option<Fault> {
+fn serve(
+    disk: &dyn Disk,
+    shared: &Shared,
+    runtime: &Handle,
+    inbox: &mut Inbox,
+    opened: Opened,
+) -> Option<Fault> {
     let database = Arc::new(opened.database);
     let mut cache = JobCache::default();
     shared.set_open(&database, opened.index, opened.now, opened.damaged);
     let mut outcome = None;
     while let Ok(command) = inbox.receive(None) {
         match command {
-            Command::Change(first) => {
-                if let Err(fault) = write(disk, shared, (&database, &mut cache), inbox, first) {
+            Command::Change(first) => match write(disk, shared, (&database, &mut cache), inbox, first) {
+                Ok(committed) => acknowledge(runtime, committed),
+                Err(fault) => {
                     outcome = Some(fault);
                     break;
                 }
-            }
+            },
             Command::Reset(reply) => {
                 let why = "it is open; POST /admin/jobs/purge deletes jobs that have ended";
                 let _ = reply.send(Err(not_damaged(why)));
@@ -231,17 +244,27 @@ fn close(database: Arc<Database>) {
     }
 }
 
-/// Applies a change and those that wait behind it, and commits them.
+/// Answers the callers of changes that are committed. Waking many tasks from this thread costs as
+/// much as their changes, so a task of the runtime does it.
+fn acknowledge(runtime: &Handle, committed: Vec<Box<dyn Change>>) {
+    if committed.len() < TASK_FROM {
+        committed.into_iter().for_each(Change::committed);
+    } else {
+        runtime.spawn(async move { committed.into_iter().for_each(Change::committed) });
+    }
+}
+
+/// Applies a change and those that wait behind it, and commits them. Returns those changes.
 fn write(
     disk: &dyn Disk,
     shared: &Shared,
     (database, cache): (&Database, &mut JobCache),
     inbox: &mut Inbox,
     first: Box<dyn Change>,
-) -> Result<(), Fault> {
+) -> Result<Vec<Box<dyn Change>>, Fault> {
     let mut applied: Vec<Box<dyn Change>> = Vec::new();
     let mut next = Some(first);
-    let began = Instant::now();
+    let mut has_gathered = false;
     let transact = || {
         let transaction = database.begin_write().attempted("cannot begin a change")?;
         let mut tables = Tables::open(&transaction, cache)?;
@@ -250,7 +273,7 @@ fn write(
             applied.push(change);
             outcome?;
             if applied.len() < BATCH_MAX {
-                next = inbox.further_change(began);
+                next = inbox.further_change(&mut has_gathered);
             }
         }
         inbox.latest = applied.len();
@@ -263,12 +286,11 @@ fn write(
     match catch_panics(|| format!("cannot write in {}", disk.shown()), transact) {
         Ok((unused, changed)) => {
             shared.update_usage();
-            applied.into_iter().for_each(Change::committed);
             shared.announce(&changed);
             for file in unused {
                 let _ = disk.remove(&file.name);
             }
-            Ok(())
+            Ok(applied)
         }
         Err(fault) => {
             applied.into_iter().chain(next).for_each(|change| change.failed(fault.error()));
