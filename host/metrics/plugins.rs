@@ -17,6 +17,10 @@ pub struct PluginHostMetrics {
     pub compiles: IntCounterVec,
     pub compile_seconds: Histogram,
     pub held_bytes: IntGaugeVec,
+    /// Linear memory of all instances.
+    pub memory_bytes: IntGaugeVec,
+    /// The most linear memory that one instance has had.
+    pub memory_largest_bytes: IntGaugeVec,
     pub state_bytes: IntGaugeVec,
     /// By plugin and the name that the plugin chooses.
     pub events: IntCounterVec,
@@ -60,6 +64,14 @@ impl PluginHostMetrics {
             held_bytes: gauge(
                 "hostler_plugin_held_bytes",
                 "Bytes of tensors and results that a plugin's instances hold in the host.",
+            ),
+            memory_bytes: gauge(
+                "hostler_plugin_memory_bytes",
+                "Linear memory of a plugin's instances that are alive.",
+            ),
+            memory_largest_bytes: gauge(
+                "hostler_plugin_memory_largest_bytes",
+                "The most linear memory that one instance of a plugin has had.",
             ),
             state_bytes: gauge("hostler_plugin_state_bytes", "Bytes that a plugin remembers in its state."),
             events: counter(

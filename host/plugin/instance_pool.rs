@@ -3,6 +3,7 @@
 
 use super::engine::{Engine, PooledEngine, Reclaim};
 use super::guest_ticks::on_epoch_tick;
+use super::guest_trace;
 use super::pool_limit::pool_limit;
 use super::spec::PluginSpec;
 use super::store_data::{OverBudget, StoreData};
@@ -279,7 +280,8 @@ impl<P: RolePre> Pool<P> {
         } else {
             Error::failed(format!("plugin \"{name}\" {}", describe_trap(&error)))
         };
-        let explained = explained.plugin(&**name).with_detail(format!("{last_words}{error:?}"));
+        let explained =
+            explained.plugin(&**name).with_detail(format!("{last_words}{}", guest_trace::describe(&error)));
         if answered && explained.kind() == Kind::Deadline {
             // The client was answered at the deadline; only this line says where the guest was.
             let (request, detail) = (&*context.id, explained.detail());

@@ -1,5 +1,6 @@
 //! The plugin spec: what the manifest grants a plugin, and what all its instances share.
 
+use super::memory::PluginMemory;
 use super::outbound::Outbound;
 use super::plugin_metrics::PluginMetrics;
 use super::plugin_state::PluginState;
@@ -21,6 +22,7 @@ pub struct PluginSpec {
     pub(super) state: Arc<PluginState>,
     pub(super) metrics: Arc<PluginMetrics>,
     pub(super) held: Arc<PluginRetained>,
+    pub(super) memory: PluginMemory,
     /// The client for the servers that the plugin may call; `None` if it may call none.
     pub(super) outbound: Option<Outbound>,
     /// Instances have the spec, so it outlives all that they count.
@@ -40,9 +42,23 @@ impl PluginSpec {
         let label = [&*name];
         let held = metrics.plugins.held_bytes.with_label_values(&label);
         let held = PluginRetained::new(Arc::clone(&name), &limits, held);
+        let total = metrics.plugins.memory_bytes.with_label_values(&label);
+        let largest = metrics.plugins.memory_largest_bytes.with_label_values(&label);
+        let memory = PluginMemory::new(total, largest);
         let metrics = Arc::new(PluginMetrics::new(Arc::clone(&name), metrics, series.clone()));
         let (config, assets) = Default::default();
-        PluginSpec { name, limits, config, assets, state, metrics, held, outbound: None, _series: series }
+        PluginSpec {
+            name,
+            limits,
+            config,
+            assets,
+            state,
+            metrics,
+            held,
+            memory,
+            outbound: None,
+            _series: series,
+        }
     }
 
     /// Allows the plugin to call servers. Its connections run on `runtime`. `ca` contains

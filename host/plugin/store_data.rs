@@ -179,6 +179,12 @@ impl WasiView for StoreData {
     }
 }
 
+impl Drop for StoreData {
+    fn drop(&mut self) {
+        self.spec.memory.resize(self.memory_bytes, 0);
+    }
+}
+
 impl wasmtime::ResourceLimiter for StoreData {
     fn memory_growing(
         &mut self,
@@ -189,6 +195,7 @@ impl wasmtime::ResourceLimiter for StoreData {
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         let allowed = total <= self.spec.limits.memory_bytes;
         if allowed {
+            self.spec.memory.resize(self.memory_bytes, total);
             self.memory_bytes = total;
         } else {
             self.memory_refused = true;

@@ -8,6 +8,7 @@ use super::replica::{EndReason, EventLoopEnd, QueuedCall};
 use crate::error::{Error, Result};
 use crate::plugin::bindings::streaming::StreamingModelPlugin;
 use crate::plugin::epoch::TICK;
+use crate::plugin::guest_trace;
 use crate::plugin::guest_values::tensor_specs;
 use crate::plugin::host_errors::guest_error;
 use crate::plugin::instance_pool::describe_trap;
@@ -75,8 +76,11 @@ impl Instance {
                 }
                 false => describe_trap(&error),
             };
-            Error::failed(format!("cannot make an instance: {why}"))
-                .with_detail(format!("{}{error:?}", log.end()))
+            Error::failed(format!("cannot make an instance: {why}")).with_detail(format!(
+                "{}{}",
+                log.end(),
+                guest_trace::describe(&error)
+            ))
         };
         let started = Instant::now();
         let limits = &shared.spec.limits;
@@ -190,13 +194,13 @@ impl Instance {
         } else if let Some(own) = error.downcast_ref::<Error>() {
             return Error::failed(own.message())
                 .plugin(&**name)
-                .with_detail(format!("{last_words}{error:?}"));
+                .with_detail(format!("{last_words}{}", guest_trace::describe(error)));
         } else {
             describe_trap(error)
         };
         Error::failed(format!("plugin \"{name}\" {words}"))
             .plugin(&**name)
-            .with_detail(format!("{last_words}{error:?}"))
+            .with_detail(format!("{last_words}{}", guest_trace::describe(error)))
     }
 }
 
