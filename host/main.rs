@@ -67,6 +67,16 @@ enum Action {
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
+    /// Make a component of a core module, which is what the tools of C, Zig and Go build.
+    Component {
+        module: PathBuf,
+        /// The world of the contract that the plugin implements, such as transformer-plugin.
+        #[arg(long)]
+        world: String,
+        /// The file to write.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Serve a project; build and reload it whenever a file is saved.
     Dev(DevArguments),
     /// Run a file of cases against the real components of a manifest, without a server.
@@ -233,7 +243,20 @@ struct Diff {
 #[derive(Args)]
 struct Predict {
     /// The request, as for POST /predict; `-` reads standard input.
-    request: PathBuf,
+    #[arg(required_unless_present = "body", conflicts_with = "body")]
+    request: Option<PathBuf>,
+    /// A body, as for POST /predict/{model}, such as an image; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// What the body is, such as image/jpeg. Without it, the ending of the file's name decides.
+    #[arg(long, value_name = "TYPE", requires = "body")]
+    content_type: Option<String>,
+    /// The model of the body, as NAME or NAME:VERSION, if the manifest has several.
+    #[arg(long, value_name = "NAME", requires = "body")]
+    model: Option<String>,
+    /// Run the request so often, and print how long it takes.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
     /// The manifest with the model.
     #[arg(long, default_value = "hostler.toml", value_name = "FILE")]
     manifest: PathBuf,
@@ -317,6 +340,7 @@ fn main() -> ExitCode {
             project::new(&language, &role, folder.as_deref(), force)
         }
         Action::Build { folder } => project::build(&folder),
+        Action::Component { module, world, out } => project::component(&module, &world, &out),
         Action::Dev(dev) => dev.run(),
         Action::Test(TestArguments { cases, manifest, tolerance, update, only }) => {
             project::test(&project::Test { cases, manifest, tolerance, update, only })
@@ -333,7 +357,7 @@ fn main() -> ExitCode {
         }
         Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
         Action::Jobs { command } => cli::jobs::run(command),
-        Action::Predict(Predict { request, manifest, steps }) => cli::predict(&manifest, &request, steps),
+        Action::Predict(predict) => predict.run(),
         Action::Drill(Drill { manifest, seconds, connections, swaps_per_second, json, only }) => {
             drill::run(&drill::Options {
                 manifest,
@@ -381,6 +405,17 @@ impl Serve {
         // Why the host cannot start is its only output, so even a slow reader gets all of it.
         output::flush(output::REPORT_TIMEOUT);
         shutdown::exit(1)
+    }
+}
+
+impl Predict {
+    fn run(self) -> hostler::error::Result<bool> {
+        let Predict { request, body, content_type, model, repeat, manifest, steps } = self;
+        let request = match (body, request) {
+            (Some(file), _) => cli::PredictRequest::Body { file, content_type, model },
+            (None, request) => cli::PredictRequest::File(request.expect("invariant: clap requires it")),
+        };
+        cli::predict(&cli::Predict { manifest, request, shows_steps: steps, calls: repeat })
     }
 }
 

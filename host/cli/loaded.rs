@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 /// A manifest that was loaded and checked, without listeners.
 pub(super) struct Loaded {
+    metrics: Arc<Metrics>,
     pub content: Arc<PolicyContent>,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -17,8 +18,21 @@ pub(super) struct Loaded {
 impl Loaded {
     pub fn new(plan: Plan, files: &Files) -> Result<Self> {
         let runtime = app::runtime(&plan.settings)?;
-        let loader: Loader = app::loader(&plan.settings, &Arc::new(Metrics::new()), runtime.handle())?;
+        let metrics = Arc::new(Metrics::new());
+        let loader: Loader = app::loader(&plan.settings, &metrics, runtime.handle())?;
         let content = loader.load(plan, files, &[], &mut Default::default())?;
-        Ok(Loaded { content, runtime })
+        Ok(Loaded { metrics, content, runtime })
+    }
+
+    /// Returns the bytes of the most linear memory that one instance of a plugin has had.
+    pub fn memory_largest(&self, plugin: &str) -> u64 {
+        let largest = self.metrics.plugins.memory_largest_bytes.with_label_values(&[plugin]);
+        largest.get().try_into().unwrap_or_default()
+    }
+
+    /// Returns how many instances of plugins were made so far, and the seconds that took.
+    pub fn instantiations(&self) -> (u64, f64) {
+        let instantiate = &self.metrics.plugins.instantiate;
+        (instantiate.get_sample_count(), instantiate.get_sample_sum())
     }
 }

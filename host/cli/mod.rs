@@ -6,9 +6,10 @@ mod diff;
 pub mod jobs;
 mod loaded;
 mod predict;
+mod prepared;
 pub mod project;
 mod request_file;
 
 pub use check::{Picture, check};
 pub use diff::diff;
-pub use predict::predict;
+pub use predict::{Predict, PredictRequest, predict};

@@ -1,43 +1,113 @@
 //! `hostler predict`: one request, without a server.
 
 use super::loaded::Loaded;
-use super::request_file::RequestFile;
+use super::prepared::{Prepared, Times};
+use super::request_file::Request;
 use crate::app;
-use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
-use crate::policy::{CaseOptions, CaseRequest, RouteQuery};
-use crate::predict::{StepLog, StepRecord};
-use std::path::Path;
+use crate::predict::{Payload, Response, StepLog, StepRecord};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// `hostler predict REQUEST`: prints the result.
-pub fn predict(manifest: &Path, request: &Path, shows_steps: bool) -> Result<bool> {
-    let request = RequestFile::read(request)?;
+pub struct Predict {
+    pub manifest: PathBuf,
+    pub request: PredictRequest,
+    pub shows_steps: bool,
+    /// How often the request runs.
+    pub calls: u32,
+}
+
+pub enum PredictRequest {
+    /// As for `POST /predict`.
+    File(PathBuf),
+    /// As for `POST /predict/{model}`. Without a model, it is the only one of the manifest.
+    Body { file: PathBuf, content_type: Option<String>, model: Option<String> },
+}
+
+/// `hostler predict`: prints the result to stdout, and the time and the memory that it took to
+/// stderr.
+pub fn predict(predict: &Predict) -> Result<bool> {
     let files = Files::default();
-    let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
-    let Loaded { content, runtime } = Loaded::new(plan, &files)?;
-    let caller = RouteQuery { request_id: "predict", header: &|_| None };
-    let route = Arc::clone(content.resolve(&request.model, request.version.as_deref(), &caller)?);
-    let limits = &content.plan.settings.limits;
-    let timeout = request.timeout.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
-    let steps = shows_steps.then(Arc::<StepLog>::default);
-    let options = CaseOptions {
-        parameters: &request.parameters,
-        timeout: timeout.min(limits.max_timeout),
-        cancel: &Cancel::default(),
-        steps: steps.clone(),
-    };
-    let data = CaseRequest::Data(request.data);
-    let answer = runtime.block_on(route.answer(&content, &data, options));
-    let result = answer.and_then(|payloads| route.result_of(&payloads));
+    let plan = Plan::read(&app::absolute(&predict.manifest)?, &files).map_err(app::unplanned)?;
+    let request = request(&predict.request, &plan)?;
+    let prepared = Prepared::new(Loaded::new(plan, &files)?, &request, "predict")?;
+    let steps = predict.shows_steps.then(Arc::<StepLog>::default);
+    let answer = prepared.call(steps.clone());
     // Shown before the result is checked: they are most useful if the request failed.
     steps.iter().flat_map(|steps| steps.take()).for_each(|step| show_step(&step));
-    output::print_json(String::from_utf8_lossy(&result?));
+    let (took, responses) = answer?;
+    let mut further = Vec::new();
+    for _ in 1..predict.calls {
+        further.push(prepared.call(None)?.0);
+    }
+    let costs = costs(&prepared.loaded, &responses, took, further);
+    let payloads: Vec<Payload> = responses.into_iter().map(|response| response.payload).collect();
+    match &payloads[..] {
+        [Payload::Bytes { data, .. }] => output::print_bytes(data),
+        _ => output::print_json(String::from_utf8_lossy(&prepared.route.result_of(&payloads)?)),
+    }
+    output::report_lines(&costs);
     Ok(true)
+}
+
+fn request(request: &PredictRequest, plan: &Plan) -> Result<Request> {
+    let (file, content_type, model) = match request {
+        PredictRequest::File(path) => return Request::read(path),
+        PredictRequest::Body { file, content_type, model } => (file, content_type, model),
+    };
+    let mut names: Vec<&str> = plan.models.keys().map(|name| &*name.name).collect();
+    names.dedup();
+    let model = match (model, &names[..]) {
+        (Some(model), _) => model,
+        (None, [only]) => *only,
+        (None, _) => {
+            let names = names.join(", ");
+            return Err(Error::invalid(format!("name the model of the body with --model: {names}")));
+        }
+    };
+    let content_type = match (content_type, file.extension().and_then(|name| name.to_str())) {
+        (Some(content_type), _) => content_type.as_str(),
+        (None, Some("json")) => "application/json",
+        (None, Some("jpg" | "jpeg")) => "image/jpeg",
+        (None, Some("png")) => "image/png",
+        (None, Some("txt")) => "text/plain",
+        (None, _) => "application/octet-stream",
+    };
+    Request::read_body(file, content_type, model)
+}
+
+/// Returns lines that say what the calls took: the first one, and those that followed.
+fn costs(loaded: &Loaded, responses: &[Response], first: Duration, further: Vec<Duration>) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let mut text = format!("first call: {:.2} ms", ms(first));
+    if let [response] = responses {
+        let service = &response.service;
+        text += &format!(
+            " (preprocess {:.2}, model {:.2}, postprocess {:.2})",
+            ms(service.input),
+            ms(service.infer),
+            ms(service.output)
+        );
+    }
+    if !further.is_empty() {
+        let (count, times) = (further.len(), Times::new(further));
+        let us = |share| times.percentile_us(share).unwrap_or_default();
+        text += &format!(
+            "\n{count} further calls, microseconds: p50 {:.1}, p99 {:.1}, longest {:.1}",
+            us(0.5),
+            us(0.99),
+            us(1.0)
+        );
+    }
+    for plugin in loaded.content.plan.plugins.keys() {
+        let kb = loaded.memory_largest(plugin).div_ceil(1024);
+        text += &format!("\nplugin {plugin}: {kb} KB of memory in its largest instance");
+    }
+    text
 }
 
 /// The most characters of a tensor's values that are shown.

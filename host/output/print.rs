@@ -27,9 +27,18 @@ pub fn print_json(json: impl fmt::Display) {
     write(&format!("{json}\n"), Form::Json);
 }
 
+/// Prints bytes as they are, like [`print()`]: an image, for example.
+pub fn print_bytes(bytes: &[u8]) {
+    write_out(bytes);
+}
+
 fn write(text: &str, form: Form) {
+    write_out(&escape(text.as_bytes(), form));
+}
+
+fn write_out(bytes: &[u8]) {
     if PRINT_ERROR.get().is_none()
-        && let Err(failed) = write_all(libc::STDOUT_FILENO, &escape(text.as_bytes(), form))
+        && let Err(failed) = write_all(libc::STDOUT_FILENO, bytes)
     {
         let _ = PRINT_ERROR.set(failed.error);
     }

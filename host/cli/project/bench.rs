@@ -2,17 +2,15 @@
 
 use super::comparison::{Comparison, Verdict};
 use crate::app;
-use crate::cancel::Cancel;
 use crate::cli::loaded::Loaded;
-use crate::cli::request_file::RequestFile;
+use crate::cli::prepared::{Prepared, Times};
+use crate::cli::request_file::Request;
 use crate::config::Instances;
 use crate::error::{Error, Result, did_you_mean};
 use crate::input_file::{FileKind, FileLimits};
 use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
-use crate::policy::{CaseOptions, CaseRequest, Route, RouteQuery};
-use crate::predict::Response;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,11 +37,10 @@ pub struct Bench {
 
 /// `hostler bench`: returns false if the plugin costs more than the other build.
 pub fn bench(bench: &Bench) -> Result<bool> {
-    let request = RequestFile::read(&bench.request)?;
+    let request = Request::read(&bench.request)?;
     let files = Files::default();
     let plan = Plan::read(&app::absolute(&bench.manifest)?, &files).map_err(app::unplanned)?;
     let plugin = chosen(&plan, bench.plugin.as_deref())?;
-    let data = CaseRequest::Data(request.data.clone());
     let limits = plan.plugins[&plugin].limits.clone();
     output::print(format_args!(
         "plugin \"{plugin}\", model \"{}\", {}; microseconds per call",
@@ -54,12 +51,14 @@ pub fn bench(bench: &Bench) -> Result<bool> {
         Some(Instances::Shared) => &[(Instances::Shared, "shared")],
         _ => &[(Instances::Reused, "reused"), (Instances::Fresh, "fresh")],
     };
-    output::print("instances      calls     p50     p99  preprocess   model  postprocess");
+    output::print(
+        "instances    calls      p50      p99  instantiate  preprocess    model  postprocess  memory KB  touched KB",
+    );
     for (instances, name) in kinds {
         let mut plan = plan.clone();
         plan.plugins.get_mut(&plugin).expect("invariant: chosen").limits.instances = Some(*instances);
-        let side = Side::load(plan, &files, &request, &data)?;
-        side.measure(name, bench.time)?;
+        let side = Side::load(plan, &files, &request)?;
+        side.measure(name, &plugin, bench.time)?;
     }
     let Some(against) = &bench.against else { return Ok(true) };
     let old = files
@@ -67,8 +66,8 @@ pub fn bench(bench: &Bench) -> Result<bool> {
         .map_err(|error| error.context(format!("cannot read {}", against.display())))?;
     let mut other = plan.clone();
     other.plugins.get_mut(&plugin).expect("invariant: chosen").file = old;
-    let new = Side::load(plan, &files, &request, &data)?;
-    let old = Side::load(other, &files, &request, &data)?;
+    let new = Side::load(plan, &files, &request)?;
+    let old = Side::load(other, &files, &request)?;
     let comparison = compare(&new, &old)?;
     let verdict = comparison.verdict();
     output::print(format_args!("against {}: {comparison}: {}", against.display(), verdict.as_str()));
@@ -92,48 +91,24 @@ fn chosen(plan: &Plan, name: Option<&str>) -> Result<Arc<str>> {
 }
 
 /// A loaded manifest, and the request that is repeated.
-struct Side<'a> {
-    loaded: Loaded,
-    route: Arc<Route>,
-    request: &'a RequestFile,
-    data: &'a CaseRequest,
-    timeout: Duration,
-}
+struct Side<'a>(Prepared<'a>);
 
 impl<'a> Side<'a> {
-    fn load(plan: Plan, files: &Files, request: &'a RequestFile, data: &'a CaseRequest) -> Result<Self> {
-        let loaded = Loaded::new(plan, files)?;
-        let query = RouteQuery { request_id: "bench", header: &|_| None };
-        let route = loaded.content.resolve(&request.model, request.version.as_deref(), &query)?;
-        let route = Arc::clone(route);
-        let limits = &loaded.content.plan.settings.limits;
-        let timeout =
-            request.timeout.into_iter().chain(route.timeout).min().unwrap_or(limits.default_timeout);
-        let timeout = timeout.min(limits.max_timeout);
-        let side = Side { loaded, route, request, data, timeout };
+    fn load(plan: Plan, files: &Files, request: &'a Request) -> Result<Self> {
+        let side = Side(Prepared::new(Loaded::new(plan, files)?, request, "bench")?);
         for _ in 0..WARM_UP {
-            side.call()?;
+            side.0.call(None)?;
         }
         Ok(side)
     }
 
-    /// Makes one call, and returns its time and its responses.
-    fn call(&self) -> Result<(Duration, Vec<Response>)> {
-        let cancel = Cancel::default();
-        let parameters = &self.request.parameters;
-        let options = CaseOptions { parameters, timeout: self.timeout, cancel: &cancel, steps: None };
-        let began = Instant::now();
-        let responses =
-            self.loaded.runtime.block_on(self.route.responses(&self.loaded.content, self.data, options))?;
-        Ok((began.elapsed(), responses))
-    }
-
     /// Measures for a time, and prints a row.
-    fn measure(&self, name: &str, time: Duration) -> Result<()> {
+    fn measure(&self, name: &str, plugin: &str, time: Duration) -> Result<()> {
         let (mut calls, mut input, mut infer, mut output) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let until = Instant::now() + time;
+        let (made_before, seconds_before) = self.0.loaded.instantiations();
+        let (faults, until) = (page_faults(), Instant::now() + time);
         while Instant::now() < until || calls.len() < BATCH_CALLS {
-            let (took, responses) = self.call()?;
+            let (took, responses) = self.0.call(None)?;
             calls.push(took);
             if let [response] = &responses[..] {
                 input.push(response.service.input);
@@ -141,15 +116,22 @@ impl<'a> Side<'a> {
                 output.push(response.service.output);
             }
         }
-        let count = calls.len();
-        let us = |times: &mut Vec<Duration>, share: f64| percentile(times, share);
+        let touched = (page_faults() - faults) as f64 * PAGE_KB / calls.len() as f64;
+        let (made, seconds) = self.0.loaded.instantiations();
+        let made = made - made_before;
+        let instantiate = (made > 0).then(|| (seconds - seconds_before) / made as f64 * 1e6);
+        let memory = self.0.loaded.memory_largest(plugin).div_ceil(1024);
+        let (count, calls) = (calls.len(), Times::new(calls));
+        let us = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}"));
+        let median = |times| us(Times::new(times).percentile_us(0.5));
         output::print(format_args!(
-            "{name:<12} {count:>7} {} {} {:>11} {:>7} {:>12}",
-            us(&mut calls, 0.5),
-            us(&mut calls, 0.99),
-            us(&mut input, 0.5).trim_start(),
-            us(&mut infer, 0.5).trim_start(),
-            us(&mut output, 0.5).trim_start(),
+            "{name:<9} {count:>8} {:>8} {:>8} {:>12} {:>11} {:>8} {:>12} {memory:>10} {touched:>11.1}",
+            us(calls.percentile_us(0.5)),
+            us(calls.percentile_us(0.99)),
+            us(instantiate),
+            median(input),
+            median(infer),
+            median(output),
         ));
         Ok(())
     }
@@ -158,18 +140,23 @@ impl<'a> Side<'a> {
     fn batch(&self) -> Result<Duration> {
         let (began, mut calls) = (Instant::now(), Vec::new());
         while calls.len() < BATCH_CALLS || began.elapsed() < BATCH_TIME {
-            calls.push(self.call()?.0);
+            calls.push(self.0.call(None)?.0);
         }
         calls.sort_unstable();
         Ok(calls[calls.len() / 2])
     }
 }
 
-/// Returns a percentile in microseconds, or a dash without values.
-fn percentile(times: &mut [Duration], share: f64) -> String {
-    times.sort_unstable();
-    let at = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
-    times.get(at).map_or_else(|| format!("{:>7}", "-"), |time| format!("{:>7.1}", time.as_secs_f64() * 1e6))
+/// The kilobytes of a page of memory.
+const PAGE_KB: f64 = 4.0;
+
+/// Returns how many pages of memory this process has touched for the first time, or again after
+/// they were given back.
+fn page_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name of the program, in parentheses, may have spaces.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    fields.split_whitespace().nth(7).and_then(|faults| faults.parse().ok()).unwrap_or_default()
 }
 
 /// Compares two builds in pairs of batches. The order alternates, so that a machine that becomes

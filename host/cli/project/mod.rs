@@ -8,12 +8,14 @@
 //!   what it says.
 //! - `steps` runs the steps of a build, and `sources` finds out what has changed.
 //! - `entries` keeps the layout of a file of cases that is updated.
-//! - One file for each command: `new`, `sdk`, `build`, `dev`, `test`, `bench`, `doctor`.
+//! - One file for each command: `new`, `sdk`, `build`, `component`, `dev`, `test`, `bench`,
+//!   `doctor`.
 //!   `comparison` judges two builds.
 
 mod bench;
 mod build;
 mod comparison;
+mod component;
 mod dev;
 mod doctor;
 mod embedded;
@@ -30,6 +32,7 @@ mod written;
 
 pub use bench::{Bench, bench};
 pub use build::build;
+pub use component::component;
 pub use dev::{Dev, dev};
 pub use doctor::doctor;
 pub use language::Language;

@@ -24,7 +24,7 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
 /// The first bytes of every component; a core module has another version.
-const COMPONENT_HEAD: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
+pub(super) const COMPONENT_HEAD: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 
 /// Digests of the inputs of steps, by the command of the step.
 type Record = BTreeMap<String, String>;
@@ -88,10 +88,15 @@ fn run(folder: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Res
     let shown = step.run.join(" ");
     let number = index + 1;
     let program = &step.run[0];
+    let own = own_program(program)?;
     // A program of the project, such as one in a virtual environment, is relative to the project.
     let path = folder.join(program);
     let is_path = program.contains('/');
-    let mut command = if is_path { Command::new(path) } else { Command::new(program) };
+    let mut command = match own {
+        Some(own) => Command::new(own),
+        None if is_path => Command::new(path),
+        None => Command::new(program),
+    };
     command.args(&step.run[1..]).current_dir(folder);
     let status = match output {
         StepOutput::Terminal => command.status(),
@@ -110,6 +115,19 @@ fn run(folder: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Res
     Err(Error::failed(format!(
         "step {number} of the build, `{shown}`, failed: {status}; its output is above"
     )))
+}
+
+/// The program of a step that stands for this program, wherever it is installed.
+const OWN_PROGRAM: &str = "{hostler}";
+
+fn own_program(program: &str) -> Result<Option<PathBuf>> {
+    if program != OWN_PROGRAM {
+        return Ok(None);
+    }
+    let found = std::env::current_exe();
+    found
+        .map(Some)
+        .map_err(|error| Error::failed(format!("cannot find the program that runs, {OWN_PROGRAM}: {error}")))
 }
 
 /// Runs a command to its end, and prints what it writes line by line.
@@ -173,7 +191,7 @@ fn install(folder: &Path, settings: &Settings) -> Result<PathBuf> {
     if !content.starts_with(&COMPONENT_HEAD) {
         return Err(Error::invalid(format!(
             "{shown} is not a WebAssembly component, so no host can load it; a core module becomes one with \
-             `wasm-tools component new`, and Rust builds one for the target wasm32-wasip2"
+             `hostler component`, and Rust builds one for the target wasm32-wasip2"
         )));
     }
     if written == component || std::fs::read(&component).is_ok_and(|known| known == content) {
