@@ -5,13 +5,12 @@ import (
 	"hostler/internal/host"
 	"path"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 )
 
-// The longest traceback in the log, in bytes. The host has a limit for each call.
-const tracebackMax = 8 << 10
+// The most functions of a traceback in the log. The host has a limit for each call.
+const tracebackMax = 30
 
 // guarded runs a function of the plugin: it begins and ends the scope of the call, and turns a panic
 // into an error.
@@ -31,12 +30,12 @@ func guarded(what string, body func() *Error) (err *Error) {
 // panicked returns the error for a panic, and writes its traceback to the log. It is called while
 // the functions that have panicked are on the stack.
 func panicked(what string, value any) *Error {
-	message := what + " panicked: " + describe(value) + place()
-	trace := debug.Stack()
-	if len(trace) > tracebackMax {
-		trace = trace[:tracebackMax]
+	frames := pluginFrames()
+	message := what + " panicked: " + describe(value)
+	if len(frames) > 0 {
+		message += " (in " + frames[innermost(frames)] + ")"
 	}
-	host.Log(contract.LevelError, message+"\n"+string(trace))
+	host.Log(contract.LevelError, strings.Join(append([]string{message}, frames...), "\n  in "))
 	return NewError(Failed, message)
 }
 
@@ -54,33 +53,35 @@ func describe(value any) string {
 	return "a value that is no error and no text"
 }
 
-// place returns the innermost function of the plugin on the stack, with its file and line. Functions
-// of the package main come before those of packages that it uses.
-func place() string {
-	callers := make([]uintptr, 64)
+// pluginFrames returns the functions on the stack that are neither of this module nor of Go's
+// runtime, each with its file and line. The innermost comes first.
+func pluginFrames() []string {
+	callers := make([]uintptr, 128)
 	frames := runtime.CallersFrames(callers[:runtime.Callers(3, callers)])
-	var best runtime.Frame
-	for {
+	var found []string
+	for len(found) < tracebackMax {
 		frame, more := frames.Next()
 		name := frame.Function
-		if strings.HasPrefix(name, "main.") {
-			best = frame
-			break
-		}
-		isOwn := strings.HasPrefix(name, "hostler.") || strings.HasPrefix(name, "hostler/") || strings.HasPrefix(name, "runtime.")
-		folder, _, _ := strings.Cut(name[strings.LastIndexByte(name, '/')+1:], ".")
-		isStandard := strings.Contains(frame.File, "/src/"+name[:strings.LastIndexByte(name, '/')+1]+folder+"/")
-		if best.Function == "" && name != "" && !isOwn && !isStandard {
-			best = frame
+		isOwn := strings.HasPrefix(name, "hostler.") || strings.HasPrefix(name, "hostler/") || strings.HasPrefix(name, "hostler:")
+		if name != "" && !isOwn && !strings.HasPrefix(name, "runtime.") {
+			name = name[strings.LastIndexByte(name, '/')+1:]
+			found = append(found, name+", "+path.Base(frame.File)+":"+strconv.Itoa(frame.Line))
 		}
 		if !more {
 			break
 		}
 	}
-	if best.Function == "" {
-		return ""
+	return found
+}
+
+// innermost returns the index of the innermost function of the package main, and 0 if there is none.
+func innermost(frames []string) int {
+	for i, frame := range frames {
+		if strings.HasPrefix(frame, "main.") {
+			return i
+		}
 	}
-	return " (in " + best.Function[strings.LastIndexByte(best.Function, '/')+1:] + ", " + path.Base(best.File) + ":" + strconv.Itoa(best.Line) + ")"
+	return 0
 }
 
 func decimal(number int) string {

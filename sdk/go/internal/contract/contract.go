@@ -88,12 +88,12 @@ type Error struct {
 	Field string
 }
 
-// Error returns the kind, the field and the message in one line.
+// Error returns the field and the message.
 func (e *Error) Error() string {
 	if e.Field != "" {
-		return e.Kind.String() + ": " + e.Field + ": " + e.Message
+		return e.Field + ": " + e.Message
 	}
-	return e.Kind.String() + ": " + e.Message
+	return e.Message
 }
 
 // Spec describes an input or an output.
