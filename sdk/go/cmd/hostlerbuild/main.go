@@ -4,18 +4,18 @@
 //	go run hostler/cmd/hostlerbuild -o build/core.wasm .
 //
 // It runs `go build` for GOOS=wasip1 and GOARCH=wasm, and adds the function that the host asks for
-// memory with: see realloc.go. Other settings of the Go command, such as GOFLAGS, are those of the
+// memory with: see the package internal/module. Other settings of the Go command, such as GOFLAGS, are those of the
 // environment.
 package main
 
 import (
 	"flag"
 	"fmt"
+	"hostler/internal/module"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 )
 
 func main() {
@@ -60,19 +60,19 @@ func build(source, output string, debug bool) error {
 		return fmt.Errorf("the compiler of Go failed: %w", err)
 	}
 	defer os.Remove(linked)
-	module, err := os.ReadFile(linked)
+	linkedModule, err := os.ReadFile(linked)
 	if err != nil {
 		return err
 	}
-	if err := check(module); err != nil {
+	if err := module.CheckRole(linkedModule); err != nil {
 		return err
 	}
-	module, err = withRealloc(module)
+	finished, err := module.AddRealloc(linkedModule)
 	if err != nil {
 		return err
 	}
 	// In one step, so that a build that is interrupted leaves no half of a module.
-	if err := os.WriteFile(linked, module, 0o644); err != nil {
+	if err := os.WriteFile(linked, finished, 0o644); err != nil {
 		return err
 	}
 	return os.Rename(linked, output)
@@ -95,32 +95,4 @@ func goCommand() string {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// check returns an error if a module has no role or several.
-func check(module []byte) error {
-	sections, err := parse(module)
-	if err != nil {
-		return err
-	}
-	exported, err := find(sections, exportSection)
-	if err != nil {
-		return err
-	}
-	var roles []string
-	for _, role := range []string{"transformer", "model", "executor"} {
-		for _, name := range exports(exported.content) {
-			if strings.HasPrefix(name, "hostler:plugin/"+role+"@") {
-				roles = append(roles, role)
-				break
-			}
-		}
-	}
-	switch len(roles) {
-	case 0:
-		return fmt.Errorf("the program exports no role: call model.Export, transformer.Export or executor.Export in init")
-	case 1:
-		return nil
-	}
-	return fmt.Errorf("the program exports the roles %s: a component has one; make a program for each", strings.Join(roles, " and "))
 }

@@ -8,7 +8,7 @@
 // host. A Go function must not be used for that: entering it runs Go's scheduler and its memory
 // manager, which read the clock, and reading the clock is a call of the host. It could also run
 // other goroutines. Therefore the command hostlerbuild adds cabi_realloc to the module as a function
-// that runs no Go code (see cmd/hostlerbuild/realloc.go). It takes memory from the arena of this
+// that runs no Go code (see internal/module/realloc.go). It takes memory from the arena of this
 // file. If the arena is full, it gets a larger one from the end of the memory, as runtime.sbrk does.
 //
 // Values are copied from the arena into Go's memory before anything else can use the arena. Go's
@@ -29,7 +29,7 @@ import (
 
 const arenaBytes = 256 << 10
 
-// The layout is known to cmd/hostlerbuild, which finds the arena by its first 16 bytes and sets
+// The layout is known to internal/module, which finds the arena by its first 16 bytes and sets
 // next, end, start and limit. The first allocations are those of the WASI adapter, before this
 // package is initialized.
 var arena = struct {

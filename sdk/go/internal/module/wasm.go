@@ -1,4 +1,5 @@
-package main
+// Package module reads and changes WebAssembly modules that Go has linked.
+package module
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package main
+package module
 
 import (
 	"bytes"
@@ -65,7 +65,7 @@ const (
 
 const pageBytes = 64 << 10
 
-// withRealloc adds the export cabi_realloc to a module that Go has linked. It takes memory from the
+// AddRealloc adds the export cabi_realloc to a module that Go has linked. It takes memory from the
 // arena that is in the module's data. In Go:
 //
 //	result = alignUp(arena.next, align)
@@ -84,7 +84,7 @@ const pageBytes = 64 << 10
 //	}
 //	arena.next = result+newBytes
 //	copy(result, oldAddress[:min(oldBytes, newBytes)])
-func withRealloc(module []byte) ([]byte, error) {
+func AddRealloc(module []byte) ([]byte, error) {
 	sections, err := parse(module)
 	if err != nil {
 		return nil, err
