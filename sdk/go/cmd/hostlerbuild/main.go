@@ -1,7 +1,7 @@
 // Command hostlerbuild compiles a plugin to a core module of WebAssembly, from which
 // `hostler component` makes a component.
 //
-//	go run hostler/cmd/hostlerbuild -o build/core.wasm .
+//	go tool hostlerbuild -o build/core.wasm .
 //
 // It runs `go build` for GOOS=wasip1 and GOARCH=wasm, and adds the function that the host asks for
 // memory with: see the package internal/module. Other settings of the Go command, such as GOFLAGS, are those of the
