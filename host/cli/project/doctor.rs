@@ -59,12 +59,16 @@ const RUST: &[Tool] = &[
     },
 ];
 
+/// `hostler build` brings Go from PyPI, so the tools are those of Python.
+const GO: &[Tool] = PYTHON;
+
 impl Language {
     fn tools(self) -> &'static [Tool] {
         match self {
             Language::Rust => RUST,
             Language::Python => PYTHON,
             Language::JavaScript | Language::TypeScript => NODE,
+            Language::Go => GO,
         }
     }
 }
@@ -74,7 +78,7 @@ impl Language {
 pub fn doctor(language: Option<&str>) -> Result<bool> {
     let languages = match language {
         Some(language) => vec![Language::parse(language)?],
-        None => vec![Language::Rust, Language::Python, Language::JavaScript],
+        None => vec![Language::Rust, Language::Python, Language::JavaScript, Language::Go],
     };
     let mut is_complete = true;
     for language in languages {
