@@ -17,11 +17,11 @@ struct hostler_invocation {
 #define MISSING(pointer, result)                                                                     \
     if (!(pointer)) return result
 
-static hostler_plugin_callables_borrow_callable_t callable(const hostler_callable *model) {
+static hostler_plugin_callables_borrow_callable_t lent_callable(const hostler_callable *model) {
     return (hostler_plugin_callables_borrow_callable_t){model->handle};
 }
 
-static hostler_plugin_callables_borrow_invocation_t opened(const hostler_invocation *invocation) {
+static hostler_plugin_callables_borrow_invocation_t lent_invocation(const hostler_invocation *invocation) {
     return (hostler_plugin_callables_borrow_invocation_t){invocation->handle};
 }
 
@@ -59,23 +59,23 @@ hostler_callable *hostler_model(const char *model, const char *version, hostler_
 const char *hostler_callable_model(hostler_callable *model) {
     MISSING(model, "");
     bindings_string_t text;
-    hostler_plugin_callables_method_callable_model(callable(model), &text);
+    hostler_plugin_callables_method_callable_model(lent_callable(model), &text);
     return hostler_from_host(text);
 }
 
 const char *hostler_callable_version(hostler_callable *model) {
     MISSING(model, "");
     bindings_string_t text;
-    hostler_plugin_callables_method_callable_version(callable(model), &text);
+    hostler_plugin_callables_method_callable_version(lent_callable(model), &text);
     return hostler_from_host(text);
 }
 
 bool hostler_is_streaming(hostler_callable *model) {
-    return model && hostler_plugin_callables_method_callable_streaming(callable(model));
+    return model && hostler_plugin_callables_method_callable_streaming(lent_callable(model));
 }
 
 /* Lends tensors for one call. */
-static hostler_plugin_callables_list_borrow_tensor_t lent(const hostler_tensors *tensors) {
+static hostler_plugin_callables_list_borrow_tensor_t lent_tensors(const hostler_tensors *tensors) {
     hostler_plugin_callables_list_borrow_tensor_t list = {NULL, tensors->count};
     list.ptr = hostler_alloc(tensors->count, sizeof *list.ptr);
     for (size_t at = 0; at < tensors->count; at++)
@@ -86,10 +86,10 @@ static hostler_plugin_callables_list_borrow_tensor_t lent(const hostler_tensors 
 bool hostler_call(hostler_callable *model, const hostler_tensors *inputs, hostler_tensors *outputs,
                   hostler_error *error) {
     MISSING(model, false);
-    hostler_plugin_callables_list_borrow_tensor_t list = lent(inputs);
+    hostler_plugin_callables_list_borrow_tensor_t list = lent_tensors(inputs);
     hostler_plugin_callables_list_own_tensor_t response;
     hostler_plugin_callables_error_t fault;
-    if (!hostler_plugin_callables_method_callable_call(callable(model), &list, &response, &fault))
+    if (!hostler_plugin_callables_method_callable_call(lent_callable(model), &list, &response, &fault))
         return hostler_take_error(&fault, error);
     hostler_take_tensors(response.ptr, response.len, outputs);
     return true;
@@ -98,17 +98,17 @@ bool hostler_call(hostler_callable *model, const hostler_tensors *inputs, hostle
 bool hostler_call_within(hostler_callable *model, const hostler_tensors *inputs, uint64_t timeout_us,
                          hostler_tensors *outputs, hostler_error *error) {
     MISSING(model, false);
-    hostler_plugin_callables_list_borrow_tensor_t list = lent(inputs);
+    hostler_plugin_callables_list_borrow_tensor_t list = lent_tensors(inputs);
     hostler_plugin_callables_list_own_tensor_t response;
     hostler_plugin_callables_error_t fault;
-    if (!hostler_plugin_callables_method_callable_call_within(callable(model), &list, timeout_us, &response,
+    if (!hostler_plugin_callables_method_callable_call_within(lent_callable(model), &list, timeout_us, &response,
                                                               &fault))
         return hostler_take_error(&fault, error);
     hostler_take_tensors(response.ptr, response.len, outputs);
     return true;
 }
 
-static hostler_invocation *started(hostler_plugin_callables_own_invocation_t handle) {
+static hostler_invocation *started_invocation(hostler_plugin_callables_own_invocation_t handle) {
     hostler_invocation *invocation = hostler_alloc(1, sizeof *invocation);
     *invocation = (hostler_invocation){handle.__handle, true};
     hostler_keep(invocation, release_invocation);
@@ -118,11 +118,11 @@ static hostler_invocation *started(hostler_plugin_callables_own_invocation_t han
 hostler_invocation *hostler_start(hostler_callable *model, const hostler_tensors *inputs,
                                   hostler_error *error) {
     MISSING(model, NULL);
-    hostler_plugin_callables_list_borrow_tensor_t list = lent(inputs);
+    hostler_plugin_callables_list_borrow_tensor_t list = lent_tensors(inputs);
     hostler_plugin_callables_own_invocation_t handle;
     hostler_plugin_callables_error_t fault;
-    if (hostler_plugin_callables_method_callable_start(callable(model), &list, &handle, &fault))
-        return started(handle);
+    if (hostler_plugin_callables_method_callable_start(lent_callable(model), &list, &handle, &fault))
+        return started_invocation(handle);
     hostler_take_error(&fault, error);
     return NULL;
 }
@@ -130,12 +130,12 @@ hostler_invocation *hostler_start(hostler_callable *model, const hostler_tensors
 hostler_invocation *hostler_start_within(hostler_callable *model, const hostler_tensors *inputs,
                                          uint64_t timeout_us, hostler_error *error) {
     MISSING(model, NULL);
-    hostler_plugin_callables_list_borrow_tensor_t list = lent(inputs);
+    hostler_plugin_callables_list_borrow_tensor_t list = lent_tensors(inputs);
     hostler_plugin_callables_own_invocation_t handle;
     hostler_plugin_callables_error_t fault;
-    if (hostler_plugin_callables_method_callable_start_within(callable(model), &list, timeout_us, &handle,
+    if (hostler_plugin_callables_method_callable_start_within(lent_callable(model), &list, timeout_us, &handle,
                                                               &fault))
-        return started(handle);
+        return started_invocation(handle);
     hostler_take_error(&fault, error);
     return NULL;
 }
@@ -143,7 +143,7 @@ hostler_invocation *hostler_start_within(hostler_callable *model, const hostler_
 bool hostler_next(hostler_invocation *invocation, hostler_tensors *outputs, hostler_error *error) {
     if (!invocation || !invocation->is_open) return false;
     hostler_plugin_callables_result_list_own_tensor_error_t response;
-    if (!hostler_plugin_callables_method_invocation_next(opened(invocation), &response)) return false;
+    if (!hostler_plugin_callables_method_invocation_next(lent_invocation(invocation), &response)) return false;
     if (response.is_err) return hostler_take_error(&response.val.err, error);
     hostler_take_tensors(response.val.ok.ptr, response.val.ok.len, outputs);
     return true;
@@ -160,7 +160,7 @@ int hostler_wait_any(hostler_invocation *const *invocations, size_t count, uint6
     for (size_t at = 0; at < count; at++) {
         if (!invocations[at] || !invocations[at]->is_open) continue;
         indices[list.len] = (int)at;
-        list.ptr[list.len++] = opened(invocations[at]);
+        list.ptr[list.len++] = lent_invocation(invocations[at]);
     }
     uint32_t index;
     uint64_t *timeout = timeout_us == UINT64_MAX ? NULL : &timeout_us;
@@ -173,7 +173,7 @@ void hostler_sleep(uint64_t us) {
 }
 
 bool hostler_answer_now(const hostler_tensors *outputs, hostler_error *error) {
-    hostler_plugin_callables_list_borrow_tensor_t list = lent(outputs);
+    hostler_plugin_callables_list_borrow_tensor_t list = lent_tensors(outputs);
     hostler_plugin_callables_error_t fault;
     if (hostler_plugin_callables_answer(&list, &fault)) return true;
     return hostler_take_error(&fault, error);

@@ -47,7 +47,7 @@ static float from_fp16(uint16_t bits) {
     return bits & 0x8000 ? -result : result;
 }
 
-static hostler_tensor *create(const char *name, hostler_datatype datatype, const int64_t *shape,
+static hostler_tensor *create_halves(const char *name, hostler_datatype datatype, const int64_t *shape,
                               size_t rank, const float *elements, size_t count, hostler_error *error) {
     if (!elements && (count || (error && error->message))) return NULL;
     uint16_t *halves = hostler_alloc(count, sizeof *halves);
@@ -58,12 +58,12 @@ static hostler_tensor *create(const char *name, hostler_datatype datatype, const
 
 hostler_tensor *hostler_fp16(const char *name, const int64_t *shape, size_t rank, const float *elements,
                              size_t count, hostler_error *error) {
-    return create(name, HOSTLER_FP16, shape, rank, elements, count, error);
+    return create_halves(name, HOSTLER_FP16, shape, rank, elements, count, error);
 }
 
 hostler_tensor *hostler_bf16(const char *name, const int64_t *shape, size_t rank, const float *elements,
                              size_t count, hostler_error *error) {
-    return create(name, HOSTLER_BF16, shape, rank, elements, count, error);
+    return create_halves(name, HOSTLER_BF16, shape, rank, elements, count, error);
 }
 
 float *hostler_to_floats(hostler_tensor *tensor, size_t *count, hostler_error *error) {

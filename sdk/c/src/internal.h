@@ -1,9 +1,9 @@
-/* What the files of the SDK share. Plugins include hostler.h only. */
+/* What the files of the SDK share. Plugins include hostler.h only. The bindings of a role, whose
+ * types are the same for all roles, are included before it. */
 #ifndef HOSTLER_INTERNAL_H
 #define HOSTLER_INTERNAL_H
 
 #include "../hostler.h"
-#include "bindings.h"
 
 #include <stdarg.h>
 

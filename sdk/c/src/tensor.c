@@ -26,7 +26,7 @@ const char *hostler_datatype_name(hostler_datatype datatype) {
 
 /* ---- Handles ---- */
 
-static hostler_plugin_types_borrow_tensor_t borrowed(const hostler_tensor *tensor) {
+static hostler_plugin_types_borrow_tensor_t lent_tensor(const hostler_tensor *tensor) {
     return (hostler_plugin_types_borrow_tensor_t){tensor->handle};
 }
 
@@ -121,7 +121,7 @@ const char *hostler_name(hostler_tensor *tensor) {
     if (!tensor) return "";
     if (!tensor->name) {
         bindings_string_t name;
-        hostler_plugin_types_method_tensor_name(borrowed(tensor), &name);
+        hostler_plugin_types_method_tensor_name(lent_tensor(tensor), &name);
         tensor->name = hostler_from_host(name);
     }
     return tensor->name;
@@ -129,13 +129,13 @@ const char *hostler_name(hostler_tensor *tensor) {
 
 hostler_datatype hostler_type(hostler_tensor *tensor) {
     if (!tensor) return HOSTLER_BYTES;
-    return (hostler_datatype)hostler_plugin_types_method_tensor_datatype(borrowed(tensor));
+    return (hostler_datatype)hostler_plugin_types_method_tensor_datatype(lent_tensor(tensor));
 }
 
 static void find_shape(hostler_tensor *tensor) {
     if (tensor->has_shape) return;
     bindings_list_s64_t shape;
-    hostler_plugin_types_method_tensor_shape(borrowed(tensor), &shape);
+    hostler_plugin_types_method_tensor_shape(lent_tensor(tensor), &shape);
     tensor->rank = shape.len;
     if (shape.len) hostler_keep(shape.ptr, free);
     tensor->shape = shape.len ? shape.ptr : NULL;
@@ -156,10 +156,10 @@ size_t hostler_rank(hostler_tensor *tensor) {
 }
 
 uint64_t hostler_byte_length(hostler_tensor *tensor) {
-    return tensor ? hostler_plugin_types_method_tensor_byte_length(borrowed(tensor)) : 0;
+    return tensor ? hostler_plugin_types_method_tensor_byte_length(lent_tensor(tensor)) : 0;
 }
 
-static const char *described(hostler_datatype datatype, const int64_t *shape, size_t rank) {
+static const char *describe(hostler_datatype datatype, const int64_t *shape, size_t rank) {
     const char *text = hostler_text("%s [", hostler_datatype_name(datatype));
     for (size_t at = 0; at < rank; at++)
         text = hostler_text("%s%s%lld", text, at ? "," : "", (long long)shape[at]);
@@ -167,7 +167,7 @@ static const char *described(hostler_datatype datatype, const int64_t *shape, si
 }
 
 const char *hostler_described(hostler_tensor *tensor) {
-    return tensor ? described(hostler_type(tensor), hostler_shape(tensor), hostler_rank(tensor)) : "NULL";
+    return tensor ? describe(hostler_type(tensor), hostler_shape(tensor), hostler_rank(tensor)) : "NULL";
 }
 
 hostler_tensor *hostler_named(const hostler_tensors *tensors, const char *name, hostler_error *error) {
@@ -187,20 +187,20 @@ hostler_tensor *hostler_named(const hostler_tensors *tensors, const char *name, 
 hostler_tensor *hostler_renamed(hostler_tensor *tensor, const char *name) {
     if (!tensor) return NULL;
     bindings_string_t text = hostler_to_host(name);
-    return hostler_owned_tensor(hostler_plugin_types_method_tensor_renamed(borrowed(tensor), &text).__handle);
+    return hostler_owned_tensor(hostler_plugin_types_method_tensor_renamed(lent_tensor(tensor), &text).__handle);
 }
 
-static bindings_list_s64_t dimensions(const int64_t *shape, size_t rank) {
+static bindings_list_s64_t dimension_list(const int64_t *shape, size_t rank) {
     return (bindings_list_s64_t){(int64_t *)(uintptr_t)shape, rank};
 }
 
 hostler_tensor *hostler_reshaped(hostler_tensor *tensor, const int64_t *shape, size_t rank,
                                  hostler_error *error) {
     if (!tensor) return NULL;
-    bindings_list_s64_t list = dimensions(shape, rank);
+    bindings_list_s64_t list = dimension_list(shape, rank);
     hostler_plugin_types_own_tensor_t made;
     hostler_plugin_types_error_t fault;
-    if (hostler_plugin_types_method_tensor_reshaped(borrowed(tensor), &list, &made, &fault))
+    if (hostler_plugin_types_method_tensor_reshaped(lent_tensor(tensor), &list, &made, &fault))
         return hostler_owned_tensor(made.__handle);
     hostler_take_error(&fault, error);
     return NULL;
@@ -215,7 +215,7 @@ hostler_tensor *hostler_tensor_create(const char *name, hostler_datatype datatyp
         return NULL;
     }
     bindings_string_t text = hostler_to_host(name);
-    bindings_list_s64_t list = dimensions(shape, rank);
+    bindings_list_s64_t list = dimension_list(shape, rank);
     bindings_list_u8_t content = {(uint8_t *)(uintptr_t)data, bytes};
     hostler_plugin_types_own_tensor_t made;
     hostler_plugin_types_error_t fault;
@@ -227,7 +227,7 @@ hostler_tensor *hostler_tensor_create(const char *name, hostler_datatype datatyp
 }
 
 /* Creates a tensor, and adds the number of elements to the error of the host, which counts bytes. */
-static hostler_tensor *create(const char *name, hostler_datatype datatype, const int64_t *shape,
+static hostler_tensor *create_elements(const char *name, hostler_datatype datatype, const int64_t *shape,
                               size_t rank, const void *data, size_t bytes, size_t count,
                               hostler_error *error) {
     hostler_error fault = {0};
@@ -241,7 +241,7 @@ static hostler_tensor *create(const char *name, hostler_datatype datatype, const
     if (!made && error)
         *error = (hostler_error){fault.kind,
                                  hostler_text("%s: %s, and %zu elements were given", fault.message,
-                                              described(datatype, shape, rank), count),
+                                              describe(datatype, shape, rank), count),
                                  fault.field};
     return made;
 }
@@ -249,7 +249,7 @@ static hostler_tensor *create(const char *name, hostler_datatype datatype, const
 #define CREATE(function, element, datatype)                                                          \
     hostler_tensor *function(const char *name, const int64_t *shape, size_t rank,                    \
                              const element *elements, size_t count, hostler_error *error) {          \
-        return create(name, datatype, shape, rank, elements, count * sizeof *elements, count, error); \
+        return create_elements(name, datatype, shape, rank, elements, count * sizeof *elements, count, error); \
     }
 
 CREATE(hostler_boolean, bool, HOSTLER_BOOL)
@@ -266,7 +266,7 @@ CREATE(hostler_fp64, double, HOSTLER_FP64)
 
 hostler_tensor *hostler_bytes(const char *name, const int64_t *shape, size_t rank,
                               const hostler_slice *elements, size_t count, hostler_error *error) {
-    if (!elements) return create(name, HOSTLER_BYTES, shape, rank, NULL, 0, count, error);
+    if (!elements) return create_elements(name, HOSTLER_BYTES, shape, rank, NULL, 0, count, error);
     size_t bytes = 0;
     for (size_t at = 0; at < count; at++) bytes += 4 + elements[at].length;
     uint8_t *data = hostler_alloc(bytes, 1), *to = data;
@@ -276,7 +276,7 @@ hostler_tensor *hostler_bytes(const char *name, const int64_t *shape, size_t ran
         if (length) memcpy(to, elements[at].data, length);
         to += length;
     }
-    return create(name, HOSTLER_BYTES, shape, rank, data, bytes, count, error);
+    return create_elements(name, HOSTLER_BYTES, shape, rank, data, bytes, count, error);
 }
 
 /* ---- Reading ---- */
@@ -285,7 +285,7 @@ uint8_t *hostler_read(hostler_tensor *tensor, uint64_t offset, uint64_t length, 
     *read = 0;
     if (!tensor) return NULL;
     bindings_list_u8_t content;
-    hostler_plugin_types_method_tensor_read(borrowed(tensor), offset, length, &content);
+    hostler_plugin_types_method_tensor_read(lent_tensor(tensor), offset, length, &content);
     *read = content.len;
     /* An empty list has no memory. */
     if (content.len == 0) return hostler_alloc(1, 1);
@@ -294,7 +294,7 @@ uint8_t *hostler_read(hostler_tensor *tensor, uint64_t offset, uint64_t length, 
 }
 
 /* Copies all bytes of a tensor of this datatype. */
-static void *copied(hostler_tensor *tensor, hostler_datatype expected, const char *function,
+static void *copy_data(hostler_tensor *tensor, hostler_datatype expected, const char *function,
                     size_t *count, hostler_error *error) {
     *count = 0;
     if (!tensor) return NULL;
@@ -313,7 +313,7 @@ static void *copied(hostler_tensor *tensor, hostler_datatype expected, const cha
 
 #define READ(function, element, datatype)                                                            \
     element *function(hostler_tensor *tensor, size_t *count, hostler_error *error) {                 \
-        return copied(tensor, datatype, #function, count, error);                                    \
+        return copy_data(tensor, datatype, #function, count, error);                                    \
     }
 
 READ(hostler_to_u8, uint8_t, HOSTLER_UINT8)
@@ -328,7 +328,7 @@ READ(hostler_to_f32, float, HOSTLER_FP32)
 READ(hostler_to_f64, double, HOSTLER_FP64)
 
 bool *hostler_to_bool(hostler_tensor *tensor, size_t *count, hostler_error *error) {
-    uint8_t *data = copied(tensor, HOSTLER_BOOL, "hostler_to_bool", count, error);
+    uint8_t *data = copy_data(tensor, HOSTLER_BOOL, "hostler_to_bool", count, error);
     /* Any other byte than 0 and 1 is not a value of `bool`. */
     for (size_t at = 0; at < *count; at++) data[at] = data[at] != 0;
     return (bool *)data;
@@ -337,7 +337,7 @@ bool *hostler_to_bool(hostler_tensor *tensor, size_t *count, hostler_error *erro
 hostler_slice *hostler_to_bytes(hostler_tensor *tensor, size_t *count, hostler_error *error) {
     size_t bytes;
     *count = 0;
-    const uint8_t *data = copied(tensor, HOSTLER_BYTES, "hostler_to_bytes", &bytes, error);
+    const uint8_t *data = copy_data(tensor, HOSTLER_BYTES, "hostler_to_bytes", &bytes, error);
     if (!data) return NULL;
     /* The host has checked the lengths. */
     size_t elements = 0;

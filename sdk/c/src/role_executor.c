@@ -1,5 +1,5 @@
 /* The role `executor`: calls plugin_submit. */
-#include "../src/internal.h"
+#include "internal.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
 /* The role `transformer`: calls plugin_metadata, plugin_preprocess and plugin_postprocess. */
-#include "../src/internal.h"
+#include "internal.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* The role `model`: calls plugin_metadata and plugin_predict. */
-#include "../src/internal.h"
+#include "internal.h"
 
 void exports_hostler_plugin_model_metadata(exports_hostler_plugin_model_model_metadata_t *result) {
     hostler_scope scope = hostler_scope_begin();
