@@ -60,6 +60,8 @@ void hostler_scope_end(hostler_scope scope) {
     }
     chunk = scope.chunk;
     chunk_left = scope.chunk_left;
+    /* Nothing else does it, since a plugin does not end. */
+    fflush(stdout);
 }
 
 void *hostler_alloc(size_t count, size_t size) {

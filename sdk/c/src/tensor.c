@@ -226,7 +226,7 @@ hostler_tensor *hostler_tensor_create(const char *name, hostler_datatype datatyp
     return NULL;
 }
 
-/* Creates a tensor, and adds the number of elements to the error of the host, which counts bytes. */
+/* Creates a tensor, and adds the number of elements to an error of the host, which counts bytes. */
 static hostler_tensor *create_elements(const char *name, hostler_datatype datatype, const int64_t *shape,
                               size_t rank, const void *data, size_t bytes, size_t count,
                               hostler_error *error) {
@@ -239,10 +239,8 @@ static hostler_tensor *create_elements(const char *name, hostler_datatype dataty
     }
     hostler_tensor *made = hostler_tensor_create(name, datatype, shape, rank, data, bytes, &fault);
     if (!made && error)
-        *error = (hostler_error){fault.kind,
-                                 hostler_text("%s: %s, and %zu elements were given", fault.message,
-                                              describe(datatype, shape, rank), count),
-                                 fault.field};
+        *error = (hostler_error){
+            fault.kind, hostler_text("%s; %zu elements were given", fault.message, count), fault.field};
     return made;
 }
 

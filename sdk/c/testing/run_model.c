@@ -12,18 +12,19 @@ static bool fits(hostler_tensor *tensor, const hostler_plugin_types_tensor_spec_
     return true;
 }
 
-/* Checks tensors against metadata, and frees the metadata. */
+/* Checks tensors against metadata, and frees the metadata. Inputs must be there; outputs may be
+ * missing. */
 static bool check_specs(const hostler_tensors *tensors, hostler_plugin_types_list_tensor_spec_t *specs,
-                        hostler_error_kind kind, hostler_error *error) {
+                        bool is_input, hostler_error *error) {
     bool is_ok = true;
     for (size_t at = 0; at < specs->len; at++) {
         hostler_plugin_types_tensor_spec_t *spec = &specs->ptr[at];
         const char *name = hostler_text("%.*s", (int)spec->name.len, (const char *)spec->name.ptr);
-        hostler_tensor *found = is_ok ? hostler_named(tensors, name, NULL) : NULL;
-        if (is_ok && (!found || !fits(found, spec))) {
-            is_ok = hostler_invalid(error, name, "tensor \"%s\" is %s, which does not fit plugin_metadata", name,
-                                    found ? hostler_described(found) : "missing");
-            if (error) error->kind = kind;
+        hostler_tensor *found = hostler_named(tensors, name, NULL);
+        if (is_ok && (found ? !fits(found, spec) : is_input)) {
+            is_ok = hostler_invalid(error, name, "tensor \"%s\" is %s, which does not fit plugin_metadata",
+                                    name, found ? hostler_described(found) : "missing");
+            if (error && !is_input) error->kind = HOSTLER_FAILED;
         }
         free(spec->name.ptr);
         free(spec->shape.ptr);
@@ -35,18 +36,14 @@ static bool check_specs(const hostler_tensors *tensors, hostler_plugin_types_lis
 bool testing_predict(const hostler_tensors *inputs, hostler_tensors *outputs, hostler_error *error) {
     exports_hostler_plugin_model_model_metadata_t metadata;
     exports_hostler_plugin_model_metadata(&metadata);
-    if (!check_specs(inputs, &metadata.inputs, HOSTLER_INVALID_INPUT, error)) {
-        hostler_tensors none = {0};
-        metadata.inputs.len = 0;
-        check_specs(&none, &metadata.outputs, HOSTLER_FAILED, NULL);
-        return false;
+    bool is_ok = check_specs(inputs, &metadata.inputs, true, error);
+    if (is_ok) {
+        exports_hostler_plugin_model_list_own_tensor_t given = {stand_in_lend(inputs), inputs->count}, result;
+        exports_hostler_plugin_model_own_request_t request = {1};
+        exports_hostler_plugin_model_error_t fault;
+        is_ok = exports_hostler_plugin_model_predict(request, &given, &result, &fault);
+        is_ok = stand_in_outcome(is_ok, result.ptr, result.len, &fault, outputs, error);
     }
-    exports_hostler_plugin_model_list_own_tensor_t given = {stand_in_lend(inputs), inputs->count}, result;
-    exports_hostler_plugin_model_own_request_t request = {1};
-    exports_hostler_plugin_model_error_t fault;
-    bool is_ok = exports_hostler_plugin_model_predict(request, &given, &result, &fault);
-    is_ok = stand_in_outcome(is_ok, result.ptr, result.len, &fault, outputs, error);
     hostler_tensors none = {0};
-    bool fits_metadata = check_specs(is_ok ? outputs : &none, &metadata.outputs, HOSTLER_FAILED, is_ok ? error : NULL);
-    return is_ok && fits_metadata;
+    return check_specs(is_ok ? outputs : &none, &metadata.outputs, false, error) && is_ok;
 }
