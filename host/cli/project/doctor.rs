@@ -65,6 +65,8 @@ impl Language {
             Language::Rust => RUST,
             Language::Python => PYTHON,
             Language::JavaScript | Language::TypeScript => NODE,
+            // The compiler is a package of Python, which a project installs.
+            Language::C => PYTHON,
         }
     }
 }
@@ -74,7 +76,7 @@ impl Language {
 pub fn doctor(language: Option<&str>) -> Result<bool> {
     let languages = match language {
         Some(language) => vec![Language::parse(language)?],
-        None => vec![Language::Rust, Language::Python, Language::JavaScript],
+        None => vec![Language::Rust, Language::Python, Language::JavaScript, Language::C],
     };
     let mut is_complete = true;
     for language in languages {

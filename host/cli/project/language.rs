@@ -9,11 +9,12 @@ pub enum Language {
     Python,
     JavaScript,
     TypeScript,
+    C,
 }
 
 impl Language {
-    pub const ALL: [Language; 4] =
-        [Language::Rust, Language::Python, Language::JavaScript, Language::TypeScript];
+    pub const ALL: [Language; 5] =
+        [Language::Rust, Language::Python, Language::JavaScript, Language::TypeScript, Language::C];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -21,6 +22,7 @@ impl Language {
             Language::Python => "python",
             Language::JavaScript => "js",
             Language::TypeScript => "ts",
+            Language::C => "c",
         }
     }
 
@@ -56,7 +58,8 @@ impl Language {
     /// # Errors
     /// `unsupported` if the tools of the language cannot build this role, with what to use instead.
     pub fn check(self, role: ProjectRole) -> Result<()> {
-        if role == ProjectRole::StreamingModel && matches!(self, Language::JavaScript | Language::TypeScript)
+        if role == ProjectRole::StreamingModel
+            && matches!(self, Language::JavaScript | Language::TypeScript | Language::C)
         {
             return Err(Error::unsupported(format!(
                 "cannot create a streaming model in {}: its tools have no asynchronous components; write it in rust or \
