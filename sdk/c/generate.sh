@@ -13,3 +13,5 @@ for role in model transformer executor; do
     "$generator" c wit --world "$role-outbound-plugin" --rename-world bindings --no-object-file \
         --out-dir "bindings/$role"
 done
+# `make -C tests` compares it: a change of the contract must not be forgotten here.
+sha256sum wit/hostler.wit wit/deps/*/*.wit > bindings/contract.sha256
