@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Folders of `sdk/` that are embedded.
-const EMBEDDED: [&str; 5] = ["rust", "python", "js", "go", "templates"];
+const EMBEDDED: [&str; 6] = ["rust", "python", "js", "go", "c", "templates"];
 
 /// Entries that are not part of an SDK: tests of this repository, and what tools leave behind.
 const OMITTED: [&str; 6] = ["tests", "node_modules", "__pycache__", "target", "dist", "package-lock.json"];

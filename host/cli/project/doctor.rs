@@ -69,6 +69,8 @@ impl Language {
             Language::Python => PYTHON,
             Language::JavaScript | Language::TypeScript => NODE,
             Language::Go => GO,
+            // The compiler is a package of Python, which a project installs.
+            Language::C => PYTHON,
         }
     }
 }
@@ -78,7 +80,7 @@ impl Language {
 pub fn doctor(language: Option<&str>) -> Result<bool> {
     let languages = match language {
         Some(language) => vec![Language::parse(language)?],
-        None => vec![Language::Rust, Language::Python, Language::JavaScript, Language::Go],
+        None => vec![Language::Rust, Language::Python, Language::JavaScript, Language::Go, Language::C],
     };
     let mut is_complete = true;
     for language in languages {

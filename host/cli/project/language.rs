@@ -10,11 +10,18 @@ pub enum Language {
     JavaScript,
     TypeScript,
     Go,
+    C,
 }
 
 impl Language {
-    pub const ALL: [Language; 5] =
-        [Language::Rust, Language::Python, Language::JavaScript, Language::TypeScript, Language::Go];
+    pub const ALL: [Language; 6] = [
+        Language::Rust,
+        Language::Python,
+        Language::JavaScript,
+        Language::TypeScript,
+        Language::Go,
+        Language::C,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -23,6 +30,7 @@ impl Language {
             Language::JavaScript => "js",
             Language::TypeScript => "ts",
             Language::Go => "go",
+            Language::C => "c",
         }
     }
 
@@ -60,7 +68,7 @@ impl Language {
     /// `unsupported` if the tools of the language cannot build this role, with what to use instead.
     pub fn check(self, role: ProjectRole) -> Result<()> {
         if role == ProjectRole::StreamingModel
-            && matches!(self, Language::JavaScript | Language::TypeScript | Language::Go)
+            && matches!(self, Language::JavaScript | Language::TypeScript | Language::Go | Language::C)
         {
             return Err(Error::unsupported(format!(
                 "cannot create a streaming model in {}: its tools have no asynchronous components; write it in rust or \
