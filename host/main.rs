@@ -50,8 +50,8 @@ enum Action {
     /// that it compiles.
     #[command(name = compiler::COMMAND, hide = true)]
     CompilePlugin(CompilePlugin),
-    /// Create a project for a plugin: rust, python, js or ts; transformer, model, executor or
-    /// streaming-model.
+    /// Create a project for a plugin: rust, python, js, ts, go or c; transformer, model, executor
+    /// or streaming-model.
     New {
         language: String,
         role: String,

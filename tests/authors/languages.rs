@@ -41,3 +41,21 @@ fn an_executor_in_typescript() {
     build_and_try(&project, r#"{"y":[42.0]}"#);
     run(project.command("npm").args(["test"]));
 }
+
+#[test]
+fn a_model_in_c() {
+    let project = Project::new("c", "model");
+    build_and_try(&project, r#"{"y":[2.0,5.0]}"#);
+    // As `make test`, which not every machine has.
+    std::fs::create_dir_all(project.folder.join("build")).unwrap();
+    let sources = ["-I", "sdk", "test.c", "app.c", "sdk/testing/model.c", "-lm", "-o", "build/test"];
+    run(project.command("cc").arg("-std=c11").args(sources));
+    run(&mut project.command("build/test"));
+}
+
+#[test]
+fn a_transformer_in_go() {
+    let project = Project::new("go", "transformer");
+    build_and_try(&project, r#"{"answer":42"#);
+    run(project.command(".venv/bin/go").args(["test", "./..."]));
+}

@@ -1,5 +1,5 @@
-//! The SDKs in Python and JavaScript: their own tests, and their packages. Those of the SDK in Rust
-//! run with all crates.
+//! The SDKs in Python, JavaScript and C: their own tests, and the packages. Those of the SDK in Rust
+//! run with all crates, and those of the SDK in Go with the tests of authors, which bring a compiler.
 
 use std::fs;
 use std::process::Command;
@@ -30,6 +30,8 @@ pub fn test(layout: &Layout) -> Result<()> {
     }
     step("test the JavaScript SDK");
     run(Command::new("npm").args(["test", "--silent"]).current_dir(&js), "see sdk/js/README.md")?;
+    step("test the C SDK");
+    run(Command::new("sh").arg(layout.root.join("sdk/c/tests/run.sh")), "see sdk/c/README.md")?;
     pack(layout)
 }
 

@@ -1,4 +1,4 @@
-/* Tests of the SDK. `make -C sdk/c/tests` runs them on this machine. */
+/* Tests of the SDK. `sdk/c/tests/run.sh` runs them on this machine. */
 #include "hostler_testing.h"
 
 #include <math.h>
