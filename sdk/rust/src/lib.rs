@@ -92,6 +92,8 @@ pub mod latency;
 pub mod log;
 pub mod metrics;
 pub mod models;
+#[cfg(target_arch = "wasm32")]
+mod panics;
 pub mod random;
 mod request;
 mod role;
