@@ -2,8 +2,8 @@
 
 use super::executor::callables;
 use crate::concurrent::{Sink, StreamingMetadata, StreamingModel};
+use crate::faults::{enter, entered, noted};
 use crate::{Callable, Error, Executor, Model, ModelMetadata, OptionalInputs};
-use crate::panics::{enter, entered, noted};
 use crate::{Payload, Request, Tensor, Transformer};
 
 impl<T: Transformer> super::transformer::Guest for T {
