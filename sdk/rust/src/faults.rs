@@ -5,6 +5,7 @@
 use crate::bindings::logging::{Level, log};
 use crate::{Error, ErrorKind};
 use std::future::{Future, poll_fn};
+use std::io::Write as _;
 use std::panic::{Location, PanicHookInfo};
 use std::pin::pin;
 use std::sync::{Mutex, Once, PoisonError};
@@ -60,10 +61,10 @@ pub(crate) fn noted<T>(function: &str, result: Result<T, Error>) -> Result<T, Er
 fn report(panic: &PanicHookInfo<'_>) {
     let function = *FUNCTION.lock().unwrap_or_else(PoisonError::into_inner);
     let message = panic.payload_as_str().unwrap_or("a payload that is not text");
-    match panic.location() {
-        Some(place) => eprintln!("panicked in {function} at {place}: {message}"),
-        None => eprintln!("panicked in {function}: {message}"),
-    }
+    let place = panic.location().map_or(String::new(), |place| format!(" at {place}"));
+    // The host keeps what is last written to stderr.
+    let _ = std::io::stderr()
+        .write_all(["panicked in ", function, &place, ": ", message, "\n"].concat().as_bytes());
 }
 
 fn name(kind: ErrorKind) -> &'static str {
