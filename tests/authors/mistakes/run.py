@@ -203,7 +203,8 @@ def check(given, hostler, folder):
 def record(path, mistake, language, met):
     known = json.loads(path.read_text()) if path.exists() else {}
     known.setdefault(mistake, {})[language] = met
-    path.write_text(json.dumps(known, indent=1) + "\n")
+    content = json.dumps(known, indent=1) + "\n"
+    path.write_text(content)
 
 
 if __name__ == "__main__":
