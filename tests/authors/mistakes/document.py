@@ -30,7 +30,7 @@ def main(before, after):
 
 def cell(id, language, before, after):
     shown = [lacks(one[id][language]) for one in (before, after) if language in one.get(id, {})]
-    return " → ".join(dict.fromkeys(shown)) or "as JavaScript"
+    return " → ".join(dict.fromkeys(shown)) or ("as JavaScript" if language == "ts" else "not recorded")
 
 
 def lacks(met):
@@ -38,6 +38,7 @@ def lacks(met):
 
 
 def show(name, before, after):
+    before, after = (met if met and met["text"] is not None else None for met in (before, after))
     if before is None and after is None:
         return
     if before is None or after is None or text(before) == text(after):
