@@ -2,7 +2,7 @@
 
     python3 tests/authors/mistakes/document.py BEFORE.json AFTER.json > docs/measured/author-mistakes.md
 
-A language whose message has not been recorded again since is the same in both.
+A message that only one of the files has is shown once.
 """
 
 import json
