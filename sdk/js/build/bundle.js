@@ -1,7 +1,8 @@
 // Bundles a source and the packages that it imports into one module, with esbuild.
 
+import { isUtf8 } from "node:buffer";
 import { builtinModules } from "node:module";
-import { realpathSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import path from "node:path";
 import { LINES } from "../lib/stack.js";
 import { didYouMean } from "../lib/names.js";
@@ -58,6 +59,7 @@ export async function bundle(source, { minify }) {
     .catch((error) => {
       throw explained(source, error);
     });
+  checkEncoding(Object.keys(result.metafile.inputs));
   const text = (extension) => result.outputFiles.find((file) => file.path.endsWith(extension)).text;
   const table = lineTable(JSON.parse(text(".js.map")), shownSource(path.dirname(outfile)));
   const [output] = Object.entries(result.metafile.outputs).filter(([name]) => name.endsWith(".js"));
@@ -70,6 +72,21 @@ export async function bundle(source, { minify }) {
     exported,
     imported: imports.map((one) => one.path),
   };
+}
+
+// Refuses sources that are not UTF-8: esbuild replaces what it cannot read, without a word.
+function checkEncoding(inputs) {
+  for (const input of inputs) {
+    if (input.includes("node_modules/") || !/\.([mc]?[jt]sx?|json|txt)$/.test(input)) continue;
+    const content = readFileSync(input);
+    if (isUtf8(content)) continue;
+    const lines = content.toString("latin1").split("\n");
+    const at = lines.findIndex((line) => !isUtf8(Buffer.from(line, "latin1")));
+    throw new BuildError(
+      `cannot bundle ${input}:${at + 1}: the file is not saved in UTF-8`,
+      "save it in the encoding UTF-8",
+    );
+  }
 }
 
 // Names sources relative to the project, and those of this SDK by its package.

@@ -2,7 +2,7 @@
 
 import logging from "wasi:logging/logging@0.1.0-draft";
 import { didYouMean, quoted, shown } from "./names.js";
-import { frames, location } from "./stack.js";
+import { definition, frames, isOfSdk, location, withoutEntry } from "./stack.js";
 
 // The kinds of errors in the contract.
 export const KINDS = [
@@ -56,23 +56,39 @@ export function hostCall(call) {
 
 // Returns the error that the caller receives. A fault becomes `failed` with one line that names the
 // function of the role, the exception and the author's line; its stack goes to the host's log.
-export function contractError(thrown, where) {
-  return errorOf(thrown) ?? { kind: "failed", message: reportFault(thrown, where), field: null };
+// `call` is the author's function.
+export function contractError(thrown, where, call) {
+  const known = errorOf(thrown);
+  if (known === null) return { kind: "failed", message: reportFault(thrown, where, call), field: null };
+  if (OWN_KINDS.includes(known.kind)) logOrigin(thrown, where, known);
+  return known;
 }
 
+// Kinds of errors that are about the plugin rather than about the request.
+const OWN_KINDS = ["failed", "not-found"];
+
+// Logs where in the plugin an error comes from that the SDK or a host call has thrown, such as a
+// missing asset: its message does not tell. The author's own errors are not logged.
+function logOrigin(thrown, where, { kind, message }) {
+  const origin = frames(thrown?.stack).find((frame) => !(isOfSdk(frame) && MAKERS.includes(frame.name)));
+  const at = location(thrown?.stack);
+  if (origin === undefined || !isOfSdk(origin)) return;
+  logging.log("error", "", `${where} threw ${kind}: ${message}, at ${at}`);
+}
+
+// The functions of this module that make errors.
+const MAKERS = ["PluginError", "new PluginError", "error", "invalid", "notFound", "unsupported", "failed"];
+
 // Logs a fault with its stack, and returns it as one line.
-export function reportFault(thrown, where) {
-  const line = faultLine(thrown, where);
-  // The host logs the line itself; only a trace adds something.
-  const trace = thrown instanceof ResultError ? [] : frames(thrown?.stack);
-  if (trace.length > 0) {
-    logging.log("error", "", [line, ...trace.map(({ name, place }) => `    at ${name} (${place})`)].join("\n"));
-  }
+export function reportFault(thrown, where, call) {
+  const line = faultLine(thrown, where, call);
+  const trace = thrown instanceof ResultError ? [] : withoutEntry(frames(thrown?.stack));
+  logging.log("error", "", [line, ...trace.map(({ name, place }) => `    at ${name} (${place})`)].join("\n"));
   return line;
 }
 
-function faultLine(thrown, where) {
-  if (thrown instanceof ResultError) return `${thrown.message}`;
+function faultLine(thrown, where, call) {
+  if (thrown instanceof ResultError) return `${thrown.message}${definition(call)}`;
   const at = location(thrown?.stack);
   const line = `${where} threw ${described(thrown)}${hint(thrown)}${at === null ? "" : `, at ${at}`}`;
   return line.replace(/\s+/g, " ").trim();

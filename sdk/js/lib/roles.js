@@ -5,6 +5,7 @@ import { ResultError, contractError, errorOf, reportFault } from "./errors.js";
 import { isTensor, shape as checkedShape, taken, tensorList } from "./arguments.js";
 import { knownDatatype } from "./datatypes.js";
 import { didYouMean, quoted, shown } from "./names.js";
+import { atDefinition } from "./stack.js";
 
 export function transformer(functions) {
   const { metadata, preprocess, postprocess } = roleFunctions("transformer", functions, {
@@ -49,7 +50,8 @@ export function roleFunctions(role, functions, needed) {
   const all = `the functions of this role are ${known.join(", ")}`;
   for (const name of Object.keys(functions)) {
     if (known.includes(name)) continue;
-    throw new TypeError(`${subject}: unknown function "${name}"${didYouMean(name, known)}; ${all}`);
+    const error = new TypeError(`${subject}: unknown function "${name}"${didYouMean(name, known)}; ${all}`);
+    throw typeof functions[name] === "function" ? atDefinition(error, functions[name]) : error;
   }
   const bound = {};
   for (const name of known) {
@@ -65,9 +67,35 @@ export function roleFunctions(role, functions, needed) {
         `${subject}: "${name}" is an async function or a generator; a plugin cannot wait for Promises, and host calls return their results directly: remove "async", "await" and "*"`,
       );
     }
-    bound[name] = (...args) => Reflect.apply(call, functions, args);
+    checkParameters(subject, name, call);
+    bound[name] = Object.assign((...args) => Reflect.apply(call, functions, args), { original: call });
   }
   return bound;
+}
+
+// What the functions of roles receive after the request, or the requests.
+const PARAMETERS = {
+  preprocess: "request, payload",
+  postprocess: "request, tensors",
+  predict: "request, tensors",
+  submit: "request, tensors, model",
+  submitBatch: "requests, lists, model",
+};
+const NOT_A_REQUEST = /^[^(]*\(\s*(payload|inputs?|outputs?|tensors?|data|body)\s*[,)]/;
+
+// Refuses a function that takes the request for its input, or has more parameters than there are.
+function checkParameters(subject, name, call) {
+  const expected = PARAMETERS[name];
+  if (expected === undefined) return;
+  const most = expected.split(", ").length;
+  if (call.length > most) {
+    const found = `"${name}" has ${call.length} parameters, and is called with ${most}: write ${name}(${expected})`;
+    throw atDefinition(new TypeError(`${subject}: ${found}`), call);
+  }
+  const [, first] = NOT_A_REQUEST.exec(Function.prototype.toString.call(call)) ?? [];
+  if (first === undefined) return;
+  const found = `the first parameter of "${name}" is the ${expected.split(", ")[0]}, and it is named "${first}"`;
+  throw atDefinition(new TypeError(`${subject}: ${found}: write ${name}(${expected})`), call);
 }
 
 // Wraps a function whose errors the caller receives. `where` is `role.function`; `result` checks
@@ -77,7 +105,7 @@ export function guarded(call, where = "the plugin", result = (value) => value) {
     try {
       return result(call(...args), where);
     } catch (thrown) {
-      throw contractError(thrown, where);
+      throw contractError(thrown, where, call.original);
     }
   };
 }
@@ -90,7 +118,7 @@ function unfailing(call, where, result) {
       return result(call(), where);
     } catch (thrown) {
       const known = errorOf(thrown);
-      throw new Error(known ? `${where} threw an error: ${known.message}` : reportFault(thrown, where));
+      throw new Error(known ? `${where} threw an error: ${known.message}` : reportFault(thrown, where, call.original));
     }
   };
 }

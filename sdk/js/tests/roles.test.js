@@ -26,6 +26,14 @@ test("missing, misspelt and asynchronous functions are reported at evaluation", 
       () => calls.executor({ submti() {} }),
       /hostler.executor\(\): unknown function "submti" \(did you mean "submit"\?\)/,
     ],
+    [
+      () => hostler.model({ metadata, predict: (tensors) => tensors }),
+      /the first parameter of "predict" is the request, and it is named "tensors": write predict\(request, tensors\)/,
+    ],
+    [
+      () => hostler.model({ metadata, predict: (request, tensors, model) => model }),
+      /"predict" has 3 parameters, and is called with 2: write predict\(request, tensors\)/,
+    ],
     [() => hostler.optionalInputs(["a", "b"]), /argument 0 must be the name of an input, and is an Array/],
   ];
   for (const [call, expected] of cases) assert.match(thrown(call).message, expected);
@@ -201,4 +209,20 @@ test("arguments of host calls are checked", () => {
     message(() => calls.waitAny([5])),
     /expected a list of invocations/,
   );
+});
+
+test("an error that the SDK throws is logged with its place, and one of the author is not", () => {
+  host.reset();
+  const refused = (preprocess) => {
+    const transformer = hostler.transformer({ preprocess, postprocess: () => hostler.json("1") });
+    return thrown(() => host.preprocess(transformer, hostler.json("1")));
+  };
+  const missing = refused(function preprocess() {
+    return hostler.asset("labels");
+  });
+  assert.equal(missing.kind, "failed");
+  assert.match(host.log.at(-1).message, /^transformer\.preprocess threw failed: asset "labels".*, at preprocess \(.*roles\.test\.js:\d+:\d+\)$/);
+  const lines = host.log.length;
+  assert.equal(refused(() => { throw hostler.failed("own"); }).message, "own");
+  assert.equal(host.log.length, lines);
 });

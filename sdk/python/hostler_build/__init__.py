@@ -14,6 +14,7 @@ from ._checks import check_calls, check_imports
 from ._component import Failure, componentize, explained
 from ._entry import NAME, entry
 from ._errors import BuildError
+from ._methods import check_methods
 from ._source import find_module, read_all, read_app
 from ._stage import stage
 from ._wit import check_world, find_wit, wit_arguments
@@ -38,6 +39,7 @@ def build(source, output, wit=None, packages=(), world=None):
     """Builds a component. Returns its role, and what the source printed while it was imported."""
     packages = [os.path.abspath(path) for path in packages]
     app, local, role = plan(source, packages, world)
+    check_methods(app, role)
     wit = find_wit(wit)
     check_world(wit, role.world)
     arguments = wit_arguments(wit, role.world)

@@ -81,6 +81,7 @@ def fallible(check):
                     raise report(error, returned_by=function) from error
             except Err as error:
                 if (valid := valid_error(error)) is error:
+                    _log_origin(error, function)
                     raise
                 raise valid from error
             except MemoryError:
@@ -171,6 +172,22 @@ def report(error, function=None, traceback_of=None, returned_by=None, group=None
     return failed(text)
 
 
+# Kinds of errors that are about the plugin rather than about the request.
+_OWN_KINDS = (ErrorKind.FAILED, ErrorKind.NOT_FOUND)
+
+
+def _log_origin(error, function):
+    """Logs where in the plugin an error comes from that the SDK or a host call has raised, such as a
+    missing asset: its message does not tell. The author's own errors are not logged."""
+    if error.value.kind not in _OWN_KINDS:
+        return
+    code = None
+    for frame, _ in _frames(error.__traceback__):
+        code = frame.f_code
+    if code is not None and (code.co_filename.startswith((_sdk, "<checked")) or "wit_world" in code.co_filename):
+        _log(logging.Level.ERROR, "", summary(error, function))
+
+
 def summary(error, function=None, traceback_of=None):
     """Returns an exception in one line: `ZeroDivisionError: division by zero (in predict,
     app.py:14)`."""
@@ -200,10 +217,17 @@ def _frames(trace):
 
 
 _faults = failed.__code__.co_filename
+_sdk = _faults.rpartition("/")[0] + "/"
 
 
 def _file(path):
     return path.rpartition("/")[2]
+
+
+def _shown_path(path):
+    """Returns a path without the number of the folder that componentize-py has read it from."""
+    mount, _, rest = path[1:].partition("/")
+    return rest if rest and path.startswith("/") and mount.isdigit() else path
 
 
 def traceback_lines(error, depth=0):
@@ -217,7 +241,7 @@ def traceback_lines(error, depth=0):
         elif context is not None and not error.__suppress_context__:
             lines = [*traceback_lines(context, depth + 1), "", _CONTEXT, ""]
     frames = [
-        f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}'
+        f'  File "{_shown_path(frame.f_code.co_filename)}", line {line}, in {frame.f_code.co_name}'
         for frame, line in _frames(error.__traceback__)
     ]
     if len(frames) > _FRAMES_MAX:

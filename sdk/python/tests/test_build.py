@@ -5,6 +5,7 @@ import pytest
 from hostler_build import BuildError, plan
 from hostler_build._component import explained
 from hostler_build._entry import entry
+from hostler_build._methods import check_methods
 from hostler_build._source import find_module, read_all
 
 HEAD = "import hostler_plugin as hostler\n"
@@ -242,3 +243,41 @@ def test_an_import_that_a_function_needs_is_named_by_its_place(project):
     )
     error = explained(text, module, local, ["stage/app", "stage/sdk"], {15: "app.py:4"})
     assert str(error) == "cannot build app.py:4: ImportError: cannot import name 'dumbs' from 'json'"
+
+
+# Methods
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ("    def predcit(self, request, inputs): pass", ["app.py:4", "no method `predict`", "rename `predcit`"]),
+        ("    def other(self): pass", ["app.py:2", "no method `predict`", "def predict(self, request, inputs)"]),
+        ("    def predict(self, inputs): pass", ["app.py:4", "`Model.predict` has the parameters (self, inputs)"]),
+        ("    def predict(self, request, inputs, *, scale): pass", ["app.py:4", "scale"]),
+    ],
+)
+def test_methods_that_the_host_cannot_call_are_refused(project, body, words):
+    app, _, role = project(f"{HEAD}class Model(hostler.Model):\n    def metadata(self): pass\n{body}\n")
+    with pytest.raises(BuildError) as caught:
+        check_methods(app, role)
+    text = f"{caught.value}\n{caught.value.mend}"
+    for word in words:
+        assert word in text, text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Model(hostler.Model):\n    def metadata(self): pass\n    def predict(self, *all): pass",
+        "class Model(hostler.Model):\n    def metadata(self): pass\n    predict = print",
+        "class Model(hostler.Model):\n    def metadata(self): pass\n    def predict(self, request, inputs, more=1): pass",
+        "class Base(hostler.Model): pass\nclass Model(Base): pass",
+        "class Model(hostler.Model):\n    if True:\n        def predict(self, request, inputs): pass",
+        "class Transformer(hostler.Transformer):\n    def preprocess(self, request, input): pass\n"
+        "    @staticmethod\n    def postprocess(request, outputs): pass",
+    ],
+)
+def test_methods_that_the_source_does_not_tell_are_left_to_python(project, source):
+    app, _, role = project(HEAD + source)
+    check_methods(app, role)

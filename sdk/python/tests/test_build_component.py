@@ -99,7 +99,8 @@ def test_an_error_at_import_names_the_place(write, tmp_path, files, message, men
 
 
 def test_a_streaming_model_is_built_for_its_own_contract(write, tmp_path):
-    write(**{"app.py": "import hostler_concurrent\nclass StreamingModel(hostler_concurrent.StreamingModel): pass\n"})
+    write(**{"app.py": "import hostler_concurrent\nclass StreamingModel(hostler_concurrent.StreamingModel):\n"
+             "    def metadata(self): pass\n    async def execute(self, request, inputs, responses): pass\n"})
     role, _ = build("app.py", "x.wasm")
     assert role.world == "hostler:concurrent/streaming-model-plugin"
     assert (tmp_path / "x.wasm").exists()

@@ -434,3 +434,22 @@ def test_a_project_is_tested_by_the_fixture(tmp_path):
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_an_error_of_the_sdk_is_logged_with_its_place_and_one_of_the_author_is_not(tmp_path):
+    app = tmp_path / "app.py"
+    app.write_text(
+        "import hostler_plugin as hostler\n\n\nclass Model(hostler.Model):\n"
+        "    def metadata(self):\n        return hostler.ModelMetadata([], [])\n\n"
+        "    def predict(self, request, inputs):\n"
+        "        if request.parameter('own'):\n            raise hostler.failed('own')\n"
+        "        return hostler.named(inputs, 'z')\n"
+    )
+    host = Host(str(app))
+    with raises("failed", message="there is no tensor"):
+        host.predict([])
+    assert host.logs[-1][1] == 'Err FAILED: there is no tensor "z" (in predict, app.py:11)'
+    lines = len(host.logs)
+    with raises("failed", message="own"):
+        host.predict([], parameters={"own": True})
+    assert len(host.logs) == lines

@@ -1,9 +1,10 @@
 //! The strings that the manifest sets for this plugin under `[plugins.<name>.config]`.
 
-use crate::Error;
 use crate::bindings::store;
+use crate::{Error, faults};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::panic::Location;
 use std::str::FromStr;
 
 /// Returns the value of `key`, or `None` if the manifest does not set it.
@@ -16,12 +17,14 @@ pub fn get(key: &str) -> Result<Option<String>, Error> {
 
 /// Returns the number that `key` holds, or `default` if the manifest does not set it. A value
 /// outside `allowed` is the operator's fault, so the error is `failed`.
+#[track_caller]
 pub fn number<T>(key: &str, default: T, allowed: RangeInclusive<T>) -> Result<T, Error>
 where
     T: FromStr + PartialOrd + Display,
 {
+    let place = Location::caller();
     let Some(text) = get(key)? else { return Ok(default) };
-    parse(key, &text, &allowed)
+    parse(key, &text, &allowed).map_err(|error| faults::at(place, error))
 }
 
 fn parse<T>(key: &str, text: &str, allowed: &RangeInclusive<T>) -> Result<T, Error>

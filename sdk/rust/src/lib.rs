@@ -84,6 +84,15 @@ pub mod callable;
 pub mod concurrent;
 pub mod config;
 mod error;
+#[cfg(target_arch = "wasm32")]
+mod faults;
+#[cfg(not(target_arch = "wasm32"))]
+mod faults {
+    /// Only a component has a log that needs the place of an error.
+    pub(crate) fn at(_: &std::panic::Location<'_>, error: crate::Error) -> crate::Error {
+        error
+    }
+}
 mod float16;
 pub mod http;
 mod instance_cell;

@@ -2,11 +2,14 @@
 //! has `concurrent::model`.
 
 use crate::bindings::executor::models;
-use crate::{Callable, Error};
+use crate::{Callable, Error, faults};
+use std::panic::Location;
 
 /// Returns the model as the policy of this request has it. Without a version, returns the only
 /// version or the one that the routing rule chooses for this request. `not-found` if it has no such
 /// model.
+#[track_caller]
 pub fn get(model: &str, version: Option<&str>) -> Result<Callable, Error> {
-    models::get(model, version).map(Callable::new)
+    let place = Location::caller();
+    models::get(model, version).map(Callable::new).map_err(|error| faults::at(place, error))
 }

@@ -26,7 +26,8 @@
 //! assert!(error.message.ends_with("the shape has 4 elements, and 1 was given"));
 //! ```
 
-use crate::{Datatype, Error, Tensor, TensorSpec};
+use crate::{Datatype, Error, Tensor, TensorSpec, faults};
+use std::panic::Location;
 
 pub use crate::float16::{bf16_to_f32, f32_to_bf16, f32_to_fp16, fp16_to_f32};
 
@@ -38,6 +39,7 @@ macro_rules! numbers {
             ///
             /// The host's error is `invalid-input` if the shape does not have as many elements or
             /// has a negative dimension. Returned to a client, it becomes `failed`.
+            #[track_caller]
             pub fn $make(name: &str, shape: &[i64], elements: &[$element]) -> Result<Tensor, Error> {
                 let mut data = vec![0; size_of_val(elements)];
                 for (slot, element) in data.chunks_exact_mut(size_of::<$element>()).zip(elements) {
@@ -80,6 +82,7 @@ numbers! {
 
 /// Creates a tensor. If the number of elements is wrong, adds both numbers to the host's message:
 /// it counts bytes.
+#[track_caller]
 fn create(
     name: &str,
     datatype: Datatype,
@@ -87,6 +90,7 @@ fn create(
     data: &[u8],
     elements: usize,
 ) -> Result<Tensor, Error> {
+    let place = Location::caller();
     Tensor::create(name, datatype, shape, data).map_err(|mut error| {
         let expected: Option<i64> =
             shape.iter().try_fold(
@@ -100,12 +104,13 @@ fn create(
             let verb = if elements == 1 { "was" } else { "were" };
             error.message += &format!(": the shape has {expected} {noun}, and {elements} {verb} given");
         }
-        error
+        faults::at(place, error)
     })
 }
 
 /// Creates a tensor of datatype `FP16`. Rounds as [`f32_to_fp16`] does. Errors are those of
 /// [`fp32`].
+#[track_caller]
 pub fn fp16(name: &str, shape: &[i64], elements: &[f32]) -> Result<Tensor, Error> {
     let data: Vec<u8> = elements.iter().flat_map(|&element| f32_to_fp16(element).to_le_bytes()).collect();
     create(name, Datatype::Fp16, shape, &data, elements.len())
@@ -119,12 +124,14 @@ pub fn fp16(name: &str, shape: &[i64], elements: &[f32]) -> Result<Tensor, Error
 /// assert_eq!(x.data(), [0xcd, 0x3d, 0x96, 0x7e]);
 /// assert_eq!(x.to_bf16().unwrap()[0], 0.100097656);
 /// ```
+#[track_caller]
 pub fn bf16(name: &str, shape: &[i64], elements: &[f32]) -> Result<Tensor, Error> {
     let data: Vec<u8> = elements.iter().flat_map(|&element| f32_to_bf16(element).to_le_bytes()).collect();
     create(name, Datatype::Bf16, shape, &data, elements.len())
 }
 
 /// Creates a tensor of datatype `BOOL`. Errors are those of [`fp32`].
+#[track_caller]
 pub fn boolean(name: &str, shape: &[i64], elements: &[bool]) -> Result<Tensor, Error> {
     let data: Vec<u8> = elements.iter().map(|&element| element.into()).collect();
     create(name, Datatype::Bool, shape, &data, elements.len())
@@ -132,6 +139,7 @@ pub fn boolean(name: &str, shape: &[i64], elements: &[bool]) -> Result<Tensor, E
 
 /// Creates a tensor of datatype `BYTES`. Elements may be strings or slices of bytes. Errors are
 /// those of [`fp32`], and `too-large` for an element of 4 GiB.
+#[track_caller]
 pub fn bytes(name: &str, shape: &[i64], elements: &[impl AsRef<[u8]>]) -> Result<Tensor, Error> {
     create(name, Datatype::Bytes, shape, &join(elements)?, elements.len())
 }
@@ -154,9 +162,11 @@ pub(crate) fn dimensions(shape: &[i64]) -> String {
 
 /// Returns the tensor with this name. If it is missing, the error is `failed`: a missing output of
 /// a model is not the caller's fault. The message is the same in the SDKs of all languages.
+#[track_caller]
 pub fn named<'a>(tensors: &'a [Tensor], name: &str) -> Result<&'a Tensor, Error> {
+    let place = Location::caller();
     let found = tensors.iter().find(|tensor| tensor.name() == name);
-    found.ok_or_else(|| Error::failed(format!("there is no tensor \"{name}\"")))
+    found.ok_or_else(|| faults::at(place, Error::failed(format!("there is no tensor \"{name}\""))))
 }
 
 impl Tensor {

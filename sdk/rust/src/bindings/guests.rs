@@ -2,35 +2,42 @@
 
 use super::executor::callables;
 use crate::concurrent::{Sink, StreamingMetadata, StreamingModel};
+use crate::faults::{enter, entered, noted};
 use crate::{Callable, Error, Executor, Model, ModelMetadata, OptionalInputs};
 use crate::{Payload, Request, Tensor, Transformer};
 
 impl<T: Transformer> super::transformer::Guest for T {
     fn metadata() -> Option<ModelMetadata> {
+        enter("metadata");
         T::metadata()
     }
 
     fn preprocess(request: Request, input: Payload) -> Result<Vec<Tensor>, Error> {
-        T::preprocess(&request, input)
+        enter("preprocess");
+        noted("preprocess", T::preprocess(&request, input))
     }
 
     fn postprocess(request: Request, outputs: Vec<Tensor>) -> Result<Payload, Error> {
-        T::postprocess(&request, outputs)
+        enter("postprocess");
+        noted("postprocess", T::postprocess(&request, outputs))
     }
 }
 
 impl<T: Model> super::model::Guest for T {
     fn metadata() -> ModelMetadata {
+        enter("metadata");
         T::metadata()
     }
 
     fn predict(request: Request, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
-        T::predict(&request, inputs)
+        enter("predict");
+        noted("predict", T::predict(&request, inputs))
     }
 }
 
 impl<T: OptionalInputs> super::optional_inputs::Guest for T {
     fn names() -> Vec<String> {
+        enter("names");
         T::names()
     }
 }
@@ -41,7 +48,8 @@ impl<T: Executor> super::executor::Guest for T {
         inputs: Vec<Tensor>,
         model: callables::Callable,
     ) -> Result<Vec<Tensor>, Error> {
-        T::submit(&request, inputs, &Callable::new(model))
+        enter("submit");
+        noted("submit", T::submit(&request, inputs, &Callable::new(model)))
     }
 
     fn submit_batch(
@@ -49,28 +57,31 @@ impl<T: Executor> super::executor::Guest for T {
         inputs: Vec<Vec<Tensor>>,
         model: callables::Callable,
     ) -> Result<Vec<Result<Vec<Tensor>, Error>>, Error> {
-        T::submit_batch(&requests, inputs, &Callable::new(model))
+        enter("submit_batch");
+        noted("submit_batch", T::submit_batch(&requests, inputs, &Callable::new(model)))
     }
 }
 
 impl<T: StreamingModel> super::streaming_model::Guest for T {
     async fn initialize() -> Result<(), Error> {
-        T::initialize().await
+        noted("initialize", entered("initialize", T::initialize()).await)
     }
 
     fn metadata() -> StreamingMetadata {
+        enter("metadata");
         T::metadata()
     }
 
     async fn execute(request: Request, inputs: Vec<Tensor>, responses: Sink) -> Result<(), Error> {
-        T::execute(request, inputs, responses).await
+        noted("execute", entered("execute", T::execute(request, inputs, responses)).await)
     }
 
     fn ready() -> bool {
+        enter("ready");
         T::ready()
     }
 
     async fn finalize() {
-        T::finalize().await;
+        entered("finalize", T::finalize()).await;
     }
 }
