@@ -1,14 +1,17 @@
 //! Damages the files of a store, and fills its disk: what was damaged is never read as other data,
 //! and what was acknowledged is there when the disk has space again.
 
+use super::disk::Disk;
 use super::fault::Fault;
 use super::lossy_disk::LossyDisk;
+use super::row::{self, RowPayloadKind};
 use super::store::DurableStore;
 use crate::error::{Kind, Result};
 use crate::jobs::examples::{LONG, json, spec};
 use crate::jobs::job::{AttemptStart, End, Job, State};
 use crate::jobs::store::{Bounds, Change, Claim, Claimed, Created, JobStore, NewJob, Submission, Update};
 use crate::predict::Payload;
+use redb::{ReadableTable, TableDefinition};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
@@ -61,11 +64,68 @@ async fn filled(disk: &LossyDisk) -> Vec<(Arc<str>, String)> {
     all
 }
 
+/// Rewrites a store as the first schema has it: payloads have tables of their own.
+fn to_first_schema(disk: &LossyDisk) {
+    const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+    let database = disk.open_database(&super::open::builder(), super::open::DATABASE).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut jobs = transaction.open_table(JOBS).unwrap();
+        let rows: Vec<(u64, Vec<u8>)> = jobs
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(number, row)| (number.value(), row.value().to_vec())).unwrap())
+            .collect();
+        let mut moved = 0;
+        for (number, row) in rows {
+            let (record, payload) = row::split(&row).unwrap();
+            jobs.insert(number, record).unwrap();
+            let Some((kind, stored)) = payload else { continue };
+            let name = if kind == RowPayloadKind::Input { "inputs" } else { "results" };
+            let table: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(name);
+            transaction.open_table(table).unwrap().insert(number, stored).unwrap();
+            moved += 1;
+        }
+        assert!(moved > 0, "no row had a payload");
+        let mut meta = transaction.open_table(super::tables::META).unwrap();
+        meta.insert(super::tables::SCHEMA_KEY, super::tables::FIRST_SCHEMA).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_schema_is_read_and_goes_on() {
+    let disk = LossyDisk::new(1, usize::MAX);
+    let before = filled(&disk).await;
+    to_first_schema(&disk);
+    let store = DurableStore::start(Arc::new(disk.clone()), Handle::current()).unwrap();
+    assert_eq!(store.opened().await, None);
+    for (id, text) in &before {
+        assert_eq!(described(&store, id).await.unwrap().as_ref(), Some(text));
+    }
+    // Jobs that wait run, and lose their inputs.
+    let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
+    let claimed = store.claim(Claim { limit: 100, lease: LONG, models: None, start }).await.unwrap();
+    assert_eq!(claimed.len(), 12);
+    for Claimed { job, .. } in claimed {
+        assert!(store.input(&job).await.unwrap().is_some());
+        let mut status = job.status.clone();
+        status.end(&End::Succeeded(json(10)), SystemTime::now(), store.now().after(LONG));
+        let (id, number, revision) = (Arc::clone(&job.id), job.number, job.revision);
+        let update = Update { id, number, revision, status, result: Some(json(10)) };
+        assert_eq!(store.update(update, ROOMY).await.unwrap(), Change::Done);
+        let ended = store.read(&job.id).await.unwrap().expect("the job exists");
+        assert!(store.input(&ended).await.unwrap().is_none());
+        assert!(store.result(&ended).await.unwrap().is_some());
+    }
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_flipped_byte_is_never_read_as_other_data() {
     let disk = LossyDisk::new(1, usize::MAX);
     let before = filled(&disk).await;
-    let mut names = super::disk::Disk::names(&disk).unwrap();
+    let mut names = disk.names().unwrap();
     names.retain(|name| name != super::open::DATABASE && name.contains('.'));
     let mut random = fastrand::Rng::with_seed(5);
     let (mut refused, mut reported, mut unharmed) = (0, 0, 0);

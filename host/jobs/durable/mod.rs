@@ -2,9 +2,10 @@
 //!
 //! - `store` is what jobs use. `writer` is the thread that changes the database, many changes at
 //!   once; `readers` are the threads that read from it.
-//! - `open` creates and checks the database, and `tables` are its tables. `record` is how a job is
-//!   written, `delivery_record` how a delivery is. `payloads` keeps large inputs and results in
-//!   files, and `cache` keeps jobs that will soon change.
+//! - `open` creates and checks the database, and `tables` are its tables. `row` is how a job is
+//!   written with a small payload, `record` without, and `delivery_record` how a delivery is.
+//!   `payloads` keeps large inputs and results in files, and `cache` keeps jobs that will soon
+//!   change.
 //! - `disk` is the file system as the store needs it; `fault` says why a store cannot be used.
 //!   `free_space` is how much room the disk has left.
 
@@ -23,6 +24,7 @@ mod payloads;
 mod power_tests;
 mod readers;
 mod record;
+mod row;
 mod shared;
 mod store;
 mod tables;

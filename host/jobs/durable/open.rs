@@ -4,7 +4,7 @@ use super::cache::JobCache;
 use super::disk::Disk;
 use super::fault::{Attempted, Fault, catch_panics};
 use super::payloads::{self, InProgress};
-use super::tables::{CLOCK_KEY, SCHEMA, SCHEMA_KEY, Tables};
+use super::tables::{CLOCK_KEY, FIRST_SCHEMA, SCHEMA, SCHEMA_KEY, Tables};
 use crate::jobs::store::Index;
 use crate::jobs::store_time::StoreTime;
 use redb::{Builder, Database, ReadableDatabase};
@@ -64,7 +64,7 @@ fn mark(disk: &dyn Disk) -> Result<(), Fault> {
         .map_err(|error| Fault::io(&format!("cannot create {MARKER} in {}", disk.shown()), &error))
 }
 
-fn builder() -> Builder {
+pub(super) fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
     // Without it, a damaged file can be read as other data.
@@ -102,8 +102,9 @@ fn read(disk: &dyn Disk, in_progress: &InProgress, mut database: Database) -> Re
     let snapshot = database.begin_read().attempted(&what)?;
     let meta = snapshot.open_table(super::tables::META).attempted(&what)?;
     let meta_value = |key| Ok::<_, Fault>(meta.get(key).attempted(&what)?.map(|value| value.value()));
-    match meta_value(SCHEMA_KEY)? {
-        Some(SCHEMA) => {}
+    let schema = meta_value(SCHEMA_KEY)?;
+    match schema {
+        Some(SCHEMA | FIRST_SCHEMA) => {}
         Some(other) => {
             return Err(Fault::damaged(format!(
                 "{} was written by another version of hostler (schema {other}; this version writes {SCHEMA})",
@@ -121,10 +122,14 @@ fn read(disk: &dyn Disk, in_progress: &InProgress, mut database: Database) -> Re
     let mut tables = Tables::open(&transaction, &mut cache)?;
     let damaged = tables.load(&mut index)?;
     let unused = unused_files(disk, in_progress, &tables)?;
+    let is_current = schema == Some(SCHEMA);
+    if !is_current {
+        tables.set_meta(SCHEMA_KEY, SCHEMA)?;
+    }
     drop(tables);
-    match damaged {
-        0 => transaction.abort().attempted(&what)?,
-        _ => transaction.commit().attempted(&what)?,
+    match damaged == 0 && is_current {
+        true => transaction.abort().attempted(&what)?,
+        false => transaction.commit().attempted(&what)?,
     }
     for name in unused {
         let _ = disk.remove(&name);

@@ -144,6 +144,15 @@ impl Prepared {
         &self.stored
     }
 
+    pub fn shared(&self) -> Bytes {
+        self.stored.clone()
+    }
+
+    /// Returns whether the payload is not in a file.
+    pub fn is_inline(&self) -> bool {
+        self.stored.first() == Some(&INLINE)
+    }
+
     /// Returns the file that a stored payload is in.
     pub fn file_of(stored: &[u8]) -> Option<FileReference> {
         let (&FILE, rest) = stored.split_first()? else { return None };

@@ -5,12 +5,14 @@ use super::delivery_record::{decode_delivery, encode_delivery};
 use super::fault::{Attempted, Fault};
 use super::payloads::{FileReference, Prepared, Slot};
 use super::record;
+use super::row::{self, RowPayload, RowPayloadKind};
 use crate::error::{Error, Result};
 use crate::jobs::job::Job;
 use crate::jobs::store::{Index, Records, StoredKey};
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::Delivery;
 use crate::predict::StepKey;
+use bytes::Bytes;
 use rayon::prelude::*;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::collections::HashSet;
@@ -31,8 +33,10 @@ const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("delive
 const DAMAGED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("damaged");
 const DAMAGED_DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("damaged_deliveries");
 
-/// The version of the tables. A store of a later version is not touched.
-pub(super) const SCHEMA: u64 = 1;
+/// The version of the tables. A store of a later version is not touched; one of the first version,
+/// whose rows have no payloads, becomes one of this version when it is opened.
+pub(super) const SCHEMA: u64 = 2;
+pub(super) const FIRST_SCHEMA: u64 = 1;
 
 pub(super) const SCHEMA_KEY: &str = "schema";
 
@@ -100,7 +104,7 @@ impl<'a> Tables<'a> {
                 break;
             }
             // Decoding takes most of the time of a start.
-            let decode = |(number, bytes): &(u64, Vec<u8>)| record::decode_job(*number, bytes);
+            let decode = |(number, bytes): &(u64, Vec<u8>)| row::decode_job(*number, bytes);
             let decoded: Vec<Result<Job>> = next.par_iter().map(decode).collect();
             for (record, job) in next.into_iter().zip(decoded) {
                 match job {
@@ -169,6 +173,16 @@ impl<'a> Tables<'a> {
         Ok(names)
     }
 
+    /// Returns the payload in the row of a job.
+    fn row_payload(&self, number: u64) -> Result<Option<RowPayload>, Fault> {
+        if let Some(payload) = self.cache.payload(number) {
+            return Ok(payload);
+        }
+        let bytes = self.jobs.get(number).attempted(READ)?;
+        let payload = bytes.as_ref().and_then(|bytes| row::payload(bytes.value()));
+        Ok(payload.map(|(kind, stored)| RowPayload { kind, stored: Bytes::copy_from_slice(stored) }))
+    }
+
     fn drop_payload(
         table: &mut Table<'a, u64, &'static [u8]>,
         number: u64,
@@ -207,36 +221,53 @@ impl Records for Tables<'_> {
             return Ok(Some(job.clone()));
         }
         let bytes = self.jobs.get(number).attempted(READ).map_err(|fault| fault.error())?;
-        bytes.map(|bytes| record::decode_job(number, bytes.value())).transpose()
+        bytes.map(|bytes| row::decode_job(number, bytes.value())).transpose()
     }
 
     fn input_at_hand(&self, number: u64) -> Result<Option<Prepared>> {
+        let payload = self.row_payload(number).map_err(|fault| fault.error())?;
+        if let Some(input) = payload.filter(|payload| payload.kind == RowPayloadKind::Input) {
+            return Ok(Prepared::inline(&input.stored));
+        }
         let bytes = self.inputs.get(number).attempted(READ).map_err(|fault| fault.error())?;
         Ok(bytes.and_then(|bytes| Prepared::inline(bytes.value())))
     }
 
     fn insert(&mut self, job: &Job, input: &Prepared) -> Result<()> {
-        self.cache.put(job, self.now);
+        let payload = RowPayload::new(RowPayloadKind::Input, input);
+        let row = row::encode(job, payload.as_ref());
+        let is_in_row = payload.is_some();
+        self.cache.put(job, payload, self.now);
         let id = id_number(&job.id)
             .ok_or_else(|| Error::failed("the id of a job is not 32 hexadecimal digits"))?;
         self.changed.push(Arc::clone(&job.id));
         let mut insert = || {
-            self.jobs.insert(job.number, record::encode_job(job).as_slice()).attempted(WRITE)?;
+            self.jobs.insert(job.number, row.as_slice()).attempted(WRITE)?;
             self.numbers.insert(id, job.number).attempted(WRITE)?;
-            self.inputs.insert(job.number, input.stored()).attempted(WRITE).map(drop)
+            if !is_in_row {
+                self.inputs.insert(job.number, input.stored()).attempted(WRITE)?;
+            }
+            Ok(())
         };
         insert().map_err(|fault: Fault| fault.error())
     }
 
     fn replace(&mut self, job: &Job, result: Option<&Prepared>) -> Result<()> {
-        self.cache.put(job, self.now);
         self.changed.push(Arc::clone(&job.id));
+        let (state, keeps_input) = (job.status.state, Self::keeps_input(job.status.state));
         let mut replace = || {
-            self.jobs.insert(job.number, record::encode_job(job).as_slice()).attempted(WRITE)?;
-            if !Self::keeps_input(job.status.state) {
+            let before = self.row_payload(job.number)?;
+            let had_input = before.as_ref().is_some_and(|payload| payload.kind == RowPayloadKind::Input);
+            let kept = before.filter(|payload| payload.is_kept(state, keeps_input));
+            let new = result.and_then(|result| RowPayload::new(RowPayloadKind::Result, result));
+            let is_in_row = new.is_some();
+            let payload = new.or(kept);
+            self.jobs.insert(job.number, row::encode(job, payload.as_ref()).as_slice()).attempted(WRITE)?;
+            self.cache.put(job, payload, self.now);
+            if !keeps_input && !had_input {
                 Self::drop_payload(&mut self.inputs, job.number, &mut self.unused)?;
             }
-            if let Some(result) = result {
+            if let Some(result) = result.filter(|_| !is_in_row) {
                 self.results.insert(job.number, result.stored()).attempted(WRITE)?;
             }
             Ok(())
@@ -327,7 +358,7 @@ impl Reader {
     pub fn job(&self, number: u64) -> Result<Option<Job>, Fault> {
         let jobs = self.0.open_table(JOBS).attempted(READ)?;
         let bytes = jobs.get(number).attempted(READ)?;
-        Ok(bytes.and_then(|bytes| record::decode_job(number, bytes.value()).ok()))
+        Ok(bytes.and_then(|bytes| row::decode_job(number, bytes.value()).ok()))
     }
 
     pub fn key(&self, name: &str) -> Result<Option<StoredKey>, Fault> {
@@ -341,19 +372,33 @@ impl Reader {
         let mut found = Vec::with_capacity(numbers.len());
         for number in numbers {
             let bytes = jobs.get(number).attempted(READ)?;
-            found.extend(bytes.and_then(|bytes| record::decode_job(*number, bytes.value()).ok()));
+            found.extend(bytes.and_then(|bytes| row::decode_job(*number, bytes.value()).ok()));
         }
         Ok(found)
     }
 
+    /// Returns the payload in the row of a job, if it is of this kind.
+    fn row_payload(&self, number: u64, kind: RowPayloadKind) -> Result<Option<Vec<u8>>, Fault> {
+        let jobs = self.0.open_table(JOBS).attempted(READ)?;
+        let bytes = jobs.get(number).attempted(READ)?;
+        let payload = bytes.as_ref().and_then(|bytes| row::payload(bytes.value()));
+        Ok(payload.filter(|(found, _)| *found == kind).map(|(_, stored)| stored.to_vec()))
+    }
+
     /// Returns the stored form of an input.
     pub fn input(&self, number: u64) -> Result<Option<Vec<u8>>, Fault> {
+        if let Some(stored) = self.row_payload(number, RowPayloadKind::Input)? {
+            return Ok(Some(stored));
+        }
         let table = self.0.open_table(INPUTS).attempted(READ)?;
         Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
     }
 
     /// Returns the stored form of a result.
     pub fn result(&self, number: u64) -> Result<Option<Vec<u8>>, Fault> {
+        if let Some(stored) = self.row_payload(number, RowPayloadKind::Result)? {
+            return Ok(Some(stored));
+        }
         let table = self.0.open_table(RESULTS).attempted(READ)?;
         Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
     }

@@ -29,6 +29,10 @@ const BATCH_MAX: usize = 256;
 const GATHER_FROM: usize = 4;
 const GATHER_TIME: Duration = Duration::from_micros(500);
 
+/// The same for a store that is under load, where a change waits for several others anyway.
+const LOADED_FROM: usize = 32;
+const LOADED_GATHER_TIME: Duration = Duration::from_millis(2);
+
 /// So many changes or more are acknowledged in a task of the runtime.
 const TASK_FROM: usize = 4;
 
@@ -86,7 +90,7 @@ impl Inbox {
         if received.is_none() && self.latest >= GATHER_FROM && !*has_gathered {
             *has_gathered = true;
             // Receiving would wake this thread for every change.
-            std::thread::sleep(GATHER_TIME);
+            std::thread::sleep(if self.latest >= LOADED_FROM { LOADED_GATHER_TIME } else { GATHER_TIME });
             received = self.commands.try_recv().ok();
         }
         match received? {
