@@ -392,7 +392,8 @@ impl RequestScope {
         let model = self.route.as_ref().map(|route| route.name.to_string());
         match error.kind() {
             Kind::Failed => {
-                tracing::error!(request, kind, model, plugin = error.plugin_name(), detail, "{error}");
+                let (plugin, function) = (error.plugin_name(), error.function_name());
+                tracing::error!(request, kind, model, plugin, function, detail, "{error}");
             }
             _ => tracing::info!(request, kind, model, plugin = error.plugin_name(), detail, "{error}"),
         }

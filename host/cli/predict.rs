@@ -39,7 +39,10 @@ pub fn predict(predict: &Predict) -> Result<bool> {
     let answer = prepared.call(steps.clone());
     // Shown before the result is checked: they are most useful if the request failed.
     steps.iter().flat_map(|steps| steps.take()).for_each(|step| show_step(&step));
-    let (took, responses) = answer?;
+    let (took, responses) = answer.map_err(|error| {
+        error.detail().into_iter().for_each(output::report_lines);
+        error.for_author()
+    })?;
     let mut further = Vec::new();
     for _ in 1..predict.calls {
         further.push(prepared.call(None)?.0);

@@ -72,7 +72,7 @@ impl Plugin {
     pub async fn transformer(&self, metrics: &Metrics) -> Result<Transformer> {
         let pool = self.pool(Role::Transformer, metrics, TransformerPre::new)?;
         let metadata = pool
-            .call_once(&self.load_context(), async |instance| {
+            .call_once("metadata", &self.load_context(), async |instance| {
                 instance.exports.hostler_plugin_transformer().call_metadata(&mut instance.store).await
             })
             .await
@@ -85,7 +85,7 @@ impl Plugin {
     pub async fn model(&self, metrics: &Metrics) -> Result<PluginModel> {
         let pool = self.pool(Role::Model, metrics, ModelPre::new)?;
         let metadata = pool
-            .call_once(&self.load_context(), async |instance| {
+            .call_once("metadata", &self.load_context(), async |instance| {
                 instance.exports.hostler_plugin_model().call_metadata(&mut instance.store).await
             })
             .await

@@ -51,7 +51,7 @@ impl PluginExecutor {
         early: oneshot::Sender<Vec<Tensor>>,
     ) -> Result<GuestAnswer> {
         self.pool
-            .call_once(context, async |instance| {
+            .call_once("submit", context, async |instance| {
                 let inputs = push_inputs(instance, inputs)?;
                 let state = instance.store.data_mut();
                 let callable = state.add_target(target)?;
@@ -62,6 +62,7 @@ impl PluginExecutor {
                 in_plugin(instance, outcome, take_tensors)
             })
             .await
+            .map(|answer| answer.map_err(|error| error.function("submit")))
     }
 
     /// Lets the guest answer several requests together. Returns `None` if the guest wants to
@@ -76,7 +77,7 @@ impl PluginExecutor {
         let count = members.len();
         let outcome = self
             .pool
-            .call_once(context, async |instance| {
+            .call_once("submit_batch", context, async |instance| {
                 let pushed = inputs.into_iter().map(|inputs| push_inputs(instance, inputs));
                 let inputs = pushed.collect::<wasmtime::Result<Vec<_>>>()?;
                 let requests: Vec<_> = (0..count as u32).map(Resource::new_own).collect();

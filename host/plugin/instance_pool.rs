@@ -109,9 +109,10 @@ impl<P: RolePre> Pool<P> {
 
     /// Calls into the instance in `kept`, or into another one, which is in `kept` afterwards.
     /// Unless the guest returns cleanly, `kept` is empty afterwards. `call` gets the instance with
-    /// the call's context set.
+    /// the call's context set. `function` is that of the contract.
     pub async fn call<R>(
         &self,
+        function: &'static str,
         kept: &mut Option<RunningInstance<P::Exports>>,
         context: &Arc<CallContext>,
         call: impl AsyncFnOnce(&mut RunningInstance<P::Exports>) -> CallOutcome<R>,
@@ -151,7 +152,7 @@ impl<P: RolePre> Pool<P> {
                     self.metrics.traps.inc();
                 }
                 let state = broken.as_ref().map(|instance| instance.store.data());
-                Err(self.explain(error, state, context, now))
+                Err(self.explain(error, state, context, now).function(function))
             }
         }
     }
@@ -159,11 +160,12 @@ impl<P: RolePre> Pool<P> {
     /// Makes one call. Its instance returns to the pool immediately afterwards.
     pub async fn call_once<R>(
         &self,
+        function: &'static str,
         context: &Arc<CallContext>,
         call: impl AsyncFnOnce(&mut RunningInstance<P::Exports>) -> CallOutcome<R>,
     ) -> Result<R> {
         let mut kept = None;
-        let result = self.call(&mut kept, context, call).await;
+        let result = self.call(function, &mut kept, context, call).await;
         if let Some(instance) = kept {
             self.give_back(instance);
         }

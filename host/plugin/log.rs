@@ -138,6 +138,7 @@ impl CallLog {
         let message = &message[..message.floor_char_boundary(bytes)];
         let (plugin, request, requests) =
             (&*self.plugin, state.request.as_deref(), state.requests.as_deref());
+        let context = (!context.is_empty()).then_some(context);
         // Each line has its plugin and request: a message cannot pass as another plugin's.
         for line in message.lines() {
             match level {

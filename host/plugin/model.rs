@@ -44,7 +44,7 @@ impl PluginModel {
 
     pub async fn predict(&self, context: &Arc<CallContext>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         self.pool
-            .call_once(context, async |instance| {
+            .call_once("predict", context, async |instance| {
                 let inputs = push_inputs(instance, inputs)?;
                 let request = Resource::new_own(0);
                 let guest = instance.exports.hostler_plugin_model();
@@ -52,5 +52,6 @@ impl PluginModel {
                 in_plugin(instance, outcome, take_tensors)
             })
             .await?
+            .map_err(|error| error.function("predict"))
     }
 }

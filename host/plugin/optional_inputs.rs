@@ -25,7 +25,7 @@ pub(super) async fn read(
     pool: &Pool<OptionalInputsPluginPre<StoreData>>,
     context: &Arc<CallContext>,
 ) -> Result<Vec<String>> {
-    pool.call_once(context, async |instance| {
+    pool.call_once("names", context, async |instance| {
         instance.exports.hostler_plugin_optional_inputs().call_names(&mut instance.store).await
     })
     .await

@@ -7,9 +7,13 @@ use super::instance_pool::{Pool, RolePre, RunningInstance};
 use super::store_data::StoreData;
 use crate::error::{Error, Result};
 use crate::predict::{CallContext, JsonText, Metadata, Payload, Tensor};
+use bytes::Bytes;
 use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::Resource;
+
+/// The most characters that a message shows of a text that is not JSON.
+const TEXT_SHOWN: usize = 80;
 
 pub(super) type TransformerPre = TransformerPluginPre<StoreData>;
 
@@ -65,7 +69,7 @@ impl TransformerSession {
 
     pub async fn preprocess(&mut self, context: &Arc<CallContext>, input: Payload) -> Result<Vec<Tensor>> {
         let Transformer { pool, .. } = &*self.transformer;
-        pool.call(&mut self.held, context, async |instance| {
+        pool.call("preprocess", &mut self.held, context, async |instance| {
             let payload = lower_payload(instance, input)?;
             let request = Resource::new_own(0);
             let guest = instance.exports.hostler_plugin_transformer();
@@ -73,12 +77,13 @@ impl TransformerSession {
             in_plugin(instance, outcome, take_tensors)
         })
         .await?
+        .map_err(|error| error.function("preprocess"))
     }
 
     pub async fn postprocess(&mut self, context: &Arc<CallContext>, outputs: Vec<Tensor>) -> Result<Payload> {
         let Transformer { pool, name, .. } = &*self.transformer;
         let outcome = pool
-            .call(&mut self.held, context, async |instance| {
+            .call("postprocess", &mut self.held, context, async |instance| {
                 let outputs = push_inputs(instance, outputs)?;
                 let request = Resource::new_own(0);
                 let guest = instance.exports.hostler_plugin_transformer();
@@ -88,10 +93,16 @@ impl TransformerSession {
             .await?;
         match outcome {
             Ok(Lifted::Payload(payload)) => Ok(payload),
-            Ok(Lifted::Json(text)) => JsonText::parse(text.into()).map(Payload::Json).map_err(|error| {
-                Error::failed(format!("plugin \"{name}\" returned invalid JSON: {error}")).plugin(&**name)
-            }),
-            Err(error) => Err(error),
+            Ok(Lifted::Json(text)) => {
+                let text = Bytes::from(text);
+                JsonText::parse(text.clone()).map(Payload::Json).map_err(|error| {
+                    let shown: String = String::from_utf8_lossy(&text).chars().take(TEXT_SHOWN).collect();
+                    Error::failed(format!("plugin \"{name}\" returned invalid JSON: {error}: {shown}"))
+                        .plugin(&**name)
+                        .function("postprocess")
+                })
+            }
+            Err(error) => Err(error.function("postprocess")),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A project in each language: created, built, tested, tried.
 
-use crate::installed::{Project, run, text};
+use crate::installed::{Project, environment, run, text};
+use std::path::Path;
+use std::process::Command;
 
 /// Builds a project, runs its cases, and sends its request through it.
 fn build_and_try(project: &Project, result: &str) {
@@ -58,4 +60,12 @@ fn a_transformer_in_go() {
     let project = Project::new("go", "transformer");
     build_and_try(&project, r#"{"answer":42"#);
     run(project.command(".venv/bin/go").args(["test", "./..."]));
+}
+
+#[test]
+fn messages_about_mistakes_name_their_place() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/authors/mistakes/run.py");
+    let program = environment().join("bin/hostler");
+    let printed = run(Command::new("python3").arg(script).arg(program).arg("--short"));
+    assert!(printed.contains("12 messages, 0 of them lack something"), "{printed}");
 }

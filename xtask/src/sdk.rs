@@ -1,5 +1,5 @@
-//! The SDKs in Python, JavaScript and C: their own tests, and the packages. Those of the SDK in Rust
-//! run with all crates, and those of the SDK in Go with the tests of authors, which bring a compiler.
+//! The SDKs in Python, JavaScript and C: their own tests, and the packages. Those of the SDK in
+//! Rust run with all crates. The SDK in Go is tested in its projects, which bring a compiler.
 
 use std::fs;
 use std::process::Command;

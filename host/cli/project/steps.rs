@@ -58,7 +58,7 @@ pub(super) fn build(folder: &Path, settings: &Settings, output: StepOutput) -> R
         if is_done(folder, step, record.get(&key), &digest) {
             continue;
         }
-        run(folder, step, index, output)?;
+        run(folder, &settings.component, step, index, output)?;
         record.insert(key, digest);
         keep(folder, &record);
     }
@@ -84,9 +84,10 @@ fn is_done(folder: &Path, step: &BuildStep, recorded: Option<&String>, digest: &
     }
 }
 
-fn run(folder: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Result<()> {
+fn run(folder: &Path, component: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Result<()> {
     let shown = step.run.join(" ");
     let number = index + 1;
+    let of = component.display();
     let program = &step.run[0];
     let own = own_program(program)?;
     // A program of the project, such as one in a virtual environment, is relative to the project.
@@ -107,13 +108,13 @@ fn run(folder: &Path, step: &BuildStep, index: usize, output: StepOutput) -> Res
             std::io::ErrorKind::NotFound => "`hostler doctor` says what the language's tools lack",
             _ => "correct the step in plugin.toml",
         };
-        Error::failed(format!("cannot run step {number} of the build, `{shown}`: {error}; {mend}"))
+        Error::failed(format!("cannot run step {number} of the build of {of}, `{shown}`: {error}; {mend}"))
     })?;
     if status.success() {
         return Ok(());
     }
     Err(Error::failed(format!(
-        "step {number} of the build, `{shown}`, failed: {status}; its output is above"
+        "step {number} of the build of {of}, `{shown}`, failed: {status}; its output is above"
     )))
 }
 

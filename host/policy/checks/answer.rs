@@ -160,7 +160,7 @@ pub fn judge(
             let got = route.result_of(payloads).unwrap_or_else(|_| b"bytes".to_vec());
             return Some(format!("expected an error, got {}", short(&String::from_utf8_lossy(&got))));
         }
-        (_, Err(error)) => return Some(error.to_string()),
+        (_, Err(error)) => return Some(error.clone().for_author().to_string()),
         (_, Ok(payloads)) => payloads,
     };
     match expected {

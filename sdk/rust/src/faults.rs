@@ -1,6 +1,6 @@
-//! Says in one line where a plugin failed: `panicked in preprocess at src/lib.rs:14:20: index out of
-//! bounds`, or `preprocess returned failed: there is no tensor "z", at src/lib.rs:14:20`. A panic ends
-//! the instance, so this line is the last one of its log.
+//! Says in one line where a plugin failed: `panicked in preprocess at src/lib.rs:14:20: index out
+//! of bounds`, or `preprocess returned failed: there is no tensor "z", at src/lib.rs:14:20`. A
+//! panic ends the instance, so this line is the last one of its log.
 
 use crate::bindings::logging::{Level, log};
 use crate::{Error, ErrorKind};

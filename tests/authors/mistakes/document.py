@@ -17,7 +17,7 @@ LANGUAGES = {"rust": "Rust", "python": "Python", "ts": "TypeScript", "js": "Java
 
 def main(before, after):
     before, after = (json.loads(Path(path).read_text()) for path in (before, after))
-    print((Path(__file__).parent / "head.md").read_text().rstrip() + "\n")
+    print((Path(__file__).parent / "head.txt").read_text().rstrip() + "\n")
     print("| mistake | " + " | ".join(LANGUAGES.values()) + " |\n|---|" + "---|" * len(LANGUAGES))
     for mistake in MISTAKES:
         cells = [cell(mistake.id, language, before, after) for language in LANGUAGES]

@@ -4,6 +4,8 @@
 //! the log only, such as a guest's backtrace or a library's causes. Each protocol maps the kind to
 //! a status in one place.
 
+mod author;
+
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -99,6 +101,7 @@ struct Inner {
     field: Option<String>,
     model: Option<String>,
     plugin: Option<String>,
+    function: Option<&'static str>,
     step: Option<String>,
     detail: Option<String>,
     transient: bool,
@@ -124,6 +127,7 @@ impl Error {
             field: None,
             model: None,
             plugin: None,
+            function: None,
             step: None,
             detail: None,
             transient: false,
@@ -176,6 +180,12 @@ impl Error {
     /// Sets the plugin at fault. The first one stays, because it is the nearest to the cause.
     pub fn plugin(mut self, plugin: impl Into<String>) -> Self {
         self.0.plugin.get_or_insert(plugin.into());
+        self
+    }
+
+    /// Sets the function of the plugin that was called. The first one stays.
+    pub fn function(mut self, function: &'static str) -> Self {
+        self.0.function.get_or_insert(function);
         self
     }
 
@@ -302,6 +312,10 @@ impl Error {
 
     pub fn plugin_name(&self) -> Option<&str> {
         self.0.plugin.as_deref()
+    }
+
+    pub fn function_name(&self) -> Option<&'static str> {
+        self.0.function
     }
 
     pub fn step_name(&self) -> Option<&str> {
