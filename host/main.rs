@@ -254,7 +254,7 @@ struct Predict {
     /// The model of the body, as NAME or NAME:VERSION, if the manifest has several.
     #[arg(long, value_name = "NAME", requires = "body")]
     model: Option<String>,
-    /// Run the request so often, and print how long it takes.
+    /// Run the request N times, and print how long the calls take.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// The manifest with the model.

@@ -24,7 +24,7 @@ impl Loaded {
         Ok(Loaded { metrics, content, runtime })
     }
 
-    /// Returns the bytes of the most linear memory that one instance of a plugin has had.
+    /// Returns the largest linear memory of one instance of a plugin so far, in bytes.
     pub fn memory_largest(&self, plugin: &str) -> u64 {
         let largest = self.metrics.plugins.memory_largest_bytes.with_label_values(&[plugin]);
         largest.get().try_into().unwrap_or_default()

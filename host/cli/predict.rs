@@ -9,6 +9,7 @@ use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
 use crate::predict::{Payload, Response, StepLog, StepRecord};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,22 +40,41 @@ pub fn predict(predict: &Predict) -> Result<bool> {
     let answer = prepared.call(steps.clone());
     // Shown before the result is checked: they are most useful if the request failed.
     steps.iter().flat_map(|steps| steps.take()).for_each(|step| show_step(&step));
-    let (took, responses) = answer.map_err(|error| {
-        error.detail().into_iter().for_each(output::report_lines);
-        error.for_author()
-    })?;
-    let mut further = Vec::new();
-    for _ in 1..predict.calls {
-        further.push(prepared.call(None)?.0);
-    }
-    let costs = costs(&prepared.loaded, &responses, took, further);
-    let payloads: Vec<Payload> = responses.into_iter().map(|response| response.payload).collect();
+    let (took, responses) = answer.map_err(explained)?;
+    let payloads: Vec<Payload> = responses.iter().map(|response| response.payload.clone()).collect();
     match &payloads[..] {
-        [Payload::Bytes { data, .. }] => output::print_bytes(data),
+        [Payload::Bytes { content_type, data }] => print_bytes(content_type, data)?,
         _ => output::print_json(String::from_utf8_lossy(&prepared.route.result_of(&payloads)?)),
     }
-    output::report_lines(&costs);
+    let mut further = Vec::new();
+    for number in 2..=predict.calls {
+        let call = prepared.call(None).map_err(explained);
+        further.push(call.map_err(|error| error.context(format!("call {number}")))?.0);
+    }
+    output::report_lines(&costs(&prepared.loaded, &responses, took, further));
     Ok(true)
+}
+
+/// Reports where a plugin was, and returns the error as its author reads it.
+fn explained(error: Error) -> Error {
+    error.detail().into_iter().for_each(output::report_lines);
+    error.for_author()
+}
+
+/// Prints an answer as it is. A terminal gets only text, without what could control it.
+fn print_bytes(content_type: &str, data: &[u8]) -> Result<()> {
+    if !std::io::stdout().is_terminal() {
+        output::print_bytes(data);
+        return Ok(());
+    }
+    let text = std::str::from_utf8(data).map_err(|_| {
+        Error::unsupported(format!(
+            "the answer is {} bytes of {content_type}, which a terminal cannot show; redirect the output to a file",
+            data.len()
+        ))
+    })?;
+    output::print_text(format!("{}\n", text.trim_end()));
+    Ok(())
 }
 
 fn request(request: &PredictRequest, plan: &Plan) -> Result<Request> {
@@ -72,7 +92,8 @@ fn request(request: &PredictRequest, plan: &Plan) -> Result<Request> {
             return Err(Error::invalid(format!("name the model of the body with --model: {names}")));
         }
     };
-    let content_type = match (content_type, file.extension().and_then(|name| name.to_str())) {
+    let ending = file.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    let content_type = match (content_type, ending.as_deref()) {
         (Some(content_type), _) => content_type.as_str(),
         (None, Some("json")) => "application/json",
         (None, Some("jpg" | "jpeg")) => "image/jpeg",

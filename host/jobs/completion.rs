@@ -1,4 +1,4 @@
-//! Work that goes on if its caller leaves.
+//! Keeps work going whose caller leaves.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Runs `work` in the task of the caller. If the caller leaves before its end, `work` goes on in a
-/// task of its own. Costs less than a task for every call.
+/// task of its own. This costs less than a task for every call.
 pub(super) fn complete<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
     runtime: &Handle,
@@ -25,10 +25,11 @@ impl<T: Send + 'static> Future for Completion<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let Some(work) = &mut self.work else { return Poll::Pending };
+        // Work that panics is not polled again.
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
         let polled = work.as_mut().poll(context);
-        if polled.is_ready() {
-            self.work = None;
+        if polled.is_pending() {
+            self.work = Some(work);
         }
         polled
     }

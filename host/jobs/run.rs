@@ -39,7 +39,7 @@ enum Stop {
 struct Run {
     registry: Arc<JobRegistry>,
     active: Arc<Active>,
-    /// The job as the store has it.
+    /// The job as the store has it: its revision and state, and what never changes.
     job: Job,
     /// The input, until it is used, if the claim had it at hand.
     input: Option<Payload>,
@@ -283,7 +283,7 @@ impl Run {
             match self.registry.change(&self.job, self.status.clone(), result.clone(), false).await {
                 Ok(Change::Done) => {
                     self.job.revision += 1;
-                    self.job.status = self.status.clone();
+                    self.job.status.state = self.status.state;
                     return Ok(());
                 }
                 Ok(Change::Stale) => return Err(Stop::Settled),

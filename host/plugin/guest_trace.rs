@@ -1,10 +1,10 @@
 //! Where a guest was when it could not return, in the terms of its author: one frame a line, with
-//! the names and lines that the component has.
+//! the names that the component has.
 
 use std::fmt::Write;
 use wasmtime::{FrameInfo, WasmBacktrace};
 
-/// The most characters of a function's name or a file's path that are shown.
+/// The most characters of a function's name that are shown.
 const NAME_MAX: usize = 300;
 
 /// Describes an error of a guest call: its causes, and the frames of the guest.
@@ -22,26 +22,15 @@ pub(super) fn describe(error: &wasmtime::Error) -> String {
     text
 }
 
-/// Appends the lines of a frame: several if functions were inlined.
 fn write_frame(frame: &FrameInfo, text: &mut String) {
-    let module = frame.module().name().unwrap_or("module");
-    let own_name = || match frame.func_name() {
+    let name = match frame.func_name() {
         Some(name) => demangled(name),
-        None => format!("function {} of {}", frame.func_index(), clipped(module)),
-    };
-    if frame.symbols().is_empty() {
-        let _ = write!(text, "\n  at {}", own_name());
-    }
-    for symbol in frame.symbols() {
-        let name = symbol.name().map_or_else(own_name, demangled);
-        let _ = write!(text, "\n  at {name}");
-        let Some(file) = symbol.file() else { continue };
-        let _ = write!(text, " ({}", clipped(file));
-        for number in [symbol.line(), symbol.column()].into_iter().flatten() {
-            let _ = write!(text, ":{number}");
+        None => {
+            let module = frame.module().name().unwrap_or("module");
+            format!("function {} of {}", frame.func_index(), clipped(module))
         }
-        text.push(')');
-    }
+    };
+    let _ = write!(text, "\n  at {name}");
 }
 
 /// Returns the name of a function as its author wrote it.

@@ -190,8 +190,12 @@ impl wasmtime::ResourceLimiter for StoreData {
         &mut self,
         current: usize,
         desired: usize,
-        _max: Option<usize>,
+        max: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        if max.is_some_and(|max| desired > max) {
+            // The growth fails at the memory's own limit, so it must not count.
+            return Ok(false);
+        }
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         let allowed = total <= self.spec.limits.memory_bytes;
         if allowed {

@@ -97,7 +97,8 @@ impl TransformerSession {
                 let text = Bytes::from(text);
                 JsonText::parse(text.clone()).map(Payload::Json).map_err(|error| {
                     let shown: String = String::from_utf8_lossy(&text).chars().take(TEXT_SHOWN).collect();
-                    Error::failed(format!("plugin \"{name}\" returned invalid JSON: {error}: {shown}"))
+                    Error::failed(format!("plugin \"{name}\" returned invalid JSON: {error}"))
+                        .with_detail(format!("the text begins with: {shown}"))
                         .plugin(&**name)
                         .function("postprocess")
                 })

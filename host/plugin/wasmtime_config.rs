@@ -56,8 +56,9 @@ pub(super) fn code_settings(concurrent: bool, memory_reservation: u64) -> wasmti
         .memory_guard_size(GUARD_BYTES)
         .async_stack_size(STACK_BYTES)
         .max_wasm_stack(STACK_BYTES / 2)
-        // Lines of the source, if the component has them.
-        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable);
+        // Reading the debug information of a hostile component can end the process: nothing bounds
+        // the depth of its entries.
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
     match concurrent {
         true => wasmtime.wasm_component_model_async(true),
         // Plugins of this engine are synchronous: a call costs a quarter as much without the

@@ -116,7 +116,8 @@ impl<'a> Side<'a> {
                 output.push(response.service.output);
             }
         }
-        let touched = (page_faults() - faults) as f64 * PAGE_KB / calls.len() as f64;
+        let page_kb = rustix::param::page_size() as f64 / 1024.0;
+        let touched = page_faults().saturating_sub(faults) as f64 * page_kb / calls.len() as f64;
         let (made, seconds) = self.0.loaded.instantiations();
         let made = made - made_before;
         let instantiate = (made > 0).then(|| (seconds - seconds_before) / made as f64 * 1e6);
@@ -146,9 +147,6 @@ impl<'a> Side<'a> {
         Ok(calls[calls.len() / 2])
     }
 }
-
-/// The kilobytes of a page of memory.
-const PAGE_KB: f64 = 4.0;
 
 /// Returns how many pages of memory this process has touched for the first time, or again after
 /// they were given back.

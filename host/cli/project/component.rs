@@ -2,7 +2,7 @@
 //! C, Zig and Go, build only core modules.
 
 use super::embedded;
-use super::steps::COMPONENT_HEAD;
+use super::steps::{COMPONENT_HEAD, replace_file};
 use crate::error::{Error, Result, did_you_mean};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::output;
@@ -46,7 +46,7 @@ pub fn component(module: &Path, world: &str, out: &Path) -> Result<bool> {
         })
         .and_then(|mut encoder| encoder.encode())
         .map_err(|error| failed(&error))?;
-    std::fs::write(out, &encoded).map_err(|error| {
+    replace_file(out, &encoded).map_err(|error| {
         Error::unavailable(format!("cannot write the component {}: {error}", out.display()))
     })?;
     output::print(format_args!(

@@ -105,6 +105,9 @@ fn run(folder: &Path, component: &Path, step: &BuildStep, index: usize, output: 
     };
     let status = status.map_err(|error| {
         let mend = match error.kind() {
+            std::io::ErrorKind::NotFound if program == OWN_PROGRAM => {
+                "the program was replaced since it started; start it again"
+            }
             std::io::ErrorKind::NotFound => "`hostler doctor` says what the language's tools lack",
             _ => "correct the step in plugin.toml",
         };
@@ -200,12 +203,21 @@ fn install(folder: &Path, settings: &Settings) -> Result<PathBuf> {
     }
     let failed =
         |error: std::io::Error| Error::unavailable(format!("cannot write {}: {error}", component.display()));
-    // In one step, so that a host that watches the file reads the old or the new component.
-    let name = component.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let new = component.with_file_name(format!(".{name}.new"));
     if let Some(parent) = component.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    std::fs::write(&new, &content).and_then(|()| std::fs::rename(&new, &component)).map_err(failed)?;
+    replace_file(&component, &content).map_err(failed)?;
     Ok(component)
+}
+
+/// Replaces a file in one step, so that a host that watches it reads the old or the new content.
+/// If that fails, the old content stays.
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let new = path.with_file_name(format!(".{name}.new"));
+    let replaced = std::fs::write(&new, content).and_then(|()| std::fs::rename(&new, path));
+    if replaced.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    replaced
 }

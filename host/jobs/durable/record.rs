@@ -18,6 +18,9 @@ use std::time::{Duration, SystemTime};
 
 const VERSION: u8 = 1;
 
+/// Most records are smaller.
+const RECORD_BYTES: usize = 768;
+
 #[derive(Serialize, Deserialize)]
 struct StoredJob<'a> {
     #[serde(borrow)]
@@ -398,7 +401,8 @@ pub(super) fn decode_key(bytes: &[u8]) -> Result<StoredKey> {
 }
 
 pub(super) fn with_version(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
+    bytes.push(VERSION);
     serde_json::to_writer(&mut bytes, value).expect("invariant: records have string keys");
     bytes
 }

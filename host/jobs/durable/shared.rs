@@ -7,6 +7,7 @@ use crate::jobs::store::{Index, Usage, Watchers};
 use crate::jobs::store_time::{StoreClock, StoreTime};
 use crate::lock::LockUnpoisoned;
 use redb::{Database, ReadableDatabase};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     clock: Mutex<StoreClock>,
     /// What the store held after the latest transaction.
     usage: Mutex<Usage>,
+    /// When the first job or key expires; `u64::MAX` if none does.
+    next_expiry: AtomicU64,
     pub ready: watch::Sender<u64>,
     pub watchers: Watchers,
     /// Set once the first attempt to open the store has ended.
@@ -46,6 +49,7 @@ impl Shared {
             state: Mutex::new(state),
             clock: Mutex::new(StoreClock::from(StoreTime::default())),
             usage: Mutex::default(),
+            next_expiry: AtomicU64::new(u64::MAX),
             ready: watch::Sender::new(0),
             watchers: Watchers::default(),
             is_tried: watch::Sender::new(false),
@@ -113,11 +117,18 @@ impl Shared {
         self.usage.lock_unpoisoned().clone()
     }
 
+    /// Returns whether a job or a key has expired.
+    pub fn has_expired(&self) -> bool {
+        self.next_expiry.load(Ordering::Relaxed) <= self.now().0
+    }
+
     /// Notes what the store holds now. Called before a change is acknowledged, so that its caller
     /// finds it counted.
     pub fn update_usage(&self) {
         let usage = {
             let state = self.state.lock_unpoisoned();
+            let next_expiry = state.index.next_expiry().map_or(u64::MAX, |at| at.0);
+            self.next_expiry.store(next_expiry, Ordering::Relaxed);
             Usage {
                 jobs: state.index.counts(),
                 bytes: state.index.bytes(),

@@ -345,7 +345,7 @@ impl JobStore for DurableStore {
 
     fn expire(&self, limit: usize) -> BoxFuture<'_, Result<usize>> {
         Box::pin(async move {
-            if !self.with_index(|index, now| index.has_expired(now)) {
+            if !self.shared.has_expired() {
                 return Ok(0);
             }
             Ok(self.change(move |engine| engine.expire(limit)).await?.len())

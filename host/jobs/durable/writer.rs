@@ -8,7 +8,7 @@ use super::cache::JobCache;
 use super::disk::Disk;
 use super::fault::{Attempted, Fault, catch_panics};
 use super::open::{Opened, open};
-use super::payloads::InProgress;
+use super::payloads::{FileReference, InProgress};
 use super::shared::{Shared, State};
 use super::tables::{CLOCK_KEY, Tables};
 use crate::error::{Error, Kind, Result};
@@ -29,7 +29,7 @@ const BATCH_MAX: usize = 256;
 const GATHER_FROM: usize = 4;
 const GATHER_TIME: Duration = Duration::from_micros(500);
 
-/// The same for a store that is under load, where a change waits for several others anyway.
+/// A store under load waits for longer: a change then waits for several others anyway.
 const LOADED_FROM: usize = 32;
 const LOADED_GATHER_TIME: Duration = Duration::from_millis(2);
 
@@ -205,7 +205,12 @@ fn serve(
     while let Ok(command) = inbox.receive(None) {
         match command {
             Command::Change(first) => match write(disk, shared, (&database, &mut cache), inbox, first) {
-                Ok(committed) => acknowledge(runtime, committed),
+                Ok((committed, unused)) => {
+                    acknowledge(runtime, committed);
+                    for file in unused {
+                        let _ = disk.remove(&file.name);
+                    }
+                }
                 Err(fault) => {
                     outcome = Some(fault);
                     break;
@@ -258,14 +263,15 @@ fn acknowledge(runtime: &Handle, committed: Vec<Box<dyn Change>>) {
     }
 }
 
-/// Applies a change and those that wait behind it, and commits them. Returns those changes.
+/// Applies a change and those that wait behind it, and commits them. Returns those changes, and
+/// the files that nothing refers to any more.
 fn write(
     disk: &dyn Disk,
     shared: &Shared,
     (database, cache): (&Database, &mut JobCache),
     inbox: &mut Inbox,
     first: Box<dyn Change>,
-) -> Result<Vec<Box<dyn Change>>, Fault> {
+) -> Result<(Vec<Box<dyn Change>>, Vec<FileReference>), Fault> {
     let mut applied: Vec<Box<dyn Change>> = Vec::new();
     let mut next = Some(first);
     let mut has_gathered = false;
@@ -291,10 +297,7 @@ fn write(
         Ok((unused, changed)) => {
             shared.update_usage();
             shared.announce(&changed);
-            for file in unused {
-                let _ = disk.remove(&file.name);
-            }
-            Ok(applied)
+            Ok((applied, unused))
         }
         Err(fault) => {
             applied.into_iter().chain(next).for_each(|change| change.failed(fault.error()));

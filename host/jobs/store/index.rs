@@ -226,10 +226,11 @@ impl Index {
         Some(name)
     }
 
-    /// Returns whether a job or a key has expired.
-    pub fn has_expired(&self, now: StoreTime) -> bool {
-        let key = self.keys.first_key_value().is_some_and(|((at, _), _)| *at <= now);
-        key || self.expired(now).next().is_some()
+    /// Returns when the first job or key expires.
+    pub fn next_expiry(&self) -> Option<StoreTime> {
+        let key = self.keys.first_key_value().map(|((at, _), _)| *at);
+        let job = self.expiry.first().map(|(at, _)| *at);
+        key.into_iter().chain(job).min()
     }
 
     /// Returns whether the job is known and has not ended.
