@@ -57,8 +57,11 @@ func KindOf(err error) ErrorKind {
 // contractError returns what the caller receives for an error.
 func contractError(err error) *Error {
 	var own *Error
-	if !errors.As(err, &own) || own == nil {
+	if !errors.As(err, &own) {
 		return NewError(Failed, err.Error())
+	}
+	if own == nil {
+		return NewError(Failed, "the error is a nil *hostler.Error in a variable of the type error, which is not nil; declare the variable as error, or return nil")
 	}
 	if own == err {
 		return own

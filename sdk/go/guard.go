@@ -39,7 +39,13 @@ func panicked(what string, value any) *Error {
 	return NewError(Failed, message)
 }
 
-func describe(value any) string {
+func describe(value any) (text string) {
+	// The methods below are the plugin's, and may panic themselves, such as those of a nil pointer.
+	defer func() {
+		if recover() != nil {
+			text = "a value that cannot be described"
+		}
+	}()
 	switch value := value.(type) {
 	case error:
 		return value.Error()

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// NoTimeout makes a wait last until the deadline of the request at most.
+// NoTimeout makes a wait last until the deadline of the request at most. Any other negative duration is
+// like 0.
 const NoTimeout time.Duration = -1
 
 // Models gives access to models other than the requested one.
@@ -160,7 +161,7 @@ func (i *Invocation) Cancel() {
 // WaitAny waits until a call has a response or has ended, and returns its index. ok is false after
 // the timeout.
 func WaitAny(timeout time.Duration, calls ...*Invocation) (index int, ok bool) {
-	if len(calls) == 0 && timeout < 0 {
+	if len(calls) == 0 && timeout == NoTimeout {
 		panic(misuse("WaitAny: without calls it needs a timeout"))
 	}
 	handles := make([]uint32, len(calls))
@@ -173,7 +174,7 @@ func WaitAny(timeout time.Duration, calls ...*Invocation) (index int, ok bool) {
 // Sleep waits, at most until the deadline of the request. Unlike time.Sleep, it does not occupy a
 // thread of the host.
 func Sleep(duration time.Duration) {
-	host.WaitAny(nil, max(0, microseconds(duration)))
+	host.WaitAny(nil, max(0, duration.Microseconds()))
 }
 
 // Answer answers the request now and continues. The client does not wait for the work that follows;
@@ -193,9 +194,11 @@ func tensorsFrom(outcome contract.Outcome) ([]*Tensor, error) {
 	return newTensors(outcome.Tensors), nil
 }
 
+// microseconds returns a timeout for the host. A negative one other than NoTimeout is a time that has
+// passed, such as what is left of a deadline: it must not become a wait without an end.
 func microseconds(duration time.Duration) int64 {
-	if duration < 0 {
+	if duration == NoTimeout {
 		return host.NoTimeout
 	}
-	return duration.Microseconds()
+	return max(0, duration.Microseconds())
 }

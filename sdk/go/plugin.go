@@ -122,7 +122,7 @@ func (Logger) Warn(message string) { host.Log(contract.Warn, message) }
 // Error writes a line at the level ERROR.
 func (Logger) Error(message string) { host.Log(contract.LevelError, message) }
 
-// Forever is a time to live of an entry that does not expire.
+// Forever is a time to live of an entry that does not expire. Any other negative one is like 0.
 const Forever time.Duration = -1
 
 // State is data that a plugin keeps across requests, instances, traps and swaps of its file, in the
@@ -198,10 +198,10 @@ func (StateStore) Update(counter string, change func(int64) (int64, bool)) (int6
 }
 
 func ttlMilliseconds(ttl time.Duration) int64 {
-	if ttl < 0 {
+	if ttl == Forever {
 		return host.NoTimeout
 	}
-	return ttl.Milliseconds()
+	return max(0, ttl.Milliseconds())
 }
 
 // errorOrNil avoids an error that is not nil because it has a type.

@@ -49,11 +49,11 @@ static float from_fp16(uint16_t bits) {
 
 static hostler_tensor *create_halves(const char *name, hostler_datatype datatype, const int64_t *shape,
                               size_t rank, const float *elements, size_t count, hostler_error *error) {
-    if (!elements && (count || (error && error->message))) return NULL;
+    if (!elements) return hostler_create_elements(name, datatype, shape, rank, NULL, 0, count, error);
     uint16_t *halves = hostler_alloc(count, sizeof *halves);
     for (size_t at = 0; at < count; at++)
         halves[at] = datatype == HOSTLER_FP16 ? to_fp16(elements[at]) : to_bf16(elements[at]);
-    return hostler_tensor_create(name, datatype, shape, rank, halves, count * sizeof *halves, error);
+    return hostler_create_elements(name, datatype, shape, rank, halves, count * sizeof *halves, count, error);
 }
 
 hostler_tensor *hostler_fp16(const char *name, const int64_t *shape, size_t rank, const float *elements,

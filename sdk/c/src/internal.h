@@ -61,6 +61,7 @@ bindings_string_t hostler_to_host(const char *text);
 bindings_string_t hostler_bytes_to_host(const char *text, size_t length);
 /* A text that the host receives as a result, and frees. */
 bindings_string_t hostler_given(const char *text);
+bindings_string_t hostler_given_bytes(const char *text, size_t length);
 
 /* Takes over an error of the host. Returns false. */
 bool hostler_take_error(hostler_plugin_types_error_t *from, hostler_error *error);
@@ -72,6 +73,10 @@ void hostler_give_error(const hostler_error *error, const char *function,
 hostler_tensor *hostler_owned_tensor(int32_t handle);
 /* Takes over a list of the host, and adds its tensors. */
 void hostler_take_tensors(hostler_plugin_types_own_tensor_t *items, size_t count, hostler_tensors *tensors);
+/* Creates a tensor, and adds the number of elements to an error of the host, which counts bytes. */
+hostler_tensor *hostler_create_elements(const char *name, hostler_datatype datatype, const int64_t *shape,
+                                        size_t rank, const void *data, size_t bytes, size_t count,
+                                        hostler_error *error);
 /* Gives tensors to the host. Fails if one of them is NULL or occurs twice. */
 bool hostler_give_tensors(const hostler_tensors *tensors, const char *function,
                           hostler_plugin_types_own_tensor_t **items, size_t *count,

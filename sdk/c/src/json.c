@@ -239,28 +239,31 @@ double *hostler_json_numbers(const hostler_json *list, size_t *count) {
 const char *hostler_json_double(double number) {
     if (!isfinite(number)) return "null";
     if (fabs(number) < 1e15 && number == trunc(number)) return hostler_text("%.0f", number);
-    const char *text = "0";
+    /* One text of the call, however many are tried: answers have many numbers. */
+    char text[32];
     for (int digits = 1; digits <= 17; digits++) {
-        text = hostler_text("%.*g", digits, number);
+        snprintf(text, sizeof text, "%.*g", digits, number);
         if (strtod(text, NULL) == number) break;
     }
-    return text;
+    return hostler_text("%s", text);
 }
 
 const char *hostler_json_float(float number) {
     if (!isfinite(number)) return "null";
     if (fabsf(number) < 1e7f && number == truncf(number)) return hostler_text("%.0f", (double)number);
-    const char *text = "0";
+    char text[32];
     for (int digits = 1; digits <= 9; digits++) {
-        text = hostler_text("%.*g", digits, (double)number);
+        snprintf(text, sizeof text, "%.*g", digits, (double)number);
         if (strtof(text, NULL) == number) break;
     }
-    return text;
+    return hostler_text("%s", text);
 }
 
 const char *hostler_json_quote(const char *text) {
-    size_t length = strlen(text);
-    char *quoted = hostler_alloc(length * 6 + 3, 1), *to = quoted;
+    size_t bytes = 3;
+    for (const char *from = text; *from; from++)
+        bytes += *from == '"' || *from == '\\' ? 2 : (unsigned char)*from < 0x20 ? 6 : 1;
+    char *quoted = hostler_alloc(bytes, 1), *to = quoted;
     *to++ = '"';
     for (const char *from = text; *from; from++) {
         if (*from == '"' || *from == '\\') {

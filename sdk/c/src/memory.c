@@ -151,7 +151,11 @@ bindings_string_t hostler_to_host(const char *text) {
 }
 
 bindings_string_t hostler_given(const char *text) {
-    bindings_string_t borrowed = hostler_to_host(text);
+    return hostler_given_bytes(text ? text : "", text ? strlen(text) : 0);
+}
+
+bindings_string_t hostler_given_bytes(const char *text, size_t length) {
+    bindings_string_t borrowed = hostler_bytes_to_host(text, length);
     bindings_string_t given = {NULL, borrowed.len};
     if (borrowed.len) given.ptr = memcpy(hostler_own(borrowed.len, 1), borrowed.ptr, borrowed.len);
     return given;

@@ -62,7 +62,7 @@ static bool give_payload(const hostler_payload *from, exports_hostler_plugin_tra
                             "hostler_answer_json, hostler_answer_bytes or hostler_answer_tensor");
     if (from->kind == HOSTLER_PAYLOAD_JSON) {
         to->tag = HOSTLER_PLUGIN_TYPES_PAYLOAD_JSON;
-        to->val.json = hostler_given(from->content.data);
+        to->val.json = hostler_given_bytes(from->content.data, length);
         return true;
     }
     to->tag = HOSTLER_PLUGIN_TYPES_PAYLOAD_BYTES;

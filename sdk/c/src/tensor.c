@@ -1,6 +1,7 @@
 /* Tensors from arrays and back. */
 #include "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,15 +171,24 @@ const char *hostler_described(hostler_tensor *tensor) {
     return tensor ? describe(hostler_type(tensor), hostler_shape(tensor), hostler_rank(tensor)) : "NULL";
 }
 
-hostler_tensor *hostler_named(const hostler_tensors *tensors, const char *name, hostler_error *error) {
-    const char *others = "";
+/* Returns the names of all tensors. The memory is that of one text: clients decide how many there are. */
+static const char *quoted_names(const hostler_tensors *tensors) {
+    size_t bytes = 1;
+    for (size_t at = 0; at < tensors->count; at++) bytes += strlen(hostler_name(tensors->items[at])) + 4;
+    char *names = hostler_alloc(bytes, 1), *to = names;
     for (size_t at = 0; at < tensors->count; at++) {
-        const char *other = hostler_name(tensors->items[at]);
-        if (strcmp(other, name) == 0) return tensors->items[at];
-        others = hostler_text("%s%s\"%s\"", others, at ? ", " : "", other);
+        const char *name = hostler_name(tensors->items[at]);
+        to += snprintf(to, bytes - (size_t)(to - names), "%s\"%s\"", at ? ", " : "", name);
     }
-    hostler_fail(error, HOSTLER_FAILED, "no tensor is named \"%s\"; there is %s", name,
-                 *others ? others : "none");
+    return names;
+}
+
+hostler_tensor *hostler_named(const hostler_tensors *tensors, const char *name, hostler_error *error) {
+    for (size_t at = 0; at < tensors->count; at++)
+        if (strcmp(hostler_name(tensors->items[at]), name) == 0) return tensors->items[at];
+    if (error)
+        hostler_fail(error, HOSTLER_FAILED, "no tensor is named \"%s\"; there is %s", name,
+                     tensors->count ? quoted_names(tensors) : "none");
     return NULL;
 }
 
@@ -226,10 +236,9 @@ hostler_tensor *hostler_tensor_create(const char *name, hostler_datatype datatyp
     return NULL;
 }
 
-/* Creates a tensor, and adds the number of elements to an error of the host, which counts bytes. */
-static hostler_tensor *create_elements(const char *name, hostler_datatype datatype, const int64_t *shape,
-                              size_t rank, const void *data, size_t bytes, size_t count,
-                              hostler_error *error) {
+hostler_tensor *hostler_create_elements(const char *name, hostler_datatype datatype, const int64_t *shape,
+                                        size_t rank, const void *data, size_t bytes, size_t count,
+                                        hostler_error *error) {
     hostler_error fault = {0};
     /* The function that should have returned the elements has failed, and has set the error. */
     if (!data && error && error->message) return NULL;
@@ -247,7 +256,8 @@ static hostler_tensor *create_elements(const char *name, hostler_datatype dataty
 #define CREATE(function, element, datatype)                                                          \
     hostler_tensor *function(const char *name, const int64_t *shape, size_t rank,                    \
                              const element *elements, size_t count, hostler_error *error) {          \
-        return create_elements(name, datatype, shape, rank, elements, count * sizeof *elements, count, error); \
+        return hostler_create_elements(name, datatype, shape, rank, elements, count * sizeof *elements,      \
+                                       count, error);                                                \
     }
 
 CREATE(hostler_boolean, bool, HOSTLER_BOOL)
@@ -264,9 +274,17 @@ CREATE(hostler_fp64, double, HOSTLER_FP64)
 
 hostler_tensor *hostler_bytes(const char *name, const int64_t *shape, size_t rank,
                               const hostler_slice *elements, size_t count, hostler_error *error) {
-    if (!elements) return create_elements(name, HOSTLER_BYTES, shape, rank, NULL, 0, count, error);
+    if (!elements) return hostler_create_elements(name, HOSTLER_BYTES, shape, rank, NULL, 0, count, error);
+    /* Elements may share their bytes, so the sum can exceed what a plugin can address. */
     size_t bytes = 0;
-    for (size_t at = 0; at < count; at++) bytes += 4 + elements[at].length;
+    for (size_t at = 0; at < count; at++) {
+        size_t length = elements[at].length;
+        if ((uint64_t)length > UINT32_MAX || length > SIZE_MAX - 4 - bytes) {
+            hostler_fail(error, HOSTLER_TOO_LARGE, "tensor \"%s\": its %zu elements are too large", name, count);
+            return NULL;
+        }
+        bytes += 4 + length;
+    }
     uint8_t *data = hostler_alloc(bytes, 1), *to = data;
     for (size_t at = 0; at < count; at++) {
         uint32_t length = (uint32_t)elements[at].length;
@@ -274,7 +292,7 @@ hostler_tensor *hostler_bytes(const char *name, const int64_t *shape, size_t ran
         if (length) memcpy(to, elements[at].data, length);
         to += length;
     }
-    return create_elements(name, HOSTLER_BYTES, shape, rank, data, bytes, count, error);
+    return hostler_create_elements(name, HOSTLER_BYTES, shape, rank, data, bytes, count, error);
 }
 
 /* ---- Reading ---- */

@@ -162,6 +162,32 @@ static void test_tensors(void) {
     CHECK(!hostler_to_i64(bytes, &count, &error));
     CHECK_TEXT(error.message,
                "tensor \"t\": hostler_to_i64: expected INT64, got BYTES; read it with hostler_to_bytes");
+    error = (hostler_error){0};
+    CHECK(!hostler_fp16("h", one, 1, NULL, 3, &error));
+    CHECK_TEXT(error.message, "tensor \"h\": its 3 elements are NULL");
+}
+
+/* What a client decides must neither overflow a size nor take more memory than it has bytes. */
+static void test_hostile_sizes(void) {
+    testing_begin("hostile sizes");
+    hostler_error error = {0};
+    const int64_t one[] = {1}, large[] = {INT64_MAX, INT64_MAX}, negative[] = {-1}, empty[] = {0, INT64_MAX};
+    const float number = 1;
+    CHECK(!hostler_fp32("x", large, 2, &number, 1, &error) && error.kind == HOSTLER_INVALID_INPUT);
+    CHECK(!hostler_fp32("x", negative, 1, &number, 1, &error) && error.kind == HOSTLER_INVALID_INPUT);
+    CHECK(hostler_fp32("x", empty, 2, &number, 0, &error) != NULL);
+    /* Elements that share their bytes. */
+    const hostler_slice shared[] = {{"x", SIZE_MAX / 2}, {"x", SIZE_MAX / 2}};
+    const int64_t two[] = {2};
+    error = (hostler_error){0};
+    CHECK(!hostler_bytes("x", two, 1, shared, 2, &error) && error.kind == HOSTLER_TOO_LARGE);
+    hostler_tensors many = {0};
+    hostler_tensor *first = hostler_fp32("x", one, 1, &number, 1, &error);
+    for (int at = 0; at < 4000; at++)
+        hostler_push(&many, hostler_renamed(first, hostler_text("tensor number %d", at)));
+    error = (hostler_error){0};
+    CHECK(!hostler_named(&many, "y", &error) && strlen(error.message) < 4000 * 24);
+    CHECK(strstr(error.message, "there is \"tensor number 0\", \"tensor number 1\", "));
 }
 
 /* ---- What a function of a plugin returns ---- */
@@ -248,6 +274,7 @@ int main(void) {
     test_json();
     test_json_of_random_bytes();
     test_tensors();
+    test_hostile_sizes();
     test_plugin();
     return testing_end();
 }

@@ -217,3 +217,29 @@ func (batch) SubmitBatch(_ []*hostler.Request, inputs [][]*hostler.Tensor, model
 	}
 	return outcomes, nil
 }
+
+func TestATimeThatHasPassedIsNoWait(t *testing.T) {
+	host := hostlertest.New(t)
+	host.AddModel("slow", hostlertest.Model{Answer: echo, Delay: time.Second})
+	_, err := predict(t, host, func(_ *hostler.Request, inputs []*hostler.Tensor) ([]*hostler.Tensor, error) {
+		slow, err := hostler.Models.Get("slow")
+		if err != nil {
+			return nil, err
+		}
+		if _, err := slow.CallWithin(inputs, -3*time.Millisecond); hostler.KindOf(err) != hostler.DeadlineExceeded {
+			return nil, errors.New("a negative timeout was no timeout")
+		}
+		call, err := slow.Start(inputs)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := hostler.WaitAny(-time.Second, call); ok {
+			return nil, errors.New("a negative timeout was no timeout")
+		}
+		hostler.Sleep(-time.Second)
+		return inputs, nil
+	})
+	if err != nil || host.Now() != 0 {
+		t.Errorf("got %v after %v", err, host.Now())
+	}
+}

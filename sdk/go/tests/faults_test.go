@@ -64,6 +64,39 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	}
 }
 
+// check returns what hostler.Invalid returns. A nil pointer of this type is an error that is not nil.
+func check(isValid bool) *hostler.Error {
+	if isValid {
+		return nil
+	}
+	return hostler.Invalid("x", "too wide")
+}
+
+func TestANilErrorPointerNamesTheMistake(t *testing.T) {
+	host := hostlertest.New(t)
+	_, err := predict(t, host, func(_ *hostler.Request, inputs []*hostler.Tensor) ([]*hostler.Tensor, error) {
+		return inputs, check(true)
+	})
+	hostlertest.Fails(t, err, hostler.Failed, "")
+	if !strings.Contains(err.Error(), "the error is a nil *hostler.Error") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// rude is a value to panic with, whose own method panics.
+type rude struct{ text *string }
+
+func (r rude) Error() string { return *r.text }
+
+func TestAPanicWithAValueThatPanicsIsAnError(t *testing.T) {
+	host := hostlertest.New(t)
+	_, err := predict(t, host, func(*hostler.Request, []*hostler.Tensor) ([]*hostler.Tensor, error) { panic(rude{}) })
+	hostlertest.Fails(t, err, hostler.Failed, "")
+	if !strings.HasPrefix(err.Error(), "model.predict panicked: a value that cannot be described") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestMisuseIsAnError(t *testing.T) {
 	host := hostlertest.New(t)
 	var old *hostler.Tensor
