@@ -196,7 +196,7 @@ impl<'a> Tables<'a> {
 }
 
 /// Records that are decoded together when a store is opened.
-const LOADED_AT_ONCE: usize = 4096;
+const LOADED_AT_ONCE: usize = 1024;
 
 const READ: &str = "cannot read";
 const WRITE: &str = "cannot write";
