@@ -4,7 +4,7 @@
 use super::disk::Disk;
 use super::fault::Fault;
 use super::lossy_disk::LossyDisk;
-use super::row::{self, RowPayloadKind};
+use super::row::{Row, RowPayloadKind};
 use super::store::DurableStore;
 use crate::error::{Kind, Result};
 use crate::jobs::examples::{LONG, json, spec};
@@ -78,9 +78,9 @@ fn to_first_schema(disk: &LossyDisk) {
             .collect();
         let mut moved = 0;
         for (number, row) in rows {
-            let (record, payload) = row::split(&row).unwrap();
-            jobs.insert(number, record).unwrap();
-            let Some((kind, stored)) = payload else { continue };
+            let row = Row::split(&row).unwrap();
+            jobs.insert(number, row.record).unwrap();
+            let Some((kind, stored)) = row.payload else { continue };
             let name = if kind == RowPayloadKind::Input { "inputs" } else { "results" };
             let table: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(name);
             transaction.open_table(table).unwrap().insert(number, stored).unwrap();

@@ -65,29 +65,37 @@ pub(super) fn encode(job: &Job, payload: Option<&RowPayload>) -> Vec<u8> {
 /// # Errors
 /// `failed` if the row is damaged.
 pub(super) fn decode_job(number: u64, row: &[u8]) -> Result<Job> {
-    let (record, _) = split(row).ok_or_else(record::damaged)?;
-    record::decode_job(number, record)
+    let row = Row::split(row).ok_or_else(record::damaged)?;
+    record::decode_job(number, row.record)
 }
 
 /// Returns the payload of a row; `None` if it has none.
 pub(super) fn payload(row: &[u8]) -> Option<(RowPayloadKind, &[u8])> {
-    split(row)?.1
+    Row::split(row)?.payload
 }
 
-/// Returns the record and the payload of a row; `None` if it is damaged.
-pub(super) fn split(row: &[u8]) -> Option<(&[u8], Option<(RowPayloadKind, &[u8])>)> {
-    if row.first() != Some(&WITH_PAYLOAD) {
-        return Some((row, None));
+/// The parts of a row.
+pub(super) struct Row<'a> {
+    pub record: &'a [u8],
+    pub payload: Option<(RowPayloadKind, &'a [u8])>,
+}
+
+impl<'a> Row<'a> {
+    /// Returns `None` if the row is damaged.
+    pub fn split(row: &'a [u8]) -> Option<Self> {
+        if row.first() != Some(&WITH_PAYLOAD) {
+            return Some(Row { record: row, payload: None });
+        }
+        let (head, rest) = row.split_first_chunk::<HEAD_BYTES>()?;
+        let kind = match head[1] {
+            1 => RowPayloadKind::Input,
+            2 => RowPayloadKind::Result,
+            _ => return None,
+        };
+        let length = u32::from_le_bytes([head[2], head[3], head[4], head[5]]) as usize;
+        let (record, stored) = rest.split_at_checked(length)?;
+        Some(Row { record, payload: Some((kind, stored)) })
     }
-    let (head, rest) = row.split_first_chunk::<HEAD_BYTES>()?;
-    let kind = match head[1] {
-        1 => RowPayloadKind::Input,
-        2 => RowPayloadKind::Result,
-        _ => return None,
-    };
-    let length = u32::from_le_bytes([head[2], head[3], head[4], head[5]]) as usize;
-    let (record, stored) = rest.split_at_checked(length)?;
-    Some((record, Some((kind, stored))))
 }
 
 #[cfg(test)]

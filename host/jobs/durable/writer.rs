@@ -63,6 +63,13 @@ pub(super) trait Change: Send {
     fn failed(self: Box<Self>, error: Error);
 }
 
+/// What a transaction has committed.
+struct Committed {
+    changes: Vec<Box<dyn Change>>,
+    /// Files that nothing refers to any more.
+    unused: Vec<FileReference>,
+}
+
 /// What was sent to the thread.
 struct Inbox {
     commands: Receiver<Command>,
@@ -205,8 +212,8 @@ fn serve(
     while let Ok(command) = inbox.receive(None) {
         match command {
             Command::Change(first) => match write(disk, shared, (&database, &mut cache), inbox, first) {
-                Ok((committed, unused)) => {
-                    acknowledge(runtime, committed);
+                Ok(Committed { changes, unused }) => {
+                    acknowledge(runtime, changes);
                     for file in unused {
                         let _ = disk.remove(&file.name);
                     }
@@ -263,15 +270,14 @@ fn acknowledge(runtime: &Handle, committed: Vec<Box<dyn Change>>) {
     }
 }
 
-/// Applies a change and those that wait behind it, and commits them. Returns those changes, and
-/// the files that nothing refers to any more.
+/// Applies a change and those that wait behind it, and commits them.
 fn write(
     disk: &dyn Disk,
     shared: &Shared,
     (database, cache): (&Database, &mut JobCache),
     inbox: &mut Inbox,
     first: Box<dyn Change>,
-) -> Result<(Vec<Box<dyn Change>>, Vec<FileReference>), Fault> {
+) -> Result<Committed, Fault> {
     let mut applied: Vec<Box<dyn Change>> = Vec::new();
     let mut next = Some(first);
     let mut has_gathered = false;
@@ -297,7 +303,7 @@ fn write(
         Ok((unused, changed)) => {
             shared.update_usage();
             shared.announce(&changed);
-            Ok((applied, unused))
+            Ok(Committed { changes: applied, unused })
         }
         Err(fault) => {
             applied.into_iter().chain(next).for_each(|change| change.failed(fault.error()));
