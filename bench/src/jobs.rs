@@ -224,7 +224,7 @@ fn drain(server: &Server) -> Result<()> {
         if start.elapsed() > DRAIN_LIMIT {
             return Err(Error::new("jobs did not end", format!("limit: {} s", DRAIN_LIMIT.as_secs())));
         }
-        sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(100));
     }
     Ok(())
 }

@@ -1,17 +1,12 @@
-//! Claims pending jobs while there are free slots, and starts their tasks.
+//! Claims pending jobs while there are free slots, and starts tasks that run them. A task claims
+//! the next job when its job ends, so this finds jobs only for slots that were free.
 
-use super::active::Active;
 use super::registry::JobRegistry;
 use super::run;
 use super::slots::Slot;
-use super::store::Claim;
 use crate::error::Result;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-/// How long a claim holds without being renewed. Long enough that a busy host renews in time, and
-/// short enough that the jobs of a host that is gone do not wait for long.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// How long to wait after the store was unavailable.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -48,15 +43,12 @@ pub(super) async fn claim_jobs(registry: Weak<JobRegistry>) {
 
 /// Claims up to one job for each slot, and returns how many there were.
 async fn claim(registry: &Arc<JobRegistry>, mut slots: Vec<Slot>) -> Result<usize> {
-    let start = registry.attempt_start();
-    let claim = Claim { limit: slots.len(), lease: LEASE, models: None, start };
-    let claimed = registry.store().claim(claim).await?;
+    let claimed = registry.store().claim(registry.claim_up_to(slots.len())).await?;
     let count = claimed.len();
     for claimed in claimed {
         let slot = slots.pop().expect("invariant: no more jobs than slots");
-        let active = Arc::new(Active::new(&claimed.job, registry.store().now()));
-        registry.add_active(&active);
-        registry.config.runtime.spawn(run::run(Arc::clone(registry), active, claimed, slot));
+        let claim = registry.activate(claimed);
+        registry.config.runtime.spawn(run::run(Arc::clone(registry), claim, slot));
     }
     registry.publish_usage();
     Ok(count)

@@ -204,6 +204,42 @@ async fn a_claim_begins_an_attempt_in_order_of_submission() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_job_claims_the_next_one_and_a_stale_end_claims_none() {
+    on_each(async |store| {
+        for name in ["a", "b", "c"] {
+            create_one(store, name).await;
+        }
+        let first = claim(store, 1, LONG).await.remove(0);
+        let end = async |job: &Job, result: Option<Payload>, bounds: Bounds| {
+            let outcome = result.clone().map_or_else(|| End::Failed(Error::failed("x")), End::Succeeded);
+            let status = ended(store, job, &outcome, LONG);
+            let (id, number, revision) = (Arc::clone(&job.id), job.number, job.revision);
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(5);
+            let start = AttemptStart { generation: 2, policy: "digest".into(), now };
+            let claim = Claim { limit: 1, lease: LONG, models: None, start };
+            store.update_and_claim(Update { id, number, revision, status, result }, claim, bounds).await
+        };
+        let error = end(&first, Some(json(2000)), Bounds { bytes: 2000, ..ROOMY }).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::TooLarge);
+        assert_eq!(read(store, "b").await.status.state, State::Pending, "nothing is done");
+
+        let (change, claimed) = end(&first, Some(json(5)), ROOMY).await.unwrap();
+        assert_eq!(change, Change::Done);
+        let second = &claimed[0].job;
+        assert_eq!((second.id.clone(), second.fence, second.revision), (id("b"), 1, 2));
+        assert_eq!(format!("{:?}", read(store, "b").await), format!("{second:?}"));
+        assert_eq!(read(store, "a").await.status.state, State::Succeeded);
+
+        let (change, claimed) = end(&first, None, ROOMY).await.unwrap();
+        assert_eq!((change, claimed.len()), (Change::Stale, 0));
+        assert_eq!(end(second, None, ROOMY).await.unwrap().1[0].job.id, id("c"));
+        let last = read(store, "c").await;
+        assert_eq!(end(&last, None, ROOMY).await.unwrap().1.len(), 0, "no job waits");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_claim_brings_the_input_or_leaves_it_to_be_read() {
     on_each(async |store| {
         for (name, bytes) in [("a", 10), ("b", 5_000), ("c", 70_000)] {

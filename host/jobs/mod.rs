@@ -6,9 +6,10 @@
 //!
 //! - `job` defines a job; `store` has the interface of a store, and the stores.
 //! - `claims` takes pending jobs while there are slots (`slots`), and starts their tasks.
-//! - `run` is the task of a job that was claimed.
+//! - `run` is the task of a slot: it runs a job that was claimed, and the next one.
 //! - `steps` follows the steps of pipelines, and keeps their outputs.
-//! - `submission` is what a caller submits; `completion` brings it to its end without the caller.
+//! - `submission` is what a caller submits, and `ids` makes the ids of the jobs.
+//! - `completion` brings a submission to its end without the caller.
 //! - `sweep` does what happens to jobs by itself: leases, deadlines, expiry.
 //! - `webhooks` reports the ends of jobs.
 //! - `registry` holds the jobs that run in this process, and ends those whose task is lost.
@@ -27,6 +28,7 @@ mod delivery_tests;
 mod durable;
 #[cfg(test)]
 mod examples;
+mod ids;
 mod job;
 mod payload;
 mod registry;
@@ -60,13 +62,15 @@ pub use webhooks::{
 use crate::error::{Error, Kind, Result};
 use crate::policy::plan::ModelName;
 use crate::predict::Payload;
+use ids::JobIds;
 use registry::JobRegistry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use submission::{budgets, new_id};
+use submission::budgets;
 
 pub struct Jobs {
     registry: Arc<JobRegistry>,
+    ids: JobIds,
 }
 
 /// The result of a request to run a job again.
@@ -101,7 +105,7 @@ impl Jobs {
         let delivering = Arc::downgrade(&registry);
         runtime.spawn(keep_running("webhooks", move || webhooks::deliver(delivering.clone())));
         runtime.spawn(keep_running("claims", move || claims::claim_jobs(claiming.clone())));
-        Arc::new(Jobs { registry })
+        Arc::new(Jobs { registry, ids: JobIds::default() })
     }
 
     /// Submits one job for each item, all or none. Unlike a request, each attempt of a job uses the
@@ -134,7 +138,7 @@ impl Jobs {
                 webhook: webhook.clone(),
             };
             let spec = Arc::new(spec);
-            jobs.push(NewJob { id: new_id()?, spec, input, delay: requested.run_after });
+            jobs.push(NewJob { id: self.ids.make()?, spec, input, delay: requested.run_after });
         }
         self.admit(Submission { jobs, key }).await
     }
@@ -196,7 +200,7 @@ impl Jobs {
             ..(*job.spec).clone()
         };
         let new = NewJob {
-            id: new_id()?,
+            id: self.ids.make()?,
             spec: Arc::new(spec),
             input: input.ok_or_else(gone)?,
             delay: Duration::ZERO,

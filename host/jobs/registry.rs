@@ -5,7 +5,7 @@ use super::active::Active;
 use super::job::{AttemptStart, End, Job, State, Status};
 use super::reply::ReplyEncoder;
 use super::slots::Slots;
-use super::store::{Bounds, Change, JobStore, Update};
+use super::store::{Bounds, Change, Claim, Claimed, JobStore, Update};
 use super::store_time::StoreTime;
 use super::webhooks::Receivers;
 use crate::error::{Error, Kind, Result};
@@ -21,6 +21,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
+
+/// How long a claim holds without being renewed. Long enough that a busy host renews in time, and
+/// short enough that the jobs of a host that is gone do not wait for long.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// How many expired jobs are removed in one change of the store.
 const EXPIRE_AT_ONCE: usize = 500;
@@ -60,6 +64,12 @@ pub(super) struct JobRegistry {
 struct LostJobs {
     pending: AtomicUsize,
     running: AtomicUsize,
+}
+
+/// A job that was claimed, among those that this process runs.
+pub(super) struct ActiveClaim {
+    pub active: Arc<Active>,
+    pub claimed: Claimed,
 }
 
 /// The result of a request to end or delete a job.
@@ -143,16 +153,49 @@ impl JobRegistry {
         lost: bool,
     ) -> Result<Change> {
         let state = status.state;
-        let update =
-            Update { id: Arc::clone(&job.id), number: job.number, revision: job.revision, status, result };
-        let change = self.store().update(update, self.bounds()).await?;
+        let change = self.store().update(update_of(job, status, result), self.bounds()).await?;
         if change == Change::Done {
-            self.publish_usage();
-            if state.is_final() {
-                self.settle(job, state, lost);
-            }
+            self.changed(job, state, lost);
         }
         Ok(change)
+    }
+
+    /// Changes the status of a job that runs, and claims the job that waits longest in the same
+    /// change. Whoever calls this must run the job that it returns.
+    pub async fn change_and_claim(
+        &self,
+        job: &Job,
+        status: Status,
+        result: Option<Payload>,
+    ) -> Result<(Change, Option<ActiveClaim>)> {
+        let (state, update) = (status.state, update_of(job, status, result));
+        let claim = self.claim_up_to(1);
+        let (change, claimed) = self.store().update_and_claim(update, claim, self.bounds()).await?;
+        let claimed = claimed.into_iter().next().map(|claimed| self.activate(claimed));
+        if change == Change::Done {
+            self.changed(job, state, false);
+        }
+        Ok((change, claimed))
+    }
+
+    /// Called when the store has changed the status of a job.
+    fn changed(&self, job: &Job, state: State, lost: bool) {
+        self.publish_usage();
+        if state.is_final() {
+            self.settle(job, state, lost);
+        }
+    }
+
+    /// Returns a claim of up to `limit` jobs.
+    pub fn claim_up_to(&self, limit: usize) -> Claim {
+        Claim { limit, lease: LEASE, models: None, start: self.attempt_start() }
+    }
+
+    /// Adds a job that was claimed to those that this process runs.
+    pub fn activate(&self, claimed: Claimed) -> ActiveClaim {
+        let active = Arc::new(Active::new(&claimed.job, self.store().now()));
+        self.active().insert(Arc::clone(&active.id), Arc::clone(&active));
+        ActiveClaim { active, claimed }
     }
 
     /// Called when the store has recorded the end of a job.
@@ -163,10 +206,6 @@ impl JobRegistry {
             self.lost.count(job.status.state);
         }
         self.forget_active(&job.id);
-    }
-
-    pub fn add_active(&self, active: &Arc<Active>) {
-        self.active().insert(Arc::clone(&active.id), Arc::clone(active));
     }
 
     /// Forgets a claim whose task has ended. Another claim of the same job stays.
@@ -282,6 +321,10 @@ impl LostJobs {
     fn get(&self) -> (usize, usize) {
         (self.pending.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed))
     }
+}
+
+fn update_of(job: &Job, status: Status, result: Option<Payload>) -> Update {
+    Update { id: Arc::clone(&job.id), number: job.number, revision: job.revision, status, result }
 }
 
 fn no_such_job(id: &str) -> Error {

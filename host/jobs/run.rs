@@ -1,4 +1,5 @@
-//! The task of one job that was claimed: makes the attempts, and ends the job.
+//! The task of a slot: makes the attempts of a job that was claimed, ends the job, and goes on with
+//! the next one.
 //!
 //! An attempt is recorded in the store before it starts. The next attempt starts when the work of
 //! the previous one has released its worker, and the slot is held until then. So attempts of a job
@@ -6,7 +7,7 @@
 
 use super::active::Active;
 use super::job::{AttemptOutcome, End, Job, Status};
-use super::registry::JobRegistry;
+use super::registry::{ActiveClaim, JobRegistry};
 use super::reply;
 use super::slots::Slot;
 use super::steps::{JobCheckpoints, JobSteps};
@@ -45,16 +46,34 @@ struct Run {
     input: Option<Payload>,
     /// The status in the store, with the changes since the last `save`.
     status: Status,
+    slot: Option<Slot>,
+    /// The job that the end of this one has claimed.
+    next: Option<ActiveClaim>,
     /// The error of the job if this is dropped before its end. `None` once the job has ended.
     unfinished: Option<Error>,
 }
 
-/// Runs a job whose first attempt the claim has begun.
-pub(super) async fn run(registry: Arc<JobRegistry>, active: Arc<Active>, claimed: Claimed, slot: Slot) {
-    let Claimed { job, input } = claimed;
+/// Runs a job whose first attempt the claim has begun, and then those that were claimed for the
+/// same slot.
+pub(super) async fn run(registry: Arc<JobRegistry>, claim: ActiveClaim, slot: Slot) {
+    let mut slot = Some(slot);
+    let mut next = Some(claim);
+    while let Some(claim) = next.take() {
+        next = run_one(&registry, claim, &mut slot).await;
+    }
+}
+
+/// Runs a job, and returns the one that its end has claimed. If there is none, `slot` is free.
+async fn run_one(
+    registry: &Arc<JobRegistry>,
+    claim: ActiveClaim,
+    slot: &mut Option<Slot>,
+) -> Option<ActiveClaim> {
+    let ActiveClaim { active, claimed: Claimed { job, input } } = claim;
+    let registry = Arc::clone(registry);
     let unfinished = Some(Error::failed("the job's task ended unexpectedly"));
     let status = job.status.clone();
-    let mut run = Run { registry, active, job, input, status, unfinished };
+    let mut run = Run { registry, active, job, input, status, slot: slot.take(), next: None, unfinished };
     let mut work = None;
     let stop = run.drive(&mut work).await;
     run.unfinished = match stop {
@@ -62,10 +81,12 @@ pub(super) async fn run(registry: Arc<JobRegistry>, active: Arc<Active>, claimed
         Stop::Store(error) => Some(error.context("cannot update the job in the store")),
     };
     run.wait_for_release(work).await;
-    drop(slot);
+    let next = run.next.take();
+    *slot = run.slot.take().filter(|_| next.is_some());
     if run.unfinished.is_none() {
         run.registry.forget_claim(&run.active);
     }
+    next
 }
 
 impl Drop for Run {
@@ -88,7 +109,8 @@ impl Run {
             Ok(Some(input)) => input,
             Ok(None) => return Stop::Settled,
             Err(error) => {
-                return self.end(End::Failed(error.context("cannot read the input of the job"))).await;
+                let end = End::Failed(error.context("cannot read the input of the job"));
+                return self.end(end, false).await;
             }
         };
         let Err(stop) = self.attempts(&input, work).await;
@@ -102,7 +124,7 @@ impl Run {
     ) -> Result<std::convert::Infallible, Stop> {
         loop {
             match self.attempt(input, work).await? {
-                Ok(result) => return Err(self.end(End::Succeeded(result)).await),
+                Ok(result) => return Err(self.end(End::Succeeded(result), self.may_claim(work)).await),
                 Err(error) if error.kind() == Kind::Overloaded => {
                     self.metrics().refusals.inc();
                     self.status.refuse(&error, self.registry.store().now().after(self.backoff()));
@@ -110,11 +132,19 @@ impl Run {
                     return Err(Stop::Settled);
                 }
                 Err(error) if error.kind() == Kind::Deadline => self.timed_out(error, work).await?,
-                Err(error) => return Err(self.end(End::Failed(error)).await),
+                Err(error) => return Err(self.end(End::Failed(error), self.may_claim(work)).await),
             }
             self.status.begin(&self.registry.attempt_start());
             self.save(None).await?;
         }
+    }
+
+    /// Whether the end of the job may claim the next one: the work of its last attempt has released
+    /// its worker, and the slot is still wanted.
+    fn may_claim(&self, work: &Option<Responses>) -> bool {
+        work.as_ref().is_none_or(Responses::is_released)
+            && self.slot.as_ref().is_some_and(Slot::is_wanted)
+            && !*self.registry.closing.borrow()
     }
 
     /// Returns how long a job waits that was refused. Half of it is chance.
@@ -186,7 +216,8 @@ impl Run {
             if max > 1 {
                 self.metrics().retries_exhausted.inc();
             }
-            return Err(self.end(End::Timeout(error.context(format!("attempt {made} of {max}")))).await);
+            let end = End::Timeout(error.context(format!("attempt {made} of {max}")));
+            return Err(self.end(end, false).await);
         }
         self.save(None).await?;
         if let Some(work) = work.as_ref().filter(|work| !work.is_released()) {
@@ -211,7 +242,7 @@ impl Run {
         let ms = self.active.budgets().max_total_runtime.as_millis();
         let made = self.status.attempts.len();
         let what = format!("max_total_runtime_ms ({ms}) passed in attempt {made}");
-        self.end(End::Timeout(error.clone().context(what))).await
+        self.end(End::Timeout(error.clone().context(what)), false).await
     }
 
     /// Waits until the work of the last attempt has released its worker, even if the job has ended.
@@ -248,15 +279,15 @@ impl Run {
         }
     }
 
-    /// Ends the job, unless it was ended from outside first.
-    async fn end(&mut self, end: End) -> Stop {
+    /// Ends the job, unless it was ended from outside first. Claims the next one if `claims_next`.
+    async fn end(&mut self, end: End, claims_next: bool) -> Stop {
         let open = self.status.clone();
         self.status.end(&end, SystemTime::now(), self.registry.expiry());
         let result = match end {
             End::Succeeded(result) => Some(result),
             _ => None,
         };
-        let mut saved = self.save(result).await;
+        let mut saved = self.save_and(result, claims_next).await;
         if let Err(Stop::Store(error)) = &saved
             && error.kind() == Kind::TooLarge
         {
@@ -275,12 +306,27 @@ impl Run {
         }
     }
 
-    /// Saves the status. Others change a job that runs only to end it, or because its lease has
-    /// lapsed; in both cases the task ends. While the store is unavailable, this waits for it.
     async fn save(&mut self, result: Option<Payload>) -> Result<(), Stop> {
+        self.save_and(result, false).await
+    }
+
+    /// Saves the status, and claims the next job if `claims_next`. Others change a job that runs
+    /// only to end it, or because its lease has lapsed; in both cases the task ends. While the
+    /// store is unavailable, this waits for it.
+    async fn save_and(&mut self, result: Option<Payload>, claims_next: bool) -> Result<(), Stop> {
         let mut backoff = BACKOFF_FIRST;
         loop {
-            match self.registry.change(&self.job, self.status.clone(), result.clone(), false).await {
+            let (status, result) = (self.status.clone(), result.clone());
+            let changed = if claims_next {
+                let changed = self.registry.change_and_claim(&self.job, status, result).await;
+                changed.map(|(change, next)| {
+                    self.next = next;
+                    change
+                })
+            } else {
+                self.registry.change(&self.job, status, result, false).await
+            };
+            match changed {
                 Ok(Change::Done) => {
                     self.job.revision += 1;
                     self.job.status.state = self.status.state;

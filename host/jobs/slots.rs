@@ -45,6 +45,15 @@ impl Slots {
     }
 }
 
+impl Slot {
+    /// Whether the slot may be used for another job. It may not after the number of slots was
+    /// lowered.
+    pub fn is_wanted(&self) -> bool {
+        let state = self.0.state.lock_unpoisoned();
+        state.held <= state.limit
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.state.lock_unpoisoned().held -= 1;
@@ -78,8 +87,11 @@ mod tests {
         slots.resize(3);
         let more = free(&slots).expect("two more are free");
         assert_eq!((held.len(), more.len()), (1, 2));
+        assert!(held[0].is_wanted());
         slots.resize(1);
+        assert!(!held[0].is_wanted());
         drop(more);
+        assert!(held[0].is_wanted());
         assert!(free(&slots).is_none(), "one is held, which is the limit");
         drop(held);
         assert_eq!(free(&slots).expect("it is free").len(), 1);

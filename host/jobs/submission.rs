@@ -7,7 +7,7 @@ use crate::policy::plan::JobsPlan;
 use crate::predict::{JsonText, MemoryBudget, Parameters, Payload};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// One input of a submission, checked like the input of a request.
 pub struct Item {
@@ -83,30 +83,4 @@ pub(super) fn budgets(requested: RequestedBudgets, limits: &JobsPlan) -> Result<
         return Err(Error::invalid(message).field("run_after_ms"));
     }
     Ok(Budgets { max_attempts: max_attempts as u32, max_runtime: requested.max_runtime, max_total_runtime })
-}
-
-/// Returns a new id: the time in milliseconds, then 80 random bits, because anybody who knows a
-/// job's id can fetch and cancel the job. Ids that were made one after the other are near each
-/// other in the tables of a store, so that a change of many jobs touches few pages.
-pub(super) fn new_id() -> Result<Arc<str>> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random[6..])
-        .map_err(|error| Error::failed(format!("cannot create a job id: no random numbers: {error}")))?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let id = since.as_millis() << 80 | u128::from_be_bytes(random);
-    Ok(format!("{id:032x}").into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_long_and_different() {
-        let ids: Vec<Arc<str>> = (0..100).map(|_| new_id().unwrap()).collect();
-        for pair in ids.windows(2) {
-            assert_eq!(pair[0].len(), 32);
-            assert_ne!(pair[0][12..], pair[1][12..]);
-        }
-    }
 }

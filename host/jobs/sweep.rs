@@ -1,9 +1,8 @@
 //! What happens to jobs by itself: leases are renewed, pending jobs whose time is over end, jobs
 //! whose host is gone become pending again, and ended jobs expire.
 
-use super::claims::LEASE;
 use super::job::{End, Job};
-use super::registry::JobRegistry;
+use super::registry::{JobRegistry, LEASE};
 use super::store::{Lease, Renewal};
 use crate::error::{Error, Result};
 use std::sync::{Arc, Weak};

@@ -43,6 +43,12 @@ impl Faulty {
 }
 
 impl Faulty {
+    /// Panics or returns true if an update to this state must fail.
+    fn fails_at(&self, state: State) -> bool {
+        assert!(!Self::hit(&self.panics_at, state), "a fault of the store, as the test wants it");
+        Self::hit(&self.refuses_at, state) || self.away.load(Ordering::SeqCst)
+    }
+
     fn is_away(&self) -> Result<()> {
         if self.away.load(Ordering::SeqCst) { Err(unavailable()) } else { Ok(()) }
     }
@@ -86,12 +92,22 @@ impl JobStore for Faulty {
     }
 
     fn update(&self, update: Update, bounds: Bounds) -> BoxFuture<'_, Result<Change>> {
-        let state = update.status.state;
-        assert!(!Self::hit(&self.panics_at, state), "a fault of the store, as the test wants it");
-        if Self::hit(&self.refuses_at, state) || self.away.load(Ordering::SeqCst) {
-            return Box::pin(async { Err(unavailable()) });
+        match self.fails_at(update.status.state) {
+            true => Box::pin(async { Err(unavailable()) }),
+            false => self.inner.update(update, bounds),
         }
-        self.inner.update(update, bounds)
+    }
+
+    fn update_and_claim(
+        &self,
+        update: Update,
+        claim: Claim,
+        bounds: Bounds,
+    ) -> BoxFuture<'_, Result<(Change, Vec<Claimed>)>> {
+        match self.fails_at(update.status.state) {
+            true => Box::pin(async { Err(unavailable()) }),
+            false => self.inner.update_and_claim(update, claim, bounds),
+        }
     }
 
     fn keep_step(&self, lease: Lease, step: KeptStep, bounds: Bounds) -> BoxFuture<'_, Result<Change>> {

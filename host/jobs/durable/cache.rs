@@ -48,6 +48,15 @@ impl JobCache {
         self.jobs.insert(job.number, (job.clone(), payload));
     }
 
+    /// Adds a pending job that was read and will be claimed now, even if the cache is full.
+    pub fn put_next(&mut self, job: Job, payload: Option<RowPayload>) {
+        if job.status.state == State::Pending {
+            self.remove(job.number);
+            self.pending += 1;
+            self.jobs.insert(job.number, (job, payload));
+        }
+    }
+
     pub fn remove(&mut self, number: u64) {
         if let Some((job, _)) = self.jobs.remove(&number) {
             self.pending -= usize::from(job.status.state == State::Pending);

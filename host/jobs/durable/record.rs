@@ -118,7 +118,7 @@ enum StoredParameter {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredAttempt {
+pub(super) struct StoredAttempt {
     generation: u64,
     policy: String,
     started_us: u64,
@@ -177,14 +177,6 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         };
         (name.clone(), value)
     };
-    let attempt = |attempt: &Attempt| StoredAttempt {
-        generation: attempt.generation,
-        policy: attempt.policy.to_string(),
-        started_us: micros(attempt.started_at),
-        ended_us: attempt.ended_at.map(micros),
-        outcome: attempt.outcome.map(|outcome| outcome.as_str().to_owned()),
-        error: attempt.error.as_ref().map(stored_error),
-    };
     let Job {
         id,
         number: _,
@@ -235,7 +227,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         run_at: run_at.0,
         deadline: deadline.0,
         expires: expires.map(|at| at.0),
-        attempts: attempts.iter().map(attempt).collect(),
+        attempts: attempts.iter().map(stored_attempt).collect(),
         refusals: *refusals,
         last_refusal: last_refusal.as_ref().map(stored_error),
         interruptions: *interruptions,
@@ -305,7 +297,19 @@ pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
     })
 }
 
-fn attempt(stored: StoredAttempt) -> Result<Attempt> {
+pub(super) fn stored_attempt(attempt: &Attempt) -> StoredAttempt {
+    let Attempt { generation, policy, started_at, ended_at, outcome, error } = attempt;
+    StoredAttempt {
+        generation: *generation,
+        policy: policy.to_string(),
+        started_us: micros(*started_at),
+        ended_us: ended_at.map(micros),
+        outcome: outcome.map(|outcome| outcome.as_str().to_owned()),
+        error: error.as_ref().map(stored_error),
+    }
+}
+
+pub(super) fn attempt(stored: StoredAttempt) -> Result<Attempt> {
     let outcome = |text: String| {
         AttemptOutcome::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or_else(damaged)
     };

@@ -41,6 +41,11 @@ impl RowPayload {
         fits.then(|| RowPayload { kind, stored: payload.shared() })
     }
 
+    /// Copies what was read from a row.
+    pub fn copied((kind, stored): (RowPayloadKind, &[u8])) -> Self {
+        RowPayload { kind, stored: Bytes::copy_from_slice(stored) }
+    }
+
     /// Returns whether a job in this state still has the payload. `keeps_input` is whether it has
     /// its input.
     pub fn is_kept(&self, state: State, keeps_input: bool) -> bool {

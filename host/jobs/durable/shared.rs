@@ -1,7 +1,7 @@
 //! What the writer and the readers of a store share.
 
 use super::fault::{Attempted, Fault};
-use super::tables::Reader;
+use super::reader::Reader;
 use crate::jobs::job::State as JobState;
 use crate::jobs::store::{Index, Usage, Watchers};
 use crate::jobs::store_time::{StoreClock, StoreTime};

@@ -4,16 +4,17 @@ use super::disk::Disk;
 use super::fault::Fault;
 use super::free_space::FreeSpace;
 use super::payloads::{self, InProgress, Prepared, Uncommitted};
+use super::reader::Reader;
 use super::readers::Readers;
 use super::shared::Shared;
-use super::tables::{Reader, Tables};
+use super::tables::Tables;
 use super::writer::{self, Change, Command};
 use crate::error::{Error, Kind, Result};
 use crate::executor::BoxFuture;
 use crate::jobs::job::Job;
 use crate::jobs::store::{
-    self, Bounds, Claim, Claimed, Created, Engine, Filter, IdempotencyKey, JobStore, KeptStep, Lease, Page,
-    Purged, Renewal, Submission, Update, Usage,
+    self, Bounds, Claim, Claimed, ClaimedJobs, Created, Engine, Filter, IdempotencyKey, JobStore, KeptStep,
+    Lease, Page, Purged, Renewal, Submission, Update, Usage,
 };
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::{Delivery, DeliveryClaim, Settlement};
@@ -129,6 +130,39 @@ impl DurableStore {
         Ok(jobs)
     }
 
+    /// Makes an update and, if it is done, a claim, in one transaction.
+    async fn updated(
+        &self,
+        update: Update,
+        claim: Option<Claim>,
+        bounds: Bounds,
+    ) -> Result<(store::Change, Vec<Claimed>)> {
+        let (result, uncommitted) = match update.result.clone() {
+            None => (None, None),
+            Some(result) => match Prepared::small(&result) {
+                Some(small) => (Some(small), None),
+                None => {
+                    let id = Arc::clone(&update.id);
+                    let prepared = self.prepare(move |uncommitted| uncommitted.result(&id, &result));
+                    let (result, uncommitted) = prepared.await?;
+                    (Some(result), Some(uncommitted))
+                }
+            },
+        };
+        let change = self
+            .change(move |engine| engine.update_and_claim(&update, claim.as_ref(), result.as_ref(), bounds));
+        let updated = change.await;
+        if let Some(uncommitted) = uncommitted
+            && may_be_committed(&updated, Option::is_some)
+        {
+            uncommitted.keep();
+        }
+        Ok(match updated? {
+            Some((_, claimed)) => (store::Change::Done, decoded(claimed)),
+            None => (store::Change::Stale, Vec::new()),
+        })
+    }
+
     fn with_index<T>(&self, run: impl FnOnce(&mut store::Index, StoreTime) -> T) -> T {
         let now = self.shared.now();
         run(&mut self.shared.state.lock_unpoisoned().index, now)
@@ -234,12 +268,7 @@ impl JobStore for DurableStore {
             if is_empty {
                 return self.shared.fault().map_or(Ok(Vec::new()), |fault| Err(fault.error()));
             }
-            let claimed = self.change(move |engine| engine.claim(&claim)).await?;
-            let decoded = claimed.into_iter().map(|(job, input)| {
-                // A damaged input fails its job when the job reads it.
-                Claimed { job, input: input.and_then(|input| input.decoded()) }
-            });
-            Ok(decoded.collect())
+            Ok(decoded(self.change(move |engine| engine.claim(&claim)).await?))
         })
     }
 
@@ -254,25 +283,16 @@ impl JobStore for DurableStore {
     }
 
     fn update(&self, update: Update, bounds: Bounds) -> BoxFuture<'_, Result<store::Change>> {
-        Box::pin(async move {
-            let Some(result) = update.result.clone() else {
-                let updated = self.change(move |engine| engine.update(&update, None, bounds)).await?;
-                return Ok(changed(updated.is_some()));
-            };
-            if let Some(result) = Prepared::small(&result) {
-                let updated =
-                    self.change(move |engine| engine.update(&update, Some(&result), bounds)).await?;
-                return Ok(changed(updated.is_some()));
-            }
-            let id = Arc::clone(&update.id);
-            let prepared = self.prepare(move |uncommitted| uncommitted.result(&id, &result));
-            let (result, uncommitted) = prepared.await?;
-            let updated = self.change(move |engine| engine.update(&update, Some(&result), bounds)).await;
-            if may_be_committed(&updated, Option::is_some) {
-                uncommitted.keep();
-            }
-            Ok(changed(updated?.is_some()))
-        })
+        Box::pin(async move { Ok(self.updated(update, None, bounds).await?.0) })
+    }
+
+    fn update_and_claim(
+        &self,
+        update: Update,
+        claim: Claim,
+        bounds: Bounds,
+    ) -> BoxFuture<'_, Result<(store::Change, Vec<Claimed>)>> {
+        Box::pin(self.updated(update, Some(claim), bounds))
     }
 
     fn keep_step(
@@ -450,6 +470,15 @@ fn may_be_committed<T>(outcome: &Result<T>, is_done: impl FnOnce(&T) -> bool) ->
         Ok(value) => is_done(value),
         Err(error) => error.kind() == Kind::Unavailable,
     }
+}
+
+/// Decodes the inputs of claimed jobs.
+fn decoded(claimed: ClaimedJobs<Prepared>) -> Vec<Claimed> {
+    let decoded = claimed.into_iter().map(|(job, input)| {
+        // A damaged input fails its job when the job reads it.
+        Claimed { job, input: input.and_then(|input| input.decoded()) }
+    });
+    decoded.collect()
 }
 
 fn changed(is_changed: bool) -> store::Change {

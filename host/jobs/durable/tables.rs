@@ -1,6 +1,7 @@
 //! The tables of the database, and the records of one transaction.
 
 use super::cache::JobCache;
+use super::claim_record;
 use super::delivery_record::{decode_delivery, encode_delivery};
 use super::fault::{Attempted, Fault};
 use super::payloads::{FileReference, Prepared, Slot};
@@ -12,21 +13,22 @@ use crate::jobs::store::{Index, Records, StoredKey};
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::Delivery;
 use crate::predict::StepKey;
-use bytes::Bytes;
 use rayon::prelude::*;
-use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
-use std::collections::HashSet;
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
-const NUMBERS: TableDefinition<'_, u128, u64> = TableDefinition::new("numbers");
-const INPUTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inputs");
-const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
+pub(super) const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+pub(super) const NUMBERS: TableDefinition<'_, u128, u64> = TableDefinition::new("numbers");
+pub(super) const INPUTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inputs");
+pub(super) const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("results");
 /// The outputs of steps, by the number of their job and the key of the step.
-const STEPS: TableDefinition<'_, (u64, StepKey), &[u8]> = TableDefinition::new("steps");
-const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
+pub(super) const STEPS: TableDefinition<'_, (u64, StepKey), &[u8]> = TableDefinition::new("steps");
+pub(super) const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
+/// The claims of jobs whose rows are older, by the number of the job.
+pub(super) const CLAIMS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("claims");
 /// By the number of their job.
 const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
 /// Records that could not be read, by the number of their job.
@@ -52,6 +54,7 @@ pub(super) struct Tables<'a> {
     results: Table<'a, u64, &'static [u8]>,
     steps: Table<'a, (u64, StepKey), &'static [u8]>,
     keys: Table<'a, &'static str, &'static [u8]>,
+    claims: Table<'a, u64, &'static [u8]>,
     deliveries: Table<'a, u64, &'static [u8]>,
     damaged: Table<'a, u64, &'static [u8]>,
     damaged_deliveries: Table<'a, u64, &'static [u8]>,
@@ -75,6 +78,7 @@ impl<'a> Tables<'a> {
             results: transaction.open_table(RESULTS).attempted(WHAT)?,
             steps: transaction.open_table(STEPS).attempted(WHAT)?,
             keys: transaction.open_table(KEYS).attempted(WHAT)?,
+            claims: transaction.open_table(CLAIMS).attempted(WHAT)?,
             deliveries: transaction.open_table(DELIVERIES).attempted(WHAT)?,
             damaged: transaction.open_table(DAMAGED).attempted(WHAT)?,
             damaged_deliveries: transaction.open_table(DAMAGED_DELIVERIES).attempted(WHAT)?,
@@ -92,6 +96,11 @@ impl<'a> Tables<'a> {
     /// Fills the index. Moves records that cannot be read to a table of their own, and returns how
     /// many there were.
     pub fn load(&mut self, index: &mut Index) -> Result<usize, Fault> {
+        let mut claims = HashMap::new();
+        for entry in self.claims.iter().attempted(READ)? {
+            let (number, claim) = entry.attempted(READ)?;
+            claims.insert(number.value(), claim.value().to_vec());
+        }
         let mut damaged = Vec::new();
         let mut records = self.jobs.iter().attempted(READ)?;
         loop {
@@ -107,7 +116,13 @@ impl<'a> Tables<'a> {
             let decode = |(number, bytes): &(u64, Vec<u8>)| row::decode_job(*number, bytes);
             let decoded: Vec<Result<Job>> = next.par_iter().map(decode).collect();
             for (record, job) in next.into_iter().zip(decoded) {
-                match job {
+                let claimed = job.and_then(|mut job| {
+                    if let Some(claim) = claims.get(&job.number).filter(|_| claim_record::is_possible(&job)) {
+                        claim_record::apply(&mut job, claim)?;
+                    }
+                    Ok(job)
+                });
+                match claimed {
                     Ok(job) => index.put(&job),
                     Err(_) => damaged.push(record),
                 }
@@ -117,6 +132,7 @@ impl<'a> Tables<'a> {
         for (number, bytes) in &damaged {
             self.damaged.insert(number, bytes.as_slice()).attempted(WRITE)?;
             self.jobs.remove(number).attempted(WRITE)?;
+            self.claims.remove(number).attempted(WRITE)?;
         }
         // Their numbers still have other rows.
         if let Some((number, _)) = self.damaged.last().attempted(READ)? {
@@ -180,7 +196,7 @@ impl<'a> Tables<'a> {
         }
         let bytes = self.jobs.get(number).attempted(READ)?;
         let payload = bytes.as_ref().and_then(|bytes| row::payload(bytes.value()));
-        Ok(payload.map(|(kind, stored)| RowPayload { kind, stored: Bytes::copy_from_slice(stored) }))
+        Ok(payload.map(RowPayload::copied))
     }
 
     fn drop_payload(
@@ -198,7 +214,7 @@ impl<'a> Tables<'a> {
 /// Records that are decoded together when a store is opened.
 const LOADED_AT_ONCE: usize = 1024;
 
-const READ: &str = "cannot read";
+pub(super) const READ: &str = "cannot read";
 const WRITE: &str = "cannot write";
 
 impl Records for Tables<'_> {
@@ -221,7 +237,27 @@ impl Records for Tables<'_> {
             return Ok(Some(job.clone()));
         }
         let bytes = self.jobs.get(number).attempted(READ).map_err(|fault| fault.error())?;
-        bytes.map(|bytes| row::decode_job(number, bytes.value())).transpose()
+        let job = bytes.map(|bytes| row::decode_job(number, bytes.value())).transpose()?;
+        let Some(mut job) = job else { return Ok(None) };
+        if claim_record::is_possible(&job)
+            && let Some(claim) = self.claims.get(number).attempted(READ).map_err(|fault| fault.error())?
+        {
+            claim_record::apply(&mut job, claim.value())?;
+        }
+        Ok(Some(job))
+    }
+
+    fn job_to_claim(&mut self, number: u64) -> Result<Option<Job>> {
+        if self.cache.get(number).is_none() {
+            // One look at the row is enough for the job and its payload.
+            let row = self.jobs.get(number).attempted(READ).map_err(|fault| fault.error())?;
+            if let Some(row) = row {
+                let job = row::decode_job(number, row.value())?;
+                let payload = row::payload(row.value()).map(RowPayload::copied);
+                self.cache.put_next(job, payload);
+            }
+        }
+        self.job(number)
     }
 
     fn input_at_hand(&self, number: u64) -> Result<Option<Prepared>> {
@@ -252,6 +288,17 @@ impl Records for Tables<'_> {
         insert().map_err(|fault: Fault| fault.error())
     }
 
+    fn claim(&mut self, job: &Job) -> Result<()> {
+        self.changed.push(Arc::clone(&job.id));
+        let mut claim = || {
+            let payload = self.row_payload(job.number)?;
+            self.claims.insert(job.number, claim_record::encode(job).as_slice()).attempted(WRITE)?;
+            self.cache.put(job, payload, self.now);
+            Ok(())
+        };
+        claim().map_err(|fault: Fault| fault.error())
+    }
+
     fn replace(&mut self, job: &Job, result: Option<&Prepared>) -> Result<()> {
         self.changed.push(Arc::clone(&job.id));
         let (state, keeps_input) = (job.status.state, Self::keeps_input(job.status.state));
@@ -263,6 +310,7 @@ impl Records for Tables<'_> {
             let is_in_row = new.is_some();
             let payload = new.or(kept);
             self.jobs.insert(job.number, row::encode(job, payload.as_ref()).as_slice()).attempted(WRITE)?;
+            self.claims.remove(job.number).attempted(WRITE)?;
             self.cache.put(job, payload, self.now);
             if !keeps_input && !had_input {
                 Self::drop_payload(&mut self.inputs, job.number, &mut self.unused)?;
@@ -281,6 +329,7 @@ impl Records for Tables<'_> {
         let id = id_number(&job.id);
         let mut remove = || {
             self.jobs.remove(job.number).attempted(WRITE)?;
+            self.claims.remove(job.number).attempted(WRITE)?;
             if let Some(id) = id {
                 self.numbers.remove(id).attempted(WRITE)?;
             }
@@ -341,81 +390,8 @@ impl Records for Tables<'_> {
     }
 }
 
-/// What a reader sees: everything that was committed when it began.
-pub(super) struct Reader(pub ReadTransaction);
-
-impl Reader {
-    pub fn find(&self, id: &str) -> Result<Option<Job>, Fault> {
-        let Some(id) = id_number(id) else { return Ok(None) };
-        let numbers = self.0.open_table(NUMBERS).attempted(READ)?;
-        match numbers.get(id).attempted(READ)? {
-            Some(number) => self.job(number.value()),
-            None => Ok(None),
-        }
-    }
-
-    /// Returns a job; `None` if there is none or its record is damaged.
-    pub fn job(&self, number: u64) -> Result<Option<Job>, Fault> {
-        let jobs = self.0.open_table(JOBS).attempted(READ)?;
-        let bytes = jobs.get(number).attempted(READ)?;
-        Ok(bytes.and_then(|bytes| row::decode_job(number, bytes.value()).ok()))
-    }
-
-    pub fn key(&self, name: &str) -> Result<Option<StoredKey>, Fault> {
-        let keys = self.0.open_table(KEYS).attempted(READ)?;
-        let bytes = keys.get(name).attempted(READ)?;
-        Ok(bytes.and_then(|bytes| record::decode_key(bytes.value()).ok()))
-    }
-
-    pub fn jobs(&self, numbers: &[u64]) -> Result<Vec<Job>, Fault> {
-        let jobs = self.0.open_table(JOBS).attempted(READ)?;
-        let mut found = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            let bytes = jobs.get(number).attempted(READ)?;
-            found.extend(bytes.and_then(|bytes| row::decode_job(*number, bytes.value()).ok()));
-        }
-        Ok(found)
-    }
-
-    /// Returns the payload in the row of a job, if it is of this kind.
-    fn row_payload(&self, number: u64, kind: RowPayloadKind) -> Result<Option<Vec<u8>>, Fault> {
-        let jobs = self.0.open_table(JOBS).attempted(READ)?;
-        let bytes = jobs.get(number).attempted(READ)?;
-        let payload = bytes.as_ref().and_then(|bytes| row::payload(bytes.value()));
-        Ok(payload.filter(|(found, _)| *found == kind).map(|(_, stored)| stored.to_vec()))
-    }
-
-    /// Returns the stored form of an input.
-    pub fn input(&self, number: u64) -> Result<Option<Vec<u8>>, Fault> {
-        if let Some(stored) = self.row_payload(number, RowPayloadKind::Input)? {
-            return Ok(Some(stored));
-        }
-        let table = self.0.open_table(INPUTS).attempted(READ)?;
-        Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
-    }
-
-    /// Returns the stored form of a result.
-    pub fn result(&self, number: u64) -> Result<Option<Vec<u8>>, Fault> {
-        if let Some(stored) = self.row_payload(number, RowPayloadKind::Result)? {
-            return Ok(Some(stored));
-        }
-        let table = self.0.open_table(RESULTS).attempted(READ)?;
-        Ok(table.get(number).attempted(READ)?.map(|bytes| bytes.value().to_vec()))
-    }
-
-    /// Returns the stored form of the outputs of a step of this job.
-    pub fn step(&self, id: &str, key: &StepKey) -> Result<Option<Vec<u8>>, Fault> {
-        let Some(id) = id_number(id) else { return Ok(None) };
-        let numbers = self.0.open_table(NUMBERS).attempted(READ)?;
-        let Some(number) = numbers.get(id).attempted(READ)? else { return Ok(None) };
-        let table = self.0.open_table(STEPS).attempted(READ)?;
-        let value = table.get((number.value(), *key)).attempted(READ)?;
-        Ok(value.and_then(|value| sized(value.value()).map(|(_, stored)| stored.to_vec())))
-    }
-}
-
 /// Returns the bytes that count of the outputs of a step, and their stored form.
-fn sized(value: &[u8]) -> Option<(usize, &[u8])> {
+pub(super) fn sized(value: &[u8]) -> Option<(usize, &[u8])> {
     let (bytes, stored) = value.split_first_chunk::<8>()?;
     Some((usize::try_from(u64::from_le_bytes(*bytes)).ok()?, stored))
 }
@@ -426,7 +402,7 @@ fn steps_of(number: u64) -> RangeInclusive<(u64, StepKey)> {
 }
 
 /// Ids of jobs are 128 bits in hexadecimal digits.
-fn id_number(id: &str) -> Option<u128> {
+pub(super) fn id_number(id: &str) -> Option<u128> {
     let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_id.then(|| u128::from_str_radix(id, 16).ok()).flatten()
 }

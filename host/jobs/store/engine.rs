@@ -41,6 +41,14 @@ pub(in crate::jobs) trait Records {
     /// Returns the input of a job if that takes no wait.
     fn input_at_hand(&self, number: u64) -> Result<Option<Self::Payload>>;
     fn insert(&mut self, job: &Job, input: &Self::Payload) -> Result<()>;
+    /// Returns a job that is about to be claimed.
+    fn job_to_claim(&mut self, number: u64) -> Result<Option<Job>> {
+        self.job(number)
+    }
+    /// Records that a job was claimed.
+    fn claim(&mut self, job: &Job) -> Result<()> {
+        self.replace(job, None)
+    }
     /// Replaces a record. Drops the input of a job that does not need it any more.
     fn replace(&mut self, job: &Job, result: Option<&Self::Payload>) -> Result<()>;
     fn remove(&mut self, job: &Job) -> Result<()>;
@@ -92,6 +100,9 @@ pub(in crate::jobs) struct Engine<'a, R> {
     pub records: &'a mut R,
     pub now: StoreTime,
 }
+
+/// Jobs that were claimed, with their inputs as far as those are at hand.
+pub(in crate::jobs) type ClaimedJobs<P> = Vec<(Job, Option<P>)>;
 
 impl<R: Records> Engine<'_, R> {
     /// `inputs` are those of the submission's jobs, as they are kept.
@@ -176,7 +187,7 @@ impl<R: Records> Engine<'_, R> {
     }
 
     /// Returns the claimed jobs with their inputs, as far as those are at hand.
-    pub fn claim(&mut self, claim: &Claim) -> Result<Vec<(Job, Option<R::Payload>)>> {
+    pub fn claim(&mut self, claim: &Claim) -> Result<ClaimedJobs<R::Payload>> {
         self.index.promote(self.now);
         let candidates: Vec<u64> = match &claim.models {
             None => self.index.ready().take(claim.limit).collect(),
@@ -187,7 +198,7 @@ impl<R: Records> Engine<'_, R> {
             if claimed.len() == claim.limit {
                 break;
             }
-            let Some(mut job) = self.records.job(number)? else {
+            let Some(mut job) = self.records.job_to_claim(number)? else {
                 self.index.remove(number);
                 continue;
             };
@@ -197,9 +208,8 @@ impl<R: Records> Engine<'_, R> {
             job.revision += 1;
             job.fence += 1;
             job.status.begin(&claim.start);
-            self.records.replace(&job, None)?;
-            self.index.put(&job);
-            self.index.lease(number, job.fence, self.now.after(claim.lease));
+            self.records.claim(&job)?;
+            self.index.put_claimed(&job, self.now.after(claim.lease));
             claimed.push((job, self.records.input_at_hand(number)?));
         }
         Ok(claimed)
@@ -251,6 +261,20 @@ impl<R: Records> Engine<'_, R> {
             self.put_delivery(&delivery)?;
         }
         Ok(Some(job))
+    }
+
+    /// Makes an update and, if it is done, the claim. Returns the updated job and those that were
+    /// claimed.
+    pub fn update_and_claim(
+        &mut self,
+        update: &Update,
+        claim: Option<&Claim>,
+        result: Option<&R::Payload>,
+        bounds: Bounds,
+    ) -> Result<Option<(Job, ClaimedJobs<R::Payload>)>> {
+        let Some(job) = self.update(update, result, bounds)? else { return Ok(None) };
+        let claimed = claim.map(|claim| self.claim(claim)).transpose()?;
+        Ok(Some((job, claimed.unwrap_or_default())))
     }
 
     /// `outputs` are those of the step, as they are kept.

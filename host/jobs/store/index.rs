@@ -95,7 +95,12 @@ impl Index {
     /// Adds a job, or replaces what is known about it. A running job keeps its lease, or has one
     /// that has lapsed already.
     pub fn put(&mut self, job: &Job) {
-        let lease = self.leases.get(&job.number).copied();
+        let lease = self.leases.get(&job.number).filter(|lease| lease.fence == job.fence);
+        self.put_claimed(job, lease.map_or(StoreTime(0), |lease| lease.until));
+    }
+
+    /// Replaces what is known about a job that was claimed; its lease lasts until `until`.
+    pub fn put_claimed(&mut self, job: &Job, until: StoreTime) {
         self.remove(job.number);
         self.last = self.last.max(job.number);
         let (number, state) = (job.number, job.status.state);
@@ -108,8 +113,7 @@ impl Index {
                 self.deadlines.insert((StoreTime(entry.end), number));
             }
             State::Running => {
-                let held = lease.filter(|lease| lease.fence == job.fence);
-                self.lease(number, job.fence, held.map_or(StoreTime(0), |lease| lease.until));
+                self.lease(number, job.fence, until);
             }
             _ => {
                 self.expiry.insert((entry.due, number));
@@ -130,8 +134,9 @@ impl Index {
         }
         match entry.state {
             State::Pending => {
-                self.ready.remove(&number);
-                self.waiting.remove(&(entry.due, number));
+                if !self.ready.remove(&number) {
+                    self.waiting.remove(&(entry.due, number));
+                }
                 self.deadlines.remove(&(StoreTime(entry.end), number));
             }
             State::Running => {

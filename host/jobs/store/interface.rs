@@ -55,6 +55,18 @@ pub trait JobStore: Send + Sync {
     /// job can end.
     fn update(&self, update: Update, bounds: Bounds) -> BoxFuture<'_, Result<Change>>;
 
+    /// Makes an update and, if it is done, a claim, in one change: a job that ends makes room for
+    /// the next one, and the disk is written once for both.
+    ///
+    /// # Errors
+    /// As those of `update`. Then neither is done.
+    fn update_and_claim(
+        &self,
+        update: Update,
+        claim: Claim,
+        bounds: Bounds,
+    ) -> BoxFuture<'_, Result<(Change, Vec<Claimed>)>>;
+
     /// Keeps the outputs of a step of a job that runs, until the job ends, in place of those that
     /// are kept under the same key.
     ///

@@ -122,6 +122,24 @@ impl JobStore for MemoryStore {
         })
     }
 
+    fn update_and_claim(
+        &self,
+        update: Update,
+        claim: Claim,
+        bounds: Bounds,
+    ) -> BoxFuture<'_, Result<(Change, Vec<Claimed>)>> {
+        Box::pin(async move {
+            let result = update.result.as_ref();
+            let updated =
+                self.with(|engine| engine.update_and_claim(&update, Some(&claim), result, bounds))?;
+            let Some((job, claimed)) = updated else { return Ok((Change::Stale, Vec::new())) };
+            self.watchers.notify(&job.id);
+            claimed.iter().for_each(|(job, _)| self.watchers.notify(&job.id));
+            self.announce();
+            Ok((Change::Done, claimed.into_iter().map(|(job, input)| Claimed { job, input }).collect()))
+        })
+    }
+
     fn keep_step(&self, lease: Lease, step: KeptStep, bounds: Bounds) -> BoxFuture<'_, Result<Change>> {
         Box::pin(
             async move { self.with(|engine| engine.keep_step(&lease, &step.key, &step.outputs, bounds)) },

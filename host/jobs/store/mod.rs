@@ -8,7 +8,7 @@ mod outbox;
 mod select;
 mod watchers;
 
-pub(in crate::jobs) use engine::{Engine, Records, StoredKey, renew};
+pub(in crate::jobs) use engine::{ClaimedJobs, Engine, Records, StoredKey, renew};
 pub(in crate::jobs) use index::Index;
 pub use interface::{
     Bounds, Change, Claim, Claimed, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease,
