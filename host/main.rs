@@ -3,6 +3,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::{Args, Parser, Subcommand};
+use hostler::allocator::Allocator;
 use hostler::cli::Picture;
 use hostler::cli::jobs::JobsCommand;
 use hostler::cli::project;
@@ -15,10 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Requests are allocated on the threads of connections and freed on workers, which is slow with
-/// glibc's allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// A native inference host: ONNX models and WebAssembly plugins, swapped live.
 #[derive(Parser)]

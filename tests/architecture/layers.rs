@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 14] = [
     &["input_file", "outbound"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel", "private_folder"],
-    &["task_timer", "error", "fixed_routes", "output", "proto", "timestamp", "wait_list"],
+    &["allocator", "task_timer", "error", "fixed_routes", "output", "proto", "timestamp", "wait_list"],
     &["lock"],
 ];
 

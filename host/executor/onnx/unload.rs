@@ -86,11 +86,8 @@ fn run(inbox: &Receiver<Work>) {
     }
 }
 
-// Links the allocator of the host's program, also into tests that use another one.
-use mimalloc as _;
-
 unsafe extern "C" {
-    /// A function of mimalloc, which the crate of that name links.
+    /// A function of mimalloc, which `allocator` links.
     fn mi_collect(force: bool);
 }
 
