@@ -9,6 +9,7 @@ use super::executor::{ExecutorPre, PluginExecutor};
 use super::instance_pool::{InstanceMetrics, Pool, RolePre, new_store};
 use super::model::{ModelPre, PluginModel};
 use super::optional_inputs;
+use super::source_lines::SourceLines;
 use super::spec::PluginSpec;
 use super::store_data::StoreData;
 use super::streaming::StreamingModel;
@@ -34,7 +35,7 @@ impl Plugin {
     /// Compiles and checks a component. Blocks until it is compiled or the build is abandoned.
     pub fn load(
         engine: &Arc<Engine>,
-        spec: PluginSpec,
+        mut spec: PluginSpec,
         wasm: &[u8],
         metrics: &Metrics,
         cancel: &Cancel,
@@ -61,6 +62,7 @@ impl Plugin {
                 "a component with the role streaming-model cannot have another role; split it into two components",
             )));
         }
+        spec.source_lines = SourceLines::of(wasm);
         Ok(Plugin { engine: Arc::clone(engine), spec: Arc::new(spec), component, info })
     }
 
@@ -173,7 +175,8 @@ impl Plugin {
         ))
     }
 
-    fn check_role(&self, role: Role) -> Result<()> {
+    /// Checks that the component has a role.
+    pub fn check_role(&self, role: Role) -> Result<()> {
         if self.info.roles.contains(&role) {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Where a guest was when it could not return, in the terms of its author: one frame a line, with
-//! the names that the component has.
+//! the names and the lines that the component has.
 
+use super::source_lines::SourceLines;
 use std::fmt::Write;
 use wasmtime::{FrameInfo, WasmBacktrace};
 
@@ -8,7 +9,7 @@ use wasmtime::{FrameInfo, WasmBacktrace};
 const NAME_MAX: usize = 300;
 
 /// Describes an error of a guest call: its causes, and the frames of the guest.
-pub(super) fn describe(error: &wasmtime::Error) -> String {
+pub(super) fn describe(error: &wasmtime::Error, lines: &SourceLines) -> String {
     let backtrace = error.downcast_ref::<WasmBacktrace>();
     let shown = backtrace.map(ToString::to_string);
     // The backtrace is one of the causes, as text.
@@ -17,12 +18,12 @@ pub(super) fn describe(error: &wasmtime::Error) -> String {
     let mut text = causes.join(": ");
     if let Some(backtrace) = backtrace {
         text.push_str("\nwasm backtrace:");
-        backtrace.frames().iter().for_each(|frame| write_frame(frame, &mut text));
+        backtrace.frames().iter().for_each(|frame| write_frame(frame, lines, &mut text));
     }
     text
 }
 
-fn write_frame(frame: &FrameInfo, text: &mut String) {
+fn write_frame(frame: &FrameInfo, lines: &SourceLines, text: &mut String) {
     let name = match frame.func_name() {
         Some(name) => demangled(name),
         None => {
@@ -30,7 +31,10 @@ fn write_frame(frame: &FrameInfo, text: &mut String) {
             format!("function {} of {}", frame.func_index(), clipped(module))
         }
     };
-    let _ = write!(text, "\n  at {name}");
+    let _ = match frame.module_offset().and_then(|offset| lines.at(offset)) {
+        Some(place) => write!(text, "\n  at {name} ({place})"),
+        None => write!(text, "\n  at {name}"),
+    };
 }
 
 /// Returns the name of a function as its author wrote it.
@@ -61,6 +65,6 @@ mod tests {
     #[test]
     fn an_error_without_frames_is_its_causes() {
         let error = wasmtime::Error::msg("no room").context("cannot call");
-        assert_eq!(describe(&error), "cannot call: no room");
+        assert_eq!(describe(&error, &SourceLines::default()), "cannot call: no room");
     }
 }

@@ -282,8 +282,9 @@ impl<P: RolePre> Pool<P> {
         } else {
             Error::failed(format!("plugin \"{name}\" {}", describe_trap(&error)))
         };
-        let explained =
-            explained.plugin(&**name).with_detail(format!("{last_words}{}", guest_trace::describe(&error)));
+        let explained = explained
+            .plugin(&**name)
+            .with_detail(format!("{last_words}{}", guest_trace::describe(&error, &self.spec.source_lines)));
         if answered && explained.kind() == Kind::Deadline {
             // The client was answered at the deadline; only this line says where the guest was.
             let (request, detail) = (&*context.id, explained.detail());

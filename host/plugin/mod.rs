@@ -34,6 +34,7 @@ mod plugin_state;
 mod pool_limit;
 mod resources;
 mod retained;
+mod source_lines;
 mod spec;
 mod store_data;
 mod streaming;

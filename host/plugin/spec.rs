@@ -5,6 +5,7 @@ use super::outbound::Outbound;
 use super::plugin_metrics::PluginMetrics;
 use super::plugin_state::PluginState;
 use super::retained::PluginRetained;
+use super::source_lines::SourceLines;
 use crate::config::PluginLimits;
 use crate::config::outbound::OutboundLimits;
 use crate::error::Result;
@@ -23,6 +24,8 @@ pub struct PluginSpec {
     pub(super) metrics: Arc<PluginMetrics>,
     pub(super) held: Arc<PluginRetained>,
     pub(super) memory: PluginMemory,
+    /// The lines of the source, for backtraces.
+    pub(super) source_lines: SourceLines,
     /// The client for the servers that the plugin may call; `None` if it may call none.
     pub(super) outbound: Option<Outbound>,
     /// Instances have the spec, so it outlives all that they count.
@@ -56,6 +59,7 @@ impl PluginSpec {
             metrics,
             held,
             memory,
+            source_lines: SourceLines::default(),
             outbound: None,
             _series: series,
         }

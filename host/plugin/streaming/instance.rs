@@ -79,7 +79,7 @@ impl Instance {
             Error::failed(format!("cannot make an instance: {why}")).with_detail(format!(
                 "{}{}",
                 log.end(),
-                guest_trace::describe(&error)
+                guest_trace::describe(&error, &shared.spec.source_lines)
             ))
         };
         let started = Instant::now();
@@ -192,15 +192,16 @@ impl Instance {
         } else if state.memory_refused {
             format!("exceeded memory_mb = {}", limits.memory_bytes >> 20)
         } else if let Some(own) = error.downcast_ref::<Error>() {
-            return Error::failed(own.message())
-                .plugin(&**name)
-                .with_detail(format!("{last_words}{}", guest_trace::describe(error)));
+            return Error::failed(own.message()).plugin(&**name).with_detail(format!(
+                "{last_words}{}",
+                guest_trace::describe(error, &shared.spec.source_lines)
+            ));
         } else {
             describe_trap(error)
         };
         Error::failed(format!("plugin \"{name}\" {words}"))
             .plugin(&**name)
-            .with_detail(format!("{last_words}{}", guest_trace::describe(error)))
+            .with_detail(format!("{last_words}{}", guest_trace::describe(error, &shared.spec.source_lines)))
     }
 }
 
