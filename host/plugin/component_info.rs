@@ -230,7 +230,12 @@ impl ComponentInfo {
             format!("it has none of Hostler's roles (it exports {exports})")
         } else {
             let roles: Vec<_> = self.roles.iter().map(|role| role.as_str()).collect();
-            format!("its role is {}", roles.join(" and "))
+            let key = match self.roles[0] {
+                Role::Transformer => "transformer = \"…\" under [models.…]",
+                Role::Model | Role::StreamingModel => "plugin = \"…\" under [models.…]",
+                Role::Executor => "plugin = \"…\" under [executors.…], of the kind custom",
+            };
+            format!("its role is {}, which the manifest names with {key}", roles.join(" and "))
         };
         Error::invalid(format!(
             "needs the role {role} (export {}{role}@{CONTRACT_VERSION}), but {has}",

@@ -1,7 +1,7 @@
 //! Runs the request of a case, and compares the answer with what is expected.
 
 use super::case::{CaseRequest, Expected, ExpectedError, WrittenTensor};
-use super::difference::difference;
+use super::difference::{difference, short};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Call, Priority};
@@ -158,7 +158,7 @@ pub fn judge(
         (Expected::Error(wanted), Err(error)) => return judge_error(wanted, error),
         (Expected::Error(_), Ok(payloads)) => {
             let got = route.result_of(payloads).unwrap_or_else(|_| b"bytes".to_vec());
-            return Some(format!("expected an error, got {}", short(&String::from_utf8_lossy(&got))));
+            return Some(format!("expected an error, got {}", short(&String::from_utf8_lossy(&got), SHOWN)));
         }
         (_, Err(error)) => return Some(error.clone().for_author().to_string()),
         (_, Ok(payloads)) => payloads,
@@ -256,7 +256,11 @@ fn differing_bytes(wanted: &[u8], got: &[u8]) -> Option<String> {
     let texts = (std::str::from_utf8(wanted), std::str::from_utf8(got));
     Some(match texts {
         (Ok(wanted), Ok(got)) => {
-            format!("body: expected \"{}\", got \"{}\" (byte {at} differs)", short(wanted), short(got))
+            format!(
+                "body: expected \"{}\", got \"{}\" (byte {at} differs)",
+                short(wanted, SHOWN),
+                short(got, SHOWN)
+            )
         }
         _ => format!(
             "body: expected {} bytes, got {} bytes; they differ from byte {at} on",
@@ -264,9 +268,4 @@ fn differing_bytes(wanted: &[u8], got: &[u8]) -> Option<String> {
             got.len()
         ),
     })
-}
-
-fn short(text: &str) -> String {
-    let shown: String = text.chars().take(SHOWN).collect();
-    if shown.len() < text.len() { shown + "…" } else { shown }
 }

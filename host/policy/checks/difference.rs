@@ -7,7 +7,13 @@ const SHOWN: usize = 400;
 
 /// Returns the first difference between `expect` and `got`, with its place.
 pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) -> Option<String> {
-    let differs = || Some(format!("result{place}: expected {}, got {}", short(expect), short(got)));
+    let differs = || {
+        Some(format!(
+            "result{place}: expected {}, got {}",
+            short(&expect.to_string(), SHOWN),
+            short(&got.to_string(), SHOWN)
+        ))
+    };
     match (expect, got) {
         (Value::Number(a), Value::Number(b)) => {
             // FP64 cannot distinguish large whole numbers.
@@ -25,19 +31,20 @@ pub fn difference(expect: &Value, got: &Value, tolerance: f64, place: String) ->
         // An answer may have more keys than a check expects.
         (Value::Object(a), Value::Object(b)) => a.iter().find_map(|(key, a)| match b.get(key) {
             Some(b) => difference(a, b, tolerance, format!("{place}.{key}")),
-            None => Some(format!("result{place}.{key}: expected {}, got nothing", short(a))),
+            None => {
+                Some(format!("result{place}.{key}: expected {}, got nothing", short(&a.to_string(), SHOWN)))
+            }
         }),
         _ if expect == got => None,
         _ => differs(),
     }
 }
 
-/// Returns the text of a value, cut if it is long.
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN) {
+/// Returns a text with at most so many characters.
+pub(super) fn short(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::plugin::{Plugin, Role};
 use crate::policy::content::PolicyContent;
 use crate::policy::files::Files;
-use crate::policy::plan::{Plan, PluginPlan};
+use crate::policy::plan::{ExecutorPlan, Plan, PluginPlan, SourcePlan};
 use std::sync::Arc;
 
 impl Loader {
@@ -26,7 +26,7 @@ impl Loader {
             let key = (Arc::clone(name), wanted.clone());
             let known = reuse.iter().find_map(|old| old.parts.plugins.get(&key));
             let plugin = known.map_or_else(
-                || self.load_plugin(name, wanted, files).map(Arc::new),
+                || self.load_plugin(name, wanted, plan, files).map(Arc::new),
                 |plugin| Ok(Arc::clone(plugin)),
             );
             let plugin = match plugin {
@@ -42,7 +42,13 @@ impl Loader {
         Ok(())
     }
 
-    fn load_plugin(&self, name: &Arc<str>, plan: &PluginPlan, files: &Files) -> Result<LoadedPlugin> {
+    fn load_plugin(
+        &self,
+        name: &Arc<str>,
+        plan: &PluginPlan,
+        whole: &Plan,
+        files: &Files,
+    ) -> Result<LoadedPlugin> {
         let named = |error: Error| error.context(format!("plugin \"{name}\"")).plugin(&**name);
         let wasm = files.read(&plan.file).map_err(named)?;
         let assets = plan.assets.iter().map(|(key, file)| Ok((key.clone(), files.read(file)?)));
@@ -56,6 +62,17 @@ impl Loader {
             spec.allow_http(http.limits.clone(), ca.as_deref(), runtime, &self.metrics).map_err(named)?;
         }
         let plugin = Plugin::load(&self.engine, spec, &wasm, &self.metrics, &files.progress.stop)?;
+        for role in &plan.roles {
+            let is_streaming = *role == Role::Model && plugin.info().roles.contains(&Role::StreamingModel);
+            if let Err(error) = plugin.check_role(*role)
+                && !is_streaming
+            {
+                return Err(match user(whole, name, *role) {
+                    Some(user) => error.context(user),
+                    None => error,
+                });
+            }
+        }
         let wants = |role| plan.roles.contains(&role);
         self.runtime.block_on(files.progress.unless_stopped(async {
             Ok(LoadedPlugin {
@@ -78,4 +95,22 @@ impl Loader {
             })
         }))
     }
+}
+
+/// Returns the first model or executor that uses a plugin in a role.
+fn user(plan: &Plan, plugin: &Arc<str>, role: Role) -> Option<String> {
+    let model = plan.models.iter().find(|(_, model)| match role {
+        Role::Transformer => model.transformer.as_ref() == Some(plugin),
+        Role::Model | Role::StreamingModel => model.source == SourcePlan::Plugin(Arc::clone(plugin)),
+        Role::Executor => false,
+    });
+    if let Some((name, _)) = model {
+        return Some(format!("model \"{name}\""));
+    }
+    let is_user = |executor: &ExecutorPlan| {
+        role == Role::Executor
+            && matches!(executor, ExecutorPlan::Custom { plugin: used, .. } if used == plugin)
+    };
+    let executor = plan.executors.iter().find(|(_, executor)| is_user(executor));
+    executor.map(|(name, _)| format!("executor \"{name}\""))
 }
