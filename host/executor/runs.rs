@@ -53,7 +53,7 @@ impl Runs {
     pub fn by_rows(&self) -> Vec<RunsOfSize> {
         let of_size = |(index, sized): (usize, &OfSize)| {
             let (input, infer, output) = (sized.input.time(), sized.infer.time(), sized.output.time());
-            let service = Service { input, infer, output, rows: index + 1 };
+            let service = Service { input, infer, output, rows: index + 1, ..Service::default() };
             RunsOfSize { count: sized.count.get(), service }
         };
         self.by_rows.iter().enumerate().map(of_size).filter(|runs| runs.count > 0).collect()

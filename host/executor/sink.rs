@@ -83,9 +83,9 @@ impl Sink {
             Ok(outputs) => self.respond(outputs).await,
             Err(error) => Err(error),
         };
-        self.session = None;
+        let last = release(self.session.take(), response.map(Some));
         if let Some(sender) = self.sender.take() {
-            sender.finish(response.map(Some));
+            sender.finish(last);
         }
     }
 
@@ -161,9 +161,24 @@ impl Sink {
     /// Sends the answer. The worker's slot must be free already; the plugin's instance is freed
     /// here, before the answer is sent.
     pub(super) fn finish(mut self, last: Result<Option<Response>>) {
-        self.session = None;
+        let last = release(self.session.take(), last);
         if let Some(sender) = self.sender {
             sender.finish(last);
         }
     }
+}
+
+/// Frees the instance of a plugin, and notes in the answer how long that took.
+fn release(
+    session: Option<TransformerSession>,
+    mut last: Result<Option<Response>>,
+) -> Result<Option<Response>> {
+    if let Some(session) = session {
+        let began = Instant::now();
+        drop(session);
+        if let Ok(Some(response)) = &mut last {
+            response.service.release = began.elapsed();
+        }
+    }
+    last
 }

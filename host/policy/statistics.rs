@@ -108,7 +108,7 @@ impl Statistics {
             success: self.success.get(),
             fail: self.fail.get(),
             queue: self.queue.time(),
-            service: Service { input, infer, output, rows: self.rows.get() as usize },
+            service: Service { input, infer, output, rows: self.rows.get() as usize, ..Service::default() },
         }
     }
 }

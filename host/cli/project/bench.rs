@@ -11,6 +11,7 @@ use crate::input_file::{FileKind, FileLimits};
 use crate::output;
 use crate::policy::files::Files;
 use crate::policy::plan::Plan;
+use crate::predict::Service;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ pub fn bench(bench: &Bench) -> Result<bool> {
         _ => &[(Instances::Reused, "reused"), (Instances::Fresh, "fresh")],
     };
     output::print(
-        "instances    calls      p50      p99  instantiate  preprocess    model  postprocess  memory KB  touched KB",
+        "instances    calls      p50      p99  instantiate  preprocess    model  postprocess  release  memory KB  touched KB",
     );
     for (instances, name) in kinds {
         let mut plan = plan.clone();
@@ -104,16 +105,14 @@ impl<'a> Side<'a> {
 
     /// Measures for a time, and prints a row.
     fn measure(&self, name: &str, plugin: &str, time: Duration) -> Result<()> {
-        let (mut calls, mut input, mut infer, mut output) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut calls, mut services) = (Vec::new(), Vec::new());
         let (made_before, seconds_before) = self.0.loaded.instantiations();
         let (faults, until) = (page_faults(), Instant::now() + time);
         while Instant::now() < until || calls.len() < BATCH_CALLS {
             let (took, responses) = self.0.call(None)?;
             calls.push(took);
             if let [response] = &responses[..] {
-                input.push(response.service.input);
-                infer.push(response.service.infer);
-                output.push(response.service.output);
+                services.push(response.service);
             }
         }
         let page_kb = rustix::param::page_size() as f64 / 1024.0;
@@ -124,15 +123,18 @@ impl<'a> Side<'a> {
         let memory = self.0.loaded.memory_largest(plugin).div_ceil(1024);
         let (count, calls) = (calls.len(), Times::new(calls));
         let us = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.1}"));
-        let median = |times| us(Times::new(times).percentile_us(0.5));
+        let median = |part: fn(&Service) -> Duration| {
+            us(Times::new(services.iter().map(part).collect()).percentile_us(0.5))
+        };
         output::print(format_args!(
-            "{name:<9} {count:>8} {:>8} {:>8} {:>12} {:>11} {:>8} {:>12} {memory:>10} {touched:>11.1}",
+            "{name:<9} {count:>8} {:>8} {:>8} {:>12} {:>11} {:>8} {:>12} {:>8} {memory:>10} {touched:>11.1}",
             us(calls.percentile_us(0.5)),
             us(calls.percentile_us(0.99)),
             us(instantiate),
-            median(input),
-            median(infer),
-            median(output),
+            median(|service| service.input),
+            median(|service| service.infer),
+            median(|service| service.output),
+            median(|service| service.release),
         ));
         Ok(())
     }

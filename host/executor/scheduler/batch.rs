@@ -267,7 +267,7 @@ impl Batch<'_> {
         // Preprocess runs one after another on this worker: the time of the last includes all
         // others.
         let input = members().filter_map(|member| Some(member.sink.as_ref()?.service.input)).max();
-        let run = Service { input: input.unwrap_or_default(), infer, output: Duration::ZERO, rows };
+        let run = Service { input: input.unwrap_or_default(), infer, rows, ..Service::default() };
         self.runs(indices).inspect(|runs| runs.record(run));
         rows
     }

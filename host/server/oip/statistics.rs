@@ -70,7 +70,7 @@ impl From<Total> for DurationTotal {
 
 pub(in crate::server) fn statistics(route: &Route) -> ModelStatistics {
     let totals = route.statistics.totals();
-    let Service { input, infer, output, rows } = totals.service;
+    let Service { input, infer, output, rows, release: _ } = totals.service;
     let answered = |time| DurationTotal::new(totals.success.count, time);
     ModelStatistics {
         name: route.name.name.to_string(),
