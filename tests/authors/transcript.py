@@ -65,12 +65,12 @@ class Dev:
             time.sleep(0.02)
         sys.exit(f"no generation {number}:\n" + "".join(self.lines))
 
-    def answer(self, body):
+    def answer(self, path, body):
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port)
-                connection.request("POST", "/predict", body, {"accept": "application/x-ndjson"})
+                connection.request("POST", path, body)
                 answer = connection.getresponse()
                 text = answer.read()
                 if answer.status == 200:
@@ -97,29 +97,31 @@ def project(hostler, language, role, folder):
     times.append(timed(hostler, "build", cwd=path))
     times.append(timed(hostler, "test", cwd=path))
     dev = Dev(hostler, path)
+    request = ("/predict/stream" if role == "streaming-model" else "/predict", (path / "request.json").read_text())
     try:
-        dev.answer((path / "request.json").read_text())
+        dev.answer(*request)
         times.append(time.monotonic() - dev.began)
         change = edited(text)
-        if change is not None:
-            saved = time.monotonic()
-            source.write_text(change)
-            dev.generation_is(2)
-            dev.answer((path / "request.json").read_text())
-            times.append(time.monotonic() - saved)
+        saved = time.monotonic()
+        source.write_text(change)
+        dev.generation_is(2)
+        dev.answer(*request)
+        times.append(time.monotonic() - saved)
     finally:
         dev.stop()
     return times
 
 
 def edited(text):
-    """Returns the source with another number, or other words in a message; None if it has neither."""
+    """Returns the source with another number, the name of another metric, or other words in a message."""
+    if '"again"' in text:
+        return text.replace('"again"', '"anew"')
     factor = re.search(r"\b2(\.0)?(?= ?\*)|(?<=\* )2\b|(?<=\*= )2\b", text)
     if factor:
         return text[: factor.start()] + "3" + text[factor.start() + 1:]
     message = re.search(r"""["']([a-z][a-z ,]{8,})["']""", text)
     if message is None:
-        return None
+        sys.exit(f"nothing to edit in:\n{text}")
     return text[: message.start(1)] + "z" + text[message.start(1):]
 
 
@@ -137,8 +139,7 @@ def main():
                 continue
             for role in roles:
                 times = project(hostler, language, role, Path(folder))
-                print(f"| {language} {role} | " + " | ".join(f"{seconds:.1f} s" for seconds in times)
-                      + (" |" if len(times) == 6 else " | - |"), flush=True)
+                print(f"| {language} {role} | " + " | ".join(f"{seconds:.1f} s" for seconds in times) + " |", flush=True)
 
 
 if __name__ == "__main__":
