@@ -1,16 +1,16 @@
 //! The memory allocator of the program.
 //!
 //! Requests are allocated on the threads of connections and freed on workers, which is slow with
-//! glibc's allocator. The crate `mimalloc` asks for an alignment in every allocation. That takes a
-//! slow path for every size that is no power of two, although mimalloc aligns to 16 bytes anyway.
-//! Here, only larger alignments are asked for.
+//! glibc's allocator. The crate `mimalloc` asks for an alignment in every allocation. Where no free
+//! block of the size is at hand, mimalloc then makes the block larger, although it aligns blocks to
+//! 16 bytes anyway. Here, an alignment is asked for only where it is not met anyway.
 
 use libmimalloc_sys::{
     mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned,
 };
 use std::alloc::{GlobalAlloc, Layout};
 
-/// What mimalloc aligns every block to that is at least as large (`MI_MAX_ALIGN_SIZE`).
+/// mimalloc aligns blocks of this size or more to it (`MI_MAX_ALIGN_SIZE`).
 const ALIGNMENT: usize = 16;
 
 /// mimalloc, for `#[global_allocator]`.

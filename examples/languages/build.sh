@@ -27,7 +27,7 @@ zig=".venv/bin/python -m ziglang"
 "$hostler" sdk c sdk
 case $language in
 cpp)
-    $zig cc -target wasm32-wasi -mexec-model=reactor -O2 -g -UNDEBUG -fno-exceptions \
+    $zig cc -target wasm32-wasi -mexec-model=reactor -O2 -gline-tables-only -UNDEBUG -fno-exceptions \
         -Wl,-z,stack-size=262144 -Wall -Wextra -I sdk app.cpp sdk/model.c -lc++ -o core.wasm
     ;;
 zig)

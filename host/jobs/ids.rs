@@ -5,11 +5,11 @@ use crate::lock::LockUnpoisoned;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-/// Random bytes of an id.
+/// How many bytes of an id are random.
 const RANDOM: usize = 10;
 
-/// Ids whose random bytes are fetched together. A call of the system costs more than the rest of an
-/// id.
+/// For how many ids random bytes are fetched at once. A call of the system costs more than the rest
+/// of an id.
 const AT_ONCE: usize = 64;
 
 /// Makes ids: the time in milliseconds, then 80 random bits, because anybody who knows a job's id

@@ -29,7 +29,7 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(2);
 /// With less time left than this, no further attempt is made.
 const ATTEMPT_LEAST: Duration = Duration::from_millis(1);
 
-/// Why the task ends.
+/// Why the work on a job stops.
 enum Stop {
     /// The job has ended, or is pending again.
     Settled,
@@ -60,6 +60,8 @@ pub(super) async fn run(registry: Arc<JobRegistry>, claim: ActiveClaim, slot: Sl
     let mut next = Some(claim);
     while let Some(claim) = next.take() {
         next = run_one(&registry, claim, &mut slot).await;
+        // A job that fails at once, in a store that never waits, would keep the thread.
+        tokio::task::coop::consume_budget().await;
     }
 }
 
@@ -91,6 +93,10 @@ async fn run_one(
 
 impl Drop for Run {
     fn drop(&mut self) {
+        if let Some(next) = self.next.take() {
+            let why = Error::failed("the task that should have run the job ended unexpectedly");
+            self.registry.abandon(Arc::clone(&next.active.id), why);
+        }
         if let Some(why) = self.unfinished.take() {
             self.registry.abandon(Arc::clone(&self.active.id), why);
         }
@@ -139,12 +145,15 @@ impl Run {
         }
     }
 
-    /// Whether the end of the job may claim the next one: the work of its last attempt has released
-    /// its worker, and the slot is still wanted.
+    /// Whether the end of the job may claim the next one, if the slot takes one: the work of its
+    /// last attempt has released its worker.
     fn may_claim(&self, work: &Option<Responses>) -> bool {
         work.as_ref().is_none_or(Responses::is_released)
-            && self.slot.as_ref().is_some_and(Slot::is_wanted)
-            && !*self.registry.closing.borrow()
+    }
+
+    /// Whether the slot takes another job.
+    fn takes_next(&self) -> bool {
+        self.slot.as_ref().is_some_and(Slot::is_wanted) && !*self.registry.closing.borrow()
     }
 
     /// Returns how long a job waits that was refused. Half of it is chance.
@@ -317,7 +326,7 @@ impl Run {
         let mut backoff = BACKOFF_FIRST;
         loop {
             let (status, result) = (self.status.clone(), result.clone());
-            let changed = if claims_next {
+            let changed = if claims_next && self.takes_next() {
                 let changed = self.registry.change_and_claim(&self.job, status, result).await;
                 changed.map(|(change, next)| {
                     self.next = next;

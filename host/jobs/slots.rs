@@ -46,8 +46,8 @@ impl Slots {
 }
 
 impl Slot {
-    /// Whether the slot may be used for another job. It may not after the number of slots was
-    /// lowered.
+    /// Whether the slot may be used for another job. It may not while more slots are held than
+    /// there are.
     pub fn is_wanted(&self) -> bool {
         let state = self.0.state.lock_unpoisoned();
         state.held <= state.limit

@@ -230,12 +230,14 @@ impl ComponentInfo {
             format!("it has none of Hostler's roles (it exports {exports})")
         } else {
             let roles: Vec<_> = self.roles.iter().map(|role| role.as_str()).collect();
-            let key = match self.roles[0] {
+            let key = |role: &Role| match role {
                 Role::Transformer => "transformer = \"…\" under [models.…]",
                 Role::Model | Role::StreamingModel => "plugin = \"…\" under [models.…]",
                 Role::Executor => "plugin = \"…\" under [executors.…], of the kind custom",
             };
-            format!("its role is {}, which the manifest names with {key}", roles.join(" and "))
+            let keys: Vec<_> = self.roles.iter().map(key).collect();
+            let (roles, keys) = (roles.join(" and "), keys.join(" and "));
+            format!("its role is {roles}, which the manifest names with {keys}")
         };
         Error::invalid(format!(
             "needs the role {role} (export {}{role}@{CONTRACT_VERSION}), but {has}",

@@ -21,10 +21,16 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const ROWS_MAX: usize = 300_000;
 
 /// The most files that are named in one module.
-const FILES_MAX: usize = 4096;
+const FILES_MAX: usize = 1024;
+
+/// The most core modules with lines. Components of one program have one.
+const MODULES_MAX: usize = 4;
 
 /// The most characters of a path that are shown.
 const PATH_MAX: usize = 200;
+
+/// Longer names of files and folders are not read.
+const NAME_BYTES_MAX: usize = 1024;
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -43,7 +49,10 @@ impl SourceLines {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
                     open.push(ModuleLines::default());
                 }
-                Payload::End(_) => modules.extend(open.pop().filter(ModuleLines::is_whole)),
+                Payload::End(_) => {
+                    let module = open.pop().filter(|_| modules.len() < MODULES_MAX);
+                    modules.extend(module.filter(ModuleLines::is_whole));
+                }
                 Payload::CodeSectionStart { range, .. } => {
                     if let Some(module) = open.last_mut() {
                         module.code = range;
@@ -145,10 +154,9 @@ impl Table {
             let file = match row.end_sequence() {
                 true => None,
                 false => *files.entry(row.file_index()).or_insert_with(|| {
-                    let path = path(header, row.file_index(), strings)?;
                     let index =
                         u32::try_from(self.files.len()).ok().filter(|_| self.files.len() < FILES_MAX)?;
-                    self.files.push(path);
+                    self.files.push(path(header, row.file_index(), strings)?);
                     Some(index)
                 }),
             };
@@ -216,14 +224,17 @@ impl Unit {
 
 /// Returns the path of a file, from the folder in which the author has compiled it.
 fn path(header: &LineProgramHeader<Bytes<'_>>, index: u64, strings: &[u8]) -> Option<String> {
-    let text = |value: AttributeValue<Bytes<'_>>| match value {
-        AttributeValue::String(text) => Some(text.to_string_lossy().into_owned()),
-        AttributeValue::DebugLineStrRef(offset) => {
-            let rest = strings.get(offset.0..)?;
-            let bytes = rest.split(|byte| *byte == 0).next()?;
-            Some(String::from_utf8_lossy(bytes).into_owned())
-        }
-        _ => None,
+    let text = |value: AttributeValue<Bytes<'_>>| {
+        let bytes = match &value {
+            AttributeValue::String(text) => text.slice(),
+            AttributeValue::DebugLineStrRef(offset) => {
+                let rest = strings.get(offset.0..)?;
+                let rest = &rest[..rest.len().min(NAME_BYTES_MAX + 1)];
+                rest.split(|byte| *byte == 0).next()?
+            }
+            _ => return None,
+        };
+        (bytes.len() <= NAME_BYTES_MAX).then(|| String::from_utf8_lossy(bytes).into_owned())
     };
     let file = header.file(index)?;
     let name = text(file.path_name())?;

@@ -24,8 +24,8 @@ pub struct Service {
     pub infer: Duration,
     /// Postprocessing.
     pub output: Duration,
-    /// Freeing the transformer's instance. Measured in the last response, and not part of the
-    /// total.
+    /// Freeing the instance of the transformer that postprocessed. Measured in the last response,
+    /// and not part of the total.
     pub release: Duration,
     /// Rows in the model's run; 1 if the model runs one call at a time.
     pub rows: usize,

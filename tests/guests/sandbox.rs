@@ -350,7 +350,7 @@ fn a_plugin_cannot_forge_the_log() {
     assert!(failed.error()["message"].as_str().unwrap().contains("\n2026-01-01T00:00:00Z ERROR forged"));
     let log = whole_log(&host);
     let forged: Vec<&str> = log.lines().filter(|line| line.contains("forged")).collect();
-    // Two lines each of the log, stdout and stderr, two of what the SDK logs of the error, and the error.
+    // Two lines each of the log, stdout and stderr, two that the SDK logs, and the error.
     assert_eq!(forged.len(), 9, "{log}");
     for line in forged {
         assert!(line.contains("plugin=\"fresh\"") && line.contains("request=\"forge"), "{line}");

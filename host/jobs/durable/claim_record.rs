@@ -1,8 +1,8 @@
-//! What a claim changes in a job, as a record of its own.
+//! The record of a claim, which is apart from the row of its job.
 //!
-//! The row of a job is written when the job is created and when its attempt ends. The claim in
-//! between adds one attempt, so that a small table is enough for it. The row of a claimed job says
-//! that the job is pending, and a job whose row says anything else has no such record.
+//! A claim only begins an attempt, so it is a small record in a table of its own. The row of a
+//! claimed job says that the job is pending. The next change of the job writes the row and removes
+//! the record.
 
 use super::record::{self, StoredAttempt};
 use crate::error::Result;

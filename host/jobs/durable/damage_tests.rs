@@ -122,6 +122,42 @@ async fn a_store_of_the_first_schema_is_read_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_job_whose_claim_is_damaged_waits_again() {
+    let disk = LossyDisk::new(1, usize::MAX);
+    let open = async || {
+        let store = DurableStore::start(Arc::new(disk.clone()), Handle::current()).unwrap();
+        assert_eq!(store.opened().await, None);
+        store
+    };
+    let claim = async |store: &DurableStore| {
+        let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
+        store.claim(Claim { limit: 2, lease: LONG, models: None, start }).await.unwrap()
+    };
+    let store = open().await;
+    let id = create(&store, 1, 200).await.unwrap().id;
+    assert_eq!(claim(&store).await.len(), 1);
+    store.close().await;
+    let database = disk.open_database(&super::open::builder(), super::open::DATABASE).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut claims = transaction.open_table(super::tables::CLAIMS).unwrap();
+        assert!(claims.insert(1, [1, 2, 3].as_slice()).unwrap().is_some());
+    }
+    transaction.commit().unwrap();
+    drop(database);
+
+    let store = open().await;
+    assert_eq!(store.usage().damaged, 1);
+    assert_eq!(store.read(&id).await.unwrap().expect("the job exists").status.state, State::Pending);
+    let [Claimed { job, input }] = &claim(&store).await[..] else { panic!("one job waits") };
+    assert_eq!((&job.id, job.fence, input.is_some()), (&id, 1, true));
+    store.close().await;
+    let store = open().await;
+    assert_eq!(store.read(&id).await.unwrap().expect("the job exists").status.state, State::Running);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_flipped_byte_is_never_read_as_other_data() {
     let disk = LossyDisk::new(1, usize::MAX);
     let before = filled(&disk).await;

@@ -27,7 +27,7 @@ pub(super) const RESULTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new
 /// The outputs of steps, by the number of their job and the key of the step.
 pub(super) const STEPS: TableDefinition<'_, (u64, StepKey), &[u8]> = TableDefinition::new("steps");
 pub(super) const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
-/// The claims of jobs whose rows are older, by the number of the job.
+/// Claims that the rows of their jobs do not show yet, by the number of the job.
 pub(super) const CLAIMS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("claims");
 /// By the number of their job.
 const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
@@ -101,7 +101,7 @@ impl<'a> Tables<'a> {
             let (number, claim) = entry.attempted(READ)?;
             claims.insert(number.value(), claim.value().to_vec());
         }
-        let mut damaged = Vec::new();
+        let (mut damaged, mut lost_claims) = (Vec::new(), Vec::new());
         let mut records = self.jobs.iter().attempted(READ)?;
         loop {
             let next = records.by_ref().take(LOADED_AT_ONCE).map(|entry| {
@@ -116,11 +116,13 @@ impl<'a> Tables<'a> {
             let decode = |(number, bytes): &(u64, Vec<u8>)| row::decode_job(*number, bytes);
             let decoded: Vec<Result<Job>> = next.par_iter().map(decode).collect();
             for (record, job) in next.into_iter().zip(decoded) {
-                let claimed = job.and_then(|mut job| {
-                    if let Some(claim) = claims.get(&job.number).filter(|_| claim_record::is_possible(&job)) {
-                        claim_record::apply(&mut job, claim)?;
+                let claimed = job.map(|mut job| {
+                    let claim = claims.get(&job.number).filter(|_| claim_record::is_possible(&job));
+                    // Without its claim, the job is pending as before.
+                    if claim.is_some_and(|claim| claim_record::apply(&mut job, claim).is_err()) {
+                        lost_claims.push(job.number);
                     }
-                    Ok(job)
+                    job
                 });
                 match claimed {
                     Ok(job) => index.put(&job),
@@ -129,6 +131,9 @@ impl<'a> Tables<'a> {
             }
         }
         drop(records);
+        for number in &lost_claims {
+            self.claims.remove(number).attempted(WRITE)?;
+        }
         for (number, bytes) in &damaged {
             self.damaged.insert(number, bytes.as_slice()).attempted(WRITE)?;
             self.jobs.remove(number).attempted(WRITE)?;
@@ -144,7 +149,7 @@ impl<'a> Tables<'a> {
                 index.put_key(&name.value().into(), key.expires, key.bytes(name.value()));
             }
         }
-        Ok(damaged.len() + self.load_deliveries(index)?)
+        Ok(damaged.len() + lost_claims.len() + self.load_deliveries(index)?)
     }
 
     fn load_deliveries(&mut self, index: &mut Index) -> Result<usize, Fault> {

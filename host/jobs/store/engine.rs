@@ -198,7 +198,11 @@ impl<R: Records> Engine<'_, R> {
             if claimed.len() == claim.limit {
                 break;
             }
-            let Some(mut job) = self.records.job_to_claim(number)? else {
+            let job = match &claim.models {
+                None => self.records.job_to_claim(number)?,
+                Some(_) => self.records.job(number)?,
+            };
+            let Some(mut job) = job else {
                 self.index.remove(number);
                 continue;
             };

@@ -59,7 +59,7 @@ pub trait JobStore: Send + Sync {
     /// the next one, and the disk is written once for both.
     ///
     /// # Errors
-    /// As those of `update`. Then neither is done.
+    /// As those of `update`. Then neither is done; if it is `Unavailable`, both may be done.
     fn update_and_claim(
         &self,
         update: Update,
