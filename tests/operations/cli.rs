@@ -188,9 +188,10 @@ fn predict_answers_as_the_host_does() {
 
 #[test]
 fn predict_sends_a_body_and_says_what_it_took() {
-    let manifest = "[plugins.echo]\npath = \"echo.wasm\"\n[models.echo]\nplugin = \"echo\"\n";
+    let manifest =
+        "[plugins.echo]\npath = \"echo.wasm\"\n[models.echo]\nplugin = \"echo\"\ntransformer = \"echo\"\n";
     let content = b"\x00\xffno text\x1b[31m";
-    let setup = Setup::new(manifest).file("echo.wasm", plugin("echo"));
+    let setup = Setup::new(manifest).file("echo.wasm", plugin("hostile"));
     replace(&setup.path("picture.png"), content);
     let output = Command::new(env!("CARGO_BIN_EXE_hostler"))
         .args(["predict", "--body", "picture.png", "--repeat", "3"])
@@ -208,7 +209,7 @@ fn predict_sends_a_body_and_says_what_it_took() {
     refused(&setup, &text, &["JSON"]);
     refused(&setup, &["predict", "--body", "picture.png", "--model", "ech"], &["did you mean \"echo\""]);
     let two = Setup::new(&(manifest.to_owned() + "[models.other]\nplugin = \"echo\"\n"))
-        .file("echo.wasm", plugin("echo"))
+        .file("echo.wasm", plugin("hostile"))
         .text("picture.png", "a");
     refused(&two, &["predict", "--body", "picture.png"], &["name the model", "--model", "echo, other"]);
 }
