@@ -1,8 +1,10 @@
 //! Jobs for tests.
 
-use super::job::{Budgets, Spec};
+use super::job::{Budgets, Job, Spec, Status};
+use super::store_time::StoreTime;
 use crate::policy::plan::parse_model_name;
 use crate::predict::{JsonText, Payload};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub(in crate::jobs) const LONG: Duration = Duration::from_secs(3600);
@@ -18,6 +20,22 @@ pub(in crate::jobs) fn spec(model: &str) -> Spec {
         retry_of: None,
         reply: None,
         webhook: None,
+    }
+}
+
+/// Returns a job that waits.
+pub(in crate::jobs) fn job(number: u64) -> Job {
+    Job {
+        id: format!("{number:032x}").into(),
+        number,
+        revision: 1,
+        fence: 0,
+        spec: Arc::new(spec("m:1")),
+        status: Status::new(StoreTime(1), StoreTime(2)),
+        delivery: None,
+        input_bytes: 0,
+        result_bytes: 0,
+        kept_bytes: 0,
     }
 }
 

@@ -161,7 +161,7 @@ impl JobRegistry {
     }
 
     /// Changes the status of a job that runs, and claims the job that waits longest in the same
-    /// change. Whoever calls this must run the job that it returns.
+    /// change. The caller must run the job that this returns.
     pub async fn change_and_claim(
         &self,
         job: &Job,

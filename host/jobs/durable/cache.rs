@@ -67,25 +67,13 @@ impl JobCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::examples::spec;
+    use crate::jobs::examples;
     use crate::jobs::job::Status;
-    use std::sync::Arc;
 
     fn job(number: u64, state: State, run_at: u64) -> Job {
         let mut status = Status::new(StoreTime(run_at), StoreTime(u64::MAX));
         status.state = state;
-        Job {
-            id: format!("{number:032x}").into(),
-            number,
-            revision: 1,
-            fence: 0,
-            spec: Arc::new(spec("m:1")),
-            status,
-            delivery: None,
-            input_bytes: 0,
-            result_bytes: 0,
-            kept_bytes: 0,
-        }
+        Job { status, ..examples::job(number) }
     }
 
     #[test]

@@ -48,26 +48,13 @@ pub(super) fn apply(job: &mut Job, claim: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::examples::spec;
-    use crate::jobs::job::{AttemptStart, Status};
-    use crate::jobs::store_time::StoreTime;
-    use std::sync::Arc;
+    use crate::jobs::examples::job;
+    use crate::jobs::job::AttemptStart;
     use std::time::{Duration, SystemTime};
 
     #[test]
     fn a_claim_is_what_the_store_has_changed() {
-        let mut job = Job {
-            id: format!("{:032x}", 7).into(),
-            number: 7,
-            revision: 1,
-            fence: 0,
-            spec: Arc::new(spec("m:1")),
-            status: Status::new(StoreTime(1), StoreTime(2)),
-            delivery: None,
-            input_bytes: 3,
-            result_bytes: 0,
-            kept_bytes: 0,
-        };
+        let mut job = Job { input_bytes: 3, ..job(7) };
         let mut read = job.clone();
         assert!(is_possible(&job));
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);

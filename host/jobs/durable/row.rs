@@ -106,26 +106,8 @@ impl<'a> Row<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::examples::spec;
-    use crate::jobs::job::Status;
-    use crate::jobs::store_time::StoreTime;
+    use crate::jobs::examples::job;
     use crate::predict::{JsonText, Payload};
-    use std::sync::Arc;
-
-    fn job() -> Job {
-        Job {
-            id: format!("{:032x}", 7).into(),
-            number: 7,
-            revision: 1,
-            fence: 0,
-            spec: Arc::new(spec("m:1")),
-            status: Status::new(StoreTime(1), StoreTime(2)),
-            delivery: None,
-            input_bytes: 0,
-            result_bytes: 0,
-            kept_bytes: 0,
-        }
-    }
 
     fn prepared(bytes: usize) -> Prepared {
         let text = format!("\"{}\"", "a".repeat(bytes));
@@ -134,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_row_has_the_record_and_its_payload() {
-        let job = job();
+        let job = job(7);
         let small = prepared(100);
         let input = RowPayload::new(RowPayloadKind::Input, &small).unwrap();
         let row = encode(&job, Some(&input));
@@ -151,7 +133,7 @@ mod tests {
     #[test]
     fn damaged_rows_are_refused() {
         let input = RowPayload::new(RowPayloadKind::Input, &prepared(10)).unwrap();
-        let row = encode(&job(), Some(&input));
+        let row = encode(&job(7), Some(&input));
         for length in 0..HEAD_BYTES + 100 {
             assert!(decode_job(7, &row[..length]).is_err(), "{length}");
         }

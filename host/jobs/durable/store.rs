@@ -397,8 +397,8 @@ impl JobStore for DurableStore {
             if let Some(fault) = self.shared.fault() {
                 return Err(fault.error());
             }
-            // Each change wakes whoever waits for deliveries, so one without an effect must not be
-            // made.
+            // Each change wakes the tasks that wait for deliveries, so one without an effect must
+            // not be made.
             if !self.with_index(|index, now| index.outbox().has_claimable(&claim, now)) {
                 return Ok(Vec::new());
             }

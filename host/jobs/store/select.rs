@@ -105,7 +105,7 @@ pub(in crate::jobs) fn is_in(job: &Job, states: &[State]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::examples::spec;
+    use crate::jobs::examples::{self, spec};
     use crate::jobs::job::{Spec, Status};
     use crate::jobs::store_time::StoreTime;
     use std::collections::BTreeSet;
@@ -125,18 +125,7 @@ mod tests {
             status.ended_at = Some(created_at + Duration::from_secs(60));
             status.expires = Some(StoreTime(u64::MAX));
         }
-        Job {
-            id: format!("{number:032x}").into(),
-            number,
-            revision: 1,
-            fence: 0,
-            spec: Arc::new(spec),
-            status,
-            delivery: None,
-            input_bytes: 0,
-            result_bytes: 0,
-            kept_bytes: 0,
-        }
+        Job { spec: Arc::new(spec), status, ..examples::job(number) }
     }
 
     fn index() -> Index {
