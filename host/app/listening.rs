@@ -5,10 +5,12 @@ use crate::config::descriptors::DescriptorPlan;
 use crate::error::Result;
 use crate::metrics::Metrics;
 use crate::policy::settings::Settings;
+use crate::policy::tls_settings::{ListenerTls, TlsSettings};
 use crate::server::admin::Admin;
 use crate::server::grpc::{Grpc, GrpcCalls};
 use crate::server::plain::Public;
-use crate::server::{BoundAddresses, Capacity, ListenerOptions, Pool, Starting, Transfers};
+use crate::server::tls::{self, Certificates};
+use crate::server::{BoundAddresses, Capacity, ListenerOptions, Pool, Protocol, Starting, Transfers};
 use crate::shutdown::Readiness;
 use std::fmt;
 use std::net::SocketAddr;
@@ -68,27 +70,37 @@ pub(super) struct Services {
     pub grpc: Arc<Grpc>,
     pub readiness: Arc<Readiness>,
     pub transfers: Arc<Transfers>,
+    grpc_calls: Arc<GrpcCalls>,
+    certificates: ListenerCertificates,
     metrics: Arc<Metrics>,
     stop_public: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
 }
 
 impl Services {
-    pub fn new(settings: &Settings, metrics: &Arc<Metrics>) -> Self {
+    /// Must be called in the runtime that serves the connections.
+    ///
+    /// # Errors
+    /// `invalid_input` if the files of TLS cannot be used.
+    pub fn new(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Self> {
         let (stop_public, stopped) = watch::channel(false);
         let (stop_admin, _) = watch::channel(false);
         let readiness = Arc::new(Readiness::default());
         let transfers = Transfers::new(settings.limits, Arc::clone(metrics));
-        Services {
-            public: Starting::new(Arc::clone(metrics)),
-            operator: Starting::new(Arc::clone(metrics)),
-            grpc: Grpc::new(Arc::clone(&readiness), Arc::clone(&transfers), stopped),
+        let grpc = Grpc::new(Arc::clone(&readiness), Arc::clone(&transfers), stopped);
+        let grpc_calls = Arc::new(GrpcCalls::new(&grpc)?);
+        Ok(Services {
+            public: Starting::new(Arc::clone(metrics), Some(Arc::clone(&grpc_calls))),
+            operator: Starting::new(Arc::clone(metrics), None),
+            grpc,
             readiness,
             transfers,
+            grpc_calls,
+            certificates: ListenerCertificates::load(settings, metrics)?,
             metrics: Arc::clone(metrics),
             stop_public,
             stop_admin,
-        }
+        })
     }
 
     /// Begins to serve. Must be called in the runtime that serves the connections.
@@ -96,9 +108,9 @@ impl Services {
         let Bound { http, grpc, admin } = bound;
         let limits = settings.limits;
         let plan = self.divide_descriptors(1 + usize::from(grpc.is_some()), limits.max_connections);
-        let options = |capacity, transfers| {
-            let metrics = Arc::clone(&self.metrics);
-            ListenerOptions { limits, capacity, transfers, metrics }
+        let options = |capacity, transfers, certificates: &Option<Arc<Certificates>>| {
+            let (metrics, certificates) = (Arc::clone(&self.metrics), certificates.clone());
+            ListenerOptions { limits, capacity, transfers, metrics, certificates }
         };
         let capacity = Capacity {
             connections: limits.max_connections,
@@ -106,23 +118,20 @@ impl Services {
             probes: plan.probes,
             for_operators: false,
         };
-        let public_options = options(capacity, Some(Arc::clone(&self.transfers)));
-        let capacity =
+        let tls = &self.certificates;
+        let public_options = |tls| options(capacity.clone(), Some(Arc::clone(&self.transfers)), tls);
+        let of_admin =
             Capacity { connections: plan.admin, pool: Pool::new(plan.admin), probes: 0, for_operators: true };
-        let admin_options = options(capacity, None);
+        let admin_options = options(of_admin, None, &tls.admin);
         let serve_grpc = |bound: BoundAddresses| {
-            let calls = Arc::new(GrpcCalls::new(&self.grpc)?);
-            let stop = self.stop_public.subscribe();
-            Ok::<_, crate::error::Error>(tokio::spawn(bound.listen()?.serve(
-                calls,
-                public_options.clone(),
-                stop,
-            )))
+            let (calls, stop) = (Arc::clone(&self.grpc_calls), self.stop_public.subscribe());
+            let serve = bound.listen()?.serve(calls, public_options(&tls.grpc), stop);
+            Ok::<_, crate::error::Error>(tokio::spawn(serve))
         };
         let grpc = grpc.map(serve_grpc).transpose()?;
         let (http, admin) = (http.listen()?, admin.listen()?);
         let (public, stop) = (Arc::clone(&self.public), self.stop_public.subscribe());
-        let http = tokio::spawn(http.serve(public, public_options, stop));
+        let http = tokio::spawn(http.serve(public, public_options(&tls.http), stop));
         let (operator, stop) = (Arc::clone(&self.operator), self.stop_admin.subscribe());
         let admin = tokio::spawn(admin.serve(operator, admin_options, stop));
         Ok(Listening { http, grpc, admin })
@@ -154,6 +163,35 @@ impl Services {
             );
         }
         plan
+    }
+}
+
+/// What the listeners with TLS use.
+struct ListenerCertificates {
+    http: Option<Arc<Certificates>>,
+    grpc: Option<Arc<Certificates>>,
+    admin: Option<Arc<Certificates>>,
+}
+
+impl ListenerCertificates {
+    /// Reads the files, and starts the thread that reads them again.
+    fn load(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Self> {
+        let TlsSettings { http, grpc, admin } = &settings.tls;
+        let mut watched = Vec::new();
+        let mut load = |name, tls: &Option<ListenerTls>, alpn| {
+            let Some(tls) = tls else { return Ok(None) };
+            let (certificates, digest) = Certificates::load(name, tls.clone(), alpn, metrics)?;
+            watched.push((Arc::clone(&certificates), digest));
+            Ok::<_, crate::error::Error>(Some(certificates))
+        };
+        let grpc = grpc.as_ref().filter(|_| settings.grpc.is_some()).cloned();
+        let loaded = ListenerCertificates {
+            http: load("http", http, <Starting<Public> as Protocol>::ALPN)?,
+            grpc: load("grpc", &grpc, <GrpcCalls as Protocol>::ALPN)?,
+            admin: load("admin", admin, <Starting<Admin> as Protocol>::ALPN)?,
+        };
+        tls::watch(&watched)?;
+        Ok(loaded)
     }
 }
 

@@ -72,7 +72,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
     let bound = Bound::bind(&settings)?;
     let addresses = bound.addresses();
     let metrics = Arc::new(Metrics::new());
-    let services = Services::new(&settings, &metrics);
+    let services = runtime.block_on(async { Services::new(&settings, &metrics) })?;
     let listen = |bound| runtime.block_on(async { services.listen(bound, &settings) });
     let (waiting, early) = if options.bind_when_ready { (Some(bound), None) } else { (None, Some(bound)) };
     let early = early.map(listen).transpose()?;

@@ -12,6 +12,7 @@ use crate::output;
 use crate::plugin::{CONTRACT_VERSION, Engine, Plugin, Role};
 use crate::policy::files::{Files, hex_digest};
 use crate::policy::plan::{ModelName, Plan};
+use crate::server::tls;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub fn check(file: &Path, resolve: Option<&str>, picture: Option<Picture>, quick
     }
     let files = Files::default();
     let plan = Plan::read(&app::absolute(file)?, &files).map_err(app::unplanned)?;
+    tls::check(&plan.settings.tls)?;
     if let Some(model) = resolve {
         output::print_text(describe_route(&plan, model)?);
     }

@@ -13,9 +13,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long one address may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,6 +74,8 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
 
 pub(super) struct HostClient {
     address: ListenAddress,
+    /// `None` for a listener without TLS.
+    tls: Option<Arc<ClientConfig>>,
     listener: Listener,
     limits: AnswerLimits,
     connection: Option<SendRequest<Full<Bytes>>>,
@@ -94,8 +101,8 @@ enum Lost {
 }
 
 impl HostClient {
-    pub fn new(address: ListenAddress, listener: Listener) -> Self {
-        HostClient { address, listener, limits: AnswerLimits::default(), connection: None }
+    pub fn new(address: ListenAddress, listener: Listener, tls: Option<Arc<ClientConfig>>) -> Self {
+        HostClient { address, tls, listener, limits: AnswerLimits::default(), connection: None }
     }
 
     pub fn address(&self) -> &ListenAddress {
@@ -212,6 +219,20 @@ impl HostClient {
         }
     }
 
+    /// Begins HTTP on a new connection, with TLS if the host has it.
+    async fn begin(&self, stream: TcpStream) -> Result<SendRequest<Full<Bytes>>, String> {
+        let Some(tls) = &self.tls else { return over(stream).await };
+        let host = self.address.host();
+        let name = ServerName::try_from(host.clone())
+            .map_err(|error| format!("\"{host}\" is no name for TLS: {error}"))?;
+        let connect = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+        match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(stream)) => over(stream).await,
+            Ok(Err(error)) => Err(format!("TLS failed: {error}")),
+            Err(_) => Err(format!("no TLS handshake within {} s", CONNECT_TIMEOUT.as_secs())),
+        }
+    }
+
     /// Returns the open connection, or a new one, and whether it has been used before.
     async fn connected(&mut self) -> Result<(SendRequest<Full<Bytes>>, bool)> {
         if let Some(mut sender) = self.connection.take()
@@ -233,19 +254,26 @@ impl HostClient {
                 }
             };
             let _ = stream.set_nodelay(true);
-            match handshake(TokioIo::new(stream)).await {
-                Ok((sender, connection)) => {
-                    // The task ends when the sender is dropped.
-                    tokio::spawn(connection);
-                    return Ok((sender, false));
-                }
-                Err(error) => failures.push(error.to_string()),
+            match self.begin(stream).await {
+                Ok(sender) => return Ok((sender, false)),
+                Err(why) => failures.push(why),
             }
         }
         failures.dedup();
         let lost = Lost::Unanswered { was_sent: false, why: failures.join("; ") };
         Err(self.unanswered(&Method::GET, "", &lost))
     }
+}
+
+/// Begins HTTP/1.1 on a stream.
+async fn over<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // The task ends when the sender is dropped.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 async fn exchange(
@@ -310,7 +338,7 @@ mod tests {
         let server = std::thread::spawn(move || {
             (0..connections).for_each(|number| serve(number, listener.accept().unwrap().0));
         });
-        (HostClient::new(address, Listener::Public), server)
+        (HostClient::new(address, Listener::Public, None), server)
     }
 
     /// Reads one head of a request. Returns its first line, empty at the end of the connection.

@@ -1,6 +1,7 @@
 //! `hostler diff`: what a manifest would change in a running host.
 
 use super::client::{self, HostClient, Listener};
+use super::client_tls;
 use crate::app;
 use crate::config::ListenAddress;
 use crate::error::Result;
@@ -15,13 +16,14 @@ pub fn diff(manifest: &Path, admin: Option<ListenAddress>) -> Result<bool> {
     let files = Files::default();
     let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
     let address = admin.unwrap_or(plan.settings.admin);
+    let tls = plan.settings.tls.admin.as_ref().map(client_tls::of_manifest).transpose()?;
     #[derive(serde::Deserialize)]
     struct Running {
         generation: u64,
         digest: String,
         description: Description,
     }
-    let mut client = HostClient::new(address, Listener::Admin);
+    let mut client = HostClient::new(address, Listener::Admin, tls);
     let running: Running = client::runtime()?.block_on(client.get_json("/admin/policy"))?;
     let changes = crate::policy::diff(&running.description, &plan.description);
     output::print(format_args!(

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod client_tls;
 mod diff;
 pub mod jobs;
 mod loaded;

@@ -57,7 +57,7 @@ pub fn predict(predict: &Predict) -> Result<bool> {
 
 /// Reports where a plugin was, and returns the error as its author reads it.
 fn explained(error: Error) -> Error {
-    error.detail().into_iter().for_each(output::report_lines);
+    error.detail().into_iter().for_each(|detail| output::report_lines(&output::quoted_lines(detail)));
     error.for_author()
 }
 

@@ -26,6 +26,14 @@ impl ListenAddress {
         }
     }
 
+    /// Returns the address or the name, without the port.
+    pub fn host(&self) -> String {
+        match &self.target {
+            Target::Address(address) => address.ip().to_string(),
+            Target::Name(name, _) => name.clone(),
+        }
+    }
+
     /// Returns the addresses, those of IPv4 first.
     ///
     /// # Errors

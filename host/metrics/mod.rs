@@ -17,6 +17,7 @@ mod reload;
 mod requests;
 mod rollouts;
 mod series;
+mod tls;
 mod transfers;
 mod vector;
 
@@ -34,6 +35,7 @@ pub use reload::ReloadMetrics;
 pub use requests::{RequestMetrics, UNKNOWN};
 pub use rollouts::RolloutMetrics;
 pub use series::{SeriesGuard, SeriesOf};
+pub use tls::TlsMetrics;
 pub use transfers::TransferMetrics;
 
 use self::register::Registrar;
@@ -52,6 +54,7 @@ pub struct Metrics {
     pub reload: ReloadMetrics,
     pub rollout: RolloutMetrics,
     pub connections: ConnectionMetrics,
+    pub tls: TlsMetrics,
     pub transfers: TransferMetrics,
     pub jobs: JobMetrics,
     pub pipelines: PipelineMetrics,
@@ -75,6 +78,7 @@ impl Metrics {
         let reload = ReloadMetrics::new(&registrar);
         let rollout = RolloutMetrics::new(&registrar);
         let connections = ConnectionMetrics::new(&registrar);
+        let tls = TlsMetrics::new(&registrar);
         let transfers = TransferMetrics::new(&registrar);
         let jobs = JobMetrics::new(&registrar);
         let pipelines = PipelineMetrics::new(&registrar);
@@ -89,6 +93,7 @@ impl Metrics {
             reload,
             rollout,
             connections,
+            tls,
             transfers,
             jobs,
             pipelines,

@@ -22,5 +22,7 @@ mod write;
 pub use descriptors::{serve, wait_for_last_words};
 pub use escape::{Form, one_line};
 pub use flush::{FLUSH_TIMEOUT, REPORT_TIMEOUT, flush};
-pub use print::{has_failed, print, print_bytes, print_error, print_json, print_text, report, report_lines};
+pub use print::{
+    has_failed, print, print_bytes, print_error, print_json, print_text, quoted_lines, report, report_lines,
+};
 pub use queue::{Queue, log, stdout};

@@ -61,6 +61,12 @@ pub fn report(message: impl fmt::Display) {
     log().write(format!("{message}\n").as_bytes(), Form::Line);
 }
 
+/// Marks the lines of a text that a plugin has written, so that none passes for a line of a
+/// command.
+pub fn quoted_lines(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("  | {line}\n")).collect()
+}
+
 /// Writes lines that the host has laid out to stderr, like [`report()`].
 pub fn report_lines(lines: &str) {
     log().write(format!("{}\n", lines.trim_end()).as_bytes(), Form::Lines);

@@ -39,6 +39,7 @@ pub mod settings;
 mod shadow;
 pub mod statistics;
 mod sticky_by;
+pub mod tls_settings;
 mod usage;
 mod watch;
 mod watched_route;

@@ -4,6 +4,7 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::manifest;
 use super::milliseconds::{MS_MAX, milliseconds};
 use super::rollout_settings::{CanarySettings, GuardSettings, whole};
+use super::tls_settings::TlsSettings;
 use crate::config::{EngineConfig, ListenAddress};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub struct Settings {
     /// Whether clients may load and unload models.
     pub model_control: bool,
     pub access: Access,
+    pub tls: TlsSettings,
     pub engine: EngineConfig,
 }
 
@@ -162,6 +164,7 @@ impl Settings {
             access_log: server.access_log.unwrap_or(true),
             model_control: model_control(server)?,
             access: access(server)?,
+            tls: TlsSettings::from_manifest(server, folder)?,
             engine: EngineConfig {
                 instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
                 memory_bytes_max: memory_mb.saturating_mul(1 << 20),

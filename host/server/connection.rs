@@ -191,8 +191,8 @@ impl Connection {
         !self.owes_answer() && self.calls.load(Ordering::Relaxed) == 0
     }
 
-    /// Notes the result of a write to the socket.
-    pub fn write_polled(&self, written: &Poll<io::Result<usize>>) {
+    /// Notes the result of a write to the socket, or of a flush.
+    pub fn write_polled<T>(&self, written: &Poll<io::Result<T>>) {
         if written.is_pending() {
             self.is_write_blocked.store(true, Ordering::Relaxed);
         } else if self.is_write_blocked.load(Ordering::Relaxed) {

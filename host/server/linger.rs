@@ -7,11 +7,11 @@
 //! be closed for a new one.
 
 use super::connection::Connection;
+use super::socket::Socket;
 use super::stop::stopped;
 use crate::task_timer;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 /// How long a client may send nothing of what is dropped.
@@ -35,12 +35,12 @@ const READ_BYTES: usize = 16 << 10;
 /// Ends the host's side of a connection, and drops what its client still sends. `was_slow` says
 /// that the connection ends because the client was slow.
 pub(super) async fn linger(
-    mut stream: TcpStream,
+    mut stream: Socket,
     was_slow: bool,
     record: &Connection,
     mut stop: watch::Receiver<bool>,
 ) {
-    if stream.shutdown().await.is_err() {
+    if stream.end().await.is_err() {
         return;
     }
     let stopping = async {
@@ -54,7 +54,7 @@ pub(super) async fn linger(
     }
 }
 
-async fn discard(stream: &mut TcpStream, limit: Duration) {
+async fn discard(stream: &mut Socket, limit: Duration) {
     let deadline = Instant::now() + limit;
     let (mut buffer, mut left) = (vec![0; READ_BYTES], LINGER_BYTES_MAX);
     while left > 0 {

@@ -6,7 +6,9 @@
 
 use super::connections::{Capacity, ConnectionSlot, Connections, SWEEP_EVERY, Use};
 use super::protocol::{Opened, Protocol};
+use super::socket::Socket;
 use super::stop::stopped;
+use super::tls::Certificates;
 use super::transfers::Transfers;
 use crate::metrics::Metrics;
 use crate::policy::settings::Limits;
@@ -50,6 +52,8 @@ pub struct ListenerOptions {
     /// few.
     pub transfers: Option<Arc<Transfers>>,
     pub metrics: Arc<Metrics>,
+    /// `None` for a listener without TLS.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 impl ListenerOptions {
@@ -113,11 +117,22 @@ impl Listener {
             };
             match table.admit(is_last) {
                 Some(slot) => {
-                    tasks.spawn(serve(Arc::clone(&protocol), stream, slot, *limits, stop.clone()));
+                    let certificates = options.certificates.clone();
+                    tasks.spawn(serve(
+                        Arc::clone(&protocol),
+                        stream,
+                        slot,
+                        *limits,
+                        certificates,
+                        stop.clone(),
+                    ));
                 }
                 None => {
                     metrics.connections.refused.inc();
-                    P::refuse(stream, table.limit());
+                    // A client with TLS could not read it.
+                    if options.certificates.is_none() {
+                        P::refuse(stream, table.limit());
+                    }
                 }
             }
             if is_last {
@@ -173,6 +188,7 @@ async fn serve<P: Protocol>(
     stream: TcpStream,
     slot: ConnectionSlot,
     mut limits: Limits,
+    certificates: Option<Arc<Certificates>>,
     stop: watch::Receiver<bool>,
 ) {
     /// A probe sends its request at once. A client that does not must not keep its connection.
@@ -187,6 +203,15 @@ async fn serve<P: Protocol>(
         }
     };
     let connection = Arc::clone(&slot.connection);
+    let _ = stream.set_nodelay(true);
+    let stream = match certificates {
+        None => Socket::Plain(stream),
+        // Boxed, so that connections without TLS are not as large.
+        Some(tls) => match Box::pin(tls.accept(stream, &connection, limits.header_timeout, &stop)).await {
+            Some(socket) => socket,
+            None => return,
+        },
+    };
     protocol.connection(Opened { stream, connection, limits, probes_only }, stop).await;
 }
 

@@ -1,6 +1,7 @@
 //! The protocol spoken on the connections of a listener, and an accepted connection.
 
 use super::connection::Connection;
+use super::socket::Socket;
 use crate::policy::settings::Limits;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -8,6 +9,9 @@ use tokio::sync::watch;
 
 /// The protocol spoken on the connections of a listener.
 pub trait Protocol: Send + Sync + 'static {
+    /// The names of the protocol in the TLS handshake, the preferred one first.
+    const ALPN: &'static [&'static [u8]];
+
     /// Serves one connection to its end, or until `stop` is set and the requests in flight are
     /// answered.
     fn connection(
@@ -23,7 +27,7 @@ pub trait Protocol: Send + Sync + 'static {
 
 /// A connection that was accepted.
 pub struct Opened {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Socket,
     pub(super) connection: Arc<Connection>,
     pub(super) limits: Limits,
     /// If set, only probes are answered on this connection, because this many connections are in

@@ -2,6 +2,7 @@
 //! else is refused until the models are loaded.
 
 use super::endpoint::Endpoint;
+use super::grpc::GrpcCalls;
 use super::http::{self, Reply, RequestBody};
 use super::oip::endpoint::OipEndpoint;
 use super::service::Service;
@@ -15,12 +16,14 @@ use std::sync::{Arc, OnceLock};
 /// A service that is there only when the host has started.
 pub struct Starting<S> {
     service: OnceLock<Arc<S>>,
+    /// Answers gRPC calls on the same listener. It has a beginning of its own.
+    grpc: Option<Arc<GrpcCalls>>,
     metrics: Arc<Metrics>,
 }
 
 impl<S> Starting<S> {
-    pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Starting { service: OnceLock::new(), metrics })
+    pub fn new(metrics: Arc<Metrics>, grpc: Option<Arc<GrpcCalls>>) -> Arc<Self> {
+        Arc::new(Starting { service: OnceLock::new(), grpc, metrics })
     }
 
     /// From now on, the service answers all requests. Called once.
@@ -35,6 +38,10 @@ impl<S: Service> Service for Starting<S> {
             Some(service) => service.answer(request).await,
             None => early(&request, &self.metrics),
         }
+    }
+
+    fn grpc(&self) -> Option<&GrpcCalls> {
+        self.grpc.as_deref()
     }
 }
 

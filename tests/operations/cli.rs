@@ -349,12 +349,20 @@ fn an_address_in_use_or_a_bad_manifest_ends_serve_with_a_reason() {
 fn text_of_others_cannot_pass_as_lines_of_a_command() {
     let name = "a\nhostler.toml: ok\r\u{1b}[31m\u{202e}.toml";
     let manifest = "[plugins.hostile]\npath = \"hostile.wasm\"\n[models.hostile]\nplugin = \"hostile\"\n";
-    let parameters = json!({"do": "forged-error", "at": "predict"});
-    let request = json!({"model": "hostile", "data": ["a"], "parameters": parameters});
+    let request = |deed: &str| {
+        let parameters = json!({"do": deed, "at": "predict"});
+        json!({"model": "hostile", "data": ["a"], "parameters": parameters})
+    };
     let setup = slow::setup(manifest)
-        .text("request.json", &request.to_string())
+        .text("request.json", &request("forged-error").to_string())
+        .text("traps.json", &request("forged-last-words").to_string())
         .text(name, "[models.m]\npath = \"gone\\nhostler.toml: ok\\u202e.onnx\"\n");
-    for args in [&["predict", "request.json"][..], &["check", name], &["check", "gone\r\u{202e}.toml"]] {
+    for args in [
+        &["predict", "request.json"][..],
+        &["predict", "traps.json"],
+        &["check", name],
+        &["check", "gone\r\u{202e}.toml"],
+    ] {
         let (code, out, err) = setup.run(args);
         assert_eq!((code, &*out), (1, ""), "{args:?}: {err}");
         assert!(!err.contains(|one| one != '\n' && is_deceptive(one)), "{args:?}: {err:?}");

@@ -32,9 +32,13 @@ pub struct Reply {
 
 impl Http2 {
     pub fn connect(host: &Host) -> Self {
+        Http2::at(host.grpc.expect("a gRPC listener"))
+    }
+
+    /// Connects to any listener.
+    pub fn at(address: std::net::SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let address = host.grpc.expect("a gRPC listener");
         let sender = runtime.block_on(async {
             let socket = tokio::net::TcpStream::connect(address).await.expect("a connection");
             socket.set_nodelay(true).expect("a socket");

@@ -22,6 +22,7 @@ pub mod setup;
 pub mod slow;
 pub mod store;
 pub mod streaming;
+pub mod tls;
 pub mod triton;
 pub mod usage;
 pub mod versions;

@@ -75,6 +75,8 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
         "--test",
         "remotes",
         "--test",
+        "security",
+        "--test",
         "serving",
     ]);
     cargo.args(["--test", "pipelines", "--"]);
@@ -83,7 +85,9 @@ pub fn soak(layout: &Layout, args: &[String]) -> Result<()> {
 }
 
 /// Filters that select the tests that read `HOSTLER_SOAK`.
-const SOAKS: [&str; 10] = [
+const SOAKS: [&str; 12] = [
+    "metrics_swaps::",
+    "certificates_change_under_load",
     "power_tests::",
     "soak::",
     "custom_swaps::",

@@ -34,6 +34,9 @@ pub struct PublicHost {
     /// The manifest with the addresses of the host; by default hostler.toml, if it exists.
     #[arg(long, value_name = "FILE")]
     pub manifest: Option<PathBuf>,
+    /// Use TLS and trust these authorities (PEM), instead of the manifest's certificate.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 // Where the admin listener is.
@@ -45,6 +48,9 @@ pub struct AdminHost {
     /// The manifest with the addresses of the host; by default hostler.toml, if it exists.
     #[arg(long, value_name = "FILE")]
     pub manifest: Option<PathBuf>,
+    /// Use TLS and trust these authorities (PEM), instead of the manifest's certificate.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 // Which jobs are meant.

@@ -2,6 +2,7 @@
 
 use super::arguments::{AdminHost, PublicHost};
 use crate::cli::client::{HostClient, Listener};
+use crate::cli::client_tls;
 use crate::config::ListenAddress;
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
@@ -13,25 +14,27 @@ const MANIFEST: &str = "hostler.toml";
 
 impl PublicHost {
     pub(super) fn client(self) -> Result<HostClient> {
-        let address = address(self.http, self.manifest.as_deref(), Listener::Public)?;
-        Ok(HostClient::new(address, Listener::Public))
+        client(self.http, self.manifest.as_deref(), self.ca.as_deref(), Listener::Public)
     }
 }
 
 impl AdminHost {
     pub(super) fn client(self) -> Result<HostClient> {
-        let address = address(self.admin, self.manifest.as_deref(), Listener::Admin)?;
-        Ok(HostClient::new(address, Listener::Admin))
+        client(self.admin, self.manifest.as_deref(), self.ca.as_deref(), Listener::Admin)
     }
 }
 
-fn address(
+/// Returns a client of the host at a named address, or at that of a manifest, with the TLS of the
+/// manifest unless an authority is named.
+fn client(
     named: Option<ListenAddress>,
     manifest: Option<&Path>,
+    ca: Option<&Path>,
     listener: Listener,
-) -> Result<ListenAddress> {
-    if let Some(address) = named {
-        return Ok(address);
+) -> Result<HostClient> {
+    let ca = ca.map(client_tls::of_authorities).transpose()?;
+    if let (Some(address), None) = (&named, manifest) {
+        return Ok(HostClient::new(address.clone(), listener, ca));
     }
     let path = manifest.unwrap_or(Path::new(MANIFEST));
     let text = match manifest.is_some() || path.exists() {
@@ -43,10 +46,11 @@ fn address(
     };
     let settings =
         Settings::read(path, &text).map_err(|faults| Error::invalid(faults.to_string()).laid_out())?;
-    let address = match listener {
-        Listener::Public => settings.http,
-        Listener::Admin => settings.admin,
+    let (address, tls) = match listener {
+        Listener::Public => (settings.http, settings.tls.http),
+        Listener::Admin => (settings.admin, settings.tls.admin),
     };
+    let address = named.unwrap_or(address);
     if address.port() == 0 {
         return Err(Error::invalid(format!(
             "{} lets the system choose the port of the {} listener; name the address that the host has printed \
@@ -56,7 +60,9 @@ fn address(
             listener.option()
         )));
     }
-    Ok(address)
+    let own = || tls.as_ref().map(client_tls::of_manifest).transpose();
+    let tls = if ca.is_some() { ca } else { own()? };
+    Ok(HostClient::new(address, listener, tls))
 }
 
 fn read(path: &Path) -> Result<String> {

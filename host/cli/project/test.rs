@@ -100,7 +100,7 @@ pub fn test(test: &Test) -> Result<bool> {
                 counts.failed += 1;
                 output::print(format_args!("FAILED {title} ({ms:.1} ms): {why}"));
                 let detail = answer.as_ref().err().and_then(|error| error.detail());
-                detail.into_iter().for_each(|detail| output::print_text(format!("{}\n", detail.trim_end())));
+                detail.into_iter().for_each(|detail| output::print_text(output::quoted_lines(detail)));
             }
         }
     }

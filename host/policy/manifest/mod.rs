@@ -12,6 +12,7 @@ mod plugins;
 mod reload;
 mod server;
 mod stores;
+mod tls;
 mod webhooks;
 
 pub use executors::{Executor, Tls};
@@ -20,6 +21,7 @@ pub use plugins::{Http, Plugin};
 pub use reload::{Canary, Guard, Reload};
 pub use server::Server;
 pub use stores::Store;
+pub use tls::{ListenerTls, ServerTls};
 pub use toml::Spanned;
 pub use webhooks::{SecretSource, Webhooks};
 

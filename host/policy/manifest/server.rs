@@ -1,5 +1,6 @@
 //! `[server]` as written.
 
+use super::tls::ServerTls;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ pub struct Server {
     pub cache_mb: Option<u64>,
     /// `none` or `explicit`: whether clients may load and unload models.
     pub model_control: Option<String>,
+    pub tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -101,6 +103,7 @@ impl Server {
             cache_dir,
             cache_mb,
             model_control,
+            tls,
         );
         entries
     }

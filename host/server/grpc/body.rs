@@ -2,7 +2,9 @@
 //! compressed.
 
 use super::frame::PREFIX;
+use super::readable_status;
 use crate::error::{Error, Result};
+use crate::server::http2::counted_body::Content;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::HeaderMap;
 use hyper::body::Frame;
@@ -18,16 +20,15 @@ use std::task::{Context, Poll};
 const APART_BYTES_MIN: usize = 16 << 10;
 
 /// The body of a reply.
-pub(super) enum Body {
+pub(in crate::server) enum Body {
     /// One message in pieces, the last one first, followed by the status OK.
     Message { pieces: Pieces, status_sent: bool },
     /// A body that tonic makes.
     Tonic(tonic::body::Body),
 }
 
-impl Body {
-    /// Returns the bytes of data that are in memory already.
-    pub fn data_bytes(&self) -> usize {
+impl Content for Body {
+    fn data_bytes(&self) -> usize {
         match self {
             Body::Message { pieces, .. } => pieces.iter().map(Bytes::len).sum(),
             Body::Tonic(_) => 0,
@@ -70,6 +71,14 @@ impl Body {
     }
 }
 
+/// Makes the status of a frame with trailers readable, if it has a message: an OK has none.
+fn with_readable_status(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut().filter(|trailers| trailers.len() > 1) {
+        readable_status::make_readable(trailers);
+    }
+    frame
+}
+
 /// An empty body, for a reply that is only a status.
 impl Default for Body {
     fn default() -> Self {
@@ -97,7 +106,10 @@ impl hyper::body::Body for Body {
                 trailers.insert("grpc-status", HeaderValue::from_static("0"));
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
-            Body::Tonic(body) => Pin::new(body).poll_frame(context),
+            Body::Tonic(body) => {
+                let polled = Pin::new(body).poll_frame(context);
+                polled.map_ok(with_readable_status)
+            }
         }
     }
 

@@ -2,8 +2,6 @@
 //! tonic's services.
 
 use super::body::Body;
-use super::call::Call;
-use super::call_body::CallBody;
 use super::endpoint::{GrpcEndpoint, REFLECTION};
 use super::guarded::GuardedBody;
 use super::health::Health;
@@ -16,10 +14,12 @@ use crate::proto::inference::grpc_inference_service_server::{
     GrpcInferenceServiceServer, SERVICE_NAME as INFERENCE,
 };
 use crate::server::connections::in_use;
+use crate::server::http2::call::Call;
+use crate::server::http2::call_body::CallBody;
+use crate::server::http2::connection::Calls;
 use crate::shutdown::Readiness;
-use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,6 +42,12 @@ const GRPC: &[u8] = b"application/grpc";
 
 /// The most bytes of a request for reflection, which is a name.
 const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Whether these are the headers of a gRPC call.
+pub(in crate::server) fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    content_type.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
+}
 
 impl GrpcCalls {
     /// Must be called in the runtime that serves the connections.
@@ -71,16 +77,20 @@ impl GrpcCalls {
         ];
         Ok(GrpcCalls { grpc: Arc::clone(grpc), services })
     }
+}
 
-    /// Answers one call. If `probes_only` is set, that many connections are in use, and only probes
-    /// are answered.
-    pub(super) async fn answer(
+impl Calls for GrpcCalls {
+    type Content = Body;
+
+    /// No gRPC client reads a date.
+    const DATED: bool = false;
+
+    async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<CallBody>,
         call: &Arc<Call>,
         probes_only: Option<usize>,
     ) -> Response<Body> {
-        let request = request.map(|body| CallBody::new(body, call));
         let endpoint = GrpcEndpoint::parse(request.uri().path());
         if let Some(connections_max) = probes_only.filter(|_| !endpoint.is_probe()) {
             return status::refusal(&Error::overloaded(in_use(connections_max)));
@@ -88,8 +98,7 @@ impl GrpcCalls {
         if !self.grpc.has_begun() && !endpoint.is_served_early() {
             return status::refusal(&Error::unavailable(Readiness::STARTING));
         }
-        let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        if !content_type.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC)) {
+        if !is_grpc(request.headers()) {
             let mut response = Response::new(Body::default());
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;

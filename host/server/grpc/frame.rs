@@ -3,11 +3,12 @@
 //!
 //! A message that arrives in one piece is not copied.
 
-use super::call_body::CallBody;
 use super::timeout::deadline_passed;
 use crate::error::{Error, Result};
 use crate::server::http::RESERVED_BYTES_MAX;
 use crate::server::http::compression::{self, Encoding};
+use crate::server::http2::call_body::CallBody;
+use crate::server::http2::counted_body::UNCOUNTED_BYTES_MAX;
 use crate::server::transfers::{Receiving, Transfers};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -19,9 +20,6 @@ use std::time::{Duration, Instant};
 /// Bytes of the prefix: one that says whether the message is compressed, then four of its length,
 /// big-endian.
 pub(super) const PREFIX: usize = 5;
-
-/// Messages up to this size are not counted, because a connection has at most 1,024 calls.
-pub(super) const UNCOUNTED_BYTES_MAX: usize = 4 << 10;
 
 /// Reads the header `grpc-encoding`, which says how compressed messages of a call are compressed.
 pub(super) fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>> {

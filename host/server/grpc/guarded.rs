@@ -1,9 +1,9 @@
 //! The body of a call that tonic reads: counted while it is received, and with a deadline if it is
 //! one message.
 
-use super::call_body::CallBody;
 use super::status;
 use crate::error::{Error, Result};
+use crate::server::http2::call_body::CallBody;
 use crate::server::transfers::{Receiving, Transfers};
 use crate::task_timer;
 use bytes::Bytes;

@@ -2,7 +2,6 @@
 //! every call is accounted for, including those whose message cannot be read.
 
 use super::body::Body;
-use super::call_body::CallBody;
 use super::encode::encode;
 use super::frame;
 use super::received::Message;
@@ -13,6 +12,7 @@ use super::timeout::timeout;
 use crate::error::Result;
 use crate::router::RequestScope;
 use crate::server::http;
+use crate::server::http2::call_body::CallBody;
 use crate::server::oip::infer;
 use crate::server::oip::phrases::unknown_model;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

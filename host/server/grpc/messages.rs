@@ -1,10 +1,11 @@
 //! The messages of a call that streams, framed one after the other.
 
-use super::call_body::CallBody;
-use super::frame::{PREFIX, UNCOUNTED_BYTES_MAX, declared, late, too_large, unpacked};
+use super::frame::{PREFIX, declared, late, too_large, unpacked};
 use crate::error::{Error, Result};
 use crate::server::http::RESERVED_BYTES_MAX;
 use crate::server::http::compression::Encoding;
+use crate::server::http2::call_body::CallBody;
+use crate::server::http2::counted_body::UNCOUNTED_BYTES_MAX;
 use crate::server::transfers::{Receiving, Transfers};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;

@@ -2,16 +2,13 @@
 //! HTTP/2.
 //!
 //! `ModelInfer` and `ModelStreamInfer` are framed here, all other calls by tonic. An inference
-//! itself is defined in `oip`, which HTTP shares. TLS is left to a proxy in front of the host.
+//! itself is defined in `oip`, which HTTP shares.
 
 mod body;
-mod call;
-mod call_body;
 mod calls;
 mod connection;
 mod contents;
 mod control;
-mod counted_body;
 mod decode;
 mod encode;
 mod endpoint;
@@ -22,6 +19,7 @@ mod infer;
 mod message;
 mod messages;
 mod metadata;
+mod readable_status;
 mod received;
 mod send_turn;
 mod service;
@@ -32,5 +30,7 @@ mod stream_replies;
 mod text;
 mod timeout;
 
+pub(in crate::server) use body::Body as GrpcBody;
 pub use calls::GrpcCalls;
+pub(in crate::server) use calls::is_grpc;
 pub use state::Grpc;

@@ -5,8 +5,6 @@
 //! An error is a message, after which the stream continues.
 
 use super::body::Body;
-use super::call::Call;
-use super::call_body::CallBody;
 use super::encode::{encode, parameter};
 use super::messages::Messages;
 use super::received::Message;
@@ -22,6 +20,8 @@ use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::router::RequestScope;
 use crate::server::http;
+use crate::server::http2::call::Call;
+use crate::server::http2::call_body::CallBody;
 use crate::server::oip::infer;
 use crate::server::oip::parameters::ENABLE_EMPTY_FINAL;
 use crate::server::oip::phrases::unknown_model;

@@ -1,6 +1,7 @@
-//! The body of a request over HTTP/1.1. Its connection learns when it is dropped before its end.
+//! The body of a request of either version of HTTP.
 
 use crate::server::connection::Connection;
+use crate::server::http2::call_body::CallBody;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
@@ -8,16 +9,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// The body of a request. If it is dropped before it was read to its end, the client may still be
-/// sending it, and the connection ends after the reply.
-pub struct RequestBody {
-    body: Incoming,
-    connection: Arc<Connection>,
-    is_read: bool,
+/// sending it. Over HTTP/1.1 the connection then ends after the reply, over HTTP/2 the rest is read
+/// and dropped.
+pub struct RequestBody(Source);
+
+enum Source {
+    Http1 { body: Incoming, connection: Arc<Connection>, is_read: bool },
+    Http2(CallBody),
 }
 
 impl RequestBody {
+    /// Returns the body of a request over HTTP/1.1.
     pub(in crate::server) fn new(body: Incoming, connection: Arc<Connection>) -> Self {
-        RequestBody { body, connection, is_read: false }
+        RequestBody(Source::Http1 { body, connection, is_read: false })
+    }
+
+    /// Returns the body of a request over HTTP/2.
+    pub(in crate::server) fn of_call(body: CallBody) -> Self {
+        RequestBody(Source::Http2(body))
     }
 }
 
@@ -29,24 +38,37 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let poll = Pin::new(&mut self.body).poll_frame(context);
-        self.is_read |= matches!(poll, Poll::Ready(None));
-        poll
+        match &mut self.0 {
+            Source::Http1 { body, is_read, .. } => {
+                let poll = Pin::new(body).poll_frame(context);
+                *is_read |= matches!(poll, Poll::Ready(None));
+                poll
+            }
+            Source::Http2(body) => Pin::new(body).poll_frame(context),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.0 {
+            Source::Http1 { body, .. } => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.0 {
+            Source::Http1 { body, .. } => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
+        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if !self.is_read && !self.body.is_end_stream() {
-            self.connection.body_left(self.body.size_hint().exact());
+        if let Source::Http1 { body, connection, is_read: false } = &self.0
+            && !body.is_end_stream()
+        {
+            connection.body_left(body.size_hint().exact());
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 connection: hyper on a watched socket, until its end or the stop of the listener.
+//! One HTTP/1.1 connection: hyper on a watched socket, until its end or the stop of the listener. A
+//! client whose first bytes are the preface of HTTP/2 is handed over.
 
 use super::end::{Ended, end};
 use super::head;
@@ -7,12 +8,15 @@ use super::reply_body::ReplyBody;
 use super::watched_stream::WatchedStream;
 use crate::server::connection::Connection;
 use crate::server::http::RequestBody;
+use crate::server::http2;
+use crate::server::http2::service_calls::ServiceCalls;
 use crate::server::probes;
 use crate::server::protocol::{Opened, Protocol};
 use crate::server::service::Service;
 use crate::server::stop::stopped_without_lock;
 use crate::server::wake_gate;
 use crate::task_timer;
+use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Parts;
@@ -27,8 +31,18 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 impl<S: Service> Protocol for S {
+    const ALPN: &'static [&'static [u8]] = &[b"h2", b"http/1.1"];
+
     async fn connection(self: Arc<Self>, opened: Opened, stop: watch::Receiver<bool>) {
-        wake_gate::gated(task_timer::shared(connection(opened, self, stop))).await;
+        if opened.stream.is_http2() {
+            return http2(opened, Bytes::new(), self, stop).await;
+        }
+        let served = connection(opened, Arc::clone(&self), stop.clone());
+        // Not within the gate: it would hold back wake-ups that calls of HTTP/2 cause for their
+        // connection.
+        if let Some(HandedOver { opened, received }) = wake_gate::gated(task_timer::shared(served)).await {
+            Box::pin(http2(opened, received, self, stop)).await;
+        }
     }
 
     fn refuse(stream: TcpStream, max_connections: usize) {
@@ -89,9 +103,18 @@ impl Future for HeadDeadline {
 
 impl hyper::rt::Sleep for HeadDeadline {}
 
-async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch::Receiver<bool>) {
+/// A connection whose client speaks HTTP/2, with the bytes that were read from it.
+struct HandedOver {
+    opened: Opened,
+    received: Bytes,
+}
+
+async fn connection<S: Service>(
+    opened: Opened,
+    service: Arc<S>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<HandedOver> {
     let Opened { stream, connection: record, limits, probes_only } = opened;
-    let _ = stream.set_nodelay(true);
     let stream = WatchedStream::new(stream, Arc::clone(&record));
     let served = Arc::clone(&record);
     let answer = service_fn(move |request: Request<Incoming>| {
@@ -129,6 +152,17 @@ async fn connection<S: Service>(opened: Opened, service: Arc<S>, mut stop: watch
         }
     };
     let Parts { io, read_buf, .. } = connection.into_parts();
-    let ended = Ended { socket: io.into_inner(), error: ended.err(), unused: read_buf };
+    let socket = io.into_inner();
+    if ended.as_ref().is_err_and(hyper::Error::is_parse_version_h2) && record.requests() == 0 {
+        let opened = Opened { stream: socket.stream, connection: record, limits, probes_only };
+        return Some(HandedOver { opened, received: read_buf });
+    }
+    let ended = Ended { socket, error: ended.err(), unused: read_buf };
     end(ended, &record, &limits, stop).await;
+    None
+}
+
+/// Serves a client that speaks HTTP/2, as agreed in the TLS handshake or by its first bytes.
+async fn http2<S: Service>(opened: Opened, received: Bytes, service: Arc<S>, stop: watch::Receiver<bool>) {
+    http2::connection::serve(opened, received, Arc::new(ServiceCalls(service)), stop).await;
 }

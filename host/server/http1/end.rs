@@ -6,7 +6,6 @@ use super::watched_stream::WatchedStream;
 use crate::policy::settings::Limits;
 use crate::server::connection::{Closing, Connection};
 use crate::server::linger::linger;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 /// How hyper ended a connection.
@@ -19,10 +18,9 @@ pub(super) struct Ended {
 
 /// Ends a connection. Returns once its socket can be closed.
 pub(super) async fn end(ended: Ended, record: &Connection, limits: &Limits, stop: watch::Receiver<bool>) {
-    let Ended { socket: WatchedStream { stream, refusal, .. }, error, unused } = ended;
+    let Ended { socket: WatchedStream { mut stream, refusal, .. }, error, unused } = ended;
     if record.closing() == Some(Closing::Unread) {
-        // The system must not keep the bytes that the client has not taken.
-        let _ = stream.set_zero_linger();
+        stream.discard_unsent();
         return;
     }
     if error.as_ref().is_some_and(hyper::Error::is_timeout) {
@@ -31,19 +29,18 @@ pub(super) async fn end(ended: Ended, record: &Connection, limits: &Limits, stop
     let last = match (refusal, &error) {
         (Some(status), error) => Some(refused(status, error.as_ref(), &unused, limits)),
         (None, _) if record.head_is_late() => Some(Refusal::late()),
-        (None, Some(error)) if is_http2(error) => Some(Refusal::http2()),
+        (None, Some(error)) if error.is_parse_version_h2() => Some(Refusal::http2()),
         (None, _) => None,
     };
     if let Some(Refusal { status, kind, message }) = &last {
-        let _ = stream.try_write(raw_reply(status, kind, message, record.is_oip()).as_bytes());
+        stream.send_last(raw_reply(status, kind, message, record.is_oip()).as_bytes()).await;
     }
     if last.is_some() || record.has_unread_body() || !unused.is_empty() {
         let was_slow = record.head_is_late();
         // Boxed, because this is rare and must not add to the future of every connection.
         Box::pin(linger(stream, was_slow, record, stop)).await;
     } else if error.is_none() {
-        let mut stream = stream;
-        let _ = stream.shutdown().await;
+        let _ = stream.end().await;
     }
 }
 
@@ -70,13 +67,9 @@ impl Refusal {
 
     fn http2() -> Self {
         Refusal::invalid(
-            "the client speaks HTTP/2, and this listener speaks HTTP/1.1; gRPC is on the address of [server] grpc",
+            "the connection has begun with HTTP/1.1, and now begins HTTP/2; open another connection for it",
         )
     }
-}
-
-fn is_http2(error: &hyper::Error) -> bool {
-    error.is_parse() && error.to_string().contains("HTTP2 preface")
 }
 
 /// Returns the reply to a head that hyper refused with this status. `unused` are the bytes that

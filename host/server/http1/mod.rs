@@ -3,6 +3,6 @@
 mod connection;
 mod end;
 mod head;
-mod raw_reply;
+pub(super) mod raw_reply;
 mod reply_body;
 mod watched_stream;

@@ -23,7 +23,7 @@ pub(super) fn refuse(stream: TcpStream, max_connections: usize) {
 }
 
 /// Returns a whole reply that closes its connection.
-pub(super) fn raw_reply(status: &str, kind: &str, message: &str, is_oip: bool) -> String {
+pub(in crate::server) fn raw_reply(status: &str, kind: &str, message: &str, is_oip: bool) -> String {
     let body = match is_oip {
         true => serde_json::json!({"error": message}),
         false => serde_json::json!({"error": {"kind": kind, "message": message}}),

@@ -5,25 +5,25 @@
 //! that, but remembers it: the end of the connection (`end`) sends a reply that says what is wrong.
 
 use crate::server::connection::Connection;
+use crate::server::socket::Socket;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Writes up to this size are copied into one piece, which costs less than a vectored write.
 const SMALL_BYTES: usize = 1024;
 
 pub(super) struct WatchedStream {
-    pub stream: TcpStream,
+    pub stream: Socket,
     connection: Arc<Connection>,
     /// The status of hyper's refusal of a head, which was not sent.
     pub refusal: Option<u16>,
 }
 
 impl WatchedStream {
-    pub fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+    pub fn new(stream: Socket, connection: Arc<Connection>) -> Self {
         WatchedStream { stream, connection, refusal: None }
     }
 
@@ -97,8 +97,13 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.flushed();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // Over TLS, bytes that were written may wait to be sent.
+        self.connection.write_polled(&flushed);
+        if flushed.is_ready() {
+            self.connection.flushed();
+        }
+        flushed
     }
 
     /// Does nothing: `end` shuts the socket down, and may have to send a reply before.

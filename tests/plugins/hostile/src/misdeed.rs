@@ -25,6 +25,10 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
         "polite" => return Err(polite(request)),
         "trap" => panic!("the request asked for this panic"),
         "last-words" => last_words(request)?,
+        "forged-last-words" => {
+            eprintln!("{FORGED}");
+            panic!("{FORGED}");
+        }
         "overflow" => {
             black_box(overflow(black_box(1)));
         }

@@ -1,4 +1,5 @@
-//! One open call: how it is aborted from outside, and the task that it runs as.
+//! One open call, which is a request of HTTP/2: how it is aborted from outside, and the task that
+//! it runs as.
 
 use crate::lock::LockUnpoisoned;
 use crate::server::connection::Connection;
@@ -12,14 +13,14 @@ use std::task::{Context, Poll};
 use tokio::sync::watch;
 
 /// What the calls of one connection share.
-pub(super) struct ConnectionScope {
+pub(in crate::server) struct ConnectionScope {
     pub connection: Arc<Connection>,
     /// Set when the listener stops.
     pub stop: watch::Receiver<bool>,
 }
 
 /// A call, from its head to the end of its reply and of its body.
-pub(super) struct Call {
+pub(in crate::server) struct Call {
     scope: Arc<ConnectionScope>,
     is_aborted: AtomicBool,
     /// Its task has ended. Bytes of its reply may still wait for the client.
@@ -113,7 +114,7 @@ impl Drop for Call {
 /// Spawns the tasks of the calls of one connection. hyper calls the service and spawns the task of
 /// the call immediately afterwards, so a new task belongs to the call that began last.
 #[derive(Clone, Default)]
-pub(super) struct Spawner(Arc<Mutex<Option<Arc<Call>>>>);
+pub(in crate::server) struct Spawner(Arc<Mutex<Option<Arc<Call>>>>);
 
 impl Spawner {
     /// Announces that the next task is that of this call.

@@ -23,7 +23,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(5);
 const REST_BYTES_MAX: usize = 64 << 20;
 
 /// The body of a call. If it is dropped before its end, the rest is read and dropped.
-pub(super) struct CallBody {
+pub(in crate::server) struct CallBody {
     /// `None` after its end.
     body: Option<Incoming>,
     call: Arc<Call>,

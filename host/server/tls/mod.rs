@@ -1,0 +1,9 @@
+//! TLS of the listeners. Certificates and keys are read again when their files change; connections
+//! that are open keep what they began with.
+
+mod certificates;
+mod files;
+mod handshake;
+
+pub use certificates::{Certificates, watch};
+pub use files::check;

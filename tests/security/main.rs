@@ -1,0 +1,8 @@
+//! What a host needs to be reached by others: TLS, HTTP/2, and who may do what.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod http2;
+mod tls;
+mod tls_files;
