@@ -35,6 +35,8 @@ pub enum FileKind {
     Tls,
     /// A secret in a file of its own.
     Secret,
+    /// Access rules, and the keys that they refer to.
+    Access,
     /// A request for `hostler predict`.
     Request,
 }
@@ -51,6 +53,7 @@ impl fmt::Display for FileKind {
             FileKind::Labels => "labels",
             FileKind::Tls => "a certificate or key",
             FileKind::Secret => "a secret",
+            FileKind::Access => "access rules or keys",
             FileKind::Request => "a request",
         })
     }
@@ -103,6 +106,8 @@ impl FileLimits {
             FileKind::Labels => (self.labels, Some("max_labels_mb")),
             FileKind::Tls => (1 << 20, None),
             FileKind::Secret => (4 << 10, None),
+            // Ten thousand keys take about 1 MB.
+            FileKind::Access => (16 << 20, None),
             FileKind::Request => (256 << 20, None),
         };
         Limit { kind, bytes_max, key }

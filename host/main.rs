@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use hostler::allocator::Allocator;
 use hostler::cli::Picture;
 use hostler::cli::jobs::JobsCommand;
+use hostler::cli::key::KeyCommand;
 use hostler::cli::project;
 use hostler::config::ListenAddress;
 use hostler::error::Error;
@@ -39,6 +40,11 @@ enum Action {
     Jobs {
         #[command(subcommand)]
         command: JobsCommand,
+    },
+    /// Make API keys.
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
     },
     /// Run one request through a manifest's model, without a server.
     Predict(Predict),
@@ -201,6 +207,9 @@ struct Check {
     /// Print the route of requests for this model, such as `echo` or `echo:v1`.
     #[arg(long, value_name = "MODEL")]
     resolve: Option<String>,
+    /// Print what the holder of the key or token in this file may do.
+    #[arg(long, value_name = "FILE")]
+    as_key_file: Option<PathBuf>,
     /// Print the graphs of pipelines as Mermaid or Graphviz source.
     #[arg(long, value_name = "FORMAT", value_parser = ["mermaid", "dot"])]
     graph: Option<String>,
@@ -237,6 +246,12 @@ struct Diff {
     /// Admin address of the running host, instead of the manifest's.
     #[arg(long, value_name = "ADDR")]
     admin: Option<ListenAddress>,
+    /// Use TLS and trust these authorities (PEM), instead of the manifest's certificate.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A file with the API key or token to send.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -350,11 +365,14 @@ fn main() -> ExitCode {
         }
         Action::Doctor { language } => project::doctor(language.as_deref()),
         Action::Sdk { language, folder, force } => project::write_sdk(&language, &folder, force),
-        Action::Check(Check { file, resolve, graph, quick }) => {
+        Action::Check(Check { file, resolve, as_key_file, graph, quick }) => {
             let picture = graph.map(|format| if format == "dot" { Picture::Dot } else { Picture::Mermaid });
-            cli::check(&file, resolve.as_deref(), picture, quick)
+            cli::check(&file, resolve.as_deref(), as_key_file.as_deref(), picture, quick)
         }
-        Action::Diff(Diff { manifest, admin }) => cli::diff(&manifest, admin),
+        Action::Diff(Diff { manifest, admin, ca, key_file }) => {
+            cli::diff(&manifest, admin, ca.as_deref(), key_file.as_deref())
+        }
+        Action::Key { command } => cli::key::run(&command),
         Action::Jobs { command } => cli::jobs::run(command),
         Action::Predict(predict) => predict.run(),
         Action::Drill(Drill { manifest, seconds, connections, swaps_per_second, json, only }) => {

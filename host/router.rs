@@ -4,6 +4,7 @@
 //! A [`RequestScope`] begins when a request is decoded far enough to be named. It ends with one
 //! count, one line in the access log, and one line in the host's log if the request failed.
 
+use crate::access::{Requester, Verb};
 use crate::access_log::Entry;
 use crate::error::{Error, Kind, Result};
 use crate::executor::{Call, Priority};
@@ -36,6 +37,20 @@ pub struct Router {
     limits: Limits,
 }
 
+/// On whose behalf a request is made, and what it does.
+pub struct Authority {
+    pub requester: Requester,
+    pub verb: Verb,
+}
+
+impl Authority {
+    /// The host's own requests, such as the attempts of jobs, which were checked when they were
+    /// submitted.
+    pub fn host() -> Self {
+        Authority { requester: Requester::unrestricted(), verb: Verb::Predict }
+    }
+}
+
 impl Router {
     pub fn new(live: Arc<LivePolicy>, metrics: Arc<Metrics>, access_log: bool, limits: Limits) -> Self {
         Router { live, metrics, access_log, limits }
@@ -65,6 +80,7 @@ impl Router {
         self: &Arc<Self>,
         id: Arc<str>,
         protocol: &'static str,
+        authority: Authority,
         header: &dyn Fn(&str) -> Option<String>,
     ) -> RequestScope {
         let SelectedPolicy { policy, shadow } = self.live.pick(&RouteQuery { request_id: &id, header });
@@ -79,6 +95,7 @@ impl Router {
             copy: None,
             batch: false,
             id,
+            authority,
             trace,
             protocol,
             started: Instant::now(),
@@ -125,6 +142,7 @@ pub struct RequestScope {
     /// Each item is counted separately.
     batch: bool,
     id: Arc<str>,
+    authority: Authority,
     trace: Option<Arc<str>>,
     /// Headers that routing rules use, for the models that are called on the way.
     headers: Arc<[(String, String)]>,
@@ -165,15 +183,28 @@ impl RequestScope {
         self
     }
 
-    /// Finds the model. `header` returns the headers that a routing rule may use.
+    /// Returns on whose behalf the request is made.
+    pub fn requester(&self) -> &Requester {
+        &self.authority.requester
+    }
+
+    /// Finds the model, if the caller may use it. `header` returns the headers that a routing rule
+    /// may use.
     pub fn resolve(
         &mut self,
         model: &str,
         version: Option<&str>,
         header: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Arc<Route>> {
+        let Authority { requester, verb } = &self.authority;
+        // Asked first: who may not use a model does not learn whether it exists.
+        requester.require(*verb, Some((model, version)))?;
         let caller = RouteQuery { request_id: &self.id, header };
-        let route = self.policy.content.resolve(model, version, &caller)?;
+        let route = self.policy.content.resolve(model, version, &caller);
+        let route = route.map_err(|error| requester.without_hints(error, model, version))?;
+        if version.is_none() {
+            requester.require(*verb, Some((model, Some(&route.name.version))))?;
+        }
         self.route = Some(InUse::new(route));
         Ok(Arc::clone(route))
     }

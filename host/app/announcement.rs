@@ -4,22 +4,53 @@ use super::listening::Addresses;
 use crate::input_file::{self, FileKind, Limit, Progress};
 use crate::output::{self, Form};
 use crate::policy::Policy;
+use crate::policy::tls_settings::{ListenerTls, TlsSettings};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// Prints the announcement: the first line is for programs, the rest for people.
-pub(super) fn announce(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) {
-    output::stdout().write(announcement(policy, manifest, addresses, took).as_bytes(), Form::Lines);
+/// How the addresses of the HTTP listeners begin in the commands that are shown: with the
+/// certificate to trust, if they have TLS.
+pub(super) struct Schemes {
+    http: String,
+    admin: String,
 }
 
-fn announcement(policy: &Policy, manifest: &Path, addresses: &Addresses, took: Duration) -> String {
+impl Schemes {
+    pub fn of(tls: &TlsSettings) -> Self {
+        let scheme = |tls: &Option<ListenerTls>| match tls {
+            None => "http://".to_owned(),
+            Some(tls) => format!("--cacert {} https://", tls.certificate.display()),
+        };
+        Schemes { http: scheme(&tls.http), admin: scheme(&tls.admin) }
+    }
+}
+
+/// Prints the announcement: the first line is for programs, the rest for people.
+pub(super) fn announce(
+    policy: &Policy,
+    manifest: &Path,
+    addresses: &Addresses,
+    schemes: &Schemes,
+    took: Duration,
+) {
+    output::stdout().write(announcement(policy, manifest, addresses, schemes, took).as_bytes(), Form::Lines);
+}
+
+fn announcement(
+    policy: &Policy,
+    manifest: &Path,
+    addresses: &Addresses,
+    schemes: &Schemes,
+    took: Duration,
+) -> String {
     let mut text = String::new();
     let mut line = |line: std::fmt::Arguments<'_>| {
         writeln!(text, "{}", output::one_line(&line.to_string())).expect("invariant: writing to memory");
     };
     line(format_args!("listening{addresses}"));
-    let (http, admin) = (addresses.http[0], addresses.admin[0]);
+    let http = format!("{}{}", schemes.http, addresses.http[0]);
+    let admin = format!("{}{}", schemes.admin, addresses.admin[0]);
     let (version, ms) = (env!("CARGO_PKG_VERSION"), took.as_millis());
     line(format_args!("hostler {version} serves {} ({ms} ms)", manifest.display()));
     for route in policy.content.models().flat_map(|(_, model)| model.versions.values()) {
@@ -35,12 +66,12 @@ fn announcement(policy: &Policy, manifest: &Path, addresses: &Addresses, took: D
     let limit = Limit::bytes(FileKind::Request, 1 << 20);
     match input_file::read(&folder.join("request.json"), limit, &Progress::default()) {
         Ok(request) if asks_for_stream(policy, &request) => {
-            line(format_args!("try: curl -sN http://{http}/predict/stream -d @{}", shown.display()));
+            line(format_args!("try: curl -sN {http}/predict/stream -d @{}", shown.display()));
         }
-        Ok(_) => line(format_args!("try: curl -s http://{http}/predict -d @{}", shown.display())),
-        Err(_) => line(format_args!("try: curl -s http://{http}/models")),
+        Ok(_) => line(format_args!("try: curl -s {http}/predict -d @{}", shown.display())),
+        Err(_) => line(format_args!("try: curl -s {http}/models")),
     }
-    line(format_args!("policy: curl -s http://{admin}/admin/policy"));
+    line(format_args!("policy: curl -s {admin}/admin/policy"));
     text
 }
 

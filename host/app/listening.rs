@@ -1,6 +1,7 @@
 //! The listeners of the host: bound before anything is loaded, and served from then on, or only
 //! when everything is loaded.
 
+use crate::access::Access;
 use crate::config::descriptors::DescriptorPlan;
 use crate::error::Result;
 use crate::metrics::Metrics;
@@ -72,6 +73,8 @@ pub(super) struct Services {
     pub transfers: Arc<Transfers>,
     grpc_calls: Arc<GrpcCalls>,
     certificates: ListenerCertificates,
+    /// `None` without access rules.
+    pub access: Option<Arc<Access>>,
     metrics: Arc<Metrics>,
     stop_public: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
@@ -87,16 +90,20 @@ impl Services {
         let (stop_admin, _) = watch::channel(false);
         let readiness = Arc::new(Readiness::default());
         let transfers = Transfers::new(settings.limits, Arc::clone(metrics));
-        let grpc = Grpc::new(Arc::clone(&readiness), Arc::clone(&transfers), stopped);
+        let access = access(settings, metrics)?;
+        let grpc = Grpc::new(Arc::clone(&readiness), Arc::clone(&transfers), stopped, access.clone());
+        // Until everything is loaded, nobody can show who they are.
+        let open_metrics = access.is_none().then(|| Arc::clone(metrics));
         let grpc_calls = Arc::new(GrpcCalls::new(&grpc)?);
         Ok(Services {
-            public: Starting::new(Arc::clone(metrics), Some(Arc::clone(&grpc_calls))),
-            operator: Starting::new(Arc::clone(metrics), None),
+            public: Starting::new(open_metrics.clone(), Some(Arc::clone(&grpc_calls))),
+            operator: Starting::new(open_metrics, None),
             grpc,
             readiness,
             transfers,
             grpc_calls,
             certificates: ListenerCertificates::load(settings, metrics)?,
+            access,
             metrics: Arc::clone(metrics),
             stop_public,
             stop_admin,
@@ -164,6 +171,14 @@ impl Services {
         }
         plan
     }
+}
+
+/// Reads the access rules, and starts the thread that reads them again.
+fn access(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Option<Arc<Access>>> {
+    let Some(path) = &settings.access_rules else { return Ok(None) };
+    let (access, digest) = Access::load(path, metrics);
+    crate::access::watch(&access, digest)?;
+    Ok(Some(access))
 }
 
 /// What the listeners with TLS use.

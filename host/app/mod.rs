@@ -3,6 +3,7 @@
 mod announcement;
 mod listening;
 
+use crate::access::Access;
 use crate::config::{ListenAddress, descriptors};
 use crate::error::{Error, Result};
 use crate::jobs::{DurableStore, FolderDisk, JobStore, Jobs, MemoryStore};
@@ -19,7 +20,7 @@ use crate::server::admin::Admin;
 use crate::server::plain::Public;
 use crate::server::{CrossSite, InferenceEncoder, http};
 use crate::shutdown::{self, Event, Signals};
-use announcement::announce;
+use announcement::{Schemes, announce};
 use listening::{Bound, Listening, Services};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -79,7 +80,8 @@ pub fn serve(options: Options) -> Result<Infallible> {
     if early.is_some() {
         tracing::info!(addresses = addresses.to_string().trim_start(), "listeners opened");
     }
-    let loader = loader(&settings, &metrics, runtime.handle())?;
+    let access = services.access.clone();
+    let loader = loader(&settings, &metrics, runtime.handle(), access.clone())?;
     let engine = Arc::clone(&loader.engine);
     let reloader = Arc::new(Reloader::start(path.clone(), files, first, loader, last_good)?);
     let router =
@@ -101,6 +103,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         reloader: Arc::clone(&reloader),
         cross_site: CrossSite::public(&settings.access, &addresses.http),
         transfers: Arc::clone(&services.transfers),
+        access: access.clone(),
     }));
     services.operator.begin(Arc::new(Admin {
         router: Arc::clone(&router),
@@ -109,12 +112,14 @@ pub fn serve(options: Options) -> Result<Infallible> {
         engine,
         jobs: Arc::clone(&jobs),
         cross_site: CrossSite::admin(&settings.access, &addresses.admin),
+        access,
     }));
     services.readiness.serve();
     let listening = waiting.map(listen).transpose()?.or(early).expect("invariant: one of them");
     // From the announcement on, a signal begins a shutdown.
     signals.serving(shutdown_limit(&settings));
-    announce(&reloader.live().snapshot(), &path, &addresses, started.elapsed());
+    let schemes = Schemes::of(&settings.tls);
+    announce(&reloader.live().snapshot(), &path, &addresses, &schemes, started.elapsed());
     // Kept until the end: their destructors wait for threads, which may be stuck.
     let kept = (Arc::clone(&reloader), Arc::clone(&router));
     let drained =
@@ -197,11 +202,12 @@ pub fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime> {
         .map_err(|error| Error::failed(format!("cannot start the I/O threads: {error}")))
 }
 
-/// Creates the plugin engine and what else loading needs.
+/// Creates the plugin engine and what else loading needs. `access` says what plugins may call.
 pub fn loader(
     settings: &Settings,
     metrics: &Arc<Metrics>,
     runtime: &tokio::runtime::Handle,
+    access: Option<Arc<Access>>,
 ) -> Result<Loader> {
     Ok(Loader {
         engine: Engine::new(settings.engine.clone()),
@@ -209,6 +215,7 @@ pub fn loader(
         runtime: runtime.clone(),
         library: settings.onnxruntime.clone(),
         pipeline_limits: Default::default(),
+        access,
     })
 }
 

@@ -1,6 +1,8 @@
 //! `hostler check`: a manifest or a plugin, without serving it.
 
 use super::loaded::Loaded;
+use super::rights::print_rights;
+use crate::access;
 use crate::app;
 use crate::cancel::Cancel;
 use crate::config::{EngineConfig, PluginLimits};
@@ -17,13 +19,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// `hostler check FILE`
-pub fn check(file: &Path, resolve: Option<&str>, picture: Option<Picture>, quick: bool) -> Result<bool> {
+pub fn check(
+    file: &Path,
+    resolve: Option<&str>,
+    key_file: Option<&Path>,
+    picture: Option<Picture>,
+    quick: bool,
+) -> Result<bool> {
     if file.extension().is_some_and(|extension| extension == "wasm") {
         return check_plugin(file);
     }
     let files = Files::default();
     let plan = Plan::read(&app::absolute(file)?, &files).map_err(app::unplanned)?;
     tls::check(&plan.settings.tls)?;
+    if let Some(rules) = &plan.settings.access_rules {
+        access::check(rules)?;
+    }
+    if let Some(key_file) = key_file {
+        print_rights(&plan, key_file)?;
+    }
     if let Some(model) = resolve {
         output::print_text(describe_route(&plan, model)?);
     }

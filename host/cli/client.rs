@@ -5,14 +5,16 @@
 
 use crate::config::ListenAddress;
 use crate::error::{Error, Kind, Result};
+use crate::input_file::{self, FileKind, Limit, Progress};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,6 +41,9 @@ impl Default for AnswerLimits {
         AnswerLimits { time: Duration::from_secs(30), bytes: 1 << 30 }
     }
 }
+
+/// The longest key or token.
+const KEY_BYTES_MAX: u64 = 16 << 10;
 
 const AGENT: &str = concat!("hostler/", env!("CARGO_PKG_VERSION"));
 
@@ -76,6 +81,8 @@ pub(super) struct HostClient {
     address: ListenAddress,
     /// `None` for a listener without TLS.
     tls: Option<Arc<ClientConfig>>,
+    /// The header `Authorization`.
+    authorization: Option<HeaderValue>,
     listener: Listener,
     limits: AnswerLimits,
     connection: Option<SendRequest<Full<Bytes>>>,
@@ -102,7 +109,35 @@ enum Lost {
 
 impl HostClient {
     pub fn new(address: ListenAddress, listener: Listener, tls: Option<Arc<ClientConfig>>) -> Self {
-        HostClient { address, tls, listener, limits: AnswerLimits::default(), connection: None }
+        HostClient {
+            address,
+            tls,
+            authorization: None,
+            listener,
+            limits: AnswerLimits::default(),
+            connection: None,
+        }
+    }
+
+    /// Sends the key or token in a file with each request.
+    pub fn with_key_file(mut self, file: Option<&Path>) -> Result<Self> {
+        let Some(path) = file else { return Ok(self) };
+        if self.tls.is_none() && !self.address.is_loopback() {
+            return Err(Error::invalid(format!(
+                "the key would be sent to {} without TLS, where others can read it; name the manifest of the host with \
+                 --manifest, or the authority of its certificate with --ca",
+                self.address
+            )));
+        }
+        let limit = Limit::bytes(FileKind::Secret, KEY_BYTES_MAX);
+        let key = input_file::read(path, limit, &Progress::default())
+            .map_err(|error| error.context(format!("cannot read {}", path.display())))?;
+        let key = String::from_utf8_lossy(&key);
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
+            .map_err(|_| Error::invalid(format!("{} has no key or token in one line", path.display())))?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(self)
     }
 
     pub fn address(&self) -> &ListenAddress {
@@ -157,6 +192,10 @@ impl HostClient {
         match known {
             // The other listener, or a host of an earlier version.
             Some(Kind::NotFound) if message.starts_with("no route ") => self.no_hostler(&message),
+            _ if message.starts_with("this listener speaks TLS") => Error::invalid(format!(
+                "{} speaks TLS; name its manifest with --manifest, or the authority of its certificate with --ca",
+                self.address
+            )),
             known => Error::new(known.unwrap_or(Kind::Failed), message),
         }
     }
@@ -171,11 +210,15 @@ impl HostClient {
     async fn send(&mut self, method: &Method, path: &str, wait: Duration) -> Result<HostAnswer> {
         loop {
             let (mut sender, is_reused) = self.connected().await?;
-            let request = Request::builder()
+            let mut request = Request::builder()
                 .method(method)
                 .uri(path)
                 .header(HOST, self.address.to_string())
-                .header(USER_AGENT, AGENT)
+                .header(USER_AGENT, AGENT);
+            if let Some(authorization) = &self.authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            let request = request
                 .body(Full::new(Bytes::new()))
                 .map_err(|error| Error::invalid(format!("cannot send {method} {path}: {error}")))?;
             let lost = match exchange(&mut sender, request, wait, self.limits).await {

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::policy::tls_settings::ListenerTls;
+use crate::server::tls::pem_fault;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,9 +14,7 @@ use tokio_rustls::rustls::crypto::{
 };
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// Trusts the authorities of a PEM file. The certificate of the host must have the name or address
 /// under which it is reached.
@@ -52,7 +51,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
         .map_err(|error| error.context(format!("cannot read {shown}")))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| Error::invalid(format!("{shown} is not PEM: {error}")))?;
+        .map_err(|error| Error::invalid(format!("{shown} cannot be used: {}", pem_fault(&error))))?;
     match certificates.is_empty() {
         true => Err(Error::invalid(format!("{shown} has no certificate in PEM"))),
         false => Ok(certificates),
@@ -82,7 +81,11 @@ impl ServerCertVerifier for OneCertificate {
     ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
         match *end_entity == self.own {
             true => Ok(ServerCertVerified::assertion()),
-            false => Err(tokio_rustls::rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+            false => Err(tokio_rustls::rustls::Error::General(
+                "the host shows another certificate than the manifest names; its log has `certificate rejected` if the \
+                 new one cannot be used. --ca FILE trusts an authority instead"
+                    .to_owned(),
+            )),
         }
     }
 

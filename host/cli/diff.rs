@@ -12,18 +12,26 @@ use crate::policy::plan::Plan;
 use std::path::Path;
 
 /// `hostler diff FILE`: prints what a reload would change.
-pub fn diff(manifest: &Path, admin: Option<ListenAddress>) -> Result<bool> {
+pub fn diff(
+    manifest: &Path,
+    admin: Option<ListenAddress>,
+    ca: Option<&Path>,
+    key_file: Option<&Path>,
+) -> Result<bool> {
     let files = Files::default();
     let plan = Plan::read(&app::absolute(manifest)?, &files).map_err(app::unplanned)?;
     let address = admin.unwrap_or(plan.settings.admin);
-    let tls = plan.settings.tls.admin.as_ref().map(client_tls::of_manifest).transpose()?;
+    let tls = match ca {
+        Some(ca) => Some(client_tls::of_authorities(ca)?),
+        None => plan.settings.tls.admin.as_ref().map(client_tls::of_manifest).transpose()?,
+    };
     #[derive(serde::Deserialize)]
     struct Running {
         generation: u64,
         digest: String,
         description: Description,
     }
-    let mut client = HostClient::new(address, Listener::Admin, tls);
+    let mut client = HostClient::new(address, Listener::Admin, tls).with_key_file(key_file)?;
     let running: Running = client::runtime()?.block_on(client.get_json("/admin/policy"))?;
     let changes = crate::policy::diff(&running.description, &plan.description);
     output::print(format_args!(

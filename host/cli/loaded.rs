@@ -1,5 +1,6 @@
 //! A manifest that is loaded for a command.
 
+use crate::access::Access;
 use crate::app;
 use crate::error::Result;
 use crate::metrics::Metrics;
@@ -19,7 +20,11 @@ impl Loaded {
     pub fn new(plan: Plan, files: &Files) -> Result<Self> {
         let runtime = app::runtime(&plan.settings)?;
         let metrics = Arc::new(Metrics::new());
-        let loader: Loader = app::loader(&plan.settings, &metrics, runtime.handle())?;
+        let access = match &plan.settings.access_rules {
+            None => None,
+            Some(rules) => Some(Arc::new(Access::open(rules, &metrics)?)),
+        };
+        let loader: Loader = app::loader(&plan.settings, &metrics, runtime.handle(), access)?;
         let content = loader.load(plan, files, &[], &mut Default::default())?;
         Ok(Loaded { metrics, content, runtime })
     }

@@ -5,11 +5,13 @@ mod client;
 mod client_tls;
 mod diff;
 pub mod jobs;
+pub mod key;
 mod loaded;
 mod predict;
 mod prepared;
 pub mod project;
 mod request_file;
+mod rights;
 
 pub use check::{Picture, check};
 pub use diff::diff;

@@ -26,6 +26,14 @@ impl ListenAddress {
         }
     }
 
+    /// Whether only this machine can be reached there.
+    pub fn is_loopback(&self) -> bool {
+        match &self.target {
+            Target::Address(address) => address.ip().is_loopback(),
+            Target::Name(name, _) => name == "localhost",
+        }
+    }
+
     /// Returns the address or the name, without the port.
     pub fn host(&self) -> String {
         match &self.target {

@@ -86,6 +86,9 @@ impl Copy {
         }
         // The drill uses HTTP only.
         server.remove("grpc");
+        // Its clients have no keys and no TLS.
+        server.remove("access_rules");
+        server.remove("tls");
         // The files that a drill generates would evict the entries of the user's own cache.
         server.insert("cache_dir".into(), cache.into());
         server.insert("cache_mb".into(), 256.into());

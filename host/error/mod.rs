@@ -26,10 +26,13 @@ pub enum Kind {
     Conflict,
     /// The caller is not allowed to do this. Only the host returns it, never a plugin.
     Forbidden,
+    /// The caller has not shown who it is, or what it has shown is not valid. Only the host returns
+    /// it, never a plugin.
+    Unauthenticated,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::InvalidInput,
         Kind::NotFound,
         Kind::Unsupported,
@@ -41,6 +44,7 @@ impl Kind {
         Kind::Failed,
         Kind::Conflict,
         Kind::Forbidden,
+        Kind::Unauthenticated,
     ];
 
     /// Returns true if the kind says that the request is wrong, not what processed it.
@@ -62,6 +66,7 @@ impl Kind {
             Kind::Failed => "failed",
             Kind::Conflict => "conflict",
             Kind::Forbidden => "forbidden",
+            Kind::Unauthenticated => "unauthenticated",
         }
     }
 }
@@ -149,6 +154,7 @@ impl Error {
         cancelled => Cancelled,
         failed => Failed,
         forbidden => Forbidden,
+        unauthenticated => Unauthenticated,
     }
 
     /// An error of the operating system about a file, a thread or a process. It does not say what

@@ -45,7 +45,7 @@ mod webhooks;
 
 pub use durable::{Disk, DurableStore, Fault, FolderDisk};
 pub use job::{Attempt, AttemptOutcome, AttemptStart, Budgets, End, Job, Spec, State, Status};
-pub use registry::{JobsConfig, Settled};
+pub use registry::{JobsConfig, Settled, no_such_job};
 pub use reply::ReplyEncoder;
 pub use step_summary::{StepState, StepSummary};
 pub use store::{
@@ -53,7 +53,7 @@ pub use store::{
     MemoryStore, NewJob, Page, Purged, Renewal, Submission, Update, Usage,
 };
 pub use store_time::StoreTime;
-pub use submission::{Item, RequestedBudgets};
+pub use submission::{Item, RequestedBudgets, Submitter};
 pub use webhooks::{
     Delivery, DeliveryClaim, DeliveryOutcome, DeliveryState, DeliveryStatus, ReceiverCapacity, Settlement,
     Webhook,
@@ -116,7 +116,7 @@ impl Jobs {
         items: Vec<Item>,
         requested: RequestedBudgets,
         webhook: Option<&str>,
-        request_id: &Arc<str>,
+        submitter: Submitter<'_>,
         key: Option<IdempotencyKey>,
     ) -> Result<Submitted> {
         if *self.registry.closing.borrow() {
@@ -127,12 +127,12 @@ impl Jobs {
         let (created_at, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
         for Item { input, parameters, reply } in items {
             let spec = Spec {
-                owner: "".into(),
+                owner: Arc::clone(submitter.owner),
                 model: model.clone(),
                 parameters,
                 budgets,
                 created_at,
-                request_id: Arc::clone(request_id),
+                request_id: Arc::clone(submitter.request_id),
                 retry_of: None,
                 reply,
                 webhook: webhook.clone(),
@@ -177,7 +177,7 @@ impl Jobs {
     pub async fn retry(
         &self,
         id: &str,
-        request_id: &Arc<str>,
+        submitter: Submitter<'_>,
         key: Option<IdempotencyKey>,
     ) -> Result<Retried> {
         if *self.registry.closing.borrow() {
@@ -194,8 +194,9 @@ impl Jobs {
             )
         };
         let spec = Spec {
+            owner: Arc::clone(submitter.owner),
             created_at: SystemTime::now(),
-            request_id: Arc::clone(request_id),
+            request_id: Arc::clone(submitter.request_id),
             retry_of: Some(Arc::clone(&job.id)),
             ..(*job.spec).clone()
         };

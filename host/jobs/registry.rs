@@ -327,7 +327,8 @@ fn update_of(job: &Job, status: Status, result: Option<Payload>) -> Update {
     Update { id: Arc::clone(&job.id), number: job.number, revision: job.revision, status, result }
 }
 
-fn no_such_job(id: &str) -> Error {
+/// Returns the error for a job that does not exist, or is not the caller's.
+pub fn no_such_job(id: &str) -> Error {
     let id: String = id.chars().take(80).collect();
     Error::not_found(format!("no job \"{id}\"; it may have expired, or was deleted"))
 }

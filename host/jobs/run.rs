@@ -17,7 +17,7 @@ use crate::metrics::JobMetrics;
 use crate::offload;
 use crate::policy::route_input;
 use crate::predict::{Payload, Responses};
-use crate::router::{CallOptions, RequestScope};
+use crate::router::{Authority, CallOptions, RequestScope};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -172,7 +172,7 @@ impl Run {
     ) -> Result<Result<Payload>, Stop> {
         let (router, active) = (Arc::clone(&self.registry.config.router), Arc::clone(&self.active));
         active.forget_steps();
-        let mut scope = router.begin(Arc::clone(&active.id), "job", &|_| None);
+        let mut scope = router.begin(Arc::clone(&active.id), "job", Authority::host(), &|_| None);
         // The policy may have changed since the attempt was recorded.
         self.status.use_policy(scope.generation(), scope.policy_digest());
         let first = self.status.attempts.len() == 1;

@@ -9,6 +9,14 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Who submits jobs, and with which request.
+#[derive(Clone, Copy)]
+pub struct Submitter<'a> {
+    pub request_id: &'a Arc<str>,
+    /// Who may see the jobs. Empty without access rules.
+    pub owner: &'a Arc<str>,
+}
+
 /// One input of a submission, checked like the input of a request.
 pub struct Item {
     pub(super) input: Payload,

@@ -2,6 +2,7 @@
 //!
 //! Label values are names from the policy, never from a request. Unknown names count as `_unknown`.
 
+mod access;
 mod connections;
 mod count;
 mod definition;
@@ -21,6 +22,7 @@ mod tls;
 mod transfers;
 mod vector;
 
+pub use access::AccessMetrics;
 pub use connections::ConnectionMetrics;
 pub use count::Count;
 pub use definition::{Definition, FamilyKind, Refusal};
@@ -53,6 +55,7 @@ pub struct Metrics {
     pub plugins: PluginHostMetrics,
     pub reload: ReloadMetrics,
     pub rollout: RolloutMetrics,
+    pub access: AccessMetrics,
     pub connections: ConnectionMetrics,
     pub tls: TlsMetrics,
     pub transfers: TransferMetrics,
@@ -77,6 +80,7 @@ impl Metrics {
         let plugins = PluginHostMetrics::new(&registrar);
         let reload = ReloadMetrics::new(&registrar);
         let rollout = RolloutMetrics::new(&registrar);
+        let access = AccessMetrics::new(&registrar);
         let connections = ConnectionMetrics::new(&registrar);
         let tls = TlsMetrics::new(&registrar);
         let transfers = TransferMetrics::new(&registrar);
@@ -92,6 +96,7 @@ impl Metrics {
             plugins,
             reload,
             rollout,
+            access,
             connections,
             tls,
             transfers,

@@ -10,6 +10,7 @@ use super::route::Route;
 use super::route_query::RouteQuery;
 use super::sticky_by::StickyBy;
 use super::webhooks::Webhooks;
+use crate::access::{Access, Verb};
 use crate::error::{Error, Result, did_you_mean};
 use crate::executor::{Executor, PipelineModel};
 use crate::metrics::Families;
@@ -35,6 +36,8 @@ pub struct PolicyContent {
     /// `None` if jobs can have no webhooks.
     pub webhooks: Option<Arc<Webhooks>>,
     pub(super) parts: LoadedParts,
+    /// What plugins may call. `None` without access rules.
+    pub(super) access: Option<Arc<Access>>,
 }
 
 impl PolicyContent {
@@ -135,9 +138,22 @@ impl PolicyContent {
 
 /// What plugins call by name: the model on its executor, without its transformer.
 impl Models for PolicyContent {
-    fn target(&self, model: &str, version: Option<&str>, caller: &CallContext) -> Result<Arc<dyn Target>> {
+    /// A plugin calls on its own behalf, not on that of the request that it works for.
+    fn target(
+        &self,
+        model: &str,
+        version: Option<&str>,
+        caller: &CallContext,
+        plugin: &str,
+    ) -> Result<Arc<dyn Target>> {
         let by = RouteQuery { request_id: &caller.id, header: &|name| caller.header(name) };
+        let Some(access) = &self.access else {
+            return Ok(Arc::new(self.resolve(model, version, &by)?.target()));
+        };
+        let plugin = access.plugin(plugin);
+        access.require(&plugin, Verb::Predict, Some((model, version)))?;
         let route = self.resolve(model, version, &by)?;
+        access.require(&plugin, Verb::Predict, Some((model, Some(&route.name.version))))?;
         Ok(Arc::new(route.target()))
     }
 }

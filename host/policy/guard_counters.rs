@@ -39,7 +39,8 @@ impl CallOutcome {
                 | Kind::Overloaded
                 | Kind::Cancelled
                 | Kind::Conflict
-                | Kind::Forbidden,
+                | Kind::Forbidden
+                | Kind::Unauthenticated,
             ) => CallOutcome::Other,
         }
     }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub model_control: bool,
     pub access: Access,
     pub tls: TlsSettings,
+    /// The file of access rules. Without it, everything is allowed.
+    pub access_rules: Option<PathBuf>,
     pub engine: EngineConfig,
 }
 
@@ -165,6 +167,7 @@ impl Settings {
             model_control: model_control(server)?,
             access: access(server)?,
             tls: TlsSettings::from_manifest(server, folder)?,
+            access_rules: path(&server.access_rules),
             engine: EngineConfig {
                 instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
                 memory_bytes_max: memory_mb.saturating_mul(1 << 20),

@@ -61,9 +61,11 @@ fn listener(
     };
     let certificate = path(&own.certificate, &all.certificate).ok_or_else(|| fault("certificate"))?;
     let key = path(&own.key, &all.key).ok_or_else(|| fault("key"))?;
-    let client_ca = path(&own.client_ca, &all.client_ca);
+    let is_off = own.client_certificates.as_deref() == Some("none");
+    let client_ca = path(&own.client_ca, &all.client_ca).filter(|_| !is_off);
     let client_certificates = own.client_certificates.as_ref().or(all.client_certificates.as_ref());
     let client_certificates = match client_certificates.map(String::as_str) {
+        _ if is_off => ClientCertificates::Optional,
         Some(_) if client_ca.is_none() => {
             return Err(Diagnostic::new(format!(
                 "[server] tls has client_certificates for the {name} listener, and no client_ca"
@@ -76,7 +78,7 @@ fn listener(
             return Err(Diagnostic::new(format!(
                 "[server] tls has client_certificates = \"{other}\", which is not known"
             ))
-            .hint("write \"required\" or \"optional\""));
+            .hint("write \"required\", \"optional\" or, for one listener, \"none\""));
         }
     };
     Ok(Some(ListenerTls { certificate, key, client_ca, client_certificates }))

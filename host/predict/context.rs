@@ -305,9 +305,15 @@ pub trait Target: Send + Sync {
 
 /// All models of the policy that a request uses.
 pub trait Models: Send + Sync {
-    /// Returns the model. Without a version: the only one, or the one that the routing rule selects
-    /// for this caller.
-    fn target(&self, model: &str, version: Option<&str>, caller: &CallContext) -> Result<Arc<dyn Target>>;
+    /// Returns the model that this plugin may call. Without a version: the only one, or the one
+    /// that the routing rule selects for this caller.
+    fn target(
+        &self,
+        model: &str,
+        version: Option<&str>,
+        caller: &CallContext,
+        plugin: &str,
+    ) -> Result<Arc<dyn Target>>;
 }
 
 #[cfg(test)]

@@ -19,8 +19,13 @@ impl Api {
 
     /// Returns an error in the form of this interface, for a request that has no id yet.
     pub fn error_reply(self, error: &Error) -> Reply {
+        self.error_reply_for(error, "")
+    }
+
+    /// Returns an error in the form of this interface, for the request with this id.
+    pub fn error_reply_for(self, error: &Error, id: &str) -> Reply {
         match self {
-            Api::Plain => http::error_reply(error, ""),
+            Api::Plain => http::error_reply(error, id),
             Api::Oip => errors::error_reply(error),
         }
     }

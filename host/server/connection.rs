@@ -5,11 +5,12 @@
 //! connection's own, so a request takes no lock and touches no shared cache line.
 
 use super::transfers::{Abort, Transfers};
+use crate::access::CallerMemo;
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 const IDLE: u8 = 0;
@@ -71,11 +72,25 @@ pub(super) struct Connection {
     task: AtomicWaker,
     /// `None` on the admin listener, where nothing is counted.
     transfers: Option<Arc<Transfers>>,
+    /// The last caller who was identified on it.
+    pub caller: CallerMemo,
+    /// Names in the certificate of its client.
+    certificate: OnceLock<Arc<[Arc<str>]>>,
 }
 
 impl Connection {
     pub fn new(transfers: Option<Arc<Transfers>>) -> Self {
         Connection { transfers, ..Connection::default() }
+    }
+
+    /// Returns the names in the certificate of its client.
+    pub fn certificate(&self) -> &Arc<[Arc<str>]> {
+        self.certificate.get_or_init(Arc::default)
+    }
+
+    /// Notes the names in the certificate of its client. Called once, after the handshake.
+    pub fn set_certificate(&self, names: Arc<[Arc<str>]>) {
+        let _ = self.certificate.set(names);
     }
 
     /// Returns the budget that counts the bytes of large answers.

@@ -5,7 +5,9 @@ use super::api::Api;
 use super::cross_site::Sensitivity;
 use super::oip::endpoint::OipEndpoint;
 use super::plain::jobs::endpoint::JobsEndpoint;
+use crate::access::Verb;
 use crate::fixed_routes::PredictRoute;
+use hyper::HeaderMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint<'a> {
@@ -92,6 +94,18 @@ impl<'a> Endpoint<'a> {
                 | Endpoint::Metrics
                 | Endpoint::Oip(OipEndpoint::Live | OipEndpoint::Ready)
         )
+    }
+
+    /// Returns what a caller must be allowed to do; `None` if everyone may.
+    pub fn verb(&self, headers: &HeaderMap) -> Option<Verb> {
+        match self {
+            Endpoint::Predict(_) | Endpoint::PredictStream => Some(Verb::Predict),
+            Endpoint::Health | Endpoint::Ready | Endpoint::Unknown(_) => None,
+            Endpoint::Metrics => Some(Verb::Metrics),
+            Endpoint::Models => Some(Verb::Read),
+            Endpoint::Jobs(_) => Some(Verb::Jobs),
+            Endpoint::Oip(endpoint) => endpoint.verb(headers),
+        }
     }
 
     pub fn sensitivity(&self) -> Sensitivity {

@@ -10,6 +10,7 @@ pub mod admin;
 mod api;
 mod background;
 mod bind;
+mod callers;
 mod connection;
 mod connections;
 mod cross_site;

@@ -1,7 +1,7 @@
 //! The routes of the public HTTP listener: applies the cross-site rules and calls the handler of a
 //! path. Handlers never import this file.
 
-use super::cross_site;
+use super::api::Api;
 use super::endpoint::Endpoint;
 use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
@@ -9,12 +9,22 @@ use super::oip;
 use super::plain::{info, jobs, predict, stream};
 use super::service::Service;
 use super::state::Public;
+use super::{callers, cross_site};
+use crate::access::Access;
+use crate::error::{Error, Result};
+use crate::router::Authority;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
+use std::sync::Arc;
 
 impl Service for Public {
     async fn answer(&self, request: Request<RequestBody>) -> Reply {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if let Some(access) = &self.access
+            && let Err(error) = admit(access, &mut head, &body)
+        {
+            return refused(self, &head, &error);
+        }
         match Endpoint::parse(head.uri.path()) {
             // Predictions are open to everyone, so other origins matter only if some may read
             // replies.
@@ -24,6 +34,33 @@ impl Service for Public {
             endpoint => Box::pin(checked(self, &head, body, endpoint)).await,
         }
     }
+}
+
+/// Notes who sends a request, and refuses those who may not send it to any model. A preflight is
+/// sent without a key.
+fn admit(access: &Arc<Access>, head: &mut Parts, body: &RequestBody) -> Result<()> {
+    let verb = Endpoint::parse(head.uri.path()).verb(&head.headers);
+    match verb.filter(|_| head.method != Method::OPTIONS) {
+        None => Ok(()),
+        Some(verb) => callers::admit(access, verb, &head.headers, &mut head.extensions, body.connection()),
+    }
+}
+
+/// Answers a request that the access rules refuse, and accounts for it.
+fn refused(public: &Public, head: &Parts, error: &Error) -> Reply {
+    let endpoint = Endpoint::parse(head.uri.path());
+    let (id, protocol) = match endpoint.api() {
+        Api::Plain => (http::request_id(&head.headers), "plain"),
+        Api::Oip => (http::request_id(&head.headers), "oip"),
+    };
+    let scope = public.router.begin(id, protocol, Authority::host(), &http::header_lookup(&head.headers));
+    let mut reply = endpoint.api().error_reply_for(error, scope.id());
+    http::sign(&mut reply, scope.id(), scope.generation());
+    if let Some(reader) = public.cross_site.reader(&head.headers) {
+        cross_site::allow_reading(&mut reply, reader);
+    }
+    scope.end(reply.status().as_u16(), Some(error));
+    reply
 }
 
 /// Answers a request that a page of another site may have made.
@@ -51,7 +88,7 @@ async fn routed(public: &Public, head: &Parts, body: RequestBody, endpoint: Endp
         Endpoint::Health if get => http::health(),
         Endpoint::Ready if get => info::ready(public),
         Endpoint::Metrics if get => metrics_page::reply(&public.metrics, &public.router),
-        Endpoint::Models if get => info::models(public),
+        Endpoint::Models if get => info::models(public, head),
         Endpoint::Predict(_) | Endpoint::PredictStream => http::method_not_allowed("POST"),
         Endpoint::Health | Endpoint::Ready | Endpoint::Metrics | Endpoint::Models => {
             http::method_not_allowed("GET")

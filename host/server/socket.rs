@@ -40,6 +40,14 @@ impl Socket {
         }
     }
 
+    /// Returns the certificate that the client has shown, in DER.
+    pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
+        match self {
+            Socket::Plain(_) => None,
+            Socket::Tls(stream) => Some(stream.get_ref().1.peer_certificates()?.first()?),
+        }
+    }
+
     /// Sends the last message of a connection. Best effort: a client that does not read misses it.
     pub(super) async fn send_last(&mut self, message: &[u8]) {
         match self {

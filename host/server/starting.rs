@@ -18,11 +18,12 @@ pub struct Starting<S> {
     service: OnceLock<Arc<S>>,
     /// Answers gRPC calls on the same listener. It has a beginning of its own.
     grpc: Option<Arc<GrpcCalls>>,
-    metrics: Arc<Metrics>,
+    /// `None` if not everyone may read them.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl<S> Starting<S> {
-    pub fn new(metrics: Arc<Metrics>, grpc: Option<Arc<GrpcCalls>>) -> Arc<Self> {
+    pub fn new(metrics: Option<Arc<Metrics>>, grpc: Option<Arc<GrpcCalls>>) -> Arc<Self> {
         Arc::new(Starting { service: OnceLock::new(), grpc, metrics })
     }
 
@@ -36,7 +37,7 @@ impl<S: Service> Service for Starting<S> {
     async fn answer(&self, request: Request<RequestBody>) -> Reply {
         match self.service.get() {
             Some(service) => service.answer(request).await,
-            None => early(&request, &self.metrics),
+            None => early(&request, self.metrics.as_deref()),
         }
     }
 
@@ -45,13 +46,15 @@ impl<S: Service> Service for Starting<S> {
     }
 }
 
-fn early(request: &Request<RequestBody>, metrics: &Metrics) -> Reply {
+fn early(request: &Request<RequestBody>, metrics: Option<&Metrics>) -> Reply {
     let endpoint = Endpoint::parse(request.uri().path());
     let mut reply = match endpoint {
         _ if !http::is_get(request.method()) => refusal(endpoint),
         Endpoint::Health => http::health(),
         Endpoint::Oip(OipEndpoint::Live) => http::empty(StatusCode::OK),
-        Endpoint::Metrics => http::metrics(metrics.render(&ExportedModels::default())),
+        Endpoint::Metrics if let Some(metrics) = metrics => {
+            http::metrics(metrics.render(&ExportedModels::default()))
+        }
         Endpoint::Ready => http::not_ready(Readiness::STARTING),
         Endpoint::Oip(OipEndpoint::Ready) => http::empty(StatusCode::SERVICE_UNAVAILABLE),
         endpoint => refusal(endpoint),

@@ -2,11 +2,13 @@
 
 use super::cross_site::CrossSite;
 use super::transfers::Transfers;
+use crate::access::{Access, Requester, Verb};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::policy::Reloader;
-use crate::router::Router;
+use crate::router::{Authority, Router};
 use crate::shutdown::Readiness;
+use hyper::http::request::Parts;
 use std::sync::Arc;
 
 /// Everything that the public listener serves.
@@ -18,4 +20,18 @@ pub struct Public {
     pub reloader: Arc<Reloader>,
     pub cross_site: CrossSite,
     pub transfers: Arc<Transfers>,
+    /// `None` without access rules.
+    pub access: Option<Arc<Access>>,
+}
+
+impl Public {
+    /// Returns on whose behalf a request is made.
+    pub(super) fn requester(&self, head: &Parts) -> Requester {
+        Requester::of(self.access.as_ref(), &head.extensions)
+    }
+
+    /// Returns on whose behalf a request is made that does this.
+    pub(super) fn authority(&self, head: &Parts, verb: Verb) -> Authority {
+        Authority { requester: self.requester(head), verb }
+    }
 }

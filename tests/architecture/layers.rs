@@ -5,7 +5,7 @@ use super::sources::host;
 use std::collections::BTreeMap;
 
 /// From the outermost to the innermost. Modules in one row may not name each other.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["cli", "drill"],
     &["app"],
@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 14] = [
     &["policy", "access_log"],
     &["executor"],
     &["plugin", "offload", "graph"],
+    &["access"],
     &["input_file", "outbound"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel", "private_folder"],

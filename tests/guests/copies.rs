@@ -67,7 +67,7 @@ struct Everywhere {
 }
 
 impl Models for Everywhere {
-    fn target(&self, model: &str, _: Option<&str>, _: &CallContext) -> Result<Arc<dyn Target>> {
+    fn target(&self, model: &str, _: Option<&str>, _: &CallContext, _: &str) -> Result<Arc<dyn Target>> {
         Ok(Arc::new(ModelTarget {
             model: model.into(),
             version: "1".into(),

@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod http2;
 mod tls;
 mod tls_files;
+mod tokens;

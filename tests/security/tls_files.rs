@@ -91,7 +91,7 @@ fn keys_of_the_manifest_that_do_not_fit_are_named() {
         (
             "[server.tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"server.pem\"\n\
              client_certificates = \"maybe\"",
-            &["\"maybe\", which is not known", "write \"required\" or \"optional\""],
+            &["\"maybe\", which is not known", "write \"required\", \"optional\" or"],
         ),
         ("[server.tls]\ncert = \"server.pem\"", &["unknown key \"cert\""]),
     ] {
@@ -126,7 +126,7 @@ fn commands_reach_a_host_with_tls() {
     assert!(run(&["--ca", ca.to_str().expect("text")]).0);
     for (more, part) in [
         (&["--ca", other.to_str().expect("text")][..], "TLS failed"),
-        (&[], "this listener speaks TLS"),
+        (&[], "speaks TLS; name its manifest"),
         (&["--ca", "gone.pem"], "cannot read gone.pem"),
     ] {
         let (is_good, message) = run(more);

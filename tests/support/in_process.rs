@@ -3,13 +3,13 @@
 use super::{Setup, plugin};
 use hostler::app;
 use hostler::error::Result;
-use hostler::jobs::{Item, JobStore, Jobs, JobsConfig, RequestedBudgets, Submitted};
+use hostler::jobs::{Item, JobStore, Jobs, JobsConfig, RequestedBudgets, Submitted, Submitter};
 use hostler::metrics::Metrics;
 use hostler::policy::Reloader;
 use hostler::policy::files::Files;
 use hostler::policy::reload::FirstPlan;
 use hostler::predict::{JsonText, Parameter, Parameters, Payload};
-use hostler::router::Router;
+use hostler::router::{Authority, Router};
 use hostler::server::InferenceEncoder;
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl InProcess {
         let first = FirstPlan::read(&path, &files, None).map_err(app::unplanned).unwrap();
         let settings = first.plan.settings.clone();
         let (runtime, metrics) = (app::runtime(&settings).unwrap(), Arc::new(Metrics::new()));
-        let loader = app::loader(&settings, &metrics, runtime.handle()).unwrap();
+        let loader = app::loader(&settings, &metrics, runtime.handle(), None).unwrap();
         let reloader = Reloader::start(path, files, first, loader, None).unwrap();
         let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), false, settings.limits));
         let jobs = Jobs::start(JobsConfig {
@@ -56,13 +56,21 @@ impl InProcess {
 
     /// Submits a job for the plugin that echoes its input.
     pub fn submit(&self, parameters: Parameters, webhook: Option<&str>) -> Result<Arc<str>> {
-        let mut request = self.router.begin("request".into(), "test", &|_| None);
+        let mut request = self.router.begin("request".into(), "test", Authority::host(), &|_| None);
         let route = request.resolve("hostile", None, &|_| None).unwrap();
         let input = Payload::Json(JsonText::parse("[\"a\"]".into()).unwrap());
         let item = Item::checked(&route, &input, parameters, self.router.budget()).unwrap();
         let (budgets, id) = (RequestedBudgets::default(), Arc::clone(request.id()));
         request.withdraw();
-        let submitted = self.jobs.submit_background(&route.name, vec![item], budgets, webhook, &id, None);
+        let owner = Arc::default();
+        let submitted = self.jobs.submit_background(
+            &route.name,
+            vec![item],
+            budgets,
+            webhook,
+            Submitter { request_id: &id, owner: &owner },
+            None,
+        );
         self.runtime.block_on(submitted).map(|submitted| match submitted {
             Submitted::New(jobs) => Arc::clone(&jobs[0].id),
             Submitted::Existing(ids) => panic!("nobody has submitted {ids:?}"),

@@ -37,6 +37,9 @@ pub struct PublicHost {
     /// Use TLS and trust these authorities (PEM), instead of the manifest's certificate.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// A file with the API key or token to send.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 // Where the admin listener is.
@@ -51,6 +54,9 @@ pub struct AdminHost {
     /// Use TLS and trust these authorities (PEM), instead of the manifest's certificate.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// A file with the API key or token to send.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 // Which jobs are meant.

@@ -14,13 +14,15 @@ const MANIFEST: &str = "hostler.toml";
 
 impl PublicHost {
     pub(super) fn client(self) -> Result<HostClient> {
-        client(self.http, self.manifest.as_deref(), self.ca.as_deref(), Listener::Public)
+        client(self.http, self.manifest.as_deref(), self.ca.as_deref(), Listener::Public)?
+            .with_key_file(self.key_file.as_deref())
     }
 }
 
 impl AdminHost {
     pub(super) fn client(self) -> Result<HostClient> {
-        client(self.admin, self.manifest.as_deref(), self.ca.as_deref(), Listener::Admin)
+        client(self.admin, self.manifest.as_deref(), self.ca.as_deref(), Listener::Admin)?
+            .with_key_file(self.key_file.as_deref())
     }
 }
 

@@ -236,7 +236,9 @@ impl models::Host for StoreData {
         if call.calls.targets.len() >= TARGETS_MAX {
             wasmtime::bail!("obtained more than {TARGETS_MAX} models in one call");
         }
-        match models.target(&model, version.as_deref(), &call.context) {
+        let plugin = Arc::clone(&self.spec.name);
+        let call = self.call()?;
+        match models.target(&model, version.as_deref(), &call.context, &plugin) {
             Ok(target) => self.add_target(target).map(Ok),
             Err(error) => Ok(Err(self.give_error(error))),
         }

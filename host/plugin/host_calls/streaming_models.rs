@@ -49,7 +49,8 @@ impl<T: Send + 'static> models::HostWithStore<T> for HasSelf<StoreData> {
         let Some(models) = &caller.context.models else {
             return Ok(Err(caller.record_error(Error::unsupported("this request cannot call models"))));
         };
-        match models.target(&model, version.as_deref(), &caller.context) {
+        let plugin = Arc::clone(&access.get().spec.name);
+        match models.target(&model, version.as_deref(), &caller.context, &plugin) {
             Ok(target) => Ok(Ok(access.get().handles.table().push(CallableHandle::new(target, &caller))?)),
             Err(error) => Ok(Err(caller.record_error(error))),
         }

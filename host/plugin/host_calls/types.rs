@@ -254,7 +254,8 @@ same_cases!(
     types::ErrorKind,
     [InvalidInput, NotFound, Unsupported, TooLarge, Overloaded, Unavailable, Deadline, Cancelled, Failed,],
     Conflict => Failed,
-    Forbidden => Failed
+    Forbidden => Failed,
+    Unauthenticated => Failed
 );
 
 impl From<&Parameter> for types::Parameter {

@@ -6,6 +6,7 @@ use super::faults::{Failed, LoadFaults};
 use super::loaded_parts::LoadedParts;
 use super::order::in_order;
 use super::phases::Phases;
+use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::executor::pipeline::PipelineLimits;
 use crate::metrics::Metrics;
@@ -30,6 +31,8 @@ pub struct Loader {
     pub library: Option<PathBuf>,
     /// The runs in flight of pipeline steps that have a limit.
     pub pipeline_limits: PipelineLimits,
+    /// What plugins may call. `None` without access rules.
+    pub access: Option<Arc<Access>>,
 }
 
 /// What routes are made from.
@@ -133,7 +136,8 @@ impl Loader {
             .iter()
             .map(|(key, executor)| (Arc::clone(&key.name), Arc::clone(executor)))
             .collect();
-        let content = Arc::new(PolicyContent { plan, executors, models, webhooks, parts });
+        let content =
+            Arc::new(PolicyContent { plan, executors, models, webhooks, parts, access: self.access.clone() });
         self.run_checks(&content, files, reuse, &mut failed)?;
         phases.checks = started.elapsed();
         Ok(content)

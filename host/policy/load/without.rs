@@ -34,7 +34,7 @@ impl PolicyContent {
         plan.unload(model);
         describe(&mut plan);
         let (executors, webhooks) = (self.executors.clone(), self.webhooks.clone());
-        PolicyContent { plan, executors, models, webhooks, parts }
+        PolicyContent { plan, executors, models, webhooks, parts, access: self.access.clone() }
     }
 }
 

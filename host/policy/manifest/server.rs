@@ -57,6 +57,8 @@ pub struct Server {
     pub cache_mb: Option<u64>,
     /// `none` or `explicit`: whether clients may load and unload models.
     pub model_control: Option<String>,
+    /// The file of access rules. Without it, everything is allowed.
+    pub access_rules: Option<PathBuf>,
     pub tls: Option<ServerTls>,
 }
 
@@ -103,6 +105,7 @@ impl Server {
             cache_dir,
             cache_mb,
             model_control,
+            access_rules,
             tls,
         );
         entries

@@ -10,6 +10,7 @@ use super::reloader::Reloader;
 use crate::error::{Error, Kind, Result};
 use crate::policy::model_name::{bounded, taken_by};
 use crate::policy::overlay::Overrides;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A model and version that is served, or that was unloaded.
@@ -44,6 +45,11 @@ impl Reloader {
             Kind::NotFound => error.context(failed + ", failed to poll from model repository"),
             _ => error.context(failed),
         })
+    }
+
+    /// Returns the pipelines that use a model, at any depth.
+    pub fn dependents(&self, model: &str) -> Vec<Arc<str>> {
+        self.shared.live.snapshot().content.dependents(model)
     }
 
     /// Unloads a model. With `dependents`, the pipelines that use it are unloaded first; otherwise

@@ -5,11 +5,13 @@ mod jobs;
 mod pipelines;
 
 use super::api::Api;
+use super::callers;
 use super::cross_site::{CrossSite, Sensitivity};
 use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
 use super::service::Service;
-use crate::error::Error;
+use crate::access::{Access, Verb};
+use crate::error::{Error, Result};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::plugin::{DrainTimeout, Engine, ReplicaStatus};
@@ -32,12 +34,20 @@ pub struct Admin {
     pub engine: Arc<Engine>,
     pub jobs: Arc<Jobs>,
     pub cross_site: CrossSite,
+    /// `None` without access rules.
+    pub access: Option<Arc<Access>>,
 }
 
 impl Service for Admin {
     async fn answer(&self, request: Request<RequestBody>) -> Reply {
         // The body is unused, and is kept until the reply is made.
-        let (head, _body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if let Some(access) = &self.access
+            && let Err(error) = admit(access, &mut head, &body)
+        {
+            self.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
+            return Api::of(head.uri.path()).error_reply(&error);
+        }
         let (method, path) = (&head.method, head.uri.path());
         let (get, post) = (http::is_get(method), method == Method::POST);
         let sensitivity = match path {
@@ -96,6 +106,16 @@ impl Service for Admin {
             path => http::error_reply(&Error::not_found(format!("no route {method} {path}")), ""),
         }
     }
+}
+
+/// Refuses those who may not do this.
+fn admit(access: &Arc<Access>, head: &mut Parts, body: &RequestBody) -> Result<()> {
+    let verb = match head.uri.path() {
+        "/health" => return Ok(()),
+        "/metrics" => Verb::Metrics,
+        _ => Verb::Admin,
+    };
+    callers::admit(access, verb, &head.headers, &mut head.extensions, body.connection())
 }
 
 impl Admin {

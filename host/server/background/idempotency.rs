@@ -13,7 +13,9 @@ const KEY_BYTES_MAX: usize = 255;
 
 /// Reads the header. The request that the key stands for is its path, its query and its body, byte
 /// for byte, and the headers that say what the body is.
-pub fn key(head: &Parts, body: &[u8], body_is_input: bool) -> Result<Option<IdempotencyKey>> {
+///
+/// Keys of different owners are different keys.
+pub fn key(head: &Parts, body: &[u8], body_is_input: bool, owner: &str) -> Result<Option<IdempotencyKey>> {
     let mut values = head.headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let invalid = |why: &str| {
@@ -43,5 +45,6 @@ pub fn key(head: &Parts, body: &[u8], body_is_input: bool) -> Result<Option<Idem
         }
     }
     let request = hash.chain_update([0]).chain_update(body).finalize();
-    Ok(Some(IdempotencyKey { name: name.into(), request: request.into(), time: IDEMPOTENCY_TIME }))
+    let name = if owner.is_empty() { name.into() } else { format!("{owner}\n{name}").into() };
+    Ok(Some(IdempotencyKey { name, request: request.into(), time: IDEMPOTENCY_TIME }))
 }

@@ -13,6 +13,7 @@ use crate::proto;
 use crate::proto::inference::grpc_inference_service_server::{
     GrpcInferenceServiceServer, SERVICE_NAME as INFERENCE,
 };
+use crate::server::callers;
 use crate::server::connections::in_use;
 use crate::server::http2::call::Call;
 use crate::server::http2::call_body::CallBody;
@@ -46,7 +47,9 @@ const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Whether these are the headers of a gRPC call.
 pub(in crate::server) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    content_type.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
+    let is_kind = content_type.get(..GRPC.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC));
+    // `application/grpc-web` is another protocol.
+    is_kind && content_type.get(GRPC.len()).is_none_or(|next| b"+; \t".contains(next))
 }
 
 impl GrpcCalls {
@@ -87,7 +90,7 @@ impl Calls for GrpcCalls {
 
     async fn answer(
         &self,
-        request: Request<CallBody>,
+        mut request: Request<CallBody>,
         call: &Arc<Call>,
         probes_only: Option<usize>,
     ) -> Response<Body> {
@@ -103,6 +106,16 @@ impl Calls for GrpcCalls {
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         }
+        let verb = GrpcEndpoint::verb(request.uri().path());
+        if let (Some(access), Some(verb)) = (&self.grpc.access, verb) {
+            let (mut parts, body) = request.into_parts();
+            let (headers, extensions) = (&parts.headers, &mut parts.extensions);
+            if let Err(error) = callers::admit(access, verb, headers, extensions, call.connection()) {
+                return infer::refused(&self.grpc, headers, &error);
+            }
+            request = Request::from_parts(parts, body);
+        }
+        let endpoint = GrpcEndpoint::parse(request.uri().path());
         let name = match endpoint {
             GrpcEndpoint::ModelInfer => return infer::unary(&self.grpc, request).await,
             GrpcEndpoint::Malformed => return status::refusal(&unknown(request.uri().path())),

@@ -3,6 +3,7 @@
 
 use super::state::Grpc;
 use super::text::non_empty;
+use crate::access::Requester;
 use crate::error::{Error, Result};
 use crate::policy::RouteQuery;
 use crate::predict::Datatype;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 
 pub(super) fn config(
     grpc: &Grpc,
+    requester: &Requester,
     headers: &HeaderMap,
     name: &str,
     version: &str,
@@ -29,7 +31,7 @@ pub(super) fn config(
     let id = http::request_id(headers);
     let caller = RouteQuery { request_id: &id, header: &http::header_lookup(headers) };
     let policy = grpc.router().policy();
-    let config = control::model_config(&policy, name, non_empty(version), &caller)?;
+    let config = control::model_config(&policy, requester, name, non_empty(version), &caller)?;
     Ok(ModelConfigResponse { config: Some(config_message(config)) })
 }
 
@@ -97,9 +99,15 @@ fn data_type(datatype: Datatype) -> DataType {
     DataType::from_str_name(&config::config_type(datatype)).unwrap_or_default()
 }
 
-pub(super) fn statistics(grpc: &Grpc, name: &str, version: &str) -> Result<ModelStatisticsResponse> {
+pub(super) fn statistics(
+    grpc: &Grpc,
+    requester: &Requester,
+    name: &str,
+    version: &str,
+) -> Result<ModelStatisticsResponse> {
     // Without a name, all models are included.
-    let stats = control::model_statistics(&grpc.router().policy(), non_empty(name), non_empty(version))?;
+    let policy = grpc.router().policy();
+    let stats = control::model_statistics(&policy, requester, non_empty(name), non_empty(version))?;
     Ok(ModelStatisticsResponse { model_stats: stats.into_iter().map(statistics_message).collect() })
 }
 
@@ -143,7 +151,11 @@ fn check_repository(name: &str) -> Result<()> {
     if name.is_empty() { Ok(()) } else { Err(Error::unsupported(control::OTHER_REPOSITORY)) }
 }
 
-pub(super) fn index(grpc: &Grpc, request: &RepositoryIndexRequest) -> Result<RepositoryIndexResponse> {
+pub(super) fn index(
+    grpc: &Grpc,
+    requester: &Requester,
+    request: &RepositoryIndexRequest,
+) -> Result<RepositoryIndexResponse> {
     check_repository(&request.repository_name)?;
     let entry = |IndexEntry { name, version, state, reason }: IndexEntry| ModelIndex {
         name,
@@ -151,27 +163,30 @@ pub(super) fn index(grpc: &Grpc, request: &RepositoryIndexRequest) -> Result<Rep
         state: state.into(),
         reason: reason.into(),
     };
-    let models = control::repository_index(grpc.reloader(), request.ready);
+    let models = control::repository_index(grpc.reloader(), requester, request.ready);
     Ok(RepositoryIndexResponse { models: models.into_iter().map(entry).collect() })
 }
 
 pub(super) async fn load(
     grpc: &Grpc,
+    requester: &Requester,
     request: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse> {
     check_repository(&request.repository_name)?;
     let parameters = parameters(request.parameters);
-    control::load_model(grpc.reloader(), &request.model_name, &parameters, grpc.router().budget()).await?;
+    control::load_model(grpc.reloader(), requester, &request.model_name, &parameters, grpc.router().budget())
+        .await?;
     Ok(RepositoryModelLoadResponse {})
 }
 
 pub(super) async fn unload(
     grpc: &Grpc,
+    requester: &Requester,
     request: RepositoryModelUnloadRequest,
 ) -> Result<RepositoryModelUnloadResponse> {
     check_repository(&request.repository_name)?;
     let parameters = parameters(request.parameters);
-    control::unload_model(grpc.reloader(), &request.model_name, &parameters).await?;
+    control::unload_model(grpc.reloader(), requester, &request.model_name, &parameters).await?;
     Ok(RepositoryModelUnloadResponse {})
 }
 

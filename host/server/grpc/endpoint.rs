@@ -1,5 +1,6 @@
 //! What the path of a gRPC call names. A path is parsed once, here.
 
+use crate::access::Verb;
 use crate::proto::inference::grpc_inference_service_server::SERVICE_NAME as INFERENCE;
 use tonic_health::pb::health_server::SERVICE_NAME as HEALTH;
 
@@ -32,6 +33,17 @@ impl<'a> GrpcEndpoint<'a> {
                 GrpcEndpoint::Service { name: service, is_probe: true }
             }
             _ => GrpcEndpoint::Service { name: service, is_probe: false },
+        }
+    }
+
+    /// Returns what the caller of a path must be allowed to do; `None` if everyone may.
+    pub fn verb(path: &str) -> Option<Verb> {
+        let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/'))?;
+        match (service, method) {
+            (HEALTH, _) | (INFERENCE, "ServerLive" | "ServerReady") => None,
+            (INFERENCE, "ModelInfer" | "ModelStreamInfer") => Some(Verb::Predict),
+            (INFERENCE, "RepositoryModelLoad" | "RepositoryModelUnload") => Some(Verb::Load),
+            _ => Some(Verb::Read),
         }
     }
 

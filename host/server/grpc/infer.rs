@@ -9,8 +9,9 @@ use super::state::Grpc;
 use super::status;
 use super::text::non_empty;
 use super::timeout::timeout;
-use crate::error::Result;
-use crate::router::RequestScope;
+use crate::access::Verb;
+use crate::error::{Error, Result};
+use crate::router::{Authority, RequestScope};
 use crate::server::http;
 use crate::server::http2::call_body::CallBody;
 use crate::server::oip::infer;
@@ -31,7 +32,8 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<CallBody>) -> Response<B
         Ok((message, _)) => http::request_id_or(&parts.headers, message.id()),
         Err(_) => http::request_id(&parts.headers),
     };
-    let scope = grpc.router().begin(id, "grpc", &http::header_lookup(&parts.headers));
+    let authority = Authority { requester: grpc.requester(&parts.extensions), verb: Verb::Predict };
+    let scope = grpc.router().begin(id, "grpc", authority, &http::header_lookup(&parts.headers));
     let mut scope = scope.since(started);
     let outcome = match received {
         Ok((message, timeout)) => answer(&mut scope, &parts.headers, message, timeout).await,
@@ -47,6 +49,19 @@ pub(super) async fn unary(grpc: &Grpc, request: Request<CallBody>) -> Response<B
     };
     http::sign(&mut response, scope.id(), scope.generation());
     scope.end(status::counted(error.as_ref()), error.as_ref());
+    response
+}
+
+/// Refuses a call that the access rules do not allow, and accounts for it.
+pub(super) fn refused(grpc: &Grpc, headers: &HeaderMap, error: &Error) -> Response<Body> {
+    if !grpc.has_begun() {
+        return status::refusal(error);
+    }
+    let lookup = http::header_lookup(headers);
+    let scope = grpc.router().begin(http::request_id(headers), "grpc", Authority::host(), &lookup);
+    let mut response = status::refusal(error);
+    http::sign(&mut response, scope.id(), scope.generation());
+    scope.end(status::counted(Some(error)), Some(error));
     response
 }
 

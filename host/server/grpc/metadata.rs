@@ -2,14 +2,15 @@
 
 use super::state::Grpc;
 use super::text::non_empty;
+use crate::access::{Requester, Verb};
 use crate::error::Result;
 use crate::policy::{Policy, Route, RouteQuery};
 use crate::predict::TensorSpec;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::{ModelMetadataResponse, ServerMetadataResponse};
 use crate::server::http;
+use crate::server::oip::control;
 use crate::server::oip::identity::{EXTENSIONS, PLATFORM, SERVER_NAME};
-use crate::server::oip::phrases::unknown_model;
 use hyper::HeaderMap;
 use std::sync::Arc;
 
@@ -22,24 +23,31 @@ pub(super) fn server() -> ServerMetadataResponse {
 }
 
 /// Returns the route that requests of this client would take.
-pub(super) fn route(policy: &Policy, headers: &HeaderMap, name: &str, version: &str) -> Result<Arc<Route>> {
+pub(super) fn route(
+    policy: &Policy,
+    requester: &Requester,
+    headers: &HeaderMap,
+    name: &str,
+    version: &str,
+) -> Result<Arc<Route>> {
     let id = http::request_id(headers);
     let caller = RouteQuery { request_id: &id, header: &http::header_lookup(headers) };
-    let version = non_empty(version);
-    let found = policy.content.resolve(name, version, &caller);
-    found.cloned().map_err(|error| unknown_model(error, name, version))
+    control::readable(policy, requester, name, non_empty(version), &caller).cloned()
 }
 
 pub(super) fn model(
     grpc: &Grpc,
+    requester: &Requester,
     headers: &HeaderMap,
     name: &str,
     version: &str,
 ) -> Result<ModelMetadataResponse> {
     let policy = grpc.router().policy();
-    let route = route(&policy, headers, name, version)?;
+    let route = route(&policy, requester, headers, name, version)?;
     let model = policy.content.models().find(|(name, _)| ***name == *route.name.name);
     let versions = model.into_iter().flat_map(|(_, model)| model.versions.keys());
+    let may_read = |version: &&Arc<str>| requester.may(Verb::Read, Some((&route.name.name, Some(version))));
+    let versions = versions.filter(may_read);
     let metadata = route.metadata();
     Ok(ModelMetadataResponse {
         name: route.name.name.to_string(),

@@ -2,7 +2,8 @@
 
 use super::state::Grpc;
 use super::{control, metadata, status};
-use crate::error::{Error, Result};
+use crate::access::Requester;
+use crate::error::{Error, Kind, Result};
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::*;
 use crate::server::oip::unsupported::no_region;
@@ -16,10 +17,10 @@ fn answer<T>(outcome: Result<T>) -> ReplyResult<T> {
     outcome.map(Response::new).map_err(|error| status::status_of(&error))
 }
 
-/// Returns the headers, which routing rules may inspect, and the message.
-fn split<T>(request: Request<T>) -> (HeaderMap, T) {
-    let (metadata, _, message) = request.into_parts();
-    (metadata.into_headers(), message)
+/// Returns the headers, which routing rules may inspect, the requester, and the message.
+fn split<T>(grpc: &Grpc, request: Request<T>) -> (HeaderMap, Requester, T) {
+    let (metadata, extensions, message) = request.into_parts();
+    (metadata.into_headers(), grpc.requester(&extensions), message)
 }
 
 fn not_offered<T>(what: &str) -> ReplyResult<T> {
@@ -47,9 +48,14 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<ModelReadyRequest>,
     ) -> ReplyResult<ModelReadyResponse> {
-        let (headers, ModelReadyRequest { name, version }) = split(request);
+        let (headers, requester, ModelReadyRequest { name, version }) = split(&self, request);
         let policy = self.router().policy();
-        let route = metadata::route(&policy, &headers, &name, &version);
+        let route = metadata::route(&policy, &requester, &headers, &name, &version);
+        if let Err(error) = &route
+            && error.kind() != Kind::NotFound
+        {
+            return Err(status::status_of(error));
+        }
         let can_run = route.is_ok_and(|route| route.callable.ready().is_ok());
         answer(Ok(ModelReadyResponse { ready: can_run && self.readiness.refusal().is_none() }))
     }
@@ -65,45 +71,48 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<ModelMetadataRequest>,
     ) -> ReplyResult<ModelMetadataResponse> {
-        let (headers, ModelMetadataRequest { name, version }) = split(request);
-        answer(metadata::model(&self, &headers, &name, &version))
+        let (headers, requester, ModelMetadataRequest { name, version }) = split(&self, request);
+        answer(metadata::model(&self, &requester, &headers, &name, &version))
     }
 
     async fn model_config(
         self: Arc<Self>,
         request: Request<ModelConfigRequest>,
     ) -> ReplyResult<ModelConfigResponse> {
-        let (headers, ModelConfigRequest { name, version }) = split(request);
-        answer(control::config(&self, &headers, &name, &version))
+        let (headers, requester, ModelConfigRequest { name, version }) = split(&self, request);
+        answer(control::config(&self, &requester, &headers, &name, &version))
     }
 
     async fn model_statistics(
         self: Arc<Self>,
         request: Request<ModelStatisticsRequest>,
     ) -> ReplyResult<ModelStatisticsResponse> {
-        let ModelStatisticsRequest { name, version } = request.into_inner();
-        answer(control::statistics(&self, &name, &version))
+        let (_, requester, ModelStatisticsRequest { name, version }) = split(&self, request);
+        answer(control::statistics(&self, &requester, &name, &version))
     }
 
     async fn repository_index(
         self: Arc<Self>,
         request: Request<RepositoryIndexRequest>,
     ) -> ReplyResult<RepositoryIndexResponse> {
-        answer(control::index(&self, request.get_ref()))
+        let (_, requester, request) = split(&self, request);
+        answer(control::index(&self, &requester, &request))
     }
 
     async fn repository_model_load(
         self: Arc<Self>,
         request: Request<RepositoryModelLoadRequest>,
     ) -> ReplyResult<RepositoryModelLoadResponse> {
-        answer(control::load(&self, request.into_inner()).await)
+        let (_, requester, request) = split(&self, request);
+        answer(control::load(&self, &requester, request).await)
     }
 
     async fn repository_model_unload(
         self: Arc<Self>,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> ReplyResult<RepositoryModelUnloadResponse> {
-        answer(control::unload(&self, request.into_inner()).await)
+        let (_, requester, request) = split(&self, request);
+        answer(control::unload(&self, &requester, request).await)
     }
 
     async fn system_shared_memory_status(

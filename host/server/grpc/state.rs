@@ -1,9 +1,11 @@
 //! The state that the calls of the gRPC listener share.
 
+use crate::access::{Access, Requester};
 use crate::policy::Reloader;
 use crate::router::Router;
 use crate::server::transfers::Transfers;
 use crate::shutdown::Readiness;
+use hyper::http::Extensions;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
@@ -13,6 +15,8 @@ pub struct Grpc {
     pub transfers: Arc<Transfers>,
     /// Set when the listener stops, for calls that would never end by themselves.
     pub stop: watch::Receiver<bool>,
+    /// `None` without access rules.
+    pub access: Option<Arc<Access>>,
     /// What exists once the models are loaded.
     serving: OnceLock<(Arc<Router>, Arc<Reloader>)>,
 }
@@ -22,8 +26,14 @@ impl Grpc {
         readiness: Arc<Readiness>,
         transfers: Arc<Transfers>,
         stop: watch::Receiver<bool>,
+        access: Option<Arc<Access>>,
     ) -> Arc<Self> {
-        Arc::new(Grpc { readiness, transfers, stop, serving: OnceLock::new() })
+        Arc::new(Grpc { readiness, transfers, stop, access, serving: OnceLock::new() })
+    }
+
+    /// Returns on whose behalf a call is made.
+    pub(super) fn requester(&self, extensions: &Extensions) -> Requester {
+        Requester::of(self.access.as_ref(), extensions)
     }
 
     /// From now on, all calls are served. Called once.

@@ -29,6 +29,7 @@ pub(super) fn code_of(error: &Error) -> Code {
         Kind::Failed => Code::Internal,
         Kind::Conflict => Code::FailedPrecondition,
         Kind::Forbidden => Code::PermissionDenied,
+        Kind::Unauthenticated => Code::Unauthenticated,
     }
 }
 

@@ -14,11 +14,12 @@ use super::stream_replies::{QueuedReply, StreamReplies, StreamReply};
 use super::text::non_empty;
 use super::timeout::deadline_passed;
 use super::{frame, status};
+use crate::access::{Requester, Verb};
 use crate::error::{Error, Kind, Result};
 use crate::policy::Route;
 use crate::predict::Parameter;
 use crate::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
-use crate::router::RequestScope;
+use crate::router::{Authority, RequestScope};
 use crate::server::http;
 use crate::server::http2::call::Call;
 use crate::server::http2::call_body::CallBody;
@@ -73,6 +74,7 @@ const FINAL: &str = "triton_final_response";
 struct StreamCall {
     grpc: Arc<Grpc>,
     headers: HeaderMap,
+    requester: Requester,
     deadline: Option<Instant>,
     /// The deadline has ended a request.
     is_late: AtomicBool,
@@ -101,7 +103,8 @@ pub(super) fn answer(
     };
     let call = Arc::clone(call) as Arc<dyn Abort>;
     let transfer = Transfer::answer(&grpc.transfers, call, parts.headers.get(http::REQUEST_ID).cloned());
-    let replies = begin(Arc::clone(grpc), parts.headers, timeout, requests, transfer);
+    let requester = grpc.requester(&parts.extensions);
+    let replies = begin(Arc::clone(grpc), parts.headers, requester, timeout, requests, transfer);
     let once = SingleMessageCompressionOverride::default();
     // The size of a response is not the client's fault.
     let body = EncodeBody::new_server(ProstEncoder::default(), replies, None, once, Some(usize::MAX));
@@ -113,6 +116,7 @@ pub(super) fn answer(
 fn begin(
     grpc: Arc<Grpc>,
     headers: HeaderMap,
+    requester: Requester,
     timeout: Option<Duration>,
     requests: Messages,
     transfer: Arc<Transfer>,
@@ -124,6 +128,7 @@ fn begin(
     let call = Arc::new(StreamCall {
         grpc,
         headers,
+        requester,
         deadline,
         is_late: AtomicBool::new(false),
         errors_end,
@@ -230,7 +235,9 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let limit = call.deadline.map(|deadline| deadline.saturating_duration_since(started));
     let mut scope = {
         let request_id = http::request_id_or(&call.headers, &id);
-        let scope = call.grpc.router().begin(request_id, "grpc", &http::header_lookup(&call.headers));
+        let authority = Authority { requester: call.requester.clone(), verb: Verb::Predict };
+        let lookup = http::header_lookup(&call.headers);
+        let scope = call.grpc.router().begin(request_id, "grpc", authority, &lookup);
         scope.since(started.into())
     };
     let version = non_empty(message.version());

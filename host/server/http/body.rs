@@ -37,7 +37,8 @@ pub async fn read_body(
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
         Some(Err(Unread::Refused(error))) => Err(error),
-        Some(Err(Unread::Broken(error))) if is_disconnect(&error) => {
+        // Over HTTP/2, the client has reset the call.
+        Some(Err(Unread::Broken(error))) if body.is_http2() || is_disconnect(&error) => {
             Err(Error::cancelled("the client disconnected before its body was complete"))
         }
         Some(Err(Unread::Broken(error))) => Err(Error::invalid(format!("cannot read the body: {error}"))),

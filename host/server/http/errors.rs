@@ -2,7 +2,7 @@
 
 use super::reply::{Reply, empty, json, json_of};
 use crate::error::{Error, Kind};
-use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use std::fmt::Write;
 
@@ -29,6 +29,7 @@ pub fn status_of(error: &Error) -> StatusCode {
         Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
     }
 }
 
@@ -70,11 +71,14 @@ pub fn error_reply(error: &Error, id: &str) -> Reply {
 }
 
 /// Adds the headers that say what a client can do about an error: `Retry-After` for an overload,
-/// which passes, and `Accept-Encoding` for an encoding that is not known. One second is the
+/// which passes, `WWW-Authenticate` for a caller who has to show a key or token, and
+/// `Accept-Encoding` for an encoding that is not known. One second is the
 /// shortest time that the former can express.
 pub fn add_hints(reply: &mut Reply, error: &Error) {
     if error.kind() == Kind::Overloaded {
         reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    } else if error.kind() == Kind::Unauthenticated {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     } else if reply.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         reply.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }

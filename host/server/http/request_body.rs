@@ -24,6 +24,18 @@ impl RequestBody {
         RequestBody(Source::Http1 { body, connection, is_read: false })
     }
 
+    pub(in crate::server) fn is_http2(&self) -> bool {
+        matches!(self.0, Source::Http2(_))
+    }
+
+    /// Returns the connection over which the request came.
+    pub(in crate::server) fn connection(&self) -> &Connection {
+        match &self.0 {
+            Source::Http1 { connection, .. } => connection,
+            Source::Http2(body) => body.connection(),
+        }
+    }
+
     /// Returns the body of a request over HTTP/2.
     pub(in crate::server) fn of_call(body: CallBody) -> Self {
         RequestBody(Source::Http2(body))

@@ -9,6 +9,7 @@ use super::watched_stream::WatchedStream;
 use crate::server::connection::Connection;
 use crate::server::http::RequestBody;
 use crate::server::http2;
+use crate::server::http2::preface::{self, Beginning};
 use crate::server::http2::service_calls::ServiceCalls;
 use crate::server::probes;
 use crate::server::protocol::{Opened, Protocol};
@@ -35,7 +36,8 @@ impl<S: Service> Protocol for S {
 
     async fn connection(self: Arc<Self>, opened: Opened, stop: watch::Receiver<bool>) {
         if opened.stream.is_http2() {
-            return http2(opened, Bytes::new(), self, stop).await;
+            // Boxed, so that connections of HTTP/1.1 are not as large.
+            return Box::pin(agreed_http2(opened, self, stop)).await;
         }
         let served = connection(opened, Arc::clone(&self), stop.clone());
         // Not within the gate: it would hold back wake-ups that calls of HTTP/2 cause for their
@@ -162,7 +164,14 @@ async fn connection<S: Service>(
     None
 }
 
-/// Serves a client that speaks HTTP/2, as agreed in the TLS handshake or by its first bytes.
+/// Serves a client that has agreed on HTTP/2 in the TLS handshake.
+async fn agreed_http2<S: Service>(mut opened: Opened, service: Arc<S>, stop: watch::Receiver<bool>) {
+    if let Beginning::Http2(received) = preface::read(&mut opened, &stop).await {
+        http2(opened, received, service, stop).await;
+    }
+}
+
+/// Serves a client that speaks HTTP/2. `received` are its first bytes.
 async fn http2<S: Service>(opened: Opened, received: Bytes, service: Arc<S>, stop: watch::Receiver<bool>) {
     http2::connection::serve(opened, received, Arc::new(ServiceCalls(service)), stop).await;
 }

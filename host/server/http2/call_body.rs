@@ -6,6 +6,7 @@
 //! the connection ends at 1,024 of them, with all other calls on it.
 
 use super::call::Call;
+use crate::server::connection::Connection;
 use crate::server::stop::stopped;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -32,6 +33,12 @@ pub(in crate::server) struct CallBody {
 impl CallBody {
     pub fn new(body: Incoming, call: &Arc<Call>) -> Self {
         CallBody { body: Some(body), call: Arc::clone(call) }
+    }
+}
+
+impl CallBody {
+    pub fn connection(&self) -> &Connection {
+        self.call.connection()
     }
 }
 

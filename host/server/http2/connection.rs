@@ -35,6 +35,11 @@ const FRAME_BYTES_MAX: u32 = 64 << 10;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
+/// How often a connection that takes no more calls is looked at, and how often in a row it must be
+/// idle to be closed.
+const FINISHED_EVERY: Duration = Duration::from_millis(250);
+const FINISHED_CHECKS: u32 = 6;
+
 /// How long a connection that serves probes only is open. Its client then connects again, and may
 /// find a free connection.
 const PROBE_WITHIN: Duration = Duration::from_secs(5);
@@ -108,6 +113,18 @@ pub(in crate::server) async fn serve<C: Calls>(
     tokio::select! {
         _ = connection => {}
         () = record.abandoned() => {}
+        () = finished(&record) => {}
+    }
+}
+
+/// Returns once a connection that takes no more calls has had none for a while. Its client should
+/// have closed it by then; one that has vanished never does.
+async fn finished(record: &Connection) {
+    let mut idle = 0;
+    while idle < FINISHED_CHECKS {
+        tokio::time::sleep(FINISHED_EVERY).await;
+        let is_idle = record.waits_for_request() && record.write_blocked().is_none();
+        idle = if is_idle { idle + 1 } else { 0 };
     }
 }
 
@@ -173,6 +190,8 @@ impl AsyncWrite for ReceivedStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(task)
+        let ended = Pin::new(&mut self.stream).poll_shutdown(task);
+        self.record.write_polled(&ended);
+        ended
     }
 }

@@ -5,4 +5,5 @@ pub(in crate::server) mod call;
 pub(in crate::server) mod call_body;
 pub(in crate::server) mod connection;
 pub(in crate::server) mod counted_body;
+pub(in crate::server) mod preface;
 pub(in crate::server) mod service_calls;

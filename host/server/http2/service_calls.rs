@@ -40,10 +40,12 @@ impl<S: Service> Calls for ServiceCalls<S> {
             None => service.answer(request).await,
             Some(max) => Box::pin(probes::answer(service, request, max)).await,
         };
-        if is_head && let Some(length) = reply.body().size_hint().exact() {
+        if is_head {
             // hyper removes the content of such replies from HTTP/1.1 only.
-            *reply.body_mut() = ReplyContent::Empty;
-            reply.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            let content = std::mem::take(reply.body_mut());
+            if let Some(length) = content.size_hint().exact() {
+                reply.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
         }
         reply.map(Either::Right)
     }

@@ -4,9 +4,11 @@
 use super::infer::refuse_streaming;
 use super::inference::ModelRequest;
 use super::json::{self, BinaryOutputs};
+use super::preference;
 use super::prepare::{PreparedRequest, ResponseTemplate, SelectedOutput, prepare};
+use crate::access::Verb;
 use crate::error::{Error, Result};
-use crate::jobs::{Item, ReplyEncoder};
+use crate::jobs::{Item, ReplyEncoder, Submitter};
 use crate::offload;
 use crate::policy::Route;
 use crate::predict::{JsonText, Payload, Response};
@@ -15,21 +17,10 @@ use crate::server::background::{JobOptions, accepted, key, query_options, replay
 use crate::server::cross_site::Sensitivity;
 use crate::server::http::{Reply, RequestBody};
 use bytes::{Bytes, BytesMut};
-use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-const RESPOND_ASYNC: &str = "respond-async";
-
-/// Whether the client prefers a job to waiting for the response.
-pub(super) fn is_requested(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let mut preferences = values.flat_map(|value| value.split([',', ';']));
-    preferences.any(|preference| preference.trim().eq_ignore_ascii_case(RESPOND_ASYNC))
-}
 
 /// What a job keeps of its request, to encode the response.
 #[derive(Serialize, Deserialize)]
@@ -61,7 +52,7 @@ impl StoredTemplate {
 impl ModelRequest<'_> {
     /// Submits the inference as a job.
     pub(super) async fn submit(&self, head: &Parts, body: RequestBody) -> Reply {
-        let mut scope = self.begin();
+        let mut scope = self.begin(Verb::Jobs);
         // Inferences are open to pages of other sites, jobs are not.
         let allowed = self.public.cross_site.check(head, Sensitivity::Controls);
         let submitted = match allowed {
@@ -75,7 +66,8 @@ impl ModelRequest<'_> {
     }
 
     async fn submit_body(&self, scope: &mut RequestScope, head: &Parts, body: Bytes) -> Result<Reply> {
-        let (length, key) = (body.len(), key(head, &body, false)?);
+        let owner = scope.requester().owner();
+        let (length, key) = (body.len(), key(head, &body, false, &owner)?);
         let jobs = &self.public.jobs;
         if let Some(accepted) = replayed(jobs, key.as_ref()).await? {
             return Ok(preference_applied(accepted.single()));
@@ -104,14 +96,15 @@ impl ModelRequest<'_> {
         let checking = move || Item::checked(&checked, &input, options.parameters, budget);
         let item = offload::run(length, checking).await?.with_reply(stored);
         let (webhook, items) = (webhook.as_deref(), vec![item]);
-        let submitted = jobs.submit_background(&route.name, items, budgets, webhook, scope.id(), key).await?;
+        let submitter = Submitter { request_id: scope.id(), owner: &owner };
+        let submitted = jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
         Ok(preference_applied(accepted(jobs, submitted).await.single()))
     }
 }
 
 fn preference_applied(mut reply: Reply) -> Reply {
     let applied = HeaderName::from_static("preference-applied");
-    reply.headers_mut().insert(applied, HeaderValue::from_static(RESPOND_ASYNC));
+    reply.headers_mut().insert(applied, HeaderValue::from_static(preference::RESPOND_ASYNC));
     reply
 }
 

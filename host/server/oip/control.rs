@@ -6,45 +6,70 @@
 use super::config::{self, ModelConfig};
 use super::phrases::unknown_model;
 use super::statistics::{self, ModelStatistics};
+use crate::access::{Requester, Verb};
 use crate::error::{Error, Result};
 use crate::policy::overlay::Overrides;
 use crate::policy::reload::{Indexed, State};
-use crate::policy::{Policy, Reloader, RouteQuery};
+use crate::policy::{Policy, Reloader, Route, RouteQuery};
 use crate::predict::MemoryBudget;
 use crate::predict::walk::built_bytes;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Returns the route of a model whose metadata the requester may read.
+pub(in crate::server) fn readable<'a>(
+    policy: &'a Policy,
+    requester: &Requester,
+    model: &str,
+    version: Option<&str>,
+    caller: &RouteQuery<'_>,
+) -> Result<&'a Arc<Route>> {
+    requester.require(Verb::Read, Some((model, version)))?;
+    let route = policy.content.resolve(model, version, caller);
+    let route = route.map_err(|error| requester.without_hints(error, model, version));
+    let route = route.map_err(|error| unknown_model(error, model, version))?;
+    requester.require(Verb::Read, Some((model, Some(&route.name.version))))?;
+    Ok(route)
+}
 
 /// Returns the configuration of a model; without a version, of the version that a request of this
 /// client would run on.
 pub(in crate::server) fn model_config(
     policy: &Policy,
+    requester: &Requester,
     model: &str,
     version: Option<&str>,
     caller: &RouteQuery<'_>,
 ) -> Result<ModelConfig> {
-    let route = policy.content.resolve(model, version, caller);
-    let route = route.map_err(|error| unknown_model(error, model, version))?;
+    let route = readable(policy, requester, model, version, caller)?;
     Ok(config::config(policy, route))
 }
 
 /// Returns the statistics of one version, of all versions of a model, or of all models.
 pub(in crate::server) fn model_statistics(
     policy: &Policy,
+    requester: &Requester,
     model: Option<&str>,
     version: Option<&str>,
 ) -> Result<Vec<ModelStatistics>> {
     if let Some(model) = model {
+        requester.require(Verb::Read, Some((model, version)))?;
         // Only for the error, if a name is unknown.
         let caller = RouteQuery { request_id: "", header: &|_| None };
         policy
             .content
             .resolve(model, version, &caller)
+            .map_err(|error| requester.without_hints(error, model, version))
             .map_err(|error| unknown_model(error, model, version))?;
     }
     let matches = |requested: Option<&str>, name: &str| requested.is_none_or(|requested| requested == name);
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
-    let routes =
-        routes.filter(|route| matches(model, &route.name.name) && matches(version, &route.name.version));
+    let routes = routes.filter(|route| {
+        let (name, number) = (&route.name.name, &route.name.version);
+        matches(model, name)
+            && matches(version, number)
+            && requester.may(Verb::Read, Some((name, Some(number))))
+    });
     Ok(routes.map(|route| statistics::statistics(route)).collect())
 }
 
@@ -57,7 +82,11 @@ pub(in crate::server) struct IndexEntry {
     pub reason: &'static str,
 }
 
-pub(in crate::server) fn repository_index(reloader: &Reloader, ready_only: bool) -> Vec<IndexEntry> {
+pub(in crate::server) fn repository_index(
+    reloader: &Reloader,
+    requester: &Requester,
+    ready_only: bool,
+) -> Vec<IndexEntry> {
     let entry = |Indexed { name, version, state }| {
         let (state, reason) = match state {
             State::Ready => ("READY", ""),
@@ -67,16 +96,22 @@ pub(in crate::server) fn repository_index(reloader: &Reloader, ready_only: bool)
         IndexEntry { name, version, state, reason }
     };
     let index = reloader.index().into_iter();
-    index.filter(|entry| !ready_only || entry.state == State::Ready).map(entry).collect()
+    index
+        .filter(|entry| !ready_only || entry.state == State::Ready)
+        .filter(|entry| requester.may(Verb::Read, Some((&entry.name, Some(&entry.version)))))
+        .map(entry)
+        .collect()
 }
 
 /// Loads a model with the overrides in `parameters`.
 pub(in crate::server) async fn load_model(
     reloader: &Reloader,
+    requester: &Requester,
     model: &str,
     parameters: &Map<String, Value>,
     budget: MemoryBudget,
 ) -> Result<()> {
+    requester.require(Verb::Load, Some((model, None)))?;
     reloader.may_control()?;
     let overrides = overrides(reloader, model, parameters, budget)
         .map_err(|error| error.context(format_args!("failed to load '{}'", cut(model))))?;
@@ -86,9 +121,11 @@ pub(in crate::server) async fn load_model(
 /// Unloads a model, and the pipelines that use it if the parameter `unload_dependents` is true.
 pub(in crate::server) async fn unload_model(
     reloader: &Reloader,
+    requester: &Requester,
     model: &str,
     parameters: &Map<String, Value>,
 ) -> Result<()> {
+    requester.require(Verb::Load, Some((model, None)))?;
     reloader.may_control()?;
     let mut dependents = false;
     for (name, value) in parameters {
@@ -106,6 +143,11 @@ pub(in crate::server) async fn unload_model(
         let (model, name) = (cut(model), cut(name));
         let message = format!("failed to unload '{model}': parameter \"{name}\" {fault}");
         return Err(Error::invalid(message).field(name));
+    }
+    if dependents {
+        for dependent in reloader.dependents(model) {
+            requester.require(Verb::Load, Some((&dependent, None)))?;
+        }
     }
     reloader.unload_model(model.to_owned(), dependents).await
 }
@@ -160,7 +202,7 @@ fn cut(name: &str) -> String {
 fn changed(reloader: &Reloader, model: &str, mut fields: Map<String, Value>) -> Map<String, Value> {
     let policy = reloader.live().snapshot();
     let caller = RouteQuery { request_id: "", header: &|_| None };
-    let now = model_config(&policy, model, None, &caller);
+    let now = model_config(&policy, &Requester::unrestricted(), model, None, &caller);
     let now = now.map_or(Value::Null, |config| json!(config));
     let same = |key: &str, value: &Value| now[key] == *value || (key == "name" && *value == *model);
     fields.retain(|key, value| Overrides::takes(key) || !same(key, value));

@@ -5,6 +5,7 @@ use super::control::{load_model, model_config, model_statistics, repository_inde
 use super::endpoint::{ControlEndpoint, ModelPath};
 use super::errors::{error_reply, method_not_allowed};
 use super::json_object::parse_object;
+use crate::access::Verb;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::RouteQuery;
@@ -13,7 +14,7 @@ use crate::predict::{self, MemoryBudget, Scalar};
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -38,8 +39,8 @@ pub(super) async fn answer(
         return method_not_allowed(allowed);
     }
     let answer = match endpoint {
-        ControlEndpoint::Config(path) => answer_config(public, &head.headers, path),
-        ControlEndpoint::Statistics(path) => answer_statistics(public, path),
+        ControlEndpoint::Config(path) => answer_config(public, head, path),
+        ControlEndpoint::Statistics(path) => answer_statistics(public, head, path),
         ControlEndpoint::Index => answer_index(public, head, body).await,
         ControlEndpoint::Load(model) => answer_load(public, head, body, model).await,
         ControlEndpoint::Unload(model) => answer_unload(public, head, body, model).await,
@@ -47,21 +48,24 @@ pub(super) async fn answer(
     answer.unwrap_or_else(|error| error_reply(&error))
 }
 
-fn answer_config(public: &Public, headers: &HeaderMap, path: ModelPath<'_>) -> Result<Reply> {
+fn answer_config(public: &Public, head: &Parts, path: ModelPath<'_>) -> Result<Reply> {
     let (model, version) = path.decode()?;
+    let (headers, requester) = (&head.headers, public.requester(head));
     let id = http::request_id(headers);
     let caller = RouteQuery { request_id: &id, header: &http::header_lookup(headers) };
-    let config = model_config(&public.router.policy(), &model, version.as_deref(), &caller)?;
+    let config = model_config(&public.router.policy(), &requester, &model, version.as_deref(), &caller)?;
     Ok(http::json_of(StatusCode::OK, &config))
 }
 
 /// Without a path, the statistics are those of all models.
-fn answer_statistics(public: &Public, path: Option<ModelPath<'_>>) -> Result<Reply> {
+fn answer_statistics(public: &Public, head: &Parts, path: Option<ModelPath<'_>>) -> Result<Reply> {
+    let requester = public.requester(head);
     let (model, version) = match path {
         Some(path) => path.decode().map(|(model, version)| (Some(model), version))?,
         None => (None, None),
     };
-    let stats = model_statistics(&public.router.policy(), model.as_deref(), version.as_deref())?;
+    let policy = public.router.policy();
+    let stats = model_statistics(&policy, &requester, model.as_deref(), version.as_deref())?;
     Ok(http::json_of(StatusCode::OK, &json!({"model_stats": stats})))
 }
 
@@ -82,22 +86,27 @@ async fn answer_index(public: &Public, head: &Parts, body: RequestBody) -> Resul
             }
         }
     });
-    Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, ready.await?)))
+    let (ready, requester) = (ready.await?, public.requester(head));
+    Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, &requester, ready)))
 }
 
 async fn answer_load(public: &Public, head: &Parts, body: RequestBody, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
     let (model, budget) = (http::decode_segment(model)?, public.router.budget());
+    let requester = public.requester(head);
+    requester.require(Verb::Load, Some((&model, None)))?;
     let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
-    load_model(&public.reloader, &model, &parameters, budget).await?;
+    load_model(&public.reloader, &requester, &model, &parameters, budget).await?;
     Ok(http::empty(StatusCode::OK))
 }
 
 async fn answer_unload(public: &Public, head: &Parts, body: RequestBody, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
     let (model, budget) = (http::decode_segment(model)?, public.router.budget());
+    let requester = public.requester(head);
+    requester.require(Verb::Load, Some((&model, None)))?;
     let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
-    unload_model(&public.reloader, &model, &parameters).await?;
+    unload_model(&public.reloader, &requester, &model, &parameters).await?;
     Ok(http::empty(StatusCode::OK))
 }
 

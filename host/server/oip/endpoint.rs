@@ -1,9 +1,12 @@
 //! What a path of the Open Inference Protocol names. Names in it are still percent-encoded.
 
+use super::preference;
+use crate::access::Verb;
 use crate::error::Result;
 use crate::fixed_routes::ModelsRoute;
 use crate::server::cross_site::Sensitivity;
 use crate::server::http;
+use hyper::HeaderMap;
 use smallvec::SmallVec;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,23 @@ impl<'a> OipEndpoint<'a> {
         // The path begins with a slash, so that the first segment is empty; the second one is `v2`.
         let segments: SmallVec<[&'a str; 8]> = path.split('/').skip(2).collect();
         Self::of(&segments)
+    }
+
+    /// Returns what a caller must be allowed to do; `None` if everyone may.
+    pub fn verb(&self, headers: &HeaderMap) -> Option<Verb> {
+        Some(match self {
+            OipEndpoint::Live | OipEndpoint::Ready | OipEndpoint::Unknown(_) => return None,
+            OipEndpoint::Model(_, ModelAction::Infer) if preference::is_async(headers) => Verb::Jobs,
+            OipEndpoint::Model(
+                _,
+                ModelAction::Infer | ModelAction::Generate | ModelAction::GenerateStream,
+            ) => Verb::Predict,
+            OipEndpoint::Control(ControlEndpoint::Load(_) | ControlEndpoint::Unload(_)) => Verb::Load,
+            OipEndpoint::Server
+            | OipEndpoint::Model(_, ModelAction::Metadata | ModelAction::Ready)
+            | OipEndpoint::Control(_)
+            | OipEndpoint::Unsupported(_) => Verb::Read,
+        })
     }
 
     fn of(segments: &[&'a str]) -> Self {

@@ -9,6 +9,7 @@ use super::json;
 use super::json_object::parse_object;
 use super::parameters::request_id;
 use super::request::{InferRequest, InferResponse};
+use crate::access::Verb;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
@@ -74,7 +75,7 @@ impl ModelRequest<'_> {
     }
 
     async fn begin_stream(&self, body: RequestBody) -> Result<InferStream, (RequestScope, Error)> {
-        let mut scope = self.begin();
+        let mut scope = self.begin(Verb::Predict);
         match self.read_request(&mut scope, body).await {
             Ok((route, request)) => infer::stream(scope, &route, request),
             Err(error) => Err((scope, error)),

@@ -8,11 +8,12 @@ use super::infer;
 use super::json::{self, BinaryOutputs};
 use super::phrases::unknown_model;
 use super::request::InferRequest;
+use crate::access::{Requester, Verb};
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
 use crate::predict::Allocation;
-use crate::router::RequestScope;
+use crate::router::{Authority, RequestScope};
 use crate::server::http::{self, Reply, RequestBody, compression};
 use crate::server::state::Public;
 use bytes::Bytes;
@@ -22,14 +23,16 @@ use std::sync::Arc;
 /// A request to run a model, without its body.
 pub(super) struct ModelRequest<'a> {
     pub public: &'a Public,
+    pub requester: Requester,
     pub headers: &'a HeaderMap,
     pub path: ModelPath<'a>,
 }
 
 impl ModelRequest<'_> {
-    pub fn begin(&self) -> RequestScope {
+    pub fn begin(&self, verb: Verb) -> RequestScope {
         let id = http::request_id(self.headers);
-        self.public.router.begin(id, "oip", &http::header_lookup(self.headers))
+        let authority = Authority { requester: self.requester.clone(), verb };
+        self.public.router.begin(id, "oip", authority, &http::header_lookup(self.headers))
     }
 
     pub fn resolve(&self, scope: &mut RequestScope) -> Result<Arc<Route>> {
@@ -45,7 +48,7 @@ impl ModelRequest<'_> {
 
     /// `POST …/infer`
     pub async fn infer(&self, body: RequestBody) -> Reply {
-        let mut scope = self.begin();
+        let mut scope = self.begin(Verb::Predict);
         let answer = match self.read(body).await {
             Ok(body) => self.infer_body(&mut scope, body).await,
             Err(error) => Err(error),

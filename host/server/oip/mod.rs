@@ -21,6 +21,7 @@ mod json_object;
 mod metadata;
 pub(in crate::server) mod parameters;
 pub(in crate::server) mod phrases;
+pub(super) mod preference;
 mod prepare;
 pub(in crate::server) mod request;
 pub(in crate::server) mod routes;

@@ -1,12 +1,13 @@
 //! Dispatches requests of the Open Inference Protocol to their handlers.
 
-use super::background;
 use super::endpoint::{ModelAction, ModelPath, OipEndpoint};
 use super::errors::{error_reply, method_not_allowed, no_such_path};
 use super::inference::ModelRequest;
 use super::metadata::{model_metadata, server_metadata};
-use super::phrases::unknown_model;
-use super::{control_http, unsupported};
+use super::preference;
+use super::{control, control_http, unsupported};
+use crate::access::Verb;
+use crate::error::Kind;
 use crate::policy::RouteQuery;
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
@@ -44,10 +45,10 @@ async fn answer_model(
     path: ModelPath<'_>,
     action: ModelAction,
 ) -> Reply {
-    let request = ModelRequest { public, headers: &head.headers, path };
+    let request = ModelRequest { public, requester: public.requester(head), headers: &head.headers, path };
     let is_post = head.method == Method::POST;
     match action {
-        ModelAction::Infer if is_post && background::is_requested(&head.headers) => {
+        ModelAction::Infer if is_post && preference::is_async(&head.headers) => {
             request.submit(head, body).await
         }
         ModelAction::Infer if is_post => request.infer(body).await,
@@ -68,9 +69,9 @@ fn describe(public: &Public, head: &Parts, path: ModelPath<'_>, action: ModelAct
     let id = http::request_id(&head.headers);
     let policy = public.router.policy();
     let caller = RouteQuery { request_id: &id, header: &http::header_lookup(&head.headers) };
+    let requester = public.requester(head);
     let found = path.decode().and_then(|(model, version)| {
-        let route = policy.content.resolve(&model, version.as_deref(), &caller);
-        route.map(Arc::clone).map_err(|error| unknown_model(error, &model, version.as_deref()))
+        control::readable(&policy, &requester, &model, version.as_deref(), &caller).map(Arc::clone)
     });
     match (found, action) {
         (Ok(_), ModelAction::Ready) if public.readiness.refusal().is_some() => {
@@ -80,11 +81,15 @@ fn describe(public: &Public, head: &Parts, path: ModelPath<'_>, action: ModelAct
             http::empty(StatusCode::SERVICE_UNAVAILABLE)
         }
         (Ok(_), ModelAction::Ready) => http::empty(StatusCode::OK),
-        (Err(_), ModelAction::Ready) => http::empty(StatusCode::NOT_FOUND),
+        (Err(error), ModelAction::Ready) if error.kind() == Kind::NotFound => {
+            http::empty(StatusCode::NOT_FOUND)
+        }
         (Ok(route), _) => {
             let versions = policy.content.models().find(|(name, _)| **name == route.name.name);
-            let versions =
-                versions.map(|(_, model)| model.versions.keys().map(ToString::to_string).collect());
+            let may_read =
+                |version: &&Arc<str>| requester.may(Verb::Read, Some((&route.name.name, Some(version))));
+            let versions = versions
+                .map(|(_, model)| model.versions.keys().filter(may_read).map(ToString::to_string).collect());
             http::json_of(StatusCode::OK, &model_metadata(&route, versions.unwrap_or_default()))
         }
         (Err(error), _) => error_reply(&error),

@@ -1,8 +1,10 @@
 //! Readiness and the list of models, in the form of the plain interface.
 
+use crate::access::Verb;
 use crate::server::http::{self, Reply};
 use crate::server::state::Public;
 use hyper::StatusCode;
+use hyper::http::request::Parts;
 
 /// `GET /ready`
 pub(in crate::server) fn ready(public: &Public) -> Reply {
@@ -15,9 +17,11 @@ pub(in crate::server) fn ready(public: &Public) -> Reply {
 }
 
 /// `GET /models`
-pub(in crate::server) fn models(public: &Public) -> Reply {
-    let policy = public.router.policy();
+pub(in crate::server) fn models(public: &Public, head: &Parts) -> Reply {
+    let (policy, requester) = (public.router.policy(), public.requester(head));
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
+    let routes =
+        routes.filter(|route| requester.may(Verb::Read, Some((&route.name.name, Some(&route.name.version)))));
     let models: Vec<_> = routes
         .map(|route| {
             serde_json::json!({

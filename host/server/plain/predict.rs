@@ -3,6 +3,7 @@
 use super::body_input;
 use super::envelope::{batch_reply, single_reply};
 use super::request::{self, BatchRequest};
+use crate::access::Verb;
 use crate::error::{Error, Result};
 use crate::predict::{self, Payload};
 use crate::router::{CallOptions, RequestScope};
@@ -24,7 +25,12 @@ pub(in crate::server) async fn answer(
     endpoint: PredictEndpoint<'_>,
 ) -> Reply {
     let id = http::request_id(&head.headers);
-    let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
+    let mut scope = public.router.begin(
+        id,
+        "plain",
+        public.authority(head, Verb::Predict),
+        &http::header_lookup(&head.headers),
+    );
     let outcome = match http::read_body(&head.headers, body, 0, &public.transfers).await {
         Ok(body) => match endpoint {
             PredictEndpoint::Single => single(public, &mut scope, head, body).await,

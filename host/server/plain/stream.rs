@@ -2,6 +2,7 @@
 //! line of JSON. A model that answers once sends one. Other protocols stream in forms of their own.
 
 use super::request;
+use crate::access::Verb;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::Route;
@@ -18,7 +19,12 @@ use std::sync::Arc;
 
 pub(in crate::server) async fn answer(public: &Public, head: &Parts, body: RequestBody) -> Reply {
     let id = http::request_id(&head.headers);
-    let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
+    let mut scope = public.router.begin(
+        id,
+        "plain",
+        public.authority(head, Verb::Predict),
+        &http::header_lookup(&head.headers),
+    );
     let form = StreamForm::of(&head.headers);
     let begun = begin(public, &mut scope, head, body).await;
     let (id, generation) = (Arc::clone(scope.id()), scope.generation());

@@ -84,16 +84,17 @@ struct Watched {
     certificates: Weak<Certificates>,
     /// Of the contents in use.
     live: [u8; 32],
-    /// Contents that cannot be used, since when, and whether that was reported. `None` stands for
-    /// files that cannot be read.
-    faulty: Option<(Option<[u8; 32]>, Instant, bool)>,
+    /// Of the contents at the last read.
+    seen: Option<[u8; 32]>,
+    /// Why contents cannot be used, since when, and whether that was reported.
+    faulty: Option<(String, Instant, bool)>,
 }
 
 /// Starts the thread that reads the files of listeners again when they change. It ends with them.
 pub fn watch(listeners: &[(Arc<Certificates>, [u8; 32])]) -> Result<()> {
     let watched = listeners.iter().map(|(certificates, live)| {
         let certificates = Arc::downgrade(certificates);
-        Watched { certificates, live: *live, faulty: None }
+        Watched { certificates, live: *live, seen: None, faulty: None }
     });
     let mut watched: Vec<Watched> = watched.collect();
     if watched.is_empty() {
@@ -118,7 +119,7 @@ impl Watched {
         let files = match TlsFiles::read(&certificates.settings) {
             Ok(files) => files,
             Err(error) => {
-                self.reject(&certificates, None, &error);
+                self.reject(&certificates, &error);
                 return true;
             }
         };
@@ -127,26 +128,30 @@ impl Watched {
             self.faulty = None;
             return true;
         }
-        if matches!(self.faulty, Some((faulty, _, true)) if faulty == Some(digest)) {
+        // A file that is being written can be valid without its end.
+        if self.seen.replace(digest) != Some(digest) {
             return true;
         }
-        match files.load(certificates.alpn) {
+        let loaded =
+            files.load(certificates.alpn).and_then(|loaded| loaded.check_validity().map(|()| loaded));
+        match loaded {
             Ok(loaded) => {
                 certificates.current.store(Arc::clone(&loaded.config));
                 (self.live, self.faulty) = (digest, None);
                 certificates.count("applied");
                 certificates.note(&loaded);
             }
-            Err(error) => self.reject(&certificates, Some(digest), &error),
+            Err(error) => self.reject(&certificates, &error),
         }
         true
     }
 
-    /// Reports contents that cannot be used, once, if they stay as they are.
-    fn reject(&mut self, certificates: &Certificates, contents: Option<[u8; 32]>, error: &Error) {
+    /// Reports contents that cannot be used, once, if they stay so for the same reason.
+    fn reject(&mut self, certificates: &Certificates, error: &Error) {
+        let why = error.message();
         let (_, since, is_reported) = match &mut self.faulty {
-            Some(faulty) if faulty.0 == contents => faulty,
-            faulty => faulty.insert((contents, Instant::now(), false)),
+            Some(faulty) if faulty.0 == why => faulty,
+            faulty => faulty.insert((why.to_owned(), Instant::now(), false)),
         };
         if !*is_reported && since.elapsed() >= QUIET {
             *is_reported = true;

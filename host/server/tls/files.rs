@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::policy::tls_settings::{ClientCertificates, ListenerTls, TlsSettings};
+use crate::timestamp;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
     InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
@@ -36,6 +37,26 @@ pub(super) struct ServerTls {
     pub not_after: SystemTime,
 }
 
+impl ServerTls {
+    /// Refuses a certificate that has expired, or is not valid yet.
+    pub fn check_validity(&self) -> Result<()> {
+        let (subject, now) = (&self.subject, SystemTime::now());
+        if self.not_after <= now {
+            let time = timestamp::format(self.not_after);
+            return Err(Error::invalid(format!(
+                "the certificate ({subject}) has expired on {time}; write a new one"
+            )));
+        }
+        if self.not_before > now {
+            let time = timestamp::format(self.not_before);
+            return Err(Error::invalid(format!(
+                "the certificate ({subject}) is valid from {time} on, and not yet"
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// Checks the files of all listeners.
 ///
 /// # Errors
@@ -44,7 +65,10 @@ pub fn check(settings: &TlsSettings) -> Result<()> {
     let TlsSettings { http, grpc, admin } = settings;
     for (listener, settings) in [("http", http), ("grpc", grpc), ("admin", admin)] {
         if let Some(settings) = settings {
-            load(listener, settings, &[])?;
+            let (loaded, _) = load(listener, settings, &[])?;
+            loaded
+                .check_validity()
+                .map_err(|error| error.context(format!("TLS of the {listener} listener")))?;
         }
     }
     Ok(())
@@ -112,10 +136,15 @@ impl<'a> TlsFiles<'a> {
         let resolver = tokio_rustls::rustls::sign::SingleCertAndKey::from(key);
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        // Clients resume sessions without memory of the host's. Keys of tickets end with this
-        // configuration, so that a client whose authority was removed shows its certificate again.
-        config.ticketer = ring::Ticketer::new()
-            .map_err(|error| Error::failed(format!("cannot make keys for TLS tickets: {error}")))?;
+        if self.client_ca.is_some() {
+            // A resumed session would not check again whether the client's certificate is valid.
+            config.send_tls13_tickets = 0;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            // Clients resume sessions without memory of the host's.
+            config.ticketer = ring::Ticketer::new()
+                .map_err(|error| Error::failed(format!("cannot make keys for TLS tickets: {error}")))?;
+        }
         Ok(ServerTls { config: Arc::new(config), subject, not_before, not_after })
     }
 
@@ -126,14 +155,15 @@ impl<'a> TlsFiles<'a> {
     ) -> Result<CertifiedKey> {
         let (certificate, path) = (self.settings.certificate.display(), self.settings.key.display());
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| {
+            let is_encrypted = self.key.windows(9).any(|part| part == b"ENCRYPTED");
             let why = match error {
-                pem::Error::NoItemsFound if self.key.windows(9).any(|part| part == b"ENCRYPTED") => {
-                    "it is encrypted; write it without a passphrase, readable by the host alone"
+                _ if is_encrypted => {
+                    "it is encrypted; write it without a passphrase, readable by the host alone".into()
                 }
                 pem::Error::NoItemsFound => {
-                    "it has no \"-----BEGIN PRIVATE KEY-----\" (or RSA, or EC PRIVATE KEY)"
+                    "it has no \"-----BEGIN PRIVATE KEY-----\" (or RSA, or EC PRIVATE KEY)".into()
                 }
-                _ => return Error::invalid(format!("the private key {path} is not PEM: {error}")),
+                error => pem_fault(&error),
             };
             Error::invalid(format!("the private key {path} cannot be used: {why}"))
         })?;
@@ -181,11 +211,25 @@ fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>>
     let path = path.display();
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| Error::invalid(format!("the certificate {path} is not PEM: {error}")))?;
+        .map_err(|error| Error::invalid(format!("{path} cannot be used: {}", pem_fault(&error))))?;
     if certificates.is_empty() {
         return Err(Error::invalid(format!("{path} has no certificate: no \"-----BEGIN CERTIFICATE-----\"")));
     }
     Ok(certificates)
+}
+
+/// Returns what is wrong with a PEM file.
+pub fn pem_fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "it breaks off before a line \"-----END …-----\"; write the whole file".to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => "a line \"-----BEGIN …-----\" is malformed".to_owned(),
+        pem::Error::Base64Decode(_) => {
+            "it is damaged: between BEGIN and END is something else than base64".to_owned()
+        }
+        other => format!("it is not PEM: {other}"),
+    }
 }
 
 /// Returns a time of a certificate, which may be before 1970.

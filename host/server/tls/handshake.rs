@@ -1,6 +1,7 @@
 //! The handshake of a new connection.
 
 use super::certificates::Certificates;
+use super::client_names::client_names;
 use crate::server::connection::Connection;
 use crate::server::http1::raw_reply::raw_reply;
 use crate::server::linger::linger;
@@ -50,6 +51,9 @@ impl Certificates {
         match handshake {
             Ok(Handshake::Completed(socket)) => {
                 count("completed");
+                if let Some(certificate) = socket.peer_certificate() {
+                    record.set_certificate(client_names(certificate));
+                }
                 return Some(socket);
             }
             Ok(Handshake::Failed(error)) => {

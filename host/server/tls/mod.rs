@@ -2,8 +2,9 @@
 //! that are open keep what they began with.
 
 mod certificates;
+mod client_names;
 mod files;
 mod handshake;
 
 pub use certificates::{Certificates, watch};
-pub use files::check;
+pub use files::{check, pem_fault};

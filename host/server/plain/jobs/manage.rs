@@ -2,8 +2,9 @@
 
 use super::filter;
 use super::report::{conflict, full, summary};
+use crate::access::{Requester, Verb};
 use crate::error::{Error, Result, did_you_mean};
-use crate::jobs::{Cursor, Filter, Job, Settled, State};
+use crate::jobs::{Cursor, Filter, Job, Settled, State, no_such_job};
 use crate::predict::Payload;
 use crate::server::background::{bytes_reply, promise};
 use crate::server::http::{self, Reply};
@@ -20,19 +21,30 @@ const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1000;
 
 /// `GET /jobs/<id>`, which waits for the end of the job for up to `wait_ms`.
-pub(super) async fn read(public: &Public, id: &str, query: Option<&str>) -> Result<Reply> {
+pub(super) async fn read(
+    public: &Public,
+    requester: &Requester,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Reply> {
+    check_owner(public, requester, id).await?;
     let job = public.jobs.wait(id, wait_time(query)?).await?;
+    // The rules may have changed meanwhile.
+    check_owner(public, requester, id).await?;
     show(public, &job).await
 }
 
 /// `GET /jobs/<id>/result`: the result alone, or the error as `/predict` would have returned it.
 pub(super) async fn result(
     public: &Public,
+    requester: &Requester,
     id: &str,
     query: Option<&str>,
     request_id: &str,
 ) -> Result<Reply> {
+    check_owner(public, requester, id).await?;
     let job = public.jobs.wait(id, wait_time(query)?).await?;
+    check_owner(public, requester, id).await?;
     let status = &job.status;
     match status.state {
         State::Pending | State::Running => {
@@ -53,6 +65,18 @@ pub(super) async fn result(
                 cut(id)
             ))),
         },
+    }
+}
+
+/// Refuses the job of another owner, in the same words as one that does not exist.
+pub(super) async fn check_owner(public: &Public, requester: &Requester, id: &str) -> Result<()> {
+    if !requester.is_restricted() {
+        return Ok(());
+    }
+    requester.require(Verb::Jobs, None)?;
+    match requester.owns(&public.jobs.get(id).await?.spec.owner) {
+        true => Ok(()),
+        false => Err(no_such_job(id)),
     }
 }
 
@@ -84,7 +108,13 @@ async fn show(public: &Public, job: &Job) -> Result<Reply> {
 }
 
 /// `POST /jobs/<id>/cancel`
-pub(super) async fn cancel(public: &Public, id: &str, request_id: &str) -> Result<Reply> {
+pub(super) async fn cancel(
+    public: &Public,
+    requester: &Requester,
+    id: &str,
+    request_id: &str,
+) -> Result<Reply> {
+    check_owner(public, requester, id).await?;
     Ok(match public.jobs.cancel(id).await? {
         Settled::Now(job) => show(public, &job).await?,
         Settled::Refused(state) => conflict(id, state, "it has ended already", request_id),
@@ -92,7 +122,13 @@ pub(super) async fn cancel(public: &Public, id: &str, request_id: &str) -> Resul
 }
 
 /// `DELETE /jobs/<id>`
-pub(super) async fn delete(public: &Public, id: &str, request_id: &str) -> Result<Reply> {
+pub(super) async fn delete(
+    public: &Public,
+    requester: &Requester,
+    id: &str,
+    request_id: &str,
+) -> Result<Reply> {
+    check_owner(public, requester, id).await?;
     Ok(match public.jobs.delete(id).await? {
         Settled::Now(_) => http::empty(StatusCode::NO_CONTENT),
         Settled::Refused(state) => conflict(id, state, "it has not ended; cancel it first", request_id),
@@ -100,7 +136,7 @@ pub(super) async fn delete(public: &Public, id: &str, request_id: &str) -> Resul
 }
 
 /// `GET /jobs`
-pub(super) async fn list(public: &Public, query: Option<&str>) -> Result<Reply> {
+pub(super) async fn list(public: &Public, requester: &Requester, query: Option<&str>) -> Result<Reply> {
     let mut filter = Filter { limit: PAGE_DEFAULT, ..Filter::default() };
     for (name, value) in pairs(query)? {
         match name.as_str() {
@@ -111,7 +147,9 @@ pub(super) async fn list(public: &Public, query: Option<&str>) -> Result<Reply> 
     }
     filter::check(&filter)?;
     let page = public.jobs.list(&filter).await?;
-    let jobs: Vec<Value> = page.jobs.iter().map(|job| summary(&public.jobs, job)).collect();
+    // A page of one's own jobs among those of others has fewer of them.
+    let own = page.jobs.iter().filter(|job| requester.owns(&job.spec.owner));
+    let jobs: Vec<Value> = own.map(|job| summary(&public.jobs, job)).collect();
     let next = page.next.map(|Cursor(next)| next);
     Ok(http::json_of(StatusCode::OK, &json!({"jobs": jobs, "next": next})))
 }

@@ -25,12 +25,15 @@ pub(in crate::server) async fn answer(
     }
     let id = http::request_id(&head.headers);
     let query = head.uri.query();
+    let requester = &public.requester(head);
     let outcome = match endpoint {
-        JobsEndpoint::List if get => manage::list(public, query).await,
-        JobsEndpoint::Job(job) if get => manage::read(public, job, query).await,
-        JobsEndpoint::Job(job) if head.method == Method::DELETE => manage::delete(public, job, &id).await,
-        JobsEndpoint::Cancel(job) if post => manage::cancel(public, job, &id).await,
-        JobsEndpoint::Result(job) if get => manage::result(public, job, query, &id).await,
+        JobsEndpoint::List if get => manage::list(public, requester, query).await,
+        JobsEndpoint::Job(job) if get => manage::read(public, requester, job, query).await,
+        JobsEndpoint::Job(job) if head.method == Method::DELETE => {
+            manage::delete(public, requester, job, &id).await
+        }
+        JobsEndpoint::Cancel(job) if post => manage::cancel(public, requester, job, &id).await,
+        JobsEndpoint::Result(job) if get => manage::result(public, requester, job, query, &id).await,
         JobsEndpoint::Retry(job) if post => submit::retry(public, head, job, &id).await,
         JobsEndpoint::Submit | JobsEndpoint::SubmitBatch | JobsEndpoint::SubmitBody(_) => {
             return http::method_not_allowed("POST");

@@ -1,9 +1,11 @@
 //! Submits jobs: `POST /predict/async`, and the other forms of a submission.
 
+use super::manage::check_owner;
 use super::report::conflict;
 use super::submit_body::submit_body;
+use crate::access::Verb;
 use crate::error::{Error, Result};
-use crate::jobs::{Item, RequestedBudgets, Retried};
+use crate::jobs::{Item, RequestedBudgets, Retried, Submitter};
 use crate::offload;
 use crate::predict::walk::Listed;
 use crate::predict::{MemoryBudget, Payload};
@@ -33,7 +35,12 @@ pub(super) enum Form<'a> {
 /// result.
 pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, form: Form<'_>) -> Reply {
     let id = http::request_id(&head.headers);
-    let mut scope = public.router.begin(id, "plain", &http::header_lookup(&head.headers));
+    let mut scope = public.router.begin(
+        id,
+        "plain",
+        public.authority(head, Verb::Jobs),
+        &http::header_lookup(&head.headers),
+    );
     let outcome = match http::read_body(&head.headers, body, 0, &public.transfers).await {
         Ok(body) => match form {
             Form::Single => submit(public, &mut scope, head, body).await,
@@ -53,7 +60,8 @@ pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, for
 
 async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, body: Bytes) -> Result<Reply> {
     no_query(http_head)?;
-    let (length, key) = (body.len(), key(http_head, &body, false)?);
+    let owner = scope.requester().owner();
+    let (length, key) = (body.len(), key(http_head, &body, false, &owner)?);
     if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
         return Ok(accepted.single());
     }
@@ -79,8 +87,9 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
     })
     .await?;
     let (webhook, items) = (webhook.as_deref(), vec![item]);
+    let submitter = Submitter { request_id: scope.id(), owner: &owner };
     let submitted =
-        public.jobs.submit_background(&route.name, items, budgets, webhook, scope.id(), key).await?;
+        public.jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())
 }
 
@@ -93,7 +102,8 @@ async fn submit_batch(
     body: Bytes,
 ) -> Result<Reply> {
     no_query(http_head)?;
-    let (length, key) = (body.len(), key(http_head, &body, false)?);
+    let owner = scope.requester().owner();
+    let (length, key) = (body.len(), key(http_head, &body, false, &owner)?);
     if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
         return Ok(accepted.list());
     }
@@ -130,18 +140,24 @@ async fn submit_batch(
     })
     .await?;
     let webhook = webhook.as_deref();
+    let submitter = Submitter { request_id: scope.id(), owner: &owner };
     let submitted =
-        public.jobs.submit_background(&route.name, items, budgets, webhook, scope.id(), key).await?;
+        public.jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.list())
 }
 
 /// `POST /jobs/<id>/retry`: submits the input of a job that did not succeed once more.
 pub(super) async fn retry(public: &Public, head: &Parts, id: &str, request_id: &Arc<str>) -> Result<Reply> {
-    let key = key(head, b"", false)?;
+    let requester = public.requester(head);
+    check_owner(public, &requester, id).await?;
+    let model = public.jobs.get(id).await?.spec.model.clone();
+    requester.require(Verb::Jobs, Some((&model.name, Some(&model.version))))?;
+    let owner = requester.owner();
+    let key = key(head, b"", false, &owner)?;
     if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
         return Ok(accepted.single());
     }
-    Ok(match public.jobs.retry(id, request_id, key).await? {
+    Ok(match public.jobs.retry(id, Submitter { request_id, owner: &owner }, key).await? {
         Retried::Submitted(submitted) => accepted(&public.jobs, submitted).await.single(),
         Retried::Refused(state) if state.is_final() => conflict(id, state, "it has succeeded", request_id),
         Retried::Refused(state) => conflict(id, state, "it has not ended; cancel it first", request_id),

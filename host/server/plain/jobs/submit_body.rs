@@ -1,7 +1,7 @@
 //! Submits a job whose input is the body of the request: `POST /predict/async/<model>`.
 
 use crate::error::Result;
-use crate::jobs::Item;
+use crate::jobs::{Item, Submitter};
 use crate::offload;
 use crate::router::RequestScope;
 use crate::server::background::{accepted, key, query_options, replayed};
@@ -19,7 +19,8 @@ pub(super) async fn submit_body(
     body: Bytes,
     name: &str,
 ) -> Result<Reply> {
-    let (length, key) = (body.len(), key(head, &body, true)?);
+    let owner = scope.requester().owner();
+    let (length, key) = (body.len(), key(head, &body, true, &owner)?);
     if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
         return Ok(accepted.single());
     }
@@ -32,7 +33,8 @@ pub(super) async fn submit_body(
     let item =
         offload::run(length, move || Item::checked(&checked, &input, options.parameters, budget)).await?;
     let (budgets, webhook) = (options.budgets, options.webhook.as_deref());
+    let submitter = Submitter { request_id: scope.id(), owner: &owner };
     let submitted =
-        public.jobs.submit_background(&route.name, vec![item], budgets, webhook, scope.id(), key).await?;
+        public.jobs.submit_background(&route.name, vec![item], budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())
 }
