@@ -20,7 +20,7 @@
 //! | [`plugin`] | WebAssembly components: engine, instances, limits, host calls, plugin state, HTTP calls |
 //! | [`offload`] | threads for decoding and encoding large bodies |
 //! | [`input_file`], [`outbound`] | reads files that users name: regular ones only, within limits; HTTP to servers that the manifest allows |
-//! | [`access`] | who may do what: API keys, tokens, certificates, and the rules |
+//! | [`access`], [`audit`] | who may do what: API keys, tokens, certificates, and the rules; the log of what was changed by whom |
 //! | [`metrics`], [`shutdown`], [`config`], [`predict`] | counters; signals and readiness; settings that several layers read; tensors, payloads, contexts, responses |
 //! | [`cancel`], [`private_folder`] | the flag that abandons a build; folders that only the host writes to |
 //! | [`task_timer`], [`error`], [`output`], [`proto`], [`fixed_routes`], [`timestamp`], `wait_list`, [`allocator`] | deadlines at the cost of one timer per task; the only error type; stdout and stderr; the messages of the Open Inference Protocol over gRPC; routes that a model must not be named like; times as text; work that waits for capacity; the memory allocator of the program |
@@ -67,6 +67,7 @@ pub mod access;
 pub mod access_log;
 pub mod allocator;
 pub mod app;
+pub mod audit;
 pub mod cancel;
 pub mod cli;
 pub mod config;

@@ -65,7 +65,7 @@ impl Access {
             Ok(loaded) => access.apply(loaded),
             Err(error) => {
                 access.metrics.access.stale.set(1);
-                tracing::error!(%error, "access rules rejected; nobody has access until they are mended");
+                tracing::error!(%error, "access rules rejected; all requests are refused until the files are corrected");
             }
         }
         (Arc::new(access), digest)
@@ -122,7 +122,9 @@ impl Access {
         let shown = match (all.next(), all.next()) {
             (Some(shown), None) => shown,
             (Some(_), Some(_)) => {
-                return Err(self.refused("several were sent; send Authorization or X-API-Key, once"));
+                return Err(
+                    self.refused("the request has several; send one header, Authorization or X-API-Key")
+                );
             }
             (None, _) => {
                 return Ok(Arc::new(self.caller(&state, Credential::None, None, presented.certificate)));
@@ -132,7 +134,8 @@ impl Access {
         if let Some(caller) = memo.get(shown, state.generation) {
             return if is_live(&caller, now) { Ok(caller) } else { Err(self.refused("it has expired")) };
         }
-        let text = shown.1.to_str().map_err(|_| self.refused("it has characters that none has"))?;
+        let text =
+            shown.1.to_str().map_err(|_| self.refused("it has characters other than visible ASCII"))?;
         let secret = match *shown.0 == API_KEY {
             true => text,
             false => match text.get(..BEARER.len()) {
@@ -173,12 +176,18 @@ impl Access {
         let (names, expires): Proven = match &credential {
             Credential::None | Credential::Plugin => (SmallVec::new(), None),
             Credential::Key(digest) => {
-                let entry = loaded.keys.get(digest).ok_or_else(|| self.refused("no such key is accepted"))?;
+                let entry = loaded.keys.get(digest).ok_or_else(|| {
+                    self.refused(
+                        "the host does not know this key; an operator can add it with `hostler key new`",
+                    )
+                })?;
                 (SmallVec::from_iter([Arc::clone(&entry.name)]), entry.expires)
             }
             Credential::Token(token) => {
                 let Some(tokens) = &loaded.tokens else {
-                    return Err(self.refused("it is no API key, and this host accepts no tokens"));
+                    return Err(
+                        self.refused("it does not begin with hostler_, and this host accepts no tokens")
+                    );
                 };
                 let claims = tokens.check(token).map_err(|why| self.refused(why))?;
                 (claims.names.into(), Some(claims.expires))
@@ -270,7 +279,7 @@ impl Access {
         };
         if self.state.load().loaded.is_none() {
             return Error::forbidden(
-                "the access rules of this host cannot be read, so nobody has access; an operator can mend them",
+                "the host cannot load its access rules, so it refuses all requests; an operator finds the reason in its log",
             );
         }
         match caller.names.first() {

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// What a key begins with, so that it is recognised where it should not be.
+/// The prefix of every key, by which secret scanners find keys that leaked.
 pub const KEY_PREFIX: &str = "hostler_";
 
 const KEY_BYTES: usize = 32;
@@ -36,7 +36,7 @@ impl ApiKey {
         &self.0
     }
 
-    /// Returns the lines of a file of keys that accept it.
+    /// Returns the entry of a keys file that accepts this key.
     ///
     /// # Errors
     /// `invalid_input` if a key cannot have this name.
@@ -136,7 +136,9 @@ impl Keys {
 
 fn bad_name(name: &str) -> Error {
     let name: String = name.chars().take(80).collect();
-    Error::invalid(format!("\"{name}\" is no name of a key; names have 1 to 64 letters, digits, and . _ @ -"))
+    Error::invalid(format!(
+        "\"{name}\" is not a valid name of a key; use 1 to 64 letters, digits, or . _ @ -"
+    ))
 }
 
 fn parse_digest(text: &str) -> Option<KeyDigest> {
@@ -171,7 +173,7 @@ mod tests {
         for (text, part) in [
             ("[keys.ci]\n".to_owned(), "sha256"),
             ("[keys.ci]\nsha256 = \"12\"".to_owned(), "64 hexadecimal digits"),
-            ("[keys.\"c i\"]\nsha256 = \"12\"".to_owned(), "is no name of a key"),
+            ("[keys.\"c i\"]\nsha256 = \"12\"".to_owned(), "is not a valid name of a key"),
             ("[keys.ci]\nsha256 = \"12\"\nexpires = \"soon\"".to_owned(), "expires"),
             (key.entry("ci").unwrap() + &key.entry("other").unwrap(), "another key"),
             ("[keyz.ci]".to_owned(), "keyz"),

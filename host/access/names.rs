@@ -3,7 +3,7 @@
 /// The kinds of callers that have names, as in `key:ci`.
 pub const KINDS: [&str; 5] = ["key", "user", "group", "cert", "plugin"];
 
-/// Everyone, also those who have shown nothing.
+/// Every caller, plugins excepted.
 pub const EVERYONE: &str = "*";
 
 /// Those who have shown nothing.
@@ -12,7 +12,7 @@ pub const ANONYMOUS: &str = "anonymous";
 /// Those who have shown something that is valid, plugins excepted.
 pub const AUTHENTICATED: &str = "authenticated";
 
-/// Cuts a name of a request for a message.
+/// Shortens a name from a request for a message.
 pub fn shown(name: &str) -> String {
     name.chars().take(80).collect()
 }
@@ -31,7 +31,7 @@ impl NamePattern {
             None => (text, false),
         };
         if text.contains('*') {
-            return Err("has a * elsewhere than at its end");
+            return Err("has a * that is not its last character");
         }
         if text.is_empty() && !is_prefix {
             return Err("is empty");

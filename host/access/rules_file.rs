@@ -182,8 +182,7 @@ fn rule(table: &RuleTable, fault: &dyn Fn(&std::ops::Range<usize>, String) -> Er
         let place = models.first().map_or(0..0, Spanned::span);
         return Err(fault(
             &place,
-            "a rule with models has the verb metrics or admin, which are not about models; write a rule of its own for \
-             them"
+            "models does not apply to the verbs metrics and admin; put these verbs in a rule without models"
                 .to_owned(),
         ));
     }

@@ -23,7 +23,7 @@ impl TryFrom<toml::Value> for Expiry {
         };
         timestamp::parse(&text).map(Expiry).ok_or_else(|| {
             format!(
-                "expires = {text} is no time; write a day or a time in UTC, such as \"2027-01-31T12:00:00Z\""
+                "expires = {text} is not a valid time; write a day or a time in UTC, such as \"2027-01-31T12:00:00Z\""
             )
         })
     }

@@ -84,16 +84,14 @@ impl Tokens {
         }
         for (key, value) in [("issuer", &table.issuer), ("audience", &table.audience)] {
             if value.is_empty() {
-                return Err(Error::invalid(format!(
-                    "{key} is empty; tokens must have the one that is named here"
-                )));
+                return Err(Error::invalid(format!("{key} is empty; write the value that tokens have")));
             }
         }
         if table.leeway_s > LEEWAY_S_MAX {
             return Err(Error::invalid(format!("leeway_s must be at most {LEEWAY_S_MAX}")));
         }
         let set: JwkSet = serde_json::from_str(jwks)
-            .map_err(|error| Error::invalid(format!("the file is no JSON web key set: {error}")))?;
+            .map_err(|error| Error::invalid(format!("the file is not a JSON web key set: {error}")))?;
         let mut keys = Vec::new();
         for jwk in &set.keys {
             let is_signing = !matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
@@ -135,8 +133,8 @@ impl Tokens {
         let mut keys = of_algorithm.filter(|key| header.kid.is_none() || key.id == header.kid);
         let key = match (keys.next(), keys.next()) {
             (Some(key), None) => key,
-            (Some(_), Some(_)) => return Err("several keys could have signed it; it names none with kid"),
-            (None, _) => return Err("no accepted key and algorithm is the one that its header names"),
+            (Some(_), Some(_)) => return Err("several keys fit its header; its kid must name one"),
+            (None, _) => return Err("no key of the set fits the kid and alg of its header"),
         };
         let mut validation = Validation::new(key.algorithm);
         validation.leeway = self.leeway.as_secs();
@@ -157,9 +155,10 @@ impl Tokens {
         let groups = groups.iter().filter_map(Value::as_str).filter(|group| is_shown(group));
         let groups = groups.map(|group| format!("group:{group}").into());
         let names = std::iter::once(format!("user:{subject}").into()).chain(groups).collect();
-        let expires = claims.get("exp").and_then(Value::as_f64).ok_or("its exp is no number")?;
-        let expires = Duration::try_from_secs_f64(expires).map_err(|_| "its exp is no time")? + self.leeway;
-        Ok(Claims { names, expires: UNIX_EPOCH.checked_add(expires).ok_or("its exp is no time")? })
+        let expires = claims.get("exp").and_then(Value::as_f64).ok_or("its exp is not a number")?;
+        let expires =
+            Duration::try_from_secs_f64(expires).map_err(|_| "its exp is not a valid time")? + self.leeway;
+        Ok(Claims { names, expires: UNIX_EPOCH.checked_add(expires).ok_or("its exp is not a valid time")? })
     }
 }
 
@@ -186,7 +185,7 @@ fn algorithm(name: &str) -> Result<Algorithm> {
     known.ok_or_else(|| {
         Error::invalid(format!(
             "the algorithm \"{name}\" is not accepted; write RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or \
-             EdDSA. Those with a shared secret (HS256) are not, because who checks such tokens can make them"
+             EdDSA. Those with a shared secret (HS256) are not, because everyone who can check such a token can also make one"
         ))
     })
 }

@@ -71,7 +71,11 @@ impl Watched {
                 self.faulty = Some((digest, reads));
                 if reads == FAULTY_READS {
                     access.metrics.access.stale.set(1);
-                    tracing::warn!(%error, "access rules rejected; those before stay in force");
+                    if access.is_open() {
+                        tracing::warn!(%error, "access rules rejected; the previous rules stay in force");
+                    } else {
+                        tracing::error!(%error, "access rules rejected; all requests are refused");
+                    }
                 }
             }
         }

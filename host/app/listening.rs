@@ -2,6 +2,7 @@
 //! when everything is loaded.
 
 use crate::access::Access;
+use crate::audit::AuditLog;
 use crate::config::descriptors::DescriptorPlan;
 use crate::error::Result;
 use crate::metrics::Metrics;
@@ -11,7 +12,9 @@ use crate::server::admin::Admin;
 use crate::server::grpc::{Grpc, GrpcCalls};
 use crate::server::plain::Public;
 use crate::server::tls::{self, Certificates};
-use crate::server::{BoundAddresses, Capacity, ListenerOptions, Pool, Protocol, Starting, Transfers};
+use crate::server::{
+    Auditor, BoundAddresses, Capacity, ListenerOptions, Pool, Protocol, Starting, Transfers,
+};
 use crate::shutdown::Readiness;
 use std::fmt;
 use std::net::SocketAddr;
@@ -75,6 +78,8 @@ pub(super) struct Services {
     certificates: ListenerCertificates,
     /// `None` without access rules.
     pub access: Option<Arc<Access>>,
+    /// `None` without an audit log.
+    pub audit: Option<Arc<AuditLog>>,
     metrics: Arc<Metrics>,
     stop_public: watch::Sender<bool>,
     stop_admin: watch::Sender<bool>,
@@ -91,7 +96,14 @@ impl Services {
         let readiness = Arc::new(Readiness::default());
         let transfers = Transfers::new(settings.limits, Arc::clone(metrics));
         let access = access(settings, metrics)?;
-        let grpc = Grpc::new(Arc::clone(&readiness), Arc::clone(&transfers), stopped, access.clone());
+        let audit = settings.audit_log.as_deref().map(AuditLog::open).transpose()?.map(Arc::new);
+        let grpc = Grpc::new(
+            Arc::clone(&readiness),
+            Arc::clone(&transfers),
+            stopped,
+            access.clone(),
+            Auditor::new(audit.clone(), &settings.proxies),
+        );
         // Until everything is loaded, nobody can show who they are.
         let open_metrics = access.is_none().then(|| Arc::clone(metrics));
         let grpc_calls = Arc::new(GrpcCalls::new(&grpc)?);
@@ -104,6 +116,7 @@ impl Services {
             grpc_calls,
             certificates: ListenerCertificates::load(settings, metrics)?,
             access,
+            audit,
             metrics: Arc::clone(metrics),
             stop_public,
             stop_admin,

@@ -4,6 +4,7 @@ mod announcement;
 mod listening;
 
 use crate::access::Access;
+use crate::audit::{Act, AuditLog};
 use crate::config::{ListenAddress, descriptors};
 use crate::error::{Error, Result};
 use crate::jobs::{DurableStore, FolderDisk, JobStore, Jobs, MemoryStore};
@@ -18,7 +19,7 @@ use crate::policy::{LastGood, Loader, Reloader};
 use crate::router::Router;
 use crate::server::admin::Admin;
 use crate::server::plain::Public;
-use crate::server::{CrossSite, InferenceEncoder, http};
+use crate::server::{Auditor, CrossSite, InferenceEncoder, http};
 use crate::shutdown::{self, Event, Signals};
 use announcement::{Schemes, announce};
 use listening::{Bound, Listening, Services};
@@ -94,6 +95,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         status_of: |error| http::status_of(error).as_u16(),
         encoder: Arc::new(InferenceEncoder),
     });
+    let audit = services.audit.clone();
     services.grpc.begin(Arc::clone(&router), Arc::clone(&reloader));
     services.public.begin(Arc::new(Public {
         router: Arc::clone(&router),
@@ -104,6 +106,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         cross_site: CrossSite::public(&settings.access, &addresses.http),
         transfers: Arc::clone(&services.transfers),
         access: access.clone(),
+        auditor: Auditor::new(audit.clone(), &settings.proxies),
     }));
     services.operator.begin(Arc::new(Admin {
         router: Arc::clone(&router),
@@ -113,6 +116,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         jobs: Arc::clone(&jobs),
         cross_site: CrossSite::admin(&settings.access, &addresses.admin),
         access,
+        auditor: Auditor::new(audit, &settings.proxies),
     }));
     services.readiness.serve();
     let listening = waiting.map(listen).transpose()?.or(early).expect("invariant: one of them");
@@ -234,7 +238,9 @@ impl Serving {
         let signal = loop {
             match signals.next().await {
                 Event::Stop(signal) => break signal,
-                Event::Reload => drop(tokio::spawn(reload(Arc::clone(&self.reloader)))),
+                Event::Reload => {
+                    drop(tokio::spawn(reload(Arc::clone(&self.reloader), self.services.audit.clone())));
+                }
             }
         };
         self.services.readiness.drain();
@@ -296,8 +302,17 @@ impl Serving {
 }
 
 /// Reloads on SIGHUP. The reload is recorded like any other.
-async fn reload(reloader: Arc<Reloader>) {
-    if let Err(error) = reloader.reload(false, "SIGHUP".to_owned()).await {
+async fn reload(reloader: Arc<Reloader>, audit: Option<Arc<AuditLog>>) {
+    let reload = async {
+        if let Some(audit) = audit {
+            let by = "SIGHUP".to_owned();
+            let act = Act { act: "reload", target: String::new(), by, address: None, request_id: None };
+            let recorded = tokio::task::spawn_blocking(move || audit.record(&act)).await;
+            recorded.map_err(|error| Error::failed(format!("the audit log was not written: {error}")))??;
+        }
+        reloader.reload(false, "SIGHUP".to_owned()).await
+    };
+    if let Err(error) = reload.await {
         tracing::warn!("cannot reload on SIGHUP: {error}");
     }
 }

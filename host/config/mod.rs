@@ -7,6 +7,7 @@ mod engine;
 mod listen_address;
 pub mod outbound;
 mod plugin_limits;
+pub mod proxies;
 mod threads;
 
 pub use engine::{EngineConfig, default_cache_dir};

@@ -301,8 +301,9 @@ pub(super) fn describe_trap(error: &wasmtime::Error) -> String {
         Some(Trap::StackOverflow) => "trapped: stack overflow".to_owned(),
         // A guest's own stack is in its memory, below its data: an overflow runs out at address 0.
         Some(Trap::MemoryOutOfBounds) => {
-            "trapped: out of bounds memory access; this is often an overflow of the \
-             stack that the linker has set: build the plugin with a larger one (-zstack-size=1048576)"
+            "trapped: out of bounds memory access; this is often an overflow of the stack that the linker has set: end a \
+             recursion that goes too deep, or build the plugin with a larger stack (-zstack-size=BYTES; the default of \
+             Rust is 1048576)"
                 .to_owned()
         }
         Some(trap) => format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")),

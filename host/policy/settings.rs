@@ -5,6 +5,7 @@ use super::manifest;
 use super::milliseconds::{MS_MAX, milliseconds};
 use super::rollout_settings::{CanarySettings, GuardSettings, whole};
 use super::tls_settings::TlsSettings;
+use crate::config::proxies::Proxies;
 use crate::config::{EngineConfig, ListenAddress};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,10 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// The file of access rules. Without it, everything is allowed.
     pub access_rules: Option<PathBuf>,
+    /// The file of the audit log. Without it, there is none.
+    pub audit_log: Option<PathBuf>,
+    /// Proxies whose word about their clients is taken.
+    pub proxies: Proxies,
     pub engine: EngineConfig,
 }
 
@@ -168,6 +173,8 @@ impl Settings {
             access: access(server)?,
             tls: TlsSettings::from_manifest(server, folder)?,
             access_rules: path(&server.access_rules),
+            audit_log: path(&server.audit_log),
+            proxies: proxies(server)?,
             engine: EngineConfig {
                 instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
                 memory_bytes_max: memory_mb.saturating_mul(1 << 20),
@@ -234,6 +241,16 @@ fn access(server: &manifest::Server) -> Result<Access, Diagnostic> {
     })
 }
 
+fn proxies(server: &manifest::Server) -> Result<Proxies, Diagnostic> {
+    let network = |text: &String| {
+        text.parse().map_err(|hint: &str| {
+            Diagnostic::new(format!("[server] trusted_proxies has \"{text}\", which is not a network"))
+                .hint(hint)
+        })
+    };
+    server.trusted_proxies.iter().flatten().map(network).collect::<Result<_, _>>().map(Proxies)
+}
+
 fn is_host(name: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
@@ -298,5 +315,17 @@ impl ReloadSettings {
             guard: guard.or_else(|| canary.as_ref().map(|_| GuardSettings::default())),
             canary,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_connections_outlast_those_of_proxies() {
+        let settings = Settings::read(Path::new("hostler.toml"), "").ok().unwrap();
+        assert_eq!(settings.limits.idle_timeout, Duration::from_secs(75));
+        assert_eq!(settings.limits.header_timeout, Duration::from_secs(60));
     }
 }

@@ -9,6 +9,7 @@ use crate::access::CallerMemo;
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -76,11 +77,23 @@ pub(super) struct Connection {
     pub caller: CallerMemo,
     /// Names in the certificate of its client.
     certificate: OnceLock<Arc<[Arc<str>]>>,
+    /// The address of its client.
+    peer: OnceLock<SocketAddr>,
 }
 
 impl Connection {
     pub fn new(transfers: Option<Arc<Transfers>>) -> Self {
         Connection { transfers, ..Connection::default() }
+    }
+
+    /// Returns the address of its client.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer.get().copied()
+    }
+
+    /// Notes the address of its client. Called once.
+    pub fn set_peer(&self, address: SocketAddr) {
+        let _ = self.peer.set(address);
     }
 
     /// Returns the names in the certificate of its client.

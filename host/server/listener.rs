@@ -204,6 +204,9 @@ async fn serve<P: Protocol>(
     };
     let connection = Arc::clone(&slot.connection);
     let _ = stream.set_nodelay(true);
+    if let Ok(peer) = stream.peer_addr() {
+        connection.set_peer(peer);
+    }
     let stream = match certificates {
         None => Socket::Plain(stream),
         // Boxed, so that connections without TLS are not as large.

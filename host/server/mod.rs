@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod api;
+mod audit;
 mod background;
 mod bind;
 mod callers;
@@ -36,6 +37,7 @@ pub mod tls;
 mod transfers;
 mod wake_gate;
 
+pub use audit::Auditor;
 pub use bind::BoundAddresses;
 pub use connections::{Capacity, Pool};
 pub use cross_site::CrossSite;

@@ -1,5 +1,6 @@
 //! The state that the handlers of the public HTTP listener share.
 
+use super::audit::Auditor;
 use super::cross_site::CrossSite;
 use super::transfers::Transfers;
 use crate::access::{Access, Requester, Verb};
@@ -22,6 +23,7 @@ pub struct Public {
     pub transfers: Arc<Transfers>,
     /// `None` without access rules.
     pub access: Option<Arc<Access>>,
+    pub auditor: Auditor,
 }
 
 impl Public {

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 15] = [
     &["policy", "access_log"],
     &["executor"],
     &["plugin", "offload", "graph"],
-    &["access"],
+    &["access", "audit"],
     &["input_file", "outbound"],
     &["metrics", "shutdown", "config", "predict"],
     &["cancel", "private_folder"],

@@ -2,6 +2,7 @@
 //! carry its id, and the end of its stderr is never lost.
 
 use crate::support::custom;
+use crate::support::grpc;
 use crate::support::slow;
 use crate::support::streaming::{request, setup};
 use crate::support::{Client, Host, Setup, plugin};
@@ -148,4 +149,25 @@ fn has_last_words(host: &Host, id: &str) {
     assert!(fields.iter().any(|fields| fields["detail"].as_str().is_some_and(|text| text.contains(&words))));
     let chatter = lines.iter().filter(|line| line.contains("chatter")).count();
     assert!((10..500).contains(&chatter), "{chatter} lines of chatter");
+}
+
+#[test]
+fn the_id_of_a_client_cannot_pass_as_lines() {
+    use hostler::proto::inference::InferParameter;
+    use hostler::proto::inference::infer_parameter::ParameterChoice;
+    let host = slow::setup(slow::MODELS).grpc().start();
+    let caller = grpc::Caller::new(&host);
+    let raw = vec![1, 0, 0, 0, b'a', 1, 0, 0, 0, b'b'];
+    let call = grpc::request("hostile", vec![grpc::input("data", "BYTES", &[2])], vec![raw]);
+    let mut call = grpc::named(call, "honest\r\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31m\u{202e}");
+    for (name, value) in [("do", "trap"), ("at", "predict")] {
+        let parameter_choice = Some(ParameterChoice::StringParam(value.into()));
+        call.parameters.insert(name.into(), InferParameter { parameter_choice });
+    }
+    caller.infer(call).expect_err("it traps");
+    let line = host.wait_for_log(&["honest", "panicked"]);
+    assert!(line.contains("forged") && line.contains("\\u{202e}"), "{line:?}");
+    let written = host.log() + &host.stdout().join("\n");
+    assert!(!written.lines().any(|line| line.starts_with("2026-01-01")), "{written}");
+    assert!(!written.contains(['\r', '\u{1b}', '\u{202e}']), "{written:?}");
 }

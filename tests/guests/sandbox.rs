@@ -150,7 +150,8 @@ fn misdeeds() -> Vec<Misdeed> {
             "an overflow of its own stack",
             json!({"do": "overflow"}),
             "plugin \"{p}\" trapped: out of bounds memory access; this is often an overflow of the stack that the \
-             linker has set: build the plugin with a larger one (-zstack-size=1048576)",
+             linker has set: end a recursion that goes too deep, or build the plugin with a larger stack \
+             (-zstack-size=BYTES; the default of Rust is 1048576)",
             &["out of bounds memory access", BACKTRACE],
         ),
         trap("a huge tensor", json!({"do": "huge-answer", "at": "predict"}), result, &[BACKTRACE]),

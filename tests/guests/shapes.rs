@@ -59,3 +59,17 @@ fn what_an_executor_made_itself_is_held_to_the_announced_shape() {
     );
     assert_eq!(error["plugin"], "hostile-executor");
 }
+
+#[test]
+fn what_a_model_returned_is_not_the_claim_of_a_plugin_that_passes_it_on() {
+    // `flat` announces one dimension and returns two; so does `caller`, which passes them on.
+    let manifest = "[models.flat]\npath = \"flat.onnx\"\n[models.through]\nplugin = \"caller\"\n\
+                    [plugins.caller]\npath = \"caller.wasm\"\n[plugins.caller.config]\nto = \"flat\"\n";
+    let setup = Setup::new(manifest).file("caller.wasm", plugin("caller"));
+    let input = [("x", FLOAT, Some(&[-1][..]))];
+    std::fs::write(setup.path("flat.onnx"), one_node("Flatten", &input, Some(&[-1]))).unwrap();
+    let host = setup.start();
+    let expected = json!({"y": [[1.0], [2.0], [3.0]]});
+    assert_eq!(host.predict("flat", json!([1, 2, 3])).result(), expected);
+    assert_eq!(host.predict("through", json!([1, 2, 3])).result(), expected);
+}

@@ -4,6 +4,7 @@
 mod support;
 
 mod access;
+mod audit;
 mod http2;
 mod tls;
 mod tls_files;

@@ -59,6 +59,10 @@ pub struct Server {
     pub model_control: Option<String>,
     /// The file of access rules. Without it, everything is allowed.
     pub access_rules: Option<PathBuf>,
+    /// The file of the audit log. Without it, there is none.
+    pub audit_log: Option<PathBuf>,
+    /// Networks of proxies whose word about their clients is taken.
+    pub trusted_proxies: Option<Vec<String>>,
     pub tls: Option<ServerTls>,
 }
 
@@ -106,6 +110,8 @@ impl Server {
             cache_mb,
             model_control,
             access_rules,
+            audit_log,
+            trusted_proxies,
             tls,
         );
         entries

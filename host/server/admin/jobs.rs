@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::{Filter, Jobs, Purged};
+use crate::server::audit::{Actor, Auditor};
 use crate::server::http::{self, Reply};
 use crate::server::plain::jobs::filter;
 use hyper::StatusCode;
@@ -18,9 +19,19 @@ pub async fn reset(jobs: &Jobs) -> Reply {
 
 /// `POST /admin/jobs/purge`: deletes jobs that have ended. One request deletes for about a second;
 /// `next` is the `after` of the request that goes on.
-pub async fn purge(jobs: &Jobs, query: Option<&str>, operator: &str) -> Reply {
+pub(super) async fn purge(
+    jobs: &Jobs,
+    query: Option<&str>,
+    operator: &str,
+    auditor: &Auditor,
+    actor: Actor,
+) -> Reply {
     let purged = async {
         let Purge { filter, is_dry_run } = Purge::parse(query)?;
+        if !is_dry_run {
+            let target = query.unwrap_or_default().chars().take(1000).collect();
+            auditor.record(actor, "purge_jobs", target).await?;
+        }
         let Purged { jobs, next } = jobs.purge(filter, is_dry_run).await?;
         if jobs > 0 && !is_dry_run {
             tracing::info!(jobs, operator, "jobs purged");

@@ -5,12 +5,13 @@ mod jobs;
 mod pipelines;
 
 use super::api::Api;
+use super::audit::Auditor;
 use super::callers;
 use super::cross_site::{CrossSite, Sensitivity};
 use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
 use super::service::Service;
-use crate::access::{Access, Verb};
+use crate::access::{Access, Requester, Verb};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
@@ -36,6 +37,7 @@ pub struct Admin {
     pub cross_site: CrossSite,
     /// `None` without access rules.
     pub access: Option<Arc<Access>>,
+    pub auditor: Auditor,
 }
 
 impl Service for Admin {
@@ -58,6 +60,8 @@ impl Service for Admin {
             self.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
             return Api::of(path).error_reply(&error);
         }
+        let requester = Requester::of(self.access.as_ref(), &head.extensions);
+        let actor = || self.auditor.actor(&requester, body.connection(), &head.headers, None);
         match path {
             "/admin/policy" if get => http::json_of(StatusCode::OK, &self.policy()),
             "/admin/reload" if post => {
@@ -69,24 +73,46 @@ impl Service for Admin {
                         return http::error_reply(&Error::invalid(message), "");
                     }
                 };
-                self.reload(dry_run, operator(&head)).await
+                if !dry_run && let Err(error) = self.auditor.record(actor(), "reload", String::new()).await {
+                    return http::error_reply(&error, "");
+                }
+                self.reload(dry_run, operator(&head, &requester)).await
             }
             "/admin/policy/rollback" if post => {
                 let generation = match generation(head.uri.query()) {
                     Ok(generation) => generation,
                     Err(error) => return http::error_reply(&error, ""),
                 };
-                match self.reloader.rollback(operator(&head), generation).await {
+                let target = generation.map(|generation| format!("generation {generation}"));
+                let rolled_back = async {
+                    self.auditor.record_rollback(actor(), target.unwrap_or_default()).await?;
+                    self.reloader.rollback(operator(&head, &requester), generation).await
+                };
+                match rolled_back.await {
                     Ok(record) => http::json_of(StatusCode::OK, &record),
                     Err(error) => http::error_reply(&error, ""),
                 }
             }
-            "/admin/policy/promote" if post => match self.reloader.promote(operator(&head)).await {
-                Ok(record) => http::json_of(StatusCode::OK, &record),
-                Err(error) => http::error_reply(&error, ""),
-            },
-            "/admin/jobs/reset" if post => jobs::reset(&self.jobs).await,
-            "/admin/jobs/purge" if post => jobs::purge(&self.jobs, head.uri.query(), &operator(&head)).await,
+            "/admin/policy/promote" if post => {
+                let promoted = async {
+                    self.auditor.record(actor(), "promote", String::new()).await?;
+                    self.reloader.promote(operator(&head, &requester)).await
+                };
+                match promoted.await {
+                    Ok(record) => http::json_of(StatusCode::OK, &record),
+                    Err(error) => http::error_reply(&error, ""),
+                }
+            }
+            "/admin/jobs/reset" if post => {
+                match self.auditor.record(actor(), "reset_jobs", String::new()).await {
+                    Ok(()) => jobs::reset(&self.jobs).await,
+                    Err(error) => http::error_reply(&error, ""),
+                }
+            }
+            "/admin/jobs/purge" if post => {
+                let operator = operator(&head, &requester);
+                jobs::purge(&self.jobs, head.uri.query(), &operator, &self.auditor, actor()).await
+            }
             "/admin/pipelines" if get => {
                 http::json_of(StatusCode::OK, &pipelines::list(&self.router.policy()))
             }
@@ -198,7 +224,10 @@ fn replica(status: ReplicaStatus) -> Value {
 }
 
 /// Returns the name that the operator's client gives itself, for the record of a change.
-fn operator(head: &Parts) -> String {
+fn operator(head: &Parts, requester: &Requester) -> String {
+    if requester.is_restricted() {
+        return requester.owner().to_string();
+    }
     let named = http::header(&head.headers, "x-operator");
     let agent = || http::header(&head.headers, "user-agent");
     named.or_else(agent).map_or_else(|| "unknown".into(), |name| name.chars().take(80).collect())

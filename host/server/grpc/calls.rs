@@ -8,6 +8,7 @@ use super::health::Health;
 use super::state::Grpc;
 use super::timeout::timeout;
 use super::{infer, status, stream};
+use crate::access::Verb;
 use crate::error::{Error, Result};
 use crate::proto;
 use crate::proto::inference::grpc_inference_service_server::{
@@ -15,6 +16,7 @@ use crate::proto::inference::grpc_inference_service_server::{
 };
 use crate::server::callers;
 use crate::server::connections::in_use;
+use crate::server::http;
 use crate::server::http2::call::Call;
 use crate::server::http2::call_body::CallBody;
 use crate::server::http2::connection::Calls;
@@ -114,6 +116,13 @@ impl Calls for GrpcCalls {
                 return infer::refused(&self.grpc, headers, &error);
             }
             request = Request::from_parts(parts, body);
+        }
+        if verb == Some(Verb::Load) {
+            let requester = self.grpc.requester(request.extensions());
+            let (headers, auditor) = (request.headers(), &self.grpc.auditor);
+            let id = Some(http::request_id(headers));
+            let actor = auditor.actor(&requester, call.connection(), headers, id);
+            request.extensions_mut().insert(actor);
         }
         let endpoint = GrpcEndpoint::parse(request.uri().path());
         let name = match endpoint {

@@ -6,7 +6,7 @@ use super::text::non_empty;
 use crate::access::Requester;
 use crate::error::{Error, Result};
 use crate::policy::RouteQuery;
-use crate::predict::Datatype;
+use crate::predict::{Datatype, MemoryBudget};
 use crate::proto::inference::model_config::SchedulingChoice;
 use crate::proto::inference::model_instance_group::Kind;
 use crate::proto::inference::model_repository_parameter::ParameterChoice;
@@ -15,7 +15,7 @@ use crate::proto::inference::repository_index_response::ModelIndex;
 use crate::proto::inference::*;
 use crate::server::http;
 use crate::server::oip::config;
-use crate::server::oip::control::{self, IndexEntry};
+use crate::server::oip::control::{self, ControlCall, IndexEntry};
 use crate::server::oip::statistics::{self, DurationTotal};
 use hyper::HeaderMap;
 use serde_json::{Map, Value};
@@ -168,25 +168,23 @@ pub(super) fn index(
 }
 
 pub(super) async fn load(
-    grpc: &Grpc,
-    requester: &Requester,
+    call: ControlCall<'_>,
+    budget: MemoryBudget,
     request: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse> {
     check_repository(&request.repository_name)?;
     let parameters = parameters(request.parameters);
-    control::load_model(grpc.reloader(), requester, &request.model_name, &parameters, grpc.router().budget())
-        .await?;
+    control::load_model(call, &request.model_name, &parameters, budget).await?;
     Ok(RepositoryModelLoadResponse {})
 }
 
 pub(super) async fn unload(
-    grpc: &Grpc,
-    requester: &Requester,
+    call: ControlCall<'_>,
     request: RepositoryModelUnloadRequest,
 ) -> Result<RepositoryModelUnloadResponse> {
     check_repository(&request.repository_name)?;
     let parameters = parameters(request.parameters);
-    control::unload_model(grpc.reloader(), requester, &request.model_name, &parameters).await?;
+    control::unload_model(call, &request.model_name, &parameters).await?;
     Ok(RepositoryModelUnloadResponse {})
 }
 

@@ -6,6 +6,8 @@ use crate::access::Requester;
 use crate::error::{Error, Kind, Result};
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::*;
+use crate::server::audit::Actor;
+use crate::server::oip::control::ControlCall;
 use crate::server::oip::unsupported::no_region;
 use hyper::HeaderMap;
 use std::sync::Arc;
@@ -21,6 +23,18 @@ fn answer<T>(outcome: Result<T>) -> ReplyResult<T> {
 fn split<T>(grpc: &Grpc, request: Request<T>) -> (HeaderMap, Requester, T) {
     let (metadata, extensions, message) = request.into_parts();
     (metadata.into_headers(), grpc.requester(&extensions), message)
+}
+
+/// Returns who makes a call that changes something.
+fn actor<T>(request: &Request<T>) -> Actor {
+    let noted = request.extensions().get::<Actor>().cloned();
+    noted.unwrap_or_else(|| Actor { by: "unknown".into(), address: None, request_id: None })
+}
+
+impl Grpc {
+    fn control_call(&self, requester: Requester, actor: Actor) -> ControlCall<'_> {
+        ControlCall { reloader: self.reloader(), requester, auditor: &self.auditor, actor }
+    }
 }
 
 fn not_offered<T>(what: &str) -> ReplyResult<T> {
@@ -103,16 +117,19 @@ impl GrpcInferenceService for Grpc {
         self: Arc<Self>,
         request: Request<RepositoryModelLoadRequest>,
     ) -> ReplyResult<RepositoryModelLoadResponse> {
+        let actor = actor(&request);
         let (_, requester, request) = split(&self, request);
-        answer(control::load(&self, &requester, request).await)
+        let budget = self.router().budget();
+        answer(control::load(self.control_call(requester, actor), budget, request).await)
     }
 
     async fn repository_model_unload(
         self: Arc<Self>,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> ReplyResult<RepositoryModelUnloadResponse> {
+        let actor = actor(&request);
         let (_, requester, request) = split(&self, request);
-        answer(control::unload(&self, &requester, request).await)
+        answer(control::unload(self.control_call(requester, actor), request).await)
     }
 
     async fn system_shared_memory_status(

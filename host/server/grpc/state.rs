@@ -3,6 +3,7 @@
 use crate::access::{Access, Requester};
 use crate::policy::Reloader;
 use crate::router::Router;
+use crate::server::audit::Auditor;
 use crate::server::transfers::Transfers;
 use crate::shutdown::Readiness;
 use hyper::http::Extensions;
@@ -17,6 +18,7 @@ pub struct Grpc {
     pub stop: watch::Receiver<bool>,
     /// `None` without access rules.
     pub access: Option<Arc<Access>>,
+    pub auditor: Auditor,
     /// What exists once the models are loaded.
     serving: OnceLock<(Arc<Router>, Arc<Reloader>)>,
 }
@@ -27,8 +29,9 @@ impl Grpc {
         transfers: Arc<Transfers>,
         stop: watch::Receiver<bool>,
         access: Option<Arc<Access>>,
+        auditor: Auditor,
     ) -> Arc<Self> {
-        Arc::new(Grpc { readiness, transfers, stop, access, serving: OnceLock::new() })
+        Arc::new(Grpc { readiness, transfers, stop, access, auditor, serving: OnceLock::new() })
     }
 
     /// Returns on whose behalf a call is made.

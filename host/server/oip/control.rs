@@ -13,6 +13,7 @@ use crate::policy::reload::{Indexed, State};
 use crate::policy::{Policy, Reloader, Route, RouteQuery};
 use crate::predict::MemoryBudget;
 use crate::predict::walk::built_bytes;
+use crate::server::audit::{Actor, Auditor};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -103,28 +104,37 @@ pub(in crate::server) fn repository_index(
         .collect()
 }
 
+/// A call that loads or unloads a model.
+pub(in crate::server) struct ControlCall<'a> {
+    pub reloader: &'a Reloader,
+    pub requester: Requester,
+    pub auditor: &'a Auditor,
+    pub actor: Actor,
+}
+
 /// Loads a model with the overrides in `parameters`.
 pub(in crate::server) async fn load_model(
-    reloader: &Reloader,
-    requester: &Requester,
+    call: ControlCall<'_>,
     model: &str,
     parameters: &Map<String, Value>,
     budget: MemoryBudget,
 ) -> Result<()> {
+    let ControlCall { reloader, requester, auditor, actor } = call;
     requester.require(Verb::Load, Some((model, None)))?;
     reloader.may_control()?;
     let overrides = overrides(reloader, model, parameters, budget)
         .map_err(|error| error.context(format_args!("failed to load '{}'", cut(model))))?;
+    auditor.record(actor, "load", cut(model)).await?;
     reloader.load_model(model.to_owned(), overrides).await
 }
 
 /// Unloads a model, and the pipelines that use it if the parameter `unload_dependents` is true.
 pub(in crate::server) async fn unload_model(
-    reloader: &Reloader,
-    requester: &Requester,
+    call: ControlCall<'_>,
     model: &str,
     parameters: &Map<String, Value>,
 ) -> Result<()> {
+    let ControlCall { reloader, requester, auditor, actor } = call;
     requester.require(Verb::Load, Some((model, None)))?;
     reloader.may_control()?;
     let mut dependents = false;
@@ -144,11 +154,15 @@ pub(in crate::server) async fn unload_model(
         let message = format!("failed to unload '{model}': parameter \"{name}\" {fault}");
         return Err(Error::invalid(message).field(name));
     }
-    if dependents {
-        for dependent in reloader.dependents(model) {
-            requester.require(Verb::Load, Some((&dependent, None)))?;
-        }
+    let dependent = if dependents { reloader.dependents(model) } else { Vec::new() };
+    for dependent in &dependent {
+        requester.require(Verb::Load, Some((dependent, None)))?;
     }
+    let target = match dependent.is_empty() {
+        true => cut(model),
+        false => format!("{}, with {}", cut(model), dependent.join(", ")),
+    };
+    auditor.record(actor, "unload", target).await?;
     reloader.unload_model(model.to_owned(), dependents).await
 }
 

@@ -1,7 +1,9 @@
 //! Configuration, statistics and the repository over HTTP. What these requests do is decided in
 //! `control`, for both protocols.
 
-use super::control::{load_model, model_config, model_statistics, repository_index, unload_model};
+use super::control::{
+    ControlCall, load_model, model_config, model_statistics, repository_index, unload_model,
+};
 use super::endpoint::{ControlEndpoint, ModelPath};
 use super::errors::{error_reply, method_not_allowed};
 use super::json_object::parse_object;
@@ -90,23 +92,30 @@ async fn answer_index(public: &Public, head: &Parts, body: RequestBody) -> Resul
     Ok(http::json_of(StatusCode::OK, &repository_index(&public.reloader, &requester, ready)))
 }
 
+fn control_call<'a>(public: &'a Public, head: &Parts, body: &RequestBody) -> ControlCall<'a> {
+    let requester = public.requester(head);
+    let id = Some(http::request_id(&head.headers));
+    let actor = public.auditor.actor(&requester, body.connection(), &head.headers, id);
+    ControlCall { reloader: &public.reloader, requester, auditor: &public.auditor, actor }
+}
+
 async fn answer_load(public: &Public, head: &Parts, body: RequestBody, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
     let (model, budget) = (http::decode_segment(model)?, public.router.budget());
-    let requester = public.requester(head);
-    requester.require(Verb::Load, Some((&model, None)))?;
+    let call = control_call(public, head, &body);
+    call.requester.require(Verb::Load, Some((&model, None)))?;
     let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
-    load_model(&public.reloader, &requester, &model, &parameters, budget).await?;
+    load_model(call, &model, &parameters, budget).await?;
     Ok(http::empty(StatusCode::OK))
 }
 
 async fn answer_unload(public: &Public, head: &Parts, body: RequestBody, model: &str) -> Result<Reply> {
     public.reloader.may_control()?;
     let (model, budget) = (http::decode_segment(model)?, public.router.budget());
-    let requester = public.requester(head);
-    requester.require(Verb::Load, Some((&model, None)))?;
+    let call = control_call(public, head, &body);
+    call.requester.require(Verb::Load, Some((&model, None)))?;
     let parameters = read(public, head, body, move |body| parameters(body, budget)).await?;
-    unload_model(&public.reloader, &requester, &model, &parameters).await?;
+    unload_model(call, &model, &parameters).await?;
     Ok(http::empty(StatusCode::OK))
 }
 

@@ -169,7 +169,7 @@ impl<'a> TlsFiles<'a> {
         })?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
             Error::invalid(format!(
-                "the private key {path} cannot be used: {error}; keys are RSA of 2048 bits or more, ECDSA P-256 or \
+                "the private key {path} cannot be used: {error}; keys are RSA of 2048 to 4096 bits, ECDSA P-256 or \
                  P-384, or Ed25519"
             ))
         })?;

@@ -1,0 +1,103 @@
+"""Measures what access rules cost: hosts without and with rules, by CPU time per request.
+
+    python3 bench/scripts/access.py HOSTLER [--seconds N] [--rounds N]
+
+HOSTLER is a release build, which finds the library of ONNX Runtime as `hostler serve` does. Needs the Debian
+packages wrk and openssl.
+
+In each round, the targets take turns, forwards and backwards: a host without rules twice (A/A), and hosts
+with rules that are asked with an API key and with a JSON web token (ES256), over 50 kept connections. The
+table has the median CPU time per request in microseconds, and the median difference to the first host
+within a round. The last rows have a connection for each request, so that keys are looked up and tokens are
+found in the cache of the host each time.
+"""
+
+import argparse
+import base64
+import json
+import pathlib
+import statistics
+import subprocess
+import tempfile
+import time
+
+from measure import Started, Target, prepare
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def token(folder):
+    """Makes a key pair by openssl. Returns a JWKS and a token that it has signed."""
+    key = folder / "issuer.pem"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key], check=True)
+    command = ["openssl", "ec", "-in", key, "-pubout", "-outform", "DER"]
+    point = subprocess.run(command, check=True, capture_output=True).stdout[-64:]
+    jwk = {"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "one", "x": base64url(point[:32]), "y": base64url(point[32:])}
+    claims = {"sub": "app", "iss": "bench", "aud": "hostler", "exp": int(time.time()) + 36000}
+    message = ".".join(base64url(json.dumps(part).encode()) for part in ({"alg": "ES256", "kid": "one"}, claims))
+    signed = subprocess.run(["openssl", "dgst", "-sha256", "-sign", key], input=message.encode(), check=True, capture_output=True)
+    # DER: a sequence of two integers.
+    der, numbers, at = signed.stdout, [], 2
+    for _ in range(2):
+        length = der[at + 1]
+        numbers.append(der[at + 2 : at + 2 + length].lstrip(b"\0").rjust(32, b"\0"))
+        at += 2 + length
+    return json.dumps({"keys": [jwk]}), f"{message}.{base64url(b''.join(numbers))}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("hostler")
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, Started() as started:
+        folder = pathlib.Path(name)
+        prepare(folder)
+        command = [arguments.hostler, "key", "new", "app", "--file", folder / "keys.toml"]
+        key = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        jwks, signed = token(folder)
+        (folder / "jwks.json").write_text(jwks)
+        (folder / "access.toml").write_text(
+            'keys = "keys.toml"\n[tokens]\njwks = "jwks.json"\nalgorithms = ["ES256"]\nissuer = "bench"\naudience = "hostler"\n'
+            '[[rules]]\nwho = ["key:other"]\nverbs = ["read"]\n'
+            '[[rules]]\nwho = ["key:app", "user:app"]\nverbs = ["predict"]\nmodels = ["plus"]\n'
+        )
+        hosts = {}
+        for kind, more in (("open", ""), ("again", ""), ("rules", 'access_rules = "access.toml"\n')):
+            manifest = folder / f"{kind}.toml"
+            manifest.write_text(f'[server]\naccess_log = false\n{more}[models.plus]\npath = "plus.onnx"\n')
+            hosts[kind] = started.host(arguments.hostler, manifest)
+
+        def target(name, kind, secret=None):
+            headers = [f"Authorization: Bearer {secret}"] if secret else []
+            return Target(name, f"http://127.0.0.1:{hosts[kind][0]}/predict", [hosts[kind][1]], headers)
+
+        targets = [
+            target("no rules", "open"),
+            target("no rules, another host (A/A)", "again"),
+            target("rules, API key", "rules", key),
+            target("rules, token", "rules", signed),
+        ]
+        print("| connections | target | CPU us/request | added to the first, us (quartiles) |")
+        print("|---|---|---:|---|")
+        for is_kept in (True, False):
+            headers = () if is_kept else ("Connection: close",)
+            results = {one.name: [] for one in targets}
+            for round_ in range(arguments.rounds):
+                for one in targets if round_ % 2 == 0 else targets[::-1]:
+                    results[one.name].append(one.measure(folder, arguments.seconds, 50, headers)[1])
+            first = results[targets[0].name]
+            for one in targets:
+                added = [own - base for own, base in zip(results[one.name], first)]
+                low, middle, high = statistics.quantiles(added, n=4) if any(added) else (0, 0, 0)
+                print(
+                    f"| {'kept' if is_kept else 'one a request'} | {one.name} "
+                    f"| {statistics.median(results[one.name]):.2f} | {middle:+.2f} ({low:+.2f} to {high:+.2f}) |"
+                )
+
+
+if __name__ == "__main__":
+    main()

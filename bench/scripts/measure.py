@@ -1,0 +1,88 @@
+"""What the comparisons of this folder share: hosts, load by wrk, and CPU time of processes."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def processes(pid):
+    """A process and its children."""
+    try:
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return [pid]
+    return [pid, *(child for one in children for child in processes(int(one)))]
+
+
+def cpu(pids):
+    """Seconds of user and system time."""
+    total = 0
+    for pid in pids:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+class Started:
+    """Processes that are ended together."""
+
+    def __init__(self):
+        self.all = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.all:
+            process.send_signal(signal.SIGTERM)
+        for process in self.all:
+            process.wait(20)
+
+    def start(self, command, **options):
+        self.all.append(subprocess.Popen(command, **options))
+        return self.all[-1]
+
+    def host(self, hostler, manifest):
+        """Starts a host. Returns the port of its public listener, and its process id."""
+        command = [hostler, "serve", manifest, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        process = self.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return int(re.search(r"http=127.0.0.1:(\d+)", process.stdout.readline())[1]), process.pid
+
+
+class Target:
+    def __init__(self, name, url, pids, headers=()):
+        self.name, self.url, self.pids = name, url, pids
+        self.headers = [word for header in headers for word in ("-H", header)]
+
+    def measure(self, folder, seconds, connections, headers=()):
+        """Requests per second, and CPU time per request in microseconds."""
+        more = [word for header in headers for word in ("-H", header)]
+        before, started = cpu(self.pids), time.monotonic()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "-s", str(folder / "post.lua"), *self.headers, *more, self.url]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        spent, took = cpu(self.pids) - before, time.monotonic() - started
+        requests = int(re.search(r"(\d+) requests in", output)[1])
+        if bad := re.search(r"Non-2xx.*|Socket errors.*", output):
+            print(f"{self.name}: {bad[0]}")
+        return requests / took, spent / max(requests, 1) * 1e6
+
+
+def prepare(folder):
+    """Writes the model and the script of wrk."""
+    (folder / "plus.onnx").write_bytes((ROOT / "tests/models/plus1.onnx").read_bytes())
+    request = '{"model": "plus", "data": [1, 2, 3, 4]}'
+    lua = f"wrk.method = 'POST'\nwrk.body = '{request}'\nwrk.headers['content-type'] = 'application/json'\n"
+    (folder / "post.lua").write_text(lua)
