@@ -5,6 +5,7 @@ mod support;
 
 mod access;
 mod audit;
+mod example;
 mod http2;
 mod tls;
 mod tls_files;
