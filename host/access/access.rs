@@ -93,7 +93,7 @@ impl Access {
     }
 
     /// Whether there are rules in force.
-    pub(super) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.state.load().loaded.is_some()
     }
 

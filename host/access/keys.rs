@@ -16,6 +16,9 @@ pub const KEY_PREFIX: &str = "hostler_";
 
 const KEY_BYTES: usize = 32;
 
+/// The most digests of a name: two while its key is replaced.
+const DIGESTS_MAX: usize = 2;
+
 /// The SHA-256 of a key.
 pub(super) type KeyDigest = [u8; 32];
 
@@ -109,6 +112,12 @@ impl Keys {
                 OneOrMore::One(digest) => vec![digest],
                 OneOrMore::More(digests) => digests,
             };
+            if digests.is_empty() || digests.len() > DIGESTS_MAX {
+                return Err(Error::invalid(format!(
+                    "[keys.{name}] has {} digests; write one, or two while the key is replaced",
+                    digests.len()
+                )));
+            }
             let expires = expires.map(|Expiry(time)| time);
             let shown: Arc<str> = format!("key:{name}").into();
             for digest in digests {
@@ -176,6 +185,7 @@ mod tests {
             ("[keys.\"c i\"]\nsha256 = \"12\"".to_owned(), "is not a valid name of a key"),
             ("[keys.ci]\nsha256 = \"12\"\nexpires = \"soon\"".to_owned(), "expires"),
             (key.entry("ci").unwrap() + &key.entry("other").unwrap(), "another key"),
+            (format!("[keys.ci]\nsha256 = [{}]", ["\"00\""; 3].join(",")), "3 digests"),
             ("[keyz.ci]".to_owned(), "keyz"),
         ] {
             let error = Keys::parse(&text).err().unwrap_or_else(|| panic!("{text}"));

@@ -57,6 +57,30 @@ pub(super) fn is_supported(algorithm: Algorithm) -> bool {
     scheme(algorithm).is_some()
 }
 
+/// Checks that a key has the size that its algorithm demands, which ring does only with the first
+/// signature.
+pub(super) fn check_key(algorithm: Algorithm, key: &DecodingKey) -> Result<(), &'static str> {
+    match (algorithm, key.kind()) {
+        (_, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+            let bytes = n.iter().skip_while(|byte| **byte == 0).count();
+            match (256..=1024).contains(&bytes) && (1..=8).contains(&e.len()) {
+                true => Ok(()),
+                false => Err("its modulus must have 2048 to 8192 bits"),
+            }
+        }
+        (Algorithm::ES256, DecodingKeyKind::SecretOrDer(point)) if point.len() != 65 => {
+            Err("x and y must have 32 bytes each")
+        }
+        (Algorithm::ES384, DecodingKeyKind::SecretOrDer(point)) if point.len() != 97 => {
+            Err("x and y must have 48 bytes each")
+        }
+        (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(key)) if key.len() != 32 => {
+            Err("x must have 32 bytes")
+        }
+        _ => Ok(()),
+    }
+}
+
 struct RingVerifier {
     algorithm: Algorithm,
     scheme: Scheme,

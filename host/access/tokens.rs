@@ -96,10 +96,10 @@ impl Tokens {
         for jwk in &set.keys {
             let is_signing = !matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption));
             for algorithm in algorithms.iter().filter(|algorithm| is_signing && fits(jwk, **algorithm)) {
-                let key = DecodingKey::from_jwk(jwk).map_err(|error| {
-                    let id = jwk.common.key_id.as_deref().unwrap_or("without kid");
-                    Error::invalid(format!("the key {id} cannot be used: {error}"))
-                })?;
+                let id = jwk.common.key_id.as_deref().unwrap_or("without kid");
+                let unusable = |why: &str| Error::invalid(format!("the key {id} cannot be used: {why}"));
+                let key = DecodingKey::from_jwk(jwk).map_err(|error| unusable(&error.to_string()))?;
+                ring_provider::check_key(*algorithm, &key).map_err(unusable)?;
                 keys.push(TokenKey { id: jwk.common.key_id.clone(), algorithm: *algorithm, key });
             }
         }
@@ -144,6 +144,10 @@ impl Tokens {
         validation.set_audience(&[&self.audience]);
         let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation);
         let claims = decoded.map_err(|error| refused(error.kind()))?.claims;
+        // The library takes a list of issuers as well.
+        if !matches!(claims.get("iss"), Some(Value::String(_))) {
+            return Err("its iss is not a text");
+        }
         let subject = match claims.get(&self.subject) {
             Some(Value::String(subject)) if is_shown(subject) => subject,
             _ => return Err("it has no subject, or one with control characters or over 200 characters"),

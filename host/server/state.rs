@@ -27,6 +27,11 @@ pub struct Public {
 }
 
 impl Public {
+    /// Whether callers could get in at all: the access rules could be read.
+    pub(super) fn is_open(&self) -> bool {
+        self.access.as_ref().is_none_or(|access| access.is_open())
+    }
+
     /// Returns on whose behalf a request is made.
     pub(super) fn requester(&self, head: &Parts) -> Requester {
         Requester::of(self.access.as_ref(), &head.extensions)

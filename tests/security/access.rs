@@ -192,6 +192,14 @@ fn each_key_may_do_what_its_rules_say_and_nothing_else() {
     expect(&send(host.http, "POST", "/v2/repository/models/plus/unload", &keys.loader, ""), 403, "forbidden");
     assert_eq!(send(host.http, "POST", "/v2/repository/models/minus/unload", &keys.loader, "").status, 200);
     assert_eq!(predict_status(&host, &keys.ops, "minus"), 404);
+    // No hint at other models in what a client may load and what does not exist.
+    let rules = RULES.replace("models = [\"minus\"]", "models = [\"plu*\"]");
+    replace(&host.path("access.toml"), rules.replace("[\"key:app\"]", "[\"key:nobody\"]").as_bytes());
+    host.wait_for_log(&["access rules applied", "generation=2"]);
+    for act in ["load", "unload"] {
+        let hint = send(host.http, "POST", &format!("/v2/repository/models/plux/{act}"), &keys.loader, "");
+        assert!(hint.status == 404 && !hint.text().contains("\"plus\\\""), "{}", hint.text());
+    }
     // Nothing of a key is in what the host writes.
     let written = host.log() + &host.stdout().join("\n");
     for key in all {
@@ -430,9 +438,13 @@ fn a_bad_file_at_start_lets_nobody_in_until_it_is_mended() {
     assert!(answer.text().contains("cannot load its access rules"), "{}", answer.text());
     expect(&send(host.admin, "GET", "/admin/policy", &keys.ops, ""), 403, "forbidden");
     assert_eq!(send(host.http, "GET", "/health", "", "").status, 200);
+    for path in ["/ready", "/v2/health/ready"] {
+        assert_eq!(send(host.http, "GET", path, "", "").status, 503, "{path}");
+    }
     replace(&host.path("access.toml"), RULES.as_bytes());
     host.wait_for_log(&["access rules applied", "generation=1"]);
     assert_eq!(predict_status(&host, &keys.ops, "plus"), 200);
+    assert_eq!(send(host.http, "GET", "/ready", "", "").status, 200);
 }
 
 #[test]

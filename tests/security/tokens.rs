@@ -153,6 +153,7 @@ fn only_valid_tokens_are_accepted() {
         (of(json!({"aud": null})), "it lacks exp, iss or aud"),
         (of(json!({"iss": "https://evil.example"})), "it is of another issuer"),
         (of(json!({"iss": null})), "it lacks exp, iss or aud"),
+        (of(json!({"iss": ["https://evil.example", "https://issuer.example.org"]})), "its iss is not a text"),
         (of(json!({"sub": null})), "it has no subject"),
         (of(json!({"sub": ["alice"]})), "the key or token is not accepted"),
         (of(json!({"sub": "a\nb"})), "control characters"),
@@ -206,11 +207,13 @@ fn the_table_of_tokens_is_checked() {
         ("audience = \"hostler\"", "audience = \"\"", "audience is empty"),
         ("leeway_s = 0", "leeway_s = 3600", "at most 300"),
         ("jwks.json", "gone.json", "gone.json"),
+        ("jwks.json", "short.json", "x and y must have 32 bytes each"),
     ] {
         let setup = Setup::new(MANIFEST)
             .file("plus.onnx", model("plus1"))
             .text("access.toml", &RULES.replace(from, to))
-            .text("jwks.json", &issuer.jwks());
+            .text("jwks.json", &issuer.jwks())
+            .text("short.json", &issuer.jwks().replace("\"x\":\"", "\"x\":\"AAAA"));
         let (code, _, err) = setup.run(&["check", "--quick"]);
         assert!(code != 0 && err.contains(part), "{to}: {err}");
     }

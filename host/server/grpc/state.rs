@@ -63,7 +63,9 @@ impl Grpc {
 
     /// Whether the host takes requests and everything that it serves can run now.
     pub(super) fn is_ready(&self) -> bool {
-        self.has_begun()
+        let is_open = self.access.as_ref().is_none_or(|access| access.is_open());
+        is_open
+            && self.has_begun()
             && self.readiness.refusal().is_none()
             && self.router().policy().content.unready().is_none()
     }

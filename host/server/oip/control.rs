@@ -124,8 +124,9 @@ pub(in crate::server) async fn load_model(
     reloader.may_control()?;
     let overrides = overrides(reloader, model, parameters, budget)
         .map_err(|error| error.context(format_args!("failed to load '{}'", cut(model))))?;
+    let without_hints = |error| requester.without_hints(error, model, None);
     auditor.record(actor, "load", cut(model)).await?;
-    reloader.load_model(model.to_owned(), overrides).await
+    reloader.load_model(model.to_owned(), overrides).await.map_err(without_hints)
 }
 
 /// Unloads a model, and the pipelines that use it if the parameter `unload_dependents` is true.
@@ -163,7 +164,8 @@ pub(in crate::server) async fn unload_model(
         false => format!("{}, with {}", cut(model), dependent.join(", ")),
     };
     auditor.record(actor, "unload", target).await?;
-    reloader.unload_model(model.to_owned(), dependents).await
+    let unloaded = reloader.unload_model(model.to_owned(), dependents).await;
+    unloaded.map_err(|error| requester.without_hints(error, model, None))
 }
 
 /// The error for a named repository. The manifest is the only repository, and it has no name.

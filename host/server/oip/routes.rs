@@ -26,8 +26,9 @@ pub(in crate::server) async fn answer(
         OipEndpoint::Server if get => http::json_of(StatusCode::OK, &server_metadata()),
         OipEndpoint::Live if get => http::empty(StatusCode::OK),
         OipEndpoint::Ready if get => {
-            let ready =
-                public.readiness.refusal().is_none() && public.router.policy().content.unready().is_none();
+            let ready = public.readiness.refusal().is_none()
+                && public.is_open()
+                && public.router.policy().content.unready().is_none();
             http::empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
         }
         OipEndpoint::Server | OipEndpoint::Live | OipEndpoint::Ready => method_not_allowed("GET"),
