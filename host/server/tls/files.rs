@@ -135,6 +135,8 @@ impl<'a> TlsFiles<'a> {
         };
         let resolver = tokio_rustls::rustls::sign::SingleCertAndKey::from(key);
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
+        // All suites are strong. The host's order is what scanners expect.
+        config.ignore_client_order = true;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         if self.client_ca.is_some() {
             // A resumed session would not check again whether the client's certificate is valid.
