@@ -119,9 +119,8 @@ impl RulesFiles {
         let content = |named: &Option<(PathBuf, Result<String>)>, what: &str| match named {
             None => Ok(None),
             Some((path, Ok(text))) => Ok(Some((path.clone(), text.clone()))),
-            Some((path, Err(error))) => {
-                Err(error.clone().context(format!("cannot read the {what} {}", path.display())))
-            }
+            // The error names the file.
+            Some((_, Err(error))) => Err(error.clone().context(format!("the {what}"))),
         };
         let keys = match content(&self.keys, "API keys")? {
             None => Keys::default(),

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::policy::tls_settings::ListenerTls;
-use crate::server::tls::pem_fault;
+use crate::server::tls;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{
     WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
@@ -46,16 +45,9 @@ fn builder() -> Result<tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_r
 
 /// Returns the certificates of a PEM file, of which there is at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let shown = path.display();
     let pem = input_file::read(path, FileLimits::default().of(FileKind::Tls), &Progress::default())
-        .map_err(|error| error.context(format!("cannot read {shown}")))?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error::invalid(format!("{shown} cannot be used: {}", pem_fault(&error))))?;
-    match certificates.is_empty() {
-        true => Err(Error::invalid(format!("{shown} has no certificate in PEM"))),
-        false => Ok(certificates),
-    }
+        .map_err(|error| error.context(format!("cannot read {}", path.display())))?;
+    tls::certificates(&pem, path)
 }
 
 /// Accepts a server that has the key of one certificate, and no other.

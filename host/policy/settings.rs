@@ -29,7 +29,7 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// The file of access rules. Without it, everything is allowed.
     pub access_rules: Option<PathBuf>,
-    /// The file of the audit log. Without it, there is none.
+    /// The file of the audit log. Without it, no acts are recorded.
     pub audit_log: Option<PathBuf>,
     /// Proxies whose word about their clients is taken.
     pub proxies: Proxies,

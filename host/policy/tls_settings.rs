@@ -4,7 +4,7 @@ use super::diagnostic::Diagnostic;
 use super::manifest;
 use std::path::{Path, PathBuf};
 
-/// TLS of each listener. `None` is none.
+/// TLS of each listener. `None` stands for a listener without TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TlsSettings {
     pub http: Option<ListenerTls>,

@@ -49,9 +49,10 @@ fn admit(access: &Arc<Access>, head: &mut Parts, body: &RequestBody) -> Result<(
 /// Answers a request that the access rules refuse, and accounts for it.
 fn refused(public: &Public, head: &Parts, error: &Error) -> Reply {
     let endpoint = Endpoint::parse(head.uri.path());
-    let (id, protocol) = match endpoint.api() {
-        Api::Plain => (http::request_id(&head.headers), "plain"),
-        Api::Oip => (http::request_id(&head.headers), "oip"),
+    let id = http::request_id(&head.headers);
+    let protocol = match endpoint.api() {
+        Api::Plain => "plain",
+        Api::Oip => "oip",
     };
     let scope = public.router.begin(id, protocol, Authority::host(), &http::header_lookup(&head.headers));
     let mut reply = endpoint.api().error_reply_for(error, scope.id());

@@ -74,7 +74,7 @@ who = ["key:ops"]
 verbs = ["predict", "jobs", "read", "load", "metrics", "admin"]
 "#;
 
-const MANIFEST: &str = r#"
+pub const MANIFEST: &str = r#"
 [server]
 access_rules = "access.toml"
 model_control = "explicit"

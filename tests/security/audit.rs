@@ -1,21 +1,13 @@
 //! The audit log: what changes the host is recorded before it happens, or refused.
 
-use crate::access::{Keys, RULES};
+use crate::access::{Keys, MANIFEST, RULES};
 use crate::support::{Answer, Client, Host, Setup, model};
 use serde_json::Value;
 
-const MANIFEST: &str = r#"
-[server]
-access_rules = "access.toml"
-audit_log = "audit.jsonl"
-model_control = "explicit"
-
-[models.plus]
-path = "plus.onnx"
-
-[models.minus]
-path = "plus.onnx"
-"#;
+/// The manifest of the tests of access rules, with an audit log at this path.
+fn manifest(audit_log: &str) -> String {
+    MANIFEST.replace("[server]\n", &format!("[server]\naudit_log = \"{audit_log}\"\n"))
+}
 
 fn setup(keys: &Keys, manifest: &str) -> Setup {
     Setup::new(manifest)
@@ -37,7 +29,7 @@ fn lines(host: &Host) -> Vec<Value> {
 #[test]
 fn each_act_has_a_line_with_who_and_what() {
     let keys = Keys::make();
-    let host = setup(&keys, MANIFEST).start();
+    let host = setup(&keys, &manifest("audit.jsonl")).start();
     let admin = |path: &str| post(host.admin, &keys.ops, path, "").status;
     assert_eq!(post(host.http, &keys.loader, "/v2/repository/models/minus/unload", "").status, 200);
     assert_eq!(post(host.http, &keys.loader, "/v2/repository/models/minus/load", "").status, 200);
@@ -76,7 +68,7 @@ fn each_act_has_a_line_with_who_and_what() {
 #[test]
 fn an_act_that_cannot_be_recorded_is_refused_except_for_a_rollback() {
     let keys = Keys::make();
-    let setup = setup(&keys, MANIFEST);
+    let setup = setup(&keys, &manifest("audit.jsonl"));
     // A log of this size cannot grow once files are limited to it.
     let earlier = "{\"time\":\"\",\"act\":\"earlier\"}\n".repeat((64 << 10) / 31);
     std::fs::write(setup.path("audit.jsonl"), &earlier).expect("written");
@@ -110,8 +102,7 @@ fn a_file_that_cannot_be_the_audit_log_is_named_at_start() {
     for (path, part) in
         [("/dev/full", "not a regular file"), ("gone/audit.jsonl", "cannot open the audit log")]
     {
-        let manifest = MANIFEST.replace("audit.jsonl", path);
-        let error = setup(&keys, &manifest).try_start().err().expect("it does not start");
+        let error = setup(&keys, &manifest(path)).try_start().err().expect("it does not start");
         assert!(error.contains(part) && error.contains(path), "{error}");
     }
 }

@@ -59,7 +59,7 @@ pub struct Server {
     pub model_control: Option<String>,
     /// The file of access rules. Without it, everything is allowed.
     pub access_rules: Option<PathBuf>,
-    /// The file of the audit log. Without it, there is none.
+    /// The file of the audit log. Without it, no acts are recorded.
     pub audit_log: Option<PathBuf>,
     /// Networks of proxies whose word about their clients is taken.
     pub trusted_proxies: Option<Vec<String>>,

@@ -209,7 +209,7 @@ impl<'a> TlsFiles<'a> {
 }
 
 /// Returns the certificates of a PEM file, of which there is at least one.
-fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+pub fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let path = path.display();
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
@@ -221,7 +221,7 @@ fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>>
 }
 
 /// Returns what is wrong with a PEM file.
-pub fn pem_fault(error: &pem::Error) -> String {
+fn pem_fault(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => {
             "it breaks off before a line \"-----END …-----\"; write the whole file".to_owned()

@@ -7,4 +7,4 @@ mod files;
 mod handshake;
 
 pub use certificates::{Certificates, watch};
-pub use files::{check, pem_fault};
+pub use files::{certificates, check};
