@@ -16,6 +16,7 @@ thread_local! {
 pub struct Entry<'a> {
     pub id: &'a str,
     pub protocol: &'static str,
+    pub tenant: Option<&'a str>,
     pub model: Option<&'a str>,
     pub version: Option<&'a str>,
     pub executor: Option<&'a str>,
@@ -50,6 +51,7 @@ impl Entry<'_> {
         put_thousandths(line, since.as_millis() as u64);
         put(line, "id", Some(self.id));
         put(line, "protocol", Some(self.protocol));
+        put(line, "tenant", self.tenant);
         put(line, "model", self.model);
         put(line, "version", self.version);
         put(line, "executor", self.executor);

@@ -92,5 +92,6 @@ pub mod router;
 pub mod server;
 pub mod shutdown;
 pub mod task_timer;
+pub mod tenants;
 pub mod timestamp;
 mod wait_list;

@@ -6,7 +6,8 @@ HOSTLER is a release build, which finds the library of ONNX Runtime as `hostler 
 packages wrk and openssl.
 
 In each round, the targets take turns, forwards and backwards: a host without rules twice (A/A), and hosts
-with rules that are asked with an API key and with a JSON web token (ES256), over 50 kept connections. The
+with rules, without and with limits of tenants, that are asked with an API key and with a JSON web token
+(ES256), over 50 kept connections. The
 table has the median CPU time per request in microseconds, and the median difference to the first host
 within a round. The last rows have a connection for each request, so that keys are looked up and tokens are
 found in the cache of the host each time.
@@ -22,6 +23,12 @@ import tempfile
 import time
 
 from measure import Started, Target, prepare
+
+
+TENANTS = (
+    '[tenants.app]\ncallers = ["key:app", "user:app"]\nrequests_per_s = 1e8\nrows_per_s = 1e8\nmax_in_flight = 10000\n'
+    'max_in_flight_mb = 1000\n'
+)
 
 
 def base64url(data):
@@ -66,9 +73,10 @@ def main():
             '[[rules]]\nwho = ["key:app", "user:app"]\nverbs = ["predict"]\nmodels = ["plus"]\n'
         )
         hosts = {}
-        for kind, more in (("open", ""), ("again", ""), ("rules", 'access_rules = "access.toml"\n')):
+        rules = 'access_rules = "access.toml"\n'
+        for kind, more, tables in (("open", "", ""), ("again", "", ""), ("rules", rules, ""), ("limits", rules, TENANTS)):
             manifest = folder / f"{kind}.toml"
-            manifest.write_text(f'[server]\naccess_log = false\n{more}[models.plus]\npath = "plus.onnx"\n')
+            manifest.write_text(f'[server]\naccess_log = false\n{more}[models.plus]\npath = "plus.onnx"\n{tables}')
             hosts[kind] = started.host(arguments.hostler, manifest)
 
         def target(name, kind, secret=None):
@@ -80,6 +88,8 @@ def main():
             target("no rules, another host (A/A)", "again"),
             target("rules, API key", "rules", key),
             target("rules, token", "rules", signed),
+            target("rules and limits of tenants, API key", "limits", key),
+            target("rules and limits of tenants, token", "limits", signed),
         ]
         print("| connections | target | CPU us/request | added to the first, us (quartiles) |")
         print("|---|---|---:|---|")

@@ -6,11 +6,16 @@ use super::names::{ANONYMOUS, shown};
 use super::verb::Verb;
 use crate::error::{Error, Kind, Result};
 use hyper::http::Extensions;
+use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 
 /// On whose behalf a request is made. Without access rules, everything is allowed.
 #[derive(Clone, Default)]
-pub struct Requester(Option<Known>);
+pub struct Requester {
+    known: Option<Known>,
+    /// As a trusted proxy has named it.
+    tenant: Option<Arc<str>>,
+}
 
 #[derive(Clone)]
 struct Known {
@@ -21,7 +26,7 @@ struct Known {
 impl Requester {
     /// The host itself, or anybody where there are no access rules.
     pub fn unrestricted() -> Self {
-        Requester(None)
+        Requester::default()
     }
 
     /// Returns the sender of a request.
@@ -30,21 +35,41 @@ impl Requester {
     /// `unauthenticated` if something was shown that is not valid.
     pub fn identify(access: &Arc<Access>, presented: Presented<'_>, memo: &CallerMemo) -> Result<Self> {
         let caller = access.identify(presented, memo)?;
-        Ok(Requester(Some(Known { access: Arc::clone(access), caller })))
+        Ok(Requester { known: Some(Known { access: Arc::clone(access), caller }), tenant: None })
+    }
+
+    /// Sets the tenant that a trusted proxy has named.
+    pub fn of_tenant(self, tenant: Arc<str>) -> Self {
+        Requester { tenant: Some(tenant), ..self }
+    }
+
+    /// Returns the names by which the tenant of the requester may be known, the most specific
+    /// first; none for the host itself, and where callers are not told apart.
+    pub fn tenant_names(&self) -> SmallVec<[Arc<str>; 2]> {
+        match (&self.tenant, &self.known) {
+            (Some(tenant), _) => smallvec![Arc::clone(tenant)],
+            (None, Some(known)) if known.caller.is_anonymous() => smallvec![ANONYMOUS.into()],
+            (None, Some(known)) => known.caller.names.clone(),
+            (None, None) => SmallVec::new(),
+        }
     }
 
     /// Returns the requester of a request, as the listener has noted it. One that was not noted may
     /// do nothing if there are access rules.
     pub fn of(access: Option<&Arc<Access>>, extensions: &Extensions) -> Self {
-        let Some(access) = access else { return Requester(None) };
-        let nobody =
-            || Requester(Some(Known { access: Arc::clone(access), caller: Arc::new(access.nobody()) }));
-        extensions.get::<Requester>().cloned().unwrap_or_else(nobody)
+        let noted = extensions.get::<Requester>().cloned();
+        noted.unwrap_or_else(|| {
+            let nobody = |access: &Arc<Access>| Known {
+                access: Arc::clone(access),
+                caller: Arc::new(access.nobody()),
+            };
+            Requester { known: access.map(nobody), tenant: None }
+        })
     }
 
     /// Whether there are access rules for it.
     pub fn is_restricted(&self) -> bool {
-        self.0.is_some()
+        self.known.is_some()
     }
 
     /// Refuses what no rule allows. See [`Access::require`].
@@ -52,7 +77,7 @@ impl Requester {
     /// # Errors
     /// `forbidden`, or `unauthenticated`.
     pub fn require(&self, verb: Verb, model: Option<(&str, Option<&str>)>) -> Result<()> {
-        match &self.0 {
+        match &self.known {
             None => Ok(()),
             Some(Known { access, caller }) => access.require(caller, verb, model),
         }
@@ -60,7 +85,7 @@ impl Requester {
 
     /// Whether a rule allows this.
     pub fn may(&self, verb: Verb, model: Option<(&str, Option<&str>)>) -> bool {
-        match &self.0 {
+        match &self.known {
             None => true,
             Some(Known { access, caller }) => access.allows(caller, verb, model).unwrap_or(false),
         }
@@ -69,7 +94,7 @@ impl Requester {
     /// Returns the error for a model that does not exist, without the names of others if there are
     /// access rules.
     pub fn without_hints(&self, error: Error, model: &str, version: Option<&str>) -> Error {
-        if self.0.is_none() || error.kind() != Kind::NotFound {
+        if self.known.is_none() || error.kind() != Kind::NotFound {
             return error;
         }
         Error::not_found(match version {
@@ -81,7 +106,7 @@ impl Requester {
     /// Returns the name that owns the jobs of this requester: `anonymous` for one without a name,
     /// and empty if there are no access rules.
     pub fn owner(&self) -> Arc<str> {
-        let Some(known) = &self.0 else { return Arc::default() };
+        let Some(known) = &self.known else { return Arc::default() };
         if known.caller.is_anonymous() { ANONYMOUS.into() } else { known.caller.name() }
     }
 
@@ -89,6 +114,6 @@ impl Requester {
     /// from before there were access rules, are for operators.
     pub fn owns(&self, owner: &str) -> bool {
         let is_own = || !owner.is_empty() && *self.owner() == *owner;
-        self.0.is_none() || is_own() || self.may(Verb::Admin, None)
+        self.known.is_none() || is_own() || self.may(Verb::Admin, None)
     }
 }

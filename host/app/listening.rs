@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::policy::settings::Settings;
 use crate::policy::tls_settings::{ListenerTls, TlsSettings};
 use crate::server::admin::Admin;
+use crate::server::callers::Callers;
 use crate::server::grpc::{Grpc, GrpcCalls};
 use crate::server::plain::Public;
 use crate::server::tls::{self, Certificates};
@@ -101,7 +102,7 @@ impl Services {
             Arc::clone(&readiness),
             Arc::clone(&transfers),
             stopped,
-            access.clone(),
+            Callers::new(access.clone(), settings.tenant_header.as_ref(), &settings.proxies),
             Auditor::new(audit.clone(), &settings.proxies),
         );
         // Until everything is loaded, nobody can show who they are.

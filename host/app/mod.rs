@@ -18,6 +18,7 @@ use crate::policy::settings::Settings;
 use crate::policy::{LastGood, Loader, Reloader};
 use crate::router::Router;
 use crate::server::admin::Admin;
+use crate::server::callers::Callers;
 use crate::server::plain::Public;
 use crate::server::{Auditor, CrossSite, InferenceEncoder, http};
 use crate::shutdown::{self, Event, Signals};
@@ -105,7 +106,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         reloader: Arc::clone(&reloader),
         cross_site: CrossSite::public(&settings.access, &addresses.http),
         transfers: Arc::clone(&services.transfers),
-        access: access.clone(),
+        callers: Callers::new(access.clone(), settings.tenant_header.as_ref(), &settings.proxies),
         auditor: Auditor::new(audit.clone(), &settings.proxies),
     }));
     services.operator.begin(Arc::new(Admin {
@@ -115,7 +116,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         engine,
         jobs: Arc::clone(&jobs),
         cross_site: CrossSite::admin(&settings.access, &addresses.admin),
-        access,
+        callers: Callers::new(access, None, &settings.proxies),
         auditor: Auditor::new(audit, &settings.proxies),
     }));
     services.readiness.serve();

@@ -46,13 +46,19 @@ impl Network {
 pub struct Proxies(pub Vec<Network>);
 
 impl Proxies {
+    /// Whether this is the address of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(address))
+    }
+
     /// Returns the address of the client behind a connection from `peer`: the last one in
     /// `X-Forwarded-For` that is not of a trusted proxy. What stands before it was written by the
     /// client.
     pub fn client(&self, peer: IpAddr, forwarded: &[impl AsRef<str>]) -> IpAddr {
         let mut client = peer.to_canonical();
         let mut hops = forwarded.iter().flat_map(|line| line.as_ref().split(',')).rev();
-        while self.0.iter().any(|network| network.contains(client)) {
+        while self.trusts(client) {
             let Some(hop) = hops.next() else { break };
             let hop = hop.trim();
             let with_port = || hop.parse::<SocketAddr>().map(|address| address.ip());

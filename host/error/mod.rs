@@ -5,88 +5,16 @@
 //! a status in one place.
 
 mod author;
+mod kind;
+mod quota;
+
+pub use kind::{FaultOwner, Kind};
+pub use quota::Quota;
 
 use std::fmt;
+use std::time::Duration;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What went wrong, with the names of the plugin contract (`wit/hostler.wit`, `error-kind`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    InvalidInput,
-    NotFound,
-    Unsupported,
-    TooLarge,
-    Overloaded,
-    Unavailable,
-    Deadline,
-    Cancelled,
-    Failed,
-    /// The request conflicts with the current state. Only the host returns it; guests see `Failed`.
-    Conflict,
-    /// The caller is not allowed to do this. Only the host returns it, never a plugin.
-    Forbidden,
-    /// The caller has not shown who it is, or what it has shown is not valid. Only the host returns
-    /// it, never a plugin.
-    Unauthenticated,
-}
-
-impl Kind {
-    pub const ALL: [Kind; 12] = [
-        Kind::InvalidInput,
-        Kind::NotFound,
-        Kind::Unsupported,
-        Kind::TooLarge,
-        Kind::Overloaded,
-        Kind::Unavailable,
-        Kind::Deadline,
-        Kind::Cancelled,
-        Kind::Failed,
-        Kind::Conflict,
-        Kind::Forbidden,
-        Kind::Unauthenticated,
-    ];
-
-    /// Returns true if the kind says that the request is wrong, not what processed it.
-    pub fn is_about_request(self) -> bool {
-        matches!(self, Kind::InvalidInput | Kind::NotFound | Kind::Unsupported | Kind::TooLarge)
-    }
-
-    /// Returns the name in answers, metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::InvalidInput => "invalid_input",
-            Kind::NotFound => "not_found",
-            Kind::Unsupported => "unsupported",
-            Kind::TooLarge => "too_large",
-            Kind::Overloaded => "overloaded",
-            Kind::Unavailable => "unavailable",
-            Kind::Deadline => "deadline",
-            Kind::Cancelled => "cancelled",
-            Kind::Failed => "failed",
-            Kind::Conflict => "conflict",
-            Kind::Forbidden => "forbidden",
-            Kind::Unauthenticated => "unauthenticated",
-        }
-    }
-}
-
-/// Who chose the kind of an error, and about what. Decides how an error is reported that a plugin
-/// returns, and which errors a rollout counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FaultOwner {
-    /// The host, about what it was asked to do.
-    #[default]
-    Host,
-    /// The host, about a call that no plugin should make, whatever the request is.
-    Misuse,
-    /// The host, about data that came from the caller unchanged.
-    Caller,
-    /// The host, about tensors that a plugin made; the error names the plugin.
-    Maker,
-    /// A plugin.
-    Plugin,
-}
 
 /// The longest message: enough for a manifest with fifty faults, but not to copy a whole request
 /// into a log.
@@ -114,6 +42,8 @@ struct Inner {
     is_graph_refusal: bool,
     is_unjudged: bool,
     is_laid_out: bool,
+    retry_after: Option<Duration>,
+    quota: Option<Quota>,
 }
 
 macro_rules! constructors {
@@ -140,6 +70,8 @@ impl Error {
             is_graph_refusal: false,
             is_unjudged: false,
             is_laid_out: false,
+            retry_after: None,
+            quota: None,
         }))
     }
 
@@ -175,6 +107,28 @@ impl Error {
     pub fn transient(mut self) -> Self {
         self.0.transient = true;
         self
+    }
+
+    /// Says when the same request may succeed.
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// Names the quota that is used up.
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.0.quota = Some(quota);
+        self
+    }
+
+    /// Returns when the same request may succeed, as far as that is known.
+    pub fn when_to_retry(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Returns the quota that is used up.
+    pub fn used_up(&self) -> Option<Quota> {
+        self.0.quota
     }
 
     /// Sets the input field at fault. The first one stays.

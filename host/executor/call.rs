@@ -23,13 +23,13 @@ pub struct Call {
     pub batching: Option<Batching>,
     /// Counts runs of the callable. `None` for checks and shadow copies.
     pub runs: Option<Arc<Runs>>,
-    pub priority: Priority,
+    pub precedence: Precedence,
 }
 
 /// The order in which calls are served: first calls of started requests, the oldest request first;
 /// then new calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Priority {
+pub enum Precedence {
     /// A new request. The call is admitted or refused immediately.
     #[default]
     New,

@@ -22,8 +22,8 @@ mod target;
 mod traits;
 mod triton;
 
-pub use batching::Batching;
-pub use call::{Call, Priority, Submit, run_alone};
+pub use batching::{Batching, request_rows};
+pub use call::{Call, Precedence, Submit, run_alone};
 pub use callable::{BoxFuture, CallProfile, Callable};
 pub use custom::{CustomConfig, CustomExecutor, OnFailure};
 pub use onnx::{Device, ExternalFiles, LoadLimit, OnnxSource, SessionConfig, runtime, unload};

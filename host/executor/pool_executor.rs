@@ -2,7 +2,7 @@
 //! they load: a thread pool runs plugins, and ONNX models on the CPU; an `onnx` executor runs ONNX
 //! models on its device.
 
-use super::call::{Call, Priority, Submit};
+use super::call::{Call, Precedence, Submit};
 use super::callable::{BoxFuture, Callable};
 use super::onnx::{Device, OnnxModel, SessionConfig, runtime};
 use super::plugin_callable::PluginCallable;
@@ -118,8 +118,8 @@ impl Executor for PoolExecutor {
         })
     }
 
-    fn submit_guest(&self, priority: Priority, task: GuestTask) -> Result<(), GuestTask> {
-        self.workers.submit_guest(priority, task)
+    fn submit_guest(&self, precedence: Precedence, task: GuestTask) -> Result<(), GuestTask> {
+        self.workers.submit_guest(precedence, task)
     }
 
     fn status(&self) -> Status {

@@ -13,3 +13,11 @@ pub struct Status {
     pub queue_length: usize,
     pub queue_capacity: usize,
 }
+
+impl Status {
+    /// Returns the part of workers and queue slots that is in use: 1 if new work is refused.
+    pub fn saturation(&self) -> f64 {
+        let slots = self.workers + self.queue_capacity;
+        if slots == 0 { 0.0 } else { (self.busy + self.queue_length) as f64 / slots as f64 }
+    }
+}

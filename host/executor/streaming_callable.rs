@@ -70,6 +70,9 @@ impl Callable for StreamingCallable {
         inputs: Vec<Tensor>,
         sink: &'a mut Sink,
     ) -> BoxFuture<'a, Result<Option<Vec<Tensor>>>> {
-        Box::pin(async move { run(&self.0, self.0.admit()?, context, inputs, sink).await })
+        Box::pin(async move {
+            let (permit, _slot) = self.0.admit(&context.tenant)?;
+            run(&self.0, permit, context, inputs, sink).await
+        })
     }
 }

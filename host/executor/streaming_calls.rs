@@ -3,17 +3,20 @@
 use crate::error::{Error, Result};
 use crate::plugin::{EventLoopGuards, Permit, StreamingModel};
 use crate::predict::{CallContext, Metadata, Sender, Tensor};
+use crate::tenants::{SharedSlots, TenantShare, TenantSlot};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub struct StreamingCalls {
     plugin: Arc<StreamingModel>,
     idempotent: bool,
+    /// The calls in flight, by tenant.
+    shares: Arc<SharedSlots>,
 }
 
 impl StreamingCalls {
     pub fn new(plugin: Arc<StreamingModel>, idempotent: bool) -> Self {
-        StreamingCalls { plugin, idempotent }
+        StreamingCalls { plugin, idempotent, shares: Arc::default() }
     }
 
     /// Returns why no replica takes calls; `None` if one does.
@@ -25,13 +28,30 @@ impl StreamingCalls {
         self.plugin.metadata()
     }
 
-    pub(super) fn admit(&self) -> Result<Permit> {
-        self.plugin.admit()
+    /// Admits a call of this tenant, within its share of the calls in flight.
+    pub(super) fn admit(&self, tenant: &TenantShare) -> Result<(Permit, TenantSlot)> {
+        let permit = self.plugin.admit()?;
+        let (slots, free) = self.plugin.slots();
+        // The permit has one of them.
+        let slot = self.shares.take(tenant, slots, free + 1, Instant::now()).ok_or_else(|| {
+            let name = tenant.name().unwrap_or_default();
+            Error::overloaded(format!(
+                "plugin \"{}\": tenant \"{name}\" has its share of {slots} calls in flight",
+                self.plugin.name()
+            ))
+            .plugin(&**self.plugin.name())
+        })?;
+        Ok((permit, slot))
     }
 
     /// Like `admit`, for a call of work that started at `since`: it waits instead of being refused.
-    pub(super) async fn admit_started(&self, since: Instant) -> Result<Permit> {
-        self.plugin.admit_started(since).await
+    pub(super) async fn admit_started(
+        &self,
+        tenant: &TenantShare,
+        since: Instant,
+    ) -> Result<(Permit, TenantSlot)> {
+        let permit = self.plugin.admit_started(since).await?;
+        Ok((permit, self.shares.take_started(tenant, Instant::now())))
     }
 
     /// See [`StreamingModel::event_loop_guards`].

@@ -1,7 +1,7 @@
 //! A model on its executor, as plugins and pipelines call it.
 
 use super::batching::Batching;
-use super::call::{Call, Priority};
+use super::call::{Call, Precedence};
 use super::callable::{CallProfile, Callable};
 use super::runs::Runs;
 use super::scheduler::{InlineCall, WorkerLease, inline_lease, owned_worker};
@@ -23,8 +23,8 @@ pub struct ModelTarget {
     pub timeout: Option<Duration>,
     /// Whether the caller is a custom executor's plugin, and this is the model behind it.
     pub is_inner: bool,
-    /// The priority of the model's calls: whether they belong to started work.
-    pub priority: Priority,
+    /// The precedence of the model's calls: whether they belong to started work.
+    pub precedence: Precedence,
 }
 
 impl Target for ModelTarget {
@@ -66,15 +66,15 @@ impl ModelTarget {
     fn admitted(&self, caller: &CallContext, inputs: Vec<Tensor>, until: Option<Instant>) -> Result<Call> {
         // A pipeline's request is admitted already, so calls that its steps make wait instead of
         // being refused.
-        let priority = match self.priority {
-            Priority::New if caller.is_within_pipeline() => Priority::Started(Instant::now()),
-            priority => priority,
+        let precedence = match self.precedence {
+            Precedence::New if caller.is_within_pipeline() => Precedence::Started(Instant::now()),
+            precedence => precedence,
         };
         let context = Arc::new(self.admit(caller, &inputs, until)?);
-        Ok(self.call(context, inputs, priority))
+        Ok(self.call(context, inputs, precedence))
     }
 
-    fn call(&self, context: Arc<CallContext>, inputs: Vec<Tensor>, priority: Priority) -> Call {
+    fn call(&self, context: Arc<CallContext>, inputs: Vec<Tensor>, precedence: Precedence) -> Call {
         Call {
             context,
             input: Payload::Tensors(inputs),
@@ -82,7 +82,7 @@ impl ModelTarget {
             callable: Arc::clone(&self.callable),
             batching: self.batching,
             runs: self.runs.clone(),
-            priority,
+            precedence,
         }
     }
 
@@ -92,12 +92,12 @@ impl ModelTarget {
         &self,
         context: &Arc<CallContext>,
         inputs: Vec<Tensor>,
-        priority: Priority,
+        precedence: Precedence,
     ) -> Result<Responses> {
-        let call = self.call(Arc::clone(context), inputs, priority);
-        match priority {
-            Priority::New => self.executor.submit(call),
-            Priority::Started(since) | Priority::Repeated(since) => {
+        let call = self.call(Arc::clone(context), inputs, precedence);
+        match precedence {
+            Precedence::New => self.executor.submit(call),
+            Precedence::Started(since) | Precedence::Repeated(since) => {
                 self.executor.submit_started(call, since).await
             }
         }

@@ -1,6 +1,6 @@
 //! The trait [`Executor`], which all executors implement.
 
-use super::call::{Call, Priority, Submit, run_alone};
+use super::call::{Call, Precedence, Submit, run_alone};
 use super::callable::{BoxFuture, Callable};
 use super::scheduler::GuestTask;
 use super::source::Source;
@@ -24,7 +24,7 @@ pub trait Executor: Submit {
     /// Queues a guest task that will make a call here, so that a worker polls it. It takes the
     /// queue slot of a call. Returns the task if the queue is full or the executor has no workers.
     /// Never blocks.
-    fn submit_guest(&self, _priority: Priority, task: GuestTask) -> Result<(), GuestTask> {
+    fn submit_guest(&self, _precedence: Precedence, task: GuestTask) -> Result<(), GuestTask> {
         Err(task)
     }
 
@@ -59,6 +59,7 @@ pub fn export_gauges(executor: &dyn Executor, metrics: &Metrics) {
     metrics.executors.inflight.with_label_values(&label).set(status.inflight as i64);
     metrics.executors.queue_length.with_label_values(&label).set(status.queue_length as i64);
     metrics.executors.queue_capacity.with_label_values(&label).set(status.queue_capacity as i64);
+    metrics.executors.saturation.with_label_values(&label).set(status.saturation());
     if let Some(is_connected) = executor.is_connected() {
         metrics.executors.triton_connected.with_label_values(&label).set(i64::from(is_connected));
     }

@@ -3,7 +3,7 @@
 use super::job::{Budgets, Job, Spec, Status};
 use super::store_time::StoreTime;
 use crate::policy::plan::parse_model_name;
-use crate::predict::{JsonText, Payload};
+use crate::predict::{JsonText, Payload, Priority};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,8 @@ pub(in crate::jobs) const LONG: Duration = Duration::from_secs(3600);
 pub(in crate::jobs) fn spec(model: &str) -> Spec {
     Spec {
         owner: "".into(),
+        tenant: "".into(),
+        priority: Priority::default(),
         model: parse_model_name(model).unwrap(),
         parameters: Vec::new(),
         budgets: Budgets { max_attempts: 1, max_runtime: None, max_total_runtime: LONG },

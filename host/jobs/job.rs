@@ -7,7 +7,7 @@ use super::store_time::StoreTime;
 use super::webhooks::{DeliveryStatus, Webhook};
 use crate::error::{Error, did_you_mean};
 use crate::policy::plan::ModelName;
-use crate::predict::{Parameter, Parameters, Payload};
+use crate::predict::{Parameter, Parameters, Payload, Priority};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -73,6 +73,10 @@ pub struct Budgets {
 pub struct Spec {
     /// Who may see the job. Empty for everybody.
     pub owner: Arc<str>,
+    /// On whose account it runs. Empty where callers are not told apart.
+    pub tenant: Arc<str>,
+    /// Which of its tenant's jobs come first.
+    pub priority: Priority,
     /// The version is chosen at submission and kept.
     pub model: ModelName,
     pub parameters: Parameters,

@@ -128,6 +128,8 @@ impl Jobs {
         for Item { input, parameters, reply } in items {
             let spec = Spec {
                 owner: Arc::clone(submitter.owner),
+                tenant: Arc::clone(submitter.tenant),
+                priority: submitter.priority,
                 model: model.clone(),
                 parameters,
                 budgets,
@@ -195,6 +197,7 @@ impl Jobs {
         };
         let spec = Spec {
             owner: Arc::clone(submitter.owner),
+            tenant: Arc::clone(submitter.tenant),
             created_at: SystemTime::now(),
             request_id: Arc::clone(submitter.request_id),
             retry_of: Some(Arc::clone(&job.id)),

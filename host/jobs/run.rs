@@ -172,7 +172,8 @@ impl Run {
     ) -> Result<Result<Payload>, Stop> {
         let (router, active) = (Arc::clone(&self.registry.config.router), Arc::clone(&self.active));
         active.forget_steps();
-        let mut scope = router.begin(Arc::clone(&active.id), "job", Authority::host(), &|_| None);
+        let mut scope =
+            router.begin(Arc::clone(&active.id), "job", Authority::work_of(&self.job.spec.tenant), &|_| None);
         // The policy may have changed since the attempt was recorded.
         self.status.use_policy(scope.generation(), scope.policy_digest());
         let first = self.status.attempts.len() == 1;
@@ -382,6 +383,7 @@ impl Run {
             parameters: spec.parameters.clone(),
             timeout: Some(timeout),
             outputs,
+            priority: spec.priority,
             steps: Some(steps),
         };
         // The id of the job, so that rules that route by it choose alike in each attempt.

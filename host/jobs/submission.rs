@@ -4,7 +4,7 @@ use super::job::Budgets;
 use crate::error::{Error, Result};
 use crate::policy::Route;
 use crate::policy::plan::JobsPlan;
-use crate::predict::{JsonText, MemoryBudget, Parameters, Payload};
+use crate::predict::{JsonText, MemoryBudget, Parameters, Payload, Priority};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,9 @@ pub struct Submitter<'a> {
     pub request_id: &'a Arc<str>,
     /// Who may see the jobs. Empty without access rules.
     pub owner: &'a Arc<str>,
+    /// On whose account the jobs run. Empty where callers are not told apart.
+    pub tenant: &'a Arc<str>,
+    pub priority: Priority,
 }
 
 /// One input of a submission, checked like the input of a request.

@@ -1,7 +1,7 @@
 //! The metrics of executors, labelled with the executor's name.
 
-use super::register::{LATENCY_BUCKETS, Registrar, counters, gauges, histograms};
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+use super::register::{LATENCY_BUCKETS, Registrar, counters, float_gauges, gauges, histograms};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec};
 
 /// Buckets for the number of requests in one run.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -12,6 +12,7 @@ pub struct ExecutorMetrics {
     pub inflight: IntGaugeVec,
     pub queue_length: IntGaugeVec,
     pub queue_capacity: IntGaugeVec,
+    pub saturation: GaugeVec,
     pub queue_wait: HistogramVec,
     pub timeouts: IntCounterVec,
     pub overloaded: IntCounterVec,
@@ -35,6 +36,12 @@ impl ExecutorMetrics {
             queue_capacity: gauge(
                 "hostler_executor_queue_capacity",
                 "Admissions that may wait for a worker.",
+            ),
+            saturation: float_gauges(
+                registrar,
+                "hostler_executor_saturation",
+                "Busy workers and queued admissions, over workers and queue capacity: 1 if new work is refused.",
+                &executor,
             ),
             queue_wait: histograms(
                 registrar,

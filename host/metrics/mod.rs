@@ -18,6 +18,7 @@ mod reload;
 mod requests;
 mod rollouts;
 mod series;
+mod tenants;
 mod tls;
 mod transfers;
 mod vector;
@@ -37,12 +38,14 @@ pub use reload::ReloadMetrics;
 pub use requests::{RequestMetrics, UNKNOWN};
 pub use rollouts::RolloutMetrics;
 pub use series::{SeriesGuard, SeriesOf};
+pub use tenants::OTHER as OTHER_TENANTS;
 pub use tls::TlsMetrics;
 pub use transfers::TransferMetrics;
 
 use self::register::Registrar;
 use self::series::Series;
 use crate::output;
+use crate::tenants::TenantMetrics;
 use prometheus::{Gauge, Registry, TextEncoder};
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,6 +64,7 @@ pub struct Metrics {
     pub transfers: TransferMetrics,
     pub jobs: JobMetrics,
     pub pipelines: PipelineMetrics,
+    tenants: tenants::TenantsMetrics,
     plugin_families: families::Plugins,
     uptime: Gauge,
     started: Instant,
@@ -86,6 +90,7 @@ impl Metrics {
         let transfers = TransferMetrics::new(&registrar);
         let jobs = JobMetrics::new(&registrar);
         let pipelines = PipelineMetrics::new(&registrar);
+        let tenants = tenants::TenantsMetrics::new(&registrar);
         let uptime =
             register::float_gauge(&registrar, "hostler_uptime_seconds", "Seconds since the process started.");
         // Everything that has labels is registered now.
@@ -102,6 +107,7 @@ impl Metrics {
             transfers,
             jobs,
             pipelines,
+            tenants,
             plugin_families: families::Plugins::default(),
             uptime,
             started: Instant::now(),
@@ -119,6 +125,11 @@ impl Metrics {
     /// Removes the series of what no policy has any more. Called after a policy was freed.
     pub fn remove_unused(&self) {
         self.series.sweep();
+    }
+
+    /// Returns the series of a tenant, which stay for as long as the result.
+    pub fn tenant(&self, name: &str) -> TenantMetrics {
+        self.tenants.of(name, self.hold(SeriesOf::Tenant(name.into())))
     }
 
     /// Returns the metrics of a new generation of this plugin.

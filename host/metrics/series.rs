@@ -20,6 +20,7 @@ pub enum SeriesOf {
         version: Arc<str>,
     },
     Executor(Arc<str>),
+    Tenant(Arc<str>),
     Plugin(Arc<str>),
     /// What a plugin counts or measures under a name of its own.
     PluginValue {
@@ -40,6 +41,9 @@ impl SeriesOf {
         };
         if let Some(executor) = label("executor") {
             return Some(SeriesOf::Executor(executor));
+        }
+        if let Some(tenant) = label("tenant") {
+            return Some(SeriesOf::Tenant(tenant));
         }
         if let Some(plugin) = label("plugin") {
             return Some(match label("name") {

@@ -16,6 +16,7 @@ use crate::executor::{Executor, PipelineModel};
 use crate::metrics::Families;
 use crate::plugin::StreamingModel;
 use crate::predict::{CallContext, Models, Target};
+use crate::tenants::TenantTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -35,6 +36,7 @@ pub struct PolicyContent {
     pub(super) models: BTreeMap<Arc<str>, Model>,
     /// `None` if jobs can have no webhooks.
     pub webhooks: Option<Arc<Webhooks>>,
+    pub tenants: Arc<TenantTable>,
     pub(super) parts: LoadedParts,
     /// What plugins may call. `None` without access rules.
     pub(super) access: Option<Arc<Access>>,

@@ -6,11 +6,12 @@
 use super::description::{CONFIG, Description};
 use super::files::hex_digest;
 use super::plan::{
-    CheckPlan, ExecutorPlan, ModelPlan, Plan, PluginPlan, RoutingPlan, SourcePlan, StickyBy, TlsPlan,
-    WebhooksPlan,
+    CheckPlan, ExecutorPlan, ModelPlan, Plan, PluginPlan, RoutingPlan, SourcePlan, StickyBy, TenantPlan,
+    TenantsPlan, TlsPlan, WebhooksPlan, described_limits,
 };
 use crate::config::{Instances, PluginLimits, SharedLimits};
 use crate::executor::{Batching, CustomConfig, PoolConfig, SessionConfig, TritonConfig};
+use crate::tenants::TenantLimits;
 use std::collections::BTreeMap;
 
 /// Attributes and their values.
@@ -32,6 +33,7 @@ fn description(plan: &Plan) -> Description {
         models,
         routing,
         pipelines,
+        tenants,
         // These do not decide what is served, or are compared by themselves (`Plan::is_unchanged`).
         path: _,
         text: _,
@@ -71,6 +73,15 @@ fn description(plan: &Plan) -> Description {
         };
         entry.insert("by".into(), by);
         description.insert(format!("routing \"{name}\""), entry);
+    }
+    let TenantsPlan { named, others } = tenants;
+    for (name, TenantPlan { callers, limits }) in named {
+        let mut entry = owned(described_limits(limits));
+        entry.insert("callers".into(), callers.join(" "));
+        description.insert(format!("tenant \"{name}\""), entry);
+    }
+    if *others != TenantLimits::default() {
+        description.insert("tenant \"*\"".into(), owned(described_limits(others)));
     }
     description
 }
@@ -227,6 +238,6 @@ fn model(plan: &ModelPlan) -> Entry {
     entry
 }
 
-fn owned<const N: usize>(entries: [(&str, String); N]) -> Entry {
+fn owned<'a>(entries: impl IntoIterator<Item = (&'a str, String)>) -> Entry {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -11,7 +11,7 @@ use super::guard_counters::{CallOutcome, GuardCounters};
 use super::plan::SourcePlan;
 use super::route::Route;
 use crate::error::{Error, Kind};
-use crate::executor::{Call, Executor, Priority};
+use crate::executor::{Call, Executor, Precedence};
 use crate::metrics::Metrics;
 use crate::predict::{self, CallContext, Payload};
 use std::sync::Arc;
@@ -158,7 +158,7 @@ impl KeptRequest {
             callable: Arc::clone(&old.callable),
             batching: old.batching,
             runs: None,
-            priority: Priority::New,
+            precedence: Precedence::New,
         }
     }
 }

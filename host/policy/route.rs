@@ -6,7 +6,7 @@ use super::model_name::ModelName;
 use super::statistics::Statistics;
 use super::usage::Usage;
 use crate::error::Result;
-use crate::executor::{Batching, CallProfile, Callable, Executor, ModelTarget, PipelineModel, Priority};
+use crate::executor::{Batching, CallProfile, Callable, Executor, ModelTarget, PipelineModel, Precedence};
 use crate::metrics::{Metrics, SeriesGuard, SeriesOf};
 use crate::plugin::Transformer;
 use crate::predict::{Metadata, Parameters, Payload};
@@ -102,7 +102,7 @@ impl Route {
             runs: Some(Arc::clone(&self.statistics.runs)),
             timeout: self.timeout,
             is_inner: false,
-            priority: Priority::New,
+            precedence: Precedence::New,
         }
     }
 }

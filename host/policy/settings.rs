@@ -7,6 +7,7 @@ use super::rollout_settings::{CanarySettings, GuardSettings, whole};
 use super::tls_settings::TlsSettings;
 use crate::config::proxies::Proxies;
 use crate::config::{EngineConfig, ListenAddress};
+use hyper::header::HeaderName;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub audit_log: Option<PathBuf>,
     /// Proxies whose word about their clients is taken.
     pub proxies: Proxies,
+    /// The header in which they name the tenant of a request.
+    pub tenant_header: Option<HeaderName>,
     pub engine: EngineConfig,
 }
 
@@ -175,6 +178,7 @@ impl Settings {
             access_rules: path(&server.access_rules),
             audit_log: path(&server.audit_log),
             proxies: proxies(server)?,
+            tenant_header: tenant_header(server)?,
             engine: EngineConfig {
                 instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
                 memory_bytes_max: memory_mb.saturating_mul(1 << 20),
@@ -249,6 +253,21 @@ fn proxies(server: &manifest::Server) -> Result<Proxies, Diagnostic> {
         })
     };
     server.trusted_proxies.iter().flatten().map(network).collect::<Result<_, _>>().map(Proxies)
+}
+
+fn tenant_header(server: &manifest::Server) -> Result<Option<HeaderName>, Diagnostic> {
+    let Some(written) = &server.tenant_header else { return Ok(None) };
+    let name = HeaderName::try_from(written.as_str()).map_err(|_| {
+        Diagnostic::new(format!("[server] tenant_header = \"{written}\" is not the name of a header"))
+            .hint("write a name such as \"x-tenant\"")
+    })?;
+    if server.trusted_proxies.as_ref().is_none_or(Vec::is_empty) {
+        let message = "[server] tenant_header is set without trusted_proxies, so nobody may send it";
+        return Err(Diagnostic::new(message).hint(
+            "write the addresses of the proxies that set it, such as trusted_proxies = [\"10.0.0.0/8\"]",
+        ));
+    }
+    Ok(Some(name))
 }
 
 fn is_host(name: &str) -> bool {

@@ -12,7 +12,7 @@ use super::record::Compared;
 use super::rollout_settings::ShadowSettings;
 use super::route::Route;
 use crate::error::{Error, Kind, Result};
-use crate::executor::{Call, Priority};
+use crate::executor::{Call, Precedence};
 use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use crate::offload;
@@ -180,7 +180,7 @@ impl Copy {
             callable: Arc::clone(&self.route.callable),
             batching: self.route.batching,
             runs: None,
-            priority: Priority::New,
+            precedence: Precedence::New,
         };
         if self.route.is_streaming() {
             // The client had one answer. A model with 0..n responses does not compare.

@@ -9,11 +9,13 @@ use tokio::sync::Notify;
 const NOT_CANCELLED: u8 = 0;
 const CALLER_LEFT: u8 = 1;
 const EXPIRED: u8 = 2;
+const EVICTED: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CancelReason {
     CallerLeft,
     DeadlinePassed,
+    Evicted,
 }
 
 /// Tells the work of a call to stop, because the caller left or because the deadline has passed.
@@ -69,6 +71,7 @@ impl Cancellation {
         match self.state.load(Ordering::Acquire) {
             NOT_CANCELLED => None,
             EXPIRED => Some(CancelReason::DeadlinePassed),
+            EVICTED => Some(CancelReason::Evicted),
             _ => Some(CancelReason::CallerLeft),
         }
     }
@@ -88,6 +91,11 @@ impl Cancellation {
     /// Cancels because the deadline has passed.
     pub fn expire(&self) {
         self.set(EXPIRED);
+    }
+
+    /// Cancels because the call lost its place in a full queue.
+    pub fn evict(&self) {
+        self.set(EVICTED);
     }
 
     pub fn is_cancelled(&self) -> bool {

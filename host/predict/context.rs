@@ -4,12 +4,14 @@
 use super::call_state::CallState;
 use super::cancellation::{CancelReason, Cancellation, OnCancel};
 use super::parameter::{Parameter, Parameters};
+use super::priority::Priority;
 use super::response::Response;
 use super::responses::Responses;
 use super::steps::StepObserver;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::lock::LockUnpoisoned;
+use crate::tenants::TenantShare;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +55,10 @@ pub struct CallContext {
     pub outputs: Option<Arc<[String]>>,
     /// Is told about the steps of pipelines.
     pub steps: Option<Arc<dyn StepObserver>>,
+    /// On whose account the call is made.
+    pub tenant: TenantShare,
+    /// Which of its tenant's calls come first.
+    pub priority: Priority,
     /// The calls that led to this one.
     callers: Option<Arc<CallerLink>>,
     /// The work has begun.
@@ -76,6 +82,8 @@ impl CallContext {
             headers: Arc::default(),
             outputs: None,
             steps: None,
+            tenant: TenantShare::default(),
+            priority: Priority::default(),
             callers: None,
             begun: AtomicBool::new(false),
             note: Mutex::default(),
@@ -122,6 +130,8 @@ impl CallContext {
         child.models.clone_from(&self.models);
         child.headers = Arc::clone(&self.headers);
         child.steps.clone_from(&self.steps);
+        child.tenant.clone_from(&self.tenant);
+        child.priority = self.priority;
         child.callers = Some(Arc::new(callers));
         Ok(child)
     }
@@ -137,6 +147,8 @@ impl CallContext {
         part.headers = Arc::clone(&self.headers);
         part.outputs.clone_from(&self.outputs);
         part.steps.clone_from(&self.steps);
+        part.tenant.clone_from(&self.tenant);
+        part.priority = self.priority;
         part.callers.clone_from(&self.callers);
         part.set_note(self.note());
         part
@@ -158,6 +170,8 @@ impl CallContext {
         joint.trace.clone_from(&first.trace);
         joint.models.clone_from(&first.models);
         joint.headers = Arc::clone(&first.headers);
+        joint.tenant.clone_from(&first.tenant);
+        joint.priority = first.priority;
         joint.callers.clone_from(&first.callers);
         joint.cancellation = Cancellation::joint(members.clone().count());
         prepare(&mut joint);
@@ -229,6 +243,10 @@ impl CallContext {
             CancelReason::CallerLeft => {
                 Error::cancelled("cancelled by the caller before the answer was ready")
             }
+            CancelReason::Evicted => Error::overloaded(
+                "evicted from a full queue, in favor of a tenant below its share or of a request of higher priority; try \
+                 again later",
+            ),
         };
         let plugin = self.plugin.lock_unpoisoned().clone();
         Some(match plugin {

@@ -11,7 +11,7 @@ mod api;
 mod audit;
 mod background;
 mod bind;
-mod callers;
+pub mod callers;
 mod connection;
 mod connections;
 mod cross_site;

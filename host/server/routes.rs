@@ -2,6 +2,8 @@
 //! path. Handlers never import this file.
 
 use super::api::Api;
+use super::callers::Callers;
+use super::cross_site;
 use super::endpoint::Endpoint;
 use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
@@ -9,19 +11,16 @@ use super::oip;
 use super::plain::{info, jobs, predict, stream};
 use super::service::Service;
 use super::state::Public;
-use super::{callers, cross_site};
-use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::router::Authority;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
-use std::sync::Arc;
 
 impl Service for Public {
     async fn answer(&self, request: Request<RequestBody>) -> Reply {
         let (mut head, body) = request.into_parts();
-        if let Some(access) = &self.access
-            && let Err(error) = admit(access, &mut head, &body)
+        if self.callers.must_admit()
+            && let Err(error) = admit(&self.callers, &mut head, &body)
         {
             return refused(self, &head, &error);
         }
@@ -38,11 +37,11 @@ impl Service for Public {
 
 /// Notes who sends a request, and refuses those who may not send it to any model. A preflight is
 /// sent without a key.
-fn admit(access: &Arc<Access>, head: &mut Parts, body: &RequestBody) -> Result<()> {
+fn admit(callers: &Callers, head: &mut Parts, body: &RequestBody) -> Result<()> {
     let verb = Endpoint::parse(head.uri.path()).verb(&head.headers);
     match verb.filter(|_| head.method != Method::OPTIONS) {
         None => Ok(()),
-        Some(verb) => callers::admit(access, verb, &head.headers, &mut head.extensions, body.connection()),
+        Some(verb) => callers.admit(verb, &head.headers, &mut head.extensions, body.connection()),
     }
 }
 

@@ -1,14 +1,18 @@
 //! The state that the handlers of the public HTTP listener share.
 
 use super::audit::Auditor;
+use super::callers::Callers;
 use super::cross_site::CrossSite;
+use super::http::{self, RequestBody};
 use super::transfers::Transfers;
-use crate::access::{Access, Requester, Verb};
+use crate::access::{Requester, Verb};
+use crate::error::Result;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::policy::Reloader;
-use crate::router::{Authority, Router};
+use crate::router::{Authority, RequestScope, Router};
 use crate::shutdown::Readiness;
+use bytes::Bytes;
 use hyper::http::request::Parts;
 use std::sync::Arc;
 
@@ -21,24 +25,29 @@ pub struct Public {
     pub reloader: Arc<Reloader>,
     pub cross_site: CrossSite,
     pub transfers: Arc<Transfers>,
-    /// `None` without access rules.
-    pub access: Option<Arc<Access>>,
+    pub callers: Callers,
     pub auditor: Auditor,
 }
 
 impl Public {
-    /// Whether callers could get in at all: the access rules could be read.
-    pub(super) fn is_open(&self) -> bool {
-        self.access.as_ref().is_none_or(|access| access.is_open())
+    /// Reads the body of a request that the limits of its tenant admit.
+    pub(super) async fn read(
+        &self,
+        scope: &mut RequestScope,
+        head: &Parts,
+        body: RequestBody,
+    ) -> Result<Bytes> {
+        scope.admit()?;
+        http::read_body(&head.headers, body, 0, &self.transfers, scope.guard()).await
     }
 
     /// Returns on whose behalf a request is made.
     pub(super) fn requester(&self, head: &Parts) -> Requester {
-        Requester::of(self.access.as_ref(), &head.extensions)
+        self.callers.requester(&head.extensions)
     }
 
     /// Returns on whose behalf a request is made that does this.
     pub(super) fn authority(&self, head: &Parts, verb: Verb) -> Authority {
-        Authority { requester: self.requester(head), verb }
+        Authority::new(self.requester(head), verb)
     }
 }

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 15] = [
     &["access", "audit"],
     &["input_file", "outbound"],
     &["metrics", "shutdown", "config", "predict"],
-    &["cancel", "private_folder"],
+    &["cancel", "private_folder", "tenants"],
     &["allocator", "task_timer", "error", "fixed_routes", "output", "proto", "timestamp", "wait_list"],
     &["lock"],
 ];

@@ -7,7 +7,7 @@ use hostler::config::{Instances, PluginLimits};
 use hostler::error::Result;
 use hostler::executor::{
     BoxFuture, Call, CallProfile, Callable, CustomConfig, CustomExecutor, Executor, ModelTarget, OnFailure,
-    PoolConfig, PoolExecutor, PoolKind, Priority, SessionConfig, Sink, Source, Submit,
+    PoolConfig, PoolExecutor, PoolKind, Precedence, SessionConfig, Sink, Source, Submit,
 };
 use hostler::metrics::Metrics;
 use hostler::plugin::Plugin;
@@ -77,7 +77,7 @@ impl Models for Everywhere {
             runs: None,
             timeout: None,
             is_inner: false,
-            priority: Priority::New,
+            precedence: Precedence::New,
         }))
     }
 }
@@ -119,7 +119,7 @@ fn a_large_tensor_passes_a_guest_without_a_copy() {
             callable: Arc::clone(&model) as _,
             batching: None,
             runs: None,
-            priority: Priority::New,
+            precedence: Precedence::New,
         };
         let mut responses = custom.submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();
@@ -166,7 +166,7 @@ fn a_large_tensor_passes_a_call_to_a_model_without_a_copy() {
             callable: Arc::clone(&callable),
             batching: None,
             runs: None,
-            priority: Priority::New,
+            precedence: Precedence::New,
         };
         let mut responses = executors[0].submit(call).unwrap();
         let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

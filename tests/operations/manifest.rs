@@ -421,3 +421,54 @@ fn a_hundred_thousand_faults_are_found_in_a_moment_and_the_first_of_them_shown()
     // Generous, for busy machines; a check of each pair of them would take minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
 }
+
+#[test]
+fn limits_of_tenants_are_checked() {
+    let tenants = "[tenants.a]\ncallers = [\"key:a\"]\nweight = 3\nrequests_per_s = 1.5\nburst_rows = 5\nrows_per_s = 10\n\
+                   max_in_flight = 4\nmax_in_flight_mb = 8\n[tenants.\"*\"]\nrequests_per_s = 10\n";
+    accepted(&format!("{MODEL}{tenants}"));
+    for (table, parts) in [
+        (
+            "[tenants.a]\nweight = 0\n",
+            &["hostler.toml:4:10", "[tenants.\"a\"] weight must be at least 1"][..],
+        ),
+        ("[tenants.a]\nweight = 1001\n", &["weight must be at most 1000"]),
+        ("[tenants.a]\nrequests_per_s = 0\n", &["requests_per_s must be at least 0.001"]),
+        ("[tenants.a]\nrequests_per_s = nan\n", &["requests_per_s must be at least 0.001"]),
+        ("[tenants.a]\nrequests_per_s = inf\n", &["requests_per_s must be at most"]),
+        ("[tenants.a]\nburst_requests = 5\n", &["burst_requests is set without requests_per_s"]),
+        ("[tenants.a]\nrequests_per_s = 5\nburst_requests = 0.5\n", &["burst_requests must be at least 1"]),
+        ("[tenants.a]\nmax_in_flight = 0\n", &["max_in_flight must be at least 1"]),
+        (
+            "[tenants.a]\nrequest_per_s = 1\n",
+            &["unknown key \"request_per_s\"", "did you mean \"requests_per_s\"?"],
+        ),
+        (
+            "[tenants.\"a b\"]\n",
+            &["hostler.toml:3:10", "\"a b\" has characters that a name of a tenant cannot have"],
+        ),
+        (
+            "[tenants.a]\ncallers = [\"shop\"]\n",
+            &["callers has \"shop\", which is not the name of a caller", "key:NAME"],
+        ),
+        ("[tenants.a]\ncallers = [\"plugin:p\"]\n", &["callers has \"plugin:p\""]),
+        (
+            "[tenants.a]\ncallers = [\"key:x\"]\n[tenants.b]\ncallers = [\"key:x\"]\n",
+            &["hostler.toml:6:12", "callers has \"key:x\", which is a caller of \"a\""],
+        ),
+        (
+            "[tenants.\"*\"]\ncallers = [\"key:x\"]\n",
+            &["has callers, but it is for every tenant without a table"],
+        ),
+        (
+            "[server]\ntenant_header = \"x-tenant\"\n",
+            &["hostler.toml:4:1", "tenant_header is set without trusted_proxies"],
+        ),
+        (
+            "[server]\ntenant_header = \"a b\"\ntrusted_proxies = [\"::1\"]\n",
+            &["tenant_header = \"a b\" is not the name of a header"],
+        ),
+    ] {
+        refused(&format!("{MODEL}{table}"), parts);
+    }
+}

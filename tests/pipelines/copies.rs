@@ -5,7 +5,7 @@ use hostler::error::Result;
 use hostler::executor::pipeline::{Binding, PipelineModel, StepMetrics, StepRoute, StepTarget};
 use hostler::executor::{
     BoxFuture, Call, CallProfile, Callable, Executor, ModelTarget, PipelineExecutor, PoolConfig,
-    PoolExecutor, PoolKind, Priority, SessionConfig, Sink, Source, Submit,
+    PoolExecutor, PoolKind, Precedence, SessionConfig, Sink, Source, Submit,
 };
 use hostler::graph::{Graph, Member, Source as From, Step, StepModel, compile};
 use hostler::metrics::Metrics;
@@ -141,7 +141,7 @@ fn no_tensor_is_copied_between_steps() {
             runs: None,
             timeout: None,
             is_inner: false,
-            priority: Priority::New,
+            precedence: Precedence::New,
         };
         Binding { versions: vec![StepTarget { target, route: Arc::new(Uncounted), key: None }], pick: None }
     };
@@ -159,7 +159,7 @@ fn no_tensor_is_copied_between_steps() {
         callable,
         batching: None,
         runs: None,
-        priority: Priority::New,
+        precedence: Precedence::New,
     };
     let mut responses = executor.submit(call).unwrap();
     let outputs = runtime.block_on(responses.one()).unwrap().tensors().unwrap();

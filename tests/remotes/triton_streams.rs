@@ -4,7 +4,7 @@
 use crate::support::eventually;
 use crate::support::triton::Triton;
 use hostler::error::Kind;
-use hostler::executor::{Call, Callable, Executor, Priority, Source, Submit, TritonConfig, TritonExecutor};
+use hostler::executor::{Call, Callable, Executor, Precedence, Source, Submit, TritonConfig, TritonExecutor};
 use hostler::metrics::Metrics;
 use hostler::predict::{CallContext, Datatype, Payload, Responses, Tensor};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Remote {
             callable: Arc::clone(&self.model),
             batching: None,
             runs: None,
-            priority: Priority::New,
+            precedence: Precedence::New,
         };
         self.executor.submit(call).unwrap()
     }

@@ -7,6 +7,7 @@ mod access;
 mod audit;
 mod example;
 mod http2;
+mod tenants;
 mod tls;
 mod tls_files;
 mod tokens;

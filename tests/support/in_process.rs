@@ -8,7 +8,7 @@ use hostler::metrics::Metrics;
 use hostler::policy::Reloader;
 use hostler::policy::files::Files;
 use hostler::policy::reload::FirstPlan;
-use hostler::predict::{JsonText, Parameter, Parameters, Payload};
+use hostler::predict::{JsonText, Parameter, Parameters, Payload, Priority};
 use hostler::router::{Authority, Router};
 use hostler::server::InferenceEncoder;
 use std::sync::Arc;
@@ -62,13 +62,13 @@ impl InProcess {
         let item = Item::checked(&route, &input, parameters, self.router.budget()).unwrap();
         let (budgets, id) = (RequestedBudgets::default(), Arc::clone(request.id()));
         request.withdraw();
-        let owner = Arc::default();
+        let (owner, tenant, priority) = (Arc::default(), Arc::default(), Priority::default());
         let submitted = self.jobs.submit_background(
             &route.name,
             vec![item],
             budgets,
             webhook,
-            Submitter { request_id: &id, owner: &owner },
+            Submitter { request_id: &id, owner: &owner, tenant: &tenant, priority },
             None,
         );
         self.runtime.block_on(submitted).map(|submitted| match submitted {

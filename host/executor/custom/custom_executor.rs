@@ -179,7 +179,7 @@ impl CustomExecutor {
             && call.callable.profile() == CallProfile::Blocking
             && self.shared.inline_heuristic.runs_inline();
         let lease = runs_inline.then(Arc::<WorkerLease>::default);
-        let (task_lease, priority) = (lease.clone(), call.priority);
+        let (task_lease, precedence) = (lease.clone(), call.precedence);
         let shared = Arc::clone(&self.shared);
         let work = async move {
             let sink = call.sink_now(sender, admitted);
@@ -194,7 +194,7 @@ impl CustomExecutor {
                 let park_target = self.shared.threads.handle().clone();
                 let task =
                     GuestTask::new(context, lease, RunMode::OneCall, Box::pin(work), park_target.into());
-                if let Err(refused) = self.shared.inner.submit_guest(priority, task) {
+                if let Err(refused) = self.shared.inner.submit_guest(precedence, task) {
                     refused.detach();
                 }
             }
@@ -214,7 +214,7 @@ impl Shared {
             runs: call.runs.clone(),
             timeout: None,
             is_inner: true,
-            priority: call.priority,
+            precedence: call.precedence,
         };
         InnerModel::new(target, lease)
     }

@@ -5,7 +5,7 @@ use super::model::{PipelineModel, StepTarget};
 use super::nested::{NESTED_MAX, run_in_task};
 use super::step::{CallPosition, StepResult, StepRun};
 use crate::error::{Error, Kind, Result};
-use crate::executor::call::Priority;
+use crate::executor::call::Precedence;
 use crate::executor::target::ModelTarget;
 use crate::graph::Retry;
 use crate::predict::{CallContext, Service, Tensor};
@@ -148,12 +148,12 @@ impl StepRun<'_> {
                 Err(returned) => inputs = returned,
             }
         }
-        let priority = if position.round > 1 {
-            Priority::Repeated(self.account.since)
+        let precedence = if position.round > 1 {
+            Precedence::Repeated(self.account.since)
         } else {
-            Priority::Started(self.account.since)
+            Precedence::Started(self.account.since)
         };
-        let mut responses = target.start_step(context, inputs, priority).await?;
+        let mut responses = target.start_step(context, inputs, precedence).await?;
         self.account.track(responses.release());
         let response = responses.one().await?;
         let (queue, service) = (response.queue_wait, response.service);

@@ -4,7 +4,7 @@ use super::limits::Permit;
 use super::model::StepTarget;
 use super::step::{CallPosition, StepRun};
 use crate::error::{Error, Result};
-use crate::executor::call::Priority;
+use crate::executor::call::Precedence;
 use crate::predict::{Response, Responses, Service, Tensor};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ impl<'a> StepRun<'a> {
             let context = self.step_context(target, deadline, Instant::now())?;
             target.check_step(&inputs)?;
             let responses =
-                target.start_step(&context, inputs, Priority::Started(self.account.since)).await?;
+                target.start_step(&context, inputs, Precedence::Started(self.account.since)).await?;
             self.account.track(responses.release());
             Ok((responses, permit))
         };

@@ -4,6 +4,7 @@
 //! neighbours change its state, and `rounds` runs a single step.
 
 mod account;
+mod admission_queue;
 mod attempts;
 mod callable;
 mod decide;

@@ -92,7 +92,7 @@ fn identity(program: &Program, bindings: &[Binding]) -> u64 {
             runs: _,
             timeout,
             is_inner: _,
-            priority: _,
+            precedence: _,
         } = &version.target;
         (model, version, timeout).hash(&mut hasher);
         batching.map(|batching| (batching.max_size, batching.max_delay)).hash(&mut hasher);

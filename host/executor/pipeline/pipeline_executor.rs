@@ -6,9 +6,10 @@
 //! graph begins with a single step, the task starts on a worker of that step's executor, so that a
 //! chain of steps on one executor stays on one thread.
 
+use super::admission_queue::{AdmissionQueue, Admitted, expired};
 use super::model::PipelineModel;
 use crate::error::{Error, Kind, Result};
-use crate::executor::call::{Call, Priority, STREAM_BUFFER, Submit, with_channels};
+use crate::executor::call::{Call, Precedence, STREAM_BUFFER, Submit, with_channels};
 use crate::executor::callable::{self, BoxFuture, Callable};
 use crate::executor::scheduler::{
     CallContexts, Completion, GuestTask, InFlight, InFlightGuard, PoolConfig, PoolMetrics, RunMode, Threads,
@@ -20,8 +21,7 @@ use crate::executor::status::Status;
 use crate::executor::traits::Executor;
 use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
-use crate::predict::{CallContext, Response, Responses, Sender, channel};
-use std::collections::VecDeque;
+use crate::predict::{Response, Responses, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
@@ -49,13 +49,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     running: usize,
-    queue: VecDeque<Admitted>,
-}
-
-/// One admission: a request, or a batch of requests.
-struct Admitted {
-    calls: Vec<(Call, Sender)>,
-    at: Instant,
+    queue: AdmissionQueue,
 }
 
 impl PipelineExecutor {
@@ -87,7 +81,7 @@ impl PipelineExecutor {
 impl Submit for PipelineExecutor {
     fn submit(&self, call: Call) -> Result<Responses> {
         let (sender, responses) = channel(Arc::clone(&call.context), STREAM_BUFFER);
-        if call.priority == Priority::New {
+        if call.precedence == Precedence::New {
             self.shared.admit(vec![(call, sender)])?;
         } else {
             self.shared.threads()?;
@@ -129,12 +123,11 @@ impl Executor for PipelineExecutor {
     /// parts of requests that were admitted already.
     fn status(&self) -> Status {
         let state = self.shared.lock();
-        let queued: usize = state.queue.iter().map(|admitted| admitted.calls.len()).sum();
         let in_flight = self.shared.in_flight.status();
         Status {
             workers: self.shared.config.workers,
             busy: state.running.min(self.shared.config.workers),
-            inflight: in_flight.inflight + queued,
+            inflight: in_flight.inflight + state.queue.calls(),
             overdue: in_flight.overdue,
             queue_length: state.queue.len(),
             queue_capacity: self.shared.config.queue,
@@ -175,28 +168,42 @@ impl Shared {
         {
             let mut state = self.lock();
             let is_waiting = state.running >= self.config.workers;
-            let mut abandoned = VecDeque::new();
+            let (mut abandoned, mut evicted) = (Vec::new(), None);
             if is_waiting && state.queue.len() >= self.config.queue {
-                abandoned = forget_abandoned(&mut state.queue);
+                abandoned = state.queue.forget_abandoned();
                 self.metrics.timeouts.inc_by(expired(&abandoned));
             }
-            if is_waiting && state.queue.len() >= self.config.queue {
+            let is_full = is_waiting && state.queue.len() >= self.config.queue;
+            if is_full {
+                match state.queue.evict_for(admitted) {
+                    Ok(admitted) => evicted = Some(admitted),
+                    Err(refused) => {
+                        drop(state);
+                        drop((abandoned, refused));
+                        self.metrics.overloaded.inc();
+                        let PoolConfig { workers, queue } = self.config;
+                        return Err(Error::overloaded(format!(
+                            "executor \"{}\": {workers} requests run and the queue of {queue} is full",
+                            self.name
+                        )));
+                    }
+                }
+            } else if is_waiting {
+                state.queue.push(admitted);
+            } else {
+                state.queue.charge(&admitted);
+                state.running += 1;
                 drop(state);
-                drop(abandoned);
-                self.metrics.overloaded.inc();
-                let PoolConfig { workers, queue } = self.config;
-                return Err(Error::overloaded(format!(
-                    "executor \"{}\": {workers} requests run and the queue of {queue} is full",
-                    self.name
-                )));
-            }
-            if is_waiting {
-                state.queue.push_back(admitted);
+                self.begin(admitted);
                 return Ok(());
             }
-            state.running += 1;
+            drop(state);
+            if let Some(evicted) = evicted {
+                self.metrics.overloaded.inc();
+                evicted.evict();
+            }
+            drop(abandoned);
         }
-        self.begin(admitted);
         Ok(())
     }
 
@@ -283,7 +290,7 @@ impl Shared {
             work,
             runtime.into(),
         );
-        if let Err(refused) = executor.submit_guest(Priority::Started(at), task) {
+        if let Err(refused) = executor.submit_guest(Precedence::Started(at), task) {
             refused.detach();
         }
     }
@@ -325,7 +332,7 @@ impl Shared {
                 if !has_capacity {
                     break None;
                 }
-                let Some(admitted) = state.queue.pop_front() else { break None };
+                let Some(admitted) = state.queue.pop() else { break None };
                 match admitted.calls.iter().any(|(call, _)| call.context.check().is_ok()) {
                     true => break Some(admitted),
                     false => dropped.push(admitted),
@@ -334,6 +341,7 @@ impl Shared {
             if next.is_none() {
                 state.running -= 1;
                 if state.running == 0 {
+                    state.queue.reset();
                     self.idle.notify_waiters();
                 }
             }
@@ -351,23 +359,6 @@ impl Shared {
             self.begin(next);
         }
     }
-}
-
-/// Removes and returns admissions whose calls are all cancelled or expired.
-fn forget_abandoned(queue: &mut VecDeque<Admitted>) -> VecDeque<Admitted> {
-    let is_wanted =
-        |admitted: &Admitted| admitted.calls.iter().any(|(call, _)| call.context.stopped().is_none());
-    let (wanted, abandoned) = std::mem::take(queue).into_iter().partition(is_wanted);
-    *queue = wanted;
-    abandoned
-}
-
-/// Returns the number of calls whose deadline has passed.
-fn expired(abandoned: &VecDeque<Admitted>) -> u64 {
-    let contexts = abandoned.iter().flat_map(|admitted| &admitted.calls).map(|(call, _)| &call.context);
-    let is_late =
-        |context: &&Arc<CallContext>| context.stopped().is_some_and(|why| why.kind() == Kind::Deadline);
-    contexts.filter(is_late).count() as u64
 }
 
 /// An admission that runs. Starts the next one when dropped.

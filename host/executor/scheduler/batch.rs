@@ -7,7 +7,7 @@
 
 use super::metrics::BatchMetrics;
 use crate::error::{Error, Result};
-use crate::executor::batching::{Batching, rows};
+use crate::executor::batching::{Batching, request_rows};
 use crate::executor::call::Call;
 use crate::executor::callable::{self, CallProfile, Callable};
 use crate::executor::runs::Runs;
@@ -46,12 +46,9 @@ pub(super) fn goes_with(a: &Call, b: &Call) -> bool {
     a.batching.is_some() && a.batching == b.batching && Arc::ptr_eq(&a.callable, &b.callable)
 }
 
-/// Returns the rows of a call whose input is also the model's; 1 for other calls.
+/// Returns the rows of a call, as far as they are known before preprocess.
 pub(super) fn expected_rows(call: &Call) -> usize {
-    match (&call.transformer, &call.input) {
-        (None, Payload::Tensors(inputs)) => rows(inputs),
-        _ => 1,
-    }
+    request_rows(call.callable.metadata(), call.transformer.is_some(), &call.input)
 }
 
 /// Calls that a worker took together.

@@ -6,7 +6,7 @@ use super::guest_task::{Completion, GuestTask, InlineCall, ParkTarget, Requeue, 
 use super::in_flight::InFlight;
 use super::worker_pool::{PoolConfig, WorkerPool};
 use crate::error::Result;
-use crate::executor::call::Priority;
+use crate::executor::call::Precedence;
 use crate::executor::callable::{BoxFuture, CallProfile, Callable};
 use crate::executor::sink::Sink;
 use crate::metrics::Metrics;
@@ -218,11 +218,11 @@ fn every_task_returns_once_whatever_wakes_it() {
             end_waits(&ended, &wakers);
         });
         for number in 0..TASKS {
-            let priority = match fastrand::bool() {
-                true => Priority::New,
-                false => Priority::Started(Instant::now()),
+            let precedence = match fastrand::bool() {
+                true => Precedence::New,
+                false => Precedence::Started(Instant::now()),
             };
-            if let Err(refused) = pool.submit_guest(priority, world.task(number)) {
+            if let Err(refused) = pool.submit_guest(precedence, world.task(number)) {
                 refused.detach();
             }
         }

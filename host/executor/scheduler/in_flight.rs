@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::executor::status::Status;
 use crate::lock::LockUnpoisoned;
 use crate::predict::CallContext;
+use crate::tenants::{SharedSlots, TenantSlot};
 use crate::wait_list::WaitList;
 use prometheus::IntCounter;
 use slab::Slab;
@@ -23,6 +24,7 @@ pub(in crate::executor) type CallContexts = SmallVec<[Arc<CallContext>; 1]>;
 #[derive(Default)]
 pub(in crate::executor) struct InFlight {
     taken: Mutex<Slab<CallContexts>>,
+    shares: Arc<SharedSlots>,
     limit: Option<InFlightLimit>,
     /// Started work that waits for a slot.
     waiting: WaitList,
@@ -35,10 +37,18 @@ struct InFlightLimit {
     overdue: IntCounter,
 }
 
+impl InFlightLimit {
+    fn refused(&self, why: &str) -> Error {
+        self.overloaded.inc();
+        Error::overloaded(format!("executor \"{}\": {why}", self.executor))
+    }
+}
+
 /// One of the slots, which is freed on drop.
 pub(in crate::executor) struct InFlightGuard {
     in_flight: Arc<InFlight>,
     key: usize,
+    _share: Option<TenantSlot>,
 }
 
 impl InFlight {
@@ -46,28 +56,35 @@ impl InFlight {
     pub fn bounded(executor: Arc<str>, workers: usize, metrics: &PoolMetrics) -> Arc<Self> {
         let (overloaded, overdue) = (metrics.overloaded.clone(), metrics.overdue.clone());
         let limit = Some(InFlightLimit { executor, workers, overloaded, overdue });
-        Arc::new(InFlight { taken: Mutex::default(), limit, waiting: WaitList::default() })
+        let (taken, shares, waiting) = Default::default();
+        Arc::new(InFlight { taken, shares, limit, waiting })
     }
 
     /// Takes a slot for an admission, or fails with Overloaded.
     pub fn take(self: &Arc<Self>, calls: CallContexts) -> Result<InFlightGuard> {
-        let refused = match &self.limit {
-            // Started work takes precedence over new work.
-            Some(limit) if !self.waiting.is_empty() => Err(limit),
-            _ => self.try_take(calls),
-        };
-        refused.map_err(|limit| {
-            limit.overloaded.inc();
-            Error::overloaded(format!(
-                "executor \"{}\": at capacity: {} calls in flight; raise `workers`",
-                limit.executor, limit.workers
-            ))
-        })
+        let Some(limit) = &self.limit else { return Ok(self.insert(&mut self.lock(), calls, None)) };
+        let mut taken = self.lock();
+        let free = limit.workers.saturating_sub(taken.len());
+        // Started work takes precedence over new work.
+        if free > 0 && self.waiting.is_empty() {
+            let tenant = calls.first().map(|call| call.tenant.clone()).unwrap_or_default();
+            if let Some(slot) = self.shares.take(&tenant, limit.workers, free, Instant::now()) {
+                return Ok(self.insert(&mut taken, calls, Some(slot)));
+            }
+            drop(taken);
+            return Err(limit.refused(&format!(
+                "tenant \"{}\" has its share of {} calls in flight",
+                tenant.name().unwrap_or_default(),
+                limit.workers
+            )));
+        }
+        drop(taken);
+        Err(limit.refused(&format!("at capacity: {} calls in flight; raise `workers`", limit.workers)))
     }
 
     /// Takes a slot for a call of work that started at `since`. Waits until one is free.
     pub async fn take_started(self: &Arc<Self>, call: Arc<CallContext>, since: Instant) -> InFlightGuard {
-        let attempt = || self.try_take(smallvec![Arc::clone(&call)]).ok();
+        let attempt = || self.take_free(smallvec![Arc::clone(&call)]);
         self.waiting.wait(since, attempt).await
     }
 
@@ -77,17 +94,28 @@ impl InFlight {
         if !self.waiting.is_empty() {
             return None;
         }
-        self.try_take(CallContexts::new()).ok()
+        self.take_free(CallContexts::new())
     }
 
-    fn try_take(self: &Arc<Self>, calls: CallContexts) -> std::result::Result<InFlightGuard, &InFlightLimit> {
+    /// Takes a slot that is free, whatever the share of its tenant is.
+    fn take_free(self: &Arc<Self>, calls: CallContexts) -> Option<InFlightGuard> {
         let mut taken = self.lock();
-        if let Some(limit) = self.limit.as_ref().filter(|limit| taken.len() >= limit.workers) {
-            return Err(limit);
+        if self.limit.as_ref().is_some_and(|limit| taken.len() >= limit.workers) {
+            return None;
         }
+        let first = calls.first().filter(|_| self.limit.is_some());
+        let share = first.map(|call| self.shares.take_started(&call.tenant, Instant::now()));
+        Some(self.insert(&mut taken, calls, share))
+    }
+
+    fn insert(
+        self: &Arc<Self>,
+        taken: &mut Slab<CallContexts>,
+        calls: CallContexts,
+        share: Option<TenantSlot>,
+    ) -> InFlightGuard {
         let key = taken.insert(calls);
-        drop(taken);
-        Ok(InFlightGuard { in_flight: Arc::clone(self), key })
+        InFlightGuard { in_flight: Arc::clone(self), key, _share: share }
     }
 
     /// Returns how many slots are taken.

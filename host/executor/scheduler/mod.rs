@@ -6,11 +6,15 @@ mod guest_task;
 #[cfg(test)]
 mod guest_task_tests;
 mod in_flight;
+mod job;
 mod metrics;
 mod parked;
 mod phase;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod state;
+mod tenant_queue;
 mod threads;
 mod worker_pool;
 

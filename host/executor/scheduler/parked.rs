@@ -13,13 +13,14 @@ use super::in_flight::InFlight;
 use super::threads::{Threads, some_at_once};
 use super::worker_pool::WorkerPool;
 use crate::error::{Error, Result};
-use crate::executor::call::{Call, Priority, STREAM_BUFFER, with_channels};
+use crate::executor::call::{Call, Precedence, STREAM_BUFFER, with_channels};
 use crate::executor::callable::{self, CallProfile};
 use crate::executor::sink::Sink;
 use crate::executor::status::Status;
 use crate::executor::streaming_callable;
 use crate::plugin::Permit;
 use crate::predict::{Payload, Response, Responses, channel};
+use crate::tenants::{SharedSlots, TenantSlot};
 use smallvec::smallvec;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -68,8 +69,8 @@ impl Workers {
         }
     }
 
-    pub fn submit_guest(&self, priority: Priority, task: GuestTask) -> Result<(), GuestTask> {
-        self.pool.submit_guest(priority, task)
+    pub fn submit_guest(&self, precedence: Precedence, task: GuestTask) -> Result<(), GuestTask> {
+        self.pool.submit_guest(precedence, task)
     }
 
     pub fn status(&self) -> Status {
@@ -87,6 +88,8 @@ pub(in crate::executor) struct ParkedCalls {
     in_flight: Arc<InFlight>,
     /// Calls that wait between two turns on a worker, and batches of such calls.
     parked: Arc<InFlight>,
+    /// The calls that may wait, by tenant.
+    shares: Arc<SharedSlots>,
     /// Started with the first call that has a guest here.
     threads: OnceLock<Threads>,
 }
@@ -97,31 +100,32 @@ impl ParkedCalls {
             name: name.into(),
             in_flight: Arc::default(),
             parked: Arc::default(),
+            shares: Arc::default(),
             threads: OnceLock::new(),
         }
     }
 
     /// Starts a call of a streaming model, or refuses it, immediately.
     pub fn submit(&self, call: Call) -> Result<Responses> {
-        let permit = permit(&call)?;
-        self.start(call, permit)
+        let admitted = admit(&call)?;
+        self.start(call, admitted)
     }
 
     /// Starts all of the calls, or none.
     pub fn submit_batch(&self, calls: Vec<Call>) -> Result<Vec<Responses>> {
-        let permits = calls.iter().map(permit).collect::<Result<Vec<_>>>()?;
-        calls.into_iter().zip(permits).map(|(call, permit)| self.start(call, permit)).collect()
+        let admitted = calls.iter().map(admit).collect::<Result<Vec<_>>>()?;
+        calls.into_iter().zip(admitted).map(|(call, admitted)| self.start(call, admitted)).collect()
     }
 
     /// Starts a call of work that started at `since`, once its model has a slot for it.
     pub async fn submit_started(&self, call: Call, since: Instant) -> Result<Responses> {
         let model =
             call.callable.streaming_model().expect("invariant: only calls of shared models come here");
-        let permit = model.admit_started(since).await?;
-        self.start(call, permit)
+        let admitted = model.admit_started(&call.context.tenant, since).await?;
+        self.start(call, admitted)
     }
 
-    fn start(&self, call: Call, permit: Permit) -> Result<Responses> {
+    fn start(&self, call: Call, (permit, slot): (Permit, TenantSlot)) -> Result<Responses> {
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let guard = self.in_flight.take(smallvec![Arc::clone(&context)])?;
@@ -131,7 +135,7 @@ impl ParkedCalls {
             };
             let model = call.callable.streaming_model().expect("invariant: its permit came from there");
             context.begin();
-            model.start(permit, &context, inputs, sender, Box::new(guard));
+            model.start(permit, &context, inputs, sender, Box::new((guard, slot)));
             return Ok(responses);
         }
         let admitted = Instant::now();
@@ -147,7 +151,7 @@ impl ParkedCalls {
                 }
             };
             let last = outcome.await;
-            drop(guard);
+            drop((guard, slot));
             sink.finish(last);
         });
         Ok(responses)
@@ -155,10 +159,11 @@ impl ParkedCalls {
 
     /// Starts a call with a guest that may wait for other models, or refuses it, immediately.
     pub fn submit_suspending(&self, call: Call, pool: &Arc<WorkerPool>) -> Result<Responses> {
-        let priority = call.priority;
-        if priority == Priority::New {
-            self.check_capacity(pool)?;
-        }
+        let precedence = call.precedence;
+        let slot = match precedence {
+            Precedence::New => self.take_slot(pool, &call)?,
+            _ => self.shares.take_started(&call.context.tenant, Instant::now()),
+        };
         let context = Arc::clone(&call.context);
         let (sender, responses) = channel(Arc::clone(&context), STREAM_BUFFER);
         let (lease, admitted) = (Arc::<WorkerLease>::default(), Instant::now());
@@ -169,6 +174,7 @@ impl ParkedCalls {
                 // The future is large: the thread that runs it allocates it, and then frees it
                 // cheaply.
                 let last = Box::pin(run(call, &mut sink, &pool, Some(&*lease))).await;
+                drop(slot);
                 Completion { sink, last }
             }
         };
@@ -178,7 +184,7 @@ impl ParkedCalls {
         match current_worker(pool.name()) {
             // The calling guest waits for nothing else, so its worker is free for this task.
             Some(worker) => pool.run_here(task, &worker),
-            None => pool.submit_guest(priority, task).map_err(|_| pool.refusal())?,
+            None => pool.submit_guest(precedence, task).map_err(|_| pool.refusal())?,
         }
         Ok(responses)
     }
@@ -190,7 +196,7 @@ impl ParkedCalls {
         calls: Vec<Call>,
         pool: &Arc<WorkerPool>,
     ) -> Result<Vec<Responses>> {
-        self.check_capacity(pool)?;
+        let slot = calls.first().map(|call| self.take_slot(pool, call)).transpose()?;
         let threads = self.threads()?;
         let guard = self.parked.take(calls.iter().map(|call| Arc::clone(&call.context)).collect())?;
         let (calls, responses) = with_channels(calls);
@@ -205,18 +211,28 @@ impl ParkedCalls {
                 }
             });
             some_at_once(runs).await;
-            drop(guard);
+            drop((guard, slot));
         });
         Ok(responses)
     }
 
-    /// Refuses calls while as many are parked as the executor has workers and queue slots.
-    fn check_capacity(&self, pool: &WorkerPool) -> Result<()> {
+    /// Refuses calls while as many are parked as the executor has workers and queue slots, or while
+    /// their tenant has its share of these.
+    fn take_slot(&self, pool: &WorkerPool, call: &Call) -> Result<TenantSlot> {
         let (parked, config) = (self.parked.len(), pool.config());
-        if parked < config.workers + config.queue {
-            return Ok(());
+        let slots = config.workers + config.queue;
+        if parked >= slots {
+            return Err(
+                pool.overloaded(format!("at capacity: {parked} calls wait for other models; raise `queue`"))
+            );
         }
-        Err(pool.overloaded(format!("at capacity: {parked} calls wait for other models; raise `queue`")))
+        let tenant = &call.context.tenant;
+        self.shares.take(tenant, slots, slots - parked, Instant::now()).ok_or_else(|| {
+            let name = tenant.name().unwrap_or_default();
+            pool.overloaded(format!(
+                "tenant \"{name}\" has its share of {slots} calls that may wait for other models"
+            ))
+        })
     }
 
     fn threads(&self) -> Result<&Threads> {
@@ -248,7 +264,7 @@ async fn run(
     pool: &WorkerPool,
     lease: Option<&WorkerLease>,
 ) -> Result<Option<Response>> {
-    let Call { context, input, callable, batching, runs, priority, .. } = call;
+    let Call { context, input, callable, batching, runs, precedence, .. } = call;
     let inputs = sink.preprocess(input, callable.metadata()).await?;
     if callable.profile() == CallProfile::Suspending {
         return callable::run(sink, &*callable, inputs).await;
@@ -270,7 +286,7 @@ async fn run(
                 callable,
                 batching,
                 runs,
-                priority,
+                precedence,
             };
             let mut responses = pool.submit(call)?;
             let outcome = responses.one().await.and_then(Response::tensors);
@@ -286,6 +302,7 @@ async fn run(
     sink.respond(outputs).await.map(Some)
 }
 
-fn permit(call: &Call) -> Result<Permit> {
-    call.callable.streaming_model().expect("invariant: only calls of shared models come here").admit()
+fn admit(call: &Call) -> Result<(Permit, TenantSlot)> {
+    let model = call.callable.streaming_model().expect("invariant: only calls of shared models come here");
+    model.admit(&call.context.tenant)
 }

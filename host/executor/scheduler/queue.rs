@@ -1,201 +1,73 @@
-//! The queue of a worker pool: admissions, and the jobs in them, in the order in which workers take
-//! them.
+//! The queue of a worker pool: what each tenant has in it, and the order in which workers take it.
+//!
+//! Tenants take turns by what they are served, in rows over their weights. Within a tenant, started
+//! work comes first. Where callers are not told apart, there is one tenant.
 
-use super::batch::{expected_rows, goes_with};
 use super::guest_task::GuestTask;
+use super::job::{Admission, Job};
+use super::tenant_queue::{Cursor, NextMember, TenantQueue};
 use crate::executor::batching::Batching;
-use crate::executor::call::{Call, Priority};
-use crate::predict::{CallContext, Sender};
+use crate::predict::CallContext;
+use crate::tenants::FairQueue;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a worker takes at a time: a call, or a guest task to poll.
-pub(super) struct Job {
-    pub work: Work,
-    pub admitted: Instant,
-    /// The rows that it adds to a batch, as far as is known before preprocess.
-    rows: usize,
-    priority: Priority,
-}
-
-pub(super) enum Work {
-    Call(Call, Sender),
-    Guest(GuestTask),
-}
-
-impl Job {
-    pub fn call(call: Call, sender: Sender, admitted: Instant) -> Self {
-        let (rows, priority) = (expected_rows(&call), call.priority);
-        Job { work: Work::Call(call, sender), admitted, rows, priority }
-    }
-
-    pub fn guest(task: GuestTask, admitted: Instant) -> Self {
-        Job { work: Work::Guest(task), admitted, rows: 1, priority: Priority::New }
-    }
-
-    /// Returns true for a pipeline request that waits here for its first poll.
-    fn is_first_poll(&self) -> bool {
-        self.priority != Priority::New && self.as_guest().is_some_and(GuestTask::is_of_a_pipeline)
-    }
-
-    /// Returns the guest task, if it is one.
-    fn as_guest(&self) -> Option<&GuestTask> {
-        match &self.work {
-            Work::Guest(task) => Some(task),
-            Work::Call(..) => None,
-        }
-    }
-
-    pub fn with_priority(self, priority: Priority) -> Self {
-        Job { priority, ..self }
-    }
-
-    pub fn context(&self) -> &Arc<CallContext> {
-        match &self.work {
-            Work::Call(call, _) => &call.context,
-            Work::Guest(task) => &task.context,
-        }
-    }
-
-    /// Returns true if it continues a guest task that was parked.
-    pub fn was_parked(&self) -> bool {
-        self.as_guest().is_some_and(GuestTask::was_parked)
-    }
-
-    /// Returns true if its call was cancelled or is past its deadline, and the work has not
-    /// started.
-    pub fn is_abandoned(&self, now: Instant) -> bool {
-        !self.was_parked() && self.context().check_at(now).is_err()
-    }
-
-    pub fn batching(&self) -> Option<Batching> {
-        match &self.work {
-            Work::Call(call, _) => call.batching,
-            Work::Guest(_) => None,
-        }
-    }
-
-    /// Returns until when it waits for others to share its run; `None` if it does not wait.
-    pub fn ready_at(&self) -> Option<Instant> {
-        let batching = self.batching().filter(|batching| !batching.max_delay.is_zero())?;
-        Some(self.admitted + batching.max_delay)
-    }
-
-    fn goes_with(&self, other: &Job) -> bool {
-        match (&self.work, &other.work) {
-            (Work::Call(ours, _), Work::Call(theirs, _)) => goes_with(ours, theirs),
-            _ => false,
-        }
-    }
-}
-
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Those with [`Priority::Started`] come first, the oldest request first.
-    admissions: VecDeque<Admission>,
-    /// How many of them belong to started work; each of these is one job.
-    started: usize,
-    /// How many of these are pipeline requests that wait for their first poll.
-    first_polls: usize,
+    tenants: FairQueue<Option<Arc<str>>, TenantQueue>,
     /// Guest tasks that were parked and can continue. They take no slot in the queue.
     requeued: VecDeque<Job>,
 }
 
-/// What takes one slot in the queue: a job, or the jobs of a batch. One job needs no allocation.
-pub(super) struct Admission {
-    first: Option<Job>,
-    rest: VecDeque<Job>,
-}
-
-impl From<Job> for Admission {
-    fn from(job: Job) -> Self {
-        Admission { first: Some(job), rest: VecDeque::new() }
-    }
-}
-
-impl From<VecDeque<Job>> for Admission {
-    fn from(rest: VecDeque<Job>) -> Self {
-        Admission { first: None, rest }
-    }
-}
-
-impl Admission {
-    pub fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn priority(&self) -> Priority {
-        self.front().map_or(Priority::New, |job| job.priority)
-    }
-
-    /// Returns the task of the one job, if it is a pipeline request that waits for its first poll.
-    fn first_poll(&self) -> Option<&GuestTask> {
-        self.first.as_ref().filter(|job| job.is_first_poll())?.as_guest()
-    }
-
-    pub fn front(&self) -> Option<&Job> {
-        self.first.as_ref().or_else(|| self.rest.front())
-    }
-
-    pub fn pop_front(&mut self) -> Option<Job> {
-        self.first.take().or_else(|| self.rest.pop_front())
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Job> {
-        self.first.iter().chain(&self.rest)
-    }
-
-    fn take_if(&mut self, is_taken: impl Fn(&Job) -> bool) -> Vec<Job> {
-        // Most admissions do not change.
-        if !self.iter().any(&is_taken) {
-            return Vec::new();
-        }
-        let jobs = self.first.take().into_iter().chain(std::mem::take(&mut self.rest));
-        let (taken, kept): (Vec<Job>, Vec<Job>) = jobs.partition(is_taken);
-        self.rest = kept.into();
-        taken
-    }
+/// What a full queue does with a new admission.
+pub(super) enum Eviction {
+    /// It is refused: its tenant has at least its share of the queue.
+    Refused(Admission),
+    /// It is admitted in the place of this one.
+    Of(Admission),
 }
 
 impl Queue {
     /// Returns how many new admissions wait. Admissions of started work are not limited, so they do
     /// not count.
     pub fn len(&self) -> usize {
-        self.admissions.len() - self.started
+        self.tenants.lanes().map(|(_, tenant)| tenant.len()).sum()
     }
 
     pub fn jobs(&self) -> usize {
-        self.admissions.iter().map(Admission::len).sum()
+        self.admissions().map(Admission::len).sum()
+    }
+
+    fn admissions(&self) -> impl Iterator<Item = &Admission> {
+        self.tenants.lanes().flat_map(|(_, tenant)| tenant.admissions())
     }
 
     /// Returns how many jobs belong to started work.
     pub fn started_len(&self) -> usize {
-        self.requeued.len() + self.started
+        let started: usize = self.tenants.lanes().map(|(_, tenant)| tenant.started_len()).sum();
+        self.requeued.len() + started
     }
 
     /// Returns when the first job was admitted.
     pub fn oldest(&self) -> Option<Instant> {
-        let first = self.admissions.front().and_then(Admission::front);
-        first.into_iter().chain(self.requeued.front()).map(|job| job.admitted).min()
+        let firsts = self.tenants.lanes().filter_map(|(_, tenant)| tenant.oldest());
+        firsts.chain(self.requeued.front().map(|job| job.admitted)).min()
     }
 
     /// Returns true if started work is queued that can continue without a worker.
     pub fn can_detach(&self) -> bool {
-        !self.requeued.is_empty() || self.first_polls > 0
+        !self.requeued.is_empty() || self.tenants.lanes().any(|(_, tenant)| tenant.has_first_polls())
     }
 
     /// Returns the runtime on which the first such work can continue.
     pub fn detach_runtime(&self) -> Option<tokio::runtime::Handle> {
         match self.requeued.front() {
             Some(job) => job.as_guest().map(GuestTask::park_runtime),
-            None if self.first_polls == 0 => None,
-            None => self.admissions.iter().find_map(Admission::first_poll).map(GuestTask::park_runtime),
+            None => {
+                self.tenants.lanes().find_map(|(_, tenant)| tenant.first_poll()).map(GuestTask::park_runtime)
+            }
         }
     }
 
@@ -203,18 +75,7 @@ impl Queue {
     pub fn take_detachable(&mut self, then: Instant) -> Vec<Job> {
         let count = self.requeued.iter().take_while(|job| job.admitted <= then).count();
         let mut late: Vec<Job> = self.requeued.drain(..count).collect();
-        let mut index = 0;
-        while self.first_polls > 0 && index < self.started {
-            let admission = &mut self.admissions[index];
-            if admission.first_poll().is_some() && admission.front().is_some_and(|job| job.admitted <= then) {
-                late.extend(admission.pop_front());
-                self.admissions.remove(index);
-                self.started -= 1;
-                self.first_polls -= 1;
-            } else {
-                index += 1;
-            }
-        }
+        self.tenants.lanes_mut().for_each(|tenant| tenant.take_first_polls(then, &mut late));
         late
     }
 
@@ -224,49 +85,58 @@ impl Queue {
     }
 
     pub fn push(&mut self, admission: Admission) {
-        if admission.is_empty() {
-            return;
+        if let Some(index) = self.enter(&admission) {
+            self.tenants.lane_mut(index).push(admission);
         }
-        self.started += usize::from(admission.priority() != Priority::New);
-        self.first_polls += usize::from(admission.first_poll().is_some());
-        let Priority::Started(since) = admission.priority() else {
-            return self.admissions.push_back(admission);
-        };
-        let is_before =
-            |other: &Admission| matches!(other.priority(), Priority::Started(other) if other <= since);
-        let at = self.admissions.partition_point(is_before);
-        self.admissions.insert(at, admission);
+    }
+
+    /// Returns the tenant of an admission; `None` for an empty one.
+    fn enter(&mut self, admission: &Admission) -> Option<usize> {
+        admission.front().map(|job| enter(&mut self.tenants, job.context()))
+    }
+
+    /// Makes room in a full queue for a new admission: the tenant that has most for its weight
+    /// loses what it would be served last, if that is not the admission itself.
+    pub fn evict_for(&mut self, admission: Admission) -> Eviction {
+        let Some(own) = self.enter(&admission) else { return Eviction::Refused(admission) };
+        let most = self.tenants.most_over_share(own, TenantQueue::len);
+        let last = self.tenants.lane(most).last_unbegun();
+        let evicted = last.filter(|(_, rank)| most != own || *rank > admission.rank);
+        match evicted.and_then(|(index, _)| self.tenants.lane_mut(most).remove(index)) {
+            None => Eviction::Refused(admission),
+            Some(evicted) => {
+                self.tenants.lane_mut(own).push(admission);
+                Eviction::Of(evicted)
+            }
+        }
     }
 
     /// Removes the jobs of cancelled calls, which frees their slots. Returns these jobs: dropping
     /// them may access this queue, so they must be dropped without the lock.
     pub fn forget_abandoned(&mut self) -> Vec<Job> {
         let mut abandoned = Vec::new();
-        for admission in &mut self.admissions {
-            abandoned.extend(admission.take_if(|job| job.context().stopped().is_some()));
-        }
-        self.admissions.retain(|admission| !admission.is_empty());
-        self.started -= abandoned.iter().filter(|job| job.priority != Priority::New).count();
-        self.first_polls -= abandoned.iter().filter(|job| job.is_first_poll()).count();
+        self.tenants.lanes_mut().for_each(|tenant| tenant.take_abandoned(&mut abandoned));
         abandoned
     }
 
     /// Takes the first job that is ready. If there is none, returns when one will be; `None` if the
-    /// queue is empty. The rest of its admission goes to the end of the queue. With `hurry`, no job
-    /// waits to fill a batch.
+    /// queue is empty. The rest of its admission goes to the end of its tenant's queue. With
+    /// `hurry`, no job waits to fill a batch.
     pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
         if let Some(job) = self.requeued.pop_front() {
+            let tenant = enter(&mut self.tenants, job.context());
+            self.tenants.charge(tenant, 1);
             return Ok(job);
         }
-        let index = self.first_ready(hurry)?;
-        let mut admission = self.admissions.remove(index).expect("invariant: the index is of the queue");
-        let job = admission.pop_front().expect("invariant: no admission is empty");
-        self.started -= usize::from(job.priority != Priority::New);
-        self.first_polls -= usize::from(job.is_first_poll());
-        if !admission.is_empty() {
-            self.admissions.push_back(admission);
-        }
+        let (tenant, index) = self.first_ready(hurry)?;
+        let job = self.tenants.lane_mut(tenant).take(index);
+        self.tenants.charge(tenant, job.rows);
         Ok(job)
+    }
+
+    /// Forgets which tenant is ahead: nothing is queued or running.
+    pub fn reset(&mut self) {
+        self.tenants.reset();
     }
 
     /// Returns whether a job is ready; if not, when one will be; `None` if the queue is empty.
@@ -274,26 +144,28 @@ impl Queue {
         if self.requeued.is_empty() { self.first_ready(hurry).map(drop) } else { Ok(()) }
     }
 
-    /// Returns the index of the first ready admission. A job is ready immediately unless it has a
-    /// batching delay: then it is ready once that has passed, or once enough jobs wait to fill its
-    /// batch.
-    fn first_ready(&self, hurry: bool) -> Result<usize, Option<Instant>> {
+    /// Returns the first ready admission, by its tenant and its index there. A job is ready
+    /// immediately unless it has a batching delay: then it is ready once that has passed, or once
+    /// enough jobs wait to fill its batch.
+    fn first_ready(&self, hurry: bool) -> Result<(usize, usize), Option<Instant>> {
         let mut soonest: Option<Instant> = None;
         let mut looked_at: SmallVec<[&Job; 4]> = SmallVec::new();
-        for (index, admission) in self.admissions.iter().enumerate() {
-            let Some(first) = admission.front() else { continue };
-            let Some(ready_at) = first.ready_at().filter(|_| !hurry) else { return Ok(index) };
-            if ready_at <= Instant::now() {
-                return Ok(index);
-            }
-            // One check for each model.
-            if !looked_at.iter().any(|job| job.goes_with(first)) {
-                if self.fills(first) {
-                    return Ok(index);
+        for tenant in self.tenants.order() {
+            for (index, admission) in self.tenants.lane(tenant).admissions().enumerate() {
+                let Some(first) = admission.front() else { continue };
+                let Some(ready_at) = first.ready_at().filter(|_| !hurry) else { return Ok((tenant, index)) };
+                if ready_at <= Instant::now() {
+                    return Ok((tenant, index));
                 }
-                looked_at.push(first);
+                // One check for each model.
+                if !looked_at.iter().any(|job| job.goes_with(first)) {
+                    if self.fills(first) {
+                        return Ok((tenant, index));
+                    }
+                    looked_at.push(first);
+                }
+                soonest = Some(soonest.map_or(ready_at, |soonest| soonest.min(ready_at)));
             }
-            soonest = Some(soonest.map_or(ready_at, |soonest| soonest.min(ready_at)));
         }
         Err(soonest)
     }
@@ -306,13 +178,14 @@ impl Queue {
     /// Returns how many queued rows could share a run with this job.
     fn rows_with(&self, job: &Job) -> usize {
         let fits = |other: &&Job| job.goes_with(other);
-        let jobs = self.admissions.iter().filter(|admission| admission.front().as_ref().is_some_and(fits));
-        jobs.flat_map(Admission::iter).map(|job| job.rows).sum()
+        let admissions = self.admissions().filter(|admission| admission.front().as_ref().is_some_and(fits));
+        admissions.flat_map(Admission::iter).map(|job| job.rows).sum()
     }
 
-    /// Adds to the one job in `jobs` those that can share its run, in their order: first one of
-    /// each admission, so that a large one leaves rows for others, then as many as fit.
-    /// `idle_workers` other workers could take their share immediately.
+    /// Adds to the one job in `jobs` those that can share its run. Tenants take turns by what they
+    /// are served. Of each, first one job of each admission is added, so that a large one leaves
+    /// rows for others, then as many as fit. `idle_workers` other workers could take their share
+    /// immediately.
     pub fn join(&mut self, jobs: &mut Vec<Job>, batching: Batching, idle_workers: usize) {
         let mut rows = jobs[0].rows;
         let mut rows_max = batching.max_size;
@@ -320,29 +193,27 @@ impl Queue {
             let all = rows + self.rows_with(&jobs[0]);
             rows_max = rows_max.min(all.div_ceil(idle_workers + 1));
         }
-        for one_each in [true, false] {
-            let mut index = 0;
-            while rows < rows_max && index < self.admissions.len() {
-                let admission = &mut self.admissions[index];
-                while let Some(job) = admission.front()
-                    && jobs[0].goes_with(job)
-                {
-                    if rows + job.rows > rows_max {
-                        return;
-                    }
+        let mut searched: SmallVec<[(usize, Cursor); 8]> =
+            self.tenants.lanes().map(|(tenant, _)| (tenant, Cursor::default())).collect();
+        while rows < rows_max {
+            let open = searched.iter().filter(|(_, cursor)| !cursor.is_at_end);
+            let Some(tenant) = self.tenants.first_of(open.map(|(tenant, _)| *tenant)) else { return };
+            let Some((_, cursor)) = searched.iter_mut().find(|(searched, _)| *searched == tenant) else {
+                return;
+            };
+            match self.tenants.lane_mut(tenant).next_member(&jobs[0], rows_max - rows, cursor) {
+                NextMember::Job(job) => {
                     rows += job.rows;
-                    self.started -= usize::from(job.priority != Priority::New);
-                    jobs.extend(admission.pop_front());
-                    if one_each || rows == rows_max {
-                        break;
-                    }
+                    self.tenants.charge(tenant, job.rows);
+                    jobs.push(job);
                 }
-                if admission.is_empty() {
-                    self.admissions.remove(index);
-                } else {
-                    index += 1;
-                }
+                NextMember::TooLarge => return,
+                NextMember::None => {}
             }
         }
     }
+}
+
+fn enter(tenants: &mut FairQueue<Option<Arc<str>>, TenantQueue>, context: &CallContext) -> usize {
+    tenants.enter(&context.tenant.key(), context.tenant.weight)
 }

@@ -1,8 +1,9 @@
 //! The state that the workers of a pool share, under its lock: the queue, the running calls and the
 //! idle workers. Decides which worker is woken, and when.
 
+use super::job::Job;
 use super::metrics::OVERDUE_AFTER;
-use super::queue::{Job, Queue};
+use super::queue::Queue;
 use crate::predict::CallContext;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

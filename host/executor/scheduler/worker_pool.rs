@@ -7,16 +7,18 @@
 
 use super::batch::{Batch, Member};
 use super::guest_task::{GuestTask, PollOutcome, RunQueue};
+use super::job::{Admission, Job, Work};
 use super::metrics::PoolMetrics;
-use super::queue::{Admission, Job, Work};
+use super::queue::Eviction;
 use super::state::{State, WAKE_DELAY};
 use super::threads::WORKER_NICE;
 use crate::error::{Error, Kind, Result};
-use crate::executor::call::{Call, Priority, STREAM_BUFFER, with_channels};
+use crate::executor::call::{Call, Precedence, STREAM_BUFFER, with_channels};
 use crate::executor::status::Status;
 use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use crate::predict::{Responses, channel};
+use crate::tenants::Refused;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -87,8 +89,8 @@ impl WorkerPool {
 
     /// See [`Executor::submit_guest`](crate::executor::Executor::submit_guest). A refused task can
     /// run elsewhere, so the refusal is not counted.
-    pub fn submit_guest(&self, priority: Priority, task: GuestTask) -> Result<(), GuestTask> {
-        let job = Job::guest(task, Instant::now()).with_priority(priority);
+    pub fn submit_guest(&self, precedence: Precedence, task: GuestTask) -> Result<(), GuestTask> {
+        let job = Job::guest(task, Instant::now()).with_precedence(precedence);
         self.shared.admit(job.into()).map_err(|mut refused| match refused.pop_front() {
             Some(Job { work: Work::Guest(task), .. }) => task,
             _ => unreachable!("what was to be admitted comes back"),
@@ -182,28 +184,48 @@ impl Shared {
 
     /// Queues the jobs, or returns them if the queue is full.
     fn admit(self: &Arc<Self>, jobs: Admission) -> Result<(), Box<Admission>> {
-        let mut abandoned = Vec::new();
+        let (mut abandoned, mut evicted) = (Vec::new(), None);
         let (wake, runtime) = {
             let mut state = self.lock();
             // An idle worker takes work immediately, so that work needs no slot in the queue.
             let free = self.config.workers.saturating_sub(state.busy() + state.queue.started_len());
-            let is_new = jobs.priority() == Priority::New;
+            let is_new = jobs.precedence() == Precedence::New;
             let full = |state: &State| is_new && state.queue.len() >= self.config.queue + free;
             if full(&state) {
                 abandoned = state.queue.forget_abandoned();
             }
             if full(&state) {
-                drop(state);
-                self.forget(abandoned);
-                return Err(Box::new(jobs));
+                match state.queue.evict_for(jobs) {
+                    Eviction::Of(admission) => evicted = Some(admission),
+                    Eviction::Refused(refused) => {
+                        drop(state);
+                        self.forget(abandoned);
+                        return Err(Box::new(refused));
+                    }
+                }
+            } else {
+                state.queue.push(jobs);
             }
-            state.queue.push(jobs);
             (state.next_to_wake(), state.start_rescue())
         };
         self.forget(abandoned);
+        self.evict(evicted);
         self.wake(wake);
         self.rescue(runtime);
         Ok(())
+    }
+
+    /// Answers an admission that lost its slot. Must be called without the lock.
+    fn evict(&self, evicted: Option<Admission>) {
+        let Some(evicted) = evicted else { return };
+        self.metrics.overloaded.inc();
+        if let Some(job) = evicted.front() {
+            job.context().tenant.count(Refused::Evicted);
+        }
+        for job in evicted.into_jobs() {
+            job.context().cancellation.evict();
+            self.refuse_stopped(job);
+        }
     }
 
     /// Counts and drops abandoned jobs. Must be called without the lock.
@@ -366,7 +388,7 @@ impl Shared {
                     self.rescue(runtime);
                     // Without the lock: this wakes a task.
                     for job in abandoned {
-                        self.refuse_late(job);
+                        self.refuse_stopped(job);
                     }
                     if !jobs.is_empty() {
                         return Some(now);
@@ -374,13 +396,17 @@ impl Shared {
                     state = self.lock();
                 }
                 Err(_) if closed => return None,
+                Err(None) if state.busy() == 0 => {
+                    state.queue.reset();
+                    state = self.wait(index, state, None);
+                }
                 Err(until) => state = self.wait(index, state, until),
             }
         }
     }
 
-    /// Answers a job whose call was cancelled before it started.
-    fn refuse_late(&self, job: Job) {
+    /// Answers a job whose call was cancelled or evicted before it started.
+    fn refuse_stopped(&self, job: Job) {
         let reason = job.context().check().expect_err("invariant: cancelled for good");
         self.count_timeout(Some(&reason));
         match job.work {

@@ -10,7 +10,7 @@ use crate::jobs::store::StoredKey;
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::{DeliveryState, DeliveryStatus, Webhook};
 use crate::policy::plan::ModelName;
-use crate::predict::Parameter;
+use crate::predict::{Parameter, Priority};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,6 +29,11 @@ struct StoredJob<'a> {
     fence: u64,
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     owner: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    tenant: Cow<'a, str>,
+    /// 0 for the default.
+    #[serde(default, skip_serializing_if = "is_zero_u8")]
+    priority: u8,
     #[serde(borrow)]
     model: Cow<'a, str>,
     #[serde(borrow)]
@@ -157,6 +162,11 @@ fn is_zero(number: &u64) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero_u8(number: &u8) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
 fn is_zero_u32(number: &u32) -> bool {
     *number == 0
 }
@@ -189,7 +199,19 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         result_bytes,
         kept_bytes,
     } = job;
-    let Spec { owner, model, parameters, budgets, created_at, request_id, retry_of, reply, webhook } = spec;
+    let Spec {
+        owner,
+        tenant,
+        priority,
+        model,
+        parameters,
+        budgets,
+        created_at,
+        request_id,
+        retry_of,
+        reply,
+        webhook,
+    } = spec;
     let Status {
         state,
         started_at,
@@ -209,6 +231,8 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         revision: *revision,
         fence: *fence,
         owner: Cow::Borrowed(owner),
+        tenant: Cow::Borrowed(tenant),
+        priority: if *priority == Priority::default() { 0 } else { priority.number() },
         model: Cow::Borrowed(&model.name),
         version: Cow::Borrowed(&model.version),
         parameters: parameters.iter().map(parameter).collect(),
@@ -256,6 +280,8 @@ pub(super) fn decode_job(number: u64, bytes: &[u8]) -> Result<Job> {
     };
     let spec = Spec {
         owner: name(stored.owner),
+        tenant: name(stored.tenant),
+        priority: Priority::asked(u64::from(stored.priority)),
         model: ModelName { name: name(stored.model), version: name(stored.version) },
         parameters: stored.parameters.into_iter().map(parameter).collect(),
         budgets: Budgets {

@@ -263,7 +263,7 @@ impl JobStore for DurableStore {
             // Without this look, an idle host would commit empty transactions.
             let is_empty = self.with_index(|index, now| {
                 index.promote(now);
-                index.ready().next().is_none()
+                !index.has_ready()
             });
             if is_empty {
                 return self.shared.fault().map_or(Ok(Vec::new()), |fault| Err(fault.error()));

@@ -189,9 +189,12 @@ impl<R: Records> Engine<'_, R> {
     /// Returns the claimed jobs with their inputs, as far as those are at hand.
     pub fn claim(&mut self, claim: &Claim) -> Result<ClaimedJobs<R::Payload>> {
         self.index.promote(self.now);
+        if let Some(weight) = &claim.weights {
+            self.index.weigh(&**weight);
+        }
         let candidates: Vec<u64> = match &claim.models {
-            None => self.index.ready().take(claim.limit).collect(),
-            Some(_) => self.index.ready().collect(),
+            None => self.index.ready(claim.limit),
+            Some(_) => self.index.ready(usize::MAX),
         };
         let mut claimed = Vec::new();
         for number in candidates {
@@ -213,6 +216,7 @@ impl<R: Records> Engine<'_, R> {
             job.fence += 1;
             job.status.begin(&claim.start);
             self.records.claim(&job)?;
+            self.index.charge(number);
             self.index.put_claimed(&job, self.now.after(claim.lease));
             claimed.push((job, self.records.input_at_hand(number)?));
         }

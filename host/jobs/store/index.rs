@@ -1,6 +1,7 @@
 //! What a store must find quickly: the next job to run, jobs by state and model, and whatever is
 //! due at a time. Kept in memory by every store on this machine; derived from the records of jobs.
 
+use super::job_queue::{JobPlace, JobQueue};
 use super::outbox::Outbox;
 use crate::jobs::job::{Job, State, Status};
 use crate::jobs::store_time::StoreTime;
@@ -8,6 +9,7 @@ use crate::jobs::webhooks::Delivery;
 use crate::policy::plan::ModelName;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, btree_set};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,8 +20,8 @@ pub(in crate::jobs) struct Index {
     /// Jobs in the order of `State::ALL`.
     counts: [usize; State::ALL.len()],
     models: Models,
-    /// Pending jobs that may run, in the order in which they are claimed.
-    ready: BTreeSet<u64>,
+    /// Pending jobs that may run.
+    ready: JobQueue,
     /// Pending jobs that may run later.
     waiting: BTreeSet<(StoreTime, u64)>,
     /// The deadlines of pending jobs. Those of running jobs are kept by their tasks.
@@ -39,6 +41,7 @@ pub(in crate::jobs) struct Index {
 struct Entry {
     state: State,
     model: u32,
+    place: JobPlace,
     bytes: usize,
     /// When the job was created, by the wall clock.
     created: u64,
@@ -50,7 +53,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(job: &Job, model: u32) -> Self {
+    fn new(job: &Job, model: u32, place: JobPlace) -> Self {
         let Status { state, ended_at, run_at, deadline, expires, .. } = &job.status;
         let (due, end) = match state {
             State::Pending => (*run_at, deadline.0),
@@ -58,7 +61,7 @@ impl Entry {
             _ => (expires.unwrap_or_default(), ended_at.map_or(u64::MAX, micros)),
         };
         let created = micros(job.spec.created_at);
-        Entry { state: *state, model, bytes: job.bytes(), created, due, end }
+        Entry { state: *state, model, place, bytes: job.bytes(), created, due, end }
     }
 
     fn times(&self) -> JobTimes {
@@ -104,7 +107,7 @@ impl Index {
         self.remove(job.number);
         self.last = self.last.max(job.number);
         let (number, state) = (job.number, job.status.state);
-        let entry = Entry::new(job, self.models.number(&job.spec.model));
+        let entry = Entry::new(job, self.models.number(&job.spec.model), self.ready.enter(job));
         self.counts[state as usize] += 1;
         self.by_model.entry((entry.model, state)).or_default().insert(number);
         match state {
@@ -134,7 +137,7 @@ impl Index {
         }
         match entry.state {
             State::Pending => {
-                if !self.ready.remove(&number) {
+                if !self.ready.remove(entry.place, entry.created, number) {
                     self.waiting.remove(&(entry.due, number));
                 }
                 self.deadlines.remove(&(StoreTime(entry.end), number));
@@ -148,6 +151,7 @@ impl Index {
                 self.expiry.remove(&(entry.due, number));
             }
         }
+        self.ready.leave(entry.place);
         self.bytes -= entry.bytes;
     }
 
@@ -194,15 +198,33 @@ impl Index {
         let mut promoted = false;
         while let Some((_, number)) = self.waiting.first().filter(|(at, _)| *at <= now).copied() {
             self.waiting.pop_first();
-            self.ready.insert(number);
+            if let Some(entry) = self.entries.get(&number) {
+                self.ready.insert(entry.place, entry.created, number);
+            }
             promoted = true;
         }
         promoted
     }
 
-    /// Returns jobs that may run, the longest waiting first.
-    pub fn ready(&self) -> impl Iterator<Item = u64> {
-        self.ready.iter().copied()
+    /// Returns up to `limit` jobs that may run, in the order in which they are claimed.
+    pub fn ready(&self, limit: usize) -> Vec<u64> {
+        self.ready.first(limit)
+    }
+
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Sets the weights of tenants for the jobs that are claimed next.
+    pub fn weigh(&mut self, weight: &dyn Fn(&str) -> NonZeroU32) {
+        self.ready.weigh(weight);
+    }
+
+    /// Counts a job that is claimed as a turn of its tenant.
+    pub fn charge(&mut self, number: u64) {
+        if let Some(entry) = self.entries.get(&number) {
+            self.ready.charge(entry.place);
+        }
     }
 
     pub fn overdue(&self, now: StoreTime) -> impl Iterator<Item = u64> {

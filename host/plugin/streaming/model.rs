@@ -126,6 +126,18 @@ impl StreamingModel {
         self.waiting.wait(since, attempt).await
     }
 
+    /// Returns the calls that may be in flight in the instances that take calls, and how many more
+    /// of them could be.
+    pub fn slots(&self) -> (usize, usize) {
+        let cap = self.shared.spec.limits.shared.in_flight;
+        let replicas = self.replicas.iter().map(|handle| &handle.replica);
+        let usable = replicas.filter(|replica| replica.health.refusal().is_none());
+        usable.fold((0, 0), |(slots, free), replica| {
+            let taken = replica.in_flight.load(Ordering::Acquire);
+            (slots + cap, free + cap.saturating_sub(taken))
+        })
+    }
+
     fn full(&self) -> Error {
         Error::overloaded(format!(
             "plugin \"{}\": at capacity: {} instances with {} calls in flight each; raise max_in_flight",

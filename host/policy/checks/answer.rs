@@ -4,7 +4,7 @@ use super::case::{CaseRequest, Expected, ExpectedError, WrittenTensor};
 use super::difference::{difference, short};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result, did_you_mean};
-use crate::executor::{Call, Priority};
+use crate::executor::{Call, Precedence};
 use crate::policy::content::PolicyContent;
 use crate::policy::route::Route;
 use crate::policy::route_input;
@@ -70,7 +70,7 @@ impl Route {
             callable: Arc::clone(&self.callable),
             runs: None,
             batching: None,
-            priority: Priority::New,
+            precedence: Precedence::New,
         };
         if !self.is_streaming() {
             return Ok(vec![self.executor.run_alone(call).await?]);

@@ -6,6 +6,7 @@ use super::faults::{Failed, LoadFaults};
 use super::loaded_parts::LoadedParts;
 use super::order::in_order;
 use super::phases::Phases;
+use super::tenants;
 use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::executor::pipeline::PipelineLimits;
@@ -136,8 +137,9 @@ impl Loader {
             .iter()
             .map(|(key, executor)| (Arc::clone(&key.name), Arc::clone(executor)))
             .collect();
-        let content =
-            Arc::new(PolicyContent { plan, executors, models, webhooks, parts, access: self.access.clone() });
+        let tenants = Arc::new(tenants::table(&plan.tenants, &self.metrics));
+        let access = self.access.clone();
+        let content = Arc::new(PolicyContent { plan, executors, models, webhooks, tenants, parts, access });
         self.run_checks(&content, files, reuse, &mut failed)?;
         phases.checks = started.elapsed();
         Ok(content)

@@ -16,6 +16,7 @@ mod pipelines;
 mod plugins;
 mod routes;
 mod step_key;
+mod tenants;
 mod webhooks;
 mod without;
 

@@ -34,7 +34,8 @@ impl PolicyContent {
         plan.unload(model);
         describe(&mut plan);
         let (executors, webhooks) = (self.executors.clone(), self.webhooks.clone());
-        PolicyContent { plan, executors, models, webhooks, parts, access: self.access.clone() }
+        let (tenants, access) = (Arc::clone(&self.tenants), self.access.clone());
+        PolicyContent { plan, executors, models, webhooks, tenants, parts, access }
     }
 }
 

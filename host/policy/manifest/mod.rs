@@ -12,6 +12,7 @@ mod plugins;
 mod reload;
 mod server;
 mod stores;
+mod tenants;
 mod tls;
 mod webhooks;
 
@@ -21,6 +22,7 @@ pub use plugins::{Http, Plugin};
 pub use reload::{Canary, Guard, Reload};
 pub use server::Server;
 pub use stores::Store;
+pub use tenants::Tenant;
 pub use tls::{ListenerTls, ServerTls};
 pub use toml::Spanned;
 pub use webhooks::{SecretSource, Webhooks};
@@ -44,6 +46,7 @@ pub struct Manifest {
     pub files: Files,
     pub jobs: Jobs,
     pub stores: Named<Store>,
+    pub tenants: Named<Tenant>,
 }
 
 /// `[files]`: how large a file of each kind may be.

@@ -63,6 +63,8 @@ pub struct Server {
     pub audit_log: Option<PathBuf>,
     /// Networks of proxies whose word about their clients is taken.
     pub trusted_proxies: Option<Vec<String>>,
+    /// The header in which these proxies name the tenant of a request.
+    pub tenant_header: Option<String>,
     pub tls: Option<ServerTls>,
 }
 
@@ -112,6 +114,7 @@ impl Server {
             access_rules,
             audit_log,
             trusted_proxies,
+            tenant_header,
             tls,
         );
         entries

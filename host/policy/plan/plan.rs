@@ -7,6 +7,7 @@ use super::pipeline_plan::PipelinePlan;
 use super::plugin_plan::PluginPlan;
 use super::routing_plan::RoutingPlan;
 use super::store_plan::StorePlan;
+use super::tenants_plan::TenantsPlan;
 use super::webhooks_plan::WebhooksPlan;
 use crate::policy::description::Description;
 use crate::policy::manifest;
@@ -36,6 +37,7 @@ pub struct Plan {
     pub models: BTreeMap<ModelName, ModelPlan>,
     pub routing: BTreeMap<Arc<str>, RoutingPlan>,
     pub pipelines: BTreeMap<Arc<str>, PipelinePlan>,
+    pub tenants: TenantsPlan,
     /// The changes that were applied to the manifest before it was planned.
     pub overlay: Overlay,
     pub description: Description,
@@ -71,6 +73,7 @@ impl Plan {
             models: _,
             routing: _,
             pipelines: _,
+            tenants: _,
             description: _,
             overlay,
             digest,

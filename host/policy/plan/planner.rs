@@ -62,6 +62,7 @@ impl<'a> Planner<'a> {
         let reload = self.take(ReloadSettings::from_manifest(&manifest.reload));
         let jobs = self.jobs(&manifest.jobs);
         let webhooks = self.webhooks(&manifest.jobs);
+        let tenants = self.tenants(manifest);
         let job_store = self.job_store(manifest);
         self.limits = self.file_limits(&manifest.files);
         let executors = self.executors(manifest);
@@ -92,6 +93,7 @@ impl<'a> Planner<'a> {
             models,
             routing,
             pipelines,
+            tenants,
             overlay: self.overlay.clone(),
             description: Description::new(),
             digest: String::new(),

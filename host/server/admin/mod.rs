@@ -6,12 +6,12 @@ mod pipelines;
 
 use super::api::Api;
 use super::audit::Auditor;
-use super::callers;
+use super::callers::Callers;
 use super::cross_site::{CrossSite, Sensitivity};
 use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
 use super::service::Service;
-use crate::access::{Access, Requester, Verb};
+use crate::access::{Requester, Verb};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
@@ -35,8 +35,7 @@ pub struct Admin {
     pub engine: Arc<Engine>,
     pub jobs: Arc<Jobs>,
     pub cross_site: CrossSite,
-    /// `None` without access rules.
-    pub access: Option<Arc<Access>>,
+    pub callers: Callers,
     pub auditor: Auditor,
 }
 
@@ -44,8 +43,8 @@ impl Service for Admin {
     async fn answer(&self, request: Request<RequestBody>) -> Reply {
         // The body is unused, and is kept until the reply is made.
         let (mut head, body) = request.into_parts();
-        if let Some(access) = &self.access
-            && let Err(error) = admit(access, &mut head, &body)
+        if self.callers.must_admit()
+            && let Err(error) = admit(&self.callers, &mut head, &body)
         {
             self.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
             return Api::of(head.uri.path()).error_reply(&error);
@@ -60,7 +59,7 @@ impl Service for Admin {
             self.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
             return Api::of(path).error_reply(&error);
         }
-        let requester = Requester::of(self.access.as_ref(), &head.extensions);
+        let requester = self.callers.requester(&head.extensions);
         let actor = || self.auditor.actor(&requester, body.connection(), &head.headers, None);
         match path {
             "/admin/policy" if get => http::json_of(StatusCode::OK, &self.policy()),
@@ -135,13 +134,13 @@ impl Service for Admin {
 }
 
 /// Refuses those who may not do this.
-fn admit(access: &Arc<Access>, head: &mut Parts, body: &RequestBody) -> Result<()> {
+fn admit(callers: &Callers, head: &mut Parts, body: &RequestBody) -> Result<()> {
     let verb = match head.uri.path() {
         "/health" => return Ok(()),
         "/metrics" => Verb::Metrics,
         _ => Verb::Admin,
     };
-    callers::admit(access, verb, &head.headers, &mut head.extensions, body.connection())
+    callers.admit(verb, &head.headers, &mut head.extensions, body.connection())
 }
 
 impl Admin {

@@ -8,5 +8,5 @@ mod result;
 
 pub use accepted::{accepted, promise, replayed, url};
 pub use idempotency::key;
-pub use options::{BUDGETS, JobOptions, budgets, query_options};
+pub use options::{BUDGETS, JobOptions, budgets, priority, query_options, query_priority};
 pub use result::{bytes_reply, content_type, with_head_length};

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::RequestedBudgets;
-use crate::predict::{self, Parameters, Scalar};
+use crate::predict::{self, Parameters, Priority, Scalar};
 use crate::server::http;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub fn budgets(numbers: [Option<u64>; 5]) -> Result<RequestedBudgets> {
 pub struct JobOptions {
     pub budgets: RequestedBudgets,
     pub webhook: Option<String>,
+    pub priority: Option<Priority>,
     /// Every other name of the query.
     pub parameters: Parameters,
 }
@@ -39,11 +40,18 @@ pub struct JobOptions {
 /// `invalid_input` for a budget that is no number of at least 1, or an option that is given twice.
 pub fn query_options(query: Option<&str>) -> Result<JobOptions> {
     let (mut numbers, mut webhook, mut parameters) = ([None; 5], None, Parameters::new());
+    let mut priority = None;
     for pair in http::query_pairs(query, "true") {
         let (name, value) = pair?;
         let twice = || Error::invalid(format!("{name} is given twice")).field(&name);
         if name == "webhook" {
             if webhook.replace(value).is_some() {
+                return Err(twice());
+            }
+            continue;
+        }
+        if name == "priority" {
+            if priority.replace(query_priority(&value)?).is_some() {
                 return Err(twice());
             }
             continue;
@@ -66,12 +74,42 @@ pub fn query_options(query: Option<&str>) -> Result<JobOptions> {
             Ok(number) => numbers[place] = Some(number),
         }
     }
-    Ok(JobOptions { budgets: budgets(numbers)?, webhook, parameters })
+    Ok(JobOptions { budgets: budgets(numbers)?, webhook, priority, parameters })
+}
+
+/// Returns the priority that a client asks for.
+///
+/// # Errors
+/// `invalid_input` if there is none of this number.
+pub fn priority(number: u64) -> Result<Priority> {
+    let last = u64::from(Priority::LAST.number());
+    if (1..=last).contains(&number) {
+        return Ok(Priority::asked(number));
+    }
+    let message =
+        format!("priority is {number}; it must be a whole number from 1, which comes first, to {last}");
+    Err(Error::invalid(message).field("priority"))
+}
+
+/// Reads a priority in a query.
+///
+/// # Errors
+/// `invalid_input` if it is none.
+pub fn query_priority(value: &str) -> Result<Priority> {
+    let fault = || {
+        let shown: String = value.chars().take(80).collect();
+        let shown = Scalar::Text(shown.into());
+        let last = Priority::LAST.number();
+        let message =
+            format!("priority is {shown}; it must be a whole number from 1, which comes first, to {last}");
+        Error::invalid(message).field("priority")
+    };
+    value.parse().map_err(|_| fault()).and_then(priority)
 }
 
 /// Refuses a parameter that is probably a misspelled option.
 fn check_parameter(name: &str) -> Result<()> {
-    let options = BUDGETS.into_iter().chain(["webhook"]);
+    let options = BUDGETS.into_iter().chain(["webhook", "priority"]);
     let hint = match name {
         "version" => "; name the version in the path, as model:version".to_owned(),
         _ => did_you_mean(name, options),

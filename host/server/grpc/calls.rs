@@ -14,7 +14,6 @@ use crate::proto;
 use crate::proto::inference::grpc_inference_service_server::{
     GrpcInferenceServiceServer, SERVICE_NAME as INFERENCE,
 };
-use crate::server::callers;
 use crate::server::connections::in_use;
 use crate::server::http;
 use crate::server::http2::call::Call;
@@ -109,10 +108,10 @@ impl Calls for GrpcCalls {
             return response;
         }
         let verb = GrpcEndpoint::verb(request.uri().path());
-        if let (Some(access), Some(verb)) = (&self.grpc.access, verb) {
+        if let (true, Some(verb)) = (self.grpc.callers.must_admit(), verb) {
             let (mut parts, body) = request.into_parts();
             let (headers, extensions) = (&parts.headers, &mut parts.extensions);
-            if let Err(error) = callers::admit(access, verb, headers, extensions, call.connection()) {
+            if let Err(error) = self.grpc.callers.admit(verb, headers, extensions, call.connection()) {
                 return infer::refused(&self.grpc, headers, &error);
             }
             request = Request::from_parts(parts, body);

@@ -10,6 +10,7 @@ use crate::server::http::compression::{self, Encoding};
 use crate::server::http2::call_body::CallBody;
 use crate::server::http2::counted_body::UNCOUNTED_BYTES_MAX;
 use crate::server::transfers::{Receiving, Transfers};
+use crate::tenants::TenantGuard;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
@@ -40,10 +41,11 @@ pub(super) async fn read(
     body: CallBody,
     encoding: Option<Encoding>,
     transfers: &Arc<Transfers>,
+    tenant: Option<&TenantGuard>,
     deadline: Option<Instant>,
 ) -> Result<Bytes> {
     let limits = transfers.limits();
-    let read = collect(body, limits.max_body_bytes, transfers);
+    let read = collect(body, limits.max_body_bytes, transfers, tenant);
     let time_left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let timeout = time_left.map_or(limits.body_timeout, |time_left| time_left.min(limits.body_timeout));
     let Ok(framed) = tokio::time::timeout(timeout, read).await else {
@@ -84,7 +86,12 @@ pub(super) async fn unpacked(
 }
 
 /// Collects prefix and message. A single HTTP/2 frame, as small requests have, is not copied.
-async fn collect(mut body: CallBody, max: usize, transfers: &Arc<Transfers>) -> Result<Bytes> {
+async fn collect(
+    mut body: CallBody,
+    max: usize,
+    transfers: &Arc<Transfers>,
+    tenant: Option<&TenantGuard>,
+) -> Result<Bytes> {
     let disconnected = |_| Error::cancelled("the client disconnected before its message was complete");
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -103,6 +110,11 @@ async fn collect(mut body: CallBody, max: usize, transfers: &Arc<Transfers>) -> 
             rest.extend_from_slice(&data);
         }
         let so_far = if rest.is_empty() { &first[..] } else { &rest[..] };
+        if let Some(tenant) = tenant {
+            // Refused before it is read, if it says how long it is.
+            let length = declared(so_far).filter(|whole| whole - PREFIX <= max);
+            tenant.count_bytes(length.unwrap_or_default().max(so_far.len()))?;
+        }
         match declared(so_far) {
             Some(whole) if whole - PREFIX > max => return Err(too_large(max)),
             Some(whole) if so_far.len() > whole => {

@@ -16,6 +16,7 @@ use crate::server::http;
 use crate::server::http2::call_body::CallBody;
 use crate::server::oip::infer;
 use crate::server::oip::phrases::unknown_model;
+use crate::tenants::TenantGuard;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use std::time::{Duration, Instant};
@@ -26,15 +27,21 @@ const RAW_OUTPUT_CONTENTS: u32 = 6;
 /// Answers one call, and signs and accounts for the reply.
 pub(super) async fn unary(grpc: &Grpc, request: Request<CallBody>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let started = Instant::now();
-    let received = receive(grpc, &parts.headers, body, started).await;
+    let (started, requester) = (Instant::now(), grpc.requester(&parts.extensions));
+    let (guard, received) = match grpc.router().admit(&requester) {
+        Ok(guard) => {
+            let received = receive(grpc, &parts.headers, body, started, guard.as_deref()).await;
+            (guard, received)
+        }
+        Err(refused) => (None, Err(refused)),
+    };
     let id = match &received {
         Ok((message, _)) => http::request_id_or(&parts.headers, message.id()),
         Err(_) => http::request_id(&parts.headers),
     };
-    let authority = Authority { requester: grpc.requester(&parts.extensions), verb: Verb::Predict };
+    let authority = Authority::new(requester, Verb::Predict);
     let scope = grpc.router().begin(id, "grpc", authority, &http::header_lookup(&parts.headers));
-    let mut scope = scope.since(started);
+    let mut scope = scope.since(started).admitted(guard);
     let outcome = match received {
         Ok((message, timeout)) => answer(&mut scope, &parts.headers, message, timeout).await,
         Err(error) => Err(error),
@@ -71,10 +78,11 @@ async fn receive(
     headers: &HeaderMap,
     body: CallBody,
     started: Instant,
+    tenant: Option<&TenantGuard>,
 ) -> Result<(Message, Option<Duration>)> {
     let timeout = timeout(headers)?;
     let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
-    let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers, deadline).await?;
+    let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers, tenant, deadline).await?;
     Ok((Message::read(message, grpc.router().budget()).await?, timeout))
 }
 

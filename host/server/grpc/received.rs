@@ -60,6 +60,11 @@ impl Message {
         Ok(Message { content, whole, budget })
     }
 
+    /// Returns the bytes of the message.
+    pub fn bytes(&self) -> usize {
+        self.whole.bytes
+    }
+
     pub fn model(&self) -> &str {
         match &self.content {
             MessageContent::Built(message) => &message.model_name,

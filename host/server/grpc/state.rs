@@ -1,9 +1,10 @@
 //! The state that the calls of the gRPC listener share.
 
-use crate::access::{Access, Requester};
+use crate::access::Requester;
 use crate::policy::Reloader;
 use crate::router::Router;
 use crate::server::audit::Auditor;
+use crate::server::callers::Callers;
 use crate::server::transfers::Transfers;
 use crate::shutdown::Readiness;
 use hyper::http::Extensions;
@@ -16,8 +17,7 @@ pub struct Grpc {
     pub transfers: Arc<Transfers>,
     /// Set when the listener stops, for calls that would never end by themselves.
     pub stop: watch::Receiver<bool>,
-    /// `None` without access rules.
-    pub access: Option<Arc<Access>>,
+    pub callers: Callers,
     pub auditor: Auditor,
     /// What exists once the models are loaded.
     serving: OnceLock<(Arc<Router>, Arc<Reloader>)>,
@@ -28,15 +28,15 @@ impl Grpc {
         readiness: Arc<Readiness>,
         transfers: Arc<Transfers>,
         stop: watch::Receiver<bool>,
-        access: Option<Arc<Access>>,
+        callers: Callers,
         auditor: Auditor,
     ) -> Arc<Self> {
-        Arc::new(Grpc { readiness, transfers, stop, access, auditor, serving: OnceLock::new() })
+        Arc::new(Grpc { readiness, transfers, stop, callers, auditor, serving: OnceLock::new() })
     }
 
     /// Returns on whose behalf a call is made.
     pub(super) fn requester(&self, extensions: &Extensions) -> Requester {
-        Requester::of(self.access.as_ref(), extensions)
+        self.callers.requester(extensions)
     }
 
     /// From now on, all calls are served. Called once.
@@ -63,7 +63,7 @@ impl Grpc {
 
     /// Whether the host takes requests and everything that it serves can run now.
     pub(super) fn is_ready(&self) -> bool {
-        let is_open = self.access.as_ref().is_none_or(|access| access.is_open());
+        let is_open = self.callers.is_open();
         is_open
             && self.has_begun()
             && self.readiness.refusal().is_none()

@@ -16,6 +16,9 @@ const MESSAGE_BYTES_MAX: usize = 2 << 10;
 /// the words that the client uses.
 const LATE: &str = "Deadline Exceeded";
 
+/// Tells clients of gRPC when to try again, in milliseconds.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// Maps an error kind to a status code. This is the only place that does.
 pub(super) fn code_of(error: &Error) -> Code {
     match error.kind() {
@@ -23,6 +26,8 @@ pub(super) fn code_of(error: &Error) -> Code {
         Kind::NotFound => Code::NotFound,
         Kind::Unsupported => Code::Unimplemented,
         Kind::TooLarge => Code::ResourceExhausted,
+        // The caller has sent too much, not all callers together.
+        Kind::Overloaded if error.when_to_retry().is_some() => Code::ResourceExhausted,
         Kind::Overloaded | Kind::Unavailable => Code::Unavailable,
         Kind::Deadline => Code::DeadlineExceeded,
         Kind::Cancelled => Code::Cancelled,
@@ -35,7 +40,13 @@ pub(super) fn code_of(error: &Error) -> Code {
 
 pub(super) fn status_of(error: &Error) -> Status {
     let message = message_of(error);
-    Status::new(code_of(error), &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)])
+    let message = &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)];
+    let mut status = Status::new(code_of(error), message);
+    if let Some(after) = error.when_to_retry() {
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        status.metadata_mut().insert(PUSHBACK, ms.into());
+    }
+    status
 }
 
 /// Returns the message of an error, as clients of gRPC know it.

@@ -235,14 +235,19 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let limit = call.deadline.map(|deadline| deadline.saturating_duration_since(started));
     let mut scope = {
         let request_id = http::request_id_or(&call.headers, &id);
-        let authority = Authority { requester: call.requester.clone(), verb: Verb::Predict };
+        let authority = Authority::new(call.requester.clone(), Verb::Predict);
         let lookup = http::header_lookup(&call.headers);
         let scope = call.grpc.router().begin(request_id, "grpc", authority, &lookup);
         scope.since(started.into())
     };
     let version = non_empty(message.version());
-    let resolved = scope
-        .resolve(message.model(), version, &http::header_lookup(&call.headers))
+    // The message is here, so its bytes count at once.
+    let admitted = scope.admit().and_then(|()| match scope.guard() {
+        Some(guard) => guard.count_bytes(message.bytes()),
+        None => Ok(()),
+    });
+    let resolved = admitted
+        .and_then(|()| scope.resolve(message.model(), version, &http::header_lookup(&call.headers)))
         .map_err(|error| unknown_model(error, message.model(), version));
     let _permit = match &resolved {
         // Calls of a streaming model run concurrently in its instance, up to a limit of its own.

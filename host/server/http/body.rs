@@ -7,6 +7,7 @@ use crate::predict::{self, ALIGNMENT};
 use crate::server::transfers::{Receiving, Transfers};
 use crate::server::wake_gate;
 use crate::task_timer;
+use crate::tenants::TenantGuard;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub async fn read_body(
     mut body: RequestBody,
     aligned_at: usize,
     transfers: &Arc<Transfers>,
+    tenant: Option<&TenantGuard>,
 ) -> Result<Bytes> {
     let limits = transfers.limits();
     let max = limits.max_body_bytes;
@@ -32,7 +34,10 @@ pub async fn read_body(
         return Err(too_large());
     }
     let length = hint.exact().map(|length| length as usize);
-    let read = collect(&mut body, length, max, aligned_at, transfers);
+    let count = |bytes: usize| tenant.map_or(Ok(()), |tenant| tenant.count_bytes(bytes));
+    // Refused before it is read, if it says how long it is.
+    count(length.unwrap_or_default())?;
+    let read = collect(&mut body, length, max, aligned_at, transfers, &count);
     match task_timer::within(limits.body_timeout, read).await {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unread::TooLarge)) => Err(too_large()),
@@ -77,6 +82,7 @@ async fn collect(
     max: usize,
     aligned_at: usize,
     transfers: &Arc<Transfers>,
+    count: &impl Fn(usize) -> Result<()>,
 ) -> Result<Bytes, Unread> {
     let mut receiving = Receiving::new(transfers);
     let mut first = Bytes::new();
@@ -99,6 +105,7 @@ async fn collect(
             }
             rest.extend_from_slice(&data);
         }
+        count(first.len() + rest.len() - padding).map_err(Unread::Refused)?;
         if body.is_end_stream() {
             break;
         }

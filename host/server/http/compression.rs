@@ -11,6 +11,7 @@ use super::request_body::RequestBody;
 use crate::error::{Error, Result};
 use crate::offload;
 use crate::server::transfers::Transfers;
+use crate::tenants::TenantGuard;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
@@ -52,29 +53,39 @@ impl Encoding {
 }
 
 /// Reads a body whole and unpacks it, within the limits of size and time. `aligned_at` is that of
-/// `body::read_body`, for a body that is not packed.
+/// `body::read_body`, for a body that is not packed. Its bytes count for the tenant, if there is
+/// one.
 pub async fn read_body(
     headers: &HeaderMap,
     body: RequestBody,
     aligned_at: usize,
     transfers: &Arc<Transfers>,
+    tenant: Option<&TenantGuard>,
 ) -> Result<Bytes> {
     if !headers.contains_key(CONTENT_ENCODING) {
-        return body::read_body(body, aligned_at, transfers).await;
+        return body::read_body(body, aligned_at, transfers, tenant).await;
     }
-    Box::pin(read_packed(headers, body, transfers)).await
+    Box::pin(read_packed(headers, body, transfers, tenant)).await
 }
 
-async fn read_packed(headers: &HeaderMap, body: RequestBody, transfers: &Arc<Transfers>) -> Result<Bytes> {
+async fn read_packed(
+    headers: &HeaderMap,
+    body: RequestBody,
+    transfers: &Arc<Transfers>,
+    tenant: Option<&TenantGuard>,
+) -> Result<Bytes> {
     // Checked first: a body that cannot be unpacked need not be read.
     let encodings = content_encodings(headers)?;
-    let mut body = body::read_body(body, 0, transfers).await?;
+    let mut body = body::read_body(body, 0, transfers, tenant).await?;
     let max = transfers.limits().max_body_bytes;
     // They are listed in the order in which they were applied.
     for encoding in encodings.into_iter().rev() {
         let name = encoding.as_str();
         body = match unpack(encoding, body, max).await {
-            Ok(Some(unpacked)) => transfers.count(unpacked)?,
+            Ok(Some(unpacked)) => {
+                tenant.map_or(Ok(()), |tenant| tenant.count_bytes(unpacked.len()))?;
+                transfers.count(unpacked)?
+            }
             Ok(None) => {
                 let message = format!("the body unpacks to over {} MB; see max_body_mb", max >> 20);
                 return Err(Error::too_large(message));

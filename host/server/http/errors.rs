@@ -1,10 +1,14 @@
 //! Errors in the form of the plain interface, and replies to requests that no route takes.
 
 use super::reply::{Reply, empty, json, json_of};
-use crate::error::{Error, Kind};
-use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use crate::error::{Error, Kind, Quota};
+use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use std::fmt::Write;
+use std::time::Duration;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The field of an error about a body that did not arrive.
 pub(super) const BODY: &str = "body";
@@ -72,16 +76,36 @@ pub fn error_reply(error: &Error, id: &str) -> Reply {
 
 /// Adds the headers that say what a client can do about an error: `Retry-After` for an overload,
 /// which passes, `WWW-Authenticate` for a caller who has to show a key or token, and
-/// `Accept-Encoding` for an encoding that is not known. One second is the
-/// shortest time that the former can express.
+/// `Accept-Encoding` for an encoding that is not known. One second is the shortest time that
+/// `Retry-After` can express.
 pub fn add_hints(reply: &mut Reply, error: &Error) {
     if error.kind() == Kind::Overloaded {
-        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        let seconds = error.when_to_retry().map_or(1, whole_seconds);
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(quota) = error.used_up() {
+            add_quota(reply, quota, seconds);
+        }
     } else if error.kind() == Kind::Unauthenticated {
         reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     } else if reply.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         reply.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
+}
+
+/// Adds the quota that is used up, in the headers of the IETF's draft
+/// `draft-ietf-httpapi-ratelimit-headers`.
+fn add_quota(reply: &mut Reply, quota: Quota, seconds: u64) {
+    let Quota { name, limit, per } = quota;
+    let policy = format!("\"{name}\";q={};w={}", limit.ceil(), whole_seconds(per));
+    let left = format!("\"{name}\";r=0;t={seconds}");
+    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
+        reply.headers_mut().extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
+    }
+}
+
+/// Returns the seconds of a duration, rounded up: at least 1.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
 /// Returns the reply to a request for an existing path with a method that it does not have.

@@ -56,7 +56,7 @@ impl ModelRequest<'_> {
         // Inferences are open to pages of other sites, jobs are not.
         let allowed = self.public.cross_site.check(head, Sensitivity::Controls);
         let submitted = match allowed {
-            Ok(()) => match self.read(body).await {
+            Ok(()) => match self.read(&mut scope, body).await {
                 Ok(body) => self.submit_body(&mut scope, head, body).await,
                 Err(error) => Err(error),
             },
@@ -72,7 +72,7 @@ impl ModelRequest<'_> {
         if let Some(accepted) = replayed(jobs, key.as_ref()).await? {
             return Ok(preference_applied(accepted.single()));
         }
-        let JobOptions { mut budgets, webhook, parameters } = query_options(head.uri.query())?;
+        let JobOptions { mut budgets, webhook, priority, parameters } = query_options(head.uri.query())?;
         if let Some((name, _)) = parameters.first() {
             let message = format!(
                 "the query \"{name}\" is not known; the parameters of the model are in the body, and options of the job in \
@@ -96,7 +96,8 @@ impl ModelRequest<'_> {
         let checking = move || Item::checked(&checked, &input, options.parameters, budget);
         let item = offload::run(length, checking).await?.with_reply(stored);
         let (webhook, items) = (webhook.as_deref(), vec![item]);
-        let submitter = Submitter { request_id: scope.id(), owner: &owner };
+        let (tenant, priority) = (scope.tenant(), priority.unwrap_or(options.priority));
+        let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
         let submitted = jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
         Ok(preference_applied(accepted(jobs, submitted).await.single()))
     }

@@ -152,7 +152,7 @@ async fn read<T: Default + Send + 'static>(
     body: RequestBody,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let body = http::read_body(&head.headers, body, 0, &public.transfers).await?;
+    let body = http::read_body(&head.headers, body, 0, &public.transfers, None).await?;
     offload::run(body.len(), move || {
         if body.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { parse(&body) }
     })

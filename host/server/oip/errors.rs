@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 pub(in crate::server) fn status_of(error: &Error) -> StatusCode {
     match error.kind() {
         Kind::NotFound => StatusCode::NOT_FOUND,
+        // The caller has sent too much, not all callers together.
+        Kind::Overloaded if error.when_to_retry().is_some() => StatusCode::TOO_MANY_REQUESTS,
         Kind::Overloaded | Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => http::status_of(error),
     }

@@ -87,7 +87,7 @@ impl ModelRequest<'_> {
         scope: &mut RequestScope,
         body: RequestBody,
     ) -> Result<(Arc<Route>, InferRequest)> {
-        let body = self.read(body).await?;
+        let body = self.read(scope, body).await?;
         let route = self.resolve(scope)?;
         let (metadata_route, mut budget) = (Arc::clone(&route), self.public.router.budget());
         let request =

@@ -31,7 +31,7 @@ pub(super) struct ModelRequest<'a> {
 impl ModelRequest<'_> {
     pub fn begin(&self, verb: Verb) -> RequestScope {
         let id = http::request_id(self.headers);
-        let authority = Authority { requester: self.requester.clone(), verb };
+        let authority = Authority::new(self.requester.clone(), verb);
         self.public.router.begin(id, "oip", authority, &http::header_lookup(self.headers))
     }
 
@@ -41,15 +41,17 @@ impl ModelRequest<'_> {
         resolved.map_err(|error| unknown_model(error, &model, version.as_deref()))
     }
 
-    pub async fn read(&self, body: RequestBody) -> Result<Bytes> {
+    /// Reads the body of a request that the limits of its tenant admit.
+    pub async fn read(&self, scope: &mut RequestScope, body: RequestBody) -> Result<Bytes> {
+        scope.admit()?;
         let tensors = binary::tensors_at(self.headers);
-        http::read_body(self.headers, body, tensors, &self.public.transfers).await
+        http::read_body(self.headers, body, tensors, &self.public.transfers, scope.guard()).await
     }
 
     /// `POST …/infer`
     pub async fn infer(&self, body: RequestBody) -> Reply {
         let mut scope = self.begin(Verb::Predict);
-        let answer = match self.read(body).await {
+        let answer = match self.read(&mut scope, body).await {
             Ok(body) => self.infer_body(&mut scope, body).await,
             Err(error) => Err(error),
         };

@@ -1,7 +1,7 @@
 //! Parameters of an inference request: those that the protocol defines, and those for the plugin.
 
 use crate::error::{Error, Result};
-use crate::predict::{Parameter, Parameters, Scalar};
+use crate::predict::{Parameter, Parameters, Priority, Scalar};
 use crate::router::CallOptions;
 use std::time::Duration;
 
@@ -44,18 +44,18 @@ pub(super) fn request_id(value: Scalar<'_>) -> Result<Option<String>> {
 /// Applies the protocol's own parameters, such as `timeout` (microseconds). The others are for the
 /// plugin.
 pub(super) fn call_options(mut parameters: Parameters) -> Result<CallOptions> {
-    let mut timeout = None;
+    let mut options = CallOptions::default();
     let mut fault = None;
     parameters.retain(|(name, value)| {
-        let is_reserved = reserved(name, value, &mut timeout);
+        let is_reserved = reserved(name, value, &mut options);
         fault = fault.take().or_else(|| is_reserved.as_ref().err().cloned());
         matches!(is_reserved, Ok(false))
     });
-    fault.map_or(Ok(CallOptions { parameters, timeout, ..CallOptions::default() }), Err)
+    fault.map_or(Ok(CallOptions { parameters, ..options }), Err)
 }
 
 /// Returns whether a parameter is one of the protocol's own, and applies it if it is.
-fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Result<bool> {
+fn reserved(name: &str, value: &Parameter, options: &mut CallOptions) -> Result<bool> {
     let fault = |wanted: &str| {
         let message = format!("parameter \"{name}\" is {}; it is {wanted}", shown(value));
         Err(Error::invalid(message).field(format!("parameters.{name}")))
@@ -63,11 +63,13 @@ fn reserved(name: &str, value: &Parameter, timeout: &mut Option<Duration>) -> Re
     match (name, value) {
         // Clients send 0 for no timeout.
         ("timeout", Parameter::Integer(us)) if *us >= 0 => {
-            *timeout = Some(Duration::from_micros(*us as u64)).filter(|timeout| !timeout.is_zero());
+            let timeout = Some(Duration::from_micros(*us as u64));
+            options.timeout = timeout.filter(|timeout| !timeout.is_zero());
         }
         ("timeout", _) => return fault("a number of microseconds, at least 1, or 0 for none"),
-        // Ignored: queues are served in order.
-        ("priority", Parameter::Integer(0..)) => {}
+        ("priority", Parameter::Integer(number)) if *number >= 0 => {
+            options.priority = Priority::asked(*number as u64);
+        }
         ("priority", _) => return fault("a whole number, at least 0"),
         ("sequence_id", Parameter::Integer(0)) => {}
         ("sequence_start" | "sequence_end", Parameter::Boolean(false)) => {}

@@ -27,7 +27,7 @@ pub(in crate::server) async fn answer(
         OipEndpoint::Live if get => http::empty(StatusCode::OK),
         OipEndpoint::Ready if get => {
             let ready = public.readiness.refusal().is_none()
-                && public.is_open()
+                && public.callers.is_open()
                 && public.router.policy().content.unready().is_none();
             http::empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
         }

@@ -8,7 +8,7 @@ use hyper::http::request::Parts;
 
 /// `GET /ready`
 pub(in crate::server) fn ready(public: &Public) -> Reply {
-    let closed = || (!public.is_open()).then(|| "the access rules cannot be read".to_owned());
+    let closed = || (!public.callers.is_open()).then(|| "the access rules cannot be read".to_owned());
     let draining = public.readiness.refusal().map(str::to_owned).or_else(closed);
     let unready = || Some(public.router.policy().content.unready()?.message().to_owned());
     match draining.or_else(unready) {

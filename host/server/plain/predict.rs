@@ -7,6 +7,7 @@ use crate::access::Verb;
 use crate::error::{Error, Result};
 use crate::predict::{self, Payload};
 use crate::router::{CallOptions, RequestScope};
+use crate::server::background;
 use crate::server::endpoint::PredictEndpoint;
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
@@ -31,7 +32,7 @@ pub(in crate::server) async fn answer(
         public.authority(head, Verb::Predict),
         &http::header_lookup(&head.headers),
     );
-    let outcome = match http::read_body(&head.headers, body, 0, &public.transfers).await {
+    let outcome = match public.read(&mut scope, head, body).await {
         Ok(body) => match endpoint {
             PredictEndpoint::Single => single(public, &mut scope, head, body).await,
             PredictEndpoint::Batch => Box::pin(batch(public, &mut scope, head, body)).await,
@@ -114,9 +115,12 @@ fn call_options(query: Option<&str>) -> Result<CallOptions> {
     let mut options = CallOptions::default();
     for pair in http::query_pairs(query, "true") {
         let (name, value) = pair?;
+        let text = value.clone();
         let typed = http::query_value(value);
         if name == "timeout_ms" {
             options.timeout = Some(timeout(&typed)?);
+        } else if name == "priority" {
+            options.priority = background::query_priority(&text)?;
         } else {
             let parameter = predict::parameter(&name, &typed)?;
             options.parameters.push((name, parameter));

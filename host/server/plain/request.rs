@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::offload;
 use crate::policy::{Route, route_input};
 use crate::predict::walk::{Listed, shown};
-use crate::predict::{self, JsonText, MemoryBudget, Parameters, Payload, Scalar};
+use crate::predict::{self, JsonText, MemoryBudget, Parameters, Payload, Priority, Scalar};
 use crate::router::CallOptions;
+use crate::server::background;
 use crate::server::http;
 use crate::server::http::body_text::BodyText;
 use bytes::Bytes;
@@ -30,6 +31,14 @@ pub(super) struct Head {
     pub version: Option<BodyText>,
     pub parameters: Option<JsonText>,
     pub timeout: Option<Duration>,
+    pub priority: Priority,
+}
+
+/// The fields of a body about its call.
+pub(super) struct CallFields<'a> {
+    pub parameters: Option<&'a RawValue>,
+    pub timeout_ms: Option<&'a RawValue>,
+    pub priority: Option<&'a RawValue>,
 }
 
 impl Head {
@@ -37,15 +46,16 @@ impl Head {
         body: &Bytes,
         model: Cow<'_, str>,
         version: Option<Version<'_>>,
-        parameters: Option<&RawValue>,
-        timeout: Option<Duration>,
-    ) -> Self {
-        Head {
+        fields: &CallFields<'_>,
+    ) -> Result<Self> {
+        let CallFields { parameters, timeout_ms, priority } = *fields;
+        Ok(Head {
             model: BodyText::of(body, model),
             version: version.map(|version| BodyText::of(body, version.into_text())),
             parameters: parameters.map(|parameters| json_part(body, parameters)),
-            timeout,
-        }
+            timeout: timeout(timeout_ms)?,
+            priority: priority.map(read_priority).transpose()?.unwrap_or_default(),
+        })
     }
 
     pub fn version(&self) -> Option<&str> {
@@ -77,8 +87,9 @@ impl Request {
     }
 
     fn parse(body: &Bytes) -> Result<Self> {
-        let Single { model, version, data, parameters, timeout_ms } = http::parse_object(body, UNREADABLE)?;
-        let head = Head::of(body, model, version, parameters, timeout(timeout_ms)?);
+        let Single { model, version, data, parameters, timeout_ms, priority } =
+            http::parse_object(body, UNREADABLE)?;
+        let head = Head::of(body, model, version, &CallFields { parameters, timeout_ms, priority })?;
         Ok(Request { head, data: json_part(body, data), body_bytes: body.len() })
     }
 
@@ -88,7 +99,8 @@ impl Request {
         offload::run(self.body_bytes, move || {
             let input = route_input::json_input(&route, self.data, &mut budget)?;
             let parameters = self.head.parameters(&mut budget)?;
-            Ok((CallOptions { parameters, timeout: self.head.timeout, ..CallOptions::default() }, input))
+            let (timeout, priority) = (self.head.timeout, self.head.priority);
+            Ok((CallOptions { parameters, timeout, priority, ..CallOptions::default() }, input))
         })
         .await
     }
@@ -108,8 +120,9 @@ impl BatchRequest {
     }
 
     fn parse(body: Bytes) -> Result<Self> {
-        let Batch { model, version, items, parameters, timeout_ms } = http::parse_object(&body, UNREADABLE)?;
-        let head = Head::of(&body, model, version, parameters, timeout(timeout_ms)?);
+        let Batch { model, version, items, parameters, timeout_ms, priority } =
+            http::parse_object(&body, UNREADABLE)?;
+        let head = Head::of(&body, model, version, &CallFields { parameters, timeout_ms, priority })?;
         let items = item_ranges(&body, &items)?;
         Ok(BatchRequest { head, body, items })
     }
@@ -120,13 +133,13 @@ impl BatchRequest {
         route: &Arc<Route>,
         mut budget: MemoryBudget,
     ) -> Result<Vec<Result<(CallOptions, Payload)>>> {
-        let (route, timeout) = (Arc::clone(route), self.head.timeout);
+        let (route, timeout, priority) = (Arc::clone(route), self.head.timeout, self.head.priority);
         offload::run(self.body.len(), move || {
             let shared = self.head.parameters(&mut budget)?;
             let items = self.items.iter().map(|range| {
                 let (input, parameters) = item(&self.body, range, &shared, &mut budget)?;
                 let input = route_input::json_input(&route, input, &mut budget)?;
-                Ok((CallOptions { parameters, timeout, ..CallOptions::default() }, input))
+                Ok((CallOptions { parameters, timeout, priority, ..CallOptions::default() }, input))
             });
             Ok(items.collect())
         })
@@ -180,6 +193,8 @@ struct Single<'a> {
     parameters: Option<&'a RawValue>,
     #[serde(borrow)]
     timeout_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    priority: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +210,8 @@ struct Batch<'a> {
     parameters: Option<&'a RawValue>,
     #[serde(borrow)]
     timeout_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    priority: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -241,6 +258,11 @@ fn timeout(value: Option<&RawValue>) -> Result<Option<Duration>> {
         None => Ok(None),
         Some(value) => milliseconds("timeout_ms", value).map(Some),
     }
+}
+
+/// Reads a priority.
+fn read_priority(value: &RawValue) -> Result<Priority> {
+    background::priority(whole_number("priority", value, "")?)
 }
 
 /// Reads a whole number of milliseconds, at least 1.

@@ -42,7 +42,7 @@ async fn begin(
     head: &Parts,
     body: RequestBody,
 ) -> Result<(Arc<Route>, Responses)> {
-    let body = http::read_body(&head.headers, body, 0, &public.transfers).await?;
+    let body = public.read(scope, head, body).await?;
     let request = request::Request::read(body).await?;
     let route =
         scope.resolve(&request.head.model, request.head.version(), &http::header_lookup(&head.headers))?;

@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::jobs::{Item, RequestedBudgets, Retried, Submitter};
 use crate::offload;
 use crate::predict::walk::Listed;
-use crate::predict::{MemoryBudget, Payload};
+use crate::predict::{MemoryBudget, Payload, Priority};
 use crate::router::RequestScope;
 use crate::server::background::{self, BUDGETS, accepted, key, replayed};
 use crate::server::http::{self, Reply, RequestBody};
-use crate::server::plain::request::{self, BATCH_ITEMS_MAX, Head, UNREADABLE, Version};
+use crate::server::plain::request::{self, BATCH_ITEMS_MAX, CallFields, Head, UNREADABLE, Version};
 use crate::server::state::Public;
 use bytes::Bytes;
 use hyper::http::request::Parts;
@@ -41,7 +41,7 @@ pub(super) async fn answer(public: &Public, head: &Parts, body: RequestBody, for
         public.authority(head, Verb::Jobs),
         &http::header_lookup(&head.headers),
     );
-    let outcome = match http::read_body(&head.headers, body, 0, &public.transfers).await {
+    let outcome = match public.read(&mut scope, head, body).await {
         Ok(body) => match form {
             Form::Single => submit(public, &mut scope, head, body).await,
             Form::Batch => submit_batch(public, &mut scope, head, body).await,
@@ -75,11 +75,14 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
             request.run_after_ms,
         ])?;
         let webhook = request.webhook.map(webhook).transpose()?;
-        let head = Head::of(&body, request.model, request.version, request.parameters, None);
+        let fields =
+            CallFields { parameters: request.parameters, timeout_ms: None, priority: request.priority };
+        let head = Head::of(&body, request.model, request.version, &fields)?;
         Ok::<_, Error>((head, budgets, webhook, request::json_part(&body, request.data)))
     })
     .await?;
     let route = scope.resolve(&head.model, head.version(), &http::header_lookup(&http_head.headers))?;
+    let priority = head.priority;
     let (checked, mut budget) = (Arc::clone(&route), public.router.budget());
     let item = offload::run(length, move || {
         let parameters = head.parameters(&mut budget)?;
@@ -87,7 +90,8 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
     })
     .await?;
     let (webhook, items) = (webhook.as_deref(), vec![item]);
-    let submitter = Submitter { request_id: scope.id(), owner: &owner };
+    let tenant = scope.tenant();
+    let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
     let submitted =
         public.jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())
@@ -117,12 +121,15 @@ async fn submit_batch(
             request.run_after_ms,
         ])?;
         let webhook = request.webhook.map(webhook).transpose()?;
-        let head = Head::of(&body, request.model, request.version, request.parameters, None);
+        let fields =
+            CallFields { parameters: request.parameters, timeout_ms: None, priority: request.priority };
+        let head = Head::of(&body, request.model, request.version, &fields)?;
         let ranges = request::item_ranges(&body, &request.items)?;
         Ok::<_, Error>((head, budgets, webhook, body, ranges))
     })
     .await?;
     let route = scope.resolve(&head.model, head.version(), &http::header_lookup(&http_head.headers))?;
+    let priority = head.priority;
     let (checked, mut budget) = (Arc::clone(&route), public.router.budget());
     let items = offload::run(length, move || {
         let shared = head.parameters(&mut budget)?;
@@ -140,7 +147,8 @@ async fn submit_batch(
     })
     .await?;
     let webhook = webhook.as_deref();
-    let submitter = Submitter { request_id: scope.id(), owner: &owner };
+    let tenant = scope.tenant();
+    let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
     let submitted =
         public.jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.list())
@@ -157,7 +165,11 @@ pub(super) async fn retry(public: &Public, head: &Parts, id: &str, request_id: &
     if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
         return Ok(accepted.single());
     }
-    Ok(match public.jobs.retry(id, Submitter { request_id, owner: &owner }, key).await? {
+    let _guard = public.router.admit(&requester)?;
+    // The priority is that of the job.
+    let (tenant, priority) = (public.router.tenant(&requester), Priority::default());
+    let submitter = Submitter { request_id, owner: &owner, tenant: &tenant, priority };
+    Ok(match public.jobs.retry(id, submitter, key).await? {
         Retried::Submitted(submitted) => accepted(&public.jobs, submitted).await.single(),
         Retried::Refused(state) if state.is_final() => conflict(id, state, "it has succeeded", request_id),
         Retried::Refused(state) => conflict(id, state, "it has not ended; cancel it first", request_id),
@@ -188,6 +200,8 @@ struct Single<'a> {
     #[serde(borrow)]
     timeout_ms: Option<&'a RawValue>,
     #[serde(borrow)]
+    priority: Option<&'a RawValue>,
+    #[serde(borrow)]
     max_attempts: Option<&'a RawValue>,
     #[serde(borrow)]
     max_runtime_ms: Option<&'a RawValue>,
@@ -212,6 +226,8 @@ struct Batch<'a> {
     parameters: Option<&'a RawValue>,
     #[serde(borrow)]
     timeout_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    priority: Option<&'a RawValue>,
     #[serde(borrow)]
     max_attempts: Option<&'a RawValue>,
     #[serde(borrow)]

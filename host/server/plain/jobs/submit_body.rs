@@ -33,7 +33,8 @@ pub(super) async fn submit_body(
     let item =
         offload::run(length, move || Item::checked(&checked, &input, options.parameters, budget)).await?;
     let (budgets, webhook) = (options.budgets, options.webhook.as_deref());
-    let submitter = Submitter { request_id: scope.id(), owner: &owner };
+    let (tenant, priority) = (scope.tenant(), options.priority.unwrap_or_default());
+    let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
     let submitted =
         public.jobs.submit_background(&route.name, vec![item], budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())

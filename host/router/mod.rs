@@ -4,22 +4,26 @@
 //! A [`RequestScope`] begins when a request is decoded far enough to be named. It ends with one
 //! count, one line in the access log, and one line in the host's log if the request failed.
 
-use crate::access::{Requester, Verb};
-use crate::access_log::Entry;
+mod accounting;
+mod authority;
+mod call_options;
+
+pub use authority::Authority;
+pub use call_options::CallOptions;
+
+use crate::access::Requester;
 use crate::error::{Error, Kind, Result};
-use crate::executor::{Call, Priority};
-use crate::metrics::{Metrics, UNKNOWN};
+use crate::executor::{Call, Precedence, request_rows};
+use crate::metrics::Metrics;
 use crate::policy::guard_counters::CallOutcome;
 use crate::policy::settings::Limits;
 use crate::policy::{
     Copy, InUse, KeptRequest, LivePolicy, Policy, Route, RouteQuery, SelectedPolicy, Shadow,
 };
-use crate::predict::{
-    BatchResponses, CallContext, MemoryBudget, Parameters, Payload, Response, Responses, Service,
-    StepObserver,
-};
+use crate::predict::{BatchResponses, CallContext, MemoryBudget, Payload, Response, Responses, Service};
+use crate::tenants::{TenantAccount, TenantGuard, TenantRegistry};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// The header of W3C trace context.
 const TRACEPARENT: &str = "traceparent";
@@ -27,33 +31,17 @@ const TRACEPARENT: &str = "traceparent";
 /// The current version of the header has 55 bytes. Longer values are ignored.
 const TRACEPARENT_BYTES_MAX: usize = 128;
 
-/// The status of an answer to work that is still to be done.
-const ACCEPTED: u16 = 202;
-
 pub struct Router {
     live: Arc<LivePolicy>,
     metrics: Arc<Metrics>,
     access_log: bool,
     limits: Limits,
-}
-
-/// On whose behalf a request is made, and what it does.
-pub struct Authority {
-    pub requester: Requester,
-    pub verb: Verb,
-}
-
-impl Authority {
-    /// The host's own requests, such as the attempts of jobs, which were checked when they were
-    /// submitted.
-    pub fn host() -> Self {
-        Authority { requester: Requester::unrestricted(), verb: Verb::Predict }
-    }
+    tenants: TenantRegistry,
 }
 
 impl Router {
     pub fn new(live: Arc<LivePolicy>, metrics: Arc<Metrics>, access_log: bool, limits: Limits) -> Self {
-        Router { live, metrics, access_log, limits }
+        Router { live, metrics, access_log, limits, tenants: TenantRegistry::default() }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -74,6 +62,21 @@ impl Router {
         MemoryBudget::new(self.limits.max_body_bytes)
     }
 
+    /// Admits a request before there is a scope for it. The scope takes the guard.
+    ///
+    /// # Errors
+    /// `overloaded` if its tenant has reached a limit.
+    pub fn admit(&self, requester: &Requester) -> Result<Option<Arc<TenantGuard>>> {
+        let account = self.tenants.find(&self.policy().content.tenants, &requester.tenant_names());
+        account.map(|account| account.admit(Instant::now()).map(Arc::new)).transpose()
+    }
+
+    /// Returns the name of a requester's tenant; empty if there is none.
+    pub fn tenant(&self, requester: &Requester) -> Arc<str> {
+        let account = self.tenants.find(&self.policy().content.tenants, &requester.tenant_names());
+        account.map_or_else(Arc::default, |account| Arc::clone(account.tenant.name()))
+    }
+
     /// Begins a request with the policy snapshot that it uses to its end. `header` returns the
     /// headers that a canary's rule may use.
     pub fn begin(
@@ -87,8 +90,11 @@ impl Router {
         let trace = header(TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX).map(Into::into);
         let headers = policy.content.sticky_headers();
         let headers = headers.filter_map(|name| Some((name.to_owned(), header(name)?))).collect();
+        let account = self.tenants.find(&policy.content.tenants, &authority.tenant_names());
         RequestScope {
             headers,
+            account,
+            guard: None,
             router: Arc::clone(self),
             policy,
             shadow,
@@ -120,18 +126,6 @@ pub fn refuse_streaming(route: &Route) -> Result<()> {
     )))
 }
 
-/// What a caller requests besides its input.
-#[derive(Default)]
-pub struct CallOptions {
-    pub parameters: Parameters,
-    /// The caller's own timeout.
-    pub timeout: Option<Duration>,
-    /// The requested outputs; `None` for all.
-    pub outputs: Option<Arc<[String]>>,
-    /// Is told about the steps of a pipeline.
-    pub steps: Option<Arc<dyn StepObserver>>,
-}
-
 /// One request, from its name to its answer or the end of its stream.
 pub struct RequestScope {
     router: Arc<Router>,
@@ -143,6 +137,10 @@ pub struct RequestScope {
     batch: bool,
     id: Arc<str>,
     authority: Authority,
+    /// The tenant and its limits; `None` where callers are not told apart.
+    account: Option<TenantAccount>,
+    /// Set once the tenant's limits have admitted the request.
+    guard: Option<Arc<TenantGuard>>,
     trace: Option<Arc<str>>,
     /// Headers that routing rules use, for the models that are called on the way.
     headers: Arc<[(String, String)]>,
@@ -183,6 +181,50 @@ impl RequestScope {
         self
     }
 
+    /// Takes the guard of a request that `Router::admit` has admitted.
+    pub fn admitted(mut self, guard: Option<Arc<TenantGuard>>) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// Admits the request within the limits of its tenant. Does nothing if it was admitted. Called
+    /// by `resolve`; earlier calls save the work of reading a request that is refused.
+    ///
+    /// # Errors
+    /// `overloaded` if its tenant has reached a limit.
+    pub fn admit(&mut self) -> Result<()> {
+        if let (None, Some(account)) = (&self.guard, &self.account)
+            && !self.authority.is_admitted()
+        {
+            self.guard = Some(Arc::new(account.admit(Instant::now())?));
+        }
+        Ok(())
+    }
+
+    /// Returns what counts the bytes of the request.
+    pub fn guard(&self) -> Option<&TenantGuard> {
+        self.guard.as_deref()
+    }
+
+    /// Returns the name of the tenant; empty if there is none.
+    pub fn tenant(&self) -> Arc<str> {
+        self.account.as_ref().map_or_else(Arc::default, |account| Arc::clone(account.tenant.name()))
+    }
+
+    /// Admits the rows of an input within the limits of the tenant.
+    ///
+    /// # Errors
+    /// `overloaded` if it sends more than it may.
+    pub fn admit_rows(&self, route: &Route, input: &Payload) -> Result<()> {
+        match &self.account {
+            Some(account) if !self.authority.is_admitted() => {
+                let rows = request_rows(route.callable.metadata(), route.transformer.is_some(), input);
+                account.admit_rows(rows).map_err(Error::unjudged)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns on whose behalf the request is made.
     pub fn requester(&self) -> &Requester {
         &self.authority.requester
@@ -196,7 +238,8 @@ impl RequestScope {
         version: Option<&str>,
         header: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Arc<Route>> {
-        let Authority { requester, verb } = &self.authority;
+        self.admit()?;
+        let Authority { requester, verb, .. } = &self.authority;
         // Asked first: who may not use a model does not learn whether it exists.
         requester.require(*verb, Some((model, version)))?;
         let caller = RouteQuery { request_id: &self.id, header };
@@ -233,6 +276,7 @@ impl RequestScope {
         input: Payload,
         id: Arc<str>,
     ) -> Result<Responses> {
+        self.admit_rows(route, &input)?;
         let call = self.call(route, options, input, id);
         route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
     }
@@ -274,6 +318,9 @@ impl RequestScope {
         self.batch = true;
         let named = |error: Error| error.model(route.name.to_string());
         let mut calls = Vec::with_capacity(items.len());
+        for (_, input) in &items {
+            self.admit_rows(route, input)?;
+        }
         for (index, (options, input)) in items.into_iter().enumerate() {
             let id = format!("{}/{index}", self.id).into();
             calls.push(self.call(route, options, input, id));
@@ -328,6 +375,8 @@ impl RequestScope {
         context.steps = options.steps;
         context.parameters = options.parameters;
         context.models = Some(Arc::clone(&self.policy.content) as _);
+        context.tenant = self.account.as_ref().map(TenantAccount::share).unwrap_or_default();
+        context.priority = options.priority;
         Call {
             context: Arc::new(context),
             input: input.from_caller(),
@@ -335,108 +384,7 @@ impl RequestScope {
             callable: Arc::clone(&route.callable),
             batching: route.batching,
             runs: Some(Arc::clone(&route.statistics.runs)),
-            priority: Priority::New,
-        }
-    }
-
-    /// Ends the request and accounts for it. `status` is the status that the protocol answers with.
-    pub fn end(mut self, status: u16, error: Option<&Error>) {
-        self.account(status, error);
-    }
-
-    /// Ends the request without counting it: it was not admitted, and will be made again.
-    pub fn withdraw(mut self) {
-        self.ended = true;
-    }
-
-    /// Counts the failure of a part of the request, such as one item of a batch.
-    pub fn count_error(&self, error: &Error) {
-        if let Some(route) = &self.route {
-            route.counters.record(CallOutcome::of(Some(error), Duration::ZERO));
-            route.statistics.failed(self.started.elapsed(), SystemTime::now());
-        }
-        self.log_error(error);
-    }
-
-    fn log_error(&self, error: &Error) {
-        self.router.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
-        self.log_failure(error);
-    }
-
-    fn account(&mut self, status: u16, error: Option<&Error>) {
-        self.ended = true;
-        if let Some((copy, answer)) = self.copy.take().filter(|_| error.is_none()) {
-            copy.run(&self.id, answer);
-        }
-        let (elapsed, now) = (self.started.elapsed(), SystemTime::now());
-        let metrics = &self.router.metrics;
-        match (&self.route, status) {
-            (Some(route), 200) => route.metrics.ok.inc(),
-            (route, status) => {
-                let (model, version) = route
-                    .as_ref()
-                    .map_or((UNKNOWN, UNKNOWN), |route| (&*route.name.name, &*route.name.version));
-                metrics.requests.answered.with_label_values(&[model, version, &status.to_string()]).inc();
-            }
-        }
-        // The duration of accepted work is counted with the attempts of its job.
-        if let Some(route) = self.route.as_ref().filter(|_| status != ACCEPTED) {
-            route.metrics.duration.observe(elapsed.as_secs_f64());
-            if error.is_some() || !self.batch {
-                let took = self.queue_wait + self.service.total();
-                route.counters.record(CallOutcome::of(error, took));
-                match error {
-                    None => route.statistics.answered(elapsed, self.queue_wait, self.service, now),
-                    Some(_) => route.statistics.failed(elapsed, now),
-                }
-            }
-        }
-        if let Some(error) = error {
-            self.log_error(error);
-        }
-        if self.router.access_log {
-            let route = self.route.as_deref();
-            let entry = Entry {
-                id: &self.id,
-                protocol: self.protocol,
-                model: route.map(|route| &*route.name.name),
-                version: route.map(|route| &*route.name.version),
-                executor: route.map(|route| route.executor.name()),
-                generation: self.policy.generation,
-                status,
-                error,
-                elapsed,
-                queue_wait: self.queue_wait,
-                service: self.service.total(),
-                now,
-            };
-            entry.write();
-        }
-    }
-
-    /// Logs an error with its detail; the caller gets only the message.
-    fn log_failure(&self, error: &Error) {
-        if error.kind() != Kind::Failed && error.detail().is_none() {
-            return;
-        }
-        let (request, kind, detail) = (&*self.id, error.kind().as_str(), error.detail());
-        let model = self.route.as_ref().map(|route| route.name.to_string());
-        match error.kind() {
-            Kind::Failed => {
-                let (plugin, function) = (error.plugin_name(), error.function_name());
-                tracing::error!(request, kind, model, plugin, function, detail, "{error}");
-            }
-            _ => tracing::info!(request, kind, model, plugin = error.plugin_name(), detail, "{error}"),
-        }
-    }
-}
-
-impl Drop for RequestScope {
-    /// Accounts for a request whose client disconnected before the answer.
-    fn drop(&mut self) {
-        if !self.ended {
-            let error = Error::cancelled("the client disconnected before the answer was ready");
-            self.account(499, Some(&error));
+            precedence: Precedence::New,
         }
     }
 }

@@ -1,0 +1,86 @@
+//! All tenants that send requests, by name.
+
+use super::limits::TenantLimits;
+use super::share::TenantShare;
+use super::table::{TenantEntry, TenantTable};
+use super::tenant::{Tenant, TenantGuard};
+use crate::error::Result;
+use crate::lock::ReadWriteUnpoisoned;
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+/// Tenants that are remembered. With more, those that use nothing are forgotten; if all use
+/// something, further ones share one account.
+const TENANTS_MAX: usize = 10_000;
+
+/// The account of tenants beyond the limit.
+const SHARED: &str = "_shared";
+
+#[derive(Default)]
+pub struct TenantRegistry {
+    tenants: RwLock<HashMap<Arc<str>, Arc<Tenant>>>,
+}
+
+/// A tenant with the limits that hold for a request.
+#[derive(Clone)]
+pub struct TenantAccount {
+    pub tenant: Arc<Tenant>,
+    pub limits: Arc<TenantLimits>,
+}
+
+impl TenantAccount {
+    /// Admits a request. See [`Tenant::admit`].
+    ///
+    /// # Errors
+    /// `overloaded`
+    pub fn admit(&self, now: Instant) -> Result<TenantGuard> {
+        self.tenant.admit(&self.limits, now)
+    }
+
+    /// Admits the rows of a request. See [`Tenant::admit_rows`].
+    ///
+    /// # Errors
+    /// `overloaded`
+    pub fn admit_rows(&self, rows: usize) -> Result<()> {
+        self.tenant.admit_rows(&self.limits, rows)
+    }
+
+    pub fn share(&self) -> TenantShare {
+        TenantShare::new(Arc::clone(&self.tenant), self.limits.weight)
+    }
+}
+
+impl TenantRegistry {
+    /// Returns the tenant of a request whose sender has these names, the most specific first;
+    /// `None` if it has none.
+    pub fn find(&self, table: &TenantTable, names: &[Arc<str>]) -> Option<TenantAccount> {
+        let first = names.first()?;
+        let entry = table.find(names);
+        let tenant = self.tenant(entry.name.as_ref().unwrap_or(first), entry, table);
+        Some(TenantAccount { tenant, limits: Arc::clone(&entry.limits) })
+    }
+
+    fn tenant(&self, name: &Arc<str>, entry: &TenantEntry, table: &TenantTable) -> Arc<Tenant> {
+        let known = self.tenants.read_unpoisoned().get(name).cloned();
+        let tenant = known.unwrap_or_else(|| self.insert(name, entry, table));
+        tenant.count_into(&entry.metrics);
+        tenant
+    }
+
+    fn insert(&self, name: &Arc<str>, entry: &TenantEntry, table: &TenantTable) -> Arc<Tenant> {
+        let mut tenants = self.tenants.write_unpoisoned();
+        let mut name = Arc::clone(name);
+        if tenants.len() >= TENANTS_MAX && !tenants.contains_key(&name) {
+            tenants.retain(|name, tenant| {
+                // The registry and the map's own reference.
+                Arc::strong_count(tenant) > 1 || !tenant.is_unused(&table.find([name]).limits)
+            });
+            if tenants.len() >= TENANTS_MAX && entry.name.is_none() {
+                name = SHARED.into();
+            }
+        }
+        let new = || Arc::new(Tenant::new(Arc::clone(&name), &entry.metrics));
+        Arc::clone(tenants.entry(Arc::clone(&name)).or_insert_with(new))
+    }
+}
