@@ -16,6 +16,7 @@ thread_local! {
 pub struct Entry<'a> {
     pub id: &'a str,
     pub protocol: &'static str,
+    pub trace_id: Option<&'a str>,
     pub tenant: Option<&'a str>,
     pub model: Option<&'a str>,
     pub version: Option<&'a str>,
@@ -51,6 +52,7 @@ impl Entry<'_> {
         put_thousandths(line, since.as_millis() as u64);
         put(line, "id", Some(self.id));
         put(line, "protocol", Some(self.protocol));
+        put(line, "trace_id", self.trace_id);
         put(line, "tenant", self.tenant);
         put(line, "model", self.model);
         put(line, "version", self.version);

@@ -94,4 +94,6 @@ pub mod shutdown;
 pub mod task_timer;
 pub mod tenants;
 pub mod timestamp;
+pub mod trace_export;
+pub mod traces;
 mod wait_list;

@@ -13,16 +13,14 @@ within a round. The last rows have a connection for each request, so that keys a
 found in the cache of the host each time.
 """
 
-import argparse
 import base64
 import json
 import pathlib
-import statistics
 import subprocess
 import tempfile
 import time
 
-from measure import Started, Target, prepare
+from measure import Started, Target, added_cpu, options, prepare
 
 
 TENANTS = (
@@ -55,11 +53,7 @@ def token(folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("hostler")
-    parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, seconds=2, rounds=15)
     with tempfile.TemporaryDirectory() as name, Started() as started:
         folder = pathlib.Path(name)
         prepare(folder)
@@ -91,22 +85,7 @@ def main():
             target("rules and limits of tenants, API key", "limits", key),
             target("rules and limits of tenants, token", "limits", signed),
         ]
-        print("| connections | target | CPU us/request | added to the first, us (quartiles) |")
-        print("|---|---|---:|---|")
-        for is_kept in (True, False):
-            headers = () if is_kept else ("Connection: close",)
-            results = {one.name: [] for one in targets}
-            for round_ in range(arguments.rounds):
-                for one in targets if round_ % 2 == 0 else targets[::-1]:
-                    results[one.name].append(one.measure(folder, arguments.seconds, 50, headers)[1])
-            first = results[targets[0].name]
-            for one in targets:
-                added = [own - base for own, base in zip(results[one.name], first)]
-                low, middle, high = statistics.quantiles(added, n=4) if any(added) else (0, 0, 0)
-                print(
-                    f"| {'kept' if is_kept else 'one a request'} | {one.name} "
-                    f"| {statistics.median(results[one.name]):.2f} | {middle:+.2f} ({low:+.2f} to {high:+.2f}) |"
-                )
+        added_cpu(targets, folder, arguments)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,26 @@
 """What the comparisons of this folder share: hosts, load by wrk, and CPU time of processes."""
 
+import argparse
 import os
 import pathlib
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def options(description, seconds, rounds):
+    """The arguments of a comparison."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("hostler")
+    parser.add_argument("--seconds", type=int, default=seconds)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    return parser.parse_args()
 
 
 def free_port():
@@ -86,3 +97,23 @@ def prepare(folder):
     request = '{"model": "plus", "data": [1, 2, 3, 4]}'
     lua = f"wrk.method = 'POST'\nwrk.body = '{request}'\nwrk.headers['content-type'] = 'application/json'\n"
     (folder / "post.lua").write_text(lua)
+
+
+def added_cpu(targets, folder, arguments, kept=(True, False)):
+    """Prints what targets cost beside the first one. In each round, they take turns, forwards and backwards."""
+    print("| connections | target | CPU us/request | added to the first, us (quartiles) |")
+    print("|---|---|---:|---|")
+    for is_kept in kept:
+        headers = () if is_kept else ("Connection: close",)
+        results = {one.name: [] for one in targets}
+        for round_ in range(arguments.rounds):
+            for one in targets if round_ % 2 == 0 else targets[::-1]:
+                results[one.name].append(one.measure(folder, arguments.seconds, 50, headers)[1])
+        first = results[targets[0].name]
+        for one in targets:
+            added = [own - base for own, base in zip(results[one.name], first)]
+            low, middle, high = statistics.quantiles(added, n=4) if any(added) else (0, 0, 0)
+            print(
+                f"| {'kept' if is_kept else 'one a request'} | {one.name} "
+                f"| {statistics.median(results[one.name]):.2f} | {middle:+.2f} ({low:+.2f} to {high:+.2f}) |"
+            )

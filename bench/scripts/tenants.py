@@ -5,7 +5,7 @@
 HOSTLER is a release build, which finds the library of ONNX Runtime as `hostler serve` does. The host has one
 worker, and each request computes for about 5 ms on it. Tenants are named by a header, as a trusted proxy does.
 
-Shares: 4 clients of one tenant and 400 clients of the other send one request after another, and wait for 20 ms
+Shares: 8 clients of one tenant and 800 clients of the other send one request after another, and wait for 200 ms
 after a refusal. The table has the part of all answers that each tenant got, for both assignments of the weights
 1 and 3, beside the part that its weight stands for.
 
@@ -16,7 +16,6 @@ service time, plus 1 ms.
 "Without fairness" is the same host when no request names a tenant.
 """
 
-import argparse
 import asyncio
 import json
 import pathlib
@@ -24,7 +23,7 @@ import statistics
 import tempfile
 import time
 
-from measure import ROOT, Started
+from measure import ROOT, Started, options
 
 WANTED_MS = 5.0
 RATE = 10
@@ -66,14 +65,14 @@ async def closed_loop(clients, until, served):
             if await client.ask() == 200:
                 served.append(time.monotonic())
             else:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.2)
 
     await asyncio.gather(*(one(client) for client in clients))
 
 
 async def shares(port, rounds, seconds, tenants):
     """Returns the part of the answers that the tenant with few clients got."""
-    few, many = ([Client(port, tenant, rounds) for _ in range(count)] for tenant, count in zip(tenants, (4, 400)))
+    few, many = ([Client(port, tenant, rounds) for _ in range(count)] for tenant, count in zip(tenants, (8, 800)))
     until, served = time.monotonic() + seconds + 1, ([], [])
     begin = time.monotonic() + 1
     await asyncio.gather(closed_loop(few, until, served[0]), closed_loop(many, until, served[1]))
@@ -139,11 +138,7 @@ def spread(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("hostler")
-    parser.add_argument("--seconds", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, seconds=10, rounds=5)
     with tempfile.TemporaryDirectory() as name, Started() as started:
         folder = pathlib.Path(name)
         (folder / "loop.onnx").write_bytes((ROOT / "tests/models/loop.onnx").read_bytes())
@@ -158,7 +153,7 @@ def main():
         print(f"service time: {service:.2f} ms\n")
         seconds = arguments.seconds
 
-        print("| 4 clients of | 400 clients of | part of the 4 clients | by weight |\n|---|---|---|---|")
+        print("| 8 clients of | 800 clients of | part of the 8 clients | by weight |\n|---|---|---|---|")
         for few, many, expected in (("one", "three", "0.250"), ("three", "one", "0.750"), ("", "", "-")):
             parts = [asyncio.run(shares(port, rounds, seconds, (few, many))) for _ in range(arguments.rounds)]
             names = (f"{few} (weight)", f"{many} (weight)") if few else ("no tenant", "no tenant")

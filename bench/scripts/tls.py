@@ -10,7 +10,6 @@ front of the host without. Each is asked over kept connections, and with a hands
 table has medians: requests/s, and CPU time per request of all processes of the target in microseconds.
 """
 
-import argparse
 import pathlib
 import socket
 import statistics
@@ -18,7 +17,7 @@ import subprocess
 import tempfile
 import time
 
-from measure import Started, Target, free_port, prepare, processes
+from measure import Started, Target, free_port, options, prepare, processes
 
 TLS = """[server.tls.http]
 certificate = "cert.pem"
@@ -47,11 +46,7 @@ http {{
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("hostler")
-    parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, seconds=3, rounds=7)
     with tempfile.TemporaryDirectory() as name, Started() as started:
         folder = pathlib.Path(name)
         prepare(folder)

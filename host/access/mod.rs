@@ -21,6 +21,7 @@ mod watch;
 pub use access::{Access, Presented};
 pub use caller::{Caller, CallerMemo};
 pub use keys::{ApiKey, KEY_PREFIX};
+pub use names::ANONYMOUS;
 pub use requester::Requester;
 pub use rules_file::check;
 pub use verb::Verb;

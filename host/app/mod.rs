@@ -22,6 +22,7 @@ use crate::server::callers::Callers;
 use crate::server::plain::Public;
 use crate::server::{Auditor, CrossSite, InferenceEncoder, http};
 use crate::shutdown::{self, Event, Signals};
+use crate::trace_export::Exporter;
 use announcement::{Schemes, announce};
 use listening::{Bound, Listening, Services};
 use std::convert::Infallible;
@@ -82,12 +83,18 @@ pub fn serve(options: Options) -> Result<Infallible> {
     if early.is_some() {
         tracing::info!(addresses = addresses.to_string().trim_start(), "listeners opened");
     }
+    let exporter = match &settings.traces {
+        Some(traces) => Some(runtime.block_on(async { Exporter::start(traces, &metrics.traces) })?),
+        None => None,
+    };
     let access = services.access.clone();
+    let tracer = exporter.as_ref().map(|exporter| Arc::clone(exporter.tracer()));
     let loader = loader(&settings, &metrics, runtime.handle(), access.clone())?;
+    let loader = Loader { tracer: tracer.clone(), ..loader };
     let engine = Arc::clone(&loader.engine);
     let reloader = Arc::new(Reloader::start(path.clone(), files, first, loader, last_good)?);
-    let router =
-        Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), settings.access_log, settings.limits));
+    let (live, access_log) = (reloader.live(), settings.access_log);
+    let router = Arc::new(Router::new(live, Arc::clone(&metrics), access_log, settings.limits, tracer));
     let jobs = Jobs::start(crate::jobs::JobsConfig {
         store: runtime.block_on(job_store(&store_plan))?,
         router: Arc::clone(&router),
@@ -127,8 +134,8 @@ pub fn serve(options: Options) -> Result<Infallible> {
     announce(&reloader.live().snapshot(), &path, &addresses, &schemes, started.elapsed());
     // Kept until the end: their destructors wait for threads, which may be stuck.
     let kept = (Arc::clone(&reloader), Arc::clone(&router));
-    let drained =
-        runtime.block_on(Serving { settings, services, router, jobs, reloader }.run(signals, listening));
+    let drained = runtime
+        .block_on(Serving { settings, services, router, jobs, reloader, exporter }.run(signals, listening));
     drop_within(DROP_TIMEOUT, (kept, runtime));
     shutdown::exit(i32::from(!drained))
 }
@@ -221,6 +228,7 @@ pub fn loader(
         library: settings.onnxruntime.clone(),
         pipeline_limits: Default::default(),
         access,
+        tracer: None,
     })
 }
 
@@ -230,6 +238,7 @@ struct Serving {
     router: Arc<Router>,
     jobs: Arc<Jobs>,
     reloader: Arc<Reloader>,
+    exporter: Option<Exporter>,
 }
 
 impl Serving {
@@ -255,6 +264,9 @@ impl Serving {
             }
         };
         let lost = self.jobs.close().await;
+        if let Some(exporter) = self.exporter {
+            exporter.stop().await;
+        }
         self.services.stop_admin();
         if drained {
             if lost == 0 {

@@ -9,8 +9,10 @@ pub mod outbound;
 mod plugin_limits;
 pub mod proxies;
 mod threads;
+mod traces;
 
 pub use engine::{EngineConfig, default_cache_dir};
 pub use listen_address::ListenAddress;
 pub use plugin_limits::{CompileLimits, Instances, PluginLimits, SharedLimits};
 pub use threads::{LOADER_NICE, at_low_priority, cores, lower_priority, never_preempt};
+pub use traces::{TraceProtocol, TraceSettings};

@@ -14,16 +14,20 @@ pub struct Batching {
 }
 
 /// Returns the rows of a request, as far as they are known before preprocess: 1 if a plugin makes
-/// the model's inputs, or if these are not made of rows.
+/// the model's inputs, or if these are not made of rows. Where inputs have different numbers of
+/// rows, the largest one counts.
 pub fn request_rows(metadata: &Metadata, has_transformer: bool, input: &Payload) -> usize {
-    match input {
-        Payload::Tensors(inputs) if !has_transformer && are_rows(metadata) => rows(inputs),
-        _ => 1,
+    let Payload::Tensors(inputs) = input else { return 1 };
+    if has_transformer {
+        return 1;
     }
-}
-
-fn are_rows(metadata: &Metadata) -> bool {
-    metadata.inputs.first().is_some_and(|spec| spec.shape.has_free_rows())
+    let has_rows = |tensor: &Tensor| {
+        let spec = metadata.inputs.iter().find(|spec| *spec.name == *tensor.name());
+        spec.is_some_and(|spec| spec.shape.has_free_rows())
+    };
+    // Rows without elements are no work, and there can be any number of them.
+    let rows = |tensor: &Tensor| if tensor.data().is_empty() { 1 } else { tensor.rows().unwrap_or(1) };
+    inputs.iter().filter(|tensor| has_rows(tensor)).map(rows).max().unwrap_or(1).max(1)
 }
 
 /// Returns the rows of a model's inputs: those of the first tensor, at least 1.

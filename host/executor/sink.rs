@@ -5,6 +5,8 @@ use super::runs::Runs;
 use crate::error::{Error, FaultOwner, Result};
 use crate::plugin::{Transformer, TransformerSession};
 use crate::predict::{CallContext, Metadata, Payload, Response, Sender, Service, Tensor, explain_check};
+use crate::traces::{Attributes, SpanKind};
+use smallvec::smallvec;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,10 @@ pub struct Sink {
     /// The time that each part took so far; `since` is when the current part started.
     pub(super) service: Service,
     pub(super) since: Instant,
+    /// When the work began.
+    began: Instant,
+    /// Calls and rows of the run, if it was shared.
+    pub(super) batch: Option<(usize, usize)>,
 }
 
 impl Sink {
@@ -46,6 +52,8 @@ impl Sink {
             runs: None,
             service: Service { rows: 1, ..Service::default() },
             since: now,
+            began: now,
+            batch: None,
         }
     }
 
@@ -83,10 +91,33 @@ impl Sink {
             Ok(outputs) => self.respond(outputs).await,
             Err(error) => Err(error),
         };
+        self.trace(response.as_ref().err());
         let last = release(self.session.take(), response.map(Some));
         if let Some(sender) = self.sender.take() {
             sender.finish(last);
         }
+    }
+
+    /// Records the spans of the call.
+    fn trace(&self, error: Option<&Error>) {
+        let Some(span) = self.context.trace.span() else { return };
+        let Service { input, infer, output, .. } = self.service;
+        let executor = || self.context.trace.executor().map(|name| ("hostler.executor", name.into()));
+        let queued = self.began.checked_sub(self.queue_wait).unwrap_or(self.began);
+        span.part("queue", queued, self.queue_wait, executor().into_iter().collect());
+        let plugin = self.session.as_ref().map(|session| ("hostler.plugin", session.name().into()));
+        if let Some(plugin) = &plugin {
+            span.part("preprocess", self.began, input, smallvec![plugin.clone()]);
+        }
+        let mut attributes: Attributes = executor().into_iter().collect();
+        if let Some((calls, rows)) = self.batch {
+            attributes.extend([("hostler.batch.calls", calls.into()), ("hostler.batch.rows", rows.into())]);
+        }
+        span.part("run", self.began + input, infer, attributes);
+        if let Some(plugin) = plugin {
+            span.part("postprocess", self.began + input + infer, output, smallvec![plugin]);
+        }
+        end_call(&self.context, error);
     }
 
     /// Turns the call's input into the model's inputs. Without a transformer, it must be tensors.
@@ -161,10 +192,26 @@ impl Sink {
     /// Sends the answer. The worker's slot must be free already; the plugin's instance is freed
     /// here, before the answer is sent.
     pub(super) fn finish(mut self, last: Result<Option<Response>>) {
+        // A stream that has ended early was traced then.
+        if self.sender.is_some() {
+            self.trace(last.as_ref().err());
+        }
         let last = release(self.session.take(), last);
         if let Some(sender) = self.sender {
             sender.finish(last);
         }
+    }
+}
+
+/// Ends the span of a call that a plugin has made.
+pub(super) fn end_call(context: &CallContext, error: Option<&Error>) {
+    if let Some(span) = context.trace.own_span() {
+        let attributes = smallvec![
+            ("hostler.model", (&context.model).into()),
+            ("hostler.version", (&context.version).into()),
+        ];
+        let name = format!("call {}", context.model);
+        span.end(name, SpanKind::Internal, attributes, error.map(Error::message));
     }
 }
 

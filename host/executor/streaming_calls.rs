@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::plugin::{EventLoopGuards, Permit, StreamingModel};
 use crate::predict::{CallContext, Metadata, Sender, Tensor};
-use crate::tenants::{SharedSlots, TenantShare, TenantSlot};
+use crate::tenants::{SHARE_TIME, SharedSlots, TenantShare, TenantSlot};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +40,7 @@ impl StreamingCalls {
                 self.plugin.name()
             ))
             .plugin(&**self.plugin.name())
+            .retry_after(SHARE_TIME)
         })?;
         Ok((permit, slot))
     }

@@ -138,10 +138,12 @@ impl ModelTarget {
             .map_err(|error| self.refused(explain_check(error, inputs)))?;
         let own = self.timeout.map(|timeout| Instant::now() + timeout);
         let deadline = caller.deadline.into_iter().chain(own).chain(until).min();
-        if self.is_inner {
-            return Ok(caller.part(deadline));
-        }
-        caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)
+        let mut context = match self.is_inner {
+            true => caller.part(deadline),
+            false => caller.child(Arc::clone(&self.model), Arc::clone(&self.version), deadline)?,
+        };
+        context.trace.on_executor(self.executor.name());
+        Ok(context)
     }
 
     /// Makes one call of a model that may wait. It starts on the caller's worker.

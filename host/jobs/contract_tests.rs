@@ -54,7 +54,7 @@ pub(super) async fn create_one(store: &dyn JobStore, name: &str) -> Job {
 
 async fn claim(store: &dyn JobStore, limit: usize, lease: Duration) -> Vec<Job> {
     let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
-    let claimed = store.claim(Claim { limit, lease, models: None, weights: None, start }).await.unwrap();
+    let claimed = store.claim(Claim { limit, lease, models: None, tenants: None, start }).await.unwrap();
     claimed.into_iter().map(|claimed| claimed.job).collect()
 }
 
@@ -216,7 +216,7 @@ async fn the_end_of_a_job_claims_the_next_one_and_a_stale_end_claims_none() {
             let (id, number, revision) = (Arc::clone(&job.id), job.number, job.revision);
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(5);
             let start = AttemptStart { generation: 2, policy: "digest".into(), now };
-            let claim = Claim { limit: 1, lease: LONG, models: None, weights: None, start };
+            let claim = Claim { limit: 1, lease: LONG, models: None, tenants: None, start };
             store.update_and_claim(Update { id, number, revision, status, result }, claim, bounds).await
         };
         let error = end(&first, Some(json(2000)), Bounds { bytes: 2000, ..ROOMY }).await.unwrap_err();
@@ -245,7 +245,7 @@ async fn a_claim_brings_the_input_or_leaves_it_to_be_read() {
         for (name, bytes) in [("a", 10), ("b", 5_000), ("c", 70_000)] {
             create(store, vec![new_job(name, "m", bytes)], ROOMY).await.unwrap();
             let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
-            let claim = Claim { limit: 5, lease: LONG, models: None, weights: None, start };
+            let claim = Claim { limit: 5, lease: LONG, models: None, tenants: None, start };
             let mut claimed = store.claim(claim).await.unwrap();
             assert_eq!(claimed.len(), 1);
             let Claimed { job, input } = claimed.remove(0);
@@ -265,7 +265,7 @@ async fn a_host_that_serves_other_models_claims_other_jobs() {
         let models: Arc<dyn Fn(&crate::policy::plan::ModelName) -> bool + Send + Sync> =
             Arc::new(|model| &*model.version == "2");
         let claimed = store
-            .claim(Claim { limit: 5, lease: LONG, models: Some(models), weights: None, start })
+            .claim(Claim { limit: 5, lease: LONG, models: Some(models), tenants: None, start })
             .await
             .unwrap();
         assert_eq!(claimed.len(), 1);

@@ -125,7 +125,7 @@ impl Jobs {
         let budgets = budgets(requested, &self.registry.settings())?;
         let webhook = webhook.map(|url| self.webhook(url)).transpose()?;
         let (created_at, mut jobs) = (SystemTime::now(), Vec::with_capacity(items.len()));
-        for Item { input, parameters, reply } in items {
+        for Item { input, parameters, rows: _, reply } in items {
             let spec = Spec {
                 owner: Arc::clone(submitter.owner),
                 tenant: Arc::clone(submitter.tenant),

@@ -5,7 +5,7 @@ use super::active::Active;
 use super::job::{AttemptStart, End, Job, State, Status};
 use super::reply::ReplyEncoder;
 use super::slots::Slots;
-use super::store::{Bounds, Change, Claim, Claimed, JobStore, TenantWeights, Update};
+use super::store::{Bounds, Change, Claim, Claimed, JobStore, Update};
 use super::store_time::StoreTime;
 use super::webhooks::Receivers;
 use crate::error::{Error, Kind, Result};
@@ -188,9 +188,8 @@ impl JobRegistry {
 
     /// Returns a claim of up to `limit` jobs.
     pub fn claim_up_to(&self, limit: usize) -> Claim {
-        let tenants = Arc::clone(&self.config.router.policy().content.tenants);
-        let weights: TenantWeights = Arc::new(move |tenant| tenants.weight_of(tenant));
-        Claim { limit, lease: LEASE, models: None, weights: Some(weights), start: self.attempt_start() }
+        let tenants = Some(Arc::clone(&self.config.router.policy().content.tenants));
+        Claim { limit, lease: LEASE, models: None, tenants, start: self.attempt_start() }
     }
 
     /// Adds a job that was claimed to those that this process runs.

@@ -24,6 +24,8 @@ pub struct Submitter<'a> {
 pub struct Item {
     pub(super) input: Payload,
     pub(super) parameters: Parameters,
+    /// Rows of the input, as limits of tenants count them.
+    pub rows: usize,
     pub(super) reply: Option<Arc<str>>,
 }
 
@@ -38,7 +40,8 @@ impl Item {
         mut budget: MemoryBudget,
     ) -> Result<Self> {
         crate::router::refuse_streaming(route)?;
-        crate::policy::route_input::stored_input(route, input.clone(), &mut budget)?;
+        let decoded = crate::policy::route_input::stored_input(route, input.clone(), &mut budget)?;
+        let rows = crate::router::rows(route, &decoded);
         let input = match input {
             Payload::Json(text) => {
                 Payload::Json(JsonText::from_checked(Bytes::copy_from_slice(text.as_bytes())))
@@ -50,7 +53,7 @@ impl Item {
                 tensors.iter().map(|tensor| tensor.detached().unwrap_or_else(|| tensor.clone())).collect(),
             ),
         };
-        Ok(Item { input, parameters, reply: None })
+        Ok(Item { input, parameters, rows, reply: None })
     }
 
     /// Sets how the interface of the submission encodes the result.

@@ -20,6 +20,7 @@ mod rollouts;
 mod series;
 mod tenants;
 mod tls;
+mod traces;
 mod transfers;
 mod vector;
 
@@ -46,6 +47,7 @@ use self::register::Registrar;
 use self::series::Series;
 use crate::output;
 use crate::tenants::TenantMetrics;
+use crate::traces::TraceMetrics;
 use prometheus::{Gauge, Registry, TextEncoder};
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,6 +67,7 @@ pub struct Metrics {
     pub jobs: JobMetrics,
     pub pipelines: PipelineMetrics,
     tenants: tenants::TenantsMetrics,
+    pub traces: TraceMetrics,
     plugin_families: families::Plugins,
     uptime: Gauge,
     started: Instant,
@@ -91,6 +94,7 @@ impl Metrics {
         let jobs = JobMetrics::new(&registrar);
         let pipelines = PipelineMetrics::new(&registrar);
         let tenants = tenants::TenantsMetrics::new(&registrar);
+        let traces = traces::traces(&registrar);
         let uptime =
             register::float_gauge(&registrar, "hostler_uptime_seconds", "Seconds since the process started.");
         // Everything that has labels is registered now.
@@ -108,6 +112,7 @@ impl Metrics {
             jobs,
             pipelines,
             tenants,
+            traces,
             plugin_families: families::Plugins::default(),
             uptime,
             started: Instant::now(),

@@ -10,7 +10,9 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::outbound::{Client, HttpReply, HttpRequest};
 use crate::predict::CallContext;
+use crate::traces::{Attributes, SpanKind};
 use hyper::header::{HeaderName, HeaderValue};
+use smallvec::smallvec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -78,11 +80,13 @@ impl Outbound {
         }
         let own = request.timeout.filter(|own| *own < limits.timeout);
         let mut checked = request.check(limits)?;
-        if let Some(trace) = context.and_then(|context| context.trace.as_deref())
-            && let Ok(trace) = HeaderValue::from_str(trace)
+        let trace = context.map(|context| context.trace.inner()).unwrap_or_default();
+        for (name, value) in
+            [("traceparent", trace.traceparent()), ("tracestate", trace.tracestate().map(Into::into))]
         {
-            let name = HeaderName::from_static("traceparent");
-            checked.headers_mut().entry(name).or_insert(trace);
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+                checked.headers_mut().entry(HeaderName::from_static(name)).or_insert(value);
+            }
         }
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let all = limits.in_flight;
@@ -113,6 +117,17 @@ impl Outbound {
         });
         let (plugin, request) = (&*self.plugin, context.map(|context| &*context.id));
         let ms = started.elapsed().as_secs_f64() * 1e3;
+        if let Some(span) = trace.span() {
+            let mut attributes: Attributes = smallvec![("server.address", origin.as_str().into())];
+            attributes.extend(
+                answer
+                    .as_ref()
+                    .ok()
+                    .map(|reply| ("http.response.status_code", usize::from(reply.status).into())),
+            );
+            let error = answer.as_ref().err().map(Error::message);
+            span.end(format!("HTTP {method}"), SpanKind::Client, attributes, error);
+        }
         match &answer {
             Ok(HttpReply { status, .. }) => {
                 tracing::debug!(plugin, request, %method, origin, path, status, ms, "HTTP call finished");

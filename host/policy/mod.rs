@@ -40,6 +40,7 @@ mod shadow;
 pub mod statistics;
 mod sticky_by;
 pub mod tls_settings;
+mod trace_settings;
 mod usage;
 mod watch;
 mod watched_route;

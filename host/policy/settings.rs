@@ -5,8 +5,9 @@ use super::manifest;
 use super::milliseconds::{MS_MAX, milliseconds};
 use super::rollout_settings::{CanarySettings, GuardSettings, whole};
 use super::tls_settings::TlsSettings;
+use super::trace_settings;
 use crate::config::proxies::Proxies;
-use crate::config::{EngineConfig, ListenAddress};
+use crate::config::{EngineConfig, ListenAddress, TraceSettings};
 use hyper::header::HeaderName;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// The header in which they name the tenant of a request.
     pub tenant_header: Option<HeaderName>,
+    /// Without it, nothing is traced.
+    pub traces: Option<TraceSettings>,
     pub engine: EngineConfig,
 }
 
@@ -179,6 +182,7 @@ impl Settings {
             audit_log: path(&server.audit_log),
             proxies: proxies(server)?,
             tenant_header: tenant_header(server)?,
+            traces: trace_settings::from_manifest(server, folder)?,
             engine: EngineConfig {
                 instances: server.plugin_instances.unwrap_or(engine.instances).max(1),
                 memory_bytes_max: memory_mb.saturating_mul(1 << 20),

@@ -9,6 +9,7 @@ use super::response::Response;
 use super::responses::Responses;
 use super::steps::StepObserver;
 use super::tensor::Tensor;
+use super::trace_link::TraceLink;
 use crate::error::{Error, Result};
 use crate::lock::LockUnpoisoned;
 use crate::tenants::TenantShare;
@@ -43,8 +44,7 @@ pub struct CallContext {
     pub model: Arc<str>,
     pub version: Arc<str>,
     pub deadline: Option<Instant>,
-    /// The caller's `traceparent`, passed on to other servers.
-    pub trace: Option<Arc<str>>,
+    pub trace: TraceLink,
     pub parameters: Parameters,
     pub cancellation: Cancellation,
     /// The models that plugins may call on behalf of this request.
@@ -55,6 +55,8 @@ pub struct CallContext {
     pub outputs: Option<Arc<[String]>>,
     /// Is told about the steps of pipelines.
     pub steps: Option<Arc<dyn StepObserver>>,
+    /// The call continues a request that has begun: a plugin makes it, or it is a part of one.
+    pub continues: bool,
     /// On whose account the call is made.
     pub tenant: TenantShare,
     /// Which of its tenant's calls come first.
@@ -75,13 +77,14 @@ impl CallContext {
             model,
             version,
             deadline,
-            trace: None,
+            trace: TraceLink::default(),
             parameters: Parameters::new(),
             cancellation: Cancellation::default(),
             models: None,
             headers: Arc::default(),
             outputs: None,
             steps: None,
+            continues: false,
             tenant: TenantShare::default(),
             priority: Priority::default(),
             callers: None,
@@ -125,7 +128,7 @@ impl CallContext {
             return refused(&format!("model calls nested more than {DEPTH_MAX} deep"));
         }
         let mut child = CallContext::new(Arc::clone(&self.id), model, version, deadline);
-        child.trace.clone_from(&self.trace);
+        child.trace = if is_pipeline { self.trace.inner() } else { self.trace.call() };
         child.parameters.clone_from(&self.parameters);
         child.models.clone_from(&self.models);
         child.headers = Arc::clone(&self.headers);
@@ -133,6 +136,7 @@ impl CallContext {
         child.tenant.clone_from(&self.tenant);
         child.priority = self.priority;
         child.callers = Some(Arc::new(callers));
+        child.continues = true;
         Ok(child)
     }
 
@@ -141,7 +145,7 @@ impl CallContext {
     pub fn part(&self, deadline: Option<Instant>) -> Self {
         let (model, version) = (Arc::clone(&self.model), Arc::clone(&self.version));
         let mut part = CallContext::new(Arc::clone(&self.id), model, version, deadline);
-        part.trace.clone_from(&self.trace);
+        part.trace = self.trace.call();
         part.parameters.clone_from(&self.parameters);
         part.models.clone_from(&self.models);
         part.headers = Arc::clone(&self.headers);
@@ -151,6 +155,7 @@ impl CallContext {
         part.priority = self.priority;
         part.callers.clone_from(&self.callers);
         part.set_note(self.note());
+        part.continues = true;
         part
     }
 
@@ -246,7 +251,8 @@ impl CallContext {
             CancelReason::Evicted => Error::overloaded(
                 "evicted from a full queue, in favor of a tenant below its share or of a request of higher priority; try \
                  again later",
-            ),
+            )
+            .retry_after(Duration::from_secs(1)),
         };
         let plugin = self.plugin.lock_unpoisoned().clone();
         Some(match plugin {

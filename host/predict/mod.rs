@@ -31,6 +31,7 @@ mod shape;
 mod shape_spec;
 mod steps;
 mod tensor;
+mod trace_link;
 mod unread;
 pub mod walk;
 
@@ -59,4 +60,5 @@ pub use shape::{MAX_RANK, Shape, element_count, format_shape};
 pub use shape_spec::ShapeSpec;
 pub use steps::{CheckpointFuture, Checkpoints, StepKey, StepLog, StepObserver, StepRecord};
 pub use tensor::{Tensor, append_element};
+pub use trace_link::TraceLink;
 pub use unread::Budget;

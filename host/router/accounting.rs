@@ -6,6 +6,8 @@ use crate::access_log::Entry;
 use crate::error::{Error, Kind};
 use crate::metrics::UNKNOWN;
 use crate::policy::guard_counters::CallOutcome;
+use crate::traces::{Attributes, Span, SpanKind};
+use smallvec::smallvec;
 use std::time::{Duration, SystemTime};
 
 /// The status of an answer to work that is still to be done.
@@ -67,11 +69,14 @@ impl RequestScope {
         if let Some(error) = error {
             self.log_error(error);
         }
+        self.end_span(status, error);
         if self.router.access_log {
+            let trace_id = self.trace.span().map(Span::trace_id);
             let route = self.route.as_deref();
             let entry = Entry {
                 id: &self.id,
                 protocol: self.protocol,
+                trace_id: trace_id.as_deref(),
                 tenant: self.account.as_ref().map(|account| &**account.tenant.name()),
                 model: route.map(|route| &*route.name.name),
                 version: route.map(|route| &*route.name.version),
@@ -88,6 +93,36 @@ impl RequestScope {
         }
     }
 
+    /// Records the span of the request.
+    fn end_span(&self, status: u16, error: Option<&Error>) {
+        let Some(span) = self.trace.span() else { return };
+        let mut attributes: Attributes = smallvec![
+            ("hostler.request_id", (&self.id).into()),
+            ("hostler.protocol", self.protocol.into()),
+            ("hostler.status", usize::from(status).into()),
+            ("hostler.generation", (self.policy.generation as usize).into()),
+        ];
+        if let Some(route) = &self.route {
+            attributes.push(("hostler.model", (&route.name.name).into()));
+            attributes.push(("hostler.version", (&route.name.version).into()));
+        }
+        attributes
+            .extend(self.account.as_ref().map(|account| ("hostler.tenant", account.tenant.name().into())));
+        attributes.extend(error.map(|error| ("error.type", error.kind().as_str().into())));
+        let (name, kind) = match self.protocol {
+            "job" => ("job", SpanKind::Internal),
+            _ if status == ACCEPTED => ("submit", SpanKind::Server),
+            _ => ("predict", SpanKind::Server),
+        };
+        let name = match &self.route {
+            Some(route) => format!("{name} {}", route.name.name),
+            None => name.to_owned(),
+        };
+        // What is the caller's mistake is no failure of the host.
+        let failure = error.filter(|error| !error.kind().is_about_request()).map(Error::message);
+        span.end(name, kind, attributes, failure);
+    }
+
     /// Logs an error with its detail; the caller gets only the message.
     fn log_failure(&self, error: &Error) {
         if error.kind() != Kind::Failed && error.detail().is_none() {
@@ -95,12 +130,21 @@ impl RequestScope {
         }
         let (request, kind, detail) = (&*self.id, error.kind().as_str(), error.detail());
         let model = self.route.as_ref().map(|route| route.name.to_string());
+        let trace_id = self.trace.span().map(Span::trace_id);
         match error.kind() {
             Kind::Failed => {
                 let (plugin, function) = (error.plugin_name(), error.function_name());
-                tracing::error!(request, kind, model, plugin, function, detail, "{error}");
+                tracing::error!(request, trace_id, kind, model, plugin, function, detail, "{error}");
             }
-            _ => tracing::info!(request, kind, model, plugin = error.plugin_name(), detail, "{error}"),
+            _ => tracing::info!(
+                request,
+                trace_id,
+                kind,
+                model,
+                plugin = error.plugin_name(),
+                detail,
+                "{error}"
+            ),
         }
     }
 }

@@ -20,13 +20,17 @@ use crate::policy::settings::Limits;
 use crate::policy::{
     Copy, InUse, KeptRequest, LivePolicy, Policy, Route, RouteQuery, SelectedPolicy, Shadow,
 };
-use crate::predict::{BatchResponses, CallContext, MemoryBudget, Payload, Response, Responses, Service};
+use crate::predict::{
+    BatchResponses, CallContext, MemoryBudget, Payload, Response, Responses, Service, TraceLink,
+};
 use crate::tenants::{TenantAccount, TenantGuard, TenantRegistry};
+use crate::traces::{Attributes, TraceState, Tracer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The header of W3C trace context.
+/// The headers of W3C Trace Context.
 const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 
 /// The current version of the header has 55 bytes. Longer values are ignored.
 const TRACEPARENT_BYTES_MAX: usize = 128;
@@ -37,11 +41,19 @@ pub struct Router {
     access_log: bool,
     limits: Limits,
     tenants: TenantRegistry,
+    /// Without it, nothing is traced.
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Router {
-    pub fn new(live: Arc<LivePolicy>, metrics: Arc<Metrics>, access_log: bool, limits: Limits) -> Self {
-        Router { live, metrics, access_log, limits, tenants: TenantRegistry::default() }
+    pub fn new(
+        live: Arc<LivePolicy>,
+        metrics: Arc<Metrics>,
+        access_log: bool,
+        limits: Limits,
+        tracer: Option<Arc<Tracer>>,
+    ) -> Self {
+        Router { live, metrics, access_log, limits, tenants: TenantRegistry::default(), tracer }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -60,6 +72,17 @@ impl Router {
     /// Returns the memory budget for decoding one request.
     pub fn budget(&self) -> MemoryBudget {
         MemoryBudget::new(self.limits.max_body_bytes)
+    }
+
+    /// Returns the trace that a request belongs to, and begins its span if it is traced.
+    fn trace(&self, header: &dyn Fn(&str) -> Option<String>, started: Instant) -> TraceLink {
+        let parent = header(TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX);
+        let state = || header(TRACESTATE).and_then(|state| TraceState::of(&state));
+        let span = self.tracer.as_ref().and_then(|tracer| tracer.begin(parent.as_deref(), state, started));
+        match parent {
+            None => TraceLink::new(None, None, span),
+            Some(parent) => TraceLink::new(Some(parent.into()), state().map(|state| state.0), span),
+        }
     }
 
     /// Admits a request before there is a scope for it. The scope takes the guard.
@@ -87,7 +110,8 @@ impl Router {
         header: &dyn Fn(&str) -> Option<String>,
     ) -> RequestScope {
         let SelectedPolicy { policy, shadow } = self.live.pick(&RouteQuery { request_id: &id, header });
-        let trace = header(TRACEPARENT).filter(|trace| trace.len() <= TRACEPARENT_BYTES_MAX).map(Into::into);
+        let started = Instant::now();
+        let trace = self.trace(header, started);
         let headers = policy.content.sticky_headers();
         let headers = headers.filter_map(|name| Some((name.to_owned(), header(name)?))).collect();
         let account = self.tenants.find(&policy.content.tenants, &authority.tenant_names());
@@ -104,7 +128,7 @@ impl Router {
             authority,
             trace,
             protocol,
-            started: Instant::now(),
+            started,
             route: None,
             queue_wait: Duration::ZERO,
             service: Service::default(),
@@ -113,6 +137,11 @@ impl Router {
             kept: Vec::new(),
         }
     }
+}
+
+/// Returns the rows of an input, as limits and shares of tenants count them.
+pub fn rows(route: &Route, input: &Payload) -> usize {
+    request_rows(route.callable.metadata(), route.transformer.is_some(), input)
 }
 
 /// Refuses a streaming model where only one response is possible.
@@ -141,7 +170,7 @@ pub struct RequestScope {
     account: Option<TenantAccount>,
     /// Set once the tenant's limits have admitted the request.
     guard: Option<Arc<TenantGuard>>,
-    trace: Option<Arc<str>>,
+    trace: TraceLink,
     /// Headers that routing rules use, for the models that are called on the way.
     headers: Arc<[(String, String)]>,
     protocol: &'static str,
@@ -178,6 +207,7 @@ impl RequestScope {
     /// read. Deadlines and durations count from there.
     pub fn since(mut self, started: Instant) -> Self {
         self.started = started;
+        self.trace.since(started);
         self
     }
 
@@ -211,14 +241,13 @@ impl RequestScope {
         self.account.as_ref().map_or_else(Arc::default, |account| Arc::clone(account.tenant.name()))
     }
 
-    /// Admits the rows of an input within the limits of the tenant.
+    /// Admits the rows of all inputs of the request within the limits of the tenant.
     ///
     /// # Errors
     /// `overloaded` if it sends more than it may.
-    pub fn admit_rows(&self, route: &Route, input: &Payload) -> Result<()> {
+    pub fn admit_rows(&self, rows: usize) -> Result<()> {
         match &self.account {
             Some(account) if !self.authority.is_admitted() => {
-                let rows = request_rows(route.callable.metadata(), route.transformer.is_some(), input);
                 account.admit_rows(rows).map_err(Error::unjudged)
             }
             _ => Ok(()),
@@ -276,8 +305,9 @@ impl RequestScope {
         input: Payload,
         id: Arc<str>,
     ) -> Result<Responses> {
-        self.admit_rows(route, &input)?;
+        self.admit_rows(rows(route, &input)).map_err(|error| error.model(route.name.to_string()))?;
         let call = self.call(route, options, input, id);
+        self.trace_admission();
         route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
     }
 
@@ -318,13 +348,13 @@ impl RequestScope {
         self.batch = true;
         let named = |error: Error| error.model(route.name.to_string());
         let mut calls = Vec::with_capacity(items.len());
-        for (_, input) in &items {
-            self.admit_rows(route, input)?;
-        }
+        let rows = items.iter().map(|(_, input)| rows(route, input)).sum();
+        self.admit_rows(rows).map_err(named)?;
         for (index, (options, input)) in items.into_iter().enumerate() {
             let id = format!("{}/{index}", self.id).into();
             calls.push(self.call(route, options, input, id));
         }
+        self.trace_admission();
         let mut responses = BatchResponses(route.executor.submit_batch(calls).map_err(named)?);
         let mut answers = Vec::with_capacity(responses.0.len());
         for (index, response) in responses.0.iter_mut().enumerate() {
@@ -339,6 +369,13 @@ impl RequestScope {
             answers.push(answer);
         }
         Ok(answers)
+    }
+
+    /// Records that the request was read, decoded and admitted.
+    fn trace_admission(&self) {
+        if let Some(span) = self.trace.span() {
+            span.part("admission", self.started, self.started.elapsed(), Attributes::new());
+        }
     }
 
     /// Completes an error of a call: adds the model, and decides whether the error is evidence
@@ -369,7 +406,8 @@ impl RequestScope {
         }
         let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
         let mut context = CallContext::new(id, name, version, Some(deadline));
-        context.trace.clone_from(&self.trace);
+        context.trace = if self.batch { self.trace.call() } else { self.trace.clone() };
+        context.trace.on_executor(route.executor.name());
         context.headers = Arc::clone(&self.headers);
         context.outputs = options.outputs;
         context.steps = options.steps;

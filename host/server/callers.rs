@@ -1,7 +1,7 @@
 //! Identifies the sender of a request by its headers and its connection.
 
 use super::connection::Connection;
-use crate::access::{Access, Presented, Requester, Verb};
+use crate::access::{ANONYMOUS, Access, Presented, Requester, Verb};
 use crate::config::proxies::Proxies;
 use crate::error::{Error, Result};
 use crate::tenants::{NAME_HINT, check_name};
@@ -59,10 +59,13 @@ impl Callers {
             requester = Requester::identify(access, presented, &connection.caller)?;
             requester.require(verb, None)?;
         }
-        if let Some(tenants) = &self.tenants
-            && let Some(tenant) = tenants.of(headers, connection)?
-        {
-            requester = requester.of_tenant(tenant);
+        if let Some(tenants) = &self.tenants {
+            match tenants.of(headers, connection)? {
+                Some(tenant) => requester = requester.of_tenant(tenant),
+                // Without access rules, nothing else tells callers apart.
+                None if self.access.is_none() => requester = requester.of_tenant(ANONYMOUS.into()),
+                None => {}
+            }
         }
         extensions.insert(requester);
         Ok(())

@@ -5,11 +5,15 @@
 //! back at the time of the others: it does not save up service, and it does not escape what it has
 //! used in advance.
 
+use slab::Slab;
 use smallvec::SmallVec;
 use std::num::NonZeroU32;
 
 /// Virtual time of one unit of cost at weight 1.
 const UNIT: u64 = 1 << 20;
+
+/// What is served at once counts as no more than this.
+const COST_MAX: u64 = 1 << 24;
 
 /// From this many lanes on, empty ones are removed when another one is needed: first those that
 /// are not ahead of the others, then all.
@@ -23,7 +27,7 @@ pub trait Lane: Default {
 
 /// Lanes by the keys of tenants.
 pub struct FairQueue<K, L> {
-    entries: Vec<Entry<K, L>>,
+    entries: Slab<Entry<K, L>>,
     /// The virtual time: the start of what was served last.
     now: u64,
 }
@@ -38,35 +42,49 @@ struct Entry<K, L> {
 
 impl<K, L> Default for FairQueue<K, L> {
     fn default() -> Self {
-        FairQueue { entries: Vec::new(), now: 0 }
+        FairQueue { entries: Slab::new(), now: 0 }
     }
 }
 
 impl<K: PartialEq + Clone, L: Lane> FairQueue<K, L> {
     /// Returns the index of a tenant's lane. It is valid until the next call of this function.
     pub fn enter(&mut self, key: &K, weight: NonZeroU32) -> usize {
-        if let Some(index) = self.entries.iter().position(|entry| entry.key == *key) {
-            let (now, entry) = (self.now, &mut self.entries[index]);
-            entry.weight = weight;
-            if entry.lane.is_empty() {
-                entry.start = entry.start.max(now);
-            }
+        let known = self.entries.iter().find(|(_, entry)| entry.key == *key).map(|(index, _)| index);
+        if let Some(index) = known {
+            self.entries[index].weight = weight;
+            self.rejoin(index);
             return index;
         }
         if self.entries.len() >= LANES_MANY {
             let now = self.now;
-            self.entries.retain(|entry| !entry.lane.is_empty() || entry.start > now);
+            self.entries.retain(|_, entry| !entry.lane.is_empty() || entry.start > now);
         }
         if self.entries.len() >= LANES_MAX {
-            self.entries.retain(|entry| !entry.lane.is_empty());
+            self.entries.retain(|_, entry| !entry.lane.is_empty());
         }
-        self.entries.push(Entry { key: key.clone(), weight, start: self.now, lane: L::default() });
-        self.entries.len() - 1
+        self.insert(key.clone(), weight)
     }
 
-    /// Returns the index of a tenant's lane, if it has one.
-    pub fn find(&self, key: &K) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.key == *key)
+    /// Adds a lane that stays until `remove`, for owners of a queue that never call `enter`.
+    pub fn insert(&mut self, key: K, weight: NonZeroU32) -> usize {
+        self.entries.insert(Entry { key, weight, start: self.now, lane: L::default() })
+    }
+
+    pub fn remove(&mut self, index: usize) {
+        self.entries.remove(index);
+    }
+
+    /// Must be called before something is added to a lane: one that was empty comes back at the
+    /// time of the others.
+    pub fn rejoin(&mut self, index: usize) {
+        let (now, entry) = (self.now, &mut self.entries[index]);
+        if entry.lane.is_empty() {
+            entry.start = entry.start.max(now);
+        }
+    }
+
+    pub fn set_weight(&mut self, index: usize, weight: NonZeroU32) {
+        self.entries[index].weight = weight;
     }
 
     pub fn lane(&self, index: usize) -> &L {
@@ -87,12 +105,12 @@ impl<K: PartialEq + Clone, L: Lane> FairQueue<K, L> {
 
     /// Returns the lanes that are not empty, by their index.
     pub fn lanes(&self) -> impl Iterator<Item = (usize, &L)> {
-        let lanes = self.entries.iter().enumerate().map(|(index, entry)| (index, &entry.lane));
+        let lanes = self.entries.iter().map(|(index, entry)| (index, &entry.lane));
         lanes.filter(|(_, lane)| !lane.is_empty())
     }
 
     pub fn lanes_mut(&mut self) -> impl Iterator<Item = &mut L> {
-        self.entries.iter_mut().map(|entry| &mut entry.lane).filter(|lane| !lane.is_empty())
+        self.entries.iter_mut().map(|(_, entry)| &mut entry.lane).filter(|lane| !lane.is_empty())
     }
 
     /// Returns the lanes that are not empty in the order in which they are served: the one that is
@@ -114,7 +132,7 @@ impl<K: PartialEq + Clone, L: Lane> FairQueue<K, L> {
     pub fn charge(&mut self, index: usize, cost: usize) {
         let entry = &mut self.entries[index];
         self.now = self.now.max(entry.start);
-        let time = (cost as u64).saturating_mul(UNIT) / u64::from(entry.weight.get());
+        let time = (cost as u64).min(COST_MAX) * UNIT / u64::from(entry.weight.get());
         entry.start = entry.start.saturating_add(time.max(1));
     }
 
@@ -135,7 +153,8 @@ impl<K: PartialEq + Clone, L: Lane> FairQueue<K, L> {
 
     /// Forgets who is ahead: nothing is queued, and nothing is being served.
     pub fn reset(&mut self) {
-        self.now = self.entries.iter().map(|entry| entry.start).max().unwrap_or(self.now).max(self.now);
+        self.now = 0;
+        self.entries.iter_mut().for_each(|(_, entry)| entry.start = 0);
     }
 
     /// Returns the lane with the most of what is limited for its weight, if a newcomer is to take
@@ -149,7 +168,7 @@ impl<K: PartialEq + Clone, L: Lane> FairQueue<K, L> {
             let own = usize::from(index == newcomer);
             ((held(&entry.lane) + own) as u128, u128::from(entry.weight.get()))
         };
-        for index in 0..self.entries.len() {
+        for (index, _) in &self.entries {
             let ((count, weight), (most_count, most_weight)) = (load(index), load(most));
             if count * most_weight > most_count * weight {
                 most = index;
@@ -240,7 +259,7 @@ mod tests {
         queue.reset();
         push(&mut queue, "flood", 3, 1);
         push(&mut queue, "one", 1, 1);
-        let starts: Vec<u64> = queue.entries.iter().map(|entry| entry.start).collect();
+        let starts: Vec<u64> = queue.entries.iter().map(|(_, entry)| entry.start).collect();
         assert_eq!(starts[0], starts[1]);
     }
 

@@ -23,7 +23,7 @@ pub use name::{NAME_HINT, check_name};
 pub use rate::Rate;
 pub use registry::{TenantAccount, TenantRegistry};
 pub use share::TenantShare;
-pub use slots::{SharedSlots, TenantSlot};
+pub use slots::{SHARE_TIME, SharedSlots, TenantSlot};
 pub use table::{TenantEntry, TenantTable};
 pub use tenant::{Tenant, TenantGuard};
 

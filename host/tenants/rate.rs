@@ -46,7 +46,8 @@ impl Bucket {
     fn fill(&mut self, rate: Rate, now: Instant) {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + elapsed * rate.per_s).min(rate.burst);
-        self.filled = now;
+        // Another thread may have looked at the clock later, and been here earlier.
+        self.filled = self.filled.max(now);
     }
 }
 

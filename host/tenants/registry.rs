@@ -5,14 +5,17 @@ use super::share::TenantShare;
 use super::table::{TenantEntry, TenantTable};
 use super::tenant::{Tenant, TenantGuard};
 use crate::error::Result;
-use crate::lock::ReadWriteUnpoisoned;
+use crate::lock::{LockUnpoisoned, ReadWriteUnpoisoned};
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 /// Tenants that are remembered. With more, those that use nothing are forgotten; if all use
 /// something, further ones share one account.
 const TENANTS_MAX: usize = 10_000;
+
+/// How often unused tenants are looked for while there are as many as that.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The account of tenants beyond the limit.
 const SHARED: &str = "_shared";
@@ -20,6 +23,8 @@ const SHARED: &str = "_shared";
 #[derive(Default)]
 pub struct TenantRegistry {
     tenants: RwLock<HashMap<Arc<str>, Arc<Tenant>>>,
+    /// When unused tenants were forgotten last.
+    swept: Mutex<Option<Instant>>,
 }
 
 /// A tenant with the limits that hold for a request.
@@ -62,10 +67,22 @@ impl TenantRegistry {
     }
 
     fn tenant(&self, name: &Arc<str>, entry: &TenantEntry, table: &TenantTable) -> Arc<Tenant> {
-        let known = self.tenants.read_unpoisoned().get(name).cloned();
+        let known = {
+            let tenants = self.tenants.read_unpoisoned();
+            let shared = || match entry.name.is_none() && tenants.len() >= TENANTS_MAX && self.is_swept() {
+                true => tenants.get(SHARED),
+                false => None,
+            };
+            tenants.get(name).or_else(shared).cloned()
+        };
         let tenant = known.unwrap_or_else(|| self.insert(name, entry, table));
         tenant.count_into(&entry.metrics);
         tenant
+    }
+
+    /// Whether it is of no use to look for unused tenants again.
+    fn is_swept(&self) -> bool {
+        self.swept.lock_unpoisoned().is_some_and(|swept| swept.elapsed() < SWEEP_EVERY)
     }
 
     fn insert(&self, name: &Arc<str>, entry: &TenantEntry, table: &TenantTable) -> Arc<Tenant> {
@@ -76,6 +93,7 @@ impl TenantRegistry {
                 // The registry and the map's own reference.
                 Arc::strong_count(tenant) > 1 || !tenant.is_unused(&table.find([name]).limits)
             });
+            *self.swept.lock_unpoisoned() = Some(Instant::now());
             if tenants.len() >= TENANTS_MAX && entry.name.is_none() {
                 name = SHARED.into();
             }

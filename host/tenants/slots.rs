@@ -8,6 +8,9 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// When a tenant that has its share of slots should try again.
+pub const SHARE_TIME: Duration = Duration::from_secs(1);
+
 /// How long a tenant counts as active after its last slot, or its last refusal.
 const ACTIVE_FOR: Duration = Duration::from_secs(1);
 
@@ -46,12 +49,25 @@ impl SharedSlots {
         free: usize,
         now: Instant,
     ) -> Option<TenantSlot> {
+        let slot = self.take_if_free(share, slots, free, now);
+        if slot.is_none() {
+            share.count(Refused::Share);
+        }
+        slot
+    }
+
+    /// Does the same, and counts no refusal.
+    pub fn take_if_free(
+        self: &Arc<Self>,
+        share: &TenantShare,
+        slots: usize,
+        free: usize,
+        now: Instant,
+    ) -> Option<TenantSlot> {
         let Some(key) = share.key() else { return Some(TenantSlot(None)) };
         let mut holders = self.holders.lock_unpoisoned();
         let own = enter(&mut holders, &key, share.weight, now);
         if !may_take(&holders, own, slots, free, now) {
-            drop(holders);
-            share.count(Refused::Share);
             return None;
         }
         holders[own].held += 1;

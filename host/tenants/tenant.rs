@@ -107,13 +107,22 @@ impl Tenant {
         Ok(())
     }
 
-    /// Counts bytes of a request.
+    /// Counts bytes of a request that has `total` so far.
     ///
     /// # Errors
-    /// `overloaded` if the tenant has too many in flight.
-    pub(super) fn reserve(&self, limits: &TenantLimits, bytes: usize) -> Result<()> {
+    /// `overloaded` if the tenant has too many in flight, and `too_large` if that is this request
+    /// alone.
+    pub(super) fn reserve(&self, limits: &TenantLimits, bytes: usize, total: usize) -> Result<()> {
         let max = limits.max_in_flight_bytes.unwrap_or(usize::MAX);
         let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= max);
+        if total > max {
+            self.count(Refused::Bytes);
+            return Err(Error::too_large(format!(
+                "the request has {total} bytes, and tenant \"{}\" may have {} MB in flight (max_in_flight_mb)",
+                self.name,
+                max >> 20
+            )));
+        }
         if self.bytes.fetch_update(Relaxed, Relaxed, more).is_err() {
             let what = format!(
                 "{} MB of requests in flight, the most that it may have (max_in_flight_mb)",
@@ -183,11 +192,12 @@ impl TenantGuard {
     /// Counts the bytes of the request so far, in total.
     ///
     /// # Errors
-    /// `overloaded` if its tenant has too many in flight.
+    /// `overloaded` if its tenant has too many in flight, and `too_large` if that is this request
+    /// alone.
     pub fn count_bytes(&self, total: usize) -> Result<()> {
         let more = total.saturating_sub(self.bytes.load(Relaxed));
         if more > 0 {
-            self.tenant.reserve(&self.limits, more)?;
+            self.tenant.reserve(&self.limits, more, total)?;
             self.bytes.fetch_add(more, Relaxed);
             self.metrics.iter().for_each(|metrics| metrics.bytes.add(more as i64));
         }

@@ -15,10 +15,10 @@ const LAYERS: [&[&str]; 15] = [
     &["policy", "access_log"],
     &["executor"],
     &["plugin", "offload", "graph"],
-    &["access", "audit"],
+    &["access", "audit", "trace_export"],
     &["input_file", "outbound"],
     &["metrics", "shutdown", "config", "predict"],
-    &["cancel", "private_folder", "tenants"],
+    &["cancel", "private_folder", "tenants", "traces"],
     &["allocator", "task_timer", "error", "fixed_routes", "output", "proto", "timestamp", "wait_list"],
     &["lock"],
 ];

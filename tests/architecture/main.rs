@@ -18,13 +18,14 @@ const LINES_MAX: usize = 500;
 const COMMENT_WIDTH: usize = 100;
 
 /// Libraries that only some folders of the host may name.
-const LIBRARIES: [(&[&str], &[&str]); 4] = [
+const LIBRARIES: [(&[&str], &[&str]); 5] = [
     (&["wasmtime", "wasmtime_wasi", "wasmparser"], &["plugin/"]),
     (&["ort"], &["executor/onnx/"]),
     (&["redb"], &["jobs/durable/"]),
+    (&["opentelemetry_proto"], &["trace_export/"]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection"],
-        &["proto/", "server/grpc/", "executor/triton/"],
+        &["proto/", "server/grpc/", "executor/triton/", "trace_export/"],
     ),
 ];
 

@@ -17,4 +17,5 @@ mod oip;
 mod oip_extensions;
 mod oip_fields;
 mod ranks;
+mod traces;
 mod tritonclient;

@@ -44,6 +44,12 @@ fn the_example_serves_each_key_its_part() {
     assert_eq!(ask(host.admin, "prometheus", "GET", "/metrics", "").0, 200);
     assert_eq!(ask(host.http, "prometheus", "POST", "/predict", ROW).0, 403);
     assert_eq!(ask(host.admin, "ops", "GET", "/admin/policy", "").0, 200);
+    // Five at once, and then one a second: a slow machine may send more before it is refused.
+    let refused =
+        (0..1000).map(|_| ask(host.http, "ops", "POST", "/predict", ROW)).find(|(status, _)| *status != 200);
+    let (status, body) = refused.expect("its rate is limited");
+    assert!(status == 429 && body.contains("tenant \\\"key:ops\\\" sends more than 1 requests/s"), "{body}");
+    assert_eq!(ask(host.http, "shop", "POST", "/predict", ROW).0, 200, "another tenant");
     // New secrets are taken while the host serves.
     let old = TlsClient::new(&secrets.join("server.pem"), None);
     make(&secrets);

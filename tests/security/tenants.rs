@@ -64,7 +64,7 @@ fn requests_beyond_a_rate_are_refused_and_told_when_to_come_back() {
     }
     assert_eq!(refused(&host, "a", "requests"), 7.0);
     assert_eq!(host.metric("hostler_tenant_requests_total{tenant=\"a\"}"), 3.0);
-    assert_eq!(host.metric("hostler_tenant_requests_total{tenant=\"_other\"}"), 1.0);
+    assert_eq!(host.metric("hostler_tenant_requests_total{tenant=\"_other\"}"), 2.0, "b, and anonymous");
 }
 
 #[test]
@@ -108,8 +108,28 @@ fn rows_calls_and_bytes_in_flight_are_limited() {
 
     // Refused by its length, before it is read.
     let large = json!({"model": "plus", "data": "x".repeat(1 << 20)});
-    send(&host, "bytes", "/predict", &large).refused(429, "overloaded", &["1 MB of requests in flight"]);
+    send(&host, "bytes", "/predict", &large).refused(413, "too_large", &["may have 1 MB in flight"]);
+    let part = json!({"model": "plus", "data": "x".repeat(600 << 10)}).to_string();
+    let mut first = host.client();
+    let head = format!(
+        "POST /predict HTTP/1.1\r\nhost: a\r\nx-tenant: bytes\r\ncontent-length: {}\r\n\r\n{{",
+        part.len()
+    );
+    first.send(head.as_bytes()).unwrap();
+    let in_flight = || {
+        (host.metric("hostler_tenant_in_flight_bytes{tenant=\"bytes\"}") == part.len() as f64).then_some(())
+    };
+    crate::support::eventually("its length to count", in_flight, || host.log());
+    let headers = [("x-tenant", "bytes")];
+    let second = host.client().request("POST", "/predict", &headers, part.as_bytes());
+    second.refused(429, "overloaded", &["1 MB of requests in flight"]);
     assert_eq!(predict(&host, "bytes").status, 200);
+    first.leave();
+    crate::support::eventually(
+        "the first to be given up",
+        || (host.metric("hostler_tenant_in_flight_bytes{tenant=\"bytes\"}") == 0.0).then_some(()),
+        || host.log(),
+    );
     let headers = [("x-tenant", "bytes"), ("transfer-encoding", "chunked")];
     let mut client = host.client();
     client.send(b"POST /predict HTTP/1.1\r\nhost: a\r\n").unwrap();
@@ -118,8 +138,8 @@ fn rows_calls_and_bytes_in_flight_are_limited() {
     }
     client.send(b"\r\n").unwrap();
     let chunk = format!("{:x}\r\n{}\r\n", 64 << 10, " ".repeat(64 << 10));
-    while client.send(chunk.as_bytes()).is_ok() && refused(&host, "bytes", "bytes") < 2.0 {}
-    assert_eq!(client.receive().unwrap().status, 429);
+    while client.send(chunk.as_bytes()).is_ok() && refused(&host, "bytes", "bytes") < 3.0 {}
+    assert_eq!(client.receive().unwrap().status, 413);
     assert_eq!(host.metric("hostler_tenant_in_flight_bytes{tenant=\"bytes\"}"), 0.0);
 }
 

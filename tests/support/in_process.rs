@@ -42,7 +42,8 @@ impl InProcess {
         let (runtime, metrics) = (app::runtime(&settings).unwrap(), Arc::new(Metrics::new()));
         let loader = app::loader(&settings, &metrics, runtime.handle(), None).unwrap();
         let reloader = Reloader::start(path, files, first, loader, None).unwrap();
-        let router = Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), false, settings.limits));
+        let router =
+            Arc::new(Router::new(reloader.live(), Arc::clone(&metrics), false, settings.limits, None));
         let jobs = Jobs::start(JobsConfig {
             store,
             router: Arc::clone(&router),

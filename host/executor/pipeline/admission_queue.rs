@@ -2,6 +2,7 @@
 //! priority and age.
 
 use crate::error::{Error, Kind};
+use crate::executor::batching::request_rows;
 use crate::executor::call::Call;
 use crate::predict::{CallContext, Sender};
 use crate::tenants::{FairQueue, Lane, Refused};
@@ -18,6 +19,13 @@ pub(super) struct Admitted {
 impl Admitted {
     fn context(&self) -> Option<&Arc<CallContext>> {
         self.calls.first().map(|(call, _)| &call.context)
+    }
+
+    fn rows(&self) -> usize {
+        let rows = |(call, _): &(Call, Sender)| {
+            request_rows(call.callable.metadata(), call.transformer.is_some(), &call.input)
+        };
+        self.calls.iter().map(rows).sum()
     }
 
     /// Returns the place among the requests of its tenant: earlier ones come first.
@@ -85,8 +93,11 @@ impl AdmissionQueue {
     pub fn evict_for(&mut self, admitted: Admitted) -> Result<Admitted, Admitted> {
         let own = self.enter(&admitted);
         let most = self.tenants.most_over_share(own, |tenant| tenant.0.len());
+        let has_tenant = self.tenants.key(own).is_some();
         let requests = &mut self.tenants.lane_mut(most).0;
-        let is_evicted = |last: &Admitted| most != own || last.rank() > admitted.rank();
+        // The host's own work takes nobody's place.
+        let may_evict = most == own || has_tenant;
+        let is_evicted = |last: &Admitted| may_evict && (most != own || last.rank() > admitted.rank());
         match requests.pop_back_if(|last| is_evicted(last)) {
             None => Err(admitted),
             Some(evicted) => {
@@ -100,14 +111,14 @@ impl AdmissionQueue {
     pub fn pop(&mut self) -> Option<Admitted> {
         let first = *self.tenants.order().first()?;
         let admitted = self.tenants.lane_mut(first).0.pop_front()?;
-        self.tenants.charge(first, admitted.calls.len());
+        self.tenants.charge(first, admitted.rows());
         Some(admitted)
     }
 
     /// Counts a request that begins at once.
     pub fn charge(&mut self, admitted: &Admitted) {
         let own = self.enter(admitted);
-        self.tenants.charge(own, admitted.calls.len());
+        self.tenants.charge(own, admitted.rows());
     }
 
     /// Forgets which tenant is ahead: nothing waits or runs.

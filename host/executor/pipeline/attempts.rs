@@ -9,6 +9,8 @@ use crate::executor::call::Precedence;
 use crate::executor::target::ModelTarget;
 use crate::graph::Retry;
 use crate::predict::{CallContext, Service, Tensor};
+use crate::traces::{Attributes, SpanKind};
+use smallvec::smallvec;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +83,7 @@ impl StepRun<'_> {
         let _cancels = (!self.is_detached).then(|| self.context.cancellation.cancels(&context));
         target.check_step(&inputs)?;
         let outcome = self.call_target(target, &context, inputs, position).await;
+        self.end_span(&context, position, outcome.as_ref().err());
         let (queue, service) = match &outcome {
             Ok((_, queue, service)) => (*queue, *service),
             Err(_) => (Duration::ZERO, Service::default()),
@@ -94,6 +97,25 @@ impl StepRun<'_> {
         }
         let (outputs, queue, _) = outcome?;
         Ok(StepResult { outputs, queue: queue + waited, ran: true })
+    }
+
+    /// Records the span of one call of the step.
+    pub(super) fn end_span(&self, context: &CallContext, position: CallPosition, error: Option<&Error>) {
+        let Some(span) = context.trace.span() else { return };
+        let mut attributes: Attributes = smallvec![
+            ("hostler.model", (&context.model).into()),
+            ("hostler.version", (&context.version).into()),
+        ];
+        let CallPosition { attempt, round, .. } = position;
+        for (key, number) in
+            [("hostler.step.attempt", attempt as usize), ("hostler.step.round", round as usize)]
+        {
+            if number > 1 {
+                attributes.push((key, number.into()));
+            }
+        }
+        let name = format!("step {}", self.step().name);
+        span.end(name, SpanKind::Internal, attributes, error.map(Error::message));
     }
 
     /// Returns the outputs, the time in the queue and the work of one call.

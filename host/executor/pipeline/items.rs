@@ -5,7 +5,8 @@ use super::model::StepTarget;
 use super::step::{CallPosition, StepRun};
 use crate::error::{Error, Result};
 use crate::executor::call::Precedence;
-use crate::predict::{Response, Responses, Service, Tensor};
+use crate::predict::{CallContext, Response, Responses, Service, Tensor};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl<'a> StepRun<'a> {
@@ -26,7 +27,7 @@ impl<'a> StepRun<'a> {
             let responses =
                 target.start_step(&context, inputs, Precedence::Started(self.account.since)).await?;
             self.account.track(responses.release());
-            Ok((responses, permit))
+            Ok((responses, permit, context))
         };
         let started_stream = match deadline.filter(|_| self.step().timeout.is_some()) {
             None => start.await,
@@ -35,8 +36,8 @@ impl<'a> StepRun<'a> {
             }),
         };
         match started_stream {
-            Ok((responses, permit)) => {
-                Ok(Items { responses, started, callers_only, _permit: permit, run: self.clone() })
+            Ok((responses, permit, context)) => {
+                Ok(Items { responses, started, callers_only, _permit: permit, context, run: self.clone() })
             }
             Err(error) => {
                 let error: Error = error;
@@ -55,6 +56,13 @@ pub(super) struct Items<'a> {
     started: Instant,
     callers_only: bool,
     _permit: Option<Permit<'a>>,
+    context: Arc<CallContext>,
+}
+
+impl Drop for Items<'_> {
+    fn drop(&mut self) {
+        self.run.end_span(&self.context, CallPosition::default(), None);
+    }
 }
 
 impl Items<'_> {

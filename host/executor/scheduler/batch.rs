@@ -228,7 +228,11 @@ impl Batch<'_> {
                 if !together.is_empty() {
                     (self.release)(&together);
                 }
+                let calls = indices.len();
                 for (index, outputs) in indices.into_iter().zip(parts) {
+                    if let Some(sink) = &mut self.members[index].sink {
+                        sink.batch = Some((calls, rows));
+                    }
                     let is_released = early(self, index);
                     let last = self.respond(index, outputs, answering).await;
                     if is_released { self.finish(index, last) } else { self.answer(index, last) }

@@ -9,10 +9,11 @@
 use super::in_flight::{InFlight, InFlightGuard};
 use super::phase::{Action, Event, Phase, Resume};
 use crate::error::{Error, Result};
+use crate::executor::batching::rows;
 use crate::executor::call::{Call, Submit};
 use crate::executor::callable::Callable;
 use crate::executor::runs::Runs;
-use crate::executor::sink::Sink;
+use crate::executor::sink::{Sink, end_call};
 use crate::executor::streaming_calls::StreamingCalls;
 use crate::lock::LockUnpoisoned;
 use crate::plugin::with_ticks;
@@ -169,12 +170,14 @@ impl GuestTask {
     }
 
     /// Polls it on a worker of this executor until it completes or waits, and runs the calls that
-    /// it may make here. `failed` is called with each error that counts for this executor.
+    /// it may make here. `failed` is called with each error that counts for this executor, and
+    /// `ran` with the rows of each call.
     pub(super) fn run(
         mut self,
         executor: &Arc<str>,
         runtime: &Handle,
         failed: impl Fn(&Error),
+        ran: impl Fn(usize),
     ) -> PollOutcome {
         let park_runtime = self.park_runtime();
         // Its timers belong to the runtime on which it waits.
@@ -200,6 +203,7 @@ impl GuestTask {
             let Some(request) = self.lease.take_request(resume) else { break polled };
             match request {
                 GuestRequest::Run(call) => {
+                    ran(rows(&call.inputs));
                     let outcome = runtime.block_on(call.run());
                     if let (Err(error), RunMode::OneCall | RunMode::PipelineSteps) = (&outcome, self.mode) {
                         failed(error);
@@ -281,7 +285,13 @@ impl InlineCall {
         let rows = self.runs.as_ref().map_or(1, |runs| runs.rows(&self.inputs));
         let makers = Makers::of(&self.inputs);
         let outputs = self.callable.call(&self.context, self.inputs, &mut sink).await;
-        let outputs = outputs.map_err(|error| makers.explain(error))?;
+        let outputs = outputs.map_err(|error| makers.explain(error));
+        if let Some(span) = self.context.trace.span() {
+            let executor = self.context.trace.executor().map(|name| ("hostler.executor", name.into()));
+            span.part("run", began, began.elapsed(), executor.into_iter().collect());
+            end_call(&self.context, outputs.as_ref().err());
+        }
+        let outputs = outputs?;
         if let Some(runs) = &self.runs {
             runs.record(Service { infer: began.elapsed(), rows, ..Service::default() });
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::executor::status::Status;
 use crate::lock::LockUnpoisoned;
 use crate::predict::CallContext;
-use crate::tenants::{SharedSlots, TenantSlot};
+use crate::tenants::{SHARE_TIME, SharedSlots, TenantShare, TenantSlot};
 use crate::wait_list::WaitList;
 use prometheus::IntCounter;
 use slab::Slab;
@@ -72,11 +72,13 @@ impl InFlight {
                 return Ok(self.insert(&mut taken, calls, Some(slot)));
             }
             drop(taken);
-            return Err(limit.refused(&format!(
-                "tenant \"{}\" has its share of {} calls in flight",
-                tenant.name().unwrap_or_default(),
-                limit.workers
-            )));
+            return Err(limit
+                .refused(&format!(
+                    "tenant \"{}\" has its share of {} calls in flight",
+                    tenant.name().unwrap_or_default(),
+                    limit.workers
+                ))
+                .retry_after(SHARE_TIME));
         }
         drop(taken);
         Err(limit.refused(&format!("at capacity: {} calls in flight; raise `workers`", limit.workers)))
@@ -88,13 +90,20 @@ impl InFlight {
         self.waiting.wait(since, attempt).await
     }
 
-    /// Takes an extra slot within an admitted batch, if one is free.
-    pub fn take_extra(self: &Arc<Self>) -> Option<InFlightGuard> {
+    /// Takes an extra slot within an admitted batch of this tenant, if one is free that its share
+    /// allows.
+    pub fn take_extra(self: &Arc<Self>, tenant: &TenantShare) -> Option<InFlightGuard> {
         // Started work waits for this slot.
         if !self.waiting.is_empty() {
             return None;
         }
-        self.take_free(CallContexts::new())
+        let mut taken = self.lock();
+        let Some(limit) = &self.limit else {
+            return Some(self.insert(&mut taken, CallContexts::new(), None));
+        };
+        let free = limit.workers.checked_sub(taken.len()).filter(|free| *free > 0)?;
+        let share = self.shares.take_if_free(tenant, limit.workers, free, Instant::now())?;
+        Some(self.insert(&mut taken, CallContexts::new(), Some(share)))
     }
 
     /// Takes a slot that is free, whatever the share of its tenant is.
@@ -183,8 +192,8 @@ mod tests {
         let metrics = PoolMetrics::new(&Metrics::new(), "remote");
         let in_flight = InFlight::bounded("remote".into(), 2, &metrics);
         let first = in_flight.take(smallvec![context(), context()]).unwrap();
-        let extra = in_flight.take_extra().unwrap();
-        assert!(in_flight.take_extra().is_none());
+        let extra = in_flight.take_extra(&TenantShare::default()).unwrap();
+        assert!(in_flight.take_extra(&TenantShare::default()).is_none());
         let refused = in_flight.take(smallvec![context()]).err().unwrap();
         assert_eq!(refused.kind(), Kind::Overloaded);
         assert!(

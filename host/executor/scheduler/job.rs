@@ -95,21 +95,19 @@ pub(super) struct Admission {
     rest: VecDeque<Job>,
     /// The place among the new admissions of its tenant; earlier ones come first.
     pub rank: Instant,
-    /// Whether a job of it was taken.
-    pub has_begun: bool,
 }
 
 impl From<Job> for Admission {
     fn from(job: Job) -> Self {
         let rank = job.context().priority.rank(job.admitted);
-        Admission { first: Some(job), rest: VecDeque::new(), rank, has_begun: false }
+        Admission { first: Some(job), rest: VecDeque::new(), rank }
     }
 }
 
 impl From<VecDeque<Job>> for Admission {
     fn from(rest: VecDeque<Job>) -> Self {
         let rank = rest.front().map(|job| job.context().priority.rank(job.admitted));
-        Admission { first: None, rest, rank: rank.unwrap_or_else(Instant::now), has_begun: false }
+        Admission { first: None, rest, rank: rank.unwrap_or_else(Instant::now) }
     }
 }
 
@@ -136,7 +134,6 @@ impl Admission {
     }
 
     pub fn pop_front(&mut self) -> Option<Job> {
-        self.has_begun = true;
         self.first.take().or_else(|| self.rest.pop_front())
     }
 

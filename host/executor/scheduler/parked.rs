@@ -15,12 +15,12 @@ use super::worker_pool::WorkerPool;
 use crate::error::{Error, Result};
 use crate::executor::call::{Call, Precedence, STREAM_BUFFER, with_channels};
 use crate::executor::callable::{self, CallProfile};
-use crate::executor::sink::Sink;
+use crate::executor::sink::{Sink, end_call};
 use crate::executor::status::Status;
 use crate::executor::streaming_callable;
 use crate::plugin::Permit;
-use crate::predict::{Payload, Response, Responses, channel};
-use crate::tenants::{SharedSlots, TenantSlot};
+use crate::predict::{CallContext, Payload, Response, Responses, channel};
+use crate::tenants::{SHARE_TIME, SharedSlots, TenantSlot};
 use smallvec::smallvec;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -135,7 +135,13 @@ impl ParkedCalls {
             };
             let model = call.callable.streaming_model().expect("invariant: its permit came from there");
             context.begin();
-            model.start(permit, &context, inputs, sender, Box::new((guard, slot)));
+            model.start(
+                permit,
+                &context,
+                inputs,
+                sender,
+                Box::new((guard, slot, TracedCall(Arc::clone(&context)))),
+            );
             return Ok(responses);
         }
         let admitted = Instant::now();
@@ -227,11 +233,15 @@ impl ParkedCalls {
             );
         }
         let tenant = &call.context.tenant;
+        if call.context.continues {
+            return Ok(self.shares.take_started(tenant, Instant::now()));
+        }
         self.shares.take(tenant, slots, slots - parked, Instant::now()).ok_or_else(|| {
             let name = tenant.name().unwrap_or_default();
             pool.overloaded(format!(
                 "tenant \"{name}\" has its share of {slots} calls that may wait for other models"
             ))
+            .retry_after(SHARE_TIME)
         })
     }
 
@@ -300,6 +310,15 @@ async fn run(
     context.check()?;
     let outputs = outputs.ok_or_else(|| Error::failed("the model returned no response"))?;
     sink.respond(outputs).await.map(Some)
+}
+
+/// Ends the span of a call that has no sink when this is dropped.
+struct TracedCall(Arc<CallContext>);
+
+impl Drop for TracedCall {
+    fn drop(&mut self) {
+        end_call(&self.0, None);
+    }
 }
 
 fn admit(call: &Call) -> Result<(Permit, TenantSlot)> {

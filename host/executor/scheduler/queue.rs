@@ -100,7 +100,9 @@ impl Queue {
     pub fn evict_for(&mut self, admission: Admission) -> Eviction {
         let Some(own) = self.enter(&admission) else { return Eviction::Refused(admission) };
         let most = self.tenants.most_over_share(own, TenantQueue::len);
-        let last = self.tenants.lane(most).last_unbegun();
+        // The host's own work takes nobody's place.
+        let may_evict = most == own || self.tenants.key(own).is_some();
+        let last = self.tenants.lane(most).last_new().filter(|_| may_evict);
         let evicted = last.filter(|(_, rank)| most != own || *rank > admission.rank);
         match evicted.and_then(|(index, _)| self.tenants.lane_mut(most).remove(index)) {
             None => Eviction::Refused(admission),
@@ -132,6 +134,12 @@ impl Queue {
         let job = self.tenants.lane_mut(tenant).take(index);
         self.tenants.charge(tenant, job.rows);
         Ok(job)
+    }
+
+    /// Accounts for rows that a call has run beside those that it was taken for.
+    pub fn charge(&mut self, context: &CallContext, rows: usize) {
+        let tenant = enter(&mut self.tenants, context);
+        self.tenants.charge(tenant, rows);
     }
 
     /// Forgets which tenant is ahead: nothing is queued or running.

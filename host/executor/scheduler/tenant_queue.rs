@@ -134,12 +134,15 @@ impl TenantQueue {
         self.first_polls -= taken.iter().filter(|job| job.is_first_poll()).count();
     }
 
-    /// Returns the last new admission of which nothing was taken, and its rank.
-    pub fn last_unbegun(&self) -> Option<(usize, Instant)> {
+    /// Returns the last new admission, and its rank. Work that continues a request which has begun
+    /// does not count.
+    pub fn last_new(&self) -> Option<(usize, Instant)> {
         let mut admissions = self.admissions.iter().enumerate().rev();
-        let is_unbegun =
-            |admission: &Admission| admission.precedence() == Precedence::New && !admission.has_begun;
-        let (index, last) = admissions.find(|(_, admission)| is_unbegun(admission))?;
+        let is_new = |admission: &Admission| {
+            let is_begun = admission.front().is_some_and(|job| job.context().continues);
+            admission.precedence() == Precedence::New && !is_begun
+        };
+        let (index, last) = admissions.find(|(_, admission)| is_new(admission))?;
         Some((index, last.rank))
     }
 

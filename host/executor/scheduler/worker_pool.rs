@@ -19,6 +19,7 @@ use crate::lock::LockUnpoisoned;
 use crate::metrics::Metrics;
 use crate::predict::{Responses, channel};
 use crate::tenants::Refused;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -310,7 +311,14 @@ impl Shared {
     }
 
     fn begin(&self, task: GuestTask, runtime: &tokio::runtime::Handle) -> PollOutcome {
-        task.run(&self.name, runtime, |error| self.count_timeout(Some(error)))
+        let (context, rows) = (Arc::clone(&task.context), Cell::new(0));
+        let failed = |error: &Error| self.count_timeout(Some(error));
+        let outcome = task.run(&self.name, runtime, failed, |more| rows.set(rows.get() + more));
+        // The task itself was charged as one row.
+        if rows.get() > 1 && context.tenant.name().is_some() {
+            self.lock().queue.charge(&context, rows.get() - 1);
+        }
+        outcome
     }
 
     fn run_batch(&self, index: usize, jobs: &mut Vec<Job>, now: Instant, runtime: &tokio::runtime::Handle) {

@@ -8,8 +8,10 @@ use crate::executor::callable::{BoxFuture, CallProfile, Callable};
 use crate::executor::sink::Sink;
 use crate::executor::source::ReferenceFile;
 use crate::lock::ReadWriteUnpoisoned;
-use crate::predict::{CallContext, Metadata, Tensor};
+use crate::predict::{CallContext, Metadata, Tensor, TraceLink};
 use crate::proto::inference::ModelReadyRequest;
+use crate::traces::SpanKind;
+use smallvec::smallvec;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tonic::Request;
@@ -118,18 +120,47 @@ impl RemoteModel {
 
     async fn infer(&self, context: &CallContext, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let message = wire::request(&self.name, &self.version, context, inputs);
-        let mut client = self.link.client();
-        let answer = client.model_infer(with_headers(context, message)).await;
-        wire::outputs(answer.map_err(|status| self.link.failed(&status))?.into_inner())
+        let (mut client, trace) = (self.link.client(), context.trace.inner());
+        let answer = client.model_infer(with_headers(context, &trace, message)).await;
+        let answer = answer.map_err(|status| self.link.failed(&status));
+        self.end_span(&trace, answer.as_ref().err());
+        wire::outputs(answer?.into_inner())
     }
 
     /// Sends each response as it arrives. None is kept as the last one to return.
     async fn stream(&self, context: &CallContext, inputs: Vec<Tensor>, sink: &mut Sink) -> Result<()> {
+        let trace = context.trace.inner();
+        let outcome = self.stream_within(context, &trace, inputs, sink).await;
+        self.end_span(&trace, outcome.as_ref().err());
+        outcome
+    }
+
+    /// Records the span of a call of the remote.
+    fn end_span(&self, trace: &TraceLink, error: Option<&Error>) {
+        if let Some(span) = trace.span() {
+            let attributes =
+                smallvec![("rpc.system", "grpc".into()), ("hostler.remote.model", self.name.as_str().into())];
+            span.end(
+                format!("remote {}", self.name),
+                SpanKind::Client,
+                attributes,
+                error.map(Error::message),
+            );
+        }
+    }
+
+    async fn stream_within(
+        &self,
+        context: &CallContext,
+        trace: &TraceLink,
+        inputs: Vec<Tensor>,
+        sink: &mut Sink,
+    ) -> Result<()> {
         let mut message = wire::request(&self.name, &self.version, context, inputs);
         wire::request_final_marker(&mut message);
         let mut client = self.link.client();
         let requests = tonic::codegen::tokio_stream::once(message);
-        let answer = client.model_stream_infer(with_headers(context, requests)).await;
+        let answer = client.model_stream_infer(with_headers(context, trace, requests)).await;
         let mut responses = answer.map_err(|status| self.link.failed(&status))?.into_inner();
         while let Some(response) = responses.message().await.map_err(|status| self.link.failed(&status))? {
             if !response.error_message.is_empty() {
@@ -197,7 +228,7 @@ impl Callable for RemoteModel {
 }
 
 /// Adds the headers of a call to a message: the remaining time, the request id and the trace.
-fn with_headers<T>(context: &CallContext, message: T) -> Request<T> {
+fn with_headers<T>(context: &CallContext, trace: &TraceLink, message: T) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(left) = context.time_left() {
         request.set_timeout(left);
@@ -208,8 +239,9 @@ fn with_headers<T>(context: &CallContext, message: T) -> Request<T> {
         }
     };
     insert("x-request-id", &context.id);
-    if let Some(trace) = &context.trace {
-        insert("traceparent", trace);
+    if let Some(parent) = trace.traceparent() {
+        insert("traceparent", &parent);
+        trace.tracestate().into_iter().for_each(|state| insert("tracestate", state));
     }
     request
 }
@@ -223,13 +255,15 @@ mod tests {
     fn a_request_carries_its_names_and_the_time_that_is_left() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut context = CallContext::new("id-7".into(), "m".into(), "1".into(), Some(deadline));
-        context.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
-        let request = with_headers(&context, ());
+        const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace = |parent: &str| TraceLink::new(Some(parent.into()), Some("a=b".into()), None);
+        context.trace = trace(PARENT);
+        let request = with_headers(&context, &context.trace, ());
         let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok());
         assert_eq!(header("x-request-id"), Some("id-7"));
-        assert_eq!(header("traceparent"), context.trace.as_deref());
+        assert_eq!((header("traceparent"), header("tracestate")), (Some(PARENT), Some("a=b")));
         assert!(header("grpc-timeout").is_some_and(|left| left.starts_with('4')), "microseconds left");
-        context.trace = Some("not\na header".into());
-        assert!(with_headers(&context, ()).metadata().get("traceparent").is_none());
+        let bad = trace("not\na header");
+        assert!(with_headers(&context, &bad, ()).metadata().get("traceparent").is_none());
     }
 }

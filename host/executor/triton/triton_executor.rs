@@ -184,9 +184,11 @@ impl Shared {
     /// Runs a batch in its own slot, and in extra slots that no other call needs at the moment.
     async fn run_batch(self: Arc<Self>, calls: Vec<(Call, Sender)>, admitted: Instant, guard: InFlightGuard) {
         let mut extra = JoinSet::new();
+        let tenant = calls.first().map(|(call, _)| call.context.tenant.clone()).unwrap_or_default();
         for (call, sender) in calls {
             while extra.try_join_next().is_some() {}
-            let slot = (extra.len() + 1 < BATCH_AT_ONCE).then(|| self.in_flight.take_extra()).flatten();
+            let slot =
+                (extra.len() + 1 < BATCH_AT_ONCE).then(|| self.in_flight.take_extra(&tenant)).flatten();
             let run = Arc::clone(&self).run(call, sender, admitted, None);
             match slot {
                 Some(slot) => {

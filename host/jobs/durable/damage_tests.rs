@@ -47,7 +47,7 @@ async fn filled(disk: &LossyDisk) -> Vec<(Arc<str>, String)> {
     }
     let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
     let claimed =
-        store.claim(Claim { limit: 12, lease: LONG, models: None, weights: None, start }).await.unwrap();
+        store.claim(Claim { limit: 12, lease: LONG, models: None, tenants: None, start }).await.unwrap();
     for (number, Claimed { job, .. }) in (0..).zip(claimed) {
         let mut status = job.status.clone();
         let result = json(if number % 4 == 0 { 80_000 } else { 300 });
@@ -107,7 +107,7 @@ async fn a_store_of_the_first_schema_is_read_and_goes_on() {
     // Jobs that wait run, and lose their inputs.
     let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
     let claimed =
-        store.claim(Claim { limit: 100, lease: LONG, models: None, weights: None, start }).await.unwrap();
+        store.claim(Claim { limit: 100, lease: LONG, models: None, tenants: None, start }).await.unwrap();
     assert_eq!(claimed.len(), 12);
     for Claimed { job, .. } in claimed {
         assert!(store.input(&job).await.unwrap().is_some());
@@ -133,7 +133,7 @@ async fn a_job_whose_claim_is_damaged_waits_again() {
     };
     let claim = async |store: &DurableStore| {
         let start = AttemptStart { generation: 1, policy: "digest".into(), now: SystemTime::now() };
-        store.claim(Claim { limit: 2, lease: LONG, models: None, weights: None, start }).await.unwrap()
+        store.claim(Claim { limit: 2, lease: LONG, models: None, tenants: None, start }).await.unwrap()
     };
     let store = open().await;
     let id = create(&store, 1, 200).await.unwrap().id;

@@ -97,7 +97,7 @@ async fn step(
                 jobs.values().filter(|job| job.status.state == State::Pending).min_by_key(|job| job.number);
             promises.open = oldest.map(|job| Arc::clone(&job.id));
             for Claimed { job, input } in
-                store.claim(Claim { limit: 1, lease: LONG, models: None, weights: None, start }).await?
+                store.claim(Claim { limit: 1, lease: LONG, models: None, tenants: None, start }).await?
             {
                 let (known, bytes) = (input.map(|input| stored_bytes(&input)), promises.inputs[&job.id]);
                 assert!(known.is_none_or(|known| known == stored_bytes(&json(bytes))), "another input");

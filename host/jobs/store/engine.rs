@@ -189,8 +189,8 @@ impl<R: Records> Engine<'_, R> {
     /// Returns the claimed jobs with their inputs, as far as those are at hand.
     pub fn claim(&mut self, claim: &Claim) -> Result<ClaimedJobs<R::Payload>> {
         self.index.promote(self.now);
-        if let Some(weight) = &claim.weights {
-            self.index.weigh(&**weight);
+        if let Some(tenants) = &claim.tenants {
+            self.index.weigh(tenants);
         }
         let candidates: Vec<u64> = match &claim.models {
             None => self.index.ready(claim.limit),

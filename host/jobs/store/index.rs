@@ -7,9 +7,9 @@ use crate::jobs::job::{Job, State, Status};
 use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::Delivery;
 use crate::policy::plan::ModelName;
+use crate::tenants::TenantTable;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, btree_set};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -216,8 +216,8 @@ impl Index {
     }
 
     /// Sets the weights of tenants for the jobs that are claimed next.
-    pub fn weigh(&mut self, weight: &dyn Fn(&str) -> NonZeroU32) {
-        self.ready.weigh(weight);
+    pub fn weigh(&mut self, table: &Arc<TenantTable>) {
+        self.ready.weigh(table);
     }
 
     /// Counts a job that is claimed as a turn of its tenant.

@@ -20,7 +20,7 @@ use crate::jobs::store_time::StoreTime;
 use crate::jobs::webhooks::{Delivery, DeliveryClaim, Settlement};
 use crate::policy::plan::ModelName;
 use crate::predict::{Payload, StepKey};
-use std::num::NonZeroU32;
+use crate::tenants::TenantTable;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
@@ -181,16 +181,14 @@ pub enum Created {
 /// Whether a host serves a model.
 pub type ServedModels = Arc<dyn Fn(&ModelName) -> bool + Send + Sync>;
 
-pub type TenantWeights = Arc<dyn Fn(&str) -> NonZeroU32 + Send + Sync>;
-
 /// What a host can run now.
 pub struct Claim {
     pub limit: usize,
     pub lease: Duration,
     /// The models that the host serves. `None` for any.
     pub models: Option<ServedModels>,
-    /// The weights of tenants by their names. `None` if all are equal.
-    pub weights: Option<TenantWeights>,
+    /// Has the weights of tenants. `None` if all are equal.
+    pub tenants: Option<Arc<TenantTable>>,
     pub start: AttemptStart,
 }
 

@@ -13,7 +13,7 @@ pub(in crate::jobs) use engine::{ClaimedJobs, Engine, Records, StoredKey, renew}
 pub(in crate::jobs) use index::Index;
 pub use interface::{
     Bounds, Change, Claim, Claimed, Created, Cursor, Filter, IdempotencyKey, JobStore, KeptStep, Lease,
-    NewJob, Page, Purged, Renewal, Submission, TenantWeights, Update, Usage,
+    NewJob, Page, Purged, Renewal, Submission, Update, Usage,
 };
 pub use memory::MemoryStore;
 pub(in crate::jobs) use select::{is_in, select, select_ended};

@@ -18,6 +18,7 @@ use crate::policy::files::Files;
 use crate::policy::model::Model;
 use crate::policy::model_name::ModelName;
 use crate::policy::plan::{CheckPlan, ExecutorKind, ExecutorPlan, Plan, SourcePlan};
+use crate::traces::Tracer;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Loader {
     pub pipeline_limits: PipelineLimits,
     /// What plugins may call. `None` without access rules.
     pub access: Option<Arc<Access>>,
+    /// Records the spans of reloads. Without it, they have none.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// What routes are made from.

@@ -14,6 +14,7 @@ mod server;
 mod stores;
 mod tenants;
 mod tls;
+mod traces;
 mod webhooks;
 
 pub use executors::{Executor, Tls};
@@ -25,6 +26,7 @@ pub use stores::Store;
 pub use tenants::Tenant;
 pub use tls::{ListenerTls, ServerTls};
 pub use toml::Spanned;
+pub use traces::ServerTraces;
 pub use webhooks::{SecretSource, Webhooks};
 
 use self::named::Named;

@@ -1,6 +1,7 @@
 //! `[server]` as written.
 
 use super::tls::ServerTls;
+use super::traces::ServerTraces;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -66,6 +67,7 @@ pub struct Server {
     /// The header in which these proxies name the tenant of a request.
     pub tenant_header: Option<String>,
     pub tls: Option<ServerTls>,
+    pub traces: Option<ServerTraces>,
 }
 
 impl Server {
@@ -116,6 +118,7 @@ impl Server {
             trusted_proxies,
             tenant_header,
             tls,
+            traces,
         );
         entries
     }

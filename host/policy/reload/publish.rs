@@ -4,7 +4,10 @@
 
 use super::thread::ReloadThread;
 use crate::policy::record::{Building, Record, ReloadOutcome};
+use crate::traces::{Attributes, SpanKind, Tracer};
+use smallvec::smallvec;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 impl ReloadThread {
     /// Keeps and publishes a record. A dry run leaves no trace except its answer.
@@ -47,6 +50,9 @@ impl ReloadThread {
         metrics.reload.outcomes.with_label_values(&[record.outcome.as_str()]).inc();
         metrics.reload.generation.set(self.shared.live.snapshot().generation as i64);
         metrics.reload.stale.set(i64::from(self.is_stale()));
+        if let Some(tracer) = &self.loader.tracer {
+            trace(tracer, &record);
+        }
         let (failures, retry_in_ms) = (record.failures, record.retry_in_ms);
         let Record { outcome, trigger, generation, digest, phases_ms, changes, errors, warnings, .. } =
             record;
@@ -95,6 +101,34 @@ impl ReloadThread {
         self.loader.metrics.reload.building.set(i64::from(building.is_some()));
         self.shared.history().building = building;
     }
+}
+
+/// The phases of a reload in their order.
+const PHASES: [&str; 4] = ["plan", "plugins", "models", "checks"];
+
+/// Records the spans of a reload, which ends now. Each is traced, whatever the share of requests
+/// is.
+fn trace(tracer: &Arc<Tracer>, record: &Record) {
+    let took = |phase: &str| {
+        let ms = record.phases_ms.get(phase).copied().unwrap_or_default();
+        Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
+    };
+    let phases = PHASES.map(|phase| (phase, took(phase)));
+    let total: Duration = phases.iter().map(|(_, took)| *took).sum();
+    let now = Instant::now();
+    let mut at = now.checked_sub(total).unwrap_or(now);
+    let span = tracer.always(at);
+    for (phase, took) in phases.into_iter().filter(|(_, took)| !took.is_zero()) {
+        span.part(phase, at, took, Attributes::new());
+        at += took;
+    }
+    let attributes = smallvec![
+        ("hostler.outcome", record.outcome.as_str().into()),
+        ("hostler.generation", (record.generation as usize).into()),
+        ("hostler.changes", record.changes.len().into()),
+    ];
+    let error = record.errors.first().map(String::as_str);
+    span.end("reload", SpanKind::Internal, attributes, error);
 }
 
 /// Returns the log's message for an outcome.

@@ -83,6 +83,8 @@ async fn receive(
     let timeout = timeout(headers)?;
     let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
     let message = frame::read(body, frame::encoding(headers)?, &grpc.transfers, tenant, deadline).await?;
+    // An unpacked message has more bytes than have arrived.
+    tenant.map_or(Ok(()), |tenant| tenant.count_bytes(message.len()))?;
     Ok((Message::read(message, grpc.router().budget()).await?, timeout))
 }
 

@@ -98,6 +98,7 @@ impl ModelRequest<'_> {
         let (webhook, items) = (webhook.as_deref(), vec![item]);
         let (tenant, priority) = (scope.tenant(), priority.unwrap_or(options.priority));
         let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
+        scope.admit_rows(items.iter().map(|item| item.rows).sum())?;
         let submitted = jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
         Ok(preference_applied(accepted(jobs, submitted).await.single()))
     }

@@ -92,6 +92,7 @@ async fn submit(public: &Public, scope: &mut RequestScope, http_head: &Parts, bo
     let (webhook, items) = (webhook.as_deref(), vec![item]);
     let tenant = scope.tenant();
     let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
+    scope.admit_rows(items.iter().map(|item| item.rows).sum())?;
     let submitted =
         public.jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())
@@ -149,6 +150,7 @@ async fn submit_batch(
     let webhook = webhook.as_deref();
     let tenant = scope.tenant();
     let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
+    scope.admit_rows(items.iter().map(|item| item.rows).sum())?;
     let submitted =
         public.jobs.submit_background(&route.name, items, budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.list())

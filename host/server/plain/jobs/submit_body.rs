@@ -35,6 +35,7 @@ pub(super) async fn submit_body(
     let (budgets, webhook) = (options.budgets, options.webhook.as_deref());
     let (tenant, priority) = (scope.tenant(), options.priority.unwrap_or_default());
     let submitter = Submitter { request_id: scope.id(), owner: &owner, tenant: &tenant, priority };
+    scope.admit_rows(item.rows)?;
     let submitted =
         public.jobs.submit_background(&route.name, vec![item], budgets, webhook, submitter, key).await?;
     Ok(accepted(&public.jobs, submitted).await.single())

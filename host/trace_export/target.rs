@@ -1,0 +1,150 @@
+//! A collector, over gRPC or HTTP.
+
+use crate::config::outbound::{Allowed, OutboundLimits};
+use crate::config::{TraceProtocol, TraceSettings};
+use crate::error::{Error, Kind, Result};
+use crate::input_file::{self, FileKind, FileLimits, Progress};
+use crate::outbound::{Client, HttpRequest, parse_url};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use prost::Message;
+use std::path::Path;
+use std::time::Duration;
+use tonic::metadata::{Ascii, AsciiMetadataKey, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+/// The time for one export.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of one export, and of its answer.
+const BODY_BYTES: usize = 16 << 20;
+
+pub(super) enum Target {
+    Grpc { client: TraceServiceClient<Channel>, headers: Vec<(AsciiMetadataKey, MetadataValue<Ascii>)> },
+    Http { client: Client, url: String, headers: Vec<(String, String)> },
+}
+
+impl Target {
+    /// Reads the files of the settings. Connects when spans are sent. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// `invalid_input` if a file cannot be used.
+    pub fn new(settings: &TraceSettings) -> Result<Self> {
+        let what = |error: Error| error.context("[server.traces]");
+        let ca = settings.ca.as_deref().map(read).transpose().map_err(what)?;
+        let headers = match settings.headers.as_deref() {
+            Some(path) => headers(&read(path).map_err(what)?).map_err(what)?,
+            None => Vec::new(),
+        };
+        match settings.protocol {
+            TraceProtocol::Grpc => grpc(settings, ca, headers),
+            TraceProtocol::Http => http(settings, ca.as_deref(), headers),
+        }
+        .map_err(what)
+    }
+
+    /// Sends spans, and returns how many of them the collector has refused.
+    ///
+    /// # Errors
+    /// `unavailable`, `overloaded` and `deadline` may pass; other errors concern these spans.
+    pub async fn send(&self, request: ExportTraceServiceRequest) -> Result<u64> {
+        match self {
+            Target::Grpc { client, headers } => {
+                let mut request = tonic::Request::new(request);
+                request.set_timeout(TIMEOUT);
+                for (name, value) in headers {
+                    request.metadata_mut().insert(name.clone(), value.clone());
+                }
+                let sent = tokio::time::timeout(TIMEOUT, client.clone().export(request)).await;
+                let answer = sent.map_err(|_| late())?.map_err(|status| of_status(&status))?;
+                let partial = answer.into_inner().partial_success;
+                Ok(partial.map_or(0, |partial| partial.rejected_spans.max(0) as u64))
+            }
+            Target::Http { client, url, headers } => {
+                let mut headers = headers.clone();
+                headers.push(("content-type".into(), "application/x-protobuf".into()));
+                let body = request.encode_to_vec();
+                let request =
+                    HttpRequest { method: "POST".into(), url: url.clone(), headers, body, timeout: None };
+                let head = client.fetch_head(request.check(client.limits())?).await?;
+                match head.status {
+                    200..=299 => Ok(0),
+                    429 | 502 | 503 | 504 => {
+                        Err(Error::unavailable(format!("the collector answered {}", head.status)))
+                    }
+                    status => Err(Error::failed(format!("the collector answered {status}"))),
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let content = input_file::read(path, FileLimits::default().of(FileKind::Tls), &Progress::default());
+    content.map_err(|error| error.context(path.display()))
+}
+
+fn late() -> Error {
+    Error::deadline(format!("no answer within {} s", TIMEOUT.as_secs()))
+}
+
+fn of_status(status: &tonic::Status) -> Error {
+    use tonic::Code::{
+        Aborted, Cancelled, DataLoss, DeadlineExceeded, OutOfRange, ResourceExhausted, Unavailable,
+    };
+    // As the specification of OTLP has it.
+    let may_pass =
+        [Cancelled, DeadlineExceeded, Aborted, OutOfRange, Unavailable, DataLoss, ResourceExhausted];
+    let kind = if may_pass.contains(&status.code()) { Kind::Unavailable } else { Kind::Failed };
+    Error::new(kind, format!("{}: {}", status.code(), status.message()))
+}
+
+fn grpc(settings: &TraceSettings, ca: Option<Vec<u8>>, headers: Vec<(String, String)>) -> Result<Target> {
+    let fault = |error: tonic::transport::Error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Error::invalid(format!("endpoint \"{}\": {error}{cause}", settings.endpoint))
+    };
+    let mut endpoint = Endpoint::from_shared(settings.endpoint.clone()).map_err(fault)?;
+    if settings.endpoint.starts_with("https:") {
+        let tls = match ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        endpoint = endpoint.tls_config(tls).map_err(fault)?;
+    }
+    let channel = endpoint.connect_timeout(TIMEOUT).connect_lazy();
+    let client = TraceServiceClient::new(channel).max_encoding_message_size(BODY_BYTES);
+    let headers = headers.into_iter().map(|(name, value)| {
+        let bad = || Error::invalid(format!("headers_file: the header {name} cannot be sent over gRPC"));
+        let key = AsciiMetadataKey::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+        Ok((key, value.parse().map_err(|_| bad())?))
+    });
+    Ok(Target::Grpc { client, headers: headers.collect::<Result<_>>()? })
+}
+
+fn http(settings: &TraceSettings, ca: Option<&[u8]>, headers: Vec<(String, String)>) -> Result<Target> {
+    let (origin, _) = parse_url(&settings.endpoint)?;
+    let limits = OutboundLimits {
+        allow: vec![Allowed::Only(origin)],
+        timeout: TIMEOUT,
+        body_bytes: BODY_BYTES,
+        ..OutboundLimits::default()
+    };
+    Ok(Target::Http { client: Client::new(limits, ca)?, url: settings.endpoint.clone(), headers })
+}
+
+/// Reads headers, one `name: value` a line. Empty lines and those that begin with # are ignored.
+fn headers(content: &[u8]) -> Result<Vec<(String, String)>> {
+    let text = std::str::from_utf8(content).map_err(|_| Error::invalid("headers_file is not text"))?;
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| match line.split_once(':') {
+            Some((name, value)) if !name.trim().is_empty() => {
+                Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+            }
+            // The line is not shown: it may be a secret.
+            _ => Err(Error::invalid(format!("headers_file: line {number} is not \"name: value\""))),
+        })
+        .collect()
+}
