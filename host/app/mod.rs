@@ -256,17 +256,14 @@ impl Serving {
         self.services.readiness.drain();
         let delay_ms = self.settings.drain_delay.as_millis() as u64;
         tracing::info!(signal, delay_ms, "draining");
-        let drained = tokio::select! {
-            drained = self.drain(&mut listening) => drained,
+        let (drained, is_hurried) = tokio::select! {
+            drained = self.drain(&mut listening) => (drained, false),
             signal = signals.stop() => {
                 tracing::warn!(signal, "second signal received: stopping immediately");
-                false
+                (false, true)
             }
         };
         let lost = self.jobs.close().await;
-        if let Some(exporter) = self.exporter {
-            exporter.stop().await;
-        }
         self.services.stop_admin();
         if drained {
             if lost == 0 {
@@ -278,6 +275,9 @@ impl Serving {
             let running: Vec<String> =
                 policy.content.executors.values().flat_map(|executor| executor.running()).collect();
             tracing::warn!(running = running.join(", "), "stopped with requests still running");
+        }
+        if let Some(exporter) = self.exporter.filter(|_| !is_hurried) {
+            exporter.stop().await;
         }
         drained && lost == 0
     }

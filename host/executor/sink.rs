@@ -5,7 +5,7 @@ use super::runs::Runs;
 use crate::error::{Error, FaultOwner, Result};
 use crate::plugin::{Transformer, TransformerSession};
 use crate::predict::{CallContext, Metadata, Payload, Response, Sender, Service, Tensor, explain_check};
-use crate::traces::{Attributes, SpanKind};
+use crate::traces::Attributes;
 use smallvec::smallvec;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -210,8 +210,7 @@ pub(super) fn end_call(context: &CallContext, error: Option<&Error>) {
             ("hostler.model", (&context.model).into()),
             ("hostler.version", (&context.version).into()),
         ];
-        let name = format!("call {}", context.model);
-        span.end(name, SpanKind::Internal, attributes, error.map(Error::message));
+        span.end(attributes, error.map(Error::message));
     }
 }
 

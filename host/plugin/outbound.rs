@@ -80,10 +80,13 @@ impl Outbound {
         }
         let own = request.timeout.filter(|own| *own < limits.timeout);
         let mut checked = request.check(limits)?;
-        let trace = context.map(|context| context.trace.inner()).unwrap_or_default();
-        for (name, value) in
-            [("traceparent", trace.traceparent()), ("tracestate", trace.tracestate().map(Into::into))]
-        {
+        let name = || format!("HTTP {}", checked.method());
+        let trace = context.map(|context| context.trace.inner(SpanKind::Client, name)).unwrap_or_default();
+        // A plugin that sends a trace of its own sends its own state.
+        let is_own = checked.headers_mut().contains_key("traceparent");
+        let headers =
+            [("traceparent", trace.traceparent()), ("tracestate", trace.tracestate().map(Into::into))];
+        for (name, value) in headers.into_iter().filter(|_| !is_own) {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
                 checked.headers_mut().entry(HeaderName::from_static(name)).or_insert(value);
             }
@@ -126,7 +129,7 @@ impl Outbound {
                     .map(|reply| ("http.response.status_code", usize::from(reply.status).into())),
             );
             let error = answer.as_ref().err().map(Error::message);
-            span.end(format!("HTTP {method}"), SpanKind::Client, attributes, error);
+            span.end(attributes, error);
         }
         match &answer {
             Ok(HttpReply { status, .. }) => {

@@ -25,14 +25,27 @@ pub(super) fn from_manifest(
             return fault(format!("protocol = \"{other}\" is not known"), "write \"grpc\" or \"http\"");
         }
     };
-    let path = match parse_url(endpoint) {
-        Ok((_, path)) => path.path().to_owned(),
+    if endpoint.contains(['?', '#', '@']) {
+        // Not shown: it may have a key.
+        return fault(
+            "endpoint has a query, a fragment or a user".into(),
+            "leave it out; keys of the collector belong into headers_file",
+        );
+    }
+    let (path, has_tls) = match parse_url(endpoint) {
+        Ok((origin, path)) => (path.path().to_owned(), origin.tls),
         Err(error) => return fault(format!("endpoint: {}", error.message()), ENDPOINT),
     };
     if protocol == TraceProtocol::Grpc && path != "/" {
         return fault(
             format!("endpoint \"{endpoint}\" has a path, which OTLP over gRPC does not have"),
             "leave the path out, or write protocol = \"http\"",
+        );
+    }
+    if traces.ca.is_some() && !has_tls {
+        return fault(
+            "ca is set, but the endpoint has no TLS".into(),
+            "write an endpoint that begins with https://",
         );
     }
     let sample = traces.sample.unwrap_or(1.0);

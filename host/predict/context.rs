@@ -13,6 +13,7 @@ use super::trace_link::TraceLink;
 use crate::error::{Error, Result};
 use crate::lock::LockUnpoisoned;
 use crate::tenants::TenantShare;
+use crate::traces::SpanKind;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +129,10 @@ impl CallContext {
             return refused(&format!("model calls nested more than {DEPTH_MAX} deep"));
         }
         let mut child = CallContext::new(Arc::clone(&self.id), model, version, deadline);
-        child.trace = if is_pipeline { self.trace.inner() } else { self.trace.call() };
+        child.trace = match is_pipeline {
+            true => self.trace.inner(SpanKind::Internal, || format!("step {}", child.model)),
+            false => self.trace.call(&child.model),
+        };
         child.parameters.clone_from(&self.parameters);
         child.models.clone_from(&self.models);
         child.headers = Arc::clone(&self.headers);
@@ -145,7 +149,7 @@ impl CallContext {
     pub fn part(&self, deadline: Option<Instant>) -> Self {
         let (model, version) = (Arc::clone(&self.model), Arc::clone(&self.version));
         let mut part = CallContext::new(Arc::clone(&self.id), model, version, deadline);
-        part.trace = self.trace.call();
+        part.trace = self.trace.call(&part.model);
         part.parameters.clone_from(&self.parameters);
         part.models.clone_from(&self.models);
         part.headers = Arc::clone(&self.headers);

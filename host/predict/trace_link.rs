@@ -1,6 +1,6 @@
 //! The trace that a call belongs to.
 
-use crate::traces::Span;
+use crate::traces::{Span, SpanKind};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,21 +25,21 @@ impl TraceLink {
         TraceLink { parent, state, span, executor: None, is_own: false }
     }
 
-    /// Returns the trace of a call within this one. Its span ends with the call.
-    pub fn call(&self) -> Self {
-        TraceLink { is_own: true, ..self.inner() }
+    /// Returns the trace of a call of this model within this one. Its span ends with the call.
+    pub fn call(&self, model: &str) -> Self {
+        TraceLink { is_own: true, ..self.inner(SpanKind::Internal, || format!("call {model}")) }
     }
 
-    /// Returns the trace of a call within this one, whose span the caller ends.
-    pub fn inner(&self) -> Self {
-        let span = self.span.as_ref().map(|span| span.child(Instant::now()));
-        TraceLink {
-            parent: self.parent.clone(),
-            state: self.state.clone(),
-            span,
-            executor: None,
-            is_own: false,
-        }
+    /// Returns the trace of something within this call, whose span the caller ends.
+    pub fn inner(&self, kind: SpanKind, name: impl FnOnce() -> String) -> Self {
+        let span = self.span.as_ref().map(|span| span.child(Instant::now(), name(), kind));
+        let (parent, state) = (self.parent.clone(), self.state.clone());
+        TraceLink { parent, state, span, executor: None, is_own: false }
+    }
+
+    /// Names the span, if the request is traced.
+    pub fn rename(&mut self, name: impl FnOnce() -> String) {
+        self.span = self.span.take().map(|span| span.named(name()));
     }
 
     /// Lets the span begin earlier.

@@ -22,6 +22,7 @@ impl RequestScope {
     /// Ends the request without counting it: it was not admitted, and will be made again.
     pub fn withdraw(mut self) {
         self.ended = true;
+        self.end_span(0, Some(&Error::overloaded("not admitted; it is made again")));
     }
 
     /// Counts the failure of a part of the request, such as one item of a batch.
@@ -120,7 +121,7 @@ impl RequestScope {
         };
         // What is the caller's mistake is no failure of the host.
         let failure = error.filter(|error| !error.kind().is_about_request()).map(Error::message);
-        span.end(name, kind, attributes, failure);
+        span.end_as(name, kind, attributes, failure);
     }
 
     /// Logs an error with its detail; the caller gets only the message.

@@ -24,7 +24,7 @@ use crate::predict::{
     BatchResponses, CallContext, MemoryBudget, Payload, Response, Responses, Service, TraceLink,
 };
 use crate::tenants::{TenantAccount, TenantGuard, TenantRegistry};
-use crate::traces::{Attributes, TraceState, Tracer};
+use crate::traces::{Attributes, TraceParent, TraceState, Tracer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,11 @@ impl Router {
         let span = self.tracer.as_ref().and_then(|tracer| tracer.begin(parent.as_deref(), state, started));
         match parent {
             None => TraceLink::new(None, None, span),
-            Some(parent) => TraceLink::new(Some(parent.into()), state().map(|state| state.0), span),
+            // What is not valid is passed on as it is, without a state.
+            Some(parent) => {
+                let state = TraceParent::parse(&parent).and_then(|_| state());
+                TraceLink::new(Some(parent.into()), state.map(|state| state.0), span)
+            }
         }
     }
 
@@ -307,8 +311,11 @@ impl RequestScope {
     ) -> Result<Responses> {
         self.admit_rows(rows(route, &input)).map_err(|error| error.model(route.name.to_string()))?;
         let call = self.call(route, options, input, id);
-        self.trace_admission();
-        route.executor.submit(call).map_err(|error| error.model(route.name.to_string()))
+        let admitted = Instant::now();
+        let submitted = route.executor.submit(call);
+        let responses = submitted.map_err(|error| error.model(route.name.to_string()))?;
+        self.trace_admission(admitted);
+        Ok(responses)
     }
 
     /// Begins one call with 0..n responses. The request ends with the stream, not with this call.
@@ -354,8 +361,9 @@ impl RequestScope {
             let id = format!("{}/{index}", self.id).into();
             calls.push(self.call(route, options, input, id));
         }
-        self.trace_admission();
+        let admitted = Instant::now();
         let mut responses = BatchResponses(route.executor.submit_batch(calls).map_err(named)?);
+        self.trace_admission(admitted);
         let mut answers = Vec::with_capacity(responses.0.len());
         for (index, response) in responses.0.iter_mut().enumerate() {
             let answer = response.one().await;
@@ -372,9 +380,10 @@ impl RequestScope {
     }
 
     /// Records that the request was read, decoded and admitted.
-    fn trace_admission(&self) {
+    fn trace_admission(&self, admitted: Instant) {
         if let Some(span) = self.trace.span() {
-            span.part("admission", self.started, self.started.elapsed(), Attributes::new());
+            let took = admitted.saturating_duration_since(self.started);
+            span.part("admission", self.started, took, Attributes::new());
         }
     }
 
@@ -406,7 +415,7 @@ impl RequestScope {
         }
         let (name, version) = (Arc::clone(&route.name.name), Arc::clone(&route.name.version));
         let mut context = CallContext::new(id, name, version, Some(deadline));
-        context.trace = if self.batch { self.trace.call() } else { self.trace.clone() };
+        context.trace = if self.batch { self.trace.call(&route.name.name) } else { self.trace.clone() };
         context.trace.on_executor(route.executor.name());
         context.headers = Arc::clone(&self.headers);
         context.outputs = options.outputs;

@@ -128,10 +128,15 @@ impl<K: PartialEq + Clone, L: Lane> FairQueue<K, L> {
         lanes.min_by_key(|index| self.entries[*index].start)
     }
 
-    /// Accounts for what a lane was served.
+    /// Accounts for what a lane is served in its turn.
     pub fn charge(&mut self, index: usize, cost: usize) {
+        self.now = self.now.max(self.entries[index].start);
+        self.owe(index, cost);
+    }
+
+    /// Accounts for what a lane is served out of turn. It does not move the time of the others.
+    pub fn owe(&mut self, index: usize, cost: usize) {
         let entry = &mut self.entries[index];
-        self.now = self.now.max(entry.start);
         let time = (cost as u64).min(COST_MAX) * UNIT / u64::from(entry.weight.get());
         entry.start = entry.start.saturating_add(time.max(1));
     }

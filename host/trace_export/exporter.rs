@@ -4,7 +4,7 @@ use super::encode::{request, resource};
 use super::target::Target;
 use crate::config::TraceSettings;
 use crate::error::{Error, Kind, Result};
-use crate::traces::{SpanQueue, SpanRecord, TraceMetrics, Tracer};
+use crate::traces::{BATCH, SpanQueue, SpanRecord, TraceMetrics, Tracer};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ const DELAY: Duration = Duration::from_secs(1);
 /// The pauses after exports that failed for a reason which may pass.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A batch that is not accepted for so long is dropped: the fault may be in it.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 
 /// The least time between two warnings.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -82,6 +85,10 @@ impl Export {
                     break;
                 }
                 self.export(&spans).await;
+                // The few that have ended meanwhile wait for others.
+                if spans.len() < BATCH && !is_last {
+                    break;
+                }
             }
             if is_last {
                 return;
@@ -109,15 +116,18 @@ impl Export {
 
     /// Sends spans until the collector has them, or has refused them.
     async fn export(&mut self, spans: &[SpanRecord]) {
-        let mut pause = PAUSE_MIN;
+        let (mut pause, began) = (PAUSE_MIN, Instant::now());
         loop {
             let sent = self.target.send(request(&self.resource, spans)).await;
             let metrics = &self.queue.metrics;
             let error = match sent {
-                Ok(refused) => {
-                    let refused = refused.min(spans.len() as u64);
+                Ok(refusal) => {
+                    let refused = refusal.as_ref().map_or(0, |(spans, _)| *spans).min(spans.len() as u64);
                     metrics.exported.inc_by(spans.len() as u64 - refused);
                     metrics.dropped.inc_by(refused);
+                    if let Some((spans, why)) = refusal {
+                        self.warn(&Error::failed(format!("the collector has refused {spans} spans: {why}")));
+                    }
                     return;
                 }
                 Err(error) => error,
@@ -126,7 +136,9 @@ impl Export {
             let may_pass = matches!(error.kind(), Kind::Unavailable | Kind::Deadline | Kind::Overloaded);
             self.warn(&error);
             // While the host stops, there is no time for another attempt.
-            if !may_pass || self.wait(pause.mul_f64(0.5 + fastrand::f64() / 2.0), false).await {
+            let is_given_up = began.elapsed() >= GIVE_UP_AFTER;
+            if !may_pass || is_given_up || self.wait(pause.mul_f64(0.5 + fastrand::f64() / 2.0), false).await
+            {
                 self.queue.metrics.dropped.inc_by(spans.len() as u64);
                 return;
             }

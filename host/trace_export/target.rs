@@ -5,16 +5,29 @@ use crate::config::{TraceProtocol, TraceSettings};
 use crate::error::{Error, Kind, Result};
 use crate::input_file::{self, FileKind, FileLimits, Progress};
 use crate::outbound::{Client, HttpRequest, parse_url};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost::Message;
 use std::path::Path;
 use std::time::Duration;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tonic::metadata::{Ascii, AsciiMetadataKey, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 /// The time for one export.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How soon a collector that has vanished is noticed while spans are sent to it.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Details of a status with which a collector asks for another attempt.
+const RETRY_INFO: &[u8] = b"google.rpc.RetryInfo";
+
+/// Characters that are kept of a collector's reason.
+const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Bytes of one export, and of its answer.
 const BODY_BYTES: usize = 16 << 20;
@@ -43,11 +56,11 @@ impl Target {
         .map_err(what)
     }
 
-    /// Sends spans, and returns how many of them the collector has refused.
+    /// Sends spans, and returns how many of them the collector has refused, and why.
     ///
     /// # Errors
     /// `unavailable`, `overloaded` and `deadline` may pass; other errors concern these spans.
-    pub async fn send(&self, request: ExportTraceServiceRequest) -> Result<u64> {
+    pub async fn send(&self, request: ExportTraceServiceRequest) -> Result<Option<(u64, String)>> {
         match self {
             Target::Grpc { client, headers } => {
                 let mut request = tonic::Request::new(request);
@@ -57,26 +70,35 @@ impl Target {
                 }
                 let sent = tokio::time::timeout(TIMEOUT, client.clone().export(request)).await;
                 let answer = sent.map_err(|_| late())?.map_err(|status| of_status(&status))?;
-                let partial = answer.into_inner().partial_success;
-                Ok(partial.map_or(0, |partial| partial.rejected_spans.max(0) as u64))
+                Ok(refused(answer.into_inner()))
             }
             Target::Http { client, url, headers } => {
-                let mut headers = headers.clone();
-                headers.push(("content-type".into(), "application/x-protobuf".into()));
-                let body = request.encode_to_vec();
-                let request =
-                    HttpRequest { method: "POST".into(), url: url.clone(), headers, body, timeout: None };
-                let head = client.fetch_head(request.check(client.limits())?).await?;
-                match head.status {
-                    200..=299 => Ok(0),
+                let checked = post(url, headers, request.encode_to_vec()).check(client.limits())?;
+                let answer =
+                    tokio::time::timeout(TIMEOUT, client.fetch(checked)).await.map_err(|_| late())??;
+                match answer.status {
+                    // What is not a message of the protocol says nothing.
+                    200..=299 => Ok(ExportTraceServiceResponse::decode(&*answer.body).ok().and_then(refused)),
                     429 | 502 | 503 | 504 => {
-                        Err(Error::unavailable(format!("the collector answered {}", head.status)))
+                        Err(Error::unavailable(format!("the collector answered {}", answer.status)))
                     }
                     status => Err(Error::failed(format!("the collector answered {status}"))),
                 }
             }
         }
     }
+}
+
+fn refused(answer: ExportTraceServiceResponse) -> Option<(u64, String)> {
+    let partial = answer.partial_success.filter(|partial| partial.rejected_spans > 0)?;
+    let why: String = partial.error_message.chars().take(MESSAGE_CHARS_MAX).collect();
+    Some((partial.rejected_spans as u64, why))
+}
+
+fn post(url: &str, headers: &[(String, String)], body: Vec<u8>) -> HttpRequest {
+    let mut headers = headers.to_vec();
+    headers.push(("content-type".into(), "application/x-protobuf".into()));
+    HttpRequest { method: "POST".into(), url: url.to_owned(), headers, body, timeout: None }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -92,10 +114,22 @@ fn of_status(status: &tonic::Status) -> Error {
     use tonic::Code::{
         Aborted, Cancelled, DataLoss, DeadlineExceeded, OutOfRange, ResourceExhausted, Unavailable,
     };
+    // A status with a cause was not sent by the collector: the connection has failed.
+    let mut cause = std::error::Error::source(status);
+    if cause.is_some() {
+        let mut text = status.message().to_owned();
+        while let Some(inner) = cause {
+            text = inner.to_string();
+            cause = inner.source();
+        }
+        return Error::unavailable(format!("the connection failed: {text}"));
+    }
     // As the specification of OTLP has it.
-    let may_pass =
-        [Cancelled, DeadlineExceeded, Aborted, OutOfRange, Unavailable, DataLoss, ResourceExhausted];
-    let kind = if may_pass.contains(&status.code()) { Kind::Unavailable } else { Kind::Failed };
+    let may_pass = match status.code() {
+        ResourceExhausted => status.details().windows(RETRY_INFO.len()).any(|part| part == RETRY_INFO),
+        code => [Cancelled, DeadlineExceeded, Aborted, OutOfRange, Unavailable, DataLoss].contains(&code),
+    };
+    let kind = if may_pass { Kind::Unavailable } else { Kind::Failed };
     Error::new(kind, format!("{}: {}", status.code(), status.message()))
 }
 
@@ -107,12 +141,23 @@ fn grpc(settings: &TraceSettings, ca: Option<Vec<u8>>, headers: Vec<(String, Str
     let mut endpoint = Endpoint::from_shared(settings.endpoint.clone()).map_err(fault)?;
     if settings.endpoint.starts_with("https:") {
         let tls = match ca {
-            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            Some(ca) => {
+                let has_certificate =
+                    CertificateDer::pem_slice_iter(&ca).any(|certificate| certificate.is_ok());
+                if !has_certificate {
+                    return Err(Error::invalid("ca has no certificate in PEM"));
+                }
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca))
+            }
             None => ClientTlsConfig::new().with_native_roots(),
         };
         endpoint = endpoint.tls_config(tls).map_err(fault)?;
     }
-    let channel = endpoint.connect_timeout(TIMEOUT).connect_lazy();
+    let channel = endpoint
+        .connect_timeout(TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .connect_lazy();
     let client = TraceServiceClient::new(channel).max_encoding_message_size(BODY_BYTES);
     let headers = headers.into_iter().map(|(name, value)| {
         let bad = || Error::invalid(format!("headers_file: the header {name} cannot be sent over gRPC"));
@@ -130,7 +175,10 @@ fn http(settings: &TraceSettings, ca: Option<&[u8]>, headers: Vec<(String, Strin
         body_bytes: BODY_BYTES,
         ..OutboundLimits::default()
     };
-    Ok(Target::Http { client: Client::new(limits, ca)?, url: settings.endpoint.clone(), headers })
+    let url = settings.endpoint.clone();
+    // Checked once here, so that a bad header is known at start.
+    post(&url, &headers, Vec::new()).check(&limits).map_err(|error| error.context("headers_file"))?;
+    Ok(Target::Http { client: Client::new(limits, ca)?, url, headers })
 }
 
 /// Reads headers, one `name: value` a line. Empty lines and those that begin with # are ignored.
@@ -140,6 +188,9 @@ fn headers(content: &[u8]) -> Result<Vec<(String, String)>> {
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|(number, line)| match line.split_once(':') {
+            Some((name, _)) if name.trim().eq_ignore_ascii_case("content-type") => {
+                Err(Error::invalid("headers_file: content-type is set by the host; remove the line"))
+            }
             Some((name, value)) if !name.trim().is_empty() => {
                 Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
             }

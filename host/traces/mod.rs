@@ -14,6 +14,6 @@ mod tracer;
 pub use ids::{SpanId, TraceId};
 pub use record::{Attributes, SpanKind, SpanRecord, Value};
 pub use span::Span;
-pub use span_queue::{SpanQueue, TraceMetrics};
+pub use span_queue::{BATCH, SpanQueue, TraceMetrics};
 pub use trace_parent::{TraceParent, TraceState};
 pub use tracer::Tracer;

@@ -3,6 +3,7 @@
 use super::record::SpanRecord;
 use crate::lock::LockUnpoisoned;
 use prometheus::IntCounter;
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use tokio::sync::Notify;
 
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 const QUEUE_MAX: usize = 8192;
 
 /// From this many spans on, they are exported without further delay.
-const BATCH: usize = 512;
+pub const BATCH: usize = 512;
 
 #[derive(Clone)]
 pub struct TraceMetrics {
@@ -20,7 +21,7 @@ pub struct TraceMetrics {
 }
 
 pub struct SpanQueue {
-    queue: Mutex<Vec<SpanRecord>>,
+    queue: Mutex<VecDeque<SpanRecord>>,
     ready: Notify,
     pub metrics: TraceMetrics,
 }
@@ -38,7 +39,7 @@ impl SpanQueue {
             self.metrics.dropped.inc();
             return;
         }
-        queue.push(span);
+        queue.push_back(span);
         let is_enough = queue.len() == BATCH;
         drop(queue);
         if is_enough {

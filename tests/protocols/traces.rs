@@ -270,6 +270,8 @@ fn settings_of_traces_are_checked() {
         ("", "traces has no endpoint"),
         ("endpoint = \"localhost:4317\"\n", "traces endpoint"),
         ("endpoint = \"http://localhost:4317/v1/traces\"\n", "has a path"),
+        ("endpoint = \"https://localhost:4317/?key=SECRET\"\nprotocol = \"http\"\n", "has a query"),
+        ("endpoint = \"http://localhost:4317\"\nca = \"ca.pem\"\n", "ca is set, but the endpoint has no TLS"),
         ("endpoint = \"http://localhost:4317\"\nprotocol = \"udp\"\n", "protocol = \"udp\" is not known"),
         ("endpoint = \"http://localhost:4317\"\nsample = 1.5\n", "sample = 1.5 is not a share"),
         ("endpoint = \"http://localhost:4317\"\nsample = nan\n", "is not a share"),
@@ -282,7 +284,44 @@ fn settings_of_traces_are_checked() {
     let (code, said) =
         check("endpoint = \"https://otel.example.org:4318\"\nprotocol = \"http\"\nsample = 0.01\n");
     assert_eq!(code, 0, "{said}");
-    let manifest = "[models.m]\npath = \"plus.onnx\"\n[server.traces]\nendpoint = \"http://localhost:4317\"\nheaders_file = \"none\"\n";
-    let refused = Setup::new(manifest).file("plus.onnx", model("plus1")).try_start().err().unwrap();
-    assert!(refused.contains("[server.traces]") && refused.contains("none"), "{refused}");
+    let start = |table: &str| {
+        let manifest = format!("[models.m]\npath = \"plus.onnx\"\n[server.traces]\n{table}");
+        let setup = Setup::new(&manifest).file("plus.onnx", model("plus1")).text("empty.pem", "nothing");
+        setup.text("bad.headers", "host: a\n").text("odd.headers", "secret\n").try_start().err().unwrap()
+    };
+    for (table, part) in [
+        ("endpoint = \"http://localhost:4317\"\nheaders_file = \"none\"\n", "none"),
+        (
+            "endpoint = \"http://localhost:4317\"\nheaders_file = \"odd.headers\"\n",
+            "line 1 is not \"name: value\"",
+        ),
+        (
+            "endpoint = \"http://localhost:4318\"\nprotocol = \"http\"\nheaders_file = \"bad.headers\"\n",
+            "headers_file",
+        ),
+        ("endpoint = \"https://localhost:4317\"\nca = \"empty.pem\"\n", "ca has no certificate in PEM"),
+    ] {
+        let refused = start(table);
+        assert!(refused.contains("[server.traces]") && refused.contains(part), "{table}: {refused}");
+    }
+}
+
+#[test]
+fn what_is_given_up_has_a_span_too() {
+    let Some(collector) = Collector::start() else { return };
+    let manifest = format!(
+        "{}[models.hostile]\nplugin = \"hostile\"\n[plugins.hostile]\npath = \"hostile.wasm\"\n\
+         [models.p]\npipeline = \"p\"\n[pipelines.p]\noutputs = {{ y = \"slow.data?\" }}\n\
+         [pipelines.p.steps.slow]\nmodel = \"hostile\"\nin = {{ data = \"input.x\" }}\ntimeout_ms = 50\non_error = \"skip\"\n",
+        collector.table("")
+    );
+    let host = Setup::new(&manifest).file("hostile.wasm", plugin("hostile")).start();
+    let parameters = json!({"do": "sleep", "ms": 60_000, "at": "predict"});
+    let answer =
+        host.post("/predict", json!({"model": "p", "data": ["a"], "parameters": parameters}).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let step = collector.wait_for("step slow", 1).remove(0);
+    assert!(step["error"].is_string(), "{step}");
+    let request = collector.wait_for("predict p", 1).remove(0);
+    assert_eq!(step["trace"], request["trace"]);
 }

@@ -9,7 +9,7 @@ use crate::executor::call::Precedence;
 use crate::executor::target::ModelTarget;
 use crate::graph::Retry;
 use crate::predict::{CallContext, Service, Tensor};
-use crate::traces::{Attributes, SpanKind};
+use crate::traces::Attributes;
 use smallvec::smallvec;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ impl StepRun<'_> {
         let _cancels = (!self.is_detached).then(|| self.context.cancellation.cancels(&context));
         target.check_step(&inputs)?;
         let outcome = self.call_target(target, &context, inputs, position).await;
-        self.end_span(&context, position, outcome.as_ref().err());
+        Self::end_span(&context, position, outcome.as_ref().err());
         let (queue, service) = match &outcome {
             Ok((_, queue, service)) => (*queue, *service),
             Err(_) => (Duration::ZERO, Service::default()),
@@ -100,7 +100,7 @@ impl StepRun<'_> {
     }
 
     /// Records the span of one call of the step.
-    pub(super) fn end_span(&self, context: &CallContext, position: CallPosition, error: Option<&Error>) {
+    pub(super) fn end_span(context: &CallContext, position: CallPosition, error: Option<&Error>) {
         let Some(span) = context.trace.span() else { return };
         let mut attributes: Attributes = smallvec![
             ("hostler.model", (&context.model).into()),
@@ -114,8 +114,7 @@ impl StepRun<'_> {
                 attributes.push((key, number.into()));
             }
         }
-        let name = format!("step {}", self.step().name);
-        span.end(name, SpanKind::Internal, attributes, error.map(Error::message));
+        span.end(attributes, error.map(Error::message));
     }
 
     /// Returns the outputs, the time in the queue and the work of one call.

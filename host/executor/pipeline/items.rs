@@ -36,9 +36,15 @@ impl<'a> StepRun<'a> {
             }),
         };
         match started_stream {
-            Ok((responses, permit, context)) => {
-                Ok(Items { responses, started, callers_only, _permit: permit, context, run: self.clone() })
-            }
+            Ok((responses, permit, context)) => Ok(Items {
+                responses,
+                started,
+                callers_only,
+                _permit: permit,
+                context,
+                error: None,
+                run: self.clone(),
+            }),
             Err(error) => {
                 let error: Error = error;
                 let error = error.settled();
@@ -57,11 +63,13 @@ pub(super) struct Items<'a> {
     callers_only: bool,
     _permit: Option<Permit<'a>>,
     context: Arc<CallContext>,
+    /// What has ended the stream, if it is not its end.
+    error: Option<Error>,
 }
 
 impl Drop for Items<'_> {
     fn drop(&mut self) {
-        self.run.end_span(&self.context, CallPosition::default(), None);
+        StepRun::end_span(&self.context, CallPosition::default(), self.error.as_ref());
     }
 }
 
@@ -84,7 +92,9 @@ impl Items<'_> {
                 let error = error.settled();
                 let is_hosts = error.kind().is_about_request() && !self.callers_only;
                 let error = if is_hosts { error.as_failure() } else { error };
-                Some(Err(self.run.named(error, CallPosition::default())))
+                let error = self.run.named(error, CallPosition::default());
+                self.error = Some(error.clone());
+                Some(Err(error))
             }
             None => {
                 if self.run.account.counts {

@@ -117,6 +117,7 @@ impl<'a> StepRun<'a> {
         let mut context =
             self.context.step(Arc::clone(&target.model), Arc::clone(&target.version), deadline)?;
         context.trace.on_executor(target.executor.name());
+        context.trace.rename(|| format!("step {}", self.step().name));
         for (name, value) in &self.step().params {
             context.parameters.retain(|(known, _)| known != name);
             context.parameters.push((name.clone(), Parameter::clone(value)));

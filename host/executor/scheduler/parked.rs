@@ -317,7 +317,7 @@ struct TracedCall(Arc<CallContext>);
 
 impl Drop for TracedCall {
     fn drop(&mut self) {
-        end_call(&self.0, None);
+        end_call(&self.0, self.0.stopped().as_ref());
     }
 }
 

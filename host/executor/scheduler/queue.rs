@@ -127,7 +127,7 @@ impl Queue {
     pub fn next(&mut self, hurry: bool) -> Result<Job, Option<Instant>> {
         if let Some(job) = self.requeued.pop_front() {
             let tenant = enter(&mut self.tenants, job.context());
-            self.tenants.charge(tenant, 1);
+            self.tenants.owe(tenant, 1);
             return Ok(job);
         }
         let (tenant, index) = self.first_ready(hurry)?;
@@ -139,7 +139,7 @@ impl Queue {
     /// Accounts for rows that a call has run beside those that it was taken for.
     pub fn charge(&mut self, context: &CallContext, rows: usize) {
         let tenant = enter(&mut self.tenants, context);
-        self.tenants.charge(tenant, rows);
+        self.tenants.owe(tenant, rows);
     }
 
     /// Forgets which tenant is ahead: nothing is queued or running.

@@ -120,7 +120,7 @@ impl RemoteModel {
 
     async fn infer(&self, context: &CallContext, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let message = wire::request(&self.name, &self.version, context, inputs);
-        let (mut client, trace) = (self.link.client(), context.trace.inner());
+        let (mut client, trace) = (self.link.client(), self.trace(context));
         let answer = client.model_infer(with_headers(context, &trace, message)).await;
         let answer = answer.map_err(|status| self.link.failed(&status));
         self.end_span(&trace, answer.as_ref().err());
@@ -129,10 +129,15 @@ impl RemoteModel {
 
     /// Sends each response as it arrives. None is kept as the last one to return.
     async fn stream(&self, context: &CallContext, inputs: Vec<Tensor>, sink: &mut Sink) -> Result<()> {
-        let trace = context.trace.inner();
+        let trace = self.trace(context);
         let outcome = self.stream_within(context, &trace, inputs, sink).await;
         self.end_span(&trace, outcome.as_ref().err());
         outcome
+    }
+
+    /// Begins the span of a call of the remote.
+    fn trace(&self, context: &CallContext) -> TraceLink {
+        context.trace.inner(SpanKind::Client, || format!("remote {}", self.name))
     }
 
     /// Records the span of a call of the remote.
@@ -140,12 +145,7 @@ impl RemoteModel {
         if let Some(span) = trace.span() {
             let attributes =
                 smallvec![("rpc.system", "grpc".into()), ("hostler.remote.model", self.name.as_str().into())];
-            span.end(
-                format!("remote {}", self.name),
-                SpanKind::Client,
-                attributes,
-                error.map(Error::message),
-            );
+            span.end(attributes, error.map(Error::message));
         }
     }
 

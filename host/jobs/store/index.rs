@@ -104,10 +104,12 @@ impl Index {
 
     /// Replaces what is known about a job that was claimed; its lease lasts until `until`.
     pub fn put_claimed(&mut self, job: &Job, until: StoreTime) {
+        // Entered before it leaves, so that its tenant is not forgotten in between.
+        let place = self.ready.enter(job);
         self.remove(job.number);
         self.last = self.last.max(job.number);
         let (number, state) = (job.number, job.status.state);
-        let entry = Entry::new(job, self.models.number(&job.spec.model), self.ready.enter(job));
+        let entry = Entry::new(job, self.models.number(&job.spec.model), place);
         self.counts[state as usize] += 1;
         self.by_model.entry((entry.model, state)).or_default().insert(number);
         match state {

@@ -128,7 +128,7 @@ fn trace(tracer: &Arc<Tracer>, record: &Record) {
         ("hostler.changes", record.changes.len().into()),
     ];
     let error = record.errors.first().map(String::as_str);
-    span.end("reload", SpanKind::Internal, attributes, error);
+    span.end_as("reload", SpanKind::Internal, attributes, error);
 }
 
 /// Returns the log's message for an outcome.
