@@ -35,7 +35,7 @@ pub struct TenantAccount {
 }
 
 impl TenantAccount {
-    /// Admits a request. See [`Tenant::admit`].
+    /// Admits a request.
     ///
     /// # Errors
     /// `overloaded`
@@ -43,7 +43,7 @@ impl TenantAccount {
         self.tenant.admit(&self.limits, now)
     }
 
-    /// Admits the rows of a request. See [`Tenant::admit_rows`].
+    /// Admits the rows of a request.
     ///
     /// # Errors
     /// `overloaded`
