@@ -15,6 +15,7 @@ use crate::plugin::{CONTRACT_VERSION, Engine, Plugin, Role};
 use crate::policy::files::{Files, hex_digest};
 use crate::policy::plan::{ModelName, Plan};
 use crate::server::tls;
+use crate::trace_export;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +35,9 @@ pub fn check(
     tls::check(&plan.settings.tls)?;
     if let Some(rules) = &plan.settings.access_rules {
         access::check(rules)?;
+    }
+    if let Some(traces) = &plan.settings.traces {
+        trace_export::check(traces)?;
     }
     if let Some(key_file) = key_file {
         print_rights(&plan, key_file)?;

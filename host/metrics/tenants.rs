@@ -23,13 +23,13 @@ impl TenantsMetrics {
             requests: counters(
                 registrar,
                 "hostler_tenant_requests_total",
-                "Requests of a tenant that its limits admitted.",
+                "Requests of a tenant that its limits of requests admitted.",
                 &label,
             ),
             rows: counters(
                 registrar,
                 "hostler_tenant_rows_total",
-                "Rows of the inputs of a tenant that its limits admitted.",
+                "Rows of the inputs of a tenant that its limit of rows admitted.",
                 &label,
             ),
             in_flight: gauges(

@@ -265,6 +265,21 @@ fn tenant_header(server: &manifest::Server) -> Result<Option<HeaderName>, Diagno
         Diagnostic::new(format!("[server] tenant_header = \"{written}\" is not the name of a header"))
             .hint("write a name such as \"x-tenant\"")
     })?;
+    const TAKEN: [&str; 9] = [
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "host",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "x-request-id",
+    ];
+    if TAKEN.contains(&name.as_str()) {
+        let message = format!("[server] tenant_header = \"{written}\" is a header with a meaning of its own");
+        return Err(Diagnostic::new(message).hint("write a name such as \"x-tenant\""));
+    }
     if server.trusted_proxies.as_ref().is_none_or(Vec::is_empty) {
         let message = "[server] tenant_header is set without trusted_proxies, so nobody may send it";
         return Err(Diagnostic::new(message).hint(

@@ -38,6 +38,12 @@ impl Bucket {
         Err(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 
+    /// Returns how long it takes until a unit is left.
+    pub fn next_unit(&mut self, rate: Rate, now: Instant) -> Duration {
+        self.fill(rate, now);
+        Duration::try_from_secs_f64(((1.0 - self.tokens) / rate.per_s).max(0.0)).unwrap_or(Duration::MAX)
+    }
+
     pub fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
         self.fill(rate, now);
         self.tokens >= rate.burst
@@ -65,6 +71,7 @@ mod tests {
         assert_eq!(wait, Duration::from_millis(100));
         assert_eq!(bucket.take(1.0, rate, at(100)), Ok(()));
         assert!(bucket.take(0.5, rate, at(100)).is_err());
+        assert_eq!(bucket.next_unit(rate, at(10_000)), Duration::ZERO);
         assert!(bucket.is_full(rate, at(10_000)));
         assert_eq!(bucket.take(25.0, rate, at(10_000)), Ok(()), "a full bucket takes any cost");
         let wait = bucket.take(1.0, rate, at(10_000)).unwrap_err();

@@ -97,6 +97,9 @@ impl Tenant {
         if let Some(rate) = limits.rows
             && let Err(wait) = state.rows.take(rows as f64, rate, Instant::now())
         {
+            // The request itself has used up one of its kind.
+            let next = limits.requests.map(|rate| state.requests.next_unit(rate, Instant::now()));
+            let wait = wait.max(next.unwrap_or_default());
             drop(state);
             let what = format!("more than {} rows/s (rows_per_s)", rate.per_s);
             return Err(self.over(Refused::Rows, &what, rate, wait));
@@ -118,7 +121,7 @@ impl Tenant {
         if total > max {
             self.count(Refused::Bytes);
             return Err(Error::too_large(format!(
-                "the request has {total} bytes, and tenant \"{}\" may have {} MB in flight (max_in_flight_mb)",
+                "the request has at least {total} bytes, and tenant \"{}\" may have {} MB in flight (max_in_flight_mb)",
                 self.name,
                 max >> 20
             )));

@@ -134,11 +134,16 @@ impl Export {
             };
             metrics.failed_exports.inc();
             let may_pass = matches!(error.kind(), Kind::Unavailable | Kind::Deadline | Kind::Overloaded);
+            let is_given_up = !may_pass || began.elapsed() >= GIVE_UP_AFTER;
+            if is_given_up {
+                metrics.dropped.inc_by(spans.len() as u64);
+            }
             self.warn(&error);
+            if is_given_up {
+                return;
+            }
             // While the host stops, there is no time for another attempt.
-            let is_given_up = began.elapsed() >= GIVE_UP_AFTER;
-            if !may_pass || is_given_up || self.wait(pause.mul_f64(0.5 + fastrand::f64() / 2.0), false).await
-            {
+            if self.wait(pause.mul_f64(0.5 + fastrand::f64() / 2.0), false).await {
                 self.queue.metrics.dropped.inc_by(spans.len() as u64);
                 return;
             }

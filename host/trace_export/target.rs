@@ -44,9 +44,9 @@ impl Target {
     /// `invalid_input` if a file cannot be used.
     pub fn new(settings: &TraceSettings) -> Result<Self> {
         let what = |error: Error| error.context("[server.traces]");
-        let ca = settings.ca.as_deref().map(read).transpose().map_err(what)?;
+        let ca = settings.ca.as_deref().map(|path| read(path, FileKind::Tls)).transpose().map_err(what)?;
         let headers = match settings.headers.as_deref() {
-            Some(path) => headers(&read(path).map_err(what)?).map_err(what)?,
+            Some(path) => headers(&read(path, FileKind::Secret).map_err(what)?).map_err(what)?,
             None => Vec::new(),
         };
         match settings.protocol {
@@ -101,8 +101,8 @@ fn post(url: &str, headers: &[(String, String)], body: Vec<u8>) -> HttpRequest {
     HttpRequest { method: "POST".into(), url: url.to_owned(), headers, body, timeout: None }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let content = input_file::read(path, FileLimits::default().of(FileKind::Tls), &Progress::default());
+fn read(path: &Path, kind: FileKind) -> Result<Vec<u8>> {
+    let content = input_file::read(path, FileLimits::default().of(kind), &Progress::default());
     content.map_err(|error| error.context(path.display()))
 }
 
@@ -181,6 +181,12 @@ fn http(settings: &TraceSettings, ca: Option<&[u8]>, headers: Vec<(String, Strin
     Ok(Target::Http { client: Client::new(limits, ca)?, url, headers })
 }
 
+/// Whether the host or the protocol sets this header.
+fn is_own(name: &str) -> bool {
+    matches!(name, "content-type" | "content-length" | "te" | "host" | "user-agent")
+        || name.starts_with("grpc-")
+}
+
 /// Reads headers, one `name: value` a line. Empty lines and those that begin with # are ignored.
 fn headers(content: &[u8]) -> Result<Vec<(String, String)>> {
     let text = std::str::from_utf8(content).map_err(|_| Error::invalid("headers_file is not text"))?;
@@ -188,9 +194,9 @@ fn headers(content: &[u8]) -> Result<Vec<(String, String)>> {
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|(number, line)| match line.split_once(':') {
-            Some((name, _)) if name.trim().eq_ignore_ascii_case("content-type") => {
-                Err(Error::invalid("headers_file: content-type is set by the host; remove the line"))
-            }
+            Some((name, _)) if is_own(&name.trim().to_ascii_lowercase()) => Err(Error::invalid(format!(
+                "headers_file: line {number} sets a header that the host sets; remove it"
+            ))),
             Some((name, value)) if !name.trim().is_empty() => {
                 Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
             }

@@ -451,6 +451,12 @@ fn limits_of_tenants_are_checked() {
             "[tenants.a]\ncallers = [\"shop\"]\n",
             &["callers has \"shop\", which is not the name of a caller", "key:NAME"],
         ),
+        ("[tenants._other]\n", &["\"_other\" does not begin with a letter or digit"]),
+        ("[tenants.a]\ncallers = [\"key:*\"]\n", &["callers has \"key:*\""]),
+        (
+            "[server]\ntenant_header = \"Host\"\ntrusted_proxies = [\"::1\"]\n",
+            &["tenant_header = \"Host\" is a header with a meaning of its own"],
+        ),
         ("[tenants.a]\ncallers = [\"plugin:p\"]\n", &["callers has \"plugin:p\""]),
         (
             "[tenants.a]\ncallers = [\"key:x\"]\n[tenants.b]\ncallers = [\"key:x\"]\n",

@@ -284,10 +284,11 @@ fn settings_of_traces_are_checked() {
     let (code, said) =
         check("endpoint = \"https://otel.example.org:4318\"\nprotocol = \"http\"\nsample = 0.01\n");
     assert_eq!(code, 0, "{said}");
-    let start = |table: &str| {
+    let setup = |table: &str| {
         let manifest = format!("[models.m]\npath = \"plus.onnx\"\n[server.traces]\n{table}");
         let setup = Setup::new(&manifest).file("plus.onnx", model("plus1")).text("empty.pem", "nothing");
-        setup.text("bad.headers", "host: a\n").text("odd.headers", "secret\n").try_start().err().unwrap()
+        let setup = setup.text("bad.headers", "my header: a\n").text("odd.headers", "secret\n");
+        setup.text("own.headers", "grpc-timeout: 1n\n")
     };
     for (table, part) in [
         ("endpoint = \"http://localhost:4317\"\nheaders_file = \"none\"\n", "none"),
@@ -299,10 +300,15 @@ fn settings_of_traces_are_checked() {
             "endpoint = \"http://localhost:4318\"\nprotocol = \"http\"\nheaders_file = \"bad.headers\"\n",
             "headers_file",
         ),
+        ("endpoint = \"http://localhost:4317\"\nheaders_file = \"own.headers\"\n", "line 1 sets a header"),
         ("endpoint = \"https://localhost:4317\"\nca = \"empty.pem\"\n", "ca has no certificate in PEM"),
     ] {
-        let refused = start(table);
-        assert!(refused.contains("[server.traces]") && refused.contains(part), "{table}: {refused}");
+        let (code, out, err) = setup(table).run(&["check", "hostler.toml", "--quick"]);
+        let refused = setup(table).try_start().err().unwrap();
+        for said in [out + &err, refused] {
+            assert!(said.contains("[server.traces]") && said.contains(part), "{table}: {said}");
+        }
+        assert_eq!(code, 1, "{table}");
     }
 }
 

@@ -288,7 +288,7 @@ fn requests_of_a_higher_priority_come_first_within_a_tenant() {
         send(&host, "", path, &body).refused(
             400,
             "invalid_input",
-            &["priority is", "it must be a whole number"],
+            &["priority is", "it must be a whole number from 1, which comes first, to 9"],
         );
     }
     for priority in [0, 1, 5, 100] {

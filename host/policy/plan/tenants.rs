@@ -46,7 +46,9 @@ impl Planner<'_> {
             for caller in &table.callers {
                 let text: Arc<str> = caller.get_ref().as_str().into();
                 if text.split_once(':').is_none_or(|(kind, rest)| {
-                    rest.is_empty() || !matches!(kind, "key" | "user" | "group" | "cert")
+                    rest.is_empty()
+                        || rest.contains('*')
+                        || !matches!(kind, "key" | "user" | "group" | "cert")
                 }) && *text != *"anonymous"
                 {
                     let message = format!("{of}callers has \"{text}\", which is not the name of a caller");

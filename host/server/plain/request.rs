@@ -262,7 +262,10 @@ fn timeout(value: Option<&RawValue>) -> Result<Option<Duration>> {
 
 /// Reads a priority.
 fn read_priority(value: &RawValue) -> Result<Priority> {
-    background::priority(whole_number("priority", value, "")?)
+    match Scalar::of(value).ok().and_then(|scalar| scalar.as_u64()) {
+        Some(number) => background::priority(number),
+        None => background::query_priority(value.get()),
+    }
 }
 
 /// Reads a whole number of milliseconds, at least 1.

@@ -159,6 +159,7 @@ async fn submit_batch(
 /// `POST /jobs/<id>/retry`: submits the input of a job that did not succeed once more.
 pub(super) async fn retry(public: &Public, head: &Parts, id: &str, request_id: &Arc<str>) -> Result<Reply> {
     let requester = public.requester(head);
+    let _guard = public.router.admit(&requester)?;
     check_owner(public, &requester, id).await?;
     let model = public.jobs.get(id).await?.spec.model.clone();
     requester.require(Verb::Jobs, Some((&model.name, Some(&model.version))))?;
@@ -167,7 +168,6 @@ pub(super) async fn retry(public: &Public, head: &Parts, id: &str, request_id: &
     if let Some(accepted) = replayed(&public.jobs, key.as_ref()).await? {
         return Ok(accepted.single());
     }
-    let _guard = public.router.admit(&requester)?;
     // The priority is that of the job.
     let (tenant, priority) = (public.router.tenant(&requester), Priority::default());
     let submitter = Submitter { request_id, owner: &owner, tenant: &tenant, priority };
