@@ -4,7 +4,7 @@
 use crate::error::{Error, Kind};
 use crate::executor::batching::request_rows;
 use crate::executor::call::Call;
-use crate::predict::{CallContext, Sender};
+use crate::predict::{CallContext, Priority, Sender};
 use crate::tenants::{FairQueue, Lane, Refused};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +26,10 @@ impl Admitted {
             request_rows(call.callable.metadata(), call.transformer.is_some(), &call.input)
         };
         self.calls.iter().map(rows).sum()
+    }
+
+    fn priority(&self) -> Priority {
+        self.context().map_or_else(Priority::default, |context| context.priority)
     }
 
     /// Returns the place among the requests of its tenant: earlier ones come first.
@@ -97,7 +101,10 @@ impl AdmissionQueue {
         let requests = &mut self.tenants.lane_mut(most).0;
         // The host's own work takes nobody's place.
         let may_evict = most == own || has_tenant;
-        let is_evicted = |last: &Admitted| may_evict && (most != own || last.rank() > admitted.rank());
+        // Within a tenant, age does not count: a request that has come a moment earlier may be here
+        // a moment later.
+        let is_evicted =
+            |last: &Admitted| may_evict && (most != own || last.priority() > admitted.priority());
         match requests.pop_back_if(|last| is_evicted(last)) {
             None => Err(admitted),
             Some(evicted) => {

@@ -4,7 +4,7 @@ use super::batch::{expected_rows, goes_with};
 use super::guest_task::GuestTask;
 use crate::executor::batching::Batching;
 use crate::executor::call::{Call, Precedence};
-use crate::predict::{CallContext, Sender};
+use crate::predict::{CallContext, Priority, Sender};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -122,6 +122,10 @@ impl Admission {
 
     pub fn precedence(&self) -> Precedence {
         self.front().map_or(Precedence::New, |job| job.precedence)
+    }
+
+    pub fn priority(&self) -> Priority {
+        self.front().map_or_else(Priority::default, |job| job.context().priority)
     }
 
     /// Returns the task of the one job, if it is a pipeline request that waits for its first poll.

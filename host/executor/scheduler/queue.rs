@@ -103,7 +103,9 @@ impl Queue {
         // The host's own work takes nobody's place.
         let may_evict = most == own || self.tenants.key(own).is_some();
         let last = self.tenants.lane(most).last_new().filter(|_| may_evict);
-        let evicted = last.filter(|(_, rank)| most != own || *rank > admission.rank);
+        // Within a tenant, age does not count: a request that has come a moment earlier may be here
+        // a moment later.
+        let evicted = last.filter(|(_, priority)| most != own || *priority > admission.priority());
         match evicted.and_then(|(index, _)| self.tenants.lane_mut(most).remove(index)) {
             None => Eviction::Refused(admission),
             Some(evicted) => {

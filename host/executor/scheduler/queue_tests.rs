@@ -201,6 +201,11 @@ fn a_full_queue_evicts_the_newest_of_the_tenant_most_over_its_share() {
         }
     }
     assert_eq!(evicted, ["flood2", "quiet1 itself", "quiet2 itself"], "2 and 1, then 2 and 2");
+    // Of two threads, the one that came first may be second at the queue. It evicts nobody.
+    let mut fixture = Fixture::new(None);
+    let early = fixture.job(&flood, "early", 1, 0, Precedence::New);
+    fixture.push(&flood, "late", 1);
+    assert!(matches!(fixture.queue.evict_for(early.into()), Eviction::Refused(_)));
     // Of a batch request, what has not run is evicted, and not for the host's own work.
     let mut fixture = Fixture::new(None);
     let calls: Vec<Job> =

@@ -3,6 +3,7 @@
 use super::guest_task::GuestTask;
 use super::job::{Admission, Job};
 use crate::executor::call::Precedence;
+use crate::predict::Priority;
 use crate::tenants::Lane;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -134,16 +135,16 @@ impl TenantQueue {
         self.first_polls -= taken.iter().filter(|job| job.is_first_poll()).count();
     }
 
-    /// Returns the last new admission, and its rank. Work that continues a request which has begun
-    /// does not count.
-    pub fn last_new(&self) -> Option<(usize, Instant)> {
+    /// Returns the last new admission, and its priority. Work that continues a request which has
+    /// begun does not count.
+    pub fn last_new(&self) -> Option<(usize, Priority)> {
         let mut admissions = self.admissions.iter().enumerate().rev();
         let is_new = |admission: &Admission| {
             let is_begun = admission.front().is_some_and(|job| job.context().continues);
             admission.precedence() == Precedence::New && !is_begun
         };
         let (index, last) = admissions.find(|(_, admission)| is_new(admission))?;
-        Some((index, last.rank))
+        Some((index, last.priority()))
     }
 
     pub fn remove(&mut self, index: usize) -> Option<Admission> {
