@@ -89,9 +89,11 @@ fn child<'a>(spans: &'a [Value], parent: &Value, name: &str) -> &'a Value {
     assert_eq!(found.len(), 1, "{name} within {}: {spans:#?}", parent["name"]);
     let (span, at) = (found[0], |span: &Value, key: &str| span[key].as_u64().unwrap());
     assert!(at(span, "start") <= at(span, "end"));
-    // The clocks of two processes on one machine agree to within a moment.
-    assert!(at(span, "start") + 1_000_000 >= at(parent, "start"), "{name} begins before its parent");
-    assert!(at(span, "end") <= at(parent, "end") + 1_000_000, "{name} ends after its parent");
+    // Each process reads its clock once for a trace, and may be interrupted at it.
+    let is_same = span["resource"]["service.name"] == parent["resource"]["service.name"];
+    let tolerance = if is_same { 1_000_000 } else { 10_000_000_000 };
+    assert!(at(span, "start") + tolerance >= at(parent, "start"), "{name} begins before its parent");
+    assert!(at(span, "end") <= at(parent, "end") + tolerance, "{name} ends after its parent");
     span
 }
 
