@@ -94,14 +94,17 @@ impl Router {
     /// # Errors
     /// `overloaded` if its tenant has reached a limit.
     pub fn admit(&self, requester: &Requester) -> Result<Option<Arc<TenantGuard>>> {
-        let account = self.tenants.find(&self.policy().content.tenants, &requester.tenant_names());
-        account.map(|account| account.admit(Instant::now()).map(Arc::new)).transpose()
+        self.account(requester).map(|account| account.admit(Instant::now()).map(Arc::new)).transpose()
     }
 
     /// Returns the name of a requester's tenant; empty if there is none.
     pub fn tenant(&self, requester: &Requester) -> Arc<str> {
-        let account = self.tenants.find(&self.policy().content.tenants, &requester.tenant_names());
-        account.map_or_else(Arc::default, |account| Arc::clone(account.tenant.name()))
+        name_of(self.account(requester).as_ref())
+    }
+
+    /// Returns the tenant of a requester, with its limits by the live policy.
+    fn account(&self, requester: &Requester) -> Option<TenantAccount> {
+        self.tenants.find(&self.policy().content.tenants, &requester.tenant_names())
     }
 
     /// Begins a request with the policy snapshot that it uses to its end. `header` returns the
@@ -141,6 +144,11 @@ impl Router {
             kept: Vec::new(),
         }
     }
+}
+
+/// Returns the name of a tenant; empty if there is none.
+fn name_of(account: Option<&TenantAccount>) -> Arc<str> {
+    account.map_or_else(Arc::default, |account| Arc::clone(account.tenant.name()))
 }
 
 /// Returns the rows of an input, as limits and shares of tenants count them.
@@ -242,7 +250,7 @@ impl RequestScope {
 
     /// Returns the name of the tenant; empty if there is none.
     pub fn tenant(&self) -> Arc<str> {
-        self.account.as_ref().map_or_else(Arc::default, |account| Arc::clone(account.tenant.name()))
+        name_of(self.account.as_ref())
     }
 
     /// Admits the rows of all inputs of the request within the limits of the tenant.

@@ -165,46 +165,46 @@ impl Shared {
         if self.is_full() {
             self.drop_abandoned_first_steps();
         }
-        {
-            let mut state = self.lock();
-            let is_waiting = state.running >= self.config.workers;
-            let (mut abandoned, mut evicted) = (Vec::new(), None);
-            if is_waiting && state.queue.len() >= self.config.queue {
-                abandoned = state.queue.forget_abandoned();
-                self.metrics.timeouts.inc_by(expired(&abandoned));
-            }
-            let is_full = is_waiting && state.queue.len() >= self.config.queue;
-            if is_full {
-                match state.queue.evict_for(admitted) {
-                    Ok(admitted) => evicted = Some(admitted),
-                    Err(refused) => {
-                        drop(state);
-                        drop((abandoned, refused));
-                        self.metrics.overloaded.inc();
-                        let PoolConfig { workers, queue } = self.config;
-                        return Err(Error::overloaded(format!(
-                            "executor \"{}\": {workers} requests run and the queue of {queue} is full",
-                            self.name
-                        )));
-                    }
-                }
-            } else if is_waiting {
-                state.queue.push(admitted);
-            } else {
-                state.queue.charge(&admitted);
-                state.running += 1;
-                drop(state);
-                self.begin(admitted);
-                return Ok(());
-            }
+        let mut state = self.lock();
+        if state.running < self.config.workers {
+            state.queue.charge(&admitted);
+            state.running += 1;
             drop(state);
-            if let Some(evicted) = evicted {
+            self.begin(admitted);
+            return Ok(());
+        }
+        let is_full = |state: &State| state.queue.len() >= self.config.queue;
+        let mut abandoned = Vec::new();
+        if is_full(&state) {
+            abandoned = state.queue.forget_abandoned();
+            self.metrics.timeouts.inc_by(expired(&abandoned));
+        }
+        let outcome = match is_full(&state) {
+            true => state.queue.evict_for(admitted).map(Some),
+            false => {
+                state.queue.push(admitted);
+                Ok(None)
+            }
+        };
+        // What is dropped or answered may come back here.
+        drop(state);
+        drop(abandoned);
+        match outcome {
+            Ok(None) => Ok(()),
+            Ok(Some(evicted)) => {
                 self.metrics.overloaded.inc();
                 evicted.evict();
+                Ok(())
             }
-            drop(abandoned);
+            Err(_) => {
+                self.metrics.overloaded.inc();
+                let PoolConfig { workers, queue } = self.config;
+                Err(Error::overloaded(format!(
+                    "executor \"{}\": {workers} requests run and the queue of {queue} is full",
+                    self.name
+                )))
+            }
         }
-        Ok(())
     }
 
     fn is_full(&self) -> bool {

@@ -4,6 +4,7 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::jobs::RequestedBudgets;
 use crate::predict::{self, Parameters, Priority, Scalar};
 use crate::server::http;
+use std::fmt::Display;
 use std::time::Duration;
 
 /// The fields of `budgets`, in order. `timeout_ms` is the name that `/predict` has for
@@ -80,31 +81,26 @@ pub fn query_options(query: Option<&str>) -> Result<JobOptions> {
 /// Returns the priority that a client asks for.
 ///
 /// # Errors
-/// `invalid_input` if there is none of this number.
+/// `invalid_input` if no priority has this number.
 pub fn priority(number: u64) -> Result<Priority> {
-    let last = u64::from(Priority::LAST.number());
-    if (1..=last).contains(&number) {
-        return Ok(Priority::asked(number));
-    }
-    let message =
-        format!("priority is {number}; it must be a whole number from 1, which comes first, to {last}");
-    Err(Error::invalid(message).field("priority"))
+    let is_one = (1..=u64::from(Priority::LAST.number())).contains(&number);
+    is_one.then(|| Priority::asked(number)).ok_or_else(|| no_priority(&number))
 }
 
 /// Reads a priority in a query.
 ///
 /// # Errors
-/// `invalid_input` if it is none.
+/// `invalid_input` if the text is not a priority.
 pub fn query_priority(value: &str) -> Result<Priority> {
-    let fault = || {
-        let shown: String = value.chars().take(80).collect();
-        let shown = Scalar::Text(shown.into());
-        let last = Priority::LAST.number();
-        let message =
-            format!("priority is {shown}; it must be a whole number from 1, which comes first, to {last}");
-        Error::invalid(message).field("priority")
-    };
-    value.parse().map_err(|_| fault()).and_then(priority)
+    let fault = |_| no_priority(&Scalar::Text(value.chars().take(80).collect::<String>().into()));
+    value.parse().map_err(fault).and_then(priority)
+}
+
+fn no_priority(shown: &impl Display) -> Error {
+    let last = Priority::LAST.number();
+    let message =
+        format!("priority is {shown}; it must be a whole number from 1, which comes first, to {last}");
+    Error::invalid(message).field("priority")
 }
 
 /// Refuses a parameter that is probably a misspelled option.
