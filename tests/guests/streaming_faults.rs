@@ -35,7 +35,7 @@ fn nothing_grew(host: &Host, before: Usage) {
     let as_before = || {
         let after = host.usage();
         let few = after.threads <= before.threads && after.files <= before.files + 4;
-        (few && after.rss_kb < before.rss_kb + 20_000).then(|| println!("{before:?}, then {after:?}"))
+        (few && after.rss_kb < before.rss_kb + (64 << 10)).then(|| println!("{before:?}, then {after:?}"))
     };
     eventually("all being given back", as_before, || format!("{before:?} {:?}", host.usage()));
 }

