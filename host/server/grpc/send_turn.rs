@@ -20,10 +20,11 @@ impl SendTurn {
         (SendTurn { before: self.before, _own: Some(own) }, SendTurn { before: Some(before), _own: None })
     }
 
-    /// Waits until the turn comes.
+    /// Waits until the turn comes. May be dropped and called again.
     pub async fn wait(&mut self) {
-        if let Some(before) = self.before.take() {
+        if let Some(before) = &mut self.before {
             let _ = before.await;
+            self.before = None;
         }
     }
 

@@ -46,7 +46,7 @@ use tonic_prost::ProstEncoder;
 /// their requests.
 const READ_MAX: usize = 1024;
 
-/// The most of them that are admitted to an executor.
+/// The most of them that are admitted to an executor, besides the one whose reply is the next.
 const RUNNING_MAX: usize = 64;
 
 /// The most bytes that they may hold, in multiples of the largest message.
@@ -252,8 +252,14 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let _permit = match &resolved {
         // Calls of a streaming model run concurrently in its instance, up to a limit of its own.
         Ok(route) if route.is_shared() => None,
-        // Held until the request is answered. The semaphore is never closed.
-        _ => call.running.acquire().await.ok(),
+        // Held until the request is answered. Tasks come here in any order, and all permits may be
+        // held by requests whose replies must follow that of this one: if its turn has come, it
+        // runs without a permit. The semaphore is never closed.
+        _ => tokio::select! {
+            biased;
+            permit = call.running.acquire() => permit.ok(),
+            () = turn.wait() => None,
+        },
     };
     let decoded = match resolved {
         Ok(route) => message.decode(limit).await.map(|request| (route, request)),
