@@ -6,6 +6,7 @@
 pub mod clients;
 pub mod command;
 pub mod content;
+pub mod debian;
 pub mod deny;
 pub mod dist;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod lint;
 pub mod onnxruntime;
 pub mod packages;
 pub mod plugin;
+pub mod sbom;
 pub mod sdk;
 pub mod serve;
 pub mod test;

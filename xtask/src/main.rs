@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use xtask::command::run;
 use xtask::error::{Error, Result};
 use xtask::layout::Layout;
-use xtask::{deny, dist, onnxruntime, plugin, serve, test, triton};
+use xtask::{deny, dist, onnxruntime, plugin, sbom, serve, test, triton};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -18,6 +18,7 @@ cargo xtask <command>
   plugin NAME [--as OTHER]                build a plugin and install it as plugins/bin/NAME.wasm (or OTHER.wasm)
   ort                                     fetch the ONNX Runtime library into the cache and print its path
   dist [--hostler PATH] [--out FOLDER]    pack a release build as a Python wheel and an archive, in target/dist
+  sbom [--out FILE]                       list what the host consists of (CycloneDX); `dist` packs the list as well
   triton                                  fetch Triton into the cache and print the path of its start program
   bench [--seconds N] [--rounds N]        compare with FastAPI + uvicorn and update docs/measured/performance.md
         [--quick]                         check only that everything works; do not update the page
@@ -71,6 +72,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "plugin" => plugin::command(&layout, rest),
         "ort" => onnxruntime::library(&layout).map(|path| println!("{}", path.display())),
         "dist" => dist::dist(&layout, rest),
+        "sbom" => sbom::command(&layout, rest),
         "triton" => triton::program(&layout).map(|path| println!("{}", path.display())),
         "bench" => bench(&layout, rest),
         _ => Err(Error::new(format!("unknown command {name:?}"), USAGE)),

@@ -14,7 +14,7 @@ use crate::packages::python_wheel;
 /// The environment variable in which the host finds the path of the library.
 pub const VARIABLE: &str = "ORT_DYLIB_PATH";
 /// The newest release at the time the host's bindings were pinned; they need 1.31 (`api-31`).
-const VERSION: &str = "1.31.1";
+pub const VERSION: &str = "1.31.1";
 
 /// A Python script that extracts the library from the only wheel in a folder and deletes the wheel.
 /// Prints nothing.

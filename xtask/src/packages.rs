@@ -138,7 +138,39 @@ pub fn debian_program_of(name: &str, package: &str) -> Result<()> {
     Ok(())
 }
 
+/// Returns a folder with the files of a Debian package, which is not installed: its services would
+/// start. Needs no root if the lists of packages are there.
+pub fn debian_files(layout: &Layout, package: &str) -> Result<PathBuf> {
+    let folder = layout.cache.join("debian").join(package);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    step(&format!("apt-get download {package}"));
+    let fix = format!("check that `apt-get download {package}` succeeds, after `sudo apt-get update`");
+    let (fresh, download) = (Fresh::beside(&folder)?, Fresh::beside(&folder.join(package))?);
+    let fetch = || {
+        output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(&download.path), &fix)
+    };
+    if fetch().is_err() {
+        // A new machine has no package lists yet.
+        output(Command::new("apt-get").args(["update", "-qq"]), &fix)?;
+        fetch()?;
+    }
+    let entries =
+        std::fs::read_dir(&download.path).attempting(|| format!("list {}", download.path.display()))?;
+    for entry in entries.flatten() {
+        output(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(&fresh.path), &fix)?;
+    }
+    fresh.put_in_place()?;
+    Ok(folder)
+}
+
 fn on_path(name: &str) -> bool {
+    find_program(name).is_some()
+}
+
+/// Returns the path of a program that is installed.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }

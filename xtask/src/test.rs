@@ -6,7 +6,7 @@ use crate::command::{run, step, times};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::lint::lint;
-use crate::{clients, deny, onnxruntime, plugin, sdk, triton};
+use crate::{clients, debian, deny, onnxruntime, plugin, sdk, triton};
 
 /// Runs `test [--only lints|tests] [ARGS]`. With ARGS, which go to `cargo test`, the lints are
 /// skipped: the arguments select tests.
@@ -108,6 +108,11 @@ fn prepared(layout: &Layout) -> Result<Command> {
     let packages = clients::packages(layout)?;
     let (variable, value) = triton::variable(layout);
     let mut cargo = layout.cargo();
+    for (variable, path) in
+        [(debian::CHROMIUM, debian::chromium(layout)?), (debian::PROMTOOL, debian::promtool(layout)?)]
+    {
+        cargo.envs(path.map(|path| (variable, path)));
+    }
     cargo.env(onnxruntime::VARIABLE, library).env(clients::VARIABLE, packages).env(variable, value);
     Ok(cargo)
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{output, run, step};
-use crate::content::{Fresh, make_folder};
+use crate::content::{Fresh, make_folder, write};
 use crate::error::{Attempt, Error, Result};
 use crate::layout::Layout;
-use crate::serve;
+use crate::{sbom, serve};
 
 const USAGE: &str = "dist [--hostler PATH] [--out FOLDER]";
 const WHEEL: &str = include_str!("wheel.py");
@@ -37,8 +37,10 @@ pub fn dist(layout: &Layout, args: &[String]) -> Result<()> {
     make_folder(&folder)?;
     let work = Fresh::beside(&folder.join("hostler"))?;
     let stripped = stripped(&program, &work.path)?;
-    let wheel = pack_wheel(&layout.root, &stripped, &folder);
-    let archive = archive(layout, &stripped, &work.path, &folder);
+    let bill = work.path.join(sbom::FILE);
+    write(&bill, sbom::document(layout)?.as_bytes())?;
+    let wheel = pack_wheel(&layout.root, &stripped, Some(&bill), &folder);
+    let archive = archive(layout, &stripped, &bill, &work.path, &folder);
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len()) >> 20;
     let (wheel, archive) = (wheel?, archive?);
     step(&format!("program {} MB", bytes(&stripped)));
@@ -58,24 +60,25 @@ fn stripped(program: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// Packs a program as a wheel in a folder, and returns the path of the wheel. `root` is that of
-/// this repository.
+/// Packs a program as a wheel in a folder, without a bill of materials, and returns the path of the
+/// wheel. `root` is that of this repository.
 pub fn wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
     make_folder(folder)?;
     let work = Fresh::beside(&folder.join("hostler"))?;
-    pack_wheel(root, &stripped(program, &work.path)?, folder)
+    pack_wheel(root, &stripped(program, &work.path)?, None, folder)
 }
 
-fn pack_wheel(root: &Path, program: &Path, folder: &Path) -> Result<PathBuf> {
+fn pack_wheel(root: &Path, program: &Path, sbom: Option<&Path>, folder: &Path) -> Result<PathBuf> {
     let mut python = Command::new("python3");
     python.args(["-c", WHEEL]).arg(program).arg(env!("CARGO_PKG_VERSION"));
-    python.arg(root.join("LICENSE")).arg(root.join("README.md")).arg(folder);
+    python.arg(root.join("LICENSE")).arg(root.join("README.md")).arg(folder).args(sbom);
     let path = output(&mut python, "install Python 3.8 or newer")?;
     Ok(PathBuf::from(path.trim()))
 }
 
-/// Writes `hostler-VERSION-ARCH-linux.tar.gz` with the program, the licence and the readme.
-fn archive(layout: &Layout, program: &Path, work: &Path, folder: &Path) -> Result<PathBuf> {
+/// Writes `hostler-VERSION-ARCH-linux.tar.gz` with the program, the licence, the readme and the
+/// bill of materials.
+fn archive(layout: &Layout, program: &Path, bill: &Path, work: &Path, folder: &Path) -> Result<PathBuf> {
     let name = format!("hostler-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     let contents = work.join(&name);
     make_folder(&contents)?;
@@ -83,6 +86,7 @@ fn archive(layout: &Layout, program: &Path, work: &Path, folder: &Path) -> Resul
         (program, "hostler"),
         (&layout.root.join("LICENSE"), "LICENSE"),
         (&layout.root.join("README.md"), "README.md"),
+        (bill, sbom::FILE),
     ] {
         fs::copy(from, contents.join(to)).attempting(|| format!("copy {}", from.display()))?;
     }

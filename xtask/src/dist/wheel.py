@@ -1,6 +1,7 @@
 """Writes a wheel that contains one program, and prints its path.
 
-Arguments: the program, the version, the licence file, the readme, the folder of the wheel.
+Arguments: the program, the version, the licence file, the readme, the folder of the wheel, and the
+bill of materials, if there is one.
 """
 
 import base64
@@ -11,7 +12,7 @@ import re
 import sys
 import zipfile
 
-program, version, license, readme, folder = sys.argv[1:]
+program, version, license, readme, folder, *sboms = sys.argv[1:]
 # The oldest C library that has all the symbols that the program refers to.
 glibc = max(
     (
@@ -42,6 +43,8 @@ files = [
     (f"{info}/METADATA", metadata.encode() + open(readme, "rb").read(), 0o644),
     (f"{info}/WHEEL", wheel.encode(), 0o644),
     (f"{info}/licenses/LICENSE", open(license, "rb").read(), 0o644),
+    # Where PEP 770 puts them.
+    *((f"{info}/sboms/{os.path.basename(path)}", open(path, "rb").read(), 0o644) for path in sboms),
 ]
 record = []
 for name, data, _ in files:
