@@ -9,9 +9,11 @@ mod compile;
 pub mod condition;
 mod definition;
 mod fault;
+mod layout;
 mod picture;
 mod program;
 mod structure;
+mod svg;
 mod types;
 mod wiring;
 
@@ -23,3 +25,4 @@ pub use program::{
     Choice, Gathered, InputProgram, Need, OutputProgram, Program, Reader, Scope, StepProgram, ValueRef,
 };
 pub use structure::structure;
+pub use svg::svg;

@@ -77,7 +77,8 @@ fn sources(source: &Source) -> String {
     format!("{}{optional}{gather}", members.join(" or "))
 }
 
-fn notes(step: &Step) -> Vec<String> {
+/// Returns the options of a step, each as a few words.
+pub(super) fn notes(step: &Step) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(step.when.as_ref().map(|when| format!("when {}", when.text)));
     notes.extend(step.choose.as_ref().map(|choose| format!("chooses among {}", choose.among.join(", "))));
@@ -108,18 +109,18 @@ fn notes(step: &Step) -> Vec<String> {
 }
 
 /// The ends of the graph. These are not valid names of steps.
-const INPUT: &str = "(input)";
-const OUTPUT: &str = "(output)";
+pub(super) const INPUT: &str = "(input)";
+pub(super) const OUTPUT: &str = "(output)";
 
 /// An edge, and how it is drawn.
-struct Edge {
-    from: String,
-    to: String,
-    label: String,
-    is_choice: bool,
+pub(super) struct Edge {
+    pub from: String,
+    pub to: String,
+    pub label: String,
+    pub is_choice: bool,
 }
 
-fn edges(graph: &Graph) -> Vec<Edge> {
+pub(super) fn edges(graph: &Graph) -> Vec<Edge> {
     let mut edges: Vec<Edge> = Vec::new();
     let mut known: HashMap<(String, String, bool), usize> = HashMap::new();
     let mut add = |from: String, to: String, label: String, is_choice: bool| {

@@ -24,6 +24,10 @@ fn a_chain_passes_tensors_from_step_to_step() {
     assert_eq!(listed["pipelines"]["p"]["models"][0]["model"], "p:1", "{listed}");
     host.admin_get("/admin/pipelines/q").refused(404, "not_found", &["no model serves a pipeline \"q\""]);
     assert!(host.admin_get("/admin/pipelines/p?graph=dot").text().starts_with("digraph"));
+    let svg = host.admin_get("/admin/pipelines/p?graph=svg");
+    assert_eq!(svg.header("content-type"), Some("image/svg+xml; charset=utf-8"));
+    let steps = shown["steps"].as_object().unwrap();
+    assert!(steps.keys().all(|step| svg.text().contains(&format!("data-step=\"{step}\""))), "{}", svg.text());
     let ok = "hostler_pipeline_step_seconds_count{outcome=\"ok\",pipeline=\"p\",step=\"c\"}";
     assert_eq!(host.metric(ok), 1.0);
 }
