@@ -32,7 +32,7 @@ impl RolloutMetrics {
                 "1 for the stage of a rollout: shadow, canary or watch.",
                 &["stage"],
             ),
-            rollbacks: counter("hostler_rollbacks_total", "Rollbacks, by who asked.", &["by"]),
+            rollbacks: rollbacks(registrar),
             generation_requests: counter(
                 "hostler_generation_requests_total",
                 "Calls of routes that a rollout judges: by side and outcome.",
@@ -53,4 +53,13 @@ impl RolloutMetrics {
             ),
         }
     }
+}
+
+/// Both series are there from the start, so that an alert sees the first rollback as an increase.
+fn rollbacks(registrar: &Registrar) -> IntCounterVec {
+    let rollbacks = counters(registrar, "hostler_rollbacks_total", "Rollbacks, by who asked.", &["by"]);
+    for by in ["admin", "guard"] {
+        rollbacks.with_label_values(&[by]);
+    }
+    rollbacks
 }

@@ -13,6 +13,7 @@ use super::component_info::Interface;
 use super::drain_timeouts::DrainTimeouts;
 use super::epoch::{TickGuard, Ticker};
 use super::linker::{linker, streaming_linker};
+use super::log_tail::LogTail;
 use super::plugin_state::PluginState;
 use super::spec::PluginSpec;
 use super::store_data::StoreData;
@@ -44,6 +45,8 @@ pub struct Engine {
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     /// The state of plugins by name, for as long as a generation of the plugin exists.
     memories: Mutex<HashMap<Arc<str>, Weak<PluginState>>>,
+    /// The last lines that plugins have written, by name, for as long.
+    log_tails: Mutex<HashMap<Arc<str>, Weak<LogTail>>>,
     /// Calls that did not end in time when their plugin was replaced.
     pub(super) drain_timeouts: DrainTimeouts,
 }
@@ -110,6 +113,7 @@ impl Engine {
             packing: Mutex::default(),
             idle: Mutex::default(),
             memories: Mutex::default(),
+            log_tails: Mutex::default(),
             drain_timeouts: DrainTimeouts::default(),
         })
     }
@@ -206,7 +210,23 @@ impl Engine {
         let series = metrics.hold(SeriesOf::Plugin(Arc::clone(&name)));
         let gauge = metrics.plugins.state_bytes.with_label_values(&[&*name]);
         let state = self.plugin_state(&name, limits.state_bytes, gauge);
-        PluginSpec::new(name, limits, state, metrics, series)
+        PluginSpec::new(limits, state, self.new_log_tail(&name), metrics, series)
+    }
+
+    /// Returns the last lines of the plugin of this name. All its generations share them.
+    fn new_log_tail(&self, plugin: &Arc<str>) -> Arc<LogTail> {
+        let mut all = self.log_tails.lock_unpoisoned();
+        all.retain(|_, tail| tail.strong_count() > 0);
+        all.get(plugin).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let tail = Arc::new(LogTail::new(Arc::clone(plugin)));
+            all.insert(Arc::clone(plugin), Arc::downgrade(&tail));
+            tail
+        })
+    }
+
+    /// Returns the last lines of a plugin, if it is loaded.
+    pub fn log_tail(&self, plugin: &str) -> Option<Arc<LogTail>> {
+        self.log_tails.lock_unpoisoned().get(plugin).and_then(Weak::upgrade)
     }
 
     /// Returns the state of the plugin of this name. All its generations share it.

@@ -6,6 +6,7 @@
 //! use up memory.
 
 use super::bindings::logging::Level;
+use super::log_tail::LogTail;
 use crate::lock::LockUnpoisoned;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,7 +39,7 @@ pub(super) struct InstanceLog {
 
 /// The log of one call, or of everything that an instance does outside of calls.
 pub(super) struct CallLog {
-    plugin: Arc<str>,
+    tail: Arc<LogTail>,
     state: Mutex<LogState>,
 }
 
@@ -63,14 +64,14 @@ struct LogState {
 
 impl InstanceLog {
     /// The log of an instance that runs one call at a time.
-    pub fn new(plugin: Arc<str>) -> Self {
-        InstanceLog { own: CallLog { plugin, state: Mutex::default() }, writer: Mutex::default() }
+    pub fn new(tail: Arc<LogTail>) -> Self {
+        InstanceLog { own: CallLog { tail, state: Mutex::default() }, writer: Mutex::default() }
     }
 
     /// The log of an instance that runs concurrent calls, each with a [`CallLog`] of its own.
     /// Outside of calls, it may write `budget` bytes in each minute.
-    pub fn shared(plugin: Arc<str>, budget: usize) -> Self {
-        let log = InstanceLog::new(plugin);
+    pub fn shared(tail: Arc<LogTail>, budget: usize) -> Self {
+        let log = InstanceLog::new(tail);
         {
             let mut state = log.own.lock();
             (state.budget, state.bytes_left, state.renewed) = (budget, budget, Some(Instant::now()));
@@ -92,7 +93,7 @@ impl InstanceLog {
     /// Sets which call writes next. If it is not known, `requests` lists those that are in flight.
     pub fn set_writer(&self, writer: Option<Arc<CallLog>>, requests: Option<String>) {
         if writer.is_none() {
-            self.own.lock().set_requests(&self.own.plugin, requests);
+            self.own.lock().set_requests(&self.own.tail, requests);
         }
         *self.writer.lock_unpoisoned() = writer;
     }
@@ -113,8 +114,8 @@ impl InstanceLog {
 }
 
 impl CallLog {
-    pub fn new(plugin: Arc<str>, request: Arc<str>, budget: usize) -> Self {
-        let log = CallLog { plugin, state: Mutex::default() };
+    pub fn new(tail: Arc<LogTail>, request: Arc<str>, budget: usize) -> Self {
+        let log = CallLog { tail, state: Mutex::default() };
         log.lock().begin(request, budget);
         log
     }
@@ -123,24 +124,25 @@ impl CallLog {
     /// guest last wrote to stderr.
     pub fn end(&self) -> String {
         let mut state = self.lock();
-        state.finish(&self.plugin);
+        state.finish(&self.tail);
         let tail = std::mem::take(&mut state.tail);
         whole_lines(&tail, tail.len() >= TAIL_BYTES_MAX)
     }
 
     fn message(&self, level: Level, context: &str, message: &str) {
         let mut state = self.lock();
-        let taken = state.take(&self.plugin, context.len() + message.len());
+        let taken = state.take(&self.tail, context.len() + message.len());
         let Some(bytes) = taken.checked_sub(context.len()).filter(|bytes| *bytes > 0 || message.is_empty())
         else {
             return;
         };
         let message = &message[..message.floor_char_boundary(bytes)];
         let (plugin, request, requests) =
-            (&*self.plugin, state.request.as_deref(), state.requests.as_deref());
+            (&**self.tail.plugin(), state.request.as_deref(), state.requests.as_deref());
         let context = (!context.is_empty()).then_some(context);
         // Each line has its plugin and request: a message cannot pass as another plugin's.
         for line in message.lines() {
+            state.keep_line(&self.tail, tracing_level(level), line);
             match level {
                 Level::Trace => tracing::trace!(plugin, request, requests, context, "{line}"),
                 Level::Debug => tracing::debug!(plugin, request, requests, context, "{line}"),
@@ -155,7 +157,7 @@ impl CallLog {
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
         let mut state = self.lock();
-        let taken = state.take(&self.plugin, bytes.len());
+        let taken = state.take(&self.tail, bytes.len());
         let (mut fitting, rest) = bytes.split_at(taken);
         if stream == Stream::Stderr {
             state.keep(bytes);
@@ -164,13 +166,13 @@ impl CallLog {
         while let Some(end) = fitting.iter().position(|&byte| byte == b'\n') {
             let mut line = std::mem::take(state.buffer(stream));
             line.extend_from_slice(&fitting[..end]);
-            state.line(&self.plugin, stream, &line);
+            state.line(&self.tail, stream, &line);
             fitting = &fitting[end + 1..];
         }
         state.buffer(stream).extend_from_slice(fitting);
         if state.buffer(stream).len() >= LINE_BYTES_MAX {
             let line = std::mem::take(state.buffer(stream));
-            state.line(&self.plugin, stream, &line);
+            state.line(&self.tail, stream, &line);
         }
     }
 
@@ -188,24 +190,21 @@ impl LogState {
 
     /// Takes up to `bytes` from the budget, and returns how many are left of them. Logs once when
     /// the budget is used up.
-    fn take(&mut self, plugin: &str, bytes: usize) -> usize {
+    fn take(&mut self, tail: &LogTail, bytes: usize) -> usize {
         if self.renewed.is_some_and(|renewed| renewed.elapsed() >= BUDGET_PERIOD) {
-            self.finish(plugin);
+            self.finish(tail);
             (self.renewed, self.bytes_left, self.is_cut) = (Some(Instant::now()), self.budget, false);
         }
         let taken = bytes.min(self.bytes_left);
         self.bytes_left -= taken;
         if taken < bytes && !std::mem::replace(&mut self.is_cut, true) {
-            let request = self.request.as_deref();
-            match self.renewed {
-                None => tracing::warn!(plugin, request, "plugin log truncated: more than log_kb in one call"),
-                Some(_) => {
-                    tracing::warn!(
-                        plugin,
-                        "plugin log truncated: more than log_kb in one minute outside of requests"
-                    );
-                }
-            }
+            let (plugin, request) = (&**tail.plugin(), self.request.as_deref());
+            let message = match self.renewed {
+                None => "plugin log truncated: more than log_kb in one call",
+                Some(_) => "plugin log truncated: more than log_kb in one minute outside of requests",
+            };
+            self.keep_line(tail, tracing::Level::WARN, message);
+            tracing::warn!(plugin, request, "{message}");
         }
         taken
     }
@@ -219,40 +218,54 @@ impl LogState {
     }
 
     /// Sets the requests in flight. Lines that other requests were in flight for are ended.
-    fn set_requests(&mut self, plugin: &str, requests: Option<String>) {
+    fn set_requests(&mut self, tail: &LogTail, requests: Option<String>) {
         if self.requests != requests {
-            self.end_lines(plugin);
+            self.end_lines(tail);
             self.requests = requests;
         }
     }
 
-    fn end_lines(&mut self, plugin: &str) {
+    fn end_lines(&mut self, tail: &LogTail) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(self.buffer(stream));
             if !rest.is_empty() {
-                self.line(plugin, stream, &rest);
+                self.line(tail, stream, &rest);
             }
         }
     }
 
-    fn finish(&mut self, plugin: &str) {
-        self.end_lines(plugin);
+    fn finish(&mut self, tail: &LogTail) {
+        self.end_lines(tail);
         let unlogged = std::mem::take(&mut self.unlogged);
         if unlogged > 0 {
             let start = self.tail.len().saturating_sub(unlogged);
             let lines = whole_lines(&self.tail[start..], unlogged > self.tail.len());
-            lines.lines().for_each(|line| self.line(plugin, Stream::Stderr, line.as_bytes()));
+            lines.lines().for_each(|line| self.line(tail, Stream::Stderr, line.as_bytes()));
         }
     }
 
-    fn line(&self, plugin: &str, stream: Stream, line: &[u8]) {
+    fn line(&self, tail: &LogTail, stream: Stream, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end();
+        let plugin = &**tail.plugin();
         let (request, requests) = (self.request.as_deref(), self.requests.as_deref());
         match stream {
-            Stream::Stdout => tracing::info!(plugin, request, requests, "{text}"),
-            Stream::Stderr => tracing::warn!(plugin, request, requests, "{text}"),
+            Stream::Stdout => {
+                self.keep_line(tail, tracing::Level::INFO, text);
+                tracing::info!(plugin, request, requests, "{text}");
+            }
+            Stream::Stderr => {
+                self.keep_line(tail, tracing::Level::WARN, text);
+                tracing::warn!(plugin, request, requests, "{text}");
+            }
         }
+    }
+
+    /// Keeps a line for those who watch the plugin.
+    fn keep_line(&self, tail: &LogTail, level: tracing::Level, text: &str) {
+        let several = || self.requests.as_deref().map(Arc::from);
+        let request = self.request.clone().or_else(several);
+        tail.add(level, request.as_ref(), text);
     }
 
     fn buffer(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -260,6 +273,16 @@ impl LogState {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         }
+    }
+}
+
+fn tracing_level(level: Level) -> tracing::Level {
+    match level {
+        Level::Trace => tracing::Level::TRACE,
+        Level::Debug => tracing::Level::DEBUG,
+        Level::Info => tracing::Level::INFO,
+        Level::Warn => tracing::Level::WARN,
+        Level::Error | Level::Critical => tracing::Level::ERROR,
     }
 }
 
@@ -329,9 +352,13 @@ impl Pollable for GuestOutput {
 mod tests {
     use super::*;
 
+    fn tail() -> Arc<LogTail> {
+        Arc::new(LogTail::new("p".into()))
+    }
+
     #[test]
     fn the_last_bytes_of_stderr_outlive_the_budget_and_belong_to_their_call() {
-        let log = InstanceLog::new("p".into());
+        let log = InstanceLog::new(tail());
         log.begin("first".into(), 100);
         log.write(Stream::Stdout, &[b'x'; 200]);
         log.write(Stream::Stderr, b"Traceback\n  deep\n");
@@ -347,8 +374,8 @@ mod tests {
 
     #[test]
     fn calls_in_a_shared_instance_have_budgets_of_their_own() {
-        let log = InstanceLog::shared("p".into(), 10);
-        let calls = ["a", "b"].map(|id| Arc::new(CallLog::new("p".into(), id.into(), 10)));
+        let log = InstanceLog::shared(tail(), 10);
+        let calls = ["a", "b"].map(|id| Arc::new(CallLog::new(tail(), id.into(), 10)));
         log.set_writer(Some(Arc::clone(&calls[0])), None);
         log.write(Stream::Stderr, b"more than ten bytes\n");
         log.set_writer(Some(Arc::clone(&calls[1])), None);

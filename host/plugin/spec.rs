@@ -1,5 +1,6 @@
 //! The plugin spec: what the manifest grants a plugin, and what all its instances share.
 
+use super::log_tail::LogTail;
 use super::memory::PluginMemory;
 use super::outbound::Outbound;
 use super::plugin_metrics::PluginMetrics;
@@ -24,6 +25,7 @@ pub struct PluginSpec {
     pub(super) metrics: Arc<PluginMetrics>,
     pub(super) held: Arc<PluginRetained>,
     pub(super) memory: PluginMemory,
+    pub(super) log_tail: Arc<LogTail>,
     /// The lines of the source, for backtraces.
     pub(super) source_lines: SourceLines,
     /// The client for the servers that the plugin may call; `None` if it may call none.
@@ -33,15 +35,17 @@ pub struct PluginSpec {
 }
 
 impl PluginSpec {
-    /// Creates a spec without configuration and assets. All plugins of the same name share `state`.
+    /// Creates a spec without configuration and assets. All plugins of the same name share `state`
+    /// and `log_tail`.
     /// `series` keeps the series of the plugin.
     pub(super) fn new(
-        name: Arc<str>,
         limits: PluginLimits,
         state: Arc<PluginState>,
+        log_tail: Arc<LogTail>,
         metrics: &Metrics,
         series: SeriesGuard,
     ) -> Self {
+        let name = Arc::clone(log_tail.plugin());
         let label = [&*name];
         let held = metrics.plugins.held_bytes.with_label_values(&label);
         let held = PluginRetained::new(Arc::clone(&name), &limits, held);
@@ -59,6 +63,7 @@ impl PluginSpec {
             metrics,
             held,
             memory,
+            log_tail,
             source_lines: SourceLines::default(),
             outbound: None,
             _series: series,

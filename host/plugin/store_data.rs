@@ -57,7 +57,7 @@ pub(super) struct StoreData {
 
 impl StoreData {
     pub fn new(spec: Arc<PluginSpec>) -> Self {
-        let log = Arc::new(InstanceLog::new(Arc::clone(&spec.name)));
+        let log = Arc::new(InstanceLog::new(Arc::clone(&spec.log_tail)));
         let capacity = spec.limits.handles;
         StoreData::with_handles(spec, log, capacity)
     }

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+/// The most records of reloads that are kept.
+pub const RECORDS_MAX: usize = 200;
+
 /// What caused a reload.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -178,6 +181,14 @@ pub struct Report {
     /// The changes of model control to the manifest.
     pub model_control: Overlay,
     pub description: Description,
+}
+
+/// What an operator must know first.
+pub struct Summary {
+    /// Why the files differ from what serves, if they do.
+    pub stale_reason: Option<String>,
+    /// Set while a new policy is introduced or watched.
+    pub rollout: Option<Progress>,
 }
 
 impl Record {

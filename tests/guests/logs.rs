@@ -171,3 +171,41 @@ fn the_id_of_a_client_cannot_pass_as_lines() {
     assert!(!written.contains("honest") && !written.contains("forged"), "{written}");
     assert!(!written.contains(['\r', '\u{1b}', '\u{202e}']), "{written:?}");
 }
+
+/// Returns the lines that operators see of a plugin, after this one.
+fn tail(host: &Host, plugin: &str, query: &str) -> Value {
+    host.admin_get(&format!("/admin/plugins/{plugin}/log{query}")).json()
+}
+
+#[test]
+fn operators_see_the_last_lines_of_a_plugin_and_wait_for_more() {
+    let host = start(setup("log_kb = 64", ""));
+    let plugin = "repeat";
+    assert_eq!(tail(&host, plugin, ""), json!({"lines": [], "next": 0, "lost": 0}));
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| tail(&host, plugin, "?after=0&wait_ms=30000"));
+        chat(&mut host.client(), "first", "chat", 3);
+        waiting.join().unwrap()
+    });
+    let first = &waiting["lines"][0];
+    assert_eq!((&first["seq"], &first["request"]), (&json!(1), &json!("first")), "{waiting}");
+    log_of(&host, "first", "log 0 of first again.");
+    let all = tail(&host, plugin, "");
+    let lines = all["lines"].as_array().unwrap();
+    assert_eq!((lines.len(), &all["next"]), (12, &json!(12)), "{all}");
+    let levels: Vec<&str> = lines.iter().filter_map(|line| line["level"].as_str()).collect();
+    assert!(levels.contains(&"INFO") && levels.contains(&"WARN"), "{levels:?}");
+    // What was written meanwhile and is not kept any more is counted.
+    chat(&mut host.client(), "many", "chat", 100);
+    log_of(&host, "many", "log 0 of many again.");
+    let later = tail(&host, plugin, "?after=12");
+    assert_eq!(later["lines"].as_array().unwrap().len(), 200, "{later}");
+    assert_eq!(later["lost"], 303 - 200, "{later}");
+    for (path, status) in [
+        ("/admin/plugins/none/log", 404),
+        ("/admin/plugins/repeat/log?after=x", 400),
+        ("/admin/plugins/repeat/log?since=1", 400),
+    ] {
+        assert_eq!(host.admin_get(path).status, status, "{path}");
+    }
+}

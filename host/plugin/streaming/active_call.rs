@@ -7,6 +7,7 @@ use crate::plugin::bindings::types;
 use crate::plugin::handles::Inputs;
 use crate::plugin::host_errors::HostErrors;
 use crate::plugin::log::CallLog;
+use crate::plugin::log_tail::LogTail;
 use crate::plugin::retained::InstanceRetained;
 use crate::plugin::spec::PluginSpec;
 use crate::predict::{
@@ -38,6 +39,7 @@ pub struct ActiveCall {
     plugin: Arc<str>,
     /// What the guest writes on its behalf. Created when it first writes.
     log: OnceLock<Arc<CallLog>>,
+    log_tail: Arc<LogTail>,
     log_budget: usize,
     started: Instant,
     queue_wait: Duration,
@@ -91,6 +93,7 @@ impl ActiveCall {
             timeout,
             plugin: Arc::clone(plugin),
             log: OnceLock::new(),
+            log_tail: Arc::clone(&spec.log_tail),
             log_budget: spec.limits.log_bytes,
             started: now,
             queue_wait: now.duration_since(queued.admitted),
@@ -164,7 +167,7 @@ impl ActiveCall {
     pub fn log(&self) -> Arc<CallLog> {
         let log = self.log.get_or_init(|| {
             let request = Arc::clone(&self.context.id);
-            Arc::new(CallLog::new(Arc::clone(&self.plugin), request, self.log_budget))
+            Arc::new(CallLog::new(Arc::clone(&self.log_tail), request, self.log_budget))
         });
         Arc::clone(log)
     }

@@ -48,7 +48,7 @@ impl Instance {
     pub async fn build(shared: &Shared) -> Result<Self> {
         let limits = &shared.spec.limits;
         let registry = CallRegistry::new();
-        let log = Arc::new(InstanceLog::shared(Arc::clone(&shared.spec.name), limits.log_bytes));
+        let log = Arc::new(InstanceLog::shared(Arc::clone(&shared.spec.log_tail), limits.log_bytes));
         // Until it takes calls, it may compute for as long as a call may take.
         match tokio::time::timeout(limits.timeout, Self::try_build(shared, &registry, &log)).await {
             Ok(built) => built,

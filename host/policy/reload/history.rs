@@ -1,10 +1,11 @@
 //! What the reload thread remembers, and shows to operators: the last record, older policies, work
 //! in progress.
 
+use super::records::Records;
 use crate::lock::LockUnpoisoned;
 use crate::policy::content::Policy;
 use crate::policy::live::{LivePolicy, Serving};
-use crate::policy::record::{Building, Generation, Record, ReloadOutcome, Report, seconds};
+use crate::policy::record::{Building, Generation, Record, ReloadOutcome, Report, Summary, seconds};
 use crate::policy::rollout::Rollout;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -16,7 +17,8 @@ pub(super) struct Shared {
 }
 
 pub(super) struct History {
-    pub last: Record,
+    last: Record,
+    pub records: Records,
     pub previous: Option<Arc<Policy>>,
     pub retired: Vec<Weak<Policy>>,
     files: FilesState,
@@ -41,8 +43,11 @@ impl History {
     /// Returns the history of a process that has just loaded its first policy.
     pub fn new(record: &Record, policy: &Policy) -> Self {
         let is_fallback = record.outcome == ReloadOutcome::Fallback;
+        let mut records = Records::default();
+        records.push(record.clone());
         History {
             last: record.clone(),
+            records,
             previous: None,
             retired: Vec::new(),
             files: match is_fallback {
@@ -54,6 +59,12 @@ impl History {
             loading: None,
             building: None,
         }
+    }
+
+    /// Keeps the record of the latest reload.
+    pub fn keep(&mut self, record: &Record) {
+        self.last = record.clone();
+        self.records.push(record.clone());
     }
 
     /// Remembers a policy for as long as a request runs on it.
@@ -127,6 +138,14 @@ impl Shared {
         history.previous.iter().for_each(|policy| drain(policy));
         history.retired.iter().filter_map(Weak::upgrade).for_each(|policy| drain(&policy));
         serving.iter().for_each(|plugin| plugin.set_replaced(false));
+    }
+
+    pub fn summary(&self) -> Summary {
+        let history = self.history();
+        Summary {
+            stale_reason: history.stale().cloned(),
+            rollout: history.rollout.as_ref().map(Rollout::progress),
+        }
     }
 
     pub fn report(&self) -> Report {

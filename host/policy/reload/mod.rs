@@ -19,6 +19,7 @@ mod first;
 mod history;
 mod permission;
 mod publish;
+mod records;
 mod refused;
 mod reloader;
 mod request;

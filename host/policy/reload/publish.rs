@@ -24,7 +24,7 @@ impl ReloadThread {
             if let Some(rollout) = history.rollout.as_mut().filter(|new| new.record.phases_ms.is_empty()) {
                 rollout.record = record.clone();
             }
-            history.last = record.clone();
+            history.keep(&record);
         }
         self.publish(record.clone());
         // A policy that is watched is copied once it is proven.

@@ -17,7 +17,7 @@ use crate::policy::last_good::LastGood;
 use crate::policy::live::LivePolicy;
 use crate::policy::load::Loader;
 use crate::policy::recent::Recent;
-use crate::policy::record::{Record, Report, Trigger};
+use crate::policy::record::{Record, Report, Summary, Trigger};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
@@ -125,6 +125,16 @@ impl Reloader {
 
     pub fn report(&self) -> Report {
         self.shared.report()
+    }
+
+    /// Returns what an operator must know first.
+    pub fn summary(&self) -> Summary {
+        self.shared.summary()
+    }
+
+    /// Returns the records of the latest reloads, the newest first.
+    pub fn records(&self, limit: usize) -> Vec<Arc<Record>> {
+        self.shared.history().records.latest(limit)
     }
 
     /// Lets the streaming models of all policies finish their calls and end, when the host stops.
