@@ -1,5 +1,5 @@
 //! Generates Rust code from `host/proto/inference.proto`, without `protoc` or a C++ compiler, and
-//! the list of files that the program carries for authors of plugins.
+//! the lists of files that the program carries: for authors of plugins, and of the page for operators.
 
 use prost::Message;
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     embed()?;
+    embed_page()?;
     println!("cargo:rerun-if-changed=host/proto/inference.proto");
     let files = protox::compile(["inference.proto"], ["host/proto"])?;
 
@@ -67,6 +68,30 @@ fn embed() -> Result<(), Box<dyn std::error::Error>> {
     }
     source.push_str("];\n");
     std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("embedded.rs"), source)?;
+    Ok(())
+}
+
+/// Writes `page.rs`: the files of the page for operators.
+fn embed_page() -> Result<(), Box<dyn std::error::Error>> {
+    const FOLDER: &str = "host/server/ui/page";
+    println!("cargo:rerun-if-changed={FOLDER}");
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join(FOLDER);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let path = entry?.path();
+        let name = path.file_name().ok_or("a file has a name")?.to_string_lossy().into_owned();
+        // Editors leave hidden files behind.
+        if !name.starts_with('.') && !name.ends_with('~') {
+            files.push((name, path));
+        }
+    }
+    files.sort();
+    let mut source = String::from("const CONTENTS: &[(&str, &[u8])] = &[\n");
+    for (name, path) in files {
+        writeln!(source, "({name:?}, include_bytes!({:?})),", path.display().to_string())?;
+    }
+    source.push_str("];\n");
+    std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("page.rs"), source)?;
     Ok(())
 }
 

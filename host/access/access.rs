@@ -256,7 +256,8 @@ impl Access {
     pub fn allows(&self, caller: &Caller, verb: Verb, model: Option<(&str, Option<&str>)>) -> Result<bool> {
         let state = self.state.load();
         let Some(loaded) = &state.loaded else { return Ok(false) };
-        if !is_live(caller, SystemTime::now()) {
+        let now = SystemTime::now();
+        if !is_live(caller, now) {
             return Err(self.refused("it has expired"));
         }
         if caller.generation == state.generation {
@@ -265,7 +266,14 @@ impl Access {
         // The rules have changed since the caller was identified, as in a long stream.
         let own = match caller.credential {
             Credential::Plugin => loaded.rules.of(&caller.names, true),
-            _ => self.named(&state, caller.credential.clone(), &caller.certificate)?.rules,
+            _ => {
+                let caller = self.named(&state, caller.credential.clone(), &caller.certificate)?;
+                // The files may have given the key an end.
+                if !is_live(&caller, now) {
+                    return Err(self.refused("it has expired"));
+                }
+                caller.rules
+            }
         };
         Ok(loaded.rules.allow(&own, verb, model))
     }

@@ -72,6 +72,7 @@ fn announcement(
         Err(_) => line(format_args!("try: curl -s {http}/models")),
     }
     line(format_args!("policy: curl -s {admin}/admin/policy"));
+    line(format_args!("page: {admin}/ui/"));
     text
 }
 

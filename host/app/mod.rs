@@ -20,6 +20,7 @@ use crate::router::Router;
 use crate::server::admin::Admin;
 use crate::server::callers::Callers;
 use crate::server::plain::Public;
+use crate::server::ui::Sessions;
 use crate::server::{Auditor, CrossSite, InferenceEncoder, http};
 use crate::shutdown::{self, Event, Signals};
 use crate::trace_export::Exporter;
@@ -28,7 +29,7 @@ use listening::{Bound, Listening, Services};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The arguments of the command line.
 pub struct Options {
@@ -105,26 +106,25 @@ pub fn serve(options: Options) -> Result<Infallible> {
     });
     let audit = services.audit.clone();
     services.grpc.begin(Arc::clone(&router), Arc::clone(&reloader));
-    services.public.begin(Arc::new(Public {
+    let public = Arc::new(Public {
         router: Arc::clone(&router),
         jobs: Arc::clone(&jobs),
-        metrics: Arc::clone(&metrics),
+        metrics,
         readiness: Arc::clone(&services.readiness),
         reloader: Arc::clone(&reloader),
         cross_site: CrossSite::public(&settings.access, &addresses.http),
         transfers: Arc::clone(&services.transfers),
         callers: Callers::new(access.clone(), settings.tenant_header.as_ref(), &settings.proxies),
-        auditor: Auditor::new(audit.clone(), &settings.proxies),
-    }));
+        auditor: Auditor::new(audit, &settings.proxies),
+    });
+    services.public.begin(Arc::clone(&public));
     services.operator.begin(Arc::new(Admin {
-        router: Arc::clone(&router),
-        metrics,
-        reloader: Arc::clone(&reloader),
+        public,
         engine,
-        jobs: Arc::clone(&jobs),
         cross_site: CrossSite::admin(&settings.access, &addresses.admin),
         callers: Callers::new(access, None, &settings.proxies),
-        auditor: Auditor::new(audit, &settings.proxies),
+        sessions: Sessions::new(settings.tls.admin.is_some())?,
+        started: SystemTime::now(),
     }));
     services.readiness.serve();
     let listening = waiting.map(listen).transpose()?.or(early).expect("invariant: one of them");

@@ -83,7 +83,15 @@ pub enum Settled {
 impl JobRegistry {
     pub fn new(config: JobsConfig) -> Arc<Self> {
         let concurrency = config.router.policy().content.plan.jobs.concurrency;
-        let kept = State::ALL.map(|state| config.metrics.jobs.kept.with_label_values(&[state.as_str()]));
+        let metrics = &config.metrics.jobs;
+        let kept = State::ALL.map(|state| metrics.kept.with_label_values(&[state.as_str()]));
+        // There from the start, so that an alert sees the first one as an increase.
+        for state in State::ALL.into_iter().filter(|state| state.is_final()) {
+            metrics.ended.with_label_values(&[state.as_str()]);
+        }
+        for outcome in ["delivered", "failed"] {
+            metrics.webhook_deliveries.with_label_values(&[outcome]);
+        }
         Arc::new(JobRegistry {
             config,
             slots: Slots::new(concurrency),

@@ -1,12 +1,12 @@
 //! Identifies the sender of a request by its headers and its connection.
 
 use super::connection::Connection;
-use crate::access::{ANONYMOUS, Access, Presented, Requester, Verb};
+use crate::access::{ANONYMOUS, Access, CallerMemo, Presented, Requester, Verb};
 use crate::config::proxies::Proxies;
 use crate::error::{Error, Result};
 use crate::tenants::{NAME_HINT, check_name};
 use hyper::HeaderMap;
-use hyper::header::HeaderName;
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::http::Extensions;
 use std::sync::Arc;
 
@@ -69,6 +69,26 @@ impl Callers {
         }
         extensions.insert(requester);
         Ok(())
+    }
+
+    /// Whether callers are told apart by access rules.
+    pub(super) fn are_identified(&self) -> bool {
+        self.access.is_some()
+    }
+
+    /// Returns the caller of this key or token, if there are access rules.
+    ///
+    /// # Errors
+    /// `unauthenticated` if it is not valid.
+    pub(super) fn sign_in(&self, secret: &str, connection: &Connection) -> Result<Requester> {
+        let Some(access) = &self.access else { return Ok(Requester::unrestricted()) };
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::try_from(format!("Bearer {}", secret.trim()));
+        let value =
+            value.map_err(|_| Error::unauthenticated("the key or token is not accepted: it is not text"))?;
+        headers.insert(AUTHORIZATION, value);
+        let presented = Presented { headers: &headers, certificate: connection.certificate() };
+        Requester::identify(access, presented, &CallerMemo::default())
     }
 
     /// Returns on whose behalf an admitted request is made.

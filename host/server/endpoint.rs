@@ -4,6 +4,7 @@
 use super::api::Api;
 use super::cross_site::Sensitivity;
 use super::oip::endpoint::OipEndpoint;
+use super::openapi;
 use super::plain::jobs::endpoint::JobsEndpoint;
 use crate::access::Verb;
 use crate::fixed_routes::PredictRoute;
@@ -22,6 +23,8 @@ pub(super) enum Endpoint<'a> {
     Metrics,
     /// `/models`
     Models,
+    /// `/openapi.json`
+    OpenApi,
     Jobs(JobsEndpoint<'a>),
     Oip(OipEndpoint<'a>),
     /// No route of any interface. The sensitivity is that of the routes under the same prefix.
@@ -47,6 +50,7 @@ impl<'a> Endpoint<'a> {
             "/ready" => return Endpoint::Ready,
             "/metrics" => return Endpoint::Metrics,
             "/models" => return Endpoint::Models,
+            openapi::PATH => return Endpoint::OpenApi,
             _ => {}
         }
         if let Some(rest) = path.strip_prefix("/predict/") {
@@ -100,7 +104,7 @@ impl<'a> Endpoint<'a> {
     pub fn verb(&self, headers: &HeaderMap) -> Option<Verb> {
         match self {
             Endpoint::Predict(_) | Endpoint::PredictStream => Some(Verb::Predict),
-            Endpoint::Health | Endpoint::Ready | Endpoint::Unknown(_) => None,
+            Endpoint::Health | Endpoint::Ready | Endpoint::OpenApi | Endpoint::Unknown(_) => None,
             Endpoint::Metrics => Some(Verb::Metrics),
             Endpoint::Models => Some(Verb::Read),
             Endpoint::Jobs(_) => Some(Verb::Jobs),
@@ -111,7 +115,7 @@ impl<'a> Endpoint<'a> {
     pub fn sensitivity(&self) -> Sensitivity {
         match self {
             Endpoint::Predict(_) | Endpoint::PredictStream => Sensitivity::Open,
-            Endpoint::Health | Endpoint::Ready | Endpoint::Metrics => Sensitivity::Open,
+            Endpoint::Health | Endpoint::Ready | Endpoint::Metrics | Endpoint::OpenApi => Sensitivity::Open,
             Endpoint::Models => Sensitivity::Reads,
             Endpoint::Jobs(_) => Sensitivity::Controls,
             Endpoint::Oip(endpoint) => endpoint.sensitivity(),

@@ -8,6 +8,7 @@ use super::endpoint::Endpoint;
 use super::http::{self, Reply, RequestBody};
 use super::metrics_page;
 use super::oip;
+use super::openapi;
 use super::plain::{info, jobs, predict, stream};
 use super::service::Service;
 use super::state::Public;
@@ -89,8 +90,9 @@ async fn routed(public: &Public, head: &Parts, body: RequestBody, endpoint: Endp
         Endpoint::Ready if get => info::ready(public),
         Endpoint::Metrics if get => metrics_page::reply(&public.metrics, &public.router),
         Endpoint::Models if get => info::models(public, head),
+        Endpoint::OpenApi if get => openapi::reply(&head.headers),
         Endpoint::Predict(_) | Endpoint::PredictStream => http::method_not_allowed("POST"),
-        Endpoint::Health | Endpoint::Ready | Endpoint::Metrics | Endpoint::Models => {
+        Endpoint::Health | Endpoint::Ready | Endpoint::Metrics | Endpoint::Models | Endpoint::OpenApi => {
             http::method_not_allowed("GET")
         }
         Endpoint::Jobs(endpoint) => jobs::routes::answer(public, head, body, endpoint).await,

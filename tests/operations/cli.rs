@@ -322,6 +322,7 @@ fn serve_prints_addresses_routes_and_a_line_to_paste() {
     assert_eq!(lines[2].trim(), "bankchurn-raw:1 on onnx");
     assert_eq!(lines[3], format!("try: curl -s http://{http}/predict -d @request.json"));
     assert_eq!(lines[4], format!("policy: curl -s http://{admin}/admin/policy"));
+    assert_eq!(lines[5], format!("page: http://{admin}/ui/"));
 }
 
 #[test]

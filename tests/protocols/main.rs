@@ -16,6 +16,7 @@ mod numbers;
 mod oip;
 mod oip_extensions;
 mod oip_fields;
+mod openapi;
 mod ranks;
 mod traces;
 mod tritonclient;

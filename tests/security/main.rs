@@ -5,8 +5,10 @@ mod support;
 
 mod access;
 mod audit;
+mod browser;
 mod example;
 mod http2;
+mod page;
 mod tenants;
 mod tls;
 mod tls_files;

@@ -53,7 +53,7 @@ fn health_and_readiness_are_told_on_the_public_listener() {
         let answer = host.get(path);
         assert_eq!((answer.status, answer.json()), (200, expected), "{path}");
         let wrong = host.post(path, "{}");
-        assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET")), "{path}");
+        assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET, HEAD")), "{path}");
     }
     assert_eq!(host.admin_get("/health").json(), json!({"status": "ok"}));
     assert_eq!(host.admin_get("/ready").status, 404, "readiness belongs to the public listener");

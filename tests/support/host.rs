@@ -83,6 +83,11 @@ impl Host {
         Client::new(self.admin).post(path, "")
     }
 
+    /// Sends a request without a body to the admin listener.
+    pub fn admin_request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        Client::new(self.admin).request(method, path, headers, b"")
+    }
+
     /// Returns `/admin/policy`.
     pub fn policy(&self) -> Value {
         self.admin_get("/admin/policy").json()

@@ -10,11 +10,9 @@ use serde_json::json;
 use std::time::{Duration, SystemTime};
 
 /// `POST /admin/jobs/reset`: begins with an empty store instead of a damaged one.
-pub async fn reset(jobs: &Jobs) -> Reply {
-    match jobs.reset().await {
-        Ok(place) => http::json_of(StatusCode::OK, &json!({"set_aside": place})),
-        Err(error) => http::error_reply(&error, ""),
-    }
+pub(super) async fn reset(jobs: &Jobs) -> Result<Reply> {
+    let place = jobs.reset().await?;
+    Ok(http::json_of(StatusCode::OK, &json!({"set_aside": place})))
 }
 
 /// `POST /admin/jobs/purge`: deletes jobs that have ended. One request deletes for about a second;
@@ -25,23 +23,18 @@ pub(super) async fn purge(
     operator: &str,
     auditor: &Auditor,
     actor: Actor,
-) -> Reply {
-    let purged = async {
-        let Purge { filter, is_dry_run } = Purge::parse(query)?;
-        if !is_dry_run {
-            let target = query.unwrap_or_default().chars().take(1000).collect();
-            auditor.record(actor, "purge_jobs", target).await?;
-        }
-        let Purged { jobs, next } = jobs.purge(filter, is_dry_run).await?;
-        if jobs > 0 && !is_dry_run {
-            tracing::info!(jobs, operator, "jobs purged");
-        }
-        Ok::<_, Error>(json!({"purged": jobs, "dry_run": is_dry_run, "next": next.map(|next| next.0)}))
-    };
-    match purged.await {
-        Ok(value) => http::json_of(StatusCode::OK, &value),
-        Err(error) => http::error_reply(&error, ""),
+) -> Result<Reply> {
+    let Purge { filter, is_dry_run } = Purge::parse(query)?;
+    if !is_dry_run {
+        let target = query.unwrap_or_default().chars().take(1000).collect();
+        auditor.record(actor, "purge_jobs", target).await?;
     }
+    let Purged { jobs, next } = jobs.purge(filter, is_dry_run).await?;
+    if jobs > 0 && !is_dry_run {
+        tracing::info!(jobs, operator, "jobs purged");
+    }
+    let answer = json!({"purged": jobs, "dry_run": is_dry_run, "next": next.map(|next| next.0)});
+    Ok(http::json_of(StatusCode::OK, &answer))
 }
 
 struct Purge {

@@ -1,13 +1,15 @@
 //! `/admin/pipelines`: the pipelines of the live policy, with the counts of their steps since the
 //! host started.
 
-use crate::error::{Error, did_you_mean};
+use super::query::Query;
+use crate::error::{Error, Result, did_you_mean};
 use crate::executor::PipelineModel;
 use crate::executor::pipeline::{StepLimit, StepMetrics, StepOutcome};
 use crate::graph;
 use crate::policy::{Policy, Route};
 use crate::server::http::{self, Reply};
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -34,30 +36,33 @@ pub fn list(policy: &Policy) -> Value {
 }
 
 /// Returns one pipeline: its graph as data, or as text, Mermaid or Graphviz source if the query is
-/// `graph=text`, `graph=mermaid` or `graph=dot`.
-pub fn reply(policy: &Policy, name: &str, query: &str) -> Reply {
+/// `graph=text`, `graph=mermaid`, `graph=dot` or `graph=svg`.
+pub fn reply(policy: &Policy, name: &str, query: Option<&str>) -> Result<Reply> {
     let found = routes(policy).find(|(_, pipeline)| *pipeline.program().graph.name == *name);
     let Some((_, pipeline)) = found else {
         let name: String = name.chars().take(80).collect();
         let known = routes(policy).map(|(_, pipeline)| &*pipeline.program().graph.name);
         let hint = did_you_mean(&name, known);
-        return http::error_reply(
-            &Error::not_found(format!("no model serves a pipeline \"{name}\"{hint}")),
-            "",
-        );
+        return Err(Error::not_found(format!("no model serves a pipeline \"{name}\"{hint}")));
     };
-    let text = match query {
-        "" => return http::json_of(StatusCode::OK, &shown(pipeline)),
-        "graph=mermaid" => graph::mermaid(&pipeline.program().graph),
-        "graph=dot" => graph::dot(&pipeline.program().graph),
-        "graph=text" => graph::text(&pipeline.program().graph),
-        other => {
-            let message =
-                format!("the query \"{other}\" is not known; write graph=mermaid, graph=dot or graph=text");
-            return http::error_reply(&Error::invalid(message), "");
+    let graph = &pipeline.program().graph;
+    let query = Query::parse(query, &["graph"])?;
+    let text = match query.text("graph") {
+        None => return Ok(http::json_of(StatusCode::OK, &shown(pipeline))),
+        Some("text") => graph::text(graph),
+        Some("mermaid") => graph::mermaid(graph),
+        Some("dot") => graph::dot(graph),
+        Some("svg") => {
+            let svg = HeaderValue::from_static("image/svg+xml; charset=utf-8");
+            return Ok(http::reply(StatusCode::OK, svg, graph::svg(graph)));
+        }
+        Some(other) => {
+            let other: String = other.chars().take(80).collect();
+            let message = format!("graph is \"{other}\"; write svg, mermaid, dot or text");
+            return Err(Error::invalid(message).field("graph"));
         }
     };
-    http::text(StatusCode::OK, text)
+    Ok(http::text(StatusCode::OK, text))
 }
 
 fn shown(pipeline: &PipelineModel) -> Value {

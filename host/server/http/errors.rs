@@ -37,39 +37,48 @@ pub fn status_of(error: &Error) -> StatusCode {
     }
 }
 
+/// The body of an error in the form of the plain interface.
+#[derive(serde::Serialize)]
+pub struct ErrorBody<'a> {
+    error: Fields<'a>,
+}
+
+#[derive(serde::Serialize)]
+struct Fields<'a> {
+    kind: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'a str>,
+    request_id: &'a str,
+}
+
+impl<'a> ErrorBody<'a> {
+    /// `id` is the request id, empty if there is none.
+    pub fn of(error: &'a Error, id: &'a str) -> Self {
+        ErrorBody {
+            error: Fields {
+                kind: error.kind().as_str(),
+                message: error.message(),
+                field: error.field_name(),
+                model: error.model_name(),
+                plugin: error.plugin_name(),
+                step: error.step_name(),
+                request_id: id,
+            },
+        }
+    }
+}
+
 /// Returns an error in the form of the plain interface. `id` is the request id, empty if there is
 /// none.
 pub fn error_reply(error: &Error, id: &str) -> Reply {
-    #[derive(serde::Serialize)]
-    struct Body<'a> {
-        error: Fields<'a>,
-    }
-
-    #[derive(serde::Serialize)]
-    struct Fields<'a> {
-        kind: &'static str,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        field: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        model: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        plugin: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        step: Option<&'a str>,
-        request_id: &'a str,
-    }
-
-    let fields = Fields {
-        kind: error.kind().as_str(),
-        message: error.message(),
-        field: error.field_name(),
-        model: error.model_name(),
-        plugin: error.plugin_name(),
-        step: error.step_name(),
-        request_id: id,
-    };
-    let mut reply = json_of(status_of(error), &Body { error: fields });
+    let mut reply = json_of(status_of(error), &ErrorBody::of(error, id));
     add_hints(&mut reply, error);
     reply
 }
@@ -113,7 +122,9 @@ pub fn method_not_allowed(allow: &'static str) -> Reply {
     let body =
         format!("{{\"error\":{{\"kind\":\"unsupported\",\"message\":\"this path takes {allow} only\"}}}}");
     let mut reply = json(StatusCode::METHOD_NOT_ALLOWED, body);
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    // HEAD works on every path that has GET.
+    let all = HeaderValue::try_from(allow.replacen("GET", "GET, HEAD", 1));
+    reply.headers_mut().insert(ALLOW, all.expect("invariant: names of methods"));
     reply
 }
 

@@ -1,6 +1,7 @@
 //! Readiness and the list of models, in the form of the plain interface.
 
 use crate::access::Verb;
+use crate::policy::Route;
 use crate::server::http::{self, Reply};
 use crate::server::state::Public;
 use hyper::StatusCode;
@@ -17,13 +18,18 @@ pub(in crate::server) fn ready(public: &Public) -> Reply {
     }
 }
 
-/// `GET /models`
+/// `GET /models`: the models that the caller may see.
 pub(in crate::server) fn models(public: &Public, head: &Parts) -> Reply {
-    let (policy, requester) = (public.router.policy(), public.requester(head));
+    let requester = public.requester(head);
+    list(public, |route| requester.may(Verb::Read, Some((&route.name.name, Some(&route.name.version)))))
+}
+
+/// Lists the models that `is_shown` selects.
+pub(in crate::server) fn list(public: &Public, is_shown: impl Fn(&Route) -> bool) -> Reply {
+    let policy = public.router.policy();
     let routes = policy.content.models().flat_map(|(_, model)| model.versions.values());
-    let routes =
-        routes.filter(|route| requester.may(Verb::Read, Some((&route.name.name, Some(&route.name.version)))));
     let models: Vec<_> = routes
+        .filter(|route| is_shown(route))
         .map(|route| {
             serde_json::json!({
                 "name": &*route.name.name,

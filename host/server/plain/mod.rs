@@ -5,7 +5,7 @@ mod envelope;
 pub(super) mod info;
 pub(super) mod jobs;
 pub(super) mod predict;
-mod request;
+pub(super) mod request;
 pub(super) mod stream;
 
 pub use super::state::Public;

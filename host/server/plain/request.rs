@@ -26,7 +26,7 @@ pub(super) const BATCH_ITEMS_MAX: usize = 1000;
 pub(super) const UNREADABLE: &str = "the body is not what this path takes";
 
 /// The fields of a body besides its inputs.
-pub(super) struct Head {
+pub(in crate::server) struct Head {
     pub model: BodyText,
     pub version: Option<BodyText>,
     pub parameters: Option<JsonText>,
@@ -42,7 +42,7 @@ pub(super) struct CallFields<'a> {
 }
 
 impl Head {
-    pub fn of(
+    pub(super) fn of(
         body: &Bytes,
         model: Cow<'_, str>,
         version: Option<Version<'_>>,
@@ -75,7 +75,7 @@ pub(super) fn json_part(body: &Bytes, value: &RawValue) -> JsonText {
 }
 
 /// The body of `POST /predict` and `/predict/stream`.
-pub(super) struct Request {
+pub(in crate::server) struct Request {
     pub head: Head,
     data: JsonText,
     body_bytes: usize,

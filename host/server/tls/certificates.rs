@@ -42,6 +42,10 @@ impl Certificates {
         let metrics = Arc::clone(metrics);
         let certificates = Certificates { listener, settings, alpn, metrics, current };
         certificates.note(&loaded);
+        // There from the start, so that an alert sees the first one as an increase.
+        for outcome in ["applied", "rejected"] {
+            certificates.metrics.tls.reloads.with_label_values(&[listener, outcome]);
+        }
         Ok((Arc::new(certificates), digest))
     }
 

@@ -45,6 +45,7 @@ pub fn misdeed(request: &Request, at: &str) -> Result<Option<Answer>, Error> {
         "snoop" if at == "postprocess" => return Ok(Some(Answer::Json(snoop(request)?))),
         "nan" | "not-json" | "snoop" => {}
         "forge" => forge(),
+        "say" => println!("{}", request.text("text")?.unwrap_or_default()),
         "log-flood" => log_flood(whole(request, "count", FLOOD_LINES)?),
         "print-flood" => print_flood(whole(request, "count", FLOOD_LINES)?),
         "handles" => handles(whole(request, "count", 1_000_000)?)?,

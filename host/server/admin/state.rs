@@ -1,0 +1,21 @@
+//! The state that the handlers of the admin listener share.
+
+use crate::plugin::Engine;
+use crate::server::callers::Callers;
+use crate::server::cross_site::CrossSite;
+use crate::server::state::Public;
+use crate::server::ui::Sessions;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Everything that the admin listener serves.
+pub struct Admin {
+    /// What the public listener serves, which the page offers to operators as well.
+    pub public: Arc<Public>,
+    pub engine: Arc<Engine>,
+    pub cross_site: CrossSite,
+    pub callers: Callers,
+    /// Operators who have signed in on the page.
+    pub sessions: Sessions,
+    pub started: SystemTime,
+}
