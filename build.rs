@@ -80,8 +80,8 @@ fn embed_page() -> Result<(), Box<dyn std::error::Error>> {
     for entry in std::fs::read_dir(root)? {
         let path = entry?.path();
         let name = path.file_name().ok_or("a file has a name")?.to_string_lossy().into_owned();
-        // Editors leave hidden files behind.
-        if !name.starts_with('.') && !name.ends_with('~') {
+        // Editors leave other files behind.
+        if !name.starts_with('.') && [".html", ".css", ".js", ".svg"].iter().any(|end| name.ends_with(end)) {
             files.push((name, path));
         }
     }

@@ -17,7 +17,7 @@ use crate::policy::reload::FirstPlan;
 use crate::policy::settings::Settings;
 use crate::policy::{LastGood, Loader, Reloader};
 use crate::router::Router;
-use crate::server::admin::Admin;
+use crate::server::admin::{Admin, LOG_WAITS_MAX};
 use crate::server::callers::Callers;
 use crate::server::plain::Public;
 use crate::server::ui::Sessions;
@@ -30,6 +30,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Semaphore;
 
 /// The arguments of the command line.
 pub struct Options {
@@ -125,6 +126,7 @@ pub fn serve(options: Options) -> Result<Infallible> {
         callers: Callers::new(access, None, &settings.proxies),
         sessions: Sessions::new(settings.tls.admin.is_some())?,
         started: SystemTime::now(),
+        log_waits: Semaphore::new(LOG_WAITS_MAX),
     }));
     services.readiness.serve();
     let listening = waiting.map(listen).transpose()?.or(early).expect("invariant: one of them");

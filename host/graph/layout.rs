@@ -6,7 +6,7 @@
 //! its neighbours, and nodes then move towards their neighbours as far as the order permits.
 
 /// A graph to place. Nodes have the indices of their sizes.
-pub(super) struct Shape<'a> {
+pub(super) struct LayoutInput<'a> {
     /// Width and height of each node.
     pub sizes: &'a [(f64, f64)],
     /// From and to.
@@ -41,28 +41,28 @@ struct Vertex {
     after: Vec<usize>,
 }
 
-pub(super) fn layout(shape: &Shape<'_>) -> Layout {
-    let ranks = ranks(shape);
+pub(super) fn layout(input: &LayoutInput<'_>) -> Layout {
+    let ranks = ranks(input);
     let mut vertices: Vec<Vertex> = Vec::new();
     let mut columns: Vec<Vec<usize>> = vec![Vec::new(); ranks.iter().max().map_or(1, |last| last + 1)];
-    for (node, (_, height)) in shape.sizes.iter().enumerate() {
+    for (node, (_, height)) in input.sizes.iter().enumerate() {
         columns[ranks[node]].push(node);
         vertices.push(Vertex { height: *height, before: Vec::new(), after: Vec::new() });
     }
-    let paths = bend(shape, &ranks, &mut vertices, &mut columns);
+    let paths = bend(input, &ranks, &mut vertices, &mut columns);
     sort(&vertices, &mut columns);
     let centers = center(&vertices, &columns);
-    draw(shape, &ranks, &vertices, &columns, &centers, &paths)
+    draw(input, &ranks, &vertices, &columns, &centers, &paths)
 }
 
-/// Returns the column of each node. An edge that would close a circle is ignored.
-fn ranks(shape: &Shape<'_>) -> Vec<usize> {
-    let nodes = shape.sizes.len();
+/// Returns the column of each node. The ranks of a cycle stop growing at the number of nodes.
+fn ranks(input: &LayoutInput<'_>) -> Vec<usize> {
+    let nodes = input.sizes.len();
     let mut ranks = vec![0; nodes];
     // A path has at most as many edges as there are nodes.
     for _ in 0..nodes {
         let mut is_settled = true;
-        for &(from, to) in shape.edges.iter().filter(|(from, to)| from != to) {
+        for &(from, to) in input.edges.iter().filter(|(from, to)| from != to) {
             if ranks[to] <= ranks[from] && ranks[from] + 1 < nodes {
                 ranks[to] = ranks[from] + 1;
                 is_settled = false;
@@ -72,21 +72,21 @@ fn ranks(shape: &Shape<'_>) -> Vec<usize> {
             break;
         }
     }
-    let furthest = (0..nodes).filter(|node| *node != shape.last).map(|node| ranks[node]).max();
-    ranks[shape.last] = furthest.map_or(0, |furthest| furthest + 1);
+    let furthest = (0..nodes).filter(|node| *node != input.last).map(|node| ranks[node]).max();
+    ranks[input.last] = furthest.map_or(0, |furthest| furthest + 1);
     ranks
 }
 
 /// Adds bends to edges over several columns. Returns the vertices that each edge goes through.
 fn bend(
-    shape: &Shape<'_>,
+    input: &LayoutInput<'_>,
     ranks: &[usize],
     vertices: &mut Vec<Vertex>,
     columns: &mut [Vec<usize>],
 ) -> Vec<Vec<usize>> {
-    let bends: usize = shape.edges.iter().map(|&(from, to)| ranks[to].saturating_sub(ranks[from] + 1)).sum();
-    let mut paths = Vec::with_capacity(shape.edges.len());
-    for &(from, to) in shape.edges {
+    let bends: usize = input.edges.iter().map(|&(from, to)| ranks[to].saturating_sub(ranks[from] + 1)).sum();
+    let mut paths = Vec::with_capacity(input.edges.len());
+    for &(from, to) in input.edges {
         let mut path = vec![from];
         if bends <= BENDS_MAX {
             let between = columns.iter_mut().take(ranks[to]).skip(ranks[from] + 1);
@@ -186,7 +186,7 @@ fn apart(column: &[usize], vertices: &[Vertex], wanted: &[f64]) -> Vec<f64> {
 }
 
 fn draw(
-    shape: &Shape<'_>,
+    input: &LayoutInput<'_>,
     ranks: &[usize],
     vertices: &[Vertex],
     columns: &[Vec<usize>],
@@ -197,8 +197,8 @@ fn draw(
     let highest = (0..vertices.len()).map(top).fold(f64::INFINITY, f64::min);
     let shift = MARGIN - if highest.is_finite() { highest } else { 0.0 };
     let lowest = (0..vertices.len()).map(|vertex| top(vertex) + vertices[vertex].height).fold(0.0, f64::max);
-    let nodes = shape.sizes.len();
-    let width_of = |vertex: usize| if vertex < nodes { shape.sizes[vertex].0 } else { 0.0 };
+    let nodes = input.sizes.len();
+    let width_of = |vertex: usize| if vertex < nodes { input.sizes[vertex].0 } else { 0.0 };
     let (mut starts, mut widths, mut x) = (Vec::new(), Vec::new(), MARGIN);
     for column in columns {
         let width = column.iter().map(|vertex| width_of(*vertex)).fold(0.0, f64::max);
@@ -243,7 +243,7 @@ mod tests {
 
     fn placed(nodes: usize, edges: &[(usize, usize)]) -> Layout {
         let sizes = vec![(100.0, 40.0); nodes];
-        layout(&Shape { sizes: &sizes, edges, last: nodes - 1 })
+        layout(&LayoutInput { sizes: &sizes, edges, last: nodes - 1 })
     }
 
     /// Checks that no two nodes overlap and that all are inside.
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_and_many_edges_are_survived() {
+    fn cycles_and_many_edges_are_survived() {
         check(&placed(3, &[(0, 1), (1, 0), (1, 1), (1, 2)]));
         check(&placed(1, &[]));
         let dense: Vec<(usize, usize)> =

@@ -1,7 +1,7 @@
 //! A graph as SVG. Attributes give it a look of its own; a page overrides them with a style sheet.
 
 use super::definition::{Graph, Step};
-use super::layout::{Layout, Shape, layout};
+use super::layout::{Layout, LayoutInput, layout};
 use super::picture::{Edge, INPUT, OUTPUT, edges, notes};
 use crate::output::one_line;
 use std::collections::HashMap;
@@ -30,7 +30,8 @@ pub fn svg(graph: &Graph) -> String {
     let known = |edge: &Edge| Some((*index.get(&*edge.from)?, *index.get(&*edge.to)?));
     let (edges, lines): (Vec<&Edge>, Vec<(usize, usize)>) =
         edges.iter().filter_map(|edge| Some((edge, known(edge)?))).unzip();
-    let Layout { corners, lines, width, height } = layout(&Shape { sizes: &sizes, edges: &lines, last });
+    let Layout { corners, lines, width, height } =
+        layout(&LayoutInput { sizes: &sizes, edges: &lines, last });
     let name = escaped(&graph.name);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"graph\" role=\"img\" aria-label=\"Pipeline {name}\" \

@@ -56,8 +56,9 @@ struct LogState {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     /// The last bytes of stderr, such as the message of a panic.
-    tail: Vec<u8>,
-    /// Bytes of stderr since the last one that fitted the budget. They are at the end of `tail`,
+    stderr_end: Vec<u8>,
+    /// Bytes of stderr since the last one that fitted the budget. They are at the end of
+    /// `stderr_end`,
     /// as far as they fit there.
     unlogged: usize,
 }
@@ -125,8 +126,8 @@ impl CallLog {
     pub fn end(&self) -> String {
         let mut state = self.lock();
         state.finish(&self.tail);
-        let tail = std::mem::take(&mut state.tail);
-        whole_lines(&tail, tail.len() >= TAIL_BYTES_MAX)
+        let end = std::mem::take(&mut state.stderr_end);
+        whole_lines(&end, end.len() >= TAIL_BYTES_MAX)
     }
 
     fn message(&self, level: Level, context: &str, message: &str) {
@@ -142,7 +143,7 @@ impl CallLog {
         let context = (!context.is_empty()).then_some(context);
         // Each line has its plugin and request: a message cannot pass as another plugin's.
         for line in message.lines() {
-            state.keep_line(&self.tail, tracing_level(level), line);
+            state.show(&self.tail, tracing_level(level), line);
             match level {
                 Level::Trace => tracing::trace!(plugin, request, requests, context, "{line}"),
                 Level::Debug => tracing::debug!(plugin, request, requests, context, "{line}"),
@@ -185,7 +186,7 @@ impl LogState {
     fn begin(&mut self, request: Arc<str>, budget: usize) {
         self.request = Some(request);
         (self.budget, self.bytes_left, self.is_cut, self.unlogged) = (budget, budget, false, 0);
-        self.tail.clear();
+        self.stderr_end.clear();
     }
 
     /// Takes up to `bytes` from the budget, and returns how many are left of them. Logs once when
@@ -203,7 +204,7 @@ impl LogState {
                 None => "plugin log truncated: more than log_kb in one call",
                 Some(_) => "plugin log truncated: more than log_kb in one minute outside of requests",
             };
-            self.keep_line(tail, tracing::Level::WARN, message);
+            self.show(tail, tracing::Level::WARN, message);
             tracing::warn!(plugin, request, "{message}");
         }
         taken
@@ -212,9 +213,9 @@ impl LogState {
     /// Appends to the last bytes of stderr.
     fn keep(&mut self, bytes: &[u8]) {
         let bytes = &bytes[bytes.len().saturating_sub(TAIL_BYTES_MAX)..];
-        let surplus = (self.tail.len() + bytes.len()).saturating_sub(TAIL_BYTES_MAX);
-        self.tail.drain(..surplus);
-        self.tail.extend_from_slice(bytes);
+        let surplus = (self.stderr_end.len() + bytes.len()).saturating_sub(TAIL_BYTES_MAX);
+        self.stderr_end.drain(..surplus);
+        self.stderr_end.extend_from_slice(bytes);
     }
 
     /// Sets the requests in flight. Lines that other requests were in flight for are ended.
@@ -238,8 +239,8 @@ impl LogState {
         self.end_lines(tail);
         let unlogged = std::mem::take(&mut self.unlogged);
         if unlogged > 0 {
-            let start = self.tail.len().saturating_sub(unlogged);
-            let lines = whole_lines(&self.tail[start..], unlogged > self.tail.len());
+            let start = self.stderr_end.len().saturating_sub(unlogged);
+            let lines = whole_lines(&self.stderr_end[start..], unlogged > self.stderr_end.len());
             lines.lines().for_each(|line| self.line(tail, Stream::Stderr, line.as_bytes()));
         }
     }
@@ -251,18 +252,27 @@ impl LogState {
         let (request, requests) = (self.request.as_deref(), self.requests.as_deref());
         match stream {
             Stream::Stdout => {
-                self.keep_line(tail, tracing::Level::INFO, text);
+                self.show(tail, tracing::Level::INFO, text);
                 tracing::info!(plugin, request, requests, "{text}");
             }
             Stream::Stderr => {
-                self.keep_line(tail, tracing::Level::WARN, text);
+                self.show(tail, tracing::Level::WARN, text);
                 tracing::warn!(plugin, request, requests, "{text}");
             }
         }
     }
 
-    /// Keeps a line for those who watch the plugin.
-    fn keep_line(&self, tail: &LogTail, level: tracing::Level, text: &str) {
+    /// Keeps a line for those who watch the plugin. Lines below INFO are kept only if the host logs
+    /// them: plugins write many.
+    fn show(&self, tail: &LogTail, level: tracing::Level, text: &str) {
+        let is_logged = match level {
+            tracing::Level::TRACE => tracing::enabled!(tracing::Level::TRACE),
+            tracing::Level::DEBUG => tracing::enabled!(tracing::Level::DEBUG),
+            _ => true,
+        };
+        if !is_logged {
+            return;
+        }
         let several = || self.requests.as_deref().map(Arc::from);
         let request = self.request.clone().or_else(several);
         tail.add(level, request.as_ref(), text);

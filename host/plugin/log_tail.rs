@@ -98,7 +98,7 @@ impl LogTail {
     pub async fn wait(&self, after: u64) {
         let mut newest = self.newest.subscribe();
         // The sender lives as long as `self`.
-        let _ = newest.wait_for(|newest| *newest != 0 && *newest != after).await;
+        let _ = newest.wait_for(|newest| *newest > after).await;
     }
 }
 

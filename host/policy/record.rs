@@ -3,6 +3,7 @@
 
 use super::description::Description;
 use super::overlay::Overlay;
+use crate::timestamp::seconds;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -207,9 +208,4 @@ impl Record {
             retry_in_ms: None,
         }
     }
-}
-
-/// Returns seconds since 1970.
-pub(super) fn seconds(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -8,12 +8,13 @@ use super::guard::{self, QUANTILE, ms};
 use super::guard_counters::Counts;
 use super::live::Candidate;
 use super::model_name::ModelName;
-use super::record::{Judged, Progress, Record, RouteNumbers, seconds};
+use super::record::{Judged, Progress, Record, RouteNumbers};
 use super::rollout_settings::{CanarySettings, GuardSettings};
 use super::shadow::Shadow;
 use super::sticky_by::{StickyBy, sticky_hash};
 use super::watched_route::WatchedRoute;
 use crate::metrics::Metrics;
+use crate::timestamp::seconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 

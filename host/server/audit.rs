@@ -42,12 +42,17 @@ impl Auditor {
         request_id: Option<Arc<str>>,
     ) -> Actor {
         let by = if requester.is_restricted() { requester.owner() } else { "anybody".into() };
+        Actor { by, address: self.address(connection, headers), request_id }
+    }
+
+    /// Returns the address of the client of a request.
+    pub(super) fn address(&self, connection: &Connection, headers: &HeaderMap) -> Option<String> {
         // A line with other bytes than text still has what the proxy has appended to it.
         let forwarded = headers.get_all(FORWARDED).iter();
         let forwarded: Vec<Cow<'_, str>> =
             forwarded.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let client = connection.peer().map(|peer| self.proxies.client(peer.ip(), &forwarded));
-        Actor { by, address: client.map(|client| client.to_string()), request_id }
+        client.map(|client| client.to_string())
     }
 
     /// Records an act. It may happen only if this succeeds.

@@ -30,7 +30,8 @@ const PATH_BYTES: usize = 16;
 pub(super) enum Closing {
     /// It has waited for a request longest, and the limit of connections is reached.
     Idle,
-    /// Its client does not read its answers, which are given up.
+    /// Its client does not read its answers, or an operator needs its place: its answers are given
+    /// up.
     Unread,
 }
 
@@ -64,6 +65,8 @@ pub(super) struct Connection {
     requests: AtomicU32,
     /// Number of open calls of HTTP/2.
     calls: AtomicU32,
+    /// Number of requests being answered whose callers may administer the host.
+    operator_calls: Arc<AtomicU32>,
     /// The socket takes no bytes at present.
     is_write_blocked: AtomicBool,
     /// How often the socket took bytes again; wraps around.
@@ -214,6 +217,18 @@ impl Connection {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Notes that a caller who may administer the host is being answered, until the result is
+    /// dropped.
+    pub fn operator_call(&self) -> OperatorCall {
+        self.operator_calls.fetch_add(1, Ordering::Relaxed);
+        OperatorCall(Arc::clone(&self.operator_calls))
+    }
+
+    /// Whether a caller who may administer the host is being answered.
+    pub fn serves_operator(&self) -> bool {
+        self.operator_calls.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether nothing is being answered, so that the next move is the client's.
     pub fn waits_for_request(&self) -> bool {
         !self.owes_answer() && self.calls.load(Ordering::Relaxed) == 0
@@ -274,6 +289,15 @@ impl Connection {
             }
         })
         .await;
+    }
+}
+
+/// A request of a caller who may administer the host, while it is being answered.
+pub(super) struct OperatorCall(Arc<AtomicU32>);
+
+impl Drop for OperatorCall {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

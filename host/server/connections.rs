@@ -183,7 +183,8 @@ impl Connections {
         let pool = &self.capacity.pool;
         let idle_min = if self.capacity.for_operators { Duration::ZERO } else { IDLE_MIN };
         let is_full = self.entries().full >= self.capacity.connections;
-        if is_full && !self.close_idle(Use::Everything, idle_min) {
+        let may_displace = self.capacity.for_operators;
+        if is_full && !self.close_idle(Use::Everything, idle_min) && !(may_displace && self.displace()) {
             return false;
         }
         pool.take() || (pool.close_idle(idle_min) && pool.take())
@@ -212,6 +213,20 @@ impl Connections {
         self.uncount(&mut entries, key);
         drop(entries);
         self.metrics.connections.closed.with_label_values(&[Closing::Idle.as_str()]).inc();
+        true
+    }
+
+    /// Closes the oldest connection on which no operator is being answered: a client that is slow,
+    /// or means to be, must not keep operators out.
+    fn displace(&self) -> bool {
+        let mut entries = self.entries();
+        let candidates = entries.all.iter().filter(|(_, entry)| {
+            entry.counts && entry.used_for == Use::Everything && !entry.connection.serves_operator()
+        });
+        let oldest = candidates.min_by_key(|(_, entry)| entry.opened).map(|(key, _)| key);
+        let Some(key) = oldest else { return false };
+        self.close_unread(&entries.all[key].connection);
+        self.uncount(&mut entries, key);
         true
     }
 

@@ -158,8 +158,8 @@ pub(super) fn preflight(head: &Parts) -> Option<Reply> {
     Some(reply)
 }
 
-/// Allows pages of this origin to read a reply. Credentials are never allowed, because the host
-/// uses none.
+/// Allows pages of this origin to read a reply. Credentials are never allowed: only the page of the
+/// admin listener has cookies.
 pub(super) fn allow_reading(reply: &mut Reply, origin: HeaderValue) {
     let headers = reply.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -183,6 +183,28 @@ impl<K: PartialEq + Clone, L: Lane> FairQueue<K, L> {
     }
 }
 
+impl<K: PartialEq + Clone, L: Lane> FairQueue<Option<K>, L> {
+    /// Returns the lane that loses what it would be served last, so that a newcomer gets a place in
+    /// a full queue; `None` if the newcomer is refused. `own` is the newcomer's lane. `held` counts
+    /// what a lane has, and `last` returns the priority of what it would be served last: a smaller
+    /// one comes first.
+    ///
+    /// The lane without a key has the host's own work, which takes nobody's place. Within a lane,
+    /// age does not count: a request that has come a moment earlier may be here a moment later.
+    pub fn giving_way<P: Ord>(
+        &self,
+        own: usize,
+        newcomer: P,
+        held: impl Fn(&L) -> usize,
+        last: impl Fn(&L) -> Option<P>,
+    ) -> Option<usize> {
+        let most = self.most_over_share(own, held);
+        let last = last(self.lane(most))?;
+        let gives_way = if most == own { last > newcomer } else { self.key(own).is_some() };
+        gives_way.then_some(most)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -426,7 +426,8 @@ fn a_hundred_thousand_faults_are_found_in_a_moment_and_the_first_of_them_shown()
 fn limits_of_tenants_are_checked() {
     let tenants = "[tenants.a]\ncallers = [\"key:a\"]\nweight = 3\nrequests_per_s = 1.5\nburst_rows = 5\nrows_per_s = 10\n\
                    max_in_flight = 4\nmax_in_flight_mb = 8\n[tenants.\"*\"]\nrequests_per_s = 10\n";
-    accepted(&format!("{MODEL}{tenants}"));
+    let named = "[server]\ntenant_header = \"x-tenant\"\ntrusted_proxies = [\"::1\"]\n";
+    accepted(&format!("{MODEL}{named}{tenants}"));
     for (table, parts) in [
         (
             "[tenants.a]\nweight = 0\n",
@@ -438,6 +439,10 @@ fn limits_of_tenants_are_checked() {
         ("[tenants.a]\nrequests_per_s = inf\n", &["requests_per_s must be at most"]),
         ("[tenants.a]\nburst_requests = 5\n", &["burst_requests is set without requests_per_s"]),
         ("[tenants.a]\nrequests_per_s = 5\nburst_requests = 0.5\n", &["burst_requests must be at least 1"]),
+        (
+            "[tenants.a]\nmax_in_flight = 1\n",
+            &["hostler.toml:3:10", "nothing tells callers apart", "set access_rules, or tenant_header"],
+        ),
         ("[tenants.a]\nmax_in_flight = 0\n", &["max_in_flight must be at least 1"]),
         (
             "[tenants.a]\nrequest_per_s = 1\n",

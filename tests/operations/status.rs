@@ -14,6 +14,7 @@ fn the_status_has_executors_models_and_their_numbers() {
     let host = setup().start();
     (0..20).for_each(|_| drop(host.predict("plus", json!([1])).result()));
     assert_eq!(host.predict("plus", json!(["a"])).status, 400);
+    host.wait_for_idle("onnx");
     let status = host.admin_get("/admin/status").json();
     assert_eq!((&status["generation"], &status["stale"]), (&json!(1), &json!(false)), "{status}");
     assert!(status["at"].as_f64() > status["started"].as_f64() && status["rollout"].is_null(), "{status}");

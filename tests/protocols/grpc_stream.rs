@@ -361,6 +361,24 @@ fn a_decoupled_model_of_a_triton_streams_as_if_it_were_asked_itself() {
 }
 
 #[test]
+fn a_stream_has_no_more_calls_at_a_triton_than_run_at_once() {
+    let Some(triton) = Triton::start(&["repeat"]) else { return };
+    let host = behind(&triton);
+    let caller = Caller::new(&host);
+    let mut stream = caller.stream();
+    (0..200).for_each(|n| stream.send(remote(&n.to_string(), &[n], 100)));
+    stream.done();
+    let mut most = 0;
+    for _ in 0..200 {
+        stream.answer();
+        let inflight = host.executor("remote")["inflight"].as_u64().expect("a number");
+        most = most.max(inflight);
+    }
+    // And the one whose reply is the next.
+    assert!((32..=65).contains(&most), "{most}");
+}
+
+#[test]
 fn a_stream_that_is_left_is_cancelled_at_the_triton() {
     let Some(mut triton) = Triton::start(&["repeat"]) else { return };
     let host = behind(&triton);

@@ -43,7 +43,10 @@ fn check(address: SocketAddr, tags: &[&str]) {
     };
     let mut command = Command::new("python3");
     command.arg(root().join("tests/clients/conformance.py")).arg(format!("http://{address}"));
-    command.args(["--seconds", "15"]).args(tags.iter().flat_map(|tag| ["--tag", tag]));
+    // These send the same requests in each run; more come from the phases `fuzzing` and `stateful`.
+    command
+        .args(["--phases", "examples,coverage", "--seconds", "300"])
+        .args(tags.iter().flat_map(|tag| ["--tag", tag]));
     command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
     let output = command.output().expect("python3 runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -2,8 +2,9 @@
 //! checks what the page then shows.
 
 use super::access::Keys;
-use crate::support::{Setup, model, plugin, root};
-use serde_json::json;
+use crate::support::{Setup, model, plugin, replace, root};
+use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -89,6 +90,42 @@ fn an_operator_does_everything_on_the_page() {
         "plugin_parameters": {"do": "say", "at": "predict", "text": "<img src=x onerror=alert(1)> \u{202e}evil"},
         "job_model": "plus", "job_data": {"x": [1]},
     });
+    run(&packages, &config, || host.log());
+}
+
+/// A page that is slow to draw would keep an operator from acting when it matters.
+#[test]
+fn many_models_and_reloads_stay_quick() {
+    const MODELS: usize = 200;
+    const RELOADS: usize = 100;
+    let (Some(chromium), Some(packages)) = (variable("HOSTLER_CHROMIUM"), variable("HOSTLER_TRITONCLIENT"))
+    else {
+        return;
+    };
+    let manifest = |timeout: usize| {
+        let models = (0..MODELS).map(|at| format!("[models.m{at}]\npath = \"plus.onnx\"\n"));
+        let first = format!(
+            "[reload]\nmode = \"manual\"\n[models.first]\npath = \"plus.onnx\"\ntimeout_ms = {timeout}\n"
+        );
+        std::iter::once(first).chain(models).collect::<String>()
+    };
+    let host = Setup::new(&manifest(1)).file("plus.onnx", model("plus1")).start();
+    for timeout in 2..=RELOADS {
+        replace(&host.path("hostler.toml"), manifest(timeout).as_bytes());
+        assert_eq!(host.admin_post("/admin/reload").json()["outcome"], "applied");
+    }
+    let config = json!({
+        "chromium": chromium.to_str(),
+        "admin": format!("http://{}", host.admin),
+        "folder": host.path(""),
+        "models": MODELS + 1,
+        "reloads": RELOADS,
+    });
+    run(&packages, &config, || host.log());
+}
+
+/// Runs `page.py`.
+fn run(packages: &OsStr, config: &Value, log: impl Fn() -> String) {
     let mut script = Command::new("python3")
         .arg(root().join("tests/clients/page.py"))
         .env("PYTHONPATH", packages)
@@ -97,5 +134,5 @@ fn an_operator_does_everything_on_the_page() {
         .spawn()
         .expect("python3 runs");
     script.stdin.take().expect("a pipe").write_all(config.to_string().as_bytes()).expect("it is read");
-    assert!(script.wait().expect("it ends").success(), "{}", host.log());
+    assert!(script.wait().expect("it ends").success(), "{}", log());
 }

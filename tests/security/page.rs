@@ -2,7 +2,10 @@
 //! get around them. `browser.rs` looks at it in a browser.
 
 use super::access::{Keys, MANIFEST, RULES};
-use crate::support::{Answer, Client, Host, Setup, eventually, model, replace};
+use crate::support::certificates::Certificates;
+use crate::support::streaming;
+use crate::support::tls::TlsClient;
+use crate::support::{Answer, Client, Host, Setup, eventually, model, plugin, replace};
 use serde_json::{Value, json};
 
 fn plain() -> Host {
@@ -10,8 +13,9 @@ fn plain() -> Host {
 }
 
 fn guarded(keys: &Keys) -> Host {
-    Setup::new(MANIFEST)
+    Setup::new(&format!("{MANIFEST}\n[plugins.hostile]\npath = \"hostile.wasm\"\n"))
         .file("plus.onnx", model("plus1"))
+        .file("hostile.wasm", plugin("hostile"))
         .text("keys.toml", &keys.file)
         .text("access.toml", RULES)
         .start()
@@ -150,6 +154,24 @@ fn without_access_rules_other_sites_still_cannot_act() {
 }
 
 #[test]
+fn a_streaming_model_answers_with_a_list_that_has_an_end() {
+    let host = streaming::setup("", "").start();
+    let token = host.admin_get("/ui/api/session").json()["csrf"].as_str().unwrap().to_owned();
+    let ask = |delays: &[u32]| {
+        let body = streaming::request(delays, 0, json!({})).to_string();
+        let headers = [("x-hostler-csrf", &*token)];
+        Client::new(host.admin).request("POST", "/ui/api/predict", &headers, body.as_bytes()).json()
+    };
+    let few = ask(&[0, 1, 2]);
+    let count = few["result"].as_array().unwrap().len();
+    assert_eq!((&few["responses"], &few["is_cut"]), (&json!(count), &json!(false)), "{few}");
+    assert!(count >= 3, "{few}");
+    let many = ask(&[0; 500]);
+    assert_eq!((&many["responses"], &many["is_cut"]), (&json!(100), &json!(true)), "{many}");
+    host.wait_for_idle("cpu");
+}
+
+#[test]
 fn an_operator_signs_in_and_a_session_is_good_for_the_page_alone() {
     let keys = Keys::make();
     let host = guarded(&keys);
@@ -183,10 +205,9 @@ fn an_operator_signs_in_and_a_session_is_good_for_the_page_alone() {
         assert_eq!(ops.get(&host, path).status, 200, "{path}");
         let answer = nobody.get(&host, path);
         assert_eq!((answer.status, &answer.error()["kind"]), (401, &json!("unauthenticated")), "{path}");
-        let forged = Browser {
-            cookie: ops.cookie.replace(|c: char| c.is_ascii_lowercase(), "x"),
-            ..Browser::default()
-        };
+        let (name, value) = ops.cookie.split_once('=').unwrap();
+        let value: String = value.chars().rev().collect();
+        let forged = Browser { cookie: format!("{name}={value}"), ..Browser::default() };
         assert_eq!(forged.get(&host, path).status, 401, "{path}");
     }
     // The cookie opens nothing but the page.
@@ -268,4 +289,92 @@ fn a_session_ends_with_its_key_and_has_no_more_rights_than_it() {
     replace(&host.path("keys.toml"), ended.as_bytes());
     let known = || (ops.get(&host, "/ui/api/admin/status").status == 401).then_some(());
     eventually("the session ends", known, || host.log());
+}
+
+#[test]
+fn a_session_has_the_rights_of_its_key_and_none_of_the_certificate_beside_it() {
+    let (keys, certificates) = (Keys::make(), Certificates::make());
+    let rules = RULES.replace("who = [\"key:ops\"]", "who = [\"key:ops\", \"cert:triton.test\"]");
+    let tls = "[server]\naccess_rules = \"access.toml\"\n[server.tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n\
+               client_ca = \"ca.pem\"\nclient_certificates = \"optional\"\n[models.plus]\npath = \"plus.onnx\"\n";
+    let host = Setup::new(tls)
+        .file("plus.onnx", model("plus1"))
+        .file("server.pem", certificates.path("server.pem"))
+        .file("server.key", certificates.path("server.key"))
+        .file("ca.pem", certificates.path("ca.pem"))
+        .text("keys.toml", &keys.file)
+        .text("access.toml", &rules)
+        .start();
+    let ca = certificates.path("ca.pem");
+    let known = TlsClient::new(&ca, Some((certificates.path("client.pem"), certificates.path("client.key"))));
+    let nameless = TlsClient::new(&ca, None);
+    let ask = |client: &TlsClient, method: &str, path: &str, headers: &[(&str, &str)], body: &str| {
+        let reply = client.run(async {
+            client.connect(host.admin, &["http/1.1"]).await?.send(method, path, headers, body).await
+        });
+        reply.expect("a reply")
+    };
+    let sign_in = |client: &TlsClient, key: &str| {
+        ask(client, "POST", "/ui/api/session", &[], &json!({"key": key}).to_string())
+    };
+    // The certificate needs no session.
+    let session: Value = serde_json::from_str(&ask(&known, "GET", "/ui/api/session", &[], "").body).unwrap();
+    assert_eq!((&session["caller"], &session["session"]), (&json!("cert:triton.test"), &json!(false)));
+    assert_eq!(ask(&known, "GET", "/ui/api/admin/status", &[], "").status, 200);
+    // A key without the verb does not get it by the certificate.
+    assert_eq!(sign_in(&known, &keys.app).status, 403);
+    let signed_in = sign_in(&known, &keys.ops);
+    let set = signed_in.headers["set-cookie"].to_str().unwrap();
+    assert!(set.ends_with("; Secure"), "{set}");
+    let cookie = set.split(';').next().unwrap();
+    assert_eq!(ask(&nameless, "GET", "/ui/api/admin/status", &[("cookie", cookie)], "").status, 200);
+    assert_eq!(ask(&nameless, "GET", "/ui/api/admin/status", &[], "").status, 401);
+}
+
+#[test]
+fn clients_that_keep_all_connections_busy_do_not_keep_operators_out() {
+    let keys = Keys::make();
+    let host = guarded(&keys);
+    let ops = Browser::sign_in(&host, &keys.ops).unwrap_or_else(|answer| panic!("{}", answer.text()));
+    let cookie = format!("cookie: {}\r\n", ops.cookie);
+    // More than the listener has connections: sign-ins whose bodies never come, and an operator's
+    // own pages that wait for a log.
+    for (head, more) in [
+        ("POST /ui/api/session", "content-length: 1000\r\n"),
+        ("GET /ui/api/admin/plugins/hostile/log?wait_ms=30000", &*cookie),
+    ] {
+        let mut clients: Vec<Client> = (0..80).map(|_| Client::new(host.admin)).collect();
+        for client in &mut clients {
+            let head = format!("{head} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n");
+            client.send(head.as_bytes()).unwrap();
+        }
+        for _ in 0..5 {
+            assert_eq!(host.admin_get("/health").status, 200, "{head}");
+            assert_eq!(ops.get(&host, "/ui/api/admin/status").status, 200, "{head}");
+            let answer = ops.send(&host, "POST", "/ui/api/admin/policy/rollback", &[], "");
+            assert_eq!(answer.status, 400, "{head}: there is nothing to go back to: {}", answer.text());
+        }
+    }
+}
+
+#[test]
+fn what_a_plugin_returns_is_data_in_every_browser() {
+    let host = Setup::new(
+        "[plugins.hostile]\npath = \"hostile.wasm\"\n[models.m]\nplugin = \"hostile\"\ntransformer = \"hostile\"\n",
+    )
+    .file("hostile.wasm", plugin("hostile"))
+    .start();
+    let html = [("content-type", "text/html")];
+    let script = b"<script>alert(1)</script>";
+    let answer = host.client().request("POST", "/predict/m", &html, script);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let job = host.client().request("POST", "/predict/async/m", &html, script).json();
+    let result = format!("{}/result?wait_ms=60000", job["url"].as_str().unwrap());
+    let token = host.admin_get("/ui/api/session").json()["csrf"].as_str().unwrap().to_owned();
+    let on_page = host.admin_request("GET", &format!("/ui/api{result}"), &[("x-hostler-csrf", &token)]);
+    for answer in [answer, host.get(&result), on_page] {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("content-security-policy"), Some("default-src 'none'; sandbox"));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    }
 }

@@ -147,7 +147,7 @@ pub fn debian_files(layout: &Layout, package: &str) -> Result<PathBuf> {
     }
     step(&format!("apt-get download {package}"));
     let fix = format!("check that `apt-get download {package}` succeeds, after `sudo apt-get update`");
-    let (fresh, download) = (Fresh::beside(&folder)?, Fresh::beside(&folder.join(package))?);
+    let (fresh, download) = (Fresh::beside(&folder)?, Fresh::beside(&folder.with_extension("deb"))?);
     let fetch = || {
         output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(&download.path), &fix)
     };

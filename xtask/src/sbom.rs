@@ -15,13 +15,12 @@ const USAGE: &str = "sbom [--out FILE]";
 /// A Python script, because xtask has no parser of JSON.
 const SCRIPT: &str = include_str!("sbom.py");
 const METADATA: [&str; 4] = ["metadata", "--locked", "--format-version=1", "--filter-platform"];
-const TREE: [&str; 9] = [
+const TREE: [&str; 8] = [
     "tree",
     "--locked",
     "--package=hostler",
     "--edges=normal,build",
     "--prefix=none",
-    "--no-dedupe",
     "--format={p}",
     "--quiet",
     "--target",

@@ -96,16 +96,9 @@ impl AdmissionQueue {
     /// would begin last. Returns the new one in `Err` if that is refused.
     pub fn evict_for(&mut self, admitted: Admitted) -> Result<Admitted, Admitted> {
         let own = self.enter(&admitted);
-        let most = self.tenants.most_over_share(own, |tenant| tenant.0.len());
-        let has_tenant = self.tenants.key(own).is_some();
-        let requests = &mut self.tenants.lane_mut(most).0;
-        // The host's own work takes nobody's place.
-        let may_evict = most == own || has_tenant;
-        // Within a tenant, age does not count: a request that has come a moment earlier may be here
-        // a moment later.
-        let is_evicted =
-            |last: &Admitted| may_evict && (most != own || last.priority() > admitted.priority());
-        match requests.pop_back_if(|last| is_evicted(last)) {
+        let last = |tenant: &TenantRequests| tenant.0.back().map(Admitted::priority);
+        let most = self.tenants.giving_way(own, admitted.priority(), |tenant| tenant.0.len(), last);
+        match most.and_then(|most| self.tenants.lane_mut(most).0.pop_back()) {
             None => Err(admitted),
             Some(evicted) => {
                 self.push_to(own, admitted);

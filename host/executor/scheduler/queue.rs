@@ -99,14 +99,13 @@ impl Queue {
     /// loses what it would be served last, if that is not the admission itself.
     pub fn evict_for(&mut self, admission: Admission) -> Eviction {
         let Some(own) = self.enter(&admission) else { return Eviction::Refused(admission) };
-        let most = self.tenants.most_over_share(own, TenantQueue::len);
-        // The host's own work takes nobody's place.
-        let may_evict = most == own || self.tenants.key(own).is_some();
-        let last = self.tenants.lane(most).last_new().filter(|_| may_evict);
-        // Within a tenant, age does not count: a request that has come a moment earlier may be here
-        // a moment later.
-        let evicted = last.filter(|(_, priority)| most != own || *priority > admission.priority());
-        match evicted.and_then(|(index, _)| self.tenants.lane_mut(most).remove(index)) {
+        let last = |tenant: &TenantQueue| tenant.last_new().map(|(_, priority)| priority);
+        let most = self.tenants.giving_way(own, admission.priority(), TenantQueue::len, last);
+        let evicted = most.and_then(|most| {
+            let tenant = self.tenants.lane_mut(most);
+            tenant.remove(tenant.last_new()?.0)
+        });
+        match evicted {
             None => Eviction::Refused(admission),
             Some(evicted) => {
                 self.tenants.lane_mut(own).push(admission);

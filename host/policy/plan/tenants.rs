@@ -23,6 +23,15 @@ impl Planner<'_> {
     pub(super) fn tenants(&mut self, manifest: &Manifest) -> TenantsPlan {
         let mut plan = TenantsPlan::default();
         let mut callers: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+        let is_identified = manifest.server.access_rules.is_some() || manifest.server.tenant_header.is_some();
+        if let Some((name, _)) = manifest.tenants.iter().next().filter(|_| !is_identified) {
+            // Nobody would notice that no limit is enforced.
+            self.hinted(
+                name.span(),
+                "[tenants] has no effect: nothing tells callers apart".to_owned(),
+                "set access_rules, or tenant_header and trusted_proxies, under [server]",
+            );
+        }
         for (name, table) in &manifest.tenants {
             let of = format!("[tenants.\"{}\"] ", name.get_ref());
             let limits = self.tenant_limits(&of, table);

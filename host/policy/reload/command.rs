@@ -31,6 +31,8 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<Record>>,
     },
     Promote {
+        /// The generation that the candidate must have.
+        generation: Option<u64>,
         operator: String,
         reply: oneshot::Sender<Result<Record>>,
     },

@@ -5,8 +5,9 @@ use super::records::Records;
 use crate::lock::LockUnpoisoned;
 use crate::policy::content::Policy;
 use crate::policy::live::{LivePolicy, Serving};
-use crate::policy::record::{Building, Generation, Record, ReloadOutcome, Report, Summary, seconds};
+use crate::policy::record::{Building, Generation, Record, ReloadOutcome, Report, Summary};
 use crate::policy::rollout::Rollout;
+use crate::timestamp::seconds;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 

@@ -113,9 +113,10 @@ impl Reloader {
     }
 
     /// Lets the new policy of a rollout serve all requests, immediately.
-    pub async fn promote(&self, operator: String) -> Result<Record> {
+    /// Fails with a conflict if `generation` is set and is not that policy.
+    pub async fn promote(&self, operator: String, generation: Option<u64>) -> Result<Record> {
         let (reply, record) = oneshot::channel();
-        self.send(Command::Promote { operator, reply })?;
+        self.send(Command::Promote { generation, operator, reply })?;
         record.await.map_err(|_| stopping())?
     }
 

@@ -6,8 +6,9 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::content::{Policy, PolicyContent};
 use crate::policy::description::diff;
 use crate::policy::live::Serving;
-use crate::policy::record::{Record, ReloadOutcome, Trigger, seconds};
+use crate::policy::record::{Record, ReloadOutcome, Trigger};
 use crate::policy::rollout::{Rollout, Stage, Verdict};
+use crate::timestamp::seconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -133,7 +134,7 @@ impl ReloadThread {
                 let policy = Arc::clone(&candidate.policy);
                 rollout.into_iter().for_each(|rollout| self.enter(rollout, stage, Arc::clone(&policy)));
             }
-            (Some(_), Some(_)) => drop(self.promote(None)),
+            (Some(_), Some(_)) => drop(self.promote(None, None)),
             _ => {
                 if let Some(rollout) = self.end_rollout() {
                     let generation = rollout.generation;
@@ -146,8 +147,16 @@ impl ReloadThread {
 
     /// Makes the candidate live, for an operator or after its last step. The guard continues to
     /// watch it.
-    pub(super) fn promote(&mut self, operator: Option<String>) -> Result<Record> {
+    pub(super) fn promote(&mut self, generation: Option<u64>, operator: Option<String>) -> Result<Record> {
         let serving = self.shared.live.0.load_full();
+        let candidate = serving.candidate.as_ref().map(|candidate| candidate.policy.generation);
+        if let (Some(wanted), Some(candidate)) = (generation, candidate)
+            && wanted != candidate
+        {
+            let message =
+                format!("cannot promote generation {wanted}: the candidate is generation {candidate}");
+            return Err(Error::new(Kind::Conflict, message));
+        }
         let rollout = self.shared.history().rollout.take_if(|_| serving.candidate.is_some());
         let (Some(candidate), Some(rollout)) = (&serving.candidate, rollout) else {
             return Err(Error::invalid("no rollout is in progress, so there is no policy to promote"));

@@ -105,7 +105,9 @@ impl ReloadThread {
             Command::Rollback { generation, operator, reply } => {
                 drop(reply.send(self.roll_back_to(generation, operator)));
             }
-            Command::Promote { operator, reply } => drop(reply.send(self.promote(Some(operator)))),
+            Command::Promote { generation, operator, reply } => {
+                drop(reply.send(self.promote(generation, Some(operator))));
+            }
             Command::Load { model, overrides, reply } => match self.no_candidate() {
                 Ok(()) => self.request(Request::model(model, overrides, reply)),
                 Err(error) => drop(reply.send(Err(error))),

@@ -54,14 +54,14 @@ async fn dispatch(
         }
         AdminEndpoint::Rollback => {
             let generation = Query::parse(query, &["generation"])?.number("generation")?;
-            let target = generation.map(|generation| format!("generation {generation}"));
-            public.auditor.record_rollback(actor(), target.unwrap_or_default()).await?;
+            public.auditor.record_rollback(actor(), of(generation)).await?;
             let record = public.reloader.rollback(operator(), generation).await?;
             Ok(http::json_of(StatusCode::OK, &record))
         }
         AdminEndpoint::Promote => {
-            public.auditor.record(actor(), "promote", String::new()).await?;
-            Ok(http::json_of(StatusCode::OK, &public.reloader.promote(operator()).await?))
+            let generation = Query::parse(query, &["generation"])?.number("generation")?;
+            public.auditor.record(actor(), "promote", of(generation)).await?;
+            Ok(http::json_of(StatusCode::OK, &public.reloader.promote(operator(), generation).await?))
         }
         AdminEndpoint::Pipelines => {
             Ok(http::json_of(StatusCode::OK, &pipelines::list(&public.router.policy())))
@@ -69,7 +69,9 @@ async fn dispatch(
         AdminEndpoint::Pipeline(name) => {
             pipelines::reply(&public.router.policy(), &http::decode_segment(name)?, query)
         }
-        AdminEndpoint::PluginLog(name) => plugin_log::reply(admin, &http::decode_segment(name)?, query).await,
+        AdminEndpoint::PluginLog(name) => {
+            plugin_log::reply(admin, &requester, &http::decode_segment(name)?, query).await
+        }
         AdminEndpoint::ResetJobs => {
             public.auditor.record(actor(), "reset_jobs", String::new()).await?;
             jobs::reset(&public.jobs).await
@@ -86,6 +88,11 @@ async fn reload(admin: &Admin, is_dry_run: bool, operator: String) -> Result<Rep
     let record = admin.public.reloader.reload(is_dry_run, operator).await?;
     let is_good = matches!(record.outcome, Applied | Unchanged | WouldApply | RollingOut);
     Ok(http::json_of(if is_good { StatusCode::OK } else { StatusCode::CONFLICT }, &record))
+}
+
+/// Returns the target of an act on a generation, for the audit log.
+fn of(generation: Option<u64>) -> String {
+    generation.map_or_else(String::new, |generation| format!("generation {generation}"))
 }
 
 /// Returns the name that the operator's client gives itself, for the record of a change.

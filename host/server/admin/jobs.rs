@@ -1,6 +1,7 @@
 //! `/admin/jobs`: what operators do with all jobs at once.
 
-use crate::error::{Error, Result, did_you_mean};
+use super::query::{self, flag, unknown};
+use crate::error::{Error, Result};
 use crate::jobs::{Filter, Jobs, Purged};
 use crate::server::audit::{Actor, Auditor};
 use crate::server::http::{self, Reply};
@@ -89,34 +90,11 @@ impl Purge {
 
 /// Reads how long ago jobs must have ended. Returns the time before which they have.
 fn age(value: &str) -> Result<SystemTime> {
-    let seconds: u64 = value.parse().map_err(|_| {
-        let message = format!("older_than_s is \"{}\"; it must be a whole number of seconds", cut(value));
-        Error::invalid(message).field("older_than_s")
-    })?;
+    let seconds: u64 =
+        value.parse().map_err(|_| query::refused("older_than_s", value, "a whole number of seconds"))?;
     let time = SystemTime::now().checked_sub(Duration::from_secs(seconds));
     // Nothing has ended before 1970.
     Ok(time.unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH))
-}
-
-fn flag(name: &str, value: &str) -> Result<bool> {
-    match value {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        other => {
-            let message = format!("{name} is \"{}\"; it must be true or false", cut(other));
-            Err(Error::invalid(message).field(name))
-        }
-    }
-}
-
-fn unknown(name: &str, known: &[&str]) -> Error {
-    let name = cut(name);
-    let hint = did_you_mean(&name, known.iter().copied());
-    Error::invalid(format!("the query \"{name}\" is not known{hint}; known here: {}", known.join(", ")))
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 #[cfg(test)]

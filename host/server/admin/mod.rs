@@ -13,4 +13,4 @@ mod routes;
 pub(super) mod state;
 mod status;
 
-pub use state::Admin;
+pub use state::{Admin, LOG_WAITS_MAX};

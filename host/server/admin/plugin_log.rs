@@ -2,18 +2,25 @@
 
 use super::query::Query;
 use super::state::Admin;
+use crate::access::{Requester, Verb};
 use crate::error::{Error, Result, did_you_mean};
 use crate::plugin::{LaterLines, LogLine};
 use crate::server::http::{self, Reply};
+use crate::timestamp::seconds;
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The longest that one request may wait for a line: shorter than the timeouts of most proxies.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Returns the lines after `after`. If there is none, waits for one for up to `wait_ms`.
-pub(super) async fn reply(admin: &Admin, plugin: &str, query: Option<&str>) -> Result<Reply> {
+pub(super) async fn reply(
+    admin: &Admin,
+    requester: &Requester,
+    plugin: &str,
+    query: Option<&str>,
+) -> Result<Reply> {
     let query = Query::parse(query, &["after", "wait_ms"])?;
     let after = query.number("after")?;
     let wait = Duration::from_millis(query.number("wait_ms")?.unwrap_or(0)).min(WAIT_MAX);
@@ -24,8 +31,12 @@ pub(super) async fn reply(admin: &Admin, plugin: &str, query: Option<&str>) -> R
         Error::not_found(format!("no plugin \"{name}\" is loaded{hint}"))
     })?;
     let mut found = tail.after(after);
-    if found.lines.is_empty() && !wait.is_zero() {
+    // Beyond the limit, callers ask again instead: they must not take all connections.
+    let permit = admin.log_waits.try_acquire().ok().filter(|_| !wait.is_zero());
+    if found.lines.is_empty() && permit.is_some() {
         let _ = tokio::time::timeout(wait, tail.wait(found.newest)).await;
+        // The rules may have changed meanwhile.
+        requester.require(Verb::Admin, None)?;
         found = tail.after(after);
     }
     let LaterLines { lines, lost, newest } = found;
@@ -35,6 +46,5 @@ pub(super) async fn reply(admin: &Admin, plugin: &str, query: Option<&str>) -> R
 
 fn entry(line: &LogLine) -> Value {
     let LogLine { number, at, level, request, text } = line;
-    let at = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |at| at.as_secs_f64());
-    json!({"seq": number, "at": at, "level": level, "request": request.as_deref(), "text": text})
+    json!({"seq": number, "at": seconds(*at), "level": level, "request": request.as_deref(), "text": text})
 }

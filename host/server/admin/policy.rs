@@ -1,9 +1,10 @@
 //! `/admin/policy`: the live policy, its executors and the last reload.
 
 use super::state::Admin;
+use super::status::executor_status;
 use crate::plugin::{DrainTimeout, ReplicaStatus};
+use crate::timestamp::seconds;
 use serde_json::{Value, json};
-use std::time::SystemTime;
 
 pub(super) fn policy(admin: &Admin) -> Value {
     let report = admin.public.reloader.report();
@@ -12,19 +13,7 @@ pub(super) fn policy(admin: &Admin) -> Value {
         .content
         .executors
         .iter()
-        .map(|(name, executor)| {
-            let status = executor.status();
-            let value = json!({
-                "kind": executor.kind(),
-                "workers": status.workers,
-                "busy": status.busy,
-                "overdue": status.overdue,
-                "inflight": status.inflight,
-                "queue_length": status.queue_length,
-                "queue_capacity": status.queue_capacity,
-            });
-            (name.to_string(), value)
-        })
+        .map(|(name, executor)| (name.to_string(), executor_status(&**executor)))
         .collect();
     let routes: serde_json::Map<String, Value> = policy
         .content
@@ -50,10 +39,7 @@ pub(super) fn policy(admin: &Admin) -> Value {
 
 /// Lists the calls that were ended because they outlived the drain of a replaced plugin.
 fn drain_timeouts(admin: &Admin) -> Value {
-    let entry = |ended: &DrainTimeout| {
-        let at = ended.at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |at| at.as_secs_f64());
-        json!({"plugin": &*ended.plugin, "at": at, "calls": ended.calls, "requests": ended.requests})
-    };
+    let entry = |ended: &DrainTimeout| json!({"plugin": &*ended.plugin, "at": seconds(ended.at), "calls": ended.calls, "requests": ended.requests});
     admin.engine.drain_timeouts().list().iter().map(entry).collect()
 }
 

@@ -15,12 +15,10 @@ impl Query {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in http::query_pairs(query, "true") {
             let (name, value) = pair?;
-            let shown: String = name.chars().take(80).collect();
             if !known.contains(&&*name) {
-                let (hint, known) = (did_you_mean(&shown, known.iter().copied()), known.join(", "));
-                let message = format!("the query \"{shown}\" is not known{hint}; known here: {known}");
-                return Err(Error::invalid(message).field(shown));
+                return Err(unknown(&name, known));
             }
+            let shown: String = name.chars().take(80).collect();
             if pairs.iter().any(|(before, _)| *before == name) {
                 return Err(Error::invalid(format!("{shown} is given twice")).field(shown));
             }
@@ -50,15 +48,28 @@ impl Query {
     /// # Errors
     /// `invalid_input` if it is neither `true` nor `false`.
     pub fn flag(&self, name: &str) -> Result<bool> {
-        match self.text(name) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(other) => Err(refused(name, other, "true or false")),
-        }
+        self.text(name).map_or(Ok(false), |value| flag(name, value))
     }
 }
 
-fn refused(name: &str, value: &str, wanted: &str) -> Error {
+/// Reads a parameter that is `true` or `false`.
+pub(super) fn flag(name: &str, value: &str) -> Result<bool> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(refused(name, other, "true or false")),
+    }
+}
+
+/// Returns the error for a parameter that is not known.
+pub(super) fn unknown(name: &str, known: &[&str]) -> Error {
+    let name: String = name.chars().take(80).collect();
+    let (hint, known) = (did_you_mean(&name, known.iter().copied()), known.join(", "));
+    Error::invalid(format!("the query \"{name}\" is not known{hint}; known here: {known}")).field(name)
+}
+
+/// Returns the error for a value that a parameter cannot have.
+pub(super) fn refused(name: &str, value: &str, wanted: &str) -> Error {
     let value: String = value.chars().take(80).collect();
     Error::invalid(format!("{name} is \"{value}\"; it must be {wanted}")).field(name)
 }

@@ -76,6 +76,7 @@ impl Service for Admin {
         match endpoint {
             Endpoint::Page(endpoint) => Box::pin(ui::answer(self, head, body, endpoint)).await,
             Endpoint::Administration => {
+                let _call = body.connection().operator_call();
                 Box::pin(administration::answer(self, &head, body.connection(), &path)).await
             }
             _ if !http::is_get(&head.method) => http::method_not_allowed("GET"),

@@ -7,6 +7,7 @@ use crate::server::state::Public;
 use crate::server::ui::Sessions;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::sync::Semaphore;
 
 /// Everything that the admin listener serves.
 pub struct Admin {
@@ -18,4 +19,10 @@ pub struct Admin {
     /// Operators who have signed in on the page.
     pub sessions: Sessions,
     pub started: SystemTime,
+    /// Limits the requests that wait for the next line of a plugin's log.
+    pub log_waits: Semaphore,
 }
+
+/// The most requests that wait for the next line of a plugin's log. The listener has 64
+/// connections.
+pub const LOG_WAITS_MAX: usize = 24;

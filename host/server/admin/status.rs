@@ -6,6 +6,7 @@ use crate::metrics::{LatencyTotals, Metrics, latency_totals};
 use crate::policy::Route;
 use crate::policy::plan::{Plan, PluginPlan, SourcePlan};
 use crate::policy::statistics::Totals;
+use crate::timestamp::seconds;
 use serde_json::{Value, json};
 use std::time::SystemTime;
 
@@ -35,9 +36,15 @@ pub(super) fn status(admin: &Admin) -> Value {
 }
 
 fn executor(name: &str, executor: &dyn Executor) -> Value {
+    let mut entry = executor_status(executor);
+    entry["name"] = name.into();
+    entry
+}
+
+/// Returns the kind and the current load of an executor.
+pub(super) fn executor_status(executor: &dyn Executor) -> Value {
     let status = executor.status();
     json!({
-        "name": name,
         "kind": executor.kind(),
         "workers": status.workers,
         "busy": status.busy,
@@ -94,8 +101,4 @@ fn plugin(name: &str, plan: &PluginPlan, metrics: &Metrics) -> Value {
         "held_bytes": of.held_bytes.with_label_values(&label).get(),
         "state_bytes": of.state_bytes.with_label_values(&label).get(),
     })
-}
-
-fn seconds(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

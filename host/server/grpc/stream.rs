@@ -249,13 +249,14 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let resolved = admitted
         .and_then(|()| scope.resolve(message.model(), version, &http::header_lookup(&call.headers)))
         .map_err(|error| unknown_model(error, message.model(), version));
-    let _permit = match &resolved {
+    let is_limited = !matches!(&resolved, Ok(route) if route.is_shared());
+    let permit = match is_limited {
         // Calls of a streaming model run concurrently in its instance, up to a limit of its own.
-        Ok(route) if route.is_shared() => None,
+        false => None,
         // Held until the request is answered. Tasks come here in any order, and all permits may be
         // held by requests whose replies must follow that of this one: if its turn has come, it
         // runs without a permit. The semaphore is never closed.
-        _ => tokio::select! {
+        true => tokio::select! {
             biased;
             permit = call.running.acquire() => permit.ok(),
             () = turn.wait() => None,
@@ -272,7 +273,13 @@ async fn run(call: Arc<StreamCall>, message: Message, mut turn: SendTurn) {
     let error = match decoded {
         Ok((route, request)) if route.is_streaming() => {
             let marks = wants_final_mark(&request);
-            tokio::join!(turn.pass(), call.responses(scope, &route, request, marks));
+            let responses = call.responses(scope, &route, request, marks);
+            if is_limited && permit.is_none() {
+                // It keeps its turn, or the next one would run without a permit as well.
+                responses.await;
+            } else {
+                tokio::join!(turn.pass(), responses);
+            }
             return;
         }
         Ok((route, request)) => match infer::infer(&mut scope, &route, request).await {

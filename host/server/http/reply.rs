@@ -3,7 +3,7 @@
 use super::request_id::REQUEST_ID;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -83,6 +83,16 @@ pub fn json_of(status: StatusCode, value: &impl serde::Serialize) -> Reply {
 
 pub fn text(status: StatusCode, body: String) -> Reply {
     reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), body)
+}
+
+/// Returns content whose type a plugin has chosen. A browser that opens it alone runs nothing of
+/// it: it would run as a page of this host.
+pub fn foreign(content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
+    let mut reply = reply(StatusCode::OK, content_type, body);
+    let closed = HeaderValue::from_static("default-src 'none'; sandbox");
+    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, closed);
+    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply
 }
 
 /// Returns the reply of a process that answers.

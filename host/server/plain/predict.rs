@@ -12,7 +12,6 @@ use crate::server::endpoint::PredictEndpoint;
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::state::Public;
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use serde_json::Value;
@@ -104,7 +103,7 @@ async fn predict_body(
                     "the plugin returned the content type {content_type:?}, which is not valid"
                 ))
             })?;
-            Ok(http::reply(StatusCode::OK, content_type, data))
+            Ok(http::foreign(content_type, data))
         }
         payload => single_reply(scope, &route, payload).await,
     }

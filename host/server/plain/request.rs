@@ -264,7 +264,11 @@ fn timeout(value: Option<&RawValue>) -> Result<Option<Duration>> {
 fn read_priority(value: &RawValue) -> Result<Priority> {
     match Scalar::of(value).ok().and_then(|scalar| scalar.as_u64()) {
         Some(number) => background::priority(number),
-        None => background::query_priority(value.get()),
+        // The message quotes the text.
+        None => match serde_json::from_str::<String>(value.get()) {
+            Ok(text) => background::query_priority(&text),
+            Err(_) => background::query_priority(shown(value.get())),
+        },
     }
 }
 

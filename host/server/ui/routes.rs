@@ -10,7 +10,7 @@ use crate::server::admin::state::Admin;
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::plain::{info, jobs};
 use hyper::Method;
-use hyper::header::{CACHE_CONTROL, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 
 /// The header with the token of the session, in requests that change something.
@@ -31,7 +31,12 @@ pub(in crate::server) async fn answer(
                 admin.public.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
                 http::error_reply(&error, "")
             });
-            reply.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            let headers = reply.headers_mut();
+            headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            // Results of plugins are data, also where a person opens one in a browser.
+            let closed = HeaderValue::from_static("default-src 'none'; sandbox");
+            headers.entry(CONTENT_SECURITY_POLICY).or_insert(closed);
             reply
         }
     }
@@ -47,13 +52,14 @@ async fn api(admin: &Admin, head: &mut Parts, body: RequestBody, path: &str) -> 
         // Somebody who has not signed in may ask whether that is necessary.
         return Ok(session::show(admin, signed_in.ok().as_ref()));
     }
-    let SignedIn { requester, token } = signed_in?;
+    let SignedIn { requester, token, .. } = signed_in?;
     let sent = http::header(&head.headers, CSRF).unwrap_or_default();
     if !get && !token.is(sent.as_bytes()) {
-        let message = "the request lacks the token of the session in X-Hostler-CSRF; reload the page";
+        let message = "the act was refused: the request lacks the token of this session in X-Hostler-CSRF; reload the page";
         return Err(Error::forbidden(message).field(CSRF));
     }
     head.extensions.insert(requester);
+    let _call = body.connection().operator_call();
     dispatch(admin, head, body, path).await
 }
 
@@ -62,6 +68,11 @@ async fn dispatch(admin: &Admin, head: &Parts, body: RequestBody, path: &str) ->
     let get = http::is_get(&head.method);
     if path.starts_with("/admin/") {
         return Ok(administration::answer(admin, head, body.connection(), path).await);
+    }
+    let begins = head.method == Method::POST && (path == "/predict" || path.starts_with("/jobs/"));
+    if let Some(why) = public.readiness.refusal().filter(|_| begins) {
+        // The end of the host waits for the work of the public listeners alone.
+        return Err(Error::unavailable(why));
     }
     if let Some(endpoint) = jobs::endpoint::JobsEndpoint::parse(path) {
         public.requester(head).require(Verb::Jobs, None)?;

@@ -28,6 +28,7 @@ pub(super) fn show(admin: &Admin, signed_in: Option<&SignedIn>) -> Reply {
         &json!({
             "required": admin.callers.are_identified(),
             "caller": caller.as_deref(),
+            "session": signed_in.is_some_and(|signed_in| signed_in.by_session),
             "csrf": signed_in.map(|signed_in| signed_in.token.as_str()),
             "version": env!("CARGO_PKG_VERSION"),
         }),
@@ -44,20 +45,30 @@ pub(super) async fn sign_in(admin: &Admin, head: &Parts, body: RequestBody) -> R
         key: String,
     }
 
-    // Whether a key is valid is decided by the whole of what the connection shows.
-    let (body, body_left) = read(body).await?;
+    let address = admin.public.auditor.address(body.connection(), &head.headers);
+    let body = read(body).await?;
     let Credentials { key } = serde_json::from_slice(&body).map_err(|_| {
         Error::invalid(
             "the body is not what this path takes; send {\"key\": \"KEY\"}, with an API key or a token",
         )
     })?;
-    let requester = admin.callers.sign_in(&key, body_left.connection())?;
-    requester.require(Verb::Admin, None)?;
+    let signed_in = admin.callers.sign_in(&key);
+    let allowed = signed_in.and_then(|requester| requester.require(Verb::Admin, None).map(|()| requester));
+    let requester = match allowed {
+        Ok(requester) => requester,
+        Err(error) => {
+            if let Some(unlogged) = admin.sessions.note_refusal() {
+                let reason = error.message();
+                tracing::warn!(address, reason, unlogged, "operator not signed in");
+            }
+            return Err(error);
+        }
+    };
     let operator = requester.owner();
     // A session that the browser had before is replaced.
     let _ = admin.sessions.end(&head.headers);
     let (signed_in, cookie) = admin.sessions.begin(requester)?;
-    tracing::info!(%operator, "operator signed in");
+    tracing::info!(operator = &*operator, address, "operator signed in");
     let mut reply = show(admin, Some(&signed_in));
     reply.headers_mut().insert(SET_COOKIE, cookie);
     Ok(reply)
@@ -71,8 +82,8 @@ pub(super) fn sign_out(admin: &Admin, head: &Parts) -> Reply {
     reply
 }
 
-/// Reads a small body of a caller who is not known yet. Returns what is left of it too.
-async fn read(mut body: RequestBody) -> Result<(BytesMut, RequestBody)> {
+/// Reads a small body of a caller who is not known yet.
+async fn read(mut body: RequestBody) -> Result<BytesMut> {
     let collect = async {
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -91,6 +102,5 @@ async fn read(mut body: RequestBody) -> Result<(BytesMut, RequestBody)> {
         let seconds = BODY_TIMEOUT.as_secs();
         Error::deadline(format!("the body did not arrive within {seconds} s")).field("body")
     };
-    let bytes = read.map_err(late)??;
-    Ok((bytes, body))
+    read.map_err(late)?
 }

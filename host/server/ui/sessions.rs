@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 
 const SESSIONS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("invariant: not zero");
 
+/// The most sessions of one caller, who must not end those of others.
+const CALLER_SESSIONS_MAX: usize = 16;
+
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 
 const IDLE_MAX: Duration = Duration::from_secs(3600);
@@ -32,7 +35,12 @@ pub struct Sessions {
     is_secure: bool,
     /// The token against forged requests for callers without a session.
     common_token: Secret,
+    /// When a refusal was logged last, and how many there were since.
+    refusals: Mutex<(Option<Instant>, u64)>,
 }
+
+/// The least time between two logged refusals.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
 type SecretDigest = [u8; 32];
 
@@ -48,6 +56,8 @@ pub(super) struct SignedIn {
     pub requester: Requester,
     /// The token that requests must have which change something.
     pub token: Secret,
+    /// Whether a session says who it is, and not the request or its connection.
+    pub by_session: bool,
 }
 
 /// 256 random bits, as text.
@@ -57,8 +67,9 @@ pub(super) struct Secret(String);
 impl Secret {
     fn generate() -> Result<Self> {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| Error::unavailable(format!("the system gives no random bits: {error}")))?;
+        getrandom::fill(&mut bytes).map_err(|error| {
+            Error::unavailable(format!("cannot make a session: the system returned no random bytes: {error}"))
+        })?;
         Ok(Secret(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
@@ -80,13 +91,15 @@ impl Sessions {
     /// `is_secure` says whether the listener has TLS.
     pub fn new(is_secure: bool) -> Result<Self> {
         let mut process = [0; 4];
-        getrandom::fill(&mut process)
-            .map_err(|error| Error::unavailable(format!("the system gives no random bits: {error}")))?;
+        getrandom::fill(&mut process).map_err(|error| {
+            Error::unavailable(format!("cannot make a session: the system returned no random bytes: {error}"))
+        })?;
         Ok(Sessions {
             table: Mutex::new(LruCache::new(SESSIONS_MAX)),
             cookie: format!("hostler_session_{:08x}", u32::from_ne_bytes(process)),
             is_secure,
             common_token: Secret::generate()?,
+            refusals: Mutex::default(),
         })
     }
 
@@ -95,42 +108,67 @@ impl Sessions {
         let (value, token) = (Secret::generate()?, Secret::generate()?);
         let now = Instant::now();
         let session = Session { requester: requester.clone(), token: token.clone(), began: now, used: now };
-        self.table.lock_unpoisoned().put(digest(value.as_str().as_bytes()), session);
-        Ok((SignedIn { requester, token }, self.cookie(value.as_str(), LONGEST)))
+        let mut table = self.table.lock_unpoisoned();
+        let owner = session.requester.owner();
+        let own = table.iter().filter(|(_, other)| other.requester.owner() == owner);
+        // The least recently used one comes last.
+        if let Some(oldest) = own.map(|(key, _)| *key).nth(CALLER_SESSIONS_MAX - 1) {
+            table.pop(&oldest);
+        }
+        table.put(digest(value.as_str().as_bytes()), session);
+        drop(table);
+        Ok((SignedIn { requester, token, by_session: true }, self.cookie(value.as_str(), LONGEST)))
     }
 
     /// Returns the session of a request, if it has one.
     pub(super) fn find(&self, headers: &HeaderMap) -> Option<SignedIn> {
         let mut table = self.table.lock_unpoisoned();
-        let (key, now) = (digest(self.value(headers)?), Instant::now());
+        let now = Instant::now();
+        // A page on another port may have set a cookie of the same name.
+        let key = self.values(headers).map(digest).find(|key| table.contains(key))?;
         let session = table.get_mut(&key)?;
         if now.duration_since(session.began) > LONGEST || now.duration_since(session.used) > IDLE_MAX {
             table.pop(&key);
             return None;
         }
         session.used = now;
-        Some(SignedIn { requester: session.requester.clone(), token: session.token.clone() })
+        let (requester, token) = (session.requester.clone(), session.token.clone());
+        Some(SignedIn { requester, token, by_session: true })
     }
 
     /// Ends the session of a request. Returns the value of `Set-Cookie`.
     pub(super) fn end(&self, headers: &HeaderMap) -> HeaderValue {
-        if let Some(value) = self.value(headers) {
-            self.table.lock_unpoisoned().pop(&digest(value));
-        }
+        let mut table = self.table.lock_unpoisoned();
+        self.values(headers).for_each(|value| drop(table.pop(&digest(value))));
+        drop(table);
         self.cookie("", Duration::ZERO)
+    }
+
+    /// Counts a refused attempt to sign in. Returns how many before it were not logged, if this one
+    /// should be.
+    pub(super) fn note_refusal(&self) -> Option<u64> {
+        let mut refusals = self.refusals.lock_unpoisoned();
+        let now = Instant::now();
+        if refusals.0.is_some_and(|logged| now.duration_since(logged) < LOG_EVERY) {
+            refusals.1 += 1;
+            return None;
+        }
+        refusals.0 = Some(now);
+        Some(std::mem::take(&mut refusals.1))
     }
 
     /// Returns a caller without a session.
     pub(super) fn without(&self, requester: Requester) -> SignedIn {
-        SignedIn { requester, token: self.common_token.clone() }
+        SignedIn { requester, token: self.common_token.clone(), by_session: false }
     }
 
-    /// Returns the value of the cookie in a request.
-    fn value<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    /// Returns the values of the cookie in a request.
+    fn values<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
-        let mut cookies = cookies.flat_map(|cookies| cookies.split(';'));
-        let value = cookies.find_map(|cookie| cookie.trim().strip_prefix(&*self.cookie)?.strip_prefix('='));
-        value.map(str::as_bytes)
+        let cookies = cookies.flat_map(|cookies| cookies.split(';'));
+        cookies
+            .filter_map(|cookie| cookie.trim().strip_prefix(&*self.cookie)?.strip_prefix('='))
+            .map(str::as_bytes)
     }
 
     /// Without `Path`, a browser sends the cookie only to the folder of the request that has set
@@ -176,8 +214,9 @@ mod tests {
         let sessions = Sessions::new(false).unwrap();
         let begin = || headers(&sessions.begin(Requester::unrestricted()).unwrap().1);
         let (first, second) = (begin(), begin());
-        (2..=SESSIONS_MAX.get()).for_each(|_| drop(begin()));
+        (2..=CALLER_SESSIONS_MAX).for_each(|_| drop(begin()));
         assert!(sessions.find(&first).is_none(), "the oldest made room");
+        assert_eq!(sessions.table.lock_unpoisoned().len(), CALLER_SESSIONS_MAX);
         let age = |by: Duration| {
             let mut table = sessions.table.lock_unpoisoned();
             table.iter_mut().for_each(|(_, session)| session.used = Instant::now().checked_sub(by).unwrap());

@@ -13,7 +13,7 @@ const STEPS_MAX: usize = 500;
 const VALUES_MAX: usize = 160;
 
 /// Values of tensors with more bytes are not shown: they would have to be encoded whole.
-const TENSOR_BYTES_MAX: usize = 64 << 10;
+const TENSOR_BYTES_MAX: usize = 16 << 10;
 
 /// Steps in the order in which they ended.
 #[derive(Default)]
@@ -39,12 +39,14 @@ impl StepObserver for ShownSteps {
     fn begun(&self, _: &str) {}
 
     fn ended(&self, _: &str, record: StepRecord) {
-        let mut steps = self.0.lock_unpoisoned();
-        if steps.shown.len() < STEPS_MAX {
-            steps.shown.push(entry(&record));
-        } else {
-            steps.more += 1;
+        if self.0.lock_unpoisoned().shown.len() >= STEPS_MAX {
+            self.0.lock_unpoisoned().more += 1;
+            return;
         }
+        // Not under the lock, which other steps need as well.
+        let entry = entry(&record);
+        let mut steps = self.0.lock_unpoisoned();
+        steps.shown.push(entry);
     }
 
     fn wants_tensors(&self) -> bool {
@@ -72,9 +74,10 @@ fn tensor(tensor: &Tensor) -> Value {
     let mut values = String::from("too large to show");
     if Tensor::bytes_kept(std::slice::from_ref(tensor)) <= TENSOR_BYTES_MAX {
         let mut encoded = Vec::new();
-        // Values that JSON cannot represent are not shown.
-        let _ = predict::encode_tensor(tensor, false, &mut encoded);
-        values = String::from_utf8_lossy(&encoded).into_owned();
+        values = match predict::encode_tensor(tensor, false, &mut encoded) {
+            Ok(()) => String::from_utf8_lossy(&encoded).into_owned(),
+            Err(_) => "has values that JSON cannot represent, such as NaN".into(),
+        };
         if values.chars().count() > VALUES_MAX {
             values = values.chars().take(VALUES_MAX).chain(['…']).collect();
         }

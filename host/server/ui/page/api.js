@@ -34,11 +34,12 @@ export class Api {
   /** Sends a change. `text` is a body of JSON as it is. */
   async send(method, path, { body, text, signal } = {}) {
     const content = text ?? (body === undefined ? undefined : JSON.stringify(body));
+    const token = this.session?.csrf;
     try {
       return await this.#request(method, path, { text: content, signal });
     } catch (error) {
       // A restarted host has another token. The request was refused before it changed anything.
-      if (error.status !== 403 || !(await this.#tokenChanged())) throw error;
+      if (error.status !== 403 || !(await this.#hasTokenAfter(token, signal))) throw error;
       return this.#request(method, path, { text: content, signal });
     }
   }
@@ -61,6 +62,7 @@ export class Api {
   /** Fetches an SVG document. The page's policy forbids to parse one from text. */
   svg(path, signal) {
     return new Promise((resolve, reject) => {
+      signal.throwIfAborted();
       const request = new XMLHttpRequest();
       request.open("GET", `api/${path}`);
       request.responseType = "document";
@@ -70,21 +72,25 @@ export class Api {
         if (request.status === 200 && root?.localName === "svg") resolve(root);
         else reject(new ApiError(request.status, null));
       };
-      request.onerror = () => reject(new Unreachable("The host does not answer"));
+      request.onerror = () => reject(withoutAnswer(null));
+      request.onabort = () => reject(withoutAnswer(signal.reason));
       signal.addEventListener("abort", () => request.abort(), { once: true });
       request.send();
     });
   }
 
-  async #tokenChanged() {
-    const before = this.session?.csrf;
-    await this.loadSession();
-    return this.session.csrf !== before && this.session.csrf !== null;
+  /** Whether the session has another token than the one that was sent. */
+  async #hasTokenAfter(sent, signal) {
+    if (this.session?.csrf === sent) await this.loadSession(signal);
+    const token = this.session?.csrf ?? null;
+    return token !== null && token !== sent;
   }
 
   async #request(method, path, { text, signal }) {
     const headers = { accept: "application/json" };
     if (method !== "GET" && this.session?.csrf) headers["x-hostler-csrf"] = this.session.csrf;
+    // The name in the record of a change, where no access rules say who asks.
+    if (method === "POST" && path.startsWith("admin/")) headers["x-operator"] = "page";
     if (text !== undefined) headers["content-type"] = "application/json";
     let response, answer;
     try {
@@ -97,15 +103,26 @@ export class Api {
       });
       answer = await response.text();
     } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Unreachable(error.name === "TimeoutError" ? "No answer in time" : "No connection");
+      throw withoutAnswer(error);
     }
     const body = read(answer);
     if (response.status === 401 && !(path === "session" && method === "POST")) this.ended();
     if (!response.ok) throw new ApiError(response.status, body);
     if (body === null && response.status !== 204) throw new ApiError(response.status, null);
+    if (body !== null && typeof body === "object") sizes.set(body, answer.length);
     return body;
   }
+}
+
+const sizes = new WeakMap();
+
+/** The number of characters of an answer. */
+export const sizeOf = (answer) => sizes.get(answer) ?? 0;
+
+/** What a request fails with that has no answer. */
+function withoutAnswer(reason) {
+  if (reason?.name === "AbortError") return reason;
+  return new Unreachable(reason?.name === "TimeoutError" ? "No answer in time" : "No connection");
 }
 
 function read(text) {

@@ -4,6 +4,11 @@ import { button, el } from "./dom.js";
 
 let number = 0;
 
+/** Answers each open question with no. */
+export function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close("no");
+}
+
 /** Resolves to true if the operator confirms. Escape and Cancel are a no. */
 export function confirm({ title, text, action, danger = false }) {
   number += 1;

@@ -21,7 +21,7 @@ export function append(element, children) {
 
 /** Characters that hide or reorder what follows them. */
 const DECEPTIVE =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g;
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 /** Shows control characters in the way of the host, as `\u{202e}`. */
 export function visible(text) {
@@ -45,6 +45,29 @@ export function setText(element, text) {
 export function setAttribute(element, name, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
+/**
+ * Makes a part have these children. What looks the same stays as it is, and keeps the focus and a
+ * selection of text. It is for children without listeners.
+ */
+export function renew(part, children) {
+  const fresh = part.cloneNode(false);
+  fresh.append(...children);
+  renewChildren(part, fresh);
+}
+
+function renewChildren(part, fresh) {
+  const all = [...fresh.childNodes];
+  while (part.childNodes.length > all.length) part.lastChild.remove();
+  all.forEach((wanted, index) => {
+    const old = part.childNodes[index];
+    if (!old) part.append(wanted);
+    else if (old.isEqualNode(wanted)) return;
+    else if (old instanceof Element && old.cloneNode(false).isEqualNode(wanted.cloneNode(false)))
+      renewChildren(old, wanted);
+    else old.replaceWith(wanted);
+  });
 }
 
 export function button(label, onclick, attributes = {}) {

@@ -1,6 +1,6 @@
 // Generations, the rollout, and the history of reloads.
 
-import { badge, button, el, setText, terms } from "./dom.js";
+import { badge, button, el, renew, setText, terms } from "./dom.js";
 import { busy, keepFocus } from "./busy.js";
 import { confirm } from "./dialog.js";
 import { count, duration, moment, plural } from "./format.js";
@@ -62,14 +62,14 @@ export function generations(app, { signal }) {
 
   function show(policy) {
     const now = Date.now() / 1000 + monitor.clockOffset;
-    replaceIfChanged(parts.facts, facts(policy));
-    replaceIfChanged(
+    renew(parts.facts, facts(policy));
+    renew(
       parts.line,
       policy.generations.toSorted((a, b) => a.generation - b.generation).map(generationItem),
     );
     parts.rollout.hidden = !policy.rollout;
     if (policy.rollout)
-      replaceIfChanged(parts.rollout, [
+      renew(parts.rollout, [
         el("h2", {}, "Rollout"),
         ...rolloutPanel(policy.rollout, now).filter(Boolean),
       ]);
@@ -91,13 +91,6 @@ export function generations(app, { signal }) {
       parts.description.element,
     ),
   };
-}
-
-/** Replaces the children of a part unless they look the same, to keep a selection of text. */
-function replaceIfChanged(part, children) {
-  const next = part.cloneNode(false);
-  next.append(...children);
-  if (!part.isEqualNode(next)) part.replaceChildren(...next.childNodes);
 }
 
 function facts(policy) {
@@ -193,7 +186,7 @@ function actions(app, refresh) {
         text: `All requests go to generation ${goal} at once. The watch follows.`,
         action: "Promote",
       });
-      if (yes) await act("Promotion", "admin/policy/promote");
+      if (yes) await act("Promotion", `admin/policy/promote?generation=${goal}`);
     },
     { hidden: true },
   );

@@ -1,34 +1,25 @@
 // One job.
 
 import { errorTerms } from "./announce.js";
+import { sizeOf } from "./api.js";
 import { busy, keepFocus } from "./busy.js";
 import { confirm } from "./dialog.js";
-import { badge, button, el, link, route, setText, terms } from "./dom.js";
-import { count, duration, milliseconds, moment, NONE, plural, routeName } from "./format.js";
+import { button, el, link, renew, route, setText, terms } from "./dom.js";
+import { bytes, count, duration, milliseconds, moment, NONE, plural, routeName } from "./format.js";
 import { jsonBlock } from "./values.js";
-import { runTime, stateBadge } from "./jobs.js";
+import { canRetry, isEnded, runTime, stateBadge } from "./jobs.js";
 import { Poll } from "./poll.js";
 import { plainTable } from "./table.js";
 
-const ENDED = new Set(["succeeded", "failed", "timeout", "cancelled"]);
-const RETRIED = new Set(["failed", "timeout", "cancelled"]);
-const OUTCOMES = {
-  succeeded: "good",
-  failed: "bad",
-  timeout: "bad",
-  cancelled: "warn",
-  interrupted: "warn",
-  running: "info",
-  skipped: "idle",
-  pending: "idle",
-};
+/** The longest answer whose result is shown, in characters. */
+const LONGEST = 1_000_000;
 
 export function job(app, { name, signal }) {
   const path = `jobs/${encodeURIComponent(name)}`;
   const body = el("div", { class: "stack" });
+  const result = el("section", { hidden: true });
   const problem = el("p", { class: "problem", hidden: true });
   let current = null;
-  let shownAs = null;
 
   const poll = new Poll(
     async (limit) => {
@@ -37,8 +28,7 @@ export function job(app, { name, signal }) {
       show();
     },
     {
-      // An ended job changes only by its webhook.
-      interval: () => (ENDED.has(current?.state) ? 10_000 : 2000),
+      interval: () => pauseOf(current),
       signal,
       failed(error) {
         problem.hidden = false;
@@ -94,17 +84,17 @@ export function job(app, { name, signal }) {
   const buttons = [cancel, retry, remove];
 
   function show() {
-    const ended = ENDED.has(current.state);
+    const ended = isEnded(current);
     keepFocus(buttons, () => {
       remove.hidden = !ended;
-      retry.hidden = !RETRIED.has(current.state);
+      retry.hidden = !canRetry(current);
       cancel.hidden = ended;
     });
     const now = Date.now() / 1000 + app.monitor.clockOffset;
-    const text = JSON.stringify([current, ended ? null : runTime(current, now)]);
-    if (text === shownAs) return;
-    shownAs = text;
-    body.replaceChildren(...details(current, now).filter(Boolean));
+    renew(body, details(current, now).filter(Boolean));
+    // A result stays as it is.
+    if (result.hidden) result.append(...resultOf(current));
+    result.hidden = !result.hasChildNodes();
   }
 
   return {
@@ -115,8 +105,15 @@ export function job(app, { name, signal }) {
       el("p", { class: "actions" }, link("All jobs", route("jobs")), buttons),
       problem,
       body,
+      result,
     ),
   };
+}
+
+/** The time until a job is asked for again. An ended job changes only by its webhook. */
+function pauseOf(job) {
+  if (!job || !isEnded(job)) return 2000;
+  return job.webhook?.state === "pending" ? 10_000 : null;
 }
 
 function details(job, now) {
@@ -161,17 +158,18 @@ function details(job, now) {
       ),
     el("section", {}, el("h2", {}, "Attempts"), attempts(job.history ?? [])),
     job.steps?.length ? el("section", {}, el("h2", {}, "Steps"), steps(job.steps)) : null,
-    "result" in job
-      ? el("section", {}, el("h2", {}, "Result"), jsonBlock(job.result, "Result"))
-      : null,
-    job.result_content_type &&
-      el(
-        "section",
-        {},
-        el("h2", {}, "Result"),
-        el("p", {}, `${count(job.result_bytes)} bytes of ${job.result_content_type}`),
-      ),
   ];
+}
+
+function resultOf(job) {
+  const head = el("h2", {}, "Result");
+  if (job.result_content_type)
+    return [head, el("p", {}, `${count(job.result_bytes)} bytes of ${job.result_content_type}`)];
+  if (!("result" in job)) return [];
+  const size = sizeOf(job);
+  if (size <= LONGEST) return [head, jsonBlock(job.result, "Result")];
+  const where = el("code", {}, `GET /jobs/${job.job_id}`);
+  return [head, el("p", {}, `About ${bytes(size)} of JSON, too long to show. `, where, " has it.")];
 }
 
 function webhookText({ state, attempts, url, last_error }) {
@@ -195,7 +193,7 @@ function attempts(history) {
     ],
     history.map((one) => [
       count(one.attempt),
-      outcomeBadge(one.outcome ?? "running"),
+      stateBadge(one.outcome ?? "running"),
       moment(one.started_at),
       moment(one.ended_at),
       el(
@@ -207,8 +205,6 @@ function attempts(history) {
     ]),
   );
 }
-
-const outcomeBadge = (outcome) => badge(outcome, OUTCOMES[outcome] ?? "idle");
 
 function steps(list) {
   return plainTable(
@@ -223,7 +219,7 @@ function steps(list) {
     ],
     list.map((one) => [
       one.step,
-      outcomeBadge(one.state),
+      stateBadge(one.state),
       count(one.runs),
       count(one.reused),
       milliseconds(one.time_ms),

@@ -5,18 +5,24 @@ import { count, duration, moment, NONE, routeName } from "./format.js";
 import { Poll } from "./poll.js";
 import { Table } from "./table.js";
 
-export const STATES = ["pending", "running", "succeeded", "failed", "timeout", "cancelled"];
-const TONES = {
-  pending: "idle",
-  running: "info",
-  succeeded: "good",
-  failed: "bad",
-  timeout: "bad",
-  cancelled: "warn",
+const STATES = {
+  pending: { tone: "idle" },
+  running: { tone: "info" },
+  succeeded: { tone: "good", ended: true },
+  failed: { tone: "bad", ended: true, retried: true },
+  timeout: { tone: "bad", ended: true, retried: true },
+  cancelled: { tone: "warn", ended: true, retried: true },
 };
+/** States that only attempts and steps have. */
+const OF_PARTS = { interrupted: { tone: "warn" }, skipped: { tone: "idle" } };
 const PAGE = 50;
 
-export const stateBadge = (state) => badge(state, TONES[state] ?? "idle");
+export const isEnded = (job) => STATES[job.state]?.ended ?? false;
+export const canRetry = (job) => STATES[job.state]?.retried ?? false;
+
+/** The state of a job, an attempt or a step. */
+export const stateBadge = (state) =>
+  badge(state, (STATES[state] ?? OF_PARTS[state])?.tone ?? "idle");
 
 /** How long a job ran, or has run by now. */
 export function runTime(job, now) {
@@ -57,7 +63,9 @@ export function jobs(app, { query, signal }) {
     "select",
     { name: "state" },
     el("option", { value: "" }, "All"),
-    STATES.map((name) => el("option", { value: name, selected: name === wanted.state }, name)),
+    Object.keys(STATES).map((name) =>
+      el("option", { value: name, selected: name === wanted.state }, name),
+    ),
   );
   const model = el("input", {
     type: "search",

@@ -47,29 +47,37 @@ export class Samples {
   model(model) {
     const status = this.#samples.at(-1).status;
     const bounds = status.latency_bounds_ms;
-    const past = this.#past("models", keyOf(model), (old) => old.requests <= model.requests);
-    if (this.#samples.length > 1 && past === null)
-      return { rate: null, errors: null, share: null, p50: null, p99: null };
-    const seconds = past ? status.at - past.at : status.at - status.started;
-    const old = past?.entry;
-    const requests = model.requests - (old?.requests ?? 0);
-    const errors = model.errors - (old?.errors ?? 0);
-    const counts = model.latency.counts.map(
-      (count, index) => count - (old?.latency.counts[index] ?? 0),
+    // Requests and errors count since the model was loaded, latencies since the host started.
+    const counted = this.#past(
+      "models",
+      keyOf(model),
+      (old, now) => old.requests <= now.requests && old.errors <= now.errors,
     );
-    return {
-      rate: seconds > 0 ? requests / seconds : null,
-      errors,
-      share: requests > 0 ? errors / requests : null,
-      p50: percentile(bounds, counts, 0.5),
-      p99: percentile(bounds, counts, 0.99),
-    };
+    const timed = this.#past("models", keyOf(model), (old, now) =>
+      old.latency.counts.every((count, index) => count <= now.latency.counts[index]),
+    );
+    const numbers = { rate: null, errors: null, share: null, p50: null, p99: null };
+    const first = this.#samples.length === 1;
+    if (first || counted) {
+      const seconds = status.at - (counted?.at ?? status.started);
+      const requests = model.requests - (counted?.entry.requests ?? 0);
+      numbers.errors = model.errors - (counted?.entry.errors ?? 0);
+      if (seconds > 0) numbers.rate = requests / seconds;
+      if (requests > 0) numbers.share = numbers.errors / requests;
+    }
+    if (first || timed) {
+      const old = timed?.entry.latency.counts;
+      const counts = model.latency.counts.map((count, index) => count - (old?.[index] ?? 0));
+      numbers.p50 = percentile(bounds, counts, 0.5);
+      numbers.p99 = percentile(bounds, counts, 0.99);
+    }
+    return numbers;
   }
 
   /** Calls per second of a plugin. */
   plugin(plugin) {
     const status = this.#samples.at(-1).status;
-    const past = this.#past("plugins", plugin.name, (old) => old.calls <= plugin.calls);
+    const past = this.#past("plugins", plugin.name, (old, now) => old.calls <= now.calls);
     if (this.#samples.length > 1 && past === null) return null;
     const seconds = past ? status.at - past.at : status.at - status.started;
     return seconds > 0 ? (plugin.calls - (past?.entry.calls ?? 0)) / seconds : null;
@@ -91,12 +99,17 @@ export class Samples {
     return points;
   }
 
-  /** The oldest answer with this entry from which its counts have only grown. */
+  /** The oldest answer with this entry since which its counts have never fallen. */
   #past(kind, key, grown) {
-    for (const sample of this.#samples.slice(0, -1)) {
-      const entry = sample[kind].get(key);
-      if (entry && grown(entry)) return { entry, at: sample.status.at };
+    let past = null;
+    let now = this.#samples.at(-1)[kind].get(key);
+    for (let index = this.#samples.length - 2; index >= 0; index -= 1) {
+      const { [kind]: entries, status } = this.#samples[index];
+      const entry = entries.get(key);
+      if (!entry || !grown(entry, now)) break;
+      past = { entry, at: status.at };
+      now = entry;
     }
-    return null;
+    return past;
   }
 }

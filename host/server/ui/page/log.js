@@ -76,6 +76,8 @@ export function log(app, { name, signal }) {
         failed(error) {
           problem.hidden = false;
           setText(problem, error.message);
+          // A plugin that is loaded again counts its lines from the beginning.
+          if (error.status === 404) after = null;
         },
       },
     );
@@ -106,17 +108,24 @@ export function log(app, { name, signal }) {
   });
 
   let started = null;
+  let offered = null;
   app.monitor.watch(({ status }) => {
-    const known = status?.plugins.map((one) => one.name) ?? [];
-    const options = name === null || known.includes(name) ? known : [...known, name];
-    if ([...plugin.options].map((option) => option.value).join("\n") !== options.join("\n")) {
-      const kept = plugin.value || name || options[0];
+    if (!status) return;
+    const loaded = status.plugins.map((one) => one.name);
+    const followed = plugin.value || name || loaded[0];
+    // The plugin whose lines are shown stays, also when it is not loaded any more.
+    const options = !followed || loaded.includes(followed) ? loaded : [...loaded, followed];
+    const labels = options.map((one) => (loaded.includes(one) ? one : `${one} (not loaded)`));
+    if (JSON.stringify(labels) !== offered) {
+      offered = JSON.stringify(labels);
       plugin.replaceChildren(
-        ...options.map((one) => el("option", { value: one, selected: one === kept }, one)),
+        ...options.map((one, index) =>
+          el("option", { value: one, selected: one === followed }, labels[index]),
+        ),
       );
     }
     // After a restart of the host its lines count from the beginning.
-    if (started !== status?.started && plugin.value) {
+    if (started !== status.started && plugin.value) {
       if (started !== null) after = null;
       started = status.started;
       if (!paused) start();

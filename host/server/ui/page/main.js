@@ -2,6 +2,7 @@
 
 import { announce, clear } from "./announce.js";
 import { Api } from "./api.js";
+import { closeDialogs } from "./dialog.js";
 import { el } from "./dom.js";
 import { generations } from "./generations.js";
 import { job } from "./job.js";
@@ -73,6 +74,7 @@ function place({ title, element, focus }, moveFocus) {
 }
 
 function show(moveFocus) {
+  closeDialogs();
   visit.abort();
   visit = new AbortController();
   clear();
@@ -98,6 +100,7 @@ function start() {
 }
 
 function signIn(reason) {
+  closeDialogs();
   visit.abort();
   monitor.stop();
   monitor.status = null;

@@ -42,7 +42,7 @@ export class Monitor {
   watch(listener, signal) {
     this.#listeners.add(listener);
     signal?.addEventListener("abort", () => this.#listeners.delete(listener), { once: true });
-    if (this.status) listener(this);
+    if (this.status) this.#call(listener);
   }
 
   /** The difference between the clock of the host and this one, in seconds. */
@@ -71,6 +71,15 @@ export class Monitor {
   }
 
   #tell() {
-    for (const listener of this.#listeners) listener(this);
+    for (const listener of this.#listeners) this.#call(listener);
+  }
+
+  /** A faulty view must not look like a host that refuses. */
+  #call(listener) {
+    try {
+      listener(this);
+    } catch (error) {
+      reportError(error);
+    }
   }
 }

@@ -1,13 +1,14 @@
 // What every view shows: whether the host answers, stale files, and a rollout.
 
 import { Unreachable } from "./api.js";
-import { badge, button, el, link, route, setText } from "./dom.js";
+import { badge, button, el, link, route, setAttribute, setText } from "./dom.js";
 import { clock, duration, plain } from "./format.js";
 
 /** One line above all views. It is created when it is first shown. */
 class Banner {
   #place;
   #element = null;
+  #badge = null;
   #text = el("span", {});
 
   constructor(place) {
@@ -16,17 +17,13 @@ class Banner {
 
   show(tone, title, text, action) {
     if (!this.#element) {
-      this.#element = el(
-        "p",
-        { class: `banner ${tone}` },
-        badge(title, tone),
-        " ",
-        this.#text,
-        " ",
-        action(),
-      );
+      this.#badge = badge(title, tone);
+      this.#element = el("p", {}, this.#badge, " ", this.#text, " ", action());
       this.#place.append(this.#element);
     }
+    setAttribute(this.#element, "class", `banner ${tone}`);
+    setAttribute(this.#badge, "class", `badge ${tone}`);
+    setText(this.#badge, title);
     setText(this.#text, text);
   }
 
@@ -55,11 +52,11 @@ export function showNotices(monitor, announce) {
       const next = seconds > 0 ? `Next attempt in ${seconds} s.` : "Trying again now.";
       const since = clock(failure.since / 1000);
       const lasted = duration((Date.now() - failure.since) / 1000);
-      const title = failure.error instanceof Unreachable ? "No answer" : "Refused";
-      const what =
-        failure.error instanceof Unreachable
-          ? `The host has not answered since ${since}, for ${lasted}.`
-          : `The host has refused since ${since}: ${failure.error.message}.`;
+      const silent = failure.error instanceof Unreachable;
+      const title = silent ? "No answer" : "Refused";
+      const what = silent
+        ? `The host has not answered since ${since}, for ${lasted}.`
+        : `The host has refused since ${since}: ${failure.error.message}.`;
       lost.show("bad", title, `${what} What is shown is older. ${next}`, () =>
         button("Try now", () => monitor.refresh()),
       );
@@ -70,7 +67,8 @@ export function showNotices(monitor, announce) {
       setText(connection, status ? `Live, ${clock(status.at)}` : "");
       connection.className = "good";
     }
-    once("lost", Boolean(failure), "The host does not answer.");
+    const refuses = failure && !(failure.error instanceof Unreachable);
+    once("lost", Boolean(failure), `The host ${refuses ? "refuses" : "does not answer"}.`);
     if (!status) return;
     const reason = status.stale_reason ?? "no reason is known";
     if (status.stale)

@@ -12,13 +12,16 @@ export class Poll {
   #failures = 0;
 
   /**
-   * Calls `task(signal)` at once and then every `interval` ms, until `signal` aborts. After a
-   * failure the pauses grow. `failed(error, pause)` hears of it.
+   * Calls `task(signal)` at once and then every `interval` ms, until `signal` aborts. Where
+   * `interval` is a function that returns null, the task waits for `now`. After a failure the pauses
+   * grow. `failed(error, pause)` hears of it.
    */
   constructor(task, { signal, interval = 2000, failed = () => {} }) {
     this.#task = task;
     this.#options = { signal, interval, failed };
-    document.addEventListener("visibilitychange", () => this.now(), { signal });
+    document.addEventListener("visibilitychange", () => this.#pause() !== null && this.now(), {
+      signal,
+    });
     signal.addEventListener("abort", () => clearTimeout(this.#timer), { once: true });
     this.now();
   }
@@ -42,10 +45,16 @@ export class Poll {
         this.#failures += 1;
         failed(error, this.#pause());
       }
+    } finally {
+      this.#running = false;
+      this.#schedule();
     }
-    this.#running = false;
-    if (signal.aborted || document.hidden) return;
-    this.#timer = setTimeout(() => this.now(), this.#again ? 0 : this.#pause());
+  }
+
+  #schedule() {
+    if (this.#options.signal.aborted || document.hidden) return;
+    const pause = this.#again ? 0 : this.#pause();
+    if (pause !== null) this.#timer = setTimeout(() => this.now(), pause);
   }
 
   #pause() {

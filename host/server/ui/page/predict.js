@@ -172,12 +172,16 @@ export function predict(app, { query, signal }) {
   };
 }
 
-/** The names that a request may use: with a version, and without one. */
+/**
+ * The names that a request may use: with a version, and without one. A name alone has the tensors of
+ * its first version, and `versions` if there are several.
+ */
 function readCatalog(models) {
   const catalog = new Map();
-  for (const one of models) {
-    if (!catalog.has(one.name)) catalog.set(one.name, one);
-    catalog.set(routeName(one.name, one.version), one);
+  for (const [name, all] of Map.groupBy(models, (one) => one.name)) {
+    const versions = all.map((one) => one.version);
+    catalog.set(name, all.length > 1 ? { ...all[0], versions } : all[0]);
+    for (const one of all) catalog.set(routeName(name, one.version), one);
   }
   return catalog;
 }
@@ -225,6 +229,14 @@ function specsOf(spec, note, status, reset) {
     live?.pipeline && link(`Graph of ${live.pipeline}`, route("pipelines", live.pipeline)),
   ].filter(Boolean);
   return [
+    spec.versions &&
+      el(
+        "p",
+        { class: "small" },
+        `The host chooses among versions ${spec.versions.join(", ")}; write `,
+        el("code", {}, routeName(spec.name, spec.version)),
+        ` to name one. Below is version ${spec.version}.`,
+      ),
     rows.length
       ? plainTable("Inputs and outputs", ["Tensor", "Side", "Datatype", "Shape"], rows, "tight")
       : el("p", { class: "quiet" }, "The model names no inputs or outputs."),
@@ -236,13 +248,15 @@ function specsOf(spec, note, status, reset) {
       links,
       button("Reset to the example", reset),
     ),
-  ];
+  ].filter(Boolean);
 }
 
 function show(place, body, error) {
   const facts = [
     body?.elapsed_ms !== undefined && `${milliseconds(body.elapsed_ms)} in the host`,
     body?.queue_ms !== undefined && `${milliseconds(body.queue_ms)} in the queue`,
+    body?.responses !== undefined && plural(body.responses, "response"),
+    body?.is_cut && "the model was stopped because it made more than are shown",
   ]
     .filter(Boolean)
     .join(", ");

@@ -65,6 +65,7 @@ export function showCaller(api, signedOut) {
     const session = api.session;
     setText(caller, session?.caller ?? "");
     setText(document.getElementById("version"), session?.version ?? "");
-    out.hidden = !session?.caller;
+    // A client certificate says who asks without a session.
+    out.hidden = !session?.caller || session.session === false;
   };
 }

@@ -1,6 +1,6 @@
 // Blocks of JSON, bytes and tensors.
 
-import { button, el } from "./dom.js";
+import { button, el, visible } from "./dom.js";
 import { count, tensorType } from "./format.js";
 import { write } from "./json.js";
 
@@ -20,14 +20,14 @@ export function jsonBlock(value, label) {
     { class: "quiet small" },
     `The first ${count(SHOWN)} of ${count(text.length)} characters. `,
     button("Show all", () => {
-      block.textContent = text;
+      block.textContent = visible(text);
       note.remove();
     }),
   );
   return el("div", {}, block, note);
 }
 
-/** Bytes that the host sent as base64: an image, or their size. */
+/** Bytes that the host sent as base64: their size, and their beginning if they are text. */
 export function bytesBlock(base64, contentType) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   const text = /^text\/|json/.test(contentType ?? "") ? new TextDecoder().decode(bytes) : null;
