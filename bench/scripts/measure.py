@@ -13,6 +13,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")
 
+REQUEST = '{"model": "plus", "data": [1, 2, 3, 4]}'
+
 
 def options(description, seconds, rounds):
     """The arguments of a comparison."""
@@ -74,15 +76,15 @@ class Started:
 
 
 class Target:
-    def __init__(self, name, url, pids, headers=()):
-        self.name, self.url, self.pids = name, url, pids
+    def __init__(self, name, url, pids, headers=(), script="post.lua"):
+        self.name, self.url, self.pids, self.script = name, url, pids, script
         self.headers = [word for header in headers for word in ("-H", header)]
 
     def measure(self, folder, seconds, connections, headers=()):
         """Requests per second, and CPU time per request in microseconds."""
         more = [word for header in headers for word in ("-H", header)]
         before, started = cpu(self.pids), time.monotonic()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "-s", str(folder / "post.lua"), *self.headers, *more, self.url]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "-s", str(folder / self.script), *self.headers, *more, self.url]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         spent, took = cpu(self.pids) - before, time.monotonic() - started
         requests = int(re.search(r"(\d+) requests in", output)[1])
@@ -94,8 +96,7 @@ class Target:
 def prepare(folder):
     """Writes the model and the script of wrk."""
     (folder / "plus.onnx").write_bytes((ROOT / "tests/models/plus1.onnx").read_bytes())
-    request = '{"model": "plus", "data": [1, 2, 3, 4]}'
-    lua = f"wrk.method = 'POST'\nwrk.body = '{request}'\nwrk.headers['content-type'] = 'application/json'\n"
+    lua = f"wrk.method = 'POST'\nwrk.body = '{REQUEST}'\nwrk.headers['content-type'] = 'application/json'\n"
     (folder / "post.lua").write_text(lua)
 
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(super) struct Schemes {
     http: String,
     admin: String,
+    /// Without the certificate, for a browser.
+    page: &'static str,
 }
 
 impl Schemes {
@@ -22,7 +24,8 @@ impl Schemes {
             None => "http://".to_owned(),
             Some(tls) => format!("--cacert {} https://", tls.certificate.display()),
         };
-        Schemes { http: scheme(&tls.http), admin: scheme(&tls.admin) }
+        let page = if tls.admin.is_some() { "https://" } else { "http://" };
+        Schemes { http: scheme(&tls.http), admin: scheme(&tls.admin), page }
     }
 }
 
@@ -72,7 +75,7 @@ fn announcement(
         Err(_) => line(format_args!("try: curl -s {http}/models")),
     }
     line(format_args!("policy: curl -s {admin}/admin/policy"));
-    line(format_args!("page: {admin}/ui/"));
+    line(format_args!("page: {}{}/ui/", schemes.page, addresses.admin[0]));
     text
 }
 

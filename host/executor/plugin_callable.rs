@@ -10,6 +10,16 @@ use std::sync::Arc;
 
 pub struct PluginCallable(pub Arc<PluginModel>);
 
+impl PluginCallable {
+    /// Whether two callables are the same plugin.
+    pub fn are_same(one: &dyn Callable, other: &dyn Callable) -> bool {
+        let of = |callable: &dyn Callable| {
+            callable.as_any().downcast_ref::<PluginCallable>().map(|callable| Arc::clone(&callable.0))
+        };
+        of(one).zip(of(other)).is_some_and(|(one, other)| Arc::ptr_eq(&one, &other))
+    }
+}
+
 impl Callable for PluginCallable {
     fn metadata(&self) -> &Metadata {
         self.0.metadata()

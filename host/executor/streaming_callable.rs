@@ -17,6 +17,14 @@ impl StreamingCallable {
     pub fn new(plugin: Arc<StreamingModel>, idempotent: bool) -> Self {
         StreamingCallable(StreamingCalls::new(plugin, idempotent))
     }
+
+    /// Whether two callables are the same plugin, called in the same way.
+    pub fn are_same(one: &dyn Callable, other: &dyn Callable) -> bool {
+        let of = |callable: &dyn Callable| {
+            callable.as_any().downcast_ref::<StreamingCallable>().map(|callable| callable.0.identity())
+        };
+        of(one).is_some_and(|one| of(other) == Some(one))
+    }
 }
 
 /// Runs an admitted call. If the model has exactly one response, returns it; otherwise all

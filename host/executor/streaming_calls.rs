@@ -19,6 +19,11 @@ impl StreamingCalls {
         StreamingCalls { plugin, idempotent, shares: Arc::default() }
     }
 
+    /// Returns what tells plugins and ways to call them apart.
+    pub fn identity(&self) -> (usize, bool) {
+        (Arc::as_ptr(&self.plugin).addr(), self.idempotent)
+    }
+
     /// Returns why no replica takes calls; `None` if one does.
     pub fn refusal(&self) -> Option<Error> {
         self.plugin.refusal()

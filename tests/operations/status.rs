@@ -1,6 +1,6 @@
 //! What operators see at a glance: `/admin/status` and `/admin/reloads`.
 
-use crate::support::{Setup, model, replace};
+use crate::support::{Setup, model, plugin, replace};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "[reload]\nmode = \"manual\"\n[models.plus]\npath = \"plus.onnx\"\n";
@@ -58,4 +58,28 @@ fn reloads_are_listed_and_a_faulty_manifest_makes_the_status_stale() {
     for query in ["limit=0", "limit=201", "limit=many", "after=1"] {
         host.admin_get(&format!("/admin/reloads?{query}")).refused(400, "invalid_input", &[]);
     }
+}
+
+#[test]
+fn a_reload_of_another_model_keeps_the_numbers_of_a_plugin() {
+    let plugin_model = "[plugins.echo]\npath = \"echo.wasm\"\n[models.echo]\nplugin = \"echo\"\n";
+    let host = Setup::new(&format!("{MANIFEST}{plugin_model}"))
+        .file("plus.onnx", model("plus1"))
+        .file("echo.wasm", plugin("echo"))
+        .start();
+    let requests = |name: &str| {
+        let status = host.admin_get("/admin/status").json();
+        let models = status["models"].as_array().unwrap().clone();
+        models.iter().find(|model| model["model"] == name).unwrap()["requests"].clone()
+    };
+    (0..3).for_each(|_| drop(host.predict("echo", json!({"data": ["a"]}))));
+    assert_eq!(requests("echo"), 3);
+    let more = format!("{MANIFEST}timeout_ms = 500\n{plugin_model}");
+    replace(&host.path("hostler.toml"), more.as_bytes());
+    assert_eq!(host.admin_post("/admin/reload").json()["outcome"], "applied");
+    assert_eq!(requests("echo"), 3);
+    let limited = more.replace("path = \"echo.wasm\"", "path = \"echo.wasm\"\nmemory_mb = 32");
+    replace(&host.path("hostler.toml"), limited.as_bytes());
+    assert_eq!(host.admin_post("/admin/reload").json()["outcome"], "applied");
+    assert_eq!(requests("echo"), 0, "another plugin");
 }

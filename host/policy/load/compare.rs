@@ -2,7 +2,7 @@
 //!
 //! One comparison names every field of a route, so that a new field cannot be forgotten.
 
-use crate::executor::{CustomExecutor, PipelineModel};
+use crate::executor::{Callable, CustomExecutor, PipelineModel, PluginCallable, StreamingCallable};
 use crate::policy::route::Route;
 use std::sync::Arc;
 
@@ -14,6 +14,14 @@ struct Comparison {
     timeout: bool,
     batching: bool,
     labels: bool,
+}
+
+/// Whether calls of either compute the same. An executor makes callables of its own for a plugin
+/// that a reload has kept.
+fn are_same(one: &Arc<dyn Callable>, other: &Arc<dyn Callable>) -> bool {
+    Arc::ptr_eq(one, other)
+        || PluginCallable::are_same(&**one, &**other)
+        || StreamingCallable::are_same(&**one, &**other)
 }
 
 impl Route {
@@ -45,7 +53,7 @@ impl Route {
             };
             // A plugin in the executor may answer for the model.
             let no_plugin = !self.is_behind_plugin() && !other.is_behind_plugin();
-            same_transformer && (same_executor || no_plugin) && Arc::ptr_eq(callable, &other.callable)
+            same_transformer && (same_executor || no_plugin) && are_same(callable, &other.callable)
         };
         Comparison {
             result,

@@ -222,7 +222,11 @@ impl ReloadThread {
                 record.errors = vec![why.clone()];
                 why
             }
-            None => format!("generation {} was rolled back and its files have not changed", bad.generation),
+            None => format!(
+                "these are the files of generation {}, which was rolled back; change them, or reload by the page or \
+                 POST /admin/reload to try them again",
+                bad.generation
+            ),
         };
         let bad_files = Written::of(&bad.content.plan);
         // Otherwise model control made the difference, and there are no files to refuse.

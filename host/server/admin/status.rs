@@ -25,6 +25,7 @@ pub(super) fn status(admin: &Admin) -> Value {
         "started": seconds(admin.started),
         "stale": report.stale_reason.is_some(),
         "stale_reason": report.stale_reason,
+        "access_stale": public.metrics.access.stale.get() != 0,
         "rollout": report.rollout.map(|progress| {
             json!({"stage": progress.stage, "generation": progress.generation, "share": progress.share})
         }),

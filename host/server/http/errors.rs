@@ -4,7 +4,6 @@ use super::reply::{Reply, empty, json, json_of};
 use crate::error::{Error, Kind, Quota};
 use hyper::header::{ACCEPT_ENCODING, ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
-use std::fmt::Write;
 use std::time::Duration;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -138,8 +137,10 @@ pub fn methods(allow: &'static str) -> Reply {
 /// Returns the reply to a request for a path that does not exist.
 pub fn no_such_path(method: &Method, path: &str) -> Reply {
     let path: String = path.chars().take(200).collect();
-    let mut message = String::new();
-    let _ = write!(message, "no route {method} {path}; see GET /models, POST /predict, GET /v2");
-    let error = Error::not_found(message);
-    error_reply(&error, "")
+    let is_for_operators = ["/admin", "/ui"].iter().any(|prefix| path.starts_with(prefix));
+    let hint = match is_for_operators {
+        true => "administration and the page are on the admin listener, [server] admin",
+        false => "see GET /models, POST /predict, GET /v2",
+    };
+    error_reply(&Error::not_found(format!("no route {method} {path}; {hint}")), "")
 }

@@ -67,7 +67,9 @@ export class Samples {
     }
     if (first || timed) {
       const old = timed?.entry.latency.counts;
-      const counts = model.latency.counts.map((count, index) => count - (old?.[index] ?? 0));
+      const inWindow = model.latency.counts.map((count, index) => count - (old?.[index] ?? 0));
+      // A model without requests in that time shows what it had since the start of the host.
+      const counts = inWindow.at(-1) > 0 ? inWindow : model.latency.counts;
       numbers.p50 = percentile(bounds, counts, 0.5);
       numbers.p99 = percentile(bounds, counts, 0.99);
     }

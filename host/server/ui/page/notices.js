@@ -18,7 +18,7 @@ class Banner {
   show(tone, title, text, action) {
     if (!this.#element) {
       this.#badge = badge(title, tone);
-      this.#element = el("p", {}, this.#badge, " ", this.#text, " ", action());
+      this.#element = el("p", {}, this.#badge, " ", this.#text, " ", action?.());
       this.#place.append(this.#element);
     }
     setAttribute(this.#element, "class", `banner ${tone}`);
@@ -36,7 +36,7 @@ class Banner {
 export function showNotices(monitor, announce) {
   const place = document.getElementById("banners");
   const connection = document.getElementById("connection");
-  const [lost, stale, rollout] = [new Banner(place), new Banner(place), new Banner(place)];
+  const [lost, stale, access, rollout] = [0, 1, 2, 3].map(() => new Banner(place));
   const told = { lost: false, stale: false };
   const generations = () => link("Generations", route("generations"));
 
@@ -75,6 +75,10 @@ export function showNotices(monitor, announce) {
       stale.show("warn", "Stale", `The files differ from what serves: ${reason}`, generations);
     else stale.hide();
     once("stale", status.stale, `The files differ from what serves: ${reason}`);
+    const refused = "The files of access rules cannot be used, so older rules apply.";
+    if (status.access_stale)
+      access.show("warn", "Access rules", `${refused} The log of the host says why.`);
+    else access.hide();
     if (status.rollout) {
       const { stage, generation, share } = status.rollout;
       rollout.show(

@@ -96,6 +96,7 @@ export function predict(app, { query, signal }) {
       text = requestText(model.value.trim(), catalog, data.value, parameters.value, timeout.value);
     } catch (error) {
       app.announce("bad", "Not sent", error.message);
+      answer.replaceChildren(el("p", { class: "quiet" }, "The last request was not sent."));
       return;
     }
     clear();

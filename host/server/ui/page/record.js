@@ -41,7 +41,9 @@ export function triggerText(trigger) {
 
 /** What a record says in a few words: its first error, or how much it changed. */
 function gist(record) {
-  if (record.errors?.length) return record.errors[0];
+  const more = (record.errors?.length ?? 0) - 1;
+  if (more > 0) return `${record.errors[0]} (and ${more} more)`;
+  if (more === 0) return record.errors[0];
   return record.changes?.length ? plural(record.changes.length, "change") : "";
 }
 
