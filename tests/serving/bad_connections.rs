@@ -144,7 +144,8 @@ fn a_path_or_verb_that_is_not_there_is_404_or_405() {
         ("POST", "/admin/reload"),
         ("GET", "//health"),
     ] {
-        ask(method, path).refused(404, "not_found", &[&format!("no route {method} {path}"), "GET /models"]);
+        let hint = if path.starts_with("/admin") { "on the admin listener" } else { "GET /models" };
+        ask(method, path).refused(404, "not_found", &[&format!("no route {method} {path}"), hint]);
         unharmed(&host);
     }
     let long = format!("/{}", "x".repeat(20_000));
