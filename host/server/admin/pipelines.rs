@@ -9,7 +9,7 @@ use crate::graph;
 use crate::policy::{Policy, Route};
 use crate::server::http::{self, Reply};
 use hyper::StatusCode;
-use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -52,7 +52,10 @@ pub fn reply(policy: &Policy, name: &str, query: Option<&str>) -> Result<Reply> 
         Some("text") => graph::text(graph),
         Some("mermaid") => graph::mermaid(graph),
         Some("dot") => graph::dot(graph),
-        Some("svg") => return Ok(svg(graph::svg(graph))),
+        Some("svg") => {
+            let svg = HeaderValue::from_static("image/svg+xml; charset=utf-8");
+            return Ok(http::sandboxed(svg, graph::svg(graph)));
+        }
         Some(other) => {
             let other: String = other.chars().take(80).collect();
             let message = format!("graph is \"{other}\"; write svg, mermaid, dot or text");
@@ -60,16 +63,6 @@ pub fn reply(policy: &Policy, name: &str, query: Option<&str>) -> Result<Reply> 
         }
     };
     Ok(http::text(StatusCode::OK, text))
-}
-
-/// Returns a picture. A browser that opens it alone runs nothing of it.
-fn svg(text: String) -> Reply {
-    let mut reply =
-        http::reply(StatusCode::OK, HeaderValue::from_static("image/svg+xml; charset=utf-8"), text);
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    reply
 }
 
 fn shown(pipeline: &PipelineModel) -> Value {

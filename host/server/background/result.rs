@@ -25,7 +25,7 @@ pub fn bytes_reply(content_type: &str, data: Bytes) -> Reply {
     };
     let value = HeaderValue::from_str(content_type);
     let content_type = value.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    let mut reply = http::foreign(content_type, data);
+    let mut reply = http::sandboxed(content_type, data);
     if let Some(length) = head_length {
         let name = HeaderName::from_static("inference-header-content-length");
         reply.headers_mut().insert(name, length.into());

@@ -19,7 +19,8 @@ pub use errors::{ErrorBody, add_hints, error_reply, method_not_allowed, methods,
 pub use headers::{accepts, header, header_lookup, is_get, is_media_type};
 pub use json::{in_plain_words, parse_json, parse_object, parse_with, without_bom};
 pub use reply::{
-    Reply, ReplyContent, empty, foreign, health, json, json_of, metrics, not_ready, reply, sign, text,
+    Reply, ReplyContent, empty, health, json, json_of, metrics, not_ready, reply, sandbox, sandboxed, sign,
+    text,
 };
 pub use request_body::RequestBody;
 pub use request_id::{REQUEST_ID, request_id, request_id_or};

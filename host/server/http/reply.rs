@@ -85,14 +85,19 @@ pub fn text(status: StatusCode, body: String) -> Reply {
     reply(status, HeaderValue::from_static("text/plain; charset=utf-8"), body)
 }
 
-/// Returns content whose type a plugin has chosen. A browser that opens it alone runs nothing of
-/// it: it would run as a page of this host.
-pub fn foreign(content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
+/// Returns content that is not part of a page, such as what a plugin has returned.
+pub fn sandboxed(content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
     let mut reply = reply(StatusCode::OK, content_type, body);
-    let closed = HeaderValue::from_static("default-src 'none'; sandbox");
-    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, closed);
-    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    sandbox(&mut reply);
     reply
+}
+
+/// Tells a browser that opens a reply alone to run nothing of it: it would run as a page of this
+/// host.
+pub fn sandbox(reply: &mut Reply) {
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// Returns the reply of a process that answers.

@@ -103,7 +103,7 @@ async fn predict_body(
                     "the plugin returned the content type {content_type:?}, which is not valid"
                 ))
             })?;
-            Ok(http::foreign(content_type, data))
+            Ok(http::sandboxed(content_type, data))
         }
         payload => single_reply(scope, &route, payload).await,
     }

@@ -10,7 +10,7 @@ use crate::server::admin::state::Admin;
 use crate::server::http::{self, Reply, RequestBody};
 use crate::server::plain::{info, jobs};
 use hyper::Method;
-use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::http::request::Parts;
 
 /// The header with the token of the session, in requests that change something.
@@ -31,12 +31,8 @@ pub(in crate::server) async fn answer(
                 admin.public.metrics.requests.errors.with_label_values(&[error.kind().as_str()]).inc();
                 http::error_reply(&error, "")
             });
-            let headers = reply.headers_mut();
-            headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            // Results of plugins are data, also where a person opens one in a browser.
-            let closed = HeaderValue::from_static("default-src 'none'; sandbox");
-            headers.entry(CONTENT_SECURITY_POLICY).or_insert(closed);
+            reply.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            http::sandbox(&mut reply);
             reply
         }
     }
